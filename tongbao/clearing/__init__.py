@@ -1,0 +1,1 @@
+"""Afterwards: reconciliation, settlement, payouts."""

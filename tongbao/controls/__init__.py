@@ -1,0 +1,1 @@
+"""May they? Risk, limits and approvals, asked before money moves."""

@@ -1,0 +1,245 @@
+"""The database: `Db` owns transactions, `Tx` is one, `Query` and `Statement` are typed SQL.
+
+Only this module and `infra.embedded` import the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final, Generic, LiteralString, TypeVar, get_args, get_type_hints
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Struct
+
+from tongbao.kernel.clock import Clock
+from tongbao.kernel.errors import Busy
+
+R = TypeVar("R")
+
+_PLAIN: Final = {str, int, bool, bytes, float, UUID, datetime, date, Decimal, type(None)}
+_SESSION: Final = {
+    "lock_timeout": "5s",
+    "statement_timeout": "60s",
+    "idle_in_transaction_session_timeout": "60s",
+    "timezone": "UTC",
+}
+
+
+class DatabaseUnavailable(Busy):
+    """The database did not answer; whether the last commit happened is unknown."""
+
+    code = "service.database_unavailable"
+    advice = "Repeat the same request with the same Idempotency-Key."
+    advice_zh = "请使用相同的 Idempotency-Key 重试同一请求。"
+    retry_after_s = 2
+
+
+class LockNotFree(Busy):
+    """Another request holds what this one needs."""
+
+    code = "service.lock_not_free"
+    advice = "Repeat the same request with the same Idempotency-Key."
+    advice_zh = "请使用相同的 Idempotency-Key 重试同一请求。"
+
+
+class Query(Generic[R]):
+    """One SQL statement and the type of its rows.
+
+    ``row`` is a Struct with exactly the statement's columns in order, or a scalar type for one
+    column. A test prepares every Query against the real schema and compares the columns; decoding
+    by position is safe only because of that test.
+    """
+
+    def __init__(self, row: type[R], sql: LiteralString) -> None:
+        self.row = row
+        self.sql = sql
+        self._decode = _decoder(row)
+
+    async def all(self, on: Db | Tx, *args: object) -> list[R]:
+        """Return every row."""
+        return [self._decode(record) for record in await on.fetch(self.sql, args)]
+
+    async def first(self, on: Db | Tx, *args: object) -> R | None:
+        """Return the first row, or None when there is none."""
+        records = await on.fetch(self.sql, args)
+        return self._decode(records[0]) if records else None
+
+    async def one(self, on: Db | Tx, *args: object) -> R:
+        """Return the only row; any other number of rows is a bug."""
+        records = await on.fetch(self.sql, args)
+        if len(records) != 1:
+            raise LookupError(f"{len(records)} rows where one was certain: {self.sql}")
+        return self._decode(records[0])
+
+
+class Statement:
+    """One SQL statement that writes and returns no rows."""
+
+    def __init__(self, sql: LiteralString) -> None:
+        self.sql = sql
+
+    async def run(self, on: Db | Tx, *args: object) -> int:
+        """Execute it and return how many rows it touched."""
+        return await on.execute(self.sql, args)
+
+    async def run_many(self, tx: Tx, rows: Sequence[Sequence[object]]) -> None:
+        """Execute it once per row of arguments in one round trip."""
+        await tx.execute_many(self.sql, rows)
+
+
+class Write(Struct, frozen=True):
+    """A statement with its arguments, to be executed by someone else in their transaction.
+
+    When it touches no row, whoever executes it refuses with ``refusal``; ``refusal`` None means
+    that it may touch none.
+    """
+
+    statement: Statement
+    args: tuple[object, ...]
+    refusal: str | None = None
+
+    async def run(self, tx: Tx) -> int:
+        """Execute it in the caller's transaction and return how many rows it touched."""
+        return await self.statement.run(tx, *self.args)
+
+
+class Tx:
+    """A transaction of the caller's: one time, one author, and no commit of its own."""
+
+    def __init__(self, connection: Any, now: datetime, actor: str) -> None:
+        self.connection = connection
+        self.now = now
+        self.actor = actor
+
+    async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
+        """Run a statement in this transaction and return its records."""
+        return list(await self.connection.fetch(sql, *args))
+
+    async def execute(self, sql: str, args: Sequence[object]) -> int:
+        """Run a statement in this transaction and return how many rows it touched."""
+        return _touched(await self.connection.execute(sql, *args))
+
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run a statement once per row of arguments."""
+        await self.connection.executemany(sql, rows)
+
+    async def copy(
+        self, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Append rows to a table by binary COPY; the columns are in the rows' order."""
+        await self.connection.copy_records_to_table(table, columns=list(columns), records=rows)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Undo only what happens inside when an exception leaves it."""
+        async with self.connection.transaction():
+            yield
+
+
+class Db:
+    """The database, for a caller who owns its transactions and may use the network between them."""
+
+    def __init__(self, pool: Any, clock: Clock) -> None:
+        self.pool = pool
+        self.clock = clock
+
+    @asynccontextmanager
+    async def begin(self, actor: str) -> AsyncIterator[Tx]:
+        """Open a READ COMMITTED transaction that commits when the block ends without exception.
+
+        Raises:
+            DatabaseUnavailable, LockNotFree
+        """
+        async with _named_failures(), self.pool.acquire() as connection, connection.transaction():
+            yield Tx(connection, self.clock.now(), actor)
+
+    async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
+        """Run one statement in a transaction of its own and return its records."""
+        async with _named_failures(), self.pool.acquire() as connection:
+            return list(await connection.fetch(sql, *args))
+
+    async def execute(self, sql: str, args: Sequence[object]) -> int:
+        """Run one statement in a transaction of its own and return how many rows it touched."""
+        async with _named_failures(), self.pool.acquire() as connection:
+            return _touched(await connection.execute(sql, *args))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.pool.close()
+
+
+async def connect(dsn: str, clock: Clock, *, connections_max: int = 10) -> Db:
+    """Open a pool on the database at ``dsn`` (libpq URI; a socket folder goes in ``host=``)."""
+    pool = await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=connections_max,
+        command_timeout=60,
+        statement_cache_size=1000,
+        server_settings=_SESSION,
+        init=_prepare_connection,
+    )
+    return Db(pool, clock)
+
+
+async def _prepare_connection(connection: Any) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="text",
+        encoder=lambda value: msgspec.json.encode(value).decode(),
+        decoder=msgspec.json.decode,
+    )
+
+
+@asynccontextmanager
+async def _named_failures() -> AsyncIterator[None]:
+    try:
+        yield
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+        raise LockNotFree from None
+    except asyncpg.DataError:  # an InterfaceError too, but a bug of ours
+        raise
+    except (
+        asyncpg.PostgresConnectionError,
+        asyncpg.InterfaceError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.AdminShutdownError,
+        asyncpg.CrashShutdownError,
+        asyncpg.TooManyConnectionsError,
+        ConnectionError,
+    ) as failure:
+        raise DatabaseUnavailable from failure
+
+
+def _touched(status: str) -> int:
+    last = status.rpartition(" ")[2]
+    return int(last) if last.isdigit() else 0
+
+
+def _decoder(row: type[R]) -> Callable[[Any], R]:
+    if not (isinstance(row, type) and issubclass(row, Struct)):
+        scalar = _converter(row)
+        return lambda record: scalar(record[0]) if scalar else record[0]
+    hints = get_type_hints(row)
+    converters = [_converter(hints[name]) for name in row.__struct_fields__]
+    if not any(converters):
+        return lambda record: row(*record)
+    return lambda record: row(
+        *[
+            value if convert is None else convert(value)
+            for value, convert in zip(record, converters, strict=True)
+        ]
+    )
+
+
+def _converter(hint: Any) -> Callable[[Any], Any] | None:
+    """Return how a column of this type becomes its value, or None when the driver's will do."""
+    if (set(get_args(hint)) or {hint}) <= _PLAIN:
+        return None
+    return lambda value: msgspec.convert(value, hint)

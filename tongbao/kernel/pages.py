@@ -1,0 +1,71 @@
+"""Pages: keyset cursors, so that a list never skips or repeats a row while it grows."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.kernel.errors import Invalid
+
+PAGE_DEFAULT: Final = 20
+PAGE_MAX: Final = 100
+
+T = TypeVar("T")
+
+
+class CursorInvalid(Invalid):
+    """The cursor was not made by this list."""
+
+    code = "page.cursor_invalid"
+    advice = "Send next_cursor exactly as the previous page returned it."
+    advice_zh = "请原样传回上一页返回的 next_cursor。"
+
+
+class PageSizeInvalid(Invalid):
+    """The page size is outside 1 … 100."""
+
+    code = "page.size_invalid"
+    advice = "Send a limit between 1 and 100."
+    advice_zh = "limit 应在 1 到 100 之间。"
+
+
+class Page(Struct, Generic[T], frozen=True):
+    """One page of a list, newest first, and the cursor of the next, if there is one."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+def page_size(limit: int | None) -> int:
+    """Return the size to use for a requested one.
+
+    Raises:
+        PageSizeInvalid
+    """
+    if limit is None:
+        return PAGE_DEFAULT
+    if not 1 <= limit <= PAGE_MAX:
+        raise PageSizeInvalid(param="limit")
+    return limit
+
+
+def encode_cursor(*keys: str | int) -> str:
+    """Return the opaque text for the sort key of a page's last row."""
+    return urlsafe_b64encode(msgspec.json.encode(keys)).decode().rstrip("=")
+
+
+def decode_cursor(text: str) -> list[str]:
+    """Return the sort key a cursor stands for.
+
+    Raises:
+        CursorInvalid
+    """
+    try:
+        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return [str(key) for key in msgspec.json.decode(raw, type=list[str | int])]
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise CursorInvalid(param="cursor") from None

@@ -1,0 +1,1 @@
+"""The book: accounts and transfers behind one door, `Ledger.submit`."""

@@ -1,0 +1,1 @@
+"""Who? Merchants, operators, wallets and their keys."""

@@ -1,0 +1,1 @@
+"""The flow: payment, attempt, refund, and the chase of what is unknown."""

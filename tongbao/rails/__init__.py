@@ -1,0 +1,1 @@
+"""Over what? The channels money travels on."""

@@ -1,0 +1,1 @@
+"""One folder per channel, each speaking its real protocol behind `contract.Channel`."""

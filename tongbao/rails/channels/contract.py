@@ -1,0 +1,289 @@
+"""What every channel can be asked and what it may answer.
+
+A call has a closed outcome. A time-out, a reset, a 5xx or a bad signature on the answer is
+`Unknown`, never a failure; only positive evidence is `Declined` or `NotSent`. Every answer carries
+the raw exchange, which is the evidence shown to people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.kernel.errors import Unauthenticated
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
+
+
+class PayMode(StrEnum):
+    """How the customer meets the payment."""
+
+    QR = "qr"  # we show a code, the customer scans it (WeChat Native, Alipay precreate)
+    PAYMENT_CODE = "payment_code"  # the customer shows a code, the merchant scans it (付款码)
+
+
+class ChannelAccount(Struct, frozen=True):
+    """Our account at a channel: where to call it and the keys of this mode.
+
+    ``secrets`` is the channel's own Struct, decrypted; it is never logged.
+    """
+
+    id: UUID
+    channel: str
+    mode: Mode
+    gateway: str  # https origin without a trailing slash
+    merchant_number: str  # mchid at WeChat Pay, seller pid at Alipay
+    app_id: str
+    notify_url: str  # where the channel sends callbacks for this account
+    fee_ppm: int  # what the channel charges us, parts per million of the amount
+    secrets: Struct
+
+
+class PayOrder(Struct, frozen=True):
+    """One try to collect, in the channel's terms. ``number`` is our idempotency key there."""
+
+    number: str  # 26 base32 characters of the attempt id
+    mode: PayMode
+    money: Money
+    subject: str
+    expires_at: datetime
+    auth_code: str | None = None  # what the customer's payment code said
+    client_ip: str = "127.0.0.1"
+    store_id: str = "0001"
+
+
+class RefundOrder(Struct, frozen=True):
+    """One refund of a captured order; ``number`` is our idempotency key at the channel."""
+
+    number: str  # 26 base32 characters of the refund id
+    order_number: str
+    money: Money
+    order_money: Money
+    reason: str = ""
+
+
+class Exchange(Struct, frozen=True):
+    """One request and what came back, with secrets removed, kept as evidence."""
+
+    method: str
+    url: str
+    request: str
+    status: int | None  # None: no answer
+    reply: str
+    duration_ms: int
+
+
+class Succeeded(Struct, frozen=True, tag="succeeded"):
+    """Money moved, says verified evidence."""
+
+    channel_ref: str  # the channel's own number of the trade or refund
+    money: Money
+    at: datetime
+    payer: str | None = None  # the channel's opaque id of the customer
+
+
+class Pending(Struct, frozen=True, tag="pending"):
+    """Accepted and open: the customer must act, or the channel is still at it."""
+
+    code_url: str | None = None  # what to draw as a QR
+    reason: str = ""
+
+
+class Declined(Struct, frozen=True, tag="declined"):
+    """The channel did not and will not move the money, says positive evidence."""
+
+    code: str  # the channel's own code
+    message: str = ""
+    retry_elsewhere: bool = False
+
+
+class NotSent(Struct, frozen=True, tag="not_sent"):
+    """The request never reached the channel, provably (refused connection, malformed here)."""
+
+    reason: str
+
+
+class Unknown(Struct, frozen=True, tag="unknown"):
+    """It may have happened. Ask again with the same number; never guess."""
+
+    reason: str
+
+
+class Absent(Struct, frozen=True, tag="absent"):
+    """Asked about a number, the channel says it has no such order (yet)."""
+
+    code: str
+
+
+class Closed(Struct, frozen=True, tag="closed"):
+    """The order is closed at the channel, unpaid, and can no longer be paid."""
+
+    code: str = ""
+
+
+Outcome = Succeeded | Pending | Declined | NotSent | Unknown
+QueryOutcome = Succeeded | Pending | Declined | Closed | Absent | Unknown
+CloseOutcome = Closed | Succeeded | Absent | Unknown
+"""What closing or reversing led to; `Succeeded` says the customer had paid first."""
+RefundOutcome = Succeeded | Pending | Declined | NotSent | Unknown
+RefundQueryOutcome = Succeeded | Pending | Declined | Absent | Unknown
+
+A = TypeVar("A", covariant=True)
+
+
+class Answer(Struct, Generic[A], frozen=True):
+    """An outcome and the evidence for it."""
+
+    outcome: A
+    exchange: Exchange
+
+
+class CallbackKind(StrEnum):
+    """What a callback speaks about."""
+
+    PAYMENT = "payment"
+    REFUND = "refund"
+
+
+class Callback(Struct, frozen=True):
+    """A verified notification, read out. ``merchant_number`` and money are still to be compared."""
+
+    kind: CallbackKind
+    notification_id: str  # the channel's id of this notification, for de-duplication
+    number: str  # our number: the order's, or for a refund the refund's
+    merchant_number: str
+    app_id: str | None
+    outcome: Succeeded | Declined | Closed | Pending
+    content: str  # the readable notification, for evidence
+
+
+class CallbackForged(Unauthenticated):
+    """A callback's signature does not verify on its raw bytes."""
+
+    code = "callback.forged"
+    advice = "Nothing changed. If you are the channel, check the signing key."
+    advice_zh = "验签失败，未做任何变更。"
+
+
+class CallbackReply(Struct, frozen=True):
+    """What the channel wants to hear, byte for byte."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class BillKind(StrEnum):
+    """What a bill row is about."""
+
+    PAYMENT = "payment"
+    REFUND = "refund"
+
+
+class BillRow(Struct, frozen=True):
+    """One trade of a bill. A refund's money is positive; fees we get back are negative."""
+
+    line: int
+    kind: BillKind
+    number: str  # our number: the order's, or for a refund the refund's
+    order_number: str
+    channel_ref: str
+    money: Money
+    fee: Money
+    at: datetime
+    state: str  # the channel's word, such as SUCCESS
+
+
+class BillFault(Struct, frozen=True):
+    """One line that cannot be read; the other lines still count."""
+
+    line: int
+    code: str  # such as "bill.amount_malformed"
+    text: str  # the start of the line
+
+
+class BillTotal(Struct, frozen=True):
+    """What the bill's own trailer says, to be compared with the rows."""
+
+    payment_count: int | None
+    payment_amount: Money
+    refund_amount: Money
+    fee_amount: Money
+    row_count: int | None = None
+
+
+BillLine = BillRow | BillFault | BillTotal
+
+
+class BillNotReady(Struct, frozen=True, tag="not_ready"):
+    """The channel has not made the day's bill yet; ask again later."""
+
+    code: str
+
+
+class BillEmpty(Struct, frozen=True, tag="empty"):
+    """The channel says there were no trades that day."""
+
+    code: str
+
+
+class BillFile(Struct, frozen=True, tag="file"):
+    """A bill downloaded whole, its digest verified where the channel gives one."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+BillOutcome = BillFile | BillNotReady | BillEmpty | Unknown
+
+
+class Channel(Protocol):
+    """A way to move money. Implementations hold no state; time-outs are theirs to set."""
+
+    name: str  # "wechat_pay", "alipay"
+    modes: frozenset[PayMode]
+    currencies: frozenset[str]
+
+    async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
+        """Offer the order to the customer; safe to repeat with the same order."""
+
+    async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
+        """Ask what became of the order."""
+
+    async def close(self, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:
+        """Make the order unpayable; a payment code's order is reversed, which may refund it."""
+
+    async def refund(self, account: ChannelAccount, refund: RefundOrder) -> Answer[RefundOutcome]:
+        """Give money back; safe to repeat with the same refund."""
+
+    async def query_refund(
+        self, account: ChannelAccount, refund: RefundOrder
+    ) -> Answer[RefundQueryOutcome]:
+        """Ask what became of the refund."""
+
+    def read_callback(
+        self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
+    ) -> Callback:
+        """Verify a notification on its raw bytes and read it; header names are lower case.
+
+        Raises:
+            CallbackForged
+        """
+
+    def reply_to_callback(self, accepted: bool) -> CallbackReply:
+        """Say what the channel wants to hear so that it stops, or goes on, resending."""
+
+    async def download_bill(
+        self, account: ChannelAccount, day: date, folder: Path
+    ) -> Answer[BillOutcome]:
+        """Fetch the day's trade bill into ``folder``."""
+
+    def parse_bill(self, path: Path) -> Iterator[BillLine]:
+        """Read a bill as a stream, row by row, never whole in memory."""

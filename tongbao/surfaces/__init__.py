@@ -1,0 +1,1 @@
+"""How the platform is reached: API, operator console, command line."""
