@@ -34,9 +34,8 @@ MESSAGE
 }
 
 is_whole() { # folder
-    # A folder that was moved, or whose interpreter is gone, cannot be trusted.
-    prefix=$("$1/bin/python" -c 'import os, sys; print(os.path.realpath(sys.prefix))' 2>/dev/null) &&
-        [ "$prefix" = "$root/$1" ]
+    # Scripts name their interpreter by its full path: a folder that was moved cannot be trusted.
+    grep -qsF "$root/$1/bin/python" "$1/bin/pip" && "$1/bin/python" -c '' 2>/dev/null
 }
 
 pip() { # folder, arguments
