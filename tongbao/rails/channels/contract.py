@@ -16,7 +16,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.kernel.errors import Unauthenticated
+from tongbao.kernel.errors import Invalid, Unauthenticated
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 
@@ -37,7 +37,7 @@ class ChannelAccount(Struct, frozen=True):
     id: UUID
     channel: str
     mode: Mode
-    gateway: str  # https origin without a trailing slash
+    gateway: str  # where its paths begin: https, no trailing slash
     merchant_number: str  # mchid at WeChat Pay, seller pid at Alipay
     app_id: str
     notify_url: str  # where the channel sends callbacks for this account
@@ -104,7 +104,11 @@ class Declined(Struct, frozen=True, tag="declined"):
 
 
 class NotSent(Struct, frozen=True, tag="not_sent"):
-    """The request never reached the channel, provably (refused connection, malformed here)."""
+    """Nothing happened, provably: a refused connection, or refused at the channel's door.
+
+    Like `Declined` it speaks of this call only. Who has an earlier call of the same number still
+    unanswered asks with `query`, and does not conclude from a repeat.
+    """
 
     reason: str
 
@@ -159,7 +163,7 @@ class Callback(Struct, frozen=True):
     number: str  # our number: the order's, or for a refund the refund's
     merchant_number: str
     app_id: str | None
-    outcome: Succeeded | Declined | Closed | Pending
+    outcome: Succeeded | Declined | Closed | Pending | Unknown  # Unknown: news, ask for the rest
     content: str  # the readable notification, for evidence
 
 
@@ -169,6 +173,20 @@ class CallbackForged(Unauthenticated):
     code = "callback.forged"
     advice = "Nothing changed. If you are the channel, check the signing key."
     advice_zh = "验签失败，未做任何变更。"
+
+
+class CallbackKeyUnknown(CallbackForged):
+    """A callback names a signing key we do not hold: `Channel.refresh_keys`, then read it again."""
+
+    code = "callback.key_unknown"
+
+
+class CallbackUnreadable(Invalid):
+    """A callback's signature verifies, but it is nothing this channel's adapter can read."""
+
+    code = "callback.unreadable"
+    advice = "Nothing changed. Look at the stored notification; it may be of a product not in use."
+    advice_zh = "验签通过但无法识别通知内容，未做任何变更，请查看已保存的原始通知。"
 
 
 class CallbackReply(Struct, frozen=True):
@@ -273,9 +291,14 @@ class Channel(Protocol):
     ) -> Callback:
         """Verify a notification on its raw bytes and read it; header names are lower case.
 
+        ``now`` is real time, for the signature's window.
+
         Raises:
-            CallbackForged
+            CallbackForged, CallbackKeyUnknown, CallbackUnreadable
         """
+
+    async def refresh_keys(self, account: ChannelAccount) -> None:
+        """Fetch the keys the channel signs with again, at most once a minute per account."""
 
     def reply_to_callback(self, accepted: bool) -> CallbackReply:
         """Say what the channel wants to hear so that it stops, or goes on, resending."""
