@@ -1,0 +1,11 @@
+"""Which institutions this sandbox plays: one line each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tongbao_sandbox.credentials import KeyMaker
+from tongbao_sandbox.seam import ChannelMaker
+
+CHANNELS: Final[dict[str, tuple[KeyMaker, ChannelMaker]]] = {}
+"""Name → how its keys are made once, and how its server is made from the world."""

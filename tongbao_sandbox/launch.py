@@ -1,0 +1,95 @@
+"""Starts the sandbox as a subprocess and speaks to its control API; for tests and the demo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import msgspec
+
+
+class RunningSandbox:
+    """A sandbox process that belongs to us. A context manager: leaving it stops the process."""
+
+    def __init__(
+        self, process: subprocess.Popen[str], url: str, credentials_path: Path, data_dir: Path
+    ) -> None:
+        self.process = process
+        self.url = url
+        self.credentials_path = credentials_path
+        self.data_dir = data_dir
+        self.credentials: dict[str, dict[str, str]] = msgspec.json.decode(
+            credentials_path.read_bytes()
+        )
+        self._http = httpx2.Client(base_url=f"{url}/control/", trust_env=False, timeout=30)
+
+    def get(self, path: str, **query: str | int) -> Any:
+        """Ask the control API: ``sandbox.get("trades", channel="wechat")``."""
+        return _answered(self._http.get(path, params=query))
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Tell the control API: ``sandbox.post("clock", advance_s=60)``."""
+        return _answered(self._http.post(path, json=body))
+
+    def delete(self, path: str) -> Any:
+        """Delete at the control API: ``sandbox.delete("faults")``."""
+        return _answered(self._http.delete(path))
+
+    def fault(self, channel: str, on: str, fault: str, *, number: str = "", times: int = 1) -> int:
+        """Script a fault and return its id."""
+        answer = self.post(
+            "faults", channel=channel, on=on, fault=fault, number=number, times=times
+        )
+        return int(answer["id"])
+
+    def advance(self, seconds: float) -> None:
+        """Push the virtual clock and wait until everything due has happened."""
+        self.post("clock", advance_s=seconds)
+        self.settle()
+
+    def settle(self, timeout_s: float = 10) -> None:
+        """Wait until no callback and no appointment is due."""
+        if not self.post("settle", timeout_s=timeout_s)["idle"]:
+            raise TimeoutError("the sandbox still has something to do")
+
+    def stop(self) -> None:
+        """Stop the process and wait for it."""
+        self._http.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+
+def start_sandbox(data_dir: Path, *, port: int = 0) -> RunningSandbox:
+    """Start ``python -m tongbao_sandbox`` on a directory and return it when it is ready."""
+    command = [
+        *(sys.executable, "-m", "tongbao_sandbox"),
+        *("--data-dir", str(data_dir), "--port", str(port), "--parent-pid", str(os.getpid())),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own interpreter and module
+    assert process.stdout is not None  # noqa: S101 - piped just above
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"the sandbox did not start: exit code {process.wait()}")
+    ready = msgspec.json.decode(line)
+    return RunningSandbox(process, ready["url"], Path(ready["credentials"]), data_dir)
+
+
+def _answered(answer: httpx2.Response) -> Any:
+    if answer.status_code != httpx2.codes.OK:
+        raise ValueError(f"control API: {answer.status_code} {answer.text}")
+    return answer.json()
