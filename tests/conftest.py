@@ -1,0 +1,204 @@
+"""What every test may ask for: a real PostgreSQL of its own, started and stopped by the tests.
+
+Each pytest process has one private server and a migrated template database; `db` and `dsn` are a
+clone of it for one test. That server runs with durability off, because a clone per test is worth
+seconds and nobody reads it after a crash; a test about crashes takes `durable_server`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from tongbao.infra import db as database
+from tongbao.infra import embedded, failpoints
+from tongbao.infra.db import Db
+from tongbao.infra.migrate import migrate
+from tongbao.kernel.clock import Clock
+from tongbao.kernel.licence import Licence
+
+SPEED_NOT_DURABILITY = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "shared_buffers": "64MB",
+    "max_wal_size": "1GB",
+}
+TEST_LICENCE = Licence.PAYMENT_INSTITUTION
+_TEMPLATE = "template_tongbao"
+_WATCHDOG = """
+read -r _
+kill -QUIT $(head -qn1 "$1"/*/postmaster.pid "$1"/*/*/postmaster.pid) 2>/dev/null
+rm -rf "$1"
+"""
+
+MakeDb = Callable[..., Awaitable[Db]]
+
+
+class DurableServer:
+    """A private server with production durability, for tests that kill it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running = embedded.start(folder)
+
+    @property
+    def dsn(self) -> str:
+        return self.running.dsn
+
+    def kill9(self) -> None:
+        """Kill the postmaster and every backend at once, as a power cut would."""
+        postmaster = self.running.pid
+        assert postmaster is not None
+        shown = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
+        for pid in [postmaster, *map(int, shown.split())]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def restart(self) -> None:
+        """Start it again, which replays its log."""
+        self.running = embedded.start(self.folder)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder the server's user can reach; its server dies with us, even at kill -9."""
+    folder = Path(tempfile.mkdtemp(prefix="tongbao-test-", dir="/tmp"))
+    folder.chmod(0o755)
+    watchdog = subprocess.Popen(
+        ["/bin/sh", "-c", _WATCHDOG, "sh", folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield folder
+    finally:
+        assert watchdog.stdin is not None
+        watchdog.stdin.close()  # an end of file, as our death would be
+        watchdog.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[embedded.EmbeddedServer]:
+    """This pytest process's server. Fast, not durable."""
+    with _temporary_folder() as folder:
+        running = embedded.start(folder, SPEED_NOT_DURABILITY)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+@pytest.fixture
+def durable_server() -> Iterator[DurableServer]:
+    """A server of this test's own with the settings of production."""
+    with _temporary_folder() as folder:
+        durable = DurableServer(folder)
+        try:
+            yield durable
+        finally:
+            durable.running.stop()
+
+
+@pytest.fixture(scope="session")
+async def _admin(server: embedded.EmbeddedServer) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(server.dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def _template(server: embedded.EmbeddedServer, _admin: asyncpg.Connection) -> str:
+    await _admin.execute(f"create database {_TEMPLATE}")
+    on = await database.connect(_on_database(server.dsn, _TEMPLATE), Clock())
+    try:
+        await migrate(on, TEST_LICENCE, "tests")
+    finally:
+        await on.close()
+    return _TEMPLATE
+
+
+@pytest.fixture
+async def make_dsn(
+    server: embedded.EmbeddedServer, _admin: asyncpg.Connection, _template: str
+) -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """``await make_dsn(migrated=True)`` makes one more database, dropped after the test."""
+    made: list[str] = []
+
+    async def make(*, migrated: bool = True) -> str:
+        name = f"test_{uuid4().hex}"
+        source = _template if migrated else "template0"
+        await _admin.execute(f"create database {name} template {source} strategy file_copy")
+        made.append(name)
+        return _on_database(server.dsn, name)
+
+    yield make
+    for name in made:
+        await _admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+async def make_db(
+    make_dsn: Callable[..., Awaitable[str]],
+) -> AsyncIterator[MakeDb]:
+    """``await make_db(dsn=None, migrated=True, clock=None)`` opens a pool, closed afterwards.
+
+    With the DSN of another fixture it is one more process's view of the same database.
+    """
+    opened: list[Db] = []
+
+    async def make(
+        *,
+        dsn: str | None = None,
+        migrated: bool = True,
+        clock: Clock | None = None,
+        connections_max: int = 10,
+    ) -> Db:
+        place = dsn or await make_dsn(migrated=migrated)
+        on = await database.connect(place, clock or Clock(), connections_max=connections_max)
+        opened.append(on)
+        return on
+
+    yield make
+    for on in opened:
+        on.pool.terminate()  # a test may have left a transaction open on purpose
+
+
+@pytest.fixture
+async def dsn(make_dsn: Callable[..., Awaitable[str]]) -> str:
+    """The address of this test's database, the one `db` is on, for processes it starts."""
+    return await make_dsn()
+
+
+@pytest.fixture
+async def db(make_db: MakeDb, dsn: str) -> Db:
+    """This test's own migrated database."""
+    return await make_db(dsn=dsn)
+
+
+@pytest.fixture(autouse=True)
+def _no_failpoint_left() -> Iterator[None]:
+    yield
+    failpoints.arm(None)
+
+
+def _on_database(dsn: str, name: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))

