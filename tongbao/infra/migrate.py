@@ -104,7 +104,7 @@ _CREATE_TABLE = Statement("""
     do $$ begin
         create table if not exists schema_migration (
             name text primary key, checksum text not null, applied_at timestamptz not null);
-    exception when unique_violation or duplicate_table then null;
+    exception when unique_violation or duplicate_table or duplicate_object then null;
     end $$""")
 _WAIT_LONG = Statement("set local lock_timeout = '50s'")
 _WAIT_SHORT = Statement("set local lock_timeout = '5s'")
