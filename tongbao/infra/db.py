@@ -5,7 +5,7 @@ Only this module and `infra.embedded` import the driver.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from decimal import Decimal
@@ -171,6 +171,30 @@ class Db:
     async def close(self) -> None:
         """Close every connection."""
         await self.pool.close()
+
+
+class _Refused(Exception):
+    """Leave the savepoint, carrying the refusal of the write that touched no row."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+async def write_all(tx: Tx, writes: Iterable[Write]) -> str | None:
+    """Execute the writes in order, or none of them.
+
+    Returns None when all are in the caller's transaction; otherwise the refusal code of the first
+    that had to touch a row and touched none, with every one of them undone.
+    """
+    try:
+        async with tx.savepoint():
+            for write in writes:
+                if await write.run(tx) == 0 and write.refusal is not None:
+                    raise _Refused(write.refusal)  # noqa: TRY301 - it only leaves the savepoint
+    except _Refused as refused:
+        return refused.code
+    return None
 
 
 async def connect(dsn: str, clock: Clock, *, connections_max: int = 10) -> Db:

@@ -1,1 +1,1 @@
-"""The flow: payment, attempt, refund, and the chase of what is unknown."""
+"""The flow: collecting payments and giving refunds, and the chase of what is unknown."""

@@ -1,0 +1,191 @@
+-- Payments: what the merchant asked (payment), each try on a channel (attempt), money given back
+-- (refund), and everything a person needs to believe it: state changes, exchanges, cases.
+
+create table payment_state_change_rule (
+    from_state text not null,
+    to_state   text not null,
+    primary key (from_state, to_state)
+);
+-- The state machine, stated a second time where no code can pass it by: every change of a payment
+-- writes a row that refers to one of these.
+insert into payment_state_change_rule (from_state, to_state) values
+    ('created', 'pending'), ('created', 'unknown'), ('created', 'succeeded'),
+    ('created', 'failed'), ('created', 'closed'),
+    ('pending', 'unknown'), ('pending', 'succeeded'), ('pending', 'failed'), ('pending', 'closed'),
+    ('unknown', 'pending'), ('unknown', 'succeeded'), ('unknown', 'failed'), ('unknown', 'closed'),
+    ('closed', 'succeeded'),
+    -- money that arrived after the end, and is on its way back: the state stays
+    ('closed', 'closed'), ('failed', 'failed'),
+    ('new', 'created'), ('new', 'succeeded'), ('new', 'failed');
+
+create table payment (
+    book               int         not null,
+    id                 uuid        not null,
+    merchant_id        uuid        not null,
+    mode               text        not null check (mode in ('live', 'sandbox')),
+    merchant_order_no  text        not null check (length(merchant_order_no) between 1 and 64),
+    request_hash       bytea       not null,
+    amount             bigint      not null check (amount > 0),
+    currency           text        not null check (length(currency) = 3),
+    subject            text        not null,
+    channel            text        not null,
+    pay_mode           text        not null check (pay_mode in ('qr', 'payment_code')),
+    state              text        not null
+        check (state in ('created', 'pending', 'unknown', 'succeeded', 'failed', 'closed')),
+    captured           bigint      not null default 0,
+    refunded           bigint      not null default 0,
+    fee                bigint      not null check (fee between 0 and amount),
+    refund_returns_fee boolean     not null,
+    late_success       text        not null check (late_success in ('refund', 'accept_if_open')),
+    failure_code       text,
+    close_reason       text        check (close_reason in ('merchant', 'expired', 'not_paid')),
+    close_requested_at timestamptz,
+    metadata           jsonb       not null,
+    created_at         timestamptz not null,
+    expires_at         timestamptz not null,
+    succeeded_at       timestamptz,
+    ended_at           timestamptz,
+    version            int         not null check (version > 0),
+    primary key (book, id),
+    unique (book, merchant_id, mode, merchant_order_no),
+    check (captured in (0, amount)),
+    check (refunded between 0 and captured),
+    check (state <> 'succeeded' or (captured = amount and succeeded_at is not null)),
+    check (state <> 'closed' or close_reason is not null),
+    check ((ended_at is null) = (state in ('created', 'pending', 'unknown')))
+);
+create index payment_of_merchant on payment (merchant_id, mode, id);
+create index payment_by_id on payment (id);
+create index payment_open on payment (state, id) where state in ('created', 'pending', 'unknown');
+
+create table payment_state_change (
+    book       int         not null,
+    payment_id uuid        not null,
+    version    int         not null,
+    from_state text        not null,
+    to_state   text        not null,
+    why        text        not null,
+    at         timestamptz not null,
+    primary key (book, payment_id, version),
+    foreign key (book, payment_id) references payment (book, id) deferrable initially deferred,
+    foreign key (from_state, to_state) references payment_state_change_rule (from_state, to_state)
+);
+
+create table attempt (
+    book        int         not null,
+    id          uuid        not null,
+    payment_id  uuid        not null,
+    merchant_id uuid        not null,
+    mode        text        not null check (mode in ('live', 'sandbox')),
+    channel     text        not null,
+    account_id  uuid        not null,
+    pay_mode    text        not null check (pay_mode in ('qr', 'payment_code')),
+    amount      bigint      not null check (amount > 0),
+    currency    text        not null,
+    state       text        not null check (state in
+        ('created', 'pending', 'unknown', 'succeeded', 'declined', 'not_sent', 'closed')),
+    code        text,
+    channel_ref text,
+    payer       text,
+    code_url    text,
+    client_ip   text        not null,
+    created_at  timestamptz not null,
+    paid_at     timestamptz,
+    queries     int         not null default 0,
+    primary key (book, id),
+    foreign key (book, payment_id) references payment (book, id),
+    check (state <> 'succeeded' or (channel_ref is not null and paid_at is not null))
+);
+create index attempt_by_id on attempt (id);
+create index attempt_of_payment on attempt (book, payment_id);
+-- One trade of a channel can pay one attempt only. The channel's number is unique at its account.
+create unique index attempt_channel_ref on attempt (book, account_id, channel_ref)
+    where channel_ref is not null;
+
+create table refund (
+    book               int         not null,
+    id                 uuid        not null,
+    payment_id         uuid        not null,
+    attempt_id         uuid        not null,
+    merchant_id        uuid        not null,
+    mode               text        not null check (mode in ('live', 'sandbox')),
+    merchant_refund_no text        not null check (length(merchant_refund_no) between 1 and 64),
+    amount             bigint      not null check (amount > 0),
+    currency           text        not null,
+    fee_back           bigint      not null check (fee_back between 0 and amount),
+    kind               text        not null check (kind in ('merchant', 'late')),
+    reason             text        not null,
+    state              text        not null
+        check (state in ('requested', 'pending', 'unknown', 'succeeded', 'failed')),
+    code               text,
+    channel_ref        text,
+    created_at         timestamptz not null,
+    ended_at           timestamptz,
+    queries            int         not null default 0,
+    version            int         not null default 1,
+    primary key (book, id),
+    unique (book, merchant_id, mode, merchant_refund_no),
+    foreign key (book, payment_id) references payment (book, id),
+    check ((ended_at is null) = (state in ('requested', 'pending', 'unknown')))
+);
+create index refund_by_id on refund (id);
+create index refund_of_payment on refund (book, payment_id);
+create index refund_of_merchant on refund (merchant_id, mode, id);
+
+create table exchange (
+    book        int         not null,
+    id          uuid        not null,
+    payment_id  uuid        not null,
+    refund_id   uuid,
+    purpose     text        not null check (purpose in
+        ('pay', 'query', 'close', 'refund', 'query_refund')),
+    method      text        not null,
+    url         text        not null,
+    request     text        not null,
+    status      int,
+    reply       text        not null,
+    duration_ms int         not null,
+    outcome     text        not null,
+    at          timestamptz not null,
+    primary key (book, id)
+);
+create index exchange_of_payment on exchange (book, payment_id, id);
+
+create table payment_case (
+    book        int         not null,
+    id          uuid        not null,
+    payment_id  uuid        not null,
+    merchant_id uuid        not null,
+    mode        text        not null check (mode in ('live', 'sandbox')),
+    kind        text        not null check (kind in
+        ('amount_differs', 'contradiction', 'late_success', 'refund_needs_people')),
+    detail      text        not null,
+    opened_at   timestamptz not null,
+    closed_at   timestamptz,
+    resolution  text,
+    primary key (book, id),
+    check ((closed_at is null) = (resolution is null))
+);
+create index payment_case_of_payment on payment_case (book, payment_id);
+create index payment_case_open on payment_case (opened_at) where closed_at is null;
+
+-- What channels told us, byte for byte, before anything is believed.
+create table inbound_callback (
+    id              uuid        not null primary key,
+    account_id      uuid        not null,
+    channel         text        not null,
+    notification_id text        not null,
+    headers         jsonb       not null,
+    body            bytea       not null,
+    number          text        not null,
+    callback        jsonb,                 -- as read after verification; none when forged
+    state           text        not null check (state in
+        ('received', 'processed', 'mismatched', 'orphaned', 'forged', 'unreadable')),
+    copies          int         not null default 1,
+    received_at     timestamptz not null,
+    processed_at    timestamptz
+);
+create unique index inbound_callback_once on inbound_callback (account_id, notification_id)
+    where callback is not null;
+create index inbound_callback_number on inbound_callback (number);
+create index inbound_callback_at on inbound_callback (received_at);

@@ -1,0 +1,1 @@
+"""What channels tell us: stored raw, answered, then processed from the store."""

@@ -1,0 +1,124 @@
+"""The SQL of payments, attempts and their evidence; nothing outside this package reads them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tongbao.infra.db import Query, Statement
+from tongbao.payments.collecting.model import (
+    Attempt,
+    ExchangeRow,
+    Payment,
+    PaymentCase,
+    StateChange,
+)
+
+_PAYMENT: Final = """book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency,
+    subject, channel, pay_mode, state, captured, refunded, fee, refund_returns_fee, late_success,
+    failure_code, close_reason, close_requested_at, metadata, created_at, expires_at, succeeded_at,
+    ended_at, version"""
+_ATTEMPT: Final = """book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode, amount,
+    currency, state, code, channel_ref, payer, code_url, client_ip, created_at, paid_at, queries"""
+_EXCHANGE: Final = """book, id, payment_id, refund_id, purpose, method, url, request, status, reply,
+    duration_ms, outcome, at"""
+_CASE: Final = """book, id, payment_id, merchant_id, mode, kind, detail, opened_at, closed_at,
+    resolution"""
+_CHANGE: Final = "book, payment_id, version, from_state, to_state, why, at"
+
+INSERT_PAYMENT = Statement(
+    f"""insert into payment ({_PAYMENT})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19, $20, $21, $22, $23, $24, $25, $26)
+        on conflict (book, merchant_id, mode, merchant_order_no) do nothing"""
+)
+INSERT_ATTEMPT = Statement(
+    f"""insert into attempt ({_ATTEMPT})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19)"""
+)
+INSERT_CHANGE = Statement(
+    f"insert into payment_state_change ({_CHANGE}) values ($1, $2, $3, $4, $5, $6, $7)"
+)
+INSERT_EXCHANGE = Statement(
+    f"""insert into exchange ({_EXCHANGE})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"""
+)
+INSERT_CASE = Statement(
+    f"""insert into payment_case ({_CASE}) values ($1, $2, $3, $4, $5, $6, $7, $8, null, null)
+        on conflict (book, id) do nothing"""
+)
+
+# Compare and set: whoever decided on an older version touches no row and decides again.
+UPDATE_PAYMENT = Statement(
+    """update payment
+          set state = $4, captured = $5, failure_code = $6, close_reason = $7, succeeded_at = $8,
+              ended_at = $9, version = version + 1
+        where book = $1 and id = $2 and version = $3"""
+)
+UPDATE_ATTEMPT = Statement(
+    """update attempt
+          set state = $4, code = $5, channel_ref = $6, payer = $7, code_url = $8, paid_at = $9
+        where book = $1 and id = $2 and state = $3"""
+)
+COUNT_QUERY = Statement("update attempt set queries = queries + 1 where book = $1 and id = $2")
+REQUEST_CLOSE = Statement(
+    """update payment set close_requested_at = $3
+        where book = $1 and id = $2 and close_requested_at is null
+          and state in ('created', 'pending', 'unknown')"""
+)
+ADD_REFUNDED = Statement(
+    """update payment set refunded = refunded + $3, version = version + 1
+        where book = $1 and id = $2 and refunded + $3 between 0 and captured"""
+)
+CLOSE_CASE = Statement(
+    """update payment_case set closed_at = $3, resolution = $4
+        where book = $1 and id = $2 and closed_at is null"""
+)
+
+GET_PAYMENT = Query(Payment, f"select {_PAYMENT} from payment where book = $1 and id = $2")
+FIND_PAYMENT = Query(
+    Payment, f"select {_PAYMENT} from payment where id = $1 and merchant_id = $2 and mode = $3"
+)
+FIND_PAYMENT_BY_ORDER = Query(
+    Payment,
+    f"""select {_PAYMENT} from payment
+         where book = $1 and merchant_id = $2 and mode = $3 and merchant_order_no = $4""",
+)
+FIND_PAYMENT_ANYWHERE = Query(Payment, f"select {_PAYMENT} from payment where id = $1")
+GET_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where book = $1 and id = $2")
+FIND_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where id = $1")
+ATTEMPTS_OF_PAYMENT = Query(
+    Attempt, f"select {_ATTEMPT} from attempt where book = $1 and payment_id = $2 order by id"
+)
+CHANGES_OF_PAYMENT = Query(
+    StateChange,
+    f"""select {_CHANGE} from payment_state_change
+         where book = $1 and payment_id = $2 order by version""",
+)
+EXCHANGES_OF_PAYMENT = Query(
+    ExchangeRow,
+    f"select {_EXCHANGE} from exchange where book = $1 and payment_id = $2 order by id",
+)
+CASES_OF_PAYMENT = Query(
+    PaymentCase,
+    f"select {_CASE} from payment_case where book = $1 and payment_id = $2 order by id",
+)
+OPEN_CASES = Query(
+    PaymentCase,
+    f"""select {_CASE} from payment_case where closed_at is null
+         order by opened_at desc, id desc limit $1""",
+)
+
+# One list for the API (its merchant and mode) and the console (both null: everyone's).
+LIST_PAYMENTS = Query(
+    Payment,
+    f"""select {_PAYMENT} from payment
+         where ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
+           and ($3::text is null or state = $3) and ($4::text is null or channel = $4)
+           and ($5::text is null or merchant_order_no = $5)
+           and ($6::timestamptz is null or created_at >= $6)
+           and ($7::timestamptz is null or created_at < $7)
+           and ($8::uuid is null or id < $8)
+           and ($10::jsonb is null or metadata @> $10)
+         order by id desc limit $9""",
+)

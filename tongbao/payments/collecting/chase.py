@@ -1,0 +1,150 @@
+"""Chase an attempt until its end is known: ask, offer again, or close, and never guess.
+
+The chase is a task that was enqueued with the attempt itself, so it outlives any process. It ends
+only when the attempt does; what no query can settle, the channel's bill will.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final, Literal
+from uuid import UUID
+
+from tongbao.infra.db import Write
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, task_write
+from tongbao.payments.collecting import _store as store
+from tongbao.payments.collecting.decisions import News
+from tongbao.payments.collecting.model import Attempt, AttemptState, Payment
+from tongbao.payments.collecting.outcomes import Evidence, Flow, record_news
+from tongbao.rails.channels.contract import (
+    Absent,
+    Answer,
+    Channel,
+    ChannelAccount,
+    Closed,
+    NotSent,
+    PayMode,
+    PayOrder,
+    Unknown,
+)
+
+FIRST_LOOK: Final = {PayMode.QR: timedelta(seconds=5), PayMode.PAYMENT_CODE: timedelta(seconds=2)}
+CODE_WINDOW: Final = timedelta(seconds=30)
+"""How long a customer may take to confirm a payment code before we reverse it (Alipay and WeChat
+both advise 30 s of polling, then cancel)."""
+ABSENCE_IS_PROOF_AFTER: Final = timedelta(seconds=60)
+"""A request to pay cannot still be on its way this long after we gave up on its answer."""
+
+_CODE_DELAYS: Final = (2, 3, 5, 5, 5, 5, 10, 30, 60, 300, 600, 1800, 3600)
+_QR_DELAYS: Final = (5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+CHASE_POLICY: Final = RetryPolicy(
+    attempts_max=20, delays=tuple(timedelta(seconds=s) for s in (1, 2, 5, 15, 60, 300))
+)
+
+
+class ChaseAttempt(Task, frozen=True, tag="payments.chase_attempt"):
+    """Find out what became of an attempt."""
+
+    book: int
+    attempt_id: UUID
+
+
+def chase_write(attempt: Attempt, now: datetime) -> Write:
+    """Return the write that starts the chase of a new attempt."""
+    return task_write(
+        ChaseAttempt(attempt.book, attempt.id),
+        run_at=now + FIRST_LOOK[attempt.pay_mode],
+        key=f"chase/{attempt.id}",
+    )
+
+
+async def chase_attempt(flow: Flow, task: ChaseAttempt, _lease: Lease) -> Again | None:
+    """Take the next look at an attempt; return when to look again, or None at its end."""
+    attempt = await store.GET_ATTEMPT.one(flow.db, task.book, task.attempt_id)
+    payment = await store.GET_PAYMENT.one(flow.db, task.book, attempt.payment_id)
+    if not attempt.state.is_open:
+        return None
+    payment, attempt = await look_at(flow, payment, attempt)
+    if not attempt.state.is_open:
+        return None
+    return Again(_next_look(payment, attempt, flow.db.clock.now()))
+
+
+async def look_at(flow: Flow, payment: Payment, attempt: Attempt) -> tuple[Payment, Attempt]:
+    """Ask the channel about an open attempt once, or close it when its time is over."""
+    account = await flow.account(attempt.account_id)
+    channel = flow.channels[attempt.channel]
+    move = next_move(payment, attempt, flow.db.clock.now())
+    order = pay_order(payment, attempt)
+    answer = await _ask(channel, account, order, move)
+    failpoint("payments.after_query")
+    news = _as_proof(answer.outcome, attempt, move, flow.db.clock.now())
+    purpose = {"ask": "query", "offer": "pay", "close": "close"}[move]
+    return await record_news(
+        flow, attempt, news, Evidence(purpose, purpose=purpose, exchange=answer.exchange)
+    )
+
+
+async def _ask(
+    channel: Channel, account: ChannelAccount, order: PayOrder, move: str
+) -> Answer[News]:
+    if move == "offer":
+        return await channel.pay(account, order)
+    if move == "close":
+        return await channel.close(account, order)
+    return await channel.query(account, order)
+
+
+def next_move(
+    payment: Payment, attempt: Attempt, now: datetime
+) -> Literal["ask", "offer", "close"]:
+    """Return what to do about an open attempt now.
+
+    A QR whose making went unanswered was never shown to anybody, so it is offered again under the
+    same number. A payment code is never sent twice: it is asked about, then reversed.
+    """
+    if payment.close_requested_at is not None or now >= payment.expires_at:
+        return "close"
+    if attempt.pay_mode is PayMode.PAYMENT_CODE:
+        return "close" if now >= attempt.created_at + CODE_WINDOW else "ask"
+    never_shown = attempt.code_url is None and attempt.state is not AttemptState.PENDING
+    return "offer" if never_shown else "ask"
+
+
+def _as_proof(news: News, attempt: Attempt, move: str, now: datetime) -> News:
+    match news:
+        case NotSent():
+            return Unknown(news.reason)  # this repeat did not leave; an earlier one may have
+        case Absent() if move == "close":
+            waited = now >= attempt.created_at + ABSENCE_IS_PROOF_AFTER
+            # Nobody scanned a QR that the channel does not know. A payment code's request may
+            # still be on its way, until it cannot be.
+            if attempt.pay_mode is PayMode.QR or waited:
+                return Closed(news.code)
+            return news
+        case _:
+            return news
+
+
+def _next_look(payment: Payment, attempt: Attempt, now: datetime) -> timedelta:
+    delays = _CODE_DELAYS if attempt.pay_mode is PayMode.PAYMENT_CODE else _QR_DELAYS
+    delay = timedelta(seconds=delays[min(attempt.queries, len(delays) - 1)])
+    deadlines = [payment.expires_at]
+    if attempt.pay_mode is PayMode.PAYMENT_CODE:
+        deadlines.append(attempt.created_at + CODE_WINDOW)
+    left = [deadline - now for deadline in deadlines if deadline > now]
+    return min([delay, *left])
+
+
+def pay_order(payment: Payment, attempt: Attempt, auth_code: str | None = None) -> PayOrder:
+    """Return the order in the channel's terms; only the first call knows the customer's code."""
+    return PayOrder(
+        number=attempt.number,
+        mode=attempt.pay_mode,
+        money=attempt.money,
+        subject=payment.subject,
+        expires_at=payment.expires_at,
+        auth_code=auth_code,
+        client_ip=attempt.client_ip,
+    )

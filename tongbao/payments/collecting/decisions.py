@@ -1,0 +1,179 @@
+"""What news from a channel does to a payment: one pure decision, whoever brings it. No I/O.
+
+News about an attempt (an answer, a callback, a bill) goes through `next_step`, however often.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tongbao.payments.collecting.model import (
+    Attempt,
+    AttemptState,
+    CaseKind,
+    CloseReason,
+    Payment,
+    PaymentState,
+)
+from tongbao.rails.channels.contract import (
+    Absent,
+    Closed,
+    Declined,
+    NotSent,
+    PayMode,
+    Pending,
+    Succeeded,
+    Unknown,
+)
+
+News = Succeeded | Pending | Declined | NotSent | Unknown | Absent | Closed
+"""Anything a channel can say about an order, by answer, callback or bill."""
+
+
+class Step(Struct, frozen=True):
+    """What news does: the rows as they become, the posting it causes, the case it opens.
+
+    ``payment`` or ``attempt`` is None where the row stays as it is.
+    """
+
+    payment: Payment | None = None
+    attempt: Attempt | None = None
+    rule: Literal["payment.captured", "late.captured"] | None = None
+    case: CaseKind | None = None
+    detail: str = ""
+
+
+def next_step(payment: Payment, attempt: Attempt, news: News, now: datetime) -> Step | None:
+    """Return what the news changes, or None when it is no news.
+
+    Only positive evidence ends anything: `Unknown` and `Absent` never do. Success after the end is
+    late money, which is booked apart and given back; a contradiction opens a case and changes
+    nothing else.
+    """
+    match news:
+        case Succeeded():
+            return _on_success(payment, attempt, news, now)
+        case Pending():
+            return _on_pending(payment, attempt, news)
+        case Declined() | NotSent() | Closed():
+            return _on_end(payment, attempt, news, now)
+        case Unknown():
+            if attempt.state is not AttemptState.CREATED:
+                return None
+            return Step(
+                payment=replace(payment, state=PaymentState.UNKNOWN),
+                attempt=replace(attempt, state=AttemptState.UNKNOWN, code=news.reason[:64]),
+            )
+        case Absent():
+            return None
+        case _:
+            assert_never(news)
+
+
+def _on_success(payment: Payment, attempt: Attempt, news: Succeeded, now: datetime) -> Step | None:
+    if attempt.state is AttemptState.SUCCEEDED:
+        if news.channel_ref == attempt.channel_ref:
+            return None
+        return Step(
+            case=CaseKind.CONTRADICTION,
+            detail=f"paid again under channel number {news.channel_ref}",
+        )
+    if news.money != attempt.money:
+        told, asked = news.money.decimal_text(), attempt.money.decimal_text()
+        return Step(case=CaseKind.AMOUNT_DIFFERS, detail=f"channel says {told}, asked {asked}")
+
+    paid = replace(
+        attempt,
+        state=AttemptState.SUCCEEDED,
+        code=None,
+        channel_ref=news.channel_ref,
+        payer=news.payer,
+        paid_at=news.at,
+    )
+    if payment.state.is_open or _may_reopen(payment):
+        captured = replace(
+            payment,
+            state=PaymentState.SUCCEEDED,
+            captured=payment.amount,
+            failure_code=None,
+            succeeded_at=now,
+            ended_at=now,
+        )
+        return Step(payment=captured, attempt=paid, rule="payment.captured")
+    contradicts = attempt.state in {AttemptState.DECLINED, AttemptState.NOT_SENT}
+    return Step(
+        payment=replace(payment, captured=payment.amount),
+        attempt=paid,
+        rule="late.captured",
+        case=CaseKind.CONTRADICTION if contradicts else CaseKind.LATE_SUCCESS,
+        detail=f"paid at {news.at.isoformat()} after the payment had {payment.state}",
+    )
+
+
+def _may_reopen(payment: Payment) -> bool:
+    """Whether late money is still wanted: it ran out of time and nobody called it off."""
+    return (
+        payment.late_success == "accept_if_open"
+        and payment.state is PaymentState.CLOSED
+        and payment.close_reason is CloseReason.EXPIRED
+        and payment.captured == 0
+    )
+
+
+def _on_pending(payment: Payment, attempt: Attempt, news: Pending) -> Step | None:
+    if attempt.state not in {AttemptState.CREATED, AttemptState.UNKNOWN}:
+        return None
+    return Step(
+        payment=replace(payment, state=PaymentState.PENDING),
+        attempt=replace(
+            attempt,
+            state=AttemptState.PENDING,
+            code=news.reason[:64] or None,
+            code_url=news.code_url or attempt.code_url,
+        ),
+    )
+
+
+def _on_end(
+    payment: Payment, attempt: Attempt, news: Declined | NotSent | Closed, now: datetime
+) -> Step | None:
+    if attempt.state is AttemptState.SUCCEEDED:
+        if isinstance(news, Closed):
+            return None  # a fully refunded trade reads as closed at some channels
+        return Step(case=CaseKind.CONTRADICTION, detail=f"{news} after success")
+    if not attempt.state.is_open:
+        return None
+    match news:
+        case Closed():
+            reason = close_reason(payment, attempt, now)
+            return Step(
+                payment=replace(
+                    payment, state=PaymentState.CLOSED, close_reason=reason, ended_at=now
+                ),
+                attempt=replace(attempt, state=AttemptState.CLOSED, code=news.code[:64] or None),
+            )
+        case Declined():
+            ended, code = AttemptState.DECLINED, news.code
+        case NotSent():
+            if attempt.state is not AttemptState.CREATED:
+                return None  # it was sent once already, so this repeat proves nothing
+            ended, code = AttemptState.NOT_SENT, "channel.not_reached"
+        case _:
+            assert_never(news)
+    return Step(
+        payment=replace(payment, state=PaymentState.FAILED, failure_code=code[:64], ended_at=now),
+        attempt=replace(attempt, state=ended, code=code[:64]),
+    )
+
+
+def close_reason(payment: Payment, attempt: Attempt, now: datetime) -> CloseReason:
+    """Return why an unpaid payment ended: called off, out of time, or not confirmed in time."""
+    if payment.close_requested_at is not None:
+        return CloseReason.MERCHANT
+    if attempt.pay_mode is PayMode.PAYMENT_CODE and now < payment.expires_at:
+        return CloseReason.NOT_PAID
+    return CloseReason.EXPIRED

@@ -1,0 +1,238 @@
+"""What payments and attempts are, as rows and as the API shows them. No I/O.
+
+    created ─► pending ─► succeeded
+       │          │  └──► failed | closed        unknown is a state: it may have happened
+       └────► unknown ◄─► pending, and from there to any end, on evidence only
+
+A payment is what the merchant asked; an attempt is one try on one channel.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+from uuid import UUID
+
+from msgspec import UNSET, Struct, UnsetType
+
+from tongbao.kernel.ids import base32
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
+from tongbao.rails.channels.contract import PayMode
+
+WALLET = "wallet"
+"""The platform's own wallet: a channel without a network."""
+
+
+class PaymentState(StrEnum):
+    """Where a payment stands; the last three are ends."""
+
+    CREATED = "created"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether money may still come in the ordinary way."""
+        return self in {PaymentState.CREATED, PaymentState.PENDING, PaymentState.UNKNOWN}
+
+
+class AttemptState(StrEnum):
+    """Where one try on one channel stands."""
+
+    CREATED = "created"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+    SUCCEEDED = "succeeded"
+    DECLINED = "declined"
+    NOT_SENT = "not_sent"
+    CLOSED = "closed"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the channel may still take the customer's money for it."""
+        return self in {AttemptState.CREATED, AttemptState.PENDING, AttemptState.UNKNOWN}
+
+
+class CaseKind(StrEnum):
+    """Why people should look at a payment."""
+
+    AMOUNT_DIFFERS = "amount_differs"
+    CONTRADICTION = "contradiction"
+    LATE_SUCCESS = "late_success"
+    REFUND_NEEDS_PEOPLE = "refund_needs_people"
+
+
+class CloseReason(StrEnum):
+    """Who or what ended an unpaid payment."""
+
+    MERCHANT = "merchant"
+    EXPIRED = "expired"
+    NOT_PAID = "not_paid"
+
+
+class Payment(Struct, frozen=True):
+    """One row of the payment table: what the merchant asked and how far it got."""
+
+    book: int
+    id: UUID
+    merchant_id: UUID
+    mode: Mode
+    merchant_order_no: str
+    request_hash: bytes
+    amount: int
+    currency: str
+    subject: str
+    channel: str
+    pay_mode: PayMode
+    state: PaymentState
+    captured: int
+    refunded: int  # requested or done; the table checks refunded <= captured
+    fee: int
+    refund_returns_fee: bool
+    late_success: Literal["refund", "accept_if_open"]
+    failure_code: str | None
+    close_reason: CloseReason | None
+    close_requested_at: datetime | None
+    metadata: dict[str, str]
+    created_at: datetime
+    expires_at: datetime
+    succeeded_at: datetime | None
+    ended_at: datetime | None
+    version: int
+
+    @property
+    def money(self) -> Money:
+        """What the merchant asked for."""
+        return Money(self.amount, self.currency)
+
+
+class Attempt(Struct, frozen=True):
+    """One row of the attempt table. The channel knows it by `number`."""
+
+    book: int
+    id: UUID
+    payment_id: UUID
+    merchant_id: UUID
+    mode: Mode
+    channel: str
+    account_id: UUID
+    pay_mode: PayMode
+    amount: int
+    currency: str
+    state: AttemptState
+    code: str | None
+    channel_ref: str | None
+    payer: str | None
+    code_url: str | None
+    client_ip: str
+    created_at: datetime
+    paid_at: datetime | None
+    queries: int
+
+    @property
+    def number(self) -> str:
+        """Our number at the channel, and the idempotency key of every call about it."""
+        return base32(self.id)
+
+    @property
+    def money(self) -> Money:
+        """What this try should collect."""
+        return Money(self.amount, self.currency)
+
+
+class StateChange(Struct, frozen=True):
+    """One row of payment_state_change: a step of a payment and why it was taken."""
+
+    book: int
+    payment_id: UUID
+    version: int
+    from_state: str
+    to_state: str
+    why: str
+    at: datetime
+
+
+class ExchangeRow(Struct, frozen=True):
+    """One row of the exchange table: what we sent to a channel and what came back."""
+
+    book: int
+    id: UUID
+    payment_id: UUID
+    refund_id: UUID | None
+    purpose: str
+    method: str
+    url: str
+    request: str
+    status: int | None
+    reply: str
+    duration_ms: int
+    outcome: str
+    at: datetime
+
+
+class PaymentCase(Struct, frozen=True):
+    """One row of payment_case: a contradiction that people should see."""
+
+    book: int
+    id: UUID
+    payment_id: UUID
+    merchant_id: UUID
+    mode: Mode
+    kind: CaseKind
+    detail: str
+    opened_at: datetime
+    closed_at: datetime | None
+    resolution: str | None
+
+
+class MethodView(Struct, frozen=True):
+    """How a payment is made, as the API shows it."""
+
+    channel: str
+    mode: PayMode
+
+
+class NextAction(Struct, frozen=True):
+    """What the merchant should do now: draw ``code_url`` as a QR code."""
+
+    type: Literal["show_qr"]
+    code_url: str
+
+
+class Failure(Struct, frozen=True):
+    """Why a payment failed, for the program and for the customer in both languages."""
+
+    code: str
+    message: str
+    message_zh: str
+
+
+class PaymentView(Struct, frozen=True, omit_defaults=True):
+    """A payment as the API and the webhooks show it."""
+
+    id: str
+    object: Literal["payment"]
+    mode: Mode
+    merchant_order_no: str
+    amount: int
+    currency: str
+    subject: str
+    method: MethodView
+    status: PaymentState
+    version: int
+    amount_captured: int
+    amount_refunded: int
+    fee: int
+    created_at: datetime
+    expires_at: datetime
+    metadata: dict[str, str]
+    next_action: NextAction | UnsetType = UNSET
+    failure: Failure | UnsetType = UNSET
+    close_reason: CloseReason | UnsetType = UNSET
+    succeeded_at: datetime | UnsetType = UNSET
+    ended_at: datetime | UnsetType = UNSET

@@ -1,0 +1,385 @@
+"""Write down what a channel said: the rows, the posting and the event in one commit, or nothing.
+
+Everything that learns something about an attempt (the first call, the chaser, a callback, a bill)
+comes through `record_news`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
+
+from tongbao.infra.db import Db, Write, write_all
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.outbox import Event, event_write
+from tongbao.kernel.errors import Busy
+from tongbao.kernel.ids import derived_id, new_id, show
+from tongbao.kernel.licence import Licence
+from tongbao.kernel.money import Money
+from tongbao.ledger import posting
+from tongbao.ledger.book import Ledger
+from tongbao.ledger.model import AccountKey, Group, Transfer
+from tongbao.payments.collecting import _store as store
+from tongbao.payments.collecting.decisions import News, Step, next_step
+from tongbao.payments.collecting.model import (
+    Attempt,
+    CaseKind,
+    Failure,
+    MethodView,
+    NextAction,
+    Payment,
+    PaymentCase,
+    PaymentState,
+    PaymentView,
+)
+from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
+from tongbao.rails.channels.error_map import error_map
+
+MOVED_ON: Final = "payment.moved_on"
+_TRIES_MAX: Final = 8
+
+
+class StateContended(Busy):
+    """Others kept changing the payment while this was being decided."""
+
+    code = "payment.contended"
+    advice = "Repeat the same request with the same Idempotency-Key."
+    advice_zh = "请使用相同的 Idempotency-Key 重试同一请求。"
+
+
+class Flow(Struct, frozen=True):
+    """What every step of the flow needs, built once by wiring."""
+
+    db: Db
+    ledger: Ledger
+    channels: Mapping[str, Channel]
+    account: Callable[[UUID], Awaitable[ChannelAccount]]
+    licence: Licence
+    nudge: Callable[[], None]  # wakes this process's worker after a commit
+
+
+class PaymentSucceeded(Event, frozen=True, kw_only=True, tag="payment.succeeded"):
+    """The customer's money came in."""
+
+    object: PaymentView
+
+
+class PaymentFailed(Event, frozen=True, kw_only=True, tag="payment.failed"):
+    """The channel did not and will not take the customer's money."""
+
+    object: PaymentView
+
+
+class PaymentClosed(Event, frozen=True, kw_only=True, tag="payment.closed"):
+    """The payment ended unpaid and can no longer be paid."""
+
+    object: PaymentView
+
+
+class LateMoneyReceived(Event, frozen=True, kw_only=True, tag="payment.late_success"):
+    """The customer paid after the payment had ended; the money goes back."""
+
+    object: PaymentView
+    book: int
+    payment_id: UUID
+    attempt_id: UUID
+
+
+_EVENT_OF_STATE: Final[Mapping[PaymentState, type[Event]]] = {
+    PaymentState.SUCCEEDED: PaymentSucceeded,
+    PaymentState.FAILED: PaymentFailed,
+    PaymentState.CLOSED: PaymentClosed,
+}
+
+
+class Evidence(Struct, frozen=True):
+    """Why the news is believed: what it was about and, for a call, the raw exchange."""
+
+    why: str  # "channel answer", "callback", "query", "bill"
+    purpose: str = "query"
+    exchange: Exchange | None = None
+    refund_id: UUID | None = None
+
+
+async def commit_unless_moved_on(db: Db, writes: Iterable[Write]) -> bool:
+    """Run the writes in one transaction; False, and nothing written, when a row had moved on."""
+    async with db.begin("payments") as tx:
+        return await write_all(tx, writes) is None
+
+
+async def record_news(
+    flow: Flow,
+    attempt: Attempt,
+    news: News,
+    evidence: Evidence,
+) -> tuple[Payment, Attempt]:
+    """Apply news about an attempt exactly once and return both rows as they are afterwards.
+
+    Raises:
+        StateContended: others kept winning; nothing was written, and asking again is safe.
+    """
+    exchange_id = new_id()
+    for _ in range(_TRIES_MAX):
+        payment = await store.GET_PAYMENT.one(flow.db, attempt.book, attempt.payment_id)
+        attempt = await store.GET_ATTEMPT.one(flow.db, attempt.book, attempt.id)
+        now = flow.db.clock.now()
+        step = next_step(payment, attempt, news, now) or Step()
+        after = _bumped(step.payment) or payment, step.attempt or attempt
+        writes = (
+            *_row_writes(payment, attempt, step, evidence.why, now),
+            *_evidence_writes(attempt, exchange_id, evidence, news, now),
+            *_case_writes(payment, step, now),
+            *_event_writes(payment, after, step, now),
+        )
+        failpoint("payments.before_outcome")
+        if await _commit(flow, payment, attempt, step, writes):
+            failpoint("payments.after_outcome")
+            flow.nudge()
+            return after
+    raise StateContended
+
+
+def _bumped(payment: Payment | None) -> Payment | None:
+    return payment and replace(payment, version=payment.version + 1)
+
+
+async def _commit(
+    flow: Flow, payment: Payment, attempt: Attempt, step: Step, writes: tuple[Write, ...]
+) -> bool:
+    """Commit the step whole; False when a row had moved on and nothing was written."""
+    if step.rule is None or not flow.licence.may_hold_funds:
+        return await commit_unless_moved_on(flow.db, writes)
+    # The version is in the group's id because the ledger remembers a refusal for ever, and being
+    # overtaken must not be remembered. The transfers' own ids keep the money exactly-once.
+    group = Group(
+        id=derived_id(attempt.id, f"{step.rule}/{payment.version}"),
+        book=payment.book,
+        transfers=capture_transfers(step.rule, payment, attempt),
+        companions=writes,
+    )
+    [result] = await flow.ledger.submit([group])
+    if result.happened:
+        return True
+    if result.status == "in_flight" or result.code == MOVED_ON:
+        return False
+    raise RuntimeError(f"the ledger refused a capture: {result.code} for attempt {attempt.id}")
+
+
+def capture_transfers(rule: str, payment: Payment, attempt: Attempt) -> tuple[Transfer, ...]:
+    """Return the transfers that book the customer's money by the rule."""
+    currency = payment.currency
+    return posting.transfers(
+        rule,
+        reference=payment.id,
+        accounts={
+            "channel_receivable": AccountKey("channel_receivable", currency, attempt.account_id),
+            "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
+        },
+        amounts={"gross": payment.money, "fee": Money(payment.fee, currency)},
+    )
+
+
+def _row_writes(
+    payment: Payment, attempt: Attempt, step: Step, why: str, now: datetime
+) -> tuple[Write, ...]:
+    writes: list[Write] = []
+    if step.payment is not None:
+        becomes = step.payment
+        writes += [
+            Write(
+                store.UPDATE_PAYMENT,
+                (
+                    payment.book,
+                    payment.id,
+                    payment.version,
+                    becomes.state,
+                    becomes.captured,
+                    becomes.failure_code,
+                    becomes.close_reason,
+                    becomes.succeeded_at,
+                    becomes.ended_at,
+                ),
+                refusal=MOVED_ON,
+            ),
+            change_write(payment.state, becomes, payment.version + 1, why, now),
+        ]
+    if step.attempt is not None:
+        tried = step.attempt
+        writes.append(
+            Write(
+                store.UPDATE_ATTEMPT,
+                (
+                    attempt.book,
+                    attempt.id,
+                    attempt.state,
+                    tried.state,
+                    tried.code,
+                    tried.channel_ref,
+                    tried.payer,
+                    tried.code_url,
+                    tried.paid_at,
+                ),
+                refusal=MOVED_ON,
+            )
+        )
+    return tuple(writes)
+
+
+def change_write(from_state: str, becomes: Payment, version: int, why: str, now: datetime) -> Write:
+    """Return the write that puts a change of state on the payment's timeline."""
+    return Write(
+        store.INSERT_CHANGE,
+        (becomes.book, becomes.id, version, from_state, becomes.state, why, now),
+    )
+
+
+def _evidence_writes(
+    attempt: Attempt, exchange_id: UUID, evidence: Evidence, news: object, now: datetime
+) -> tuple[Write, ...]:
+    if evidence.exchange is None:
+        return ()
+    return (
+        Write(store.COUNT_QUERY, (attempt.book, attempt.id)),
+        exchange_write(attempt.book, attempt.payment_id, exchange_id, evidence, news, now),
+    )
+
+
+def exchange_write(
+    book: int, payment_id: UUID, exchange_id: UUID, evidence: Evidence, news: object, now: datetime
+) -> Write:
+    """Return the write that keeps a raw exchange as evidence."""
+    seen = evidence.exchange
+    if seen is None:
+        raise ValueError("there is no exchange to keep")
+    return Write(
+        store.INSERT_EXCHANGE,
+        (
+            book,
+            exchange_id,
+            payment_id,
+            evidence.refund_id,
+            evidence.purpose,
+            seen.method,
+            seen.url,
+            seen.request,
+            seen.status,
+            seen.reply,
+            seen.duration_ms,
+            type(news).__name__.lower(),
+            now,
+        ),
+    )
+
+
+def case_write(payment: Payment, kind: CaseKind, detail: str, now: datetime) -> Write:
+    """Return the write that opens a case; the same case opens once, however often it is seen."""
+    fingerprint = sha256(f"{kind}/{detail}".encode()).hexdigest()
+    case = PaymentCase(
+        book=payment.book,
+        id=derived_id(payment.id, fingerprint),
+        payment_id=payment.id,
+        merchant_id=payment.merchant_id,
+        mode=payment.mode,
+        kind=kind,
+        detail=detail,
+        opened_at=now,
+        closed_at=None,
+        resolution=None,
+    )
+    return Write(
+        store.INSERT_CASE,
+        (
+            case.book,
+            case.id,
+            case.payment_id,
+            case.merchant_id,
+            case.mode,
+            case.kind,
+            case.detail,
+            case.opened_at,
+        ),
+    )
+
+
+def _case_writes(payment: Payment, step: Step, now: datetime) -> tuple[Write, ...]:
+    return () if step.case is None else (case_write(payment, step.case, step.detail, now),)
+
+
+def _event_writes(
+    before: Payment, after: tuple[Payment, Attempt], step: Step, now: datetime
+) -> tuple[Write, ...]:
+    if step.payment is None:
+        return ()
+    payment, attempt = after
+    if step.rule == "late.captured":
+        event: Event = LateMoneyReceived(
+            merchant_id=payment.merchant_id,
+            mode=payment.mode,
+            resource_id=show("pay", payment.id),
+            object=view_payment(payment, attempt),
+            book=payment.book,
+            payment_id=payment.id,
+            attempt_id=attempt.id,
+        )
+        return (event_write(event, now=now),)
+    if payment.state == before.state or payment.state not in _EVENT_OF_STATE:
+        return ()
+    return (event_write(end_event(payment, attempt), now=now),)
+
+
+def end_event(payment: Payment, attempt: Attempt) -> Event:
+    """Return the event that tells of the payment's end."""
+    return _EVENT_OF_STATE[payment.state](
+        merchant_id=payment.merchant_id,
+        mode=payment.mode,
+        resource_id=show("pay", payment.id),
+        object=view_payment(payment, attempt),  # type: ignore[call-arg]
+    )
+
+
+def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
+    """Return the payment as the API and the webhooks show it."""
+    shows_code = payment.state is PaymentState.PENDING and attempt.code_url is not None
+    failure = None
+    if payment.failure_code is not None:
+        text = error_map(payment.channel).customer_text(payment.failure_code)
+        failure = Failure(payment.failure_code, text.en, text.zh)
+    return PaymentView(
+        id=show("pay", payment.id),
+        object="payment",
+        mode=payment.mode,
+        merchant_order_no=payment.merchant_order_no,
+        amount=payment.amount,
+        currency=payment.currency,
+        subject=payment.subject,
+        method=MethodView(payment.channel, payment.pay_mode),
+        status=payment.state,
+        version=payment.version,
+        amount_captured=payment.captured,
+        amount_refunded=payment.refunded,
+        fee=payment.fee,
+        created_at=payment.created_at,
+        expires_at=payment.expires_at,
+        metadata=payment.metadata,
+        next_action=NextAction("show_qr", attempt.code_url or "") if shows_code else UNSET,
+        failure=failure or UNSET,
+        close_reason=payment.close_reason or UNSET,
+        succeeded_at=payment.succeeded_at or UNSET,
+        ended_at=payment.ended_at or UNSET,
+    )
+
+
+def refunded_write(
+    book: int, payment_id: UUID, amount: int, *, refusal: str | None = None
+) -> Write:
+    """Return the write that raises (or with a negative amount lowers) what is given back.
+
+    It touches no row when more would be given back than came in.
+    """
+    return Write(store.ADD_REFUNDED, (book, payment_id, amount), refusal=refusal)

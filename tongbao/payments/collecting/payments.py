@@ -1,0 +1,337 @@
+"""Take a merchant's request to collect money, and end a payment that nobody paid.
+
+Collecting commits the intention, calls the channel, commits its answer. Ending asks the channel
+first, and does what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.infra.db import Tx, Write, write_all
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.outbox import event_write
+from tongbao.infra.web.idempotency import InFlight
+from tongbao.kernel.errors import Conflict, Rejected
+from tongbao.kernel.ids import new_id
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
+from tongbao.ledger import posting
+from tongbao.ledger.model import AccountKey, Group
+from tongbao.payments.collecting import _store as store
+from tongbao.payments.collecting.chase import chase_write, look_at, pay_order
+from tongbao.payments.collecting.model import (
+    WALLET,
+    Attempt,
+    AttemptState,
+    Payment,
+    PaymentState,
+)
+from tongbao.payments.collecting.outcomes import (
+    Evidence,
+    Flow,
+    change_write,
+    end_event,
+    record_news,
+)
+from tongbao.rails.channels.contract import PayMode
+
+EXPIRES_DEFAULT: Final = timedelta(minutes=30)
+EXPIRES_MAX: Final = timedelta(hours=2)  # a WeChat Native code lives two hours
+
+ORDER_TAKEN: Final = "payment.order_no_taken"
+
+
+class OrderNumberUsed(Conflict):
+    """The merchant order number belongs to another request, for ever."""
+
+    code = "payment.order_no_used"
+    advice = "Use a new merchant_order_no, or repeat the first request unchanged."
+    advice_zh = "请更换 merchant_order_no，或原样重复首次请求。"
+
+
+class ModeNotOffered(Rejected):
+    """The channel does not take this currency or this way of paying."""
+
+    code = "payment.mode_not_offered"
+    advice = "Choose a channel and mode that the merchant has, in a currency they take."
+    advice_zh = "请选择商户已开通且支持该币种的渠道与支付方式。"
+
+
+class NotClosable(Conflict):
+    """The payment has succeeded or failed; there is nothing to close."""
+
+    code = "payment.not_closable"
+    advice = "Refund a payment that succeeded; a failed one needs nothing."
+    advice_zh = "已成功的支付请发起退款；已失败的支付无需关闭。"
+
+
+class WalletNotAtNetwork(Rejected):
+    """The own wallet takes payment codes only."""
+
+    code = "payment.wallet_needs_code"
+    advice = "Send the customer's wallet payment code as auth_code."
+    advice_zh = "请传入顾客钱包付款码 auth_code。"
+
+
+class NewPayment(Struct, frozen=True):
+    """A merchant's request with the terms that apply to it, ready to be written down."""
+
+    merchant_id: UUID
+    mode: Mode
+    book: int
+    merchant_order_no: str
+    money: Money
+    subject: str
+    channel: str
+    pay_mode: PayMode
+    account_id: UUID
+    fee: int
+    refund_returns_fee: bool
+    late_success: Literal["refund", "accept_if_open"]
+    expires_in: timedelta
+    metadata: dict[str, str]
+    client_ip: str
+    auth_code: str | None = None
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What makes two requests the same order; the customer's one-time code does not."""
+        meant = (
+            self.money.amount,
+            self.money.currency,
+            self.subject,
+            self.channel if self.pay_mode is PayMode.QR else "",
+            self.pay_mode,
+            sorted(self.metadata.items()),
+        )
+        return sha256(msgspec.json.encode(meant)).digest()
+
+
+Taking = Callable[[UUID, datetime], Write]
+"""How a request takes its idempotency key, for the commit that makes its payment."""
+
+
+class _OrderTaken(Exception):
+    """The order number was there first."""
+
+
+async def create_payment(
+    flow: Flow, asked: NewPayment, take: Taking, payment_id: UUID
+) -> tuple[Payment, Attempt]:
+    """Collect a payment: commit the intention, call the channel, commit its answer.
+
+    The same order number with the same content returns the payment it already made.
+
+    Raises:
+        OrderNumberUsed, ModeNotOffered, StateContended
+    """
+    channel = flow.channels.get(asked.channel)
+    if (
+        channel is None
+        or asked.pay_mode not in channel.modes
+        or asked.money.currency not in channel.currencies
+    ):
+        raise ModeNotOffered(channel=asked.channel, mode=asked.pay_mode)
+    failpoint("payments.before_intention")
+    payment, attempt = _rows(asked, payment_id, flow.db.clock.now(), PaymentState.CREATED)
+    try:
+        async with flow.db.begin("payments") as tx:
+            await _write_intention(tx, payment, attempt, take)
+    except _OrderTaken:
+        return await _earlier(flow, asked, take)
+    failpoint("payments.after_intention")
+
+    account = await flow.account(attempt.account_id)
+    answer = await channel.pay(account, pay_order(payment, attempt, asked.auth_code))
+    failpoint("payments.after_channel_call")
+    evidence = Evidence("channel answer", purpose="pay", exchange=answer.exchange)
+    return await record_news(flow, attempt, answer.outcome, evidence)
+
+
+async def _write_intention(tx: Tx, payment: Payment, attempt: Attempt, take: Taking) -> None:
+    if await take(payment.id, tx.now).run(tx) == 0:
+        raise InFlight
+    if await store.INSERT_PAYMENT.run(tx, *msgspec.structs.astuple(payment)) == 0:
+        raise _OrderTaken
+    await store.INSERT_ATTEMPT.run(tx, *msgspec.structs.astuple(attempt))
+    await change_write("new", payment, payment.version, "asked by the merchant", tx.now).run(tx)
+    await chase_write(attempt, tx.now).run(tx)
+
+
+async def _earlier(flow: Flow, asked: NewPayment, take: Taking) -> tuple[Payment, Attempt]:
+    """Return the payment that already has this order number, if it is the same request."""
+    payment = await store.FIND_PAYMENT_BY_ORDER.one(
+        flow.db, asked.book, asked.merchant_id, asked.mode, asked.merchant_order_no
+    )
+    if payment.request_hash != asked.fingerprint:
+        raise OrderNumberUsed(merchant_order_no=asked.merchant_order_no)
+    attempt = (await store.ATTEMPTS_OF_PAYMENT.all(flow.db, payment.book, payment.id))[-1]
+    async with flow.db.begin("payments") as tx:
+        await take(payment.id, tx.now).run(tx)
+    return payment, attempt
+
+
+async def pay_by_wallet(
+    flow: Flow, asked: NewPayment, take: Taking, *, payment_id: UUID, wallet_id: UUID, spend: Write
+) -> tuple[Payment, Attempt]:
+    """Collect a payment from the platform's own wallet: everything is one commit.
+
+    ``spend`` uses up the customer's one-time code. A wallet that refuses (no money, code used)
+    makes a failed payment, and nothing moves.
+
+    Raises:
+        OrderNumberUsed, StateContended
+    """
+    now = flow.db.clock.now()
+    payment, attempt = _rows(asked, payment_id, now, PaymentState.SUCCEEDED)
+    attempt = msgspec.structs.replace(
+        attempt, payer=str(wallet_id), channel_ref=attempt.number, paid_at=now
+    )
+    currency = payment.currency
+    group = Group(
+        id=payment.id,
+        book=payment.book,
+        transfers=posting.transfers(
+            "payment.captured_by_wallet",
+            reference=payment.id,
+            accounts={
+                "wallet": AccountKey("wallet", currency, wallet_id),
+                "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
+            },
+            amounts={"gross": payment.money, "fee": Money(payment.fee, currency)},
+        ),
+        companions=(take(payment.id, now), *_birth(payment, attempt, now), spend),
+    )
+    failpoint("payments.before_wallet")
+    [result] = await flow.ledger.submit([group])
+    failpoint("payments.after_wallet")
+    if result.happened:
+        flow.nudge()
+        return payment, attempt
+    if result.code == ORDER_TAKEN:
+        return await _earlier(flow, asked, take)
+    if result.code == InFlight.code:
+        raise InFlight
+    return await _record_wallet_refusal(flow, asked, take, result.code or "wallet.declined")
+
+
+def _birth(payment: Payment, attempt: Attempt, now: datetime) -> tuple[Write, ...]:
+    """Return the writes of a payment that is at its end the moment it begins."""
+    astuple = msgspec.structs.astuple
+    return (
+        Write(store.INSERT_PAYMENT, astuple(payment), refusal=ORDER_TAKEN),
+        Write(store.INSERT_ATTEMPT, astuple(attempt)),
+        change_write("new", payment, payment.version, "own wallet", now),
+        event_write(end_event(payment, attempt), now=now),
+    )
+
+
+async def _record_wallet_refusal(
+    flow: Flow, asked: NewPayment, take: Taking, code: str
+) -> tuple[Payment, Attempt]:
+    now = flow.db.clock.now()
+    # The ledger remembers the refused group under the first id, so the record has one of its own.
+    payment, attempt = _rows(asked, new_id(), now, PaymentState.FAILED)
+    payment = msgspec.structs.replace(payment, failure_code=code)
+    attempt = msgspec.structs.replace(attempt, code=code)
+    async with flow.db.begin("payments") as tx:
+        refused = await write_all(tx, (take(payment.id, now), *_birth(payment, attempt, now)))
+    if refused == InFlight.code:
+        raise InFlight
+    if refused == ORDER_TAKEN:
+        return await _earlier(flow, asked, take)
+    flow.nudge()
+    return payment, attempt
+
+
+_ATTEMPT_STATE: Final = {
+    PaymentState.CREATED: AttemptState.CREATED,
+    PaymentState.SUCCEEDED: AttemptState.SUCCEEDED,
+    PaymentState.FAILED: AttemptState.DECLINED,
+}
+
+
+def _rows(
+    asked: NewPayment, payment_id: UUID, now: datetime, state: PaymentState
+) -> tuple[Payment, Attempt]:
+    is_paid = state is PaymentState.SUCCEEDED
+    payment = Payment(
+        book=asked.book,
+        id=payment_id,
+        merchant_id=asked.merchant_id,
+        mode=asked.mode,
+        merchant_order_no=asked.merchant_order_no,
+        request_hash=asked.fingerprint,
+        amount=asked.money.amount,
+        currency=asked.money.currency,
+        subject=asked.subject,
+        channel=asked.channel,
+        pay_mode=asked.pay_mode,
+        state=state,
+        captured=asked.money.amount if is_paid else 0,
+        refunded=0,
+        fee=asked.fee,
+        refund_returns_fee=asked.refund_returns_fee,
+        late_success=asked.late_success,
+        failure_code=None,
+        close_reason=None,
+        close_requested_at=None,
+        metadata=asked.metadata,
+        created_at=now,
+        expires_at=now + asked.expires_in,
+        succeeded_at=now if is_paid else None,
+        ended_at=None if state.is_open else now,
+        version=1,
+    )
+    attempt = Attempt(
+        book=asked.book,
+        id=new_id(),
+        payment_id=payment_id,
+        merchant_id=asked.merchant_id,
+        mode=asked.mode,
+        channel=asked.channel,
+        account_id=asked.account_id,
+        pay_mode=asked.pay_mode,
+        amount=asked.money.amount,
+        currency=asked.money.currency,
+        state=_ATTEMPT_STATE[state],
+        code=None,
+        channel_ref=None,
+        payer=None,
+        code_url=None,
+        client_ip=asked.client_ip,
+        created_at=now,
+        paid_at=None,
+        queries=0,
+    )
+    return payment, attempt
+
+
+async def close_payment(flow: Flow, payment: Payment) -> tuple[Payment, Attempt]:
+    """End an unpaid payment, at the channel first; what the channel says is what happens.
+
+    A customer who paid first wins: the payment comes back succeeded. When the channel does not
+    answer the payment stays open, marked to be closed, and the chase goes on.
+
+    Raises:
+        NotClosable, StateContended
+    """
+    attempt = (await store.ATTEMPTS_OF_PAYMENT.all(flow.db, payment.book, payment.id))[-1]
+    if payment.state is PaymentState.CLOSED:
+        return payment, attempt  # asked twice: nothing more to do
+    if not payment.state.is_open or payment.channel == WALLET:
+        raise NotClosable(status=payment.state)
+    await store.REQUEST_CLOSE.run(flow.db, payment.book, payment.id, flow.db.clock.now())
+    failpoint("payments.after_close_request")
+    payment = await store.GET_PAYMENT.one(flow.db, payment.book, payment.id)
+    if not payment.state.is_open:
+        return payment, await store.GET_ATTEMPT.one(flow.db, attempt.book, attempt.id)
+    return await look_at(flow, payment, attempt)

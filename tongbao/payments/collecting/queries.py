@@ -1,0 +1,174 @@
+"""Read payments: for the merchant's API, for refunds and clearing above, for the console."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra.db import Db, Tx
+from tongbao.kernel.errors import NotFound
+from tongbao.kernel.ids import from_base32
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+from tongbao.payments.collecting import _store as store
+from tongbao.payments.collecting.model import (
+    Attempt,
+    ExchangeRow,
+    Payment,
+    PaymentCase,
+    PaymentState,
+    StateChange,
+)
+
+
+class PaymentNotFound(NotFound):
+    """The caller has no such payment."""
+
+    code = "payment.not_found"
+    advice = "Check the id, and that the API key is of the same merchant and mode."
+    advice_zh = "请检查支付标识，并确认 API 密钥属于同一商户与模式。"
+
+
+class PaymentFilter(Struct, frozen=True):
+    """Which payments a list shows; every None means any."""
+
+    merchant_id: UUID | None = None
+    mode: Mode | None = None
+    status: PaymentState | None = None
+    channel: str | None = None
+    merchant_order_no: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    metadata: dict[str, str] | None = None
+
+
+class Timeline(Struct, frozen=True):
+    """Everything recorded about one payment's own life, oldest first."""
+
+    payment: Payment
+    attempts: list[Attempt]
+    changes: list[StateChange]
+    exchanges: list[ExchangeRow]
+    cases: list[PaymentCase]
+
+
+async def payment_of_merchant(on: Db | Tx, payment_id: UUID, merchant: UUID, mode: Mode) -> Payment:
+    """Return the merchant's payment.
+
+    Raises:
+        PaymentNotFound: also for another merchant's, or another mode's.
+    """
+    payment = await store.FIND_PAYMENT.first(on, payment_id, merchant, mode)
+    if payment is None:
+        raise PaymentNotFound
+    return payment
+
+
+async def payment_by_order_no(
+    on: Db | Tx, book: int, merchant: UUID, mode: Mode, order_no: str
+) -> Payment:
+    """Return the merchant's payment with this order number.
+
+    Raises:
+        PaymentNotFound
+    """
+    payment = await store.FIND_PAYMENT_BY_ORDER.first(on, book, merchant, mode, order_no)
+    if payment is None:
+        raise PaymentNotFound
+    return payment
+
+
+async def payment(on: Db | Tx, book: int, payment_id: UUID) -> Payment:
+    """Return a payment that is known to exist."""
+    return await store.GET_PAYMENT.one(on, book, payment_id)
+
+
+async def attempt(on: Db | Tx, book: int, attempt_id: UUID) -> Attempt:
+    """Return an attempt that is known to exist."""
+    return await store.GET_ATTEMPT.one(on, book, attempt_id)
+
+
+async def attempt_by_number(on: Db | Tx, number: str) -> Attempt | None:
+    """Return the attempt a channel means by our number, if it is one of ours.
+
+    Raises:
+        UnknownId: it is not a number of ours at all.
+    """
+    return await store.FIND_ATTEMPT.first(on, from_base32(number))
+
+
+async def last_attempt(on: Db | Tx, payment: Payment) -> Attempt:
+    """Return the payment's latest attempt."""
+    return (await store.ATTEMPTS_OF_PAYMENT.all(on, payment.book, payment.id))[-1]
+
+
+async def paid_attempt(on: Db | Tx, payment: Payment) -> Attempt:
+    """Return the attempt that took the customer's money."""
+    attempts = await store.ATTEMPTS_OF_PAYMENT.all(on, payment.book, payment.id)
+    return next(attempt for attempt in attempts if attempt.paid_at is not None)
+
+
+async def list_payments(
+    on: Db | Tx, wanted: PaymentFilter, *, cursor: str | None = None, limit: int | None = None
+) -> Page[Payment]:
+    """Return a page of payments, newest first.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size = page_size(limit)
+    rows = await store.LIST_PAYMENTS.all(
+        on,
+        wanted.merchant_id,
+        wanted.mode,
+        wanted.status,
+        wanted.channel,
+        wanted.merchant_order_no,
+        wanted.created_from,
+        wanted.created_to,
+        cursor_id(cursor),
+        size + 1,
+        wanted.metadata,
+    )
+    more = len(rows) > size
+    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+
+
+def cursor_id(cursor: str | None) -> UUID | None:
+    """Return the id a page's cursor stands for.
+
+    Raises:
+        CursorInvalid
+    """
+    if cursor is None:
+        return None
+    try:
+        [text] = decode_cursor(cursor)
+        return UUID(text)
+    except ValueError:
+        raise CursorInvalid(param="cursor") from None
+
+
+async def timeline(on: Db | Tx, payment_id: UUID) -> Timeline:
+    """Return everything recorded about a payment, for a person who must judge it.
+
+    Raises:
+        PaymentNotFound
+    """
+    found = await store.FIND_PAYMENT_ANYWHERE.first(on, payment_id)
+    if found is None:
+        raise PaymentNotFound
+    return Timeline(
+        payment=found,
+        attempts=await store.ATTEMPTS_OF_PAYMENT.all(on, found.book, found.id),
+        changes=await store.CHANGES_OF_PAYMENT.all(on, found.book, found.id),
+        exchanges=await store.EXCHANGES_OF_PAYMENT.all(on, found.book, found.id),
+        cases=await store.CASES_OF_PAYMENT.all(on, found.book, found.id),
+    )
+
+
+async def open_cases(on: Db | Tx, limit: int = 50) -> list[PaymentCase]:
+    """Return the newest cases that nobody has closed."""
+    return await store.OPEN_CASES.all(on, limit)

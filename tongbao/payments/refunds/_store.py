@@ -1,0 +1,48 @@
+"""The SQL of refunds; nothing outside this package reads their table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tongbao.infra.db import Query, Statement
+from tongbao.payments.refunds.model import Refund
+
+_REFUND: Final = """book, id, payment_id, attempt_id, merchant_id, mode, merchant_refund_no, amount,
+    currency, fee_back, kind, reason, state, code, channel_ref, created_at, ended_at, queries,
+    version"""
+
+INSERT_REFUND = Statement(
+    f"""insert into refund ({_REFUND})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19)
+        on conflict (book, merchant_id, mode, merchant_refund_no) do nothing"""
+)
+UPDATE_REFUND = Statement(
+    """update refund
+          set state = $4, code = $5, channel_ref = $6, ended_at = $7, version = version + 1
+        where book = $1 and id = $2 and version = $3"""
+)
+COUNT_QUERY = Statement("update refund set queries = queries + 1 where book = $1 and id = $2")
+
+GET_REFUND = Query(Refund, f"select {_REFUND} from refund where book = $1 and id = $2")
+FIND_REFUND = Query(
+    Refund, f"select {_REFUND} from refund where id = $1 and merchant_id = $2 and mode = $3"
+)
+FIND_REFUND_ANYWHERE = Query(Refund, f"select {_REFUND} from refund where id = $1")
+FIND_REFUND_BY_NUMBER = Query(
+    Refund,
+    f"""select {_REFUND} from refund
+         where book = $1 and merchant_id = $2 and mode = $3 and merchant_refund_no = $4""",
+)
+REFUNDS_OF_PAYMENT = Query(
+    Refund, f"select {_REFUND} from refund where book = $1 and payment_id = $2 order by id"
+)
+LIST_REFUNDS = Query(
+    Refund,
+    f"""select {_REFUND} from refund
+         where ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
+           and ($3::uuid is null or payment_id = $3) and ($4::text is null or state = $4)
+           and ($5::text is null or merchant_refund_no = $5)
+           and ($6::uuid is null or id < $6)
+         order by id desc limit $7""",
+)

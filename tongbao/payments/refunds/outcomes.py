@@ -1,0 +1,252 @@
+"""Ask a channel about a refund and write down what it says, exactly once.
+
+A refund's number is its idempotency key at the channel, so sending it again is always safe; a
+time-out is never a failure.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from tongbao.infra.db import Write
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.outbox import Event, event_write
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
+from tongbao.kernel.ids import derived_id, new_id, show
+from tongbao.kernel.money import Money
+from tongbao.ledger import posting
+from tongbao.ledger.model import AccountKey, Group, Transfer
+from tongbao.payments.collecting import queries as payments
+from tongbao.payments.collecting.model import WALLET, Attempt, Payment
+from tongbao.payments.collecting.outcomes import (
+    MOVED_ON,
+    Evidence,
+    Flow,
+    StateContended,
+    case_write,
+    commit_unless_moved_on,
+    exchange_write,
+    refunded_write,
+)
+from tongbao.payments.refunds import _store as store
+from tongbao.payments.refunds.model import (
+    Refund,
+    RefundNews,
+    RefundState,
+    RefundStep,
+    RefundView,
+    next_refund_step,
+)
+from tongbao.rails.channels.contract import Absent, RefundOrder
+
+_TRIES_MAX: Final = 8
+_DELAYS: Final = tuple(timedelta(seconds=s) for s in (2, 5, 10, 30, 60, 300, 600, 1800, 3600))
+REFUND_POLICY: Final = RetryPolicy(attempts_max=20, delays=_DELAYS)
+
+
+class SubmitRefund(Task, frozen=True, tag="refunds.submit_refund"):
+    """Send a refund to its channel, and keep asking until it has ended."""
+
+    book: int
+    refund_id: UUID
+
+
+class RefundSucceeded(Event, frozen=True, kw_only=True, tag="refund.succeeded"):
+    """The channel gave the money back."""
+
+    object: RefundView
+
+
+class RefundFailed(Event, frozen=True, kw_only=True, tag="refund.failed"):
+    """The channel will not give the money back; the merchant's hold is released."""
+
+    object: RefundView
+
+
+async def submit_refund(flow: Flow, task: SubmitRefund, _lease: Lease) -> Again | None:
+    """Take the next step of a refund; return when to look again, or None at its end."""
+    refund = await store.GET_REFUND.one(flow.db, task.book, task.refund_id)
+    if not refund.state.is_open:
+        return None
+    refund = await ask_channel(flow, refund)
+    if not refund.state.is_open:
+        return None
+    return Again(_DELAYS[min(refund.queries, len(_DELAYS) - 1)])
+
+
+async def ask_channel(flow: Flow, refund: Refund) -> Refund:
+    """Send the refund, or ask what became of it and send it again if the channel knows none.
+
+    Raises:
+        StateContended
+    """
+    payment = await payments.payment(flow.db, refund.book, refund.payment_id)
+    attempt = await payments.paid_attempt(flow.db, payment)
+    account = await flow.account(attempt.account_id)
+    channel = flow.channels[attempt.channel]
+    order = RefundOrder(
+        number=refund.number,
+        order_number=attempt.number,
+        money=refund.money,
+        order_money=attempt.money,
+        reason=refund.reason,
+    )
+    if refund.state is not RefundState.REQUESTED:
+        found = await channel.query_refund(account, order)
+        failpoint("refunds.after_query")
+        evidence = Evidence("query_refund", "query_refund", found.exchange, refund.id)
+        refund = await record_refund_news(flow, refund, found.outcome, evidence)
+        if not isinstance(found.outcome, Absent) or not refund.state.is_open:
+            return refund
+    answer = await channel.refund(account, order)
+    failpoint("refunds.after_channel_call")
+    evidence = Evidence("channel answer", "refund", answer.exchange, refund.id)
+    return await record_refund_news(flow, refund, answer.outcome, evidence)
+
+
+async def record_refund_news(
+    flow: Flow, refund: Refund, news: RefundNews, evidence: Evidence
+) -> Refund:
+    """Apply news about a refund exactly once and return the row as it is afterwards.
+
+    Raises:
+        StateContended: others kept winning; nothing was written, and asking again is safe.
+    """
+    exchange_id = new_id()
+    for _ in range(_TRIES_MAX):
+        refund = await store.GET_REFUND.one(flow.db, refund.book, refund.id)
+        payment = await payments.payment(flow.db, refund.book, refund.payment_id)
+        now = flow.db.clock.now()
+        step = next_refund_step(refund, news, now) or RefundStep()
+        after = replace(step.refund, version=refund.version + 1) if step.refund else refund
+        writes = (
+            *_payment_writes(refund, step),
+            *_row_writes(refund, after, step),
+            *_evidence_writes(refund, exchange_id, evidence, news, now),
+            *(() if step.case is None else (case_write(payment, step.case, step.detail, now),)),
+            *(() if step.ledger is None else (event_write(end_event(after), now=now),)),
+        )
+        failpoint("refunds.before_outcome")
+        if await _commit(flow, payment, refund, step, writes):
+            failpoint("refunds.after_outcome")
+            flow.nudge()
+            return after
+    raise StateContended
+
+
+async def _commit(
+    flow: Flow, payment: Payment, refund: Refund, step: RefundStep, writes: tuple[Write, ...]
+) -> bool:
+    if step.ledger is None or not flow.licence.may_hold_funds:
+        return await commit_unless_moved_on(flow.db, writes)
+    rule = _END_RULES[refund.kind, step.ledger]
+    attempt = await payments.paid_attempt(flow.db, payment)
+    group = Group(
+        id=derived_id(refund.id, f"{rule}/{refund.version}"),
+        book=refund.book,
+        transfers=refund_transfers(rule, payment, attempt, refund),
+        companions=writes,
+    )
+    [result] = await flow.ledger.submit([group])
+    if result.happened:
+        return True
+    if result.status == "in_flight" or result.code == MOVED_ON:
+        return False
+    raise RuntimeError(f"the ledger refused a refund's end: {result.code} for {refund.id}")
+
+
+_END_RULES: Final = {
+    ("merchant", "post"): "refund.succeeded",
+    ("merchant", "void"): "refund.failed",
+    ("late", "post"): "late.refunded",
+    ("late", "void"): "late.refund_failed",
+}
+
+
+def _payment_writes(refund: Refund, step: RefundStep) -> tuple[Write, ...]:
+    # The payment's row is locked before the refund's, as it is when a refund is asked for.
+    if step.ledger != "void":
+        return ()
+    return (refunded_write(refund.book, refund.payment_id, -refund.amount),)
+
+
+def _row_writes(before: Refund, after: Refund, step: RefundStep) -> tuple[Write, ...]:
+    if step.refund is None:
+        return ()
+    args = (
+        before.book,
+        before.id,
+        before.version,
+        after.state,
+        after.code,
+        after.channel_ref,
+        after.ended_at,
+    )
+    return (Write(store.UPDATE_REFUND, args, refusal=MOVED_ON),)
+
+
+def _evidence_writes(
+    refund: Refund, exchange_id: UUID, evidence: Evidence, news: RefundNews, now: datetime
+) -> tuple[Write, ...]:
+    count = Write(store.COUNT_QUERY, (refund.book, refund.id))
+    if evidence.exchange is None:
+        return ()
+    kept = exchange_write(refund.book, refund.payment_id, exchange_id, evidence, news, now)
+    return (count, kept)
+
+
+def end_event(refund: Refund) -> Event:
+    """Return the event that tells of the refund's end."""
+    kind = RefundSucceeded if refund.state is RefundState.SUCCEEDED else RefundFailed
+    return kind(
+        merchant_id=refund.merchant_id,
+        mode=refund.mode,
+        resource_id=show("ref", refund.id),
+        object=view_refund(refund),
+    )
+
+
+def view_refund(refund: Refund) -> RefundView:
+    """Return the refund as the API and the webhooks show it."""
+    return RefundView(
+        id=show("ref", refund.id),
+        object="refund",
+        mode=refund.mode,
+        payment_id=show("pay", refund.payment_id),
+        merchant_refund_no=refund.merchant_refund_no,
+        amount=refund.amount,
+        currency=refund.currency,
+        fee_returned=refund.fee_back,
+        kind=refund.kind,
+        reason=refund.reason,
+        status=refund.state,
+        version=refund.version,
+        created_at=refund.created_at,
+        code=refund.code or UNSET,
+        ended_at=refund.ended_at or UNSET,
+    )
+
+
+def refund_transfers(
+    rule: str, payment: Payment, attempt: Attempt, refund: Refund
+) -> tuple[Transfer, ...]:
+    """Return the transfers that hold, give back or release a refund by the rule."""
+    currency = payment.currency
+    if payment.channel == WALLET:
+        source = AccountKey("wallet", currency, UUID(attempt.payer))
+    else:
+        source = AccountKey("channel_receivable", currency, attempt.account_id)
+    return posting.transfers(
+        rule,
+        reference=refund.id,
+        accounts={
+            source.kind: source,
+            "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
+        },
+        amounts={"gross": refund.money, "fee_back": Money(refund.fee_back, currency)},
+    )

@@ -1,0 +1,232 @@
+"""Give money back: hold it and write the order down, ask the channel, write down the answer.
+
+How much may still be given back is a running total on the payment's row, raised by a guarded
+update inside the same commit as the hold; the table's CHECK says it again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from tongbao.infra.db import Write, write_all
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.outbox import event_write
+from tongbao.infra.tasks import task_write
+from tongbao.infra.web.idempotency import InFlight
+from tongbao.kernel.errors import Conflict, Rejected
+from tongbao.kernel.ids import base32, derived_id
+from tongbao.kernel.money import Money
+from tongbao.ledger.model import Group
+from tongbao.payments.collecting import queries as payments
+from tongbao.payments.collecting.model import WALLET, Attempt, Payment, PaymentState
+from tongbao.payments.collecting.outcomes import Flow, LateMoneyReceived, refunded_write
+from tongbao.payments.collecting.payments import Taking
+from tongbao.payments.refunds import _store as store
+from tongbao.payments.refunds.model import Refund, RefundState
+from tongbao.payments.refunds.outcomes import SubmitRefund, end_event, refund_transfers
+
+EXCEEDS_CAPTURED: Final = "refund.exceeds_captured"
+NUMBER_TAKEN: Final = "refund.number_taken"
+
+_CALLER_ASKS_FIRST: Final = timedelta(seconds=10)
+"""Whoever requests a refund asks the channel at once; the task is there in case it dies."""
+
+
+class RefundExceedsCaptured(Rejected):
+    """More would be given back than came in, refunds on their way included."""
+
+    code = EXCEEDS_CAPTURED
+    advice = "Ask for no more than what is left; the payment shows amount_refunded."
+    advice_zh = "退款金额不得超过可退余额，请查看支付的 amount_refunded。"
+
+
+class PaymentNotCaptured(Conflict):
+    """Only a payment that succeeded can be refunded."""
+
+    code = "refund.payment_not_captured"
+    advice = "Wait until the payment has succeeded, or close it if it is unpaid."
+    advice_zh = "支付成功后方可退款；未支付的请关闭。"
+
+
+class RefundCurrencyDiffers(Rejected):
+    """A refund is in the payment's own currency."""
+
+    code = "refund.currency_differs"
+    advice = "Send the payment's currency."
+    advice_zh = "退款币种必须与支付币种一致。"
+
+
+class RefundNumberUsed(Conflict):
+    """The merchant refund number belongs to another request, for ever."""
+
+    code = "refund.number_used"
+    advice = "Use a new merchant_refund_no, or repeat the first request unchanged."
+    advice_zh = "请更换 merchant_refund_no，或原样重复首次请求。"
+
+
+class MerchantBalanceTooLow(Rejected):
+    """The merchant's balance does not cover the refund."""
+
+    code = "refund.balance_too_low"
+    advice = "Wait for new payments or top the balance up, then refund under a new key."
+    advice_zh = "商户待结算余额不足，请待入账后使用新的幂等键重新退款。"
+
+
+class RefundRequest(msgspec.Struct, frozen=True):
+    """A merchant's request to give money back."""
+
+    merchant_refund_no: str
+    money: Money
+    reason: str
+
+
+async def request_refund(
+    flow: Flow, payment: Payment, asked: RefundRequest, *, take: Taking, refund_id: UUID
+) -> Refund:
+    """Hold the merchant's money and write the order down; the channel is asked right after.
+
+    The same refund number with the same content returns the refund it already made. From the own
+    wallet the money is back in the same commit.
+
+    Raises:
+        PaymentNotCaptured, RefundCurrencyDiffers, RefundExceedsCaptured, RefundNumberUsed,
+        MerchantBalanceTooLow
+    """
+    if payment.state is not PaymentState.SUCCEEDED:
+        raise PaymentNotCaptured(status=payment.state)
+    if asked.money.currency != payment.currency:
+        raise RefundCurrencyDiffers(expected=payment.currency)
+    attempt = await payments.paid_attempt(flow.db, payment)
+    now = flow.db.clock.now()
+    refund = _row(payment, attempt, asked, refund_id, "merchant", now)
+    failpoint("refunds.before_request")
+    code = await _commit_request(
+        flow, payment, attempt, refund, (take(refund.id, now),), submit_after=_CALLER_ASKS_FIRST
+    )
+    failpoint("refunds.after_request")
+    if code is None:
+        flow.nudge()
+        return refund
+    return await _refused_request(flow, payment, asked, take, code)
+
+
+async def _refused_request(
+    flow: Flow, payment: Payment, asked: RefundRequest, take: Taking, code: str
+) -> Refund:
+    if code == NUMBER_TAKEN:
+        earlier = await store.FIND_REFUND_BY_NUMBER.one(
+            flow.db, payment.book, payment.merchant_id, payment.mode, asked.merchant_refund_no
+        )
+        if (earlier.payment_id, earlier.money) != (payment.id, asked.money):
+            raise RefundNumberUsed(merchant_refund_no=asked.merchant_refund_no)
+        async with flow.db.begin("refunds") as tx:
+            await take(earlier.id, tx.now).run(tx)
+        return earlier
+    if code == EXCEEDS_CAPTURED:
+        current = await payments.payment(flow.db, payment.book, payment.id)
+        raise RefundExceedsCaptured(left=current.captured - current.refunded)
+    if code == "ledger.exceeds_balance":
+        raise MerchantBalanceTooLow
+    if code == InFlight.code:
+        raise InFlight
+    raise RuntimeError(f"the ledger refused a refund: {code} for payment {payment.id}")
+
+
+async def on_late_money(flow: Flow, event: LateMoneyReceived, _event_id: UUID) -> None:
+    """Give back money that came after the payment's end; hearing of it twice gives once."""
+    payment = await payments.payment(flow.db, event.book, event.payment_id)
+    attempt = await payments.paid_attempt(flow.db, payment)
+    refund_id = derived_id(event.attempt_id, "late refund")
+    asked = RefundRequest(f"late-{base32(refund_id)}", payment.money, "paid after the end")
+    now = flow.db.clock.now()
+    refund = _row(payment, attempt, asked, refund_id, "late", now)
+    code = await _commit_request(flow, payment, attempt, refund, (), submit_after=timedelta())
+    if code not in {None, NUMBER_TAKEN}:
+        raise RuntimeError(f"late money was not given back: {code} for payment {payment.id}")
+    flow.nudge()
+
+
+async def _commit_request(
+    flow: Flow,
+    payment: Payment,
+    attempt: Attempt,
+    refund: Refund,
+    taking: tuple[Write, ...],
+    *,
+    submit_after: timedelta,
+) -> str | None:
+    """Commit the order and the hold; None when it is in the book, else why not."""
+    now = refund.created_at
+    of_wallet = payment.channel == WALLET
+    follow_up = (
+        event_write(end_event(refund), now=now)
+        if of_wallet
+        else task_write(
+            SubmitRefund(refund.book, refund.id),
+            run_at=now + submit_after,
+            key=f"refund/{refund.id}",
+        )
+    )
+    writes = (
+        *taking,
+        # The number comes before the total: a repeat is told apart from a refund too many.
+        Write(store.INSERT_REFUND, msgspec.structs.astuple(refund), refusal=NUMBER_TAKEN),
+        refunded_write(payment.book, payment.id, refund.amount, refusal=EXCEEDS_CAPTURED),
+        follow_up,
+    )
+    if flow.licence.may_hold_funds:
+        rule = _hold_rule(payment, refund)
+        group = Group(
+            # A late refund has one id for ever; so must not be remembered as refused by a race.
+            id=derived_id(refund.id, f"{rule}/{now.isoformat()}"),
+            book=refund.book,
+            transfers=refund_transfers(rule, payment, attempt, refund),
+            companions=writes,
+        )
+        [result] = await flow.ledger.submit([group])
+        return None if result.happened else result.code or result.status
+    async with flow.db.begin("refunds") as tx:
+        return await write_all(tx, writes)
+
+
+def _row(
+    payment: Payment,
+    attempt: Attempt,
+    asked: RefundRequest,
+    refund_id: UUID,
+    kind: Literal["merchant", "late"],
+    now: datetime,
+) -> Refund:
+    is_done = payment.channel == WALLET
+    returns = payment.refund_returns_fee and kind == "merchant"
+    return Refund(
+        book=payment.book,
+        id=refund_id,
+        payment_id=payment.id,
+        attempt_id=attempt.id,
+        merchant_id=payment.merchant_id,
+        mode=payment.mode,
+        merchant_refund_no=asked.merchant_refund_no,
+        amount=asked.money.amount,
+        currency=payment.currency,
+        fee_back=payment.fee * asked.money.amount // payment.amount if returns else 0,
+        kind=kind,
+        reason=asked.reason,
+        state=RefundState.SUCCEEDED if is_done else RefundState.REQUESTED,
+        code=None,
+        channel_ref=base32(refund_id) if is_done else None,
+        created_at=now,
+        ended_at=now if is_done else None,
+        queries=0,
+        version=1,
+    )
+
+
+def _hold_rule(payment: Payment, refund: Refund) -> str:
+    if payment.channel == WALLET:
+        return "refund.by_wallet"
+    return "late.refund_held" if refund.kind == "late" else "refund.held"
