@@ -1,0 +1,236 @@
+"""Alipay, simulated: the open platform's gateway, its notifications and its bills."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from msgspec import structs
+
+from tongbao_sandbox import alipay_days, faults
+from tongbao_sandbox import alipay_trade as trades
+from tongbao_sandbox.alipay_bill import yuan
+from tongbao_sandbox.alipay_crypto import load_private_key, load_public_key, signed_notify
+from tongbao_sandbox.alipay_methods import METHODS
+from tongbao_sandbox.alipay_trade import NAME
+from tongbao_sandbox.alipay_wire import (
+    Ask,
+    Refusal,
+    check,
+    framed,
+    framed_unsigned,
+    read_ask,
+    read_params,
+)
+from tongbao_sandbox.clock import plain
+from tongbao_sandbox.credentials import new_rsa
+from tongbao_sandbox.model import Callback, Fault, PaymentCode, Trade
+from tongbao_sandbox.seam import Keys, Outgoing, Refused, Reply, Request, World
+
+_BILL: Final = "alipay.data.dataservice.bill.downloadurl.query"
+_METHODS: Final = {**METHODS, _BILL: ("bill", alipay_days.download_url_query)}
+_MINUTE: Final = 60.0
+_HOUR: Final = 3600.0
+_NOT_DONE: Final = frozenset(
+    {
+        *("time_out_unpaid", "http_500_unpaid", "system_error_unpaid", "http_429", "reset"),
+        *("time_out_not_done", "http_500_not_done", "system_error_not_done"),
+        *("http_500", "system_error", "retry", "time_out"),
+    }
+)
+"""With these the request gets lost before anything happens; with all others it is carried out."""
+_LATE_SUCCESS_S: Final = 2.0
+
+faults.allow("pay", "system_error_paid", "system_error_unpaid")
+faults.allow("query", "system_error")
+faults.allow("refund", "system_error_done", "system_error_not_done", "not_enough")
+faults.allow("close", "system_error", "retry", "time_out")
+
+
+def make_keys() -> Keys:
+    """Return the keys of a fresh merchant and of Alipay itself."""
+    app_private, app_public = new_rsa()
+    alipay_private, alipay_public = new_rsa()
+    forger_private, _ = new_rsa()
+    serial = secrets.randbelow(10**9)
+    return Keys(
+        shown={
+            "app_id": f"9021000{serial:09d}",
+            "seller_id": f"2088721{serial:09d}",
+            "app_private_key_pem": app_private,
+            "app_public_key_pem": app_public,
+            "alipay_public_key_pem": alipay_public,
+        },
+        kept={"private_key_pem": alipay_private, "forger_private_key_pem": forger_private},
+    )
+
+
+class Alipay:
+    """The simulated institution; see `seam.Channel`."""
+
+    name = NAME
+    prefix = "/alipay"
+    retry_plan = (
+        *(4 * _MINUTE, 10 * _MINUTE, 10 * _MINUTE),
+        *(_HOUR, 2 * _HOUR, 6 * _HOUR, 15 * _HOUR),
+    )
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._keys = world.keys[NAME]
+        self._key = load_private_key(self._keys.kept["private_key_pem"])
+        self._forger = load_private_key(self._keys.kept["forger_private_key_pem"])
+        self._app_key = load_public_key(self._keys.shown["app_public_key_pem"])
+
+    # The gateway ------------------------------------------------------------------------------
+
+    def answer(self, request: Request) -> Reply:
+        """Answer the gateway and the download of bills."""
+        if request.path == alipay_days.DOWNLOAD_PATH and request.method == "GET":
+            return alipay_days.download(self._world, request)
+        if request.path != "/gateway.do" or request.method not in {"GET", "POST"}:
+            return Reply(404)
+        params = read_params(request)
+        try:
+            check(
+                params,
+                app_id=self._keys.shown["app_id"],
+                app_key=self._app_key,
+                methods=frozenset(_METHODS),
+            )
+            ask = read_ask(params, request.origin)
+        except Refusal as refusal:
+            if params.get("app_id") != self._keys.shown["app_id"]:
+                return framed_unsigned(refusal.content)
+            return framed(self._key, "error_response", refusal.content)
+        return self._carry_out(ask)
+
+    def _carry_out(self, ask: Ask) -> Reply:
+        point, method = _METHODS[ask.method]
+        fault = self._fault(ask, point)
+        if fault.name in _NOT_DONE:
+            return self._misbehaving(ask.reply_name, {}, fault)
+        self._before(ask, fault)
+        try:
+            content, name = method(self._world, ask, fault), ask.reply_name
+        except Refusal as refusal:
+            content = refusal.content
+            name = "error_response" if refusal.by_gateway else ask.reply_name
+        self._after(ask, fault)
+        return self._misbehaving(name, content, fault)
+
+    def _fault(self, ask: Ask, point: str) -> Fault:
+        take = self._world.faults.take
+        if point == "bill":
+            return take(NAME, point, "", alipay_days.CALL_FAULTS)
+        if point in {"refund", "refund_query"}:
+            number = ask.text("out_request_no")
+        else:
+            number = ask.text("out_trade_no")
+        if not number:
+            trade = trades.find(self._world, ask)
+            number = trade.number if trade else ""
+        return take(NAME, point, number)
+
+    def _before(self, ask: Ask, fault: Fault) -> None:
+        if fault.name != "paid_just_before":
+            return
+        trade = trades.find(self._world, ask)
+        if trade is not None and trade.state in {"offered", *trades.OPEN}:
+            self._collect(trade, self._world.clock.now())
+
+    def _after(self, ask: Ask, fault: Fault) -> None:
+        if fault.name != "late_success":
+            return
+        trade = trades.find(self._world, ask)
+        if trade is not None and trade.state in {"offered", "closed"}:
+            when = self._world.clock.now() + timedelta(seconds=fault.seconds(_LATE_SUCCESS_S))
+            self._world.courier.at(NAME, "late_pay", trade.number, when=when)
+
+    def _misbehaving(self, name: str, content: dict[str, Any], fault: Fault) -> Reply:
+        """Return the reply as the scripted fault leaves it."""
+        kind = fault.name
+        if kind.startswith("http_500"):
+            return Reply(500, (("content-type", "text/html"),), b"<h1>Internal Server Error</h1>")
+        if kind == "http_429":
+            name = "error_response"
+            content = Refusal("40005", "app-call-limited", "应用调用次数超限").content
+        if kind == "retry" or kind.startswith("system_error"):
+            extra = {"retry_flag": "Y"} if kind == "retry" else {}
+            content = Refusal("20000", "ACQ.SYSTEM_ERROR", "系统异常", extra).content
+        key = self._forger if kind.startswith("bad_signature") else self._key
+        reply = framed(key, name, content)
+        if kind.startswith("time_out"):
+            return structs.replace(reply, ending="hold")
+        if kind == "reset":
+            return structs.replace(reply, ending="reset")
+        return structs.replace(reply, delay_s=fault.seconds(3)) if kind == "slow" else reply
+
+    # Notifications ------------------------------------------------------------------------------
+
+    def outgoing(self, callback: Callback) -> Outgoing:
+        """Sign a notification now; a forged one bears somebody else's signature."""
+        genuine = callback.variant == "genuine"
+        fields = {**callback.content, "notify_time": plain(self._world.clock.now())}
+        signed = signed_notify(self._key if genuine else self._forger, fields)
+        headers = (("content-type", "application/x-www-form-urlencoded; charset=utf-8"),)
+        return Outgoing(headers, urlencode(signed).encode())
+
+    def accepted(self, status: int, body: bytes) -> bool:
+        """Only the bare word counts, whatever the status says beside it."""
+        return status == 200 and body.strip() == b"success"
+
+    def wrong_amount(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Return the notification with one fen more."""
+        whole, _, part = content["total_amount"].partition(".")
+        return {**content, "total_amount": yuan(int(whole + part) + 1)}
+
+    # Customers ----------------------------------------------------------------------------------
+
+    def scanned(self, trade: Trade, action: str) -> dict[str, Any]:
+        """Let a customer pay, decline or abandon; a scanned order becomes a trade."""
+        now = self._world.clock.now()
+        if trade.state not in {"offered", *trades.OPEN} or trade.expires_at <= now:
+            raise Refused(f"the order is {trade.state} and cannot be paid")
+        if action == "pay":
+            trade = self._collect(trade, now)
+        elif trade.mode == "payment_code" and action == "decline":
+            trade = trades.close(self._world, trade)
+        elif trade.state == "offered":
+            trade = trades.create(self._world, trade)
+        return {"number": trade.number, "state": trade.state, "ref": trade.ref}
+
+    def new_payment_code(self) -> str:
+        """Return 18 digits beginning with 25 … 30."""
+        return f"{25 + secrets.randbelow(6)}{secrets.randbelow(10**16):016d}"
+
+    def code_made(self, code: PaymentCode) -> None:
+        """Nothing to prepare."""
+
+    def act(self, action: str, number: str, argument: str, at: datetime) -> None:
+        """Carry out what was planned: a password typed, a refund done, a payment come late."""
+        trade = self._world.state.trade(NAME, number)
+        if trade is None:
+            return
+        if (action == "pay" and trade.state in trades.OPEN) or (
+            action == "late_pay" and trade.state in {"offered", "closed", *trades.OPEN}
+        ):
+            self._collect(trade, at)
+        elif action == "quit" and trade.state in trades.OPEN:
+            trades.close(self._world, trade)
+        elif action == "finish_refund":
+            refund = self._world.state.refund(NAME, number, argument)
+            if refund is not None and refund.state == "processing":
+                trades.give_back(self._world, trade, refund)
+
+    def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        """Nothing beyond what the control API does for every channel."""
+        del body
+        raise Refused(f"Alipay cannot be told {method} {path}")
+
+    def _collect(self, trade: Trade, at: datetime) -> Trade:
+        if not trade.ref:
+            trade = trades.create(self._world, trade)
+        return trades.collect(self._world, trade, at)

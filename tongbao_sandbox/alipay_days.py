@@ -1,0 +1,149 @@
+"""The days of Alipay's bill: which rows a day has, when it is ready, and what is wrong with it."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+from msgspec import structs
+
+from tongbao.kernel.clock import business_date, day_bounds
+from tongbao_sandbox.alipay_bill import Line, bill_zip, fee_back, fee_of
+from tongbao_sandbox.alipay_trade import NAME, logon_of
+from tongbao_sandbox.alipay_wire import Ask, Refusal, success
+from tongbao_sandbox.model import Fault, Refund, Trade
+from tongbao_sandbox.seam import Reply, Request, World
+
+DOWNLOAD_PATH: Final = "/downloadBillFile.resource"
+READY_HOUR: Final = 9
+"""The bill of a day is ready at this hour of the next one; ``alipay.bill_hour`` overrides."""
+LINK_LIVES: Final = timedelta(seconds=30)
+CALL_FAULTS: Final = frozenset({"late", "truncate"})
+_ROW_FAULTS: Final = frozenset({"drop_row", "wrong_amount", "wrong_fee"})
+
+
+def download_url_query(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
+    """Return a link to the day's bill (alipay.data.dataservice.bill.downloadurl.query)."""
+    if ask.text("bill_type") not in {"trade", "signcustomer"}:
+        raise Refusal("40002", "isv.invalid-parameter", "无效参数：bill_type")
+    try:
+        day = date.fromisoformat(ask.text("bill_date"))
+    except ValueError:
+        raise Refusal("40002", "isv.invalid-parameter", "无效参数：bill_date") from None
+    ready_at = day_bounds(day)[1] + timedelta(hours=world.setting("alipay.bill_hour", READY_HOUR))
+    not_yet = world.clock.now() < ready_at or fault.name == "late"
+    lines = [] if not_yet else _lines(world, day)
+    if not lines or ask.text("bill_type") != "trade":
+        raise Refusal("40004", "isp.bill_not_exist", "账单不存在")
+    seller = world.keys[NAME].shown["seller_id"]
+    content = bill_zip(seller, day, lines, ready_at, is_cut=fault.name == "truncate")
+    token = f"{world.state.next_number('alipay.link'):016x}"
+    world.state.put_document(NAME, f"link/{token}", content, world.clock.now())
+    link = (
+        f"{ask.origin}{DOWNLOAD_PATH}?bizType=trade&userId={seller}&fileType=csv.zip"
+        f"&bizDates={day:%Y%m%d}&downloadFileName={seller}0156_{day:%Y%m%d}.csv.zip&token={token}"
+    )
+    return success({"bill_download_url": link})
+
+
+def download(world: World, request: Request) -> Reply:
+    """Return the file behind a link, which is good for 30 seconds of the virtual clock."""
+    token = parse_qs(request.query).get("token", [""])[0]
+    found = world.state.document(NAME, f"link/{token}")
+    if found is None or found[1] + LINK_LIVES < world.clock.now():
+        return Reply(403, (("content-type", "text/html;charset=GBK"),), "链接已失效".encode("gbk"))
+    return Reply(200, (("content-type", "application/octet-stream"),), found[0])
+
+
+def _lines(world: World, day: date) -> list[Line]:
+    """Return the day's rows. Once made they stay, with whatever the faults did to them."""
+    name = f"bill/{day}"
+    if kept := world.state.document(NAME, name):
+        return msgspec.json.decode(kept[0], type=list[Line])
+    lines = _true_lines(world, day)
+    lines = [changed for line in lines for changed in _spoilt(world, line)]
+    while world.faults.take(NAME, "bill", "", frozenset({"extra_row"})).name:
+        lines.append(_invented(world, day, len(lines)))
+    if lines:
+        world.state.put_document(NAME, name, msgspec.json.encode(lines), world.clock.now())
+    return lines
+
+
+def _true_lines(world: World, day: date) -> list[Line]:
+    paid = [_trade_line(trade) for trade in world.state.trades_paid_on(NAME, day)]
+    start, end = day_bounds(day)
+    back = [
+        _refund_line(world, refund)
+        for refund in world.state.refunds(NAME)
+        if refund.state == "done" and refund.done_at and start <= refund.done_at < end
+    ]
+    return sorted(paid + back, key=lambda line: line.done_at)
+
+
+def _trade_line(trade: Trade) -> Line:
+    return Line(
+        trade_no=trade.ref,
+        number=trade.number,
+        is_refund=False,
+        subject=trade.subject,
+        created_at=trade.created_at,
+        done_at=trade.paid_at or trade.created_at,
+        store=trade.extra.get("store_id", ""),
+        buyer=f"*顾客({logon_of(trade.payer)})",
+        amount=trade.amount,
+        fee=fee_of(trade.amount),
+        note=trade.extra.get("body", ""),
+    )
+
+
+def _refund_line(world: World, refund: Refund) -> Line:
+    trade = world.state.trade(NAME, refund.trade_number)
+    if trade is None or refund.done_at is None:
+        raise LookupError("a refund that is done has a trade and a time")
+    earlier = sum(
+        other.amount
+        for other in world.state.refunds_of(NAME, trade.number)
+        if other.done_at and (other.done_at, other.number) < (refund.done_at, refund.number)
+    )
+    return structs.replace(
+        _trade_line(trade),
+        is_refund=True,
+        done_at=refund.done_at,
+        amount=-refund.amount,
+        fee=-fee_back(trade.amount, earlier, refund.amount),
+        request_number=refund.number,
+        note=refund.reason,
+    )
+
+
+def _spoilt(world: World, line: Line) -> list[Line]:
+    """Return the row as the scripted fault leaves it: gone, changed, or as it was."""
+    number = line.request_number or line.number
+    fault = world.faults.take(NAME, "bill", number, _ROW_FAULTS).name
+    if fault == "drop_row":
+        return []
+    if fault == "wrong_amount":
+        return [structs.replace(line, amount=line.amount + 1)]
+    if fault == "wrong_fee":
+        return [structs.replace(line, fee=line.fee + 1)]
+    return [line]
+
+
+def _invented(world: World, day: date, place: int) -> Line:
+    """Return a trade the platform never heard of."""
+    at = day_bounds(day)[0] + timedelta(hours=12, seconds=place)
+    serial = world.state.next_number("alipay.trade")
+    return Line(
+        trade_no=f"{business_date(at):%Y%m%d}22001{serial:015d}",
+        number=f"EXTRA{day:%Y%m%d}{place:05d}",
+        is_refund=False,
+        subject="来历不明",
+        created_at=at,
+        done_at=at,
+        store="",
+        buyer="*顾客(159****0000)",
+        amount=1234,
+        fee=fee_of(1234),
+    )

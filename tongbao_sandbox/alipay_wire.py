@@ -1,0 +1,144 @@
+"""Alipay's gateway protocol (v1, form parameters): read and check a request, frame the reply.
+
+Common parameters and ``biz_content`` may come in the query, in a form body, or split over both;
+the signature covers the union, so where each stands does not matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from msgspec import Struct
+
+from tongbao_sandbox.alipay_crypto import (
+    REQUEST_LEAVES_OUT,
+    compact,
+    is_signed,
+    signed_reply,
+    text_to_sign,
+)
+from tongbao_sandbox.seam import Reply, Request, decode_object
+
+JSON_HEADERS: Final = (("content-type", "application/json;charset=utf-8"),)
+_FORM: Final = "application/x-www-form-urlencoded"
+_TIMESTAMP: Final = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}")
+
+_HEADLINES: Final = {
+    "10000": "Success",
+    "10003": "order success pay inprocess",
+    "20000": "Service Currently Unavailable",
+    "40001": "Missing Required Arguments",
+    "40002": "Invalid Arguments",
+    "40004": "Business Failed",
+    "40005": "Call Limited",
+}
+
+
+class Ask(Struct, frozen=True):
+    """One checked request: the method, its business content, and all its parameters."""
+
+    method: str  # alipay.trade.pay
+    biz: dict[str, Any]
+    params: dict[str, str]
+    origin: str  # where the client reached us, for the links we hand out
+
+    @property
+    def reply_name(self) -> str:
+        """The key of the reply's inner object."""
+        return self.method.replace(".", "_") + "_response"
+
+    def text(self, name: str) -> str:
+        """Return a text of the business content, empty when it is missing."""
+        value = self.biz.get(name)
+        return "" if value is None else str(value)
+
+
+class Refusal(Exception):
+    """The gateway, or the business behind it, says no; ``content`` is the reply's inner object.
+
+    Gateway refusals come as ``error_response``, business ones (``ACQ.…``) under the method's name.
+    """
+
+    def __init__(
+        self, code: str, sub_code: str, sub_msg: str, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(f"{code} {sub_code}")
+        self.content = {
+            "code": code,
+            "msg": _HEADLINES[code],
+            "sub_code": sub_code,
+            "sub_msg": sub_msg,
+            **(extra or {}),
+        }
+        self.by_gateway = not sub_code.startswith(("ACQ.", "isp."))
+
+
+def success(fields: Mapping[str, Any], code: str = "10000") -> dict[str, Any]:
+    """Return a reply's inner object for a call that was carried out."""
+    return {"code": code, "msg": _HEADLINES[code], **fields}
+
+
+def read_params(request: Request) -> dict[str, str]:
+    """Return the union of the parameters in the query and in a form body, decoded as UTF-8."""
+    pairs = parse_qsl(request.query, keep_blank_values=True)
+    if request.headers.get("content-type", "").lower().startswith(_FORM):
+        pairs += parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True)
+    return dict(pairs)
+
+
+def check(
+    params: dict[str, str], *, app_id: str, app_key: rsa.RSAPublicKey, methods: frozenset[str]
+) -> None:
+    """Refuse what the gateway refuses before any business sees it, in its order.
+
+    The time window is not enforced: the real gateway's is hours wide.
+
+    Raises:
+        Refusal
+    """
+    for name in ("method", "app_id", "sign_type", "sign", "charset", "timestamp", "version"):
+        if not params.get(name):
+            shown = {"sign": "signature", "sign_type": "signature-type"}.get(name, name)
+            shown = shown.replace("_", "-")
+            raise Refusal("40001", f"isv.missing-{shown}", f"缺少{name}参数")
+    wrong = (
+        (params["method"] in methods, "isv.invalid-method", "不存在的方法名"),
+        (params["app_id"] == app_id, "isv.invalid-app-id", "无效的AppID参数"),
+        (params["sign_type"] == "RSA2", "isv.invalid-signature-type", "无效的签名类型"),
+        (params["charset"].lower() == "utf-8", "isv.invalid-charset", "字符集错误"),
+        (params.get("format", "JSON").lower() == "json", "isv.invalid-format", "无效的数据格式"),
+        (_TIMESTAMP.fullmatch(params["timestamp"]), "isv.invalid-timestamp", "非法的时间戳参数"),
+    )
+    for is_right, sub_code, sub_msg in wrong:
+        if not is_right:
+            raise Refusal("40002", sub_code, sub_msg)
+    text = text_to_sign(params, REQUEST_LEAVES_OUT)
+    if not is_signed(app_key, text, params["sign"]):
+        hint = f"验签出错，请检查应用私钥与签名字符串，网关生成的验签字符串为：{text}"
+        raise Refusal("40002", "isv.invalid-signature", hint)
+
+
+def read_ask(params: dict[str, str], origin: str) -> Ask:
+    """Return the checked request with its business content decoded.
+
+    Raises:
+        Refusal
+    """
+    biz = decode_object(params.get("biz_content", "{}").encode())
+    if biz is None:
+        raise Refusal("40002", "isv.invalid-parameter", "biz_content 不是合法的JSON对象")
+    return Ask(params["method"], biz, params, origin)
+
+
+def framed(key: rsa.RSAPrivateKey, name: str, content: Mapping[str, Any]) -> Reply:
+    """Return the signed reply; the gateway answers 200 whatever it has to say."""
+    return Reply(200, JSON_HEADERS, signed_reply(key, name, content))
+
+
+def framed_unsigned(content: Mapping[str, Any]) -> Reply:
+    """Return the reply to somebody unknown, for whom there is no key to sign with."""
+    return Reply(200, JSON_HEADERS, compact({"error_response": content}).encode())
