@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
 from typing import Final, Generic, TypeVar
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -68,4 +70,27 @@ def decode_cursor(text: str) -> list[str]:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         return [str(key) for key in msgspec.json.decode(raw, type=list[str | int])]
     except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise CursorInvalid(param="cursor") from None
+
+
+def encode_moment(at: datetime, row_id: UUID) -> str:
+    """Return the cursor after a row, for lists sorted by time and then id."""
+    return encode_cursor(at.isoformat(), str(row_id))
+
+
+def decode_moment(cursor: str | None) -> tuple[datetime | None, UUID | None]:
+    """Return the time and id that `encode_moment` put down; neither for the first page.
+
+    Raises:
+        CursorInvalid
+    """
+    if cursor is None:
+        return None, None
+    try:
+        at, row_id = decode_cursor(cursor)
+        moment = datetime.fromisoformat(at)
+        if moment.tzinfo is None:
+            raise CursorInvalid(param="cursor")
+        return moment, UUID(row_id)
+    except ValueError:
         raise CursorInvalid(param="cursor") from None

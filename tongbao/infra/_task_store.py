@@ -1,0 +1,163 @@
+"""The SQL of tasks and dead letters; only `tasks` and `worker` read these tables."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra.db import Query, Statement
+
+
+class TaskRow(Struct, frozen=True):
+    """A claimed task: what the worker needs to run it. ``attempt`` is its fencing token."""
+
+    id: UUID
+    type: str
+    args: dict[str, Any]
+    key: str | None
+    run_at: datetime
+    attempt: int
+    failures: int
+
+
+class DeadLetter(Struct, frozen=True):
+    """A task that will not be tried again unless a person says so."""
+
+    id: UUID
+    type: str
+    args: dict[str, Any]
+    key: str | None
+    attempts: int
+    reason: str
+    died_at: datetime
+
+
+class Backlog(Struct, frozen=True):
+    """How many tasks of a type are due, and since when the oldest waits."""
+
+    type: str
+    due: int
+    oldest_at: datetime
+
+
+class Count(Struct, frozen=True):
+    """How many there are of a type."""
+
+    type: str
+    count: int
+
+
+INSERT: Final = Statement(
+    "insert into task (id, type, args, key, run_at) values ($1, $2, $3, $4, $5)"
+    " on conflict (type, key) where key is not null do nothing"
+)
+
+# An expired lease means that the last attempt ended without a word: that counts as a failure, so
+# that a task which kills its worker cannot do so for ever.
+CLAIM: Final = Query(
+    TaskRow,
+    """
+    with due as (
+        select id from task
+         where type = any($1::text[]) and run_at <= $2
+           and (lease_until is null or lease_until <= $3)
+         order by run_at, id
+         limit $4
+           for update skip locked)
+    update task t
+       set attempt = t.attempt + 1,
+           failures = t.failures + case when t.lease_until is null then 0 else 1 end,
+           lease_until = $5
+      from due
+     where t.id = due.id
+    returning t.id, t.type, t.args, t.key, t.run_at, t.attempt, t.failures""",
+)
+
+# Rows locked by a handler's own transaction are skipped, or its slowness would stall the others.
+EXTEND: Final = Statement(
+    """
+    with mine as (
+        select t.id from task t
+          join unnest($1::uuid[], $2::int[]) as l (id, attempt)
+            on t.id = l.id and t.attempt = l.attempt
+         where t.lease_until > $3
+         order by t.id
+           for update of t skip locked)
+    update task t set lease_until = $4 from mine where t.id = mine.id"""
+)
+ALIVE: Final = Query(
+    UUID,
+    """
+    select t.id from task t
+      join unnest($1::uuid[], $2::int[]) as l (id, attempt)
+        on t.id = l.id and t.attempt = l.attempt
+     where t.lease_until > $3""",
+)
+
+TOUCH_LEASE: Final = Statement(
+    "update task set lease_until = lease_until where id = $1 and attempt = $2 and lease_until > $3"
+)
+HOLD: Final = Query(
+    UUID, "select id from task where id = $1 and attempt = $2 and lease_until > $3 for update"
+)
+FINISH: Final = Statement("delete from task where id = $1 and attempt = $2 and lease_until > $3")
+
+# Completions are fenced by the attempt alone: the work is over, and if nobody has begun it again
+# there is nobody to protect.
+DELETE_DONE: Final = Statement(
+    """
+    delete from task t
+     using unnest($1::uuid[], $2::int[]) as d (id, attempt)
+     where t.id = d.id and t.attempt = d.attempt"""
+)
+RESCHEDULE: Final = Statement(
+    """
+    update task t
+       set run_at = r.run_at, failures = r.failures, last_failure = r.reason, lease_until = null
+      from unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::int[], $5::text[])
+           as r (id, attempt, run_at, failures, reason)
+     where t.id = r.id and t.attempt = r.attempt"""
+)
+GIVE_BACK: Final = Statement(
+    """
+    update task t set lease_until = null
+      from unnest($1::uuid[], $2::int[]) as g (id, attempt)
+     where t.id = g.id and t.attempt = g.attempt"""
+)
+BURY: Final = Statement(
+    """
+    with dead as (
+        delete from task t
+         using unnest($1::uuid[], $2::int[], $3::text[]) as d (id, attempt, reason)
+         where t.id = d.id and t.attempt = d.attempt
+        returning t.id, t.type, t.args, t.key, t.attempt, d.reason)
+    insert into dead_letter (id, type, args, key, attempts, reason, died_at)
+    select id, type, args, key, attempt, reason, $4 from dead"""
+)
+
+DEAD_PAGE: Final = Query(
+    DeadLetter,
+    """
+    select id, type, args, key, attempts, reason, died_at from dead_letter
+     where ($1::text is null or type = $1)
+       and ($2::timestamptz is null or (died_at, id) < ($2, $3::uuid))
+     order by died_at desc, id desc
+     limit $4""",
+)
+TAKE_DEAD: Final = Query(
+    DeadLetter,
+    "delete from dead_letter where id = $1"
+    " returning id, type, args, key, attempts, reason, died_at",
+)
+
+BACKLOG: Final = Query(
+    Backlog,
+    """
+    select type, count(*), min(run_at) from task
+     where run_at <= $1 and (lease_until is null or lease_until <= $2)
+     group by type""",
+)
+DEAD_COUNTS: Final = Query(Count, "select type, count(*) from dead_letter group by type")

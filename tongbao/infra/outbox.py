@@ -1,0 +1,198 @@
+"""The outbox: facts written in the transaction that made them, told to everyone afterwards.
+
+An event is told at least once to each subscriber and webhook endpoint, in no promised order. One
+with an ``object`` field is public: its merchant may list it and be sent it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.infra import _outbox_store as store
+from tongbao.infra._outbox_store import EventRow
+from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.tasks import DEFAULT_POLICY, RetryPolicy, enqueue_raw, tag_of
+from tongbao.kernel.errors import NotFound
+from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+
+SUBSCRIBER_TASK: Final = "subscriber:"
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """Something that happened; a subclass states ``tag="thing.happened"`` and its own fields.
+
+    ``resource_id`` is the public id of what it happened to. A public event has a field
+    ``object``: the wire view of that thing as it was then.
+    """
+
+    merchant_id: UUID | None
+    mode: Mode
+    resource_id: str
+
+
+class EventUnknown(NotFound):
+    """The merchant has no such event in this mode."""
+
+    code = "event.unknown"
+    advice = "Check the id and the mode of the key; list the events to find it."
+    advice_zh = "请检查事件标识和密钥所属环境，或通过事件列表查找。"
+
+
+class Subscriber(Struct, frozen=True):
+    """Who else wants to know: ``receive(event, event_id)`` runs as a task of its own.
+
+    ``name`` is stored with the task, so it is as stable as a table's name.
+    """
+
+    name: str
+    receive: Callable[[Any, UUID], Awaitable[None]]
+    policy: RetryPolicy = DEFAULT_POLICY
+
+
+class EventView(Struct, frozen=True):
+    """An event as merchants see it, in the list of events and in webhooks alike."""
+
+    id: str
+    type: str
+    created_at: datetime
+    mode: Mode
+    data: dict[str, Any]
+
+
+FanOut = Callable[[Tx, Sequence[EventRow]], Awaitable[None]]
+"""Plans further deliveries of events in the dispatcher's transaction (webhooks)."""
+
+
+def event_write(event: Event, *, now: datetime, event_id: UUID | None = None) -> Write:
+    """Return the write that publishes an event; with an id of the caller's a repeat is a no-op."""
+    body = msgspec.to_builtins(event)
+    for name in (type(event).__struct_config__.tag_field, *Event.__struct_fields__):
+        del body[name]
+    args = (
+        event_id or new_id(),
+        tag_of(type(event)),
+        event.merchant_id,
+        event.mode,
+        event.resource_id,
+        body,
+        now,
+    )
+    return Write(store.INSERT, args)
+
+
+async def publish(tx: Tx, event: Event) -> UUID:
+    """Publish an event with the caller's transaction and return its id."""
+    event_id = new_id()
+    await event_write(event, now=tx.now, event_id=event_id).run(tx)
+    return event_id
+
+
+def public_types(events: Iterable[type[Event]]) -> frozenset[str]:
+    """Return the types merchants may list and subscribe to."""
+    return frozenset(tag_of(event) for event in events if "object" in event.__struct_fields__)
+
+
+def event_of(row: EventRow, event_type: type[Event]) -> Event:
+    """Return the event a row holds; fields this program does not know are left out."""
+    known = {"merchant_id": row.merchant_id, "mode": row.mode, "resource_id": row.resource_id}
+    return msgspec.convert({**row.body, **known}, event_type)
+
+
+def event_view(row: EventRow) -> EventView:
+    """Return what a merchant may see of a public event."""
+    data = {"object": row.body["object"]}
+    return EventView(show("evt", row.id), row.type, row.at, row.mode, data)
+
+
+async def dispatch(
+    tx: Tx,
+    subscribers: Mapping[str, Sequence[Subscriber]],
+    fan_outs: Sequence[FanOut],
+    *,
+    events_max: int = 100,
+) -> int:
+    """Turn waiting events of the given types into tasks, each event once, and say how many.
+
+    A type that is not in ``subscribers`` was published by a newer version of this program and
+    waits for a worker that knows it.
+    """
+    events = await store.TAKE_UNDISPATCHED.all(tx, list(subscribers), events_max)
+    if not events:
+        return 0
+    await enqueue_raw(
+        tx,
+        [
+            (SUBSCRIBER_TASK + subscriber.name, {"event_id": str(event.id)}, str(event.id), tx.now)
+            for event in events
+            for subscriber in subscribers[event.type]
+        ],
+    )
+    for fan_out in fan_outs:
+        await fan_out(tx, events)
+    await store.MARK_DISPATCHED.run(tx, [event.id for event in events], tx.now)
+    failpoint("outbox.before_dispatch_commit")
+    return len(events)
+
+
+async def mark_dispatched(tx: Tx, event_id: UUID) -> None:
+    """Keep the dispatcher from an event that its publisher tells by itself."""
+    await store.MARK_DISPATCHED.run(tx, [event_id], tx.now)
+
+
+async def event_row(on: Db | Tx, event_id: UUID) -> EventRow | None:
+    """Return an event of anybody's."""
+    return await store.GET.first(on, event_id)
+
+
+async def event_of_merchant(
+    on: Db | Tx, event_id: UUID, *, merchant_id: UUID, mode: Mode
+) -> EventRow:
+    """Return one public event of a merchant.
+
+    Raises:
+        EventUnknown
+    """
+    row = await store.GET_OF_MERCHANT.first(on, event_id, merchant_id, mode)
+    if row is None:
+        raise EventUnknown(event=show("evt", event_id))
+    return row
+
+
+async def events_of_merchant(
+    on: Db | Tx,
+    *,
+    merchant_id: UUID,
+    mode: Mode,
+    type_: str | None = None,
+    resource_id: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Page[EventRow]:
+    """Return a merchant's public events in ``[since, until)``, newest first.
+
+    Raises:
+        PageSizeInvalid, CursorInvalid
+    """
+    size = page_size(limit)
+    page_from = decode_moment(cursor)
+    rows = await store.PAGE_OF_MERCHANT.all(
+        on, merchant_id, mode, type_, resource_id, since, until, *page_from, size + 1
+    )
+    following = encode_moment(rows[size - 1].at, rows[size - 1].id) if rows[size:] else None
+    return Page(rows[:size], following)
+
+
+async def events_of_resource(on: Db | Tx, resource_id: str) -> list[EventRow]:
+    """Return everything published about one thing, oldest first, internal events included."""
+    return await store.OF_RESOURCE.all(on, resource_id)

@@ -1,0 +1,468 @@
+"""The worker: claims due tasks, runs them under leases, and dispatches the outbox.
+
+One loop does the bookkeeping (write what became of tasks, dispatch events, claim more) and every
+task runs beside it. Whoever enqueues in this process calls `Worker.nudge` after the commit; other
+processes are noticed at the next poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from tongbao.infra import _queue_metrics as metrics
+from tongbao.infra import _task_store as store
+from tongbao.infra import outbox
+from tongbao.infra._task_store import TaskRow
+from tongbao.infra.db import Db
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.outbox import Event, FanOut, Subscriber
+from tongbao.infra.tasks import (
+    DEFAULT_POLICY,
+    Again,
+    Handler,
+    Lease,
+    LeaseLost,
+    RetryPolicy,
+    Task,
+    tag_of,
+)
+from tongbao.kernel.clock import monotonic, real_now
+from tongbao.kernel.errors import Busy, Refusal
+
+_EVENTS_MAX: Final = 100
+_OBSERVE_EVERY_S: Final = 5.0
+_REASON_MAX: Final = 500
+_log: Final = structlog.get_logger()
+
+Verdict = Literal["done", "again", "busy", "retry", "dead", "given_back", "lost"]
+
+
+class ArgsMalformed(ValueError):
+    """A task's arguments are not what this program's version expects; trying again is useless."""
+
+
+class _Job(Struct, frozen=True):
+    """How tasks of one type are run."""
+
+    run: Callable[[TaskRow, Lease], Awaitable[Again | None]]
+    policy: RetryPolicy
+
+
+class _Ended(Struct, frozen=True):
+    """What became of one run, to be written down with the others of its round."""
+
+    row: TaskRow
+    verdict: Verdict
+    run_at: datetime
+    failures: int = 0
+    reason: str | None = None
+
+
+class _Run:
+    """A task that is running now."""
+
+    def __init__(self, row: TaskRow) -> None:
+        self.row = row
+        self.lease = Lease(row.id, row.attempt)
+        self.stopped: Verdict | None = None  # why we cancelled it, if we did
+        self.asyncio_task: asyncio.Task[None] | None = None
+
+    def stop(self, why: Verdict) -> None:
+        self.stopped = why
+        if self.asyncio_task is not None:
+            self.asyncio_task.cancel()
+
+
+class Worker:
+    """Runs tasks and dispatches events; any number of workers share one database.
+
+    Types without a handler, and events without an entry in ``subscribers``, belong to a newer
+    version of this program: they stay where they are and are counted.
+    """
+
+    def __init__(
+        self,
+        db: Db,
+        handlers: Mapping[type[Task], Handler],
+        policies: Mapping[type[Task], RetryPolicy],
+        subscribers: Mapping[type[Event], Sequence[Subscriber]],
+        *,
+        concurrency: int = 16,
+        fan_outs: Sequence[FanOut] = (),
+        lease_s: float = 30.0,
+        poll_s: float = 0.1,
+        grace_s: float = 20.0,
+    ) -> None:
+        self._db = db
+        self._jobs = _jobs(db, handlers, policies, subscribers)
+        self._subscribers = {tag_of(event): told for event, told in subscribers.items()}
+        self._fan_outs = tuple(fan_outs)
+        self._concurrency = concurrency
+        self._lease = timedelta(seconds=lease_s)
+        self._poll_s = poll_s
+        self._grace_s = grace_s
+        self._running: dict[UUID, _Run] = {}
+        self._ended: list[_Ended] = []
+        self._failures: list[Exception] = []
+        self._crash: BaseException | None = None
+        self._wake = asyncio.Event()
+        self._observed_at = float("-inf")
+
+    def nudge(self) -> None:
+        """Look for due tasks and events now instead of at the next poll."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop``, then let running tasks end and give back what does not.
+
+        Cancelling this coroutine is a crash instead: leases run out by themselves.
+        """
+        heartbeat = asyncio.create_task(self._keep_leases())
+        stopping = asyncio.create_task(self._wake_at(stop))
+        try:
+            while not stop.is_set():
+                await self._survive(self._round)
+                await self._survive(self._observe)
+                await self._rest()
+            await self._drain()
+        finally:
+            await _abandon(heartbeat, stopping, *self._asyncio_tasks())
+
+    async def run_until_idle(self, *, raise_failures: bool = False) -> int:
+        """Run everything due at the clock's time, and what that leads to; say how many tasks.
+
+        For tests and tools. With ``raise_failures`` what handlers raised is raised here at the
+        end, instead of being seen only as a retry.
+        """
+        heartbeat = asyncio.create_task(self._keep_leases())
+        count = 0
+        try:
+            while True:
+                before = len(self._running)
+                dispatched = await self._round()
+                count += len(self._running) - before
+                if not dispatched and not self._running and not self._ended:
+                    break
+                if self._running:
+                    await asyncio.wait(self._asyncio_tasks(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _abandon(heartbeat, *self._asyncio_tasks())
+        failures, self._failures = self._failures, []
+        if raise_failures and failures:
+            raise ExceptionGroup("tasks failed", failures)
+        return count
+
+    async def _round(self) -> int:
+        """Write down, dispatch, claim; return how many events were dispatched."""
+        if self._crash is not None:
+            raise self._crash
+        await self._settle()
+        dispatched = await self._dispatch()
+        await self._claim()
+        return dispatched
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+    async def _rest(self) -> None:
+        """Wait for a nudge, an ended task, the end, or the next poll."""
+        try:
+            async with asyncio.timeout(self._poll_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _survive(self, step: Callable[[], Awaitable[object]]) -> None:
+        """Run a step of the loop; what fails is told and tried again at the next turn."""
+        try:
+            await step()
+        except Busy as refusal:
+            _log.warning("worker_waits", reason=refusal.code)
+            await asyncio.sleep(1)
+        except Exception as bug:  # noqa: BLE001 - one bad step must not end all work
+            metrics.LOOP_FAILURES.inc()
+            _log.error("worker_step_failed", reason=_reason(bug), frames=_frames(bug))
+            await asyncio.sleep(1)
+
+    # Claiming and running
+
+    async def _dispatch(self) -> int:
+        if not self._subscribers:
+            return 0
+        total = 0
+        while True:
+            async with self._db.begin("worker") as tx:
+                count = await outbox.dispatch(
+                    tx, self._subscribers, self._fan_outs, events_max=_EVENTS_MAX
+                )
+            metrics.EVENTS_DISPATCHED.inc(count)
+            total += count
+            if count < _EVENTS_MAX:
+                return total
+
+    async def _claim(self) -> None:
+        taken = Counter(run.row.type for run in self._running.values())
+        unlimited = []
+        for type_, job in self._jobs.items():
+            if job.policy.concurrency_max is None:
+                unlimited.append(type_)
+            else:
+                places = min(job.policy.concurrency_max, max(1, self._concurrency // 2))
+                await self._claim_types([type_], places - taken[type_])
+        await self._claim_types(unlimited, self._concurrency)
+
+    async def _claim_types(self, types: list[str], places: int) -> None:
+        places = min(places, self._concurrency - len(self._running))
+        if places <= 0 or not types:
+            return
+        now, real = self._db.clock.now(), real_now()
+        rows = await store.CLAIM.all(self._db, types, now, real, places, real + self._lease)
+        failpoint("tasks.claimed")
+        for row in sorted(rows, key=lambda row: (row.run_at, row.id)):
+            run = self._running[row.id] = _Run(row)
+            run.asyncio_task = asyncio.create_task(self._execute(run), name=row.type)
+
+    async def _execute(self, run: _Run) -> None:
+        job, started = self._jobs[run.row.type], monotonic()
+        try:
+            ended = await self._outcome(run, job)
+        except asyncio.CancelledError:
+            if run.stopped is None:
+                raise  # the worker itself was cancelled
+            ended = self._as_verdict(run, run.stopped)
+        except BaseException as crash:
+            self._crash = crash
+            raise
+        finally:
+            self._running.pop(run.row.id, None)
+            self._wake.set()
+        self._ended.append(ended)
+        metrics.TASK_RUNS.labels(run.row.type, ended.verdict).inc()
+        metrics.TASK_SECONDS.labels(run.row.type).observe(monotonic() - started)
+
+    async def _outcome(self, run: _Run, job: _Job) -> _Ended:
+        row, policy = run.row, job.policy
+        if row.failures >= policy.attempts_max:  # it took its workers down with it
+            return self._as_verdict(run, "dead", "lease_expired")
+        try:
+            async with asyncio.timeout(policy.time_limit.total_seconds()):
+                again = await job.run(row, run.lease)
+        except Exception as failure:  # noqa: BLE001 - it fails its task, not the worker
+            return self._after_failure(run, policy, failure)
+        if again is None:
+            return self._as_verdict(run, "done")
+        return self._as_verdict(run, "again", after=again.after)
+
+    def _after_failure(self, run: _Run, policy: RetryPolicy, failure: Exception) -> _Ended:
+        match failure:
+            case LeaseLost():
+                return self._as_verdict(run, "lost")
+            case Busy():  # normal contention, so it is not counted against the task
+                wait, failures = timedelta(seconds=failure.retry_after_s), run.row.failures
+                return self._as_verdict(run, "busy", failure.code, after=wait, failures=failures)
+            case ArgsMalformed():
+                self._remember(failure)
+                return self._as_verdict(run, "dead", f"args_malformed: {failure}")
+            case _:
+                return self._counted(run, policy, failure)
+
+    def _counted(self, run: _Run, policy: RetryPolicy, failure: Exception) -> _Ended:
+        row, failures = run.row, run.row.failures + 1
+        reason = _reason(failure)
+        self._remember(failure)
+        last = failures >= policy.attempts_max
+        _log.error(
+            "task_failed",
+            type=row.type,
+            task_id=str(row.id),
+            failures=failures,
+            last=last,
+            reason=reason,
+            frames=_frames(failure),
+        )
+        if last:
+            return self._as_verdict(run, "dead", reason)
+        after = policy.delay_after(failures)
+        return self._as_verdict(run, "retry", reason, after=after, failures=failures)
+
+    def _remember(self, failure: Exception) -> None:
+        self._failures.append(failure)
+        del self._failures[:-100]  # only `run_until_idle` ever looks
+
+    def _as_verdict(
+        self,
+        run: _Run,
+        verdict: Verdict,
+        reason: str | None = None,
+        *,
+        after: timedelta = timedelta(),
+        failures: int = 0,
+    ) -> _Ended:
+        run_at = self._db.clock.now() + after
+        return _Ended(run.row, verdict, run_at, failures, reason and reason[:_REASON_MAX])
+
+    # Writing down what became of tasks
+
+    async def _settle(self) -> None:
+        if not self._ended:
+            return
+        failpoint("tasks.before_done")
+        ended, self._ended = self._ended, []
+        try:
+            await self._write_down(ended)
+        except BaseException:
+            self._ended = ended + self._ended
+            raise
+
+    async def _write_down(self, ended: Sequence[_Ended]) -> None:
+        def of(*verdicts: Verdict) -> list[_Ended]:
+            return [end for end in ended if end.verdict in verdicts]
+
+        async with self._db.begin("worker") as tx:
+            if done := of("done"):
+                await store.DELETE_DONE.run(tx, *_keys(done))
+            if later := of("again", "busy", "retry"):
+                whens, counts = [end.run_at for end in later], [end.failures for end in later]
+                reasons = [end.reason for end in later]
+                await store.RESCHEDULE.run(tx, *_keys(later), whens, counts, reasons)
+            if back := of("given_back"):
+                await store.GIVE_BACK.run(tx, *_keys(back))
+            if dead := of("dead"):
+                await store.BURY.run(tx, *_keys(dead), [end.reason for end in dead], tx.now)
+
+    # Leases
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease.total_seconds() / 3)
+            if self._running:
+                await self._survive(self._extend)
+
+    async def _extend(self) -> None:
+        """Extend every lease we still have and stop the runs whose lease is gone."""
+        runs = [run for run in self._running.values() if not run.lease.finished]
+        ids, attempts = [run.row.id for run in runs], [run.row.attempt for run in runs]
+        real = real_now()
+        await store.EXTEND.run(self._db, ids, attempts, real, real + self._lease)
+        alive = set(await store.ALIVE.all(self._db, ids, attempts, real_now()))
+        for run in runs:
+            if run.row.id not in alive and not run.lease.finished:
+                _log.warning("task_lease_lost", type=run.row.type, task_id=str(run.row.id))
+                run.stop("lost")
+
+    async def _drain(self) -> None:
+        """Let running tasks end within the grace period, then give the others back."""
+        ends_at = monotonic() + self._grace_s
+        while self._running and (left := ends_at - monotonic()) > 0:
+            await asyncio.wait(
+                self._asyncio_tasks(), timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+            await self._survive(self._settle)
+        for run in list(self._running.values()):
+            run.stop("given_back")
+        if tasks := self._asyncio_tasks():
+            await asyncio.wait(tasks, timeout=self._grace_s)
+        await self._survive(self._settle)
+
+    def _asyncio_tasks(self) -> list[asyncio.Task[None]]:
+        return [run.asyncio_task for run in self._running.values() if run.asyncio_task]
+
+    # Being watched
+
+    async def _observe(self) -> None:
+        if monotonic() - self._observed_at < _OBSERVE_EVERY_S:
+            return
+        self._observed_at = monotonic()
+        await metrics.observe(self._db, known=set(self._jobs), known_events=set(self._subscribers))
+
+
+def _jobs(
+    db: Db,
+    handlers: Mapping[type[Task], Handler],
+    policies: Mapping[type[Task], RetryPolicy],
+    subscribers: Mapping[type[Event], Sequence[Subscriber]],
+) -> dict[str, _Job]:
+    jobs = {}
+    for task_type, handler in handlers.items():
+        policy = policies.get(task_type, DEFAULT_POLICY)
+        jobs[tag_of(task_type)] = _Job(_task_runner(task_type, handler), policy)
+    names: dict[str, list[tuple[type[Event], Subscriber]]] = {}
+    for event_type, told in subscribers.items():
+        for subscriber in told:
+            names.setdefault(subscriber.name, []).append((event_type, subscriber))
+    for name, heard in names.items():
+        by_type = {tag_of(event_type): (event_type, told) for event_type, told in heard}
+        policy = heard[0][1].policy
+        jobs[outbox.SUBSCRIBER_TASK + name] = _Job(_event_runner(db, by_type), policy)
+    return jobs
+
+
+def _task_runner(
+    task_type: type[Task], handler: Handler
+) -> Callable[[TaskRow, Lease], Awaitable[Again | None]]:
+    async def run(row: TaskRow, lease: Lease) -> Again | None:
+        try:
+            task = msgspec.convert(row.args, task_type)
+        except msgspec.ValidationError as malformed:
+            raise ArgsMalformed(str(malformed)) from None
+        return await handler(task, lease)
+
+    return run
+
+
+def _event_runner(
+    db: Db, by_type: Mapping[str, tuple[type[Event], Subscriber]]
+) -> Callable[[TaskRow, Lease], Awaitable[Again | None]]:
+    async def run(row: TaskRow, _lease: Lease) -> Again | None:
+        event_row = await outbox.event_row(db, UUID(row.args["event_id"]))
+        if event_row is None or event_row.type not in by_type:
+            raise ArgsMalformed("no such event for this subscriber")
+        event_type, subscriber = by_type[event_row.type]
+        try:
+            event = outbox.event_of(event_row, event_type)
+        except msgspec.ValidationError as malformed:
+            raise ArgsMalformed(str(malformed)) from None
+        await subscriber.receive(event, event_row.id)
+        return None
+
+    return run
+
+
+def _keys(ended: Sequence[_Ended]) -> tuple[list[UUID], list[int]]:
+    return [end.row.id for end in ended], [end.row.attempt for end in ended]
+
+
+def _reason(failure: BaseException) -> str:
+    """Name a failure without its message, which may quote anything; a refusal's text is safe."""
+    if isinstance(failure, Refusal):
+        return str(failure)
+    where = traceback.extract_tb(failure.__traceback__)
+    place = f" at {_place(where[-1])}" if where else ""
+    return f"{type(failure).__module__}.{type(failure).__qualname__}{place}"
+
+
+def _frames(failure: BaseException) -> list[str]:
+    return [_place(frame) for frame in traceback.extract_tb(failure.__traceback__)[-6:]]
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    """Return file, line and function, without the folders of this machine."""
+    return f"{'/'.join(frame.filename.split('/')[-3:])}:{frame.lineno} {frame.name}"
+
+
+async def _abandon(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
