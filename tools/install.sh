@@ -13,7 +13,8 @@ find_python() {
     found=
     # shellcheck disable=SC2086 - PYTHON may be empty, and then counts for nothing
     for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3; do
-        version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+        version=$("$candidate" -c 'import sys; print(*sys.version_info[:2], sep=".")' \
+            2>/dev/null) ||
             continue
         if ! "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
             found="$found $candidate is Python $version;"
@@ -62,7 +63,8 @@ install_project() { # runtime | dev, lock file
         "$python" -m venv "$venv"
     fi
     rm -f "$venv"/installed-*
-    echo "Installing $(grep -c '^[a-z0-9]' "$2") locked packages into $venv (once; about a minute) ..."
+    count=$(grep -c '^[a-z0-9]' "$2")
+    echo "Installing $count locked packages into $venv (once; about a minute) ..."
     pip "$venv" --require-hashes --no-deps -r "$2"
     pip "$venv" --no-build-isolation --no-deps -e .
     if [ -f sdk/python/pyproject.toml ]; then
@@ -71,8 +73,8 @@ install_project() { # runtime | dev, lock file
     echo "$wanted" >"$venv/installed-$1"
 }
 
-# Clients of WeChat Pay and Alipay that others wrote, to check the sandbox with. Their packages clash
-# with each other (two are named `alipay`), so each has an environment of its own.
+# Clients of WeChat Pay and Alipay that others wrote, to check the sandbox with. Their packages
+# clash with each other (two are named `alipay`), so each has an environment of its own.
 install_clients() {
     for wishes in tests/clients/*/requirements.txt; do
         [ -f "$wishes" ] || continue

@@ -13,7 +13,8 @@ uv=$(command -v uv || command -v .venv/bin/uv) || {
 }
 compile() {
     "$uv" pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-        --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --group build "$@"
+        --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet \
+        --group build "$@"
 }
 # The larger set is solved first, so that the smaller one cannot choose other versions.
 compile --group dev "$@" -o requirements-dev.lock

@@ -1,0 +1,252 @@
+"""Write the pages of docs/reference that repeat what the code declares: ``make docs``.
+
+A page is made whole from the code, its introduction included, so that nobody edits it by hand; the
+index in docs/README.md is made from the titles of the pages. A test compares both.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from litestar.handlers import HTTPRouteHandler
+from msgspec import Struct
+from prometheus_client import Metric
+from prometheus_client.metrics import MetricWrapperBase
+
+from tongbao.infra.settings import CONFIG_VARIABLE, SETTINGS
+from tongbao.infra.web.caller import access_of
+from tongbao.infra.web.problem import status_of
+from tools import house
+from tools.house import ROOT
+
+DOCS: Final = ROOT / "docs"
+GENERATED: Final = "<!-- Made by `make docs` from the code; edit the code. -->"
+INDEX_START: Final = "<!-- index: made by `make docs` -->"
+INDEX_END: Final = "<!-- end of index -->"
+SHELVES: Final = {
+    "tutorial": "Tutorial: learn by doing",
+    "how-to": "How-to: reach one goal",
+    "explanation": "Explanation: understand why",
+    "reference": "Reference: look it up",
+    "adr": "Decisions: what was chosen, and against what",
+}
+
+
+def refusals_page() -> str:
+    """Return the error catalogue, one heading per code."""
+    lines = [
+        "# Refusals 错误码",
+        GENERATED,
+        "",
+        "What the platform understood and did not do. A refusal changes nothing. Over HTTP it is",
+        "RFC 9457 problem details with this `code`, which never changes its meaning; `advice` is",
+        "in the language of `Accept-Language` (`en` or `zh`).",
+        "",
+        "错误码长期不变；被拒绝的请求不产生任何变更。",
+    ]
+    area = ""
+    for refusal in house.refusals():
+        if (prefix := refusal.code.partition(".")[0]) != area:
+            area = prefix
+            lines += ["", f"## {area}"]
+        more = house.rest_of_text(refusal)
+        lines += [
+            "",
+            f'<a id="{refusal.code}"></a>',
+            "",
+            f"### `{refusal.code}` ({status_of(refusal)})",
+            "",
+            prose(f"{house.one_line(refusal)} {more}".strip()),
+            "",
+            f"- What to do: {prose(refusal.advice)}",
+            f"- 处理：{prose(refusal.advice_zh)}",
+        ]
+    return page(lines)
+
+
+def settings_page() -> str:
+    """Return the table of settings."""
+    return page(
+        [
+            "# Settings",
+            GENERATED,
+            "",
+            "Read once at the start: from the environment, and from a TOML file named by",
+            f"`--config` or `{CONFIG_VARIABLE}`, where the environment wins. A name nobody knows",
+            "is refused. Secrets print as stars.",
+            "",
+            *table(
+                ["variable", "TOML key", "default", "meaning"],
+                [[f"`{s.env}`", f"`{s.name}`", s.default, s.meaning] for s in SETTINGS],
+            ),
+        ]
+    )
+
+
+def events_page() -> str:
+    """Return the list of events with their fields."""
+    introduction = [
+        "# Events",
+        GENERATED,
+        "",
+        "Facts, written in the transaction that made them and told at least once. An event with an",
+        "`object` is public: its merchant lists it at `/v1/events` and receives it by webhook.",
+        "Fields are only ever added.",
+    ]
+    return page([*introduction, *tagged(house.events())])
+
+
+def tasks_page() -> str:
+    """Return the list of tasks with their arguments."""
+    introduction = [
+        "# Tasks",
+        GENERATED,
+        "",
+        "Orders to a worker, enqueued with the fact that asks for them, run at least once. The",
+        "name is stored with the task and outlives renames in the code.",
+    ]
+    return page([*introduction, *tagged(house.tasks())])
+
+
+def metrics_page() -> str:
+    """Return the table of metrics."""
+    rows = [
+        [f"`{metric.name}`", metric.type, labels, metric.documentation]
+        for metric, labels in metrics()
+    ]
+    return page(
+        [
+            "# Metrics",
+            GENERATED,
+            "",
+            "Served at `/metrics` in the Prometheus text format. Counters end in `_total` there.",
+            "",
+            *table(["name", "kind", "labels", "meaning"], rows),
+        ]
+    )
+
+
+def routes_page() -> str:
+    """Return the table of HTTP routes."""
+    rows = [
+        [f"`{method}`", f"`{path}`", needed, house.one_line(handler.fn)]
+        for path, method, needed, handler in routes()
+    ]
+    return page(
+        [
+            "# Routes",
+            GENERATED,
+            "",
+            "The OpenAPI document at `/v1/openapi.json` has the bodies; this is the overview. A",
+            "scope is what the caller's key must hold; a star marks routes that take an",
+            "`Idempotency-Key`.",
+            "",
+            *table(["method", "path", "scope", "what it does"], rows),
+        ]
+    )
+
+
+def metrics() -> list[tuple[Metric, str]]:
+    """Return every metric the platform declares, with its labels, by name."""
+    found = [
+        (metric, ", ".join(f"`{label}`" for label in getattr(each.thing, "_labelnames", ())))
+        for each in house.instances_of(MetricWrapperBase)
+        for metric in each.thing.describe()
+    ]
+    return sorted(found, key=lambda pair: pair[0].name)
+
+
+def routes() -> list[tuple[str, str, str, HTTPRouteHandler]]:
+    """Return path, method, needed scope and handler of every route, by path."""
+    found = []
+    for each in house.instances_of(HTTPRouteHandler):
+        handler: HTTPRouteHandler = each.thing
+        access = access_of(handler.opt)
+        needed = f"`{access.scope}`{' *' if access.idempotent else ''}" if access else ""
+        found += [
+            (path, str(method), needed, handler)
+            for path in handler.paths
+            for method in handler.http_methods
+        ]
+    return sorted(found, key=lambda route: route[:2])
+
+
+def tagged(kinds: Iterable[type[Struct]]) -> list[str]:
+    """Return a section per event or task: its tag, its sentence, its own fields."""
+    lines: list[str] = []
+    for kind in kinds:
+        inherited = kind.__mro__[1].__annotations__
+        own = [
+            f"- `{name}`: `{type_ if isinstance(type_, str) else inspect.formatannotation(type_)}`"
+            for name, type_ in inspect.get_annotations(kind).items()
+            if name not in inherited
+        ]
+        lines += ["", f"## `{house.tag_of(kind)}`", "", house.one_line(kind)]
+        lines += ["", *own] if own else []
+    return lines or ["", "None yet."]
+
+
+def prose(text: str) -> str:
+    """Return text so that Markdown shows its angle brackets, code spans aside."""
+    spans = text.split("`")
+    return "`".join(s if place % 2 else s.replace("<", "&lt;") for place, s in enumerate(spans))
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """Return a Markdown table."""
+    lines = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    rule = ["---"] * len(head)
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *lines)]
+
+
+def page(lines: Iterable[str]) -> str:
+    """Return the text of a page."""
+    return "\n".join(lines) + "\n"
+
+
+PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "reference/refusals.md": refusals_page,
+    "reference/settings.md": settings_page,
+    "reference/events.md": events_page,
+    "reference/tasks.md": tasks_page,
+    "reference/metrics.md": metrics_page,
+    "reference/routes.md": routes_page,
+}
+
+
+def index() -> str:
+    """Return docs/README.md with the list of pages made anew."""
+    text = (DOCS / "README.md").read_text("utf-8")
+    before, _, rest = text.partition(INDEX_START)
+    after = rest.partition(INDEX_END)[2]
+    lines = [INDEX_START]
+    for folder, title in SHELVES.items():
+        pages = sorted((DOCS / folder).glob("*.md"))
+        lines += ["", f"## {title}", "", *[f"- [{title_of(p)}]({folder}/{p.name})" for p in pages]]
+        lines += [] if pages else ["Nothing yet."]
+    return before + "\n".join([*lines, "", INDEX_END]) + after
+
+
+def title_of(path: Path) -> str:
+    """Return the first heading of a Markdown page."""
+    heading = re.search(r"^# (.+)$", path.read_text("utf-8"), re.MULTILINE)
+    return heading[1] if heading else path.stem
+
+
+def main() -> None:
+    """Write every generated page whose text has changed."""
+    made = {DOCS / name: write for name, write in PAGES.items()} | {DOCS / "README.md": index}
+    for path, write in made.items():
+        text = write()
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
