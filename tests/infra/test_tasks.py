@@ -72,10 +72,10 @@ async def claim(
     return await store.CLAIM.all(db, types, db.clock.now(), real, places, real + lease)
 
 
-async def claimed_lease(db: Db, **how: timedelta) -> Lease:
+async def claimed_lease(db: Db, lease: timedelta = MINUTE) -> Lease:
     async with db.begin("test") as tx:
         await enqueue(tx, Greet("anna"))
-    (row,) = await claim(db, **how)
+    (row,) = await claim(db, lease=lease)
     return Lease(row.id, row.attempt)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from tongbao.infra import _outbox_store, _task_store
+from tongbao.infra import _task_store, outbox
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import real_now
 
@@ -54,7 +54,7 @@ async def observe(db: Db, *, known: Collection[str], known_events: Collection[st
     DEAD_LETTERS.clear()
     for count in await _task_store.DEAD_COUNTS.all(db):
         DEAD_LETTERS.labels(count.type).set(count.count)
-    waiting = await _outbox_store.UNDISPATCHED.all(db)
+    waiting = await outbox.undispatched(db)
     EVENTS_WAITING.set(sum(line.waiting for line in waiting))
     EVENTS_UNKNOWN.set(sum(line.waiting for line in waiting if line.type not in known_events))
     ages = [(now - line.oldest_at).total_seconds() for line in waiting]

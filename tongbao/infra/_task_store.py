@@ -1,4 +1,4 @@
-"""The SQL of tasks and dead letters; only `tasks` and `worker` read these tables."""
+"""The SQL by which tasks are enqueued, claimed, fenced and ended, for `tasks` and `worker`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,6 @@ class TaskRow(Struct, frozen=True):
     run_at: datetime
     attempt: int
     failures: int
-
-
-class DeadLetter(Struct, frozen=True):
-    """A task that will not be tried again unless a person says so."""
-
-    id: UUID
-    type: str
-    args: dict[str, Any]
-    key: str | None
-    attempts: int
-    reason: str
-    died_at: datetime
 
 
 class Backlog(Struct, frozen=True):
@@ -136,21 +124,6 @@ BURY: Final = Statement(
         returning t.id, t.type, t.args, t.key, t.attempt, d.reason)
     insert into dead_letter (id, type, args, key, attempts, reason, died_at)
     select id, type, args, key, attempt, reason, $4 from dead"""
-)
-
-DEAD_PAGE: Final = Query(
-    DeadLetter,
-    """
-    select id, type, args, key, attempts, reason, died_at from dead_letter
-     where ($1::text is null or type = $1)
-       and ($2::timestamptz is null or (died_at, id) < ($2, $3::uuid))
-     order by died_at desc, id desc
-     limit $4""",
-)
-TAKE_DEAD: Final = Query(
-    DeadLetter,
-    "delete from dead_letter where id = $1"
-    " returning id, type, args, key, attempts, reason, died_at",
 )
 
 BACKLOG: Final = Query(

@@ -14,9 +14,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from tongbao.infra import _outbox_store as store
-from tongbao.infra._outbox_store import EventRow
-from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.db import Db, Query, Statement, Tx, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import DEFAULT_POLICY, RetryPolicy, enqueue_raw, tag_of
 from tongbao.kernel.errors import NotFound
@@ -37,6 +35,27 @@ class Event(Struct, frozen=True, kw_only=True):
     merchant_id: UUID | None
     mode: Mode
     resource_id: str
+
+
+class EventRow(Struct, frozen=True):
+    """One row of the event table. ``body`` holds the event's own fields, such as ``object``."""
+
+    id: UUID
+    type: str
+    merchant_id: UUID | None
+    mode: Mode
+    resource_id: str
+    body: dict[str, Any]
+    at: datetime
+    dispatched_at: datetime | None
+
+
+class Undispatched(Struct, frozen=True):
+    """How many events of a type wait for the dispatcher, and since when the oldest."""
+
+    type: str
+    waiting: int
+    oldest_at: datetime
 
 
 class EventUnknown(NotFound):
@@ -71,6 +90,54 @@ class EventView(Struct, frozen=True):
 FanOut = Callable[[Tx, Sequence[EventRow]], Awaitable[None]]
 """Plans further deliveries of events in the dispatcher's transaction (webhooks)."""
 
+_EVENT: Final = "id, type, merchant_id, mode, resource_id, body, at, dispatched_at"
+
+_INSERT: Final = Statement(
+    "insert into event (id, type, merchant_id, mode, resource_id, body, at)"
+    " values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing"
+)
+_TAKE_UNDISPATCHED: Final = Query(
+    EventRow,
+    f"""
+    select {_EVENT} from event
+     where dispatched_at is null and type = any($1::text[])
+     order by at, id
+     limit $2
+       for update skip locked""",
+)
+_MARK_DISPATCHED: Final = Statement(
+    "update event set dispatched_at = $2 where id = any($1::uuid[]) and dispatched_at is null"
+)
+_GET: Final = Query(EventRow, f"select {_EVENT} from event where id = $1")
+
+# An event without `object` is between our own domains and is not shown to merchants.
+_GET_OF_MERCHANT: Final = Query(
+    EventRow,
+    f"""
+    select {_EVENT} from event
+     where id = $1 and merchant_id = $2 and mode = $3 and body ? 'object'""",
+)
+_PAGE_OF_MERCHANT: Final = Query(
+    EventRow,
+    f"""
+    select {_EVENT} from event
+     where merchant_id = $1 and mode = $2 and body ? 'object'
+       and ($3::text is null or type = $3)
+       and ($4::text is null or resource_id = $4)
+       and ($5::timestamptz is null or at >= $5)
+       and ($6::timestamptz is null or at < $6)
+       and ($7::timestamptz is null or (at, id) < ($7, $8::uuid))
+     order by at desc, id desc
+     limit $9""",
+)
+_OF_RESOURCE: Final = Query(
+    EventRow, f"select {_EVENT} from event where resource_id = $1 order by at, id"
+)
+_UNDISPATCHED: Final = Query(
+    Undispatched,
+    "select type, count(*), min(at) from event where dispatched_at is null group by type",
+)
+
 
 def event_write(event: Event, *, now: datetime, event_id: UUID | None = None) -> Write:
     """Return the write that publishes an event; with an id of the caller's a repeat is a no-op."""
@@ -86,7 +153,7 @@ def event_write(event: Event, *, now: datetime, event_id: UUID | None = None) ->
         body,
         now,
     )
-    return Write(store.INSERT, args)
+    return Write(_INSERT, args)
 
 
 async def publish(tx: Tx, event: Event) -> UUID:
@@ -125,7 +192,7 @@ async def dispatch(
     A type that is not in ``subscribers`` was published by a newer version of this program and
     waits for a worker that knows it.
     """
-    events = await store.TAKE_UNDISPATCHED.all(tx, list(subscribers), events_max)
+    events = await _TAKE_UNDISPATCHED.all(tx, list(subscribers), events_max)
     if not events:
         return 0
     await enqueue_raw(
@@ -138,19 +205,19 @@ async def dispatch(
     )
     for fan_out in fan_outs:
         await fan_out(tx, events)
-    await store.MARK_DISPATCHED.run(tx, [event.id for event in events], tx.now)
+    await _MARK_DISPATCHED.run(tx, [event.id for event in events], tx.now)
     failpoint("outbox.before_dispatch_commit")
     return len(events)
 
 
 async def mark_dispatched(tx: Tx, event_id: UUID) -> None:
     """Keep the dispatcher from an event that its publisher tells by itself."""
-    await store.MARK_DISPATCHED.run(tx, [event_id], tx.now)
+    await _MARK_DISPATCHED.run(tx, [event_id], tx.now)
 
 
 async def event_row(on: Db | Tx, event_id: UUID) -> EventRow | None:
     """Return an event of anybody's."""
-    return await store.GET.first(on, event_id)
+    return await _GET.first(on, event_id)
 
 
 async def event_of_merchant(
@@ -161,7 +228,7 @@ async def event_of_merchant(
     Raises:
         EventUnknown
     """
-    row = await store.GET_OF_MERCHANT.first(on, event_id, merchant_id, mode)
+    row = await _GET_OF_MERCHANT.first(on, event_id, merchant_id, mode)
     if row is None:
         raise EventUnknown(event=show("evt", event_id))
     return row
@@ -186,7 +253,7 @@ async def events_of_merchant(
     """
     size = page_size(limit)
     page_from = decode_moment(cursor)
-    rows = await store.PAGE_OF_MERCHANT.all(
+    rows = await _PAGE_OF_MERCHANT.all(
         on, merchant_id, mode, type_, resource_id, since, until, *page_from, size + 1
     )
     following = encode_moment(rows[size - 1].at, rows[size - 1].id) if rows[size:] else None
@@ -195,4 +262,9 @@ async def events_of_merchant(
 
 async def events_of_resource(on: Db | Tx, resource_id: str) -> list[EventRow]:
     """Return everything published about one thing, oldest first, internal events included."""
-    return await store.OF_RESOURCE.all(on, resource_id)
+    return await _OF_RESOURCE.all(on, resource_id)
+
+
+async def undispatched(on: Db | Tx) -> list[Undispatched]:
+    """Return what waits for a dispatcher, by type."""
+    return await _UNDISPATCHED.all(on)

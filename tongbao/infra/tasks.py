@@ -21,8 +21,7 @@ from msgspec import Struct
 
 from tongbao.infra import _task_store as store
 from tongbao.infra import audit
-from tongbao.infra._task_store import DeadLetter
-from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.db import Db, Query, Tx, Write
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, NotFound
 from tongbao.kernel.ids import new_id, show
@@ -60,6 +59,18 @@ class RetryPolicy(Struct, frozen=True):
         return self.delays[min(failures, len(self.delays)) - 1]
 
 
+class DeadLetter(Struct, frozen=True):
+    """A task that will not be tried again unless a person says so."""
+
+    id: UUID
+    type: str
+    args: dict[str, Any]
+    key: str | None
+    attempts: int
+    reason: str
+    died_at: datetime
+
+
 DEFAULT_POLICY: Final = RetryPolicy(
     attempts_max=15,
     delays=(
@@ -71,6 +82,22 @@ DEFAULT_POLICY: Final = RetryPolicy(
         timedelta(minutes=30),
         timedelta(hours=1),
     ),
+)
+
+
+_DEAD_PAGE: Final = Query(
+    DeadLetter,
+    """
+    select id, type, args, key, attempts, reason, died_at from dead_letter
+     where ($1::text is null or type = $1)
+       and ($2::timestamptz is null or (died_at, id) < ($2, $3::uuid))
+     order by died_at desc, id desc
+     limit $4""",
+)
+_TAKE_DEAD: Final = Query(
+    DeadLetter,
+    "delete from dead_letter where id = $1"
+    " returning id, type, args, key, attempts, reason, died_at",
 )
 
 
@@ -188,7 +215,7 @@ async def dead_letters(
     """
     size = page_size(limit)
     at, last_id = decode_moment(cursor)
-    rows = await store.DEAD_PAGE.all(db, type_, at, last_id, size + 1)
+    rows = await _DEAD_PAGE.all(db, type_, at, last_id, size + 1)
     following = encode_moment(rows[size - 1].died_at, rows[size - 1].id) if rows[size:] else None
     return Page(rows[:size], following)
 
@@ -218,7 +245,7 @@ async def discard(tx: Tx, task_id: UUID) -> None:
 
 
 async def _take(tx: Tx, task_id: UUID) -> DeadLetter:
-    dead = await store.TAKE_DEAD.first(tx, task_id)
+    dead = await _TAKE_DEAD.first(tx, task_id)
     if dead is None:
         raise DeadLetterUnknown(task=show("tsk", task_id))
     return dead
