@@ -1,0 +1,236 @@
+"""The server of WeChat Pay API v3: routes, signature checks in the real order, signed answers.
+
+Settings of the control API: ``wechat.fee_ppm``, ``wechat.refund_fee`` (returned | kept),
+``wechat.refund_after_s``, ``wechat.bill_summary`` (plain | trimmed), ``wechat.userpaying``
+(object | error), ``wechat.signtest_every``.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+from msgspec.structs import replace
+
+from tongbao_sandbox.model import Callback, PaymentCode, Trade
+from tongbao_sandbox.seam import Outgoing, Refused, Reply, Request, World
+from tongbao_sandbox.wechat_bill import Bills
+from tongbao_sandbox.wechat_crypto import Vault, in_window, read_authorization
+from tongbao_sandbox.wechat_desk import NAME, Desk, transaction
+from tongbao_sandbox.wechat_orders import Orders
+from tongbao_sandbox.wechat_refunds import Refunds
+from tongbao_sandbox.wechat_wire import Call, Outcome, Problem
+
+RETRY_PLAN: Final = (
+    *(15.0, 15.0, 30.0, 180.0, 600.0, 1200.0, 1800.0, 1800.0, 1800.0, 3600.0),
+    *(10800.0, 10800.0, 10800.0, 21600.0, 21600.0),
+)
+"""Seconds between the tries: 15 resends in 24 hours and 4 minutes."""
+
+_ILL_FORMED: Final = "Http头Authorization值格式错误，请参考《微信支付商户REST API签名规则》"
+_UNVERIFIED: Final = "签名信息错误，验签失败"
+_FORGED: Final = "签名错误"
+_STALE: Final = "Http头Authorization中的timestamp与发起请求的时间不得超过5分钟"
+
+Handler = Callable[[Call], Outcome]
+
+
+class WechatPay:
+    """Satisfies `seam.Channel`."""
+
+    name = NAME
+    prefix = "/wechat"
+    retry_plan: tuple[float, ...] = RETRY_PLAN
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._vault = Vault(world.keys[NAME])
+        desk = Desk(world, self._vault)
+        self._orders = orders = Orders(desk)
+        self._refunds = refunds = Refunds(desk, orders)
+        self._bills = bills = Bills(desk)
+        pay, refund = "/v3/pay/transactions", "/v3/refund/domestic/refunds"
+        self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
+            (method, _pattern(path), handler)
+            for method, path, handler in (
+                ("GET", "/v3/certificates", lambda _call: Outcome(self._vault.certificates())),
+                ("POST", f"{pay}/native", orders.native),
+                ("POST", f"{pay}/codepay", orders.codepay),
+                ("GET", f"{pay}/id/{{id}}", orders.by_transaction_id),
+                ("GET", f"{pay}/out-trade-no/{{number}}", orders.by_number),
+                ("POST", f"{pay}/out-trade-no/{{number}}/close", orders.close),
+                ("POST", f"{pay}/out-trade-no/{{number}}/reverse", orders.reverse),
+                ("POST", refund, refunds.ask),
+                ("GET", f"{refund}/{{number}}", refunds.by_number),
+                ("POST", f"{refund}/{{id}}/apply-abnormal-refund", refunds.apply_abnormal),
+                ("GET", "/v3/bill/tradebill", bills.trade_bill),
+                ("GET", "/v3/bill/fundflowbill", bills.fund_bill),
+                ("GET", "/v3/billdownload/file", bills.download),
+            )
+        ]
+
+    # Requests -------------------------------------------------------------------------------
+
+    def answer(self, request: Request) -> Reply:
+        """Answer a merchant's request."""
+        fitting = [
+            (method, handler, match)
+            for method, pattern, handler in self._routes
+            if (match := pattern.fullmatch(request.path))
+        ]
+        if not fitting:
+            return self._reply(404)
+        for method, handler, match in fitting:
+            if method == request.method:
+                return self._handled(request, handler, match)
+        return self._reply(405)
+
+    def _handled(self, request: Request, handler: Handler, match: re.Match[str]) -> Reply:
+        try:
+            self._authenticate(request)
+            variables = {name: unquote(value) for name, value in match.groupdict().items()}
+            query = dict(parse_qsl(request.query, keep_blank_values=True))
+            outcome = handler(Call(request.origin, variables, query, request.body))
+        except Problem as problem:
+            body = msgspec.json.encode(problem.content)
+            named = not (problem.status == 401 and _is_pay(request.path))
+            return self._reply(problem.status, body, named=named)
+        return self._framed(outcome, request.headers.get("wechatpay-serial", ""))
+
+    def _authenticate(self, request: Request) -> None:
+        """Check in the order that was observed: headers, form, time, then the signature."""
+        complete = "accept" in request.headers and "user-agent" in request.headers
+        pays = _is_pay(request.path)
+        if not complete and not pays:
+            raise Problem(400, "INVALID_REQUEST", "Http头缺少Accept或User-Agent")
+        said = read_authorization(request.headers.get("authorization", ""))
+        if said is None:
+            raise Problem(401, "SIGN_ERROR", _UNVERIFIED if pays else _ILL_FORMED)
+        if not in_window(said.timestamp):
+            raise Problem(401, "SIGN_ERROR", _STALE)
+        # The real host has no prefix. A client that signs the address it uses, prefix and all,
+        # is as right as one that signs the documented path.
+        targets = (request.target, request.prefix + request.target)
+        if not any(
+            self._vault.is_signed(said, request.method, target, request.body) for target in targets
+        ):
+            raise Problem(401, "SIGN_ERROR", _FORGED)
+        if not complete:
+            raise Problem(400, "INVALID_REQUEST", "Http头缺少Accept或User-Agent")
+
+    def _framed(self, outcome: Outcome, wanted_serial: str) -> Reply:
+        """Sign the answer; files go out unsigned, and 204 is signed over nothing."""
+        if isinstance(outcome.content, bytes):
+            body = outcome.content
+            reply = self._reply(outcome.status, body, media=outcome.media)
+        else:
+            body = b"" if outcome.content is None else msgspec.json.encode(outcome.content)
+            signed = self._vault.headers(body, wanted_serial=wanted_serial, variant=outcome.variant)
+            reply = self._reply(outcome.status, body, media=outcome.media)
+            reply = replace(reply, headers=reply.headers + signed)
+        return replace(reply, ending=outcome.ending, delay_s=outcome.delay_s)
+
+    def _reply(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        media: str = "application/json; charset=utf-8",
+        named: bool = True,
+    ) -> Reply:
+        headers: list[tuple[str, str]] = [("Cache-Control", "no-cache, must-revalidate")]
+        if body:
+            headers.append(("Content-Type", media))
+        if named:
+            headers.append(("Request-ID", secrets.token_hex(20).upper()))
+        return Reply(status, tuple(headers), body)
+
+    # Callbacks ------------------------------------------------------------------------------
+
+    def outgoing(self, callback: Callback) -> Outgoing:
+        """Encrypt the notification and sign it for this try."""
+        content = callback.content
+        resource = msgspec.json.encode(content["resource"])
+        kind = content["original_type"]
+        body = msgspec.json.encode(
+            {
+                "id": content["id"],
+                "create_time": content["create_time"],
+                "resource_type": "encrypt-resource",
+                "event_type": content["event_type"],
+                "summary": content["summary"],
+                "resource": {"original_type": kind, **self._vault.seal(resource, kind)},
+            }
+        )
+        # Callbacks are signed like answers; a setting chooses the public-key mode for them.
+        serial = str(self._world.setting("wechat.callback_serial", ""))
+        headers = (
+            ("Content-Type", "application/json"),
+            ("Accept", "*/*"),
+            ("User-Agent", "Mozilla/4.0"),
+            ("Request-ID", secrets.token_hex(20).upper()),
+            *self._vault.headers(body, wanted_serial=serial, variant=callback.variant),
+        )
+        return Outgoing(headers, body)
+
+    def accepted(self, status: int, body: bytes) -> bool:  # noqa: ARG002 - the contract's form
+        """Whether the merchant has it: 200 or 204."""
+        return status in {200, 204}
+
+    def wrong_amount(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Return the notification with one fen more than was moved."""
+        resource = content["resource"]
+        amount = {name: value + 1 for name, value in resource["amount"].items() if _is_int(value)}
+        return {**content, "resource": {**resource, "amount": {**resource["amount"], **amount}}}
+
+    # Customers, agenda, control -------------------------------------------------------------
+
+    def scanned(self, trade: Trade, action: str) -> dict[str, Any]:
+        """Let a customer meet an order."""
+        return transaction(self._orders.scanned(trade, action))
+
+    def new_payment_code(self) -> str:
+        """Return 18 digits that begin with 10 to 15."""
+        return self._orders.new_payment_code()
+
+    def code_made(self, code: PaymentCode) -> None:
+        """Need nothing."""
+
+    def act(self, action: str, number: str, argument: str, at: datetime) -> None:
+        """Do what was put on the agenda."""
+        if action == "refund":
+            self._refunds.act(number, argument, at)
+        else:
+            self._orders.act(action, number, at)
+
+    def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        """Settle a refund by hand, forget a bill, or send a signature probe."""
+        if (method, path) == ("POST", "refund"):
+            return self._refunds.settle(body["number"], body["state"])
+        if (method, path) == ("POST", "bill/forget"):
+            self._bills.forget(date.fromisoformat(body["day"]))
+            return {}
+        if (method, path) == ("POST", "probe"):
+            trade = self._orders.find(body["number"])
+            if trade is None:
+                raise Refused("no such order")
+            self._orders.probe(trade)
+            return {}
+        raise Refused("there are: POST refund, POST bill/forget, POST probe")
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
+
+
+def _is_pay(path: str) -> bool:
+    return path.startswith("/v3/pay/")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int)

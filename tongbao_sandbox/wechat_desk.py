@@ -1,0 +1,187 @@
+"""What WeChat Pay's orders and refunds share: the objects they show, numbers, notifications."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from msgspec import Struct
+
+from tongbao_sandbox.clock import china, rfc3339
+from tongbao_sandbox.model import Refund, Trade
+from tongbao_sandbox.seam import World
+from tongbao_sandbox.wechat_crypto import Vault
+from tongbao_sandbox.wechat_wire import Call, at, parameter_error
+
+NAME: Final = "wechat"
+
+_TRADE_STATES: Final = {
+    "waiting": ("NOTPAY", "订单未支付"),
+    "asking": ("USERPAYING", "需要用户输入支付密码"),
+    "paid": ("SUCCESS", "支付成功"),
+    "refunded": ("REFUND", "订单发生过退款，退款详情请查询退款单"),
+    "closed": ("CLOSED", "订单已关闭"),
+    "reversed": ("REVOKED", "订单已撤销"),
+    "failed": ("PAYERROR", "支付失败，请撤销订单"),
+}
+REFUND_STATES: Final = {
+    "processing": "PROCESSING",
+    "done": "SUCCESS",
+    "abnormal": "ABNORMAL",
+    "closed": "CLOSED",
+}
+
+
+class Event(Struct, frozen=True):
+    """What a notification says."""
+
+    kind: str  # payment | refund
+    name: str  # TRANSACTION.SUCCESS
+    summary: str
+    resource: dict[str, Any]
+
+
+class Desk:
+    """The world and the keys, with the small things every handler needs."""
+
+    def __init__(self, world: World, vault: Vault) -> None:
+        self.world = world
+        self.vault = vault
+
+    def notify(self, number: str, url: str, event: Event) -> None:
+        """Queue one notification; at times a signature probe goes with it."""
+        if not url:
+            return
+        content = self._content(event)
+        every = int(self.world.setting("wechat.signtest_every", 0))
+        if every and self.world.state.next_number("wechat.callback") % every == 0:
+            self.probe(url, event)
+        self.world.courier.post(NAME, event.kind, number, url=url, content=content)
+
+    def probe(self, url: str, event: Event) -> None:
+        """Queue a signature probe, which the merchant must refuse."""
+        self.world.courier.probe(NAME, url=url, content=self._content(event))
+
+    def _content(self, event: Event) -> dict[str, Any]:
+        now = self.world.clock.now()
+        return {
+            "id": f"EV-{china(now):%Y%m%d%H%M%S}{secrets.randbelow(10**10):010d}",
+            "create_time": rfc3339(now),
+            "event_type": event.name,
+            "summary": event.summary,
+            "original_type": "transaction" if event.kind == "payment" else event.kind,
+            "resource": event.resource,
+        }
+
+    def check_body(self, body: Mapping[str, Any]) -> None:
+        """Refuse a body that speaks for another merchant than the signer."""
+        if body["mchid"] != self.vault.mchid:
+            raise parameter_error("/mchid", body["mchid"], "商户号与签名的商户号不一致")
+
+    def check_query(self, call: Call) -> None:
+        """Refuse a query string without the signer's merchant number."""
+        value = call.query.get("mchid", "")
+        if value != self.vault.mchid:
+            raise parameter_error("mchid", value, "商户号与签名的商户号不一致", "query")
+
+    def transaction_id(self, now: datetime) -> str:
+        """Return a fresh 28-digit number of a transaction."""
+        serial = self.world.state.next_number("wechat.transaction")
+        return f"4200000891{china(now):%Y%m%d}{serial:010d}"
+
+    def refund_id(self, now: datetime) -> str:
+        """Return a fresh 29-digit number of a refund."""
+        serial = self.world.state.next_number("wechat.refund")
+        return f"5000130773{china(now):%Y%m%d}{serial:011d}"
+
+
+def transaction(trade: Trade) -> dict[str, Any]:
+    """Return the transaction object, field by field as WeChat Pay writes it."""
+    key = "refunded" if trade.state == "paid" and trade.refunded else trade.state
+    state, description = _TRADE_STATES[key]
+    amount: dict[str, Any] = {"currency": trade.currency, "total": trade.amount}
+    content: dict[str, Any] = {
+        "amount": amount,
+        "appid": trade.extra["appid"],
+        "attach": trade.extra.get("attach", ""),
+        "mchid": trade.extra["mchid"],
+        "out_trade_no": trade.number,
+        "promotion_detail": [],
+        "trade_state": state,
+        "trade_state_desc": trade.extra.get("trade_state_desc", description),
+    }
+    if device_id := at(trade.extra, "/scene_info/device_id"):
+        content["scene_info"] = {"device_id": device_id}
+    if trade.mode == "payment_code":
+        content["trade_type"] = "MICROPAY"
+    if trade.paid_at is not None:
+        amount |= {"payer_currency": trade.currency, "payer_total": trade.amount}
+        content |= {
+            "bank_type": "OTHERS",
+            "payer": {"openid": trade.payer},
+            "success_time": rfc3339(trade.paid_at),
+            "trade_type": trade_type(trade),
+            "transaction_id": trade.ref,
+        }
+    return content
+
+
+def trade_type(trade: Trade) -> str:
+    """Return how the customer paid, as objects and bills name it."""
+    return "MICROPAY" if trade.mode == "payment_code" else "NATIVE"
+
+
+def refund_object(refund: Refund, trade: Trade) -> dict[str, Any]:
+    """Return the refund object as the refund calls answer it."""
+    amount: dict[str, Any] = {
+        "currency": refund.currency,
+        "discount_refund": 0,
+        "from": refund.extra.get("from", []),
+        "payer_refund": refund.amount,
+        "payer_total": trade.amount,
+        "refund": refund.amount,
+        "refund_fee": refund.extra.get("refund_fee", 0),
+        "settlement_refund": refund.amount,
+        "settlement_total": trade.amount,
+        "total": trade.amount,
+    }
+    content: dict[str, Any] = {
+        "amount": amount,
+        "channel": "ORIGINAL",
+        "create_time": rfc3339(refund.created_at),
+        "funds_account": refund.extra.get("funds_account", "UNSETTLED"),
+        "out_refund_no": refund.number,
+        "out_trade_no": trade.number,
+        "promotion_detail": [],
+        "refund_id": refund.ref,
+        "status": REFUND_STATES[refund.state],
+        "transaction_id": trade.ref,
+        "user_received_account": "支付用户零钱",
+    }
+    if refund.done_at is not None:
+        content["success_time"] = rfc3339(refund.done_at)
+    return content
+
+
+def refund_resource(refund: Refund, trade: Trade) -> dict[str, Any]:
+    """Return what a refund's callback says: fewer fields, and the state under another name."""
+    content: dict[str, Any] = {
+        "mchid": trade.extra["mchid"],
+        "out_trade_no": trade.number,
+        "transaction_id": trade.ref,
+        "out_refund_no": refund.number,
+        "refund_id": refund.ref,
+        "refund_status": REFUND_STATES[refund.state],
+        "user_received_account": "支付用户零钱",
+        "amount": {
+            "total": trade.amount,
+            "refund": refund.amount,
+            "payer_total": trade.amount,
+            "payer_refund": refund.amount,
+        },
+    }
+    if refund.done_at is not None:
+        content["success_time"] = rfc3339(refund.done_at)
+    return content

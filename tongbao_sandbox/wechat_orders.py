@@ -1,0 +1,371 @@
+"""WeChat Pay's orders: placed, scanned, paid, queried, closed, reversed."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from tongbao_sandbox.model import Fault, PaymentCode, Refund, Trade
+from tongbao_sandbox.seam import Refused
+from tongbao_sandbox.wechat_desk import NAME, Desk, Event, transaction
+from tongbao_sandbox.wechat_wire import (
+    Call,
+    Outcome,
+    Problem,
+    Rule,
+    checked,
+    is_notify_url,
+    is_number,
+    is_positive,
+    parameter_error,
+    read_time,
+    spoilt,
+)
+
+OPEN_FOR: Final = timedelta(days=7)
+"""An unpaid order without ``time_expire`` closes after this."""
+CODE_URL_FOR: Final = timedelta(hours=2)
+PAYMENT_CODE_FOR: Final = timedelta(seconds=60)
+LATE_SUCCESS_S: Final = 5.0
+
+_LETTERS: Final = string.ascii_letters + string.digits
+
+_COMMON: Final = (
+    Rule("/appid", str, length_max=32),
+    Rule("/mchid", str, length_max=32),
+    Rule("/description", str, length_max=127),
+    Rule("/out_trade_no", str, check=is_number),
+    Rule("/amount", dict),
+    Rule("/amount/total", int, check=is_positive),
+    Rule("/amount/currency", str, required=False, check=lambda value: value == "CNY"),
+    Rule("/time_expire", str, required=False, check=lambda value: read_time(value) is not None),
+    Rule("/attach", str, required=False, length_max=128),
+    Rule("/goods_tag", str, required=False, length_max=32),
+    Rule("/detail", dict, required=False),
+    Rule("/scene_info", dict, required=False),
+    Rule("/settle_info", dict, required=False),
+)
+NATIVE: Final = (*_COMMON, Rule("/notify_url", str, length_max=256, check=is_notify_url))
+CODEPAY: Final = (
+    *_COMMON,
+    Rule("/payer", dict),
+    Rule("/payer/auth_code", str, length_max=32),
+    Rule("/scene_info", dict),
+    Rule("/scene_info/store_info", dict),
+    Rule("/scene_info/store_info/id", str),
+)
+
+
+class Orders:
+    """Keeps the orders' rules; every method runs inside the request's transaction."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._world = desk.world
+
+    # What merchants call --------------------------------------------------------------------
+
+    def native(self, call: Call) -> Outcome:
+        """Place an order that a customer pays by scanning; the same again answers the same."""
+        body = self._placed(call, NATIVE)
+        return self._spoilt_pay(body, "native")
+
+    def codepay(self, call: Call) -> Outcome:
+        """Take a payment from the code on a customer's phone."""
+        body = self._placed(call, CODEPAY)
+        return self._spoilt_pay(body, "codepay")
+
+    def by_number(self, call: Call) -> Outcome:
+        """Say what became of the order with the merchant's number."""
+        self._desk.check_query(call)
+        return self._query(self.find(call.variables["number"]), call.variables["number"])
+
+    def by_transaction_id(self, call: Call) -> Outcome:
+        """Say what became of the order with our number."""
+        self._desk.check_query(call)
+        trade = self._world.state.trade_by_ref(NAME, call.variables["id"])
+        return self._query(trade, trade.number if trade else "")
+
+    def close(self, call: Call) -> Outcome:
+        """Make an unpaid order unpayable."""
+        self._desk.check_body(checked(call.body, (Rule("/mchid", str),)))
+        number = call.variables["number"]
+        trade = self.existing(number)
+        fault = self._world.faults.take(NAME, "close", number)
+        if fault.name == "paid_just_before" and trade.state == "waiting":
+            trade = self.pay(trade)
+        return spoilt(fault, lambda: self._close(trade, fault))
+
+    def reverse(self, call: Call) -> Outcome:
+        """Undo a payment by code, whatever became of it; money that moved goes back."""
+        body = checked(call.body, (Rule("/appid", str), Rule("/mchid", str)))
+        self._desk.check_body(body)
+        number = call.variables["number"]
+        trade = self.existing(number)
+        if trade.mode != "payment_code":
+            raise Problem(400, "INVALID_REQUEST", "订单的支付场景不支持该请求")
+        fault = self._world.faults.take(NAME, "close", number)
+        if fault.name == "paid_just_before" and trade.state in {"waiting", "asking"}:
+            trade = self.pay(trade)
+        return spoilt(fault, lambda: self._reverse(trade, fault))
+
+    # What customers do ----------------------------------------------------------------------
+
+    def scanned(self, trade: Trade, action: str) -> Trade:
+        """Let a customer meet the order: pay it, decline it or walk away."""
+        trade = self._aged(trade)
+        if trade.state not in {"waiting", "asking"}:
+            raise Refused(f"the order is {trade.state}")
+        if action == "abandon":
+            return trade
+        if action == "pay":
+            if trade.mode == "qr" and self._now() > trade.created_at + CODE_URL_FOR:
+                raise Refused("the code is older than two hours")
+            return self.pay(trade)
+        # A declined scan leaves the order open for another try; a refused password does not.
+        if trade.mode == "qr":
+            return trade
+        return self._fail(trade, "用户取消支付")
+
+    def new_payment_code(self) -> str:
+        """Return 18 fresh digits that begin with 10 to 15."""
+        while True:
+            head = 10 + secrets.randbelow(6)
+            code = f"{head}{secrets.randbelow(10**16):016d}"
+            if self._world.state.code(code) is None:
+                return code
+
+    def act(self, action: str, number: str, moment: datetime) -> None:
+        """Do what was put on the agenda: a password typed, a customer gone, a late success."""
+        trade = self.find(number)
+        if trade is None:
+            return
+        if action == "password" and trade.state == "asking":
+            self.pay(trade, moment)
+        elif action == "cancel" and trade.state == "asking":
+            self._fail(trade, "用户取消支付")
+        elif action == "late_success" and trade.state in {"closed", "reversed"}:
+            self.pay(trade, moment)
+
+    # Used by the other parts of WeChat Pay ---------------------------------------------------
+
+    def find(self, number: str) -> Trade | None:
+        """Return the order with the merchant's number, its expiry looked at."""
+        trade = self._world.state.trade(NAME, number)
+        return None if trade is None else self._aged(trade)
+
+    def existing(self, number: str) -> Trade:
+        """Return the order or say 404."""
+        trade = self.find(number)
+        if trade is None:
+            raise Problem(404, "ORDER_NOT_EXIST", "订单不存在")
+        return trade
+
+    def pay(self, trade: Trade, moment: datetime | None = None) -> Trade:
+        """Take the customer's money and tell the merchant."""
+        now = moment or self._now()
+        paid = self._world.state.put_trade(
+            replace(
+                trade,
+                state="paid",
+                paid_at=now,
+                ref=trade.ref or self._desk.transaction_id(now),
+                payer=trade.payer or "o" + secrets.token_urlsafe(21)[:27],
+            )
+        )
+        self._desk.notify(paid.number, paid.notify_url, _success(paid))
+        return paid
+
+    def probe(self, trade: Trade) -> None:
+        """Send a signature probe to the order's callback address."""
+        self._desk.probe(trade.notify_url, _success(trade))
+
+    # Placing ----------------------------------------------------------------------------------
+
+    def _placed(self, call: Call, rules: tuple[Rule, ...]) -> dict[str, Any]:
+        body = checked(call.body, rules)
+        self._desk.check_body(body)
+        if body["appid"] != self._desk.vault.appid:
+            raise Problem(400, "APPID_MCHID_NOT_MATCH", "appid和mch_id不匹配")
+        return body
+
+    def _spoilt_pay(self, body: dict[str, Any], product: str) -> Outcome:
+        fault = self._world.faults.take(NAME, "pay", body["out_trade_no"])
+        return spoilt(fault, lambda: self._place(body, product, fault))
+
+    def _place(self, body: dict[str, Any], product: str, fault: Fault) -> Outcome:
+        known = self.find(body["out_trade_no"])
+        if known is not None and (known.extra["body"] != body or known.extra["product"] != product):
+            raise Problem(403, "OUT_TRADE_NO_USED", "商户订单号重复")
+        pays = fault.name.endswith("_paid")
+        if product == "codepay":
+            return self._codepay(body, known, pays=pays)
+        trade = known or self._new(body, product)
+        if pays and trade.state == "waiting":
+            self.pay(trade)
+        elif trade.state == "closed":
+            raise Problem(400, "ORDER_CLOSED", "订单已关闭，请重新下单")
+        elif trade.state == "paid":
+            raise Problem(400, "ORDERPAID", "该订单已支付")
+        return Outcome({"code_url": trade.token})
+
+    def _new(self, body: dict[str, Any], product: str) -> Trade:
+        now = self._now()
+        expires = read_time(body.get("time_expire", "")) or now + OPEN_FOR
+        if expires <= now:
+            raise parameter_error("/time_expire", body["time_expire"], "订单失效时间早于当前时间")
+        slug = "".join(secrets.choice(_LETTERS) for _ in range(9))
+        kept = ("appid", "mchid", "attach", "scene_info")
+        return self._world.state.put_trade(
+            Trade(
+                channel=NAME,
+                number=body["out_trade_no"],
+                mode="qr" if product == "native" else "payment_code",
+                state="waiting",
+                amount=body["amount"]["total"],
+                currency=body["amount"].get("currency") or "CNY",
+                subject=body["description"],
+                created_at=now,
+                expires_at=expires,
+                token=f"weixin://wxpay/bizpayurl?pr={slug}" if product == "native" else "",
+                notify_url=body.get("notify_url", ""),
+                extra={
+                    **{name: body[name] for name in kept if name in body},
+                    "body": body,
+                    "product": product,
+                },
+            )
+        )
+
+    def _codepay(self, body: dict[str, Any], known: Trade | None, *, pays: bool) -> Outcome:
+        trade = known or self._charge(body, self._use_code(body), pays=pays)
+        if trade.state == "failed":
+            raise Problem(403, *trade.extra["decline"])
+        if trade.state in {"closed", "reversed"}:
+            raise Problem(400, "ORDER_CLOSED", "订单已关闭，请重新下单")
+        if trade.state == "asking" and self._world.setting("wechat.userpaying", "") == "error":
+            content = {"code": "USERPAYING", "message": "需要用户输入支付密码"}
+            return Outcome(content, status=202)
+        return Outcome(transaction(trade))
+
+    def _use_code(self, body: dict[str, Any]) -> PaymentCode:
+        """Return the customer's code and mark it used, or refuse it: no order comes to be."""
+        digits = body["payer"]["auth_code"]
+        if len(digits) != 18 or not digits.isdigit() or not 10 <= int(digits[:2]) <= 15:
+            raise parameter_error("/payer/auth_code", digits, "付款码格式错误")
+        code = self._world.state.code(digits)
+        if code is None or code.channel != NAME:
+            raise Problem(400, "INVALID_REQUEST", "付款码无效，请重新扫码")
+        if code.used_for:
+            raise Problem(400, "INVALID_REQUEST", "每个付款码仅限使用一次，请刷新再试")
+        if self._now() > code.made_at + PAYMENT_CODE_FOR:
+            raise Problem(400, "INVALID_REQUEST", "付款码已过期，请刷新再试")
+        return self._world.state.put_code(replace(code, used_for=body["out_trade_no"]))
+
+    def _charge(self, body: dict[str, Any], code: PaymentCode, *, pays: bool) -> Trade:
+        trade = self._new(body, "codepay")
+        if pays or code.behaviour == "pay":
+            return self.pay(trade)
+        if code.behaviour == "decline":
+            return self._fail(trade, "余额不足", ("NOT_ENOUGH", "用户账号余额不足"))
+        soon = self._now() + timedelta(seconds=code.after_s)
+        if code.behaviour == "ask_then_pay":
+            self._world.courier.at(NAME, "password", trade.number, when=soon)
+        elif code.behaviour == "cancel":
+            self._world.courier.at(NAME, "cancel", trade.number, when=soon)
+        return self._world.state.put_trade(replace(trade, state="asking"))
+
+    def _fail(
+        self,
+        trade: Trade,
+        description: str,
+        decline: tuple[str, str] = ("TRADE_ERROR", "支付失败，请撤销订单后重新下单"),
+    ) -> Trade:
+        extra = {**trade.extra, "decline": decline, "trade_state_desc": description}
+        return self._world.state.put_trade(
+            replace(trade, state="failed", closed_at=self._now(), extra=extra)
+        )
+
+    # Querying and closing ---------------------------------------------------------------------
+
+    def _query(self, trade: Trade | None, number: str) -> Outcome:
+        fault = self._world.faults.take(NAME, "query", number)
+        return spoilt(fault, lambda: self._answer_query(trade, fault))
+
+    def _answer_query(self, trade: Trade | None, fault: Fault) -> Outcome:
+        if trade is None:
+            raise Problem(404, "ORDER_NOT_EXIST", "订单不存在")
+        if fault.name == "stale":
+            before = "waiting" if trade.mode == "qr" else "asking"
+            trade = replace(trade, state=before, paid_at=None, refunded=0)
+        return Outcome(transaction(trade))
+
+    def _close(self, trade: Trade, fault: Fault) -> Outcome:
+        if trade.state == "paid":
+            raise Problem(400, "ORDERPAID", "该订单已支付")
+        if trade.state == "asking":
+            raise Problem(400, "USERPAYING", "用户支付中，请稍后查询订单")
+        if trade.state == "waiting":
+            self._end(trade, "closed", fault)
+        return Outcome(None, status=204)
+
+    def _reverse(self, trade: Trade, fault: Fault) -> Outcome:
+        if trade.refunded:
+            raise Problem(403, "TRADE_ERROR", "订单已发生退款，不能撤销")
+        if trade.state == "paid":
+            self._give_back(trade)
+        elif trade.state != "reversed":
+            self._end(trade, "reversed", fault)
+        content = {
+            "appid": trade.extra["appid"],
+            "mchid": trade.extra["mchid"],
+            "out_trade_no": trade.number,
+        }
+        return Outcome(content)
+
+    def _end(self, trade: Trade, state: Any, fault: Fault) -> None:
+        now = self._now()
+        self._world.state.put_trade(replace(trade, state=state, closed_at=now))
+        if fault.name == "late_success":
+            later = now + timedelta(seconds=fault.seconds(LATE_SUCCESS_S))
+            self._world.courier.at(NAME, "late_success", trade.number, when=later)
+
+    def _give_back(self, trade: Trade) -> None:
+        """Reverse a paid order. The bill shows it as a refund, so it is kept as one."""
+        now = self._now()
+        self._world.state.put_trade(replace(trade, state="reversed", closed_at=now))
+        self._world.state.put_refund(
+            Refund(
+                channel=NAME,
+                trade_number=trade.number,
+                number=trade.number,
+                state="done",
+                amount=trade.amount,
+                currency=trade.currency,
+                created_at=now,
+                ref=self._desk.refund_id(now),
+                done_at=now,
+                extra={"reversal": True},
+            )
+        )
+
+    # Small things -----------------------------------------------------------------------------
+
+    def _now(self) -> datetime:
+        return self._world.clock.now()
+
+    def _aged(self, trade: Trade) -> Trade:
+        """Close the order if its time ran out since anybody last looked."""
+        if trade.state != "waiting" or self._now() < trade.expires_at:
+            return trade
+        return self._world.state.put_trade(
+            replace(trade, state="closed", closed_at=trade.expires_at)
+        )
+
+
+def _success(trade: Trade) -> Event:
+    return Event("payment", "TRANSACTION.SUCCESS", "支付成功", transaction(trade))
