@@ -1,4 +1,4 @@
-"""What accounts, transfers and groups are, and the one pure decision about them. No I/O.
+"""What accounts, transfers and groups are, and every reason the ledger has to refuse one. No I/O.
 
 A transfer has exactly one debit and one credit account, so an unbalanced book cannot be written
 down. A group is the unit that happens whole or not at all: its transfers and its companion writes.
@@ -8,13 +8,47 @@ down. A group is the unit that happens whole or not at all: its transfers and it
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from msgspec import Struct
 
 from tongbao.infra.db import Write
+from tongbao.kernel.errors import Busy, Conflict, Invalid, Rejected
+
+COUNTER_MAX: Final = 4_000_000_000_000_000_000
+"""Largest counter of an account: the difference of any two still fits a bigint."""
+BOOK_SHIFT: Final = 40
+"""An account id is its book in the bits above this one and a number below it."""
+BOOK_MAX: Final = (1 << 22) - 1
+NOBODY: Final = UUID(int=0)
+"""The owner that a system account is stored with, so that the unique key covers it."""
+
+
+class Side(StrEnum):
+    """On which side an account's balance grows: assets and costs debit, the rest credit."""
+
+    DEBIT = "debit"
+    CREDIT = "credit"
+
+
+class AccountState(StrEnum):
+    """Whether an account takes part."""
+
+    OPEN = "open"
+    FROZEN = "frozen"  # takes money in, lets none out (只收不付); open holds may still end
+    CLOSED = "closed"  # empty, and stays so
+
+
+class HoldState(StrEnum):
+    """What became of a pending transfer."""
+
+    HELD = "held"
+    POSTED = "posted"
+    VOIDED = "voided"
+    EXPIRED = "expired"
 
 
 class AccountKey(Struct, frozen=True):
@@ -35,13 +69,15 @@ class TransferKind(StrEnum):
     PENDING = "pending"  # held until posted, voided or expired
     POST = "post"  # ends `pending_id`, moving `amount` of it and releasing the rest
     VOID = "void"  # ends `pending_id`, moving nothing
+    EXPIRE = "expire"  # as VOID, and only once the hold's time is over
 
 
 class Transfer(Struct, frozen=True):
     """One movement between two accounts of one book, in minor units; immutable once recorded.
 
-    For `POST` and `VOID` the accounts are those of the pending transfer; `POST` with amount None
-    posts all of it.
+    For `POST`, `VOID` and `EXPIRE` the accounts are those of the pending transfer and are not
+    named again; `POST` with amount None posts all of it. ``expires_at`` (business time) belongs
+    to `PENDING` only; a hold without one waits for ever.
     """
 
     id: UUID
@@ -52,6 +88,7 @@ class Transfer(Struct, frozen=True):
     debit: AccountKey | None = None
     credit: AccountKey | None = None
     pending_id: UUID | None = None
+    expires_at: datetime | None = None
 
 
 class Group(Struct, frozen=True):
@@ -60,7 +97,8 @@ class Group(Struct, frozen=True):
     ``companions`` are writes of the calling domain, opaque to the ledger. They run in the order
     given, before the accounts are locked; one that must touch a row and touches none refuses its
     own group, with its code, and no other. A caller that locks several of its own rows always
-    does so in the same order.
+    does so in the same order. The same id with other transfers is another body and refused; the
+    companions do not count as body, because they carry fresh ids and times at every try.
     """
 
     id: UUID
@@ -76,14 +114,330 @@ class Result(Struct, frozen=True):
     """What became of a group; recorded, so the same group gets the same answer for ever.
 
     ``exists`` repeats an earlier ``created``; a repeat of a refused group is ``refused`` with the
-    first code again.
+    first code again. ``in_flight`` alone is not recorded: nothing was decided, because the same
+    group is being decided elsewhere, a lock did not become free, or the book is frozen; ``code``
+    says which. Repeat the same group later.
     """
 
     status: Status
-    code: str | None = None  # why it was refused, such as "ledger.exceeds_balance"
-    seq: int | None = None  # the book's last sequence number after a created group
+    code: str | None = None  # why not, such as "ledger.exceeds_balance"
+    seq: int | None = None  # of the group's last transfer; None when it has none
 
     @property
     def happened(self) -> bool:
         """Whether the group is in the book, by this call or an earlier one."""
         return self.status in {"created", "exists"}
+
+
+# Rows, with exactly the columns of their tables.
+
+
+class LedgerAccountKind(Struct, frozen=True):
+    """A kind of account this deployment may open; filled at migration by the licence."""
+
+    kind: str
+    side: Side
+    floor: int | None
+
+
+class LedgerBook(Struct, frozen=True):
+    """The head of one book: how far it is written and whether it may be written."""
+
+    book: int
+    epoch: int  # who may write it; one transaction per group does not need it yet
+    last_seq: int
+    frozen: bool
+    opened_at: datetime
+
+
+class LedgerAccount(Struct, frozen=True):
+    """One account with its four counters, from which every balance is a difference."""
+
+    book: int
+    id: int
+    kind: str
+    owner: UUID
+    currency: str
+    side: Side
+    floor: int | None
+    state: AccountState
+    debits_pending: int
+    debits_posted: int
+    credits_pending: int
+    credits_posted: int
+    opened_at: datetime
+
+
+class LedgerTransfer(Struct, frozen=True):
+    """One transfer as recorded.
+
+    ``amount`` is what moved or was held; for a void or expiry, what was released. ``whole`` says
+    that the request named no amount. The two after-figures are posted balances, on the normal
+    side of each account.
+    """
+
+    book: int
+    id: UUID
+    seq: int
+    debit_account: int
+    credit_account: int
+    amount: int
+    kind: TransferKind
+    code: str
+    reference: UUID
+    pending_id: UUID | None
+    whole: bool
+    debit_after: int
+    credit_after: int
+    biz_date: date
+    value_date: date
+    at: datetime
+
+
+class LedgerHold(Struct, frozen=True):
+    """What became of one pending transfer."""
+
+    book: int
+    pending_id: UUID
+    debit_account: int
+    credit_account: int
+    amount: int
+    state: HoldState
+    posted_amount: int
+    expires_at: datetime | None
+
+
+class LedgerRequest(Struct, frozen=True):
+    """The recorded answer to one group: created with its transfers, or refused for ever."""
+
+    book: int
+    id: UUID
+    body_hash: bytes
+    status: Literal["created", "refused"]
+    code: str | None
+    seq: int | None
+    transfer_count: int
+    at: datetime
+
+
+class KindBalance(Struct, frozen=True):
+    """All accounts of a kind and currency in a book, summed."""
+
+    kind: str
+    currency: str
+    side: Side
+    accounts: int
+    debits_pending: int
+    debits_posted: int
+    credits_pending: int
+    credits_posted: int
+
+    @property
+    def posted(self) -> int:
+        """What is booked, on the normal side."""
+        net = self.credits_posted - self.debits_posted
+        return net if self.side is Side.CREDIT else -net
+
+
+# Refusals. The first two are not recorded: the same group may be repeated.
+
+
+class BookFrozen(Busy):
+    """The book takes no postings for now."""
+
+    code = "ledger.book_frozen"
+    advice = "Postings are suspended. Repeat the same request with the same key later."
+    advice_zh = "账本暂停记账，请稍后使用相同的幂等键重试。"
+    retry_after_s = 60
+
+
+class HoldNotDue(Busy):
+    """The hold has time left, or never expires."""
+
+    code = "ledger.hold_not_due"
+    advice = "Only a hold whose time is over expires; void it instead."
+    advice_zh = "预授权尚未到期，如需释放请撤销。"
+
+
+class GroupInFlight(Busy):
+    """The same group is being decided by another call, or waited too long for a lock."""
+
+    code = "ledger.in_flight"
+    advice = "Repeat the same request with the same Idempotency-Key."
+    advice_zh = "请使用相同的 Idempotency-Key 重试同一请求。"
+
+
+class GroupDiffers(Conflict):
+    """The id was used before, for other transfers."""
+
+    code = "ledger.exists_different"
+    advice = "Use a new id for another posting; the id stays with its first body for ever."
+    advice_zh = "该标识已用于另一笔分录，请使用新的标识。"
+
+
+class TransferRecorded(Conflict):
+    """A transfer of the group is already in the book, in another group or twice in this one."""
+
+    code = "ledger.transfer_exists"
+    advice = "This movement was posted before; look it up by its reference."
+    advice_zh = "该笔记账此前已入账，请按业务单号查询。"
+
+
+class TransferMalformed(Invalid):
+    """The parts of a transfer do not fit its kind."""
+
+    code = "ledger.transfer_malformed"
+    advice = "Name both accounts and an amount, or the pending transfer to end, and no more."
+    advice_zh = "分录要素与类型不符：应给出借贷双方与金额，或待终结的预授权。"
+
+
+class GroupTooLong(Invalid):
+    """A group has more transfers than one commit takes."""
+
+    code = "ledger.group_too_long"
+    advice = "Split the posting into groups of at most 1000 transfers."
+    advice_zh = "每组最多 1000 笔分录，请拆分。"
+
+
+class TransferAmountInvalid(Invalid):
+    """The amount is zero, negative or larger than the platform keeps."""
+
+    code = "ledger.amount_out_of_range"
+    advice = "Send a whole number of minor units, at least 1."
+    advice_zh = "金额应为以最小货币单位表示的正整数。"
+
+
+class AccountKindUnknown(Invalid):
+    """The chart of accounts has no such kind."""
+
+    code = "ledger.account_kind_unknown"
+    advice = "Use a kind of the chart of accounts."
+    advice_zh = "会计科目表中没有该账户种类。"
+
+
+class AccountKindNotLicensed(Rejected):
+    """The firm's licence does not allow accounts of this kind."""
+
+    code = "ledger.account_kind_not_licensed"
+    advice = "This deployment's licence does not allow holding funds."
+    advice_zh = "本机构的牌照类型不允许持有资金，无此类账户。"
+
+
+class AccountOwnerWrong(Invalid):
+    """The kind wants an owner and none is named, or the other way round."""
+
+    code = "ledger.account_owner_wrong"
+    advice = "Name the owner of an owned account, and none for a system account."
+    advice_zh = "有主账户须指明户主，系统账户不得指明户主。"
+
+
+class AccountCurrencyUnknown(Invalid):
+    """The platform keeps no books in this currency."""
+
+    code = "ledger.currency_unknown"
+    advice = "Use an upper-case ISO 4217 code the platform lists."
+    advice_zh = "请使用平台支持的 ISO 4217 大写币种代码。"
+
+
+class CurrenciesDiffer(Invalid):
+    """The two accounts of a transfer are kept in different currencies."""
+
+    code = "ledger.currency_mismatch"
+    advice = "A transfer stays in one currency; exchange goes through its own accounts."
+    advice_zh = "一笔分录只能使用一种币种，换汇须经兑换科目。"
+
+
+class SameAccount(Invalid):
+    """Debit and credit account are the same."""
+
+    code = "ledger.same_account"
+    advice = "Name two different accounts."
+    advice_zh = "借方与贷方不能是同一账户。"
+
+
+class AccountFrozen(Rejected):
+    """A frozen account lets no money out."""
+
+    code = "ledger.account_frozen"
+    advice = "The account may receive but not pay. Ask the operator."
+    advice_zh = "账户已冻结，只收不付，请联系运营方。"
+
+
+class AccountClosed(Rejected):
+    """A closed account takes no postings."""
+
+    code = "ledger.account_closed"
+    advice = "The account is closed; use another."
+    advice_zh = "账户已销户，请使用其他账户。"
+
+
+class AccountNotEmpty(Conflict):
+    """An account with a balance or open holds cannot be closed."""
+
+    code = "ledger.account_not_empty"
+    advice = "Move the balance out and end the holds first."
+    advice_zh = "账户仍有余额或在途冻结资金，不能销户。"
+
+
+class ExceedsBalance(Rejected):
+    """The movement would take an account below its floor, open holds counted."""
+
+    code = "ledger.exceeds_balance"
+    advice = "There is not enough money in the account; holds count as spent."
+    advice_zh = "账户可用余额不足（在途冻结金额不可用）。"
+
+
+class CounterOverflow(Rejected):
+    """A counter of an account would become larger than the platform keeps."""
+
+    code = "ledger.counter_overflow"
+    advice = "The account has reached the largest total it can keep; open another."
+    advice_zh = "账户累计发生额已达上限，请另开账户。"
+
+
+class HoldMissing(Rejected):
+    """There is no pending transfer with this id."""
+
+    code = "ledger.hold_missing"
+    advice = "Name a pending transfer of the same book."
+    advice_zh = "找不到对应的预授权。"
+
+
+class HoldAlreadyPosted(Conflict):
+    """The pending transfer was posted before."""
+
+    code = "ledger.hold_already_posted"
+    advice = "A hold ends once; this one was posted."
+    advice_zh = "该预授权已完成，不能再次处理。"
+
+
+class HoldAlreadyVoided(Conflict):
+    """The pending transfer was voided before."""
+
+    code = "ledger.hold_already_voided"
+    advice = "A hold ends once; this one was voided."
+    advice_zh = "该预授权已撤销，不能再次处理。"
+
+
+class HoldExpired(Conflict):
+    """The pending transfer's time is over."""
+
+    code = "ledger.hold_expired"
+    advice = "The hold's time is over; hold the money again."
+    advice_zh = "该预授权已过期，请重新冻结资金。"
+
+
+class HoldExceeded(Rejected):
+    """More is to be posted than was held."""
+
+    code = "ledger.hold_exceeded"
+    advice = "Post at most the amount that was held."
+    advice_zh = "完成金额不得超过预授权金额。"
+
+
+class ExpiryPast(Invalid):
+    """A hold would be over before it begins."""
+
+    code = "ledger.expiry_past"
+    advice = "Give a hold a time in the future."
+    advice_zh = "预授权的到期时间应晚于当前时间。"

@@ -1,0 +1,130 @@
+"""The chart of accounts: every kind of account, as data, with its side, floor, owner and licence.
+
+The migration fills the table `ledger_account_kind` with the same kinds; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from tongbao.kernel.errors import Refusal
+from tongbao.kernel.licence import Licence
+from tongbao.kernel.money import EXPONENTS
+from tongbao.ledger.model import (
+    AccountCurrencyUnknown,
+    AccountKey,
+    AccountKindNotLicensed,
+    AccountKindUnknown,
+    AccountOwnerWrong,
+    Side,
+)
+
+
+class OwnerKind(StrEnum):
+    """Whose account it is."""
+
+    HOUSE = "house"  # the platform's own; one per currency and book, without an owner
+    CHANNEL_ACCOUNT = "channel_account"
+    MERCHANT = "merchant"
+    WALLET = "wallet"
+
+
+class Kind(Struct, frozen=True):
+    """One line of the chart.
+
+    ``floor`` is the lowest balance on the normal side, open holds counted as spent; None means
+    none. ``holds_funds`` marks other people's money, which an aggregator may not keep.
+    """
+
+    name: str
+    side: Side
+    owner: OwnerKind
+    en: str
+    zh: str
+    floor: int | None = None
+    holds_funds: bool = False
+
+
+class ChartInvalid(ValueError):
+    """The chart contradicts itself: a bug in this file."""
+
+
+def _validated(kinds: Iterable[Kind]) -> Mapping[str, Kind]:
+    chart: dict[str, Kind] = {}
+    for kind in kinds:
+        if kind.name in chart or not kind.name.replace("_", "").isalpha():
+            raise ChartInvalid(f"{kind.name} is there twice or badly named")
+        if not kind.en or not kind.zh:
+            raise ChartInvalid(f"{kind.name} lacks a name in English or Chinese")
+        if kind.holds_funds and (kind.side is not Side.CREDIT or kind.floor is None):
+            raise ChartInvalid(f"{kind.name} holds funds, so it is a liability with a floor")
+        chart[kind.name] = kind
+    return chart
+
+
+CHART: Final = _validated(
+    (
+        Kind("bank", Side.DEBIT, OwnerKind.HOUSE, "Money at the bank", "银行存款"),
+        Kind("channel_cost", Side.DEBIT, OwnerKind.HOUSE, "Channel fees paid", "渠道手续费支出"),
+        Kind(
+            "channel_receivable",
+            Side.DEBIT,
+            OwnerKind.CHANNEL_ACCOUNT,
+            "Collected by a channel, not yet received",
+            "应收渠道款",
+        ),
+        Kind("fee_income", Side.CREDIT, OwnerKind.HOUSE, "Fees earned", "手续费收入"),
+        Kind(
+            "merchant_payable",
+            Side.CREDIT,
+            OwnerKind.MERCHANT,
+            "Owed to a merchant, not yet settled",
+            "应付商户款",
+            floor=0,
+            holds_funds=True,
+        ),
+        Kind(
+            "settlement_due",
+            Side.CREDIT,
+            OwnerKind.MERCHANT,
+            "Settled to a merchant, not yet paid out",
+            "待付结算款",
+            floor=0,
+            holds_funds=True,
+        ),
+        Kind(
+            "suspense",
+            Side.CREDIT,
+            OwnerKind.HOUSE,
+            "Received without a home, to be returned or explained",
+            "挂账待查",
+        ),
+        Kind(
+            "wallet",
+            Side.CREDIT,
+            OwnerKind.WALLET,
+            "A customer's wallet balance",
+            "客户钱包余额",
+            floor=0,
+            holds_funds=True,
+        ),
+    )
+)
+
+
+def opening_refusal(key: AccountKey, licence: Licence) -> type[Refusal] | None:
+    """Return why no such account may be opened under the licence, or None when it may."""
+    kind = CHART.get(key.kind)
+    if kind is None:
+        return AccountKindUnknown
+    if kind.holds_funds and not licence.may_hold_funds:
+        return AccountKindNotLicensed
+    if (key.owner is None) != (kind.owner is OwnerKind.HOUSE):
+        return AccountOwnerWrong
+    if key.currency not in EXPONENTS:
+        return AccountCurrencyUnknown
+    return None
