@@ -22,6 +22,7 @@ from tongbao.kernel.errors import Busy
 R = TypeVar("R")
 
 _PLAIN: Final = {str, int, bool, bytes, float, UUID, datetime, date, Decimal, type(None)}
+_STREAM_CHUNK: Final = 1000
 _SESSION: Final = {
     "lock_timeout": "5s",
     "statement_timeout": "60s",
@@ -76,6 +77,11 @@ class Query(Generic[R]):
             raise LookupError(f"{len(records)} rows where one was certain: {self.sql}")
         return self._decode(records[0])
 
+    async def stream(self, tx: Tx, *args: object) -> AsyncIterator[R]:
+        """Yield every row through a cursor, so that their number does not matter."""
+        async for record in tx.stream(self.sql, args):
+            yield self._decode(record)
+
 
 class Statement:
     """One SQL statement that writes and returns no rows."""
@@ -119,6 +125,11 @@ class Tx:
     async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
         """Run a statement in this transaction and return its records."""
         return list(await self.connection.fetch(sql, *args))
+
+    async def stream(self, sql: str, args: Sequence[object]) -> AsyncIterator[Any]:
+        """Run a statement in this transaction and yield its records as they are asked for."""
+        async for record in self.connection.cursor(sql, *args, prefetch=_STREAM_CHUNK):
+            yield record
 
     async def execute(self, sql: str, args: Sequence[object]) -> int:
         """Run a statement in this transaction and return how many rows it touched."""
