@@ -1,0 +1,418 @@
+"""The one way out over HTTP: time-outs, size caps, no redirects, and who may be called.
+
+A call ends in one of three ways. `HttpReply`: an answer, whole. `NotSentError`: not one byte of
+the request left, so nothing can have happened. `NoAnswerError`: anything else, so it may have.
+
+Merchants choose their own webhook addresses, so the client that calls them has a guard: it
+resolves the name itself, refuses when any address is not public, and connects to exactly the
+address it checked. Nothing here follows redirects or reads proxies from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+import httpcore2
+from msgspec import Struct
+
+from tongbao.kernel.clock import monotonic
+from tongbao.kernel.errors import Rejected
+
+USER_AGENT: Final = "tongbao/1"
+CONNECT_TIMEOUT_S: Final = 10.0
+CONNECTIONS_MAX: Final = 200
+IDLE_CONNECTIONS_MAX: Final = 50
+IDLE_S: Final = 15.0
+ADDRESSES_TRIED_MAX: Final = 3
+ERROR_REPLY_MAX_BYTES: Final = 256 * 1024
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+# Ranges that Python calls global although what answers there may be our own network.
+_NOT_PUBLIC: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15",
+        "64:ff9b::/96", "64:ff9b:1::/48", "2001::/23", "2002::/16",
+    )
+)  # fmt: skip
+
+
+class HttpSilence(Exception):
+    """There is no answer; the text says why, for evidence."""
+
+    def __init__(self, reason: str, duration_ms: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.duration_ms = duration_ms
+
+
+class NotSentError(HttpSilence):
+    """Provably nothing of the request left: no address, no connection, no TLS."""
+
+
+class NoAnswerError(HttpSilence):
+    """The request, or some of it, left and no whole answer came: it may have happened."""
+
+
+class AddressRefused(Rejected):
+    """The address is not one the platform calls for a merchant."""
+
+    code = "http.address_refused"
+    advice = "Give an https address whose name resolves to public addresses only."
+    advice_zh = "请提供 https 地址，且其域名只解析到公网地址。"
+
+
+class HttpReply(Struct, frozen=True):
+    """A whole answer; header names are lower case. A redirect is an answer like any other."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    duration_ms: int
+
+
+class HttpDownload(Struct, frozen=True):
+    """A file fetched whole, or the answer given instead: then ``path`` is None."""
+
+    status: int
+    headers: Mapping[str, str]
+    path: Path | None
+    size: int
+    sha256: str
+    body: bytes
+    duration_ms: int
+
+
+class Guard(Protocol):
+    """Who may be called."""
+
+    def refuses_url(self, url: SplitResult) -> str | None:
+        """Return why this URL is not called whatever it resolves to, or None."""
+
+    def allows(self, address: Address) -> bool:
+        """Whether a connection to this address may be made."""
+
+
+class Anywhere:
+    """For addresses that the operator chose, such as a channel's or a bank's."""
+
+    def refuses_url(self, url: SplitResult) -> str | None:
+        """Refuse nothing."""
+        del url
+        return None
+
+    def allows(self, address: Address) -> bool:
+        """Allow everything."""
+        del address
+        return True
+
+
+class PublicOnly:
+    """For addresses that a merchant chose."""
+
+    def refuses_url(self, url: SplitResult) -> str | None:
+        """Refuse what is not https on a port for it."""
+        if url.scheme != "https":
+            return "not https"
+        port = url.port or 443
+        return None if port == 443 or port >= 1024 else "port not allowed"
+
+    def allows(self, address: Address) -> bool:
+        """Allow public addresses only."""
+        return is_public(address)
+
+
+class LoopbackAllowed(PublicOnly):
+    """For merchants' addresses where merchant and platform are one machine: demo and tests."""
+
+    def refuses_url(self, url: SplitResult) -> str | None:
+        """Refuse ports that belong to the system, other than the two of the web."""
+        port = url.port or 443
+        return None if port in {80, 443} or port >= 1024 else "port not allowed"
+
+    def allows(self, address: Address) -> bool:
+        """Allow this machine beside public addresses."""
+        return address.is_loopback or super().allows(address)
+
+
+def is_public(address: Address) -> bool:
+    """Tell whether an address is anybody's on the internet, and not ours or a disguise of ours."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if any(address in network for network in _NOT_PUBLIC if network.version == address.version):
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+async def system_resolve(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of a name as the system's resolver knows them."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class HttpClient:
+    """Calls others. One per guard and process; keeps connections open between calls."""
+
+    def __init__(
+        self,
+        guard: Guard | None = None,
+        *,
+        resolve: Resolve = system_resolve,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._guard: Guard = guard or Anywhere()
+        self._resolver = _PinningBackend(self._guard, resolve)
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=tls,
+            max_connections=CONNECTIONS_MAX,
+            max_keepalive_connections=IDLE_CONNECTIONS_MAX,
+            keepalive_expiry=IDLE_S,
+            network_backend=self._resolver,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+    async def check(self, url: str) -> None:
+        """Refuse an address now rather than at every later call.
+
+        Raises:
+            AddressRefused
+        """
+        parts, reason = self._read_url(url)
+        if reason is None and parts is not None:
+            try:
+                await self._resolver.addresses(parts.hostname or "", parts.port or 443)
+            except httpcore2.ConnectError as refused:
+                reason = str(refused)
+        if reason is not None:
+            raise AddressRefused(param="url", reason=reason)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        timeout_s: float,
+        reply_max_bytes: int,
+    ) -> HttpReply:
+        """Send one request and return the answer, whatever its status.
+
+        ``timeout_s`` is for everything together, so a reply that drips in does not outlast it.
+
+        Raises:
+            NotSentError, NoAnswerError
+        """
+        began = monotonic()
+        async with self._exchange(method, url, headers, body, timeout_s=timeout_s) as reply:
+            content = await _read(reply, reply_max_bytes)
+        return HttpReply(reply.status, _headers(reply), content, _ms_since(began))
+
+    async def download(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        path: Path,
+        *,
+        timeout_s: float,
+        max_bytes: int,
+    ) -> HttpDownload:
+        """Fetch a file to ``path``, which comes into being only when it is whole.
+
+        Raises:
+            NotSentError, NoAnswerError
+        """
+        began = monotonic()
+        digest, size, body = hashlib.sha256(), 0, b""
+        part = path.with_name(path.name + ".part")
+        try:
+            async with self._exchange("GET", url, headers, b"", timeout_s=timeout_s) as reply:
+                if reply.status == 200:
+                    file = await asyncio.to_thread(part.open, "wb")
+                    with file:
+                        async for chunk in _chunks(reply, max_bytes):
+                            file.write(chunk)
+                            digest.update(chunk)
+                            size += len(chunk)
+                else:
+                    body = await _read(reply, ERROR_REPLY_MAX_BYTES)
+            if reply.status == 200:
+                part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return HttpDownload(
+            status=reply.status,
+            headers=_headers(reply),
+            path=path if reply.status == 200 else None,
+            size=size,
+            sha256=digest.hexdigest(),
+            body=body,
+            duration_ms=_ms_since(began),
+        )
+
+    def _read_url(self, url: str) -> tuple[SplitResult | None, str | None]:
+        """Return the parts of a URL, or why it is not called."""
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # refuses what is no number, or too large
+        except ValueError:
+            return None, "not a URL"
+        printable = url.isascii() and url.isprintable() and " " not in url and "\\" not in url
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not printable:
+            return None, "not an http URL"
+        if "@" in parts.netloc or "#" in url:
+            return None, "carries credentials or a fragment"
+        return parts, self._guard.refuses_url(parts)
+
+    @asynccontextmanager
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, timeout_s: float
+    ) -> AsyncIterator[httpcore2.Response]:
+        _, reason = self._read_url(url)
+        if reason is not None:
+            raise NotSentError(reason)
+        began, progress = monotonic(), _Progress()
+        connect_s = min(timeout_s, CONNECT_TIMEOUT_S)
+        timeouts = {"connect": connect_s, "read": timeout_s, "write": timeout_s, "pool": timeout_s}
+        # No encoding, or a small reply could unpack to a huge one.
+        given = {"user-agent": USER_AGENT, "accept": "*/*", "accept-encoding": "identity"}
+        given |= {name.lower(): value for name, value in headers.items()}
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._pool.stream(
+                    method,
+                    url,
+                    headers=list(given.items()),
+                    content=body,
+                    extensions={"timeout": timeouts, "trace": progress},
+                ) as reply,
+            ):
+                yield reply
+        except HttpSilence as silence:
+            silence.duration_ms = _ms_since(began)
+            raise
+        except httpcore2.LocalProtocolError as failure:
+            # The request could not be written down, so it was not sent either.
+            kind = NoAnswerError if progress.headers_left else NotSentError
+            raise kind(_reason(failure, progress), _ms_since(began)) from failure
+        except _FAILURES as failure:
+            kind = NoAnswerError if progress.sending else NotSentError
+            raise kind(_reason(failure, progress), _ms_since(began)) from failure
+
+
+_FAILURES: Final = (
+    TimeoutError,
+    ConnectionError,
+    ssl.SSLError,
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+)
+
+
+class _Progress:
+    """How far a request got: the engine reports each step as it begins and ends."""
+
+    def __init__(self) -> None:
+        self.step = "waiting"
+        self.sending = False
+        self.headers_left = False
+
+    async def __call__(self, event: str, details: Mapping[str, Any]) -> None:
+        del details
+        step, _, moment = event.rpartition(".")
+        name = step.rpartition(".")[2]
+        if moment == "started" and name != "response_closed":
+            self.step = name
+            self.sending = self.sending or name == "send_request_headers"
+        self.headers_left = self.headers_left or event.endswith("send_request_headers.complete")
+
+
+class _PinningBackend(httpcore2.AsyncNetworkBackend):
+    """Opens connections to addresses that the guard has seen, and to no others."""
+
+    def __init__(self, guard: Guard, resolve: Resolve) -> None:
+        self._guard = guard
+        self._resolve = resolve
+        self._network = httpcore2.AnyIOBackend()
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Return the name's addresses, all of them allowed; one that is not refuses the name."""
+        try:
+            found = await self._resolve(host, port)
+            addresses = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
+        except (OSError, ValueError) as failure:  # UnicodeError, from a strange name, is the latter
+            raise httpcore2.ConnectError("name not resolved") from failure
+        if not addresses:
+            raise httpcore2.ConnectError("name not resolved")
+        if not all(self._guard.allows(address) for address in addresses):
+            raise httpcore2.ConnectError("address not allowed")
+        return list(found)
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the engine's signature
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Resolve, check and connect, in one step that nothing can come between."""
+        failure: Exception = httpcore2.ConnectError("name not resolved")
+        for address in (await self.addresses(host, port))[:ADDRESSES_TRIED_MAX]:
+            try:
+                return await self._network.connect_tcp(
+                    address, port, timeout, local_address, socket_options
+                )
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as refused:
+                failure = refused
+        raise failure
+
+
+async def _chunks(reply: httpcore2.Response, max_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the reply's body, giving up as soon as it is larger than it may be."""
+    headers = _headers(reply)
+    if headers.get("content-encoding", "identity") != "identity":
+        raise NoAnswerError("reply encoded although asked not to be")
+    size = 0
+    async for chunk in reply.aiter_stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise NoAnswerError(f"reply larger than {max_bytes} bytes")
+        yield chunk
+
+
+async def _read(reply: httpcore2.Response, max_bytes: int) -> bytes:
+    return b"".join([chunk async for chunk in _chunks(reply, max_bytes)])
+
+
+def _headers(reply: httpcore2.Response) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for raw_name, raw_value in reply.headers:
+        name, value = raw_name.decode("ascii").lower(), raw_value.decode("latin-1")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
+def _reason(failure: Exception, progress: _Progress) -> str:
+    text = str(failure)[:200]
+    return f"{type(failure).__name__} at {progress.step}" + (f": {text}" if text else "")
+
+
+def _ms_since(began: float) -> int:
+    return int((monotonic() - began) * 1000)
