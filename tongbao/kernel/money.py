@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 from msgspec import Struct
@@ -20,6 +21,10 @@ EXPONENTS: Final[dict[str, int]] = {
     "BRL": 2, "MXN": 2, "ZAR": 2, "SEK": 2, "NOK": 2, "DKK": 2, "AED": 2, "SAR": 2, "KZT": 2,
     "JPY": 0, "KRW": 0, "VND": 0, "CLP": 0, "KWD": 3, "BHD": 3, "OMR": 3, "JOD": 3, "TND": 3,
 }  # fmt: skip
+
+# Plain digits only: Decimal itself would read "1_0", "1e2" and digits of other scripts, and would
+# round what has more than 28 digits.
+_DECIMAL_TEXT: Final = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,8})?")
 
 
 class UnknownCurrency(Invalid):
@@ -131,11 +136,10 @@ def from_decimal_text(text: str, currency: str) -> Money:
         UnknownCurrency, AmountMalformed
     """
     exponent = exponent_of(currency)
-    try:
-        minor = Decimal(text.strip()).scaleb(exponent)
-    except InvalidOperation:
-        raise AmountMalformed(text=text[:32]) from None
-    if not minor.is_finite() or minor != minor.to_integral_value() or abs(minor) > AMOUNT_MAX:
+    if not _DECIMAL_TEXT.fullmatch(text.strip()):
+        raise AmountMalformed(text=text[:32])
+    minor = Decimal(text.strip()).scaleb(exponent)
+    if minor != minor.to_integral_value() or abs(minor) > AMOUNT_MAX:
         raise AmountMalformed(text=text[:32])
     return Money(int(minor), currency)
 
