@@ -87,6 +87,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("webhook.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A webhook endpoint's keys."),
         Purpose("api_key.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A merchant's API secret."),
         Purpose("operator.totp", Algorithm.AES_256_GCM, _FILE_KEY, "An operator's TOTP seed."),
+        Purpose("merchant.bank_account", Algorithm.AES_256_GCM, _FILE_KEY, "Where we pay to."),
         Purpose("customer.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A customer's own secrets."),
         Purpose("callback.body", Algorithm.AES_256_GCM, _FILE_KEY, "A stored callback, raw."),
         Purpose("api.request", Algorithm.HMAC_SHA_256, "api_key.secret", "Signed API requests."),
