@@ -232,7 +232,7 @@ class BillTotal(Struct, frozen=True):
     payment_count: int | None
     payment_amount: Money
     refund_amount: Money
-    fee_amount: Money
+    fee_amount: Money | None  # None: the bill does not say
     row_count: int | None = None
 
 

@@ -1,0 +1,1 @@
+"""Alipay OpenAPI (RSA2): QR and payment codes, refunds, notifications, bills."""

@@ -1,0 +1,182 @@
+"""Alipay's trade bill: a zip of GBK files, read row by row from inside the archive.
+
+The names in the zip are GBK without the flag that says so, and the summary may come first, so the
+member is chosen by its decoded name. Values may end with a tab. Refunds carry a minus; the
+service fee of a payment is a minus too, because it is the merchant's money going out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Final
+
+from tongbao.kernel.money import Money
+from tongbao.rails.channels.alipay.wire import CURRENCY
+from tongbao.rails.channels.bill_text import (
+    RowMalformed,
+    amount,
+    cell,
+    count,
+    fault,
+    lines_of,
+    moment,
+    required,
+)
+from tongbao.rails.channels.contract import (
+    BillFault,
+    BillFile,
+    BillKind,
+    BillLine,
+    BillRow,
+    BillTotal,
+)
+
+FILE_MAX: Final = 2 * 1024**3
+
+_ENCODING: Final = "gb18030"
+_DETAIL: Final = "业务明细"
+_SUMMARY: Final = "汇总"
+_HEADER_START: Final = "支付宝交易号"
+_PAYMENTS: Final = re.compile(r"#交易合计：(\d+)笔，商家实收共(-?[\d.]+)元，商家优惠共(-?[\d.]+)元")
+_REFUNDS: Final = re.compile(
+    r"#退款合计：(\d+)笔，商家实收退款共(-?[\d.]+)元，商家优惠退款共(-?[\d.]+)元"
+)
+_UTF8_NAME: Final = 0x800
+_CHUNK: Final = 1024 * 1024
+
+
+class BillDamaged(ValueError):
+    """The file is no archive with a list of trades in it."""
+
+
+def check_archive(path: Path) -> BillFile:
+    """Return the downloaded file, once it is known to hold a list of trades that unpacks whole.
+
+    Raises:
+        BillDamaged
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as member:
+            while member.read(_CHUNK):
+                pass  # reading to the end compares the member's checksum
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as failure:
+        raise BillDamaged("no archive, or cut off") from failure
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return BillFile(path, sha256=digest, size=path.stat().st_size)
+
+
+def parse_trade_bill(path: Path) -> Iterator[BillLine]:
+    """Yield rows, faults and the bill's own total; a bill without its total is cut off."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as member:
+            yield from _lines(member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, BillDamaged):
+        yield fault(0, "bill.archive_damaged", path.name)
+
+
+def _member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    for info in archive.infolist():
+        name = info.filename
+        if not info.flag_bits & _UTF8_NAME:
+            name = name.encode("cp437").decode(_ENCODING, errors="replace")
+        if _DETAIL in name and _SUMMARY not in name:
+            return info
+    raise BillDamaged("there is no list of trades in the archive")
+
+
+def _lines(member: IO[bytes]) -> Iterator[BillLine]:
+    columns: list[str] | None = None
+    payments: re.Match[str] | None = None
+    number = 0
+    for number, text in lines_of(member, _ENCODING):
+        if isinstance(text, BillFault):
+            yield text
+        elif match := _PAYMENTS.match(text):
+            payments = match
+        elif match := _REFUNDS.match(text):
+            yield _total(number, payments, match)
+            return
+        elif columns is None and text.startswith(_HEADER_START):
+            columns = [name.strip() for name in text.split(",")]
+        elif text and not text.startswith("#"):
+            yield _row(number, text, columns)
+    yield fault(number + 1, "bill.truncated", "")
+
+
+def _row(number: int, text: str, columns: list[str] | None) -> BillRow | BillFault:
+    if columns is None:
+        return fault(number, "bill.header_unknown", text)
+    try:
+        row = _cells(text, columns)
+        return _trade(number, row, _kind(cell(row, "业务类型")))
+    except RowMalformed as malformed:
+        return fault(number, malformed.code, text)
+
+
+def _kind(word: str) -> BillKind:
+    match word:
+        case "交易":
+            return BillKind.PAYMENT
+        case "退款":
+            return BillKind.REFUND
+        case _:
+            raise RowMalformed("bill.state_unknown")
+
+
+def _cells(text: str, columns: list[str]) -> dict[str, str]:
+    cells = text.split(",")
+    if len(cells) != len(columns):
+        raise RowMalformed("bill.columns_differ")
+    return {name: value.strip() for name, value in zip(columns, cells, strict=True)}
+
+
+def _trade(number: int, row: Mapping[str, str], kind: BillKind) -> BillRow:
+    order = required(cell(row, "商户订单号"), "bill.number_missing")
+    money = amount(cell(row, "订单金额（元）"), CURRENCY)
+    fee = amount(cell(row, "服务费（元）"), CURRENCY)
+    is_refund = kind is BillKind.REFUND
+    if is_refund:
+        money = -money
+    if money.amount < 0:
+        raise RowMalformed("bill.amount_negative")
+    charged = Money(abs(fee.amount), fee.currency)
+    return BillRow(
+        line=number,
+        kind=kind,
+        number=(cell(row, "退款批次号/请求号") or order) if is_refund else order,
+        order_number=order,
+        channel_ref=required(cell(row, "支付宝交易号"), "bill.number_missing"),
+        money=money,
+        fee=-charged if is_refund else charged,
+        at=moment(cell(row, "完成时间")),
+        state=cell(row, "业务类型"),
+    )
+
+
+def _total(
+    number: int, payments: re.Match[str] | None, refunds: re.Match[str]
+) -> BillTotal | BillFault:
+    """Return the trailer's totals: what the merchant got and what it gave as a discount.
+
+    Together they are the orders' amounts.
+    """
+    if payments is None:
+        return fault(number, "bill.truncated", refunds.string)
+    try:
+        paid, given_back = count(payments[1]), count(refunds[1])
+        refunded = amount(refunds[2], CURRENCY) + amount(refunds[3], CURRENCY)
+        return BillTotal(
+            payment_count=paid,
+            payment_amount=amount(payments[2], CURRENCY) + amount(payments[3], CURRENCY),
+            refund_amount=Money(abs(refunded.amount), CURRENCY),
+            fee_amount=None,
+            row_count=paid + given_back,
+        )
+    except RowMalformed as malformed:
+        return fault(number, malformed.code, refunds.string)

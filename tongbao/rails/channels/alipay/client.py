@@ -1,0 +1,433 @@
+"""Alipay behind the channel contract: what each call asks, and what its answer means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Final, assert_never
+
+from tongbao.infra.http import HttpClient, NoAnswerError, NotSentError
+from tongbao.kernel.clock import real_now
+from tongbao.rails.channels.alipay import notices
+from tongbao.rails.channels.alipay.bills import (
+    FILE_MAX,
+    BillDamaged,
+    check_archive,
+    parse_trade_bill,
+)
+from tongbao.rails.channels.alipay.gateway import (
+    Answered,
+    Gateway,
+    Refused,
+    decode,
+    gateway_address,
+)
+from tongbao.rails.channels.alipay.wire import (
+    BillAddress,
+    Precreated,
+    Refunded,
+    RefundFound,
+    Trade,
+    Undone,
+    found_differs,
+    moment,
+    paid,
+    pay_content,
+    precreate_content,
+    refund_content,
+    refund_question,
+    trade_differs,
+    trade_outcome,
+    yuan,
+)
+from tongbao.rails.channels.contract import (
+    Absent,
+    Answer,
+    BillEmpty,
+    BillFile,
+    BillLine,
+    BillNotReady,
+    BillOutcome,
+    Callback,
+    CallbackReply,
+    ChannelAccount,
+    Closed,
+    CloseOutcome,
+    Declined,
+    Exchange,
+    NotSent,
+    Outcome,
+    PayMode,
+    PayOrder,
+    Pending,
+    QueryOutcome,
+    RefundOrder,
+    RefundOutcome,
+    RefundQueryOutcome,
+    Succeeded,
+    Unknown,
+)
+from tongbao.rails.channels.error_map import Entry, error_map
+from tongbao.rails.channels.exchange import TimeLimits, followed_by, unsent
+
+_ERRORS: Final = error_map("alipay")
+
+
+class Alipay:
+    """The OpenAPI gateway with RSA2 keys: codes to scan and payment codes."""
+
+    name = "alipay"
+    modes = frozenset({PayMode.QR, PayMode.PAYMENT_CODE})
+    currencies = frozenset({"CNY"})
+
+    def __init__(
+        self,
+        http: HttpClient,
+        *,
+        limits: TimeLimits | None = None,
+        clock: Callable[[], datetime] = real_now,
+    ) -> None:
+        self._gateway = Gateway(http, limits or TimeLimits(), clock)
+
+    async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
+        """Offer a code to scan, or charge the customer's payment code."""
+        if reason := _unpayable(order):
+            return Answer(NotSent(reason), unsent("POST", gateway_address(account), reason))
+        match order.mode:
+            case PayMode.QR:
+                method, content = "alipay.trade.precreate", precreate_content(order)
+            case PayMode.PAYMENT_CODE:
+                method, content = "alipay.trade.pay", pay_content(order)
+            case _:
+                assert_never(order.mode)
+        hidden = (order.auth_code,) if order.auth_code else ()
+        heard, exchange = await self._gateway.call(
+            account, method, content, notify=True, hidden=hidden
+        )
+        match heard:
+            case Answered() if order.mode is PayMode.QR:
+                return Answer(_offered(heard.node, order), exchange)
+            case Answered():
+                return Answer(_charged(heard.node, order), exchange)
+            case Refused():
+                return await self._pay_refused(account, order, heard, exchange)
+            case NotSent() | Unknown():
+                return Answer(heard, exchange)
+            case _:
+                assert_never(heard)
+
+    async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
+        """Ask what became of the order; a code nobody scanned yet has no trade: `Absent`."""
+        heard, exchange = await self._gateway.call(
+            account, "alipay.trade.query", {"out_trade_no": order.number}
+        )
+        match heard:
+            case Answered():
+                return Answer(_read_trade(heard.node, order), exchange)
+            case Refused():
+                entry = _ERRORS.find("query", heard.sub_code, heard.code)
+                if entry.meaning == "absent":
+                    return Answer(Absent(heard.shown_code), exchange)
+                return Answer(Unknown(f"query refused: {heard.shown_code}"), exchange)
+            case NotSent() | Unknown():
+                return Answer(Unknown(heard.reason), exchange)
+            case _:
+                assert_never(heard)
+
+    async def close(self, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:
+        """Close a scanned order; cancel a payment code's, which gives back what was paid.
+
+        `Absent` for a code to scan says that nobody scanned it: it stays payable until it
+        expires.
+        """
+        is_code = order.mode is PayMode.PAYMENT_CODE
+        method = "alipay.trade.cancel" if is_code else "alipay.trade.close"
+        heard, exchange = await self._gateway.call(account, method, {"out_trade_no": order.number})
+        match heard:
+            case Answered():
+                return Answer(_undone(heard.node, order, cancelled=is_code), exchange)
+            case Refused():
+                return await self._close_refused(account, order, heard, exchange)
+            case NotSent() | Unknown():
+                return Answer(Unknown(heard.reason), exchange)
+            case _:
+                assert_never(heard)
+
+    async def refund(self, account: ChannelAccount, refund: RefundOrder) -> Answer[RefundOutcome]:
+        """Give money back; only ``fund_change=Y`` says that this call did, so else it asks."""
+        heard, exchange = await self._gateway.call(
+            account, "alipay.trade.refund", refund_content(refund)
+        )
+        match heard:
+            case Answered():
+                outcome = _read_refunded(heard.node, refund)
+                if outcome is not None:
+                    return Answer(outcome, exchange)
+                undecided = Unknown("no money moved by this call, and no such refund found")
+                return await self._ask_refund(account, refund, exchange, absent=undecided)
+            case Refused():
+                entry = _ERRORS.find("refund", heard.sub_code, heard.code)
+                if not entry.ask:
+                    return Answer(_meant(entry, heard), exchange)
+                return await self._ask_refund(
+                    account, refund, exchange, absent=_meant(entry, heard)
+                )
+            case NotSent() | Unknown():
+                return Answer(heard, exchange)
+            case _:
+                assert_never(heard)
+
+    async def query_refund(
+        self, account: ChannelAccount, refund: RefundOrder
+    ) -> Answer[RefundQueryOutcome]:
+        """Ask what became of the refund."""
+        heard, exchange = await self._gateway.call(
+            account, "alipay.trade.fastpay.refund.query", refund_question(refund)
+        )
+        match heard:
+            case Answered():
+                return Answer(self._read_found(heard.node, refund), exchange)
+            case Refused():
+                entry = _ERRORS.find("query_refund", heard.sub_code, heard.code)
+                if entry.meaning == "absent":
+                    return Answer(Absent(heard.shown_code), exchange)
+                return Answer(Unknown(f"refund query refused: {heard.shown_code}"), exchange)
+            case NotSent() | Unknown():
+                return Answer(Unknown(heard.reason), exchange)
+            case _:
+                assert_never(heard)
+
+    def read_callback(
+        self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
+    ) -> Callback:
+        """Verify and read a notification; Alipay signs no time of sending that ages.
+
+        Raises:
+            CallbackForged, CallbackUnreadable
+        """
+        del headers, now  # the signature is in the form, and the form is signed at each resend
+        return notices.read(account, body)
+
+    async def refresh_keys(self, account: ChannelAccount) -> None:
+        """Do nothing: in public-key mode Alipay's key is changed by people on both sides."""
+
+    def reply_to_callback(self, accepted: bool) -> CallbackReply:
+        """Return ``success``, or a word that asks for the next resend."""
+        return notices.reply(accepted=accepted)
+
+    async def download_bill(
+        self, account: ChannelAccount, day: date, folder: Path
+    ) -> Answer[BillOutcome]:
+        """Fetch the day's trade bill, a zip."""
+        heard, exchange = await self._gateway.call(
+            account,
+            "alipay.data.dataservice.bill.downloadurl.query",
+            {"bill_type": "trade", "bill_date": day.isoformat()},
+        )
+        match heard:
+            case Answered():
+                path = folder / f"alipay-{account.merchant_number}-{day.isoformat()}.zip"
+                return Answer(await self._fetch_bill(account, heard.node, path), exchange)
+            case Refused():
+                return Answer(_no_bill(heard), exchange)
+            case NotSent() | Unknown():
+                return Answer(Unknown(heard.reason), exchange)
+            case _:
+                assert_never(heard)
+
+    def parse_bill(self, path: Path) -> Iterator[BillLine]:
+        """Read a trade bill row by row."""
+        return parse_trade_bill(path)
+
+    async def _pay_refused(
+        self, account: ChannelAccount, order: PayOrder, refused: Refused, exchange: Exchange
+    ) -> Answer[Outcome]:
+        entry = _ERRORS.find("pay", refused.sub_code, refused.code)
+        meant = _meant(entry, refused)
+        if not entry.ask:
+            return Answer(meant, exchange)
+        asked = await self.query(account, order)
+        both = followed_by(exchange, asked.exchange)
+        match asked.outcome:
+            case Succeeded() | Declined():
+                return Answer(asked.outcome, both)
+            case Pending() if order.mode is PayMode.PAYMENT_CODE:
+                return Answer(asked.outcome, both)
+            case Closed(code=code):
+                return Answer(Declined(code, refused.message), both)
+            case Absent():
+                return Answer(meant, both)
+            case Pending() | Unknown():  # an open QR order whose code we were not given again
+                reason = f"{refused.shown_code}, and the order is not decided"
+                return Answer(Unknown(reason), both)
+            case _:
+                assert_never(asked.outcome)
+
+    async def _close_refused(
+        self, account: ChannelAccount, order: PayOrder, refused: Refused, exchange: Exchange
+    ) -> Answer[CloseOutcome]:
+        entry = _ERRORS.find("close", refused.sub_code, refused.code)
+        if entry.meaning == "absent":
+            return Answer(Absent(refused.shown_code), exchange)
+        asked = await self.query(account, order)
+        both = followed_by(exchange, asked.exchange)
+        match asked.outcome:
+            case Succeeded() | Closed() | Absent():
+                return Answer(asked.outcome, both)
+            case Declined(code=code):
+                return Answer(Closed(code), both)
+            case Pending() | Unknown():
+                return Answer(Unknown(f"not closed: {refused.shown_code}"), both)
+            case _:
+                assert_never(asked.outcome)
+
+    async def _ask_refund(
+        self,
+        account: ChannelAccount,
+        refund: RefundOrder,
+        exchange: Exchange,
+        *,
+        absent: Pending | Declined | NotSent | Unknown,
+    ) -> Answer[RefundOutcome]:
+        """Ask about a refund whose first answer decides nothing."""
+        asked = await self.query_refund(account, refund)
+        both = followed_by(exchange, asked.exchange)
+        match asked.outcome:
+            case Absent():
+                return Answer(absent, both)
+            case Succeeded() | Pending() | Declined() | Unknown():
+                return Answer(asked.outcome, both)
+            case _:
+                assert_never(asked.outcome)
+
+    def _read_found(
+        self, node: bytes, refund: RefundOrder
+    ) -> Succeeded | Pending | Absent | Unknown:
+        found = decode(node, RefundFound)
+        if found is None:
+            return Unknown("the answer is no refund")
+        if difference := found_differs(found, refund):
+            return Unknown(f"contradiction: {difference}")
+        if not found.refund_amount:
+            return Absent("NO_REFUND")
+        match found.refund_status:
+            case "REFUND_SUCCESS":
+                # Without its own time the refund is dated by the answer that proves it.
+                at = moment(found.gmt_refund_pay) or self._gateway.real_now()
+                return Succeeded(found.trade_no or refund.order_number, refund.money, at)
+            case "REFUND_PROCESSING":
+                return Pending(reason="REFUND_PROCESSING")
+            case status:
+                return Unknown(f"refund_status {status[:32] or 'missing'}")
+
+    async def _fetch_bill(
+        self, account: ChannelAccount, node: bytes, path: Path
+    ) -> BillFile | Unknown:
+        address = decode(node, BillAddress)
+        if address is None:
+            return Unknown("the answer holds no address of a bill")
+        secure = gateway_address(account).startswith("https://")
+        if secure and not address.bill_download_url.startswith("https://"):
+            return Unknown("the bill's address is not https")
+        try:
+            found = await self._gateway.http.download(
+                address.bill_download_url,
+                {},
+                path,
+                timeout_s=self._gateway.limits.bill_s,
+                max_bytes=FILE_MAX,
+            )
+            if found.path is None:
+                return Unknown(f"the bill's address answered http {found.status}")
+            return await asyncio.to_thread(check_archive, path)
+        except (NotSentError, NoAnswerError, BillDamaged) as failure:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+            return Unknown(f"the bill did not arrive whole: {failure}")
+
+
+def _unpayable(order: PayOrder) -> str | None:
+    if order.money.currency not in Alipay.currencies:
+        return f"Alipay does not take {order.money.currency}"
+    if order.mode is PayMode.PAYMENT_CODE and not order.auth_code:
+        return "there is no payment code"
+    return None
+
+
+def _offered(node: bytes, order: PayOrder) -> Pending | Unknown:
+    answer = decode(node, Precreated)
+    if answer is None or not answer.qr_code:
+        return Unknown("the answer holds no qr_code")
+    if answer.out_trade_no != order.number:
+        return Unknown("contradiction: the code is for another order")
+    return Pending(code_url=answer.qr_code)
+
+
+def _charged(node: bytes, order: PayOrder) -> Succeeded | Unknown:
+    trade = decode(node, Trade)
+    if trade is None:
+        return Unknown("the answer is no trade")
+    if difference := trade_differs(trade, order):
+        return Unknown(f"contradiction: {difference}")
+    return paid(trade)
+
+
+def _read_trade(node: bytes, order: PayOrder) -> Succeeded | Pending | Closed | Unknown:
+    trade = decode(node, Trade)
+    if trade is None:
+        return Unknown("the answer is no trade")
+    if difference := trade_differs(trade, order):
+        return Unknown(f"contradiction: {difference}")
+    return trade_outcome(trade, reversible=order.mode is PayMode.PAYMENT_CODE)
+
+
+def _undone(node: bytes, order: PayOrder, *, cancelled: bool) -> Closed | Absent | Unknown:
+    answer = decode(node, Undone)
+    if answer is None or answer.out_trade_no not in {"", order.number}:
+        return Unknown("the answer does not name the order")
+    if answer.retry_flag == "Y":
+        return Unknown("Alipay asks to cancel again")
+    if cancelled and not answer.action:
+        return Absent("NO_TRADE")
+    return Closed(answer.action or "TRADE_CLOSED")
+
+
+def _read_refunded(node: bytes, refund: RefundOrder) -> Succeeded | Unknown | None:
+    """Return what the answer decides, or None when it only a query can tell."""
+    answer = decode(node, Refunded)
+    if answer is None:
+        return Unknown("the answer is no refund")
+    if answer.out_trade_no != refund.order_number:
+        return Unknown("contradiction: the refund is of another order")
+    at = moment(answer.gmt_refund_pay)
+    if answer.fund_change != "Y" or at is None:
+        return None
+    total = yuan(answer.refund_fee)
+    if total is None or not refund.money <= total <= refund.order_money:
+        return Unknown(f"contradiction: refund_fee is {answer.refund_fee[:32]}")
+    return Succeeded(answer.trade_no or refund.order_number, refund.money, at)
+
+
+def _meant(entry: Entry, refused: Refused) -> Pending | Declined | NotSent | Unknown:
+    match entry.meaning:
+        case "declined":
+            return Declined(
+                refused.shown_code, refused.message, retry_elsewhere=entry.retry_elsewhere
+            )
+        case "not_sent":
+            return NotSent(f"{refused.shown_code}: {refused.message}")
+        case "pending":
+            return Pending(reason=refused.shown_code)
+        case _:
+            return Unknown(f"{refused.shown_code}: {refused.message}")
+
+
+def _no_bill(refused: Refused) -> BillNotReady | BillEmpty | Unknown:
+    match _ERRORS.find("bill", refused.sub_code, refused.code).meaning:
+        case "empty":
+            return BillEmpty(refused.shown_code)
+        case "not_ready":
+            return BillNotReady(refused.shown_code)
+        case _:
+            return Unknown(f"{refused.shown_code}: {refused.message}")

@@ -1,0 +1,124 @@
+"""Alipay's notifications: one verified form per event of a trade, refunds among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from tongbao.rails.channels.alipay.crypto import notice_text, public_key, verify
+from tongbao.rails.channels.alipay.gateway import secrets_of
+from tongbao.rails.channels.alipay.wire import moment, yuan
+from tongbao.rails.channels.contract import (
+    Callback,
+    CallbackForged,
+    CallbackKind,
+    CallbackReply,
+    CallbackUnreadable,
+    ChannelAccount,
+    Closed,
+    Pending,
+    Succeeded,
+    Unknown,
+)
+
+FIELDS_MAX: Final = 200
+
+_CHARSETS: Final = {"utf-8": "utf-8", "gbk": "gb18030", "gb2312": "gb18030", "gb18030": "gb18030"}
+_NEEDED: Final = ("notify_id", "app_id", "seller_id", "out_trade_no", "trade_status")
+_REFUND_MARKS: Final = ("gmt_refund", "out_biz_no")
+
+
+def read(account: ChannelAccount, body: bytes) -> Callback:
+    """Return what a notification says.
+
+    Raises:
+        CallbackForged, CallbackUnreadable
+    """
+    fields = _fields(body)
+    key = public_key(secrets_of(account).alipay_public_key_pem)
+    if fields.get("sign_type") != "RSA2" or not fields.get("sign"):
+        raise CallbackForged(reason="no RSA2 signature")
+    if not verify(key, notice_text(fields), fields["sign"]):
+        raise CallbackForged(reason="the signature does not verify")
+    if fields.get("notify_type") != "trade_status_sync" or not all(map(fields.get, _NEEDED)):
+        raise CallbackUnreadable(kind=fields.get("notify_type", "")[:32])
+    is_refund = _speaks_of_refund(fields)
+    return Callback(
+        kind=CallbackKind.REFUND if is_refund else CallbackKind.PAYMENT,
+        notification_id=fields["notify_id"],
+        number=_refund_number(fields) if is_refund else fields["out_trade_no"],
+        merchant_number=fields["seller_id"],
+        app_id=fields["app_id"],
+        outcome=_REFUND_NEWS if is_refund else _payment(fields),
+        content=_shown(fields),
+    )
+
+
+def reply(*, accepted: bool) -> CallbackReply:
+    """Return the word ``success``, which stops the resends; anything else asks for the next."""
+    if accepted:
+        return CallbackReply(200, {"content-type": "text/plain"}, b"success")
+    return CallbackReply(500, {"content-type": "text/plain"}, b"fail")
+
+
+# refund_fee is all that was ever given back of the trade, so it cannot say what this one was.
+_REFUND_NEWS: Final = Unknown("the trade was refunded; ask about the refund")
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    """Return the decoded form; a field given twice could be read in two ways, so it is refused."""
+    try:
+        text = body.decode("ascii")
+        charset = dict(parse_qsl(text, max_num_fields=FIELDS_MAX)).get("charset", "utf-8")
+        pairs = parse_qsl(
+            text,
+            keep_blank_values=True,
+            strict_parsing=True,
+            encoding=_CHARSETS.get(charset.lower(), "ascii"),
+            errors="strict",
+            max_num_fields=FIELDS_MAX,
+        )
+    except ValueError:
+        raise CallbackForged(reason="no readable form") from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise CallbackForged(reason="a field is given twice")
+    return fields
+
+
+def _speaks_of_refund(fields: Mapping[str, str]) -> bool:
+    if any(fields.get(mark) for mark in _REFUND_MARKS):
+        return True
+    given_back = yuan(fields.get("refund_fee") or "0")
+    return given_back is None or given_back.amount != 0
+
+
+def _refund_number(fields: Mapping[str, str]) -> str:
+    """Return our refund number; a refund made without one takes the trade's."""
+    return fields.get("out_biz_no") or fields["out_trade_no"]
+
+
+def _payment(fields: Mapping[str, str]) -> Succeeded | Pending | Closed | Unknown:
+    paid_at = moment(fields.get("gmt_payment", ""))
+    match fields["trade_status"]:
+        case "TRADE_SUCCESS" | "TRADE_FINISHED":
+            money, ref = yuan(fields.get("total_amount", "")), fields.get("trade_no")
+            if money is None or paid_at is None or not ref:
+                raise CallbackUnreadable(kind="a payment without number, amount or time")
+            return Succeeded(ref, money, paid_at, fields.get("buyer_id"))
+        case "WAIT_BUYER_PAY":
+            return Pending(reason="WAIT_BUYER_PAY")
+        case "TRADE_CLOSED" if paid_at is None:
+            return Closed("TRADE_CLOSED")
+        case "TRADE_CLOSED":
+            return Unknown("TRADE_CLOSED after it was paid: given back in full")
+        case status:
+            raise CallbackUnreadable(status=status[:32])
+
+
+def _shown(fields: Mapping[str, str]) -> str:
+    shown = {name: value for name, value in fields.items() if name != "sign"}
+    return msgspec.json.encode(shown).decode()

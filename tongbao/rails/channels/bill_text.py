@@ -1,0 +1,115 @@
+"""What reading any channel's bill shares: lines as a stream, exact amounts, faults as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import IO, Final
+
+from tongbao.kernel.clock import BUSINESS_ZONE
+from tongbao.kernel.errors import Refusal
+from tongbao.kernel.money import Money, from_decimal_text
+from tongbao.rails.channels.contract import BillFault
+
+LINE_MAX: Final = 64 * 1024
+TEXT_SHOWN: Final = 120
+_TIME: Final = "%Y-%m-%d %H:%M:%S"
+
+
+class RowMalformed(Exception):
+    """A line cannot be read; the lines around it still count."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def lines_of(file: IO[bytes], encoding: str) -> Iterator[tuple[int, str | BillFault]]:
+    """Yield every line with its number, without its ending; one that is no text is a fault."""
+    number = 0
+    while raw := file.readline(LINE_MAX):
+        number += 1
+        if len(raw) == LINE_MAX and not raw.endswith(b"\n"):
+            while (rest := file.readline(LINE_MAX)) and not rest.endswith(b"\n"):
+                pass  # an endless line is skipped in pieces, never held whole
+            yield number, fault(number, "bill.line_too_long", raw.decode(encoding, "replace"))
+            continue
+        try:
+            yield number, raw.decode(encoding).rstrip("\r\n")
+        except UnicodeDecodeError:
+            yield number, fault(number, "bill.not_text", raw.decode(encoding, "replace"))
+
+
+def fault(line: int, code: str, text: str) -> BillFault:
+    """Return the fault of a line, with its start for the person who looks."""
+    return BillFault(line, code, text[:TEXT_SHOWN])
+
+
+def cell(row: Mapping[str, str], *names: str) -> str:
+    """Return the first of these cells that the bill has.
+
+    Raises:
+        RowMalformed
+    """
+    for name in names:
+        if name in row:
+            return row[name]
+    raise RowMalformed("bill.column_missing")
+
+
+def amount(text: str, currency: str) -> Money:
+    """Return an exact amount.
+
+    Raises:
+        RowMalformed
+    """
+    try:
+        return from_decimal_text(text, currency)
+    except Refusal as refusal:
+        raise RowMalformed(f"bill.{refusal.code.rpartition('.')[2]}") from None
+
+
+def not_negative(money: Money) -> Money:
+    """Return the amount of a trade, which has no sign of its own.
+
+    Raises:
+        RowMalformed
+    """
+    if money.amount < 0:
+        raise RowMalformed("bill.amount_negative")
+    return money
+
+
+def moment(text: str) -> datetime:
+    """Return a time that the bill writes in China's zone.
+
+    Raises:
+        RowMalformed
+    """
+    try:
+        return datetime.strptime(text, _TIME).replace(tzinfo=BUSINESS_ZONE)
+    except ValueError:
+        raise RowMalformed("bill.time_malformed") from None
+
+
+def count(text: str) -> int:
+    """Return a number of trades; WeChat Pay writes ``45.0``.
+
+    Raises:
+        RowMalformed
+    """
+    whole, _, rest = text.partition(".")
+    if not (whole.isascii() and whole.isdigit()) or rest.strip("0"):
+        raise RowMalformed("bill.count_malformed")
+    return int(whole)
+
+
+def required(value: str, code: str) -> str:
+    """Return a cell that may not be empty.
+
+    Raises:
+        RowMalformed
+    """
+    if not value:
+        raise RowMalformed(code)
+    return value

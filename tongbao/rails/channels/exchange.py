@@ -1,0 +1,105 @@
+"""One HTTP exchange with a channel: what silence means, and the evidence that is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.infra.http import HttpClient, HttpReply, NoAnswerError, NotSentError
+from tongbao.rails.channels.contract import Exchange, NotSent, Unknown
+
+EVIDENCE_MAX: Final = 16 * 1024
+REPLY_MAX: Final = 1024 * 1024
+MASK: Final = "***"
+
+
+class TimeLimits(Struct, frozen=True):
+    """How long to wait for an answer, in seconds; the connect limit is the HTTP client's."""
+
+    ask_s: float = 10.0  # pay, query, close, refund: a customer is waiting
+    bill_s: float = 120.0  # a whole file
+
+
+class Request(Struct, frozen=True):
+    """One request, and how it may be shown: ``hidden`` texts never reach the evidence."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    shown_url: str
+    shown_body: str
+    hidden: tuple[str, ...] = ()
+
+
+async def ask(
+    http: HttpClient, request: Request, *, timeout_s: float, shown_headers: Sequence[str] = ()
+) -> tuple[HttpReply | NotSent | Unknown, Exchange]:
+    """Send the request once and return the answer, or what its absence means, with the evidence.
+
+    ``shown_headers`` of the reply (its signature, its request id) go into the evidence, so that
+    a person can check it again.
+    """
+    try:
+        reply = await http.send(
+            request.method,
+            request.url,
+            request.headers,
+            request.body,
+            timeout_s=timeout_s,
+            reply_max_bytes=REPLY_MAX,
+        )
+    except NotSentError as failure:
+        reason = f"not sent: {failure.reason}"
+        return NotSent(reason), evidence(request, None, reason, failure.duration_ms)
+    except NoAnswerError as failure:
+        reason = f"no answer: {failure.reason}"
+        return Unknown(reason), evidence(request, None, reason, failure.duration_ms)
+    lines = [f"{name}: {value}" for name, value in reply.headers.items() if name in shown_headers]
+    text = reply.body.decode("utf-8", errors="replace")
+    shown = "\n".join([*lines, "", text]) if lines else text
+    return reply, evidence(request, reply.status, shown, reply.duration_ms)
+
+
+def evidence(request: Request, status: int | None, reply: str, duration_ms: int) -> Exchange:
+    """Return what is kept of an exchange: no secrets, and bodies cut at ``EVIDENCE_MAX`` bytes."""
+    return Exchange(
+        method=request.method,
+        url=_clean(request.shown_url, request.hidden),
+        request=_clean(request.shown_body, request.hidden),
+        status=status,
+        reply=_clean(reply, request.hidden),
+        duration_ms=duration_ms,
+    )
+
+
+def unsent(method: str, url: str, reason: str) -> Exchange:
+    """Return the evidence of a request that was refused before it was made."""
+    return Exchange(method, url, "", None, f"not sent: {reason}", 0)
+
+
+def followed_by(first: Exchange, second: Exchange) -> Exchange:
+    """Return both as one: the answer to a call can need a question right after it."""
+    status = "no answer" if second.status is None else str(second.status)
+    reply = f"{first.reply}\n\n{second.method} {second.url}\n{status}\n{second.reply}"
+    return msgspec.structs.replace(
+        first, reply=_capped(reply), duration_ms=first.duration_ms + second.duration_ms
+    )
+
+
+def _clean(text: str, hidden: tuple[str, ...]) -> str:
+    for secret in hidden:
+        if secret:
+            text = text.replace(secret, MASK)
+    return _capped(text)
+
+
+def _capped(text: str) -> str:
+    raw = text.encode()
+    if len(raw) <= EVIDENCE_MAX:
+        return text
+    note = f"… [{len(raw)} bytes]"
+    return raw[: EVIDENCE_MAX - len(note.encode())].decode(errors="ignore") + note

@@ -1,0 +1,221 @@
+"""Calls to WeChat Pay's gateway: signed requests, verified replies, and the keys they need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final, TypeVar
+from uuid import UUID
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from tongbao.infra.http import HttpClient, HttpReply
+from tongbao.kernel.clock import monotonic
+from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
+from tongbao.rails.channels.exchange import Request, TimeLimits, ask
+from tongbao.rails.channels.wechat_pay.crypto import (
+    EnvelopeBroken,
+    Verdict,
+    authorization,
+    check_signature,
+    open_envelope,
+    platform_key,
+)
+from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
+from tongbao.rails.channels.wechat_pay.wire import CertificateList, Failure, ListedCertificate
+
+CERTIFICATES: Final = "/v3/certificates"
+REFRESH_PAUSE_S: Final = 60.0
+
+_USER_AGENT: Final = "tongbao/1"  # without one WeChat Pay answers 400 before it looks at anything
+_SHOWN_HEADERS: Final = (
+    "request-id",
+    "wechatpay-serial",
+    "wechatpay-timestamp",
+    "wechatpay-nonce",
+    "wechatpay-signature",
+)
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Answered(Struct, frozen=True):
+    """A 2xx whose signature verifies; the body of a 204 is empty."""
+
+    body: bytes
+
+
+class Refused(Struct, frozen=True):
+    """A 4xx with a code; WeChat Pay does not sign these."""
+
+    code: str
+    message: str
+
+
+Heard = Answered | Refused | NotSent | Unknown
+
+
+def secrets_of(account: ChannelAccount) -> WechatPaySecrets:
+    """Return the account's keys; keys of another channel are a bug."""
+    if not isinstance(account.secrets, WechatPaySecrets):
+        raise TypeError(f"account {account.id} holds no WeChat Pay keys")
+    return account.secrets
+
+
+def decode(body: bytes, document: type[T]) -> T | None:
+    """Return the document in the bytes, or None when they are anything else."""
+    try:
+        return msgspec.json.decode(body, type=document)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def signed_headers(
+    account: ChannelAccount, method: str, target: str, body: bytes, now: datetime
+) -> dict[str, str]:
+    """Return the headers of a request to ``target``, its path and query below the gateway."""
+    keys = secrets_of(account)
+    headers = {
+        "accept": "application/json",
+        "user-agent": _USER_AGENT,
+        "authorization": authorization(
+            keys, account.merchant_number, method=method, target=target, body=body, now=now
+        ),
+    }
+    if body:
+        headers["content-type"] = "application/json"
+    if keys.public_key_id:
+        headers["wechatpay-serial"] = keys.public_key_id
+    return headers
+
+
+class Gateway:
+    """Asks and checks. It remembers only fetched platform certificates, by account."""
+
+    def __init__(
+        self, http: HttpClient, limits: TimeLimits, real_now: Callable[[], datetime]
+    ) -> None:
+        self.http = http
+        self.limits = limits
+        self.real_now = real_now
+        self._fetched: dict[UUID, dict[str, str]] = {}
+        self._refreshed_at: dict[UUID, float] = {}
+        self._refreshing: dict[UUID, asyncio.Lock] = {}
+
+    def keys(self, account: ChannelAccount) -> Mapping[str, str]:
+        """Return the keys WeChat Pay may sign with for this account, by serial."""
+        return {**self._fetched.get(account.id, {}), **secrets_of(account).platform_keys}
+
+    async def call(
+        self,
+        account: ChannelAccount,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        *,
+        hidden: tuple[str, ...] = (),
+    ) -> tuple[Heard, Exchange]:
+        """Make one call and return what was heard, with the evidence."""
+        request = self._request(account, method, target, body, hidden)
+        reply, exchange = await ask(
+            self.http, request, timeout_s=self.limits.ask_s, shown_headers=_SHOWN_HEADERS
+        )
+        if not isinstance(reply, HttpReply):
+            return reply, exchange
+        return await self._judge(account, reply), exchange
+
+    async def refresh_keys(self, account: ChannelAccount) -> None:
+        """Fetch the platform certificates, at most once a minute per account."""
+        async with self._refreshing.setdefault(account.id, asyncio.Lock()):
+            before = self._refreshed_at.get(account.id)
+            if before is not None and monotonic() - before < REFRESH_PAUSE_S:
+                return
+            self._refreshed_at[account.id] = monotonic()
+            fetched = await self._fetch_certificates(account)
+            if fetched:
+                self._fetched[account.id] = fetched
+
+    async def _judge(self, account: ChannelAccount, reply: HttpReply) -> Heard:
+        if reply.status >= 500:
+            return Unknown(f"http {reply.status} {_failure(reply.body).code}".rstrip())
+        signed = "wechatpay-signature" in reply.headers
+        if signed or reply.status < 300:
+            verdict = await self._check(account, reply)
+            if verdict is not Verdict.GOOD:
+                return Unknown(f"http {reply.status}, {verdict}")
+        if reply.status in {200, 204}:
+            return Answered(reply.body)
+        failure = _failure(reply.body)
+        if reply.status < 400 or not failure.code:
+            # 202 too: accepted, and to be asked about with the same number.
+            return Unknown(f"http {reply.status} without a code")
+        return Refused(failure.code, failure.message)
+
+    async def _check(self, account: ChannelAccount, reply: HttpReply) -> Verdict:
+        verdict = check_signature(reply.headers, reply.body, self.keys(account), self.real_now())
+        if verdict is not Verdict.UNKNOWN_KEY:
+            return verdict
+        await self.refresh_keys(account)
+        return check_signature(reply.headers, reply.body, self.keys(account), self.real_now())
+
+    async def _fetch_certificates(self, account: ChannelAccount) -> dict[str, str]:
+        request = self._request(account, "GET", CERTIFICATES, b"", ())
+        reply, _ = await ask(self.http, request, timeout_s=self.limits.ask_s)
+        if not isinstance(reply, HttpReply) or reply.status != 200:
+            _log.warning("wechat_certificates_not_fetched", account=str(account.id))
+            return {}
+        listed = decode(reply.body, CertificateList)
+        opened = [_opened(account, one) for one in listed.data] if listed else []
+        fetched = dict(pair for pair in opened if pair)
+        # Only the APIv3 key could have encrypted them; with them the list itself verifies.
+        keys = {**self.keys(account), **fetched}
+        verdict = check_signature(reply.headers, reply.body, keys, self.real_now())
+        if verdict is not Verdict.GOOD:
+            _log.warning(
+                "wechat_certificates_refused", account=str(account.id), verdict=str(verdict)
+            )
+            return {}
+        return fetched
+
+    def _request(
+        self,
+        account: ChannelAccount,
+        method: str,
+        target: str,
+        body: bytes,
+        hidden: tuple[str, ...],
+    ) -> Request:
+        url = account.gateway + target
+        return Request(
+            method=method,
+            url=url,
+            headers=signed_headers(account, method, target, body, self.real_now()),
+            body=body,
+            shown_url=url,
+            shown_body=body.decode(),
+            hidden=hidden,
+        )
+
+
+def _failure(body: bytes) -> Failure:
+    return decode(body, Failure) or Failure("")
+
+
+def _opened(account: ChannelAccount, listed: ListedCertificate) -> tuple[str, str] | None:
+    sealed = listed.encrypt_certificate
+    try:
+        pem = open_envelope(
+            secrets_of(account).api_v3_key,
+            sealed.nonce,
+            sealed.associated_data,
+            sealed.ciphertext,
+        ).decode()
+        platform_key(pem)
+    except (EnvelopeBroken, ValueError, TypeError):
+        _log.warning("wechat_certificate_unreadable", serial=listed.serial_no[:64])
+        return None
+    return listed.serial_no, pem
