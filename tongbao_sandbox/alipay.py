@@ -41,7 +41,7 @@ _NOT_DONE: Final = frozenset(
     }
 )
 """With these the request gets lost before anything happens; with all others it is carried out."""
-_LATE_SUCCESS_S: Final = 2.0
+_LATE_SUCCESS_S: Final = 5.0
 
 faults.allow("pay", "system_error_paid", "system_error_unpaid")
 faults.allow("query", "system_error")
@@ -72,7 +72,7 @@ class Alipay:
 
     name = NAME
     prefix = "/alipay"
-    retry_plan = (
+    retry_plan: tuple[float, ...] = (
         *(4 * _MINUTE, 10 * _MINUTE, 10 * _MINUTE),
         *(_HOUR, 2 * _HOUR, 6 * _HOUR, 15 * _HOUR),
     )
@@ -139,7 +139,7 @@ class Alipay:
             return
         trade = trades.find(self._world, ask)
         if trade is not None and trade.state in {"offered", *trades.OPEN}:
-            self._collect(trade, self._world.clock.now())
+            trades.collect(self._world, trade, self._world.clock.now())
 
     def _after(self, ask: Ask, fault: Fault) -> None:
         if fault.name != "late_success":
@@ -195,7 +195,7 @@ class Alipay:
         if trade.state not in {"offered", *trades.OPEN} or trade.expires_at <= now:
             raise Refused(f"the order is {trade.state} and cannot be paid")
         if action == "pay":
-            trade = self._collect(trade, now)
+            trade = trades.collect(self._world, trade, now)
         elif trade.mode == "payment_code" and action == "decline":
             trade = trades.close(self._world, trade)
         elif trade.state == "offered":
@@ -217,7 +217,7 @@ class Alipay:
         if (action == "pay" and trade.state in trades.OPEN) or (
             action == "late_pay" and trade.state in {"offered", "closed", *trades.OPEN}
         ):
-            self._collect(trade, at)
+            trades.collect(self._world, trade, at)
         elif action == "quit" and trade.state in trades.OPEN:
             trades.close(self._world, trade)
         elif action == "finish_refund":
@@ -226,11 +226,13 @@ class Alipay:
                 trades.give_back(self._world, trade, refund)
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """Nothing beyond what the control API does for every channel."""
-        del body
-        raise Refused(f"Alipay cannot be told {method} {path}")
-
-    def _collect(self, trade: Trade, at: datetime) -> Trade:
-        if not trade.ref:
-            trade = trades.create(self._world, trade)
-        return trades.collect(self._world, trade, at)
+        """Decide a refund that stays in processing: ``POST refunds/{number} {"state": "done"}``."""
+        head, _, number = path.partition("/")
+        found = self._world.state.refunds_numbered(NAME, number)
+        if (method, head) != ("POST", "refunds") or not found or found[0].state != "processing":
+            raise Refused("Alipay decides only refunds in processing")
+        trade = self._world.state.trade(NAME, found[0].trade_number)
+        if trade is None or body.get("state") not in {"done", "abnormal"}:
+            raise Refused("a refund becomes done or abnormal")
+        finish = trades.give_back if body["state"] == "done" else trades.drop_refund
+        return finish(self._world, trade, found[0])

@@ -79,10 +79,13 @@ def create(world: World, trade: Trade, buyer: str = "") -> Trade:
 
 
 def collect(world: World, trade: Trade, at: datetime) -> Trade:
-    """Take the buyer's money and tell the merchant."""
-    paid = world.state.put_trade(structs.replace(trade, state="paid", paid_at=at, closed_at=None))
-    notify(world, paid, "payment", paid.number)
-    return paid
+    """Take the buyer's money and tell the merchant; an order only offered becomes a trade."""
+    if not trade.ref:
+        trade = create(world, trade)
+    trade = structs.replace(trade, state="paid", paid_at=at, closed_at=None)
+    world.state.put_trade(trade)
+    notify(world, trade, "payment", trade.number)
+    return trade
 
 
 def close(world: World, trade: Trade) -> Trade:

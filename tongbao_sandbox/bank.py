@@ -70,7 +70,7 @@ class Bank:
 
     name = NAME
     prefix = "/bank"
-    retry_plan = ()
+    retry_plan: tuple[float, ...] = ()
 
     def __init__(self, world: World) -> None:
         self._world = world
