@@ -1,0 +1,246 @@
+"""Our accounts at channels: added by people, opened only when a call is made.
+
+The keys of an account are sealed at rest. `ChannelAccounts` opens them for a call, or to verify a
+callback, and forgets them after half a minute, so that a change reaches every process soon.
+"""
+
+from __future__ import annotations
+
+import secrets as random
+from collections.abc import Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.infra.audit import record
+from tongbao.infra.crypto import Keyring, bind
+from tongbao.infra.db import Db, Query, Tx
+from tongbao.kernel.clock import monotonic
+from tongbao.kernel.errors import Conflict, Invalid, NotFound
+from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.licence import Mode
+from tongbao.rails.channels import _store as store
+from tongbao.rails.channels._store import AccountState, ChannelAccountRow
+from tongbao.rails.channels.contract import ChannelAccount
+
+NOTIFY_PATH: Final = "/callbacks/{channel}/{token}"
+PURPOSE: Final = "channel.secrets"
+CACHED_S: Final = 30.0
+
+SecretTypes = Mapping[str, type[Struct]]
+"""The Struct of each channel's keys, by channel name; wiring knows them all."""
+
+
+class ChannelAccountNotFound(NotFound):
+    """There is no such account at a channel."""
+
+    code = "channel_account.not_found"
+    advice = "List the channel accounts and take the id from there."
+    advice_zh = "请从渠道账户列表中获取标识。"
+
+
+class ChannelAccountExists(Conflict):
+    """This merchant number and application are registered for the channel already."""
+
+    code = "channel_account.exists"
+    advice = "Replace the keys of the existing account instead of adding it again."
+    advice_zh = "该商户号与应用已登记，请更换其密钥而不是重复添加。"
+
+
+class ChannelUnknown(Invalid):
+    """No channel of this name is built in."""
+
+    code = "channel_account.channel_unknown"
+    advice = "Use the name of a channel folder, such as wechat_pay or alipay."
+    advice_zh = "请使用平台支持的渠道名称，例如 wechat_pay 或 alipay。"
+
+
+class ChannelKeysMalformed(Invalid):
+    """The keys are not those this channel needs; they are not repeated here."""
+
+    code = "channel_account.keys_malformed"
+    advice = "Give every key of the channel under its own name; see the how-to of the channel."
+    advice_zh = "请按渠道接入说明提供全部密钥字段。"
+
+
+class GatewayMalformed(Invalid):
+    """The gateway is no address that calls can be made to."""
+
+    code = "channel_account.gateway_malformed"
+    advice = "Give an https address without a trailing slash; http is for the sandbox only."
+    advice_zh = "请提供不带末尾斜杠的 https 地址；仅沙箱模式允许 http。"
+
+
+class NewAccount(Struct, frozen=True):
+    """What people give to register an account; ``keys`` are the fields of the channel's secrets."""
+
+    channel: str
+    mode: Mode
+    gateway: str
+    merchant_number: str
+    app_id: str
+    fee_ppm: int
+    keys: Mapping[str, object]
+
+    def __repr__(self) -> str:
+        return f"NewAccount({self.channel}, {self.mode}, {self.merchant_number})"
+
+
+async def add_account(
+    tx: Tx, keyring: Keyring, secret_types: SecretTypes, account: NewAccount
+) -> ChannelAccountRow:
+    """Register an account and seal its keys.
+
+    Raises:
+        ChannelUnknown, ChannelKeysMalformed, GatewayMalformed, ChannelAccountExists
+    """
+    _check_gateway(account)
+    account_id = new_id()
+    plaintext = _checked_keys(secret_types, account.channel, account.keys)
+    row = await store.ADD_ACCOUNT.first(
+        tx,
+        account_id,
+        account.channel,
+        account.mode,
+        account.gateway,
+        account.merchant_number,
+        account.app_id,
+        random.token_hex(16),
+        account.fee_ppm,
+        keyring.seal(PURPOSE, plaintext, _place(account_id)),
+        AccountState.OPEN,
+        tx.now,
+    )
+    if row is None:
+        raise ChannelAccountExists(merchant_number=account.merchant_number)
+    facts = {"channel": row.channel, "mode": row.mode.value, "number": row.merchant_number}
+    await record(tx, "channel_account.added", show("chn", account_id), facts)
+    return row
+
+
+async def replace_keys(
+    tx: Tx,
+    keyring: Keyring,
+    secret_types: SecretTypes,
+    account_id: UUID,
+    keys: Mapping[str, object],
+) -> None:
+    """Seal new keys for an account; calls use them within `CACHED_S` seconds.
+
+    Raises:
+        ChannelAccountNotFound, ChannelUnknown, ChannelKeysMalformed
+    """
+    row = await _row(store.GET_ACCOUNT, tx, account_id)
+    plaintext = _checked_keys(secret_types, row.channel, keys)
+    sealed = keyring.seal(PURPOSE, plaintext, _place(account_id))
+    await store.REPLACE_SECRETS.one(tx, account_id, sealed)
+    await record(tx, "channel_account.keys_replaced", show("chn", account_id), {})
+
+
+async def set_state(tx: Tx, account_id: UUID, state: AccountState) -> ChannelAccountRow:
+    """Open or close an account for new payments.
+
+    Raises:
+        ChannelAccountNotFound
+    """
+    row = await store.SET_STATE.first(tx, account_id, state)
+    if row is None:
+        raise ChannelAccountNotFound
+    await record(tx, f"channel_account.{state.value}", show("chn", account_id), {})
+    return row
+
+
+async def list_accounts(on: Db | Tx) -> list[ChannelAccountRow]:
+    """Return every account, keys sealed."""
+    return await store.LIST_ACCOUNTS.all(on)
+
+
+class ChannelAccounts:
+    """Opens accounts for calls."""
+
+    def __init__(
+        self, db: Db, keyring: Keyring, secret_types: SecretTypes, public_url: str
+    ) -> None:
+        self._db = db
+        self._keyring = keyring
+        self._secret_types = secret_types
+        self._public_url = public_url.rstrip("/")
+        self._opened: dict[UUID | str, tuple[float, ChannelAccount]] = {}
+
+    async def get(self, account_id: UUID) -> ChannelAccount:
+        """Return the account with its keys, open or closed.
+
+        Raises:
+            ChannelAccountNotFound
+        """
+        return await self._open(account_id, store.GET_ACCOUNT)
+
+    async def of_token(self, token: str) -> ChannelAccount:
+        """Return the account whose callbacks come to this address.
+
+        Raises:
+            ChannelAccountNotFound
+        """
+        return await self._open(token, store.ACCOUNT_OF_TOKEN)
+
+    def forget(self) -> None:
+        """Read every account anew at its next use."""
+        self._opened.clear()
+
+    async def _open(self, key: UUID | str, query: Query[ChannelAccountRow]) -> ChannelAccount:
+        known = self._opened.get(key)
+        if known is not None and monotonic() - known[0] < CACHED_S:
+            return known[1]
+        row = await _row(query, self._db, key)
+        plaintext = self._keyring.open(PURPOSE, row.sealed_secrets, _place(row.id))
+        account = ChannelAccount(
+            id=row.id,
+            channel=row.channel,
+            mode=row.mode,
+            gateway=row.gateway,
+            merchant_number=row.merchant_number,
+            app_id=row.app_id,
+            notify_url=self._public_url
+            + NOTIFY_PATH.format(channel=row.channel, token=row.notify_token),
+            fee_ppm=row.fee_ppm,
+            secrets=msgspec.json.decode(plaintext, type=_secret_type(self._secret_types, row)),
+        )
+        self._opened[key] = (monotonic(), account)
+        return account
+
+
+def open_accounts(rows: Sequence[ChannelAccountRow], mode: Mode) -> list[ChannelAccountRow]:
+    """Return those that take new payments in this mode."""
+    return [row for row in rows if row.state is AccountState.OPEN and row.mode is mode]
+
+
+async def _row(query: Query[ChannelAccountRow], on: Db | Tx, key: UUID | str) -> ChannelAccountRow:
+    row = await query.first(on, key)
+    if row is None:
+        raise ChannelAccountNotFound
+    return row
+
+
+def _place(account_id: UUID) -> bytes:
+    return bind("channel_account", "sealed_secrets", account_id)
+
+
+def _secret_type(secret_types: SecretTypes, row: ChannelAccountRow) -> type[Struct]:
+    return secret_types[row.channel]
+
+
+def _checked_keys(secret_types: SecretTypes, channel: str, keys: Mapping[str, object]) -> bytes:
+    if channel not in secret_types:
+        raise ChannelUnknown(channel=channel[:32])
+    try:
+        return msgspec.json.encode(msgspec.convert(dict(keys), secret_types[channel]))
+    except msgspec.ValidationError:
+        raise ChannelKeysMalformed(channel=channel) from None
+
+
+def _check_gateway(account: NewAccount) -> None:
+    schemes = ("https://",) if account.mode is Mode.LIVE else ("https://", "http://")
+    if not account.gateway.startswith(schemes) or account.gateway.endswith("/"):
+        raise GatewayMalformed(gateway=account.gateway[:100])
