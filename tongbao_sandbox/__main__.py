@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -51,6 +52,9 @@ async def serve(data_dir: Path, port: int, parent_pid: int | None) -> None:
     post_office.use(channels)
     app = App(world, channels, Control(world, channels, post_office))
 
+    # uvicorn raises the signal that stopped it once more at its end; by then it has been obeyed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_caught: None)
     listener = socket.create_server(("127.0.0.1", port), backlog=512)
     server = uvicorn.Server(
         uvicorn.Config(

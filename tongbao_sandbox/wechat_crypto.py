@@ -12,6 +12,7 @@ import secrets
 import string
 from base64 import b64decode, b64encode
 from datetime import timedelta
+from functools import cache
 from typing import Final
 
 from cryptography import x509
@@ -52,8 +53,9 @@ def make_keys() -> Keys:
     merchant, _ = new_rsa()
     platform, platform_public = new_rsa()
     modern, modern_public = new_rsa()
-    merchant_certificate = _certificate(merchant, "通宝沙箱商户", "1900000109")
-    platform_certificate = _certificate(platform, "Tenpay.com sign", "Tenpay.com")
+    root = _private(new_rsa()[0])
+    merchant_certificate = _certificate(merchant, "1900000109", root)
+    platform_certificate = _certificate(platform, "Tenpay.com sign", root)
     shown = {
         "mchid": "1900000109",
         "appid": "wxd678efh567hg6787",
@@ -119,7 +121,6 @@ class Vault:
         self._public_key_id = keys.shown["public_key_id"]
         self._platform = _private(keys.kept["platform_private_key_pem"])
         self._modern = _private(keys.kept["public_key_mode_private_key_pem"])
-        self._stranger = _private(new_rsa()[0])
 
     def is_signed(self, said: Authorization, method: str, target: str, body: bytes) -> bool:
         """Whether the merchant we know signed exactly this request."""
@@ -145,7 +146,7 @@ class Vault:
         if variant == "signtest":
             signature = PROBE + b64encode(secrets.token_bytes(192)).decode()
         else:
-            key = self._stranger if variant == "forged" else self._platform
+            key = _stranger() if variant == "forged" else self._platform
             key = self._modern if modern and variant == "genuine" else key
             lines = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
             signature = b64encode(key.sign(lines, PKCS1v15(), hashes.SHA256())).decode()
@@ -182,6 +183,12 @@ class Vault:
         return {"data": [entry]}
 
 
+@cache
+def _stranger() -> RSAPrivateKey:
+    """Return a key nobody knows, for forgeries."""
+    return _private(new_rsa()[0])
+
+
 def _private(pem: str) -> RSAPrivateKey:
     key = serialization.load_pem_private_key(pem.encode(), password=None)
     if not isinstance(key, RSAPrivateKey):
@@ -196,13 +203,12 @@ def _public(certificate_pem: str) -> RSAPublicKey:
     return key
 
 
-def _certificate(private_pem: str, common_name: str, organization: str) -> str:
-    """Return a certificate under a throw-away root, valid for five years."""
-    key, issuer_key = _private(private_pem), _private(new_rsa()[0])
+def _certificate(private_pem: str, common_name: str, root: RSAPrivateKey) -> str:
+    """Return a certificate under a root nobody keeps, valid for five years."""
     subject = x509.Name(
         [
             x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name),
-            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, organization),
+            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Tenpay.com"),
             x509.NameAttribute(x509.NameOID.COUNTRY_NAME, "CN"),
         ]
     )
@@ -211,10 +217,10 @@ def _certificate(private_pem: str, common_name: str, organization: str) -> str:
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(_private(private_pem).public_key())
         .serial_number(int.from_bytes(b"\x5a" + secrets.token_bytes(19)))
         .not_valid_before(real_now() - timedelta(days=1))
         .not_valid_after(real_now() + timedelta(days=5 * 365))
-        .sign(issuer_key, hashes.SHA256())
+        .sign(root, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
