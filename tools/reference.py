@@ -168,7 +168,7 @@ def routes() -> list[tuple[str, str, str, HTTPRouteHandler]]:
         access = access_of(handler.opt)
         needed = f"`{access.scope}`{' *' if access.idempotent else ''}" if access else ""
         found += [
-            (path, str(method), needed, handler)
+            (re.sub(r":\w+}", "}", path), str(method), needed, handler)
             for path in handler.paths
             for method in handler.http_methods
         ]
