@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from tongbao.infra import db as database
 from tongbao.infra import embedded, failpoints
@@ -44,6 +45,10 @@ rm -rf "$1"
 """
 
 MakeDb = Callable[..., Awaitable[Db]]
+
+# A machine that does other work as well is slow now and then; that proves nothing about the code.
+settings.register_profile("tongbao", deadline=None)
+settings.load_profile("tongbao")
 
 
 class DurableServer:
@@ -103,6 +108,13 @@ def server() -> Iterator[embedded.EmbeddedServer]:
             yield running
         finally:
             running.stop()
+
+
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """An empty folder for servers that the test starts itself; none of them outlives it."""
+    with _temporary_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
