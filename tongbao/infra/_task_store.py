@@ -129,7 +129,7 @@ BURY: Final = Statement(
 BACKLOG: Final = Query(
     Backlog,
     """
-    select type, count(*), min(run_at) from task
+    select type, count(*) as due, min(run_at) as oldest_at from task
      where run_at <= $1 and (lease_until is null or lease_until <= $2)
      group by type""",
 )

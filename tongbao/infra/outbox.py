@@ -135,7 +135,8 @@ _OF_RESOURCE: Final = Query(
 )
 _UNDISPATCHED: Final = Query(
     Undispatched,
-    "select type, count(*), min(at) from event where dispatched_at is null group by type",
+    "select type, count(*) as waiting, min(at) as oldest_at from event"
+    " where dispatched_at is null group by type",
 )
 
 

@@ -154,7 +154,11 @@ class Worker:
                 if not dispatched and not self._running and not self._ended:
                     break
                 if self._running:
-                    await asyncio.wait(self._asyncio_tasks(), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(
+                        self._asyncio_tasks(),
+                        timeout=self._poll_s,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
         finally:
             await _abandon(heartbeat, *self._asyncio_tasks())
         failures, self._failures = self._failures, []
@@ -242,9 +246,9 @@ class Worker:
             if run.stopped is None:
                 raise  # the worker itself was cancelled
             ended = self._as_verdict(run, run.stopped)
-        except BaseException as crash:
+        except BaseException as crash:  # noqa: BLE001 - the loop raises it at its next turn
             self._crash = crash
-            raise
+            return
         finally:
             self._running.pop(run.row.id, None)
             self._wake.set()

@@ -102,7 +102,8 @@ create table webhook_delivery (
     check ((state = 'pending') = (next_at is not null)),
     unique (endpoint_id, event_id)
 );
-create index webhook_delivery_of_endpoint on webhook_delivery (endpoint_id, created_at desc, id desc);
+create index webhook_delivery_of_endpoint
+    on webhook_delivery (endpoint_id, created_at desc, id desc);
 create index webhook_delivery_of_event on webhook_delivery (event_id);
 create index webhook_delivery_of_resource on webhook_delivery (resource_id, created_at, id);
 
@@ -112,9 +113,9 @@ create table webhook_attempt (
     merchant_id uuid not null,
     mode text not null check (mode in ('live', 'sandbox')),
     at timestamptz not null,
-    outcome text not null check (
-        outcome in ('delivered', 'rejected', 'redirected', 'throttled', 'gone', 'no_answer', 'not_sent')
-    ),
+    outcome text not null check (outcome in (
+        'delivered', 'rejected', 'redirected', 'throttled', 'gone', 'no_answer', 'not_sent'
+    )),
     status int,
     duration_ms int not null check (duration_ms >= 0),
     reply text not null check (length(reply) <= 1024),

@@ -1,0 +1,1 @@
+"""Webhooks: telling a merchant's server what happened, signed, for three days if need be."""

@@ -1,0 +1,211 @@
+"""The courier: signs a delivery, sends it, and records what it met."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+import prometheus_client as prometheus
+import structlog
+from msgspec import Struct
+
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.http import HttpClient, NoAnswerError, NotSentError
+from tongbao.infra.outbox import event_row
+from tongbao.infra.tasks import Again, Lease
+from tongbao.infra.webhooks import _store as store
+from tongbao.infra.webhooks.deliveries import DeliverWebhook
+from tongbao.infra.webhooks.endpoints import give_up_on_endpoint, signing_keys_of
+from tongbao.infra.webhooks.model import (
+    DISABLE_AFTER,
+    REPLY_MAX,
+    TIMEOUT_S,
+    AttemptOutcome,
+    DeliveryState,
+    DisabledBecause,
+    EndpointState,
+    delay_after,
+    outcome_of_status,
+    payload,
+    rest_after,
+    retry_after,
+)
+from tongbao.infra.webhooks.signing import signed_headers
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.ids import show
+from tongbao.kernel.licence import Mode
+
+IN_FLIGHT_MAX: Final = 4
+"""Requests to one endpoint at a time in this process, so that a slow one holds up no other."""
+_FULL_WAIT_S: Final = 0.25
+_FULL_PAUSE: Final = timedelta(seconds=1)
+_READ_MAX: Final = 256 * 1024
+_HEADERS: Final = {"content-type": "application/json", "user-agent": "Tongbao-Webhooks/1"}
+
+ATTEMPTS: Final = prometheus.Counter(
+    "tongbao_webhook_attempts", "Webhook attempts by what they met", ["outcome"]
+)
+SECONDS: Final = prometheus.Histogram(
+    "tongbao_webhook_duration_seconds", "How long receivers took to answer"
+)
+CLOSED: Final = prometheus.Counter(
+    "tongbao_webhook_deliveries_closed", "Deliveries that ended", ["state"]
+)
+_log: Final = structlog.get_logger()
+
+
+class _Met(Struct, frozen=True):
+    """What one attempt met."""
+
+    outcome: AttemptOutcome
+    status: int | None
+    duration_ms: int
+    reply: str
+    wait: timedelta = timedelta()
+
+
+class Courier:
+    """Carries deliveries out; `deliver` is the handler of `DeliverWebhook`.
+
+    Each mode has an HTTP client with its own guard: only sandbox may ever reach loopback.
+    """
+
+    def __init__(self, db: Db, keyring: Keyring, clients: Mapping[Mode, HttpClient]) -> None:
+        self._db = db
+        self._keyring = keyring
+        self._clients = clients
+        self._gates: WeakValueDictionary[UUID, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def deliver(self, task: DeliverWebhook, lease: Lease) -> Again | None:
+        """Try a delivery once and say when to try again."""
+        letter = await store.GET_LETTER.first(self._db, task.delivery_id)
+        if letter is None or letter.state is not DeliveryState.PENDING:
+            return None
+        if letter.round != task.round:
+            return None  # a later round has a task of its own
+        if letter.endpoint_state is not EndpointState.ENABLED:
+            await self._close_unsent(letter, lease)
+            return None
+        now = self._db.clock.now()
+        if letter.resting_until is not None and letter.resting_until > now:
+            return Again(letter.resting_until - now)
+        gate = self._gates.setdefault(letter.endpoint_id, asyncio.Semaphore(IN_FLIGHT_MAX))
+        try:
+            async with asyncio.timeout(_FULL_WAIT_S):
+                await gate.acquire()
+        except TimeoutError:
+            return Again(_FULL_PAUSE)
+        try:
+            met = await self._send(letter)
+        finally:
+            gate.release()
+        failpoint("webhooks.sent")
+        ATTEMPTS.labels(met.outcome).inc()
+        SECONDS.observe(met.duration_ms / 1000)
+        async with self._db.begin("webhooks") as tx:
+            await lease.hold(tx)
+            again = await _record(tx, letter, met)
+            if again is None:
+                await lease.finish(tx)
+            return again
+
+    async def _send(self, letter: store.Letter) -> _Met:
+        row = await event_row(self._db, letter.event_id)
+        if row is None:
+            raise LookupError(f"event of delivery {letter.id}")
+        now = self._db.clock.now()
+        keys = await signing_keys_of(self._db, self._keyring, letter.endpoint_id, now)
+        body = payload(row)
+        timestamp = int(real_now().timestamp())  # receivers compare it with their clock
+        headers = _HEADERS | signed_headers(keys, show("evt", row.id), timestamp, body)
+        client = self._clients[letter.mode]
+        try:
+            reply = await client.send(
+                "POST", letter.url, headers, body, timeout_s=TIMEOUT_S, reply_max_bytes=_READ_MAX
+            )
+        except NotSentError as silence:
+            return _Met(AttemptOutcome.NOT_SENT, None, silence.duration_ms, _shown(silence.reason))
+        except NoAnswerError as silence:
+            return _Met(AttemptOutcome.NO_ANSWER, None, silence.duration_ms, _shown(silence.reason))
+        outcome = outcome_of_status(reply.status)
+        wait = timedelta()
+        if outcome is AttemptOutcome.THROTTLED:
+            wait = retry_after(reply.headers, real_now())
+        text = _shown(reply.body[:REPLY_MAX].decode("utf-8", "replace"))
+        return _Met(outcome, reply.status, reply.duration_ms, text, wait)
+
+    async def _close_unsent(self, letter: store.Letter, lease: Lease) -> None:
+        """End a delivery whose endpoint was disabled or deleted while it waited."""
+        async with self._db.begin("webhooks") as tx:
+            await lease.hold(tx)
+            await _close(tx, letter, DeliveryState.FAILED)
+            await lease.finish(tx)
+
+
+async def _record(tx: Tx, letter: store.Letter, met: _Met) -> Again | None:
+    """Write down an attempt and what follows from it for the delivery and its endpoint."""
+    tries = letter.tries + 1
+    delay = delay_after(letter.id, tries)
+    next_at = tx.now if delay is None else tx.now + max(delay, met.wait)
+    await store.TRIED.run(tx, letter.id, met.status, next_at)
+    await store.INSERT_ATTEMPT.run(
+        tx,
+        letter.id,
+        letter.attempts + 1,
+        letter.merchant_id,
+        letter.mode,
+        tx.now,
+        met.outcome,
+        met.status,
+        met.duration_ms,
+        met.reply,
+    )
+    if met.outcome is AttemptOutcome.DELIVERED:
+        await _close(tx, letter, DeliveryState.SUCCEEDED)
+        await store.ENDPOINT_WORKS.run(tx, letter.endpoint_id)
+        return None
+    gave_up = await _note_failure(tx, letter.endpoint_id, met)
+    if delay is None or gave_up:
+        await _close(tx, letter, DeliveryState.FAILED)
+        return None
+    return Again(next_at - tx.now)
+
+
+async def _note_failure(tx: Tx, endpoint_id: UUID, met: _Met) -> bool:
+    """Count a failure against the endpoint; say whether it is disabled now."""
+    endpoint = await store.ENDPOINT_FAILED.one(tx, endpoint_id, tx.now)
+    if endpoint.state is not EndpointState.ENABLED:
+        return True
+    if why := _reason_to_give_up(met, endpoint.failing_since, tx.now):
+        _log.warning("webhook_endpoint_disabled", endpoint=show("whe", endpoint_id), because=why)
+        await give_up_on_endpoint(tx, endpoint_id, why)
+        return True
+    if rest := max(met.wait, rest_after(endpoint.failures_in_row)):
+        await store.REST_ENDPOINT.run(tx, endpoint_id, tx.now + rest)
+    return False
+
+
+def _reason_to_give_up(
+    met: _Met, failing_since: datetime | None, now: datetime
+) -> DisabledBecause | None:
+    if met.outcome is AttemptOutcome.GONE:
+        return DisabledBecause.GONE
+    if failing_since is not None and now - failing_since >= DISABLE_AFTER:
+        return DisabledBecause.FAILING
+    return None
+
+
+async def _close(tx: Tx, letter: store.Letter, state: DeliveryState) -> None:
+    await store.CLOSE.run(tx, letter.id, state, tx.now)
+    CLOSED.labels(state).inc()
+
+
+def _shown(text: str) -> str:
+    """Return the start of a text as it can be stored; PostgreSQL keeps no NUL."""
+    return text.replace("\0", "�")[:REPLY_MAX]
