@@ -59,7 +59,6 @@ def make_keys() -> Keys:
             "debtor_name": "通宝沙箱支付有限公司",
             "debtor_account": f"62{secrets.randbelow(10**15):015d}88",
             "debtor_bank": "102290000011",
-            "creditor_bank": "105100000017",
         },
         kept={"note": "this bank signs nothing"},
     )
