@@ -191,7 +191,6 @@ def test_a_status_is_read_whole():
         b'<!DOCTYPE d SYSTEM "http://127.0.0.1/x">' + status()[39:],
         b'<!DOCTYPE d [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>' + status()[39:],
         b"<Document>" * 5000,
-        status().decode().replace("UTF-8", "UTF-16").encode("utf-16"),
         status().decode().replace("UTF-8", "GBK").replace("R1", "编号").encode("gbk"),
     ],
 )

@@ -183,7 +183,7 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _parse(body: bytes) -> Element:
-    """Parse UTF-8 without a document type: where no entity is declared, none can be expanded."""
+    """Parse without a document type: where no entity is declared, none can be expanded."""
     builder = TreeBuilder()
     depth = 0
 
