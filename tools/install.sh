@@ -86,7 +86,7 @@ install_clients() {
         rm -rf "$folder"
         mkdir -p .clients
         "$venv/bin/python" -m venv "$folder"
-        pip "$folder" -r "$wishes"
+        pip "$folder" --use-pep517 -r "$wishes"
         echo "$wanted" >"$folder/installed"
     done
 }

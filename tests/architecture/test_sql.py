@@ -21,7 +21,7 @@ import asyncpg
 import pytest
 from msgspec import Struct
 
-from tongbao.infra.db import Db, Query
+from tongbao.infra.db import Db, Query, Statement
 from tools import house
 from tools.house import ROOT, Found, module_name, source_files, statements
 
@@ -192,6 +192,56 @@ def test_the_checks_see_what_they_look_for() -> None:
     assert "uuid[]" in allowed_types(list[UUID])
     assert "jsonb" in allowed_types(dict[str, Any])
     assert not allowed_types(datetime) & {"timestamp"}
+
+
+class Swapped(Struct, frozen=True):
+    """The right names in the wrong order."""
+
+    checksum: str
+    name: str
+    applied_at: datetime
+
+
+class Mistyped(Struct, frozen=True):
+    """The right names with a wrong type."""
+
+    name: str
+    checksum: int
+    applied_at: datetime
+
+
+class ByKeyword(Struct, frozen=True, kw_only=True):
+    """A Struct that cannot be filled by position."""
+
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        (Query(Swapped, "select name, checksum, applied_at from schema_migration"), "columns"),
+        (Query(Mistyped, "select name, checksum, applied_at from schema_migration"), "text"),
+        (Query(ByKeyword, "select name from schema_migration"), "kw_only"),
+        (Query(UUID, "select name from schema_migration"), "text"),
+        (Query(str, "select name, checksum from schema_migration"), "2 columns"),
+        (Statement("delete from schema_migration returning name"), "nobody reads"),
+    ],
+)
+async def test_the_comparison_sees_a_wrong_row(
+    db: Db, query: Query[Any] | Statement, complaint: str
+) -> None:
+    async with db.pool.acquire() as connection:
+        attributes = (await connection.prepare(query.sql)).get_attributes()
+
+    assert complaint in " ".join(compare(Found("here", query), attributes))
+
+
+def test_the_comparison_sees_a_value_that_may_be_missing() -> None:
+    columns = [Column("schema_migration", "name", nullable=True)]
+    certain = "select name from schema_migration where name is not null"
+
+    assert nullable(Found("here", Query(ByKeyword, "select name from schema_migration")), columns)
+    assert not nullable(Found("here", Query(ByKeyword, certain)), columns)
 
 
 def compare(found: Found, attributes: Sequence[Any]) -> list[str]:
