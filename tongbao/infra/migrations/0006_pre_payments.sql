@@ -35,6 +35,7 @@ create table payment (
     captured           bigint      not null default 0,
     refunded           bigint      not null default 0,
     fee                bigint      not null check (fee between 0 and amount),
+    fee_returned       bigint      not null default 0 check (fee_returned between 0 and fee),
     refund_returns_fee boolean     not null,
     late_success       text        not null check (late_success in ('refund', 'accept_if_open')),
     failure_code       text,
@@ -97,7 +98,7 @@ create table attempt (
     check (state <> 'succeeded' or (channel_ref is not null and paid_at is not null))
 );
 create index attempt_by_id on attempt (id);
-create index attempt_of_payment on attempt (book, payment_id);
+create index attempt_of_payment on attempt (payment_id);
 -- One trade of a channel can pay one attempt only. The channel's number is unique at its account.
 create unique index attempt_channel_ref on attempt (book, account_id, channel_ref)
     where channel_ref is not null;

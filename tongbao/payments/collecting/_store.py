@@ -14,9 +14,9 @@ from tongbao.payments.collecting.model import (
 )
 
 _PAYMENT: Final = """book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency,
-    subject, channel, pay_mode, state, captured, refunded, fee, refund_returns_fee, late_success,
-    failure_code, close_reason, close_requested_at, metadata, created_at, expires_at, succeeded_at,
-    ended_at, version"""
+    subject, channel, pay_mode, state, captured, refunded, fee, fee_returned,
+    refund_returns_fee, late_success, failure_code, close_reason, close_requested_at, metadata,
+    created_at, expires_at, succeeded_at, ended_at, version"""
 _ATTEMPT: Final = """book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode, amount,
     currency, state, code, channel_ref, payer, code_url, client_ip, created_at, paid_at, queries"""
 _EXCHANGE: Final = """book, id, payment_id, refund_id, purpose, method, url, request, status, reply,
@@ -28,7 +28,7 @@ _CHANGE: Final = "book, payment_id, version, from_state, to_state, why, at"
 INSERT_PAYMENT = Statement(
     f"""insert into payment ({_PAYMENT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23, $24, $25, $26)
+                $19, $20, $21, $22, $23, $24, $25, $26, $27)
         on conflict (book, merchant_id, mode, merchant_order_no) do nothing"""
 )
 INSERT_ATTEMPT = Statement(
@@ -66,9 +66,13 @@ REQUEST_CLOSE = Statement(
         where book = $1 and id = $2 and close_requested_at is null
           and state in ('created', 'pending', 'unknown')"""
 )
+# Running totals on the row itself: nobody can raise them past what came in, or on an older sight.
 ADD_REFUNDED = Statement(
-    """update payment set refunded = refunded + $3, version = version + 1
-        where book = $1 and id = $2 and refunded + $3 between 0 and captured"""
+    """update payment
+          set refunded = refunded + $3, fee_returned = fee_returned + $4, version = version + 1
+        where book = $1 and id = $2
+          and refunded + $3 between 0 and captured and fee_returned + $4 between 0 and fee
+          and ($5::bigint is null or (refunded = $5 and fee_returned = $6))"""
 )
 CLOSE_CASE = Statement(
     """update payment_case set closed_at = $3, resolution = $4
@@ -89,6 +93,9 @@ GET_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where book = $1 an
 FIND_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where id = $1")
 ATTEMPTS_OF_PAYMENT = Query(
     Attempt, f"select {_ATTEMPT} from attempt where book = $1 and payment_id = $2 order by id"
+)
+ATTEMPTS_OF = Query(
+    Attempt, f"select {_ATTEMPT} from attempt where payment_id = any($1::uuid[]) order by id"
 )
 CHANGES_OF_PAYMENT = Query(
     StateChange,

@@ -11,6 +11,7 @@ from typing import Literal, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.collecting.model import (
     Attempt,
     AttemptState,
@@ -117,7 +118,7 @@ def _on_success(payment: Payment, attempt: Attempt, news: Succeeded, now: dateti
 def _may_reopen(payment: Payment) -> bool:
     """Whether late money is still wanted: it ran out of time and nobody called it off."""
     return (
-        payment.late_success == "accept_if_open"
+        payment.late_success is LateSuccess.ACCEPT_IF_OPEN
         and payment.state is PaymentState.CLOSED
         and payment.close_reason is CloseReason.EXPIRED
         and payment.captured == 0

@@ -19,6 +19,7 @@ from msgspec import UNSET, Struct, UnsetType
 from tongbao.kernel.ids import base32
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
+from tongbao.parties.merchants.model import LateSuccess
 from tongbao.rails.channels.contract import PayMode
 
 WALLET = "wallet"
@@ -93,8 +94,9 @@ class Payment(Struct, frozen=True):
     captured: int
     refunded: int  # requested or done; the table checks refunded <= captured
     fee: int
+    fee_returned: int
     refund_returns_fee: bool
-    late_success: Literal["refund", "accept_if_open"]
+    late_success: LateSuccess
     failure_code: str | None
     close_reason: CloseReason | None
     close_requested_at: datetime | None
@@ -228,6 +230,7 @@ class PaymentView(Struct, frozen=True, omit_defaults=True):
     amount_captured: int
     amount_refunded: int
     fee: int
+    fee_returned: int
     created_at: datetime
     expires_at: datetime
     metadata: dict[str, str]

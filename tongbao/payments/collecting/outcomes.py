@@ -364,6 +364,7 @@ def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
         amount_captured=payment.captured,
         amount_refunded=payment.refunded,
         fee=payment.fee,
+        fee_returned=payment.fee_returned,
         created_at=payment.created_at,
         expires_at=payment.expires_at,
         metadata=payment.metadata,
@@ -375,11 +376,17 @@ def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
     )
 
 
-def refunded_write(
-    book: int, payment_id: UUID, amount: int, *, refusal: str | None = None
-) -> Write:
-    """Return the write that raises (or with a negative amount lowers) what is given back.
+def refunded_write(payment: Payment, amount: int, fee_back: int, *, refusal: str) -> Write:
+    """Return the write that raises what is given back, seen as ``payment`` says it stands.
 
-    It touches no row when more would be given back than came in.
+    It touches no row when more would be given back than came in, or when another refund was
+    faster than the sight this one was worked out from.
     """
-    return Write(store.ADD_REFUNDED, (book, payment_id, amount), refusal=refusal)
+    seen = (payment.refunded, payment.fee_returned)
+    args = (payment.book, payment.id, amount, fee_back, *seen)
+    return Write(store.ADD_REFUNDED, args, refusal=refusal)
+
+
+def unrefunded_write(book: int, payment_id: UUID, amount: int, fee_back: int) -> Write:
+    """Return the write that lowers what is given back by a refund that did not happen."""
+    return Write(store.ADD_REFUNDED, (book, payment_id, -amount, -fee_back, None, None))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,10 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
 from tongbao.ledger.model import AccountKey, Group
+from tongbao.parties.accounts.model import PaymentCode, Wallet
+from tongbao.parties.accounts.payment_codes import use_code_write
+from tongbao.parties.accounts.wallets import account_of, spend_write
+from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.chase import chase_write, look_at, pay_order
 from tongbao.payments.collecting.model import (
@@ -73,7 +77,7 @@ class NotClosable(Conflict):
     advice_zh = "已成功的支付请发起退款；已失败的支付无需关闭。"
 
 
-class WalletNotAtNetwork(Rejected):
+class WalletNeedsCode(Rejected):
     """The own wallet takes payment codes only."""
 
     code = "payment.wallet_needs_code"
@@ -95,7 +99,7 @@ class NewPayment(Struct, frozen=True):
     account_id: UUID
     fee: int
     refund_returns_fee: bool
-    late_success: Literal["refund", "accept_if_open"]
+    late_success: LateSuccess
     expires_in: timedelta
     metadata: dict[str, str]
     client_ip: str
@@ -180,21 +184,28 @@ async def _earlier(flow: Flow, asked: NewPayment, take: Taking) -> tuple[Payment
 
 
 async def pay_by_wallet(
-    flow: Flow, asked: NewPayment, take: Taking, *, payment_id: UUID, wallet_id: UUID, spend: Write
+    flow: Flow,
+    asked: NewPayment,
+    take: Taking,
+    *,
+    payment_id: UUID,
+    code: PaymentCode,
+    wallet: Wallet,
 ) -> tuple[Payment, Attempt]:
     """Collect a payment from the platform's own wallet: everything is one commit.
 
-    ``spend`` uses up the customer's one-time code. A wallet that refuses (no money, code used)
-    makes a failed payment, and nothing moves.
+    A wallet that refuses (no money, code used, over its limit) makes a failed payment, and
+    nothing moves.
 
     Raises:
-        OrderNumberUsed, StateContended
+        OrderNumberUsed, InFlight, StateContended
     """
     now = flow.db.clock.now()
     payment, attempt = _rows(asked, payment_id, now, PaymentState.SUCCEEDED)
     attempt = msgspec.structs.replace(
-        attempt, payer=str(wallet_id), channel_ref=attempt.number, paid_at=now
+        attempt, payer=str(wallet.id), channel_ref=attempt.number, paid_at=now
     )
+    spending = (use_code_write(code, payment.id, now), spend_write(wallet, payment.money, now))
     currency = payment.currency
     group = Group(
         id=payment.id,
@@ -203,12 +214,12 @@ async def pay_by_wallet(
             "payment.captured_by_wallet",
             reference=payment.id,
             accounts={
-                "wallet": AccountKey("wallet", currency, wallet_id),
+                "wallet": account_of(wallet),
                 "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
             },
             amounts={"gross": payment.money, "fee": Money(payment.fee, currency)},
         ),
-        companions=(take(payment.id, now), *_birth(payment, attempt, now), spend),
+        companions=(take(payment.id, now), *_birth(payment, attempt, now), *spending),
     )
     failpoint("payments.before_wallet")
     [result] = await flow.ledger.submit([group])
@@ -218,7 +229,7 @@ async def pay_by_wallet(
         return payment, attempt
     if result.code == ORDER_TAKEN:
         return await _earlier(flow, asked, take)
-    if result.code == InFlight.code:
+    if result.code == InFlight.code or result.status == "in_flight":
         raise InFlight
     return await _record_wallet_refusal(flow, asked, take, result.code or "wallet.declined")
 
@@ -279,6 +290,7 @@ def _rows(
         captured=asked.money.amount if is_paid else 0,
         refunded=0,
         fee=asked.fee,
+        fee_returned=0,
         refund_returns_fee=asked.refund_returns_fee,
         late_success=asked.late_success,
         failure_code=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -102,6 +103,12 @@ async def attempt_by_number(on: Db | Tx, number: str) -> Attempt | None:
 async def last_attempt(on: Db | Tx, payment: Payment) -> Attempt:
     """Return the payment's latest attempt."""
     return (await store.ATTEMPTS_OF_PAYMENT.all(on, payment.book, payment.id))[-1]
+
+
+async def last_attempts(on: Db | Tx, page: Sequence[Payment]) -> dict[UUID, Attempt]:
+    """Return the latest attempt of each of these payments, by payment."""
+    ids = [payment.id for payment in page]
+    return {attempt.payment_id: attempt for attempt in await store.ATTEMPTS_OF.all(on, ids)}
 
 
 async def paid_attempt(on: Db | Tx, payment: Payment) -> Attempt:

@@ -31,7 +31,7 @@ from tongbao.payments.collecting.outcomes import (
     case_write,
     commit_unless_moved_on,
     exchange_write,
-    refunded_write,
+    unrefunded_write,
 )
 from tongbao.payments.refunds import _store as store
 from tongbao.payments.refunds.model import (
@@ -142,6 +142,7 @@ async def record_refund_news(
 async def _commit(
     flow: Flow, payment: Payment, refund: Refund, step: RefundStep, writes: tuple[Write, ...]
 ) -> bool:
+    # Late money was never the merchant's: nothing was held, so only giving it back is posted.
     if step.ledger is None or not flow.licence.may_hold_funds:
         return await commit_unless_moved_on(flow.db, writes)
     rule = _END_RULES[refund.kind, step.ledger]
@@ -164,7 +165,6 @@ _END_RULES: Final = {
     ("merchant", "post"): "refund.succeeded",
     ("merchant", "void"): "refund.failed",
     ("late", "post"): "late.refunded",
-    ("late", "void"): "late.refund_failed",
 }
 
 
@@ -172,7 +172,7 @@ def _payment_writes(refund: Refund, step: RefundStep) -> tuple[Write, ...]:
     # The payment's row is locked before the refund's, as it is when a refund is asked for.
     if step.ledger != "void":
         return ()
-    return (refunded_write(refund.book, refund.payment_id, -refund.amount),)
+    return (unrefunded_write(refund.book, refund.payment_id, refund.amount, refund.fee_back),)
 
 
 def _row_writes(before: Refund, after: Refund, step: RefundStep) -> tuple[Write, ...]:

@@ -23,7 +23,12 @@ from tongbao.kernel.money import Money
 from tongbao.ledger.model import Group
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import WALLET, Attempt, Payment, PaymentState
-from tongbao.payments.collecting.outcomes import Flow, LateMoneyReceived, refunded_write
+from tongbao.payments.collecting.outcomes import (
+    Flow,
+    LateMoneyReceived,
+    StateContended,
+    refunded_write,
+)
 from tongbao.payments.collecting.payments import Taking
 from tongbao.payments.refunds import _store as store
 from tongbao.payments.refunds.model import Refund, RefundState
@@ -33,7 +38,7 @@ EXCEEDS_CAPTURED: Final = "refund.exceeds_captured"
 NUMBER_TAKEN: Final = "refund.number_taken"
 
 _CALLER_ASKS_FIRST: Final = timedelta(seconds=10)
-"""Whoever requests a refund asks the channel at once; the task is there in case it dies."""
+_TRIES_MAX: Final = 8
 
 
 class RefundExceedsCaptured(Rejected):
@@ -94,24 +99,29 @@ async def request_refund(
 
     Raises:
         PaymentNotCaptured, RefundCurrencyDiffers, RefundExceedsCaptured, RefundNumberUsed,
-        MerchantBalanceTooLow
+        MerchantBalanceTooLow, StateContended
     """
-    if payment.state is not PaymentState.SUCCEEDED:
-        raise PaymentNotCaptured(status=payment.state)
-    if asked.money.currency != payment.currency:
-        raise RefundCurrencyDiffers(expected=payment.currency)
-    attempt = await payments.paid_attempt(flow.db, payment)
-    now = flow.db.clock.now()
-    refund = _row(payment, attempt, asked, refund_id, "merchant", now)
-    failpoint("refunds.before_request")
-    code = await _commit_request(
-        flow, payment, attempt, refund, (take(refund.id, now),), submit_after=_CALLER_ASKS_FIRST
-    )
-    failpoint("refunds.after_request")
-    if code is None:
-        flow.nudge()
-        return refund
-    return await _refused_request(flow, payment, asked, take, code)
+    for _ in range(_TRIES_MAX):
+        if payment.state is not PaymentState.SUCCEEDED:
+            raise PaymentNotCaptured(status=payment.state)
+        if asked.money.currency != payment.currency:
+            raise RefundCurrencyDiffers(expected=payment.currency)
+        attempt = await payments.paid_attempt(flow.db, payment)
+        now = flow.db.clock.now()
+        refund = _row(payment, attempt, asked, refund_id, "merchant", now)
+        taking = (take(refund.id, now),)
+        failpoint("refunds.before_request")
+        code = await _commit_request(flow, payment, attempt, refund, taking)
+        failpoint("refunds.after_request")
+        if code is None:
+            flow.nudge()
+            return refund
+        current = await payments.payment(flow.db, payment.book, payment.id)
+        overtaken = code == EXCEEDS_CAPTURED and current.version != payment.version
+        if not overtaken:
+            return await _refused_request(flow, current, asked, take, code)
+        payment = current
+    raise StateContended
 
 
 async def _refused_request(
@@ -127,8 +137,7 @@ async def _refused_request(
             await take(earlier.id, tx.now).run(tx)
         return earlier
     if code == EXCEEDS_CAPTURED:
-        current = await payments.payment(flow.db, payment.book, payment.id)
-        raise RefundExceedsCaptured(left=current.captured - current.refunded)
+        raise RefundExceedsCaptured(left=payment.captured - payment.refunded)
     if code == "ledger.exceeds_balance":
         raise MerchantBalanceTooLow
     if code == InFlight.code:
@@ -142,55 +151,45 @@ async def on_late_money(flow: Flow, event: LateMoneyReceived, _event_id: UUID) -
     attempt = await payments.paid_attempt(flow.db, payment)
     refund_id = derived_id(event.attempt_id, "late refund")
     asked = RefundRequest(f"late-{base32(refund_id)}", payment.money, "paid after the end")
-    now = flow.db.clock.now()
-    refund = _row(payment, attempt, asked, refund_id, "late", now)
-    code = await _commit_request(flow, payment, attempt, refund, (), submit_after=timedelta())
+    refund = _row(payment, attempt, asked, refund_id, "late", flow.db.clock.now())
+    code = await _commit_request(flow, payment, attempt, refund, ())
     if code not in {None, NUMBER_TAKEN}:
         raise RuntimeError(f"late money was not given back: {code} for payment {payment.id}")
     flow.nudge()
 
 
 async def _commit_request(
-    flow: Flow,
-    payment: Payment,
-    attempt: Attempt,
-    refund: Refund,
-    taking: tuple[Write, ...],
-    *,
-    submit_after: timedelta,
+    flow: Flow, payment: Payment, attempt: Attempt, refund: Refund, taking: tuple[Write, ...]
 ) -> str | None:
     """Commit the order and the hold; None when it is in the book, else why not."""
     now = refund.created_at
-    of_wallet = payment.channel == WALLET
-    follow_up = (
-        event_write(end_event(refund), now=now)
-        if of_wallet
-        else task_write(
-            SubmitRefund(refund.book, refund.id),
-            run_at=now + submit_after,
-            key=f"refund/{refund.id}",
-        )
-    )
+    if refund.state.is_open:
+        # Whoever requests a refund asks the channel at once; the task is there in case it dies.
+        run_at = now + (_CALLER_ASKS_FIRST if refund.kind == "merchant" else timedelta())
+        task = SubmitRefund(refund.book, refund.id)
+        follow_up = task_write(task, run_at=run_at, key=f"refund/{refund.id}")
+    else:
+        follow_up = event_write(end_event(refund), now=now)
     writes = (
         *taking,
         # The number comes before the total: a repeat is told apart from a refund too many.
         Write(store.INSERT_REFUND, msgspec.structs.astuple(refund), refusal=NUMBER_TAKEN),
-        refunded_write(payment.book, payment.id, refund.amount, refusal=EXCEEDS_CAPTURED),
+        refunded_write(payment, refund.amount, refund.fee_back, refusal=EXCEEDS_CAPTURED),
         follow_up,
     )
-    if flow.licence.may_hold_funds:
-        rule = _hold_rule(payment, refund)
-        group = Group(
-            # A late refund has one id for ever; so must not be remembered as refused by a race.
-            id=derived_id(refund.id, f"{rule}/{now.isoformat()}"),
-            book=refund.book,
-            transfers=refund_transfers(rule, payment, attempt, refund),
-            companions=writes,
-        )
-        [result] = await flow.ledger.submit([group])
-        return None if result.happened else result.code or result.status
-    async with flow.db.begin("refunds") as tx:
-        return await write_all(tx, writes)
+    rule = "refund.by_wallet" if payment.channel == WALLET else "refund.held"
+    if refund.kind == "late" or not flow.licence.may_hold_funds:
+        async with flow.db.begin("refunds") as tx:
+            return await write_all(tx, writes)
+    group = Group(
+        # The ledger remembers a refusal for ever; being overtaken must not be remembered.
+        id=derived_id(refund.id, f"{rule}/{payment.version}"),
+        book=refund.book,
+        transfers=refund_transfers(rule, payment, attempt, refund),
+        companions=writes,
+    )
+    [result] = await flow.ledger.submit([group])
+    return None if result.happened else result.code or result.status
 
 
 def _row(
@@ -202,7 +201,12 @@ def _row(
     now: datetime,
 ) -> Refund:
     is_done = payment.channel == WALLET
-    returns = payment.refund_returns_fee and kind == "merchant"
+    fee_back = 0
+    if payment.refund_returns_fee and kind == "merchant":
+        # What all refunds together should have returned, less what they have: no fen is lost.
+        back_in_all = payment.refunded + asked.money.amount
+        fee_back = payment.fee * back_in_all // payment.amount - payment.fee_returned
+        fee_back = min(max(fee_back, 0), payment.fee - payment.fee_returned)
     return Refund(
         book=payment.book,
         id=refund_id,
@@ -213,7 +217,7 @@ def _row(
         merchant_refund_no=asked.merchant_refund_no,
         amount=asked.money.amount,
         currency=payment.currency,
-        fee_back=payment.fee * asked.money.amount // payment.amount if returns else 0,
+        fee_back=fee_back,
         kind=kind,
         reason=asked.reason,
         state=RefundState.SUCCEEDED if is_done else RefundState.REQUESTED,
@@ -224,9 +228,3 @@ def _row(
         queries=0,
         version=1,
     )
-
-
-def _hold_rule(payment: Payment, refund: Refund) -> str:
-    if payment.channel == WALLET:
-        return "refund.by_wallet"
-    return "late.refund_held" if refund.kind == "late" else "refund.held"

@@ -1,0 +1,77 @@
+"""Where channels send their callbacks: mounted beside the API, with rights of its own.
+
+The address holds an unguessable token of the channel account; the signature on the raw bytes
+decides whether what comes there is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from tongbao.kernel.errors import NotFound
+from tongbao.payments.callbacks.inbox import receive
+from tongbao.payments.collecting.outcomes import Flow
+from tongbao.rails.channels.accounts import ChannelAccountNotFound
+from tongbao.rails.channels.contract import CallbackReply, ChannelAccount
+
+PREFIX: Final = "/callbacks"
+
+AccountOfToken = Callable[[str], Awaitable[ChannelAccount]]
+
+
+class CallbackAddressUnknown(NotFound):
+    """Nobody receives callbacks at this address."""
+
+    code = "callback.address_unknown"
+    advice = "Use the notification address of the channel account, unchanged."
+    advice_zh = "请使用渠道账户的通知地址，不得改动。"
+
+
+class CallbackApp:
+    """An ASGI application that receives callbacks at ``/callbacks/{channel}/{token}``."""
+
+    def __init__(self, flow: Flow, account_of_token: AccountOfToken) -> None:
+        self._flow = flow
+        self._account_of_token = account_of_token
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        _receive: Callable[[], Awaitable[Any]],
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Receive one callback.
+
+        Raises:
+            CallbackAddressUnknown
+        """
+        account = await self._account(scope["path"], scope["method"])
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
+        reply = await receive(self._flow, account, headers, scope["state"]["body"])
+        await _send(send, reply)
+
+    async def _account(self, path: str, method: str) -> ChannelAccount:
+        parts = path.removeprefix(PREFIX).strip("/").split("/")
+        if method != "POST" or len(parts) != 2:
+            raise CallbackAddressUnknown
+        channel, token = parts
+        try:
+            account = await self._account_of_token(token)
+        except ChannelAccountNotFound:
+            raise CallbackAddressUnknown from None
+        if account.channel != channel:
+            raise CallbackAddressUnknown
+        return account
+
+
+async def _send(
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]], reply: CallbackReply
+) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+    headers.append((b"content-length", str(len(reply.body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

@@ -1,0 +1,289 @@
+"""The routes of payments."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get, post
+from msgspec import Meta, Struct
+
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db
+from tongbao.infra.web.caller import Caller, needs
+from tongbao.infra.web.idempotency import Idempotency, answer_once
+from tongbao.infra.web.request import ApiRequest, InvalidValue
+from tongbao.kernel.ids import new_id, parse
+from tongbao.kernel.money import Money, positive
+from tongbao.kernel.pages import Page
+from tongbao.parties.accounts.model import CodeUsedOrExpired
+from tongbao.parties.accounts.payment_codes import find_code
+from tongbao.parties.merchants import queries as merchants
+from tongbao.parties.merchants.model import (
+    ChannelNotOpened,
+    MerchantSuspended,
+    PriceNotAgreed,
+    fee_for,
+)
+from tongbao.payments.collecting import queries
+from tongbao.payments.collecting.model import WALLET, Payment, PaymentState, PaymentView
+from tongbao.payments.collecting.outcomes import Flow, view_payment
+from tongbao.payments.collecting.payments import (
+    EXPIRES_DEFAULT,
+    EXPIRES_MAX,
+    ModeNotOffered,
+    NewPayment,
+    NotClosable,
+    OrderNumberUsed,
+    WalletNeedsCode,
+    close_payment,
+    create_payment,
+    pay_by_wallet,
+)
+from tongbao.payments.collecting.queries import PaymentFilter, PaymentNotFound
+from tongbao.rails.channels.codes import PaymentCodeUnknown, channel_of_code
+from tongbao.rails.channels.contract import PayMode
+
+_METADATA_KEYS_MAX: Final = 50
+ShortText = Annotated[str, Meta(max_length=500)]
+
+
+class MethodAsked(Struct, frozen=True, forbid_unknown_fields=True):
+    """How to collect: a QR of a channel, or the payment code a customer shows.
+
+    A payment code says by itself whose it is, so ``channel`` may be left out with it.
+    """
+
+    mode: PayMode
+    channel: Annotated[str, Meta(max_length=32)] | None = None
+    auth_code: Annotated[str, Meta(min_length=16, max_length=24, pattern=r"^\d+$")] | None = None
+
+
+class CreatePayment(Struct, frozen=True, forbid_unknown_fields=True):
+    """Collect this much from a customer. ``amount`` is minor units: 1999 is 19.99 yuan."""
+
+    merchant_order_no: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\w\-|*@.]+$")]
+    amount: int
+    subject: Annotated[str, Meta(min_length=1, max_length=120)]
+    method: MethodAsked
+    currency: Annotated[str, Meta(min_length=3, max_length=3)] = "CNY"
+    expires_in_s: Annotated[int, Meta(ge=60, le=int(EXPIRES_MAX.total_seconds()))] | None = None
+    metadata: dict[Annotated[str, Meta(max_length=40)], ShortText] = {}
+
+
+_EXAMPLE = CreatePayment(
+    merchant_order_no="20261121-0001",
+    amount=1999,
+    subject="two cups of tea",
+    method=MethodAsked(PayMode.QR, "wechat_pay"),
+)
+
+
+@post(
+    "/v1/payments",
+    opt=needs(
+        "payments:write",
+        idempotent=True,
+        refuses=[
+            OrderNumberUsed,
+            ModeNotOffered,
+            WalletNeedsCode,
+            PaymentCodeUnknown,
+            CodeUsedOrExpired,
+            MerchantSuspended,
+            PriceNotAgreed,
+            ChannelNotOpened,
+        ],
+        request_example=_EXAMPLE,
+    ),
+)
+async def create(
+    data: CreatePayment, request: ApiRequest, flow: Flow, keyring: Keyring, caller: Caller
+) -> Response[PaymentView]:
+    """Collect a payment.
+
+    ``qr`` comes back pending with a code to draw; ``payment_code`` comes back with its end, or
+    pending or unknown while the customer confirms or the channel is silent. A webhook tells the
+    end. The same order number with the same content returns the payment it already made.
+    """
+    money = positive(data.amount, data.currency)
+    channel = _channel_asked(data.method)
+
+    async def fresh(use: Idempotency) -> PaymentView:
+        asked = await _terms(flow, caller, data, channel, money)
+        asked = msgspec.structs.replace(asked, client_ip=_client_ip(request))
+        if channel == WALLET:
+            code, wallet = await find_code(
+                flow.db,
+                keyring,
+                data.method.auth_code or "",
+                book=caller.book,
+                mode=caller.mode,
+                now=flow.db.clock.now(),
+            )
+            payment, attempt = await pay_by_wallet(
+                flow, asked, use.write, payment_id=new_id(), code=code, wallet=wallet
+            )
+        else:
+            payment, attempt = await create_payment(flow, asked, use.write, new_id())
+        return view_payment(payment, attempt)
+
+    async def resume(payment_id: UUID) -> PaymentView:
+        return await _view(flow.db, await queries.payment(flow.db, caller.book, payment_id))
+
+    return await answer_once(request, flow.db, fresh=fresh, resume=resume)
+
+
+def _channel_asked(method: MethodAsked) -> str:
+    if method.mode is PayMode.PAYMENT_CODE:
+        if method.auth_code is None:
+            raise InvalidValue(param="$.method.auth_code", reason="a payment code needs its digits")
+        owner = channel_of_code(method.auth_code)
+        if method.channel not in {None, owner}:
+            raise InvalidValue(param="$.method.channel", reason="the code is of another channel")
+        return owner
+    if method.auth_code is not None:
+        raise InvalidValue(param="$.method.auth_code", reason="a QR is shown, not scanned")
+    if method.channel is None:
+        raise InvalidValue(param="$.method.channel", reason="a QR needs its channel")
+    if method.channel == WALLET:
+        raise WalletNeedsCode
+    return method.channel
+
+
+async def _terms(
+    flow: Flow, caller: Caller, data: CreatePayment, channel: str, money: Money
+) -> NewPayment:
+    """Return the request with what was agreed with the merchant for it.
+
+    Raises:
+        MerchantSuspended, PriceNotAgreed, ChannelNotOpened
+    """
+    if len(data.metadata) > _METADATA_KEYS_MAX:
+        raise InvalidValue(param="$.metadata", reason="at most 50 keys")
+    now = flow.db.clock.now()
+    merchant = await merchants.merchant_with_id(flow.db, caller.merchant_id)
+    merchant.check_active()
+    plan = await merchants.price_plan_at(flow.db, merchant.id, caller.mode, now)
+    plans = [plan] if plan is not None else []
+    fee = fee_for(plans, channel, data.method.mode, money, now)
+    account_id = caller.merchant_id
+    if channel != WALLET:
+        account_id = await merchants.channel_account_of(flow.db, merchant.id, caller.mode, channel)
+    lifetime = timedelta(seconds=data.expires_in_s) if data.expires_in_s else EXPIRES_DEFAULT
+    return NewPayment(
+        merchant_id=merchant.id,
+        mode=caller.mode,
+        book=caller.book,
+        merchant_order_no=data.merchant_order_no,
+        money=money,
+        subject=data.subject,
+        channel=channel,
+        pay_mode=data.method.mode,
+        account_id=account_id,
+        fee=fee,
+        refund_returns_fee=plan.refund_returns_fee if plan is not None else False,
+        late_success=merchant.late_success,
+        expires_in=lifetime,
+        metadata=data.metadata,
+        client_ip="127.0.0.1",
+        auth_code=data.method.auth_code,
+    )
+
+
+def _client_ip(request: ApiRequest) -> str:
+    return request.client.host if request.client is not None else "127.0.0.1"
+
+
+async def _view(db: Db, payment: Payment) -> PaymentView:
+    return view_payment(payment, await queries.last_attempt(db, payment))
+
+
+@post(
+    "/v1/payments/{payment_id:str}/close",
+    status_code=200,
+    opt=needs("payments:write", idempotent=True, refuses=[PaymentNotFound, NotClosable]),
+)
+async def close(
+    payment_id: str, request: ApiRequest, flow: Flow, caller: Caller
+) -> Response[PaymentView]:
+    """Call an unpaid payment off, at the channel first.
+
+    A customer who paid first wins: the payment comes back succeeded. When the channel is silent
+    the payment stays open and the platform goes on closing it.
+    """
+    target = parse("pay", payment_id)
+
+    async def fresh(use: Idempotency) -> PaymentView:
+        payment = await queries.payment_of_merchant(
+            flow.db, target, caller.merchant_id, caller.mode
+        )
+        async with flow.db.begin(caller.actor) as tx:
+            await use.take(tx, payment.id)
+        return view_payment(*await close_payment(flow, payment))
+
+    async def resume(found: UUID) -> PaymentView:
+        payment = await queries.payment(flow.db, caller.book, found)
+        if payment.state.is_open:
+            return view_payment(*await close_payment(flow, payment))
+        return await _view(flow.db, payment)
+
+    return await answer_once(request, flow.db, fresh=fresh, resume=resume)
+
+
+@get("/v1/payments/{payment_id:str}", opt=needs("payments:read", refuses=[PaymentNotFound]))
+async def get_payment(payment_id: str, db: Db, caller: Caller) -> PaymentView:
+    """Return one payment."""
+    payment = await queries.payment_of_merchant(
+        db, parse("pay", payment_id), caller.merchant_id, caller.mode
+    )
+    return await _view(db, payment)
+
+
+@get("/v1/payments", opt=needs("payments:read"))
+async def list_payments(
+    db: Db,
+    caller: Caller,
+    *,
+    merchant_order_no: str | None = None,
+    status: PaymentState | None = None,
+    channel: str | None = None,
+    created_from: datetime | None = None,
+    created_to: datetime | None = None,
+    metadata: str | None = None,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> Page[PaymentView]:
+    """Return payments, newest first.
+
+    Filter by order number, status, channel, time of creation (half-open), or by metadata given as
+    a JSON object that the payment's own must contain.
+    """
+    wanted = PaymentFilter(
+        merchant_id=caller.merchant_id,
+        mode=caller.mode,
+        status=status,
+        channel=channel,
+        merchant_order_no=merchant_order_no,
+        created_from=created_from,
+        created_to=created_to,
+        metadata=_metadata_asked(metadata),
+    )
+    page = await queries.list_payments(db, wanted, cursor=cursor, limit=limit)
+    attempts = await queries.last_attempts(db, page.items)
+    views = [view_payment(payment, attempts[payment.id]) for payment in page.items]
+    return Page(views, page.next_cursor)
+
+
+def _metadata_asked(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except msgspec.DecodeError:
+        raise InvalidValue(param="metadata", reason="a JSON object of texts") from None
+
+
+ROUTES = [create, close, get_payment, list_payments]

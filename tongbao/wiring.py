@@ -1,0 +1,253 @@
+"""Wiring: the one module that knows everyone. Settings go in, a running platform comes out.
+
+Read the tables first: ROUTES, TASKS, SUBSCRIBERS and CHANNELS are the whole of who does what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+from litestar.handlers import HTTPRouteHandler
+from msgspec import Struct
+
+from tongbao.infra import embedded, test_clock
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db, connect
+from tongbao.infra.embedded import EmbeddedServer
+from tongbao.infra.http import Anywhere, HttpClient, LoopbackAllowed, PublicOnly
+from tongbao.infra.migrate import migrate
+from tongbao.infra.outbox import Event, Subscriber, public_types
+from tongbao.infra.settings import Settings
+from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task
+from tongbao.infra.telemetry import set_up_logging
+from tongbao.infra.web.app import App, Asgi
+from tongbao.infra.web.openapi import ApiFacts
+from tongbao.infra.webhooks.courier import Courier
+from tongbao.infra.webhooks.deliveries import DeliverWebhook, plan_deliveries
+from tongbao.infra.webhooks.model import WebhookEndpointDisabled, WebhookRules, WebhookTest
+from tongbao.infra.worker import Worker
+from tongbao.kernel.clock import Clock
+from tongbao.kernel.licence import Licence, Mode
+from tongbao.ledger.book import Ledger
+from tongbao.parties.accounts import api as accounts_api
+from tongbao.parties.accounts.wallets import WalletToppedUp
+from tongbao.parties.identity import api as identity_api
+from tongbao.parties.identity.keys import KeysOnRecord
+from tongbao.parties.identity.model import SCOPES
+from tongbao.parties.merchants import api as merchants_api
+from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
+from tongbao.payments.callbacks.api import CallbackApp
+from tongbao.payments.callbacks.inbox import ProcessCallback, process_callback
+from tongbao.payments.collecting import api as payments_api
+from tongbao.payments.collecting.chase import CHASE_POLICY, ChaseAttempt, chase_attempt
+from tongbao.payments.collecting.outcomes import (
+    Flow,
+    LateMoneyReceived,
+    PaymentClosed,
+    PaymentFailed,
+    PaymentSucceeded,
+)
+from tongbao.payments.refunds import api as refunds_api
+from tongbao.payments.refunds.outcomes import (
+    REFUND_POLICY,
+    RefundFailed,
+    RefundSucceeded,
+    SubmitRefund,
+    submit_refund,
+)
+from tongbao.payments.refunds.refunds import on_late_money
+from tongbao.rails.channels.accounts import ChannelAccounts
+from tongbao.rails.channels.alipay.client import Alipay
+from tongbao.rails.channels.alipay.secrets import AlipaySecrets
+from tongbao.rails.channels.bank_transfer.client import BankTransfer
+from tongbao.rails.channels.bank_transfer.messages import BankSecrets
+from tongbao.rails.channels.contract import Channel
+from tongbao.rails.channels.wechat_pay.client import WechatPay
+from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
+from tongbao.surfaces.api import clock as clock_api
+from tongbao.surfaces.api import events as events_api
+from tongbao.surfaces.api import webhook_endpoints as webhooks_api
+from tongbao.surfaces.api.probes import probes
+
+SECRETS: Final[Mapping[str, type[Struct]]] = {
+    "wechat_pay": WechatPaySecrets,
+    "alipay": AlipaySecrets,
+    "bank_transfer": BankSecrets,
+}
+
+EVENTS: Final[Sequence[type[Event]]] = (
+    PaymentSucceeded,
+    PaymentFailed,
+    PaymentClosed,
+    LateMoneyReceived,
+    RefundSucceeded,
+    RefundFailed,
+    WalletToppedUp,
+    WebhookEndpointDisabled,
+    WebhookTest,
+)
+
+POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
+    ChaseAttempt: CHASE_POLICY,
+    SubmitRefund: REFUND_POLICY,
+    ProcessCallback: DEFAULT_POLICY,
+    DeliverWebhook: DEFAULT_POLICY,
+}
+
+
+def channels(http: HttpClient) -> Mapping[str, Channel]:
+    """Return every channel that takes payments, by name."""
+    return {channel.name: channel for channel in (WechatPay(http), Alipay(http))}
+
+
+def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandler]:
+    """Return the API's routes under a licence; what a firm may not do has no route."""
+    return [
+        *payments_api.ROUTES,
+        *refunds_api.ROUTES,
+        *events_api.ROUTES,
+        *webhooks_api.ROUTES,
+        *merchants_api.ROUTES,
+        *identity_api.ROUTES,
+        *accounts_api.routes(licence),
+        *(clock_api.ROUTES if allows_test_clock else []),
+    ]
+
+
+Handler = Callable[[Any, Lease], Awaitable[Again | None]]
+
+
+def handlers(flow: Flow, courier: Courier) -> Mapping[type[Task], Handler]:
+    """Return who does which task."""
+    return {
+        ChaseAttempt: partial(chase_attempt, flow),
+        SubmitRefund: partial(submit_refund, flow),
+        ProcessCallback: partial(process_callback, flow),
+        DeliverWebhook: courier.deliver,
+    }
+
+
+def subscribers(flow: Flow) -> Mapping[type[Event], Sequence[Subscriber]]:
+    """Return who hears which event; an event nobody here hears still goes to webhooks."""
+    heard: dict[type[Event], Sequence[Subscriber]] = dict.fromkeys(EVENTS, ())
+    heard[LateMoneyReceived] = (Subscriber("refunds.on_late_money", partial(on_late_money, flow)),)
+    return heard
+
+
+class Platform:
+    """Everything of one process, built and ready to be run in one role or several."""
+
+    def __init__(self, settings: Settings, db: Db, keyring: Keyring) -> None:
+        self.settings = settings
+        self.db = db
+        self.keyring = keyring
+        self.http = HttpClient(Anywhere())
+        sandbox_guard = LoopbackAllowed() if settings.sandbox_url else PublicOnly()
+        self.webhook_http = {
+            Mode.LIVE: HttpClient(PublicOnly()),
+            Mode.SANDBOX: HttpClient(sandbox_guard),
+        }
+        self.ledger = Ledger(db, settings.licence)
+        self.accounts = ChannelAccounts(db, keyring, SECRETS, settings.public_url)
+        self.bank = BankTransfer(self.http)
+        self.flow = Flow(
+            db=db,
+            ledger=self.ledger,
+            channels=channels(self.http),
+            account=self.accounts.get,
+            licence=settings.licence,
+            nudge=lambda: self.worker.nudge(),  # noqa: PLW0108 - the worker comes after
+        )
+        self.webhook_rules = WebhookRules(
+            event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
+        )
+        self.worker = Worker(
+            db,
+            handlers(self.flow, Courier(db, keyring, self.webhook_http)),
+            POLICIES,
+            subscribers(self.flow),
+            concurrency=settings.worker_concurrency,
+            fan_outs=[plan_deliveries],
+        )
+
+    def app(self) -> App:
+        """Return the HTTP application: the API, callbacks, consoles and probes."""
+        settings = self.settings
+        mounts: dict[str, Asgi] = {
+            CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token),
+            **probes(self.db),
+        }
+        return App(
+            routes(settings.licence, allows_test_clock=settings.test_clock),
+            db=self.db,
+            keys=KeysOnRecord(self.db, self.keyring),
+            facts=ApiFacts(
+                title="Tongbao API",
+                version="1",
+                description="Collect payments over many channels, refund them, see them settled.",
+                public_url=settings.public_url,
+                docs_url=f"{settings.public_url}/docs",
+                scopes=SCOPES,
+            ),
+            provides={
+                "flow": self.flow,
+                "keyring": self.keyring,
+                "ledger": self.ledger,
+                "webhook_rules": self.webhook_rules,
+            },
+            mounts=mounts,
+        )
+
+    async def follow_clock(self, stop: asyncio.Event) -> None:
+        """Keep business time up with the deployment's, where a test clock may move it."""
+        if self.settings.test_clock:
+            await test_clock.follow(self.db, stop)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in (self.http, *self.webhook_http.values()):
+            await client.close()
+        await self.db.close()
+
+
+@asynccontextmanager
+async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
+    """Start the database if it is ours, migrate it, and build the platform on it.
+
+    Raises:
+        EmbeddedDatabaseFailed, LicenceDiffers, TestClockLeftOn, KeyFileUnreadable
+    """
+    set_up_logging(settings.log_level, settings.log_format)
+    server = start_database(settings)
+    dsn = server.dsn if server else _given_dsn(settings)
+    db = await connect(dsn, Clock(), connections_max=settings.db_connections_max)
+    with contextlib.ExitStack() as stack:
+        if server is not None and server.started_here:
+            stack.callback(server.stop)
+        await migrate(db, settings.licence, "startup")
+        await test_clock.load_offset(db, allowed=settings.test_clock)
+        platform = Platform(settings, db, Keyring.from_file(settings.kek_file))
+        try:
+            for book in (LIVE_BOOK, SANDBOX_BOOK):
+                await platform.ledger.open_book(book, actor="startup")
+            yield platform
+        finally:
+            await platform.close()
+
+
+def start_database(settings: Settings) -> EmbeddedServer | None:
+    """Start the private PostgreSQL, or return None when another is named by its DSN."""
+    return None if settings.dsn is not None else embedded.start(settings.data_dir)
+
+
+def _given_dsn(settings: Settings) -> str:
+    if settings.dsn is None:
+        raise ValueError("neither a DSN nor a server of our own")
+    return settings.dsn.reveal()
+
