@@ -15,6 +15,7 @@ from tongbao.kernel.money import Money, share_half_up
 from tongbao_sandbox.clock import china, plain
 
 FEE_PPM: Final = 6000
+"""0.60 %; the setting ``alipay.fee_ppm`` overrides."""
 HEADER: Final = (
     "支付宝交易号,商户订单号,业务类型,商品名称,创建时间,完成时间,门店编号,门店名称,操作员,"
     "终端号,对方账户,订单金额（元）,商家实收（元）,支付宝红包（元）,集分宝（元）,支付宝优惠（元）,"
@@ -60,15 +61,9 @@ class Line(Struct, frozen=True, kw_only=True):
         return ",".join(cells)
 
 
-def fee_of(amount: int) -> int:
-    """Return the service fee of a trade, 0.60 % rounded half up."""
-    return share_half_up(amount, FEE_PPM)
-
-
-def fee_back(amount: int, refunded_before: int, refund: int) -> int:
-    """Return the fee given back by one refund; a trade's refunds together give all of it back."""
-    left = amount - refunded_before
-    return fee_of(left) - fee_of(left - refund)
+def fee_of(amount: int, rate_ppm: int = FEE_PPM) -> int:
+    """Return the service fee of an amount, rounded half up."""
+    return share_half_up(amount, rate_ppm)
 
 
 def yuan(fen: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import date, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import structs
 
 from tongbao.kernel.clock import business_date, day_bounds
-from tongbao_sandbox.alipay_bill import Line, bill_zip, fee_back, fee_of
+from tongbao_sandbox.alipay_bill import FEE_PPM, Line, bill_zip, fee_of
 from tongbao_sandbox.alipay_trade import NAME, logon_of
 from tongbao_sandbox.alipay_wire import Ask, Refusal, success
 from tongbao_sandbox.model import Fault, Refund, Trade
@@ -62,17 +63,19 @@ def _lines(world: World, day: date) -> list[Line]:
     name = f"bill/{day}"
     if kept := world.state.document(NAME, name):
         return msgspec.json.decode(kept[0], type=list[Line])
-    lines = _true_lines(world, day)
-    lines = [changed for line in lines for changed in _spoilt(world, line)]
-    while world.faults.take(NAME, "bill", "", frozenset({"extra_row"})).name:
-        lines.append(_invented(world, day, len(lines)))
-    if lines:
-        world.state.put_document(NAME, name, msgspec.json.encode(lines), world.clock.now())
+    true = _true_lines(world, day)
+    lines = [told for line in true for told in _misreported(world, line)]
+    while true:
+        fault = world.faults.take(NAME, "bill", "", frozenset({"extra_row"}))
+        if not fault.name:
+            world.state.put_document(NAME, name, msgspec.json.encode(lines), world.clock.now())
+            break
+        lines.append(_stranger(world, true[-1], int(fault.argument or 100)))
     return lines
 
 
 def _true_lines(world: World, day: date) -> list[Line]:
-    paid = [_trade_line(trade) for trade in world.state.trades_paid_on(NAME, day)]
+    paid = [_trade_line(world, trade) for trade in world.state.trades_paid_on(NAME, day)]
     start, end = day_bounds(day)
     back = [
         _refund_line(world, refund)
@@ -82,7 +85,7 @@ def _true_lines(world: World, day: date) -> list[Line]:
     return sorted(paid + back, key=lambda line: line.done_at)
 
 
-def _trade_line(trade: Trade) -> Line:
+def _trade_line(world: World, trade: Trade) -> Line:
     return Line(
         trade_no=trade.ref,
         number=trade.number,
@@ -93,7 +96,7 @@ def _trade_line(trade: Trade) -> Line:
         store=trade.extra.get("store_id", ""),
         buyer=f"*顾客({logon_of(trade.payer)})",
         amount=trade.amount,
-        fee=fee_of(trade.amount),
+        fee=_fee(world, trade.amount),
         note=trade.extra.get("body", ""),
     )
 
@@ -102,48 +105,46 @@ def _refund_line(world: World, refund: Refund) -> Line:
     trade = world.state.trade(NAME, refund.trade_number)
     if trade is None or refund.done_at is None:
         raise LookupError("a refund that is done has a trade and a time")
-    earlier = sum(
-        other.amount
-        for other in world.state.refunds_of(NAME, trade.number)
-        if other.done_at and (other.done_at, other.number) < (refund.done_at, refund.number)
-    )
+    returned = world.setting("alipay.refund_fee", "returned") == "returned"
     return structs.replace(
-        _trade_line(trade),
+        _trade_line(world, trade),
         is_refund=True,
         done_at=refund.done_at,
         amount=-refund.amount,
-        fee=-fee_back(trade.amount, earlier, refund.amount),
+        fee=-_fee(world, refund.amount) if returned else 0,
         request_number=refund.number,
         note=refund.reason,
     )
 
 
-def _spoilt(world: World, line: Line) -> list[Line]:
+def _misreported(world: World, line: Line) -> list[Line]:
     """Return the row as the scripted fault leaves it: gone, changed, or as it was."""
     number = line.request_number or line.number
-    fault = world.faults.take(NAME, "bill", number, _ROW_FAULTS).name
-    if fault == "drop_row":
+    fault = world.faults.take(NAME, "bill", number, _ROW_FAULTS)
+    delta = int(fault.argument or 1)
+    if fault.name == "drop_row":
         return []
-    if fault == "wrong_amount":
-        return [structs.replace(line, amount=line.amount + 1)]
-    if fault == "wrong_fee":
-        return [structs.replace(line, fee=line.fee + 1)]
+    if fault.name == "wrong_amount":
+        changed = line.amount - delta if line.is_refund else line.amount + delta
+        return [structs.replace(line, amount=changed)]
+    if fault.name == "wrong_fee":
+        return [structs.replace(line, fee=line.fee + delta)]
     return [line]
 
 
-def _invented(world: World, day: date, place: int) -> Line:
-    """Return a trade the platform never heard of."""
-    at = day_bounds(day)[0] + timedelta(hours=12, seconds=place)
+def _stranger(world: World, like: Line, amount: int) -> Line:
+    """Return a payment of which the merchant knows nothing."""
     serial = world.state.next_number("alipay.trade")
-    return Line(
-        trade_no=f"{business_date(at):%Y%m%d}22001{serial:015d}",
-        number=f"EXTRA{day:%Y%m%d}{place:05d}",
+    return structs.replace(
+        like,
+        trade_no=f"{business_date(like.done_at):%Y%m%d}22001{serial:015d}",
+        number=f"sandboxextra{secrets.token_hex(7)}",
         is_refund=False,
-        subject="来历不明",
-        created_at=at,
-        done_at=at,
-        store="",
-        buyer="*顾客(159****0000)",
-        amount=1234,
-        fee=fee_of(1234),
+        amount=amount,
+        fee=_fee(world, amount),
+        request_number="",
     )
+
+
+def _fee(world: World, amount: int) -> int:
+    return fee_of(amount, int(world.setting("alipay.fee_ppm", FEE_PPM)))

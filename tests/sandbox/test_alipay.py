@@ -816,4 +816,4 @@ def test_planted_differences_stay_in_the_bill(bill_shop):
         assert rows[changed][11] == "100.01"
         assert rows[costly][22] == "0.61"
         [invented] = rows.keys() - {kept, changed, costly}
-        assert invented.startswith("EXTRA")
+        assert invented.startswith("sandboxextra")
