@@ -51,8 +51,12 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         path = scope["raw_path"].decode("latin-1")
-        body = await _read(receive)
+        try:
+            body = await _read(receive)
+        except ConnectionError:
+            return
         if body is None:
+            await _send(Reply(413, (("Connection", "close"),)), send)
             return
         if path.startswith("/control/"):
             reply = await self._control.answer(_request(scope, path, "/control", body))
@@ -105,13 +109,13 @@ class App:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """Return the body, or None when the client left or sent too much."""
+    """Return the body, or None when it is too large; raise when the client left."""
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return None
+            raise ConnectionResetError
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > BODY_MAX:

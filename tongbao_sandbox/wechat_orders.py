@@ -259,11 +259,11 @@ class Orders:
             raise parameter_error("/payer/auth_code", digits, "付款码格式错误")
         code = self._world.state.code(digits)
         if code is None or code.channel != NAME:
-            raise Problem(400, "INVALID_REQUEST", "付款码无效，请重新扫码")
+            raise Problem(400, "AUTH_CODE_INVALID", "付款码无效，请重新扫码")
         if code.used_for:
-            raise Problem(400, "INVALID_REQUEST", "每个付款码仅限使用一次，请刷新再试")
+            raise Problem(400, "AUTH_CODE_INVALID", "每个付款码仅限使用一次，请刷新再试")
         if self._now() > code.made_at + PAYMENT_CODE_FOR:
-            raise Problem(400, "INVALID_REQUEST", "付款码已过期，请刷新再试")
+            raise Problem(400, "AUTH_CODE_EXPIRED", "付款码已过期，请刷新再试")
         return self._world.state.put_code(replace(code, used_for=body["out_trade_no"]))
 
     def _charge(self, body: dict[str, Any], code: PaymentCode, *, pays: bool) -> Trade:

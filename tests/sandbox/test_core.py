@@ -139,6 +139,11 @@ def test_absolute_form_request_targets_are_understood(sandbox: RunningSandbox) -
     assert b"offset_s" in answer
 
 
+def test_an_oversize_body_is_refused(sandbox: RunningSandbox) -> None:
+    answer = httpx2.post(f"{sandbox.url}/wechat/v3/certificates", content=b"x" * (11 << 20))
+    assert answer.status_code == 413
+
+
 def test_requests_are_logged_with_how_they_ended(
     sandbox: RunningSandbox, merchant: WechatMerchant
 ) -> None:

@@ -325,10 +325,14 @@ def test_a_payment_code_is_used_once_and_lives_a_minute(
     merchant.codepay(merchant.number(), used)
     old = merchant.auth_code()
     sandbox.advance(61)
-    for auth_code in (used, old, "100000000000000000"):
+    for auth_code, code in (
+        (used, "AUTH_CODE_INVALID"),
+        (old, "AUTH_CODE_EXPIRED"),
+        ("100000000000000000", "AUTH_CODE_INVALID"),
+    ):
         number = merchant.number()
         answer = merchant.codepay(number, auth_code)
-        assert (answer.status, answer.code) == (400, "INVALID_REQUEST")
+        assert (answer.status, answer.code) == (400, code)
         assert merchant.query(number).code == "ORDER_NOT_EXIST"
     assert merchant.codepay(merchant.number(), "281234567890123456").code == "PARAM_ERROR"
 
