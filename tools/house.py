@@ -47,8 +47,8 @@ def module_name(path: Path) -> str:
 
 
 def is_wired() -> bool:
-    """Whether the room that knows everyone stands; before that, some rooms wait for others."""
-    return (ROOT / "tongbao" / "wiring.py").exists()
+    """Whether the front door stands; before that, some rooms wait for a user."""
+    return (ROOT / "tongbao" / "__main__.py").exists()
 
 
 @functools.cache

@@ -35,6 +35,15 @@ SHELVES: Final = {
     "adr": "Decisions: what was chosen, and against what",
 }
 
+BESIDE: Final = {
+    "/callbacks": "where channels report; the path names an account, the signature proves it",
+    "/healthz": "whether this process runs",
+    "/metrics": "how it fares, for Prometheus",
+    "/openapi.json": "the OpenAPI document",
+    "/readyz": "whether it can serve",
+    "/v1/openapi.json": "the OpenAPI document of this version",
+}
+
 
 def refusals_page() -> str:
     """Return the error catalogue, one heading per code."""
@@ -141,11 +150,17 @@ def routes_page() -> str:
             "# Routes",
             GENERATED,
             "",
-            "The OpenAPI document at `/v1/openapi.json` has the bodies; this is the overview. A",
-            "scope is what the caller's key must hold; a star marks routes that take an",
+            "The OpenAPI document at `/openapi.json` has the bodies; this is the overview. A scope",
+            "is what the caller's key must hold; a star marks routes that take an",
             "`Idempotency-Key`.",
             "",
             *table(["method", "path", "scope", "what it does"], rows),
+            "",
+            "## Beside the API",
+            "",
+            "Not signed with a merchant's key; each has its own rights.",
+            "",
+            *table(["path", "what it is"], [[f"`{path}`", what] for path, what in BESIDE.items()]),
         ]
     )
 

@@ -122,6 +122,18 @@ async def test_a_stored_struct_is_its_table(columns: list[Column]) -> None:
     assert not problems, "\n" + "\n".join(problems)
 
 
+async def test_a_table_is_touched_by_one_room_only(columns: list[Column]) -> None:
+    """Others ask the room that owns it: a table read elsewhere cannot be changed any more."""
+    tables = {column.table for column in columns}
+    users: dict[str, set[str]] = {}
+    for found in statements():
+        room = found.where.rpartition(".")[0].rpartition(".")[0]
+        for table in tables_in(without_comments(found.thing.sql)) & tables:
+            users.setdefault(table, set()).add(room)
+
+    assert not {table: rooms for table, rooms in users.items() if len(rooms) > 1}
+
+
 def test_every_statement_can_run_on_citus() -> None:
     """Tested against Citus 14: what these rules forbid is refused or unsafe there."""
     problems = []
@@ -278,7 +290,7 @@ def nullable(found: Found, columns: list[Column]) -> list[str]:
     if not is_struct_query(found):
         return []
     text = without_comments(found.thing.sql)
-    tables = set(re.findall(r"\b(?:from|join|into|update)\s+([a-z_]+)", text, re.IGNORECASE))
+    tables = tables_in(text)
     problems = []
     for name, hint in get_type_hints(found.thing.row).items():
         same = [column for column in columns if column.table in tables and column.name == name]
@@ -327,6 +339,10 @@ def is_struct_query(found: Found) -> bool:
 
 def snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def tables_in(sql: str) -> set[str]:
+    return set(re.findall(r"\b(?:from|join|into|update|using)\s+([a-z_]+)", sql, re.IGNORECASE))
 
 
 def without_comments(sql: str) -> str:
