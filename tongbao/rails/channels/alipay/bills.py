@@ -8,12 +8,13 @@ service fee of a payment is a minus too, because it is the merchant's money goin
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.wire import CURRENCY
@@ -75,7 +76,8 @@ def parse_trade_bill(path: Path) -> Iterator[BillLine]:
     """Yield rows, faults and the bill's own total; a bill without its total is cut off."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as member:
-            yield from _lines(member)
+            # A member's own readline may stop in the middle of a line.
+            yield from _lines(io.BufferedReader(cast("io.RawIOBase", member)))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, BillDamaged):
         yield fault(0, "bill.archive_damaged", path.name)
 

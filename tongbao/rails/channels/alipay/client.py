@@ -102,9 +102,8 @@ class Alipay:
                 method, content = "alipay.trade.pay", pay_content(order)
             case _:
                 assert_never(order.mode)
-        hidden = (order.auth_code,) if order.auth_code else ()
         heard, exchange = await self._gateway.call(
-            account, method, content, notify=True, hidden=hidden
+            account, method, content, notify=True, hidden=_hidden(order)
         )
         match heard:
             case Answered() if order.mode is PayMode.QR:
@@ -121,7 +120,10 @@ class Alipay:
     async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
         """Ask what became of the order; a code nobody scanned yet has no trade: `Absent`."""
         heard, exchange = await self._gateway.call(
-            account, "alipay.trade.query", {"out_trade_no": order.number}
+            account,
+            "alipay.trade.query",
+            {"out_trade_no": order.number},
+            hidden=_hidden(order),
         )
         match heard:
             case Answered():
@@ -144,7 +146,9 @@ class Alipay:
         """
         is_code = order.mode is PayMode.PAYMENT_CODE
         method = "alipay.trade.cancel" if is_code else "alipay.trade.close"
-        heard, exchange = await self._gateway.call(account, method, {"out_trade_no": order.number})
+        heard, exchange = await self._gateway.call(
+            account, method, {"out_trade_no": order.number}, hidden=_hidden(order)
+        )
         match heard:
             case Answered():
                 return Answer(_undone(heard.node, order, cancelled=is_code), exchange)
@@ -345,6 +349,10 @@ class Alipay:
         except (NotSentError, NoAnswerError, BillDamaged) as failure:
             await asyncio.to_thread(path.unlink, missing_ok=True)
             return Unknown(f"the bill did not arrive whole: {failure}")
+
+
+def _hidden(order: PayOrder) -> tuple[str, ...]:
+    return (order.auth_code,) if order.auth_code else ()
 
 
 def _unpayable(order: PayOrder) -> str | None:

@@ -95,9 +95,8 @@ class WechatPay:
                 target, body = f"{ORDERS}/codepay", code_order(account, order)
             case _:
                 assert_never(order.mode)
-        hidden = (order.auth_code,) if order.auth_code else ()
         heard, exchange = await self._gateway.call(
-            account, "POST", target, encode(body), hidden=hidden
+            account, "POST", target, encode(body), hidden=_hidden(order)
         )
         match heard:
             case Answered() if order.mode is PayMode.QR:
@@ -114,9 +113,8 @@ class WechatPay:
     async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
         """Ask what became of the order."""
         target = f"{ORDERS}/out-trade-no/{_in_path(order.number)}"
-        heard, exchange = await self._gateway.call(
-            account, "GET", f"{target}?mchid={_in_path(account.merchant_number)}"
-        )
+        target = f"{target}?mchid={_in_path(account.merchant_number)}"
+        heard, exchange = await self._gateway.call(account, "GET", target, hidden=_hidden(order))
         match heard:
             case Answered():
                 return Answer(_read_order(heard.body, account, order), exchange)
@@ -138,7 +136,9 @@ class WechatPay:
             target, body = f"{target}/reverse", {"appid": account.app_id, **body}
         else:
             target = f"{target}/close"
-        heard, exchange = await self._gateway.call(account, "POST", target, encode(body))
+        heard, exchange = await self._gateway.call(
+            account, "POST", target, encode(body), hidden=_hidden(order)
+        )
         match heard:
             case Answered() if order.mode is PayMode.QR:
                 return Answer(Closed("CLOSED"), exchange)
@@ -289,6 +289,10 @@ class WechatPay:
             return Answer(Unknown("no bill address, or no SHA-1 of it"), exchange)
         found = await fetch_file(self._gateway, account, address, path)
         return Answer(found, exchange)
+
+
+def _hidden(order: PayOrder) -> tuple[str, ...]:
+    return (order.auth_code,) if order.auth_code else ()
 
 
 def _unpayable(order: PayOrder) -> str | None:

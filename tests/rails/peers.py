@@ -1,0 +1,315 @@
+"""The other side of each channel, as a test plays it: keys of its own and correct signatures.
+
+The signing here is written against the primitives, not with the adapters' own modules. That the
+two agree with the outside world is what the vectors and the sandbox prove.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from uuid import UUID
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.x509.oid import NameOID
+
+from tests.rails.wire_server import Heard, http_reply
+from tongbao.infra.http import HttpClient
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
+from tongbao.rails.channels.alipay.client import Alipay
+from tongbao.rails.channels.alipay.secrets import AlipaySecrets
+from tongbao.rails.channels.contract import (
+    Channel,
+    ChannelAccount,
+    PayMode,
+    PayOrder,
+    RefundOrder,
+)
+from tongbao.rails.channels.exchange import TimeLimits
+from tongbao.rails.channels.wechat_pay.client import WechatPay
+from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
+
+RECORDED = Path(__file__).parent / "recorded"
+ORDER_NUMBER = "01k9order0000000000000000a"
+REFUND_NUMBER = "01k9refund000000000000000a"
+AUTH_CODES = {"wechat_pay": "134567890123456789", "alipay": "284567890123456789"}
+LIMITS = TimeLimits(ask_s=5.0, bill_s=5.0)
+
+Answer = dict[str, Any]
+Spoil = Callable[[bytes], bytes]
+
+
+@cache
+def rsa_key(name: str) -> rsa.RSAPrivateKey:
+    del name  # one key per name and run
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def private_pem(key: rsa.RSAPrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+
+
+def public_pem(key: rsa.RSAPrivateKey) -> str:
+    return (
+        key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+
+
+def certificate_pem(key: rsa.RSAPrivateKey, *, serial: int, days: tuple[int, int]) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a platform certificate")])
+    now = datetime.now(UTC)  # noqa: TID251
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(serial)
+        .not_valid_before(now + timedelta(days=days[0]))
+        .not_valid_after(now + timedelta(days=days[1]))
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+        .decode()
+    )
+
+
+def sha256_rsa(key: rsa.RSAPrivateKey, message: bytes) -> str:
+    return base64.b64encode(key.sign(message, padding.PKCS1v15(), hashes.SHA256())).decode()
+
+
+def order(channel: str, mode: PayMode, **changes: Any) -> PayOrder:
+    fields: dict[str, Any] = {
+        "number": ORDER_NUMBER,
+        "mode": mode,
+        "money": Money(1999, "CNY"),
+        "subject": "一杯咖啡 & 1 muffin",
+        "expires_at": datetime(2030, 1, 1, 12, 0, tzinfo=UTC),
+        "auth_code": AUTH_CODES[channel] if mode is PayMode.PAYMENT_CODE else None,
+    }
+    return PayOrder(**{**fields, **changes})
+
+
+def refund_order(**changes: Any) -> RefundOrder:
+    fields: dict[str, Any] = {
+        "number": REFUND_NUMBER,
+        "order_number": ORDER_NUMBER,
+        "money": Money(500, "CNY"),
+        "order_money": Money(1999, "CNY"),
+        "reason": "缺货",
+    }
+    return RefundOrder(**{**fields, **changes})
+
+
+class Peer(Protocol):
+    """What the contract suite needs to know of a channel."""
+
+    name: str
+
+    def channel(self, http: HttpClient, limits: TimeLimits = LIMITS) -> Channel:
+        """The adapter under test."""
+
+    def account(self, gateway: str) -> ChannelAccount:
+        """Our account at this peer."""
+
+    def answer(self, recorded: Answer, heard: Heard, *, key: str = "platform") -> bytes:
+        """A recorded answer as bytes on the wire, signed with a key of this name."""
+
+    def unsigned(self, recorded: Answer, heard: Heard) -> bytes:
+        """The same without its signature."""
+
+    def number_in(self, heard: Heard) -> str:
+        """The request without what differs at each repeat: time, nonce, signature."""
+
+    def callback(self, content: Answer, *, key: str = "platform") -> tuple[dict[str, str], bytes]:
+        """A notification as it reaches us: headers in lower case, and raw bytes."""
+
+    def tampered(self, body: bytes) -> bytes:
+        """The notification with another meaning under the same signature."""
+
+
+class WechatPeer:
+    name = "wechat_pay"
+    api_v3_key = "0123456789abcdef0123456789abcdef"
+    serial = "5157F09EFDC096DE15EBE81A47057A7232F1B8E1"
+
+    def channel(self, http: HttpClient, limits: TimeLimits = LIMITS) -> WechatPay:
+        return WechatPay(http, limits=limits)
+
+    def account(self, gateway: str, **changes: Any) -> ChannelAccount:
+        keys: dict[str, Any] = {
+            "api_v3_key": self.api_v3_key,
+            "merchant_serial": "4F3A2B1C",
+            "merchant_private_key_pem": private_pem(rsa_key("merchant")),
+            "platform_keys": {self.serial: public_pem(rsa_key("platform"))},
+        }
+        return ChannelAccount(
+            id=UUID(int=1),
+            channel=self.name,
+            mode=Mode.SANDBOX,
+            gateway=gateway,
+            merchant_number="1230000109",
+            app_id="wxd678efh567hg6787",
+            notify_url="https://pay.example/callbacks/wechat_pay/t",
+            fee_ppm=6000,
+            secrets=WechatPaySecrets(**{**keys, **changes}),
+        )
+
+    def answer(self, recorded: Answer, heard: Heard, *, key: str = "platform") -> bytes:
+        del heard
+        body = _body(recorded)
+        status = recorded.get("status", 200)
+        headers = {"content-type": "application/json; charset=utf-8", "request-id": "08F78B"}
+        if status < 300:
+            headers |= self.signature(body, key=key)
+        return http_reply(status, headers, body)
+
+    def unsigned(self, recorded: Answer, heard: Heard) -> bytes:
+        del heard
+        return http_reply(recorded.get("status", 200), {}, _body(recorded))
+
+    def signature(
+        self, body: bytes, *, key: str = "platform", age_s: int = 0, serial: str = ""
+    ) -> dict[str, str]:
+        timestamp = str(int(real_now().timestamp()) - age_s)
+        nonce = secrets.token_hex(16)
+        message = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
+        return {
+            "wechatpay-timestamp": timestamp,
+            "wechatpay-nonce": nonce,
+            "wechatpay-signature": sha256_rsa(rsa_key(key), message),
+            "wechatpay-serial": serial or self.serial,
+            "wechatpay-signature-type": "WECHATPAY2-SHA256-RSA2048",
+        }
+
+    def number_in(self, heard: Heard) -> str:
+        return f"{heard.method} {heard.target} {heard.body.decode()}"
+
+    def callback(self, content: Answer, *, key: str = "platform") -> tuple[dict[str, str], bytes]:
+        content = dict(content)
+        kind = content.pop("original_type")
+        body = json.dumps(
+            {
+                "id": "e2f4a5c6-0001",
+                "create_time": "2030-01-01T20:00:00+08:00",
+                "resource_type": "encrypt-resource",
+                "event_type": content.pop("event_type"),
+                "summary": "支付成功",
+                "resource": self.sealed(json.dumps(content).encode(), kind),
+            },
+            ensure_ascii=False,
+        ).encode()
+        return {"content-type": "application/json", **self.signature(body, key=key)}, body
+
+    def sealed(self, plaintext: bytes, kind: str, key: str | None = None) -> dict[str, str]:
+        nonce = secrets.token_hex(6)
+        ciphertext = AESGCM((key or self.api_v3_key).encode()).encrypt(
+            nonce.encode(), plaintext, kind.encode()
+        )
+        return {
+            "algorithm": "AEAD_AES_256_GCM",
+            "original_type": kind,
+            "ciphertext": base64.b64encode(ciphertext).decode(),
+            "associated_data": kind,
+            "nonce": nonce,
+        }
+
+    def tampered(self, body: bytes) -> bytes:
+        return body.replace(b"e2f4a5c6-0001", b"e2f4a5c6-0002")
+
+
+class AlipayPeer:
+    name = "alipay"
+
+    def channel(self, http: HttpClient, limits: TimeLimits = LIMITS) -> Alipay:
+        return Alipay(http, limits=limits)
+
+    def account(self, gateway: str, **changes: Any) -> ChannelAccount:
+        keys: dict[str, Any] = {
+            "app_private_key_pem": private_pem(rsa_key("merchant")),
+            "alipay_public_key_pem": public_pem(rsa_key("platform")),
+        }
+        return ChannelAccount(
+            id=UUID(int=2),
+            channel=self.name,
+            mode=Mode.SANDBOX,
+            gateway=gateway,
+            merchant_number="2088721003899159",
+            app_id="9021000122682882",
+            notify_url="https://pay.example/callbacks/alipay/t",
+            fee_ppm=6000,
+            secrets=AlipaySecrets(**{**keys, **changes}),
+        )
+
+    def answer(self, recorded: Answer, heard: Heard, *, key: str = "platform") -> bytes:
+        if "status" in recorded:
+            return http_reply(recorded["status"], {}, _body(recorded))
+        node = _json(recorded["json"])
+        return self._reply(recorded, heard, node, sha256_rsa(rsa_key(key), node.encode()))
+
+    def unsigned(self, recorded: Answer, heard: Heard) -> bytes:
+        if "status" in recorded:
+            return self.answer(recorded, heard)
+        return self._reply(recorded, heard, _json(recorded["json"]), None)
+
+    def _reply(self, recorded: Answer, heard: Heard, node: str, signature: str | None) -> bytes:
+        query = dict(parse_qsl(urlsplit(heard.target).query))
+        name = recorded.get("node") or query["method"].replace(".", "_") + "_response"
+        tail = "" if signature is None else f',"sign":"{signature}"'
+        text = f'{{"{name}":{node}{tail}}}'
+        return http_reply(200, {"content-type": "text/html;charset=utf-8"}, text.encode())
+
+    def number_in(self, heard: Heard) -> str:
+        query = dict(parse_qsl(urlsplit(heard.target).query))
+        return f"{query['method']} {heard.body.decode()}"
+
+    def callback(self, content: Answer, *, key: str = "platform") -> tuple[dict[str, str], bytes]:
+        fields = {
+            "app_id": "9021000122682882",
+            "auth_app_id": "9021000122682882",
+            "charset": "utf-8",
+            "notify_id": "2030010100222000000001",
+            "notify_time": "2030-01-01 20:00:01",
+            "notify_type": "trade_status_sync",
+            "seller_id": "2088721003899159",
+            "version": "1.0",
+            **content,
+        }
+        text = "&".join(f"{name}={fields[name]}" for name in sorted(fields))
+        signed = {**fields, "sign_type": "RSA2", "sign": sha256_rsa(rsa_key(key), text.encode())}
+        headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+        return headers, urlencode(signed, quote_via=quote).encode()
+
+    def tampered(self, body: bytes) -> bytes:
+        return body.replace(
+            b"notify_id=2030010100222000000001", b"notify_id=2030010100222000000002"
+        )
+
+
+def _body(recorded: Answer) -> bytes:
+    if "text" in recorded:
+        return str(recorded["text"]).encode()
+    return _json(recorded["json"]).encode() if "json" in recorded else b""
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+PEERS: dict[str, Peer] = {"wechat_pay": WechatPeer(), "alipay": AlipayPeer()}
