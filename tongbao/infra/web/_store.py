@@ -1,0 +1,72 @@
+"""The SQL of nonces and idempotency keys; nothing outside this package reads these tables."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra.db import Query, Statement
+from tongbao.kernel.licence import Mode
+
+
+class IdempotencyKey(Struct, frozen=True):
+    """What became of one use of a key. ``resource_id`` None: a refusal is the whole answer."""
+
+    merchant_id: UUID
+    mode: Mode
+    route: str
+    key_hash: bytes
+    body_hash: bytes
+    resource_id: UUID | None
+    status: int | None
+    response: bytes | None
+    created_at: datetime
+    lease_until: datetime
+    answered_at: datetime | None
+
+
+# One statement, run outside any transaction, so its commit need not wait for the disk: a crash may
+# forget the last moments' nonces, but what changes anything has its Idempotency-Key as well.
+USE_NONCE: Final = Statement("""
+    with unhurried as materialized (select set_config('synchronous_commit', 'off', true) as set)
+    insert into api_nonce (key_id, nonce, kept_until)
+    select $1::uuid, $2::text, $3::timestamptz from unhurried
+        on conflict (key_id, nonce) do update set kept_until = excluded.kept_until
+     where api_nonce.kept_until < $4""")
+PRUNE_NONCES: Final = Statement("delete from api_nonce where kept_until < $1")
+
+FIND: Final = Query(
+    IdempotencyKey,
+    """
+    select merchant_id, mode, route, key_hash, body_hash, resource_id, status, response,
+           created_at, lease_until, answered_at
+      from idempotency_key
+     where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4""",
+)
+INSERT: Final = Statement("""
+    insert into idempotency_key (merchant_id, mode, route, key_hash, body_hash, resource_id,
+                                 status, response, created_at, lease_until, answered_at)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        on conflict do nothing""")
+ANSWER: Final = Statement("""
+    update idempotency_key set status = $5, response = $6, answered_at = $7
+     where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4
+       and answered_at is null""")
+# For a commit of its own only, which then does not wait for the disk: an answer that a crash
+# forgets is made again from the resource. In a transaction with money it would hurry that too.
+ANSWER_ALONE: Final = Statement("""
+    with unhurried as materialized (select set_config('synchronous_commit', 'off', true) as set)
+    update idempotency_key set status = $5, response = $6, answered_at = $7
+      from unhurried
+     where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4
+       and answered_at is null""")
+MOVE_LEASE: Final = Statement("""
+    update idempotency_key set lease_until = $6
+     where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4
+       and lease_until = $5 and answered_at is null""")
+PRUNE_ANSWERS: Final = Statement("""
+    update idempotency_key set response = null
+     where answered_at < $1 and response is not null and resource_id is not null""")

@@ -1,0 +1,368 @@
+"""The HTTP application: one ASGI callable made of the API's routes and of what is mounted beside.
+
+    request id → mounted app? ─yes─► body, whole and capped ──► the app, with rights of its own
+                      │no
+                      └─► body, whole and capped → signature → route → scope → strict JSON → handler
+
+Every answer carries the request id; everything that is not an answer becomes a problem.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from functools import partial
+from typing import Any, Final, cast
+
+import msgspec
+import prometheus_client as metrics
+import structlog
+from litestar import Litestar, Request, Response
+from litestar.connection import ASGIConnection
+from litestar.di import Provide
+from litestar.exceptions.base_exceptions import LitestarDeprecationWarning
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.routes import HTTPRoute
+
+from tongbao.infra.db import Db
+from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate
+from tongbao.infra.web.caller import Caller, access_of
+from tongbao.infra.web.openapi import ApiFacts, Operation, describe
+from tongbao.infra.web.problem import (
+    BodyTooLarge,
+    BodyTooSlow,
+    InternalError,
+    MediaTypeUnsupported,
+    MethodNotAllowed,
+    Rendered,
+    RouteUnknown,
+    language_of,
+    render,
+)
+from tongbao.infra.web.request import (
+    ApiRequest,
+    BodyUnexpected,
+    InvalidValue,
+    RepeatedParameter,
+    UnknownField,
+    refusal_of_exception,
+)
+from tongbao.kernel.clock import monotonic
+from tongbao.kernel.errors import Refusal
+from tongbao.kernel.ids import new_id, show
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BODY_MAX: Final = 1024 * 1024
+BODY_SECONDS_MAX: Final = 30
+DOCUMENT_PATHS: Final = ("/openapi.json", "/v1/openapi.json")
+_STANDING_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+)
+
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+
+HTTP_REQUESTS: Final = metrics.Counter(
+    "tongbao_http_requests", "HTTP requests answered", ["method", "route", "status"]
+)
+HTTP_SECONDS: Final = metrics.Histogram(
+    "tongbao_http_seconds", "Time from a request's first byte to its answer's last", ["route"]
+)
+
+log = structlog.get_logger()
+
+
+class RouteWithoutScope(TypeError):
+    """A route names no scope, or one nobody can have: a bug that must not be served."""
+
+
+class ClientGone(Exception):
+    """The sender left before the body was whole; nobody is there to be answered."""
+
+
+class App:
+    """The assembled ASGI application. ``document`` is its OpenAPI document."""
+
+    def __init__(
+        self,
+        handlers: Sequence[HTTPRouteHandler],
+        *,
+        db: Db,
+        keys: SigningKeys,
+        facts: ApiFacts,
+        provides: Mapping[str, object] | None = None,
+        mounts: Mapping[str, Asgi] | None = None,
+    ) -> None:
+        self._db = db
+        self._keys = keys
+        self._facts = facts
+        self._api = _litestar(handlers, {"db": db, **(provides or {})})
+        self.operations = _operations(self._api, facts.scopes)
+        self.document = describe(self.operations, facts)
+        document = _json_file(msgspec.json.encode(self.document))
+        self._mounts = {**dict.fromkeys(DOCUMENT_PATHS, document), **(mounts or {})}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = monotonic()
+        request_id = show("req", new_id())
+        language = language_of(_header(scope, b"accept-language"))
+        rendering = partial(
+            render, request_id=request_id, language=language, docs_url=self._facts.docs_url
+        )
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "render": rendering}
+        reply = _Reply(send, request_id)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            prefix = self._mounted_at(scope["path"])
+            try:
+                body = await _read_body(scope, receive)
+                scope["state"]["body"] = body
+                target = self._signed_api if prefix is None else self._mounts[prefix]
+                await target(scope, _replay(body, receive), reply)
+            except ClientGone:
+                return
+            except Refusal as refusal:
+                await reply.problem(rendering(refusal))
+            except Exception:
+                log.exception("request_failed")
+                await reply.problem(rendering(InternalError()))
+            finally:
+                _observe(scope, prefix, reply.status, monotonic() - started)
+
+    async def _signed_api(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Prove who is calling, then let the framework route and decode."""
+        body = scope["state"]["body"]
+        if b"%00" in scope["query_string"]:
+            raise InvalidValue(param="query", reason="the character U+0000 is not text")
+        signed = SignedRequest(
+            scope["method"],
+            _target(scope),
+            body,
+            tuple(v.decode("latin-1") for n, v in scope["headers"] if n == b"authorization"),
+        )
+        caller = await authenticate(signed, self._keys, self._db)
+        scope["state"]["caller"] = caller
+        if "\x00" in scope["path"]:
+            raise RouteUnknown
+        if body:
+            _check_media_type(scope)
+        await cast("Asgi", self._api)(scope, receive, send)
+
+    def _mounted_at(self, path: str) -> str | None:
+        """Return the longest mount the path lies under; ``/`` is only the root page itself."""
+        under = [
+            prefix
+            for prefix in self._mounts
+            if path == prefix or (prefix != "/" and path.startswith(prefix + "/"))
+        ]
+        return max(under, key=len, default=None)
+
+
+class _Reply:
+    """Sends an answer with the headers every answer has, and remembers that it began."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode()
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", ()))
+            present = {name.lower() for name, _ in headers}
+            headers += [pair for pair in _STANDING_HEADERS if pair[0] not in present]
+            headers.append((b"x-request-id", self._request_id))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def problem(self, problem: Rendered) -> None:
+        """Answer with a problem, unless an answer already began."""
+        if self.status is not None:
+            return
+        headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+        headers.append((b"content-length", str(len(problem.body)).encode()))
+        await self({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self({"type": "http.response.body", "body": problem.body})
+
+
+def _litestar(handlers: Sequence[HTTPRouteHandler], provides: Mapping[str, object]) -> Litestar:
+    dependencies = {name: Provide(_constant(value)) for name, value in provides.items()}
+    with warnings.catch_warnings():
+        # It infers what an argument is from its name, and warns that its next major will not. We
+        # hold this major, and the handlers read better without a marker on every argument.
+        warnings.simplefilter("ignore", LitestarDeprecationWarning)
+        return Litestar(
+            list(handlers),
+            dependencies={**dependencies, "caller": Provide(_caller)},
+            exception_handlers={Exception: _answer_exception},
+            guards=[_guard],
+            request_class=ApiRequest,
+            request_max_body_size=BODY_MAX,
+            openapi_config=None,
+            logging_config=None,
+            debug=False,
+        )
+
+
+def _operations(api: Litestar, scopes: Mapping[str, str]) -> list[Operation]:
+    """Return every route, or refuse to start when one is open by mistake."""
+    found = []
+    for route in api.routes:
+        if not isinstance(route, HTTPRoute):
+            raise RouteWithoutScope(f"{route.path} is not an HTTP route")
+        for handler in route.route_handlers:
+            for method in sorted(set(handler.http_methods) - {"OPTIONS"}):
+                access = access_of(handler.opt)
+                if access is None or access.scope not in scopes:
+                    raise RouteWithoutScope(f"{method} {route.path_format}")
+                operation = Operation(str(method), route.path_format, handler, access)
+                handler.opt["query"] = frozenset(operation.query)
+                found.append(operation)
+    return sorted(found, key=lambda each: (each.path, each.method))
+
+
+def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Let a caller through who has the route's scope and sends what the route takes."""
+    access = access_of(handler.opt)
+    if access is None or not isinstance(handler, HTTPRouteHandler):  # the framework's own OPTIONS
+        raise MethodNotAllowed(allow="GET, POST")
+    state = connection.scope["state"]
+    access.check(state["caller"])
+    if state["body"] and handler.parsed_data_field is None:
+        raise BodyUnexpected
+    given = Counter(name for name, _ in connection.query_params.multi_items())
+    for name, times in given.items():
+        if name not in handler.opt["query"]:
+            raise UnknownField(param="query", field=name[:64])
+        if times > 1:
+            raise RepeatedParameter(param=name)
+
+
+async def _caller(request: Request[Any, Any, Any]) -> Caller:
+    return cast("Caller", request.scope["state"]["caller"])
+
+
+def _constant(value: object) -> Callable[[], Awaitable[object]]:
+    async def provide() -> object:
+        return value
+
+    return provide
+
+
+def _answer_exception(request: Request[Any, Any, Any], exception: Exception) -> Response[bytes]:
+    refusal = refusal_of_exception(exception)
+    if isinstance(refusal, InternalError):
+        log.error("request_failed", exc_info=exception)
+    problem: Rendered = request.scope["state"]["render"](refusal)
+    headers = dict(problem.headers)
+    kind = headers.pop("content-type")
+    return Response(problem.body, status_code=problem.status, media_type=kind, headers=headers)
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    """Read the whole body, however it is chunked, up to the limit.
+
+    Raises:
+        BodyTooLarge, BodyTooSlow, ClientGone
+    """
+    announced = _header(scope, b"content-length")
+    if announced.isdecimal() and int(announced[:20]) > BODY_MAX:
+        raise BodyTooLarge(bytes_max=BODY_MAX)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > BODY_MAX:
+                    raise BodyTooLarge(bytes_max=BODY_MAX)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise BodyTooSlow(seconds_max=BODY_SECONDS_MAX) from None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give the body once more to whoever serves the request, then the connection's own messages."""
+    told = False
+
+    async def once() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return once
+
+
+def _check_media_type(scope: Scope) -> None:
+    kind = _header(scope, b"content-type").partition(";")[0].strip().lower()
+    coding = _header(scope, b"content-encoding").strip().lower()
+    if kind != "application/json" or coding not in {"", "identity"}:
+        raise MediaTypeUnsupported
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    found = [value for key, value in scope["headers"] if key == name]
+    return found[-1].decode("latin-1") if found else ""
+
+
+def _target(scope: Scope) -> str:
+    """Return path and query as they stood on the request line."""
+    path = scope.get("raw_path") or scope["path"].encode()
+    query = scope["query_string"]
+    return cast("bytes", path + b"?" + query if query else path).decode("latin-1")
+
+
+def _json_file(content: bytes) -> Asgi:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+    ]
+
+    async def serve(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            raise MethodNotAllowed(allow="GET")
+        if scope["path"] not in DOCUMENT_PATHS:
+            raise RouteUnknown
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    return serve
+
+
+def _observe(scope: Scope, prefix: str | None, status: int | None, seconds: float) -> None:
+    """Count and log the request under its route, never under its path: paths are without end."""
+    route = prefix or scope.get("path_template") or "unmatched"
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    HTTP_REQUESTS.labels(method, route, status or 499).inc()
+    HTTP_SECONDS.labels(route).observe(seconds)
+    log.info("http_request", method=method, route=route, status=status, ms=round(seconds * 1000))
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Say yes: whoever runs the server starts and stops what the application uses."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

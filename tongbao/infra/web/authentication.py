@@ -1,0 +1,208 @@
+"""Authentication of API requests: an HMAC over the raw bytes, checked before anything is parsed.
+
+    Authorization: TONGBAO-HMAC-SHA256 key=key_…,timestamp=1763712000,nonce=…,signature=<base64>
+
+The signature is HMAC-SHA256 under the key's secret (its text in UTF-8) of six lines, each ended by
+a line feed: method, path with query, timestamp, nonce, hex SHA-256 of the body. A request is good
+for 300 seconds either side of our clock, and its nonce once.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from base64 import b64decode
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final, Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra.crypto import constant_time_equal, hmac_sha256
+from tongbao.infra.db import Db
+from tongbao.infra.settings import Secret
+from tongbao.infra.web import _store as store
+from tongbao.infra.web.caller import Caller
+from tongbao.infra.web.problem import AUTHENTICATION_SCHEME
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.errors import Unauthenticated
+from tongbao.kernel.ids import UnknownId, parse
+
+WINDOW_S: Final = 300
+NONCE_KEPT: Final = timedelta(seconds=2 * WINDOW_S)
+
+
+class HeaderMissing(Unauthenticated):
+    """The request is not signed."""
+
+    code = "auth.header_missing"
+    advice = "Sign the request with your API key and send the Authorization header."
+    advice_zh = "请使用 API 密钥对请求签名，并携带 Authorization 请求头。"
+
+
+class HeaderMalformed(Unauthenticated):
+    """The Authorization header cannot be read."""
+
+    code = "auth.header_malformed"
+    advice = (
+        "Send TONGBAO-HMAC-SHA256 key=…,timestamp=<unix seconds>,nonce=<16 to 128 characters>,"
+        "signature=<base64>, each once."
+    )
+    advice_zh = (
+        "格式应为 TONGBAO-HMAC-SHA256 key=…,timestamp=<Unix 秒>,nonce=<16 至 128 个字符>,"
+        "signature=<base64>，各出现一次。"
+    )
+
+
+class KeyUnknown(Unauthenticated):
+    """There is no such API key."""
+
+    code = "auth.key_unknown"
+    advice = "Check the key id and that you call the right deployment."
+    advice_zh = "请检查密钥标识以及调用的环境是否正确。"
+
+
+class KeyRevoked(Unauthenticated):
+    """The API key was revoked, or replaced and its overlap has ended."""
+
+    code = "auth.key_revoked"
+    advice = "Use the merchant's current key."
+    advice_zh = "请使用当前有效的密钥。"
+
+
+class SignatureInvalid(Unauthenticated):
+    """The signature does not match the request as it arrived."""
+
+    code = "auth.signature_invalid"
+    advice = "Sign method, path with query, timestamp, nonce and body exactly as they are sent."
+    advice_zh = "请确保签名内容与实际发送的方法、路径（含查询串）、时间戳、随机串和请求体完全一致。"
+
+
+class TimestampStale(Unauthenticated):
+    """The request was signed too long ago, or by a clock that is ahead."""
+
+    code = "auth.timestamp_stale"
+    advice = "Set the clock, and sign each try anew; facts hold our time."
+    advice_zh = "请校准系统时间，并在每次发送时重新签名；facts 中为平台时间。"
+
+
+class NonceReplayed(Unauthenticated):
+    """This very signature was used before."""
+
+    code = "auth.nonce_replayed"
+    advice = "Sign each try anew with a fresh random nonce; keep the Idempotency-Key."
+    advice_zh = "每次发送请使用新的随机串重新签名，Idempotency-Key 保持不变。"
+
+
+class Authorization(Struct, frozen=True):
+    """What the header says; nothing of it is proved yet."""
+
+    key_id: UUID
+    timestamp: int
+    nonce: str
+    signature: bytes
+
+
+class SignedRequest(Struct, frozen=True):
+    """The parts of a request that are signed, as they arrived."""
+
+    method: str
+    target: str  # path and query as on the request line
+    body: bytes
+    authorization: tuple[str, ...]  # every Authorization header
+
+
+class SigningKey(Struct, frozen=True):
+    """A key as it is on record; its id and rights are in ``caller``."""
+
+    caller: Caller
+    secret: Secret
+    revoked: bool
+    use_noted: bool = False  # whether its use was written down lately
+
+
+class SigningKeys(Protocol):
+    """Where keys are on record."""
+
+    async def find(self, key_id: UUID) -> SigningKey | None:
+        """Return the key, revoked or not."""
+
+    async def note_use(self, key: SigningKey) -> None:
+        """Remember, coarsely, that the key was used just now."""
+
+
+_FIELD: Final = re.compile(r" ?(key|timestamp|nonce|signature)=([A-Za-z0-9._~+/=-]{1,128})")
+_FIELDS: Final = frozenset({"key", "timestamp", "nonce", "signature"})
+_NONCE_LENGTH_MIN: Final = 16
+_HEADER_LENGTH_MAX: Final = 600
+
+
+def read_authorization(values: Sequence[str]) -> Authorization:
+    """Read the Authorization header, or refuse it without saying more than its form.
+
+    Raises:
+        HeaderMissing, HeaderMalformed, KeyUnknown
+    """
+    if not values:
+        raise HeaderMissing
+    if len(values) > 1 or len(values[0]) > _HEADER_LENGTH_MAX:
+        raise HeaderMalformed
+    scheme, _, rest = values[0].partition(" ")
+    if scheme.upper() != AUTHENTICATION_SCHEME:
+        raise HeaderMalformed
+    found: dict[str, str] = {}
+    for part in rest.split(","):
+        match = _FIELD.fullmatch(part)
+        if match is None or match.group(1) in found:
+            raise HeaderMalformed
+        found[match.group(1)] = match.group(2)
+    timestamp = found.get("timestamp", "")
+    if found.keys() != _FIELDS or not re.fullmatch(r"[0-9]{1,12}", timestamp):
+        raise HeaderMalformed
+    if len(found["nonce"]) < _NONCE_LENGTH_MIN:
+        raise HeaderMalformed
+    try:
+        signature = b64decode(found["signature"], validate=True)
+        key_id = parse("key", found["key"])
+    except binascii.Error:
+        raise HeaderMalformed from None
+    except UnknownId:
+        raise KeyUnknown from None
+    return Authorization(key_id, int(timestamp), found["nonce"], signature)
+
+
+def signing_text(request: SignedRequest, timestamp: int, nonce: str) -> bytes:
+    """Return the bytes that are signed."""
+    digest = hashlib.sha256(request.body).hexdigest()
+    lines = (request.method, request.target, str(timestamp), nonce, digest, "")
+    return "\n".join(lines).encode("latin-1")
+
+
+async def authenticate(request: SignedRequest, keys: SigningKeys, db: Db) -> Caller:
+    """Return who sent the request; its nonce is used up by that.
+
+    Raises:
+        HeaderMissing, HeaderMalformed, KeyUnknown, KeyRevoked, SignatureInvalid, TimestampStale,
+        NonceReplayed
+    """
+    said = read_authorization(request.authorization)
+    key = await keys.find(said.key_id)
+    if key is None:
+        raise KeyUnknown
+    expected = hmac_sha256(
+        key.secret.reveal().encode(), signing_text(request, said.timestamp, said.nonce)
+    )
+    if not constant_time_equal(expected, said.signature):
+        raise SignatureInvalid
+    # Only who holds the secret learns more than that.
+    if key.revoked:
+        raise KeyRevoked
+    now = real_now()
+    if abs(now.timestamp() - said.timestamp) > WINDOW_S:
+        raise TimestampStale(our_time=int(now.timestamp()))
+    if not await store.USE_NONCE.run(db, said.key_id, said.nonce, now + NONCE_KEPT, now):
+        raise NonceReplayed
+    await keys.note_use(key)
+    return key.caller

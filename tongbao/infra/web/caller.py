@@ -1,0 +1,101 @@
+"""The caller of a request, and the scope every route must name before it is served.
+
+Nothing is open by default: a route that names no scope keeps the program from starting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.kernel.errors import Forbidden, Refusal
+from tongbao.kernel.ids import show
+from tongbao.kernel.licence import Mode
+
+_OPT: Final = "access"
+
+
+class ScopeMissing(Forbidden):
+    """The key may not do this."""
+
+    code = "auth.scope_missing"
+    advice = "Use a key that has the scope, or have it added by the merchant's administrator."
+    advice_zh = "请使用具有该权限的密钥，或联系商户管理员授权。"
+
+
+class SandboxOnly(Forbidden):
+    """This route exists for tests and answers sandbox keys only."""
+
+    code = "auth.sandbox_only"
+    advice = "Use a sandbox key."
+    advice_zh = "请使用沙箱密钥。"
+
+
+class Caller(Struct, frozen=True):
+    """Who sent the request, proved by signature: one key of one merchant in one mode.
+
+    ``book`` is the merchant's book for this mode.
+    """
+
+    key_id: UUID
+    merchant_id: UUID
+    mode: Mode
+    book: int
+    scopes: frozenset[str]
+
+    @property
+    def actor(self) -> str:
+        """Return the name transactions and the audit log know this caller by."""
+        return show("key", self.key_id)
+
+
+class Access(Struct, frozen=True, kw_only=True):
+    """What a route demands and what its page in the reference shows."""
+
+    scope: str
+    idempotent: bool = False
+    sandbox_only: bool = False
+    refuses: tuple[type[Refusal], ...] = ()
+    request_example: Any = None
+    reply_example: Any = None
+
+    def check(self, caller: Caller) -> None:
+        """Raise unless the caller may use the route.
+
+        Raises:
+            ScopeMissing, SandboxOnly
+        """
+        if self.scope not in caller.scopes:
+            raise ScopeMissing(scope=self.scope)
+        if self.sandbox_only and caller.mode is not Mode.SANDBOX:
+            raise SandboxOnly
+
+
+def needs(
+    scope: str,
+    *,
+    idempotent: bool = False,
+    sandbox_only: bool = False,
+    refuses: Sequence[type[Refusal]] = (),
+    request_example: Struct | None = None,
+    reply_example: Struct | None = None,
+) -> dict[str, Any]:
+    """Return the ``opt`` of a route handler: ``@post("/v1/…", opt=needs("payments:write"))``."""
+    access = Access(
+        scope=scope,
+        idempotent=idempotent,
+        sandbox_only=sandbox_only,
+        refuses=tuple(refuses),
+        request_example=request_example,
+        reply_example=reply_example,
+    )
+    return {_OPT: access}
+
+
+def access_of(opt: Mapping[str, Any]) -> Access | None:
+    """Return what the route demands, or None when it says nothing."""
+    access = opt.get(_OPT)
+    return access if isinstance(access, Access) else None

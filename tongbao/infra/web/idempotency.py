@@ -1,0 +1,250 @@
+"""Idempotency: a repeated request has the effect of one and gets the first one's answer.
+
+    no row ──insert, in the effect's own commit──► leased ──► answered ──30 days──► key only
+                                                     │
+                                 crash, lease over ──┴──► resumed: read the resource, answer
+
+The row is written by the very transaction or ledger group that has the effect, so there is never
+one without the other. Key and body hash are kept for ever, the answer for 30 days; after that a
+repeat is answered with the resource as it is now. Malformed and unauthenticated requests leave
+nothing; refusals by a business rule are kept like answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+from litestar import Response
+from msgspec import Struct
+
+from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.web import _store as store
+from tongbao.infra.web.caller import Caller
+from tongbao.infra.web.problem import Rendered
+from tongbao.infra.web.request import ApiRequest
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.errors import Conflict, Rejected
+from tongbao.kernel.licence import Mode
+
+LEASE: Final = timedelta(seconds=30)
+"""How long one handler may take before another may take its request over."""
+ANSWERS_KEPT: Final = timedelta(days=30)
+REPLAYED_HEADER: Final = "idempotency-replayed"
+
+T = TypeVar("T")
+
+
+class KeyReused(Rejected):
+    """The Idempotency-Key was used before with another request."""
+
+    code = "idempotency.reused"
+    advice = "Use a new key for a new operation; repeat an operation byte for byte."
+    advice_zh = "新的操作请使用新的 Idempotency-Key；重试须与原请求完全一致。"
+
+
+class InFlight(Conflict):
+    """The first request with this Idempotency-Key is still being worked on."""
+
+    code = "idempotency.in_flight"
+    advice = "Repeat the request after Retry-After seconds to get its answer."
+    advice_zh = "请在 Retry-After 秒后重试以获取结果。"
+    retry_after_s = 1
+
+
+class Idempotency(Struct, frozen=True):
+    """One use of a key, and the writes that record it in somebody else's commit."""
+
+    merchant_id: UUID
+    mode: Mode
+    route: str
+    key_hash: bytes
+    body_hash: bytes
+    lease_until: datetime  # real time
+
+    def write(self, resource_id: UUID, now: datetime) -> Write:
+        """Return the write that takes the key; it refuses when somebody else has it."""
+        return self._insert(resource_id, None, None, now)
+
+    def answered_write(self, resource_id: UUID, now: datetime, status: int, body: bytes) -> Write:
+        """Return the write that takes the key and answers at once, for work of one commit."""
+        return self._insert(resource_id, status, body, now)
+
+    def answer_write(self, status: int, body: bytes, now: datetime) -> Write:
+        """Return the write that records the answer, unless there is one."""
+        return Write(store.ANSWER, (*self.row_key, status, body, now))
+
+    async def take(self, tx: Tx, resource_id: UUID) -> None:
+        """Take the key in the caller's transaction.
+
+        Raises:
+            InFlight
+        """
+        if not await self.write(resource_id, tx.now).run(tx):
+            raise InFlight
+
+    @property
+    def row_key(self) -> tuple[UUID, Mode, str, bytes]:
+        """Return the primary key of the row."""
+        return (self.merchant_id, self.mode, self.route, self.key_hash)
+
+    def _insert(
+        self, resource_id: UUID, status: int | None, body: bytes | None, now: datetime
+    ) -> Write:
+        answered_at = None if status is None else now
+        args = (self.body_hash, resource_id, status, body, now, self.lease_until, answered_at)
+        return Write(store.INSERT, (*self.row_key, *args), refusal=InFlight.code)
+
+
+class Fresh(Struct, frozen=True):
+    """The key is new: do the work, and take the key in its commit."""
+
+    idempotency: Idempotency
+
+
+class Replay(Struct, frozen=True):
+    """The work was done and answered: say the same again."""
+
+    status: int
+    body: bytes
+
+
+class Resume(Struct, frozen=True):
+    """The work was begun and its answer is not known here: read the resource and answer."""
+
+    idempotency: Idempotency
+    resource_id: UUID
+
+
+Beginning = Fresh | Replay | Resume
+
+
+async def begin(db: Db, caller: Caller, route: str, key: str, body: bytes) -> Beginning:
+    """Look the key up and say how to go on; it changes nothing but an abandoned lease.
+
+    ``route`` is the path template and ``body`` whatever must be equal in a repeat: the request's
+    canonical body, with the path itself where that says what is meant.
+
+    Raises:
+        KeyReused, InFlight
+    """
+    now = real_now()
+    use = Idempotency(
+        caller.merchant_id,
+        caller.mode,
+        route,
+        hashlib.sha256(key.encode()).digest(),
+        hashlib.sha256(body).digest(),
+        now + LEASE,
+    )
+    row = await store.FIND.first(db, use.merchant_id, use.mode, use.route, use.key_hash)
+    if row is None:
+        return Fresh(use)
+    if row.body_hash != use.body_hash:
+        raise KeyReused(param="Idempotency-Key")
+    if row.status is not None and row.response is not None:
+        return Replay(row.status, row.response)
+    if row.answered_at is None and not await _take_over(db, use, row.lease_until, now):
+        raise InFlight
+    if row.resource_id is None:
+        raise LookupError("a kept refusal lost its answer")
+    return Resume(use, row.resource_id)
+
+
+def canonical(path: str, body: bytes) -> bytes:
+    """Return what makes two requests the same: the path, and the JSON however it is spaced."""
+    value = msgspec.json.decode(body) if body else None
+    return path.encode() + b"\n" + msgspec.json.encode(value, order="deterministic")
+
+
+def _as_it_is(view: T) -> T:
+    return view
+
+
+async def answer_once(
+    request: ApiRequest,
+    db: Db,
+    *,
+    fresh: Callable[[Idempotency], Awaitable[T]],
+    resume: Callable[[UUID], Awaitable[T]],
+    stored: Callable[[T], T] = _as_it_is,
+) -> Response[T]:
+    """Answer with what ``fresh`` returns, once for ever; ``resume`` answers where it left off.
+
+    ``fresh`` takes the key in the commit that creates the resource, and takes it before anything
+    that a rival with the same key would also trip over. ``stored`` takes out of the answer what a
+    repeat must not see: a secret shown once.
+
+    Raises:
+        KeyMissing, KeyTooLong, KeyReused, InFlight, and what ``fresh`` and ``resume`` raise
+    """
+    body = canonical(request.scope["path"], request.raw)
+    beginning = await begin(db, request.caller, request.operation, request.idempotency_key, body)
+    if isinstance(beginning, Replay):
+        return replayed(beginning)
+    use = beginning.idempotency
+    async with _let_go_when_it_fails(db, use):
+        if isinstance(beginning, Resume):
+            view = await resume(beginning.resource_id)
+        else:
+            try:
+                view = await fresh(use)
+            except (Rejected, Conflict) as refusal:
+                if isinstance(refusal, KeyReused | InFlight):
+                    raise
+                await keep_refusal(db, use, request.scope["state"]["render"](refusal))
+                raise
+    status = request.route_handler.status_code
+    kept = msgspec.json.encode(stored(view))
+    await store.ANSWER_ALONE.run(db, *use.row_key, status, kept, db.clock.now())
+    return reply(status, view)
+
+
+async def keep_refusal(db: Db, use: Idempotency, problem: Rendered) -> None:
+    """Keep a business refusal as the answer, so that a repeat hears the same.
+
+    Where the key is taken already, by us or by a rival, its resource is the answer instead.
+    """
+    now = db.clock.now()
+    args = (use.body_hash, None, problem.status, problem.body, now, use.lease_until, now)
+    await store.INSERT.run(db, *use.row_key, *args)
+
+
+def reply(status: int, view: object) -> Response[Any]:
+    """Return a JSON answer; bytes are taken as already encoded."""
+    content = view if isinstance(view, bytes) else msgspec.json.encode(view)
+    return Response(content, status_code=status, media_type="application/json")
+
+
+def replayed(replay: Replay) -> Response[Any]:
+    """Return the stored answer, marked as such."""
+    kind = "application/json" if replay.status < 400 else "application/problem+json"
+    headers = {REPLAYED_HEADER: "true"}
+    return Response(replay.body, status_code=replay.status, media_type=kind, headers=headers)
+
+
+async def prune(db: Db) -> None:
+    """Forget stale nonces and the answers of more than 30 days ago."""
+    await store.PRUNE_NONCES.run(db, real_now())
+    await store.PRUNE_ANSWERS.run(db, db.clock.now() - ANSWERS_KEPT)
+
+
+async def _take_over(db: Db, use: Idempotency, lease_until: datetime, now: datetime) -> bool:
+    if lease_until > now:
+        return False
+    return bool(await store.MOVE_LEASE.run(db, *use.row_key, lease_until, use.lease_until))
+
+
+@asynccontextmanager
+async def _let_go_when_it_fails(db: Db, use: Idempotency) -> AsyncIterator[None]:
+    """Give the lease back on failure, so that the next try need not wait for it to run out."""
+    try:
+        yield
+    except Exception:
+        await store.MOVE_LEASE.run(db, *use.row_key, use.lease_until, real_now())
+        raise

@@ -1,0 +1,215 @@
+"""Reading a request: strict JSON into Structs, and one named refusal per way of getting it wrong.
+
+The framework would turn the text "100" into the number 100; money does not travel that way, so
+bodies are decoded here, strictly, from the very bytes that were signed.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final, cast
+
+import msgspec
+from litestar import Request
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
+
+from tongbao.infra.web.caller import Caller
+from tongbao.infra.web.problem import InternalError, MethodNotAllowed, RouteUnknown
+from tongbao.kernel.errors import Invalid, Refusal
+
+KEY_HEADER: Final = "idempotency-key"
+KEY_LENGTH_MAX: Final = 255
+
+
+class MalformedJson(Invalid):
+    """The body is not JSON."""
+
+    code = "request.malformed_json"
+    advice = "Send one JSON object in UTF-8."
+    advice_zh = "请发送 UTF-8 编码的 JSON 对象。"
+
+
+class BodyMissing(Invalid):
+    """The body is empty and this route needs one."""
+
+    code = "request.body_missing"
+    advice = "Send the JSON object the API reference describes for this route."
+    advice_zh = "该接口需要 JSON 请求体，请对照接口文档。"
+
+
+class BodyUnexpected(Invalid):
+    """The request has a body and this route takes none."""
+
+    code = "request.body_unexpected"
+    advice = "Send no body."
+    advice_zh = "该接口不接受请求体。"
+
+
+class UnknownField(Invalid):
+    """The request has a field or parameter that does not exist."""
+
+    code = "request.unknown_field"
+    advice = "Remove the field named in facts or correct its spelling."
+    advice_zh = "请删除或更正 facts 中所示的字段。"
+
+
+class MissingField(Invalid):
+    """A required field or parameter is absent."""
+
+    code = "request.missing_field"
+    advice = "Add the field named in param."
+    advice_zh = "请补充 param 所示的字段。"
+
+
+class WrongType(Invalid):
+    """A value has another JSON type than the field."""
+
+    code = "request.wrong_type"
+    advice = "Send the type the API reference gives for the field named in param."
+    advice_zh = "请按接口文档为 param 所示字段使用正确的类型。"
+
+
+class InvalidValue(Invalid):
+    """A value has the right type and is not one the field takes."""
+
+    code = "request.invalid_value"
+    advice = "Send a value within the limits the API reference gives for the field in param."
+    advice_zh = "请按接口文档为 param 所示字段填写允许的取值。"
+
+
+class RepeatedParameter(Invalid):
+    """A query parameter is given more than once."""
+
+    code = "request.repeated_parameter"
+    advice = "Give each query parameter once."
+    advice_zh = "每个查询参数只能出现一次。"
+
+
+class KeyMissing(Invalid):
+    """The request changes something and has no Idempotency-Key."""
+
+    code = "idempotency.key_missing"
+    advice = "Send an Idempotency-Key of your own, new for every operation, the same on retries."
+    advice_zh = "请为每次操作生成唯一的 Idempotency-Key，重试时保持不变。"
+
+
+class KeyTooLong(Invalid):
+    """The Idempotency-Key is longer than 255 characters, or has unprintable ones."""
+
+    code = "idempotency.key_too_long"
+    advice = "Send 1 to 255 printable ASCII characters; a UUID is a good key."
+    advice_zh = "Idempotency-Key 应为 1 至 255 个可见 ASCII 字符，建议使用 UUID。"
+
+
+class ApiRequest(Request[Any, Any, Any]):
+    """A request of a proved caller whose body was read whole before anything looked at it."""
+
+    async def json(self) -> Any:
+        """Decode the body into the type the route handler declares for ``data``."""
+        field = self.route_handler.parsed_data_field
+        return decode(await self.body(), field.annotation if field else Any)
+
+    @property
+    def caller(self) -> Caller:
+        """Return who signed this request."""
+        return cast("Caller", self.scope["state"]["caller"])
+
+    @property
+    def raw(self) -> bytes:
+        """Return the body as it was signed."""
+        return cast("bytes", self.scope["state"]["body"])
+
+    @property
+    def operation(self) -> str:
+        """Return method and path template: ``POST /v1/payments/{payment_id}/refunds``."""
+        return f"{self.method} {self.scope['path_template']}"
+
+    @property
+    def idempotency_key(self) -> str:
+        """Return the caller's key of this operation.
+
+        Raises:
+            KeyMissing, KeyTooLong
+        """
+        key = self.headers.get(KEY_HEADER, "").strip()
+        if not key:
+            raise KeyMissing(param="Idempotency-Key")
+        if len(key) > KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
+            raise KeyTooLong(param="Idempotency-Key", length=len(key))
+        return key
+
+
+_NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_AT: Final = re.compile(r" - at `(\$.*)`$", re.DOTALL)
+_NAMED: Final = re.compile(r"^Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
+_MISSING_PARAMETER: Final = re.compile(r"^Missing required (\w+) parameter '([^']+)'")
+_SHOWN_MAX: Final = 64
+
+
+@lru_cache(maxsize=1024)
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def decode(body: bytes, kind: Any) -> Any:
+    """Decode JSON strictly into ``kind``.
+
+    Raises:
+        MalformedJson, UnknownField, MissingField, WrongType, InvalidValue
+    """
+    if b"\\u0000" in body and _NUL_ESCAPE.search(body):
+        raise InvalidValue(param="$", reason="the character U+0000 is not text")
+    try:
+        return _decoder(kind).decode(body)
+    except msgspec.ValidationError as failure:
+        raise refusal_of_validation(str(failure)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as failure:
+        raise MalformedJson(reason=str(failure)[:_SHOWN_MAX]) from None
+
+
+def refusal_of_validation(text: str, root: str = "$") -> Refusal:
+    """Return the refusal for what msgspec said about a value; ``root`` is where it was found."""
+    at = _AT.search(text)
+    where = root + at.group(1)[1:] if at else root
+    reason = text[: at.start()] if at else text
+    if named := _NAMED.match(reason):
+        trouble, name = named.groups()
+        if trouble == "missing required":
+            return MissingField(param=f"{where}.{name}" if root == "$" else where)
+        return UnknownField(param=where, field=name[:_SHOWN_MAX])
+    if reason.startswith("Expected") and ", got " in reason:
+        return WrongType(param=where, reason=reason[:_SHOWN_MAX])
+    return InvalidValue(param=where, reason=reason[:_SHOWN_MAX])
+
+
+def refusal_of_exception(exception: Exception) -> Refusal:
+    """Return the refusal for anything that left a route handler or the router."""
+    if isinstance(exception, Refusal):
+        return exception
+    if isinstance(exception, ValidationException):
+        return _refusal_of_parameters(exception)
+    if isinstance(exception, MethodNotAllowedException):
+        allowed = (exception.headers or {}).get("allow", "")
+        named = sorted(set(allowed.split(", ")) - {"OPTIONS"})
+        return MethodNotAllowed(allow=", ".join(named))
+    if isinstance(exception, NotFoundException):
+        return RouteUnknown()
+    if isinstance(exception, HTTPException) and exception.status_code < 500:
+        return InvalidValue(reason=exception.detail[:_SHOWN_MAX])
+    return InternalError()
+
+
+def _refusal_of_parameters(exception: ValidationException) -> Refusal:
+    if missing := _MISSING_PARAMETER.match(exception.detail):
+        return MissingField(param=missing.group(2))
+    found = exception.extra[0] if isinstance(exception.extra, list) and exception.extra else {}
+    key = str(found.get("key", ""))
+    if key == "data":
+        return BodyMissing(param="$")
+    return refusal_of_validation(str(found.get("message", "")), root=key or "query")

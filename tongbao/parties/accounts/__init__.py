@@ -1,0 +1,1 @@
+"""The platform's own wallets, for licensed firms: balances, top-ups, payment codes."""

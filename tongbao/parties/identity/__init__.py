@@ -1,0 +1,1 @@
+"""Who is calling: merchants' API keys, and operators with password, second factor and session."""

@@ -1,0 +1,154 @@
+"""API keys: make, replace with an overlap, revoke, and find them when a request is signed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from tongbao.infra import audit
+from tongbao.infra.crypto import Keyring, bind
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.settings import Secret
+from tongbao.infra.web.authentication import SigningKey
+from tongbao.infra.web.caller import Caller
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.errors import Fact
+from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.licence import Licence, Mode
+from tongbao.parties.identity import _store as store
+from tongbao.parties.identity.model import (
+    OVERLAP_MAX,
+    ApiKey,
+    KeyEnded,
+    KeyNotFound,
+    NewKey,
+    OverlapTooLong,
+    check_scopes,
+)
+from tongbao.parties.merchants.queries import merchant_with_id
+
+_PURPOSE: Final = "api_key.secret"
+_USE_NOTED_EVERY: Final = timedelta(hours=1)
+
+
+async def create_key(
+    tx: Tx,
+    keyring: Keyring,
+    merchant_id: UUID,
+    mode: Mode,
+    *,
+    licence: Licence,
+    name: str,
+    scopes: Sequence[str],
+) -> NewKey:
+    """Make a key and return it with its secret, which is not shown again.
+
+    Raises:
+        ScopeUnknown
+    """
+    allowed = check_scopes(scopes, licence)
+    return await _insert(tx, keyring, merchant_id, mode, key_id=new_id(), name=name, scopes=allowed)
+
+
+async def roll_key(
+    tx: Tx, keyring: Keyring, old: ApiKey, *, overlap: timedelta, new_key_id: UUID | None = None
+) -> NewKey:
+    """Make a successor with the same name and scopes; the old key ends when the overlap does.
+
+    Raises:
+        OverlapTooLong, KeyNotFound, KeyEnded
+    """
+    if not timedelta() <= overlap <= OVERLAP_MAX:
+        raise OverlapTooLong(param="$.overlap_s")
+    locked = await store.LOCK_KEY.first(tx, old.id)
+    if locked is None:
+        raise KeyNotFound
+    now = real_now()
+    if not locked.is_good(now):
+        raise KeyEnded
+    new = await _insert(
+        tx,
+        keyring,
+        locked.merchant_id,
+        locked.mode,
+        key_id=new_key_id or new_id(),
+        name=locked.name,
+        scopes=locked.scopes,
+    )
+    # A second roll may end the old key sooner, never keep it longer.
+    ends = min(now + overlap, locked.expires_at or now + overlap)
+    await store.REPLACE_KEY.one(tx, locked.id, new.key.id, ends)
+    facts: dict[str, Fact] = {
+        "successor": show("key", new.key.id),
+        "overlap_s": int(overlap.total_seconds()),
+    }
+    await audit.record(tx, "api_key.rolled", show("key", locked.id), facts)
+    return new
+
+
+async def revoke_key(tx: Tx, merchant_id: UUID, mode: Mode, key_id: UUID) -> ApiKey:
+    """End a key now; doing so again changes nothing.
+
+    Raises:
+        KeyNotFound
+    """
+    key = await store.REVOKE_KEY.first(tx, key_id, merchant_id, mode, real_now())
+    if key is None:
+        raise KeyNotFound
+    await audit.record(tx, "api_key.revoked", show("key", key_id), {})
+    return key
+
+
+class KeysOnRecord:
+    """The keys that requests are checked against, as the HTTP edge asks for them."""
+
+    def __init__(self, db: Db, keyring: Keyring) -> None:
+        self._db = db
+        self._keyring = keyring
+
+    async def find(self, key_id: UUID) -> SigningKey | None:
+        """Return the key with its secret opened and its merchant's book of the mode."""
+        key = await store.GET_KEY.first(self._db, key_id)
+        if key is None:
+            return None
+        merchant = await merchant_with_id(self._db, key.merchant_id)
+        now = real_now()
+        secret = self._keyring.open(_PURPOSE, key.secret_sealed, _place(key.id, key.merchant_id))
+        caller = Caller(
+            key.id, key.merchant_id, key.mode, merchant.book(key.mode), frozenset(key.scopes)
+        )
+        noted = key.last_used_at is not None and now - key.last_used_at < _USE_NOTED_EVERY
+        return SigningKey(caller, Secret(secret.decode()), not key.is_good(now), noted)
+
+    async def note_use(self, key: SigningKey) -> None:
+        """Remember to the hour when the key was last used; most uses write nothing."""
+        if not key.use_noted:
+            now = real_now()
+            await store.NOTE_KEY_USE.run(self._db, key.caller.key_id, now, now - _USE_NOTED_EVERY)
+
+
+async def _insert(
+    tx: Tx,
+    keyring: Keyring,
+    merchant_id: UUID,
+    mode: Mode,
+    *,
+    key_id: UUID,
+    name: str,
+    scopes: list[str],
+) -> NewKey:
+    secret = f"sk_{mode.value}_{secrets.token_urlsafe(32)}"
+    sealed = keyring.seal(_PURPOSE, secret.encode(), _place(key_id, merchant_id))
+    key = await store.INSERT_KEY.one(
+        tx, key_id, merchant_id, mode, name, scopes, sealed, secret[-4:], tx.now
+    )
+    facts = {"merchant": show("mch", merchant_id), "mode": mode.value, "name": name}
+    await audit.record(tx, "api_key.created", show("key", key_id), facts)
+    return NewKey(key, Secret(secret))
+
+
+def _place(key_id: UUID, merchant_id: UUID) -> bytes:
+    return bind("api_key", "secret_sealed", key_id, merchant_id)

@@ -1,0 +1,92 @@
+"""The SQL of merchants, prices and routes; nothing outside this package reads these tables."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra.db import Query, Statement
+from tongbao.kernel.licence import Mode
+from tongbao.parties.merchants.model import Merchant, PricePlan
+
+
+class ChannelRoute(Struct, frozen=True):
+    """Which of our accounts at a channel serves a merchant."""
+
+    merchant_id: UUID
+    mode: Mode
+    channel: str
+    channel_account_id: UUID
+
+
+_MERCHANT: Final = (
+    "id, name, state, live_book, sandbox_book, late_success, settlement_delay_days, bank_holder,"
+    " bank_account_masked, bank_account_sealed, opened_at"
+)
+_PLAN: Final = (
+    "id, merchant_id, mode, version, valid_from, currency, refund_returns_fee, lines, created_at,"
+    " created_by"
+)
+
+INSERT_MERCHANT: Final = Query(
+    Merchant,
+    f"""
+    insert into merchant ({_MERCHANT})
+    values ($1, $2, 'active', $3, $4, $5, $6, $7, $8, $9, $10)
+    returning {_MERCHANT}""",
+)
+GET_MERCHANT: Final = Query(Merchant, f"select {_MERCHANT} from merchant where id = $1")
+LOCK_MERCHANT: Final = Query(Merchant, f"select {_MERCHANT} from merchant where id = $1 for update")
+SET_STATE: Final = Query(
+    Merchant, f"update merchant set state = $2 where id = $1 returning {_MERCHANT}"
+)
+LIST_MERCHANTS: Final = Query(
+    Merchant,
+    f"""
+    select {_MERCHANT} from merchant where $1::uuid is null or id < $1 order by id desc limit $2""",
+)
+
+LAST_VERSION: Final = Query(
+    int,
+    "select coalesce(max(version), 0) as version from price_plan"
+    " where merchant_id = $1 and mode = $2",
+)
+INSERT_PLAN: Final = Query(
+    PricePlan,
+    f"""
+    insert into price_plan ({_PLAN}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        on conflict do nothing
+    returning {_PLAN}""",
+)
+PLANS: Final = Query(
+    PricePlan,
+    f"select {_PLAN} from price_plan where merchant_id = $1 and mode = $2 order by valid_from",
+)
+PLAN_AT: Final = Query(
+    PricePlan,
+    f"""
+    select {_PLAN} from price_plan
+     where merchant_id = $1 and mode = $2 and valid_from <= $3
+     order by valid_from desc
+     limit 1""",
+)
+
+SET_ROUTE: Final = Statement("""
+    insert into channel_route (merchant_id, mode, channel, channel_account_id)
+    values ($1, $2, $3, $4)
+        on conflict (merchant_id, mode, channel) do update
+       set channel_account_id = excluded.channel_account_id""")
+ROUTES: Final = Query(
+    ChannelRoute,
+    """
+    select merchant_id, mode, channel, channel_account_id from channel_route
+     where merchant_id = $1 and mode = $2
+     order by channel""",
+)
+ROUTE: Final = Query(
+    UUID,
+    "select channel_account_id from channel_route"
+    " where merchant_id = $1 and mode = $2 and channel = $3",
+)

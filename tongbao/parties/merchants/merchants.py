@@ -1,0 +1,163 @@
+"""Open a merchant, agree prices, connect channels, suspend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra import audit
+from tongbao.infra.crypto import Keyring, bind
+from tongbao.infra.db import Tx
+from tongbao.infra.settings import Secret
+from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import exponent_of
+from tongbao.parties.merchants import _store as store
+from tongbao.parties.merchants.model import (
+    LateSuccess,
+    Merchant,
+    MerchantNotFound,
+    MerchantState,
+    PriceInThePast,
+    PriceLine,
+    PricePlan,
+    PriceStartTaken,
+    check_lines,
+    masked,
+)
+
+LIVE_BOOK: Final = 1
+SANDBOX_BOOK: Final = 2
+_PURPOSE: Final = "merchant.bank_account"
+
+
+class BankAccount(Struct, frozen=True):
+    """Where the merchant wants to be paid."""
+
+    holder: str
+    number: Secret
+
+
+async def open_merchant(
+    tx: Tx,
+    keyring: Keyring,
+    *,
+    name: str,
+    bank_account: BankAccount | None = None,
+    late_success: LateSuccess = LateSuccess.REFUND,
+    settlement_delay_days: int = 1,
+    live_book: int = LIVE_BOOK,
+    sandbox_book: int = SANDBOX_BOOK,
+    merchant_id: UUID | None = None,
+) -> Merchant:
+    """Take a merchant on; prices, channels and keys are given to it afterwards."""
+    merchant_id = merchant_id or new_id()
+    holder = shown = sealed = None
+    if bank_account is not None:
+        number = bank_account.number.reveal()
+        holder, shown = bank_account.holder, masked(number)
+        sealed = keyring.seal(_PURPOSE, number.encode(), _place(merchant_id))
+    merchant = await store.INSERT_MERCHANT.one(
+        tx,
+        merchant_id,
+        name,
+        live_book,
+        sandbox_book,
+        late_success,
+        settlement_delay_days,
+        holder,
+        shown,
+        sealed,
+        tx.now,
+    )
+    await audit.record(tx, "merchant.opened", show("mch", merchant_id), {"name": name})
+    return merchant
+
+
+async def set_price_plan(
+    tx: Tx,
+    merchant_id: UUID,
+    mode: Mode,
+    lines: Sequence[PriceLine],
+    *,
+    currency: str = "CNY",
+    refund_returns_fee: bool = True,
+    valid_from: datetime | None = None,
+) -> PricePlan:
+    """Agree new prices from a moment on, by default from now; earlier fees are untouched.
+
+    Raises:
+        MerchantNotFound, UnknownCurrency, PriceLinesInvalid, PriceInThePast, PriceStartTaken
+    """
+    exponent_of(currency)
+    agreed = check_lines(lines)
+    starts = valid_from or tx.now
+    if starts < tx.now:
+        raise PriceInThePast
+    if await store.LOCK_MERCHANT.first(tx, merchant_id) is None:
+        raise MerchantNotFound
+    version = 1 + await store.LAST_VERSION.one(tx, merchant_id, mode)
+    plan = await store.INSERT_PLAN.first(
+        tx,
+        new_id(),
+        merchant_id,
+        mode,
+        version,
+        starts,
+        currency,
+        refund_returns_fee,
+        agreed,
+        tx.now,
+        tx.actor,
+    )
+    if plan is None:
+        raise PriceStartTaken
+    facts = {"mode": mode.value, "version": version, "valid_from": starts.isoformat()}
+    await audit.record(tx, "merchant.price_plan_set", show("mch", merchant_id), facts)
+    return plan
+
+
+async def connect_channel(
+    tx: Tx, merchant_id: UUID, mode: Mode, channel: str, channel_account_id: UUID
+) -> None:
+    """Let one of our accounts at a channel serve the merchant, instead of an earlier one.
+
+    Raises:
+        MerchantNotFound
+    """
+    if await store.LOCK_MERCHANT.first(tx, merchant_id) is None:
+        raise MerchantNotFound
+    await store.SET_ROUTE.run(tx, merchant_id, mode, channel, channel_account_id)
+    facts = {"mode": mode.value, "channel": channel, "account": show("chn", channel_account_id)}
+    await audit.record(tx, "merchant.channel_connected", show("mch", merchant_id), facts)
+
+
+async def set_suspended(tx: Tx, merchant_id: UUID, *, suspended: bool, because: str) -> Merchant:
+    """Stop a merchant from taking new payments, or let it go on.
+
+    Raises:
+        MerchantNotFound
+    """
+    state = MerchantState.SUSPENDED if suspended else MerchantState.ACTIVE
+    merchant = await store.SET_STATE.first(tx, merchant_id, state)
+    if merchant is None:
+        raise MerchantNotFound
+    action = "merchant.suspended" if suspended else "merchant.reinstated"
+    await audit.record(tx, action, show("mch", merchant_id), {"because": because})
+    return merchant
+
+
+def bank_account_number(merchant: Merchant, keyring: Keyring) -> Secret | None:
+    """Return the full account number, for the payout that needs it."""
+    if merchant.bank_account_sealed is None:
+        return None
+    number = keyring.open(_PURPOSE, merchant.bank_account_sealed, _place(merchant.id))
+    return Secret(number.decode())
+
+
+def _place(merchant_id: UUID) -> bytes:
+    return bind("merchant", "bank_account_sealed", merchant_id)

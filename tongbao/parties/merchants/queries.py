@@ -1,0 +1,72 @@
+"""What others may ask about merchants, their prices and their channels."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from tongbao.infra.db import Db, Tx
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.parties.merchants import _store as store
+from tongbao.parties.merchants.model import (
+    ChannelNotOpened,
+    Merchant,
+    MerchantNotFound,
+    PricePlan,
+)
+
+
+async def merchant_with_id(on: Db | Tx, merchant_id: UUID) -> Merchant:
+    """Return a merchant.
+
+    Raises:
+        MerchantNotFound
+    """
+    merchant = await store.GET_MERCHANT.first(on, merchant_id)
+    if merchant is None:
+        raise MerchantNotFound
+    return merchant
+
+
+async def list_merchants(on: Db | Tx, *, cursor: str | None, limit: int | None) -> Page[Merchant]:
+    """Return the merchants, newest first.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size = page_size(limit)
+    _, before = decode_moment(cursor)
+    found = await store.LIST_MERCHANTS.all(on, before, size + 1)
+    last = found[size - 1] if len(found) > size else None
+    return Page(found[:size], encode_moment(last.opened_at, last.id) if last else None)
+
+
+async def price_plans(on: Db | Tx, merchant_id: UUID, mode: Mode) -> list[PricePlan]:
+    """Return every version of a merchant's prices, in the order they begin."""
+    return await store.PLANS.all(on, merchant_id, mode)
+
+
+async def price_plan_at(
+    on: Db | Tx, merchant_id: UUID, mode: Mode, at: datetime
+) -> PricePlan | None:
+    """Return the prices in force at a moment, or None before the first."""
+    return await store.PLAN_AT.first(on, merchant_id, mode, at)
+
+
+async def channel_account_of(on: Db | Tx, merchant_id: UUID, mode: Mode, channel: str) -> UUID:
+    """Return which of our accounts at the channel serves the merchant.
+
+    Raises:
+        ChannelNotOpened
+    """
+    account_id = await store.ROUTE.first(on, merchant_id, mode, channel)
+    if account_id is None:
+        raise ChannelNotOpened(channel=channel)
+    return account_id
+
+
+async def channels_of(on: Db | Tx, merchant_id: UUID, mode: Mode) -> dict[str, UUID]:
+    """Return the merchant's channels and our account that serves it at each."""
+    routes = await store.ROUTES.all(on, merchant_id, mode)
+    return {route.channel: route.channel_account_id for route in routes}
