@@ -226,13 +226,20 @@ class Alipay:
                 trades.give_back(self._world, trade, refund)
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """Decide a refund that stays in processing: ``POST refunds/{number} {"state": "done"}``."""
-        head, _, number = path.partition("/")
+        """Decide a refund that stays in processing, or make a day's bill anew."""
+        if (method, path) == ("POST", "refund"):
+            return self._decide(body["number"], body["state"])
+        if (method, path) == ("POST", "bill/forget"):
+            return alipay_days.forget(self._world, body["day"])
+        raise Refused("Alipay can be told: refund, bill/forget")
+
+    def _decide(self, number: str, state: str) -> Any:
         found = self._world.state.refunds_numbered(NAME, number)
-        if (method, head) != ("POST", "refunds") or not found or found[0].state != "processing":
-            raise Refused("Alipay decides only refunds in processing")
+        if not found or found[0].state != "processing":
+            raise Refused("no refund of this number is in processing")
         trade = self._world.state.trade(NAME, found[0].trade_number)
-        if trade is None or body.get("state") not in {"done", "abnormal"}:
+        if trade is None or state not in {"done", "abnormal"}:
             raise Refused("a refund becomes done or abnormal")
-        finish = trades.give_back if body["state"] == "done" else trades.drop_refund
-        return finish(self._world, trade, found[0])
+        finish = trades.give_back if state == "done" else trades.drop_refund
+        finish(self._world, trade, found[0])
+        return {"number": number, "state": state}

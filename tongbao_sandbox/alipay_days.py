@@ -58,10 +58,17 @@ def download(world: World, request: Request) -> Reply:
     return Reply(200, (("content-type", "application/octet-stream"),), found[0])
 
 
+def forget(world: World, day: str) -> dict[str, Any]:
+    """Have a day's bill made anew when it is next asked for."""
+    world.state.put_document(NAME, f"bill/{day}", b"", world.clock.now())
+    return {"day": day}
+
+
 def _lines(world: World, day: date) -> list[Line]:
     """Return the day's rows. Once made they stay, with whatever the faults did to them."""
     name = f"bill/{day}"
-    if kept := world.state.document(NAME, name):
+    kept = world.state.document(NAME, name)
+    if kept is not None and kept[0]:
         return msgspec.json.decode(kept[0], type=list[Line])
     true = _true_lines(world, day)
     lines = [told for line in true for told in _misreported(world, line)]

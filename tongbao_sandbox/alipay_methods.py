@@ -43,6 +43,8 @@ def pay(world: World, ask: Ask, fault: Fault) -> Content:
     world.state.put_code(structs.replace(code, used_for=trade.number))
     trade = structs.replace(trade, state="asking")
     now = world.clock.now()
+    if fault.name.endswith("_made"):
+        return success(trades.paid_fields(world.state.put_trade(trade)), "10003")
     if code.behaviour == "pay" or fault.name.endswith("_paid"):
         return _paid(trades.collect(world, trade, now))
     if code.behaviour == "decline":

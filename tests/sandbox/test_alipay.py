@@ -494,7 +494,7 @@ def test_a_refund_may_stay_in_processing_until_decided(shop):
     assert "refund_amount" not in shop.refund_query(number, "P1")
     answer = shop.refund(number, "4.00", "P2")
     assert answer["sub_code"] == "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL", "what is on its way is counted"
-    shop.sandbox.post("alipay/refunds/P1", state="done")
+    shop.sandbox.post("alipay/refund", number="P1", state="done")
     assert shop.refund_query(number, "P1")["refund_amount"] == "7.00"
 
 
@@ -525,7 +525,12 @@ def test_the_merchants_balance_may_not_be_enough(shop):
 
 
 @pytest.mark.parametrize(
-    ("name", "status"), [("time_out_paid", "TRADE_SUCCESS"), ("time_out_unpaid", None)]
+    ("name", "status"),
+    [
+        ("time_out_paid", "TRADE_SUCCESS"),
+        ("time_out_made", "WAIT_BUYER_PAY"),
+        ("time_out_unpaid", None),
+    ],
 )
 def test_an_answer_that_never_comes_may_hide_a_payment(shop, name, status):
     number = f"N{next(NUMBERS)}"
@@ -817,3 +822,6 @@ def test_planted_differences_stay_in_the_bill(bill_shop):
         assert rows[costly][22] == "0.61"
         [invented] = rows.keys() - {kept, changed, costly}
         assert invented.startswith("sandboxextra")
+    shop.sandbox.post("alipay/bill/forget", day=str(day))
+    rows = {row[1]: row for row in rows_of(download(shop, ask_for_bill(shop, day))[1])}
+    assert rows.keys() == {kept, dropped, changed, costly}
