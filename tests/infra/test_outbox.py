@@ -139,6 +139,19 @@ async def test_a_crash_before_the_dispatch_commits_tells_each_subscriber_once(db
     assert (len(anna.heard), len(berta.heard)) == (1, 1)
 
 
+async def test_a_crash_after_the_dispatch_commits_tells_each_subscriber_once(db: Db) -> None:
+    anna, berta = Listener("tests.anna"), Listener("tests.berta")
+    await publish(db, fed())
+    failpoints.arm("outbox.dispatched:raise")
+    with pytest.raises(SimulatedCrash):
+        await worker_of(db, anna, berta).run_until_idle()
+    assert await WAITING.one(db) == 0
+    assert (anna.heard, berta.heard) == ([], [])
+
+    await worker_of(db, anna, berta).run_until_idle(raise_failures=True)
+    assert (len(anna.heard), len(berta.heard)) == (1, 1)
+
+
 async def test_two_dispatchers_never_take_one_event_twice(db: Db) -> None:
     anna = Listener("tests.anna")
     subscribers = {"cat.fed": [anna.subscriber]}

@@ -510,7 +510,8 @@ async def test_failures_are_retried_on_schedule_and_success_ends_it(
     db: Db, keyring: Keyring, receiver: Receiver, work: Callable[[], Awaitable[None]]
 ) -> None:
     issued = await endpoint(db, keyring, receiver.url)
-    receiver.answers = [answer(500, b"oh\0no" + b"x" * 5000), answer(404), answer(204)]
+    card = b"\0no 4111111111111111 "
+    receiver.answers = [answer(500, b"oh" + card + b"x" * 5000), answer(404), answer(204)]
     event_id = await feed(db)
     await work()
     for tries in (1, 2):
@@ -529,7 +530,7 @@ async def test_failures_are_retried_on_schedule_and_success_ends_it(
     assert (delivery.state, delivery.attempts) == ("succeeded", 3)
     attempts = await deliveries.attempts_of(db, delivery.id)
     assert [attempt.status for attempt in attempts] == [500, 404, 204]
-    assert attempts[0].reply.startswith("oh�no")
+    assert attempts[0].reply.startswith("oh�no [removed] xx")
     assert len(attempts[0].reply) == 1024
     assert len({got.headers["webhook-id"] for got in receiver.received}) == 1
     assert len({got.body for got in receiver.received}) == 1
@@ -583,7 +584,7 @@ async def test_a_receiver_that_never_answers_is_unanswered_not_delivered(
     work: Callable[[], Awaitable[None]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tongbao.infra.webhooks.courier.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("tongbao.infra.webhooks.courier.TIMEOUT_S", 1.0)
     await endpoint(db, keyring, receiver.url)
     receiver.gate.clear()
     event_id = await feed(db)

@@ -318,7 +318,7 @@ async def test_a_long_handler_keeps_its_lease(db: Db) -> None:
             await lease.hold(tx)
 
     await ask(db, Greet())
-    worker = worker_of(db, greet, lease_s=0.6)
+    worker = worker_of(db, greet, heartbeat_s=0.05)
     working = asyncio.create_task(worker.run_until_idle(raise_failures=True))
     seen: set[datetime | None] = set()
 
@@ -374,7 +374,7 @@ async def test_a_run_is_stopped_when_its_lease_is_found_lost(db: Db) -> None:
             raise
 
     await ask(db, Greet())
-    worker = worker_of(db, greet, lease_s=0.5)
+    worker = worker_of(db, greet, heartbeat_s=0.05)
     working = asyncio.create_task(worker.run_until_idle(raise_failures=True))
     await began.wait()
     await db.execute("update task set attempt = attempt + 1, lease_until = $1", [FAR])
@@ -385,6 +385,67 @@ async def test_a_run_is_stopped_when_its_lease_is_found_lost(db: Db) -> None:
 
 
 FAR = real_now() + timedelta(days=1)
+
+
+async def test_a_handler_that_finished_its_task_is_not_stopped(db: Db) -> None:
+    ended = False
+
+    async def greet(_task: Greet, lease: Lease) -> None:
+        nonlocal ended
+        async with db.begin("test") as tx:
+            await lease.finish(tx)
+        await asyncio.sleep(0.3)  # several heartbeats
+        ended = True
+
+    await ask(db, Greet())
+    await worker_of(db, greet, heartbeat_s=0.05).run_until_idle(raise_failures=True)
+    assert ended
+
+
+async def test_a_finish_that_was_rolled_back_did_not_happen(db: Db) -> None:
+    runs = 0
+
+    async def greet(_task: Greet, lease: Lease) -> None:
+        nonlocal runs
+        runs += 1
+        async with db.begin("test") as tx:
+            await lease.finish(tx)
+            if runs == 1:
+                raise TooMuch
+
+    await ask(db, Greet())
+    worker = worker_of(db, greet)
+    await worker.run_until_idle()
+    assert await COUNT.one(db) == 1
+    db.clock.offset += timedelta(minutes=1)
+    await worker.run_until_idle(raise_failures=True)
+    assert (runs, await COUNT.one(db)) == (2, 0)
+
+
+async def test_outcomes_are_retried_until_the_database_takes_them(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = 0
+
+    async def greet(_task: Greet, _lease: Lease) -> None:
+        nonlocal runs
+        runs += 1
+
+    real_run, refusals = store.DELETE_DONE.run, [NotNow(), NotNow()]
+
+    async def refuse_twice(*args: object) -> int:
+        if refusals:
+            raise refusals.pop()
+        return await real_run(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.DELETE_DONE, "run", refuse_twice)
+    await ask(db, Greet())
+    worker = worker_of(db, greet)
+    for _ in range(2):
+        with pytest.raises(NotNow):
+            await worker.run_until_idle()
+    await worker.run_until_idle(raise_failures=True)
+    assert (runs, await COUNT.one(db)) == (1, 0)
 
 
 async def test_stopping_lets_short_tasks_end_and_gives_long_ones_back(db: Db) -> None:
@@ -398,7 +459,7 @@ async def test_stopping_lets_short_tasks_end_and_gives_long_ones_back(db: Db) ->
             await asyncio.Event().wait()
 
     await ask(db, Greet("short"), Greet("long"))
-    working = asyncio.create_task(worker_of(db, greet, grace_s=0.2).run(stop))
+    working = asyncio.create_task(worker_of(db, greet, grace_s=2).run(stop))
     await began.acquire()
     await began.acquire()
     stop.set()

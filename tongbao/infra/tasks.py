@@ -138,7 +138,11 @@ class Lease:
         self.finished = False
 
     def write(self) -> Write:
-        """Return the companion write that refuses when the lease is lost."""
+        """Return the companion write that refuses when the lease is lost.
+
+        The ledger remembers refusals for ever, so a group that carries it has an id of this
+        attempt's own (`derived_id(group, str(lease.attempt))`); its transfers keep theirs.
+        """
         args = (self.task_id, self.attempt, real_now())
         return Write(store.TOUCH_LEASE, args, refusal=LEASE_LOST)
 

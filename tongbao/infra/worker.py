@@ -100,6 +100,7 @@ class Worker:
         concurrency: int = 16,
         fan_outs: Sequence[FanOut] = (),
         lease_s: float = 30.0,
+        heartbeat_s: float = 10.0,
         poll_s: float = 0.1,
         grace_s: float = 20.0,
     ) -> None:
@@ -109,6 +110,7 @@ class Worker:
         self._fan_outs = tuple(fan_outs)
         self._concurrency = concurrency
         self._lease = timedelta(seconds=lease_s)
+        self._heartbeat_s = heartbeat_s
         self._poll_s = poll_s
         self._grace_s = grace_s
         self._running: dict[UUID, _Run] = {}
@@ -211,6 +213,7 @@ class Worker:
                 count = await outbox.dispatch(
                     tx, self._subscribers, self._fan_outs, events_max=_EVENTS_MAX
                 )
+            failpoint("outbox.dispatched")
             metrics.EVENTS_DISPATCHED.inc(count)
             total += count
             if count < _EVENTS_MAX:
@@ -350,7 +353,7 @@ class Worker:
 
     async def _keep_leases(self) -> None:
         while True:
-            await asyncio.sleep(self._lease.total_seconds() / 3)
+            await asyncio.sleep(self._heartbeat_s)
             if self._running:
                 await self._survive(self._extend)
 

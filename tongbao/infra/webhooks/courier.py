@@ -19,6 +19,7 @@ from tongbao.infra.failpoints import failpoint
 from tongbao.infra.http import HttpClient, NoAnswerError, NotSentError
 from tongbao.infra.outbox import event_row
 from tongbao.infra.tasks import Again, Lease
+from tongbao.infra.telemetry import redact_text
 from tongbao.infra.webhooks import _store as store
 from tongbao.infra.webhooks.deliveries import DeliverWebhook
 from tongbao.infra.webhooks.endpoints import give_up_on_endpoint, signing_keys_of
@@ -43,7 +44,7 @@ from tongbao.kernel.licence import Mode
 
 IN_FLIGHT_MAX: Final = 4
 """Requests to one endpoint at a time in this process, so that a slow one holds up no other."""
-_FULL_WAIT_S: Final = 0.25
+_FULL_WAIT_S: Final = 1.0
 _FULL_PAUSE: Final = timedelta(seconds=1)
 _READ_MAX: Final = 256 * 1024
 _HEADERS: Final = {"content-type": "application/json", "user-agent": "Tongbao-Webhooks/1"}
@@ -70,6 +71,35 @@ class _Met(Struct, frozen=True):
     wait: timedelta = timedelta()
 
 
+class _Gate:
+    """Lets a few requests at a time to one endpoint.
+
+    Once somebody waited in vain everybody is turned away at once, until a request ends: waiting
+    takes places that deliveries to other endpoints need.
+    """
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._is_slow = False
+
+    async def enter(self) -> bool:
+        """Take a place and say so, or say that there is none."""
+        if self._is_slow and self._places.locked():
+            return False
+        try:
+            async with asyncio.timeout(_FULL_WAIT_S):
+                await self._places.acquire()
+        except TimeoutError:
+            self._is_slow = True
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._is_slow = False
+        self._places.release()
+
+
 class Courier:
     """Carries deliveries out; `deliver` is the handler of `DeliverWebhook`.
 
@@ -80,7 +110,7 @@ class Courier:
         self._db = db
         self._keyring = keyring
         self._clients = clients
-        self._gates: WeakValueDictionary[UUID, asyncio.Semaphore] = WeakValueDictionary()
+        self._gates: WeakValueDictionary[UUID, _Gate] = WeakValueDictionary()
 
     async def deliver(self, task: DeliverWebhook, lease: Lease) -> Again | None:
         """Try a delivery once and say when to try again."""
@@ -95,16 +125,13 @@ class Courier:
         now = self._db.clock.now()
         if letter.resting_until is not None and letter.resting_until > now:
             return Again(letter.resting_until - now)
-        gate = self._gates.setdefault(letter.endpoint_id, asyncio.Semaphore(IN_FLIGHT_MAX))
-        try:
-            async with asyncio.timeout(_FULL_WAIT_S):
-                await gate.acquire()
-        except TimeoutError:
+        gate = self._gates.setdefault(letter.endpoint_id, _Gate())
+        if not await gate.enter():
             return Again(_FULL_PAUSE)
         try:
             met = await self._send(letter)
         finally:
-            gate.release()
+            gate.leave()
         failpoint("webhooks.sent")
         ATTEMPTS.labels(met.outcome).inc()
         SECONDS.observe(met.duration_ms / 1000)
@@ -137,7 +164,7 @@ class Courier:
         wait = timedelta()
         if outcome is AttemptOutcome.THROTTLED:
             wait = retry_after(reply.headers, real_now())
-        text = _shown(reply.body[:REPLY_MAX].decode("utf-8", "replace"))
+        text = _shown(reply.body[: 4 * REPLY_MAX].decode("utf-8", "replace"))
         return _Met(outcome, reply.status, reply.duration_ms, text, wait)
 
     async def _close_unsent(self, letter: store.Letter, lease: Lease) -> None:
@@ -207,5 +234,5 @@ async def _close(tx: Tx, letter: store.Letter, state: DeliveryState) -> None:
 
 
 def _shown(text: str) -> str:
-    """Return the start of a text as it can be stored; PostgreSQL keeps no NUL."""
-    return text.replace("\0", "�")[:REPLY_MAX]
+    """Return the start of a text as it may be kept: no card numbers or secrets, no NUL."""
+    return redact_text(text.replace("\0", "�"))[:REPLY_MAX]
