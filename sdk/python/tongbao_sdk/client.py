@@ -223,20 +223,20 @@ class WebhookEndpoints:
     ) -> dict[str, Any]:
         """Register an address; the reply shows its secret once and its public key."""
         body = {"url": url, "event_types": list(event_types)}
-        made = self._transport.post("/v1/webhook-endpoints", body, idempotency_key=idempotency_key)
+        made = self._transport.post("/v1/webhook_endpoints", body, idempotency_key=idempotency_key)
         return cast("dict[str, Any]", made)
 
     def list(self) -> list[dict[str, Any]]:
         """Return every address."""
-        return list(self._transport.pages("/v1/webhook-endpoints"))
+        return list(self._transport.pages("/v1/webhook_endpoints"))
 
     def deliveries(self, endpoint_id: str) -> Iterator[dict[str, Any]]:
         """Yield what was sent to an address, newest first."""
-        return self._transport.pages(f"/v1/webhook-endpoints/{endpoint_id}/deliveries", limit=100)
+        return self._transport.pages(f"/v1/webhook_endpoints/{endpoint_id}/deliveries", limit=100)
 
     def replay(self, delivery_id: str) -> dict[str, Any]:
         """Send a delivery again."""
-        again = self._transport.post(f"/v1/webhook-deliveries/{delivery_id}/replay")
+        again = self._transport.post(f"/v1/webhook_deliveries/{delivery_id}/replay")
         return cast("dict[str, Any]", again)
 
 
@@ -257,11 +257,11 @@ class Wallets:
 
     def payment_code(self, wallet_id: str) -> dict[str, Any]:
         """Return a one-time code the wallet's holder shows at the counter."""
-        made = self._transport.post(f"/v1/wallets/{wallet_id}/payment-codes")
+        made = self._transport.post(f"/v1/wallets/{wallet_id}/payment_codes")
         return cast("dict[str, Any]", made)
 
     def top_up(self, wallet_id: str, *, amount: int, currency: str = "CNY") -> dict[str, Any]:
         """Put test money into a sandbox wallet."""
         body = {"amount": amount, "currency": currency}
-        made = self._transport.post(f"/v1/test/wallets/{wallet_id}/top-ups", body)
+        made = self._transport.post(f"/v1/test_helpers/wallets/{wallet_id}/top_up", body)
         return cast("dict[str, Any]", made)

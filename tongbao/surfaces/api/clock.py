@@ -32,14 +32,14 @@ def _view(now: datetime) -> ClockView:
     return ClockView(now, business_date(now))
 
 
-@get("/v1/test/clock", opt=needs("test_helpers:write", sandbox_only=True))
+@get("/v1/test_helpers/clock", opt=needs("test_helpers:write", sandbox_only=True))
 async def get_clock(db: Db) -> ClockView:
     """Return business time."""
     return _view(db.clock.now())
 
 
 @post(
-    "/v1/test/clock/advance",
+    "/v1/test_helpers/clock/advance",
     status_code=200,
     opt=needs(
         "test_helpers:write", sandbox_only=True, refuses=[TestClockOff, TestClockStepInvalid]

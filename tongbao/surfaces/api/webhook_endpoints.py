@@ -152,7 +152,7 @@ def view_delivery(delivery: WebhookDelivery) -> DeliveryView:
 
 
 @post(
-    "/v1/webhook-endpoints",
+    "/v1/webhook_endpoints",
     opt=needs(
         "webhooks:write",
         idempotent=True,
@@ -190,7 +190,7 @@ async def create_webhook_endpoint(
     return await answer_once(request, db, fresh=fresh, resume=resume)
 
 
-@get("/v1/webhook-endpoints", opt=needs("webhooks:read"))
+@get("/v1/webhook_endpoints", opt=needs("webhooks:read"))
 async def list_webhook_endpoints(db: Db, caller: Caller) -> Page[WebhookEndpointView]:
     """Return the merchant's endpoints, newest first; there are at most 16."""
     found = await endpoints.endpoints_of(db, _owner(caller))
@@ -198,7 +198,7 @@ async def list_webhook_endpoints(db: Db, caller: Caller) -> Page[WebhookEndpoint
 
 
 @get(
-    "/v1/webhook-endpoints/{endpoint_id:str}",
+    "/v1/webhook_endpoints/{endpoint_id:str}",
     opt=needs("webhooks:read", refuses=[EndpointUnknown]),
 )
 async def get_webhook_endpoint(endpoint_id: str, db: Db, caller: Caller) -> WebhookEndpointView:
@@ -208,7 +208,7 @@ async def get_webhook_endpoint(endpoint_id: str, db: Db, caller: Caller) -> Webh
 
 
 @patch(
-    "/v1/webhook-endpoints/{endpoint_id:str}",
+    "/v1/webhook_endpoints/{endpoint_id:str}",
     opt=needs("webhooks:write", refuses=[EndpointUnknown, UrlNotAllowed, EventTypeUnknown]),
 )
 async def update_webhook_endpoint(
@@ -233,7 +233,7 @@ async def update_webhook_endpoint(
 
 
 @delete(
-    "/v1/webhook-endpoints/{endpoint_id:str}",
+    "/v1/webhook_endpoints/{endpoint_id:str}",
     status_code=204,
     opt=needs("webhooks:write", refuses=[EndpointUnknown]),
 )
@@ -244,7 +244,7 @@ async def delete_webhook_endpoint(endpoint_id: str, db: Db, caller: Caller) -> N
 
 
 @post(
-    "/v1/webhook-endpoints/{endpoint_id:str}/rotate-key",
+    "/v1/webhook_endpoints/{endpoint_id:str}/rotate_key",
     opt=needs("webhooks:write", idempotent=True, refuses=[EndpointUnknown, OverlapInvalid]),
 )
 async def rotate_webhook_key(
@@ -274,7 +274,7 @@ async def rotate_webhook_key(
 
 
 @post(
-    "/v1/webhook-endpoints/{endpoint_id:str}/test",
+    "/v1/webhook_endpoints/{endpoint_id:str}/test",
     opt=needs("webhooks:write", idempotent=True, refuses=[EndpointUnknown, EndpointNotEnabled]),
 )
 async def test_webhook_endpoint(
@@ -296,7 +296,7 @@ async def test_webhook_endpoint(
 
 
 @get(
-    "/v1/webhook-endpoints/{endpoint_id:str}/deliveries",
+    "/v1/webhook_endpoints/{endpoint_id:str}/deliveries",
     opt=needs("webhooks:read", refuses=[EndpointUnknown]),
 )
 async def list_webhook_deliveries(
@@ -304,19 +304,19 @@ async def list_webhook_deliveries(
     db: Db,
     caller: Caller,
     *,
-    state: DeliveryState | None = None,
+    status: DeliveryState | None = None,
     cursor: str | None = None,
     limit: int | None = None,
 ) -> Page[DeliveryView]:
     """Return what was sent to an endpoint, newest first."""
     page = await deliveries.deliveries_of_endpoint(
-        db, _owner(caller), parse("whe", endpoint_id), state=state, limit=limit, cursor=cursor
+        db, _owner(caller), parse("whe", endpoint_id), state=status, limit=limit, cursor=cursor
     )
     return Page([view_delivery(delivery) for delivery in page.items], page.next_cursor)
 
 
 @get(
-    "/v1/webhook-deliveries/{delivery_id:str}/attempts",
+    "/v1/webhook_deliveries/{delivery_id:str}/attempts",
     opt=needs("webhooks:read", refuses=[DeliveryUnknown]),
 )
 async def list_delivery_attempts(delivery_id: str, db: Db, caller: Caller) -> Page[AttemptView]:
@@ -329,7 +329,7 @@ async def list_delivery_attempts(delivery_id: str, db: Db, caller: Caller) -> Pa
 
 
 @post(
-    "/v1/webhook-deliveries/{delivery_id:str}/replay",
+    "/v1/webhook_deliveries/{delivery_id:str}/replay",
     opt=needs(
         "webhooks:write",
         idempotent=True,
