@@ -28,7 +28,7 @@ from tongbao.infra.telemetry import set_up_logging
 from tongbao.infra.web.app import App, Asgi
 from tongbao.infra.web.openapi import ApiFacts
 from tongbao.infra.webhooks.courier import Courier
-from tongbao.infra.webhooks.deliveries import DeliverWebhook, plan_deliveries
+from tongbao.infra.webhooks.deliveries import DELIVER_POLICY, DeliverWebhook, plan_deliveries
 from tongbao.infra.webhooks.model import WebhookEndpointDisabled, WebhookRules, WebhookTest
 from tongbao.infra.worker import Worker
 from tongbao.kernel.clock import Clock
@@ -70,10 +70,12 @@ from tongbao.rails.channels.bank_transfer.messages import BankSecrets
 from tongbao.rails.channels.contract import Channel
 from tongbao.rails.channels.wechat_pay.client import WechatPay
 from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
+from tongbao.surfaces import housekeeping
 from tongbao.surfaces.api import clock as clock_api
 from tongbao.surfaces.api import events as events_api
 from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
+from tongbao.surfaces.housekeeping import KeepHouse, keep_house
 
 SECRETS: Final[Mapping[str, type[Struct]]] = {
     "wechat_pay": WechatPaySecrets,
@@ -97,7 +99,8 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ChaseAttempt: CHASE_POLICY,
     SubmitRefund: REFUND_POLICY,
     ProcessCallback: DEFAULT_POLICY,
-    DeliverWebhook: DEFAULT_POLICY,
+    DeliverWebhook: DELIVER_POLICY,
+    KeepHouse: DEFAULT_POLICY,
 }
 
 
@@ -130,6 +133,7 @@ def handlers(flow: Flow, courier: Courier) -> Mapping[type[Task], Handler]:
         SubmitRefund: partial(submit_refund, flow),
         ProcessCallback: partial(process_callback, flow),
         DeliverWebhook: courier.deliver,
+        KeepHouse: partial(keep_house, flow.db, flow.ledger),
     }
 
 
@@ -204,6 +208,11 @@ class Platform:
             mounts=mounts,
         )
 
+    async def seed(self) -> None:
+        """Enqueue the work that comes back by itself; what is there already stays as it is."""
+        async with self.db.begin("startup") as tx:
+            await housekeeping.seed(tx)
+
     async def follow_clock(self, stop: asyncio.Event) -> None:
         """Keep business time up with the deployment's, where a test clock may move it."""
         if self.settings.test_clock:
@@ -250,4 +259,3 @@ def _given_dsn(settings: Settings) -> str:
     if settings.dsn is None:
         raise ValueError("neither a DSN nor a server of our own")
     return settings.dsn.reveal()
-

@@ -69,7 +69,7 @@ def account_orders(sandbox_url: str, credentials: Credentials) -> list[NewAccoun
         NewAccount(
             channel="alipay",
             mode=Mode.SANDBOX,
-            gateway=f"{sandbox_url}/alipay/gateway.do",
+            gateway=f"{sandbox_url}/alipay",
             merchant_number=alipay["seller_id"],
             app_id=alipay["app_id"],
             fee_ppm=CHANNEL_FEE_PPM,

@@ -1,0 +1,35 @@
+"""`tongbao` and `python -m tongbao`: the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tongbao.surfaces.cli.context import Context
+from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator
+from tongbao.surfaces.cli.serve import serve
+from tongbao.wiring import open_platform
+
+
+@click.group()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="TONGBAO_CONFIG",
+    help="A TOML file of settings; the environment wins over it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+@click.version_option(package_name="tongbao")
+@click.pass_context
+def main(click_context: click.Context, config: Path | None, as_json: bool) -> None:
+    """Tongbao (通宝): mobile payment and financial services on one ledger."""
+    click_context.obj = Context(open_platform=open_platform, config=config, as_json=as_json)
+
+
+for command in (serve, migrate, doctor, ledger, operator):
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    main(prog_name="tongbao")

@@ -1,0 +1,1 @@
+"""The command line: `tongbao …`, for operators and for machines (``--json``)."""

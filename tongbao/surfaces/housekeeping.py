@@ -1,0 +1,34 @@
+"""Housekeeping: once a minute, forget what is over and expire what nobody ended."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.tasks import Again, Lease, Task, enqueue
+from tongbao.infra.web import idempotency
+from tongbao.ledger.book import Ledger
+from tongbao.parties.accounts.payment_codes import prune_codes
+from tongbao.parties.identity.sessions import prune_sessions
+
+_EVERY: Final = timedelta(minutes=1)
+_HOLDS_MAX: Final = 500
+
+
+class KeepHouse(Task, frozen=True, tag="housekeeping.keep"):
+    """Prune nonces, answers, sessions and codes; expire holds that are past their time."""
+
+
+async def seed(tx: Tx) -> None:
+    """Start the round, unless it runs already."""
+    await enqueue(tx, KeepHouse(), key="always")
+
+
+async def keep_house(db: Db, ledger: Ledger, _task: KeepHouse, _lease: Lease) -> Again:
+    """Do one round and come back in a minute."""
+    await idempotency.prune(db)
+    await prune_sessions(db)
+    await prune_codes(db)
+    await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)
+    return Again(_EVERY)
