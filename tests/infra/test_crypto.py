@@ -98,6 +98,14 @@ def test_every_purpose_names_where_its_key_is() -> None:
         assert purpose.key in {"file key", "none"} | set(crypto.PURPOSES)
 
 
+def test_every_purpose_of_the_file_key_is_used_by_some_domain() -> None:
+    package = Path(crypto.__file__).parents[1]
+    written = "".join(path.read_text() for path in package.rglob("*.py") if path.stem != "crypto")
+    for purpose in crypto.PURPOSES.values():
+        if purpose.key == "file key":
+            assert f'"{purpose.name}"' in written, purpose.name
+
+
 def test_after_a_rotation_the_old_opens_and_the_new_seals() -> None:
     before = RING.seal(PURPOSE, b"secret", PLACE)
     rotated = Keyring([OTHER_KEY, KEY])

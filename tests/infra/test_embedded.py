@@ -79,7 +79,7 @@ def test_processes_that_start_at_once_share_one_server_and_need_no_home(
             [sys.executable, "-c", START, server_folder],
             stdout=subprocess.PIPE,
             cwd=Path.cwd(),
-            env={"PYTHONPATH": str(Path.cwd())},
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         for _ in range(3)
     ]

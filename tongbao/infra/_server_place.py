@@ -81,14 +81,17 @@ class Place(Struct, frozen=True):
 
     @property
     def log(self) -> Path:
+        """What the server says."""
         return self.folder / "server.log"
 
     @property
     def password(self) -> Path:
+        """The application role's password."""
         return self.folder / "password"
 
 
 def server_owner() -> Owner:
+    """Return who the server runs as: we ourselves, or for root somebody harmless."""
     if os.geteuid() != 0:
         return Owner(None, None)
     user = pwd.getpwnam(SERVER_USER)
@@ -96,6 +99,7 @@ def server_owner() -> Owner:
 
 
 def place_in(folder: Path, owner: Owner) -> Place:
+    """Return where the things of this data folder's cluster are."""
     binaries, version = _binaries(owner)
     return Place(folder, folder / f"postgres-{version}", _socket_folder(folder), binaries, owner)
 
@@ -113,13 +117,19 @@ def make_folder(folder: Path, owner: Owner) -> None:
 
 
 def make_socket_folder(place: Place) -> None:
-    try:
-        place.sockets.mkdir(mode=0o700)
-    except FileExistsError:
-        found = place.sockets.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != place.owner.server_uid:
-            raise EmbeddedFolderUnsafe(folder=str(place.sockets)) from None
-    else:
+    """Make the socket's folder, which in /tmp somebody else may have made before us.
+
+    Raises:
+        EmbeddedFolderUnsafe
+    """
+    place.sockets.mkdir(mode=0o700, exist_ok=True)
+    found = place.sockets.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {
+        os.geteuid(),
+        place.owner.server_uid,
+    }:
+        raise EmbeddedFolderUnsafe(folder=str(place.sockets))
+    if found.st_uid == os.geteuid():  # nobody but us can have put something else there since
         place.owner.give(place.sockets)
 
 

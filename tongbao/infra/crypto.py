@@ -88,8 +88,6 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("api_key.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A merchant's API secret."),
         Purpose("operator.totp", Algorithm.AES_256_GCM, _FILE_KEY, "An operator's TOTP seed."),
         Purpose("merchant.bank_account", Algorithm.AES_256_GCM, _FILE_KEY, "Where we pay to."),
-        Purpose("customer.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A customer's own secrets."),
-        Purpose("callback.body", Algorithm.AES_256_GCM, _FILE_KEY, "A stored callback, raw."),
         Purpose("api.request", Algorithm.HMAC_SHA_256, "api_key.secret", "Signed API requests."),
         Purpose("webhook.v1", Algorithm.HMAC_SHA_256, "webhook.secret", "Webhook signature v1."),
         Purpose("webhook.v1a", Algorithm.ED25519, "webhook.secret", "Webhook signature v1a."),

@@ -15,13 +15,22 @@ import hashlib
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 import httpcore2
+import prometheus_client
 from msgspec import Struct
 
 from tongbao.kernel.clock import monotonic
@@ -34,6 +43,12 @@ IDLE_CONNECTIONS_MAX: Final = 50
 IDLE_S: Final = 15.0
 ADDRESSES_TRIED_MAX: Final = 3
 ERROR_REPLY_MAX_BYTES: Final = 256 * 1024
+
+OUTBOUND_SECONDS: Final = prometheus_client.Histogram(
+    "tongbao_outbound_seconds",
+    "Time of calls to others, by how they ended: answered, not_sent or no_answer.",
+    ["end"],
+)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -218,8 +233,9 @@ class HttpClient:
             NotSentError, NoAnswerError
         """
         began = monotonic()
-        async with self._exchange(method, url, headers, body, timeout_s=timeout_s) as reply:
-            content = await _read(reply, reply_max_bytes)
+        with _timed():
+            async with self._exchange(method, url, headers, body, timeout_s=timeout_s) as reply:
+                content = await _read(reply, reply_max_bytes)
         return HttpReply(reply.status, _headers(reply), content, _ms_since(began))
 
     async def download(
@@ -237,19 +253,15 @@ class HttpClient:
             NotSentError, NoAnswerError
         """
         began = monotonic()
-        digest, size, body = hashlib.sha256(), 0, b""
         part = path.with_name(path.name + ".part")
+        digest, size, body = hashlib.sha256(), 0, b""
         try:
-            async with self._exchange("GET", url, headers, b"", timeout_s=timeout_s) as reply:
-                if reply.status == 200:
-                    file = await asyncio.to_thread(part.open, "wb")
-                    with file:
-                        async for chunk in _chunks(reply, max_bytes):
-                            file.write(chunk)
-                            digest.update(chunk)
-                            size += len(chunk)
-                else:
-                    body = await _read(reply, ERROR_REPLY_MAX_BYTES)
+            with _timed():
+                async with self._exchange("GET", url, headers, b"", timeout_s=timeout_s) as reply:
+                    if reply.status == 200:
+                        size = await _write(_chunks(reply, max_bytes), part, digest)
+                    else:
+                        body = await _read(reply, ERROR_REPLY_MAX_BYTES)
             if reply.status == 200:
                 part.replace(path)
         finally:
@@ -397,6 +409,18 @@ async def _chunks(reply: httpcore2.Response, max_bytes: int) -> AsyncIterator[by
         yield chunk
 
 
+async def _write(chunks: AsyncIterator[bytes], path: Path, digest: hashlib._Hash) -> int:
+    """Write chunks to a file and into the digest, and return how many bytes they were."""
+    size = 0
+    file = await asyncio.to_thread(path.open, "wb")
+    with file:
+        async for chunk in chunks:
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+    return size
+
+
 async def _read(reply: httpcore2.Response, max_bytes: int) -> bytes:
     return b"".join([chunk async for chunk in _chunks(reply, max_bytes)])
 
@@ -412,6 +436,18 @@ def _headers(reply: httpcore2.Response) -> dict[str, str]:
 def _reason(failure: Exception, progress: _Progress) -> str:
     text = str(failure)[:200]
     return f"{type(failure).__name__} at {progress.step}" + (f": {text}" if text else "")
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    began, end = monotonic(), "answered"
+    try:
+        yield
+    except HttpSilence as silence:
+        end = "not_sent" if isinstance(silence, NotSentError) else "no_answer"
+        raise
+    finally:
+        OUTBOUND_SECONDS.labels(end).observe(monotonic() - began)
 
 
 def _ms_since(began: float) -> int:
