@@ -118,7 +118,7 @@ def redact(logger: Any, method: str, event: Event) -> Event:
 
 
 def redact_text(text: str) -> str:
-    """Return a text without what must never be shown, for evidence and error messages too."""
+    """Return a text, cut at 16 384 characters, without what must never be shown."""
     text = _PEM.sub(REMOVED, text[:_TEXT_MAX].encode(errors="replace").decode())
     text = _HEADER.sub(rf"\g<1>{REMOVED}", text)
     text = _NAMED.sub(rf"\g<1>{REMOVED}", text)
