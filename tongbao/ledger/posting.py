@@ -37,8 +37,8 @@ class Leg(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     kind: TransferKind
-    debit: str | list[str] | None = None
-    credit: str | list[str] | None = None
+    debit: str | None = None
+    credit: str | None = None
     amount: str | None = None
     ends: str | None = None
 
@@ -105,14 +105,13 @@ def load_rules(toml: str) -> Mapping[str, Rule]:
 
 def _check_leg(name: str, leg: Leg, pending: set[str]) -> None:
     if leg.kind in _MOVES:
-        debits, credits_ = _choices(leg.debit), _choices(leg.credit)
-        if not debits or not credits_ or not leg.amount or leg.ends:
+        if not leg.debit or not leg.credit or not leg.amount or leg.ends:
             raise RuleInvalid(f"{name} must name a debit, a credit and an amount, and end nothing")
-        for kind in (*debits, *credits_):
+        for kind in (leg.debit, leg.credit):
             if kind not in CHART:
                 raise RuleInvalid(f"{name} names {kind}, which the chart does not have")
-        if set(debits) & set(credits_):
-            raise RuleInvalid(f"{name} could debit and credit one account")
+        if leg.debit == leg.credit:
+            raise RuleInvalid(f"{name} would debit and credit one kind")
     elif leg.kind in _ENDS:
         if leg.ends not in pending:
             raise RuleInvalid(f"{name} ends {leg.ends}, which no rule holds")
@@ -201,7 +200,7 @@ def _transfer(
     if money is not None and money.amount == 0:
         return None
     debit = credit = None
-    if money is not None and leg.kind in _MOVES:
+    if money is not None and leg.debit is not None and leg.credit is not None:
         debit = _account(code, leg.debit, accounts, money.currency)
         credit = _account(code, leg.credit, accounts, money.currency)
     return Transfer(
@@ -224,26 +223,15 @@ def _money(code: str, name: str, amounts: Mapping[str, Money]) -> Money:
     return money
 
 
-def _account(
-    code: str, named: str | list[str] | None, accounts: Mapping[str, AccountKey], currency: str
-) -> AccountKey:
-    choices = _choices(named)
-    given = [accounts[kind] for kind in choices if kind in accounts]
-    if not given and len(choices) == 1 and CHART[choices[0]].owner is OwnerKind.HOUSE:
-        return AccountKey(choices[0], currency)
-    if len(given) != 1:
-        raise FactsDiffer(f"{code} needs the account of one of {', '.join(choices)}")
-    if given[0].kind not in choices:
-        raise FactsDiffer(f"{code} needs {', '.join(choices)}, not {given[0].kind}")
-    if given[0].currency != currency:
-        raise CurrencyMismatch(f"{code}: {given[0].currency} met {currency}")
-    return given[0]
-
-
-def _choices(named: str | list[str] | None) -> tuple[str, ...]:
-    if named is None:
-        return ()
-    return (named,) if isinstance(named, str) else tuple(named)
+def _account(code: str, kind: str, accounts: Mapping[str, AccountKey], currency: str) -> AccountKey:
+    given = accounts.get(kind)
+    if given is None and CHART[kind].owner is OwnerKind.HOUSE:
+        return AccountKey(kind, currency)
+    if given is None or given.kind != kind:
+        raise FactsDiffer(f"{code} needs the account {kind}")
+    if given.currency != currency:
+        raise CurrencyMismatch(f"{code}: {given.currency} met {currency}")
+    return given
 
 
 RULES: Final = load_rules(
