@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,13 +19,27 @@ async def http() -> AsyncIterator[HttpClient]:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[WireServer]:
+async def far_end() -> AsyncIterator[WireServer]:
     async with wire_server() as scripted:
         yield scripted
 
 
 @pytest.fixture(scope="session")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
-    folder: Path = tmp_path_factory.mktemp("sandbox")
-    with start_sandbox(folder) as running:
+def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
+    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
+        running.post("settings", hold_s=1.0)
+        yield running
+
+
+@pytest.fixture
+def sandbox(sandbox_process: RunningSandbox) -> Iterator[RunningSandbox]:
+    """One process for all; no fault survives a test."""
+    yield sandbox_process
+    sandbox_process.delete("faults")
+
+
+@pytest.fixture
+def fresh_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
+    """A process and days of its own, for a test that looks at a whole bill."""
+    with start_sandbox(tmp_path_factory.mktemp("fresh")) as running:
         yield running

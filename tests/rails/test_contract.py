@@ -144,12 +144,12 @@ def test_every_channel_folder_is_under_this_suite() -> None:
 
 @pytest.mark.parametrize(("name", "case"), every_recorded())
 async def test_a_recorded_answer_means_this(
-    name: str, case: dict[str, Any], server: WireServer, http: HttpClient, tmp_path: Path
+    name: str, case: dict[str, Any], far_end: WireServer, http: HttpClient, tmp_path: Path
 ) -> None:
     peer = PEERS[name]
     answers = iter(case["answers"])
-    server.react = lambda heard: peer.answer(next(answers), heard)
-    account = peer.account(server.url)
+    far_end.react = lambda heard: peer.answer(next(answers), heard)
+    account = peer.account(far_end.url)
     answer = await ask(peer.channel(http), account, case["call"], tmp_path, case.get("mode"))
     outcome = msgspec.to_builtins(answer.outcome)
     assert {key: outcome[key] for key in case["outcome"] if key in outcome} == case["outcome"]
@@ -160,22 +160,22 @@ async def test_a_recorded_answer_means_this(
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_silence_is_unknown(
-    peer: Peer, call: str, server: WireServer, http: HttpClient, tmp_path: Path
+    peer: Peer, call: str, far_end: WireServer, http: HttpClient, tmp_path: Path
 ) -> None:
-    server.react = lambda _: "hang"
+    far_end.react = lambda _: "hang"
     channel = peer.channel(http, TimeLimits(ask_s=0.2, bill_s=0.2))
-    answer = await ask(channel, peer.account(server.url), call, tmp_path)
+    answer = await ask(channel, peer.account(far_end.url), call, tmp_path)
     assert isinstance(answer.outcome, Unknown)
     assert answer.exchange.status is None
-    assert len(server.heard) == 1  # nothing is repeated behind the caller's back
+    assert len(far_end.heard) == 1  # nothing is repeated behind the caller's back
 
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_reset_connection_is_unknown(
-    peer: Peer, call: str, server: WireServer, http: HttpClient, tmp_path: Path
+    peer: Peer, call: str, far_end: WireServer, http: HttpClient, tmp_path: Path
 ) -> None:
-    server.react = lambda _: "reset"
-    answer = await ask(peer.channel(http), peer.account(server.url), call, tmp_path)
+    far_end.react = lambda _: "reset"
+    answer = await ask(peer.channel(http), peer.account(far_end.url), call, tmp_path)
     assert isinstance(answer.outcome, Unknown)
 
 
@@ -212,59 +212,59 @@ def _unreadable(peer: Peer, call: str) -> dict[str, Callable[[Heard], bytes]]:
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("trouble", sorted(_unreadable(PEERS["alipay"], "pay")))
 async def test_an_answer_that_cannot_be_trusted_is_unknown(
-    peer: Peer, call: str, trouble: str, server: WireServer, http: HttpClient, tmp_path: Path
+    peer: Peer, call: str, trouble: str, far_end: WireServer, http: HttpClient, tmp_path: Path
 ) -> None:
-    server.react = _unreadable(peer, call)[trouble]
-    answer = await ask(peer.channel(http), peer.account(server.url), call, tmp_path)
+    far_end.react = _unreadable(peer, call)[trouble]
+    answer = await ask(peer.channel(http), peer.account(far_end.url), call, tmp_path)
     assert isinstance(answer.outcome, Unknown), answer.outcome
 
 
 @pytest.mark.parametrize("call", [*MONEY_CALLS, "close", "reverse"])
 async def test_a_repeat_says_the_very_same(
-    peer: Peer, call: str, server: WireServer, http: HttpClient, tmp_path: Path
+    peer: Peer, call: str, far_end: WireServer, http: HttpClient, tmp_path: Path
 ) -> None:
-    server.react = lambda heard: peer.answer(good_answer(peer.name, call), heard)
-    account = peer.account(server.url)
+    far_end.react = lambda heard: peer.answer(good_answer(peer.name, call), heard)
+    account = peer.account(far_end.url)
     first = await ask(peer.channel(http), account, call, tmp_path)
     again = await ask(peer.channel(http), account, call, tmp_path)
     assert first.outcome == again.outcome
-    one, two = (peer.number_in(heard) for heard in server.heard)
+    one, two = (peer.number_in(heard) for heard in far_end.heard)
     assert one == two
     assert (REFUND_NUMBER if call == "refund" else ORDER_NUMBER) in one
 
 
 async def test_what_the_channel_does_not_take_is_not_sent(
-    peer: Peer, server: WireServer, http: HttpClient
+    peer: Peer, far_end: WireServer, http: HttpClient
 ) -> None:
-    channel, account = peer.channel(http), peer.account(server.url)
+    channel, account = peer.channel(http), peer.account(far_end.url)
     for strange in (
         order(peer.name, PayMode.QR, money=Money(1999, "USD")),
         order(peer.name, PayMode.PAYMENT_CODE, auth_code=None),
     ):
         answer = await channel.pay(account, strange)
         assert isinstance(answer.outcome, NotSent)
-    assert server.heard == []
+    assert far_end.heard == []
 
 
 async def test_an_unmapped_code_is_counted(
-    peer: Peer, server: WireServer, http: HttpClient, tmp_path: Path
+    peer: Peer, far_end: WireServer, http: HttpClient, tmp_path: Path
 ) -> None:
     case = next(case for case in recorded(peer.name) if "nobody mapped" in case["name"])
-    server.react = lambda heard: peer.answer(case["answers"][0], heard)
+    far_end.react = lambda heard: peer.answer(case["answers"][0], heard)
     before = UNMAPPED.labels(peer.name, "pay")._value.get()
-    await ask(peer.channel(http), peer.account(server.url), "pay", tmp_path, case["mode"])
+    await ask(peer.channel(http), peer.account(far_end.url), "pay", tmp_path, case["mode"])
     assert UNMAPPED.labels(peer.name, "pay")._value.get() == before + 1
 
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_evidence_holds_no_secret(
-    peer: Peer, call: str, server: WireServer, http: HttpClient, tmp_path: Path
+    peer: Peer, call: str, far_end: WireServer, http: HttpClient, tmp_path: Path
 ) -> None:
     code = AUTH_CODES[peer.name]
-    server.react = lambda _: http_reply(
+    far_end.react = lambda _: http_reply(
         400, {}, f'{{"code":"PARAM_ERROR","value":"{code}"}}'.encode()
     )
-    account = peer.account(server.url)
+    account = peer.account(far_end.url)
     answer = await ask(peer.channel(http), account, call, tmp_path)
     shown = repr(answer)
     assert code not in shown or call not in {"charge", "reverse"}
@@ -278,10 +278,10 @@ async def test_evidence_holds_no_secret(
 
 
 async def test_evidence_is_capped(
-    peer: Peer, server: WireServer, http: HttpClient, tmp_path: Path
+    peer: Peer, far_end: WireServer, http: HttpClient, tmp_path: Path
 ) -> None:
-    server.react = lambda _: http_reply(200, {}, "货".encode() * 50_000)
-    answer = await ask(peer.channel(http), peer.account(server.url), "query", tmp_path)
+    far_end.react = lambda _: http_reply(200, {}, "货".encode() * 50_000)
+    answer = await ask(peer.channel(http), peer.account(far_end.url), "query", tmp_path)
     assert len(answer.exchange.reply.encode()) <= EVIDENCE_MAX
     assert answer.exchange.reply.endswith("[150000 bytes]")
 
@@ -554,9 +554,9 @@ def test_the_map_never_claims_more_than_a_code_can(peer: Peer) -> None:
 
 
 async def test_calls_at_the_same_time_do_not_mix(
-    peer: Peer, server: WireServer, http: HttpClient
+    peer: Peer, far_end: WireServer, http: HttpClient
 ) -> None:
-    channel, account = peer.channel(http, LIMITS), peer.account(server.url)
+    channel, account = peer.channel(http, LIMITS), peer.account(far_end.url)
     good = good_answer(peer.name, "pay")
 
     def react(heard: Heard) -> bytes:
@@ -565,7 +565,7 @@ async def test_calls_at_the_same_time_do_not_mix(
         return peer.answer(json.loads(text.replace(".com/", f".com/{number}")), heard)
 
     numbers = [f"{index:026d}" for index in range(20)]
-    server.react = react
+    far_end.react = react
     answers = await asyncio.gather(
         *(channel.pay(account, order(peer.name, PayMode.QR, number=n)) for n in numbers)
     )

@@ -50,7 +50,7 @@ class Answered(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """A 4xx with a code; WeChat Pay does not sign these."""
+    """A 4xx with a code, which WeChat Pay does not sign, or a 202 with one, which it does."""
 
     code: str
     message: str
@@ -150,8 +150,8 @@ class Gateway:
         if reply.status in {200, 204}:
             return Answered(reply.body)
         failure = _failure(reply.body)
-        if reply.status < 400 or not failure.code:
-            # 202 too: accepted, and to be asked about with the same number.
+        if not failure.code or 300 <= reply.status < 400:
+            # A bare 202 too: accepted, and to be asked about with the same number.
             return Unknown(f"http {reply.status} without a code")
         return Refused(failure.code, failure.message)
 
