@@ -20,6 +20,7 @@ from tongbao.infra.web import authentication, idempotency, problem, request
 from tongbao.infra.web.caller import Access, SandboxOnly, ScopeMissing
 from tongbao.infra.web.problem import Problem, problem_of, status_of
 from tongbao.kernel.errors import Refusal
+from tongbao.kernel.pages import PAGE_DEFAULT, PAGE_MAX, CursorInvalid, PageSizeInvalid
 
 _REF: Final = "#/components/schemas/{name}"
 _FRAMEWORK_ARGUMENTS: Final = frozenset(
@@ -53,6 +54,7 @@ _IDEMPOTENT: Final[tuple[type[Refusal], ...]] = (
     idempotency.KeyReused,
     idempotency.InFlight,
 )
+_PAGE_REFUSALS: Final = (("cursor", CursorInvalid), ("limit", PageSizeInvalid))
 _SIGNATURE: Final = (
     "`TONGBAO-HMAC-SHA256 key=<key id>,timestamp=<unix seconds>,nonce=<16 to 128 characters>,"
     "signature=<base64>`. The signature is HMAC-SHA256, under the key's secret, of method, path"
@@ -117,6 +119,7 @@ class Operation(Struct, frozen=True):
             found += _WITH_BODY
         if self.query:
             found += [request.UnknownField, request.WrongType]
+            found += [refusal for name, refusal in _PAGE_REFUSALS if name in self.query]
         if self.access.idempotent:
             found += _IDEMPOTENT
         if self.access.sandbox_only:
@@ -169,6 +172,13 @@ _IDEMPOTENCY_KEY: Final = {
     "description": "Your own id of this operation: the same on every retry, new for a new one.",
     "schema": {"type": "string", "minLength": 1, "maxLength": request.KEY_LENGTH_MAX},
     "example": "6f1c2d1e-6b0f-4f5a-9d57-3f2f0f6f7a10",
+}
+_PAGING: Final[Mapping[str, dict[str, Any]]] = {
+    "cursor": {
+        "type": "string",
+        "description": "`next_cursor` of the page before, exactly as it came.",
+    },
+    "limit": {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
 }
 _HEADERS: Final = {
     "RequestId": {
@@ -226,7 +236,7 @@ def _parameters(operation: Operation, schemas: _Schemas) -> Iterable[dict[str, A
             schema = {"type": "string", "minLength": 1}
             yield {"name": part[1:-1], "in": "path", "required": True, "schema": schema}
     for name, (kind, required) in operation.query.items():
-        schema = schemas.of(kind)
+        schema = _PAGING.get(name) or schemas.of(kind)
         yield {"name": name, "in": "query", "required": required, "schema": schema}
     if operation.access.idempotent:
         yield {"$ref": "#/components/parameters/IdempotencyKey"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 from litestar import Request
@@ -18,11 +18,26 @@ from litestar.exceptions import (
     NotFoundException,
     ValidationException,
 )
+from msgspec import Meta
 
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.problem import InternalError, MethodNotAllowed, RouteUnknown
 from tongbao.kernel.errors import Invalid, Refusal
+from tongbao.kernel.money import AMOUNT_MAX, EXPONENTS
 
+AmountField = Annotated[
+    int,
+    Meta(
+        description="Whole minor units, fen for CNY.",
+        extra_json_schema={"minimum": 1, "maximum": AMOUNT_MAX},
+    ),
+]
+"""A field for `kernel.money.positive` to check, which has a refusal of its own; the limits are for
+the document only."""
+CurrencyField = Annotated[
+    str, Meta(description="ISO 4217.", extra_json_schema={"enum": sorted(EXPONENTS)})
+]
+"""The same for the currency."""
 KEY_HEADER: Final = "idempotency-key"
 KEY_LENGTH_MAX: Final = 255
 

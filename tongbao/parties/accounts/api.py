@@ -14,7 +14,7 @@ from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
-from tongbao.infra.web.request import ApiRequest
+from tongbao.infra.web.request import AmountField, ApiRequest, CurrencyField
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import AmountOutOfRange, UnknownCurrency, positive
@@ -38,14 +38,14 @@ class OpenWallet(Struct, frozen=True, forbid_unknown_fields=True):
     """Open a wallet for a person; of the name only the last character is kept."""
 
     holder_name: Annotated[str, Meta(min_length=1, max_length=64)]
-    currency: Annotated[str, Meta(min_length=3, max_length=3)] = "CNY"
+    currency: CurrencyField = "CNY"
 
 
 class TopUp(Struct, frozen=True, forbid_unknown_fields=True):
     """Put this much, in minor units, into the wallet."""
 
-    amount: int
-    currency: Annotated[str, Meta(min_length=3, max_length=3)] = "CNY"
+    amount: AmountField
+    currency: CurrencyField = "CNY"
 
 
 class WalletView(Struct, frozen=True, kw_only=True):

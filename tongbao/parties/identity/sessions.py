@@ -86,8 +86,10 @@ async def log_in(
     return OpenedSession(Session(used, _csrf_token(keyring, token)), Secret(token))
 
 
-async def session_of(db: Db, keyring: Keyring, token: str) -> Session:
+async def session_of(db: Db, keyring: Keyring, token: str, *, is_use: bool = True) -> Session:
     """Return the session a cookie belongs to and count this as use of it.
+
+    What a page asks for by itself is no use: ``is_use=False`` lets the idle time run on.
 
     Raises:
         SessionEnded
@@ -100,7 +102,7 @@ async def session_of(db: Db, keyring: Keyring, token: str) -> Session:
     operator = await store.GET_OPERATOR.one(db, row.operator_id)
     if operator.state != "active":
         raise SessionEnded
-    if now - row.seen_at >= _TOUCHED_EVERY:
+    if is_use and now - row.seen_at >= _TOUCHED_EVERY:
         await store.TOUCH_SESSION.run(db, token_hash, now)
     return Session(operator, _csrf_token(keyring, token))
 

@@ -38,6 +38,7 @@ INSERT_MERCHANT: Final = Query(
     returning {_MERCHANT}""",
 )
 GET_MERCHANT: Final = Query(Merchant, f"select {_MERCHANT} from merchant where id = $1")
+MERCHANTS: Final = Query(Merchant, f"select {_MERCHANT} from merchant where id = any($1::uuid[])")
 LOCK_MERCHANT: Final = Query(Merchant, f"select {_MERCHANT} from merchant where id = $1 for update")
 SET_STATE: Final = Query(
     Merchant, f"update merchant set state = $2 where id = $1 returning {_MERCHANT}"

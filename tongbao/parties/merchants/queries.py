@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
@@ -27,6 +28,12 @@ async def merchant_with_id(on: Db | Tx, merchant_id: UUID) -> Merchant:
     if merchant is None:
         raise MerchantNotFound
     return merchant
+
+
+async def merchants_with_ids(on: Db | Tx, ids: Collection[UUID]) -> dict[UUID, Merchant]:
+    """Return those of these merchants that exist, by id."""
+    found = await store.MERCHANTS.all(on, list(set(ids)))
+    return {merchant.id: merchant for merchant in found}
 
 
 async def list_merchants(on: Db | Tx, *, cursor: str | None, limit: int | None) -> Page[Merchant]:
