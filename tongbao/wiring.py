@@ -43,7 +43,7 @@ from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
 from tongbao.payments.callbacks.api import CallbackApp
-from tongbao.payments.callbacks.inbox import ProcessCallback, process_callback
+from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
 from tongbao.payments.collecting import api as payments_api
 from tongbao.payments.collecting.chase import CHASE_POLICY, ChaseAttempt, chase_attempt
 from tongbao.payments.collecting.outcomes import (
@@ -98,7 +98,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ChaseAttempt: CHASE_POLICY,
     SubmitRefund: REFUND_POLICY,
-    ProcessCallback: DEFAULT_POLICY,
+    BelieveCallback: DEFAULT_POLICY,
     DeliverWebhook: DELIVER_POLICY,
     KeepHouse: DEFAULT_POLICY,
 }
@@ -131,7 +131,7 @@ def handlers(flow: Flow, courier: Courier) -> Mapping[type[Task], Handler]:
     return {
         ChaseAttempt: partial(chase_attempt, flow),
         SubmitRefund: partial(submit_refund, flow),
-        ProcessCallback: partial(process_callback, flow),
+        BelieveCallback: partial(believe_callback, flow),
         DeliverWebhook: courier.deliver,
         KeepHouse: partial(keep_house, flow.db, flow.ledger),
     }
@@ -151,6 +151,7 @@ class Platform:
         self.settings = settings
         self.db = db
         self.keyring = keyring
+        self.secret_types = SECRETS
         self.http = HttpClient(Anywhere())
         sandbox_guard = LoopbackAllowed() if settings.sandbox_url else PublicOnly()
         self.webhook_http = {

@@ -133,4 +133,5 @@ BACKLOG: Final = Query(
      where run_at <= $1 and (lease_until is null or lease_until <= $2)
      group by type""",
 )
+UNFINISHED: Final = Query(int, "select count(*) as unfinished from task where run_at <= $1")
 DEAD_COUNTS: Final = Query(Count, "select type, count(*) from dead_letter group by type")

@@ -209,6 +209,11 @@ async def enqueue_raw(tx: Tx, rows: Sequence[tuple[str, dict[str, object], str, 
     )
 
 
+async def unfinished(db: Db) -> int:
+    """Return how many tasks are due or running at the business time of now."""
+    return await store.UNFINISHED.one(db, db.clock.now())
+
+
 async def dead_letters(
     db: Db, *, type_: str | None = None, limit: int | None = None, cursor: str | None = None
 ) -> Page[DeadLetter]:

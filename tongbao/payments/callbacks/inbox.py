@@ -46,7 +46,7 @@ _KEPT_BODY_MAX: Final = 65_536
 _log = structlog.get_logger()
 
 
-class ProcessCallback(Task, frozen=True, tag="callbacks.process"):
+class BelieveCallback(Task, frozen=True, tag="callbacks.believe"):
     """Believe a stored callback: compare it with what we asked and record the news."""
 
     callback_id: UUID
@@ -124,10 +124,10 @@ async def _keep(
         callback,
         tx.now,
     )
-    await enqueue(tx, ProcessCallback(callback_id), key=f"callback/{callback_id}")
+    await enqueue(tx, BelieveCallback(callback_id), key=f"callback/{callback_id}")
 
 
-async def process_callback(flow: Flow, task: ProcessCallback, _lease: Lease) -> None:
+async def believe_callback(flow: Flow, task: BelieveCallback, _lease: Lease) -> None:
     """Record the news of a stored callback; hearing it again changes nothing."""
     row = await store.GET_CALLBACK.one(flow.db, task.callback_id)
     if row.state is not InboundState.RECEIVED or row.callback is None:

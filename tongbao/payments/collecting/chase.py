@@ -23,9 +23,11 @@ from tongbao.rails.channels.contract import (
     Channel,
     ChannelAccount,
     Closed,
+    Declined,
     NotSent,
     PayMode,
     PayOrder,
+    Succeeded,
     Unknown,
 )
 
@@ -92,6 +94,11 @@ async def _ask(
     if move == "offer":
         return await channel.pay(account, order)
     if move == "close":
+        if order.mode is PayMode.PAYMENT_CODE:
+            # Reversing gives a customer's money back, so who has paid meanwhile is found first.
+            found = await channel.query(account, order)
+            if isinstance(found.outcome, Succeeded | Declined | Closed):
+                return found
         return await channel.close(account, order)
     return await channel.query(account, order)
 

@@ -246,14 +246,15 @@ def _evidence_writes(
         return ()
     return (
         Write(store.COUNT_QUERY, (attempt.book, attempt.id)),
-        exchange_write(attempt.book, attempt.payment_id, exchange_id, evidence, news, now),
+        exchange_write((attempt.book, attempt.payment_id), exchange_id, evidence, news, now),
     )
 
 
 def exchange_write(
-    book: int, payment_id: UUID, exchange_id: UUID, evidence: Evidence, news: object, now: datetime
+    place: tuple[int, UUID], exchange_id: UUID, evidence: Evidence, news: object, now: datetime
 ) -> Write:
-    """Return the write that keeps a raw exchange as evidence."""
+    """Return the write that keeps a raw exchange as evidence; ``place``: book and payment."""
+    book, payment_id = place
     seen = evidence.exchange
     if seen is None:
         raise ValueError("there is no exchange to keep")

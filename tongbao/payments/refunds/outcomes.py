@@ -196,7 +196,7 @@ def _evidence_writes(
     count = Write(store.COUNT_QUERY, (refund.book, refund.id))
     if evidence.exchange is None:
         return ()
-    kept = exchange_write(refund.book, refund.payment_id, exchange_id, evidence, news, now)
+    kept = exchange_write((refund.book, refund.payment_id), exchange_id, evidence, news, now)
     return (count, kept)
 
 

@@ -108,7 +108,7 @@ async def request_refund(
             raise RefundCurrencyDiffers(expected=payment.currency)
         attempt = await payments.paid_attempt(flow.db, payment)
         now = flow.db.clock.now()
-        refund = _row(payment, attempt, asked, refund_id, "merchant", now)
+        refund = _row(payment, attempt, asked, refund_id, kind="merchant", now=now)
         taking = (take(refund.id, now),)
         failpoint("refunds.before_request")
         code = await _commit_request(flow, payment, attempt, refund, taking)
@@ -151,7 +151,7 @@ async def on_late_money(flow: Flow, event: LateMoneyReceived, _event_id: UUID) -
     attempt = await payments.paid_attempt(flow.db, payment)
     refund_id = derived_id(event.attempt_id, "late refund")
     asked = RefundRequest(f"late-{base32(refund_id)}", payment.money, "paid after the end")
-    refund = _row(payment, attempt, asked, refund_id, "late", flow.db.clock.now())
+    refund = _row(payment, attempt, asked, refund_id, kind="late", now=flow.db.clock.now())
     code = await _commit_request(flow, payment, attempt, refund, ())
     if code not in {None, NUMBER_TAKEN}:
         raise RuntimeError(f"late money was not given back: {code} for payment {payment.id}")
@@ -197,6 +197,7 @@ def _row(
     attempt: Attempt,
     asked: RefundRequest,
     refund_id: UUID,
+    *,
     kind: Literal["merchant", "late"],
     now: datetime,
 ) -> Refund:

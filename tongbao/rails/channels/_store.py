@@ -61,6 +61,10 @@ SET_STATE = Query(
     ChannelAccountRow,
     f"update channel_account set state = $2 where id = $1 returning {_ACCOUNT}",
 )
+SET_GATEWAY = Query(
+    ChannelAccountRow,
+    f"update channel_account set gateway = $2 where id = $1 returning {_ACCOUNT}",
+)
 REPLACE_SECRETS = Query(
     ChannelAccountRow,
     f"update channel_account set sealed_secrets = $2 where id = $1 returning {_ACCOUNT}",

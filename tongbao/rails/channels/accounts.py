@@ -139,6 +139,20 @@ async def replace_keys(
     await record(tx, "channel_account.keys_replaced", show("chn", account_id), {})
 
 
+async def set_gateway(tx: Tx, account_id: UUID, gateway: str) -> ChannelAccountRow:
+    """Call the channel at another address from now on, as when a sandbox moved.
+
+    Raises:
+        ChannelAccountNotFound
+    """
+    row = await store.SET_GATEWAY.first(tx, account_id, gateway)
+    if row is None:
+        raise ChannelAccountNotFound
+    facts = {"gateway": gateway}
+    await record(tx, "channel_account.gateway_set", show("chn", account_id), facts)
+    return row
+
+
 async def set_state(tx: Tx, account_id: UUID, state: AccountState) -> ChannelAccountRow:
     """Open or close an account for new payments.
 

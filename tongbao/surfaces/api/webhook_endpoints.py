@@ -164,9 +164,10 @@ async def create_webhook_endpoint(
     data: CreateEndpoint,
     request: ApiRequest,
     db: Db,
+    caller: Caller,
+    *,
     keyring: Keyring,
     webhook_rules: WebhookRules,
-    caller: Caller,
 ) -> Response[WebhookEndpointView]:
     """Register an address. The secret is shown in this answer and never again."""
 
@@ -252,6 +253,7 @@ async def rotate_webhook_key(
     data: RotateKey,
     request: ApiRequest,
     db: Db,
+    *,
     keyring: Keyring,
     caller: Caller,
 ) -> Response[WebhookEndpointView]:

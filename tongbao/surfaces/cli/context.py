@@ -20,6 +20,7 @@ from tongbao.infra.worker import Worker
 from tongbao.kernel.errors import Refusal
 from tongbao.ledger.book import Ledger
 from tongbao.payments.collecting.outcomes import Flow
+from tongbao.rails.channels.accounts import SecretTypes
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class Platform(Protocol):
     ledger: Ledger
     flow: Flow
     worker: Worker
+    secret_types: SecretTypes
 
     def app(self) -> Any:
         """Return the HTTP application."""

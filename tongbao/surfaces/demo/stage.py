@@ -25,7 +25,13 @@ from tongbao.parties.merchants.merchants import (
     set_price_plan,
 )
 from tongbao.parties.merchants.model import LateSuccess, Merchant, PriceLine
-from tongbao.rails.channels.accounts import NewAccount, SecretTypes, add_account, list_accounts
+from tongbao.rails.channels.accounts import (
+    NewAccount,
+    SecretTypes,
+    add_account,
+    list_accounts,
+    set_gateway,
+)
 
 Credentials = Mapping[str, Mapping[str, str]]
 """What the sandbox hands out, by channel: ``credentials.json``."""
@@ -94,13 +100,17 @@ async def open_accounts(
     db: Db, keyring: Keyring, secret_types: SecretTypes, orders: list[NewAccount]
 ) -> dict[str, UUID]:
     """Register the accounts that are not there yet and return all of them by channel."""
+    opened: dict[str, UUID] = {}
     async with db.begin("operator") as tx:
-        known = {(row.channel, row.merchant_number): row.id for row in await list_accounts(tx)}
+        known = {(row.channel, row.merchant_number): row for row in await list_accounts(tx)}
         for order in orders:
-            place = (order.channel, order.merchant_number)
-            if place not in known:
-                known[place] = (await add_account(tx, keyring, secret_types, order)).id
-        return {order.channel: known[order.channel, order.merchant_number] for order in orders}
+            row = known.get((order.channel, order.merchant_number))
+            if row is None:
+                row = await add_account(tx, keyring, secret_types, order)
+            elif row.gateway != order.gateway:  # the sandbox came back at another port
+                row = await set_gateway(tx, row.id, order.gateway)
+            opened[order.channel] = row.id
+    return opened
 
 
 async def open_shop(
