@@ -67,9 +67,6 @@ install_project() { # runtime | dev, lock file
     echo "Installing $count locked packages into $venv (once; about a minute) ..."
     pip "$venv" --require-hashes --no-deps -r "$2"
     pip "$venv" --no-build-isolation --no-deps -e .
-    if [ -f sdk/python/pyproject.toml ]; then
-        pip "$venv" --no-build-isolation --no-deps -e sdk/python
-    fi
     echo "$wanted" >"$venv/installed-$1"
 }
 

@@ -29,6 +29,9 @@ DOMAIN_MODULES_MAX: Final = 8
 LINE_LENGTH_MAX: Final = 100
 BLOB_BYTES_MAX: Final = 200_000
 
+ENTRANCES: Final = {"tongbao_sandbox.launch"}
+"""Imported by nobody in here: what other people's programs and tests begin with."""
+
 EVERYTHING: Final = (*house.PACKAGES, "sdk/python/tongbao_sdk", "tools")
 
 SHARED_FLOORS: Final = {"tongbao", "tongbao/infra", "tongbao/kernel", "tongbao_sandbox"}
@@ -231,7 +234,7 @@ def test_no_module_is_dead() -> None:
 
     assert none_of(
         f"{name} is imported by nobody"
-        for name in sorted(graph.modules - alive - packages)
+        for name in sorted(graph.modules - alive - packages - ENTRANCES)
         if not name.endswith("__main__")
     )
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -17,7 +16,15 @@ from tools import house, reference
 
 wiring = pytest.importorskip("tongbao.wiring", reason="the rooms are not wired yet")
 
-NOBODY = cast("Any", SimpleNamespace(deliver=None))
+
+class Nobody:
+    """Stands in for whoever the tables bind; the tables are read, nothing is run."""
+
+    def __getattr__(self, name: str) -> Nobody:
+        return self
+
+
+NOBODY: Any = Nobody()
 
 
 def names(kinds) -> list[str]:
