@@ -276,6 +276,8 @@ class TransferOfReference(Struct, frozen=True):
     credit_owner: UUID
     amount: int
     currency: str
+    debit_after: int
+    credit_after: int
     pending_id: UUID | None
     biz_date: date
     at: datetime
@@ -330,8 +332,8 @@ TRANSFERS_OF_REFERENCE = Query(
     TransferOfReference,
     """
     select t.seq, t.id, t.kind, t.code, d.kind as debit_kind, d.owner as debit_owner,
-           c.kind as credit_kind, c.owner as credit_owner, t.amount, d.currency, t.pending_id,
-           t.biz_date, t.at
+           c.kind as credit_kind, c.owner as credit_owner, t.amount, d.currency, t.debit_after,
+           t.credit_after, t.pending_id, t.biz_date, t.at
       from ledger_transfer t
       join ledger_account d on d.book = t.book and d.id = t.debit_account
       join ledger_account c on c.book = t.book and c.id = t.credit_account

@@ -48,7 +48,10 @@ class Balance(Struct, frozen=True):
 
 
 class RecordedTransfer(Struct, frozen=True):
-    """One transfer of a reference, between named accounts."""
+    """One transfer of a reference, between named accounts.
+
+    The two after-figures are the accounts' posted balances, each on its normal side.
+    """
 
     seq: int
     id: UUID
@@ -57,6 +60,8 @@ class RecordedTransfer(Struct, frozen=True):
     debit: AccountKey
     credit: AccountKey
     amount: int
+    debit_after: int
+    credit_after: int
     pending_id: UUID | None
     biz_date: date
     at: datetime
@@ -102,6 +107,8 @@ async def transfers_of_reference(
             debit=_key(row.debit_kind, row.currency, row.debit_owner),
             credit=_key(row.credit_kind, row.currency, row.credit_owner),
             amount=row.amount,
+            debit_after=row.debit_after,
+            credit_after=row.credit_after,
             pending_id=row.pending_id,
             biz_date=row.biz_date,
             at=row.at,

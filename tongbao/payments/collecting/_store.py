@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
 from tongbao.infra.db import Query, Statement
 from tongbao.payments.collecting.model import (
@@ -11,6 +12,7 @@ from tongbao.payments.collecting.model import (
     Payment,
     PaymentCase,
     StateChange,
+    Tally,
 )
 
 _PAYMENT: Final = """book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency,
@@ -74,9 +76,11 @@ ADD_REFUNDED = Statement(
           and refunded + $3 between 0 and captured and fee_returned + $4 between 0 and fee
           and ($5::bigint is null or (refunded = $5 and fee_returned = $6))"""
 )
-CLOSE_CASE = Statement(
-    """update payment_case set closed_at = $3, resolution = $4
-        where book = $1 and id = $2 and closed_at is null"""
+CLOSE_CASE = Query(
+    PaymentCase,
+    f"""update payment_case set closed_at = $2, resolution = $3
+         where id = $1 and closed_at is null
+        returning {_CASE}""",
 )
 
 GET_PAYMENT = Query(Payment, f"select {_PAYMENT} from payment where book = $1 and id = $2")
@@ -110,10 +114,44 @@ CASES_OF_PAYMENT = Query(
     PaymentCase,
     f"select {_CASE} from payment_case where book = $1 and payment_id = $2 order by id",
 )
+FIND_CASE = Query(PaymentCase, f"select {_CASE} from payment_case where id = $1")
 OPEN_CASES = Query(
     PaymentCase,
     f"""select {_CASE} from payment_case where closed_at is null
          order by opened_at desc, id desc limit $1""",
+)
+CLOSED_CASES = Query(
+    PaymentCase,
+    f"""select {_CASE} from payment_case
+         where closed_at is not null
+           and ($1::timestamptz is null or (opened_at, id) < ($1, $2::uuid))
+         order by opened_at desc, id desc limit $3""",
+)
+COUNT_OPEN_CASES = Query(int, "select count(*) as cases from payment_case where closed_at is null")
+
+# What the channel calls a trade is unique at its account only, so there may be a few.
+PAYMENTS_BY_CHANNEL_REF = Query(
+    UUID, "select distinct payment_id from attempt where channel_ref = $1 limit 10"
+)
+TALLY = Query(
+    Tally,
+    """select state, currency, count(*) as payments, sum(amount)::bigint as amount,
+              min(created_at) as oldest_at
+         from payment
+        where created_at >= $1 and created_at < $2
+          and ($3::uuid is null or merchant_id = $3) and ($4::text is null or mode = $4)
+        group by state, currency
+        order by state, currency""",
+)
+TALLY_UNKNOWN = Query(
+    Tally,
+    """select state, currency, count(*) as payments, sum(amount)::bigint as amount,
+              min(created_at) as oldest_at
+         from payment
+        where state = 'unknown'
+          and ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
+        group by state, currency
+        order by currency""",
 )
 
 # One list for the API (its merchant and mode) and the console (both null: everyone's).

@@ -192,6 +192,16 @@ class PaymentCase(Struct, frozen=True):
     resolution: str | None
 
 
+class Tally(Struct, frozen=True):
+    """How many payments stand where, and for how much; one line per state and currency."""
+
+    state: PaymentState
+    currency: str
+    payments: int
+    amount: int
+    oldest_at: datetime
+
+
 class MethodView(Struct, frozen=True):
     """How a payment is made, as the API shows it."""
 

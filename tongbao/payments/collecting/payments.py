@@ -1,7 +1,7 @@
-"""Take a merchant's request to collect money, and end a payment that nobody paid.
+"""Take a merchant's request to collect money, end a payment that nobody paid, close its cases.
 
 Collecting commits the intention, calls the channel, commits its answer. Ending asks the channel
-first, and does what it says.
+first, and does what it says. A case is closed by a person, with a reason.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from tongbao.infra import audit
 from tongbao.infra.db import Tx, Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
 from tongbao.infra.web.idempotency import InFlight
-from tongbao.kernel.errors import Conflict, Rejected
-from tongbao.kernel.ids import new_id
+from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
+from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
@@ -36,6 +37,7 @@ from tongbao.payments.collecting.model import (
     Attempt,
     AttemptState,
     Payment,
+    PaymentCase,
     PaymentState,
 )
 from tongbao.payments.collecting.outcomes import (
@@ -51,6 +53,8 @@ EXPIRES_DEFAULT: Final = timedelta(minutes=30)
 EXPIRES_MAX: Final = timedelta(hours=2)  # a WeChat Native code lives two hours
 
 ORDER_TAKEN: Final = "payment.order_no_taken"
+RESOLUTION_LENGTH_MIN: Final = 4
+RESOLUTION_LENGTH_MAX: Final = 500
 
 
 class OrderNumberUsed(Conflict):
@@ -83,6 +87,30 @@ class WalletNeedsCode(Rejected):
     code = "payment.wallet_needs_code"
     advice = "Send the customer's wallet payment code as auth_code."
     advice_zh = "请传入顾客钱包付款码 auth_code。"
+
+
+class CaseUnknown(NotFound):
+    """There is no such case."""
+
+    code = "payment.case_unknown"
+    advice = "List the cases to find its id."
+    advice_zh = "请通过待办列表查找正确的标识。"
+
+
+class CaseClosed(Conflict):
+    """Somebody closed the case before; the first reason stands."""
+
+    code = "payment.case_closed"
+    advice = "Nothing to do; the case shows who closed it and why."
+    advice_zh = "无需处理：该待办已由他人关闭，首次填写的原因保留不变。"
+
+
+class ResolutionMissing(Invalid):
+    """A case is closed with a reason that others can understand later."""
+
+    code = "payment.case_resolution_missing"
+    advice = "Write what was found and done, in 4 to 500 characters."
+    advice_zh = "请填写查明的情况与处理结果，4 至 500 个字符。"
 
 
 class NewPayment(Struct, frozen=True):
@@ -347,3 +375,22 @@ async def close_payment(flow: Flow, payment: Payment) -> tuple[Payment, Attempt]
     if not payment.state.is_open:
         return payment, await store.GET_ATTEMPT.one(flow.db, attempt.book, attempt.id)
     return await look_at(flow, payment, attempt)
+
+
+async def close_case(tx: Tx, case_id: UUID, resolution: str) -> PaymentCase:
+    """Close a case with the reason a person gives; a case that comes back opens anew.
+
+    Raises:
+        ResolutionMissing, CaseUnknown, CaseClosed
+    """
+    reason = " ".join(resolution.split())
+    if not RESOLUTION_LENGTH_MIN <= len(reason) <= RESOLUTION_LENGTH_MAX:
+        raise ResolutionMissing(param="resolution")
+    closed = await store.CLOSE_CASE.first(tx, case_id, tx.now, reason)
+    if closed is None:
+        if await store.FIND_CASE.first(tx, case_id) is None:
+            raise CaseUnknown
+        raise CaseClosed
+    facts = {"kind": closed.kind.value, "resolution": reason}
+    await audit.record(tx, "payment.case_closed", show("pay", closed.payment_id), facts)
+    return closed

@@ -12,7 +12,15 @@ from tongbao.infra.db import Db, Tx
 from tongbao.kernel.errors import NotFound
 from tongbao.kernel.ids import from_base32
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+from tongbao.kernel.pages import (
+    CursorInvalid,
+    Page,
+    decode_cursor,
+    decode_moment,
+    encode_cursor,
+    encode_moment,
+    page_size,
+)
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.model import (
     Attempt,
@@ -21,6 +29,7 @@ from tongbao.payments.collecting.model import (
     PaymentCase,
     PaymentState,
     StateChange,
+    Tally,
 )
 
 
@@ -176,6 +185,49 @@ async def timeline(on: Db | Tx, payment_id: UUID) -> Timeline:
     )
 
 
+async def payments_by_channel_ref(on: Db | Tx, channel_ref: str) -> list[UUID]:
+    """Return the payments a channel took the money of under this number of its own."""
+    return await store.PAYMENTS_BY_CHANNEL_REF.all(on, channel_ref)
+
+
+async def tally(
+    on: Db | Tx,
+    since: datetime,
+    until: datetime,
+    *,
+    merchant_id: UUID | None = None,
+    mode: Mode | None = None,
+) -> list[Tally]:
+    """Return how many payments of a half-open period stand in which state, and for how much."""
+    return await store.TALLY.all(on, since, until, merchant_id, mode)
+
+
+async def money_at_risk(
+    on: Db | Tx, *, merchant_id: UUID | None = None, mode: Mode | None = None
+) -> list[Tally]:
+    """Return the payments nobody knows the end of, by currency: the money may be here or not."""
+    return await store.TALLY_UNKNOWN.all(on, merchant_id, mode)
+
+
 async def open_cases(on: Db | Tx, limit: int = 50) -> list[PaymentCase]:
     """Return the newest cases that nobody has closed."""
     return await store.OPEN_CASES.all(on, limit)
+
+
+async def count_open_cases(on: Db | Tx) -> int:
+    """Return how many cases wait for a person."""
+    return await store.COUNT_OPEN_CASES.one(on)
+
+
+async def closed_cases(
+    on: Db | Tx, *, cursor: str | None = None, limit: int | None = None
+) -> Page[PaymentCase]:
+    """Return a page of the cases people have closed, newest first.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size = page_size(limit)
+    rows = await store.CLOSED_CASES.all(on, *decode_moment(cursor), size + 1)
+    following = encode_moment(rows[size - 1].opened_at, rows[size - 1].id) if rows[size:] else None
+    return Page(rows[:size], following)
