@@ -82,6 +82,9 @@ class PaymentClosed(Event, frozen=True, kw_only=True, tag="payment.closed"):
     object: PaymentView
 
 
+_End = PaymentSucceeded | PaymentFailed | PaymentClosed
+
+
 class LateMoneyReceived(Event, frozen=True, kw_only=True, tag="payment.late_success"):
     """The customer paid after the payment had ended; the money goes back."""
 
@@ -91,7 +94,7 @@ class LateMoneyReceived(Event, frozen=True, kw_only=True, tag="payment.late_succ
     attempt_id: UUID
 
 
-_EVENT_OF_STATE: Final[Mapping[PaymentState, type[Event]]] = {
+_EVENT_OF_STATE: Final[Mapping[PaymentState, type[_End]]] = {
     PaymentState.SUCCEEDED: PaymentSucceeded,
     PaymentState.FAILED: PaymentFailed,
     PaymentState.CLOSED: PaymentClosed,
@@ -340,7 +343,7 @@ def end_event(payment: Payment, attempt: Attempt) -> Event:
         merchant_id=payment.merchant_id,
         mode=payment.mode,
         resource_id=show("pay", payment.id),
-        object=view_payment(payment, attempt),  # type: ignore[call-arg]
+        object=view_payment(payment, attempt),
     )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from tongbao.surfaces.demo.customers import SANDBOX_NAME
 from tongbao.surfaces.demo.misbehaviour import CHANNELS
-from tongbao.surfaces.demo.programme import Programme
+from tongbao.surfaces.demo.programme import SANDBOX_NAME, Programme
 from tongbao.surfaces.demo.trading import offer_qr, scan
 from tongbao_sdk import Refused
 from tongbao_sdk.models import Payment

@@ -8,8 +8,7 @@ from typing import Final
 
 from tongbao.kernel.ids import parse
 from tongbao.payments.collecting.queries import timeline
-from tongbao.surfaces.demo.customers import SANDBOX_NAME
-from tongbao.surfaces.demo.programme import Programme
+from tongbao.surfaces.demo.programme import SANDBOX_NAME, Programme
 from tongbao.surfaces.demo.trading import charge, offer_qr, scan, show_code
 
 CHANNELS: Final = ("wechat_pay", "alipay")

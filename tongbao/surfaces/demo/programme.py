@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct, field
 from rich.console import Console
@@ -21,7 +21,9 @@ from tongbao_sdk import Tongbao
 from tongbao_sdk.models import Payment
 
 T = TypeVar("T")
-_AT_ONCE = 8
+_AT_ONCE: Final = 8
+SANDBOX_NAME: Final = {"wechat_pay": "wechat", "alipay": "alipay"}
+"""What the sandbox calls our channels."""
 
 
 class Mark(Struct, frozen=True):
