@@ -327,12 +327,12 @@ async def _is_frozen(tx: Tx, book: int) -> bool:
 
 async def _write(tx: Tx, group: Group, body: bytes, writes: Writes) -> Result:
     """Write a created group, its answer and the book's new head."""
+    if writes.transfers:
+        await _write_holds(tx, group.book, writes)
+    failpoint("ledger.before_head")
     if not writes.transfers:
-        failpoint("ledger.before_head")
         await _record(tx, group, body, Result("created"))
         return Result("created")
-    await _write_holds(tx, group.book, writes)
-    failpoint("ledger.before_head")
     first = writes.transfers[0]
     lines, deltas = writes.transfers, writes.deltas
     written = await store.WRITE_GROUP.one(
