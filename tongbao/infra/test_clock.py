@@ -7,13 +7,14 @@ it, `follow` in each process notices within a quarter of a second.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
 from tongbao.infra import audit
-from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree, Query, Statement
+from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree, Query, Statement, Tx
 from tongbao.kernel.errors import Conflict, Forbidden, Invalid
 
 POLL_S: Final = 0.25
@@ -74,15 +75,21 @@ async def load_offset(db: Db, *, allowed: bool) -> timedelta:
     return offset
 
 
-async def advance(db: Db, by: timedelta, actor: str) -> datetime:
+async def advance(
+    db: Db, by: timedelta, actor: str, *, take: Callable[[Tx], Awaitable[None]] | None = None
+) -> datetime:
     """Move business time forward for the whole deployment and return the new time.
 
+    ``take`` writes in the same commit what makes a repeat of the request known as one.
+
     Raises:
-        TestClockOff, TestClockStepInvalid
+        TestClockOff, TestClockStepInvalid, and what ``take`` raises
     """
     if not timedelta() < by <= STEP_MAX:
         raise TestClockStepInvalid(param="advance_s")
     async with db.begin(actor) as tx:
+        if take is not None:
+            await take(tx)
         offset_us = await _ADVANCE.first(tx, by // timedelta(microseconds=1))
         if offset_us is None:
             raise TestClockOff

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from typing import Annotated
+from uuid import UUID
 
-from litestar import get, post
+from litestar import Response, get, post
 from msgspec import Meta, Struct
 
 from tongbao.infra import test_clock
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.test_clock import TestClockOff, TestClockStepInvalid
 from tongbao.infra.web.caller import Caller, needs
+from tongbao.infra.web.idempotency import Idempotency, answer_once
+from tongbao.infra.web.request import ApiRequest
 from tongbao.kernel.clock import business_date
+from tongbao.kernel.ids import new_id
 
 
 class ClockView(Struct, frozen=True):
@@ -42,12 +46,29 @@ async def get_clock(db: Db) -> ClockView:
     "/v1/test_helpers/clock/advance",
     status_code=200,
     opt=needs(
-        "test_helpers:write", sandbox_only=True, refuses=[TestClockOff, TestClockStepInvalid]
+        "test_helpers:write",
+        idempotent=True,
+        sandbox_only=True,
+        refuses=[TestClockOff, TestClockStepInvalid],
+        request_example=AdvanceClock(86_400),
     ),
 )
-async def advance_clock(data: AdvanceClock, db: Db, caller: Caller) -> ClockView:
+async def advance_clock(
+    data: AdvanceClock, request: ApiRequest, db: Db, caller: Caller
+) -> Response[ClockView]:
     """Move business time forward for the whole deployment; what becomes due runs at once."""
-    return _view(await test_clock.advance(db, timedelta(seconds=data.advance_s), caller.actor))
+    by = timedelta(seconds=data.advance_s)
+
+    async def fresh(use: Idempotency) -> ClockView:
+        async def take(tx: Tx) -> None:
+            await use.take(tx, new_id())
+
+        return _view(await test_clock.advance(db, by, caller.actor, take=take))
+
+    async def resume(_step: UUID) -> ClockView:
+        return _view(db.clock.now())
+
+    return await answer_once(request, db, fresh=fresh, resume=resume)
 
 
 ROUTES = [get_clock, advance_clock]

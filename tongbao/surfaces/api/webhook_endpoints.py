@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
 from litestar import Response, delete, get, patch, post
 from msgspec import Meta, Struct
 
@@ -17,6 +18,7 @@ from tongbao.infra.web.request import ApiRequest
 from tongbao.infra.webhooks import deliveries, endpoints
 from tongbao.infra.webhooks.endpoints import IssuedKey, Owner
 from tongbao.infra.webhooks.model import (
+    OVERLAP_MAX,
     AttemptOutcome,
     DeliveryState,
     DeliveryUnknown,
@@ -60,7 +62,7 @@ class UpdateEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
 class RotateKey(Struct, frozen=True, forbid_unknown_fields=True):
     """Issue a new key; the old one signs beside it for this long."""
 
-    overlap_s: Annotated[int, Meta(ge=0)] = 86_400
+    overlap_s: Annotated[int, Meta(ge=0, le=int(OVERLAP_MAX.total_seconds()))] = 86_400
 
 
 class WebhookEndpointView(Struct, frozen=True, kw_only=True):
@@ -130,6 +132,10 @@ def _issued(issued: IssuedKey, public_keys: list[str]) -> WebhookEndpointView:
     return _view(issued.endpoint, public_keys, issued.secret.reveal())
 
 
+def _without_secret(view: WebhookEndpointView) -> WebhookEndpointView:
+    return msgspec.structs.replace(view, secret=None)
+
+
 async def _shown(db: Db, endpoint: WebhookEndpoint) -> WebhookEndpointView:
     return _view(endpoint, await endpoints.public_keys_of(db, endpoint.id, db.clock.now()))
 
@@ -188,7 +194,7 @@ async def create_webhook_endpoint(
     async def resume(endpoint_id: UUID) -> WebhookEndpointView:
         return await _shown(db, await endpoints.endpoint_of(db, _owner(caller), endpoint_id))
 
-    return await answer_once(request, db, fresh=fresh, resume=resume)
+    return await answer_once(request, db, fresh=fresh, resume=resume, stored=_without_secret)
 
 
 @get("/v1/webhook_endpoints", opt=needs("webhooks:read"))
@@ -272,7 +278,7 @@ async def rotate_webhook_key(
     async def resume(found: UUID) -> WebhookEndpointView:
         return await _shown(db, await endpoints.endpoint_of(db, owner, found))
 
-    return await answer_once(request, db, fresh=fresh, resume=resume)
+    return await answer_once(request, db, fresh=fresh, resume=resume, stored=_without_secret)
 
 
 @post(
