@@ -13,7 +13,7 @@ from tongbao.rails.channels.contract import BillFault
 
 LINE_MAX: Final = 64 * 1024
 TEXT_SHOWN: Final = 120
-_TIME: Final = "%Y-%m-%d %H:%M:%S"
+_TIME: Final = "2030-01-31 23:59:59"
 
 
 class RowMalformed(Exception):
@@ -87,9 +87,14 @@ def moment(text: str) -> datetime:
         RowMalformed
     """
     try:
-        return datetime.strptime(text, _TIME).replace(tzinfo=BUSINESS_ZONE)
+        at = datetime.fromisoformat(
+            text
+        )  # a bill has millions of these; strptime is ten times slower
     except ValueError:
-        raise RowMalformed("bill.time_malformed") from None
+        at = None
+    if at is None or at.tzinfo is not None or len(text) != len(_TIME):
+        raise RowMalformed("bill.time_malformed")
+    return at.replace(tzinfo=BUSINESS_ZONE)
 
 
 def count(text: str) -> int:

@@ -187,6 +187,8 @@ def found_differs(found: RefundFound, refund: RefundOrder) -> str | None:
         return f"out_trade_no is {found.out_trade_no[:64]}, asked for {refund.order_number}"
     if found.refund_amount and yuan(found.refund_amount) != refund.money:
         return f"refund_amount is {found.refund_amount[:32]}"
+    if found.total_amount and yuan(found.total_amount) != refund.order_money:
+        return f"total_amount is {found.total_amount[:32]}"
     return None
 
 

@@ -143,7 +143,7 @@ class WechatPay:
             case Answered() if order.mode is PayMode.QR:
                 return Answer(Closed("CLOSED"), exchange)
             case Answered():
-                return Answer(_reversed(heard.body, order), exchange)
+                return Answer(_reversed(heard.body, account, order), exchange)
             case Refused():
                 return await self._close_refused(account, order, heard, exchange)
             case NotSent() | Unknown():
@@ -320,9 +320,9 @@ def _charged(
     return Declined(outcome.code) if isinstance(outcome, Closed) else outcome
 
 
-def _reversed(body: bytes, order: PayOrder) -> Closed | Unknown:
+def _reversed(body: bytes, account: ChannelAccount, order: PayOrder) -> Closed | Unknown:
     answer = decode(body, Reversed)
-    if answer is None or answer.out_trade_no != order.number:
+    if answer != Reversed(account.merchant_number, order.number):
         return Unknown("the answer does not name the order as reversed")
     return Closed("REVOKED")
 
