@@ -249,7 +249,7 @@ def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHan
     given = Counter(name for name, _ in connection.query_params.multi_items())
     for name, times in given.items():
         if name not in handler.opt["query"]:
-            raise UnknownField(param="query", field=name[:64])
+            raise UnknownField(param=name[:64])
         if times > 1:
             raise RepeatedParameter(param=name)
 

@@ -16,6 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 from msgspec import Struct
 
+from tongbao.infra.db import DatabaseUnavailable, LockNotFree
 from tongbao.infra.web import authentication, idempotency, problem, request
 from tongbao.infra.web.caller import Access, SandboxOnly, ScopeMissing
 from tongbao.infra.web.problem import Problem, problem_of, status_of
@@ -36,7 +37,8 @@ _EVERYWHERE: Final[tuple[type[Refusal], ...]] = (
     authentication.NonceReplayed,
     ScopeMissing,
     problem.InternalError,
-    problem.Overloaded,
+    DatabaseUnavailable,
+    LockNotFree,
 )
 _WITH_BODY: Final[tuple[type[Refusal], ...]] = (
     request.MalformedJson,

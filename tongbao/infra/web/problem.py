@@ -37,14 +37,6 @@ class InternalError(Refusal):
     advice_zh = "请使用相同的 Idempotency-Key 重试；若仍失败，请提供 request_id 联系我们。"
 
 
-class Overloaded(Busy):
-    """Too much is going on at this moment."""
-
-    code = "service.busy"
-    advice = "Repeat the same request with the same Idempotency-Key after Retry-After seconds."
-    advice_zh = "请在 Retry-After 秒后使用相同的 Idempotency-Key 重试。"
-
-
 class TooManyRequests(Busy):
     """This caller sends more than was agreed."""
 

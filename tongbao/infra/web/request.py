@@ -70,8 +70,8 @@ class UnknownField(Invalid):
     """The request has a field or parameter that does not exist."""
 
     code = "request.unknown_field"
-    advice = "Remove the field named in facts or correct its spelling."
-    advice_zh = "请删除或更正 facts 中所示的字段。"
+    advice = "Remove the field named in param or correct its spelling."
+    advice_zh = "请删除或更正 param 所示的字段。"
 
 
 class MissingField(Invalid):
@@ -197,7 +197,7 @@ def refusal_of_validation(text: str, root: str = "$") -> Refusal:
         trouble, name = named.groups()
         if trouble == "missing required":
             return MissingField(param=f"{where}.{name}" if root == "$" else where)
-        return UnknownField(param=where, field=name[:_SHOWN_MAX])
+        return UnknownField(param=f"{where}.{name[:_SHOWN_MAX]}")
     if reason.startswith("Expected") and ", got " in reason:
         return WrongType(param=where, reason=reason[:_SHOWN_MAX])
     return InvalidValue(param=where, reason=reason[:_SHOWN_MAX])
