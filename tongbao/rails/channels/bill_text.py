@@ -87,9 +87,8 @@ def moment(text: str) -> datetime:
         RowMalformed
     """
     try:
-        at = datetime.fromisoformat(
-            text
-        )  # a bill has millions of these; strptime is ten times slower
+        # A bill has millions of these, and strptime is ten times slower.
+        at = datetime.fromisoformat(text)
     except ValueError:
         at = None
     if at is None or at.tzinfo is not None or len(text) != len(_TIME):
