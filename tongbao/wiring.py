@@ -38,15 +38,16 @@ from tongbao.parties.accounts import api as accounts_api
 from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.identity import api as identity_api
 from tongbao.parties.identity.keys import KeysOnRecord
-from tongbao.parties.identity.model import SCOPES
+from tongbao.parties.identity.model import scopes_under
 from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
 from tongbao.payments.callbacks.api import CallbackApp
 from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
 from tongbao.payments.collecting import api as payments_api
-from tongbao.payments.collecting.chase import CHASE_POLICY, ChaseAttempt, chase_attempt
+from tongbao.payments.collecting.chase import CHASE_POLICY, chase_attempt
 from tongbao.payments.collecting.outcomes import (
+    ChaseAttempt,
     Flow,
     LateMoneyReceived,
     PaymentClosed,
@@ -198,7 +199,7 @@ class Platform:
                 description="Collect payments over many channels, refund them, see them settled.",
                 public_url=settings.public_url,
                 docs_url=f"{settings.public_url}/docs",
-                scopes=SCOPES,
+                scopes=scopes_under(settings.licence),
             ),
             provides={
                 "flow": self.flow,

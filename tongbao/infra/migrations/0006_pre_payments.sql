@@ -120,6 +120,7 @@ create table refund (
         check (state in ('requested', 'pending', 'unknown', 'succeeded', 'failed')),
     code               text,
     channel_ref        text,
+    channel_at         timestamptz,
     created_at         timestamptz not null,
     ended_at           timestamptz,
     queries            int         not null default 0,
@@ -159,7 +160,7 @@ create table payment_case (
     merchant_id uuid        not null,
     mode        text        not null check (mode in ('live', 'sandbox')),
     kind        text        not null check (kind in
-        ('amount_differs', 'contradiction', 'late_success', 'refund_needs_people')),
+        ('amount_differs', 'contradiction', 'late_success', 'refund_needs_people', 'undecided')),
     detail      text        not null,
     opened_at   timestamptz not null,
     closed_at   timestamptz,

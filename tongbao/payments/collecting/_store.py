@@ -9,6 +9,8 @@ from tongbao.infra.db import Query, Statement
 from tongbao.payments.collecting.model import (
     Attempt,
     ExchangeRow,
+    OverdueAttempt,
+    PaidAttempt,
     Payment,
     PaymentCase,
     StateChange,
@@ -101,6 +103,24 @@ ATTEMPTS_OF_PAYMENT = Query(
 ATTEMPTS_OF = Query(
     Attempt, f"select {_ATTEMPT} from attempt where payment_id = any($1::uuid[]) order by id"
 )
+PAID_BY_TRADE = Query(
+    UUID, "select id from attempt where book = $1 and account_id = $2 and channel_ref = $3"
+)
+ATTEMPTS_WITH_IDS = Query(Attempt, f"select {_ATTEMPT} from attempt where id = any($1::uuid[])")
+PAID_BETWEEN = Query(
+    PaidAttempt,
+    """select book, id, payment_id, amount, currency, paid_at from attempt
+         where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null""",
+)
+OVERDUE_ATTEMPTS = Query(
+    OverdueAttempt,
+    """select a.book, a.id, a.created_at, p.expires_at
+          from attempt a
+          join payment p on p.book = a.book and p.id = a.payment_id
+         where a.account_id = $1 and a.state in ('created', 'pending', 'unknown')
+           and p.expires_at < $2
+         order by a.id""",
+)
 CHANGES_OF_PAYMENT = Query(
     StateChange,
     f"""select {_CHANGE} from payment_state_change
@@ -135,23 +155,23 @@ PAYMENTS_BY_CHANNEL_REF = Query(
 )
 TALLY = Query(
     Tally,
-    """select state, currency, count(*) as payments, sum(amount)::bigint as amount,
+    """select mode, state, currency, count(*) as payments, sum(amount)::bigint as amount,
               min(created_at) as oldest_at
          from payment
         where created_at >= $1 and created_at < $2
           and ($3::uuid is null or merchant_id = $3) and ($4::text is null or mode = $4)
-        group by state, currency
-        order by state, currency""",
+        group by mode, state, currency
+        order by mode, state, currency""",
 )
 TALLY_UNKNOWN = Query(
     Tally,
-    """select state, currency, count(*) as payments, sum(amount)::bigint as amount,
+    """select mode, state, currency, count(*) as payments, sum(amount)::bigint as amount,
               min(created_at) as oldest_at
          from payment
         where state = 'unknown'
           and ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
-        group by state, currency
-        order by currency""",
+        group by mode, state, currency
+        order by mode, currency""",
 )
 
 # One list for the API (its merchant and mode) and the console (both null: everyone's).

@@ -18,7 +18,7 @@ from tongbao.infra.web.request import ApiRequest, InvalidValue
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import Money, positive
 from tongbao.kernel.pages import Page
-from tongbao.parties.accounts.model import CodeUsedOrExpired
+from tongbao.parties.accounts.model import CodeUsedOrExpired, WalletCurrencyDiffers
 from tongbao.parties.accounts.payment_codes import find_code
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import (
@@ -28,7 +28,13 @@ from tongbao.parties.merchants.model import (
     fee_for,
 )
 from tongbao.payments.collecting import queries
-from tongbao.payments.collecting.model import WALLET, Payment, PaymentState, PaymentView
+from tongbao.payments.collecting.model import (
+    WALLET,
+    Attempt,
+    Payment,
+    PaymentState,
+    PaymentView,
+)
 from tongbao.payments.collecting.outcomes import Flow, view_payment
 from tongbao.payments.collecting.payments import (
     EXPIRES_DEFAULT,
@@ -38,9 +44,12 @@ from tongbao.payments.collecting.payments import (
     NotClosable,
     OrderNumberUsed,
     WalletNeedsCode,
+    check_closable,
     close_payment,
     create_payment,
+    earlier_payment,
     pay_by_wallet,
+    resume_payment,
 )
 from tongbao.payments.collecting.queries import PaymentFilter, PaymentNotFound
 from tongbao.rails.channels.codes import PaymentCodeUnknown, channel_of_code
@@ -92,6 +101,7 @@ _EXAMPLE = CreatePayment(
             WalletNeedsCode,
             PaymentCodeUnknown,
             CodeUsedOrExpired,
+            WalletCurrencyDiffers,
             MerchantSuspended,
             PriceNotAgreed,
             ChannelNotOpened,
@@ -115,25 +125,33 @@ async def create(
         asked = await _terms(flow, caller, data, channel, money)
         asked = msgspec.structs.replace(asked, client_ip=_client_ip(request))
         if channel == WALLET:
-            code, wallet = await find_code(
-                flow.db,
-                keyring,
-                data.method.auth_code or "",
-                book=caller.book,
-                mode=caller.mode,
-                now=flow.db.clock.now(),
-            )
-            payment, attempt = await pay_by_wallet(
-                flow, asked, use.write, payment_id=new_id(), code=code, wallet=wallet
-            )
-        else:
-            payment, attempt = await create_payment(flow, asked, use.write, new_id())
-        return view_payment(payment, attempt)
+            return view_payment(*await _collect_from_wallet(flow, keyring, asked, use))
+        return view_payment(*await create_payment(flow, asked, use.write, new_id()))
 
     async def resume(payment_id: UUID) -> PaymentView:
-        return await _view(flow.db, await queries.payment(flow.db, caller.book, payment_id))
+        payment = await queries.payment(flow.db, caller.book, payment_id)
+        return view_payment(*await resume_payment(flow, payment))
 
     return await answer_once(request, flow.db, fresh=fresh, resume=resume)
+
+
+async def _collect_from_wallet(
+    flow: Flow, keyring: Keyring, asked: NewPayment, use: Idempotency
+) -> tuple[Payment, Attempt]:
+    now = flow.db.clock.now()
+    try:
+        code, wallet = await find_code(
+            flow.db, keyring, asked.auth_code or "", book=asked.book, mode=asked.mode, now=now
+        )
+    except CodeUsedOrExpired:
+        # It may be this very order that has used it: then that payment is the answer.
+        earlier = await earlier_payment(flow, asked, use.write)
+        if earlier is None:
+            raise
+        return earlier
+    return await pay_by_wallet(
+        flow, asked, use.write, payment_id=new_id(), code=code, wallet=wallet
+    )
 
 
 def _channel_asked(method: MethodAsked) -> str:
@@ -220,15 +238,14 @@ async def close(
         payment = await queries.payment_of_merchant(
             flow.db, target, caller.merchant_id, caller.mode
         )
+        check_closable(payment)
         async with flow.db.begin(caller.actor) as tx:
             await use.take(tx, payment.id)
         return view_payment(*await close_payment(flow, payment))
 
     async def resume(found: UUID) -> PaymentView:
         payment = await queries.payment(flow.db, caller.book, found)
-        if payment.state.is_open:
-            return view_payment(*await close_payment(flow, payment))
-        return await _view(flow.db, payment)
+        return view_payment(*await close_payment(flow, payment))
 
     return await answer_once(request, flow.db, fresh=fresh, resume=resume)
 

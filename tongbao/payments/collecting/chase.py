@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Final, Literal
-from uuid import UUID
 
 from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, task_write
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, task_write
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import News
-from tongbao.payments.collecting.model import Attempt, AttemptState, Payment
-from tongbao.payments.collecting.outcomes import Evidence, Flow, record_news
+from tongbao.payments.collecting.model import Attempt, AttemptState, CaseKind, Payment
+from tongbao.payments.collecting.outcomes import (
+    ChaseAttempt,
+    Evidence,
+    Flow,
+    open_case,
+    record_news,
+)
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
@@ -38,18 +43,16 @@ both advise 30 s of polling, then cancel)."""
 ABSENCE_IS_PROOF_AFTER: Final = timedelta(seconds=60)
 """A request to pay cannot still be on its way this long after we gave up on its answer."""
 
+UNDECIDED_AFTER: Final = timedelta(hours=1)
+"""How long after its time people are told that a payment is still open."""
+LATE_LOOKS_FOR: Final = timedelta(days=3)
+"""How long a success that was told after the end is looked into."""
+
 _CODE_DELAYS: Final = (2, 3, 5, 5, 5, 5, 10, 30, 60, 300, 600, 1800, 3600)
 _QR_DELAYS: Final = (5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 CHASE_POLICY: Final = RetryPolicy(
     attempts_max=20, delays=tuple(timedelta(seconds=s) for s in (1, 2, 5, 15, 60, 300))
 )
-
-
-class ChaseAttempt(Task, frozen=True, tag="payments.chase_attempt"):
-    """Find out what became of an attempt."""
-
-    book: int
-    attempt_id: UUID
 
 
 def chase_write(attempt: Attempt, now: datetime) -> Write:
@@ -65,12 +68,18 @@ async def chase_attempt(flow: Flow, task: ChaseAttempt, _lease: Lease) -> Again 
     """Take the next look at an attempt; return when to look again, or None at its end."""
     attempt = await store.GET_ATTEMPT.one(flow.db, task.book, task.attempt_id)
     payment = await store.GET_PAYMENT.one(flow.db, task.book, attempt.payment_id)
+    if task.late:
+        return await _look_again(flow, payment, attempt)
     if not attempt.state.is_open:
         return None
     payment, attempt = await look_at(flow, payment, attempt)
     if not attempt.state.is_open:
         return None
-    return Again(_next_look(payment, attempt, flow.db.clock.now()))
+    now = flow.db.clock.now()
+    if now >= payment.expires_at + UNDECIDED_AFTER:
+        detail = "its time is over, and the channel has not said what became of it"
+        await open_case(flow, payment, CaseKind.UNDECIDED, detail)
+    return Again(_next_look(payment, attempt, now))
 
 
 async def look_at(flow: Flow, payment: Payment, attempt: Attempt) -> tuple[Payment, Attempt]:
@@ -80,6 +89,8 @@ async def look_at(flow: Flow, payment: Payment, attempt: Attempt) -> tuple[Payme
     move = next_move(payment, attempt, flow.db.clock.now())
     order = pay_order(payment, attempt)
     answer = await _ask(channel, account, order, move)
+    if move == "offer" and isinstance(answer.outcome, Declined):
+        answer = await _unless_made_earlier(channel, account, order, answer)
     failpoint("payments.after_query")
     news = _as_proof(answer.outcome, attempt, move, flow.db.clock.now())
     purpose = {"ask": "query", "offer": "pay", "close": "close"}[move]
@@ -101,6 +112,40 @@ async def _ask(
                 return found
         return await channel.close(account, order)
     return await channel.query(account, order)
+
+
+async def _unless_made_earlier(
+    channel: Channel, account: ChannelAccount, order: PayOrder, declined: Answer[News]
+) -> Answer[News]:
+    """Return the refusal of a repeat once the channel says that no earlier call made the order."""
+    found = await channel.query(account, order)
+    return declined if isinstance(found.outcome, Absent | Closed | Declined) else found
+
+
+async def _look_again(flow: Flow, payment: Payment, attempt: Attempt) -> Again | None:
+    """Find out whether money came in for an attempt that has ended.
+
+    A payment code's order that the channel cannot tell about is reversed once more: whatever was
+    paid goes back, and the channel says so.
+    """
+    if attempt.state.is_open or attempt.state is AttemptState.SUCCEEDED:
+        return None
+    account = await flow.account(attempt.account_id)
+    channel, order = flow.channels[attempt.channel], pay_order(payment, attempt)
+    purpose, answer = "query", await channel.query(account, order)
+    if isinstance(answer.outcome, Unknown) and attempt.pay_mode is PayMode.PAYMENT_CODE:
+        purpose, answer = "close", await channel.close(account, order)
+    failpoint("payments.after_late_query")
+    evidence = Evidence(purpose, purpose, answer.exchange, is_fresh=True)
+    payment, attempt = await record_news(flow, attempt, answer.outcome, evidence)
+    if isinstance(answer.outcome, Succeeded | Closed | Declined):
+        return None
+    now = flow.db.clock.now()
+    if payment.ended_at is not None and now >= payment.ended_at + LATE_LOOKS_FOR:
+        detail = "the channel told of a success after the end and never confirmed it"
+        await open_case(flow, payment, CaseKind.UNDECIDED, detail)
+        return None  # the channel's bill says it in the end
+    return Again(_next_look(payment, attempt, now))
 
 
 def next_move(

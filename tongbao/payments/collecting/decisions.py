@@ -6,7 +6,7 @@ News about an attempt (an answer, a callback, a bill) goes through `next_step`, 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, assert_never
+from typing import Final, Literal, assert_never
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -31,6 +31,8 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 
+_UNPAID: Final = {AttemptState.DECLINED, AttemptState.NOT_SENT, AttemptState.CLOSED}
+
 News = Succeeded | Pending | Declined | NotSent | Unknown | Absent | Closed
 """Anything a channel can say about an order, by answer, callback or bill."""
 
@@ -38,7 +40,8 @@ News = Succeeded | Pending | Declined | NotSent | Unknown | Absent | Closed
 class Step(Struct, frozen=True):
     """What news does: the rows as they become, the posting it causes, the case it opens.
 
-    ``payment`` or ``attempt`` is None where the row stays as it is.
+    ``payment`` or ``attempt`` is None where the row stays as it is. ``look_again``: the news alone
+    proves nothing, so the channel is to be asked how things stand by now.
     """
 
     payment: Payment | None = None
@@ -46,18 +49,21 @@ class Step(Struct, frozen=True):
     rule: Literal["payment.captured", "late.captured"] | None = None
     case: CaseKind | None = None
     detail: str = ""
+    look_again: bool = False
 
 
-def next_step(payment: Payment, attempt: Attempt, news: News, now: datetime) -> Step | None:
+def next_step(
+    payment: Payment, attempt: Attempt, news: News, now: datetime, *, is_fresh: bool = False
+) -> Step | None:
     """Return what the news changes, or None when it is no news.
 
     Only positive evidence ends anything: `Unknown` and `Absent` never do. Success after the end is
     late money, which is booked apart and given back; a contradiction opens a case and changes
-    nothing else.
+    nothing else. ``is_fresh`` says that the channel was asked after the attempt had ended.
     """
     match news:
         case Succeeded():
-            return _on_success(payment, attempt, news, now)
+            return _on_success(payment, attempt, news, now, is_fresh=is_fresh)
         case Pending():
             return _on_pending(payment, attempt, news)
         case Declined() | NotSent() | Closed():
@@ -75,7 +81,16 @@ def next_step(payment: Payment, attempt: Attempt, news: News, now: datetime) -> 
             assert_never(news)
 
 
-def _on_success(payment: Payment, attempt: Attempt, news: Succeeded, now: datetime) -> Step | None:
+def _on_success(
+    payment: Payment, attempt: Attempt, news: Succeeded, now: datetime, *, is_fresh: bool
+) -> Step | None:
+    if news.money != attempt.money:
+        told, asked = news.money.decimal_text(), attempt.money.decimal_text()
+        return Step(
+            case=CaseKind.AMOUNT_DIFFERS,
+            detail=f"channel says {told}, asked {asked}",
+            look_again=attempt.state in _UNPAID and not is_fresh,
+        )
     if attempt.state is AttemptState.SUCCEEDED:
         if news.channel_ref == attempt.channel_ref:
             return None
@@ -83,9 +98,11 @@ def _on_success(payment: Payment, attempt: Attempt, news: Succeeded, now: dateti
             case=CaseKind.CONTRADICTION,
             detail=f"paid again under channel number {news.channel_ref}",
         )
-    if news.money != attempt.money:
-        told, asked = news.money.decimal_text(), attempt.money.decimal_text()
-        return Step(case=CaseKind.AMOUNT_DIFFERS, detail=f"channel says {told}, asked {asked}")
+    is_reversed = (attempt.state, attempt.pay_mode) == (AttemptState.CLOSED, PayMode.PAYMENT_CODE)
+    if is_reversed and not is_fresh:
+        # Reversing gives back what was paid, so word of a success may be older than that: booking
+        # it would give the money back twice.
+        return Step(look_again=True)
 
     paid = replace(
         attempt,
@@ -101,11 +118,12 @@ def _on_success(payment: Payment, attempt: Attempt, news: Succeeded, now: dateti
             state=PaymentState.SUCCEEDED,
             captured=payment.amount,
             failure_code=None,
+            close_reason=None,
             succeeded_at=now,
             ended_at=now,
         )
         return Step(payment=captured, attempt=paid, rule="payment.captured")
-    contradicts = attempt.state in {AttemptState.DECLINED, AttemptState.NOT_SENT}
+    contradicts = attempt.state is not AttemptState.CLOSED
     return Step(
         payment=replace(payment, captured=payment.amount),
         attempt=paid,
@@ -143,9 +161,11 @@ def _on_end(
     payment: Payment, attempt: Attempt, news: Declined | NotSent | Closed, now: datetime
 ) -> Step | None:
     if attempt.state is AttemptState.SUCCEEDED:
-        if isinstance(news, Closed):
-            return None  # a fully refunded trade reads as closed at some channels
-        return Step(case=CaseKind.CONTRADICTION, detail=f"{news} after success")
+        if not isinstance(news, Declined):
+            # A fully refunded trade reads as closed at some channels, and what was not sent is one
+            # call only: another one was.
+            return None
+        return Step(case=CaseKind.CONTRADICTION, detail=f"declined with {news.code} after success")
     if not attempt.state.is_open:
         return None
     match news:

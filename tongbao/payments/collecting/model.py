@@ -66,6 +66,7 @@ class CaseKind(StrEnum):
     CONTRADICTION = "contradiction"
     LATE_SUCCESS = "late_success"
     REFUND_NEEDS_PEOPLE = "refund_needs_people"
+    UNDECIDED = "undecided"
 
 
 class CloseReason(StrEnum):
@@ -147,6 +148,26 @@ class Attempt(Struct, frozen=True):
         return Money(self.amount, self.currency)
 
 
+class PaidAttempt(Struct, frozen=True):
+    """An attempt that took the customer's money, as clearing compares it."""
+
+    book: int
+    id: UUID
+    payment_id: UUID
+    amount: int
+    currency: str
+    paid_at: datetime
+
+
+class OverdueAttempt(Struct, frozen=True):
+    """An attempt whose end is not known although its payment's time is over."""
+
+    book: int
+    id: UUID
+    created_at: datetime
+    expires_at: datetime
+
+
 class StateChange(Struct, frozen=True):
     """One row of payment_state_change: a step of a payment and why it was taken."""
 
@@ -193,8 +214,9 @@ class PaymentCase(Struct, frozen=True):
 
 
 class Tally(Struct, frozen=True):
-    """How many payments stand where, and for how much; one line per state and currency."""
+    """How many payments stand where, and for how much; one per mode, state and currency."""
 
+    mode: Mode
     state: PaymentState
     currency: str
     payments: int

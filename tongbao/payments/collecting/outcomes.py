@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from tongbao.infra.db import Db, Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, event_write
+from tongbao.infra.tasks import Task, task_write
 from tongbao.kernel.errors import Busy
 from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Licence
@@ -42,6 +43,7 @@ from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
 from tongbao.rails.channels.error_map import error_map
 
 MOVED_ON: Final = "payment.moved_on"
+TOTAL_BROKEN: Final = "payment.total_broken"
 _TRIES_MAX: Final = 8
 
 
@@ -101,19 +103,34 @@ _EVENT_OF_STATE: Final[Mapping[PaymentState, type[_End]]] = {
 }
 
 
+class ChaseAttempt(Task, frozen=True, tag="payments.chase_attempt"):
+    """Find out what became of an attempt; ``late``: of one that has ended and yet was paid."""
+
+    book: int
+    attempt_id: UUID
+    late: bool = False
+
+
 class Evidence(Struct, frozen=True):
-    """Why the news is believed: what it was about and, for a call, the raw exchange."""
+    """Why the news is believed: what it was about and, for a call, the raw exchange.
+
+    ``is_fresh``: the channel was asked after the attempt had ended, so this is how things stand.
+    """
 
     why: str  # "channel answer", "callback", "query", "bill"
     purpose: str = "query"
     exchange: Exchange | None = None
     refund_id: UUID | None = None
+    is_fresh: bool = False
 
 
 async def commit_unless_moved_on(db: Db, writes: Iterable[Write]) -> bool:
     """Run the writes in one transaction; False, and nothing written, when a row had moved on."""
     async with db.begin("payments") as tx:
-        return await write_all(tx, writes) is None
+        refusal = await write_all(tx, writes)
+        if refusal not in {None, MOVED_ON}:
+            raise RuntimeError(f"a payment's rows contradict each other: {refusal}")
+    return refusal is None
 
 
 async def record_news(
@@ -131,14 +148,18 @@ async def record_news(
     for _ in range(_TRIES_MAX):
         payment = await store.GET_PAYMENT.one(flow.db, attempt.book, attempt.payment_id)
         attempt = await store.GET_ATTEMPT.one(flow.db, attempt.book, attempt.id)
+        if payment.state.is_open != attempt.state.is_open:
+            continue  # they change together, and did between the two reads
         now = flow.db.clock.now()
-        step = next_step(payment, attempt, news, now) or Step()
+        step = next_step(payment, attempt, news, now, is_fresh=evidence.is_fresh) or Step()
+        step = await _unless_paid_elsewhere(flow.db, step)
         after = _bumped(step.payment) or payment, step.attempt or attempt
         writes = (
             *_row_writes(payment, attempt, step, evidence.why, now),
             *_evidence_writes(attempt, exchange_id, evidence, news, now),
             *_case_writes(payment, step, now),
             *_event_writes(payment, after, step, now),
+            *_look_again_writes(attempt, step, now),
         )
         failpoint("payments.before_outcome")
         if await _commit(flow, payment, attempt, step, writes):
@@ -146,6 +167,18 @@ async def record_news(
             flow.nudge()
             return after
     raise StateContended
+
+
+async def _unless_paid_elsewhere(db: Db, step: Step) -> Step:
+    """Return the step, or a contradiction when the same trade has paid another attempt."""
+    tried = step.attempt
+    if step.rule is None or tried is None:
+        return step
+    other = await store.PAID_BY_TRADE.first(db, tried.book, tried.account_id, tried.channel_ref)
+    if other in {None, tried.id}:
+        return step
+    detail = f"channel number {tried.channel_ref} has paid another order already"
+    return Step(case=CaseKind.CONTRADICTION, detail=detail)
 
 
 def _bumped(payment: Payment | None) -> Payment | None:
@@ -158,10 +191,10 @@ async def _commit(
     """Commit the step whole; False when a row had moved on and nothing was written."""
     if step.rule is None or not flow.licence.may_hold_funds:
         return await commit_unless_moved_on(flow.db, writes)
-    # The version is in the group's id because the ledger remembers a refusal for ever, and being
-    # overtaken must not be remembered. The transfers' own ids keep the money exactly-once.
+    # Every try is a group of its own: the ledger remembers a refusal for ever, and neither being
+    # overtaken nor a frozen account is for ever. The transfers' ids keep the money exactly-once.
     group = Group(
-        id=derived_id(attempt.id, f"{step.rule}/{payment.version}"),
+        id=new_id(),
         book=payment.book,
         transfers=capture_transfers(step.rule, payment, attempt),
         companions=writes,
@@ -315,6 +348,19 @@ def _case_writes(payment: Payment, step: Step, now: datetime) -> tuple[Write, ..
     return () if step.case is None else (case_write(payment, step.case, step.detail, now),)
 
 
+def _look_again_writes(attempt: Attempt, step: Step, now: datetime) -> tuple[Write, ...]:
+    if not step.look_again:
+        return ()
+    task = ChaseAttempt(attempt.book, attempt.id, late=True)
+    return (task_write(task, run_at=now, key=f"late/{attempt.id}"),)
+
+
+async def open_case(flow: Flow, payment: Payment, kind: CaseKind, detail: str) -> None:
+    """Open a case that no news brings about: that there is none."""
+    async with flow.db.begin("payments") as tx:
+        await case_write(payment, kind, detail, tx.now).run(tx)
+
+
 def _event_writes(
     before: Payment, after: tuple[Payment, Attempt], step: Step, now: datetime
 ) -> tuple[Write, ...]:
@@ -393,4 +439,5 @@ def refunded_write(payment: Payment, amount: int, fee_back: int, *, refusal: str
 
 def unrefunded_write(book: int, payment_id: UUID, amount: int, fee_back: int) -> Write:
     """Return the write that lowers what is given back by a refund that did not happen."""
-    return Write(store.ADD_REFUNDED, (book, payment_id, -amount, -fee_back, None, None))
+    args = (book, payment_id, -amount, -fee_back, None, None)
+    return Write(store.ADD_REFUNDED, args, refusal=TOTAL_BROKEN)

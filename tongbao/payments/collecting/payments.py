@@ -26,14 +26,13 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
 from tongbao.ledger.model import AccountKey, Group
-from tongbao.parties.accounts.model import PaymentCode, Wallet
+from tongbao.parties.accounts.model import PaymentCode, Wallet, WalletCurrencyDiffers
 from tongbao.parties.accounts.payment_codes import use_code_write
 from tongbao.parties.accounts.wallets import account_of, spend_write
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.collecting import _store as store
-from tongbao.payments.collecting.chase import chase_write, look_at, pay_order
+from tongbao.payments.collecting.chase import chase_write, look_at, next_move, pay_order
 from tongbao.payments.collecting.model import (
-    WALLET,
     Attempt,
     AttemptState,
     Payment,
@@ -43,10 +42,12 @@ from tongbao.payments.collecting.model import (
 from tongbao.payments.collecting.outcomes import (
     Evidence,
     Flow,
+    StateContended,
     change_write,
     end_event,
     record_news,
 )
+from tongbao.payments.collecting.queries import last_attempt
 from tongbao.rails.channels.contract import PayMode
 
 EXPIRES_DEFAULT: Final = timedelta(minutes=30)
@@ -199,15 +200,43 @@ async def _write_intention(tx: Tx, payment: Payment, attempt: Attempt, take: Tak
 
 
 async def _earlier(flow: Flow, asked: NewPayment, take: Taking) -> tuple[Payment, Attempt]:
-    """Return the payment that already has this order number, if it is the same request."""
-    payment = await store.FIND_PAYMENT_BY_ORDER.one(
+    found = await earlier_payment(flow, asked, take)
+    if found is None:
+        raise StateContended  # the order number was taken by what has not happened after all
+    return found
+
+
+async def earlier_payment(
+    flow: Flow, asked: NewPayment, take: Taking
+) -> tuple[Payment, Attempt] | None:
+    """Return the payment that already has this order number, if the request is the same.
+
+    Raises:
+        OrderNumberUsed
+    """
+    payment = await store.FIND_PAYMENT_BY_ORDER.first(
         flow.db, asked.book, asked.merchant_id, asked.mode, asked.merchant_order_no
     )
+    if payment is None:
+        return None
     if payment.request_hash != asked.fingerprint:
         raise OrderNumberUsed(merchant_order_no=asked.merchant_order_no)
-    attempt = (await store.ATTEMPTS_OF_PAYMENT.all(flow.db, payment.book, payment.id))[-1]
+    attempt = await last_attempt(flow.db, payment)
     async with flow.db.begin("payments") as tx:
         await take(payment.id, tx.now).run(tx)
+    return payment, attempt
+
+
+async def resume_payment(flow: Flow, payment: Payment) -> tuple[Payment, Attempt]:
+    """Carry on where a request was broken off: a QR that nobody has seen is made now.
+
+    Raises:
+        StateContended
+    """
+    attempt = await last_attempt(flow.db, payment)
+    now = flow.db.clock.now()
+    if payment.state.is_open and next_move(payment, attempt, now) == "offer":
+        return await look_at(flow, payment, attempt)
     return payment, attempt
 
 
@@ -226,8 +255,10 @@ async def pay_by_wallet(
     nothing moves.
 
     Raises:
-        OrderNumberUsed, InFlight, StateContended
+        WalletCurrencyDiffers, OrderNumberUsed, InFlight, StateContended
     """
+    if asked.money.currency != wallet.currency:
+        raise WalletCurrencyDiffers(currency=wallet.currency)
     now = flow.db.clock.now()
     payment, attempt = _rows(asked, payment_id, now, PaymentState.SUCCEEDED)
     attempt = msgspec.structs.replace(
@@ -257,8 +288,10 @@ async def pay_by_wallet(
         return payment, attempt
     if result.code == ORDER_TAKEN:
         return await _earlier(flow, asked, take)
-    if result.code == InFlight.code or result.status == "in_flight":
+    if result.code == InFlight.code:
         raise InFlight
+    if result.status == "in_flight":
+        raise StateContended
     return await _record_wallet_refusal(flow, asked, take, result.code or "wallet.declined")
 
 
@@ -355,6 +388,16 @@ def _rows(
     return payment, attempt
 
 
+def check_closable(payment: Payment) -> None:
+    """Raise unless closing the payment means anything; closing it twice does no harm.
+
+    Raises:
+        NotClosable
+    """
+    if not payment.state.is_open and payment.state is not PaymentState.CLOSED:
+        raise NotClosable(status=payment.state)
+
+
 async def close_payment(flow: Flow, payment: Payment) -> tuple[Payment, Attempt]:
     """End an unpaid payment, at the channel first; what the channel says is what happens.
 
@@ -362,13 +405,11 @@ async def close_payment(flow: Flow, payment: Payment) -> tuple[Payment, Attempt]
     answer the payment stays open, marked to be closed, and the chase goes on.
 
     Raises:
-        NotClosable, StateContended
+        StateContended
     """
-    attempt = (await store.ATTEMPTS_OF_PAYMENT.all(flow.db, payment.book, payment.id))[-1]
-    if payment.state is PaymentState.CLOSED:
-        return payment, attempt  # asked twice: nothing more to do
-    if not payment.state.is_open or payment.channel == WALLET:
-        raise NotClosable(status=payment.state)
+    attempt = await last_attempt(flow.db, payment)
+    if not payment.state.is_open:
+        return payment, attempt  # it ended meanwhile, or was closed before
     await store.REQUEST_CLOSE.run(flow.db, payment.book, payment.id, flow.db.clock.now())
     failpoint("payments.after_close_request")
     payment = await store.GET_PAYMENT.one(flow.db, payment.book, payment.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -25,6 +25,8 @@ from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.model import (
     Attempt,
     ExchangeRow,
+    OverdueAttempt,
+    PaidAttempt,
     Payment,
     PaymentCase,
     PaymentState,
@@ -126,6 +128,23 @@ async def paid_attempt(on: Db | Tx, payment: Payment) -> Attempt:
     return next(attempt for attempt in attempts if attempt.paid_at is not None)
 
 
+async def attempts_with_ids(on: Db | Tx, ids: Sequence[UUID]) -> list[Attempt]:
+    """Return those of these attempts that exist, in no order."""
+    return await store.ATTEMPTS_WITH_IDS.all(on, list(ids))
+
+
+def paid_between(
+    tx: Tx, account_id: UUID, start: datetime, end: datetime
+) -> AsyncIterator[PaidAttempt]:
+    """Yield what an account of ours collected in ``[start, end)`` of the channel's time."""
+    return store.PAID_BETWEEN.stream(tx, account_id, start, end)
+
+
+async def overdue_attempts(on: Db | Tx, account_id: UUID, before: datetime) -> list[OverdueAttempt]:
+    """Return an account's open attempts whose payments ran out of time before a moment."""
+    return await store.OVERDUE_ATTEMPTS.all(on, account_id, before)
+
+
 async def list_payments(
     on: Db | Tx, wanted: PaymentFilter, *, cursor: str | None = None, limit: int | None = None
 ) -> Page[Payment]:
@@ -205,7 +224,7 @@ async def tally(
 async def money_at_risk(
     on: Db | Tx, *, merchant_id: UUID | None = None, mode: Mode | None = None
 ) -> list[Tally]:
-    """Return the payments nobody knows the end of, by currency: the money may be here or not."""
+    """Return the payments nobody knows the end of: their money may be here or not."""
     return await store.TALLY_UNKNOWN.all(on, merchant_id, mode)
 
 

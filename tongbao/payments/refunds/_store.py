@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.payments.refunds.model import Refund
+from tongbao.payments.refunds.model import GivenBack, Refund
 
 _REFUND: Final = """book, id, payment_id, attempt_id, merchant_id, mode, merchant_refund_no, amount,
-    currency, fee_back, kind, reason, state, code, channel_ref, created_at, ended_at, queries,
-    version"""
+    currency, fee_back, kind, reason, state, code, channel_ref, channel_at, created_at, ended_at,
+    queries, version"""
 
 INSERT_REFUND = Statement(
     f"""insert into refund ({_REFUND})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19)
+                $19, $20)
         on conflict (book, merchant_id, mode, merchant_refund_no) do nothing"""
 )
 UPDATE_REFUND = Statement(
     """update refund
-          set state = $4, code = $5, channel_ref = $6, ended_at = $7, version = version + 1
+          set state = $4, code = $5, channel_ref = $6, channel_at = $7, ended_at = $8,
+              version = version + 1
         where book = $1 and id = $2 and version = $3"""
 )
 COUNT_QUERY = Statement("update refund set queries = queries + 1 where book = $1 and id = $2")
@@ -36,6 +37,14 @@ FIND_REFUND_BY_NUMBER = Query(
 )
 REFUNDS_OF_PAYMENT = Query(
     Refund, f"select {_REFUND} from refund where book = $1 and payment_id = $2 order by id"
+)
+REFUNDS_WITH_IDS = Query(Refund, f"select {_REFUND} from refund where id = any($1::uuid[])")
+GIVEN_BACK_BETWEEN = Query(
+    GivenBack,
+    """select book, id, payment_id, attempt_id, amount, currency, created_at, channel_at
+          from refund
+         where mode = $1 and channel_at >= $2 and channel_at < $3 and channel_at is not null
+         order by channel_at, id""",
 )
 LIST_REFUNDS = Query(
     Refund,

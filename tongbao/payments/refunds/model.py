@@ -64,6 +64,7 @@ class Refund(Struct, frozen=True):
     state: RefundState
     code: str | None
     channel_ref: str | None
+    channel_at: datetime | None  # when the channel says it gave the money back
     created_at: datetime
     ended_at: datetime | None
     queries: int
@@ -78,6 +79,19 @@ class Refund(Struct, frozen=True):
     def money(self) -> Money:
         """What is given back."""
         return Money(self.amount, self.currency)
+
+
+class GivenBack(Struct, frozen=True):
+    """A refund that a channel gave back, as clearing compares it."""
+
+    book: int
+    id: UUID
+    payment_id: UUID
+    attempt_id: UUID
+    amount: int
+    currency: str
+    created_at: datetime
+    channel_at: datetime
 
 
 RefundNews = Succeeded | Pending | Declined | NotSent | Unknown | Absent
@@ -130,6 +144,7 @@ def _on_refunded(refund: Refund, news: Succeeded, now: datetime) -> RefundStep |
         state=RefundState.SUCCEEDED,
         code=None,
         channel_ref=news.channel_ref,
+        channel_at=news.at,
         ended_at=now,
     )
     return RefundStep(refund=done, ledger="post")

@@ -17,12 +17,12 @@ from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
-from tongbao.kernel.ids import derived_id, new_id, show
+from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
 from tongbao.ledger.model import AccountKey, Group, Transfer
 from tongbao.payments.collecting import queries as payments
-from tongbao.payments.collecting.model import WALLET, Attempt, Payment
+from tongbao.payments.collecting.model import WALLET, Attempt, CaseKind, Payment
 from tongbao.payments.collecting.outcomes import (
     MOVED_ON,
     Evidence,
@@ -31,6 +31,7 @@ from tongbao.payments.collecting.outcomes import (
     case_write,
     commit_unless_moved_on,
     exchange_write,
+    open_case,
     unrefunded_write,
 )
 from tongbao.payments.refunds import _store as store
@@ -46,6 +47,8 @@ from tongbao.rails.channels.contract import Absent, RefundOrder
 
 _TRIES_MAX: Final = 8
 _DELAYS: Final = tuple(timedelta(seconds=s) for s in (2, 5, 10, 30, 60, 300, 600, 1800, 3600))
+UNDECIDED_AFTER: Final = timedelta(days=1)
+"""How long a refund may be on its way before people are told."""
 REFUND_POLICY: Final = RetryPolicy(attempts_max=20, delays=_DELAYS)
 
 
@@ -76,6 +79,10 @@ async def submit_refund(flow: Flow, task: SubmitRefund, _lease: Lease) -> Again 
     refund = await ask_channel(flow, refund)
     if not refund.state.is_open:
         return None
+    if flow.db.clock.now() >= refund.created_at + UNDECIDED_AFTER:
+        payment = await payments.payment(flow.db, refund.book, refund.payment_id)
+        detail = f"refund {refund.number} has been on its way for more than a day"
+        await open_case(flow, payment, CaseKind.REFUND_NEEDS_PEOPLE, detail)
     return Again(_DELAYS[min(refund.queries, len(_DELAYS) - 1)])
 
 
@@ -148,7 +155,7 @@ async def _commit(
     rule = _END_RULES[refund.kind, step.ledger]
     attempt = await payments.paid_attempt(flow.db, payment)
     group = Group(
-        id=derived_id(refund.id, f"{rule}/{refund.version}"),
+        id=new_id(),  # the ledger remembers a refusal for ever; being overtaken is not for ever
         book=refund.book,
         transfers=refund_transfers(rule, payment, attempt, refund),
         companions=writes,
@@ -185,6 +192,7 @@ def _row_writes(before: Refund, after: Refund, step: RefundStep) -> tuple[Write,
         after.state,
         after.code,
         after.channel_ref,
+        after.channel_at,
         after.ended_at,
     )
     return (Write(store.UPDATE_REFUND, args, refusal=MOVED_ON),)

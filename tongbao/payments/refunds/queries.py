@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
@@ -13,7 +15,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page, encode_cursor, page_size
 from tongbao.payments.collecting.queries import cursor_id
 from tongbao.payments.refunds import _store as store
-from tongbao.payments.refunds.model import Refund, RefundState
+from tongbao.payments.refunds.model import GivenBack, Refund, RefundState
 
 
 class RefundNotFound(NotFound):
@@ -63,6 +65,18 @@ async def refund(on: Db | Tx, book: int, refund_id: UUID) -> Refund:
 async def refunds_of_payment(on: Db | Tx, book: int, payment_id: UUID) -> list[Refund]:
     """Return every refund of a payment, oldest first."""
     return await store.REFUNDS_OF_PAYMENT.all(on, book, payment_id)
+
+
+async def refunds_with_ids(on: Db | Tx, ids: Sequence[UUID]) -> list[Refund]:
+    """Return those of these refunds that exist, in no order."""
+    return await store.REFUNDS_WITH_IDS.all(on, list(ids))
+
+
+def given_back_between(
+    tx: Tx, mode: Mode, start: datetime, end: datetime
+) -> AsyncIterator[GivenBack]:
+    """Yield what channels gave back in ``[start, end)`` of their own time, whatever channel."""
+    return store.GIVEN_BACK_BETWEEN.stream(tx, mode, start, end)
 
 
 async def list_refunds(

@@ -18,9 +18,9 @@ from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import task_write
 from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.errors import Conflict, Rejected
-from tongbao.kernel.ids import base32, derived_id
+from tongbao.kernel.ids import base32, derived_id, new_id
 from tongbao.kernel.money import Money
-from tongbao.ledger.model import Group
+from tongbao.ledger.model import BookFrozen, Group, GroupInFlight
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import WALLET, Attempt, Payment, PaymentState
 from tongbao.payments.collecting.outcomes import (
@@ -142,6 +142,8 @@ async def _refused_request(
         raise MerchantBalanceTooLow
     if code == InFlight.code:
         raise InFlight
+    if code in {BookFrozen.code, GroupInFlight.code}:
+        raise StateContended
     raise RuntimeError(f"the ledger refused a refund: {code} for payment {payment.id}")
 
 
@@ -150,7 +152,8 @@ async def on_late_money(flow: Flow, event: LateMoneyReceived, _event_id: UUID) -
     payment = await payments.payment(flow.db, event.book, event.payment_id)
     attempt = await payments.paid_attempt(flow.db, payment)
     refund_id = derived_id(event.attempt_id, "late refund")
-    asked = RefundRequest(f"late-{base32(refund_id)}", payment.money, "paid after the end")
+    # A colon, because no merchant's refund number has one: nobody can take the number first.
+    asked = RefundRequest(f"late:{base32(refund_id)}", payment.money, "paid after the end")
     refund = _row(payment, attempt, asked, refund_id, kind="late", now=flow.db.clock.now())
     code = await _commit_request(flow, payment, attempt, refund, ())
     if code not in {None, NUMBER_TAKEN}:
@@ -182,8 +185,7 @@ async def _commit_request(
         async with flow.db.begin("refunds") as tx:
             return await write_all(tx, writes)
     group = Group(
-        # The ledger remembers a refusal for ever; being overtaken must not be remembered.
-        id=derived_id(refund.id, f"{rule}/{payment.version}"),
+        id=new_id(),  # the ledger remembers a refusal for ever; being overtaken is not for ever
         book=refund.book,
         transfers=refund_transfers(rule, payment, attempt, refund),
         companions=writes,
@@ -207,7 +209,7 @@ def _row(
         # What all refunds together should have returned, less what they have: no fen is lost.
         back_in_all = payment.refunded + asked.money.amount
         fee_back = payment.fee * back_in_all // payment.amount - payment.fee_returned
-        fee_back = min(max(fee_back, 0), payment.fee - payment.fee_returned)
+        fee_back = min(max(fee_back, 0), payment.fee - payment.fee_returned, asked.money.amount)
     return Refund(
         book=payment.book,
         id=refund_id,
@@ -224,6 +226,7 @@ def _row(
         state=RefundState.SUCCEEDED if is_done else RefundState.REQUESTED,
         code=None,
         channel_ref=base32(refund_id) if is_done else None,
+        channel_at=None,
         created_at=now,
         ended_at=now if is_done else None,
         queries=0,
