@@ -1,8 +1,11 @@
 """Take payments through a Tongbao platform: typed calls, safe retries, verified webhooks."""
 
 from tongbao_sdk.client import Tongbao
-from tongbao_sdk.errors import Refused, TongbaoError, Unanswered
-from tongbao_sdk.webhooks import WebhookInvalid, verify_webhook
+from tongbao_sdk.errors import Refused, TongbaoError, Unanswered, WebhookInvalid
+from tongbao_sdk.transport import VERSION
+from tongbao_sdk.webhooks import verify_webhook
+
+__version__ = VERSION
 
 __all__ = [
     "Refused",
@@ -10,5 +13,6 @@ __all__ = [
     "TongbaoError",
     "Unanswered",
     "WebhookInvalid",
+    "__version__",
     "verify_webhook",
 ]

@@ -1,13 +1,28 @@
-"""The shapes of what the API takes and gives, as TypedDicts: plain dicts with checked keys."""
+"""The shapes of what the API takes and gives, as TypedDicts: plain dicts with checked keys.
+
+Amounts are whole minor units (1999 is 19.99 yuan), moments are RFC 3339 texts. Fields are only ever
+added, so a program reads what it knows and ignores the rest.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
+T = TypeVar("T")
+
+Mode = Literal["live", "sandbox"]
 Channel = Literal["wechat_pay", "alipay", "wallet"]
 PayMode = Literal["qr", "payment_code"]
 PaymentStatus = Literal["created", "pending", "unknown", "succeeded", "failed", "closed"]
 RefundStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
+DeliveryStatus = Literal["pending", "succeeded", "failed"]
+
+
+class Page(TypedDict, Generic[T]):
+    """One page of a list, newest first."""
+
+    items: list[T]
+    next_cursor: str | None
 
 
 class Method(TypedDict):
@@ -16,6 +31,13 @@ class Method(TypedDict):
     mode: PayMode
     channel: NotRequired[Channel]
     auth_code: NotRequired[str]
+
+
+class MethodUsed(TypedDict):
+    """How a payment is collected."""
+
+    channel: str
+    mode: PayMode
 
 
 class NextAction(TypedDict):
@@ -34,37 +56,38 @@ class Failure(TypedDict):
 
 
 class Payment(TypedDict):
-    """One payment; amounts in minor units."""
+    """One payment. ``unknown`` is a state: it may have happened, and a webhook tells."""
 
     id: str
     object: Literal["payment"]
-    mode: Literal["live", "sandbox"]
+    mode: Mode
     merchant_order_no: str
     amount: int
     currency: str
     subject: str
-    method: dict[str, str]
+    method: MethodUsed
     status: PaymentStatus
     version: int
     amount_captured: int
     amount_refunded: int
     fee: int
+    fee_returned: int
     created_at: str
     expires_at: str
     metadata: dict[str, str]
     next_action: NotRequired[NextAction]
     failure: NotRequired[Failure]
-    close_reason: NotRequired[str]
+    close_reason: NotRequired[Literal["merchant", "expired", "not_paid"]]
     succeeded_at: NotRequired[str]
     ended_at: NotRequired[str]
 
 
 class Refund(TypedDict):
-    """One refund; amounts in minor units."""
+    """One refund."""
 
     id: str
     object: Literal["refund"]
-    mode: Literal["live", "sandbox"]
+    mode: Mode
     payment_id: str
     merchant_refund_no: str
     amount: int
@@ -79,8 +102,202 @@ class Refund(TypedDict):
     ended_at: NotRequired[str]
 
 
-class Page(TypedDict):
-    """One page of a list, newest first."""
+class Event(TypedDict):
+    """What happened: ``data["object"]`` is the resource as it was then. Webhooks carry the same."""
 
-    items: list[dict[str, Any]]
-    next_cursor: NotRequired[str | None]
+    id: str
+    type: str
+    created_at: str
+    mode: Mode
+    data: dict[str, Any]
+
+
+class WebhookEndpoint(TypedDict):
+    """An address the platform tells of events. ``secret`` is in the answer that made it only."""
+
+    id: str
+    mode: Mode
+    url: str
+    description: str
+    event_types: list[str]
+    state: Literal["enabled", "disabled", "deleted"]
+    disabled_because: Literal["merchant", "gone", "failing"] | None
+    public_keys: list[str]
+    secret: str | None
+    created_at: str
+
+
+class WebhookDelivery(TypedDict):
+    """One event on its way to one endpoint."""
+
+    id: str
+    endpoint_id: str
+    event_id: str
+    event_type: str
+    resource_id: str
+    state: DeliveryStatus
+    attempts: int
+    last_status: int | None
+    next_at: str | None
+    created_at: str
+    closed_at: str | None
+
+
+class DeliveryAttempt(TypedDict):
+    """What one try of a delivery met."""
+
+    number: int
+    at: str
+    outcome: Literal[
+        "delivered", "rejected", "redirected", "throttled", "gone", "no_answer", "not_sent"
+    ]
+    status: int | None
+    duration_ms: int
+    reply: str
+
+
+class ApiKey(TypedDict):
+    """An API key. ``secret`` is in the first answer to its making only."""
+
+    id: str
+    object: Literal["api_key"]
+    mode: Mode
+    name: str
+    scopes: list[str]
+    secret_tail: str
+    is_good: bool
+    created_at: str
+    expires_at: NotRequired[str]
+    revoked_at: NotRequired[str]
+    last_used_at: NotRequired[str]
+    replaced_by: NotRequired[str]
+    secret: NotRequired[str]
+
+
+class BankAccount(TypedDict):
+    """Where settlements are paid to."""
+
+    holder: str
+    number_masked: str
+
+
+class PriceLine(TypedDict):
+    """What one way of paying costs: a share in millionths, a fixed sum, and no less than a least.
+
+    ``fixed`` and ``fee_min`` are minor units.
+    """
+
+    channel: str
+    pay_mode: str
+    rate_ppm: int
+    fixed: int
+    fee_min: int
+
+
+class PricePlan(TypedDict):
+    """The prices in force."""
+
+    id: str
+    version: int
+    valid_from: str
+    currency: str
+    refund_returns_fee: bool
+    lines: list[PriceLine]
+
+
+class Merchant(TypedDict):
+    """The merchant as it sees itself, in the mode of its key."""
+
+    id: str
+    object: Literal["merchant"]
+    name: str
+    mode: Mode
+    status: Literal["active", "suspended"]
+    late_success: Literal["refund", "accept_if_open"]
+    settlement_delay_days: int
+    channels: list[str]
+    created_at: str
+    bank_account: NotRequired[BankAccount]
+    price_plan: NotRequired[PricePlan]
+
+
+class Wallet(TypedDict):
+    """A wallet; ``available`` is the balance less what is held."""
+
+    id: str
+    object: Literal["wallet"]
+    mode: Mode
+    holder_name: str
+    currency: str
+    status: Literal["active", "frozen"]
+    balance: int
+    available: int
+    daily_limit: int
+    created_at: str
+
+
+class PaymentCode(TypedDict):
+    """A one-time payment code of a wallet; it is not shown again."""
+
+    object: Literal["payment_code"]
+    wallet_id: str
+    code: str
+    expires_at: str
+
+
+class TopUp(TypedDict):
+    """Sandbox money put into a wallet."""
+
+    id: str
+    object: Literal["wallet_top_up"]
+    wallet_id: str
+    amount: int
+    currency: str
+    created_at: str
+
+
+class ClockReading(TypedDict):
+    """Business time as the platform lives it."""
+
+    now: str
+    business_date: str
+
+
+class Balance(TypedDict):
+    """What the merchant is owed in one currency."""
+
+    currency: str
+    available: int
+    held: int
+    settlement_due: int
+
+
+class Settlement(TypedDict):
+    """What was settled for one business day."""
+
+    id: str
+    object: Literal["settlement"]
+    mode: Mode
+    currency: str
+    day: str
+    payable: int
+
+
+class SettlementLine(TypedDict):
+    """One movement a settlement is made of."""
+
+    reference: str
+    code: str
+    amount: int
+
+
+class Payout(TypedDict):
+    """Money on its way to the merchant's bank account."""
+
+    id: str
+    object: Literal["payout"]
+    mode: Mode
+    settlement_id: str
+    amount: int
+    currency: str
+    status: str

@@ -6,8 +6,8 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
-from urllib.parse import urlencode
+from typing import Any, Final, Literal, TypedDict, cast
+from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 import httpx2 as httpx
@@ -15,9 +15,34 @@ import httpx2 as httpx
 from tongbao_sdk.errors import Refused, Unanswered
 from tongbao_sdk.signing import authorization
 
-USER_AGENT = "tongbao-sdk-python/0.1.0"
-RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+VERSION: Final = "0.1.0"
+Language = Literal["en", "zh"]
 Remember = Callable[[str], None]
+_PAUSE_MAX_S: Final = 8.0
+_KEY_LENGTH_MAX: Final = 255
+# Said before the platform looks whether an earlier try was done, so they say nothing about that.
+_SAID_TOO_EARLY: Final = frozenset({401, 403, 408, 413, 429})
+
+
+class Once(TypedDict, total=False):
+    """What makes a call that changes something safe to repeat, by whoever calls it.
+
+    ``idempotency_key`` is the key of an earlier call of the same content, to learn what became of
+    it; without one a new key is made. ``remember`` is given the key before anything is sent.
+    """
+
+    idempotency_key: str
+    remember: Remember
+
+
+class _NotSettled(Exception):
+    """This try did not tell what became of the call; another may."""
+
+    def __init__(self, reason: str, *, wait_s: float = 0.0, refusal: Refused | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.wait_s = wait_s
+        self.refusal = refusal  # the platform certainly did nothing in this try
 
 
 class Transport:
@@ -31,13 +56,19 @@ class Transport:
         *,
         timeout_s: float = 30.0,
         tries_max: int = 4,
+        language: Language = "en",
         client: httpx.Client | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        if tries_max < 1:
+            raise ValueError("tries_max is at least 1")
         self._url = url.rstrip("/")
         self._key_id = key_id
         self._secret = secret
         self._tries_max = tries_max
+        self._language = language
         self._client = client or httpx.Client(timeout=timeout_s, trust_env=False)
+        self._pause = pause
 
     def __repr__(self) -> str:
         return f"Transport({self._url!r}, {self._key_id!r})"
@@ -47,10 +78,13 @@ class Transport:
         self._client.close()
 
     def get(self, path: str, **query: object) -> Any:
-        """Read a resource or a page."""
+        """Read a resource or a page.
+
+        Raises:
+            Refused, Unanswered
+        """
         asked = {name: _text(value) for name, value in query.items() if value is not None}
-        target = f"{path}?{urlencode(asked)}" if asked else path
-        return self._send("GET", target, b"", None)
+        return self._send("GET", f"{path}?{urlencode(asked)}" if asked else path, b"", None)
 
     def post(
         self,
@@ -59,80 +93,158 @@ class Transport:
         *,
         idempotency_key: str | None = None,
         remember: Remember | None = None,
-        method: str = "POST",
     ) -> Any:
         """Change something, once: the key is fixed before the first try and kept over every one.
-
-        ``remember`` is called with the key before anything is sent, so that a program which dies
-        can repeat the call with it.
 
         Raises:
             Refused: the platform said no.
             Unanswered: nobody answered; repeat with the key it carries.
         """
-        key = idempotency_key or str(uuid4())
+        key = str(uuid4()) if idempotency_key is None else _checked_key(idempotency_key)
         if remember is not None:
             remember(key)
-        wanted = {name: value for name, value in (body or {}).items() if value is not None}
-        content = b"" if body is None else json.dumps(wanted, ensure_ascii=False).encode()
-        return self._send(method, path, content, key)
+        return self._send("POST", path, _json(body), key)
 
-    def pages(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
+    def patch(self, path: str, body: Mapping[str, object]) -> Any:
+        """Change what is given and leave the rest; doing it twice changes nothing more.
+
+        Raises:
+            Refused, Unanswered
+        """
+        return self._send("PATCH", path, _json(body), None)
+
+    def delete(self, path: str) -> None:
+        """Remove something; what an unanswered try removed already counts as removed.
+
+        Raises:
+            Refused, Unanswered
+        """
+        try:
+            self._send("DELETE", path, b"", None)
+        except Refused as refused:
+            if not (refused.status == httpx.codes.NOT_FOUND and refused.after_unanswered):
+                raise
+
+    def pages(self, path: str, **query: object) -> Iterator[Any]:
         """Yield every item of a list, fetching page after page."""
         cursor: str | None = None
         while True:
-            page = self.get(path, **query, cursor=cursor)
+            page = self.get(path, **{**query, "cursor": cursor})
             yield from page["items"]
             cursor = page.get("next_cursor")
             if cursor is None:
                 return
 
     def _send(self, method: str, target: str, body: bytes, key: str | None) -> Any:
-        reason = ""
+        unanswered = False
+        last = _NotSettled("")
         for attempt in range(self._tries_max):
             if attempt:
-                time.sleep(_pause_s(attempt))
+                self._pause(max(_pause_s(attempt), min(last.wait_s, _PAUSE_MAX_S)))
             try:
-                reply = self._try(method, target, body, key)
-            except httpx.TransportError as failure:
-                reason = type(failure).__name__
-                continue
-            if reply.is_success:
-                return reply.json() if reply.content else None
-            problem = _problem(reply)
-            if reply.status_code in RETRIED or problem.get("code") == "idempotency.in_flight":
-                reason = f"{reply.status_code} {problem.get('code', '')}"
-                continue
-            raise Refused(reply.status_code, problem)
-        raise Unanswered(reason, key)
+                return _read(self._try(method, target, body, key))
+            except httpx.RequestError as failure:
+                last = _NotSettled(type(failure).__name__)
+            except _NotSettled as again:
+                last = again
+            except Refused as refused:
+                if not unanswered:
+                    raise
+                refused.after_unanswered = True
+                if refused.status not in _SAID_TOO_EARLY and refused.code != "unreadable_reply":
+                    raise
+                last = _NotSettled(f"{refused.status} {refused.code}")
+                break
+            unanswered = unanswered or last.refusal is None
+        if last.refusal is not None and not unanswered:
+            raise last.refusal
+        raise Unanswered(last.reason, key)
 
     def _try(self, method: str, target: str, body: bytes, key: str | None) -> httpx.Response:
         headers = {
-            "Authorization": authorization(
-                self._key_id, self._secret, method=method, target=target, body=body
-            ),
             "Accept": "application/json",
-            "User-Agent": USER_AGENT,
+            "Accept-Language": self._language,
+            "User-Agent": f"tongbao-sdk-python/{VERSION}",
         }
         if body:
             headers["Content-Type"] = "application/json"
         if key is not None:
             headers["Idempotency-Key"] = key
-        return self._client.request(method, self._url + target, content=body, headers=headers)
+        request = self._client.build_request(
+            method, self._url + target, content=body, headers=headers
+        )
+        # What is signed is what goes over the wire, however the address was spelt.
+        request.headers["Authorization"] = authorization(
+            self._key_id,
+            self._secret,
+            method=method,
+            target=request.url.raw_path.decode("ascii"),
+            body=body,
+        )
+        return self._client.send(request, follow_redirects=False)
 
 
-def _pause_s(attempt: int) -> float:
-    """Return how long to wait before this retry: doubling from half a second, with jitter."""
-    return float(min(8.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25))  # noqa: S311
+def path_of(*parts: str) -> str:
+    """Return the path of a resource; a part never becomes more than one segment."""
+    for part in parts:
+        if part.strip(".") == "":
+            raise ValueError(f"not an id: {part!r}")
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def _text(value: object) -> str:
-    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
+def _read(reply: httpx.Response) -> Any:
+    """Return what was answered.
+
+    Raises:
+        Refused: the platform said no.
+        _NotSettled: another try may tell.
+    """
+    if reply.is_success:
+        try:
+            return reply.json() if reply.content else None
+        except ValueError:
+            raise _NotSettled(f"{reply.status_code} with an unreadable body") from None
+    refused = Refused(reply.status_code, _problem(reply))
+    reason = f"{refused.status} {refused.code}"
+    if refused.status == httpx.codes.TOO_MANY_REQUESTS:
+        raise _NotSettled(reason, wait_s=_wait_s(reply), refusal=refused)
+    if reply.is_server_error or refused.code == "idempotency.in_flight":
+        raise _NotSettled(reason, wait_s=_wait_s(reply))
+    raise refused
 
 
 def _problem(reply: httpx.Response) -> dict[str, Any]:
     try:
         problem = reply.json()
     except ValueError:
-        return {"code": "unreadable_reply", "advice": reply.text[:200]}
-    return cast("dict[str, Any]", problem) if isinstance(problem, dict) else {}
+        problem = None
+    if isinstance(problem, dict) and "code" in problem:
+        return cast("dict[str, Any]", problem)
+    return {"code": "unreadable_reply", "advice": f"not from the platform: {reply.text[:200]}"}
+
+
+def _wait_s(reply: httpx.Response) -> float:
+    given = reply.headers.get("retry-after", "")
+    return float(given) if given.isascii() and given.isdigit() else 0.0
+
+
+def _pause_s(attempt: int) -> float:
+    """Return how long to wait before this retry: doubling from half a second, with jitter."""
+    return float(min(_PAUSE_MAX_S, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25))  # noqa: S311
+
+
+def _checked_key(key: str) -> str:
+    if not (0 < len(key) <= _KEY_LENGTH_MAX and key.isascii() and key.isprintable()):
+        raise ValueError("an idempotency key is 1 to 255 printable ASCII characters")
+    return key
+
+
+def _json(body: Mapping[str, object] | None) -> bytes:
+    if body is None:
+        return b""
+    wanted = {name: value for name, value in body.items() if value is not None}
+    return json.dumps(wanted, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _text(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict | bool) else str(value)

@@ -6,45 +6,42 @@ import hmac
 import json
 import time
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tongbao_sdk.errors import TongbaoError
+from tongbao_sdk.errors import WebhookInvalid
+from tongbao_sdk.models import Event
 
-TOLERANCE_S = 300
+TOLERANCE_S: Final = 300
 
-
-class WebhookInvalid(TongbaoError):
-    """The webhook is not from the platform, or is too old to be believed."""
-
-
-class WebhookEvent(TypedDict):
-    """What a webhook says: ``data["object"]`` is the resource as it was then."""
-
-    id: str
-    type: str
-    created_at: str
-    mode: str
-    data: dict[str, Any]
+_Check = Callable[[bytes, bytes], bool]
+"""Whether a signature is right for what was signed."""
 
 
 def verify_webhook(
     headers: Mapping[str, str],
     body: bytes,
     *,
-    secrets: Sequence[str] = (),
     public_keys: Sequence[str] = (),
+    secrets: Sequence[str] = (),
     now: float | None = None,
-) -> WebhookEvent:
-    """Return the event of a webhook, verified with any of the ``whsec_`` or ``whpk_`` keys.
+) -> Event:
+    """Return the event of a webhook, verified with any of the ``whpk_`` keys or ``whsec_`` secrets.
+
+    ``body`` is what came over the wire, byte for byte. A webhook may come more than once and out of
+    order: remember ``event["id"]``, and compare ``version`` of the resource with the one you know.
 
     Raises:
         WebhookInvalid: a header is missing, the time is off by more than five minutes, or no
             signature verifies.
+        ValueError: no key was given, or one is not a key.
     """
+    checks = {"v1a": [_ed25519(key) for key in public_keys], "v1": [_hmac(key) for key in secrets]}
+    if not any(checks.values()):
+        raise ValueError("give the endpoint's public keys or secrets")
     lower = {name.lower(): value for name, value in headers.items()}
     try:
         message_id = lower["webhook-id"]
@@ -56,31 +53,41 @@ def verify_webhook(
     if age_s > TOLERANCE_S:
         raise WebhookInvalid("the webhook's time is more than five minutes off")
     signed = f"{message_id}.{timestamp}.".encode() + body
-    if not any(_verifies(text, signed, secrets, public_keys) for text in signatures):
+    if not any(_verifies(signature, signed, checks) for signature in signatures):
         raise WebhookInvalid("no signature of the webhook verifies")
-    return cast("WebhookEvent", json.loads(body))
+    try:
+        return cast("Event", json.loads(body))
+    except ValueError:
+        raise WebhookInvalid("the webhook is signed and is not JSON") from None
 
 
-def _verifies(
-    signature: str, signed: bytes, secrets: Sequence[str], public_keys: Sequence[str]
-) -> bool:
+def _verifies(signature: str, signed: bytes, checks: Mapping[str, Sequence[_Check]]) -> bool:
     version, _, text = signature.partition(",")
     try:
         given = b64decode(text, validate=True)
     except ValueError:
         return False
-    if version == "v1":
-        keys = [b64decode(secret.removeprefix("whsec_")) for secret in secrets]
-        return any(hmac.compare_digest(hmac.digest(key, signed, "sha256"), given) for key in keys)
-    if version == "v1a":
-        return any(_ed25519(key, given, signed) for key in public_keys)
-    return False
+    return any(check(given, signed) for check in checks.get(version, ()))
 
 
-def _ed25519(public_key: str, signature: bytes, signed: bytes) -> bool:
-    raw = b64decode(public_key.removeprefix("whpk_"))
-    try:
-        Ed25519PublicKey.from_public_bytes(raw).verify(signature, signed)
-    except InvalidSignature:
-        return False
-    return True
+def _hmac(secret: str) -> _Check:
+    key = b64decode(secret.removeprefix("whsec_"), validate=True)
+
+    def check(given: bytes, signed: bytes) -> bool:
+        return hmac.compare_digest(hmac.digest(key, signed, "sha256"), given)
+
+    return check
+
+
+def _ed25519(public_key: str) -> _Check:
+    raw = b64decode(public_key.removeprefix("whpk_"), validate=True)
+    key = Ed25519PublicKey.from_public_bytes(raw)
+
+    def check(given: bytes, signed: bytes) -> bool:
+        try:
+            key.verify(given, signed)
+        except InvalidSignature:
+            return False
+        return True
+
+    return check

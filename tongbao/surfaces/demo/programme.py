@@ -79,9 +79,7 @@ class Programme(Struct):
         """Move time on, outside and at the platform, and wait for what that makes due."""
         seconds = int(by.total_seconds())
         await self.call(self.sandbox.control, "clock", advance_s=seconds)
-        await self.call(
-            self.shop.transport.post, "/v1/test_helpers/clock/advance", {"advance_s": seconds}
-        )
+        await self.call(self.shop.test_clock.advance, seconds)
         await asyncio.sleep(0.3)  # every process looks at the clock four times a second
         await self.idle()
 

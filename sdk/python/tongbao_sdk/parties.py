@@ -1,0 +1,77 @@
+"""The merchant itself, its API keys, and the wallets it opens for its own users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Unpack, cast
+
+from tongbao_sdk.models import ApiKey, PaymentCode, TopUp, Wallet
+from tongbao_sdk.transport import Once, Transport, path_of
+
+
+class ApiKeys:
+    """The merchant's keys of this mode."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, limit: int = 100) -> Iterator[ApiKey]:
+        """Yield the keys, newest first, without their secrets."""
+        return self._transport.pages(path_of("api_keys"), limit=limit)
+
+    def get(self, key_id: str) -> ApiKey:
+        """Return one key, without its secret."""
+        return cast("ApiKey", self._transport.get(path_of("api_keys", key_id)))
+
+    def roll(self, key_id: str, *, overlap_s: int = 86_400, **once: Unpack[Once]) -> ApiKey:
+        """Replace a key by one with the same scopes; until the overlap ends both are good.
+
+        The reply shows the new secret once. When it is lost, roll the key again.
+        """
+        path = path_of("api_keys", key_id, "roll")
+        return cast("ApiKey", self._transport.post(path, {"overlap_s": overlap_s}, **once))
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """End a key at once."""
+        return cast("ApiKey", self._transport.post(path_of("api_keys", key_id, "revoke")))
+
+
+class Wallets:
+    """Wallets, where the platform is licensed to keep them."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def open(self, *, holder_name: str, currency: str = "CNY", **once: Unpack[Once]) -> Wallet:
+        """Open a wallet for a person; of the name only the last character is kept."""
+        body = {"holder_name": holder_name, "currency": currency}
+        return cast("Wallet", self._transport.post(path_of("wallets"), body, **once))
+
+    def list(self, *, limit: int = 100) -> Iterator[Wallet]:
+        """Yield the wallets, newest first."""
+        return self._transport.pages(path_of("wallets"), limit=limit)
+
+    def get(self, wallet_id: str) -> Wallet:
+        """Return one wallet with its balance."""
+        return cast("Wallet", self._transport.get(path_of("wallets", wallet_id)))
+
+    def payment_code(self, wallet_id: str) -> PaymentCode:
+        """Return a new one-time code the wallet's holder shows at the counter."""
+        path = path_of("wallets", wallet_id, "payment_codes")
+        return cast("PaymentCode", self._transport.post(path))
+
+    def freeze(self, wallet_id: str) -> Wallet:
+        """Stop spending from a wallet; money may still come back to it."""
+        return cast("Wallet", self._transport.post(path_of("wallets", wallet_id, "freeze")))
+
+    def unfreeze(self, wallet_id: str) -> Wallet:
+        """Let a wallet spend again."""
+        return cast("Wallet", self._transport.post(path_of("wallets", wallet_id, "unfreeze")))
+
+    def top_up(
+        self, wallet_id: str, *, amount: int, currency: str = "CNY", **once: Unpack[Once]
+    ) -> TopUp:
+        """Put test money into a sandbox wallet."""
+        path = path_of("test_helpers", "wallets", wallet_id, "top_up")
+        body = {"amount": amount, "currency": currency}
+        return cast("TopUp", self._transport.post(path, body, **once))

@@ -1,0 +1,147 @@
+"""Payments and refunds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Unpack, cast
+
+from tongbao_sdk.models import Channel, Method, Payment, PaymentStatus, Refund, RefundStatus
+from tongbao_sdk.transport import Once, Transport, path_of
+
+
+class Payments:
+    """Collect money."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        *,
+        merchant_order_no: str,
+        amount: int,
+        subject: str,
+        method: Method,
+        currency: str = "CNY",
+        expires_in_s: int | None = None,
+        metadata: dict[str, str] | None = None,
+        **once: Unpack[Once],
+    ) -> Payment:
+        """Collect ``amount`` minor units; what comes back says how far it got.
+
+        The order number is yours and unique for ever: the same number with the same content is the
+        payment it already made.
+
+        Raises:
+            Refused, Unanswered
+        """
+        body = {
+            "merchant_order_no": merchant_order_no,
+            "amount": amount,
+            "currency": currency,
+            "subject": subject,
+            "method": method,
+            "expires_in_s": expires_in_s,
+            "metadata": metadata,
+        }
+        return cast("Payment", self._transport.post(path_of("payments"), body, **once))
+
+    def get(self, payment_id: str) -> Payment:
+        """Return one payment."""
+        return cast("Payment", self._transport.get(path_of("payments", payment_id)))
+
+    def find(self, merchant_order_no: str) -> Payment | None:
+        """Return the payment with this order number, or None."""
+        page = self._transport.get(path_of("payments"), merchant_order_no=merchant_order_no)
+        return cast("Payment", page["items"][0]) if page["items"] else None
+
+    def list(
+        self,
+        *,
+        status: PaymentStatus | None = None,
+        channel: Channel | None = None,
+        created_from: str | None = None,
+        created_to: str | None = None,
+        metadata: dict[str, str] | None = None,
+        limit: int = 100,
+    ) -> Iterator[Payment]:
+        """Yield payments, newest first, fetching ``limit`` at a time.
+
+        ``created_from`` is included, ``created_to`` is not; ``metadata`` is what a payment's own
+        must contain.
+        """
+        return self._transport.pages(
+            path_of("payments"),
+            status=status,
+            channel=channel,
+            created_from=created_from,
+            created_to=created_to,
+            metadata=metadata,
+            limit=limit,
+        )
+
+    def close(self, payment_id: str, **once: Unpack[Once]) -> Payment:
+        """Call an unpaid payment off; a customer who paid first wins.
+
+        Raises:
+            Refused, Unanswered
+        """
+        path = path_of("payments", payment_id, "close")
+        return cast("Payment", self._transport.post(path, **once))
+
+    def refund(
+        self,
+        payment_id: str,
+        *,
+        merchant_refund_no: str,
+        amount: int,
+        currency: str = "CNY",
+        reason: str = "",
+        **once: Unpack[Once],
+    ) -> Refund:
+        """Give money back, in part or in full.
+
+        Raises:
+            Refused, Unanswered
+        """
+        body = {
+            "merchant_refund_no": merchant_refund_no,
+            "amount": amount,
+            "currency": currency,
+            "reason": reason,
+        }
+        path = path_of("payments", payment_id, "refunds")
+        return cast("Refund", self._transport.post(path, body, **once))
+
+
+class Refunds:
+    """Read refunds."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, refund_id: str) -> Refund:
+        """Return one refund."""
+        return cast("Refund", self._transport.get(path_of("refunds", refund_id)))
+
+    def find(self, merchant_refund_no: str) -> Refund | None:
+        """Return the refund with this number of yours, or None."""
+        page = self._transport.get(path_of("refunds"), merchant_refund_no=merchant_refund_no)
+        return cast("Refund", page["items"][0]) if page["items"] else None
+
+    def list(
+        self,
+        *,
+        payment_id: str | None = None,
+        status: RefundStatus | None = None,
+        merchant_refund_no: str | None = None,
+        limit: int = 100,
+    ) -> Iterator[Refund]:
+        """Yield refunds, newest first, fetching ``limit`` at a time."""
+        return self._transport.pages(
+            path_of("refunds"),
+            payment_id=payment_id,
+            status=status,
+            merchant_refund_no=merchant_refund_no,
+            limit=limit,
+        )
