@@ -16,6 +16,7 @@ from tongbao.ledger.model import (
     LedgerAccountKind,
     LedgerBook,
     LedgerRequest,
+    ReferenceNet,
     Side,
     TransferKind,
 )
@@ -339,6 +340,15 @@ TRANSFERS_OF_REFERENCE = Query(
       join ledger_account c on c.book = t.book and c.id = t.credit_account
      where t.book = $1 and t.reference = $2
      order by t.seq""",
+)
+NET_OF_REFERENCES = Query(
+    ReferenceNet,
+    """
+    select reference, sum(case when debit_account = $2 then amount else -amount end)::bigint as net
+      from ledger_transfer
+     where book = $1 and reference = any($3::uuid[]) and kind in ('single', 'post')
+       and (debit_account = $2 or credit_account = $2)
+     group by reference""",
 )
 STATEMENT_LINES = Query(
     StatementRow,

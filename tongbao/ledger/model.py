@@ -220,6 +220,13 @@ class LedgerRequest(Struct, frozen=True):
     at: datetime
 
 
+class ReferenceNet(Struct, frozen=True):
+    """What one reference did to one account, posted: debits less credits."""
+
+    reference: UUID
+    net: int
+
+
 class KindBalance(Struct, frozen=True):
     """All accounts of a kind and currency in a book, summed."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import date, datetime
 from typing import Final
 from uuid import UUID
@@ -12,6 +12,7 @@ from msgspec import Struct
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
 from tongbao.ledger import _store as store
+from tongbao.ledger._store import StatementRow
 from tongbao.ledger.chart import CHART
 from tongbao.ledger.model import (
     NOBODY,
@@ -25,6 +26,7 @@ from tongbao.ledger.model import (
 )
 
 _SEQ_MAX: Final = (1 << 63) - 1
+_CHUNK: Final = 5000
 
 
 class Balance(Struct, frozen=True):
@@ -136,21 +138,42 @@ async def statement(
     if account is None:
         return Page([])
     rows = await store.STATEMENT_LINES.all(on, book, account.id, before, size + 1)
-    lines = [
-        StatementLine(
-            seq=row.seq,
-            transfer_id=row.id,
-            change=row.amount if row.side is account.side else -row.amount,
-            balance_after=row.balance_after,
-            code=row.code,
-            reference=row.reference,
-            biz_date=row.biz_date,
-            value_date=row.value_date,
-            at=row.at,
-        )
-        for row in rows[:size]
-    ]
+    lines = [_line(row, account) for row in rows[:size]]
     return Page(lines, encode_cursor(lines[-1].seq) if len(rows) > size else None)
+
+
+async def movements(
+    on: Db | Tx, book: int, key: AccountKey, *, after: int
+) -> AsyncIterator[StatementLine]:
+    """Yield an account's posted movements with a ``seq`` above ``after``, newest first.
+
+    What is posted meanwhile has a higher ``seq`` than anything yielded, and is not.
+    """
+    account = await store.GET_ACCOUNT.first(on, book, key.owner or NOBODY, key.kind, key.currency)
+    before = _SEQ_MAX
+    while account is not None:
+        rows = await store.STATEMENT_LINES.all(on, book, account.id, before, _CHUNK)
+        for row in rows:
+            if row.seq <= after:
+                return
+            yield _line(row, account)
+        if len(rows) < _CHUNK:
+            return
+        before = rows[-1].seq
+
+
+async def net_of_references(
+    on: Db | Tx, book: int, key: AccountKey, references: Sequence[UUID]
+) -> dict[UUID, int]:
+    """Return what each of these did to the account, posted: debits less credits.
+
+    A reference that never touched the account is left out.
+    """
+    account = await store.GET_ACCOUNT.first(on, book, key.owner or NOBODY, key.kind, key.currency)
+    if account is None:
+        return {}
+    rows = await store.NET_OF_REFERENCES.all(on, book, account.id, list(references))
+    return {row.reference: row.net for row in rows}
 
 
 async def sums(on: Db | Tx, book: int) -> list[KindBalance]:
@@ -168,6 +191,20 @@ def _seq_of(cursor: str) -> int:
     if len(keys) != 1 or not keys[0].isdecimal() or not 0 < int(keys[0]) <= _SEQ_MAX:
         raise CursorInvalid(param="cursor")
     return int(keys[0])
+
+
+def _line(row: StatementRow, account: LedgerAccount) -> StatementLine:
+    return StatementLine(
+        seq=row.seq,
+        transfer_id=row.id,
+        change=row.amount if row.side is account.side else -row.amount,
+        balance_after=row.balance_after,
+        code=row.code,
+        reference=row.reference,
+        biz_date=row.biz_date,
+        value_date=row.value_date,
+        at=row.at,
+    )
 
 
 def _balance(row: LedgerAccount) -> Balance:

@@ -218,6 +218,19 @@ class BillRow(Struct, frozen=True):
     state: str  # the channel's word, such as SUCCESS
 
 
+class BillTerms(Struct, frozen=True):
+    """How a channel's bill is to be read: its words for a row's state, and its ways with fees.
+
+    A word in none of the sets is not guessed at: its row is a fault.
+    """
+
+    moved: frozenset[str]  # the money moved
+    under_way: frozenset[str]  # it had not moved when the bill was made, and still may
+    failed: frozenset[str]  # it did not move and will not
+    returns_refund_fees: bool  # a refund's row may return its share of the fee
+    keeps_refund_fees: bool  # or may return nothing
+
+
 class BillFault(Struct, frozen=True):
     """One line that cannot be read; the other lines still count."""
 
@@ -268,6 +281,7 @@ class Channel(Protocol):
     name: str  # "wechat_pay", "alipay"
     modes: frozenset[PayMode]
     currencies: frozenset[str]
+    bill_terms: BillTerms
 
     async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
         """Offer the order to the customer; safe to repeat with the same order."""

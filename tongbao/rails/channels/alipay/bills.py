@@ -34,10 +34,19 @@ from tongbao.rails.channels.contract import (
     BillKind,
     BillLine,
     BillRow,
+    BillTerms,
     BillTotal,
 )
 
 FILE_MAX: Final = 2 * 1024**3
+
+TERMS: Final = BillTerms(
+    moved=frozenset({"交易", "退款"}),
+    under_way=frozenset(),
+    failed=frozenset(),
+    returns_refund_fees=True,
+    keeps_refund_fees=True,
+)
 
 _ENCODING: Final = "gb18030"
 _DETAIL: Final = "业务明细"

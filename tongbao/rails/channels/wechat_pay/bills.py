@@ -33,6 +33,7 @@ from tongbao.rails.channels.contract import (
     BillKind,
     BillLine,
     BillRow,
+    BillTerms,
     BillTotal,
     ChannelAccount,
     Unknown,
@@ -42,6 +43,14 @@ from tongbao.rails.channels.wechat_pay.wire import BillAddress
 
 FILE_MAX: Final = 2 * 1024**3
 UNPACKED_MAX: Final = 16 * 1024**3
+
+TERMS: Final = BillTerms(
+    moved=frozenset({"SUCCESS", "REVOKED"}),
+    under_way=frozenset({"PROCESSING", "CHANGE"}),  # CHANGE waits for a person to send it on
+    failed=frozenset({"FAIL"}),
+    returns_refund_fees=True,
+    keeps_refund_fees=True,
+)
 
 _HEADER_START: Final = "交易时间"
 _SUMMARY_START: Final = "总交易单数"

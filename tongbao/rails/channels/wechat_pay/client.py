@@ -39,7 +39,7 @@ from tongbao.rails.channels.contract import (
 from tongbao.rails.channels.error_map import Entry, error_map
 from tongbao.rails.channels.exchange import TimeLimits, followed_by, unsent
 from tongbao.rails.channels.wechat_pay import callbacks
-from tongbao.rails.channels.wechat_pay.bills import fetch_file, parse_trade_bill
+from tongbao.rails.channels.wechat_pay.bills import TERMS, fetch_file, parse_trade_bill
 from tongbao.rails.channels.wechat_pay.gateway import (
     Answered,
     Gateway,
@@ -74,6 +74,7 @@ class WechatPay:
     name = "wechat_pay"
     modes = frozenset({PayMode.QR, PayMode.PAYMENT_CODE})
     currencies = frozenset({"CNY"})
+    bill_terms = TERMS
 
     def __init__(
         self,
