@@ -13,6 +13,7 @@ from tongbao.kernel.clock import real_now
 from tongbao.rails.channels.alipay import notices
 from tongbao.rails.channels.alipay.bills import (
     FILE_MAX,
+    TERMS,
     BillDamaged,
     check_archive,
     parse_trade_bill,
@@ -81,6 +82,7 @@ class Alipay:
     name = "alipay"
     modes = frozenset({PayMode.QR, PayMode.PAYMENT_CODE})
     currencies = frozenset({"CNY"})
+    bill_terms = TERMS
 
     def __init__(
         self,
@@ -141,8 +143,8 @@ class Alipay:
     async def close(self, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:
         """Close a scanned order; cancel a payment code's, which gives back what was paid.
 
-        `Absent` for a code to scan says that nobody scanned it: it stays payable until it
-        expires.
+        A code that nobody scanned is no trade yet and cannot be closed, so it is cancelled, which
+        makes it unpayable; who scans and pays in between gets the money back by that.
         """
         is_code = order.mode is PayMode.PAYMENT_CODE
         method = "alipay.trade.cancel" if is_code else "alipay.trade.close"
@@ -273,6 +275,8 @@ class Alipay:
         self, account: ChannelAccount, order: PayOrder, refused: Refused, exchange: Exchange
     ) -> Answer[CloseOutcome]:
         entry = _ERRORS.find("close", refused.sub_code, refused.code)
+        if entry.meaning == "absent" and order.mode is PayMode.QR:
+            return await self._cancel_unscanned(account, order, exchange)
         if entry.meaning == "absent":
             return Answer(Absent(refused.shown_code), exchange)
         asked = await self.query(account, order)
@@ -286,6 +290,28 @@ class Alipay:
                 return Answer(Unknown(f"not closed: {refused.shown_code}"), both)
             case _:
                 assert_never(asked.outcome)
+
+    async def _cancel_unscanned(
+        self, account: ChannelAccount, order: PayOrder, exchange: Exchange
+    ) -> Answer[CloseOutcome]:
+        heard, second = await self._gateway.call(
+            account, "alipay.trade.cancel", {"out_trade_no": order.number}
+        )
+        both = followed_by(exchange, second)
+        match heard:
+            case Answered():
+                undone = _undone(heard.node, order, cancelled=True)
+                if isinstance(undone, Absent):  # there was no trade, and now there cannot be one
+                    undone = Closed(undone.code)
+                return Answer(undone, both)
+            case Refused() if _ERRORS.find("close", heard.sub_code, heard.code).meaning == "absent":
+                return Answer(Absent(heard.shown_code), both)
+            case Refused():
+                return Answer(Unknown(f"not cancelled: {heard.shown_code}"), both)
+            case NotSent() | Unknown():
+                return Answer(Unknown(heard.reason), both)
+            case _:
+                assert_never(heard)
 
     async def _ask_refund(
         self,
