@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import uvicorn
 
@@ -16,15 +17,24 @@ from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.settings import Settings
 from tongbao.kernel.clock import real_now
+from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.parties.merchants.model import LateSuccess
+from tongbao.payments.collecting import queries
+from tongbao.payments.collecting.model import Attempt
+from tongbao.payments.collecting.model import Payment as PaymentRow
 from tongbao.surfaces.demo.stage import Shop, account_orders, open_accounts, open_shop
 from tongbao.wiring import SECRETS, Platform
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Tongbao
+from tongbao_sdk.models import Payment, Refund
+
+AT_SANDBOX = {"wechat_pay": "wechat", "alipay": "alipay"}
+"""What the sandbox calls our channels."""
 
 
-def settings_for(folder: Path, sandbox: RunningSandbox, *, port: int, **changes: Any) -> Settings:
+def settings_for(folder: Path, sandbox_url: str, *, port: int, **changes: Any) -> Settings:
     """Settings of a platform that is tested against the sandbox."""
     return Settings(
         **{
@@ -33,7 +43,7 @@ def settings_for(folder: Path, sandbox: RunningSandbox, *, port: int, **changes:
             "licence": Licence.PAYMENT_INSTITUTION,
             "port": port,
             "public_url": f"http://127.0.0.1:{port}",
-            "sandbox_url": sandbox.url,
+            "sandbox_url": sandbox_url,
             "test_clock": True,
             "log_format": "console",
             "log_level": "warning",
@@ -42,22 +52,119 @@ def settings_for(folder: Path, sandbox: RunningSandbox, *, port: int, **changes:
     )
 
 
+def new_number() -> str:
+    """An order or refund number nobody has used."""
+    return uuid4().hex[:24]
+
+
 class Stage:
     """Everything a test of a flow acts on."""
 
-    def __init__(self, platform: Platform, sandbox: RunningSandbox, url: str, shop: Shop) -> None:
+    def __init__(
+        self, platform: Platform, sandbox: RunningSandbox, shop: Shop, accounts: dict[str, Any]
+    ) -> None:
         self.platform = platform
+        self.db = platform.db
+        self.flow = platform.flow
         self.sandbox = sandbox
-        self.url = url
+        self.url = platform.settings.public_url
         self.shop = shop
+        self.accounts = accounts
         self.client = self.client_of(shop)
 
     def client_of(self, shop: Shop, **options: Any) -> Tongbao:
         return Tongbao(self.url, key_id=shop.key_id, secret=shop.secret.reveal(), **options)
 
+    async def open_shop(self, **terms: Any) -> Shop:
+        """One more merchant at the same channel accounts."""
+        licence = self.platform.settings.licence
+        terms = {"name": "另一家商店", **terms}
+        return await open_shop(self.db, self.platform.keyring, licence, self.accounts, **terms)
+
+    async def patient_shop(self) -> Tongbao:
+        """A client of a merchant who takes money that comes after the order's time."""
+        return self.client_of(await self.open_shop(late_success=LateSuccess.ACCEPT_IF_OPEN))
+
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the SDK, which blocks, without blocking the server it talks to."""
         return await asyncio.to_thread(function, *args, **kwargs)
+
+    async def control(self, path: str, **body: Any) -> Any:
+        """Tell the sandbox's control API, which may call us back meanwhile."""
+        return await asyncio.to_thread(self.sandbox.post, path, **body)
+
+    # What merchants do
+
+    async def show_qr(
+        self, channel: str, amount: int = 1999, *, client: Tongbao | None = None, **more: Any
+    ) -> Payment:
+        """Ask for a QR to show."""
+        terms = {"merchant_order_no": new_number(), "subject": "tea", **more}
+        method = {"channel": channel, "mode": "qr"}
+        create = (client or self.client).payments.create
+        return await self.call(create, amount=amount, method=method, **terms)
+
+    async def scan_code(
+        self, auth_code: str, amount: int = 1999, *, client: Tongbao | None = None, **more: Any
+    ) -> Payment:
+        """Charge the payment code a customer shows."""
+        terms = {"merchant_order_no": new_number(), "subject": "tea", **more}
+        method = {"mode": "payment_code", "auth_code": auth_code}
+        create = (client or self.client).payments.create
+        return await self.call(create, amount=amount, method=method, **terms)
+
+    async def refund(
+        self, payment: Payment, amount: int, *, client: Tongbao | None = None, **more: Any
+    ) -> Refund:
+        """Give money back."""
+        terms = {"merchant_refund_no": new_number(), **more}
+        refund = (client or self.client).payments.refund
+        return await self.call(refund, payment["id"], amount=amount, **terms)
+
+    async def close(self, payment: Payment, **more: Any) -> Payment:
+        """Call a payment off."""
+        return await self.call(self.client.payments.close, payment["id"], **more)
+
+    async def read(self, thing: Any) -> Any:
+        """Return a payment or refund as the API shows it now."""
+        resource = self.client.payments if thing["object"] == "payment" else self.client.refunds
+        return await self.call(resource.get, thing["id"])
+
+    # What customers do
+
+    async def customer(self, payment: Payment, action: str = "pay", **more: Any) -> None:
+        """Let the customer scan the payment's QR, or answer their phone's question."""
+        attempt = await self.attempt_of(payment)
+        channel = AT_SANDBOX[attempt.channel]
+        await self.control(
+            "customer/scan", channel=channel, number=attempt.number, action=action, **more
+        )
+
+    async def code(self, channel: str, behaviour: str = "pay", after_s: float = 5) -> str:
+        """Return the digits of a payment code on a customer's phone."""
+        made = await self.control(
+            "customer/payment-code",
+            channel=AT_SANDBOX[channel],
+            behaviour=behaviour,
+            after_s=after_s,
+        )
+        return str(made["auth_code"])
+
+    async def wallet_code(self, balance: int = 10_000) -> str:
+        """Return a payment code of a new wallet with money in it."""
+        wallet = await self.call(self.client.wallets.open, holder_name="张三")
+        if balance:
+            await self.call(self.client.wallets.top_up, wallet["id"], amount=balance)
+        return str((await self.call(self.client.wallets.payment_code, wallet["id"]))["code"])
+
+    async def paid(self, channel: str, amount: int = 1999, **more: Any) -> Payment:
+        """Return a payment whose QR a customer has scanned and paid."""
+        payment = await self.show_qr(channel, amount, **more)
+        await self.customer(payment)
+        await self.idle()
+        return await self.read(payment)
+
+    # Time
 
     async def idle(self) -> None:
         """Run everything that is due, here and at the sandbox, until nothing is."""
@@ -71,18 +178,79 @@ class Stage:
         """Move business time on, here and at the sandbox, and let what becomes due happen."""
         step = timedelta(**by)
         await asyncio.to_thread(self.sandbox.advance, step.total_seconds())
-        self.platform.db.clock.offset += step
+        self.db.clock.offset += step
         await self.idle()
+
+    # What can be seen
+
+    def fault(self, channel: str, on: str, fault: str, **more: Any) -> None:
+        """Script a fault of the sandbox's channel."""
+        self.sandbox.fault(AT_SANDBOX[channel], on, fault, **more)
+
+    async def row_of(self, payment: Any) -> PaymentRow:
+        """Return the payment's row."""
+        return (await queries.timeline(self.db, parse("pay", payment["id"]))).payment
+
+    async def attempt_of(self, payment: Any) -> Attempt:
+        """Return the payment's attempt."""
+        return await queries.last_attempt(self.db, await self.row_of(payment))
+
+    async def trade_of(self, payment: Any) -> dict[str, Any] | None:
+        """Return what the sandbox knows of the payment, if anything."""
+        attempt = await self.attempt_of(payment)
+        found = await asyncio.to_thread(
+            self.sandbox.get, "trades", channel=AT_SANDBOX[attempt.channel], number=attempt.number
+        )
+        return found[0] if found else None
+
+    async def given_back(self, payment: Any) -> list[int]:
+        """Return the amounts that the sandbox has really given back of the payment."""
+        attempt = await self.attempt_of(payment)
+        refunds = await asyncio.to_thread(
+            self.sandbox.get, "refunds", channel=AT_SANDBOX[attempt.channel]
+        )
+        return [
+            refund["amount"]
+            for refund in refunds
+            if refund["trade_number"] == attempt.number and refund["state"] == "done"
+        ]
+
+    async def calls_about(self, payment: Any, *, last: int = 500) -> list[str]:
+        """Return the requests the sandbox got about the payment's number, oldest first."""
+        number = (await self.attempt_of(payment)).number
+        seen = await asyncio.to_thread(self.sandbox.get, "requests", last=last)
+        return [each["target"] for each in seen if number in str(each)]
+
+    async def events(self, thing: Any) -> list[str]:
+        """Return the types of everything published about a payment or refund, oldest first."""
+        rows = await self.db.fetch(
+            "select type from event where resource_id = $1 order by at, id", (thing["id"],)
+        )
+        return [row["type"] for row in rows]
+
+    async def cases(self, payment: Any) -> list[str]:
+        """Return the kinds of the payment's cases, oldest first."""
+        row = await self.row_of(payment)
+        return [str(case.kind) for case in (await queries.timeline(self.db, row.id)).cases]
+
+    async def postings(self, thing: Any) -> list[tuple[str, int]]:
+        """Return what the book holds under a payment or refund: rule/leg and amount, in order."""
+        prefix, _, _ = thing["id"].partition("_")
+        rows = await self.db.fetch(
+            "select code, amount from ledger_transfer where reference = $1 order by seq",
+            (parse(prefix, thing["id"]),),
+        )
+        return [(row["code"], row["amount"]) for row in rows]
 
 
 @asynccontextmanager
-async def served(app: Any, port: int) -> AsyncIterator[None]:
+async def served(app: Any, listening: socket.socket) -> AsyncIterator[None]:
     """Serve an ASGI app on this loop."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="off")
+    config = uvicorn.Config(app, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
+        await asyncio.sleep(0.005)
     try:
         yield
     finally:
@@ -90,10 +258,11 @@ async def served(app: Any, port: int) -> AsyncIterator[None]:
         await task
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def listen() -> socket.socket:
+    """Return a socket on a free port of loopback, which nobody can take until it is served."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    return listening
 
 
 @asynccontextmanager
@@ -104,19 +273,18 @@ async def staged(
     # Both worlds live at one time, or what is fresh here would be stale there.
     there = datetime.fromisoformat((await asyncio.to_thread(sandbox.get, "clock"))["now"])
     db.clock.offset = there - real_now()
-    port = free_port()
-    settings = settings_for(folder, sandbox, port=port, **changes)
+    listening = listen()
+    port = listening.getsockname()[1]
+    settings = settings_for(folder, sandbox.url, port=port, **changes)
     platform = Platform(settings, db, Keyring.from_file(settings.kek_file))
     for book in (LIVE_BOOK, SANDBOX_BOOK):
         await platform.ledger.open_book(book, actor="tests")
     orders = account_orders(sandbox.url, sandbox.credentials)
     accounts = await open_accounts(db, platform.keyring, SECRETS, orders)
     shop = await open_shop(db, platform.keyring, settings.licence, accounts, name="测试商店")
-    async with served(platform.app(), port):
+    async with served(platform.app(), listening):
         try:
-            yield Stage(platform, sandbox, settings.public_url, shop)
+            yield Stage(platform, sandbox, shop, accounts)
         finally:
-            await platform.http.close()
-
-
-Opener = Callable[..., Awaitable[Stage]]
+            for client in (platform.http, *platform.webhook_http.values()):
+                await client.close()

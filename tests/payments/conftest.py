@@ -1,27 +1,63 @@
-"""Flows run on a real platform, served over HTTP, against the sandbox."""
+"""Flows run on a real platform, served over HTTP, against the sandbox.
+
+One sandbox and one platform serve a whole module: a test uses numbers nobody else uses, and looks
+at its own payments.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import pytest
 
 from tests.stage import Stage, staged
+from tongbao.infra import db as database
 from tongbao.infra.db import Db
+from tongbao.kernel.clock import Clock
 from tongbao_sandbox.launch import RunningSandbox, start_sandbox
 
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
-    """One sandbox process per test module."""
+    """One sandbox process per test module; who gets no answer does not wait long for it."""
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
+        running.post("settings", hold_s=0.02)
         yield running
 
 
+@pytest.fixture(scope="module")
+async def module_db(server: Any, _admin: Any, _template: str) -> AsyncIterator[Db]:
+    """A migrated database that the tests of a module share."""
+    name = f"test_{uuid4().hex}"
+    await _admin.execute(f"create database {name} template {_template} strategy file_copy")
+    on = await database.connect(urlunsplit(urlsplit(server.dsn)._replace(path=f"/{name}")), Clock())
+    yield on
+    on.pool.terminate()
+    await _admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="module")
+async def module_stage(
+    module_db: Db, tmp_path_factory: pytest.TempPathFactory, sandbox: RunningSandbox
+) -> AsyncIterator[Stage]:
+    async with staged(module_db, tmp_path_factory.mktemp("platform"), sandbox) as ready:
+        yield ready
+
+
 @pytest.fixture
-async def stage(db: Db, tmp_path: Path, sandbox: RunningSandbox) -> AsyncIterator[Stage]:
-    """A platform with an open shop; the sandbox forgets the faults of the test before."""
+def stage(module_stage: Stage) -> Stage:
+    """The module's platform with an open shop; the sandbox has forgotten earlier faults."""
+    module_stage.sandbox.delete("faults")
+    return module_stage
+
+
+@pytest.fixture
+async def own_stage(db: Db, tmp_path: Path, sandbox: RunningSandbox) -> AsyncIterator[Stage]:
+    """A platform on a database of the test's own."""
     sandbox.delete("faults")
     async with staged(db, tmp_path, sandbox) as ready:
         yield ready

@@ -1,0 +1,157 @@
+"""What must hold after every step of every flow, and what must hold once nothing is under way.
+
+Read from the tables and from the sandbox, not through the code that is tested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from tests.stage import Stage
+from tongbao.infra.db import Db
+from tongbao.kernel.ids import base32, show
+from tongbao.ledger.verify import verify
+
+_PAYMENTS = """
+    select p.*, a.id as attempt_id, a.state as attempt_state, a.paid_at,
+           coalesce(r.going, 0) as going, coalesce(r.fee_going, 0) as fee_going
+      from payment p
+      join attempt a on a.payment_id = p.id
+      left join (select payment_id, sum(amount)::bigint as going, sum(fee_back)::bigint as fee_going
+                   from refund where state <> 'failed' group by payment_id) r
+        on r.payment_id = p.id"""
+_CAPTURES = """
+    select reference, code, count(*) as times, sum(amount)::bigint as amount from ledger_transfer
+     where code in ('payment.captured/gross', 'payment.captured_by_wallet/gross',
+                    'late.captured/gross')
+     group by reference, code"""
+_HOLDS = """
+    select t.reference, h.state, t.amount from ledger_hold h
+      join ledger_transfer t on t.book = h.book and t.id = h.pending_id"""
+_GIVEN_BACK = """
+    select reference, count(*) as times, sum(amount)::bigint as amount from ledger_transfer
+     where code in ('refund.succeeded/gross', 'refund.by_wallet/gross', 'late.refunded/gross')
+     group by reference"""
+_EVENTS = "select resource_id, type, count(*) as times from event group by resource_id, type"
+_ENDS = ("payment.succeeded", "payment.failed", "payment.closed")
+_CHANGES = """
+    select payment_id, from_state, to_state from payment_state_change
+     order by payment_id, version"""
+
+
+async def assert_money_is_conserved(db: Db) -> None:
+    """Hold after every single step, whatever is still under way."""
+    report = await verify(db)
+    assert report.is_sound, report.broken
+    payments = await db.fetch(_PAYMENTS, ())
+    refunds = await db.fetch("select * from refund", ())
+    _payments_agree_with_their_refunds(payments)
+    _captures_are_booked_once(payments, await db.fetch(_CAPTURES, ()))
+    _refunds_are_booked_once(refunds, await db.fetch(_GIVEN_BACK, ()), await db.fetch(_HOLDS, ()))
+    _ends_are_told_once(payments, refunds, await db.fetch(_EVENTS, ()))
+    _changes_make_a_chain(payments, await db.fetch(_CHANGES, ()))
+
+
+def _payments_agree_with_their_refunds(payments: list[Any]) -> None:
+    for row in payments:
+        where = show("pay", row["id"])
+        assert row["captured"] in {0, row["amount"]}, where
+        assert (row["captured"] > 0) == (row["paid_at"] is not None), where
+        assert row["refunded"] == row["going"] <= row["captured"], where
+        assert row["fee_returned"] == row["fee_going"] <= row["fee"], where
+        assert (row["state"] == "succeeded") <= (row["attempt_state"] == "succeeded"), where
+        is_open = {"created", "pending", "unknown"}
+        assert (row["state"] in is_open) == (row["attempt_state"] in is_open), where
+
+
+def _captures_are_booked_once(payments: list[Any], captures: list[Any]) -> None:
+    booked = {row["reference"]: row for row in captures}
+    assert len(booked) == len(captures), "a payment was booked by two rules"
+    expected = {row["id"]: row["amount"] for row in payments if row["captured"]}
+    assert {key: row["amount"] for key, row in booked.items()} == expected
+    assert all(row["times"] == 1 for row in captures)
+    for row in payments:
+        if row["captured"]:
+            is_late = booked[row["id"]]["code"] == "late.captured/gross"
+            assert is_late == (row["state"] != "succeeded"), show("pay", row["id"])
+
+
+def _refunds_are_booked_once(refunds: list[Any], given: list[Any], holds: list[Any]) -> None:
+    booked = {row["reference"]: row for row in given}
+    done = {row["id"]: row["amount"] for row in refunds if row["state"] == "succeeded"}
+    assert {key: row["amount"] for key, row in booked.items()} == done
+    assert all(row["times"] == 1 for row in given)
+    held = {row["reference"]: row["state"] for row in holds}
+    for refund in refunds:
+        if refund["id"] not in held:
+            continue  # late money and the own wallet hold nothing
+        ends = {"succeeded": "posted", "failed": "voided"}
+        assert held[refund["id"]] == ends.get(refund["state"], "held"), show("ref", refund["id"])
+
+
+def _ends_are_told_once(payments: list[Any], refunds: list[Any], events: list[Any]) -> None:
+    told: dict[str, Counter[str]] = {}
+    for row in events:
+        told.setdefault(row["resource_id"], Counter())[row["type"]] = row["times"]
+    for row in payments:
+        where = show("pay", row["id"])
+        heard = told.get(where, Counter())
+        is_ended = row["ended_at"] is not None
+        ends = {kind: times for kind, times in heard.items() if kind in _ENDS}
+        late = row["captured"] > 0 and row["state"] != "succeeded"
+        expected = {f"payment.{row['state']}": 1} if is_ended else {}
+        if row["late_success"] == "accept_if_open" and "payment.closed" in ends:
+            expected |= {"payment.closed": 1}  # it had run out of time and was taken up again
+        assert ends == expected, (where, heard)
+        assert heard["payment.late_success"] == int(late), (where, heard)
+    for row in refunds:
+        heard = told.get(show("ref", row["id"]), Counter())
+        expected = {f"refund.{row['state']}": 1} if row["ended_at"] is not None else {}
+        assert heard == expected, show("ref", row["id"])
+
+
+def _changes_make_a_chain(payments: list[Any], changes: list[Any]) -> None:
+    steps: dict[Any, list[tuple[str, str]]] = {}
+    for row in changes:
+        steps.setdefault(row["payment_id"], []).append((row["from_state"], row["to_state"]))
+    for row in payments:
+        chain = steps[row["id"]]
+        froms, tos = [step[0] for step in chain], [step[1] for step in chain]
+        assert froms == ["new", *tos[:-1]], show("pay", row["id"])
+        assert tos[-1] == row["state"], show("pay", row["id"])
+
+
+async def assert_the_channels_agree(stage: Stage) -> None:
+    """Hold once nothing is under way: what we believe is what the channel has done."""
+    trades, given_back = await asyncio.to_thread(_at_the_channels, stage)
+    refunds = await stage.db.fetch(
+        "select attempt_id, sum(amount)::bigint as amount from refund"
+        " where state = 'succeeded' group by attempt_id",
+        (),
+    )
+    returned = {row["attempt_id"]: row["amount"] for row in refunds}
+    for row in await stage.db.fetch(_PAYMENTS, ()):
+        if row["channel"] == "wallet":
+            continue
+        number, where = base32(row["attempt_id"]), show("pay", row["id"])
+        assert row["ended_at"] is not None, f"{where} is still {row['state']}"
+        trade = trades.get(number)
+        back = given_back[number]
+        if row["captured"]:
+            assert trade is not None, where
+            assert (trade["state"], trade["amount"]) == ("paid", row["amount"]), where
+            assert back == returned.get(row["attempt_id"], 0), where
+        elif trade is not None and trade["paid_at"] is not None:
+            # Paid and not ours: only a reversal explains it, which gave all of it back.
+            assert (trade["state"], back) == ("reversed", trade["amount"]), (where, trade)
+
+
+def _at_the_channels(stage: Stage) -> tuple[dict[str, Any], Counter[str]]:
+    trades = {trade["number"]: trade for trade in stage.sandbox.get("trades")}
+    given_back: Counter[str] = Counter()
+    for refund in stage.sandbox.get("refunds"):
+        if refund["state"] == "done":
+            given_back[refund["trade_number"]] += refund["amount"]
+    return trades, given_back
