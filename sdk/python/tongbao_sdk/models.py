@@ -190,8 +190,8 @@ class PriceLine(TypedDict):
     channel: str
     pay_mode: str
     rate_ppm: int
-    fixed: int
-    fee_min: int
+    fixed: NotRequired[int]
+    fee_min: NotRequired[int]
 
 
 class PricePlan(TypedDict):
