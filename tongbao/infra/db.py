@@ -256,6 +256,7 @@ async def _named_failures() -> AsyncIterator[None]:
         asyncpg.AdminShutdownError,
         asyncpg.CrashShutdownError,
         asyncpg.TooManyConnectionsError,
+        asyncpg.InternalClientError,  # the driver's own confusion over a connection that died
         ConnectionError,
     ) as failure:
         raise DatabaseUnavailable from failure
