@@ -26,6 +26,7 @@ from tests.ledger.making import (
     void,
 )
 from tongbao.infra.audit import entries_of_subject
+from tongbao.infra.db import Statement, Write
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import AccountMissing, BookMissing, Ledger
@@ -169,6 +170,14 @@ async def test_a_repeat_may_bring_other_companions_and_they_do_not_run(db, ledge
     [again] = await ledger.submit([replace(first, companions=(note("second"),))])
     assert again.status == "exists"
     assert await NOTES.all(db) == ["first"]
+
+
+async def test_a_companion_that_cannot_run_twice_is_not_asked_to_by_a_repeat(db, ledger):
+    await a_calling_domain(db)
+    careless = Write(Statement("insert into note (id, text) values ($1, 'x')"), (uuid4(),))
+    once = group(single(5, BANK, ALICE), companions=[careless])
+    results = await ledger.submit([once, once])
+    assert [result.status for result in results] == ["created", "exists"]
 
 
 async def test_a_hold_is_posted_in_part_and_ends(db, ledger):

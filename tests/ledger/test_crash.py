@@ -136,7 +136,7 @@ async def test_what_was_answered_survives_a_power_cut(durable_server):
         await asyncio.sleep(0)
     durable_server.kill9()
     outcomes = await asyncio.gather(*submitters, return_exceptions=True)
-    assert {type(outcome) for outcome in outcomes} == {database.DatabaseUnavailable}
+    assert {type(outcome) for outcome in outcomes} == {database.DatabaseUnavailable}, outcomes
     db.pool.terminate()
     durable_server.restart()
     db = await database.connect(durable_server.running.dsn, Clock())
