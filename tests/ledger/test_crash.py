@@ -123,17 +123,18 @@ async def test_what_was_answered_survives_a_power_cut(durable_server):
     refused = group(single(10_000, ALICE, BOB))
     assert (await ledger.submit([refused]))[0].status == "refused"
     asked = [group(single(1 + n, BANK, ALICE)) for n in range(2000)]
-    answered = []
+    answered, under_way = [], asyncio.Event()
 
     async def submitter(groups):
         for each in groups:
             [result] = await ledger.submit([each])
             assert result.status == "created"
             answered.append(each)
+            if len(answered) == 40:
+                under_way.set()
 
     submitters = [asyncio.create_task(submitter(asked[n::4])) for n in range(4)]
-    while len(answered) < 40:
-        await asyncio.sleep(0)
+    await under_way.wait()
     durable_server.kill9()
     outcomes = await asyncio.gather(*submitters, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {database.DatabaseUnavailable}, outcomes

@@ -49,7 +49,9 @@ async def _book_stays_sound(db):
 async def waiting(db, count):
     """Return once exactly so many backends wait for a lock."""
     async with asyncio.timeout(30):
-        while await db.pool.fetchval(WAITING) != count:
+        while True:
+            if await db.pool.fetchval(WAITING) == count:
+                return
             await asyncio.sleep(0.005)
 
 
