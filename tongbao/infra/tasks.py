@@ -214,6 +214,11 @@ async def unfinished(db: Db) -> int:
     return await store.UNFINISHED.one(db, db.clock.now())
 
 
+async def backlog(db: Db) -> list[store.Backlog]:
+    """Return how many tasks of each type are due and wait for a worker, and since when."""
+    return await store.BACKLOG.all(db, db.clock.now(), real_now())
+
+
 async def dead_letters(
     db: Db, *, type_: str | None = None, limit: int | None = None, cursor: str | None = None
 ) -> Page[DeadLetter]:
