@@ -181,17 +181,15 @@ def test_a_payment_is_open_exactly_while_its_attempt_is(beginning: Rows, heard: 
 
 
 @given(BEGINNINGS, HEARD)
-def test_a_reversed_code_is_believed_to_be_paid_only_when_asked_since(
+def test_a_closed_attempt_is_believed_to_be_paid_only_when_asked_since(
     beginning: Rows, heard: Any
 ) -> None:
-    """Its money may have gone back in the very reversal."""
+    """What closed it may have been a reversal, in which the money went back."""
     rows = beginning
     for news, now, is_fresh in heard:
         step = next_step(*rows, news, now, is_fresh=is_fresh) or Step()
-        was_reversed = (
-            rows[1].state is AttemptState.CLOSED and rows[1].pay_mode is PayMode.PAYMENT_CODE
-        )
-        if was_reversed and isinstance(news, Succeeded) and not is_fresh:
+        was_closed = rows[1].state is AttemptState.CLOSED
+        if was_closed and isinstance(news, Succeeded) and not is_fresh:
             assert (step.rule, step.look_again) == (None, True)
         rows = (step.payment or rows[0], step.attempt or rows[1])
 

@@ -271,29 +271,20 @@ def test_only_rsa2_is_accepted(http: HttpClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "reversible", "kind"),
+    ("fields", "kind"),
     [
-        (
-            {"trade_status": "TRADE_SUCCESS", "send_pay_date": "2030-01-01 20:00:00"},
-            True,
-            Succeeded,
-        ),
-        ({"trade_status": "TRADE_SUCCESS"}, True, Unknown),
-        ({"trade_status": "TRADE_CLOSED"}, True, Closed),
-        ({"trade_status": "TRADE_CLOSED", "buyer_pay_amount": "19.99"}, False, Unknown),
-        ({"trade_status": "TRADE_CLOSED", "send_pay_date": "2030-01-01 20:00:00"}, True, Unknown),
-        (
-            {"trade_status": "TRADE_CLOSED", "send_pay_date": "2030-01-01 20:00:00"},
-            False,
-            Succeeded,
-        ),
-        ({"trade_status": "TRADE_HALF"}, False, Unknown),
-        ({}, False, Unknown),
+        ({"trade_status": "TRADE_SUCCESS", "send_pay_date": "2030-01-01 20:00:00"}, Succeeded),
+        ({"trade_status": "TRADE_SUCCESS"}, Unknown),
+        ({"trade_status": "TRADE_CLOSED"}, Closed),
+        ({"trade_status": "TRADE_CLOSED", "buyer_pay_amount": "19.99"}, Unknown),
+        ({"trade_status": "TRADE_CLOSED", "send_pay_date": "2030-01-01 20:00:00"}, Unknown),
+        ({"trade_status": "TRADE_HALF"}, Unknown),
+        ({}, Unknown),
     ],
 )
-def test_what_a_trade_says(fields: dict[str, str], reversible: bool, kind: type) -> None:
+def test_what_a_trade_says(fields: dict[str, str], kind: type) -> None:
     trade = wire.Trade(out_trade_no="1", total_amount="19.99", trade_no="2", **fields)
-    assert isinstance(wire.trade_outcome(trade, reversible=reversible), kind)
+    assert isinstance(wire.trade_outcome(trade), kind)
 
 
 def test_keys_do_not_print() -> None:

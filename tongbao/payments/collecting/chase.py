@@ -125,15 +125,15 @@ async def _unless_made_earlier(
 async def _look_again(flow: Flow, payment: Payment, attempt: Attempt) -> Again | None:
     """Find out whether money came in for an attempt that has ended.
 
-    A payment code's order that the channel cannot tell about is reversed once more: whatever was
-    paid goes back, and the channel says so.
+    One that the channel cannot tell about is closed or reversed once more, which says it: whatever
+    a payment code paid goes back by that.
     """
     if attempt.state.is_open or attempt.state is AttemptState.SUCCEEDED:
         return None
     account = await flow.account(attempt.account_id)
     channel, order = flow.channels[attempt.channel], pay_order(payment, attempt)
     purpose, answer = "query", await channel.query(account, order)
-    if isinstance(answer.outcome, Unknown) and attempt.pay_mode is PayMode.PAYMENT_CODE:
+    if isinstance(answer.outcome, Unknown):
         purpose, answer = "close", await channel.close(account, order)
     failpoint("payments.after_late_query")
     evidence = Evidence(purpose, purpose, answer.exchange, is_fresh=True)

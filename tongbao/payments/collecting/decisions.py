@@ -98,10 +98,9 @@ def _on_success(
             case=CaseKind.CONTRADICTION,
             detail=f"paid again under channel number {news.channel_ref}",
         )
-    is_reversed = (attempt.state, attempt.pay_mode) == (AttemptState.CLOSED, PayMode.PAYMENT_CODE)
-    if is_reversed and not is_fresh:
-        # Reversing gives back what was paid, so word of a success may be older than that: booking
-        # it would give the money back twice.
+    if attempt.state is AttemptState.CLOSED and not is_fresh:
+        # What closed it may have been a reversal, which gives back what was paid: word of the
+        # success can be older than that, and booking it would give the money back twice.
         return Step(look_again=True)
 
     paid = replace(

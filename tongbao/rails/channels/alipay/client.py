@@ -26,6 +26,7 @@ from tongbao.rails.channels.alipay.gateway import (
     gateway_address,
 )
 from tongbao.rails.channels.alipay.wire import (
+    UNDONE,
     BillAddress,
     Precreated,
     Refunded,
@@ -276,11 +277,13 @@ class Alipay:
     ) -> Answer[CloseOutcome]:
         entry = _ERRORS.find("close", refused.sub_code, refused.code)
         if entry.meaning == "absent" and order.mode is PayMode.QR:
-            return await self._cancel_unscanned(account, order, exchange)
+            return await self._cancel(account, order, exchange)
         if entry.meaning == "absent":
             return Answer(Absent(refused.shown_code), exchange)
         asked = await self.query(account, order)
         both = followed_by(exchange, asked.exchange)
+        if asked.outcome == UNDONE and order.mode is PayMode.QR:
+            return await self._cancel(account, order, both)  # it says again what it did before
         match asked.outcome:
             case Succeeded() | Closed() | Absent():
                 return Answer(asked.outcome, both)
@@ -291,7 +294,7 @@ class Alipay:
             case _:
                 assert_never(asked.outcome)
 
-    async def _cancel_unscanned(
+    async def _cancel(
         self, account: ChannelAccount, order: PayOrder, exchange: Exchange
     ) -> Answer[CloseOutcome]:
         heard, second = await self._gateway.call(
@@ -413,7 +416,7 @@ def _read_trade(node: bytes, order: PayOrder) -> Succeeded | Pending | Closed | 
         return Unknown("the answer is no trade")
     if difference := trade_differs(trade, order):
         return Unknown(f"contradiction: {difference}")
-    return trade_outcome(trade, reversible=order.mode is PayMode.PAYMENT_CODE)
+    return trade_outcome(trade)
 
 
 def _undone(node: bytes, order: PayOrder, *, cancelled: bool) -> Closed | Absent | Unknown:

@@ -157,12 +157,14 @@ def paid(trade: Trade) -> Succeeded | Unknown:
     return Succeeded(trade.trade_no, money, at, trade.payer)
 
 
-def trade_outcome(trade: Trade, *, reversible: bool) -> Succeeded | Pending | Closed | Unknown:
+UNDONE: Final = Unknown("TRADE_CLOSED after it was paid: cancelled, or refunded in full")
+
+
+def trade_outcome(trade: Trade) -> Succeeded | Pending | Closed | Unknown:
     """Return what a trade's status says about the money.
 
-    A closed trade that knows when it was paid was paid and given back in full: never "unpaid".
-    When it may have been cancelled (``reversible``), which does the same, it cannot be told from
-    a refund.
+    A closed trade that knows when it was paid was paid and given back in full: never "unpaid". A
+    cancellation, which we may have asked for, cannot be told from a refund: `UNDONE`.
     """
     match trade.trade_status:
         case "TRADE_SUCCESS" | "TRADE_FINISHED":
@@ -171,10 +173,8 @@ def trade_outcome(trade: Trade, *, reversible: bool) -> Succeeded | Pending | Cl
             return Pending(reason="WAIT_BUYER_PAY")
         case "TRADE_CLOSED" if trade.paid_at is None and not _was_charged(trade):
             return Closed("TRADE_CLOSED")
-        case "TRADE_CLOSED" if reversible:
-            return Unknown("TRADE_CLOSED after it was paid: cancelled, or refunded in full")
         case "TRADE_CLOSED":
-            return paid(trade)
+            return UNDONE
         case status:
             return Unknown(f"trade_status {status[:32]}")
 
