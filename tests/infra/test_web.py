@@ -259,6 +259,8 @@ async def test_only_plain_json_is_read(client: SignedClient, headers: dict[str, 
     [
         ("limit=ten", "request.wrong_type", "limit"),
         ("limit=1.5", "request.wrong_type", "limit"),
+        ("limit=null", "request.wrong_type", "limit"),
+        ("since=Null", "request.wrong_type", "since"),
         ("since=yesterday", "request.invalid_value", "since"),
         ("limt=1", "request.unknown_field", "limt"),
         ("limit=1&limit=2", "request.repeated_parameter", "limit"),

@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import msgspec
 import prometheus_client as metrics
@@ -47,6 +47,7 @@ from tongbao.infra.web.request import (
     InvalidValue,
     RepeatedParameter,
     UnknownField,
+    WrongType,
     refusal_of_exception,
 )
 from tongbao.kernel.clock import monotonic
@@ -232,7 +233,10 @@ def _operations(api: Litestar, scopes: Mapping[str, str]) -> list[Operation]:
                 if access is None or access.scope not in scopes:
                     raise RouteWithoutScope(f"{method} {route.path_format}")
                 operation = Operation(str(method), route.path_format, handler, access)
-                handler.opt["query"] = frozenset(operation.query)
+                handler.opt["query"] = {
+                    name: kind is str or str in get_args(kind)
+                    for name, (kind, _) in operation.query.items()
+                }
                 found.append(operation)
     return sorted(found, key=lambda each: (each.path, each.method))
 
@@ -246,10 +250,17 @@ def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHan
     access.check(state["caller"])
     if state["body"] and handler.parsed_data_field is None:
         raise BodyUnexpected
-    given = Counter(name for name, _ in connection.query_params.multi_items())
-    for name, times in given.items():
-        if name not in handler.opt["query"]:
+    _check_query(connection.query_params.multi_items(), handler.opt["query"])
+
+
+def _check_query(given: Sequence[tuple[str, str]], is_text: Mapping[str, bool]) -> None:
+    """Refuse what the route does not take; the framework would take the text null for absence."""
+    for name, value in given:
+        if name not in is_text:
             raise UnknownField(param=name[:64])
+        if value.lower() == "null" and not is_text[name]:
+            raise WrongType(param=name, reason="null is no value of a query parameter")
+    for name, times in Counter(name for name, _ in given).items():
         if times > 1:
             raise RepeatedParameter(param=name)
 
