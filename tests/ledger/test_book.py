@@ -29,8 +29,14 @@ from tongbao.infra.audit import entries_of_subject
 from tongbao.infra.db import Statement, Write
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.licence import Licence
-from tongbao.ledger.book import AccountMissing, BookMissing, Ledger
-from tongbao.ledger.model import AccountKey, AccountNotEmpty, AccountState
+from tongbao.ledger.book import Ledger
+from tongbao.ledger.model import (
+    AccountKey,
+    AccountMissing,
+    AccountNotEmpty,
+    AccountState,
+    BookMissing,
+)
 from tongbao.ledger.queries import balance_of, books, transfers_of_reference
 from tongbao.ledger.verify import verify
 

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.ledger.making import ALICE, BANK, BOB, MERCHANT, group, pending, post, single, void
+from tongbao.ledger.model import BookMissing
 from tongbao.ledger.verify import CHECKS, verify
 
 OPEN_UP = """
@@ -241,3 +242,8 @@ async def test_posting_goes_on_while_a_book_is_verified(full_book, ledger):
         await ledger.submit([group(line)])
         assert await tx.connection.fetchval("select max(seq) from ledger_transfer") == 10
     assert (await verify(full_book)).is_sound
+
+
+async def test_a_book_that_was_never_opened_is_not_called_sound(db):
+    with pytest.raises(BookMissing):
+        await verify(db, books=[99])

@@ -20,7 +20,7 @@ from tongbao.infra import audit
 from tongbao.infra.db import Db, LockNotFree, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.number_ranges import next_number
-from tongbao.kernel.errors import NotFound, Refusal
+from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import derived_id
 from tongbao.kernel.licence import Licence
 from tongbao.ledger import _store as store
@@ -31,9 +31,11 @@ from tongbao.ledger.model import (
     NOBODY,
     AccountKey,
     AccountKindNotLicensed,
+    AccountMissing,
     AccountNotEmpty,
     AccountState,
     BookFrozen,
+    BookMissing,
     Group,
     GroupDiffers,
     GroupInFlight,
@@ -54,22 +56,6 @@ _KNOWN_MAX: Final = 200_000
 _GROUPS: Final = Counter(
     "tongbao_ledger_groups", "Groups submitted to the ledger by what became of them", ["status"]
 )
-
-
-class BookMissing(NotFound):
-    """There is no such book."""
-
-    code = "ledger.book_missing"
-    advice = "Name a book that was opened."
-    advice_zh = "账本不存在。"
-
-
-class AccountMissing(NotFound):
-    """The account was never opened."""
-
-    code = "ledger.account_missing"
-    advice = "Name an account that has been used."
-    advice_zh = "账户不存在。"
 
 
 class _Refused(Exception):

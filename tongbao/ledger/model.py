@@ -16,7 +16,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Write
-from tongbao.kernel.errors import Busy, Conflict, Invalid, Rejected
+from tongbao.kernel.errors import Busy, Conflict, Invalid, NotFound, Rejected
 
 COUNTER_MAX: Final = 4_000_000_000_000_000_000
 """Largest counter of an account: the difference of any two still fits a bigint."""
@@ -246,7 +246,7 @@ class KindBalance(Struct, frozen=True):
         return net if self.side is Side.CREDIT else -net
 
 
-# Refusals. The first two are not recorded: the same group may be repeated.
+# Refusals. The `Busy` ones and the missing are not recorded: the same group may be repeated.
 
 
 class BookFrozen(Busy):
@@ -272,6 +272,22 @@ class GroupInFlight(Busy):
     code = "ledger.in_flight"
     advice = "Repeat the same request with the same Idempotency-Key."
     advice_zh = "请使用相同的 Idempotency-Key 重试同一请求。"
+
+
+class BookMissing(NotFound):
+    """There is no such book."""
+
+    code = "ledger.book_missing"
+    advice = "Name a book that was opened."
+    advice_zh = "账本不存在。"
+
+
+class AccountMissing(NotFound):
+    """The account was never opened."""
+
+    code = "ledger.account_missing"
+    advice = "Name an account that has been used."
+    advice_zh = "账户不存在。"
 
 
 class GroupDiffers(Conflict):

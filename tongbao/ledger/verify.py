@@ -23,6 +23,7 @@ from tongbao.ledger.model import (
     BOOK_SHIFT,
     NOBODY,
     AccountKey,
+    BookMissing,
     HoldState,
     LedgerAccount,
     LedgerAccountKind,
@@ -87,9 +88,16 @@ class Report(Struct, frozen=True):
 
 
 async def verify(db: Db, *, books: Sequence[int] | None = None, grace: timedelta = GRACE) -> Report:
-    """Verify the named books, or all; a hold may be open for ``grace`` after its time."""
-    heads = await store.LIST_BOOKS.all(db)
-    chosen = [head.book for head in heads] if books is None else list(books)
+    """Verify the named books, or all; a hold may be open for ``grace`` after its time.
+
+    Raises:
+        BookMissing
+    """
+    known = [head.book for head in await store.LIST_BOOKS.all(db)]
+    chosen = known if books is None else list(books)
+    for book in chosen:
+        if book not in known:
+            raise BookMissing(book=book)
     checks: list[Check] = []
     for book in chosen:
         async with db.begin("ledger verify") as tx:
