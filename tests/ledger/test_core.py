@@ -109,9 +109,9 @@ class Memory:
 @given(st.data())
 def test_it_decides_as_the_reference_ledger_does(data):
     memory, reference, now = Memory(), Reference(), NOW
-    for _ in range(data.draw(st.integers(1, 12))):
+    for _ in range(data.draw(st.integers(1, 15))):
         now += timedelta(hours=data.draw(st.sampled_from([0, 0, 1, 3])))
-        group = data.draw(drawing.groups(now))
+        group = data.draw(drawing.groups(now, reference.holds))
         assert memory.submit(group, now) == reference.submit(group, now)
         untouched = {key: [0, 0, 0, 0] for key in memory.ids}
         assert memory.counters() == untouched | reference.accounts

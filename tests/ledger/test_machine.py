@@ -57,7 +57,7 @@ def test_any_history_ends_as_the_reference_says(runner, dsn):
 
         @rule(data=st.data())
         def ask(self, data):
-            self.submit(data.draw(drawing.groups(db.clock.now(), self.book)))
+            self.submit(data.draw(drawing.groups(db.clock.now(), self.reference.holds, self.book)))
 
         @precondition(lambda self: self.submitted)
         @rule(data=st.data())
@@ -119,7 +119,7 @@ def test_any_history_ends_as_the_reference_says(runner, dsn):
         run_state_machine_as_test(
             LedgerMachine,
             settings=settings(
-                max_examples=40,
+                max_examples=80,
                 stateful_step_count=25,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
