@@ -9,10 +9,13 @@ from msgspec.structs import replace
 
 from tests.ledger.making import ALICE, BANK, BOB, MERCHANT, group, pending, post, single
 from tongbao.kernel.pages import CursorInvalid, PageSizeInvalid, encode_cursor
+from tongbao.ledger import queries
 from tongbao.ledger.model import AccountKey, Side
 from tongbao.ledger.queries import (
     balance_of,
     balances_of_owner,
+    movements,
+    net_of_references,
     statement,
     sums,
     transfers_of_reference,
@@ -97,3 +100,23 @@ async def test_the_trial_balance_adds_up_by_kind_and_currency(db, ledger):
     )
     trial = {line.kind: (line.accounts, line.posted) for line in await sums(db, 1)}
     assert trial == {"bank": (1, 13), "wallet": (2, 13)}
+
+
+async def test_movements_are_the_posted_ones_after_a_number_however_many(db, ledger, monkeypatch):
+    monkeypatch.setattr(queries, "_CHUNK", 2)
+    lines = [single(n, BANK, ALICE) for n in range(1, 7)]
+    await ledger.submit([group(*lines), group(pending(1, ALICE, BOB))])
+    assert [line.change async for line in movements(db, 1, ALICE, after=0)] == [6, 5, 4, 3, 2, 1]
+    assert [line.change async for line in movements(db, 1, ALICE, after=3)] == [6, 5, 4]
+    assert [line async for line in movements(db, 1, ALICE, after=6)] == []
+    assert [line async for line in movements(db, 1, MERCHANT, after=0)] == []
+
+
+async def test_the_net_of_a_reference_is_what_it_posted_to_the_account(db, ledger):
+    paid, held = single(30, BANK, ALICE), pending(9, ALICE, BOB)
+    back = replace(single(4, ALICE, BANK), reference=paid.reference)
+    await ledger.submit([group(paid, back, held)])
+    asked = [paid.reference, held.reference, uuid4()]
+    assert await net_of_references(db, 1, ALICE, asked) == {paid.reference: -26}
+    assert await net_of_references(db, 1, BANK, asked) == {paid.reference: 26}
+    assert await net_of_references(db, 1, MERCHANT, asked) == {}
