@@ -258,6 +258,7 @@ async def _named_failures() -> AsyncIterator[None]:
         asyncpg.TooManyConnectionsError,
         asyncpg.InternalClientError,  # the driver's own confusion over a connection that died
         ConnectionError,
+        TimeoutError,  # our own limit on one statement; what it did meanwhile is unknown
     ) as failure:
         raise DatabaseUnavailable from failure
 
