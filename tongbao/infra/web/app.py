@@ -250,7 +250,7 @@ def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHan
     access.check(state["caller"])
     if state["body"] and handler.parsed_data_field is None:
         raise BodyUnexpected
-    _check_query(connection.query_params.multi_items(), handler.opt["query"])
+    _check_query(list(connection.query_params.multi_items()), handler.opt["query"])
 
 
 def _check_query(given: Sequence[tuple[str, str]], is_text: Mapping[str, bool]) -> None:
