@@ -22,8 +22,9 @@ from tongbao.kernel.licence import Licence
 
 PREFIX: Final = "TONGBAO_"
 CONFIG_VARIABLE: Final = "TONGBAO_CONFIG"
-# Read by others than the program: where the file is, and which tests may not be skipped.
-_NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "TONGBAO_REQUIRE"})
+# Read by others than the program: where the file is, which tests may not be skipped, and how many
+# times as many examples they try.
+_NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "TONGBAO_REQUIRE", "TONGBAO_CAMPAIGN"})
 MASK: Final = "********"
 
 

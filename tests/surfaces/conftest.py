@@ -1,0 +1,37 @@
+"""What tests of the surfaces share: a served platform against the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tests.stage import Stage, staged
+from tongbao.infra.db import Db
+from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
+    """One sandbox process per test module."""
+    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
+        yield running
+
+
+@pytest.fixture
+async def stage(db: Db, tmp_path: Path, sandbox: RunningSandbox) -> AsyncIterator[Stage]:
+    """A platform with an open shop; the sandbox forgets the faults of the test before."""
+    sandbox.delete("faults")
+    async with staged(db, tmp_path, sandbox) as ready:
+        yield ready
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Thousands of requests need not each leave a line."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
+    yield
+    structlog.configure(**before)

@@ -1,0 +1,203 @@
+"""The API keeps what its own document promises, under data nobody thought of."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import secrets
+from collections import Counter
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+import requests
+import schemathesis
+from schemathesis.engine import events, from_schema
+
+from tests.infra.signed_client import SignedClient
+from tests.stage import Stage
+from tests.surfaces.receiver import receiving
+from tongbao.infra import test_clock
+from tongbao.kernel.ids import new_id, show
+from tongbao.ledger.verify import verify
+from tongbao_sdk.signing import authorization
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "missing_required_header",
+    "unsupported_method",
+)
+CAMPAIGN = int(os.environ.get("TONGBAO_CAMPAIGN", "1"))
+EXAMPLES = 12 * CAMPAIGN
+SEED = 20261121 if CAMPAIGN == 1 else secrets.randbelow(2**32)
+
+
+class Signer(requests.auth.AuthBase):
+    """Signs what is about to be sent, as the SDK would; it does not let its own key be ended.
+
+    Every other idempotency key is made new, or chance, which likes short texts, would repeat them.
+    """
+
+    def __init__(self, key_id: str, secret: str) -> None:
+        self._key_id = key_id
+        self._secret = secret
+        self._calls = 0
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        assert request.url is not None
+        assert request.method is not None
+        if request.url.endswith(("/revoke", "/roll")):
+            request.url = request.url.replace(self._key_id, show("key", new_id()))
+        self._calls += 1
+        key = request.headers.get("Idempotency-Key", "")
+        if self._calls % 2 and 0 < len(key) < 200:
+            request.headers["Idempotency-Key"] = f"{key}-{uuid4()}"
+        body = request.body or b""
+        request.headers["Authorization"] = authorization(
+            self._key_id,
+            self._secret,
+            method=request.method,
+            target=urlsplit(request.url)._replace(scheme="", netloc="").geturl(),
+            body=body.encode() if isinstance(body, str) else body,
+        )
+        return request
+
+
+class Findings:
+    """What a run met."""
+
+    def __init__(self) -> None:
+        self.answers: Counter[tuple[str, int]] = Counter()  # by operation and status
+        self.wrong: dict[str, str] = {}
+
+    def note(self, event: Any) -> None:
+        if isinstance(event, events.ScenarioFinished):
+            for case_id, interaction in event.recorder.interactions.items():
+                label = event.recorder.cases[case_id].value.operation.label
+                status = interaction.response.status_code if interaction.response else 0
+                self.answers[label, status] += 1
+            for case_id, checks in event.recorder.checks.items():
+                label = event.recorder.cases[case_id].value.operation.label
+                for check in checks:
+                    if (found := check.failure_info) is not None:
+                        title = f"{label}: {check.name}: {found.failure.title}"
+                        text = f"{title}\n{found.failure.message}\n{found.code_sample}"
+                        self.wrong.setdefault(title, text)
+        elif isinstance(event, events.NonFatalError | events.FatalError):
+            self.wrong.setdefault(repr(event), repr(event))
+
+    def never_done(self, document: dict[str, Any]) -> set[str]:
+        """Operations of the document that never succeeded."""
+        done = {label for label, status in self.answers if 200 <= status < 300}
+        return {f"{verb} {path}" for verb, path in operations(document)} - done
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(verb.upper(), path) for path, verbs in document["paths"].items() for verb in verbs]
+
+
+def explore(document: dict[str, Any], url: str, signer: Signer) -> Findings:
+    """Try the documented examples, every boundary, and chance; follow one answer to the next."""
+    config = schemathesis.Config.from_dict(
+        {
+            "base-url": url,
+            "seed": SEED,
+            "generation": {
+                "max-examples": EXAMPLES,
+                "database": "none",
+                "with-security-parameters": False,
+            },
+            "checks": {"enabled": False, **{name: {"enabled": True} for name in CHECKS}},
+        }
+    )
+    schema = schemathesis.openapi.from_dict(document, config=config)
+    schema.auth.set_from_requests(signer)
+    findings = Findings()
+    for event in from_schema(schema).execute():
+        findings.note(event)
+    return findings
+
+
+async def ids(stage: Stage, hooks: str) -> dict[str, str]:
+    """Make something of every kind, and return one id for each path parameter."""
+    endpoint = await stage.call(stage.client.webhook_endpoints.create, hooks)
+    wallet = await stage.call(stage.client.wallets.open, holder_name="张三")
+    await stage.call(stage.client.wallets.top_up, wallet["id"], amount=10_000)
+    shown = await stage.call(stage.client.wallets.payment_code, wallet["id"])
+    paid = await stage.scan_code(shown["code"])
+    refund = await stage.refund(paid, 100)
+    await stage.show_qr("wechat_pay")
+    await stage.show_qr("alipay")
+    delivery = await stage.call(stage.client.webhook_endpoints.test, endpoint["id"])
+    other = await stage.call(stage.client.api_keys.roll, stage.shop.key_id, overlap_s=2_592_000)
+    await stage.idle()
+    return {
+        "payment_id": paid["id"],
+        "refund_id": refund["id"],
+        "event_id": delivery["event_id"],
+        "endpoint_id": endpoint["id"],
+        "delivery_id": delivery["id"],
+        "wallet_id": wallet["id"],
+        "key_id": other["id"],
+    }
+
+
+def with_examples(document: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
+    """Give every path parameter a real id for its example, so that chance need not find one."""
+    document = copy.deepcopy(document)
+    for verbs in document["paths"].values():
+        for operation in verbs.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter.get("in") == "path":
+                    parameter["example"] = known[parameter["name"]]
+    return document
+
+
+async def test_the_api_keeps_what_its_document_promises(stage: Stage) -> None:
+    await test_clock.load_offset(stage.db, allowed=True)
+    signer = Signer(stage.shop.key_id, stage.shop.secret.reveal())
+    async with receiving() as receiver:
+        known = await ids(stage, receiver.url)
+        document = with_examples(stage.platform.app().document, known)
+
+        found = await asyncio.to_thread(explore, document, stage.url, signer)
+
+    assert not found.wrong, "\n\n".join([f"seed {SEED}", *found.wrong.values()])
+    assert found.never_done(document) <= {"POST /v1/api_keys/{key_id}/roll"}  # it was revoked
+    report = await verify(stage.db)
+    assert report.is_sound, report.broken
+
+
+@pytest.mark.parametrize("how", ["unsigned", "garbage", "unknown_key", "wrong_secret"])
+async def test_no_route_answers_who_is_not_proved(stage: Stage, how: str) -> None:
+    """Whatever the route and whatever else is wrong with the request, the proof comes first."""
+    app = stage.platform.app()
+    stranger = SignedClient(app, stage.shop.key_id, "sk_sandbox_wrong")
+    if how == "unknown_key":
+        stranger.key_id = show("key", new_id())
+    codes = {
+        "unsigned": "auth.header_missing",
+        "garbage": "auth.header_malformed",
+        "unknown_key": "auth.key_unknown",
+        "wrong_secret": "auth.signature_invalid",
+    }
+
+    for verb, path in [*operations(app.document), ("GET", "/v1/nothing"), ("PUT", "/v1/payments")]:
+        target = path.replace("{", "").replace("}", "")
+        reply = await stranger.send(
+            verb,
+            target,
+            body=b"{",
+            signed=how != "unsigned",
+            authorization="Basic c2hvcDpzZWNyZXQ=" if how == "garbage" else None,
+        )
+
+        assert (reply.status, reply.code) == (401, codes[how]), target
+        assert reply.headers["www-authenticate"] == "TONGBAO-HMAC-SHA256"
