@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,8 +14,9 @@ from prometheus_client import REGISTRY
 from tongbao.infra import _queue_metrics as metrics
 from tongbao.infra import _task_store as store
 from tongbao.infra import failpoints
-from tongbao.infra.db import Db, Query, Statement
+from tongbao.infra.db import Db, Query, Statement, Tx
 from tongbao.infra.failpoints import SimulatedCrash
+from tongbao.infra.outbox import Event, EventRow, publish
 from tongbao.infra.tasks import (
     Again,
     Handler,
@@ -29,6 +31,7 @@ from tongbao.infra.tasks import (
 from tongbao.infra.worker import Worker
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Busy, Rejected
+from tongbao.kernel.licence import Mode
 
 MakeDb = Callable[..., Awaitable[Db]]
 COUNT = Query(int, "select count(*) from task")
@@ -46,6 +49,10 @@ class Greet(Task, frozen=True, tag="tests.greet"):
 
 class Slow(Task, frozen=True, tag="tests.slow"):
     name: str = "slow"
+
+
+class Happened(Event, frozen=True, kw_only=True, tag="tests.happened"):
+    pass
 
 
 class NotNow(Busy):
@@ -559,3 +566,74 @@ async def test_the_worker_outlives_a_database_that_goes_away(dsn: str, make_db: 
     stop.set()
     await working
     assert await COUNT.one(observer) == 0
+
+
+async def test_a_reason_no_database_takes_stops_no_other_task(db: Db) -> None:
+    greeted: list[str] = []
+
+    async def greet(task: Greet, _lease: Lease) -> None:
+        if task.name == "bad":
+            raise TooMuch(text="a\0b\ud800")
+        greeted.append(task.name)
+
+    await ask(db, Greet("bad"), Greet("good"))
+    await worker_of(db, greet).run_until_idle()
+
+    assert greeted == ["good"]
+    assert await LAST_FAILURE.one(db) == "tests.too_much(text=a\N{REPLACEMENT CHARACTER}b?)"
+
+
+async def test_a_task_that_asks_for_an_absurd_time_stops_no_other_task(db: Db) -> None:
+    greeted: list[str] = []
+
+    async def greet(task: Greet, _lease: Lease) -> Again | None:
+        greeted.append(task.name)
+        return Again(timedelta.max) if task.name == "bad" else None
+
+    await ask(db, Greet("bad"), Greet("good"))
+    await worker_of(db, greet).run_until_idle()
+
+    assert sorted(greeted) == ["bad", "good"]
+    assert await COUNT.one(db) == 1
+
+
+async def test_an_end_that_cannot_be_written_down_holds_up_no_other(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def greet(_task: Greet, _lease: Lease) -> None:
+        return None
+
+    worker = worker_of(db, greet)
+    write_down = worker._write_down
+
+    async def fail_for_bad(ended: Sequence[Any]) -> None:
+        if any(end.row.args == {"name": "bad"} for end in ended):
+            raise RuntimeError("cannot be written")
+        await write_down(ended)
+
+    monkeypatch.setattr(worker, "_write_down", fail_for_bad)
+    await ask(db, Greet("bad"), *[Greet(f"n{number}") for number in range(5)])
+    await worker.run_until_idle()
+
+    assert await COUNT.one(db) == 1  # the bad one, until its lease runs out
+
+
+async def test_events_that_cannot_be_dispatched_hold_up_no_task(db: Db) -> None:
+    greeted = asyncio.Event()
+
+    async def greet(_task: Greet, _lease: Lease) -> None:
+        greeted.set()
+
+    async def refuse(_tx: Tx, _events: Sequence[EventRow]) -> None:
+        raise RuntimeError("cannot be planned")
+
+    async with db.begin("test") as tx:
+        await publish(tx, Happened(merchant_id=None, mode=Mode.LIVE, resource_id="x"))
+    await ask(db, Greet())
+    worker = Worker(db, {Greet: greet}, {}, {Happened: ()}, fan_outs=[refuse])
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    async with asyncio.timeout(20):
+        await greeted.wait()
+    stop.set()
+    await running

@@ -11,24 +11,22 @@ import asyncio
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
-import msgspec
 import structlog
 from msgspec import Struct
 
 from tongbao.infra import _queue_metrics as metrics
 from tongbao.infra import _task_store as store
 from tongbao.infra import outbox
+from tongbao.infra._task_jobs import ArgsMalformed, Job, jobs_of
 from tongbao.infra._task_store import TaskRow
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, FanOut, Subscriber
 from tongbao.infra.tasks import (
-    DEFAULT_POLICY,
-    Again,
     Handler,
     Lease,
     LeaseLost,
@@ -42,20 +40,10 @@ from tongbao.kernel.errors import Busy, Refusal
 _EVENTS_MAX: Final = 100
 _OBSERVE_EVERY_S: Final = 5.0
 _REASON_MAX: Final = 500
+_LAST_MOMENT: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _log: Final = structlog.get_logger()
 
 Verdict = Literal["done", "again", "busy", "retry", "dead", "given_back", "lost"]
-
-
-class ArgsMalformed(ValueError):
-    """A task's arguments are not what this program's version expects; trying again is useless."""
-
-
-class _Job(Struct, frozen=True):
-    """How tasks of one type are run."""
-
-    run: Callable[[TaskRow, Lease], Awaitable[Again | None]]
-    policy: RetryPolicy
 
 
 class _Ended(Struct, frozen=True):
@@ -105,7 +93,7 @@ class Worker:
         grace_s: float = 20.0,
     ) -> None:
         self._db = db
-        self._jobs = _jobs(db, handlers, policies, subscribers)
+        self._jobs = jobs_of(db, handlers, policies, subscribers)
         self._subscribers = {tag_of(event): told for event, told in subscribers.items()}
         self._fan_outs = tuple(fan_outs)
         self._concurrency = concurrency
@@ -133,8 +121,10 @@ class Worker:
         stopping = asyncio.create_task(self._wake_at(stop))
         try:
             while not stop.is_set():
-                await self._survive(self._round)
-                await self._survive(self._observe)
+                self._raise_crash()
+                # Each step by itself: work that cannot be dispatched must not stop all other work.
+                for step in (self._settle, self._dispatch, self._claim, self._observe):
+                    await self._survive(step)
                 await self._rest()
             await self._drain()
         finally:
@@ -170,12 +160,15 @@ class Worker:
 
     async def _round(self) -> int:
         """Write down, dispatch, claim; return how many events were dispatched."""
-        if self._crash is not None:
-            raise self._crash
+        self._raise_crash()
         await self._settle()
         dispatched = await self._dispatch()
         await self._claim()
         return dispatched
+
+    def _raise_crash(self) -> None:
+        if self._crash is not None:
+            raise self._crash
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -198,9 +191,12 @@ class Worker:
             _log.warning("worker_waits", reason=refusal.code)
             await asyncio.sleep(1)
         except Exception as bug:  # noqa: BLE001 - one bad step must not end all work
-            metrics.LOOP_FAILURES.inc()
-            _log.error("worker_step_failed", reason=_reason(bug), frames=_frames(bug))
+            self._note_bug("worker_step_failed", bug)
             await asyncio.sleep(1)
+
+    def _note_bug(self, what: str, bug: Exception) -> None:
+        metrics.LOOP_FAILURES.inc()
+        _log.error(what, reason=_reason(bug), frames=_frames(bug))
 
     # Claiming and running
 
@@ -249,6 +245,9 @@ class Worker:
             if run.stopped is None:
                 raise  # the worker itself was cancelled
             ended = self._as_verdict(run, run.stopped)
+        except Exception as bug:  # noqa: BLE001 - ours: the lease runs out, and that is counted
+            self._note_bug("task_outcome_lost", bug)
+            return
         except BaseException as crash:  # noqa: BLE001 - the loop raises it at its next turn
             self._crash = crash
             return
@@ -259,7 +258,7 @@ class Worker:
         metrics.TASK_RUNS.labels(run.row.type, ended.verdict).inc()
         metrics.TASK_SECONDS.labels(run.row.type).observe(monotonic() - started)
 
-    async def _outcome(self, run: _Run, job: _Job) -> _Ended:
+    async def _outcome(self, run: _Run, job: Job) -> _Ended:
         row, policy = run.row, job.policy
         if row.failures >= policy.attempts_max:  # it took its workers down with it
             return self._as_verdict(run, "dead", "lease_expired")
@@ -317,8 +316,8 @@ class Worker:
         after: timedelta = timedelta(),
         failures: int = 0,
     ) -> _Ended:
-        run_at = self._db.clock.now() + after
-        return _Ended(run.row, verdict, run_at, failures, reason and reason[:_REASON_MAX])
+        run_at = _later(self._db.clock.now(), after)
+        return _Ended(run.row, verdict, run_at, failures, reason and _storable(reason))
 
     # Writing down what became of tasks
 
@@ -329,9 +328,29 @@ class Worker:
         ended, self._ended = self._ended, []
         try:
             await self._write_down(ended)
+        except Exception as failure:
+            if isinstance(failure, Busy):
+                self._ended = ended + self._ended
+                raise
+            await self._write_down_singly(ended)
         except BaseException:
             self._ended = ended + self._ended
             raise
+
+    async def _write_down_singly(self, ended: Sequence[_Ended]) -> None:
+        """Find the one that cannot be written and let its lease run out, so that the rest goes on.
+
+        Raises:
+            Busy: what is left is kept for the next turn.
+        """
+        for place, end in enumerate(ended):
+            try:
+                await self._write_down([end])
+            except Busy:
+                self._ended = [*ended[place:], *self._ended]
+                raise
+            except Exception as bug:  # noqa: BLE001 - the others must not wait for it
+                self._note_bug("task_not_written_down", bug)
 
     async def _write_down(self, ended: Sequence[_Ended]) -> None:
         def of(*verdicts: Verdict) -> list[_Ended]:
@@ -395,58 +414,6 @@ class Worker:
         await metrics.observe(self._db, known=set(self._jobs), known_events=set(self._subscribers))
 
 
-def _jobs(
-    db: Db,
-    handlers: Mapping[type[Task], Handler],
-    policies: Mapping[type[Task], RetryPolicy],
-    subscribers: Mapping[type[Event], Sequence[Subscriber]],
-) -> dict[str, _Job]:
-    jobs = {}
-    for task_type, handler in handlers.items():
-        policy = policies.get(task_type, DEFAULT_POLICY)
-        jobs[tag_of(task_type)] = _Job(_task_runner(task_type, handler), policy)
-    names: dict[str, list[tuple[type[Event], Subscriber]]] = {}
-    for event_type, told in subscribers.items():
-        for subscriber in told:
-            names.setdefault(subscriber.name, []).append((event_type, subscriber))
-    for name, heard in names.items():
-        by_type = {tag_of(event_type): (event_type, told) for event_type, told in heard}
-        policy = heard[0][1].policy
-        jobs[outbox.SUBSCRIBER_TASK + name] = _Job(_event_runner(db, by_type), policy)
-    return jobs
-
-
-def _task_runner(
-    task_type: type[Task], handler: Handler
-) -> Callable[[TaskRow, Lease], Awaitable[Again | None]]:
-    async def run(row: TaskRow, lease: Lease) -> Again | None:
-        try:
-            task = msgspec.convert(row.args, task_type)
-        except msgspec.ValidationError as malformed:
-            raise ArgsMalformed(str(malformed)) from None
-        return await handler(task, lease)
-
-    return run
-
-
-def _event_runner(
-    db: Db, by_type: Mapping[str, tuple[type[Event], Subscriber]]
-) -> Callable[[TaskRow, Lease], Awaitable[Again | None]]:
-    async def run(row: TaskRow, _lease: Lease) -> Again | None:
-        event_row = await outbox.event_row(db, UUID(row.args["event_id"]))
-        if event_row is None or event_row.type not in by_type:
-            raise ArgsMalformed("no such event for this subscriber")
-        event_type, subscriber = by_type[event_row.type]
-        try:
-            event = outbox.event_of(event_row, event_type)
-        except msgspec.ValidationError as malformed:
-            raise ArgsMalformed(str(malformed)) from None
-        await subscriber.receive(event, event_row.id)
-        return None
-
-    return run
-
-
 def _keys(ended: Sequence[_Ended]) -> tuple[list[UUID], list[int]]:
     return [end.row.id for end in ended], [end.row.attempt for end in ended]
 
@@ -458,6 +425,20 @@ def _reason(failure: BaseException) -> str:
     where = traceback.extract_tb(failure.__traceback__)
     place = f" at {_place(where[-1])}" if where else ""
     return f"{type(failure).__module__}.{type(failure).__qualname__}{place}"
+
+
+def _storable(reason: str) -> str:
+    """Return a reason as the database takes it: a refusal's facts may quote any bytes."""
+    text = reason[:_REASON_MAX].replace("\0", "\ufffd")
+    return text.encode(errors="replace").decode()
+
+
+def _later(now: datetime, after: timedelta) -> datetime:
+    """Return a moment from now, or the last one there is: what is asked for may be absurd."""
+    try:
+        return now + after
+    except OverflowError:
+        return _LAST_MOMENT
 
 
 def _frames(failure: BaseException) -> list[str]:
