@@ -92,3 +92,15 @@ async def test_a_late_answer_never_turns_time_back(db: Db) -> None:
     stop.set()
     await following
     assert db.clock.offset == 2 * DAY
+
+
+async def test_time_does_not_come_to_an_end(db: Db) -> None:
+    await test_clock.load_offset(db, allowed=True)
+    for _ in range(91):
+        await test_clock.advance(db, test_clock.STEP_MAX, "operator:amy")
+    reached = db.clock.offset
+
+    with pytest.raises(test_clock.TestClockTooFar):
+        await test_clock.advance(db, test_clock.STEP_MAX, "operator:amy")
+
+    assert db.clock.offset == reached == await test_clock.load_offset(db, allowed=True)

@@ -15,10 +15,13 @@ import structlog
 
 from tongbao.infra import audit
 from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree, Query, Statement, Tx
+from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.errors import Conflict, Forbidden, Invalid
 
 POLL_S: Final = 0.25
 STEP_MAX: Final = timedelta(days=400)
+OFFSET_MAX: Final = timedelta(days=36_525)
+"""A hundred years; further on, dates come to an end and with them the deployment."""
 
 _log = structlog.get_logger()
 
@@ -48,6 +51,15 @@ class TestClockStepInvalid(Invalid):
     code = "test_clock.step_invalid"
     advice = "Advance by more than zero and at most 400 days."
     advice_zh = "前进时长须大于零且不超过 400 天。"
+
+
+class TestClockTooFar(Conflict):
+    """The clock is a hundred years ahead and goes no further."""
+
+    __test__ = False
+    code = "test_clock.too_far"
+    advice = "Start anew with an empty database."
+    advice_zh = "请使用新的空数据库重新开始。"
 
 
 _OFFSET = Query(int, "select offset_us from deployment_clock where id = 1")
@@ -83,7 +95,7 @@ async def advance(
     ``take`` writes in the same commit what makes a repeat of the request known as one.
 
     Raises:
-        TestClockOff, TestClockStepInvalid, and what ``take`` raises
+        TestClockOff, TestClockStepInvalid, TestClockTooFar, and what ``take`` raises
     """
     if not timedelta() < by <= STEP_MAX:
         raise TestClockStepInvalid(param="advance_s")
@@ -93,8 +105,11 @@ async def advance(
         offset_us = await _ADVANCE.first(tx, by // timedelta(microseconds=1))
         if offset_us is None:
             raise TestClockOff
+        if timedelta(microseconds=offset_us) > OFFSET_MAX:
+            raise TestClockTooFar
         facts = {"by_s": int(by.total_seconds()), "offset_us": offset_us}
         await audit.record(tx, "test_clock.advanced", "deployment", facts)
+    failpoint("test_clock.advanced")
     _move(db, timedelta(microseconds=offset_us))
     return db.clock.now()
 

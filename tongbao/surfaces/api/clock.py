@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from tongbao.infra import test_clock
 from tongbao.infra.db import Db, Tx
-from tongbao.infra.test_clock import TestClockOff, TestClockStepInvalid
+from tongbao.infra.test_clock import TestClockOff, TestClockStepInvalid, TestClockTooFar
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest
@@ -49,7 +49,7 @@ async def get_clock(db: Db) -> ClockView:
         "test_helpers:write",
         idempotent=True,
         sandbox_only=True,
-        refuses=[TestClockOff, TestClockStepInvalid],
+        refuses=[TestClockOff, TestClockStepInvalid, TestClockTooFar],
         request_example=AdvanceClock(86_400),
     ),
 )
