@@ -5,8 +5,8 @@ Only this module and `infra.embedded` import the driver.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, Generic, LiteralString, TypeVar, get_args, get_type_hints
@@ -166,22 +166,31 @@ class Db:
         Raises:
             DatabaseUnavailable, LockNotFree
         """
-        async with _named_failures(), self.pool.acquire() as connection, connection.transaction():
+        async with _named_failures(), self._connection() as connection, connection.transaction():
             yield Tx(connection, self.clock.now(), actor)
 
     async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
         """Run one statement in a transaction of its own and return its records."""
-        async with _named_failures(), self.pool.acquire() as connection:
+        async with _named_failures(), self._connection() as connection:
             return list(await connection.fetch(sql, *args))
 
     async def execute(self, sql: str, args: Sequence[object]) -> int:
         """Run one statement in a transaction of its own and return how many rows it touched."""
-        async with _named_failures(), self.pool.acquire() as connection:
+        async with _named_failures(), self._connection() as connection:
             return _touched(await connection.execute(sql, *args))
 
     async def close(self) -> None:
         """Close every connection."""
         await self.pool.close()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        with _named_absence():
+            connection = await self.pool.acquire()
+        try:
+            yield connection
+        finally:
+            await self.pool.release(connection)
 
 
 class _Refused(Exception):
@@ -209,17 +218,23 @@ async def write_all(tx: Tx, writes: Iterable[Write]) -> str | None:
 
 
 async def connect(dsn: str, clock: Clock, *, connections_max: int = 10) -> Db:
-    """Open a pool on the database at ``dsn`` (libpq URI; a socket folder goes in ``host=``)."""
-    pool = await asyncpg.create_pool(
-        dsn,
-        min_size=1,
-        max_size=connections_max,
-        command_timeout=60,
-        statement_cache_size=1000,
-        server_settings=_SESSION,
-        init=_prepare_connection,
-        reset=_leave_as_it_is,
-    )
+    """Open a pool on the database at ``dsn`` (libpq URI; a socket folder goes in ``host=``).
+
+    Raises:
+        DatabaseUnavailable
+    """
+    async with _named_failures():
+        with _named_absence():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=connections_max,
+                command_timeout=60,
+                statement_cache_size=1000,
+                server_settings=_SESSION,
+                init=_prepare_connection,
+                reset=_leave_as_it_is,
+            )
     return Db(pool, clock)
 
 
@@ -241,6 +256,15 @@ async def _leave_as_it_is(_connection: Any) -> None:
     """
 
 
+@contextmanager
+def _named_absence() -> Iterator[None]:
+    """Name what connecting to a server that is not there meets, such as a missing socket."""
+    try:
+        yield
+    except OSError as failure:
+        raise DatabaseUnavailable from failure
+
+
 @asynccontextmanager
 async def _named_failures() -> AsyncIterator[None]:
     try:
@@ -255,12 +279,16 @@ async def _named_failures() -> AsyncIterator[None]:
         asyncpg.CannotConnectNowError,
         asyncpg.AdminShutdownError,
         asyncpg.CrashShutdownError,
-        asyncpg.TooManyConnectionsError,
+        asyncpg.InsufficientResourcesError,  # no disk, memory or connection left
         asyncpg.InternalClientError,  # the driver's own confusion over a connection that died
         ConnectionError,
         TimeoutError,  # our own limit on one statement; what it did meanwhile is unknown
+        asyncpg.QueryCanceledError,  # the same limit, noticed by the server first
     ) as failure:
         raise DatabaseUnavailable from failure
+    except asyncpg.PostgresError as bug:
+        bug.detail = None  # it repeats the values of a row, and this may be logged
+        raise
 
 
 def _touched(status: str) -> int:

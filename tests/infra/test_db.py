@@ -1,0 +1,86 @@
+"""The database's failures have names, quote no row, and leave no connection half used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tongbao.infra.db import DatabaseUnavailable, Db, Query, Statement, connect
+from tongbao.kernel.clock import Clock
+
+MakeDb = Callable[..., Awaitable[Db]]
+SLEEP = Statement("select pg_sleep(60)")
+IMPATIENT = Statement("set local statement_timeout = '50ms'")
+READ_ONLY = Statement("set transaction isolation level repeatable read, read only")
+SESSION = Query(
+    str,
+    "select current_setting('transaction_read_only') || current_setting('transaction_isolation')"
+    " || current_setting('statement_timeout')",
+)
+BROKEN = Statement("insert into deployment_clock (id, offset_us) values (7, 987654)")
+
+
+async def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        await connect(f"postgresql://nobody@/nothing?host={tmp_path}", Clock())
+
+
+async def test_a_socket_that_went_away_is_named() -> None:
+    class Pool:
+        async def acquire(self) -> None:
+            raise FileNotFoundError(2, "No such file or directory")
+
+    with pytest.raises(DatabaseUnavailable):
+        await SESSION.one(Db(Pool(), Clock()))
+
+
+async def test_a_missing_file_of_the_callers_own_is_not_taken_for_the_database(
+    db: Db, tmp_path: Path
+) -> None:
+    async def read_what_is_missing() -> None:
+        async with db.begin("test"):
+            (tmp_path / "bill.csv").read_bytes()
+
+    with pytest.raises(FileNotFoundError):
+        await read_what_is_missing()
+
+
+async def test_a_statement_the_server_gave_up_on_is_named(db: Db) -> None:
+    async def sleep() -> None:
+        async with db.begin("test") as tx:
+            await IMPATIENT.run(tx)
+            await SLEEP.run(tx)
+
+    with pytest.raises(DatabaseUnavailable):
+        await sleep()
+
+
+async def test_a_broken_rule_of_the_database_quotes_no_row(db: Db) -> None:
+    with pytest.raises(asyncpg.CheckViolationError) as broken:
+        await BROKEN.run(db)
+    assert "987654" not in str(broken.value)
+
+
+async def test_a_caller_who_leaves_in_the_middle_leaves_nothing_behind(make_db: MakeDb) -> None:
+    db = await make_db(connections_max=1)
+    before = await SESSION.one(db)
+    for _ in range(3):
+        entered = asyncio.Event()
+
+        async def work(entered: asyncio.Event = entered) -> None:
+            async with db.begin("test") as tx:
+                await READ_ONLY.run(tx)
+                entered.set()
+                await SLEEP.run(tx)
+
+        task = asyncio.create_task(work())
+        await entered.wait()
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await SESSION.one(db) == before
