@@ -18,6 +18,7 @@ from schemathesis.engine import events, from_schema
 
 from tests.infra.signed_client import SignedClient
 from tests.stage import Stage
+from tests.surfaces.everything import something_of_everything
 from tests.surfaces.receiver import receiving
 from tongbao.infra import test_clock
 from tongbao.kernel.ids import new_id, show
@@ -125,30 +126,6 @@ def explore(document: dict[str, Any], url: str, signer: Signer) -> Findings:
     return findings
 
 
-async def ids(stage: Stage, hooks: str) -> dict[str, str]:
-    """Make something of every kind, and return one id for each path parameter."""
-    endpoint = await stage.call(stage.client.webhook_endpoints.create, hooks)
-    wallet = await stage.call(stage.client.wallets.open, holder_name="张三")
-    await stage.call(stage.client.wallets.top_up, wallet["id"], amount=10_000)
-    shown = await stage.call(stage.client.wallets.payment_code, wallet["id"])
-    paid = await stage.scan_code(shown["code"])
-    refund = await stage.refund(paid, 100)
-    await stage.show_qr("wechat_pay")
-    await stage.show_qr("alipay")
-    delivery = await stage.call(stage.client.webhook_endpoints.test, endpoint["id"])
-    other = await stage.call(stage.client.api_keys.roll, stage.shop.key_id, overlap_s=2_592_000)
-    await stage.idle()
-    return {
-        "payment_id": paid["id"],
-        "refund_id": refund["id"],
-        "event_id": delivery["event_id"],
-        "endpoint_id": endpoint["id"],
-        "delivery_id": delivery["id"],
-        "wallet_id": wallet["id"],
-        "key_id": other["id"],
-    }
-
-
 def with_examples(document: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
     """Give every path parameter a real id for its example, so that chance need not find one."""
     document = copy.deepcopy(document)
@@ -164,7 +141,7 @@ async def test_the_api_keeps_what_its_document_promises(stage: Stage) -> None:
     await test_clock.load_offset(stage.db, allowed=True)
     signer = Signer(stage.shop.key_id, stage.shop.secret.reveal())
     async with receiving() as receiver:
-        known = await ids(stage, receiver.url)
+        known = await something_of_everything(stage, stage.shop, receiver.url)
         document = with_examples(stage.platform.app().document, known)
 
         found = await asyncio.to_thread(explore, document, stage.url, signer)

@@ -50,7 +50,7 @@ class CreateEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
     description: Annotated[str, Meta(max_length=200)] = ""
 
 
-class UpdateEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
+class UpdateEndpoint(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Change what is given and leave the rest."""
 
     url: Url | None = None
@@ -216,7 +216,11 @@ async def get_webhook_endpoint(endpoint_id: str, db: Db, caller: Caller) -> Webh
 
 @patch(
     "/v1/webhook_endpoints/{endpoint_id:str}",
-    opt=needs("webhooks:write", refuses=[EndpointUnknown, UrlNotAllowed, EventTypeUnknown]),
+    opt=needs(
+        "webhooks:write",
+        refuses=[EndpointUnknown, UrlNotAllowed, EventTypeUnknown],
+        request_example=UpdateEndpoint(event_types=["payment.succeeded", "refund.succeeded"]),
+    ),
 )
 async def update_webhook_endpoint(
     endpoint_id: str, data: UpdateEndpoint, db: Db, webhook_rules: WebhookRules, caller: Caller
@@ -252,7 +256,12 @@ async def delete_webhook_endpoint(endpoint_id: str, db: Db, caller: Caller) -> N
 
 @post(
     "/v1/webhook_endpoints/{endpoint_id:str}/rotate_key",
-    opt=needs("webhooks:write", idempotent=True, refuses=[EndpointUnknown, OverlapInvalid]),
+    opt=needs(
+        "webhooks:write",
+        idempotent=True,
+        refuses=[EndpointUnknown, OverlapInvalid],
+        request_example=RotateKey(),
+    ),
 )
 async def rotate_webhook_key(
     endpoint_id: str,

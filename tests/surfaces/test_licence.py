@@ -1,0 +1,105 @@
+"""An aggregator takes payments and never holds money: what needs a licence is not there at all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeDb
+from tests.stage import Stage, staged
+from tongbao.infra.migrate import migrate
+from tongbao.kernel.licence import Licence
+from tongbao.ledger.verify import verify
+from tongbao.parties.identity.model import scopes_under
+from tongbao.wiring import routes
+from tongbao_sandbox.launch import RunningSandbox
+from tongbao_sdk import Refused
+
+LICENSED = {
+    "/v1/wallets",
+    "/v1/wallets/{wallet_id:str}",
+    "/v1/wallets/{wallet_id:str}/payment_codes",
+    "/v1/wallets/{wallet_id:str}/freeze",
+    "/v1/wallets/{wallet_id:str}/unfreeze",
+    "/v1/test_helpers/wallets/{wallet_id:str}/top_up",
+    "/v1/settlements",
+    "/v1/settlements/{settlement_id:str}",
+    "/v1/settlements/{settlement_id:str}/lines",
+    "/v1/payouts",
+    "/v1/payouts/{payout_id:str}",
+    "/v1/balance",
+}
+"""What only a firm that may hold funds has."""
+
+
+def paths(licence: Licence) -> set[str]:
+    handlers = routes(licence, allows_test_clock=True)
+    return {path for handler in handlers for path in handler.paths}
+
+
+@pytest.fixture
+async def aggregator(
+    make_db: MakeDb, tmp_path: Path, sandbox: RunningSandbox
+) -> AsyncIterator[Stage]:
+    """The stage of a firm that may hold no funds."""
+    db = await make_db(migrated=False)
+    await migrate(db, Licence.AGGREGATOR, "tests")
+    sandbox.delete("faults")
+    async with staged(db, tmp_path, sandbox, licence=Licence.AGGREGATOR) as ready:
+        yield ready
+
+
+def test_routes_of_funds_exist_under_a_licence_only() -> None:
+    assert paths(Licence.PAYMENT_INSTITUTION) - paths(Licence.AGGREGATOR) == LICENSED
+    assert paths(Licence.AGGREGATOR) < paths(Licence.PAYMENT_INSTITUTION)
+    assert paths(Licence.BANK) == paths(Licence.PAYMENT_INSTITUTION)
+
+
+def test_scopes_of_funds_exist_under_a_licence_only() -> None:
+    more = set(scopes_under(Licence.PAYMENT_INSTITUTION)) - set(scopes_under(Licence.AGGREGATOR))
+
+    assert {"wallets:read", "wallets:write"} <= more
+
+
+async def test_an_aggregators_document_and_server_know_nothing_of_funds(
+    aggregator: Stage,
+) -> None:
+    document = aggregator.platform.app().document
+    assert not [path for path in document["paths"] if "wallet" in path or "settlement" in path]
+    assert not {name for name in document["components"]["schemas"] if "Wallet" in name}
+
+    for call in (aggregator.client.wallets.list, aggregator.client.settlements.list):
+        with pytest.raises(Refused) as refused:
+            await aggregator.call(lambda call=call: list(call()))
+        assert refused.value.code == "request.not_found"
+
+
+async def test_a_wallet_code_is_nobodys_code(aggregator: Stage) -> None:
+    with pytest.raises(Refused):
+        await aggregator.scan_code("99" + "1" * 16)
+
+
+async def test_an_aggregator_takes_payments_and_gives_back_without_owing_anybody(
+    aggregator: Stage,
+) -> None:
+    """The money goes from the channel to the merchant; the book of an aggregator sees none."""
+    for channel in ("wechat_pay", "alipay"):
+        payment = await aggregator.paid(channel, 1999)
+        assert payment["status"] == "succeeded"
+        refund = await aggregator.refund(payment, 500)
+        await aggregator.advance(seconds=60)
+        assert (await aggregator.read(refund))["status"] == "succeeded"
+        assert sum(await aggregator.given_back(payment)) == 500
+    coded = await aggregator.scan_code(await aggregator.code("alipay"))
+    assert coded["status"] == "succeeded"
+
+    owed = await aggregator.db.fetch(
+        "select kind from ledger_account where kind in"
+        " ('merchant_payable', 'settlement_due', 'wallet')",
+        (),
+    )
+    assert owed == []
+    report = await verify(aggregator.db)
+    assert report.is_sound, report.broken
