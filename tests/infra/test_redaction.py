@@ -303,3 +303,7 @@ async def test_a_process_without_database_is_not_ready(durable_server, make_db) 
     durable_server.running.stop()
     state = await telemetry.ready(on)
     assert state == {"ready": False, "database": "unavailable", "migrations": "unknown"}
+
+
+def test_a_text_full_of_card_numbers_is_redacted_to_its_end() -> None:
+    assert redact_text("4111111111111111 " * 900) == f"{REMOVED} " * 900

@@ -195,15 +195,26 @@ def _is_secret_name(name: str) -> bool:
 def _without_cards(run: str) -> str:
     """Remove card numbers from digits that stand in groups, with a blank or dash between them."""
     groups = re.split(r"([ -])", run)
-    for first in range(0, len(groups), 2):
-        for last in range(first, len(groups), 2):
-            digits = "".join(groups[first : last + 1 : 2])
-            if 13 <= len(digits) <= 19 and _is_luhn(digits):
-                after = _without_cards("".join(groups[last + 1 :]))
-                return "".join(groups[:first]) + REMOVED + after
-            if len(digits) > 19:
-                break
-    return run
+    kept: list[str] = []
+    first = 0
+    while first < len(groups):
+        last = _end_of_card(groups, first)
+        kept.append(groups[first] if last is None else REMOVED)
+        first = 1 + (first if last is None else last)
+        kept += groups[first : first + 1]  # the blank or dash that follows
+        first += 1
+    return "".join(kept)
+
+
+def _end_of_card(groups: list[str], first: int) -> int | None:
+    """Return the last group of a card number that begins with this group, or None."""
+    for last in range(first, len(groups), 2):
+        digits = "".join(groups[first : last + 1 : 2])
+        if 13 <= len(digits) <= 19 and _is_luhn(digits):
+            return last
+        if len(digits) > 19:
+            break
+    return None
 
 
 def _is_luhn(run: str) -> bool:
