@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from tongbao_sdk.models import Payout, Settlement, SettlementLine
+from tongbao_sdk.models import Payout, PayoutStatus, Settlement, SettlementLine
 from tongbao_sdk.transport import Transport, path_of
 
 
@@ -19,12 +19,15 @@ class Settlements:
         """Return one settlement."""
         return cast("Settlement", self._transport.get(path_of("settlements", settlement_id)))
 
-    def list(self, *, limit: int = 100) -> Iterator[Settlement]:
-        """Yield settlements, newest first."""
-        return self._transport.pages(path_of("settlements"), limit=limit)
+    def list(
+        self, *, day: str | None = None, currency: str | None = None, limit: int = 100
+    ) -> Iterator[Settlement]:
+        """Yield settlements, newest first; ``day`` is a business day, as 2026-11-21."""
+        path = path_of("settlements")
+        return self._transport.pages(path, day=day, currency=currency, limit=limit)
 
     def lines(self, settlement_id: str, *, limit: int = 100) -> Iterator[SettlementLine]:
-        """Yield every movement a settlement is made of."""
+        """Yield every movement a settlement is made of, in the ledger's order."""
         return self._transport.pages(path_of("settlements", settlement_id, "lines"), limit=limit)
 
 
@@ -34,6 +37,17 @@ class Payouts:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, *, limit: int = 100) -> Iterator[Payout]:
+    def get(self, payout_id: str) -> Payout:
+        """Return one payout."""
+        return cast("Payout", self._transport.get(path_of("payouts", payout_id)))
+
+    def list(
+        self,
+        *,
+        status: PayoutStatus | None = None,
+        settlement_id: str | None = None,
+        limit: int = 100,
+    ) -> Iterator[Payout]:
         """Yield payouts, newest first."""
-        return self._transport.pages(path_of("payouts"), limit=limit)
+        path = path_of("payouts")
+        return self._transport.pages(path, status=status, settlement_id=settlement_id, limit=limit)

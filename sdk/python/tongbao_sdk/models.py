@@ -15,6 +15,7 @@ Channel = Literal["wechat_pay", "alipay", "wallet"]
 PayMode = Literal["qr", "payment_code"]
 PaymentStatus = Literal["created", "pending", "unknown", "succeeded", "failed", "closed"]
 RefundStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
+PayoutStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
 DeliveryStatus = Literal["pending", "succeeded", "failed"]
 
 
@@ -263,36 +264,67 @@ class ClockReading(TypedDict):
     business_date: str
 
 
-class Balance(TypedDict):
-    """What the merchant is owed in one currency."""
+class CurrencyBalance(TypedDict):
+    """What is owed in one currency.
+
+    ``available`` may be settled or refunded; ``held`` is promised to open refunds; ``settling`` is
+    settled and on its way to the bank.
+    """
 
     currency: str
     available: int
     held: int
-    settlement_due: int
+    settling: int
+
+
+class Balance(TypedDict):
+    """What the merchant is owed."""
+
+    object: Literal["balance"]
+    mode: Mode
+    balances: list[CurrencyBalance]
 
 
 class Settlement(TypedDict):
-    """What was settled for one business day."""
+    """What was settled for one business day.
+
+    ``due`` is what was carried over (``opening``) and every movement since; ``payable`` is the part
+    of it that no open refund holds; ``carried`` opens the next settlement.
+    """
 
     id: str
     object: Literal["settlement"]
     mode: Mode
-    currency: str
     day: str
+    currency: str
+    opening: int
+    gross: int
+    fees: int
+    refunds: int
+    fees_returned: int
+    other: int
+    due: int
     payable: int
+    carried: int
+    line_count: int
+    status: Literal["closed", "paid", "unpaid"]
+    closed_at: str
+    payout_id: NotRequired[str]
 
 
 class SettlementLine(TypedDict):
-    """One movement a settlement is made of."""
+    """One movement of a settlement: what it was, whose, and what it changed."""
 
-    reference: str
+    seq: int
     code: str
+    column: str
+    reference: str
     amount: int
+    day: str
 
 
 class Payout(TypedDict):
-    """Money on its way to the merchant's bank account."""
+    """A settlement on its way to the merchant's bank account."""
 
     id: str
     object: Literal["payout"]
@@ -300,4 +332,10 @@ class Payout(TypedDict):
     settlement_id: str
     amount: int
     currency: str
-    status: str
+    status: PayoutStatus
+    version: int
+    created_at: str
+    bank_account: NotRequired[str]
+    bank_reference: NotRequired[str]
+    failure_code: NotRequired[str]
+    ended_at: NotRequired[str]
