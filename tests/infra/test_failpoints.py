@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,11 @@ def test_a_raised_crash_is_not_survived_by_what_survives_bugs() -> None:
         failpoint("demo.step")
     assert not issubclass(SimulatedCrash, Exception)
     failpoint("demo.step")  # once only
+
+
+def test_recording_keeps_the_order_of_the_passages(tmp_path: Path) -> None:
+    assert run_with(f"record:{tmp_path / 'passed'}").returncode == 0
+    assert (tmp_path / "passed").read_text() == "demo.step\n" * 4
 
 
 @pytest.mark.parametrize("spec", ["demo.step", "demo.step:explode", ":kill9", "demo.step:kill9:x"])

@@ -209,7 +209,8 @@ class Worker:
                 count = await outbox.dispatch(
                     tx, self._subscribers, self._fan_outs, events_max=_EVENTS_MAX
                 )
-            failpoint("outbox.dispatched")
+            if count:
+                failpoint("outbox.dispatched")
             metrics.EVENTS_DISPATCHED.inc(count)
             total += count
             if count < _EVENTS_MAX:
@@ -232,7 +233,8 @@ class Worker:
             return
         now, real = self._db.clock.now(), real_now()
         rows = await store.CLAIM.all(self._db, types, now, real, places, real + self._lease)
-        failpoint("tasks.claimed")
+        if rows:
+            failpoint("tasks.claimed")
         for row in sorted(rows, key=lambda row: (row.run_at, row.id)):
             run = self._running[row.id] = _Run(row)
             run.asyncio_task = asyncio.create_task(self._execute(run), name=row.type)
