@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tongbao.surfaces.cli.clearing import reconcile, settle
 from tongbao.surfaces.cli.context import Context
 from tongbao.surfaces.cli.demo import demo
 from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator
@@ -28,7 +29,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
     click_context.obj = Context(open_platform=open_platform, config=config, as_json=as_json)
 
 
-for command in (demo, serve, migrate, doctor, ledger, operator):
+for command in (demo, serve, reconcile, settle, migrate, doctor, ledger, operator):
     main.add_command(command)
 
 

@@ -15,6 +15,32 @@ from typing import Any, Final
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
+from tongbao.clearing import daily
+from tongbao.clearing.context import Clearing
+from tongbao.clearing.daily import (
+    DAILY_POLICY,
+    ReconcileDaily,
+    SettleDaily,
+    run_reconcile_daily,
+    run_settle_daily,
+)
+from tongbao.clearing.payouts import api as payouts_api
+from tongbao.clearing.payouts.model import PayoutFailed, PayoutSucceeded
+from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
+from tongbao.clearing.reconciliation.days import (
+    RECONCILE_POLICY,
+    ReconcileDay,
+    run_reconcile_day,
+)
+from tongbao.clearing.reconciliation.model import DayReconciled
+from tongbao.clearing.settlement import api as settlement_api
+from tongbao.clearing.settlement.model import SettlementClosed
+from tongbao.clearing.settlement.settlements import (
+    SETTLE_POLICY,
+    SettleDay,
+    on_payout_ended,
+    run_settle_day,
+)
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, connect
@@ -92,6 +118,10 @@ EVENTS: Final[Sequence[type[Event]]] = (
     RefundSucceeded,
     RefundFailed,
     WalletToppedUp,
+    SettlementClosed,
+    PayoutSucceeded,
+    PayoutFailed,
+    DayReconciled,
     WebhookEndpointDisabled,
     WebhookTest,
 )
@@ -101,6 +131,11 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     SubmitRefund: REFUND_POLICY,
     BelieveCallback: DEFAULT_POLICY,
     DeliverWebhook: DELIVER_POLICY,
+    ReconcileDaily: DAILY_POLICY,
+    ReconcileDay: RECONCILE_POLICY,
+    SettleDaily: DAILY_POLICY,
+    SettleDay: SETTLE_POLICY,
+    SubmitPayout: PAYOUT_POLICY,
     KeepHouse: DEFAULT_POLICY,
 }
 
@@ -124,6 +159,8 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *merchants_api.ROUTES,
         *identity_api.ROUTES,
         *accounts_api.routes(licence),
+        *settlement_api.routes(licence),
+        *payouts_api.routes(licence),
         *(clock_api.ROUTES if allows_test_clock else []),
     ]
 
@@ -131,9 +168,17 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
 Handler = Callable[[Any, Lease], Awaitable[Again | None]]
 
 
-def handlers(flow: Flow, courier: Courier) -> Mapping[type[Task], Handler]:
-    """Return who does which task."""
+def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[Task], Handler]:
+    """Return who does which task; what a firm may not do, nobody here does."""
+    settling: dict[type[Task], Handler] = {
+        SettleDaily: partial(run_settle_daily, clearing),
+        SettleDay: partial(run_settle_day, clearing),
+        SubmitPayout: partial(run_submit_payout, clearing),
+    }
     return {
+        **(settling if flow.licence.may_hold_funds else {}),
+        ReconcileDaily: partial(run_reconcile_daily, clearing),
+        ReconcileDay: partial(run_reconcile_day, clearing),
         ChaseAttempt: partial(chase_attempt, flow),
         SubmitRefund: partial(submit_refund, flow),
         BelieveCallback: partial(believe_callback, flow),
@@ -142,10 +187,13 @@ def handlers(flow: Flow, courier: Courier) -> Mapping[type[Task], Handler]:
     }
 
 
-def subscribers(flow: Flow) -> Mapping[type[Event], Sequence[Subscriber]]:
+def subscribers(flow: Flow, clearing: Clearing) -> Mapping[type[Event], Sequence[Subscriber]]:
     """Return who hears which event; an event nobody here hears still goes to webhooks."""
     heard: dict[type[Event], Sequence[Subscriber]] = dict.fromkeys(EVENTS, ())
     heard[LateMoneyReceived] = (Subscriber("refunds.on_late_money", partial(on_late_money, flow)),)
+    if flow.licence.may_hold_funds:
+        ended = Subscriber("settlement.on_payout_ended", partial(on_payout_ended, clearing))
+        heard[PayoutSucceeded] = heard[PayoutFailed] = (ended,)
     return heard
 
 
@@ -174,14 +222,17 @@ class Platform:
             licence=settings.licence,
             nudge=lambda: self.worker.nudge(),  # noqa: PLW0108 - the worker comes after
         )
+        self.clearing = Clearing(
+            flow=self.flow, bank=self.bank, keyring=keyring, folder=settings.data_dir / "bills"
+        )
         self.webhook_rules = WebhookRules(
             event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
         )
         self.worker = Worker(
             db,
-            handlers(self.flow, Courier(db, keyring, self.webhook_http)),
+            handlers(self.flow, self.clearing, Courier(db, keyring, self.webhook_http)),
             POLICIES,
-            subscribers(self.flow),
+            subscribers(self.flow, self.clearing),
             concurrency=settings.worker_concurrency,
             fan_outs=[plan_deliveries],
         )
@@ -218,6 +269,7 @@ class Platform:
         """Enqueue the work that comes back by itself; what is there already stays as it is."""
         async with self.db.begin("startup") as tx:
             await housekeeping.seed(tx)
+            await daily.seed(tx, self.settings.licence)
 
     async def follow_clock(self, stop: asyncio.Event) -> None:
         """Keep business time up with the deployment's, where a test clock may move it."""

@@ -229,6 +229,7 @@ class BillTerms(Struct, frozen=True):
     failed: frozenset[str]  # it did not move and will not
     returns_refund_fees: bool  # a refund's row may return its share of the fee
     keeps_refund_fees: bool  # or may return nothing
+    quiet_when_empty: bool  # of a day without trades it says "not ready", and goes on saying so
 
 
 class BillFault(Struct, frozen=True):

@@ -13,6 +13,7 @@ import click
 import msgspec
 from msgspec import Struct
 
+from tongbao.clearing.context import Clearing
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.settings import Settings, load_settings
@@ -35,6 +36,7 @@ class Platform(Protocol):
     flow: Flow
     worker: Worker
     secret_types: SecretTypes
+    clearing: Clearing
 
     def app(self) -> Any:
         """Return the HTTP application."""

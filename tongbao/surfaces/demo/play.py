@@ -40,6 +40,8 @@ async def play(programme: Programme, *, customers: int, seed: int) -> bool:
 
 
 _CLOSING: Final[tuple[tuple[str, Act], ...]] = (
-    ("Every webhook, once", closing.check_webhooks),
+    ("The day is closed: bills against payments and ledger", closing.reconcile),
+    ("The merchant is settled and paid out", closing.settle),
+    ("Every webhook, once in effect", closing.check_webhooks),
     ("The ledger proves itself", closing.prove),
 )

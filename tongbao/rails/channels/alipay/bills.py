@@ -46,6 +46,7 @@ TERMS: Final = BillTerms(
     failed=frozenset(),
     returns_refund_fees=True,
     keeps_refund_fees=True,
+    quiet_when_empty=True,
 )
 
 _ENCODING: Final = "gb18030"

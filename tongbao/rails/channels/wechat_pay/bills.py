@@ -50,6 +50,7 @@ TERMS: Final = BillTerms(
     failed=frozenset({"FAIL"}),
     returns_refund_fees=True,
     keeps_refund_fees=True,
+    quiet_when_empty=False,
 )
 
 _HEADER_START: Final = "交易时间"

@@ -1,0 +1,1 @@
+"""Pay out what was settled, through our bank, once."""

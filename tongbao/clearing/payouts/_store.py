@@ -1,0 +1,73 @@
+"""The SQL of payouts; nothing outside this package reads or writes their tables."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tongbao.clearing.payouts.model import Payout, PayoutExchange
+from tongbao.infra.db import Query, Statement
+
+_PAYOUT: Final = """book, id, settlement_id, merchant_id, mode, amount, currency, state, account_id,
+    bank_holder, bank_account_masked, bank_account_sealed, code, bank_ref, contradiction, sends,
+    queries, version, created_at, ended_at"""
+_EXCHANGE: Final = """book, id, payout_id, purpose, method, url, request, status, reply,
+    duration_ms, outcome, at"""
+
+INSERT_PAYOUT = Statement(
+    f"""insert into payout ({_PAYOUT})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19, $20)"""
+)
+# The creditor is fixed once, and every instruction is counted before it leaves.
+FIX_CREDITOR = Statement(
+    """update payout
+          set account_id = $4, bank_holder = $5, bank_account_masked = $6,
+              bank_account_sealed = $7, version = version + 1
+        where book = $1 and id = $2 and version = $3 and account_id is null"""
+)
+COUNT_SEND = Statement(
+    """update payout set sends = sends + 1, version = version + 1
+        where book = $1 and id = $2 and version = $3
+          and state in ('requested', 'pending', 'unknown')"""
+)
+COUNT_QUERY = Statement("update payout set queries = queries + 1 where book = $1 and id = $2")
+UPDATE_PAYOUT = Statement(
+    """update payout
+          set state = $4, code = $5, bank_ref = $6, contradiction = $7, ended_at = $8,
+              version = version + 1
+        where book = $1 and id = $2 and version = $3"""
+)
+INSERT_EXCHANGE = Statement(
+    f"""insert into payout_exchange ({_EXCHANGE})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"""
+)
+
+GET_PAYOUT = Query(Payout, f"select {_PAYOUT} from payout where book = $1 and id = $2")
+FIND_PAYOUT = Query(
+    Payout, f"select {_PAYOUT} from payout where id = $1 and merchant_id = $2 and mode = $3"
+)
+FIND_PAYOUT_ANYWHERE = Query(Payout, f"select {_PAYOUT} from payout where id = $1")
+OPEN_PAYOUTS = Query(
+    Payout,
+    f"""select {_PAYOUT} from payout
+         where state in ('requested', 'pending', 'unknown')
+           and ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
+         order by created_at, id""",
+)
+LIST_PAYOUTS = Query(
+    Payout,
+    f"""select {_PAYOUT} from payout
+         where ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
+           and ($3::text is null or state = $3) and ($4::uuid is null or settlement_id = $4)
+           and ($5::uuid is null or id < $5)
+         order by id desc limit $6""",
+)
+CONTRADICTED = Query(
+    Payout,
+    f"""select {_PAYOUT} from payout where contradiction is not null
+         order by id desc limit $1""",
+)
+EXCHANGES_OF_PAYOUT = Query(
+    PayoutExchange,
+    f"""select {_EXCHANGE} from payout_exchange where book = $1 and payout_id = $2 order by id""",
+)

@@ -1,0 +1,241 @@
+"""What a settlement is, how its figures come about, and when a day may be closed. No I/O.
+
+    closed ─► paid | unpaid        as its payout ended; closed for good when nothing was payable
+
+A settlement closes one merchant's day in one mode and currency. Its lines are the movements of
+the merchant's account that no settlement has had before, so every fen is settled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Final, Literal
+from uuid import UUID
+
+from msgspec import UNSET, Struct, UnsetType
+
+from tongbao.infra.outbox import Event
+from tongbao.kernel.errors import Busy, Conflict, NotFound
+from tongbao.kernel.ids import show
+from tongbao.kernel.licence import Mode
+from tongbao.parties.merchants.model import Merchant
+
+OWN_RULE: Final = "settlement.closed"
+"""The rule that takes what is payable off the merchant's account; its movements are no lines."""
+
+COLUMN_OF_CODE: Final[Mapping[str, str]] = {
+    "payment.captured/gross": "gross",
+    "payment.captured/fee": "fees",
+    "payment.captured_by_wallet/gross": "gross",
+    "payment.captured_by_wallet/fee": "fees",
+    "refund.held/fee_back": "fees_returned",
+    "refund.succeeded/gross": "refunds",
+    "refund.failed/fee_kept": "fees_returned",
+    "refund.by_wallet/fee_back": "fees_returned",
+    "refund.by_wallet/gross": "refunds",
+}
+"""The column of a settlement that a posting rule's leg counts in; every other counts in `other`."""
+
+
+class SettlementState(StrEnum):
+    """Whether the merchant has the money."""
+
+    CLOSED = "closed"
+    PAID = "paid"
+    UNPAID = "unpaid"  # the bank refused; the money is owed again, and in a later settlement
+
+
+class Settlement(Struct, frozen=True):
+    """One row of the settlement table.
+
+    ``due`` is what is owed; ``payable`` is the part of it that no open refund holds, and
+    ``carried`` the rest, which opens the next settlement.
+    """
+
+    book: int
+    id: UUID
+    merchant_id: UUID
+    mode: Mode
+    currency: str
+    day: date
+    previous_id: UUID | None
+    opening: int
+    gross: int
+    fees: int
+    refunds: int
+    fees_returned: int
+    other: int
+    due: int
+    payable: int
+    carried: int
+    line_count: int
+    through_seq: int  # every movement up to here is in this settlement or an earlier one
+    state: SettlementState
+    payout_id: UUID | None
+    closed_at: datetime
+
+
+class SettlementLine(Struct, frozen=True):
+    """One row of settlement_line: a movement of the merchant's account, as the ledger has it."""
+
+    book: int
+    merchant_id: UUID
+    mode: Mode
+    seq: int
+    settlement_id: UUID
+    code: str
+    reference: UUID
+    amount: int
+    biz_date: date
+
+
+class Figures(Struct, frozen=True):
+    """What a settlement's lines add up to, by column."""
+
+    gross: int = 0
+    fees: int = 0
+    refunds: int = 0
+    fees_returned: int = 0
+    other: int = 0
+
+    @property
+    def net(self) -> int:
+        """What the lines change in what is owed."""
+        return self.gross - self.fees - self.refunds + self.fees_returned + self.other
+
+
+def figures_of(sums: Mapping[str, int]) -> Figures:
+    """Return the figures for sums of signed movements by code."""
+    columns = dict.fromkeys(Figures.__struct_fields__, 0)
+    for code, amount in sums.items():
+        column = COLUMN_OF_CODE.get(code, "other")
+        columns[column] += -amount if column in {"fees", "refunds"} else amount
+    return Figures(**columns)
+
+
+def payable_of(due: int, available: int) -> int:
+    """Return how much of what is owed can be paid out now."""
+    return max(0, min(due, available))
+
+
+def due_from(merchant: Merchant, day: date) -> date:
+    """Return the day on which a merchant's day may be closed: T+1, or later where so agreed.
+
+    A day is closed when it is over, so T+0 is T+1.
+    """
+    return day + timedelta(days=max(1, merchant.settlement_delay_days))
+
+
+class SettlementView(Struct, frozen=True, omit_defaults=True):
+    """A settlement as the API and the webhooks show it."""
+
+    id: str
+    object: Literal["settlement"]
+    mode: Mode
+    day: date
+    currency: str
+    opening: int
+    gross: int
+    fees: int
+    refunds: int
+    fees_returned: int
+    other: int
+    due: int
+    payable: int
+    carried: int
+    line_count: int
+    status: SettlementState
+    closed_at: datetime
+    payout_id: str | UnsetType = UNSET
+
+
+class SettlementLineView(Struct, frozen=True):
+    """One movement of a settlement: what it was, whose, and what it changed."""
+
+    seq: int
+    code: str
+    column: str
+    reference: str
+    amount: int
+    day: date
+
+
+class SettlementClosed(Event, frozen=True, kw_only=True, tag="settlement.closed"):
+    """A merchant's day is settled."""
+
+    object: SettlementView
+
+
+def view_settlement(settlement: Settlement) -> SettlementView:
+    """Return the settlement as the API and the webhooks show it."""
+    paid_by = settlement.payout_id
+    return SettlementView(
+        id=show("set", settlement.id),
+        object="settlement",
+        mode=settlement.mode,
+        day=settlement.day,
+        currency=settlement.currency,
+        opening=settlement.opening,
+        gross=settlement.gross,
+        fees=settlement.fees,
+        refunds=settlement.refunds,
+        fees_returned=settlement.fees_returned,
+        other=settlement.other,
+        due=settlement.due,
+        payable=settlement.payable,
+        carried=settlement.carried,
+        line_count=settlement.line_count,
+        status=settlement.state,
+        closed_at=settlement.closed_at,
+        payout_id=show("pyo", paid_by) if paid_by else UNSET,
+    )
+
+
+_PREFIX_OF_RULE: Final = {"payment": "pay", "refund": "ref", "payout": "pyo"}
+
+
+def view_line(line: SettlementLine) -> SettlementLineView:
+    """Return a line as the API shows it."""
+    prefix = _PREFIX_OF_RULE.get(line.code.partition(".")[0], "tra")
+    return SettlementLineView(
+        seq=line.seq,
+        code=line.code,
+        column=COLUMN_OF_CODE.get(line.code, "other"),
+        reference=show(prefix, line.reference),
+        amount=line.amount,
+        day=line.biz_date,
+    )
+
+
+class SettlementNotFound(NotFound):
+    """The caller has no such settlement."""
+
+    code = "settlement.not_found"
+    advice = "Check the id, and that the API key is of the same merchant and mode."
+    advice_zh = "请检查结算单标识，并确认 API 密钥属于同一商户与模式。"
+
+
+class SettlementNotDue(Conflict):
+    """The merchant's day may not be closed yet."""
+
+    code = "settlement.not_due"
+    advice = "Close the day from the date on which it is due."
+    advice_zh = "该业务日尚未到结算日期，请于到期后再结算。"
+
+
+class DayPassed(Conflict):
+    """A later day of the merchant is closed, and what this one had is in it."""
+
+    code = "settlement.day_passed"
+    advice = "Days are closed in order; look at the later settlement's lines."
+    advice_zh = "结算须按日顺序进行，该日内容已计入后续结算单。"
+
+
+class SettlementContended(Busy):
+    """Others kept changing the merchant's account while its day was being closed."""
+
+    code = "settlement.contended"
+    advice = "Close the day again; it is closed once, however often it is asked for."
+    advice_zh = "请重试，同一业务日只会结算一次。"

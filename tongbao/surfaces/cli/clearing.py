@@ -1,0 +1,102 @@
+"""Commands of the back office: reconcile a day, look at differences, settle a day by hand."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import click
+
+from tongbao.clearing.context import Progress
+from tongbao.clearing.reconciliation.days import reconcile_everyone
+from tongbao.clearing.reconciliation.model import BillFile
+from tongbao.clearing.reconciliation.queries import BreakFilter, list_breaks
+from tongbao.clearing.settlement.settlements import settle_day
+from tongbao.kernel.ids import show
+from tongbao.surfaces.cli.context import Context, Platform
+
+_DAY = click.DateTime(formats=["%Y-%m-%d"])
+
+
+@click.command()
+@click.option("--day", required=True, type=_DAY, help="The business day, as 2026-11-21.")
+@click.option("--again", is_flag=True, help="Fetch the bills anew, even if they are there.")
+@click.pass_obj
+def reconcile(context: Context, day: datetime, *, again: bool) -> None:
+    """Compare a day with every channel's bill; exit 1 when there are open differences."""
+
+    async def work(platform: Platform) -> tuple[list[BillFile], list[dict[str, object]]]:
+        bills = await reconcile_everyone(
+            platform.clearing, day.date(), again=again, on_progress=_progress(context)
+        )
+        page = await list_breaks(platform.db, BreakFilter(day=day.date()), limit=100)
+        return bills, [
+            {
+                "break": show("brk", found.id),
+                "channel": found.channel,
+                "class": found.break_class,
+                "kind": found.kind,
+                "number": found.number,
+                "difference": found.difference,
+                "state": found.state,
+            }
+            for found in page.items
+        ]
+
+    bills, breaks = context.run(work)
+    context.show([_bill_facts(bill) for bill in bills])
+    context.show(breaks)
+    if any(bill.break_count for bill in bills) or not all(bill.state.is_final for bill in bills):
+        raise SystemExit(1)
+
+
+def _bill_facts(bill: BillFile) -> dict[str, object]:
+    return {
+        "channel": bill.channel,
+        "mode": bill.mode,
+        "day": bill.day.isoformat(),
+        "state": bill.state,
+        "rows": bill.row_count,
+        "unreadable": bill.fault_count,
+        "matched": bill.matched_count,
+        "waiting": bill.waiting_count,
+        "differences": bill.break_count,
+    }
+
+
+@click.command()
+@click.option("--day", required=True, type=_DAY, help="The business day, as 2026-11-21.")
+@click.pass_obj
+def settle(context: Context, day: datetime) -> None:
+    """Settle a day for every merchant that is due; what is settled already stays as it is."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        closed = await settle_day(platform.clearing, _date(day), on_progress=_progress(context))
+        return [
+            {
+                "settlement": show("set", each.id),
+                "merchant": show("mch", each.merchant_id),
+                "mode": each.mode,
+                "currency": each.currency,
+                "due": each.due,
+                "payable": each.payable,
+                "carried": each.carried,
+                "state": each.state,
+            }
+            for each in closed
+        ]
+
+    context.show(context.run(work))
+
+
+def _date(day: datetime) -> date:
+    return day.date()
+
+
+def _progress(context: Context) -> Progress:
+    """Tell people on stderr how far a long command is; machines read stdout."""
+
+    def tell(step: str, done: int) -> None:
+        if not context.as_json:
+            click.echo(f"  {step}: {done}", err=True)
+
+    return tell
