@@ -12,6 +12,7 @@ import click
 import structlog
 import uvicorn
 
+from tongbao.infra.http_edge import BoundedHttpProtocol
 from tongbao.surfaces.cli.context import Context, Platform
 
 ROLES: Final = ("api", "worker")
@@ -55,6 +56,7 @@ async def serve_http(platform: Platform, stop: asyncio.Event) -> None:
         platform.app(),
         host=platform.settings.host,
         port=platform.settings.port,
+        http=BoundedHttpProtocol,
         log_config=None,
         access_log=False,
         lifespan="off",

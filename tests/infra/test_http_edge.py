@@ -1,0 +1,122 @@
+"""Whoever sends headers without end, or without haste, is shown the door; others notice nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from tongbao.infra import http_edge
+from tongbao.infra.http_edge import HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, BoundedHttpProtocol
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def length_of_body(scope: Any, receive: Any, send: Any) -> None:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"<%d>" % size})
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        length_of_body, port=0, http=BoundedHttpProtocol, log_config=None, lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
+        await asyncio.sleep(0.005)
+    yield int(server.servers[0].sockets[0].getsockname()[1])
+    server.should_exit = True
+    await task
+
+
+async def send(writer: asyncio.StreamWriter, chunk: bytes, times: int) -> None:
+    """Send until the other side has had enough."""
+    try:
+        for _ in range(times):
+            writer.write(chunk)
+            await writer.drain()
+    except ConnectionError:
+        return
+
+
+async def heard(reader: asyncio.StreamReader) -> bytes:
+    """Everything until the other side closes; a reset is an end like any other."""
+    found = b""
+    try:
+        async with asyncio.timeout(20):
+            while more := await reader.read(65536):
+                found += more
+    except ConnectionError:
+        pass
+    return found
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"x-a: " + b"a" * 1000 + b"\r\n", b"a" * 1007], ids=["many", "one"]
+)
+async def test_headers_without_end_close_the_connection(port: int, chunk: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(GET + b"x-b: ")
+    await writer.drain()
+    sending = asyncio.create_task(send(writer, chunk, 20 * HEAD_BYTES_MAX // len(chunk)))
+    answer = await heard(reader)
+    await sending
+    assert not answer or answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_trailers_without_end_close_the_connection(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(POST + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+    await writer.drain()
+    trailer = b"x-a: " + b"a" * 65536 + b"\r\n"
+    sending = asyncio.create_task(send(writer, trailer, 2 * MESSAGE_BYTES_MAX // len(trailer)))
+    assert b"<1>" not in await heard(reader)
+    await sending
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET / HT", GET, b"\r\n"])
+async def test_a_head_that_does_not_come_closes_the_connection(
+    port: int, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    monkeypatch.setattr(http_edge, "HEAD_SECONDS_MAX", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(beginning)
+    assert await heard(reader) == b""
+    writer.close()
+
+
+async def test_a_trickle_after_an_answer_does_not_keep_the_connection(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(GET + b"\r\n")
+    assert b"<0>" in await reader.readuntil(b">")
+    monkeypatch.setattr(http_edge, "HEAD_SECONDS_MAX", 0.05)
+    writer.write(b"\r\n")
+    await heard(reader)
+    writer.close()
+
+
+async def test_ordinary_requests_notice_nothing(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    size = 1024 * 1024
+    large = POST + b"content-length: %d\r\n\r\n" % size + b"a" * size
+    for request, answer in ((large, b"<%d>" % size), (GET + b"\r\n", b"<0>")) * 3:
+        writer.write(request)
+        assert (await reader.readuntil(b">")).endswith(answer)
+    writer.write((GET + b"\r\n") * 3)  # three at once
+    for _ in range(3):
+        assert (await reader.readuntil(b">")).endswith(b"<0>")
+    writer.close()
