@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,6 +34,9 @@ from tongbao_sdk.models import Payment, Refund
 
 AT_SANDBOX = {"wechat_pay": "wechat", "alipay": "alipay"}
 """What the sandbox calls our channels."""
+
+
+_CALLERS = ThreadPoolExecutor(64, thread_name_prefix="sdk")
 
 
 def settings_for(folder: Path, sandbox_url: str, *, port: int, **changes: Any) -> Settings:
@@ -86,8 +91,12 @@ class Stage:
         return self.client_of(await self.open_shop(late_success=LateSuccess.ACCEPT_IF_OPEN))
 
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the SDK, which blocks, without blocking the server it talks to."""
-        return await asyncio.to_thread(function, *args, **kwargs)
+        """Call the SDK, which blocks, without blocking the server it talks to.
+
+        Its threads are not the loop's own, which the server needs to answer.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_CALLERS, partial(function, *args, **kwargs))
 
     async def control(self, path: str, **body: Any) -> Any:
         """Tell the sandbox's control API, which may call us back meanwhile."""
@@ -166,6 +175,10 @@ class Stage:
 
     # Time
 
+    async def live_together(self) -> None:
+        """Set our time to the sandbox's, or what is fresh here would be stale there."""
+        await _live_together(self.db, self.sandbox)
+
     async def idle(self) -> None:
         """Run everything that is due, here and at the sandbox, until nothing is."""
         for _ in range(20):
@@ -186,6 +199,11 @@ class Stage:
     def fault(self, channel: str, on: str, fault: str, **more: Any) -> None:
         """Script a fault of the sandbox's channel."""
         self.sandbox.fault(AT_SANDBOX[channel], on, fault, **more)
+
+    async def fault_of(self, payment: Any, on: str, fault: str, **more: Any) -> None:
+        """Script a fault that meets calls about this payment only."""
+        attempt = await self.attempt_of(payment)
+        self.fault(attempt.channel, on, fault, number=attempt.number, **more)
 
     async def row_of(self, payment: Any) -> PaymentRow:
         """Return the payment's row."""
@@ -243,6 +261,11 @@ class Stage:
         return [(row["code"], row["amount"]) for row in rows]
 
 
+async def _live_together(db: Db, sandbox: RunningSandbox) -> None:
+    there = (await asyncio.to_thread(sandbox.get, "clock"))["now"]
+    db.clock.offset = datetime.fromisoformat(there) - real_now()
+
+
 @asynccontextmanager
 async def served(app: Any, listening: socket.socket) -> AsyncIterator[None]:
     """Serve an ASGI app on this loop."""
@@ -271,9 +294,7 @@ async def staged(
     db: Db, folder: Path, sandbox: RunningSandbox, **changes: Any
 ) -> AsyncIterator[Stage]:
     """A platform on ``db``, served on loopback, with one shop open."""
-    # Both worlds live at one time, or what is fresh here would be stale there.
-    there = datetime.fromisoformat((await asyncio.to_thread(sandbox.get, "clock"))["now"])
-    db.clock.offset = there - real_now()
+    await _live_together(db, sandbox)
     listening = listen()
     port = listening.getsockname()[1]
     settings = settings_for(folder, sandbox.url, port=port, **changes)

@@ -49,9 +49,10 @@ async def module_stage(
 
 
 @pytest.fixture
-def stage(module_stage: Stage) -> Stage:
+async def stage(module_stage: Stage) -> Stage:
     """The module's platform with an open shop; the sandbox has forgotten earlier faults."""
     module_stage.sandbox.delete("faults")
+    await module_stage.live_together()
     return module_stage
 
 
