@@ -102,7 +102,7 @@ from tongbao.surfaces.api import clock as clock_api
 from tongbao.surfaces.api import events as events_api
 from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
-from tongbao.surfaces.housekeeping import KeepHouse, keep_house
+from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 
 SECRETS: Final[Mapping[str, type[Struct]]] = {
     "wechat_pay": WechatPaySecrets,
@@ -136,7 +136,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     SettleDaily: DAILY_POLICY,
     SettleDay: SETTLE_POLICY,
     SubmitPayout: PAYOUT_POLICY,
-    KeepHouse: DEFAULT_POLICY,
+    KeepHouse: KEEP_HOUSE_POLICY,
 }
 
 
@@ -183,7 +183,7 @@ def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[T
         SubmitRefund: partial(submit_refund, flow),
         BelieveCallback: partial(believe_callback, flow),
         DeliverWebhook: courier.deliver,
-        KeepHouse: partial(keep_house, flow.db, flow.ledger),
+        KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence),
     }
 
 

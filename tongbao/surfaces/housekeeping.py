@@ -6,14 +6,18 @@ from datetime import timedelta
 from typing import Final
 
 from tongbao.infra.db import Db, Tx
-from tongbao.infra.tasks import Again, Lease, Task, enqueue
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.infra.web import idempotency
+from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
 from tongbao.parties.identity.sessions import prune_sessions
 
 _EVERY: Final = timedelta(minutes=1)
 _HOLDS_MAX: Final = 500
+
+KEEP_HOUSE_POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(_EVERY,))
+"""It is the only task of its kind, and only a restart would ask for it again: it never gives up."""
 
 
 class KeepHouse(Task, frozen=True, tag="housekeeping.keep"):
@@ -25,10 +29,13 @@ async def seed(tx: Tx) -> None:
     await enqueue(tx, KeepHouse(), key="always")
 
 
-async def keep_house(db: Db, ledger: Ledger, _task: KeepHouse, _lease: Lease) -> Again:
+async def keep_house(
+    db: Db, ledger: Ledger, licence: Licence, _task: KeepHouse, _lease: Lease
+) -> Again:
     """Do one round and come back in a minute."""
     await idempotency.prune(db)
     await prune_sessions(db)
-    await prune_codes(db)
+    if licence.may_hold_funds:  # elsewhere there are no wallets, nor tables for them
+        await prune_codes(db)
     await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)
     return Again(_EVERY)
