@@ -34,11 +34,11 @@ def names(kinds) -> list[str]:
 def test_every_event_is_told() -> None:
     """One that is missing would wait in the outbox for ever."""
     assert names(wiring.EVENTS) == names(house.events())
-    assert names(wiring.subscribers(NOBODY)) == names(house.events())
+    assert names(wiring.subscribers(NOBODY, NOBODY)) == names(house.events())
 
 
 def test_every_task_has_somebody_who_does_it_and_a_policy_for_failure() -> None:
-    assert names(wiring.handlers(NOBODY, NOBODY)) == names(house.tasks())
+    assert names(wiring.handlers(NOBODY, NOBODY, NOBODY)) == names(house.tasks())
     assert names(wiring.POLICIES) == names(house.tasks())
 
 

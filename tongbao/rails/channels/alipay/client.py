@@ -10,7 +10,7 @@ from typing import Final, assert_never
 
 from tongbao.infra.http import HttpClient, NoAnswerError, NotSentError
 from tongbao.kernel.clock import real_now
-from tongbao.rails.channels.alipay import notices
+from tongbao.rails.channels.alipay import answers, notices
 from tongbao.rails.channels.alipay.bills import (
     FILE_MAX,
     TERMS,
@@ -28,29 +28,19 @@ from tongbao.rails.channels.alipay.gateway import (
 from tongbao.rails.channels.alipay.wire import (
     UNDONE,
     BillAddress,
-    Precreated,
-    Refunded,
     RefundFound,
-    Trade,
-    Undone,
     found_differs,
     moment,
-    paid,
     pay_content,
     precreate_content,
     refund_content,
     refund_question,
-    trade_differs,
-    trade_outcome,
-    yuan,
 )
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
-    BillEmpty,
     BillFile,
     BillLine,
-    BillNotReady,
     BillOutcome,
     Callback,
     CallbackReply,
@@ -71,7 +61,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao.rails.channels.error_map import Entry, error_map
+from tongbao.rails.channels.error_map import error_map
 from tongbao.rails.channels.exchange import TimeLimits, followed_by, unsent
 
 _ERRORS: Final = error_map("alipay")
@@ -110,9 +100,9 @@ class Alipay:
         )
         match heard:
             case Answered() if order.mode is PayMode.QR:
-                return Answer(_offered(heard.node, order), exchange)
+                return Answer(answers.offered(heard.node, order), exchange)
             case Answered():
-                return Answer(_charged(heard.node, order), exchange)
+                return Answer(answers.charged(heard.node, order), exchange)
             case Refused():
                 return await self._pay_refused(account, order, heard, exchange)
             case NotSent() | Unknown():
@@ -130,7 +120,7 @@ class Alipay:
         )
         match heard:
             case Answered():
-                return Answer(_read_trade(heard.node, order), exchange)
+                return Answer(answers.traded(heard.node, order), exchange)
             case Refused():
                 entry = _ERRORS.find("query", heard.sub_code, heard.code)
                 if entry.meaning == "absent":
@@ -154,7 +144,7 @@ class Alipay:
         )
         match heard:
             case Answered():
-                return Answer(_undone(heard.node, order, cancelled=is_code), exchange)
+                return Answer(answers.undone(heard.node, order, cancelled=is_code), exchange)
             case Refused():
                 return await self._close_refused(account, order, heard, exchange)
             case NotSent() | Unknown():
@@ -169,7 +159,7 @@ class Alipay:
         )
         match heard:
             case Answered():
-                outcome = _read_refunded(heard.node, refund)
+                outcome = answers.refunded(heard.node, refund)
                 if outcome is not None:
                     return Answer(outcome, exchange)
                 undecided = Unknown("no money moved by this call, and no such refund found")
@@ -177,9 +167,9 @@ class Alipay:
             case Refused():
                 entry = _ERRORS.find("refund", heard.sub_code, heard.code)
                 if not entry.ask:
-                    return Answer(_meant(entry, heard), exchange)
+                    return Answer(answers.meant(entry, heard), exchange)
                 return await self._ask_refund(
-                    account, refund, exchange, absent=_meant(entry, heard)
+                    account, refund, exchange, absent=answers.meant(entry, heard)
                 )
             case NotSent() | Unknown():
                 return Answer(heard, exchange)
@@ -238,7 +228,7 @@ class Alipay:
                 path = folder / f"alipay-{account.merchant_number}-{day.isoformat()}.zip"
                 return Answer(await self._fetch_bill(account, heard.node, path), exchange)
             case Refused():
-                return Answer(_no_bill(heard), exchange)
+                return Answer(answers.no_bill(heard), exchange)
             case NotSent() | Unknown():
                 return Answer(Unknown(heard.reason), exchange)
             case _:
@@ -252,7 +242,7 @@ class Alipay:
         self, account: ChannelAccount, order: PayOrder, refused: Refused, exchange: Exchange
     ) -> Answer[Outcome]:
         entry = _ERRORS.find("pay", refused.sub_code, refused.code)
-        meant = _meant(entry, refused)
+        meant = answers.meant(entry, refused)
         if not entry.ask:
             return Answer(meant, exchange)
         asked = await self.query(account, order)
@@ -303,7 +293,7 @@ class Alipay:
         both = followed_by(exchange, second)
         match heard:
             case Answered():
-                undone = _undone(heard.node, order, cancelled=True)
+                undone = answers.undone(heard.node, order, cancelled=True)
                 if isinstance(undone, Absent):  # there was no trade, and now there cannot be one
                     undone = Closed(undone.code)
                 return Answer(undone, both)
@@ -390,81 +380,3 @@ def _unpayable(order: PayOrder) -> str | None:
     if order.mode is PayMode.PAYMENT_CODE and not order.auth_code:
         return "there is no payment code"
     return None
-
-
-def _offered(node: bytes, order: PayOrder) -> Pending | Unknown:
-    answer = decode(node, Precreated)
-    if answer is None or not answer.qr_code:
-        return Unknown("the answer holds no qr_code")
-    if answer.out_trade_no != order.number:
-        return Unknown("contradiction: the code is for another order")
-    return Pending(code_url=answer.qr_code)
-
-
-def _charged(node: bytes, order: PayOrder) -> Succeeded | Unknown:
-    trade = decode(node, Trade)
-    if trade is None:
-        return Unknown("the answer is no trade")
-    if difference := trade_differs(trade, order):
-        return Unknown(f"contradiction: {difference}")
-    return paid(trade)
-
-
-def _read_trade(node: bytes, order: PayOrder) -> Succeeded | Pending | Closed | Unknown:
-    trade = decode(node, Trade)
-    if trade is None:
-        return Unknown("the answer is no trade")
-    if difference := trade_differs(trade, order):
-        return Unknown(f"contradiction: {difference}")
-    return trade_outcome(trade)
-
-
-def _undone(node: bytes, order: PayOrder, *, cancelled: bool) -> Closed | Absent | Unknown:
-    answer = decode(node, Undone)
-    if answer is None or answer.out_trade_no not in {"", order.number}:
-        return Unknown("the answer does not name the order")
-    if answer.retry_flag == "Y":
-        return Unknown("Alipay asks to cancel again")
-    if cancelled and not answer.action:
-        return Absent("NO_TRADE")
-    return Closed(answer.action or "TRADE_CLOSED")
-
-
-def _read_refunded(node: bytes, refund: RefundOrder) -> Succeeded | Unknown | None:
-    """Return what the answer decides, or None when it only a query can tell."""
-    answer = decode(node, Refunded)
-    if answer is None:
-        return Unknown("the answer is no refund")
-    if answer.out_trade_no != refund.order_number:
-        return Unknown("contradiction: the refund is of another order")
-    at = moment(answer.gmt_refund_pay)
-    if answer.fund_change != "Y" or at is None:
-        return None
-    total = yuan(answer.refund_fee)
-    if total is None or not refund.money <= total <= refund.order_money:
-        return Unknown(f"contradiction: refund_fee is {answer.refund_fee[:32]}")
-    return Succeeded(answer.trade_no or refund.order_number, refund.money, at)
-
-
-def _meant(entry: Entry, refused: Refused) -> Pending | Declined | NotSent | Unknown:
-    match entry.meaning:
-        case "declined":
-            return Declined(
-                refused.shown_code, refused.message, retry_elsewhere=entry.retry_elsewhere
-            )
-        case "not_sent":
-            return NotSent(f"{refused.shown_code}: {refused.message}")
-        case "pending":
-            return Pending(reason=refused.shown_code)
-        case _:
-            return Unknown(f"{refused.shown_code}: {refused.message}")
-
-
-def _no_bill(refused: Refused) -> BillNotReady | BillEmpty | Unknown:
-    match _ERRORS.find("bill", refused.sub_code, refused.code).meaning:
-        case "empty":
-            return BillEmpty(refused.shown_code)
-        case "not_ready":
-            return BillNotReady(refused.shown_code)
-        case _:
-            return Unknown(f"{refused.shown_code}: {refused.message}")
