@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tests.stage import Stage
+from tongbao.clearing.settlement.settlements import settle_day
+from tongbao.kernel.clock import business_date
+from tongbao.kernel.ids import show
+from tongbao.kernel.licence import Mode
 from tongbao.surfaces.demo.stage import Shop
+from tongbao_sdk import Tongbao
+from tongbao_sdk.models import Payment
 
 
 async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[str, str]:
@@ -14,13 +20,18 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     endpoint = await stage.call(client.webhook_endpoints.create, hooks)
     wallet = await stage.call(client.wallets.open, holder_name="张三")
     await stage.call(client.wallets.top_up, wallet["id"], amount=10_000)
-    shown = await stage.call(client.wallets.payment_code, wallet["id"])
-    paid = await stage.scan_code(shown["code"], client=client)
+    paid = await pay_by_wallet(stage, client, wallet["id"])
     refund = await stage.refund(paid, 100, client=client)
+    day = business_date(stage.db.clock.now())
+    await stage.advance(days=1)
+    clearing = stage.platform.clearing
+    [settled] = await settle_day(clearing, day, merchant_id=shop.merchant.id, mode=Mode.SANDBOX)
+    paid = await pay_by_wallet(stage, client, wallet["id"])  # not settled: it can be given back
     await stage.show_qr("wechat_pay", client=client)
     delivery = await stage.call(client.webhook_endpoints.test, endpoint["id"])
     other = await stage.call(client.api_keys.roll, shop.key_id, overlap_s=2_592_000)
     await stage.idle()
+    [payout] = await stage.call(lambda: list(client.payouts.list()))
     return {
         "payment_id": paid["id"],
         "refund_id": refund["id"],
@@ -29,7 +40,15 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "delivery_id": delivery["id"],
         "wallet_id": wallet["id"],
         "key_id": other["id"],
+        "settlement_id": show("set", settled.id),
+        "payout_id": payout["id"],
     }
+
+
+async def pay_by_wallet(stage: Stage, client: Tongbao, wallet_id: str) -> Payment:
+    """Return a payment a wallet has paid."""
+    shown = await stage.call(client.wallets.payment_code, wallet_id)
+    return await stage.scan_code(shown["code"], client=client)
 
 
 async def snapshot(stage: Stage, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
