@@ -1,0 +1,206 @@
+"""Visitors of the pages for people: with a browser's manners, and with a browser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urljoin
+
+import httpx2 as httpx
+import pyotp
+import pytest
+from msgspec import Struct
+
+from tests.stage import Stage
+from tongbao.parties.identity.model import Role
+from tongbao.parties.identity.operators import create_operator
+from tongbao.surfaces.docs_site.app import DocsApp
+from tongbao.surfaces.operator_console.app import ConsoleApp
+from tongbao.wiring import Platform
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PASSWORD = "correct horse battery staple"
+
+
+def with_pages(make_app: Any) -> Any:
+    """Mount the pages for people where wiring does not do so yet."""
+
+    def app(self: Platform) -> Any:
+        made = make_app(self)
+        console = ConsoleApp(self.flow, self.keyring, self.settings.public_url)
+        made._mounts.setdefault("/console", console)
+        made._mounts.setdefault("/docs", DocsApp(made.document, self.settings.public_url))
+        return made
+
+    return app
+
+
+class Person(Struct, frozen=True):
+    """An operator with what they know and what they hold."""
+
+    login: str
+    totp: pyotp.TOTP
+    password: str = PASSWORD
+
+    @property
+    def code(self) -> str:
+        return self.totp.now()
+
+
+async def hire(stage: Stage, role: Role = Role.ADMIN, login: str = "chen.yu") -> Person:
+    """Add an operator."""
+    async with stage.platform.db.begin("tests") as tx:
+        enrolment = await create_operator(
+            tx, stage.platform.keyring, login=login, name="陈羽", role=role, password=PASSWORD
+        )
+    return Person(login, pyotp.TOTP(enrolment.totp_secret.reveal()))
+
+
+class Form(Struct):
+    """One form of a page."""
+
+    action: str
+    method: str
+    fields: dict[str, str]
+
+
+class _Forms(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Form] = []
+        self._open = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.found.append(Form(given.get("action", ""), given.get("method", "get"), {}))
+            self._open = True
+        elif tag in {"input", "textarea", "select"} and self._open and "name" in given:
+            self.found[-1].fields[given["name"]] = given.get("value", "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = self._open and tag != "form"
+
+
+class Reader:
+    """A browser without a picture: cookies, forms, redirects, and headers as a browser sends."""
+
+    def __init__(self, url: str, language: str = "en") -> None:
+        self.url = url
+        self.client = httpx.AsyncClient(trust_env=False, follow_redirects=False)
+        self.client.headers["accept-language"] = language
+        self.page: httpx.Response | None = None
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        """Open an address as a link of our own would."""
+        sent = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate", **headers}
+        self.page = await self.client.get(urljoin(self.url, path), headers=sent)
+        return self.page
+
+    async def follow(self, reply: httpx.Response) -> httpx.Response:
+        """Go where a reply sends us."""
+        assert reply.status_code == 303, (reply.status_code, reply.text)
+        return await self.get(reply.headers["location"])
+
+    def form(self, action: str) -> Form:
+        """Return the form of the page that is sent to an address."""
+        assert self.page is not None
+        parser = _Forms()
+        parser.feed(self.page.text)
+        found = [form for form in parser.found if form.action == action]
+        assert found, (action, [form.action for form in parser.found])
+        return found[0]
+
+    async def post(self, path: str, fields: Mapping[str, str], **headers: str) -> httpx.Response:
+        """Send a form as a page of our own would."""
+        sent = {
+            "content-type": "application/x-www-form-urlencoded",
+            "sec-fetch-site": "same-origin",
+            **headers,
+        }
+        body = urlencode(fields).encode()
+        return await self.client.post(urljoin(self.url, path), content=body, headers=sent)
+
+    async def send(self, action: str, **fields: str) -> httpx.Response:
+        """Fill in a form of the present page and send it."""
+        form = self.form(action)
+        return await self.post(form.action, {**form.fields, **fields})
+
+    async def log_in(self, person: Person, **fields: str) -> httpx.Response:
+        """Fill in the login form."""
+        await self.get("/console/login")
+        given = {"login": person.login, "password": person.password, "code": person.code}
+        return await self.send("/console/login", **{**given, **fields})
+
+
+@asynccontextmanager
+async def reader(stage: Stage, person: Person | None = None, **how: str) -> AsyncIterator[Reader]:
+    """A reader, logged in when there is somebody to be."""
+    one = Reader(stage.url, **how)
+    try:
+        if person is not None:
+            await one.follow(await one.log_in(person))
+        yield one
+    finally:
+        await one.client.aclose()
+
+
+def needs_chromium() -> None:
+    """Skip, or fail where a browser is promised."""
+    if CHROMIUM.exists():
+        return
+    if "browser" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
+        pytest.fail(f"{CHROMIUM} is not there, and TONGBAO_REQUIRE asks for a browser")
+    pytest.skip(f"{CHROMIUM} is not there")
+
+
+class Watched(Struct):
+    """A browser's page, and what nobody wants to see about it."""
+
+    page: Any
+    complaints: list[str]
+    foreign: list[str]
+
+
+@asynccontextmanager
+async def browsing(stage: Stage, **options: Any) -> AsyncIterator[Watched]:
+    """A real browser on the platform, watched for console errors and foreign requests."""
+    from playwright.async_api import async_playwright
+
+    needs_chromium()
+    options = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 900}, **options}
+    async with async_playwright() as play:
+        browser = await play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        try:
+            context = await browser.new_context(**options)
+            page = await context.new_page()
+            watched = Watched(page, [], [])
+            page.on("console", lambda message: _note(watched, message))
+            page.on("pageerror", lambda error: watched.complaints.append(str(error)))
+            page.on("request", lambda asked: _origin(watched, stage.url, asked.url))
+            yield watched
+        finally:
+            await browser.close()
+
+
+def _note(watched: Watched, message: Any) -> None:
+    if message.type in {"error", "warning"}:
+        watched.complaints.append(f"{message.type}: {message.text}")
+
+
+def _origin(watched: Watched, ours: str, url: str) -> None:
+    if not url.startswith((f"{ours}/", "data:")):
+        watched.foreign.append(url)

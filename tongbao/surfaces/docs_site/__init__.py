@@ -1,0 +1,1 @@
+"""The API reference for merchants' programmers, rendered from the OpenAPI document itself."""

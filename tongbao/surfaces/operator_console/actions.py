@@ -1,0 +1,168 @@
+"""What operators do: ask a channel, close, send a webhook again, close a case, replay a task.
+
+Every act is confirmed on its page, needs its own permission, and leaves a line in the audit log.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from tongbao.infra import audit, outbox, tasks
+from tongbao.infra.telemetry import ready
+from tongbao.infra.webhooks.deliveries import replay_delivery
+from tongbao.infra.webhooks.endpoints import Owner
+from tongbao.kernel.errors import Conflict
+from tongbao.kernel.ids import parse, show
+from tongbao.parties.merchants.queries import merchants_with_ids
+from tongbao.payments.collecting import queries
+from tongbao.payments.collecting.chase import look_at
+from tongbao.payments.collecting.model import WALLET, PaymentCase
+from tongbao.payments.collecting.payments import check_closable, close_case, close_payment
+from tongbao.payments.refunds.outcomes import ask_channel
+from tongbao.payments.refunds.queries import RefundNotFound, refund_by_number
+from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit
+from tongbao.surfaces.page_kit.replies import Reply, redirect
+
+
+class NothingToAsk(Conflict):
+    """The end is known already, so there is nothing to ask the channel about."""
+
+    code = "console.nothing_to_ask"
+    advice = "Look at the timeline; it says how it ended."
+    advice_zh = "结果已确定，无需向渠道查询；请查看时间线。"
+
+
+async def ask_about_payment(visit: Visit) -> Reply:
+    """Ask the channel now what became of a payment, and record what it says.
+
+    Raises:
+        PaymentNotFound, NothingToAsk
+    """
+    desk = visit.desk
+    story = await queries.timeline(desk.db, parse("pay", visit.params["payment_id"]))
+    attempt = story.attempts[-1]
+    if story.payment.channel == WALLET or not attempt.state.is_open:
+        raise NothingToAsk
+    await _note(visit, "payment.asked", show("pay", story.payment.id))
+    await look_at(desk.flow, story.payment, attempt)
+    return _back_to(story.payment.id, "asked")
+
+
+async def ask_about_refund(visit: Visit) -> Reply:
+    """Ask the channel now what became of a refund, sending it again if the channel knows none.
+
+    Raises:
+        RefundNotFound, NothingToAsk
+    """
+    refund_id = visit.params["refund_id"]
+    parse("ref", refund_id)
+    refund = await refund_by_number(visit.desk.db, refund_id.removeprefix("ref_"))
+    if refund is None:
+        raise RefundNotFound
+    payment = await queries.payment(visit.desk.db, refund.book, refund.payment_id)
+    if payment.channel == WALLET or not refund.state.is_open:
+        raise NothingToAsk
+    await _note(visit, "refund.asked", refund_id)
+    await ask_channel(visit.desk.flow, refund)
+    return _back_to(payment.id, "asked")
+
+
+async def close_one_payment(visit: Visit) -> Reply:
+    """Call an unpaid payment off, at the channel first.
+
+    Raises:
+        PaymentNotFound, NotClosable
+    """
+    story = await queries.timeline(visit.desk.db, parse("pay", visit.params["payment_id"]))
+    check_closable(story.payment)
+    await _note(visit, "payment.close_asked", show("pay", story.payment.id))
+    payment, _ = await close_payment(visit.desk.flow, story.payment)
+    return _back_to(payment.id, "close_asked")
+
+
+async def send_webhook_again(visit: Visit) -> Reply:
+    """Send a delivery that has ended again, from the first try.
+
+    Raises:
+        PaymentNotFound, DeliveryUnknown, EndpointUnknown, EndpointNotEnabled
+    """
+    desk = visit.desk
+    story = await queries.timeline(desk.db, parse("pay", visit.params["payment_id"]))
+    owner = Owner(story.payment.merchant_id, story.payment.mode)
+    async with desk.db.begin(visit.operator.actor) as tx:
+        await replay_delivery(tx, owner, parse("whd", visit.params["delivery_id"]))
+    desk.flow.nudge()
+    return _back_to(story.payment.id, "replayed")
+
+
+async def show_cases(visit: Visit) -> Reply:
+    """Return the cases that wait for a person, and those that people closed."""
+    desk, query = visit.desk, visit.request.query
+    closed = await queries.closed_cases(desk.db, cursor=query.get("cursor"), limit=20)
+    waiting = await queries.open_cases(desk.db, limit=100)
+    older = f"{PREFIX}/cases?cursor={closed.next_cursor}" if closed.next_cursor else None
+    facts = {
+        "waiting": await _with_merchants(desk, waiting),
+        "closed": await _with_merchants(desk, closed.items),
+        "older": older,
+        "done": query.get("done"),
+    }
+    return await visit.page("cases.html", facts)
+
+
+async def close_one_case(visit: Visit) -> Reply:
+    """Close a case with the operator's reason.
+
+    Raises:
+        ResolutionMissing, CaseUnknown, CaseClosed
+    """
+    case_id = parse("cas", visit.params["case_id"])
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        closed = await close_case(tx, case_id, visit.request.form.get("resolution", ""))
+    if visit.request.form.get("from") == "payment":
+        return _back_to(closed.payment_id, "case_closed")
+    return redirect(f"{PREFIX}/cases?done=case_closed")
+
+
+async def show_health(visit: Visit) -> Reply:
+    """Return how the machine fares: the database, the queues, and what was given up."""
+    db, query = visit.desk.db, visit.request.query
+    letters = await tasks.dead_letters(db, cursor=query.get("cursor"), limit=20)
+    facts = {
+        "state": await ready(db),
+        "backlog": await tasks.backlog(db),
+        "events": await outbox.undispatched(db),
+        "letters": [(show("tsk", letter.id), letter) for letter in letters.items],
+        "older": f"{PREFIX}/health?cursor={letters.next_cursor}" if letters.next_cursor else None,
+        "done": query.get("done"),
+    }
+    return await visit.page("health.html", facts)
+
+
+async def replay_dead_letter(visit: Visit) -> Reply:
+    """Put a task that was given up back into the queue.
+
+    Raises:
+        DeadLetterUnknown, DeadLetterSuperseded
+    """
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        await tasks.replay(tx, parse("tsk", visit.params["task_id"]))
+    visit.desk.flow.nudge()
+    return redirect(f"{PREFIX}/health?done=replayed")
+
+
+async def _note(visit: Visit, action: str, subject: str) -> None:
+    """Write down who does it before the network is used, so that a crash cannot hide it."""
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        await audit.record(tx, action, subject, {})
+
+
+async def _with_merchants(
+    desk: Desk, cases: list[PaymentCase]
+) -> list[tuple[PaymentCase, str, str]]:
+    names = await merchants_with_ids(desk.db, [each.merchant_id for each in cases])
+    return [(each, show("cas", each.id), names[each.merchant_id].name) for each in cases]
+
+
+def _back_to(payment_id: UUID, done: str) -> Reply:
+    return redirect(f"{PREFIX}/payments/{show('pay', payment_id)}?done={done}")

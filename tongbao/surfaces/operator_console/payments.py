@@ -1,0 +1,303 @@
+"""The list of payments: live, filtered, searched, counted, and as a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra import audit
+from tongbao.kernel.clock import business_date, day_bounds
+from tongbao.kernel.errors import Invalid
+from tongbao.kernel.ids import UnknownId, parse, show
+from tongbao.kernel.money import Money
+from tongbao.kernel.pages import PAGE_MAX
+from tongbao.parties.merchants import queries as merchants
+from tongbao.parties.merchants.model import Merchant
+from tongbao.payments.collecting import queries
+from tongbao.payments.collecting.model import WALLET, Payment, PaymentState, Tally
+from tongbao.payments.collecting.queries import PaymentFilter
+from tongbao.payments.refunds.queries import refund_by_number
+from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit, mode_of
+from tongbao.surfaces.page_kit.replies import CSV, Reply, redirect, stream_reply
+
+ROWS: Final = 50
+FRESH_FOR: Final = timedelta(seconds=6)
+_MERCHANTS_SHOWN: Final = 100
+_CSV_COLUMNS: Final = (
+    "payment_id",
+    "merchant_id",
+    "merchant",
+    "mode",
+    "merchant_order_no",
+    "channel",
+    "pay_mode",
+    "status",
+    "amount",
+    "captured",
+    "refunded",
+    "fee",
+    "fee_returned",
+    "currency",
+    "failure_code",
+    "close_reason",
+    "created_at",
+    "ended_at",
+)
+
+
+class FilterMalformed(Invalid):
+    """A filter of the list is none that the page itself offers."""
+
+    code = "console.filter_malformed"
+    advice = "Choose from the lists of the page; dates are written as 2026-11-21."
+    advice_zh = "请使用页面提供的选项；日期格式为 2026-11-21。"
+
+
+class Filters(Struct, frozen=True):
+    """What the list shows, as its form says it; empty means any."""
+
+    q: str = ""
+    merchant: str = ""
+    mode: str = ""
+    status: str = ""
+    channel: str = ""
+    since: str = ""
+    until: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Filters:
+        """Return the filters of an address."""
+        return cls(**{name: query.get(name, "").strip()[:128] for name in cls.__struct_fields__})
+
+    def address(self, path: str = "payments", **changes: str) -> str:
+        """Return the address of this list with some things changed."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__} | changes
+        query = urlencode({name: value for name, value in fields.items() if value})
+        return f"{PREFIX}/{path}{'?' if query else ''}{query}"
+
+    @property
+    def merchant_id(self) -> UUID | None:
+        """The merchant chosen.
+
+        Raises:
+            UnknownId
+        """
+        return parse("mch", self.merchant) if self.merchant else None
+
+    def wanted(self) -> PaymentFilter:
+        """Return the filter for the query.
+
+        Raises:
+            FilterMalformed, UnknownId
+        """
+        try:
+            status = PaymentState(self.status) if self.status else None
+            first = date.fromisoformat(self.since) if self.since else None
+            last = date.fromisoformat(self.until) if self.until else None
+        except ValueError:
+            raise FilterMalformed from None
+        return PaymentFilter(
+            merchant_id=self.merchant_id,
+            mode=mode_of(self.mode),
+            status=status,
+            channel=self.channel or None,
+            merchant_order_no=self.q or None,
+            created_from=day_bounds(first)[0] if first else None,
+            created_to=day_bounds(last)[1] if last else None,
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is shown."""
+        return self == Filters()
+
+
+class Row(Struct, frozen=True):
+    """One line of the list."""
+
+    payment: Payment
+    id: str
+    merchant: str
+    is_fresh: bool
+
+    @property
+    def href(self) -> str:
+        """Where the payment's own page is."""
+        return f"{PREFIX}/payments/{self.id}"
+
+
+class Today(Struct, frozen=True):
+    """What stands where today, and what nobody knows the end of."""
+
+    day: date
+    tallies: Sequence[Tally]
+    at_risk: Sequence[Tally]
+    open_cases: int
+
+    def count(self, state: str) -> int:
+        """Return how many of today's payments are in a state."""
+        return sum(tally.payments for tally in self.tallies if tally.state == state)
+
+    def taken(self) -> list[Tally]:
+        """Return what came in today; sandbox money is never added to real money."""
+        return [tally for tally in self.tallies if tally.state is PaymentState.SUCCEEDED]
+
+    def oldest_unknown(self) -> datetime | None:
+        """Return since when the oldest of the unknown waits."""
+        return min((tally.oldest_at for tally in self.at_risk), default=None)
+
+
+async def show_payments(visit: Visit) -> Reply:
+    """Return the page, or the one payment that was searched for."""
+    filters = Filters.of(visit.request.query)
+    if filters.q and (found := await _searched(visit.desk, filters.q)):
+        return redirect(f"{PREFIX}/payments/{show('pay', found)}")
+    known = await merchants.list_merchants(visit.desk.db, cursor=None, limit=_MERCHANTS_SHOWN)
+    facts = {
+        "merchants": [(show("mch", each.id), each.name) for each in known.items],
+        "merchants_are_all": known.next_cursor is None,
+        "states": list(PaymentState),
+        "channels": sorted({*visit.desk.flow.channels, WALLET}),
+    }
+    return await visit.page("payments.html", facts | await _list_facts(visit, filters))
+
+
+async def show_live_payments(visit: Visit) -> Reply:
+    """Return the part of the page that is fetched anew every two seconds."""
+    filters = Filters.of(visit.request.query)
+    return visit.part("payments_list.html", await _list_facts(visit, filters))
+
+
+async def export_payments(visit: Visit) -> Reply:
+    """Return the filtered list as a file, made while it is sent."""
+    filters = Filters.of(visit.request.query)
+    wanted = filters.wanted()
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        chosen = {name: value for name, value in _named(filters).items() if value}
+        await audit.record(tx, "payments.exported", "payments", chosen)
+    day = business_date(visit.desk.db.clock.now()).isoformat()
+    return stream_reply(_csv(visit.desk, wanted), CSV, name=f"payments-{day}.csv")
+
+
+async def _list_facts(visit: Visit, filters: Filters) -> dict[str, object]:
+    desk, query = visit.desk, visit.request.query
+    cursor = query.get("cursor")
+    page = await queries.list_payments(desk.db, filters.wanted(), cursor=cursor, limit=ROWS)
+    names = await _names(desk, page.items)
+    now = desk.db.clock.now()
+    return {
+        "filters": filters,
+        "rows": [_row(payment, names, now) for payment in page.items],
+        "cursor": cursor,
+        "older": filters.address(cursor=page.next_cursor) if page.next_cursor else None,
+        "is_live": cursor is None and query.get("live") != "off",
+        "today": await _today(desk, filters, now),
+    }
+
+
+def _row(payment: Payment, names: Mapping[UUID, Merchant], now: datetime) -> Row:
+    return Row(
+        payment=payment,
+        id=show("pay", payment.id),
+        merchant=names[payment.merchant_id].name,
+        is_fresh=now - payment.created_at < FRESH_FOR,
+    )
+
+
+async def _names(desk: Desk, page: Sequence[Payment]) -> Mapping[UUID, Merchant]:
+    return await merchants.merchants_with_ids(desk.db, [each.merchant_id for each in page])
+
+
+async def _searched(desk: Desk, text: str) -> UUID | None:
+    """Return the one payment a text can only mean: an id, our number or the channel's."""
+    number = text.removeprefix("ref_")
+    try:
+        if text.startswith("pay_"):
+            return parse("pay", text)
+        if found := await queries.attempt_by_number(desk.db, number):
+            return found.payment_id
+        if refund := await refund_by_number(desk.db, number):
+            return refund.payment_id
+    except UnknownId:
+        pass  # then it is not a number of ours
+    paid = await queries.payments_by_channel_ref(desk.db, text)
+    return paid[0] if len(paid) == 1 else None
+
+
+async def _today(desk: Desk, filters: Filters, now: datetime) -> Today:
+    day, merchant_id, mode = business_date(now), filters.merchant_id, mode_of(filters.mode)
+
+    async def count() -> Today:
+        return Today(
+            day=day,
+            tallies=await queries.tally(
+                desk.db, *day_bounds(day), merchant_id=merchant_id, mode=mode
+            ),
+            at_risk=await queries.money_at_risk(desk.db, merchant_id=merchant_id, mode=mode),
+            open_cases=await queries.count_open_cases(desk.db),
+        )
+
+    figures: Today = await desk.counted.get((day, merchant_id, mode), count)
+    return figures
+
+
+async def _csv(desk: Desk, wanted: PaymentFilter) -> AsyncIterator[bytes]:
+    yield "\ufeff".encode() + _line(_CSV_COLUMNS)  # the mark that Excel knows UTF-8 by
+    cursor: str | None = None
+    while True:
+        page = await queries.list_payments(desk.db, wanted, cursor=cursor, limit=PAGE_MAX)
+        names = await _names(desk, page.items)
+        yield b"".join(_line(_csv_cells(each, names[each.merchant_id])) for each in page.items)
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _csv_cells(payment: Payment, merchant: Merchant) -> list[str]:
+    """Return one payment without anything about its customer."""
+
+    def amount(figure: int) -> str:
+        return Money(figure, payment.currency).decimal_text()
+
+    return [
+        show("pay", payment.id),
+        show("mch", payment.merchant_id),
+        merchant.name,
+        payment.mode,
+        payment.merchant_order_no,
+        payment.channel,
+        payment.pay_mode,
+        payment.state,
+        amount(payment.amount),
+        amount(payment.captured),
+        amount(payment.refunded),
+        amount(payment.fee),
+        amount(payment.fee_returned),
+        payment.currency,
+        payment.failure_code or "",
+        payment.close_reason or "",
+        payment.created_at.isoformat(),
+        payment.ended_at.isoformat() if payment.ended_at else "",
+    ]
+
+
+def _line(cells: Sequence[str]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out).writerow([_harmless(cell) for cell in cells])
+    return out.getvalue().encode()
+
+
+def _harmless(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell
+
+
+def _named(filters: Filters) -> dict[str, str]:
+    return {name: getattr(filters, name) for name in filters.__struct_fields__}

@@ -1,0 +1,422 @@
+"""One payment: where it stands and why, and every piece of evidence in the order it came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime
+from itertools import groupby
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.infra import audit
+from tongbao.infra.audit import AuditEntry
+from tongbao.infra.outbox import EventRow, events_of_resource
+from tongbao.infra.webhooks.deliveries import attempts_of, deliveries_of_resource
+from tongbao.infra.webhooks.model import WebhookAttempt, WebhookDelivery
+from tongbao.kernel.clock import business_date
+from tongbao.kernel.ids import parse, show
+from tongbao.ledger.queries import RecordedTransfer, transfers_of_reference
+from tongbao.parties.merchants import queries as merchants
+from tongbao.parties.merchants.model import Merchant
+from tongbao.payments.callbacks.inbox import callbacks_about
+from tongbao.payments.callbacks.model import InboundCallback
+from tongbao.payments.collecting import queries
+from tongbao.payments.collecting.model import WALLET, Payment, PaymentState
+from tongbao.payments.collecting.queries import Timeline
+from tongbao.payments.refunds.model import Refund
+from tongbao.payments.refunds.queries import refunds_of_payment
+from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.error_map import error_map
+from tongbao.surfaces.operator_console.books import account_names, t_accounts
+from tongbao.surfaces.operator_console.visit import Desk, Visit
+from tongbao.surfaces.page_kit.evidence import masked, masked_tree, readable
+from tongbao.surfaces.page_kit.rendering import figures, pretty
+from tongbao.surfaces.page_kit.replies import JSON, Reply, file_reply
+from tongbao.surfaces.page_kit.texts import Texts
+
+GOOD: Final = frozenset({"succeeded", "delivered", "processed", "payment.succeeded"})
+BAD: Final = frozenset(
+    {"failed", "declined", "forged", "mismatched", "rejected", "unreadable", "not_sent"}
+)
+WAITING: Final = frozenset({"unknown", "no_answer", "pending", "throttled", "orphaned"})
+
+
+class Sheet(Struct, frozen=True):
+    """One document of evidence, laid out and masked."""
+
+    label: str
+    text: str
+
+
+class Entry(Struct, frozen=True):
+    """One thing that happened."""
+
+    at: datetime
+    rank: int  # the order among what carries one time
+    kind: str
+    id: str
+    title: str
+    note: str = ""
+    tone: str = "plain"
+    sheets: tuple[Sheet, ...] = ()
+    replays: str | None = None  # the delivery that may be sent again
+
+
+class Dossier(Struct, frozen=True):
+    """Everything about one payment, as it lies in the rooms that keep it."""
+
+    story: Timeline
+    merchant: Merchant
+    refunds: Sequence[Refund]
+    callbacks: Sequence[InboundCallback]
+    transfers: Sequence[RecordedTransfer]
+    events: Sequence[EventRow]
+    deliveries: Sequence[tuple[WebhookDelivery, Sequence[WebhookAttempt]]]
+    acts: Sequence[AuditEntry]
+
+    @property
+    def payment(self) -> Payment:
+        """The payment itself."""
+        return self.story.payment
+
+
+async def show_payment(visit: Visit) -> Reply:
+    """Return a payment's page."""
+    return await visit.page("payment.html", await _facts(visit))
+
+
+async def show_live_payment(visit: Visit) -> Reply:
+    """Return the part of a payment's page that changes while it is open."""
+    return visit.part("payment_body.html", await _facts(visit))
+
+
+async def show_raw_payment(visit: Visit) -> Reply:
+    """Return everything as one JSON document, masked as the page is."""
+    dossier = await _gather(visit.desk, parse("pay", visit.params["payment_id"]))
+    return file_reply(pretty(_raw(dossier)).encode(), JSON)
+
+
+async def _facts(visit: Visit) -> dict[str, object]:
+    dossier = await _gather(visit.desk, parse("pay", visit.params["payment_id"]))
+    payment, attempt = dossier.payment, dossier.story.attempts[-1]
+    names = await account_names(visit.desk.db, dossier.transfers, dossier.merchant)
+    asks_channel = payment.channel != WALLET
+    is_open = payment.state.is_open or any(refund.state.is_open for refund in dossier.refunds)
+    return {
+        "dossier": dossier,
+        "payment": payment,
+        "payment_id": show("pay", payment.id),
+        "attempt": attempt,
+        "why": explanation(dossier, visit.texts),
+        "days": by_day(entries(dossier, visit.texts)),
+        "accounts": t_accounts(dossier.transfers, names, visit.request.language),
+        "payer": masked(attempt.payer) if attempt.payer else None,
+        "may_ask": asks_channel and attempt.state.is_open,
+        "may_close": asks_channel and payment.state.is_open,
+        "is_live": is_open and visit.request.query.get("live") != "off",
+        "is_open": is_open,
+        "done": visit.request.query.get("done"),
+    }
+
+
+async def _gather(desk: Desk, payment_id: UUID) -> Dossier:
+    db = desk.db
+    story = await queries.timeline(db, payment_id)
+    payment = story.payment
+    refunds = await refunds_of_payment(db, payment.book, payment.id)
+    shown = [show("pay", payment.id), *(show("ref", refund.id) for refund in refunds)]
+    numbers = [each.number for each in story.attempts] + [each.number for each in refunds]
+    references = [payment.id, *(refund.id for refund in refunds)]
+    return Dossier(
+        story=story,
+        merchant=await merchants.merchant_with_id(db, payment.merchant_id),
+        refunds=refunds,
+        callbacks=await callbacks_about(db, numbers),
+        transfers=[
+            transfer
+            for reference in references
+            for transfer in await transfers_of_reference(db, payment.book, reference)
+        ],
+        events=[event for each in shown for event in await events_of_resource(db, each)],
+        deliveries=[
+            (delivery, await attempts_of(db, delivery.id))
+            for each in shown
+            for delivery in await deliveries_of_resource(db, each)
+        ],
+        acts=[act for each in shown for act in await audit.entries_of_subject(db, each)],
+    )
+
+
+def explanation(dossier: Dossier, texts: Texts) -> str:
+    """Return in plain words where the payment stands and why."""
+    payment = dossier.payment
+    channel = texts.named("channel", payment.channel)
+    if payment.state.is_open and payment.close_requested_at is not None:
+        return texts("why.closing", channel=channel)
+    match payment.state:
+        case PaymentState.PENDING:
+            is_code = payment.pay_mode is PayMode.PAYMENT_CODE
+            return texts(f"why.pending_{'code' if is_code else 'qr'}", channel=channel)
+        case PaymentState.SUCCEEDED:
+            told = texts.by_key.get(_told_key(dossier), texts.by_key["why.told"])
+            return told.format(channel=channel) + _given_back(payment, texts)
+        case PaymentState.FAILED:
+            code = payment.failure_code or ""
+            said = error_map(payment.channel).customer_text(code)
+            words = said.zh if texts.language == "zh" else said.en
+            return texts("why.failed", channel=channel, code=code, words=words)
+        case PaymentState.CLOSED:
+            late = "_late" if payment.captured else ""
+            return texts(f"why.closed_{payment.close_reason}") + (texts("why.late") if late else "")
+        case _:
+            return texts(f"why.{payment.state}", channel=channel)
+
+
+def _told_key(dossier: Dossier) -> str:
+    return f"why.told_{dossier.story.changes[-1].why.replace(' ', '_')}"
+
+
+def _given_back(payment: Payment, texts: Texts) -> str:
+    if not payment.refunded:
+        return ""
+    amount = f"{figures(payment.refunded, payment.currency)} {payment.currency}"
+    return texts("why.given_back", amount=amount)
+
+
+def by_day(unordered: Iterable[Entry]) -> list[tuple[date, list[Entry]]]:
+    """Return what happened in the order it happened, business day by business day."""
+    ordered = sorted(unordered, key=lambda each: (each.at, each.rank))
+    return [
+        (day, list(happened))
+        for day, happened in groupby(ordered, key=lambda each: business_date(each.at))
+    ]
+
+
+def entries(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    """Yield everything that happened, in no order."""
+    yield from _changes(dossier, texts)
+    yield from _attempts(dossier, texts)
+    yield from _exchanges(dossier, texts)
+    yield from _callbacks(dossier, texts)
+    yield from _postings(dossier, texts)
+    yield from _refunds(dossier, texts)
+    yield from _cases(dossier, texts)
+    yield from _events(dossier, texts)
+    yield from _acts(dossier, texts)
+
+
+def _tone(word: str) -> str:
+    if word in GOOD:
+        return "good"
+    if word in BAD:
+        return "bad"
+    return "wait" if word in WAITING else "plain"
+
+
+def _changes(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for change in dossier.story.changes:
+        yield Entry(
+            at=dossier.payment.created_at if change.from_state == "new" else change.at,
+            rank=0 if change.from_state == "new" else 4,
+            kind="state",
+            id=f"change-{change.version}",
+            title=texts("timeline.state", state=texts.named("state", change.to_state)),
+            note=texts("timeline.because", why=texts.named("because", change.why)),
+            tone=_tone(change.to_state),
+        )
+
+
+def _attempts(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for attempt in dossier.story.attempts:
+        yield Entry(
+            at=attempt.created_at,
+            rank=1,
+            kind="attempt",
+            id=f"attempt-{attempt.number}",
+            title=texts(
+                "timeline.attempt",
+                channel=texts.named("channel", attempt.channel),
+                mode=texts.named("pay_mode", attempt.pay_mode),
+            ),
+            note=texts("timeline.number", number=attempt.number),
+            tone=_tone(attempt.state),
+        )
+
+
+def _exchanges(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for exchange in dossier.story.exchanges:
+        status = texts("timeline.no_answer") if exchange.status is None else str(exchange.status)
+        request = f"{exchange.method} {exchange.url}\n\n{exchange.request}"
+        yield Entry(
+            at=exchange.at,
+            rank=2,
+            kind="exchange",
+            id=f"exchange-{exchange.id.hex}",
+            title=texts(
+                "timeline.exchange",
+                purpose=texts.named("purpose", exchange.purpose),
+                outcome=texts.named("outcome", exchange.outcome),
+            ),
+            note=texts("timeline.took", status=status, ms=exchange.duration_ms),
+            tone=_tone(exchange.outcome),
+            sheets=(
+                Sheet(texts("timeline.request"), readable(request)),
+                Sheet(texts("timeline.reply"), readable(exchange.reply)),
+            ),
+        )
+
+
+def _callbacks(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for callback in dossier.callbacks:
+        read = callback.callback
+        sheets = [Sheet(texts("timeline.content"), readable(read.content))] if read else []
+        headers = "\n".join(f"{name}: {value}" for name, value in callback.headers.items())
+        raw = callback.body.decode("utf-8", errors="replace")
+        sheets.append(Sheet(texts("timeline.as_received"), readable(f"{headers}\n\n{raw}")))
+        yield Entry(
+            at=callback.received_at,
+            rank=3,
+            kind="callback",
+            id=f"callback-{callback.id.hex}",
+            title=texts("timeline.callback", state=texts.named("callback", callback.state)),
+            note=texts(
+                "timeline.copies", count=callback.copies, notification=callback.notification_id[:64]
+            ),
+            tone=_tone(callback.state),
+            sheets=tuple(sheets),
+        )
+
+
+def _postings(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for transfer in dossier.transfers:
+        yield Entry(
+            at=transfer.at,
+            rank=5,
+            kind="posting",
+            id=f"posting-{transfer.seq}",
+            title=texts(
+                "timeline.posting",
+                what=texts.named("posting", transfer.code),
+                amount=f"{figures(transfer.amount, transfer.debit.currency)}",
+                currency=transfer.debit.currency,
+            ),
+            note=texts(
+                "timeline.posted",
+                debit=texts.named("account", transfer.debit.kind),
+                credit=texts.named("account", transfer.credit.kind),
+                seq=transfer.seq,
+            ),
+        )
+
+
+def _refunds(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for refund in dossier.refunds:
+        amount = f"{figures(refund.amount, refund.currency)} {refund.currency}"
+        yield Entry(
+            at=refund.created_at,
+            rank=4,
+            kind="refund",
+            id=f"refund-{refund.number}",
+            title=texts("timeline.refund", amount=amount, kind=texts.named("kind", refund.kind)),
+            note=texts("timeline.refund_no", no=refund.merchant_refund_no, number=refund.number),
+        )
+        if refund.ended_at is not None:
+            yield Entry(
+                at=refund.ended_at,
+                rank=6,
+                kind="refund",
+                id=f"refund-end-{refund.number}",
+                title=texts(
+                    "timeline.refund_end", amount=amount, state=texts.named("state", refund.state)
+                ),
+                note=refund.code or refund.channel_ref or "",
+                tone=_tone(refund.state),
+            )
+
+
+def _cases(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for each in dossier.story.cases:
+        yield Entry(
+            at=each.opened_at,
+            rank=7,
+            kind="case",
+            id=f"case-{each.id.hex}",
+            title=texts("timeline.case", kind=texts.named("case", each.kind)),
+            note=each.detail,
+            tone="bad" if each.closed_at is None else "plain",
+        )
+        if each.closed_at is not None:
+            yield Entry(
+                at=each.closed_at,
+                rank=7,
+                kind="case",
+                id=f"case-end-{each.id.hex}",
+                title=texts("timeline.case_closed", kind=texts.named("case", each.kind)),
+                note=each.resolution or "",
+                tone="good",
+            )
+
+
+def _events(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for event in dossier.events:
+        yield Entry(
+            at=event.at,
+            rank=8,
+            kind="event",
+            id=f"event-{event.id.hex}",
+            title=texts("timeline.event", type=event.type),
+            note=show("evt", event.id),
+            sheets=(Sheet(texts("timeline.content"), pretty(masked_tree(event.body))),),
+        )
+    for delivery, tries in dossier.deliveries:
+        whd = show("whd", delivery.id)
+        yield Entry(
+            at=delivery.created_at,
+            rank=9,
+            kind="delivery",
+            id=f"delivery-{delivery.id.hex}",
+            title=texts(
+                "timeline.delivery",
+                type=delivery.event_type,
+                state=texts.named("state", delivery.state),
+            ),
+            note=texts("timeline.tries", id=whd, count=delivery.attempts),
+            tone=_tone(delivery.state),
+            sheets=(_tries_sheet(tries, texts),) if tries else (),
+            replays=whd if delivery.closed_at is not None else None,
+        )
+
+
+def _tries_sheet(tries: Sequence[WebhookAttempt], texts: Texts) -> Sheet:
+    lines = [
+        f"{each.number}. {each.at.isoformat(timespec='milliseconds')}  {each.outcome}"
+        f"  {each.status or '—'}  {each.duration_ms} ms\n   {readable(each.reply)}".rstrip()
+        for each in tries
+    ]
+    return Sheet(texts("timeline.each_try"), "\n".join(lines))
+
+
+def _acts(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for act in dossier.acts:
+        facts = ", ".join(f"{name}: {value}" for name, value in act.facts.items())
+        yield Entry(
+            at=act.at,
+            rank=10,
+            kind="act",
+            id=f"act-{act.id.hex}",
+            title=texts("timeline.act", action=texts.named("action", act.action), actor=act.actor),
+            note=facts,
+        )
+
+
+def _raw(dossier: Dossier) -> object:
+    """Return the dossier as JSON-like data; bodies are texts, and customers are masked."""
+    built = msgspec.to_builtins(dossier)
+    for callback, kept in zip(built["callbacks"], dossier.callbacks, strict=True):
+        callback["body"] = kept.body.decode("utf-8", errors="replace")
+    built["merchant"] = {"id": show("mch", dossier.merchant.id), "name": dossier.merchant.name}
+    del built["story"]["payment"]["request_hash"]
+    return masked_tree(built)

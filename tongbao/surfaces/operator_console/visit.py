@@ -1,0 +1,145 @@
+"""A visit: one request to the console, who makes it, and what every page is given."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from msgspec import Struct
+
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db
+from tongbao.kernel.licence import Mode
+from tongbao.parties.identity.model import ROLES, Operator, Permission, SessionEnded
+from tongbao.parties.identity.sessions import Session
+from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.collecting.queries import count_open_cases
+from tongbao.surfaces.page_kit import assets
+from tongbao.surfaces.page_kit.remembered import Remembered
+from tongbao.surfaces.page_kit.rendering import Templates
+from tongbao.surfaces.page_kit.replies import Reply, page_policy, page_reply
+from tongbao.surfaces.page_kit.requests import PageRequest
+from tongbao.surfaces.page_kit.texts import Texts, load_texts
+
+PREFIX: Final = "/console"
+PAGES: Final = ("payments", "cases", "ledger", "health")
+HERE: Final = Path(__file__).parent
+SESSION: Final = "tongbao_session"
+VISITOR: Final = "tongbao_visitor"
+FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
+
+
+class Desk:
+    """What the console works with, built once."""
+
+    def __init__(self, flow: Flow, keyring: Keyring, public_url: str) -> None:
+        self.flow = flow
+        self.keyring = keyring
+        self.public_url = public_url.rstrip("/")
+        files = assets.Assets(f"{PREFIX}/static", [assets.KIT, HERE / "static"])
+        self.templates = Templates(HERE / "templates", files, load_texts(HERE / "texts"))
+        self.verifying = asyncio.Lock()
+        self.counted: Remembered[Any] = Remembered()
+
+    @property
+    def db(self) -> Db:
+        """The database."""
+        return self.flow.db
+
+    @cached_property
+    def is_https(self) -> bool:
+        """Whether browsers reach us encrypted, so that cookies may insist on it."""
+        return self.public_url.startswith("https://")
+
+
+class Visit(Struct, frozen=True):
+    """One request. ``session`` is None on the few pages that are open to anybody."""
+
+    desk: Desk
+    request: PageRequest
+    params: Mapping[str, str]
+    nonce: str
+    form_token: str
+    session: Session | None = None
+
+    @property
+    def operator(self) -> Operator:
+        """Who is there.
+
+        Raises:
+            SessionEnded: nobody is; no page without a session asks.
+        """
+        if self.session is None:
+            raise SessionEnded
+        return self.session.operator
+
+    @property
+    def texts(self) -> Texts:
+        """The texts in the visitor's language."""
+        return self.desk.templates.texts[self.request.language]
+
+    @property
+    def address(self) -> str:
+        """Where the visitor is, to come back to."""
+        query = urlencode(self.request.query)
+        return f"{self.request.path}?{query}" if query else self.request.path
+
+    async def page(self, template: str, facts: Mapping[str, object], *, status: int = 200) -> Reply:
+        """Return a whole page, with what every page shows around its own facts."""
+        cases = 0 if self.session is None else await count_open_cases(self.desk.db)
+        return self.part(template, {"open_cases": cases, **facts}, status=status)
+
+    def part(self, template: str, facts: Mapping[str, object], *, status: int = 200) -> Reply:
+        """Return a template filled in, with the policy its scripts and requests keep to."""
+        clock = self.desk.db.clock
+        html = self.desk.templates.render(
+            template,
+            self.request.language,
+            visit=self,
+            nonce=self.nonce,
+            form_token=self.form_token,
+            operator=self.session.operator if self.session else None,
+            may=partial(_may, self.session),
+            here=self.request.path,
+            pages=PAGES,
+            now=clock.now(),
+            clock_offset=clock.offset,
+            **facts,
+        )
+        return page_reply(html, status=status).also(page_policy(self.nonce))
+
+
+View = Callable[[Visit], Awaitable[Reply]]
+
+
+class Route(Struct, frozen=True):
+    """One method of one address below the console.
+
+    Without a permission it is open to anybody. What a page asks for by itself (``is_poll``) does
+    not keep a session alive.
+    """
+
+    method: str
+    pattern: str
+    view: View
+    permission: Permission | None
+    is_poll: bool = False
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """Return the named parts of a path that fits, or None."""
+        found = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.pattern), path)
+        return found.groupdict() if found else None
+
+
+def mode_of(text: str | None) -> Mode | None:
+    """Return the mode a form names; anything else means both."""
+    return next((mode for mode in Mode if mode.value == text), None)
+
+
+def _may(session: Session | None, permission: str) -> bool:
+    return session is not None and Permission(permission) in ROLES[session.operator.role]

@@ -1,0 +1,109 @@
+"""What a browser asked, read out of ASGI: query, form, cookies, language, origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from msgspec import Struct
+
+from tongbao.infra.web.problem import language_of
+from tongbao.kernel.errors import Invalid
+
+LANGUAGES: Final = ("zh", "en")
+LANGUAGE_COOKIE: Final = "tongbao_language"
+FIELDS_MAX: Final = 64
+
+
+class FormMalformed(Invalid):
+    """A form or an address has more fields than any page of ours sends."""
+
+    code = "page.form_malformed"
+    advice = "Open the page again and use its own form."
+    advice_zh = "请重新打开页面，并使用页面自带的表单。"
+
+
+class PageRequest(Struct, frozen=True):
+    """One request of a browser; ``form`` is empty unless it posted one."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    form: Mapping[str, str]
+    cookies: Mapping[str, str]
+    headers: Mapping[str, str]
+    language: str
+
+    @property
+    def is_by_script(self) -> bool:
+        """Whether htmx asks, and not a person who followed a link or sent a form."""
+        return self.headers.get("hx-request") == "true"
+
+    def is_same_origin(self, public_url: str) -> bool:
+        """Whether one of our own pages sent it, as far as the browser says.
+
+        Browsers send ``Sec-Fetch-Site``, or at least ``Origin``, with every form that is posted; a
+        program that sends neither has no cookies of anybody's to misuse.
+        """
+        site = self.headers.get("sec-fetch-site")
+        if site is not None:
+            return site in {"same-origin", "none"}
+        origin = self.headers.get("origin")
+        if origin is None:
+            return True
+        return origin == public_url or urlsplit(origin).netloc == self.headers.get("host")
+
+    def is_followed_from_elsewhere(self) -> bool:
+        """Whether a link on a foreign page was followed, so that strict cookies stayed home."""
+        return (
+            self.method == "GET"
+            and self.headers.get("sec-fetch-site") == "cross-site"
+            and self.headers.get("sec-fetch-mode") == "navigate"
+        )
+
+
+def read_request(scope: Mapping[str, Any]) -> PageRequest:
+    """Return the request of an ASGI scope whose body was read already.
+
+    Raises:
+        FormMalformed
+    """
+    headers = {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+    }
+    cookies = _cookies(scope["headers"])
+    is_form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    return PageRequest(
+        method="GET" if scope["method"] == "HEAD" else scope["method"],
+        path=scope["path"],
+        query=_fields(scope["query_string"]),
+        form=_fields(scope["state"]["body"]) if is_form else {},
+        cookies=cookies,
+        headers=headers,
+        language=_language(cookies, headers),
+    )
+
+
+def _fields(encoded: bytes) -> dict[str, str]:
+    """Return the fields that have a value; U+0000 is no text and is left out."""
+    try:
+        pairs = parse_qsl(encoded.decode("latin-1"), errors="replace", max_num_fields=FIELDS_MAX)
+    except ValueError:
+        raise FormMalformed(fields_max=FIELDS_MAX) from None
+    return {name: value.replace("\0", "") for name, value in pairs}
+
+
+def _cookies(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name.lower() == b"cookie":
+            for part in value.decode("latin-1").split(";"):
+                key, _, text = part.strip().partition("=")
+                found.setdefault(key, text)
+    return found
+
+
+def _language(cookies: Mapping[str, str], headers: Mapping[str, str]) -> str:
+    chosen = cookies.get(LANGUAGE_COOKIE, "")
+    return chosen if chosen in LANGUAGES else language_of(headers.get("accept-language", ""))
