@@ -1,1 +1,0 @@
-"""May they? Risk, limits and approvals, asked before money moves."""
