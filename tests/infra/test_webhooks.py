@@ -298,6 +298,18 @@ def test_retry_after_is_seconds_or_a_date_and_never_more_than_a_day(
     assert retry_after({}, now) == timedelta()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon, 01 Jan 99999999999999999999 00:00:00 +0000",
+        "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+        "9" * 5000,
+    ],
+)
+def test_an_absurd_retry_after_asks_for_nothing(text: str) -> None:
+    assert retry_after({"retry-after": text}, datetime(2026, 1, 1, tzinfo=UTC)) == timedelta()
+
+
 def test_only_2xx_is_a_delivery() -> None:
     met = {status: outcome_of_status(status) for status in range(100, 600)}
     assert {s for s, o in met.items() if o is AttemptOutcome.DELIVERED} == set(range(200, 300))

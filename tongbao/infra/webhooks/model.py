@@ -384,6 +384,6 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta:
             if text.isdecimal()
             else parsedate_to_datetime(text) - now
         )
-    except (ValueError, TypeError):  # not a date, or one without a zone
+    except (ValueError, TypeError, OverflowError):  # no date, one without a zone, an absurd one
         return timedelta()
     return min(max(wait, timedelta()), RETRY_AFTER_MAX)
