@@ -63,7 +63,9 @@ def test_what_no_list_made_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "keys", [(), ("2026-01-01T00:00:00+00:00",), ("2026-01-01T00:00:00", str(UUID(int=1))),
-             ("yesterday", str(UUID(int=1))), ("2026-01-01T00:00:00+00:00", "1"), ("a", "b", "c")]
+             ("yesterday", str(UUID(int=1))), ("2026-01-01T00:00:00+00:00", "1"), ("a", "b", "c"),
+             ("0001-01-01T00:00:00+23:59", str(UUID(int=1))),
+             ("9999-12-31T23:59:59-23:59", str(UUID(int=1)))]
 )  # fmt: skip
 def test_a_cursor_of_another_list_is_refused(keys: tuple[str, ...]) -> None:
     with pytest.raises(CursorInvalid):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
@@ -91,6 +91,6 @@ def decode_moment(cursor: str | None) -> tuple[datetime | None, UUID | None]:
         moment = datetime.fromisoformat(at)
         if moment.tzinfo is None:
             raise CursorInvalid(param="cursor")
-        return moment, UUID(row_id)
-    except ValueError:
+        return moment.astimezone(UTC), UUID(row_id)
+    except (ValueError, OverflowError):  # a time before the first or after the last there is
         raise CursorInvalid(param="cursor") from None
