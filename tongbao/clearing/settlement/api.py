@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Literal
 
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from tongbao.clearing.settlement import queries
 from tongbao.clearing.settlement.model import (
@@ -23,8 +23,6 @@ from tongbao.infra.web.caller import Caller, needs
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.pages import Page
-
-Currency = Annotated[str, Meta(min_length=3, max_length=3)]
 
 
 class BalanceView(Struct, frozen=True):
@@ -48,7 +46,7 @@ async def list_settlements(
     caller: Caller,
     *,
     day: date | None = None,
-    currency: Currency | None = None,
+    currency: str | None = None,
     cursor: str | None = None,
     limit: int | None = None,
 ) -> Page[SettlementView]:
