@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tongbao.infra.db import DatabaseUnavailable, Db, Query, Statement, connect
+from tongbao.infra.db import DatabaseUnavailable, Db, Query, Statement, ValueOutOfRange, connect
 from tongbao.kernel.clock import Clock
 
 MakeDb = Callable[..., Awaitable[Db]]
@@ -84,3 +85,16 @@ async def test_a_caller_who_leaves_in_the_middle_leaves_nothing_behind(make_db: 
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await SESSION.one(db) == before
+
+
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [
+        (Statement("select $1::bigint"), 1 << 63),
+        (Statement("select $1::int"), 1 << 31),
+        (Statement("select $1::timestamptz"), datetime.fromisoformat("0001-01-01T00:00+23:59")),
+    ],
+)
+async def test_a_value_no_column_keeps_is_named(db: Db, sql: Statement, value: object) -> None:
+    with pytest.raises(ValueOutOfRange):
+        await sql.run(db, value)

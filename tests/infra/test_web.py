@@ -12,7 +12,7 @@ from litestar import get, post
 from msgspec import Meta, Struct
 
 from tests.infra.signed_client import Reply, SignedClient, call
-from tongbao.infra.db import Db, LockNotFree
+from tongbao.infra.db import Db, LockNotFree, ValueOutOfRange
 from tongbao.infra.settings import Secret
 from tongbao.infra.web import problem
 from tongbao.infra.web.app import BODY_MAX, App, RouteWithoutScope
@@ -103,6 +103,8 @@ async def get_thing(thing_id: str) -> Thing:
             raise TooManyRequests
         case "broken":
             raise ThingBroken(param="$.thing", how="twice")
+        case "endless":
+            raise ValueOutOfRange
         case "bug":
             raise RuntimeError("the secret is sk_live_xyz")
         case "one":
@@ -273,6 +275,12 @@ async def test_each_bad_query_has_a_refusal_of_its_own(
     reply = await client.get(f"/v1/things?{query}")
 
     assert (reply.status, reply.code, reply.json["param"]) == (400, code, param)
+
+
+async def test_a_value_no_column_keeps_is_the_callers_mistake(client: SignedClient) -> None:
+    reply = await client.get("/v1/things/endless")
+
+    assert (reply.status, reply.code) == (400, "request.invalid_value")
 
 
 async def test_an_announced_oversize_body_is_refused_unread(client: SignedClient) -> None:

@@ -48,6 +48,10 @@ class LockNotFree(Busy):
     advice_zh = "请使用相同的 Idempotency-Key 重试同一请求。"
 
 
+class ValueOutOfRange(ValueError):
+    """A number or time is beyond what any column keeps; it came from outside, unchecked."""
+
+
 class Query(Generic[R]):
     """One SQL statement and the type of its rows.
 
@@ -271,7 +275,9 @@ async def _named_failures() -> AsyncIterator[None]:
         yield
     except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
         raise LockNotFree from None
-    except asyncpg.DataError:  # an InterfaceError too, but a bug of ours
+    except asyncpg.DataError as failure:  # an InterfaceError too, but no failure of the database
+        if isinstance(failure.__cause__, OverflowError):
+            raise ValueOutOfRange from None
         raise
     except (
         asyncpg.PostgresConnectionError,

@@ -20,6 +20,7 @@ from litestar.exceptions import (
 )
 from msgspec import Meta
 
+from tongbao.infra.db import ValueOutOfRange
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.problem import InternalError, MethodNotAllowed, RouteUnknown
 from tongbao.kernel.errors import Invalid, Refusal
@@ -38,6 +39,11 @@ CurrencyField = Annotated[
     str, Meta(description="ISO 4217.", extra_json_schema={"enum": sorted(EXPONENTS)})
 ]
 """The same for the currency."""
+NumberField = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_\-|*@.]+(?!\n)$")
+]
+"""A number the merchant gives to something of its own. (Python's ``$`` would let a line feed end
+it, and its ``\\w`` takes letters that other languages' does not.)"""
 KEY_HEADER: Final = "idempotency-key"
 KEY_LENGTH_MAX: Final = 255
 
@@ -161,7 +167,7 @@ class ApiRequest(Request[Any, Any, Any]):
 
 
 _NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_AT: Final = re.compile(r" - at `(\$.*)`$", re.DOTALL)
+_AT: Final = re.compile(r" - at (?:`key` in )?`(\$.*)`$", re.DOTALL)
 _NAMED: Final = re.compile(r"^Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
 _MISSING_PARAMETER: Final = re.compile(r"^Missing required (\w+) parameter '([^']+)'")
 _SHOWN_MAX: Final = 64
@@ -215,9 +221,13 @@ def refusal_of_exception(exception: Exception) -> Refusal:
         return MethodNotAllowed(allow=", ".join(named))
     if isinstance(exception, NotFoundException):
         return RouteUnknown()
-    if isinstance(exception, HTTPException) and exception.status_code < 500:
-        return InvalidValue(reason=exception.detail[:_SHOWN_MAX])
-    return InternalError()
+    if isinstance(exception, ValueOutOfRange):
+        reason = "a number or time is beyond what can be kept"
+    elif isinstance(exception, HTTPException) and exception.status_code < 500:
+        reason = exception.detail[:_SHOWN_MAX]
+    else:
+        return InternalError()
+    return InvalidValue(reason=reason)
 
 
 def _refusal_of_parameters(exception: ValidationException) -> Refusal:
