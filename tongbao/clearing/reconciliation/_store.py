@@ -147,8 +147,9 @@ ROWS_ALONE = Query(
       from bill_row r
       left join (select kind, number from recon_item where run_id = $2) i
         on i.kind = r.kind and i.number = r.number
-     where r.bill_id = $1 and i.number is null
-     order by r.kind, r.number, r.line""",
+     where r.bill_id = $1 and i.number is null and (r.kind, r.number) > ($3::text, $4::text)
+     order by r.kind, r.number, r.line
+     limit $5""",
 )
 
 

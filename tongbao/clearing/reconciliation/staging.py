@@ -6,7 +6,7 @@ news for the payment; an open attempt that no complete bill shows did not happen
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -26,12 +26,19 @@ from tongbao.kernel.money import Money, share_half_up
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import net_of_references
 from tongbao.payments.collecting import queries as payments
+from tongbao.payments.collecting.chase import look_at, pay_order
 from tongbao.payments.collecting.model import Attempt, AttemptState
 from tongbao.payments.collecting.outcomes import Evidence, record_news
 from tongbao.payments.refunds import queries as refunds
 from tongbao.payments.refunds.model import GivenBack, Refund, RefundState
 from tongbao.payments.refunds.outcomes import record_refund_news
-from tongbao.rails.channels.contract import ChannelAccount, Closed, Declined, Succeeded
+from tongbao.rails.channels.contract import (
+    ChannelAccount,
+    Closed,
+    Declined,
+    PayMode,
+    Succeeded,
+)
 
 _ACTOR: Final = "reconciliation"
 _CHUNK: Final = 5000
@@ -47,10 +54,6 @@ class Run(Struct, frozen=True):
     id: UUID
     open_days: frozenset[date]
     progress: Progress
-
-    def may_stand_elsewhere(self, first: date, last: date) -> bool:
-        """Whether a bill that is still to come may show what this one does not."""
-        return any(first <= day <= last for day in self.open_days)
 
 
 async def stage(run: Run) -> int:
@@ -69,18 +72,27 @@ async def stage(run: Run) -> int:
                 items = []
         count += await _put(run, tx, items)
         count += await _stage_refunds(run, tx, start, end)
-    async with run.context.db.begin(_ACTOR) as tx:
-        await store.TAKE_YOUR_TIME.run(tx)
-        await store.NO_LOOPS.run(tx)
-        alone: list[RowAlone] = []
-        async for row in store.ROWS_ALONE.stream(tx, run.bill.id, run.id):
-            alone.append(row)
-            if len(alone) == _CHUNK:
-                count += await _put(run, tx, await _known_behind(run, alone))
-                run.progress("look up", count)
-                alone = []
-        count += await _put(run, tx, await _known_behind(run, alone))
+    async for alone in _rows_alone(run):
+        items = await _known_behind(run, alone)  # may ask the channel, so outside a transaction
+        async with run.context.db.begin(_ACTOR) as tx:
+            count += await _put(run, tx, items)
+        run.progress("look up", count)
     return count
+
+
+async def _rows_alone(run: Run) -> AsyncIterator[list[RowAlone]]:
+    """Yield the rows that nothing staged answers to, piece by piece."""
+    after = ("", "")
+    while True:
+        async with run.context.db.begin(_ACTOR) as tx:
+            await store.TAKE_YOUR_TIME.run(tx)
+            await store.NO_LOOPS.run(tx)
+            rows = await store.ROWS_ALONE.all(tx, run.bill.id, run.id, *after, _CHUNK)
+        if rows:
+            yield rows
+        if len(rows) < _CHUNK:
+            return
+        after = (rows[-1].kind, rows[-1].number)
 
 
 async def _put(run: Run, tx: Tx, items: Sequence[Item]) -> int:
@@ -264,19 +276,47 @@ async def _tell_payment(
 ) -> tuple[Attempt, tuple[date, date]]:
     """Record what the row says; return the attempt then, and the days its reversal may stand on."""
     flow = run.context.flow
+    this_day = (run.bill.day, run.bill.day)
     if is_reversed:
         if attempt.state.is_open:
             news = Closed("bill.reversed")
             _, attempt = await record_news(flow, attempt, news, Evidence("bill"))
-        return attempt, (run.bill.day, run.bill.day)
-    payment = await payments.payment(flow.db, attempt.book, attempt.payment_id)
-    days = days_it_may_stand_on(row.at, payment.ended_at or row.at)
+        return attempt, this_day
     paid = Succeeded(row.channel_ref, Money(row.amount, row.currency), row.at)
-    # Undoing an unpaid payment may give back what was paid. Where the bills of all days on which
-    # that may stand show none, the row is how things stand; else the channel is asked.
-    evidence = Evidence("bill", is_fresh=not run.may_stand_elsewhere(*days))
-    _, attempt = await record_news(flow, attempt, paid, evidence)
-    return attempt, days
+    if _may_be_undone(attempt):
+        attempt, ended_at = await _as_it_stands(run, attempt, paid)
+        if _may_be_undone(attempt):
+            return attempt, days_it_may_stand_on(row.at, ended_at or flow.db.clock.now())
+    _, attempt = await record_news(flow, attempt, paid, Evidence("bill"))
+    return attempt, this_day
+
+
+def _may_be_undone(attempt: Attempt) -> bool:
+    """Whether we have undone the order, or may be at it: then what was paid went back since.
+
+    A payment code's order is undone until the channel says that it is; a shown code only before
+    anybody pays it.
+    """
+    is_code = attempt.pay_mode is PayMode.PAYMENT_CODE
+    return attempt.state is AttemptState.CLOSED or (attempt.state.is_open and is_code)
+
+
+async def _as_it_stands(
+    run: Run, attempt: Attempt, paid: Succeeded
+) -> tuple[Attempt, datetime | None]:
+    """Ask the channel how the order stands today; return the attempt and its payment's end."""
+    flow = run.context.flow
+    payment = await payments.payment(flow.db, attempt.book, attempt.payment_id)
+    if attempt.state.is_open:
+        payment, attempt = await look_at(flow, payment, attempt)
+        return attempt, payment.ended_at
+    channel = flow.channels[attempt.channel]
+    answer = await channel.query(run.account, pay_order(payment, attempt))
+    is_paid = isinstance(answer.outcome, Succeeded)
+    evidence = Evidence("query", exchange=answer.exchange, is_fresh=is_paid)
+    news = answer.outcome if is_paid else paid  # not confirmed: it is looked into again later
+    payment, attempt = await record_news(flow, attempt, news, evidence)
+    return attempt, payment.ended_at
 
 
 def _item_of_reversal(run: Run, attempt: Attempt, *, was_paid: bool) -> Item:
