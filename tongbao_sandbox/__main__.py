@@ -55,7 +55,7 @@ async def serve(data_dir: Path, port: int, parent_pid: int | None) -> None:
     # uvicorn raises the signal that stopped it once more at its end; by then it has been obeyed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_caught: None)
-    listener = socket.create_server(("127.0.0.1", port), backlog=512)
+    listener = _listen(port)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -88,6 +88,16 @@ async def serve(data_dir: Path, port: int, parent_pid: int | None) -> None:
         delivering.cancel()
         await asyncio.gather(watching, delivering, return_exceptions=True)
         state.close()
+
+
+def _listen(port: int) -> socket.socket:
+    # asyncio turns Nagle's delay off only where the protocol is named; a second request on a
+    # connection would wait 40 ms for its answer.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(512)
+    return listener
 
 
 async def _watch(parent_pid: int | None, server: uvicorn.Server) -> None:
