@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import threading
 from pathlib import Path
@@ -224,3 +225,16 @@ def test_hmac_is_over_the_parts_in_a_row() -> None:
 def test_equality_is_of_bytes() -> None:
     assert crypto.constant_time_equal(b"a", b"a")
     assert not crypto.constant_time_equal(b"a", b"ab")
+
+
+def test_the_name_of_a_new_key_file_is_on_the_disk_before_the_key_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+
+    def fsync(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Keyring.from_file(tmp_path / "kek")
+    assert synced[-1] == tmp_path

@@ -249,7 +249,17 @@ def _create_key_file(path: Path) -> str:
         pass
     finally:
         half.unlink()
+    _keep_name(path)
     return path.read_text(encoding="ascii")
+
+
+def _keep_name(path: Path) -> None:
+    """Make a file's name outlive a power cut: what is sealed from now on is lost without it."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _record_key(file_key: bytes, purpose: str, salt: bytes) -> tuple[bytes, bytes]:
