@@ -184,6 +184,9 @@ async def test_every_refusal_of_a_login_is_the_same(
         ("alice", PASSWORD, ""),
         ("nobody", PASSWORD, code_of(alice, watch)),
         ("", "", ""),
+        ("al\0ice", PASSWORD, "123456"),
+        ("\ud800", "\ud800", "\ud800"),
+        ("alice", "\ud800", "\ud800"),
     ]
 
     for login, password, code in tries:

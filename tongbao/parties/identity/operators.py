@@ -130,10 +130,15 @@ async def unlock(tx: Tx, login: str) -> None:
     await audit.record(tx, "operator.unlocked", operator.actor, {})
 
 
+def is_login(text: str) -> bool:
+    """Tell whether any operator could have this login name."""
+    return _LOGIN.fullmatch(text) is not None
+
+
 def password_matches(password: str, password_hash: str) -> bool:
     """Compare a password with its hash; slow on purpose, so never on the event loop."""
     try:
-        return _HASHER.verify(password_hash, password)
+        return _HASHER.verify(password_hash, password.encode(errors="replace"))
     except VerificationError:
         return False
 
@@ -150,7 +155,7 @@ def step_of_code(keyring: Keyring, operator: Operator, code: str, at_s: int) -> 
     totp = pyotp.TOTP(seed, interval=STEP_S)
     now = at_s // STEP_S
     for step in (now - 1, now, now + 1):
-        if constant_time_equal(totp.generate_otp(step).encode(), code.encode()):
+        if constant_time_equal(totp.generate_otp(step).encode(), code.encode(errors="replace")):
             return step
     return None
 
@@ -165,7 +170,7 @@ async def _create(
     password: str,
     is_first: bool,
 ) -> Enrolment:
-    if not _LOGIN.fullmatch(login):
+    if not is_login(login):
         raise LoginMalformed(login=login[:64])
     check_password(password, login)
     operator_id, seed = new_id(), pyotp.random_base32()

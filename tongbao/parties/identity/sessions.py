@@ -21,7 +21,12 @@ from tongbao.infra.settings import Secret
 from tongbao.kernel.clock import real_now
 from tongbao.parties.identity import _store as store
 from tongbao.parties.identity.model import CsrfTokenWrong, LoginRefused, Operator, SessionEnded
-from tongbao.parties.identity.operators import password_matches, step_of_code, unmatchable_hash
+from tongbao.parties.identity.operators import (
+    is_login,
+    password_matches,
+    step_of_code,
+    unmatchable_hash,
+)
 
 IDLE_MAX: Final = timedelta(minutes=30)
 SESSION_MAX: Final = timedelta(hours=12)
@@ -66,7 +71,7 @@ async def log_in(
         LoginRefused
     """
     now = real_now()
-    found = await store.FIND_OPERATOR.first(db, login)
+    found = await store.FIND_OPERATOR.first(db, login) if is_login(login) else None
     operator = await _count_try(db, found, now)
     password_hash = operator.password_hash if operator else unmatchable_hash()
     known = await asyncio.to_thread(password_matches, password, password_hash)
