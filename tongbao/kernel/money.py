@@ -122,7 +122,7 @@ def positive(amount: int, currency: str) -> Money:
     """
     exponent_of(currency)
     if not 0 < amount <= AMOUNT_MAX:
-        raise AmountOutOfRange(param="amount")
+        raise AmountOutOfRange(param="$.amount")
     return Money(amount, currency)
 
 

@@ -10,9 +10,11 @@ Every answer carries the request id; everything that is not an answer becomes a 
 from __future__ import annotations
 
 import asyncio
+import re
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, cast, get_args
 
@@ -68,6 +70,7 @@ _STANDING_HEADERS: Final = (
     (b"cache-control", b"no-store"),
 )
 
+_WITH_OFFSET: Final = re.compile(r"([Zz]|[+-]\d\d:?\d\d)$")
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
 HTTP_REQUESTS: Final = metrics.Counter(
@@ -133,6 +136,8 @@ class App:
             try:
                 body = await _read_body(scope, receive)
                 scope["state"]["body"] = body
+                if prefix is not None and "\x00" in scope["path"]:
+                    raise RouteUnknown  # the API's own paths are proved first
                 target = self._signed_api if prefix is None else self._mounts[prefix]
                 await target(scope, _replay(body, receive), reply)
             except ClientGone:
@@ -234,7 +239,7 @@ def _operations(api: Litestar, scopes: Mapping[str, str]) -> list[Operation]:
                     raise RouteWithoutScope(f"{method} {route.path_format}")
                 operation = Operation(str(method), route.path_format, handler, access)
                 handler.opt["query"] = {
-                    name: kind is str or str in get_args(kind)
+                    name: frozenset(get_args(kind) or [kind])
                     for name, (kind, _) in operation.query.items()
                 }
                 found.append(operation)
@@ -253,13 +258,15 @@ def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHan
     _check_query(list(connection.query_params.multi_items()), handler.opt["query"])
 
 
-def _check_query(given: Sequence[tuple[str, str]], is_text: Mapping[str, bool]) -> None:
-    """Refuse what the route does not take; the framework would take the text null for absence."""
+def _check_query(given: Sequence[tuple[str, str]], taken: Mapping[str, frozenset[Any]]) -> None:
+    """Refuse what the route does not take, and what the framework would guess a meaning for."""
     for name, value in given:
-        if name not in is_text:
+        if name not in taken:
             raise UnknownField(param=name[:64])
-        if value.lower() == "null" and not is_text[name]:
+        if value.lower() == "null" and str not in taken[name]:
             raise WrongType(param=name, reason="null is no value of a query parameter")
+        if datetime in taken[name] and not _WITH_OFFSET.search(value):
+            raise InvalidValue(param=name, reason="a moment needs its offset from UTC, or Z")
     for name, times in Counter(name for name, _ in given).items():
         if times > 1:
             raise RepeatedParameter(param=name)

@@ -14,7 +14,7 @@ from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
-from tongbao.infra.web.request import ApiRequest, InvalidValue
+from tongbao.infra.web.request import ApiRequest, InvalidValue, NumberField
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import Money, positive
 from tongbao.kernel.pages import Page
@@ -56,6 +56,7 @@ from tongbao.rails.channels.codes import PaymentCodeUnknown, channel_of_code
 from tongbao.rails.channels.contract import PayMode
 
 _METADATA_KEYS_MAX: Final = 50
+AuthCode = Annotated[str, Meta(min_length=16, max_length=24, pattern=r"^[0-9]+(?!\n)$")]
 ShortText = Annotated[str, Meta(max_length=500)]
 
 
@@ -67,13 +68,13 @@ class MethodAsked(Struct, frozen=True, forbid_unknown_fields=True):
 
     mode: PayMode
     channel: Annotated[str, Meta(max_length=32)] | None = None
-    auth_code: Annotated[str, Meta(min_length=16, max_length=24, pattern=r"^\d+$")] | None = None
+    auth_code: AuthCode | None = None
 
 
 class CreatePayment(Struct, frozen=True, forbid_unknown_fields=True):
     """Collect this much from a customer. ``amount`` is minor units: 1999 is 19.99 yuan."""
 
-    merchant_order_no: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\w\-|*@.]+$")]
+    merchant_order_no: NumberField
     amount: int
     subject: Annotated[str, Meta(min_length=1, max_length=120)]
     method: MethodAsked

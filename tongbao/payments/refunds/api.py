@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
-from tongbao.infra.web.request import ApiRequest
+from tongbao.infra.web.request import ApiRequest, NumberField
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import positive
 from tongbao.kernel.pages import Page
@@ -36,7 +36,7 @@ from tongbao.payments.refunds.refunds import (
 class CreateRefund(Struct, frozen=True, forbid_unknown_fields=True):
     """Give back this much of a payment."""
 
-    merchant_refund_no: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\w\-|*@]+$")]
+    merchant_refund_no: NumberField
     amount: int
     currency: Annotated[str, Meta(min_length=3, max_length=3)] = "CNY"
     reason: Annotated[str, Meta(max_length=80)] = ""

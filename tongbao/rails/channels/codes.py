@@ -57,5 +57,5 @@ def channel_of_code(auth_code: str) -> str:
     """
     found = recognise(auth_code)
     if found is None or not found.offered:
-        raise PaymentCodeUnknown(param="auth_code", owner=found.channel if found else None)
+        raise PaymentCodeUnknown(param="$.method.auth_code", owner=found.channel if found else None)
     return found.channel
