@@ -102,7 +102,9 @@ from tongbao.surfaces.api import clock as clock_api
 from tongbao.surfaces.api import events as events_api
 from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
+from tongbao.surfaces.docs_site.app import DocsApp
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
+from tongbao.surfaces.operator_console.app import ConsoleApp
 
 SECRETS: Final[Mapping[str, type[Struct]]] = {
     "wechat_pay": WechatPaySecrets,
@@ -242,9 +244,10 @@ class Platform:
         settings = self.settings
         mounts: dict[str, Asgi] = {
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token),
+            "/console": ConsoleApp(self.flow, self.keyring, settings.public_url),
             **probes(self.db),
         }
-        return App(
+        app = App(
             routes(settings.licence, allows_test_clock=settings.test_clock),
             db=self.db,
             keys=KeysOnRecord(self.db, self.keyring),
@@ -264,6 +267,8 @@ class Platform:
             },
             mounts=mounts,
         )
+        app.mount("/docs", DocsApp(app.document, settings.public_url))
+        return app
 
     async def seed(self) -> None:
         """Enqueue the work that comes back by itself; what is there already stays as it is."""

@@ -113,6 +113,10 @@ class App:
         document = _json_file(msgspec.json.encode(self.document))
         self._mounts = {**dict.fromkeys(DOCUMENT_PATHS, document), **(mounts or {})}
 
+    def mount(self, prefix: str, app: Asgi) -> None:
+        """Serve everything under the prefix by another application, which knows its own rights."""
+        self._mounts[prefix] = app
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
