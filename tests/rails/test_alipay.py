@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -26,7 +27,7 @@ from tests.rails.wire_server import WireServer, http_reply
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.alipay import wire
+from tongbao.rails.channels.alipay import bills, wire
 from tongbao.rails.channels.alipay.bills import BillDamaged, check_archive, parse_trade_bill
 from tongbao.rails.channels.alipay.crypto import notice_text, public_key, request_text, verify
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
@@ -317,3 +318,41 @@ def test_an_archive_that_does_not_unpack_whole_is_damaged(tmp_path: Path) -> Non
     with pytest.raises(BillDamaged):
         check_archive(path)
     assert any(isinstance(line, BillFault) for line in parse_trade_bill(path))
+
+
+def broken_archives() -> dict[str, bytes]:
+    """Archives that a library meets with another exception each."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("2088_业务明细.csv", "x" * 100)
+    whole = packed.getvalue()
+    entry, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+    return {
+        "a name that is no text": whole[: entry + 46] + b"\xff" + whole[entry + 47 :],
+        "a password": whole[: entry + 8] + b"\x01" + whole[entry + 9 :],
+        "an entry before the beginning": whole[: end + 16] + b"\xff" + whole[end + 17 :],
+        "an unusual packing": whole[: entry + 10] + b"\x0c" + whole[entry + 11 :],
+        "a packing nobody knows": whole[: entry + 10] + b"\x63" + whole[entry + 11 :],
+    }
+
+
+@pytest.mark.parametrize("how", broken_archives())
+def test_an_archive_broken_in_any_way_is_damaged(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "bill.zip"
+    path.write_bytes(broken_archives()[how])
+    with pytest.raises(BillDamaged):
+        check_archive(path)
+    [line] = parse_trade_bill(path)
+    assert isinstance(line, BillFault)
+    assert line.code == "bill.archive_damaged"
+
+
+def test_an_archive_that_unpacks_without_end_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bill.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("2088_业务明细.csv", b"a" * 3_000_000)
+    monkeypatch.setattr(bills, "UNPACKED_MAX", 2_000_000)
+    with pytest.raises(BillDamaged, match="larger"):
+        check_archive(path)

@@ -12,8 +12,12 @@ from tongbao.kernel.money import Money, from_decimal_text
 from tongbao.rails.channels.contract import BillFault
 
 LINE_MAX: Final = 64 * 1024
+CELL_MAX: Final = 512
+"""No channel's number or word is nearly as long, and a longer one fits into no index."""
 TEXT_SHOWN: Final = 120
 _TIME: Final = "2030-01-31 23:59:59"
+_YEAR_MIN: Final = 2000
+_COUNT_DIGITS_MAX: Final = 15
 
 
 class RowMalformed(Exception):
@@ -35,14 +39,16 @@ def lines_of(file: IO[bytes], encoding: str) -> Iterator[tuple[int, str | BillFa
             yield number, fault(number, "bill.line_too_long", raw.decode(encoding, "replace"))
             continue
         try:
-            yield number, raw.decode(encoding).rstrip("\r\n")
+            text = raw.decode(encoding).rstrip("\r\n")
         except UnicodeDecodeError:
             yield number, fault(number, "bill.not_text", raw.decode(encoding, "replace"))
+            continue
+        yield number, text if "\0" not in text else fault(number, "bill.not_text", text)
 
 
 def fault(line: int, code: str, text: str) -> BillFault:
     """Return the fault of a line, with its start for the person who looks."""
-    return BillFault(line, code, text[:TEXT_SHOWN])
+    return BillFault(line, code, text[:TEXT_SHOWN].replace("\0", "\ufffd"))
 
 
 def cell(row: Mapping[str, str], *names: str) -> str:
@@ -53,6 +59,8 @@ def cell(row: Mapping[str, str], *names: str) -> str:
     """
     for name in names:
         if name in row:
+            if len(row[name]) > CELL_MAX:
+                raise RowMalformed("bill.cell_too_long")
             return row[name]
     raise RowMalformed("bill.column_missing")
 
@@ -91,7 +99,7 @@ def moment(text: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError:
         at = None
-    if at is None or at.tzinfo is not None or len(text) != len(_TIME):
+    if at is None or at.tzinfo is not None or at.year < _YEAR_MIN or len(text) != len(_TIME):
         raise RowMalformed("bill.time_malformed")
     return at.replace(tzinfo=BUSINESS_ZONE)
 
@@ -103,7 +111,8 @@ def count(text: str) -> int:
         RowMalformed
     """
     whole, _, rest = text.partition(".")
-    if not (whole.isascii() and whole.isdigit()) or rest.strip("0"):
+    is_number = whole.isascii() and whole.isdigit() and len(whole) <= _COUNT_DIGITS_MAX
+    if not is_number or rest.strip("0"):
         raise RowMalformed("bill.count_malformed")
     return int(whole)
 

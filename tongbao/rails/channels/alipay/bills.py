@@ -39,6 +39,7 @@ from tongbao.rails.channels.contract import (
 )
 
 FILE_MAX: Final = 2 * 1024**3
+UNPACKED_MAX: Final = 16 * 1024**3
 
 TERMS: Final = BillTerms(
     moved=frozenset({"交易", "退款"}),
@@ -59,6 +60,9 @@ _REFUNDS: Final = re.compile(
 )
 _UTF8_NAME: Final = 0x800
 _CHUNK: Final = 1024 * 1024
+_PACKINGS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
+"""What reading a broken archive raises: wrong places, names that are no text, a password."""
 
 
 class BillDamaged(ValueError):
@@ -73,13 +77,21 @@ def check_archive(path: Path) -> BillFile:
     """
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as member:
-            while member.read(_CHUNK):
-                pass  # reading to the end compares the member's checksum
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as failure:
+            _read_to_end(member)
+    except BillDamaged:
+        raise
+    except _DAMAGE as failure:
         raise BillDamaged("no archive, or cut off") from failure
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return BillFile(path, sha256=digest, size=path.stat().st_size)
+
+
+def _read_to_end(member: IO[bytes]) -> None:
+    """Let the member's checksum be compared, which happens at its end."""
+    while member.read(_CHUNK):
+        if member.tell() > UNPACKED_MAX:
+            raise BillDamaged("it is larger than any bill")
 
 
 def parse_trade_bill(path: Path) -> Iterator[BillLine]:
@@ -88,7 +100,7 @@ def parse_trade_bill(path: Path) -> Iterator[BillLine]:
         with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as member:
             # A member's own readline may stop in the middle of a line.
             yield from _lines(io.BufferedReader(cast("io.RawIOBase", member)))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, BillDamaged):
+    except _DAMAGE:
         yield fault(0, "bill.archive_damaged", path.name)
 
 
@@ -98,6 +110,8 @@ def _member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         if not info.flag_bits & _UTF8_NAME:
             name = name.encode("cp437").decode(_ENCODING, errors="replace")
         if _DETAIL in name and _SUMMARY not in name:
+            if info.compress_type not in _PACKINGS:
+                raise BillDamaged("it is packed in a way no bill is")
             return info
     raise BillDamaged("there is no list of trades in the archive")
 
