@@ -140,8 +140,7 @@ class App:
             try:
                 body = await _read_body(scope, receive)
                 scope["state"]["body"] = body
-                if prefix is not None and "\x00" in scope["path"]:
-                    raise RouteUnknown  # the API's own paths are proved first
+                _check_mounted_path(prefix, scope["path"])
                 target = self._signed_api if prefix is None else self._mounts[prefix]
                 await target(scope, _replay(body, receive), reply)
             except ClientGone:
@@ -181,6 +180,16 @@ class App:
             if path == prefix or (prefix != "/" and path.startswith(prefix + "/"))
         ]
         return max(under, key=len, default=None)
+
+
+def _check_mounted_path(prefix: str | None, path: str) -> None:
+    """Refuse text that no database takes, for mounted apps; the API's own paths are proved first.
+
+    Raises:
+        RouteUnknown
+    """
+    if prefix is not None and "\x00" in path:
+        raise RouteUnknown
 
 
 class _Reply:
