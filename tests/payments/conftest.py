@@ -1,7 +1,7 @@
 """Flows run on a real platform, served over HTTP, against the sandbox.
 
 One sandbox and one platform serve a whole module: a test uses numbers nobody else uses, and looks
-at its own payments.
+at its own payments. What must always hold is checked once more when a platform is left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.payments.invariants import assert_money_is_conserved
+from tests.payments.letters import Postman
 from tests.stage import Stage, staged
 from tongbao.infra import db as database
 from tongbao.infra.db import Db
@@ -46,6 +48,7 @@ async def module_stage(
 ) -> AsyncIterator[Stage]:
     async with staged(module_db, tmp_path_factory.mktemp("platform"), sandbox) as ready:
         yield ready
+        await assert_money_is_conserved(module_db)
 
 
 @pytest.fixture
@@ -62,3 +65,11 @@ async def own_stage(db: Db, tmp_path: Path, sandbox: RunningSandbox) -> AsyncIte
     sandbox.delete("faults")
     async with staged(db, tmp_path, sandbox) as ready:
         yield ready
+        await assert_money_is_conserved(db)
+
+
+@pytest.fixture(scope="module")
+async def postman(module_stage: Stage) -> AsyncIterator[Postman]:
+    """Delivers letters that the institutions have really signed."""
+    async with Postman(module_stage) as carrying:
+        yield carrying

@@ -30,6 +30,7 @@ class Institution:
         kept = msgspec.json.decode((sandbox.data_dir / KEPT).read_bytes())
         self._vault = Vault(Keys(shown=shown["wechat"], kept=kept["wechat"]))
         self._alipay = load_private_key(kept["alipay"]["private_key_pem"])
+        self._stranger = load_private_key(kept["alipay"]["forger_private_key_pem"])
 
     def paid(
         self,
@@ -40,41 +41,49 @@ class Institution:
         ref: str | None = None,
         mchid: str | None = None,
         app_id: str | None = None,
-        notification: str | None = None,
+        waiting: bool = False,
         variant: str = "genuine",
     ) -> Letter:
-        """A letter that says the order was paid."""
+        """A letter that says the order was paid, or (``waiting``) that it was not yet."""
         merchant, app = mchid or account.merchant_number, app_id or account.app_id
-        ref, notification = ref or uuid4().hex[:28], notification or uuid4().hex
+        ref = ref or uuid4().hex[:28]
         if account.channel == "wechat_pay":
-            return self._wechat(merchant, app, number, money, ref, notification, variant)
-        return self._alipay_form(merchant, app, number, money, ref, notification)
-
-    def _wechat(
-        self,
-        mchid: str,
-        app_id: str,
-        number: str,
-        money: Money,
-        ref: str,
-        notification: str,
-        variant: str,
-    ) -> Letter:
-        content = {
-            "mchid": mchid,
-            "appid": app_id,
+            content = {
+                "mchid": merchant,
+                "appid": app,
+                "out_trade_no": number,
+                "transaction_id": ref,
+                "trade_type": "NATIVE",
+                "trade_state": "NOTPAY" if waiting else "SUCCESS",
+                "success_time": AT,
+                "payer": {"openid": "o-someone"},
+                "amount": {"total": money.amount, "payer_total": money.amount, "currency": "CNY"},
+            }
+            return self._wechat(content, variant)
+        fields = {
+            "notify_type": "trade_status_sync",
+            "notify_id": uuid4().hex,
+            "notify_time": "2026-11-21 12:00:01",
+            "app_id": app,
+            "seller_id": merchant,
+            "charset": "utf-8",
+            "version": "1.0",
+            "trade_no": ref,
             "out_trade_no": number,
-            "transaction_id": ref,
-            "trade_type": "NATIVE",
-            "trade_state": "SUCCESS",
-            "success_time": AT,
-            "payer": {"openid": "o-someone"},
-            "amount": {"total": money.amount, "payer_total": money.amount, "currency": "CNY"},
+            "buyer_id": "2088722000000001",
+            "trade_status": "WAIT_BUYER_PAY" if waiting else "TRADE_SUCCESS",
+            "total_amount": money.decimal_text(),
+            **({} if waiting else {"gmt_payment": "2026-11-21 12:00:00"}),
         }
+        key = self._alipay if variant == "genuine" else self._stranger
+        form = str(httpx2.QueryParams(signed_notify(key, fields)))
+        return {"Content-Type": "application/x-www-form-urlencoded"}, form.encode()
+
+    def _wechat(self, content: dict[str, Any], variant: str) -> Letter:
         sealed = self._vault.seal(msgspec.json.encode(content), "transaction")
         body = msgspec.json.encode(
             {
-                "id": notification,
+                "id": uuid4().hex,
                 "create_time": AT,
                 "resource_type": "encrypt-resource",
                 "event_type": "TRANSACTION.SUCCESS",
@@ -84,27 +93,6 @@ class Institution:
         )
         headers = dict(self._vault.headers(body, variant=variant))
         return {"Content-Type": "application/json", **headers}, body
-
-    def _alipay_form(
-        self, seller: str, app_id: str, number: str, money: Money, ref: str, notification: str
-    ) -> Letter:
-        fields = {
-            "notify_type": "trade_status_sync",
-            "notify_id": notification,
-            "notify_time": "2026-11-21 12:00:01",
-            "app_id": app_id,
-            "seller_id": seller,
-            "charset": "utf-8",
-            "version": "1.0",
-            "trade_no": ref,
-            "out_trade_no": number,
-            "buyer_id": "2088722000000001",
-            "trade_status": "TRADE_SUCCESS",
-            "total_amount": money.decimal_text(),
-            "gmt_payment": "2026-11-21 12:00:00",
-        }
-        form = str(httpx2.QueryParams(signed_notify(self._alipay, fields)))
-        return {"Content-Type": "application/x-www-form-urlencoded"}, form.encode()
 
 
 class Postman:

@@ -482,14 +482,13 @@ async def test_9_two_workers_ask_about_each_payment_once(own_stage: Stage, dsn: 
     ids=["another merchant number", "another app", "another amount"],
 )
 async def test_10_a_signed_callback_is_compared_with_what_was_asked(
-    stage: Stage, channel: str, lie: dict[str, Any], becomes: str
+    stage: Stage, postman: Postman, channel: str, lie: dict[str, Any], becomes: str
 ) -> None:
     payment = await stage.show_qr(channel)
     number = (await stage.attempt_of(payment)).number
     facts = {"money": Money(payment["amount"], "CNY"), **lie}
 
-    async with Postman(stage) as postman:
-        await postman.tell(channel, number, facts.pop("money"), **facts)
+    await postman.tell(channel, number, facts.pop("money"), **facts)
     await stage.idle()
 
     assert await states_of_callbacks(stage, number) == [becomes]
@@ -500,10 +499,9 @@ async def test_10_a_signed_callback_is_compared_with_what_was_asked(
 @both_channels
 @pytest.mark.parametrize("number", ["01k9order0000000000000000a", "20261121-0001", new_number()])
 async def test_10_a_callback_about_a_number_that_is_not_ours_is_kept_and_changes_nothing(
-    stage: Stage, channel: str, number: str
+    stage: Stage, postman: Postman, channel: str, number: str
 ) -> None:
-    async with Postman(stage) as postman:
-        reply = await postman.tell(channel, number, Money(100, "CNY"))
+    reply = await postman.tell(channel, number, Money(100, "CNY"))
     await stage.idle()
 
     assert reply.is_success, "it is signed, so the channel need not send it again"

@@ -1,0 +1,242 @@
+"""Whatever becomes of a notification, and whenever it comes, the end is the same.
+
+One end state, one posting, one event: for every disturbance, channel and state of the payment. The
+channel's own callback is always lost here; what arrives is written by hand and really signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.payments.letters import Letter, Postman, states_of_callbacks
+from tests.stage import Stage
+from tongbao.kernel.money import Money
+from tongbao_sdk.models import Payment
+
+CHANNELS = ("wechat_pay", "alipay")
+COPIES = 100
+
+
+class Told:
+    """A payment the customer has paid, and what is needed to tell of it."""
+
+    def __init__(self, stage: Stage, payment: Payment, trade: dict[str, Any]) -> None:
+        self.stage = stage
+        self.payment = payment
+        self.number = str(trade["number"])
+        self.ref = str(trade["ref"])
+        self.money = Money(payment["amount"], "CNY")
+        self.channel = payment["method"]["channel"]
+
+    async def letter(self, postman: Postman, **lies: Any) -> Letter:
+        account = await postman.account(self.channel)
+        facts = {"money": self.money, "ref": self.ref, **lies}
+        money = facts.pop("money")
+        return await asyncio.to_thread(
+            postman.institution.paid, account, self.number, money, **facts
+        )
+
+    async def tell(self, postman: Postman, **lies: Any) -> int:
+        account = await postman.account(self.channel)
+        return (await postman.deliver(account, await self.letter(postman, **lies))).status_code
+
+
+# The states a payment may be in when its customer has paid and nobody has told us yet
+
+
+async def waiting(stage: Stage, channel: str) -> Payment:
+    payment = await stage.show_qr(channel)
+    await stage.fault_of(payment, "callback", "lost")
+    await stage.customer(payment)
+    return payment
+
+
+async def unknown(stage: Stage, channel: str) -> Payment:
+    stage.fault(channel, "callback", "lost")
+    stage.fault(channel, "pay", "time_out_paid")
+    payment = await stage.show_qr(channel)
+    assert payment["status"] == "unknown"
+    return payment
+
+
+async def known(stage: Stage, channel: str) -> Payment:
+    payment = await waiting(stage, channel)
+    await stage.advance(seconds=6)
+    paid = await stage.read(payment)
+    assert paid["status"] == "succeeded"
+    return paid
+
+
+async def closed(stage: Stage, channel: str) -> Payment:
+    payment = await stage.show_qr(channel)
+    await stage.customer(payment, "abandon")  # scanned, so that there is a trade to close
+    await stage.fault_of(payment, "callback", "lost")
+    await stage.fault_of(payment, "close", "late_success:5")
+    assert (await stage.close(payment))["status"] == "closed"
+    await asyncio.to_thread(stage.sandbox.advance, 5)
+    return payment
+
+
+# What may become of the notification
+
+
+async def lost(told: Told, postman: Postman) -> None:
+    del told, postman
+
+
+async def late(told: Told, postman: Postman) -> None:
+    letter = await told.letter(postman)
+    await told.stage.advance(days=3)
+    reply = await postman.deliver(await postman.account(told.channel), letter)
+    assert reply.is_success
+
+
+async def doubled(told: Told, postman: Postman) -> None:
+    account, letter = await postman.account(told.channel), await told.letter(postman)
+    for _ in range(COPIES // 20):
+        replies = await asyncio.gather(*(postman.deliver(account, letter) for _ in range(20)))
+        assert all(reply.is_success for reply in replies)
+        await told.stage.idle()
+    rows = await told.stage.db.fetch(
+        "select copies from inbound_callback where number = $1", (told.number,)
+    )
+    assert [row["copies"] for row in rows] == [COPIES], "one row keeps the count of its copies"
+
+
+async def reordered(told: Told, postman: Postman) -> None:
+    assert await told.tell(postman) in {200, 204}
+    await told.stage.idle()
+    assert await told.tell(postman, waiting=True) in {200, 204}, "older news, told later"
+
+
+async def forged(told: Told, postman: Postman) -> None:
+    assert await told.tell(postman, variant="forged") == 500
+    assert await states_of_callbacks(told.stage, told.number) == [], "nothing of it was believed"
+
+
+async def wrong_amount(told: Told, postman: Postman) -> None:
+    await told.tell(postman, money=Money(told.money.amount + 1, "CNY"))
+    await told.stage.idle()
+    assert "amount_differs" in await told.stage.cases(told.payment)
+
+
+async def other_merchant(told: Told, postman: Postman) -> None:
+    await told.tell(postman, mchid="1900009999")
+    await told.stage.idle()
+    assert await states_of_callbacks(told.stage, told.number) == ["mismatched"]
+
+
+async def probed(told: Told, postman: Postman) -> None:
+    if told.channel == "wechat_pay":
+        assert await told.tell(postman, variant="signtest") == 500
+        assert await states_of_callbacks(told.stage, told.number) == []
+
+
+STATES: list[Callable[[Stage, str], Awaitable[Payment]]] = [waiting, unknown, known, closed]
+DISTURBANCES: list[Callable[[Told, Postman], Awaitable[None]]] = [
+    lost,
+    late,
+    doubled,
+    reordered,
+    forged,
+    wrong_amount,
+    other_merchant,
+    probed,
+]
+TELLING = {"late", "doubled", "reordered", "wrong_amount"}
+"""After these even a closed payment's late money is known, without waiting for the bill."""
+
+
+@pytest.mark.parametrize("disturbed", DISTURBANCES)
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_the_end_is_the_same(
+    stage: Stage,
+    postman: Postman,
+    channel: str,
+    state: Callable[[Stage, str], Awaitable[Payment]],
+    disturbed: Callable[[Told, Postman], Awaitable[None]],
+) -> None:
+    payment = await state(stage, channel)
+    trade = await stage.trade_of(payment)
+    assert trade is not None
+    assert trade["paid_at"] is not None
+
+    await disturbed(Told(stage, payment, trade), postman)
+    await stage.idle()
+    await stage.advance(seconds=40)
+    await stage.advance(seconds=40)
+
+    end = await stage.read(payment)
+    postings = [code for code, _ in await stage.postings(payment)]
+    if state is not closed:
+        assert end["status"] == "succeeded"
+        assert end["amount_captured"] == payment["amount"]
+        assert postings == ["payment.captured/gross", "payment.captured/fee"]
+        assert await stage.events(payment) == ["payment.succeeded"]
+        assert await stage.given_back(payment) == []
+    elif disturbed.__name__ in TELLING:
+        assert (end["status"], end["amount_captured"]) == ("closed", payment["amount"])
+        assert postings == ["late.captured/gross"]
+        assert await stage.events(payment) == ["payment.closed", "payment.late_success"]
+        assert await stage.given_back(payment) == [payment["amount"]]
+    else:
+        assert (end["status"], end["amount_captured"]) == ("closed", 0)
+        assert postings == []
+        assert await stage.events(payment) == ["payment.closed"]
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize(
+    "fault", ["lost:2", "doubled", "late:120", "forged", "wrong_amount", "reordered", "signtest"]
+)
+async def test_a_channels_own_bad_luck_changes_nothing_either(
+    stage: Stage, channel: str, fault: str
+) -> None:
+    """The same through the sandbox's courier, with its retry plan."""
+    if fault == "signtest" and channel == "alipay":
+        fault = "doubled"  # only WeChat Pay probes signatures
+    payment = await stage.show_qr(channel)
+    await stage.fault_of(payment, "callback", fault)
+    await stage.fault_of(payment, "query", "stale", times=3)
+    await stage.customer(payment)
+
+    for minutes in (1, 5, 15, 15):
+        await stage.advance(minutes=minutes)
+
+    assert (await stage.read(payment))["status"] == "succeeded"
+    assert await stage.events(payment) == ["payment.succeeded"]
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_callbacks_of_refunds_may_be_lost_doubled_or_forged(
+    stage: Stage, channel: str
+) -> None:
+    for fault in ("lost", "doubled", "forged", "late:90"):
+        paid = await stage.paid(channel)
+        stage.fault(channel, "callback", fault)
+        refund = await stage.refund(paid, 700)
+        for _ in range(4):
+            await stage.advance(seconds=60)
+
+        assert (await stage.read(refund))["status"] == "succeeded", fault
+        assert await stage.events(refund) == ["refund.succeeded"]
+        assert await stage.given_back(paid) == [700]
+
+
+async def test_a_probe_is_refused_and_does_no_harm(stage: Stage) -> None:
+    """WeChat Pay sends wrong signatures on purpose, to see whether they are looked at."""
+    payment = await stage.show_qr("wechat_pay")
+    number = (await stage.attempt_of(payment)).number
+
+    await stage.control("wechat/probe", number=number)
+    await stage.idle()
+
+    callbacks = await asyncio.to_thread(stage.sandbox.get, "callbacks", channel="wechat")
+    probe = next(each for each in reversed(callbacks) if each["variant"] == "signtest")
+    assert probe["attempts"][0]["status"] == 500
+    assert (await stage.read(payment))["status"] == "pending"
