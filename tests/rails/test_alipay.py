@@ -356,3 +356,8 @@ def test_an_archive_that_unpacks_without_end_is_damaged(
     monkeypatch.setattr(bills, "UNPACKED_MAX", 2_000_000)
     with pytest.raises(BillDamaged, match="larger"):
         check_archive(path)
+
+
+def test_a_subject_cannot_look_like_more_fields_of_a_notification() -> None:
+    content = wire.precreate_content(order("alipay", PayMode.QR, subject="茶/2&total_amount=0.01"))
+    assert content["subject"] == "茶／2＆total_amount＝0.01"

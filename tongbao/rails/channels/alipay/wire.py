@@ -27,6 +27,7 @@ REASON_MAX: Final = 256
 CURRENCY: Final = "CNY"
 
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
+_WIDE: Final = str.maketrans("/=&", "／＝＆")
 
 
 class Precreated(Struct, frozen=True):
@@ -214,7 +215,12 @@ def _was_charged(trade: Trade) -> bool:
 
 
 def _subject(order: PayOrder) -> str:
-    return order.subject[:SUBJECT_MAX] or order.number
+    """Return the subject without what Alipay refuses in one.
+
+    It comes back in the notification, whose signature is over ``name=value`` pairs that nothing
+    escapes: who may write ``&total_amount=`` there could have them cut in another place.
+    """
+    return order.subject[:SUBJECT_MAX].translate(_WIDE) or order.number
 
 
 def _text(at: datetime) -> str:
