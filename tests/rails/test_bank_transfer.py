@@ -199,6 +199,12 @@ def test_what_is_no_status_proves_nothing(body):
         read_status(body)
 
 
+def test_a_time_beyond_the_calendar_proves_nothing():
+    body = status().replace(b"2026-11-21T02:30:59", b"0001-01-01T00:00:00+23:59")
+    with pytest.raises(StatusMalformed):
+        read_status(body)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(body):
     with pytest.raises(StatusMalformed):

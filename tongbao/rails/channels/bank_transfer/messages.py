@@ -175,11 +175,11 @@ def _moment(text: str | None) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=BUSINESS_ZONE)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise StatusMalformed("date and time") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=BUSINESS_ZONE)
-    return moment.astimezone(UTC)
 
 
 def _parse(body: bytes) -> Element:
