@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +14,8 @@ from tongbao.rails.channels.contract import Exchange, NotSent, Unknown
 EVIDENCE_MAX: Final = 16 * 1024
 REPLY_MAX: Final = 1024 * 1024
 MASK: Final = "***"
+
+T = TypeVar("T")
 
 
 class TimeLimits(Struct, frozen=True):
@@ -62,6 +64,17 @@ async def ask(
     text = reply.body.decode("utf-8", errors="replace")
     shown = "\n".join([*lines, "", text]) if lines else text
     return reply, evidence(request, reply.status, shown, reply.duration_ms)
+
+
+def decode(raw: bytes, document: type[T]) -> T | None:
+    """Return the JSON document in the bytes, or None when they are anything else.
+
+    They may be anybody's: an answer that is not signed is read for its code.
+    """
+    try:
+        return msgspec.json.decode(raw, type=document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def evidence(request: Request, status: int | None, reply: str, duration_ms: int) -> Exchange:

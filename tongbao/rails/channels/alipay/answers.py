@@ -6,7 +6,6 @@ from typing import Final
 
 from tongbao.rails.channels.alipay.gateway import (
     Refused,
-    decode,
 )
 from tongbao.rails.channels.alipay.wire import (
     Precreated,
@@ -33,6 +32,7 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.error_map import Entry, error_map
+from tongbao.rails.channels.exchange import decode
 
 _ERRORS: Final = error_map("alipay")
 

@@ -22,7 +22,6 @@ from tongbao.rails.channels.alipay.gateway import (
     Answered,
     Gateway,
     Refused,
-    decode,
     gateway_address,
 )
 from tongbao.rails.channels.alipay.wire import (
@@ -62,7 +61,7 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.error_map import error_map
-from tongbao.rails.channels.exchange import TimeLimits, followed_by, unsent
+from tongbao.rails.channels.exchange import TimeLimits, decode, followed_by, unsent
 
 _ERRORS: Final = error_map("alipay")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -15,15 +15,13 @@ from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.rails.channels.alipay.crypto import public_key, request_text, sign, verify
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
 from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
-from tongbao.rails.channels.exchange import Request, TimeLimits, ask
+from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode
 
 DONE: Final = "10000"
 
 _PATH: Final = "/gateway.do"
 _USER_AGENT: Final = "tongbao/1"
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
-
-T = TypeVar("T")
 
 
 class Answered(Struct, frozen=True):
@@ -60,14 +58,6 @@ def secrets_of(account: ChannelAccount) -> AlipaySecrets:
     if not isinstance(account.secrets, AlipaySecrets):
         raise TypeError(f"account {account.id} holds no Alipay keys")
     return account.secrets
-
-
-def decode(raw: bytes, document: type[T]) -> T | None:
-    """Return the document in the bytes, or None when they are anything else."""
-    try:
-        return msgspec.json.decode(raw, type=document)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 class Gateway:

@@ -14,13 +14,14 @@ from tongbao.rails.channels.contract import (
     CallbackUnreadable,
     ChannelAccount,
 )
+from tongbao.rails.channels.exchange import decode
 from tongbao.rails.channels.wechat_pay.crypto import (
     EnvelopeBroken,
     Verdict,
     check_signature,
     open_envelope,
 )
-from tongbao.rails.channels.wechat_pay.gateway import decode, secrets_of
+from tongbao.rails.channels.wechat_pay.gateway import secrets_of
 from tongbao.rails.channels.wechat_pay.wire import (
     Envelope,
     Notification,

@@ -37,14 +37,13 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.error_map import Entry, error_map
-from tongbao.rails.channels.exchange import TimeLimits, followed_by, unsent
+from tongbao.rails.channels.exchange import TimeLimits, decode, followed_by, unsent
 from tongbao.rails.channels.wechat_pay import callbacks
 from tongbao.rails.channels.wechat_pay.bills import TERMS, fetch_file, parse_trade_bill
 from tongbao.rails.channels.wechat_pay.gateway import (
     Answered,
     Gateway,
     Refused,
-    decode,
 )
 from tongbao.rails.channels.wechat_pay.wire import (
     BillAddress,

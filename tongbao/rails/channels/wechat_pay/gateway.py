@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
-import msgspec
 import structlog
 from msgspec import Struct
 
 from tongbao.infra.http import HttpClient, HttpReply
 from tongbao.kernel.clock import monotonic
 from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
-from tongbao.rails.channels.exchange import Request, TimeLimits, ask
+from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode
 from tongbao.rails.channels.wechat_pay.crypto import (
     EnvelopeBroken,
     Verdict,
@@ -40,7 +39,6 @@ _SHOWN_HEADERS: Final = (
 )
 
 _log = structlog.get_logger()
-T = TypeVar("T")
 
 
 class Answered(Struct, frozen=True):
@@ -64,14 +62,6 @@ def secrets_of(account: ChannelAccount) -> WechatPaySecrets:
     if not isinstance(account.secrets, WechatPaySecrets):
         raise TypeError(f"account {account.id} holds no WeChat Pay keys")
     return account.secrets
-
-
-def decode(body: bytes, document: type[T]) -> T | None:
-    """Return the document in the bytes, or None when they are anything else."""
-    try:
-        return msgspec.json.decode(body, type=document)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def signed_headers(
