@@ -460,12 +460,14 @@ async def test_a_mounted_app_has_rights_of_its_own(db: Db, keys: OneKey) -> None
     beside = await call(app, "POST", "/callbacks_more", {}, [b""])
     large = await call(app, "POST", "/callbacks/a", {}, [b"a" * (BODY_MAX + 1)])
     bug = await call(app, "POST", "/callbacks/bug", {}, [b""])
+    nul = await call(app, "POST", "/callbacks/\0", {}, [b""])
 
     assert (under.status, under.body) == (200, b"ok")
     assert seen[0] == ("/callbacks/wechat_pay", b"<xml/>")
     assert beside.code == "auth.header_missing"
     assert large.code == "request.body_too_large"
     assert bug.code == "service.internal_error"
+    assert nul.code == "request.not_found"
 
 
 async def test_the_server_is_told_that_it_may_start_and_stop(app: App) -> None:
