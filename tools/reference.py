@@ -37,6 +37,8 @@ SHELVES: Final = {
 
 BESIDE: Final = {
     "/callbacks": "where channels report; the path names an account, the signature proves it",
+    "/console": "the operator console: login with password and code before any page",
+    "/docs": "the API reference as pages; open, and shows nothing about anybody",
     "/healthz": "whether this process runs",
     "/metrics": "how it fares, for Prometheus",
     "/openapi.json": "the OpenAPI document",

@@ -17,7 +17,7 @@ import structlog
 from tests.payments.invariants import assert_money_is_conserved, assert_the_channels_agree
 from tests.payments.letters import Postman, states_of_callbacks
 from tests.sandbox.inbox import Inbox
-from tests.stage import Stage, new_number
+from tests.stage import Stage
 from tongbao.infra.db import Db, connect
 from tongbao.infra.telemetry import set_up_logging
 from tongbao.kernel.clock import Clock
@@ -497,7 +497,9 @@ async def test_10_a_signed_callback_is_compared_with_what_was_asked(
 
 
 @both_channels
-@pytest.mark.parametrize("number", ["01k9order0000000000000000a", "20261121-0001", "e668382520494f83b73303d3"])
+@pytest.mark.parametrize(
+    "number", ["01k9order0000000000000000a", "20261121-0001", "e668382520494f83b73303d3"]
+)
 async def test_10_a_callback_about_a_number_that_is_not_ours_is_kept_and_changes_nothing(
     stage: Stage, postman: Postman, channel: str, number: str
 ) -> None:
