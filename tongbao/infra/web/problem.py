@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from tongbao.infra.telemetry import redact_text
 from tongbao.kernel.errors import (
     Busy,
     Conflict,
@@ -139,7 +140,9 @@ def problem_of(refusal: Refusal, *, request_id: str, language: str, docs_url: st
     """Return the refusal in the words and the language of its reader."""
     kind = type(refusal)
     title = title_of(kind)
-    shown = ", ".join(f"{name}={fact}" for name, fact in refusal.facts.items())
+    # A fact may repeat what was sent, and people send what they should not.
+    facts = {name: _shown(fact) for name, fact in refusal.facts.items()}
+    shown = ", ".join(f"{name}={fact}" for name, fact in facts.items())
     page = f"{docs_url}#{kind.code}"
     return Problem(
         type=page,
@@ -150,9 +153,13 @@ def problem_of(refusal: Refusal, *, request_id: str, language: str, docs_url: st
         advice=kind.advice_zh if language == "zh" else kind.advice,
         doc_url=page,
         request_id=request_id,
-        param=refusal.param,
-        facts=refusal.facts,
+        param=None if refusal.param is None else redact_text(refusal.param),
+        facts=facts,
     )
+
+
+def _shown(fact: Fact) -> Fact:
+    return redact_text(fact) if isinstance(fact, str) else fact
 
 
 def render(refusal: Refusal, *, request_id: str, language: str, docs_url: str) -> Rendered:

@@ -206,6 +206,8 @@ def refusal_of_validation(text: str, root: str = "$") -> Refusal:
         return UnknownField(param=f"{where}.{name[:_SHOWN_MAX]}")
     if reason.startswith("Expected") and ", got " in reason:
         return WrongType(param=where, reason=reason[:_SHOWN_MAX])
+    if reason.startswith("Invalid enum value"):
+        reason = "not one of the values it takes"  # and what was sent is not repeated
     return InvalidValue(param=where, reason=reason[:_SHOWN_MAX])
 
 
