@@ -65,9 +65,10 @@ class Transport:
         self._url = url.rstrip("/")
         self._key_id = key_id
         self._secret = secret
+        self._timeout_s = timeout_s
         self._tries_max = tries_max
         self._language = language
-        self._client = client or httpx.Client(timeout=timeout_s, trust_env=False)
+        self._client = client or httpx.Client(trust_env=False)
         self._pause = pause
 
     def __repr__(self) -> str:
@@ -171,7 +172,7 @@ class Transport:
         if key is not None:
             headers["Idempotency-Key"] = key
         request = self._client.build_request(
-            method, self._url + target, content=body, headers=headers
+            method, self._url + target, content=body, headers=headers, timeout=self._timeout_s
         )
         # What is signed is what goes over the wire, however the address was spelt.
         request.headers["Authorization"] = authorization(
