@@ -1,0 +1,267 @@
+"""A small world of merchants, customers and misbehaving channels, in any order.
+
+After every step money is conserved; when everything has come to rest, the platform and the
+channels agree. TONGBAO_CAMPAIGN=20 plays twenty times as many worlds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.payments.invariants import assert_money_is_conserved, assert_the_channels_agree
+from tests.stage import Stage, new_number, staged
+from tongbao.infra.db import connect
+from tongbao.kernel.clock import Clock
+from tongbao_sandbox.launch import RunningSandbox
+from tongbao_sdk import Refused, Tongbao
+from tongbao_sdk.models import Payment
+
+CAMPAIGN = int(os.environ.get("TONGBAO_CAMPAIGN", "1"))
+WORLDS = 12 * CAMPAIGN
+STEPS = 20
+
+CHANNELS = st.sampled_from(["wechat_pay", "alipay"])
+AMOUNTS = st.sampled_from([1, 99, 1999, 100_000])
+T = TypeVar("T")
+
+PAY_FAULTS = ("time_out_paid", "time_out_unpaid", "http_500_paid", "bad_signature_paid", "reset")
+REFUND_FAULTS = (
+    *("time_out_done", "time_out_not_done", "http_500_done", "http_500_not_done"),
+    *("bad_signature_done", "http_429", "not_enough"),
+)
+MISHAPS = (
+    *("query http_500", "query time_out", "query stale", "query bad_signature"),
+    *("close time_out_done", "close http_500", "close paid_just_before", "close late_success:90"),
+    *("callback lost:1", "callback doubled", "callback late:300", "callback forged"),
+    *("callback wrong_amount", "callback reordered"),
+)
+
+
+class Worlds:
+    """Makes worlds, each on a database of its own, on a loop of its own."""
+
+    def __init__(self, dsn: str, template: str, folder: Path, sandbox: RunningSandbox) -> None:
+        self._dsn = dsn
+        self._template = template
+        self._folder = folder
+        self._sandbox = sandbox
+        self.runner = asyncio.Runner()
+
+    def run(self, coroutine: Awaitable[T]) -> T:
+        async def whole() -> T:
+            return await coroutine
+
+        return self.runner.run(whole())
+
+    async def begin(self, stack: AsyncExitStack) -> Stage:
+        name = f"test_{uuid4().hex}"
+        admin = await asyncpg.connect(self._dsn)
+        stack.push_async_callback(admin.close)
+        await admin.execute(f"create database {name} template {self._template} strategy file_copy")
+        stack.push_async_callback(admin.execute, f"drop database {name} with (force)")
+        place = urlunsplit(urlsplit(self._dsn)._replace(path=f"/{name}"))
+        db = await connect(place, Clock())
+        stack.callback(db.pool.terminate)
+        self._sandbox.delete("faults")
+        return await stack.enter_async_context(staged(db, self._folder, self._sandbox))
+
+
+@pytest.fixture(scope="module")
+def worlds(
+    server: Any,
+    _template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    sandbox: RunningSandbox,
+) -> Iterator[Worlds]:
+    made = Worlds(server.dsn, _template, tmp_path_factory.mktemp("platform"), sandbox)
+    with made.runner:
+        yield made
+
+
+class World(RuleBasedStateMachine):
+    """Two merchants, their customers, two channels and the own wallet."""
+
+    payments: Bundle[Payment] = Bundle("payments")
+    worlds: Worlds
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = AsyncExitStack()
+        self.stage = self.run(self.worlds.begin(self.stack))
+        self.asked: dict[str, Callable[[], Awaitable[Payment]]] = {}
+        self.client_of: dict[str, Tongbao] = {}
+
+    def run(self, coroutine: Awaitable[T]) -> T:
+        return self.worlds.run(coroutine)
+
+    @initialize()
+    def open_the_second_shop(self) -> None:
+        """Its merchant takes money that comes after the order's time; the first one does not."""
+        self.patient = self.run(self.stage.patient_shop())
+
+    # Merchants
+
+    def _collect(self, ask: Callable[[str], Awaitable[Payment]], client: Tongbao) -> Payment:
+        key = new_number()
+        payment = self.run(ask(key))
+        self.asked[key] = lambda: ask(key)
+        self.client_of[payment["id"]] = client
+        assert self.run(ask(key))["id"] == payment["id"], "the same key is the same payment"
+        return payment
+
+    @rule(target=payments, channel=CHANNELS, amount=AMOUNTS, is_patient=st.booleans())
+    def show_a_qr(self, channel: str, amount: int, is_patient: bool) -> Payment:
+        client = self.patient if is_patient else self.stage.client
+        order = new_number()
+        return self._collect(
+            lambda key: self.stage.show_qr(
+                channel,
+                amount,
+                client=client,
+                merchant_order_no=order,
+                idempotency_key=key,
+                expires_in_s=600,
+            ),
+            client,
+        )
+
+    @rule(
+        target=payments,
+        channel=CHANNELS,
+        amount=AMOUNTS,
+        behaviour=st.sampled_from(["pay", "ask", "ask_then_pay", "decline", "cancel"]),
+    )
+    def scan_a_code(self, channel: str, amount: int, behaviour: str) -> Payment:
+        code, order = self.run(self.stage.code(channel, behaviour)), new_number()
+        return self._collect(
+            lambda key: self.stage.scan_code(
+                code, amount, merchant_order_no=order, idempotency_key=key
+            ),
+            self.stage.client,
+        )
+
+    @rule(target=payments, amount=AMOUNTS, balance=st.sampled_from([0, 2000, 200_000]))
+    def scan_a_wallet(self, amount: int, balance: int) -> Payment:
+        code, order = self.run(self.stage.wallet_code(balance)), new_number()
+        return self._collect(
+            lambda key: self.stage.scan_code(
+                code, amount, merchant_order_no=order, idempotency_key=key
+            ),
+            self.stage.client,
+        )
+
+    @rule(payment=payments)
+    def close(self, payment: Payment) -> None:
+        client = self.client_of[payment["id"]]
+        self._unless_refused(self.stage.call(client.payments.close, payment["id"]))
+
+    @rule(payment=payments, share=st.sampled_from([1, 2, 3]), rivals=st.integers(1, 3))
+    def refund(self, payment: Payment, share: int, rivals: int) -> None:
+        """Ask for a part, or all, or several times at once."""
+        client = self.client_of[payment["id"]]
+        amount = max(1, payment["amount"] // share)
+        asking = [self.stage.refund(payment, amount, client=client) for _ in range(rivals)]
+        self.run(self._all(asking))
+
+    async def _all(self, asking: list[Awaitable[Any]]) -> None:
+        for result in await asyncio.gather(*asking, return_exceptions=True):
+            if isinstance(result, Exception) and not isinstance(result, Refused):
+                raise result
+
+    def _unless_refused(self, asking: Awaitable[Any]) -> None:
+        self.run(self._all([asking]))
+
+    # Customers, bad luck and time
+
+    @rule(payment=payments, action=st.sampled_from(["pay", "decline", "abandon"]))
+    def customer(self, payment: Payment, action: str) -> None:
+        if payment["method"]["channel"] == "wallet":
+            return
+        try:
+            self.run(self.stage.customer(payment, action))
+        except ValueError as refusal:  # there is nothing to pay, or no longer
+            assert "Refused" in str(refusal)  # noqa: PT017
+
+    @rule(payment=payments, mishap=st.sampled_from(MISHAPS))
+    def meet_with_a_mishap(self, payment: Payment, mishap: str) -> None:
+        point, _, name = mishap.partition(" ")
+        method = payment["method"]
+        if method["channel"] == "wallet":
+            return
+        if name.startswith("late_success") and method["mode"] != "qr":
+            return  # WeChat Pay tells nobody about a payment code, so only the bill would know
+        self.run(self.stage.fault_of(payment, point, name))
+
+    @rule(channel=CHANNELS, name=st.sampled_from(PAY_FAULTS))
+    def spoil_the_next_payment(self, channel: str, name: str) -> None:
+        self.stage.fault(channel, "pay", name)
+
+    @rule(channel=CHANNELS, name=st.sampled_from(REFUND_FAULTS))
+    def spoil_the_next_refund(self, channel: str, name: str) -> None:
+        self.stage.fault(channel, "refund", name)
+
+    @rule(seconds=st.sampled_from([1, 3, 31, 61, 700]))
+    def wait(self, seconds: int) -> None:
+        self.run(self.stage.advance(seconds=seconds))
+
+    @rule()
+    def work(self) -> None:
+        self.run(self.stage.idle())
+
+    @rule(data=st.data())
+    def ask_again_with_an_old_key(self, data: st.DataObject) -> None:
+        if self.asked:
+            key = data.draw(st.sampled_from(sorted(self.asked)), "key")
+            self.run(self.asked[key]())
+
+    # What must hold
+
+    @invariant()
+    def money_is_conserved(self) -> None:
+        self.run(assert_money_is_conserved(self.stage.db))
+
+    def teardown(self) -> None:
+        try:
+            self.run(self._come_to_rest())
+        finally:
+            self.run(self.stack.aclose())
+
+    async def _come_to_rest(self) -> None:
+        self.stage.sandbox.delete("faults")
+        for _ in range(5):
+            await self.stage.advance(hours=1)
+        await assert_money_is_conserved(self.stage.db)
+        await assert_the_channels_agree(self.stage)
+
+
+def test_money_is_conserved_whatever_happens(worlds: Worlds) -> None:
+    World.worlds = worlds
+    run_state_machine_as_test(
+        World,
+        settings=settings(
+            max_examples=WORLDS,
+            stateful_step_count=STEPS,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
