@@ -18,7 +18,7 @@ import pytest
 
 from tests.stage import Stage
 from tests.surfaces.receiver import receiving
-from tests.surfaces.visitors import PASSWORD, Reader, hire, reader, with_pages
+from tests.surfaces.visitors import PASSWORD, Reader, hire, reader
 from tongbao.infra.audit import entries_of_subject
 from tongbao.infra.tasks import dead_letters
 from tongbao.kernel.clock import business_date, real_now
@@ -27,15 +27,9 @@ from tongbao.parties.identity.model import Permission, Role
 from tongbao.payments.collecting import queries
 from tongbao.surfaces.operator_console import payments as payments_pages
 from tongbao.surfaces.operator_console.app import ROUTES, ConsoleApp
-from tongbao.wiring import Platform
 
 OPEN_TO_ANYBODY = {("GET", "/login"), ("POST", "/login"), ("POST", "/language")}
-PAGES = ("/payments", "/cases", "/ledger", "/health")
-
-
-@pytest.fixture(autouse=True)
-def _mounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Platform, "app", with_pages(Platform.app))
+PAGES = ("/payments", "/cases", "/reconciliation", "/settlements", "/ledger", "/health")
 
 
 @pytest.fixture
@@ -47,7 +41,15 @@ async def admin(stage: Stage) -> AsyncIterator[Reader]:
 
 def filled(pattern: str) -> str:
     """An address of a route, its names filled with something of the right look."""
-    kinds = {"payment_id": "pay", "refund_id": "ref", "delivery_id": "whd", "case_id": "cas"}
+    kinds = {
+        "account_id": "chn",
+        "break_id": "brk",
+        "case_id": "cas",
+        "delivery_id": "whd",
+        "payment_id": "pay",
+        "refund_id": "ref",
+        "settlement_id": "set",
+    }
     return re.sub(r"\{(\w+)\}", lambda name: show(kinds.get(name[1], "tsk"), new_id()), pattern)
 
 

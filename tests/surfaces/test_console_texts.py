@@ -18,12 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tongbao.clearing.payouts.model import PayoutState
+from tongbao.clearing.reconciliation.model import BillState, BreakClass, BreakState
+from tongbao.clearing.settlement.model import Figures, SettlementState
+from tongbao.infra.webhooks.model import DeliveryState
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.chart import CHART
 from tongbao.ledger.posting import RULES
 from tongbao.ledger.verify import CHECKS
 from tongbao.payments.callbacks.model import InboundState
-from tongbao.payments.collecting.model import AttemptState, CaseKind, CloseReason, PaymentState
+from tongbao.payments.collecting.model import CaseKind, CloseReason, PaymentState
 from tongbao.payments.refunds.model import RefundState
 from tongbao.rails.channels.contract import PayMode
 from tongbao.surfaces import docs_site, operator_console, page_kit
@@ -39,9 +43,10 @@ KIT = Path(page_kit.__path__[0])
 SITES = [CONSOLE, DOCS]
 
 OPEN = {
-    "action", "account", "because", "callback", "case", "channel", "check", "health", "kind",
-    "kind_of_entry", "lasting", "mode", "nav", "outcome", "pay_mode", "posting", "purpose",
-    "state", "tag", "why",
+    "account", "action", "because", "bill_state", "break", "break_state", "callback", "case",
+    "channel", "check", "delivery_state", "health", "kind", "kind_of_entry", "lasting", "mode",
+    "nav", "outcome", "pay_mode", "payout_state", "posting", "purpose", "refund_state", "settle",
+    "settlement_state", "state", "tag", "why",
 }  # fmt: skip
 """Groups whose keys are put together from values, so that no text names them."""
 
@@ -87,7 +92,15 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
 @pytest.mark.parametrize(
     ("group", "names"),
     [
-        ("state", [*PaymentState, *AttemptState, *RefundState]),
+        ("state", PaymentState),
+        ("refund_state", RefundState),
+        ("delivery_state", DeliveryState),
+        ("bill_state", BillState),
+        ("break_state", BreakState),
+        ("break", BreakClass),
+        ("settlement_state", SettlementState),
+        ("payout_state", PayoutState),
+        ("settle", Figures.__struct_fields__),
         ("callback", InboundState),
         ("case", CaseKind),
         ("mode", Mode),
@@ -295,7 +308,7 @@ def keys_asked_for(site: Path) -> Iterator[str]:
     for path in [*site.rglob("*.html"), *KIT.rglob("*.html")]:
         for call in re.finditer(NAMED, path.read_text("utf-8")):
             if call["more"]:
-                yield from (f"{call['first']}{name}" for name in DONE if call["first"] == "done.")
+                yield from (call["first"] + name for name in PUT_TOGETHER.get(call["first"], ()))
             else:
                 yield from (key for key in (call["first"], call["second"]) if key)
     for path in site.rglob("*.py"):
@@ -310,7 +323,19 @@ NAMED = re.compile(
     r"""\bt\(["'](?P<first>[a-z_.]+)["'](?P<more>\s*\+)?"""
     r"""(?:\sif\s[^,()]*?\selse\s["'](?P<second>[a-z_.]+)["'])?"""
 )
-DONE = ("asked", "close_asked", "replayed", "case_closed")
+PUT_TOGETHER = {
+    "book.": ("held", "released"),
+    "done.": (
+        "asked",
+        "close_asked",
+        "replayed",
+        "case_closed",
+        "queued",
+        "break_proposed",
+        "break_closed",
+        "break_open",
+    ),
+}
 
 
 def test_the_pages_are_named_once() -> None:

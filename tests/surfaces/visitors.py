@@ -18,9 +18,6 @@ from msgspec import Struct
 from tests.stage import Stage
 from tongbao.parties.identity.model import Role
 from tongbao.parties.identity.operators import create_operator
-from tongbao.surfaces.docs_site.app import DocsApp
-from tongbao.surfaces.operator_console.app import ConsoleApp
-from tongbao.wiring import Platform
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -33,19 +30,6 @@ FLAGS = [
     "--disable-sync",
 ]
 PASSWORD = "correct horse battery staple"
-
-
-def with_pages(make_app: Any) -> Any:
-    """Mount the pages for people where wiring does not do so yet."""
-
-    def app(self: Platform) -> Any:
-        made = make_app(self)
-        console = ConsoleApp(self.flow, self.keyring, self.settings.public_url)
-        made._mounts.setdefault("/console", console)
-        made._mounts.setdefault("/docs", DocsApp(made.document, self.settings.public_url))
-        return made
-
-    return app
 
 
 class Person(Struct, frozen=True):

@@ -26,7 +26,7 @@ from tongbao.kernel.errors import Refusal
 from tongbao.parties.identity.model import CsrfTokenWrong, Permission, SessionEnded
 from tongbao.parties.identity.sessions import Session, session_of
 from tongbao.payments.collecting.outcomes import Flow
-from tongbao.surfaces.operator_console import actions, books, login, payments, timeline
+from tongbao.surfaces.operator_console import actions, books, clearing, login, payments, timeline
 from tongbao.surfaces.operator_console.visit import (
     FORM_TOKEN,
     PREFIX,
@@ -52,6 +52,8 @@ log = structlog.get_logger()
 
 _VIEW: Final = Permission.VIEW
 _ACT: Final = Permission.PAYMENTS_ACT
+_BREAKS: Final = Permission.BREAKS_ACT
+_SETTLE: Final = Permission.SETTLEMENT_ACT
 
 
 async def show_start(_visit: Visit) -> Reply:
@@ -82,6 +84,16 @@ ROUTES: Final = (
     Route("POST", "/refunds/{refund_id}/ask", actions.ask_about_refund, _ACT),
     Route("GET", "/cases", actions.show_cases, _VIEW),
     Route("POST", "/cases/{case_id}/close", actions.close_one_case, _ACT),
+    Route("GET", "/reconciliation", clearing.show_reconciliation, _VIEW),
+    Route("GET", "/reconciliation/{account_id}/{day}", clearing.show_day, _VIEW),
+    Route("GET", "/reconciliation/{account_id}/{day}/breaks.csv", clearing.export_day, _VIEW),
+    Route("POST", "/reconciliation/{account_id}/{day}/again", clearing.compare_day_again, _BREAKS),
+    Route("POST", "/breaks/{break_id}/propose", clearing.propose_break, _BREAKS),
+    Route("POST", "/breaks/{break_id}/approve", clearing.approve_break, _BREAKS),
+    Route("POST", "/breaks/{break_id}/reject", clearing.reject_break, _BREAKS),
+    Route("GET", "/settlements", clearing.show_settlements, _VIEW, is_licensed=True),
+    Route("GET", "/settlements/{settlement_id}", clearing.show_settlement, _VIEW, is_licensed=True),
+    Route("POST", "/settlements/settle", clearing.settle_again, _SETTLE, is_licensed=True),
     Route("GET", "/ledger", books.show_ledger, _VIEW),
     Route("POST", "/ledger/verify", books.verify_ledger, _VIEW),
     Route("GET", "/health", actions.show_health, _VIEW),
@@ -100,6 +112,7 @@ class ConsoleApp:
 
     def __init__(self, flow: Flow, keyring: Keyring, public_url: str) -> None:
         self._desk = Desk(flow, keyring, public_url)
+        self._may_hold_funds = flow.licence.may_hold_funds
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, refusals included, in the visitor's language."""
@@ -111,7 +124,7 @@ class ConsoleApp:
             return file
         visit = self._visit(asked)
         try:
-            route, params = _route_of(asked)
+            route, params = _route_of(asked, may_hold_funds=self._may_hold_funds)
             visit = await self._with_session(visit, route)
             return await self._admit(replace(visit, params=params), route)
         except Refusal as refusal:
@@ -131,7 +144,7 @@ class ConsoleApp:
                 return visit.part("continue.html", {})
             return login.ask_login(visit)
         if route is None:
-            raise _nowhere(visit.request)
+            raise _nowhere(visit.request, may_hold_funds=self._may_hold_funds)
         if visit.session is not None and route.permission is not None:
             visit.session.operator.check_may(route.permission)
         if route.method != "GET":
@@ -176,16 +189,26 @@ class ConsoleApp:
             raise CsrfTokenWrong
 
 
-def _nowhere(asked: PageRequest) -> Refusal:
+def routes(*, may_hold_funds: bool) -> tuple[Route, ...]:
+    """Return the routes a deployment has; what a firm may not do has none."""
+    return tuple(route for route in ROUTES if may_hold_funds or not route.is_licensed)
+
+
+def _nowhere(asked: PageRequest, *, may_hold_funds: bool) -> Refusal:
     path = asked.path.removeprefix(PREFIX).rstrip("/")
-    methods = sorted({each.method for each in ROUTES if each.match(path) is not None})
+    fitting = (
+        each for each in routes(may_hold_funds=may_hold_funds) if each.match(path) is not None
+    )
+    methods = sorted({each.method for each in fitting})
     return MethodNotAllowed(allow=", ".join(methods)) if methods else RouteUnknown()
 
 
-def _route_of(asked: PageRequest) -> tuple[Route | None, Mapping[str, str]]:
+def _route_of(
+    asked: PageRequest, *, may_hold_funds: bool
+) -> tuple[Route | None, Mapping[str, str]]:
     """Return the first route that fits; a fixed address stands before one with names in it."""
     path = asked.path.removeprefix(PREFIX).rstrip("/")
-    for route in ROUTES:
+    for route in routes(may_hold_funds=may_hold_funds):
         if route.method == asked.method and (params := route.match(path)) is not None:
             return route, params
     return None, {}

@@ -11,6 +11,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from tongbao.clearing.reconciliation.model import BreakState, ReconBreak
+from tongbao.clearing.reconciliation.queries import breaks_of_payment
 from tongbao.infra import audit
 from tongbao.infra.audit import AuditEntry
 from tongbao.infra.outbox import EventRow, events_of_resource
@@ -76,6 +78,7 @@ class Dossier(Struct, frozen=True):
     events: Sequence[EventRow]
     deliveries: Sequence[tuple[WebhookDelivery, Sequence[WebhookAttempt]]]
     acts: Sequence[AuditEntry]
+    breaks: Sequence[ReconBreak]
 
     @property
     def payment(self) -> Payment:
@@ -147,6 +150,7 @@ async def _gather(desk: Desk, payment_id: UUID) -> Dossier:
             for delivery in await deliveries_of_resource(db, each)
         ],
         acts=[act for each in shown for act in await audit.entries_of_subject(db, each)],
+        breaks=await breaks_of_payment(db, payment.id),
     )
 
 
@@ -206,6 +210,7 @@ def entries(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
     yield from _cases(dossier, texts)
     yield from _events(dossier, texts)
     yield from _acts(dossier, texts)
+    yield from _breaks(dossier, texts)
 
 
 def _tone(word: str) -> str:
@@ -330,7 +335,9 @@ def _refunds(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
                 kind="refund",
                 id=f"refund-end-{refund.number}",
                 title=texts(
-                    "timeline.refund_end", amount=amount, state=texts.named("state", refund.state)
+                    "timeline.refund_end",
+                    amount=amount,
+                    state=texts.named("refund_state", refund.state),
                 ),
                 note=refund.code or refund.channel_ref or "",
                 tone=_tone(refund.state),
@@ -381,7 +388,7 @@ def _events(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
             title=texts(
                 "timeline.delivery",
                 type=delivery.event_type,
-                state=texts.named("state", delivery.state),
+                state=texts.named("delivery_state", delivery.state),
             ),
             note=texts("timeline.tries", id=whd, count=delivery.attempts),
             tone=_tone(delivery.state),
@@ -409,6 +416,25 @@ def _acts(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
             id=f"act-{act.id.hex}",
             title=texts("timeline.act", action=texts.named("action", act.action), actor=act.actor),
             note=facts,
+        )
+
+
+def _breaks(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for found in dossier.breaks:
+        yield Entry(
+            at=found.found_at,
+            rank=11,
+            kind="break",
+            id=f"break-{found.id.hex}",
+            title=texts(
+                "timeline.break",
+                what=texts.named("break", found.break_class),
+                amount=f"{figures(found.difference, found.currency)} {found.currency}",
+            ),
+            note=texts(
+                "timeline.on_bill", day=found.day, state=texts.named("break_state", found.state)
+            ),
+            tone="bad" if found.state in {BreakState.OPEN, BreakState.PROPOSED} else "plain",
         )
 
 

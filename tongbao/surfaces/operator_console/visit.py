@@ -27,7 +27,9 @@ from tongbao.surfaces.page_kit.requests import PageRequest
 from tongbao.surfaces.page_kit.texts import Texts, load_texts
 
 PREFIX: Final = "/console"
-PAGES: Final = ("payments", "cases", "ledger", "health")
+PAGES: Final = ("payments", "cases", "reconciliation", "settlements", "ledger", "health")
+LICENSED_PAGES: Final = frozenset({"settlements"})
+"""Pages about other people's money, which a firm that may not hold it does not have."""
 HERE: Final = Path(__file__).parent
 SESSION: Final = "tongbao_session"
 VISITOR: Final = "tongbao_visitor"
@@ -50,6 +52,12 @@ class Desk:
     def db(self) -> Db:
         """The database."""
         return self.flow.db
+
+    @cached_property
+    def pages(self) -> tuple[str, ...]:
+        """The pages this deployment has, by its licence."""
+        may = self.flow.licence.may_hold_funds
+        return tuple(page for page in PAGES if may or page not in LICENSED_PAGES)
 
     @cached_property
     def is_https(self) -> bool:
@@ -106,7 +114,7 @@ class Visit(Struct, frozen=True):
             operator=self.session.operator if self.session else None,
             may=partial(_may, self.session),
             here=self.request.path,
-            pages=PAGES,
+            pages=self.desk.pages,
             now=clock.now(),
             clock_offset=clock.offset,
             **facts,
@@ -129,6 +137,7 @@ class Route(Struct, frozen=True):
     view: View
     permission: Permission | None
     is_poll: bool = False
+    is_licensed: bool = False  # absent where funds may not be held
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the named parts of a path that fits, or None."""
