@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +16,22 @@ import pytest
 from msgspec.structs import replace
 
 from tests.conftest import TEST_LICENCE
-from tests.stage import AT_SANDBOX, Stage, listen, served, staged
-from tongbao.clearing import daily
+from tests.stage import AT_SANDBOX, Stage, staged
 from tongbao.clearing.context import Clearing
-from tongbao.clearing.payouts import payouts
-from tongbao.clearing.payouts.api import routes as payout_routes
-from tongbao.clearing.payouts.model import PayoutFailed, PayoutSucceeded
 from tongbao.clearing.reconciliation import days, queries
-from tongbao.clearing.reconciliation.model import BillFile, DayReconciled, ReconBreak
+from tongbao.clearing.reconciliation.model import BillFile, ReconBreak
 from tongbao.clearing.reconciliation.queries import BreakFilter
-from tongbao.clearing.settlement import settlements
-from tongbao.clearing.settlement.api import routes as settlement_routes
-from tongbao.clearing.settlement.model import SettlementClosed
 from tongbao.infra.db import Db
 from tongbao.infra.migrate import migrate
-from tongbao.infra.outbox import Subscriber
-from tongbao.infra.web.app import App
-from tongbao.infra.web.openapi import ApiFacts
-from tongbao.infra.worker import Worker
 from tongbao.kernel.clock import BUSINESS_ZONE, business_date, day_bounds
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import balance_of
 from tongbao.ledger.verify import verify
-from tongbao.parties.identity.keys import KeysOnRecord
-from tongbao.parties.identity.model import SCOPES
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 from tongbao.rails.channels.contract import Answer, Channel
 from tongbao.rails.channels.contract import BillFile as Downloaded
 from tongbao_sandbox.launch import RunningSandbox, start_sandbox
-from tongbao_sdk import Tongbao
 
 CHANNELS = ("wechat_pay", "alipay")
 
@@ -75,16 +60,11 @@ class Rewritten:
 class Day:
     """A day of trade, and the mornings after."""
 
-    def __init__(self, stage: Stage, folder: Path) -> None:
+    def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.db = stage.db
         self.sandbox = stage.sandbox
-        self.clearing = Clearing(
-            flow=stage.flow,
-            bank=stage.platform.bank,
-            keyring=stage.platform.keyring,
-            folder=folder,
-        )
+        self.clearing = stage.platform.clearing
         self.date = business_date(self.now)
 
     @property
@@ -159,40 +139,6 @@ class Day:
         report = await verify(self.db)
         assert report.is_sound, report.broken
 
-    # Tasks
-
-    def worker(self) -> Worker:
-        """A worker that does what clearing asks for."""
-        clearing = self.clearing
-        told = Subscriber("settlement.payout_ended", partial(settlements.on_payout_ended, clearing))
-        return Worker(
-            self.db,
-            {
-                daily.ReconcileDaily: partial(daily.run_reconcile_daily, clearing),
-                daily.SettleDaily: partial(daily.run_settle_daily, clearing),
-                days.ReconcileDay: partial(days.run_reconcile_day, clearing),
-                settlements.SettleDay: partial(settlements.run_settle_day, clearing),
-                payouts.SubmitPayout: partial(payouts.run_submit_payout, clearing),
-            },
-            {
-                daily.ReconcileDaily: daily.DAILY_POLICY,
-                daily.SettleDaily: daily.DAILY_POLICY,
-                days.ReconcileDay: days.RECONCILE_POLICY,
-                settlements.SettleDay: settlements.SETTLE_POLICY,
-                payouts.SubmitPayout: payouts.PAYOUT_POLICY,
-            },
-            {
-                PayoutSucceeded: (told,),
-                PayoutFailed: (told,),
-                SettlementClosed: (),
-                DayReconciled: (),
-            },
-        )
-
-    async def work(self) -> None:
-        """Do everything that is due, and what it leads to."""
-        await self.worker().run_until_idle(raise_failures=True)
-
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
@@ -229,27 +175,4 @@ async def day(
     morning += timedelta(days=1, hours=9)
     await asyncio.to_thread(sandbox.advance, (morning - there).total_seconds())
     async with staged(licensed_db, tmp_path, sandbox, licence=licence) as stage:
-        yield Day(stage, tmp_path)
-
-
-@pytest.fixture
-async def api(day: Day) -> AsyncIterator[Tongbao]:
-    """A client of the shop that reads settlements, payouts and balances."""
-    listening = listen()
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    app = App(
-        [*settlement_routes(TEST_LICENCE), *payout_routes(TEST_LICENCE)],
-        db=day.db,
-        keys=KeysOnRecord(day.db, day.stage.platform.keyring),
-        facts=ApiFacts(
-            title="Clearing",
-            version="1",
-            description="Settlements and payouts.",
-            public_url=url,
-            docs_url=url,
-            scopes=SCOPES,
-        ),
-    )
-    async with served(app, listening):
-        shop = day.stage.shop
-        yield Tongbao(url, key_id=shop.key_id, secret=shop.secret.reveal())
+        yield Day(stage)

@@ -17,7 +17,7 @@ Progress = Callable[[str, int], None]
 
 
 class Clearing(Struct, frozen=True):
-    """Built once by wiring. ``folder`` keeps the bills as they came; it may be lost."""
+    """Built once by wiring. ``folder`` keeps the bills as they came, and may be lost."""
 
     flow: Flow
     bank: BankTransfer

@@ -102,7 +102,7 @@ async def obtain(
 
 
 async def _fetch(context: Clearing, account: ChannelAccount, bill: BillFile) -> BillFile:
-    folder = context.folder / "bills" / f"fetching-{base32(new_id())}"
+    folder = context.folder / f"fetching-{base32(new_id())}"
     await asyncio.to_thread(folder.mkdir, parents=True)
     try:
         channel = context.flow.channels[account.channel]
@@ -168,7 +168,7 @@ async def _keep(context: Clearing, bill: BillFile, found: Downloaded) -> BillFil
 
 def _place(context: Clearing, bill: BillFile) -> Path:
     name = f"{bill.day.isoformat()}-{bill.sha256}.bill"
-    return context.folder / "bills" / bill.channel / base32(bill.account_id) / name
+    return context.folder / bill.channel / base32(bill.account_id) / name
 
 
 async def _is_quiet_day(context: Clearing, account: ChannelAccount, bill: BillFile) -> bool:

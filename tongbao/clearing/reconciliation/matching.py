@@ -214,8 +214,10 @@ async def _finish(run: Run, fees: Sequence[BookAmount]) -> None:
     last = groups[-1]
     groups[-1] = Group(last.id, last.book, last.transfers, (*last.companions, *writes))
     for result in await run.context.flow.ledger.submit(groups):
+        if result.status == "in_flight" or result.code == _OVERTAKEN:
+            raise RunOvertaken
         if not result.happened:
-            raise RunOvertaken(code=result.code or result.status)
+            raise RuntimeError(f"the ledger refused a bill's fees: {result.code} of {bill.day}")
 
 
 async def _commit(db: Db, writes: Sequence[Write]) -> None:

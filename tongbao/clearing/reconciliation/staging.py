@@ -18,7 +18,12 @@ from msgspec.structs import replace
 from tongbao.clearing.context import Clearing, Progress
 from tongbao.clearing.reconciliation import _store as store
 from tongbao.clearing.reconciliation._store import RowAlone
-from tongbao.clearing.reconciliation.model import BillFile, Item, days_it_may_stand_on
+from tongbao.clearing.reconciliation.model import (
+    NEAR_MIDNIGHT,
+    BillFile,
+    Item,
+    days_it_may_stand_on,
+)
 from tongbao.infra.db import Tx
 from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import UnknownId, base32, from_base32
@@ -60,11 +65,16 @@ async def stage(run: Run) -> int:
     """Stage our side of the run, the bill's news first taken in; return how many items it has."""
     start, end = day_bounds(run.bill.day)
     count = 0
+    run.progress("stage", count)
     async with run.context.db.begin(_ACTOR) as tx:
         items: list[Item] = []
+        inside, until = start + NEAR_MIDNIGHT, end - NEAR_MIDNIGHT
+        this_day = (run.bill.day, run.bill.day)
         async for paid in payments.paid_between(tx, run.account.id, start, end):
-            number, days = base32(paid.id), days_it_may_stand_on(paid.paid_at, paid.paid_at)
-            place = (paid.book, number, paid.payment_id)
+            place = (paid.book, base32(paid.id), paid.payment_id)
+            days = this_day
+            if not inside <= paid.paid_at < until:
+                days = days_it_may_stand_on(paid.paid_at, paid.paid_at)
             items.append(_payment_item(run, place, Money(paid.amount, paid.currency), days=days))
             if len(items) == _CHUNK:
                 count += await _put(run, tx, items)

@@ -1,0 +1,330 @@
+"""Random days of trade, settled in random order of events: every fen is settled once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tongbao.clearing.context import Clearing
+from tongbao.clearing.payouts.payouts import record_payout_news
+from tongbao.clearing.payouts.queries import open_payouts
+from tongbao.clearing.settlement import settlements as room
+from tongbao.clearing.settlement.settlements import settle_day
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db
+from tongbao.infra.http import HttpClient, LoopbackAllowed
+from tongbao.kernel.clock import BUSINESS_ZONE, business_date, real_now
+from tongbao.kernel.ids import new_id
+from tongbao.kernel.licence import Licence, Mode
+from tongbao.kernel.money import Money
+from tongbao.ledger import posting
+from tongbao.ledger.book import Ledger
+from tongbao.ledger.model import AccountKey, Group
+from tongbao.ledger.queries import balance_of
+from tongbao.ledger.verify import verify
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK, open_merchant
+from tongbao.parties.merchants.model import Merchant
+from tongbao.payments.collecting.outcomes import Flow
+from tongbao.rails.channels.bank_transfer.client import BankTransfer
+from tongbao.rails.channels.contract import Declined, Exchange, Succeeded
+
+FIRST_DAY = date(2026, 11, 2)
+CHANNEL = UUID(int=0xC4A)
+SEEN = Exchange("POST", "bank", "order", 200, "status", 1)
+WAITING = """
+    select count(*) from pg_stat_activity
+     where datname = current_database() and wait_event_type = 'Lock'"""
+
+
+class Books:
+    """A merchant's account and what may happen to it."""
+
+    def __init__(self, db: Db, clearing: Clearing, merchant: Merchant) -> None:
+        self.db = db
+        self.clearing = clearing
+        self.ledger = clearing.flow.ledger
+        self.merchant = merchant
+        self.payable = AccountKey("merchant_payable", "CNY", merchant.id)
+        self.due = AccountKey("settlement_due", "CNY", merchant.id)
+        self.held: list[tuple[UUID, int, int]] = []
+
+    @property
+    def today(self) -> date:
+        return business_date(self.db.clock.now())
+
+    def at(self, day: date, hour: int, minute: int = 0) -> None:
+        """Put the business clock to a moment."""
+        moment = datetime(day.year, day.month, day.day, hour, minute, tzinfo=BUSINESS_ZONE)
+        self.db.clock.offset = moment - real_now()
+
+    async def post(self, rule: str, reference: UUID, **amounts: int) -> bool:
+        group = Group(
+            id=new_id(),
+            book=SANDBOX_BOOK,
+            transfers=posting.transfers(
+                rule,
+                reference=reference,
+                accounts={
+                    "merchant_payable": self.payable,
+                    "channel_receivable": AccountKey("channel_receivable", "CNY", CHANNEL),
+                },
+                amounts={name: Money(amount, "CNY") for name, amount in amounts.items()},
+            ),
+        )
+        [result] = await self.ledger.submit([group])
+        return result.happened
+
+    async def capture(self, gross: int, fee: int) -> None:
+        assert await self.post("payment.captured", new_id(), gross=gross, fee=fee)
+
+    async def hold(self, gross: int, fee_back: int) -> bool:
+        reference = new_id()
+        if not await self.post("refund.held", reference, gross=gross, fee_back=fee_back):
+            return False
+        self.held.append((reference, gross, fee_back))
+        return True
+
+    async def end_refund(self, place: int, *, succeeds: bool) -> None:
+        reference, _, fee_back = self.held.pop(place)
+        rule = "refund.succeeded" if succeeds else "refund.failed"
+        await self.post(rule, reference, fee_back=fee_back)
+
+    async def settle(self, day: date) -> list[Any]:
+        return await settle_day(self.clearing, day, merchant_id=self.merchant.id, mode=Mode.SANDBOX)
+
+    async def end_payouts(self, chance: random.Random) -> None:
+        for payout in await open_payouts(self.db, merchant_id=self.merchant.id):
+            paid = Succeeded("ref", payout.money, self.db.clock.now())
+            news = chance.choice([paid, Declined("AC03")])
+            await record_payout_news(self.clearing, payout, "query", news, SEEN)
+
+    async def posted(self, key: AccountKey) -> int:
+        return (await balance_of(self.db, SANDBOX_BOOK, key)).posted
+
+
+@pytest.fixture
+async def books(db: Db, tmp_path: Path) -> Books:
+    keyring = Keyring.from_file(tmp_path / "kek")
+    ledger = Ledger(db, Licence.PAYMENT_INSTITUTION)
+    await ledger.open_book(SANDBOX_BOOK, actor="tests")
+
+    async def no_account(_: UUID) -> Any:
+        raise LookupError
+
+    flow = Flow(
+        db=db,
+        ledger=ledger,
+        channels={},
+        account=no_account,
+        licence=Licence.PAYMENT_INSTITUTION,
+        nudge=lambda: None,
+    )
+    bank = BankTransfer(HttpClient(LoopbackAllowed()))
+    clearing = Clearing(flow=flow, bank=bank, keyring=keyring, folder=tmp_path)
+    async with db.begin("tests") as tx:
+        merchant = await open_merchant(tx, keyring, name="shop")
+    made = Books(db, clearing, merchant)
+    made.at(FIRST_DAY, 9)
+    return made
+
+
+async def trade(books: Books, chance: random.Random) -> None:
+    """One thing that may happen to a merchant."""
+    match chance.randrange(6):
+        case 0 | 1 | 2:
+            gross = chance.randrange(1, 50_000)
+            await books.capture(gross, chance.randrange(gross // 50 + 1))
+        case 3 | 4:
+            gross = chance.randrange(1, 60_000)
+            await books.hold(gross, chance.randrange(gross // 50 + 1))
+        case _:
+            if books.held:
+                place = chance.randrange(len(books.held))
+                await books.end_refund(place, succeeds=chance.random() < 0.7)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_every_movement_is_settled_once_and_the_figures_are_the_ledgers(
+    books: Books, seed: int
+) -> None:
+    chance = random.Random(seed)
+    last = FIRST_DAY
+    for number in range(14):
+        day = FIRST_DAY + timedelta(days=number)
+        books.at(day, 9)
+        for _ in range(chance.randrange(6)):
+            await trade(books, chance)
+        books.at(day, 11, 30)
+        if chance.random() < 0.75:
+            for _ in range(chance.randrange(1, 3)):
+                await books.settle(day - timedelta(days=1))
+            last = day - timedelta(days=1)
+        await books.end_payouts(chance)
+        for _ in range(chance.randrange(4)):
+            await trade(books, chance)
+        await check(books, last)
+    report = await verify(books.db)
+    assert report.is_sound, report.broken
+
+
+async def check(books: Books, last: date) -> None:
+    """What must hold after every day, whatever happened."""
+    settled = await books.db.fetch("select * from settlement order by day", ())
+    lines = await books.db.fetch("select * from settlement_line order by seq", ())
+    by_settlement: dict[UUID, list[Any]] = {}
+    for line in lines:
+        by_settlement.setdefault(line["settlement_id"], []).append(line)
+    carried, previous = 0, None
+    for row in settled:
+        mine = by_settlement.get(row["id"], [])
+        assert row["previous_id"] == previous
+        assert row["opening"] == carried
+        assert row["due"] == row["opening"] + sum(line["amount"] for line in mine)
+        assert row["line_count"] == len(mine)
+        carried, previous = row["carried"], row["id"]
+    movements = await books.db.fetch(
+        """select t.seq, t.biz_date,
+                  case when t.credit_account = a.id then t.amount else -t.amount end as change
+             from ledger_transfer t
+             join ledger_account a
+               on a.book = t.book and a.id in (t.debit_account, t.credit_account)
+            where a.kind = 'merchant_payable' and a.owner = $1 and t.kind in ('single', 'post')
+              and t.code not like 'settlement.closed/%'""",
+        (books.merchant.id,),
+    )
+    was_settled = bool(settled) and settled[-1]["day"] >= last
+    for movement in movements:
+        found = [line for line in lines if line["seq"] == movement["seq"]]
+        assert len(found) <= 1
+        if found:
+            assert found[0]["amount"] == movement["change"]
+        elif was_settled:
+            assert movement["biz_date"] > settled[-1]["day"]
+    paid_out = sum(row["payable"] for row in settled)
+    left = sum(movement["change"] for movement in movements) - paid_out
+    assert await books.posted(books.payable) == left
+    ended = await books.db.fetch(
+        "select coalesce(sum(amount), 0)::bigint as sum from payout where ended_at is not null", ()
+    )
+    assert await books.posted(books.due) == paid_out - ended[0]["sum"]
+
+
+# Two at once
+
+
+@asynccontextmanager
+async def held_head(db: Db) -> Any:
+    """Keep the book's head, so that whoever posts stops just before the commit."""
+    async with db.begin("by hand") as tx:
+        await tx.execute(
+            "select 1 from ledger_book where book = $1 for no key update", (SANDBOX_BOOK,)
+        )
+        yield
+
+
+async def waiting(db: Db, count: int) -> None:
+    async with asyncio.timeout(30):
+        while await db.pool.fetchval(WAITING) != count:  # noqa: ASYNC110 - no event tells it
+            await asyncio.sleep(0.005)
+
+
+async def test_of_two_who_close_a_day_at_once_one_does_and_the_other_sees_it(books: Books) -> None:
+    await books.capture(1_000, 10)
+    books.at(FIRST_DAY + timedelta(days=1), 11, 30)
+
+    async with held_head(books.db):
+        one = asyncio.create_task(books.settle(FIRST_DAY))
+        await waiting(books.db, 1)  # it has written everything and waits for the head
+        two = asyncio.create_task(books.settle(FIRST_DAY))
+        await waiting(books.db, 2)  # for the same place in the chain
+    first, second = await one, await two
+
+    assert first == second
+    assert first[0].payable == 990
+    assert await books.posted(books.due) == 990
+    [row] = await books.db.fetch("select count(*) as count from settlement", ())
+    assert row["count"] == 1
+
+
+async def test_two_days_closed_at_once_are_a_chain_all_the_same(books: Books) -> None:
+    await books.capture(1_000, 10)
+    books.at(FIRST_DAY + timedelta(days=1), 9)
+    await books.capture(2_000, 20)
+    books.at(FIRST_DAY + timedelta(days=2), 11, 30)
+
+    async with held_head(books.db):
+        one = asyncio.create_task(books.settle(FIRST_DAY))
+        await waiting(books.db, 1)
+        two = asyncio.create_task(books.settle(FIRST_DAY + timedelta(days=1)))
+        await waiting(books.db, 2)
+    [first], [second] = await one, await two
+
+    assert (first.gross, second.gross) == (1_000, 2_000)
+    assert second.previous_id == first.id
+    await check(books, FIRST_DAY + timedelta(days=1))
+
+
+async def test_a_refund_that_comes_in_between_leaves_less_to_pay(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The balance was read, then a refund held some: the floor says no, and it starts over."""
+    await books.capture(1_000, 0)
+    books.at(FIRST_DAY + timedelta(days=1), 11, 30)
+    raced = []
+
+    async def read_then_refund(*where: Any) -> Any:
+        balance = await balance_of(*where)
+        if not raced:
+            raced.append(await books.hold(400, 0))
+        return balance
+
+    monkeypatch.setattr(room, "balance_of", read_then_refund)
+
+    [settlement] = await books.settle(FIRST_DAY)
+
+    assert raced == [True]
+    assert (settlement.due, settlement.payable, settlement.carried) == (1_000, 600, 400)
+    await check(books, FIRST_DAY)
+    report = await verify(books.db)
+    assert report.is_sound, report.broken
+
+
+async def test_a_movement_committed_after_its_days_settlement_is_in_the_next(books: Books) -> None:
+    """A posting begun just before midnight may be committed after the day was settled."""
+    books.at(FIRST_DAY, 23, 59)
+    await books.capture(1_000, 0)
+    books.at(FIRST_DAY + timedelta(days=1), 9)
+    await books.capture(7, 0)
+    books.at(FIRST_DAY + timedelta(days=1), 11, 30)
+    await books.settle(FIRST_DAY)
+    books.at(FIRST_DAY, 23, 59)
+    await books.capture(500, 0)
+
+    books.at(FIRST_DAY + timedelta(days=2), 11, 30)
+    [settlement] = await books.settle(FIRST_DAY + timedelta(days=1))
+
+    assert settlement.gross == 507
+    await check(books, FIRST_DAY + timedelta(days=1))
+    books.at(FIRST_DAY + timedelta(days=3), 11, 30)
+    assert await books.settle(FIRST_DAY + timedelta(days=2)) == []
+
+
+async def test_a_big_day_is_settled_in_pieces_of_lines(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_CHUNK", 3)
+    for amount in range(1, 8):
+        await books.capture(amount, 0)
+    books.at(FIRST_DAY + timedelta(days=1), 11, 30)
+
+    [settlement] = await books.settle(FIRST_DAY)
+
+    assert (settlement.line_count, settlement.due) == (7, 28)
+    await check(books, FIRST_DAY)
