@@ -134,9 +134,10 @@ class Stage:
         """Call a payment off."""
         return await self.call(self.client.payments.close, payment["id"], **more)
 
-    async def read(self, thing: Any) -> Any:
+    async def read(self, thing: Any, *, client: Tongbao | None = None) -> Any:
         """Return a payment or refund as the API shows it now."""
-        resource = self.client.payments if thing["object"] == "payment" else self.client.refunds
+        asking = client or self.client
+        resource = asking.payments if thing["object"] == "payment" else asking.refunds
         return await self.call(resource.get, thing["id"])
 
     # What customers do
@@ -166,12 +167,14 @@ class Stage:
             await self.call(self.client.wallets.top_up, wallet["id"], amount=balance)
         return str((await self.call(self.client.wallets.payment_code, wallet["id"]))["code"])
 
-    async def paid(self, channel: str, amount: int = 1999, **more: Any) -> Payment:
+    async def paid(
+        self, channel: str, amount: int = 1999, *, client: Tongbao | None = None, **more: Any
+    ) -> Payment:
         """Return a payment whose QR a customer has scanned and paid."""
-        payment = await self.show_qr(channel, amount, **more)
+        payment = await self.show_qr(channel, amount, client=client, **more)
         await self.customer(payment)
         await self.idle()
-        return await self.read(payment)
+        return await self.read(payment, client=client)
 
     # Time
 
