@@ -231,7 +231,7 @@ def nursery() -> Iterator[Nursery]:
     """A nursery that ends, with all its children, when we leave or die."""
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.flow_process", "--nursery"]
-    with subprocess.Popen(command, stdin=theirs, cwd=Path(__file__).parents[1]) as process:
+    with subprocess.Popen(command, stdin=theirs.fileno(), cwd=Path(__file__).parents[1]) as process:
         theirs.close()
         with ours:
             yield Nursery(ours)

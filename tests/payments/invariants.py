@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
 
-from tests.stage import Stage
 from tongbao.infra.db import Db
 from tongbao.kernel.ids import base32, show
 from tongbao.ledger.verify import verify
+from tongbao_sandbox.launch import RunningSandbox
 
 _PAYMENTS = """
     select p.*, a.id as attempt_id, a.state as attempt_state, a.paid_at,
@@ -39,6 +39,13 @@ _ENDS = ("payment.succeeded", "payment.failed", "payment.closed")
 _CHANGES = """
     select payment_id, from_state, to_state from payment_state_change
      order by payment_id, version"""
+
+
+class Sides(Protocol):
+    """A platform's database, and the channels it works with."""
+
+    db: Db
+    sandbox: RunningSandbox
 
 
 async def assert_money_is_conserved(db: Db) -> None:
@@ -123,7 +130,7 @@ def _changes_make_a_chain(payments: list[Any], changes: list[Any]) -> None:
         assert tos[-1] == row["state"], show("pay", row["id"])
 
 
-async def assert_the_channels_agree(stage: Stage) -> None:
+async def assert_the_channels_agree(stage: Sides) -> None:
     """Hold once nothing is under way: what we believe is what the channel has done."""
     trades, given_back = await asyncio.to_thread(_at_the_channels, stage)
     refunds = await stage.db.fetch(
@@ -148,7 +155,7 @@ async def assert_the_channels_agree(stage: Stage) -> None:
             assert (trade["state"], back) == ("reversed", trade["amount"]), (where, trade)
 
 
-def _at_the_channels(stage: Stage) -> tuple[dict[str, Any], Counter[str]]:
+def _at_the_channels(stage: Sides) -> tuple[dict[str, Any], Counter[str]]:
     trades = {trade["number"]: trade for trade in stage.sandbox.get("trades")}
     given_back: Counter[str] = Counter()
     for refund in stage.sandbox.get("refunds"):

@@ -30,9 +30,16 @@ import pytest
 from msgspec import Struct
 
 import tongbao
-from tests.flow_process import nursery, reserved_port
-from tests.payments.crash_scene import AMOUNT, Died, Place, Prepared, Scene, prepare, scene_on
-from tests.sandbox.inbox import Inbox
+from tests.payments.crash_scene import (
+    AMOUNT,
+    Died,
+    Place,
+    Prepared,
+    Scene,
+    open_place,
+    prepare,
+    scene_on,
+)
 from tongbao.infra import test_clock
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Refused
@@ -124,6 +131,9 @@ async def close(scene: Scene, channel: str, ended: str = "closed", fault: str = 
         assert (refused.code, ended) == ("payment.not_closable", "succeeded")  # noqa: PT017
     await scene.advance(10)
     await ends(scene, payment, ended)
+    if ended == "closed":
+        after = await scene.read(payment)
+        assert after["amount_refunded"] == after["amount_captured"], "what came late went back"
 
 
 async def expiry(scene: Scene, channel: str) -> None:
@@ -248,9 +258,8 @@ def cases() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, sandbox: RunningSandbox) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("platform")
-    with reserved_port() as kept, nursery() as nurse, Inbox() as inbox:
-        yield Place(sandbox, nurse, inbox, folder, kept.getsockname()[1])
+    with open_place(tmp_path_factory.mktemp("platform"), sandbox) as ready:
+        yield ready
 
 
 @pytest.fixture(scope="module")
@@ -326,5 +335,6 @@ def failpoints_in_the_code() -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "failpoint":
                 [argument] = node.args
-                assert isinstance(argument, ast.Constant), f"{path}: a name is a literal"
-                yield argument.value
+                name = getattr(argument, "value", None)
+                assert isinstance(name, str), f"{path}: a name is a literal"
+                yield name
