@@ -189,5 +189,7 @@ create table inbound_callback (
 );
 create unique index inbound_callback_once on inbound_callback (account_id, notification_id)
     where callback is not null;
+create unique index inbound_callback_refused_once on inbound_callback (account_id, notification_id)
+    where callback is null;
 create index inbound_callback_number on inbound_callback (number);
 create index inbound_callback_at on inbound_callback (received_at);

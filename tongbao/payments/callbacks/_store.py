@@ -20,9 +20,16 @@ KEEP_CALLBACK = Query(
         do update set copies = inbound_callback.copies + 1
         returning id""",
 )
+# Whoever knows the address can send what verifies as nothing, so a copy is counted and not kept,
+# and an account keeps only so many a day.
 KEEP_REFUSED = Statement(
     f"""insert into inbound_callback ({_CALLBACK})
-        values ($1, $2, $3, $4, $5, $6, '', null, $7, 1, $8, $8)"""
+        select $1::uuid, $2::uuid, $3::text, $4::text, $5::jsonb, $6::bytea, '', null, $7::text, 1,
+               $8::timestamptz, $8::timestamptz
+         where (select count(*) from inbound_callback
+                 where account_id = $2 and callback is null and received_at > $9) < $10
+        on conflict (account_id, notification_id) where callback is null
+        do update set copies = inbound_callback.copies + 1"""
 )
 MARK_CALLBACK = Statement(
     """update inbound_callback set state = $2, processed_at = $3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
@@ -43,6 +44,7 @@ RECEIVED: Final = Counter(
 )
 _KEPT_HEADERS_MAX: Final = 32
 _KEPT_BODY_MAX: Final = 65_536
+_REFUSED_A_DAY_MAX: Final = 1000
 _log = structlog.get_logger()
 
 
@@ -106,6 +108,8 @@ async def _keep_refused(
         body[:_KEPT_BODY_MAX],
         state,
         tx.now,
+        tx.now - timedelta(days=1),
+        _REFUSED_A_DAY_MAX,
     )
 
 
