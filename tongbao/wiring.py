@@ -102,7 +102,7 @@ from tongbao.surfaces.api import clock as clock_api
 from tongbao.surfaces.api import events as events_api
 from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
-from tongbao.surfaces.docs_site.app import DocsApp
+from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.operator_console.app import ConsoleApp
 
@@ -256,7 +256,7 @@ class Platform:
                 version="1",
                 description="Collect payments over many channels, refund them, see them settled.",
                 public_url=settings.public_url,
-                docs_url=f"{settings.public_url}/docs",
+                docs_url=f"{settings.public_url}{ERRORS}",
                 scopes=scopes_under(settings.licence),
             ),
             provides={

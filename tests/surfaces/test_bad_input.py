@@ -41,7 +41,7 @@ def check_problem(reply: Reply, status: int, code: str, param: str | None = None
     assert problem["status"] == status
     assert not [name for name in MEMBERS if not problem.get(name)]
     assert problem["type"] == problem["doc_url"]
-    assert problem["doc_url"].endswith(f"/docs#{code}")
+    assert problem["doc_url"].endswith(f"/docs/errors#{code}")
     assert problem["request_id"] == reply.headers["x-request-id"]
     assert problem["advice"].endswith((".", "。"))
 

@@ -209,7 +209,8 @@ async def test_a_settlement_is_told_to_the_last_fen(closed: Closed, finance: Rea
     assert sum(lines) == settled.due
     assert "•••• 3445" in one
     assert BANK_NUMBER not in one
-    assert "pay_out" in one
+    assert "Pay out: accepted" in one or "Pay out: succeeded" in one
+    assert "&lt;Cdtr&gt;\n&lt;Nm&gt;•••&lt;/Nm&gt;" in one
 
 
 async def test_a_day_is_settled_by_hand_once(closed: Closed, finance: Reader) -> None:

@@ -57,6 +57,16 @@ async def test_every_refusal_has_the_anchor_its_answer_points_to(stage: Stage) -
             assert unescape(page).count(kind.advice_zh), kind.code
 
 
+async def test_the_address_in_a_refusal_leads_to_its_own_text(stage: Stage) -> None:
+    async with reader(stage) as program:
+        refused = (await program.get("/v1/payments")).json()
+        page, _, anchor = refused["doc_url"].partition("#")
+        shown = (await program.get(page)).text
+
+    assert f'id="{anchor}"' in shown
+    assert anchor == refused["code"]
+
+
 async def test_codes_lead_to_the_catalogue_and_pages_to_each_other(stage: Stage) -> None:
     async with reader(stage) as visitor:
         links: set[str] = set()

@@ -40,6 +40,9 @@ _IN_CODED_JSON: Final = re.compile(
 )
 _IN_XML: Final = re.compile(rf"(<(?:{_NAMES})>(?:<!\[CDATA\[)?)([^<\]]*)")
 
+_CREDITOR: Final = re.compile(r"(<Cdtr>\s*<Nm>)([^<]*)")  # ISO 20022: whom a payout is for
+_FORMS: Final = (_IN_JSON, _IN_JSON_AS_NUMBER, _IN_FORM, _IN_CODED_JSON, _IN_XML, _CREDITOR)
+
 
 def masked(text: str) -> str:
     """Return a name or number of a person with its middle left out."""
@@ -76,7 +79,7 @@ def masked_tree(value: Any) -> Any:
 
 def masked_text(text: str) -> str:
     """Return a text with the values of masked fields masked, in JSON, forms and XML alike."""
-    for form in (_IN_JSON, _IN_JSON_AS_NUMBER, _IN_FORM, _IN_CODED_JSON, _IN_XML):
+    for form in _FORMS:
         text = form.sub(lambda found: f"{found[1]}{masked(found[2])}", text)
     return text
 
@@ -85,6 +88,8 @@ def _block(block: str) -> str:
     laid_out = _json(block)
     if laid_out is not None:
         return laid_out
+    if block.startswith("<"):
+        return masked_text(block.replace("><", ">\n<"))
     lines = block.split("\n")
     return "\n".join(_json(line) or masked_text(line) for line in lines)
 
