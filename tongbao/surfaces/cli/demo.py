@@ -40,6 +40,15 @@ class Login(msgspec.Struct, frozen=True):
     totp_secret: str
 
 
+class Wishes(msgspec.Struct, frozen=True):
+    """What the command line asked for, and when."""
+
+    customers: int
+    seed: int
+    leave: bool
+    began: float
+
+
 @click.command()
 @click.option("--exit", "leave", is_flag=True, help="End after the day instead of serving on.")
 @click.option("--customers", default=200, show_default=True, help="How many come.")
@@ -52,7 +61,7 @@ def demo(context: Context, *, leave: bool, customers: int, seed: int, port: int)
     folder = Path(os.environ.get("TONGBAO_DATA_DIR") or default_data_dir() / "demo")
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port(port)
-    began = monotonic()
+    wishes = Wishes(customers, seed, leave, began=monotonic())
     with ExitStack() as stack:
         command = ["tongbao_sandbox", "--data-dir", str(folder / "sandbox"), "--port", "0"]
         command += ["--parent-pid", str(os.getpid())]
@@ -61,10 +70,7 @@ def demo(context: Context, *, leave: bool, customers: int, seed: int, port: int)
         settings = context.settings(**environment)
 
         async def work(platform: Platform) -> bool:
-            console.print(f"[dim]database and sandbox ready after {monotonic() - began:.1f} s[/]")
-            return await _whole_day(
-                platform, sandbox, console, environment=environment, days=(customers, seed, leave)
-            )
+            return await _whole_day(platform, sandbox, console, environment, wishes)
 
         right = context.run(work, settings)
     if not right:
@@ -89,11 +95,9 @@ async def _whole_day(
     platform: Platform,
     sandbox: Sandbox,
     console: Console,
-    *,
     environment: dict[str, str],
-    days: tuple[int, int, bool],
+    wishes: Wishes,
 ) -> bool:
-    customers, seed, leave = days
     settings = platform.settings
     login = await _operator(platform)
     await _open_the_day(platform, sandbox)
@@ -124,11 +128,13 @@ async def _whole_day(
             day=day,
             console=console,
         )
-        console.print(f"[dim]{shop.merchant.name} is open at {settings.public_url}[/]")
+        waited = monotonic() - wishes.began
+        name, url = shop.merchant.name, settings.public_url
+        console.print(f"[dim]{name} is open at {url}, {waited:.1f} s after the start[/]")
         following = asyncio.create_task(platform.follow_clock(asyncio.Event()))
         try:
-            right = await play(programme, customers=customers, seed=seed)
-            if not leave:
+            right = await play(programme, customers=wishes.customers, seed=wishes.seed)
+            if not wishes.leave:
                 _tell_addresses(console, settings, login)
                 await _until_told_to_stop()
         finally:
