@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from tongbao.surfaces.cli.channels import channel
 from tongbao.surfaces.cli.clearing import reconcile, settle
 from tongbao.surfaces.cli.context import Context
 from tongbao.surfaces.cli.demo import demo
-from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator
+from tongbao.surfaces.cli.merchants import key, merchant
+from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, settings, tasks
 from tongbao.surfaces.cli.serve import serve
 from tongbao.wiring import open_platform
 
@@ -29,7 +31,12 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
     click_context.obj = Context(open_platform=open_platform, config=config, as_json=as_json)
 
 
-for command in (demo, serve, reconcile, settle, migrate, doctor, ledger, operator):
+COMMANDS = (
+    *(demo, serve, migrate, settings, doctor),
+    *(operator, merchant, key, channel),
+    *(reconcile, settle, ledger, tasks),
+)
+for command in COMMANDS:
     main.add_command(command)
 
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+import click
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
+from tongbao.__main__ import main as tongbao
 from tongbao.infra.settings import CONFIG_VARIABLE, SETTINGS
 from tongbao.infra.web.caller import access_of
 from tongbao.infra.web.problem import status_of
@@ -167,6 +169,51 @@ def routes_page() -> str:
     )
 
 
+def cli_page() -> str:
+    """Return every command with what it takes."""
+    lines = [
+        "# Command line",
+        GENERATED,
+        "",
+        "`tongbao [--config FILE] [--json] COMMAND`. Facts go to stdout, progress and refusals to",
+        "stderr; `--json` makes facts readable for machines. Exit code 0: done; 1: refused, or",
+        "something that was looked at is not right; 2: the command itself is mistyped.",
+        "",
+        *table(["option of all", "meaning"], _options(tongbao)),
+    ]
+    for words, command in commands(tongbao):
+        taken = [each for each in command.params if isinstance(each, click.Argument)]
+        shown = "".join(f" {str(each.name).upper()}" for each in taken)
+        lines += ["", f"## `tongbao {words}`", "", prose(house.one_line(command.callback))]
+        lines += [prose(rest)] if (rest := house.rest_of_text(command.callback)) else []
+        lines += ["", f"Call: `tongbao {words}{shown}`"] if taken else []
+        if options := _options(command):
+            lines += ["", *table(["option", "meaning"], options)]
+    return page(lines)
+
+
+def commands(group: click.Group, words: str = "") -> list[tuple[str, click.Command]]:
+    """Return every command below a group with the words that call it."""
+    found: list[tuple[str, click.Command]] = []
+    for name, command in group.commands.items():
+        called = f"{words} {name}".strip()
+        found.append((called, command))
+        found += commands(command, called) if isinstance(command, click.Group) else []
+    return found
+
+
+def _options(command: click.Command) -> list[list[str]]:
+    rows = []
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.is_eager:
+            value = "" if option.is_flag else f" {option.make_metavar(click.Context(command))}"
+            default = option.default if option.show_default else None
+            more = f" Default: `{default}`." if default is not None else ""
+            more += " Required." if option.required else ""
+            rows.append([f"`{option.opts[0]}{value}`", f"{option.help}{more}"])
+    return rows
+
+
 def metrics() -> list[tuple[Metric, str]]:
     """Return every metric the platform declares, with its labels, by name."""
     found = [
@@ -232,6 +279,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/tasks.md": tasks_page,
     "reference/metrics.md": metrics_page,
     "reference/routes.md": routes_page,
+    "reference/cli.md": cli_page,
 }
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import click
 import msgspec
+import uvloop
 from msgspec import Struct
 
 from tongbao.clearing.context import Clearing
@@ -48,6 +50,21 @@ class Platform(Protocol):
         """Keep business time up with the deployment's."""
 
 
+class Text(click.ParamType[str]):
+    """A text that fits where it is kept; anything else is a mistake in typing."""
+
+    name = "text"
+
+    def __init__(self, length_max: int) -> None:
+        self.length_max = length_max
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        if not 0 < len(value) <= self.length_max:
+            self.fail(f"1 to {self.length_max} characters, please", param, ctx)
+        return str(value)
+
+
 Open = Callable[[Settings], AbstractAsyncContextManager[Any]]
 
 
@@ -59,12 +76,9 @@ class Context(Struct):
     as_json: bool = False
 
     def settings(self, **overrides: str) -> Settings:
-        """Return the settings of the environment and the file, with some overridden.
-
-        Raises:
-            SettingUnknown, SettingInvalid, SettingsFileUnreadable
-        """
-        return load_settings({**os.environ, **overrides}, self.config)
+        """Return the settings of the environment and the file, with some overridden."""
+        with refusals_told():
+            return load_settings({**os.environ, **overrides}, self.config)
 
     def run(self, work: Callable[[Platform], Awaitable[T]], settings: Settings | None = None) -> T:
         """Open the platform, do the work, close it; a refusal ends the program with its advice."""
@@ -85,10 +99,22 @@ class Context(Struct):
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; a refusal becomes one line on stderr and exit code 1."""
+    """Run a coroutine to its end on the fast event loop."""
+    with refusals_told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Turn a refusal into one line on stderr and exit code 1."""
     try:
-        return asyncio.run(work)
+        yield
     except Refusal as refusal:
         facts = "".join(f" {name}={value}" for name, value in refusal.facts.items())
         message = f"{refusal.code}:{facts} {refusal.advice} / {refusal.advice_zh}"
         raise click.ClickException(message) from None
+
+
+def actor() -> str:
+    """Return the name the audit log knows whoever types commands by."""
+    return f"cli:{getpass.getuser()}"

@@ -1,4 +1,4 @@
-"""Commands of the operator: migrate, doctor, the ledger, operators, merchants."""
+"""Commands of whoever runs the machine: settings, migrate, doctor, ledger, tasks, operators."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import click
 
 from tongbao.infra.migrate import deployment
-from tongbao.infra.tasks import dead_letters
+from tongbao.infra.tasks import dead_letters, discard, replay
 from tongbao.infra.telemetry import ready
 from tongbao.kernel.errors import Refusal
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import parse, show
 from tongbao.ledger.verify import verify
 from tongbao.parties.identity.operators import create_first_operator
 from tongbao.rails.channels.accounts import list_accounts
-from tongbao.surfaces.cli.context import Context, Platform
+from tongbao.surfaces.cli.context import Context, Platform, Text, actor
 
 
 @click.command()
@@ -31,14 +31,28 @@ def migrate(context: Context) -> None:
 
 @click.command()
 @click.pass_obj
+def settings(context: Context) -> None:
+    """Show every setting in force, secrets as stars."""
+    masked = context.settings().masked()
+    context.show(masked if context.as_json else [{name: value} for name, value in masked.items()])
+
+
+@click.command()
+@click.pass_obj
 def doctor(context: Context) -> None:
-    """Check settings, database, keys, queues and books; exit 1 when something is wrong."""
-    settings = context.settings()
-    click.echo(f"settings  {len(settings.masked())} read, licence {settings.licence}")
-    findings = context.run(_examine, settings)
-    for name, verdict in findings:
-        click.echo(f"{name:<9} {verdict or 'ok'}")
-    if any(verdict for _, verdict in findings):
+    """Check settings, database, keys, tasks, channels and books; exit 1 when one is not right."""
+    read = context.settings()
+    findings = [("settings", "")]
+    try:
+        findings += context.run(_examine, read)
+    except click.ClickException as failure:
+        findings.append(("start", failure.message))
+    if context.as_json:
+        context.show([{"part": part, "trouble": trouble} for part, trouble in findings])
+    else:
+        for part, trouble in findings:
+            click.echo(f"{part:<9} {trouble or 'ok'}")
+    if any(trouble for _, trouble in findings):
         raise SystemExit(1)
 
 
@@ -48,16 +62,10 @@ async def _examine(platform: Platform) -> Sequence[tuple[str, str]]:
     letters = await dead_letters(platform.db, limit=100)
     return [
         ("database", "" if state["ready"] else f"not ready: {state}"),
-        ("keys", _key_file_verdict(platform)),
         ("tasks", f"{len(letters.items)} dead letters" if letters.items else ""),
         ("channels", await _channels_verdict(platform)),
-        ("ledger", "" if report.is_sound else f"{len(report.broken)} invariants are broken"),
+        ("ledger", ", ".join(f"{check.name}: {check.first}" for check in report.broken)),
     ]
-
-
-def _key_file_verdict(platform: Platform) -> str:
-    readable_by_others = platform.settings.kek_file.stat().st_mode & 0o077
-    return "the key file is readable by others" if readable_by_others else ""
 
 
 async def _channels_verdict(platform: Platform) -> str:
@@ -105,19 +113,86 @@ def operator() -> None:
 
 
 @operator.command("create-first")
-@click.option("--login", prompt=True)
-@click.option("--name", prompt=True)
-@click.option("--password", prompt=True, hide_input=True, confirmation_prompt=True)
+@click.option("--login", prompt=True, help="The name to log in with.")
+@click.option("--name", prompt=True, type=Text(128), help="Who it is.")
+@click.option(
+    "--password",
+    prompt=True,
+    hide_input=True,
+    confirmation_prompt=True,
+    help="Asked for when left out, which keeps it out of the shell's history.",
+)
 @click.pass_obj
 def operator_create_first(context: Context, login: str, name: str, password: str) -> None:
     """Create the first operator, an administrator; the second factor is shown this once."""
 
     async def work(platform: Platform) -> str:
-        async with platform.db.begin("cli") as tx:
+        async with platform.db.begin(actor()) as tx:
             enrolment = await create_first_operator(
                 tx, platform.keyring, login=login, name=name, password=password
             )
         return enrolment.totp_uri.reveal()
 
+    uri = context.run(work)
+    if context.as_json:
+        context.show({"login": login, "totp_uri": uri})
+        return
     click.echo("Add this to an authenticator app; it is not shown again:")
-    click.echo(context.run(work))
+    click.echo(uri)
+
+
+@click.group()
+def tasks() -> None:
+    """Work that waits for a worker."""
+
+
+@tasks.command("dead")
+@click.option("--type", "type_", help="Only tasks of this name, as payments.chase_attempt.")
+@click.option("--limit", default=20, show_default=True, help="How many of the newest.")
+@click.pass_obj
+def tasks_dead(context: Context, type_: str | None, limit: int) -> None:
+    """List tasks that failed too often and will not be tried again by themselves."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        page = await dead_letters(platform.db, type_=type_, limit=limit)
+        return [
+            {
+                "task": show("tsk", letter.id),
+                "type": letter.type,
+                "args": letter.args,
+                "attempts": letter.attempts,
+                "died_at": letter.died_at.isoformat(),
+                "reason": letter.reason.strip().rpartition("\n")[2],
+            }
+            for letter in page.items
+        ]
+
+    context.show(context.run(work))
+
+
+@tasks.command("replay")
+@click.argument("task")
+@click.pass_obj
+def tasks_replay(context: Context, task: str) -> None:
+    """Try a dead task again, at once and with a clean count of failures."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        async with platform.db.begin(actor()) as tx:
+            await replay(tx, parse("tsk", task))
+        return {"task": task, "state": "waiting"}
+
+    context.show(context.run(work))
+
+
+@tasks.command("discard")
+@click.argument("task")
+@click.pass_obj
+def tasks_discard(context: Context, task: str) -> None:
+    """Give a dead task up for good; the audit log keeps what it was."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        async with platform.db.begin(actor()) as tx:
+            await discard(tx, parse("tsk", task))
+        return {"task": task, "state": "discarded"}
+
+    context.show(context.run(work))

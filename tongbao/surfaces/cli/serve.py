@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import click
 import structlog
 import uvicorn
 
-from tongbao.infra.http_edge import BoundedHttpProtocol
-from tongbao.surfaces.cli.context import Context, Platform
+from tongbao.infra.settings import Settings
+from tongbao.kernel.errors import Conflict
+from tongbao.surfaces.cli.context import Context, Platform, refusals_told
 
 ROLES: Final = ("api", "worker")
+_BACKLOG: Final = 2048
 _GRACE_S: Final = 10
 _log = structlog.get_logger()
+
+
+class AddressNotFree(Conflict):
+    """The server cannot listen at its address: another program does, or it is not ours."""
+
+    code = "serve.address_not_free"
+    advice = "Stop the program that listens there, or set TONGBAO_HOST and TONGBAO_PORT."
+    advice_zh = "请停止占用该地址的程序，或修改 TONGBAO_HOST 与 TONGBAO_PORT。"
 
 
 @click.command()
@@ -31,10 +43,45 @@ _log = structlog.get_logger()
 @click.pass_obj
 def serve(context: Context, roles: Sequence[str]) -> None:
     """Serve the API and consoles, and run tasks, until SIGTERM or Ctrl-C."""
-    context.run(lambda platform: serve_roles(platform, roles or ROLES))
+    settings = context.settings()
+    wanted = roles or ROLES
+    if "api" not in wanted:
+        context.run(lambda platform: serve_roles(platform, wanted), settings)
+        return
+    # Before anything is migrated or started, so that a second server harms nothing.
+    with refusals_told():
+        listening = listen(settings)
+    with listening:
+        context.run(lambda platform: serve_roles(platform, wanted, listening), settings)
 
 
-async def serve_roles(platform: Platform, roles: Sequence[str]) -> None:
+def listen(settings: Settings) -> socket.socket:
+    """Return a socket bound to the address of the settings.
+
+    Raises:
+        AddressNotFree
+    """
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        # The protocol must be named, or the event loop leaves Nagle's delay on.
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(_BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as failure:
+        reason = os.strerror(failure.errno) if failure.errno else str(failure)
+        raise AddressNotFree(host=settings.host, port=settings.port, reason=reason) from None
+    return listening
+
+
+async def serve_roles(
+    platform: Platform, roles: Sequence[str], listening: socket.socket | None = None
+) -> None:
     """Run the roles until SIGTERM or SIGINT, then let what is running end."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -43,20 +90,19 @@ async def serve_roles(platform: Platform, roles: Sequence[str]) -> None:
     await platform.seed()
     async with asyncio.TaskGroup() as group:
         group.create_task(platform.follow_clock(stop))
-        if "api" in roles:
-            group.create_task(serve_http(platform, stop))
+        if listening is not None:
+            group.create_task(serve_http(platform, listening, stop))
         if "worker" in roles:
             group.create_task(platform.worker.run(stop))
-        _log.info("started", roles=list(roles), url=platform.settings.public_url)
+        port = listening.getsockname()[1] if listening is not None else None
+        _log.info("started", roles=list(roles), url=platform.settings.public_url, port=port)
+    _log.info("stopped")
 
 
-async def serve_http(platform: Platform, stop: asyncio.Event) -> None:
+async def serve_http(platform: Platform, listening: socket.socket, stop: asyncio.Event) -> None:
     """Serve the HTTP application until ``stop`` is set."""
     config = uvicorn.Config(
         platform.app(),
-        host=platform.settings.host,
-        port=platform.settings.port,
-        http=BoundedHttpProtocol,
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -65,18 +111,20 @@ async def serve_http(platform: Platform, stop: asyncio.Event) -> None:
     )
     server = _Server(config)
     stopping = asyncio.create_task(stop.wait())
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
     await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     stopping.cancel()
     with suppress(asyncio.CancelledError):
         await stopping
     await serving
-    stop.set()  # a server that could not start takes the whole process down with it
+    stop.set()  # a server that ended by itself takes the whole process down with it
 
 
 class _Server(uvicorn.Server):
     """Uvicorn without signal handlers of its own: the process has one place for them."""
 
-    def install_signal_handlers(self) -> None:
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Leave signals to `serve_roles`."""
+        yield

@@ -1,0 +1,257 @@
+"""Commands that take a merchant on: open it, agree prices, connect channels, give it a key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import click
+
+from tongbao.infra.settings import Secret
+from tongbao.kernel.errors import Invalid
+from tongbao.kernel.ids import parse, show
+from tongbao.kernel.licence import Mode
+from tongbao.parties.identity.keys import create_key
+from tongbao.parties.identity.model import scopes_under
+from tongbao.parties.merchants import queries
+from tongbao.parties.merchants.merchants import (
+    BankAccount,
+    connect_channel,
+    open_merchant,
+    set_price_plan,
+    set_suspended,
+)
+from tongbao.parties.merchants.model import LateSuccess, Merchant, PriceLine
+from tongbao.rails.channels.accounts import ChannelAccountNotFound, list_accounts
+from tongbao.surfaces.cli.context import Context, Platform, Text, actor
+
+_MODES = click.Choice([mode.value for mode in Mode])
+
+
+class BankAccountIncomplete(Invalid):
+    """A bank account is a holder and a number; one of the two is missing."""
+
+    code = "merchant.bank_account_incomplete"
+    advice = "Give both --bank-holder and --bank-number, or neither."
+    advice_zh = "请同时提供 --bank-holder 与 --bank-number，或都不提供。"
+
+
+def _mode_option(command: Callable[..., None]) -> Callable[..., None]:
+    choose = click.option(
+        "--mode", type=_MODES, default="sandbox", show_default=True, help="Real money or test."
+    )
+    return choose(command)
+
+
+@click.group()
+def merchant() -> None:
+    """Merchants: who takes payments here, at what price, over which channels."""
+
+
+@merchant.command("open")
+@click.option("--name", required=True, type=Text(128), help="The merchant's name.")
+@click.option("--bank-holder", type=Text(140), help="Whose account settlements are paid to.")
+@click.option(
+    "--bank-number", type=Text(34), help="The account's number; kept sealed, shown masked."
+)
+@click.option(
+    "--late-success",
+    type=click.Choice([each.value for each in LateSuccess]),
+    default=LateSuccess.REFUND.value,
+    show_default=True,
+    help="What happens to money that comes after its order was given up.",
+)
+@click.option(
+    "--settlement-delay-days",
+    type=click.IntRange(0, 30),
+    default=1,
+    show_default=True,
+    help="1 is T+1.",
+)
+@click.pass_obj
+def merchant_open(
+    context: Context,
+    *,
+    name: str,
+    bank_holder: str | None,
+    bank_number: str | None,
+    late_success: str,
+    settlement_delay_days: int,
+) -> None:
+    """Take a merchant on; prices, channels and keys come next."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        async with platform.db.begin(actor()) as tx:
+            opened = await open_merchant(
+                tx,
+                platform.keyring,
+                name=name,
+                bank_account=_bank_account(bank_holder, bank_number),
+                late_success=LateSuccess(late_success),
+                settlement_delay_days=settlement_delay_days,
+            )
+        return _facts(opened)
+
+    context.show(context.run(work))
+
+
+@merchant.command("list")
+@click.option("--limit", default=20, show_default=True, help="How many of the newest.")
+@click.pass_obj
+def merchant_list(context: Context, limit: int) -> None:
+    """List merchants, newest first."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        page = await queries.list_merchants(platform.db, cursor=None, limit=limit)
+        return [_facts(each) for each in page.items]
+
+    context.show(context.run(work))
+
+
+@merchant.command("prices")
+@click.argument("merchant")
+@_mode_option
+@click.option(
+    "--line",
+    "lines",
+    type=(str, str, click.IntRange(0, 100_000)),
+    multiple=True,
+    required=True,
+    metavar="CHANNEL WAY PPM",
+    help="What a way of paying costs, in millionths: wechat_pay qr 6000 is 0.6 %. Repeatable.",
+)
+@click.option("--keep-fee", is_flag=True, help="Keep the fee of what is given back.")
+@click.pass_obj
+def merchant_prices(
+    context: Context,
+    *,
+    merchant: str,
+    mode: str,
+    lines: Sequence[tuple[str, str, int]],
+    keep_fee: bool,
+) -> None:
+    """Agree prices from now on; fees already taken stay as they were."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        agreed = [PriceLine(channel, pay_mode, ppm) for channel, pay_mode, ppm in lines]
+        async with platform.db.begin(actor()) as tx:
+            plan = await set_price_plan(
+                tx,
+                parse("mch", merchant),
+                Mode(mode),
+                agreed,
+                refund_returns_fee=not keep_fee,
+            )
+        return {"merchant": merchant, "mode": mode, "version": plan.version}
+
+    context.show(context.run(work))
+
+
+@merchant.command("connect")
+@click.argument("merchant")
+@click.argument("account")
+@click.pass_obj
+def merchant_connect(context: Context, merchant: str, account: str) -> None:
+    """Let one of our accounts at a channel serve the merchant, in the account's mode."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        account_id = parse("chn", account)
+        found = [row for row in await list_accounts(platform.db) if row.id == account_id]
+        if not found:
+            raise ChannelAccountNotFound
+        channel, mode = found[0].channel, found[0].mode
+        async with platform.db.begin(actor()) as tx:
+            await connect_channel(tx, parse("mch", merchant), mode, channel, account_id)
+        return {"merchant": merchant, "mode": mode, "channel": channel, "account": account}
+
+    context.show(context.run(work))
+
+
+@merchant.command("suspend")
+@click.argument("merchant")
+@click.option("--because", required=True, help="Why, for the audit log.")
+@click.pass_obj
+def merchant_suspend(context: Context, merchant: str, because: str) -> None:
+    """Stop a merchant from taking new payments; refunds and settlement go on."""
+    _set_suspended(context, merchant, suspended=True, because=because)
+
+
+@merchant.command("reinstate")
+@click.argument("merchant")
+@click.option("--because", required=True, help="Why, for the audit log.")
+@click.pass_obj
+def merchant_reinstate(context: Context, merchant: str, because: str) -> None:
+    """Let a suspended merchant take payments again."""
+    _set_suspended(context, merchant, suspended=False, because=because)
+
+
+@click.group()
+def key() -> None:
+    """API keys of merchants."""
+
+
+@key.command("create")
+@click.argument("merchant")
+@_mode_option
+@click.option(
+    "--name",
+    default="program",
+    show_default=True,
+    type=Text(64),
+    help="What it is for, as the list of keys shows.",
+)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="What it may do, as payments:write; repeatable. Default: all that the licence allows.",
+)
+@click.pass_obj
+def key_create(
+    context: Context, *, merchant: str, mode: str, name: str, scopes: Sequence[str]
+) -> None:
+    """Give a merchant a key; its secret is shown this once."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        licence = platform.settings.licence
+        async with platform.db.begin(actor()) as tx:
+            owner = await queries.merchant_with_id(tx, parse("mch", merchant))
+            made = await create_key(
+                tx,
+                platform.keyring,
+                owner.id,
+                Mode(mode),
+                licence=licence,
+                name=name,
+                scopes=list(scopes) or list(scopes_under(licence)),
+            )
+        return {"key": show("key", made.key.id), "secret": made.secret.reveal()}
+
+    context.show(context.run(work))
+
+
+def _set_suspended(context: Context, merchant: str, *, suspended: bool, because: str) -> None:
+    async def work(platform: Platform) -> dict[str, object]:
+        merchant_id = parse("mch", merchant)
+        async with platform.db.begin(actor()) as tx:
+            return _facts(
+                await set_suspended(tx, merchant_id, suspended=suspended, because=because)
+            )
+
+    context.show(context.run(work))
+
+
+def _bank_account(holder: str | None, number: str | None) -> BankAccount | None:
+    if holder is None and number is None:
+        return None
+    if holder is None or number is None:
+        raise BankAccountIncomplete
+    return BankAccount(holder, Secret(number))
+
+
+def _facts(merchant: Merchant) -> dict[str, object]:
+    return {
+        "merchant": show("mch", merchant.id),
+        "name": merchant.name,
+        "state": merchant.state,
+        "bank_account": merchant.bank_account_masked,
+    }
