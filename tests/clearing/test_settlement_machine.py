@@ -16,6 +16,7 @@ from tongbao.clearing.context import Clearing
 from tongbao.clearing.payouts.payouts import record_payout_news
 from tongbao.clearing.payouts.queries import open_payouts
 from tongbao.clearing.settlement import settlements as room
+from tongbao.clearing.settlement.model import AccountHeldBack
 from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
@@ -26,7 +27,7 @@ from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.model import AccountKey, Group
+from tongbao.ledger.model import AccountKey, AccountState, Group
 from tongbao.ledger.queries import balance_of
 from tongbao.ledger.verify import verify
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK, open_merchant
@@ -314,6 +315,25 @@ async def test_a_movement_committed_after_its_days_settlement_is_in_the_next(boo
     await check(books, FIRST_DAY + timedelta(days=1))
     books.at(FIRST_DAY + timedelta(days=3), 11, 30)
     assert await books.settle(FIRST_DAY + timedelta(days=2)) == []
+
+
+async def test_a_frozen_account_is_left_out_and_settled_whole_when_it_is_thawed(
+    books: Books,
+) -> None:
+    await books.capture(1_000, 0)
+    books.at(FIRST_DAY + timedelta(days=1), 11, 30)
+    where = (SANDBOX_BOOK, books.payable)
+    why = {"actor": "operator:anna", "because": "court order"}
+    await books.ledger.set_account_state(*where, AccountState.FROZEN, **why)
+
+    with pytest.raises(AccountHeldBack):
+        await books.settle(FIRST_DAY)
+    assert await settle_day(books.clearing, FIRST_DAY) == []
+    await books.ledger.set_account_state(*where, AccountState.OPEN, **why)
+
+    [settlement] = await books.settle(FIRST_DAY)
+    assert settlement.payable == 1_000
+    await check(books, FIRST_DAY)
 
 
 async def test_a_big_day_is_settled_in_pieces_of_lines(

@@ -233,6 +233,14 @@ class DayPassed(Conflict):
     advice_zh = "结算须按日顺序进行，该日内容已计入后续结算单。"
 
 
+class AccountHeldBack(Conflict):
+    """The merchant's account is frozen, so nothing may be settled from it."""
+
+    code = "settlement.account_frozen"
+    advice = "Settle again once the account is thawed; nothing of the day is lost."
+    advice_zh = "商户账户已冻结，解冻后可重新结算，当日款项不会遗漏。"
+
+
 class SettlementContended(Busy):
     """Others kept changing the merchant's account while its day was being closed."""
 

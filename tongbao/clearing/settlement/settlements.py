@@ -15,6 +15,7 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+import structlog
 from msgspec import Struct, field
 from prometheus_client import Counter as Metric
 
@@ -24,6 +25,7 @@ from tongbao.clearing.payouts.payouts import NewPayout, payout_writes
 from tongbao.clearing.settlement import _store as store
 from tongbao.clearing.settlement.model import (
     OWN_RULE,
+    AccountHeldBack,
     DayPassed,
     Settlement,
     SettlementClosed,
@@ -45,7 +47,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.kernel.pages import PAGE_MAX
 from tongbao.ledger import posting
-from tongbao.ledger.model import AccountKey, Group
+from tongbao.ledger.model import AccountFrozen, AccountKey, ExceedsBalance, Group
 from tongbao.ledger.queries import StatementLine, balance_of, balances_of_owner, movements
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
@@ -60,9 +62,9 @@ SETTLE_POLICY: Final = RetryPolicy(
 )
 
 _CONTENDED: Final = SettlementContended.code
-_TOO_MUCH: Final = "ledger.exceeds_balance"
 _TRIES_MAX: Final = 8
 _CHUNK: Final = 5000
+_log: Final = structlog.get_logger()
 _PAYABLE: Final = "merchant_payable"
 
 
@@ -114,10 +116,10 @@ async def settle_day(
 ) -> list[Settlement]:
     """Close a day and return its settlements, those that were closed before too.
 
-    Without a merchant it is everyone's day, and who is not due yet is left out.
+    Without a merchant it is everyone's day, and who may not be settled now is left out.
 
     Raises:
-        MerchantNotFound, SettlementNotDue, DayPassed, SettlementContended
+        MerchantNotFound, SettlementNotDue, DayPassed, AccountHeldBack, SettlementContended
     """
     settled: list[Settlement] = []
     modes = [mode] if mode else list(Mode)
@@ -125,7 +127,7 @@ async def settle_day(
         for each in modes:
             try:
                 settled += await settle_merchant(context, merchant, each, day)
-            except (SettlementNotDue, DayPassed):
+            except (SettlementNotDue, DayPassed, AccountHeldBack):
                 if merchant_id is not None:
                     raise
         on_progress("settle", len(settled))
@@ -138,7 +140,7 @@ async def settle_merchant(
     """Close one merchant's day in every currency it has; a day with nothing makes no settlement.
 
     Raises:
-        SettlementNotDue, DayPassed, SettlementContended
+        SettlementNotDue, DayPassed, AccountHeldBack, SettlementContended
     """
     if business_date(context.db.clock.now()) < (due := due_from(merchant, day)):
         raise SettlementNotDue(day=day.isoformat(), due_from=due.isoformat())
@@ -153,8 +155,9 @@ async def run_settle_day(context: Clearing, task: SettleDay, _lease: Lease) -> A
     merchant = await merchants.merchant_with_id(context.db, task.merchant_id)
     try:
         await settle_merchant(context, merchant, task.mode, task.day)
-    except DayPassed:
-        return None  # somebody closed a later day by hand, and this one with it
+    except (DayPassed, AccountHeldBack) as held:
+        # A later day was closed by hand, and this one with it; or tomorrow's round has it all.
+        _log.warning("settlement_left_out", merchant=show("mch", merchant.id), reason=held.code)
     return None
 
 
@@ -189,8 +192,10 @@ async def _close(
             SETTLEMENTS.inc()
             context.flow.nudge()
             return settlement
-        overtaken = result.code in {_CONTENDED, _TOO_MUCH} or result.status == "in_flight"
-        if not overtaken:
+        if result.code == AccountFrozen.code:
+            raise AccountHeldBack(day=day.isoformat())
+        overtaken = result.code in {_CONTENDED, ExceedsBalance.code}
+        if not overtaken and result.status != "in_flight":
             raise RuntimeError(f"the ledger refused a settlement: {result.code} of {day}")
     raise SettlementContended
 
