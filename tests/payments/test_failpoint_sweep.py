@@ -326,6 +326,8 @@ def test_every_failpoint_is_swept_or_excused() -> None:
     swept = {case.values[1] for case in cases()}
     assert swept | EXCUSED.keys() == names.keys()
     assert not swept & EXCUSED.keys()
+    page = (PACKAGE.parent / "docs/explanation/crashes.md").read_text()
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def failpoints_in_the_code() -> Iterator[str]:
