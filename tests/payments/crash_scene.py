@@ -407,10 +407,11 @@ class Scene:
         published = {show("evt", row["id"]): row["type"] for row in rows}
         heard: dict[str, Any] = {}
         for letter in list(self.place.inbox.letters):
+            if len(letter.body) < int(letter.headers["content-length"]):
+                continue  # its sender died over it
             if letter.headers["webhook-id"] in published:
-                event = verify_webhook(
-                    letter.headers, letter.body, public_keys=[self.shop.webhook_key]
-                )
+                keys = [self.shop.webhook_key]
+                event = verify_webhook(letter.headers, letter.body, public_keys=keys)
                 assert heard.setdefault(event["id"], event) == event
         assert {id_: event["type"] for id_, event in heard.items()} == published
 
