@@ -131,6 +131,28 @@ async def test_filters_apply_as_they_are_chosen_and_stay_in_the_address(stage: S
         assert not watched.complaints
 
 
+async def test_a_number_or_a_slip_typed_into_the_filters_changes_the_whole_page(
+    stage: Stage,
+) -> None:
+    person = await hire(stage)
+    payment = await stage.show_qr("alipay")
+    attempt = await stage.attempt_of(payment)
+    async with browsing(stage, locale="en") as watched:
+        page = watched.page
+        await log_in(watched, stage, person)
+        await page.fill("[name=q]", attempt.number)
+        await page.locator("h1").click()  # leaving the field is enough
+        await page.wait_for_url(f"{stage.url}/console/payments/{payment['id']}")
+        assert not watched.complaints
+
+        await page.goto(f"{stage.url}/console/payments")
+        await page.evaluate(
+            "document.querySelector('[name=merchant] option:last-child').value = '1'"
+        )
+        await page.select_option("[name=merchant]", "1")
+        await page.get_by_role("heading", name="Not done").wait_for()
+
+
 async def test_an_act_is_opened_read_and_confirmed_by_keyboard(stage: Stage) -> None:
     person = await hire(stage, Role.OPERATOR)
     payment = await stage.show_qr("wechat_pay")

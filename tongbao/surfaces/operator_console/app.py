@@ -42,6 +42,7 @@ from tongbao.surfaces.page_kit.replies import (
     Reply,
     Send,
     cookie_name,
+    leave_for,
     page_reply,
     redirect,
     send_reply,
@@ -217,6 +218,8 @@ def _route_of(
 def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
     """Return the refusal as a page, or empty where a script asked for a part of one."""
     status = status_of(type(refusal))
+    if visit.request.is_for_whole_page:
+        return leave_for(visit.address, status=status)
     if visit.request.is_by_script:
         return page_reply("", status=status)
     is_chinese = visit.request.language == "zh"

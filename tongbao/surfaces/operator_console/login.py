@@ -15,6 +15,7 @@ from tongbao.surfaces.page_kit.replies import (
     cookie,
     cookie_name,
     language_cookie,
+    leave_for,
     redirect,
 )
 from tongbao.surfaces.page_kit.requests import LANGUAGES
@@ -71,8 +72,7 @@ def ask_login(visit: Visit) -> Reply:
     """Send a visitor without a session to the form, and back here afterwards."""
     asked = visit.request
     if asked.is_by_script:
-        # The script follows this header; a redirect would put the form into the middle of a page.
-        return Reply(401, (("hx-redirect", f"{PREFIX}/login"),))
+        return leave_for(f"{PREFIX}/login", status=401)
     if asked.method != "GET":
         return redirect(f"{PREFIX}/login")
     to, wanted = f"{PREFIX}/login", visit.address

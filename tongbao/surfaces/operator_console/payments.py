@@ -25,7 +25,7 @@ from tongbao.payments.collecting.model import WALLET, Payment, PaymentState, Tal
 from tongbao.payments.collecting.queries import PaymentFilter
 from tongbao.payments.refunds.queries import refund_by_number
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit, mode_of
-from tongbao.surfaces.page_kit.replies import CSV, Reply, redirect, stream_reply
+from tongbao.surfaces.page_kit.replies import CSV, Reply, leave_for, redirect, stream_reply
 
 ROWS: Final = 50
 FRESH_FOR: Final = timedelta(seconds=6)
@@ -158,7 +158,8 @@ async def show_payments(visit: Visit) -> Reply:
     """Return the page, or the one payment that was searched for."""
     filters = Filters.of(visit.request.query)
     if filters.q and (found := await _searched(visit.desk, filters.q)):
-        return redirect(f"{PREFIX}/payments/{show('pay', found)}")
+        own = f"{PREFIX}/payments/{show('pay', found)}"
+        return leave_for(own) if visit.request.is_by_script else redirect(own)
     known = await merchants.list_merchants(visit.desk.db, cursor=None, limit=_MERCHANTS_SHOWN)
     facts = {
         "merchants": [(show("mch", each.id), each.name) for each in known.items],

@@ -68,6 +68,14 @@ def redirect(to: str) -> Reply:
     return Reply(303, (("location", to),))
 
 
+def leave_for(to: str, *, status: int = 200) -> Reply:
+    """Have a page that asked by script go to another page as a whole.
+
+    A redirect would be followed by the script itself, and the other page put into this one.
+    """
+    return Reply(status, (("hx-redirect", to),))
+
+
 def cookie(name: str, value: str, *, is_https: bool, max_age_s: int | None = None) -> Header:
     """Return the header that sets a cookie no script and no other site can use."""
     parts = [f"{cookie_name(name, is_https=is_https)}={value}", "Path=/", "HttpOnly"]

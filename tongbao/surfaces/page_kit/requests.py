@@ -40,6 +40,11 @@ class PageRequest(Struct, frozen=True):
         """Whether htmx asks, and not a person who followed a link or sent a form."""
         return self.headers.get("hx-request") == "true"
 
+    @property
+    def is_for_whole_page(self) -> bool:
+        """Whether a script asks for a page that a person could have asked for."""
+        return self.is_by_script and self.headers.get("hx-request-type") == "full"
+
     def is_same_origin(self, public_url: str) -> bool:
         """Whether one of our own pages sent it, as far as the browser says.
 
