@@ -76,6 +76,12 @@ async def holding(stage: Stage, statement: str, *args: Any) -> AsyncIterator[Riv
     await rivals.ends()
 
 
+@pytest.fixture(scope="module", autouse=True)
+async def _the_account_is_open(module_stage: Stage) -> None:
+    """The first payment opens the merchant's account; before it there is nothing to hold."""
+    await module_stage.paid("wechat_pay")
+
+
 def accounts(stage: Stage) -> tuple[str, Any]:
     """The merchant's account, which every posting locks after the rows of its domain."""
     return (
