@@ -154,7 +154,9 @@ async def test_a_waiting_refund_that_still_fits_is_decided_again(stage: Stage) -
         await rivals.start(ask_refund(stage, paid, 400))
 
     assert [each.amount for each in await rivals.ends()] == [600, 400]
-    assert (await stage.read(paid))["amount_refunded"] == 1000
+    given_back = await stage.read(paid)
+    assert given_back["amount_refunded"] == 1000
+    assert given_back["fee_returned"] == given_back["fee"] == 8, "half of it each, and no fen lost"
 
 
 async def test_a_refund_that_waited_for_another_to_fail_is_decided_again(stage: Stage) -> None:
