@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from tests.stage import Stage, staged
+from tests.surfaces.commands import Cli, command_line
 from tongbao.infra.db import Db
 from tongbao_sandbox.launch import RunningSandbox, start_sandbox
 
@@ -35,3 +36,10 @@ def _quiet() -> Iterator[None]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     yield
     structlog.configure(**before)
+
+
+@pytest.fixture
+def cli(environment: dict[str, str]) -> Iterator[Cli]:
+    """The command line, with the settings a test module's `environment` gives it."""
+    with command_line(environment) as run:
+        yield run

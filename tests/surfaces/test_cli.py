@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-import structlog
-from click.testing import CliRunner
-from msgspec import Struct
 
+from tests.surfaces.commands import Cli, account_file
 from tongbao.__main__ import main
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
@@ -29,21 +25,6 @@ from tongbao.parties.identity.keys import KeysOnRecord
 from tongbao_sandbox.launch import RunningSandbox
 
 SLOW_S = 60
-
-
-class Said(Struct):
-    """What a command ended with."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Awaitable[Said]]
 
 
 @pytest.fixture
@@ -56,61 +37,7 @@ def environment(dsn: str, tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def logging_kept() -> Iterator[None]:
-    """Commands set up the logging of their process, which here is that of all tests."""
-    root = logging.getLogger()
-    handlers, level, config = root.handlers[:], root.level, structlog.get_config()
-    yield
-    root.handlers, root.level = handlers, level
-    structlog.configure(**config)
-
-
-@pytest.fixture
-def cli(environment: dict[str, str], logging_kept: None) -> Cli:
-    """``await cli("merchant", "list")``: in this process, because starting one costs a second."""
-
-    async def run(*words: str, given: str = "", **more: str) -> Said:
-        def invoke() -> Said:
-            done = CliRunner().invoke(main, words, input=given, env={**environment, **more})
-            if done.exception is not None and not isinstance(done.exception, SystemExit):
-                raise done.exception
-            return Said(done.exit_code, done.stdout, done.stderr)
-
-        return await asyncio.to_thread(invoke)
-
-    return run
-
-
 # Taking a merchant on
-
-
-def account_file(folder: Path, sandbox: RunningSandbox, **changes: Any) -> Path:
-    """A file as the how-to shows it, for the sandbox's WeChat Pay."""
-    wechat = sandbox.credentials["wechat"]
-    (folder / "apiclient_key.pem").write_text(wechat["merchant_private_key_pem"])
-    (folder / "platform.pem").write_text(wechat["platform_certificate_pem"])
-    said = {
-        "channel": "wechat_pay",
-        "mode": "sandbox",
-        "gateway": f"{sandbox.url}/wechat",
-        "merchant_number": wechat["mchid"],
-        "app_id": wechat["appid"],
-        "fee_ppm": 6000,
-        **changes,
-    }
-    lines = [f"{name} = {json.dumps(value)}" for name, value in said.items()]
-    keys = [
-        "[keys]",
-        f'api_v3_key = "{wechat["api_v3_key"]}"',
-        f'merchant_serial = "{wechat["merchant_serial"]}"',
-        'merchant_private_key_pem_file = "apiclient_key.pem"',
-        "[keys.platform_keys]",
-        f'{wechat["platform_serial"]} = """\n{wechat["platform_certificate_pem"]}"""',
-    ]
-    file = folder / "wechat.toml"
-    file.write_text("\n".join([*lines, *keys]))
-    return file
 
 
 async def test_a_merchant_is_taken_on_and_its_key_works(

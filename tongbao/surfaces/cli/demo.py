@@ -30,6 +30,7 @@ from tongbao.surfaces.demo.theatre import Receiver, Sandbox, answers, child, fre
 from tongbao_sdk import Tongbao
 
 _OPENS_AT: Final = 9  # Shanghai
+_SETTINGS_FILE: Final = "tongbao.toml"
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ class Wishes(msgspec.Struct, frozen=True):
 def demo(context: Context, *, leave: bool, customers: int, seed: int, port: int) -> None:
     """Start everything, play a trading day, show that all of it is right, and go on serving."""
     console = Console(highlight=False)
-    folder = Path(os.environ.get("TONGBAO_DATA_DIR") or default_data_dir() / "demo")
+    folder = Path(os.environ.get("TONGBAO_DATA_DIR") or default_data_dir() / "demo").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port(port)
     wishes = Wishes(customers, seed, leave, began=monotonic())
@@ -67,6 +68,7 @@ def demo(context: Context, *, leave: bool, customers: int, seed: int, port: int)
         command += ["--parent-pid", str(os.getpid())]
         sandbox = Sandbox(stack.enter_context(child(command)))
         environment = _environment(folder, port, sandbox.url)
+        _keep_settings(folder / _SETTINGS_FILE, environment)
         settings = context.settings(**environment)
 
         async def work(platform: Platform) -> bool:
@@ -89,6 +91,15 @@ def _environment(folder: Path, port: int, sandbox_url: str) -> dict[str, str]:
         "TONGBAO_WORKER_CONCURRENCY": "16",
         "TONGBAO_DB_CONNECTIONS_MAX": "20",
     }
+
+
+def _keep_settings(file: Path, environment: dict[str, str]) -> None:
+    """Let other commands be pointed at the demo: ``tongbao --config …``."""
+    lines = [
+        f"{name.removeprefix('TONGBAO_').lower()} = {msgspec.json.encode(value).decode()}\n"
+        for name, value in environment.items()
+    ]
+    file.write_text("".join(lines), encoding="utf-8")
 
 
 async def _whole_day(
@@ -176,6 +187,7 @@ def _tell_addresses(console: Console, settings: Settings, login: Login) -> None:
     console.print(f"           code {code} now; for an authenticator app: {login.totp_secret}")
     console.print(f"  API      {settings.public_url}/docs")
     console.print(f"  sandbox  {settings.sandbox_url}/control")
+    console.print(f"  commands tongbao --config {settings.data_dir / _SETTINGS_FILE} --help")
 
 
 async def _until_told_to_stop() -> None:

@@ -14,6 +14,7 @@ import click
 import structlog
 import uvicorn
 
+from tongbao.infra.http_edge import BoundedHttpProtocol
 from tongbao.infra.settings import Settings
 from tongbao.kernel.errors import Conflict
 from tongbao.surfaces.cli.context import Context, Platform, refusals_told
@@ -103,6 +104,8 @@ async def serve_http(platform: Platform, listening: socket.socket, stop: asyncio
     """Serve the HTTP application until ``stop`` is set."""
     config = uvicorn.Config(
         platform.app(),
+        http=BoundedHttpProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",
