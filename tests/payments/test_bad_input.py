@@ -19,6 +19,7 @@ from tongbao.ledger import posting
 from tongbao.ledger.model import AccountKey, Group
 from tongbao.ledger.queries import balance_of
 from tongbao.parties.merchants.merchants import set_suspended
+from tongbao.rails.channels.accounts import AccountState, set_state
 from tongbao_sdk import Refused
 from tongbao_sdk.models import Payment
 
@@ -199,6 +200,27 @@ async def test_a_suspended_merchant_collects_nothing_and_may_still_give_back(sta
 
     assert refusal.code == "merchant.suspended"
     assert (await stage.refund(payment, 100, client=client))["status"] != "failed"
+
+
+async def test_a_closed_channel_account_takes_no_new_payments_and_ends_the_old(
+    stage: Stage,
+) -> None:
+    payment = await stage.show_qr("alipay")
+
+    async def set_to(state: AccountState) -> None:
+        async with stage.db.begin("operator") as tx:
+            await set_state(tx, stage.accounts["alipay"], state)
+        stage.platform.accounts.forget()
+
+    await set_to(AccountState.CLOSED)
+    try:
+        refusal = await refused(stage, stage.show_qr("alipay"))
+        assert refusal.code == "merchant.channel_not_opened"
+        await stage.customer(payment)
+        await stage.idle()
+        assert (await stage.read(payment))["status"] == "succeeded"
+    finally:
+        await set_to(AccountState.OPEN)
 
 
 @pytest.mark.parametrize("channel", ["wechat_pay", "alipay"])

@@ -29,7 +29,7 @@ from tongbao.ledger.model import AccountKey, Group
 from tongbao.parties.accounts.model import PaymentCode, Wallet, WalletCurrencyDiffers
 from tongbao.parties.accounts.payment_codes import use_code_write
 from tongbao.parties.accounts.wallets import account_of, spend_write
-from tongbao.parties.merchants.model import LateSuccess
+from tongbao.parties.merchants.model import ChannelNotOpened, LateSuccess
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.chase import chase_write, look_at, next_move, pay_order
 from tongbao.payments.collecting.model import (
@@ -164,7 +164,7 @@ async def create_payment(
     The same order number with the same content returns the payment it already made.
 
     Raises:
-        OrderNumberUsed, ModeNotOffered, StateContended
+        OrderNumberUsed, ModeNotOffered, ChannelNotOpened, StateContended
     """
     channel = flow.channels.get(asked.channel)
     if (
@@ -173,6 +173,9 @@ async def create_payment(
         or asked.money.currency not in channel.currencies
     ):
         raise ModeNotOffered(channel=asked.channel, mode=asked.pay_mode)
+    account = await flow.account(asked.account_id)
+    if not account.is_open:
+        raise ChannelNotOpened(channel=asked.channel)
     failpoint("payments.before_intention")
     payment, attempt = _rows(asked, payment_id, flow.db.clock.now(), PaymentState.CREATED)
     try:
@@ -182,7 +185,6 @@ async def create_payment(
         return await _earlier(flow, asked, take)
     failpoint("payments.after_intention")
 
-    account = await flow.account(attempt.account_id)
     answer = await channel.pay(account, pay_order(payment, attempt, asked.auth_code))
     failpoint("payments.after_channel_call")
     evidence = Evidence("channel answer", purpose="pay", exchange=answer.exchange)

@@ -154,7 +154,7 @@ async def set_gateway(tx: Tx, account_id: UUID, gateway: str) -> ChannelAccountR
 
 
 async def set_state(tx: Tx, account_id: UUID, state: AccountState) -> ChannelAccountRow:
-    """Open or close an account for new payments.
+    """Open or close an account for new payments, which hear of it within `CACHED_S` seconds.
 
     Raises:
         ChannelAccountNotFound
@@ -220,6 +220,7 @@ class ChannelAccounts:
             + NOTIFY_PATH.format(channel=row.channel, token=row.notify_token),
             fee_ppm=row.fee_ppm,
             secrets=msgspec.json.decode(plaintext, type=_secret_type(self._secret_types, row)),
+            is_open=row.state is AccountState.OPEN,
         )
         self._opened[key] = (monotonic(), account)
         return account

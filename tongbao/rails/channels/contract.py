@@ -43,6 +43,7 @@ class ChannelAccount(Struct, frozen=True):
     notify_url: str  # where the channel sends callbacks for this account
     fee_ppm: int  # what the channel charges us, parts per million of the amount
     secrets: Struct
+    is_open: bool = True  # whether it takes new payments; what is under way always goes on
 
 
 class PayOrder(Struct, frozen=True):
