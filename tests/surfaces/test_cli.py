@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import click
@@ -323,6 +324,44 @@ def test_it_serves_until_told_to_stop_and_ends_cleanly(
     assert process.returncode == 0, rest
     assert json.loads(rest.splitlines()[-1])["event"] == "stopped"
     assert '"level":"error"' not in rest
+
+
+def test_a_request_that_is_under_way_is_answered_first(environment: dict[str, str]) -> None:
+    process = start({**environment, "TONGBAO_PORT": "0"}, "serve")
+    try:
+        port = wait_until_started(process)["port"]
+        with socket.create_connection(("127.0.0.1", port)) as slow:
+            slow.settimeout(SLOW_S)
+            slow.sendall(b"POST /v1/payments HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{")
+            wait_until_read(port)
+            process.terminate()
+            wait_until_closed(port)
+            slow.sendall(b"}")
+            answer = slow.recv(65_536)
+        _, rest = process.communicate(timeout=SLOW_S)
+    finally:
+        process.kill()
+
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert process.returncode == 0, rest
+
+
+def wait_until_read(port: int) -> None:
+    """A later request is answered, so the one before it was read."""
+    with socket.create_connection(("127.0.0.1", port)) as other:
+        other.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert other.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def wait_until_closed(port: int) -> None:
+    """Nobody new is let in."""
+    for _ in range(SLOW_S * 20):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return
+        sleep(0.05)
+    raise TimeoutError("the server still takes connections")
 
 
 def test_a_worker_alone_needs_no_port(environment: dict[str, str]) -> None:
