@@ -47,6 +47,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
+from tongbao_sdk import Refused
 
 SILENCE = Unknown("no answer")
 CODE = Pending(code_url="weixin://wxpay/bizpayurl?pr=scripted")
@@ -374,7 +375,7 @@ async def test_one_trade_of_the_channel_pays_one_order(stage: Stage) -> None:
 async def test_money_for_a_frozen_merchant_is_booked_when_it_thaws(own_stage: Stage) -> None:
     """The ledger remembers its refusals for ever, which must not keep the money out for ever."""
     stage = own_stage
-    await stage.paid("wechat_pay")
+    paid = await stage.paid("wechat_pay")
     account = AccountKey("merchant_payable", "CNY", stage.shop.merchant.id)
     book = stage.shop.merchant.book(Mode.SANDBOX)
     ledger = stage.platform.ledger
@@ -390,6 +391,9 @@ async def test_money_for_a_frozen_merchant_is_booked_when_it_thaws(own_stage: St
         stage.db.clock.offset += timedelta(seconds=10)
         await stage.platform.worker.run_until_idle()
     assert (await stage.read(payment))["status"] == "pending"
+    with pytest.raises(Refused) as refused:
+        await stage.refund(paid, 100)
+    assert refused.value.code == "ledger.account_frozen"
 
     await set_state(AccountState.OPEN)
     await stage.advance(minutes=5)

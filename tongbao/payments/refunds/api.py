@@ -15,6 +15,7 @@ from tongbao.infra.web.request import ApiRequest, NumberField
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import positive
 from tongbao.kernel.pages import Page
+from tongbao.ledger.model import AccountFrozen
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentNotFound
@@ -57,6 +58,7 @@ _EXAMPLE = CreateRefund("R-20261121-0001", 500, "CNY", "returned goods")
             RefundExceedsCaptured,
             RefundNumberUsed,
             MerchantBalanceTooLow,
+            AccountFrozen,
         ],
         request_example=_EXAMPLE,
     ),

@@ -20,7 +20,7 @@ from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.errors import Conflict, Rejected
 from tongbao.kernel.ids import base32, derived_id, new_id
 from tongbao.kernel.money import Money
-from tongbao.ledger.model import BookFrozen, Group, GroupInFlight
+from tongbao.ledger.model import AccountFrozen, BookFrozen, ExceedsBalance, Group, GroupInFlight
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import WALLET, Attempt, Payment, PaymentState
 from tongbao.payments.collecting.outcomes import (
@@ -99,7 +99,7 @@ async def request_refund(
 
     Raises:
         PaymentNotCaptured, RefundCurrencyDiffers, RefundExceedsCaptured, RefundNumberUsed,
-        MerchantBalanceTooLow, StateContended
+        MerchantBalanceTooLow, AccountFrozen, StateContended
     """
     for _ in range(_TRIES_MAX):
         if payment.state is not PaymentState.SUCCEEDED:
@@ -138,8 +138,10 @@ async def _refused_request(
         return earlier
     if code == EXCEEDS_CAPTURED:
         raise RefundExceedsCaptured(left=payment.captured - payment.refunded)
-    if code == "ledger.exceeds_balance":
+    if code == ExceedsBalance.code:
         raise MerchantBalanceTooLow
+    if code == AccountFrozen.code:
+        raise AccountFrozen
     if code == InFlight.code:
         raise InFlight
     if code in {BookFrozen.code, GroupInFlight.code}:
