@@ -25,6 +25,7 @@ from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import WALLET, Attempt, CaseKind, Payment
 from tongbao.payments.collecting.outcomes import (
     MOVED_ON,
+    TOTAL_BROKEN,
     Evidence,
     Flow,
     StateContended,
@@ -163,7 +164,8 @@ async def _commit(
     [result] = await flow.ledger.submit([group])
     if result.happened:
         return True
-    if result.status == "in_flight" or result.code == MOVED_ON:
+    # A total that cannot be lowered is a refund that somebody else has just failed.
+    if result.status == "in_flight" or result.code in {MOVED_ON, TOTAL_BROKEN}:
         return False
     raise RuntimeError(f"the ledger refused a refund's end: {result.code} for {refund.id}")
 
