@@ -100,6 +100,7 @@ def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) ->
     for name in list(logging.root.manager.loggerDict):
         theirs = logging.getLogger(name)
         theirs.handlers, theirs.propagate = [], True
+        theirs.disabled = False  # a library's own set-up may have silenced the others
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
