@@ -27,9 +27,16 @@ from tongbao.parties.identity.model import Permission, Role
 from tongbao.payments.collecting import queries
 from tongbao.surfaces.operator_console import payments as payments_pages
 from tongbao.surfaces.operator_console.app import ROUTES, ConsoleApp
+from tongbao.surfaces.page_kit import remembered
 
 OPEN_TO_ANYBODY = {("GET", "/login"), ("POST", "/login"), ("POST", "/language")}
 PAGES = ("/payments", "/cases", "/reconciliation", "/settlements", "/ledger", "/health")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine counting may take long enough to be remembered."""
+    monkeypatch.setattr(remembered, "QUICK_S", float("inf"))
 
 
 @pytest.fixture

@@ -268,21 +268,25 @@ def test_prose_sets_code_and_escapes_the_rest() -> None:
     assert prose("a ``b`` <c> `d&`") == "a <code>b</code> &lt;c&gt; <code>d&amp;</code>"
 
 
-async def test_figures_are_counted_again_only_after_a_while() -> None:
-    counted = []
+@pytest.mark.parametrize(("takes_s", "kept_s"), [(0.05, 0), (0.5, 10), (60, 30)])
+async def test_figures_are_counted_again_only_after_a_while(takes_s: float, kept_s: float) -> None:
+    now = [1000.0]
+    counted: list[float] = []
 
     async def count() -> int:
-        counted.append(1)
+        now[0] += takes_s
+        counted.append(now[0])
         return len(counted)
 
-    remembered: Remembered[int] = Remembered()
-    for _ in range(3):
-        assert await remembered.get("a", count) >= 1
-    first = len(counted)
-    await remembered.get("b", count)
-
-    assert 1 <= first <= 3
-    assert len(counted) == first + 1
+    remembered: Remembered[int] = Remembered(lambda: now[0])
+    assert await remembered.get("a", count) == 1
+    if kept_s:
+        now[0] += kept_s - 0.01
+        assert await remembered.get("a", count) == 1
+        assert await remembered.get("b", count) == 2, "each key is counted by itself"
+        now[0] += 0.02
+    assert await remembered.get("a", count) == len(counted)
+    assert len(counted) == (3 if kept_s else 2)
 
 
 class _Shape(StrEnum):
