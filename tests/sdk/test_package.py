@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk" / "python"
 
 RIGHT = """
+from http.server import BaseHTTPRequestHandler
 from tongbao_sdk import Tongbao, verify_webhook
 from tongbao_sdk.models import Method, Payment
 
@@ -30,6 +31,11 @@ def sell(shop: Tongbao, code: str) -> int:
 
 def hear(headers: dict[str, str], body: bytes) -> str:
     return verify_webhook(headers, body, public_keys=["whpk_"])["type"]
+
+class Hooks(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        event = verify_webhook(self.headers, b"", public_keys=["whpk_"])
+        print(event["data"]["object"])
 """
 WRONG = {
     'shop.payments.create(merchant_order_no="1", amount="1", subject="t", method=m)': "arg-type",

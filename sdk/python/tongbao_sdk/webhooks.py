@@ -6,8 +6,8 @@ import hmac
 import json
 import time
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -17,12 +17,20 @@ from tongbao_sdk.models import Event
 
 TOLERANCE_S: Final = 300
 
+
+class Headers(Protocol):
+    """The headers of any web framework: names and values."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return every header; the case of its name does not matter."""
+
+
 _Check = Callable[[bytes, bytes], bool]
 """Whether a signature is right for what was signed."""
 
 
 def verify_webhook(
-    headers: Mapping[str, str],
+    headers: Headers,
     body: bytes,
     *,
     public_keys: Sequence[str] = (),
