@@ -130,6 +130,26 @@ def _changes_make_a_chain(payments: list[Any], changes: list[Any]) -> None:
         assert tos[-1] == row["state"], show("pay", row["id"])
 
 
+async def assert_payouts_are_booked(db: Db) -> None:
+    """Hold once nothing is under way: what was settled was paid out, once."""
+    [due] = await db.fetch(
+        "select coalesce(sum(credits_posted - debits_posted), 0)::bigint as amount"
+        " from ledger_account where kind = 'settlement_due'",
+        (),
+    )
+    assert due["amount"] == 0
+    settled = await db.fetch("select id, payable from settlement where payable > 0", ())
+    payouts = await db.fetch("select id, settlement_id, amount, state from payout", ())
+    assert {row["id"]: row["payable"] for row in settled} == {
+        row["settlement_id"]: row["amount"] for row in payouts
+    }
+    assert {row["state"] for row in payouts} <= {"succeeded"}
+    booked = await db.fetch(
+        "select reference, amount from ledger_transfer where code = 'payout.paid/amount'", ()
+    )
+    assert sorted(row["amount"] for row in booked) == sorted(row["amount"] for row in payouts)
+
+
 async def assert_the_channels_agree(stage: Sides) -> None:
     """Hold once nothing is under way: what we believe is what the channel has done."""
     trades, given_back = await asyncio.to_thread(_at_the_channels, stage)

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -24,30 +25,37 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    multiple,
     rule,
     run_state_machine_as_test,
 )
 
-from tests.payments.invariants import assert_money_is_conserved, assert_the_channels_agree
+from tests.payments.invariants import (
+    assert_money_is_conserved,
+    assert_payouts_are_booked,
+    assert_the_channels_agree,
+)
 from tests.stage import Stage, new_number, staged
+from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.infra.db import connect
-from tongbao.kernel.clock import Clock
+from tongbao.kernel.clock import Clock, business_date
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Refused, Tongbao
 from tongbao_sdk.models import Payment
 
 CAMPAIGN = int(os.environ.get("TONGBAO_CAMPAIGN", "1"))
-WORLDS = 12 * CAMPAIGN
-STEPS = 20
+WORLDS = 8 * CAMPAIGN
+STEPS = 25
 
 CHANNELS = st.sampled_from(["wechat_pay", "alipay"])
 AMOUNTS = st.sampled_from([1, 99, 1999, 100_000])
 T = TypeVar("T")
 
-PAY_FAULTS = ("time_out_paid", "time_out_unpaid", "http_500_paid", "bad_signature_paid", "reset")
-REFUND_FAULTS = (
-    *("time_out_done", "time_out_not_done", "http_500_done", "http_500_not_done"),
-    *("bad_signature_done", "http_429", "not_enough"),
+NEXT_CALLS = (
+    *("pay time_out_paid", "pay time_out_unpaid", "pay http_500_paid", "pay bad_signature_paid"),
+    *("pay reset", "refund time_out_done", "refund time_out_not_done", "refund http_500_done"),
+    *("refund http_500_not_done", "refund bad_signature_done", "refund http_429"),
+    "refund not_enough",
 )
 MISHAPS = (
     *("query http_500", "query time_out", "query stale", "query bad_signature"),
@@ -114,10 +122,22 @@ class World(RuleBasedStateMachine):
     def run(self, coroutine: Awaitable[T]) -> T:
         return self.worlds.run(coroutine)
 
-    @initialize()
-    def open_the_second_shop(self) -> None:
-        """Its merchant takes money that comes after the order's time; the first one does not."""
+    @initialize(target=payments)
+    def open_the_second_shop(self) -> Any:
+        """Its merchant takes money that comes after the order's time; the first one does not.
+
+        Each has sold something already, so that there is something to give back and to settle.
+        """
         self.patient = self.run(self.stage.patient_shop())
+        sold = [
+            self.show_a_qr(channel, 1999, is_patient)
+            for channel in ("wechat_pay", "alipay")
+            for is_patient in (False, True)
+        ]
+        for payment in sold:
+            self.run(self.stage.customer(payment))
+        self.run(self.stage.idle())
+        return multiple(*sold)
 
     # Merchants
 
@@ -130,6 +150,28 @@ class World(RuleBasedStateMachine):
         return payment
 
     @rule(target=payments, channel=CHANNELS, amount=AMOUNTS, is_patient=st.booleans())
+    def order(self, channel: str, amount: int, is_patient: bool) -> Payment:
+        """A customer orders and is shown a QR."""
+        return self.show_a_qr(channel, amount, is_patient)
+
+    @rule(target=payments, channel=CHANNELS, amount=AMOUNTS, is_patient=st.booleans())
+    def sell(self, channel: str, amount: int, is_patient: bool) -> Payment:
+        """A customer orders and pays."""
+        payment = self.show_a_qr(channel, amount, is_patient)
+        self.customer(payment, "pay")
+        return payment
+
+    @rule(target=payments, channel=CHANNELS, is_patient=st.booleans(), by_merchant=st.booleans())
+    def pay_too_late(self, channel: str, is_patient: bool, by_merchant: bool) -> Payment:
+        """A success comes after the order was called off, or after its time."""
+        payment = self.show_a_qr(channel, 1999, is_patient)
+        self.customer(payment, "abandon")
+        self.meet_with_a_mishap(payment, "close late_success:90")
+        if by_merchant:
+            self.close(payment)
+        self.wait(61)
+        return payment
+
     def show_a_qr(self, channel: str, amount: int, is_patient: bool) -> Payment:
         client = self.patient if is_patient else self.stage.client
         order = new_number()
@@ -212,21 +254,25 @@ class World(RuleBasedStateMachine):
             return  # WeChat Pay tells nobody about a payment code, so only the bill would know
         self.run(self.stage.fault_of(payment, point, name))
 
-    @rule(channel=CHANNELS, name=st.sampled_from(PAY_FAULTS))
-    def spoil_the_next_payment(self, channel: str, name: str) -> None:
-        self.stage.fault(channel, "pay", name)
+    @rule(channel=CHANNELS, fault=st.sampled_from(NEXT_CALLS))
+    def spoil_the_next_call(self, channel: str, fault: str) -> None:
+        point, _, name = fault.partition(" ")
+        self.stage.fault(channel, point, name)
 
-    @rule(channel=CHANNELS, name=st.sampled_from(REFUND_FAULTS))
-    def spoil_the_next_refund(self, channel: str, name: str) -> None:
-        self.stage.fault(channel, "refund", name)
-
-    @rule(seconds=st.sampled_from([1, 3, 31, 61, 700]))
+    @rule(seconds=st.sampled_from([0, 3, 31, 61, 700]))
     def wait(self, seconds: int) -> None:
-        self.run(self.stage.advance(seconds=seconds))
+        self.run(self.stage.advance(seconds=seconds) if seconds else self.stage.idle())
 
     @rule()
-    def work(self) -> None:
-        self.run(self.stage.idle())
+    def settle_the_day(self) -> None:
+        """A night passes; what the merchants are owed is paid out, and refunds may lack it."""
+        self.run(self._settle())
+
+    async def _settle(self) -> None:
+        await self.stage.advance(days=1)
+        yesterday = business_date(self.stage.db.clock.now()) - timedelta(days=1)
+        await settle_day(self.stage.platform.clearing, yesterday)
+        await self.stage.advance(minutes=5)
 
     @rule(data=st.data())
     def ask_again_with_an_old_key(self, data: st.DataObject) -> None:
@@ -248,10 +294,11 @@ class World(RuleBasedStateMachine):
 
     async def _come_to_rest(self) -> None:
         self.stage.sandbox.delete("faults")
-        for _ in range(5):
-            await self.stage.advance(hours=1)
+        for hours in (1, 1, 1, 1, 24, 1):  # payouts leave at noon
+            await self.stage.advance(hours=hours)
         await assert_money_is_conserved(self.stage.db)
         await assert_the_channels_agree(self.stage)
+        await assert_payouts_are_booked(self.stage.db)
 
 
 def test_money_is_conserved_whatever_happens(worlds: Worlds) -> None:
