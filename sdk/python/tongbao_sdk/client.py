@@ -21,7 +21,8 @@ class Tongbao:
     """A merchant's access to the platform. Safe to share between threads.
 
     ``tries_max`` counts the first one; ``timeout_s`` is for each. ``language`` is that of advice.
-    ``client`` is an httpx2 client of your own, for a proxy or certificates.
+    ``client`` is an httpx2 client of your own, for a proxy or certificates; ``pause`` waits between
+    tries, in seconds.
     """
 
     def __init__(
