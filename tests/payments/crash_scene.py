@@ -304,7 +304,10 @@ class Scene:
     async def advance(self, seconds: float) -> None:
         """Move both worlds' time on, and let what becomes due happen."""
         await asyncio.to_thread(self.sandbox.advance, seconds)
-        await test_clock.advance(self.db, timedelta(seconds=seconds), "tests")
+        try:
+            await self.quiet()  # what a channel tells goes before what we would ask it
+        finally:
+            await test_clock.advance(self.db, timedelta(seconds=seconds), "tests")
         await self.quiet()
 
     async def quiet(self) -> None:
