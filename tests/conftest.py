@@ -35,6 +35,8 @@ SPEED_NOT_DURABILITY = {
     "synchronous_commit": "off",
     "shared_buffers": "64MB",
     "max_wal_size": "1GB",
+    # Its workers belong to the superuser, and a database they look at cannot be dropped by us.
+    "autovacuum": "off",
 }
 TEST_LICENCE = Licence.PAYMENT_INSTITUTION
 _TEMPLATE = "template_tongbao"
