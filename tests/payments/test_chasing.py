@@ -6,6 +6,7 @@ and its book are real.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import timedelta
 from typing import Any
@@ -387,7 +388,7 @@ async def test_money_for_a_frozen_merchant_is_booked_when_it_thaws(own_stage: St
     payment = await stage.show_qr("wechat_pay")
     await stage.customer(payment)
     for _ in range(3):
-        stage.sandbox.settle()
+        await asyncio.to_thread(stage.sandbox.settle)
         stage.db.clock.offset += timedelta(seconds=10)
         await stage.platform.worker.run_until_idle()
     assert (await stage.read(payment))["status"] == "pending"
