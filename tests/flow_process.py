@@ -175,6 +175,11 @@ class LiveProcess:
         self._line.sendall(spec.encode() + b"\n")
         self._hear()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has died, for any thread to ask."""
+        return not Path(f"/proc/{self.pid}").exists()
+
     def ended(self, within_s: float = 0.0) -> int | None:
         """Return the exit code, negative for a signal; None while it lives."""
         if self._ended is None:

@@ -140,8 +140,7 @@ class Scene:
             key_id=shop.key_id,
             secret=shop.secret,
             timeout_s=20,
-            tries_max=3,
-            pause=lambda _seconds: time.sleep(0.02),
+            pause=self._pause,
         )
 
     # The platform's process
@@ -213,12 +212,17 @@ class Scene:
         resource = self.client.payments if thing["object"] == "payment" else self.client.refunds
         return await self._unless_it_dies(partial(resource.get, thing["id"]))
 
+    def _pause(self, seconds: float) -> None:
+        """Let the SDK be patient with whoever lives."""
+        time.sleep(0 if self.live.is_gone else min(seconds, 0.5))
+
     async def _unless_it_dies(self, request: Callable[[], Any]) -> Any:
         try:
             return await asyncio.to_thread(request)
-        except Unanswered:
+        except Unanswered as silence:
             if await asyncio.to_thread(self.live.ended, self.death_within_s) is not None:
                 raise Died from None
+            silence.add_note(self.live.log.read_text()[-4000:])
             raise
 
     def _keep(self, step: str, answer: Any) -> None:

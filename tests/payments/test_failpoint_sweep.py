@@ -314,8 +314,9 @@ async def test_a_flow_passes_what_it_says(scene: Scene, name: str, tmp_path: Pat
 
     await FLOWS[name].play(scene)
 
-    # A slow machine asks the channel once more and so passes more; never less.
-    assert set(passed.read_text().split()) >= FLOWS[name].passes
+    # On a slow machine a task's time comes before the callback, and it asks once more.
+    names, expected = set(passed.read_text().split()), FLOWS[name].passes
+    assert expected <= names <= expected | {"payments.after_query", "refunds.after_query"}
     await scene.ask_everything_again()
     await scene.assert_all_is_well()
     scene.assert_no_failure_was_logged()
