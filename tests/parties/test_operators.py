@@ -49,13 +49,14 @@ def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Wrist:
-    """A watch that the test turns; lock-outs, codes and sessions go by it."""
+    """A watch that only the test turns: the step of a code does not change between two logins."""
 
     def __init__(self) -> None:
+        self.stopped_at = real_now()
         self.ahead = timedelta()
 
     def now(self) -> object:
-        return real_now() + self.ahead
+        return self.stopped_at + self.ahead
 
     def next_step(self) -> None:
         self.ahead += timedelta(seconds=30)
