@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
-import uuid
 from typing import Final
 from uuid import UUID
 
@@ -44,8 +44,14 @@ def new_id() -> UUID:
 
 
 def derived_id(parent: UUID, role: str) -> UUID:
-    """Return the one id that ``role`` of ``parent`` always has, so that a repeat is a no-op."""
-    return uuid.uuid5(parent, role)
+    """Return the one id that ``role`` of ``parent`` always has, so that a repeat is a no-op.
+
+    It keeps the parent's first eight bytes, its time, so that what is derived lies beside its parent
+    in every index and partition; the rest is SHA-256 of both, under the variant of RFC 9562.
+    """
+    digest = hashlib.sha256(parent.bytes + role.encode()).digest()
+    tail = int.from_bytes(digest[:8], "big") & ((1 << 62) - 1)
+    return UUID(int=parent.int >> 64 << 64 | 0b10 << 62 | tail)
 
 
 def base32(value: UUID) -> str:

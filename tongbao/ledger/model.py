@@ -9,7 +9,7 @@ down. A group is the unit that happens whole or not at all: its transfers and it
 from __future__ import annotations
 
 from datetime import date, datetime
-from enum import StrEnum
+from enum import IntEnum, IntFlag, StrEnum
 from typing import Final, Literal
 from uuid import UUID
 
@@ -62,14 +62,22 @@ class AccountKey(Struct, frozen=True):
     owner: UUID | None = None
 
 
-class TransferKind(StrEnum):
-    """What a transfer does to the four counters of its two accounts."""
+class TransferKind(IntEnum):
+    """What a transfer does to the four counters of its two accounts; stored as its number."""
 
-    SINGLE = "single"  # posted at once
-    PENDING = "pending"  # held until posted, voided or expired
-    POST = "post"  # ends `pending_id`, moving `amount` of it and releasing the rest
-    VOID = "void"  # ends `pending_id`, moving nothing
-    EXPIRE = "expire"  # as VOID, and only once the hold's time is over
+    SINGLE = 1  # posted at once
+    PENDING = 2  # held until posted, voided or expired
+    POST = 3  # ends `pending_id`, moving `amount` of it and releasing the rest
+    VOID = 4  # ends `pending_id`, moving nothing
+    EXPIRE = 5  # as VOID, and only once the hold's time is over
+
+
+class TransferFlags(IntFlag):
+    """What is recorded about a transfer beside what it moved."""
+
+    LINKED = 1  # the transfer after this one (seq + 1) belongs to the same group
+    WHOLE = 2  # the request named no amount: all of the hold
+    AT_MOST = 4  # the request named the most to move; what moved may be less
 
 
 class Transfer(Struct, frozen=True):
@@ -78,6 +86,12 @@ class Transfer(Struct, frozen=True):
     For `POST`, `VOID` and `EXPIRE` the accounts are those of the pending transfer and are not
     named again; `POST` with amount None posts all of it. ``expires_at`` (business time) belongs
     to `PENDING` only; a hold without one waits for ever.
+
+    ``id`` is in time order and shares its first eight bytes with ``reference``, as `derived_id`
+    makes it, so that the transfers of a reference lie together in the journal. ``at_most`` moves
+    less than ``amount`` where the floor of one account or the ceiling of the other allows no more,
+    and is refused when it allows nothing. ``value_date`` may lie in the past; None is the
+    accounting day of the decision.
     """
 
     id: UUID
@@ -89,6 +103,8 @@ class Transfer(Struct, frozen=True):
     credit: AccountKey | None = None
     pending_id: UUID | None = None
     expires_at: datetime | None = None
+    value_date: date | None = None
+    at_most: bool = False
 
 
 class Group(Struct, frozen=True):
@@ -107,14 +123,16 @@ class Group(Struct, frozen=True):
     companions: tuple[Write, ...] = ()
 
 
-Status = Literal["created", "exists", "exists_different", "refused", "in_flight"]
+Status = Literal[
+    "created", "exists", "exists_different", "refused", "already_refused", "in_flight"
+]
 
 
 class Result(Struct, frozen=True):
     """What became of a group; recorded, so the same group gets the same answer for ever.
 
-    ``exists`` repeats an earlier ``created``; a repeat of a refused group is ``refused`` with the
-    first code again. ``in_flight`` alone is not recorded: nothing was decided, because the same
+    ``exists`` repeats an earlier ``created``, and ``already_refused`` an earlier ``refused``, with
+    its code. ``in_flight`` alone is not recorded: nothing was decided, because the same
     group is being decided elsewhere, a lock did not become free, or the book is frozen; ``code``
     says which. Repeat the same group later.
     """
@@ -141,17 +159,36 @@ class LedgerAccountKind(Struct, frozen=True):
 
 
 class LedgerBook(Struct, frozen=True):
-    """The head of one book: how far it is written and whether it may be written."""
+    """The head of one book: who may write it, how far it is written, whether it may be written."""
 
     book: int
-    epoch: int  # who may write it; one transaction per group does not need it yet
+    epoch: int  # grows with every change of writer; a commit that names an older one is refused
+    holder: str  # where the writer listens, or ""
+    lease_until: datetime  # real time
     last_seq: int
+    last_batch: int
+    head_hash: bytes
+    newest_id: UUID
     frozen: bool
+    stopped_because: str | None
+    closed_through: date | None
     opened_at: datetime
 
 
+class LedgerWatermark(Struct, frozen=True):
+    """How far the balances of a book have followed its journal."""
+
+    book: int
+    seq: int
+    batch: int
+
+
 class LedgerAccount(Struct, frozen=True):
-    """One account with its four counters, from which every balance is a difference."""
+    """One account with its four counters, from which every balance is a difference.
+
+    As of the book's watermark. ``last_transfer`` is the newest transfer that named it: each
+    transfer names the one before, so its history is a chain.
+    """
 
     book: int
     id: int
@@ -160,20 +197,30 @@ class LedgerAccount(Struct, frozen=True):
     currency: str
     side: Side
     floor: int | None
+    ceiling: int | None
     state: AccountState
     debits_pending: int
     debits_posted: int
     credits_pending: int
     credits_posted: int
+    touches: int
+    last_transfer: UUID | None
     opened_at: datetime
+
+
+class LedgerCode(Struct, frozen=True):
+    """The number under which the journal keeps a posting code."""
+
+    number: int
+    code: str
 
 
 class LedgerTransfer(Struct, frozen=True):
     """One transfer as recorded.
 
-    ``amount`` is what moved or was held; for a void or expiry, what was released. ``whole`` says
-    that the request named no amount. The two after-figures are posted balances, on the normal
-    side of each account.
+    ``amount`` is what moved or was held; for a void or expiry, what was released. The two
+    after-figures are posted balances, on the normal side of each account. ``biz_date`` is the
+    accounting day: that of the moment, or the first open one after it.
     """
 
     book: int
@@ -183,14 +230,41 @@ class LedgerTransfer(Struct, frozen=True):
     credit_account: int
     amount: int
     kind: TransferKind
-    code: str
+    flags: int
+    code: int
     reference: UUID
     pending_id: UUID | None
-    whole: bool
+    debit_previous: UUID | None
+    credit_previous: UUID | None
     debit_after: int
     credit_after: int
     biz_date: date
     value_date: date
+    at: datetime
+
+
+class LedgerMark(Struct, frozen=True):
+    """A place where the chain of an account can be entered."""
+
+    book: int
+    account: int
+    seq: int
+    transfer_id: UUID
+
+
+class LedgerBatch(Struct, frozen=True):
+    """One group commit: its transfers and recorded answers, and how it hangs on the one before."""
+
+    book: int
+    batch: int
+    epoch: int
+    first_seq: int
+    transfers: int
+    requests: int
+    lowest_id: UUID | None
+    highest_id: UUID | None
+    digest: bytes
+    hash: bytes
     at: datetime
 
 
@@ -208,7 +282,10 @@ class LedgerHold(Struct, frozen=True):
 
 
 class LedgerRequest(Struct, frozen=True):
-    """The recorded answer to one group: created with its transfers, or refused for ever."""
+    """The recorded answer to one group: created with its transfers, or refused for ever.
+
+    A created group whose id is that of its first transfer needs none: the transfer stands for it.
+    """
 
     book: int
     id: UUID
@@ -217,6 +294,7 @@ class LedgerRequest(Struct, frozen=True):
     code: str | None
     seq: int | None
     transfer_count: int
+    batch: int
     at: datetime
 
 
@@ -256,6 +334,24 @@ class BookFrozen(Busy):
     advice = "Postings are suspended. Repeat the same request with the same key later."
     advice_zh = "账本暂停记账，请稍后使用相同的幂等键重试。"
     retry_after_s = 60
+
+
+class BookStopped(Busy):
+    """A breach was found in the book: nothing is written until a person has looked."""
+
+    code = "ledger.book_stopped"
+    advice = "Postings are suspended after a failed proof. Repeat the same request later."
+    advice_zh = "账本校验不一致，已暂停记账，请稍后使用相同的幂等键重试。"
+    retry_after_s = 300
+
+
+class LedgerOverloaded(Busy):
+    """More postings wait than the book takes; nothing was decided."""
+
+    code = "ledger.overloaded"
+    advice = "Repeat the same request with the same key after Retry-After seconds."
+    advice_zh = "系统繁忙，请在 Retry-After 秒后使用相同的幂等键重试。"
+    retry_after_s = 1
 
 
 class HoldNotDue(Busy):
@@ -304,6 +400,14 @@ class TransferRecorded(Conflict):
     code = "ledger.transfer_exists"
     advice = "This movement was posted before; look it up by its reference."
     advice_zh = "该笔记账此前已入账，请按业务单号查询。"
+
+
+class IdOutOfOrder(Invalid):
+    """The id is not in time order, or does not share the first half of its reference."""
+
+    code = "ledger.id_out_of_order"
+    advice = "Derive transfer ids from a time-ordered reference (UUIDv7) that is not in the future."
+    advice_zh = "分录标识须由按时间有序的业务单号（UUIDv7）派生，且不得晚于当前时间。"
 
 
 class TransferMalformed(Invalid):
@@ -408,6 +512,14 @@ class ExceedsBalance(Rejected):
     code = "ledger.exceeds_balance"
     advice = "There is not enough money in the account; holds count as spent."
     advice_zh = "账户可用余额不足（在途冻结金额不可用）。"
+
+
+class ExceedsCeiling(Rejected):
+    """The movement would take an account above its ceiling, promised money counted."""
+
+    code = "ledger.exceeds_ceiling"
+    advice = "The account may not hold that much; move less, or raise its limit."
+    advice_zh = "账户余额将超过上限（含在途入账），请减少金额或调整限额。"
 
 
 class CounterOverflow(Rejected):
