@@ -212,6 +212,11 @@ class Scene:
         resource = self.client.payments if thing["object"] == "payment" else self.client.refunds
         return await self._unless_it_dies(partial(resource.get, thing["id"]))
 
+    async def wallet_balance(self, wallet: Any) -> int:
+        """Return what a wallet holds, as the API shows it now."""
+        shown = await self._unless_it_dies(partial(self.client.wallets.get, wallet["id"]))
+        return int(shown["balance"])
+
     def _pause(self, seconds: float) -> None:
         """Let the SDK be patient with whoever lives."""
         time.sleep(0 if self.live.is_gone else min(seconds, 0.5))

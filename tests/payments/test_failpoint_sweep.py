@@ -96,7 +96,7 @@ async def top_up(scene: Scene) -> None:
     opened = await scene.ask("wallet", scene.client.wallets.open, holder_name="张三")
     await scene.ask("top_up", scene.client.wallets.top_up, opened["id"], amount=500)
     await scene.rest()
-    assert scene.client.wallets.get(opened["id"])["balance"] == 500
+    assert await scene.wallet_balance(opened) == 500
 
 
 async def refund(scene: Scene, channel: str, fault: str = "") -> None:
