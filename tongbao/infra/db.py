@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import asynccontextmanager, contextmanager
 from datetime import date, datetime
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any, Final, Generic, LiteralString, TypeVar, get_args, get_type_hints
 from uuid import UUID
 
@@ -88,10 +89,16 @@ class Query(Generic[R]):
 
 
 class Statement:
-    """One SQL statement that writes and returns no rows."""
+    """One SQL statement that writes and returns no rows.
+
+    ``digest`` names it among all statements of the program, which are in `PROGRAM`: so another
+    process of the same program can be asked to run it, and nothing else.
+    """
 
     def __init__(self, sql: LiteralString) -> None:
         self.sql = sql
+        self.digest = sha256(sql.encode()).digest()
+        PROGRAM[self.digest] = self
 
     async def run(self, on: Db | Tx, *args: object) -> int:
         """Execute it and return how many rows it touched."""
@@ -100,6 +107,10 @@ class Statement:
     async def run_many(self, tx: Tx, rows: Sequence[Sequence[object]]) -> None:
         """Execute it once per row of arguments in one round trip."""
         await tx.execute_many(self.sql, rows)
+
+
+PROGRAM: Final[dict[bytes, Statement]] = {}
+"""Every statement the program contains, by digest."""
 
 
 class Write(Struct, frozen=True):
