@@ -49,6 +49,14 @@ class LockNotFree(Busy):
     advice_zh = "请使用相同的 Idempotency-Key 重试同一请求。"
 
 
+DatabaseRefused: Final = asyncpg.PostgresError
+"""What the database says of a statement that is wrong where it stands: a bug, or a key taken."""
+UniqueKeyTaken: Final = asyncpg.UniqueViolationError
+"""A row with this key is there already."""
+CheckViolated: Final = asyncpg.CheckViolationError
+"""A row would break what its table promises."""
+
+
 class ValueOutOfRange(ValueError):
     """A number or time is beyond what any column keeps; it came from outside, unchecked."""
 
@@ -93,10 +101,15 @@ class Statement:
 
     ``digest`` names it among all statements of the program, which are in `PROGRAM`: so another
     process of the same program can be asked to run it, and nothing else.
+
+    ``many`` writes a whole set of rows at once: it takes one array per parameter of ``sql``, in
+    the same order, and touches exactly as many rows as the arrays are long when every one of
+    them takes effect. Where it touches fewer, the caller undoes it and asks one by one.
     """
 
-    def __init__(self, sql: LiteralString) -> None:
+    def __init__(self, sql: LiteralString, many: LiteralString | None = None) -> None:
         self.sql = sql
+        self.many = many
         self.digest = sha256(sql.encode()).digest()
         PROGRAM[self.digest] = self
 
@@ -107,6 +120,12 @@ class Statement:
     async def run_many(self, tx: Tx, rows: Sequence[Sequence[object]]) -> None:
         """Execute it once per row of arguments in one round trip."""
         await tx.execute_many(self.sql, rows)
+
+    async def run_set(self, tx: Tx, rows: Sequence[Sequence[object]]) -> int:
+        """Execute ``many`` for all the rows of arguments and return how many rows it touched."""
+        if self.many is None:
+            raise TypeError(f"no form for many rows: {self.sql}")
+        return await tx.execute(self.many, [list(column) for column in zip(*rows, strict=True)])
 
 
 PROGRAM: Final[dict[bytes, Statement]] = {}
@@ -160,10 +179,22 @@ class Tx:
         """Append rows to a table by binary COPY; the columns are in the rows' order."""
         await self.connection.copy_records_to_table(table, columns=list(columns), records=rows)
 
+    async def copy_binary(self, table: str, columns: Sequence[str], payload: bytes) -> int:
+        """Append rows already in PostgreSQL's binary COPY format; return how many there were."""
+        source = memoryview(payload)  # the driver takes bytes for the name of a file
+        status = await self.connection.copy_to_table(
+            table, source=source, columns=list(columns), format="binary"
+        )
+        return _touched(status)
+
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Undo only what happens inside when an exception leaves it."""
-        async with self.connection.transaction():
+        """Undo only what happens inside when an exception leaves it.
+
+        Raises:
+            LockNotFree: the transaction itself goes on.
+        """
+        async with _named_failures(), self.connection.transaction():
             yield
 
 
