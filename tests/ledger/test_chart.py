@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import asyncpg
 import pytest
 
@@ -10,10 +12,19 @@ from tongbao.infra.migrate import migrate
 from tongbao.kernel.licence import Licence
 from tongbao.ledger import _store as store
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.chart import CHART, ChartInvalid, Kind, OwnerKind, _validated, opening_refusal
-from tongbao.ledger.model import AccountKey, Side
+from tongbao.ledger.chart import (
+    CHART,
+    ChartInvalid,
+    Kind,
+    OwnerKind,
+    _validated,
+    book_owner,
+    opening_refusal,
+)
+from tongbao.ledger.model import BOOK_MAX, AccountKey, Side
 
-FUNDS = {"merchant_payable", "settlement_due", "wallet"}
+OWNERS = {OwnerKind.HOUSE: None, OwnerKind.BOOK: book_owner(2)}
+FUNDS = {"merchant_payable", "settlement_due", "subsidy", "wallet"}
 
 
 async def test_the_database_has_the_same_kinds_as_the_chart(db):
@@ -54,8 +65,8 @@ async def test_a_program_that_thinks_it_is_licensed_is_stopped_by_the_database(a
     assert (result.status, result.code) == ("refused", "ledger.account_kind_not_licensed")
     forged = """
         insert into ledger_account values
-        (1, (1::bigint << 40) + 7, $1, gen_random_uuid(), 'CNY', 'credit', 0, 'open',
-         0, 0, 0, 0, now())"""
+        (1, (1::bigint << 40) + 7, $1, gen_random_uuid(), 'CNY', 'credit', 0, null, 'open',
+         0, 0, 0, 0, 0, null, now())"""
     for kind in sorted(FUNDS):
         with pytest.raises(asyncpg.ForeignKeyViolationError):
             await aggregator_db.pool.execute(forged, kind)
@@ -75,6 +86,13 @@ async def test_an_aggregator_keeps_its_own_books(aggregator_db):
         (AccountKey("wallet", "CNY"), "ledger.account_owner_wrong"),
         (AccountKey("bank", "CNY", ALICE.owner), "ledger.account_owner_wrong"),
         (AccountKey("bank", "XAU"), "ledger.currency_unknown"),
+        (AccountKey("exchange", "CNY", ALICE.owner), "ledger.account_owner_wrong"),
+        (AccountKey("in_transit_in", "CNY"), "ledger.account_owner_wrong"),
+        (AccountKey("in_transit_out", "CNY", UUID(int=1 << 100)), "ledger.account_owner_wrong"),
+        (
+            AccountKey("in_transit_out", "CNY", book_owner(BOOK_MAX + 1)),
+            "ledger.account_owner_wrong",
+        ),
     ],
 )
 def test_a_key_that_names_no_possible_account_says_why(key, code):
@@ -85,8 +103,14 @@ def test_a_key_that_names_no_possible_account_says_why(key, code):
 
 def test_every_possible_account_may_be_opened_by_a_bank():
     for kind in CHART.values():
-        owner = None if kind.owner is OwnerKind.HOUSE else ALICE.owner
+        owner = OWNERS.get(kind.owner, ALICE.owner)
         assert opening_refusal(AccountKey(kind.name, "CNY", owner), Licence.BANK) is None
+
+
+def test_the_house_may_move_its_own_money_between_books_without_a_licence():
+    for name in ("in_transit_in", "in_transit_out"):
+        key = AccountKey(name, "CNY", book_owner(7))
+        assert opening_refusal(key, Licence.AGGREGATOR) is None
 
 
 GOOD = Kind("gold", Side.DEBIT, OwnerKind.HOUSE, "Gold", "黄金")

@@ -28,6 +28,14 @@ OWNED = {
     for kind in CHART.values()
     if kind.owner is not OwnerKind.HOUSE
 }
+ROLES = {
+    "payer": OWNED["wallet"],
+    "payee": OWNED["merchant_payable"],
+    "funder": OWNED["merchant_payable"],
+    "sender": OWNED["wallet"],
+    "giving_wallet": OWNED["wallet"],
+    "getting_wallet": AccountKey("wallet", "CNY", UUID(int=9)),
+}
 
 
 def cny(amount):
@@ -37,7 +45,7 @@ def cny(amount):
 def movements(rule, accounts=None, **amounts):
     return [
         (
-            transfer.kind.value,
+            transfer.kind.name.lower(),
             transfer.debit and transfer.debit.kind,
             transfer.credit and transfer.credit.kind,
             transfer.amount,
@@ -45,7 +53,7 @@ def movements(rule, accounts=None, **amounts):
         for transfer in transfers(
             rule,
             reference=REF,
-            accounts=OWNED if accounts is None else accounts,
+            accounts=OWNED | ROLES if accounts is None else accounts,
             amounts={name: cny(amount) for name, amount in amounts.items()},
         )
     ]
@@ -85,6 +93,19 @@ RECEIVABLE, PAYABLE, DUE = "channel_receivable", "merchant_payable", "settlement
         ("channel.settled", {"amount": 5}, [("single", "bank", RECEIVABLE, 5)]),
         ("late.captured", {"gross": 5, "fee": 1}, [("single", RECEIVABLE, "suspense", 5)]),
         ("late.refunded", {"gross": 5}, [("single", "suspense", RECEIVABLE, 5)]),
+        ("subsidy.funded", {"amount": 5}, [("single", PAYABLE, "subsidy", 5)]),
+        ("subsidy.paid", {"amount": 5}, [("single", "subsidy", PAYABLE, 5)]),
+        ("subsidy.returned", {"amount": 5}, [("single", "subsidy", PAYABLE, 5)]),
+        ("red_packet.funded", {"amount": 5}, [("single", "wallet", "subsidy", 5)]),
+        ("red_packet.grabbed", {"amount": 5}, [("single", "subsidy", "wallet", 5)]),
+        ("red_packet.returned", {"amount": 5}, [("single", "subsidy", "wallet", 5)]),
+        ("cross_book.out", {"amount": 5}, [("single", "wallet", "in_transit_out", 5)]),
+        ("cross_book.in", {"amount": 5}, [("single", "in_transit_in", PAYABLE, 5)]),
+        ("cross_book.returned", {"amount": 5}, [("single", "in_transit_out", "wallet", 5)]),
+        ("cross_book.suspended", {"amount": 5}, [("single", "in_transit_out", "suspense", 5)]),
+        ("cross_book.held", {"amount": 5}, [("pending", "wallet", "in_transit_out", 5)]),
+        ("cross_book.sent", {}, [("post", None, None, None)]),
+        ("cross_book.released", {}, [("void", None, None, None)]),
     ],
 )
 def test_each_fact_moves_what_the_rule_says(rule, amounts, expected):
@@ -102,6 +123,36 @@ def test_a_payment_from_the_own_wallet_and_its_refund_meet_the_wallet():
         ("single", "fee_income", PAYABLE, 1),
         ("single", PAYABLE, "wallet", 9),
     ]
+
+
+def test_an_exchange_has_a_leg_in_each_currency_through_the_houses_positions():
+    dollars = AccountKey("wallet", "USD", OWNER)
+    legs = transfers(
+        "exchange.dealt",
+        reference=REF,
+        accounts={"giving_wallet": OWNED["wallet"], "getting_wallet": dollars},
+        amounts={"given": cny(720), "got": Money(100, "USD"), "fee": cny(0)},
+    )
+    assert [(leg.debit, leg.credit, leg.amount) for leg in legs] == [
+        (OWNED["wallet"], AccountKey("exchange", "CNY"), 720),
+        (AccountKey("exchange", "USD"), dollars, 100),
+    ]
+
+
+def test_an_exchange_whose_wallets_are_the_wrong_way_round_is_a_bug():
+    dollars = AccountKey("wallet", "USD", OWNER)
+    with pytest.raises(CurrencyMismatch):
+        transfers(
+            "exchange.dealt",
+            reference=REF,
+            accounts={"giving_wallet": dollars, "getting_wallet": OWNED["wallet"]},
+            amounts={"given": cny(720), "got": Money(100, "USD"), "fee": cny(0)},
+        )
+
+
+def test_an_account_of_any_kind_is_never_guessed():
+    with pytest.raises(FactsDiffer):
+        movements("cross_book.out", OWNED, amount=5)
 
 
 def test_ids_derive_from_the_reference_so_that_a_repeat_is_the_same_transfer():
@@ -175,9 +226,10 @@ def test_a_preview_says_in_words_what_would_be_posted():
 
 
 def test_every_rule_posts_something_and_speaks_both_languages():
-    amounts = {name: cny(5) for name in ("gross", "fee", "fee_back", "net", "amount")}
+    names = ("gross", "fee", "fee_back", "net", "amount", "given", "got")
+    amounts = {name: cny(5) for name in names}
     for name in RULES:
-        assert transfers(name, reference=REF, accounts=OWNED, amounts=amounts)
+        assert transfers(name, reference=REF, accounts=OWNED | ROLES, amounts=amounts)
         assert RULES[name].en
         assert RULES[name].zh
 
@@ -187,11 +239,17 @@ def table(leg, names='en = "Fact"\nzh = "事实"'):
 
 
 GOOD = '{ name = "a", kind = "single", debit = "bank", credit = "suspense", amount = "x" }'
+ROLE = (
+    '{ name = "a", kind = "single", debit = "any", debit_as = "x", credit = "bank", amount = "x" }'
+)
+PAIR = ROLE.replace('"bank"', '"any", credit_as = "y"')
 HOLD = '{ name = "h", kind = "pending", debit = "bank", credit = "suspense", amount = "x" }'
 
 
 def test_a_sound_table_loads():
     assert load_rules(table(GOOD))
+    assert load_rules(table(ROLE))
+    assert load_rules(table(PAIR))
     assert load_rules(table(f'{HOLD}, {{ name = "p", kind = "post", ends = "some.fact/h" }}'))
 
 
@@ -210,6 +268,11 @@ def test_a_sound_table_loads():
         table(GOOD.replace('"single"', '"sideways"')),
         table(GOOD.replace('"single"', '"expire"')),
         table(GOOD.replace("amount", "amuont")),
+        table(ROLE.replace('debit_as = "x", ', "")),
+        table(ROLE.replace('debit_as = "x"', 'debit_as = "wallet"')),
+        table(ROLE.replace('debit_as = "x"', 'debit_as = ""')),
+        table(PAIR.replace('"y"', '"x"')),
+        table(f'{HOLD}, {{ name = "p", kind = "post", ends = "some.fact/h", debit_as = "x" }}'),
         table(GOOD.replace("}", ', ends = "some.fact/a" }')),
         table('{ name = "p", kind = "post", ends = "some.fact/a" }'),
         table(f'{HOLD}, {{ name = "v", kind = "void", ends = "some.fact/h", amount = "x" }}'),

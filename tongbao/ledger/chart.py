@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -15,6 +16,7 @@ from tongbao.kernel.errors import Refusal
 from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import EXPONENTS
 from tongbao.ledger.model import (
+    BOOK_MAX,
     AccountCurrencyUnknown,
     AccountKey,
     AccountKindNotLicensed,
@@ -28,6 +30,8 @@ class OwnerKind(StrEnum):
     """Whose account it is."""
 
     HOUSE = "house"  # the platform's own; one per currency and book, without an owner
+    BOOK = "book"  # another book of this ledger: the owner is its number, see `book_owner`
+    CAMPAIGN = "campaign"  # a campaign, a merchant's subsidies or one red packet
     CHANNEL_ACCOUNT = "channel_account"
     MERCHANT = "merchant"
     WALLET = "wallet"
@@ -77,7 +81,28 @@ CHART: Final = _validated(
             "Collected by a channel, not yet received",
             "应收渠道款",
         ),
+        Kind(
+            "exchange",
+            Side.CREDIT,
+            OwnerKind.HOUSE,
+            "The house's position in a currency",
+            "货币兑换",
+        ),
         Kind("fee_income", Side.CREDIT, OwnerKind.HOUSE, "Fees earned", "手续费收入"),
+        Kind(
+            "in_transit_in",
+            Side.DEBIT,
+            OwnerKind.BOOK,
+            "Arrived from another book",
+            "在途资金（他账簿转入）",
+        ),
+        Kind(
+            "in_transit_out",
+            Side.CREDIT,
+            OwnerKind.BOOK,
+            "Sent to another book",
+            "在途资金（转往他账簿）",
+        ),
         Kind(
             "merchant_payable",
             Side.CREDIT,
@@ -93,6 +118,15 @@ CHART: Final = _validated(
             OwnerKind.MERCHANT,
             "Settled to a merchant, not yet paid out",
             "待付结算款",
+            floor=0,
+            holds_funds=True,
+        ),
+        Kind(
+            "subsidy",
+            Side.CREDIT,
+            OwnerKind.CAMPAIGN,
+            "Put aside for red packets and subsidies",
+            "红包与补贴资金",
             floor=0,
             holds_funds=True,
         ),
@@ -116,6 +150,11 @@ CHART: Final = _validated(
 )
 
 
+def book_owner(book: int) -> UUID:
+    """Return the owner that stands for a book in the accounts of its peers."""
+    return UUID(int=book)
+
+
 def opening_refusal(key: AccountKey, licence: Licence) -> type[Refusal] | None:
     """Return why no such account may be opened under the licence, or None when it may."""
     kind = CHART.get(key.kind)
@@ -124,6 +163,8 @@ def opening_refusal(key: AccountKey, licence: Licence) -> type[Refusal] | None:
     if kind.holds_funds and not licence.may_hold_funds:
         return AccountKindNotLicensed
     if (key.owner is None) != (kind.owner is OwnerKind.HOUSE):
+        return AccountOwnerWrong
+    if key.owner and kind.owner is OwnerKind.BOOK and not 1 <= key.owner.int <= BOOK_MAX:
         return AccountOwnerWrong
     if key.currency not in EXPONENTS:
         return AccountCurrencyUnknown

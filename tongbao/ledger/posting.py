@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from enum import StrEnum
 from importlib import resources
 from typing import Final
 from uuid import UUID
@@ -20,8 +21,8 @@ from tongbao.kernel.money import CurrencyMismatch, Money
 from tongbao.ledger.chart import CHART, OwnerKind
 from tongbao.ledger.model import AccountKey, Transfer, TransferKind
 
-_MOVES: Final = {TransferKind.SINGLE, TransferKind.PENDING}
-_ENDS: Final = {TransferKind.POST, TransferKind.VOID}
+ANY: Final = "any"
+"""Written instead of a kind where the caller's account may be of any; the leg then names a role."""
 
 
 class RuleInvalid(ValueError):
@@ -32,15 +33,39 @@ class FactsDiffer(ValueError):
     """The caller did not give what the rule needs: a bug of the caller."""
 
 
+class LegKind(StrEnum):
+    """What a leg does, as the table says it."""
+
+    SINGLE = "single"
+    PENDING = "pending"
+    POST = "post"
+    VOID = "void"
+
+
+_MOVES: Final = {LegKind.SINGLE, LegKind.PENDING}
+_KINDS: Final = {
+    LegKind.SINGLE: TransferKind.SINGLE,
+    LegKind.PENDING: TransferKind.PENDING,
+    LegKind.POST: TransferKind.POST,
+    LegKind.VOID: TransferKind.VOID,
+}
+
+
 class Leg(Struct, frozen=True, forbid_unknown_fields=True):
-    """One transfer of a rule."""
+    """One transfer of a rule.
+
+    ``debit_as`` and ``credit_as`` are the names under which the caller gives the accounts; left
+    out, they are given by their kinds.
+    """
 
     name: str
-    kind: TransferKind
+    kind: LegKind
     debit: str | None = None
     credit: str | None = None
     amount: str | None = None
     ends: str | None = None
+    debit_as: str | None = None
+    credit_as: str | None = None
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +116,7 @@ def load_rules(toml: str) -> Mapping[str, Rule]:
         f"{name}/{leg.name}"
         for name, rule in rules.items()
         for leg in rule.legs
-        if leg.kind is TransferKind.PENDING
+        if leg.kind is LegKind.PENDING
     }
     for name, rule in rules.items():
         if not rule.legs or not rule.en or not rule.zh:
@@ -107,18 +132,27 @@ def _check_leg(name: str, leg: Leg, pending: set[str]) -> None:
     if leg.kind in _MOVES:
         if not leg.debit or not leg.credit or not leg.amount or leg.ends:
             raise RuleInvalid(f"{name} must name a debit, a credit and an amount, and end nothing")
-        for kind in (leg.debit, leg.credit):
-            if kind not in CHART:
-                raise RuleInvalid(f"{name} names {kind}, which the chart does not have")
-        if leg.debit == leg.credit:
-            raise RuleInvalid(f"{name} would debit and credit one kind")
-    elif leg.kind in _ENDS:
+        _check_side(name, leg.debit, leg.debit_as)
+        _check_side(name, leg.credit, leg.credit_as)
+        if (leg.debit_as or leg.debit) == (leg.credit_as or leg.credit):
+            raise RuleInvalid(f"{name} would debit and credit one account")
+    else:
         if leg.ends not in pending:
             raise RuleInvalid(f"{name} ends {leg.ends}, which no rule holds")
-        if leg.debit or leg.credit or (leg.amount and leg.kind is TransferKind.VOID):
+        if leg.debit or leg.credit or leg.debit_as or leg.credit_as:
             raise RuleInvalid(f"{name} takes its accounts from what it ends")
-    else:
-        raise RuleInvalid(f"{name} is a {leg.kind}; only the ledger itself writes those")
+        if leg.amount and leg.kind is LegKind.VOID:
+            raise RuleInvalid(f"{name} releases all of what it ends")
+
+
+def _check_side(name: str, kind: str, role: str | None) -> None:
+    if kind == ANY:
+        if not role:
+            raise RuleInvalid(f"{name} takes an account of any kind and does not name its role")
+    elif kind not in CHART:
+        raise RuleInvalid(f"{name} names {kind}, which the chart does not have")
+    if role is not None and (not role or role in CHART):
+        raise RuleInvalid(f"{name} calls an account {role!r}, which is empty or a kind")
 
 
 def transfers(
@@ -131,8 +165,9 @@ def transfers(
 ) -> tuple[Transfer, ...]:
     """Return the transfers of a business fact; legs whose amount is zero are left out.
 
-    ``accounts`` has the owned accounts by kind; the platform's own need not be named. Accounts
-    and amounts that no leg asks for are ignored. ``expires_at`` is given to pending legs.
+    ``accounts`` has the owned accounts by kind, or by role where the leg names one; the platform's
+    own need not be named. Accounts and amounts that no leg asks for are ignored. ``expires_at`` is
+    given to pending legs.
 
     Raises:
         FactsDiffer: an account or amount is missing, of another kind, or negative.
@@ -201,18 +236,18 @@ def _transfer(
         return None
     debit = credit = None
     if money is not None and leg.debit is not None and leg.credit is not None:
-        debit = _account(code, leg.debit, accounts, money.currency)
-        credit = _account(code, leg.credit, accounts, money.currency)
+        debit = _account(code, leg.debit, accounts, money.currency, role=leg.debit_as)
+        credit = _account(code, leg.credit, accounts, money.currency, role=leg.credit_as)
     return Transfer(
         id=transfer_id(reference, rule, leg.name),
-        kind=leg.kind,
+        kind=_KINDS[leg.kind],
         code=code,
         reference=reference,
         amount=None if money is None else money.amount,
         debit=debit,
         credit=credit,
         pending_id=None if leg.ends is None else derived_id(reference, leg.ends),
-        expires_at=expires_at if leg.kind is TransferKind.PENDING else None,
+        expires_at=expires_at if leg.kind is LegKind.PENDING else None,
     )
 
 
@@ -223,12 +258,19 @@ def _money(code: str, name: str, amounts: Mapping[str, Money]) -> Money:
     return money
 
 
-def _account(code: str, kind: str, accounts: Mapping[str, AccountKey], currency: str) -> AccountKey:
-    given = accounts.get(kind)
-    if given is None and CHART[kind].owner is OwnerKind.HOUSE:
+def _account(
+    code: str,
+    kind: str,
+    accounts: Mapping[str, AccountKey],
+    currency: str,
+    *,
+    role: str | None,
+) -> AccountKey:
+    given = accounts.get(role or kind)
+    if given is None and kind != ANY and CHART[kind].owner is OwnerKind.HOUSE:
         return AccountKey(kind, currency)
-    if given is None or given.kind != kind:
-        raise FactsDiffer(f"{code} needs the account {kind}")
+    if given is None or kind not in {ANY, given.kind}:
+        raise FactsDiffer(f"{code} needs the account {role or kind}")
     if given.currency != currency:
         raise CurrencyMismatch(f"{code}: {given.currency} met {currency}")
     return given

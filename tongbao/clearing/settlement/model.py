@@ -35,6 +35,7 @@ COLUMN_OF_CODE: Final[Mapping[str, str]] = {
     "refund.failed/fee_kept": "fees_returned",
     "refund.by_wallet/fee_back": "fees_returned",
     "refund.by_wallet/gross": "refunds",
+    "subsidy.paid/amount": "gross",
 }
 """The column of a settlement that a posting rule's leg counts in; every other counts in `other`."""
 
