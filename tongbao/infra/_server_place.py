@@ -1,7 +1,8 @@
-"""Where the private server's programs, files and socket lie, and whether its user gets there."""
+"""Where the private server's programs, files and socket lie, and how its programs are run."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -11,6 +12,8 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -204,3 +207,71 @@ def _copy_binaries(installed: Path, version: str) -> Path:
         except OSError:
             shutil.rmtree(half)
     return target / installed.relative_to(wheel.parent)
+
+
+def running_pid(place: Place) -> int | None:
+    """Return the postmaster of this cluster, told from a stranger with a recycled id."""
+    try:
+        pid = int((place.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+    command = _command_of(pid, place.owner.server_uid)
+    return pid if str(place.cluster) in command and "postgres" in command else None
+
+
+def _command_of(pid: int, uid: int) -> str:
+    """Return the command line of a user's process; empty when it has ended, reaped or not."""
+    if Path("/proc/self/cmdline").exists():
+        process = Path(f"/proc/{pid}")
+        try:
+            if process.stat().st_uid != uid:
+                return ""
+            return (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            return ""
+    return subprocess.run(  # noqa: S603 - a number is all that varies
+        ["ps", "-U", str(uid), "-o", "command=", "-p", str(pid)],  # noqa: S607 - where there is no /proc
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+
+
+def run_program(
+    place: Place, command: list[str], text: str = "", more: Mapping[str, str] | None = None
+) -> str:
+    """Run one of the wheel's programs as the server's user and return what it says.
+
+    ``text`` is its input, ``more`` what its environment has beside the usual. An absolute path
+    stands for itself.
+
+    Raises:
+        EmbeddedDatabaseFailed
+    """
+    done = subprocess.run(  # noqa: S603 - the wheel's own programs
+        [place.binaries / command[0], *command[1:]],
+        input=text,
+        cwd="/",
+        env={**environment(), **(more or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        **place.owner.run_as(),
+    )
+    # The single-user backend reports a failed statement and still ends with 0.
+    if done.returncode != 0 or re.search(r"\b(ERROR|FATAL|PANIC):", done.stderr):
+        raise EmbeddedDatabaseFailed(step=command[0], log=(done.stderr or done.stdout)[-500:])
+    return done.stdout
+
+
+def environment() -> dict[str, str]:
+    """Return the environment that the server and its programs run in."""
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time change what runs or lies in this folder."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -4,6 +4,7 @@
       lock             held while a process starts or stops the server
       password         of the application's role, 0600
       server.conf      the settings below, written anew at each start
+      archive.conf     where finished WAL goes, once there was a backup
       local.conf       the operator's own settings, which win
       postgres-18/     the cluster, owned by whoever the server runs as
       run/             the socket, unless the path is too long for one
@@ -15,18 +16,16 @@ must then lie where that user can reach them. Root writes nothing into a folder 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import re
 import secrets
 import shutil
 import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -36,10 +35,14 @@ from tongbao.infra._server_place import (
     EmbeddedDatabaseFailed,
     EmbeddedFolderUnsafe,
     Place,
+    environment,
+    locked,
     make_folder,
     make_socket_folder,
     place_in,
     reachable,
+    run_program,
+    running_pid,
     server_owner,
 )
 from tongbao.kernel.clock import monotonic
@@ -47,6 +50,8 @@ from tongbao.kernel.errors import Conflict
 
 ROLE: Final = "tongbao"
 DATABASE: Final = "tongbao"
+BACKUP_ROLE: Final = "tongbao_backup"
+"""May copy the cluster and nothing else; the application's role may not."""
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 60.0
 LOG_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -63,6 +68,9 @@ SERVER_SETTINGS: Final[dict[str, str]] = {
     # Checkpoints far apart: the full pages after each one are most of the log's volume.
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
+    # Always ready to archive; `infra.backup` says where to, and until then segments go unarchived.
+    "archive_mode": "on",
+    "archive_command": "exit 0",
     # A hot account row leaves a dead tuple per commit.
     "autovacuum_vacuum_scale_factor": "0.01",
     "autovacuum_vacuum_cost_limit": "2000",
@@ -88,8 +96,8 @@ class EmbeddedVersionChanged(Conflict):
     """The data belong to another major version of PostgreSQL than the one installed."""
 
     code = "embedded.version_changed"
-    advice = "Dump the data with the version that made them and load them into a new folder."
-    advice_zh = "请用原版本导出数据，并导入到新的数据目录。"
+    advice = "Run `tongbao db upgrade`, which brings the data to the version installed."
+    advice_zh = "请运行 tongbao db upgrade，将数据升级到已安装的版本。"
 
 
 class EmbeddedServer:
@@ -111,7 +119,7 @@ class EmbeddedServer:
     @property
     def pid(self) -> int | None:
         """The postmaster's process id, or None when it does not run."""
-        return _running_pid(self._place)
+        return running_pid(self._place)
 
     def stop(self) -> None:
         """Shut the server down, ending open connections, and wait until it is gone.
@@ -119,8 +127,8 @@ class EmbeddedServer:
         Raises:
             EmbeddedDatabaseFailed
         """
-        with _locked(self._place.folder):
-            pid = _running_pid(self._place)
+        with locked(self._place.folder):
+            pid = running_pid(self._place)
             if pid is not None:
                 os.kill(pid, signal.SIGINT)
                 _wait_gone(self._place, self._child)
@@ -152,7 +160,7 @@ def start(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Embedde
     owner = server_owner()
     try:
         make_folder(folder, owner)
-        with _locked(folder):
+        with locked(folder):
             return _start_locked(place_in(folder, owner), overrides or {})
     except PermissionError as denied:
         raise EmbeddedFolderUnsafe(folder=str(denied.filename)) from denied
@@ -160,10 +168,10 @@ def start(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Embedde
 
 def _start_locked(place: Place, overrides: Mapping[str, str]) -> EmbeddedServer:
     password = _password(place)
-    if _running_pid(place) is not None:
+    if running_pid(place) is not None:
         _wait_ready(place, None)
         return EmbeddedServer(_dsn(place, password), place, None)
-    _write_settings(place, overrides)
+    write_settings(place, overrides)
     _create_cluster(place, password)
     return EmbeddedServer(_dsn(place, password), place, _start_postmaster(place))
 
@@ -183,9 +191,12 @@ def _password(place: Place) -> str:
     return password
 
 
-# Only our role may connect, so the bootstrap superuser needs no password.
-_CONFIGURE: Final = f"""
+# Only our roles may connect, so the bootstrap superuser needs no password.
+_ADMIT: Final = f"""
 echo 'local all {ROLE} scram-sha-256' > "$1/pg_hba.conf"
+echo 'local replication {BACKUP_ROLE} scram-sha-256' >> "$1/pg_hba.conf"
+"""
+_CONFIGURE: Final = f"""{_ADMIT}
 echo "include = '../server.conf'" >> "$1/postgresql.conf"
 echo "include_if_exists = '../local.conf'" >> "$1/postgresql.conf"
 """
@@ -194,30 +205,62 @@ echo "include_if_exists = '../local.conf'" >> "$1/postgresql.conf"
 def _create_cluster(place: Place, password: str) -> None:
     """Make the cluster beside its final name, so that a crash leaves none rather than half."""
     if place.cluster.exists():
+        _admit_backups(place, password)
         return
     if others := [each.name for each in place.folder.glob("postgres-??")]:
         raise EmbeddedVersionChanged(found=others[0], wanted=place.cluster.name)
-    half = place.cluster.with_suffix(".new")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(mode=0o700)
-    place.owner.give(half)
-    _run(
+    half = create_bare_cluster(place)
+    run_single(
         place,
-        ["initdb", "-D", str(half), "-U", "postgres", "-E", "UTF8", "--locale=C", "-k", "-A",
-         "reject", "--no-instructions"],
-    )  # fmt: skip
-    _run(place, ["/bin/sh", "-c", _CONFIGURE, "sh", str(half)])
-    _run(
-        place,
-        ["postgres", "--single", "-D", str(half), "postgres"],
+        half,
         f"create role {ROLE} login createdb in role pg_monitor, pg_checkpoint"
         f" password '{password}'\n"
+        f"create role {BACKUP_ROLE} login replication password '{password}'\n"
         f"create database {DATABASE} owner {ROLE}\n",
     )
     half.rename(place.cluster)
 
 
-def _write_settings(place: Place, overrides: Mapping[str, str]) -> None:
+def create_bare_cluster(place: Place) -> Path:
+    """Make a cluster with our configuration, without roles and databases, under its `.new` name.
+
+    Raises:
+        EmbeddedDatabaseFailed
+    """
+    half = place.cluster.with_suffix(".new")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(mode=0o700)
+    place.owner.give(half)
+    run_program(
+        place,
+        ["initdb", "-D", str(half), "-U", "postgres", "-E", "UTF8", "--locale=C", "-k", "-A",
+         "reject", "--no-instructions"],
+    )  # fmt: skip
+    run_program(place, ["/bin/sh", "-c", _CONFIGURE, "sh", str(half)])
+    return half
+
+
+def run_single(place: Place, cluster: Path, text: str, *options: str) -> None:
+    """Run statements, one a line, as the superuser on a cluster that no server runs on.
+
+    Raises:
+        EmbeddedDatabaseFailed
+    """
+    run_program(place, ["postgres", "--single", "-D", str(cluster), *options, "postgres"], text)
+
+
+def _admit_backups(place: Place, password: str) -> None:
+    """Give a cluster of an earlier version the role that copies it."""
+    if BACKUP_ROLE in (place.cluster / "pg_hba.conf").read_text():
+        return
+    make = f"create role {BACKUP_ROLE} login replication password '{password}'"
+    missing = f"not exists (select from pg_roles where rolname = '{BACKUP_ROLE}')"
+    run_single(place, place.cluster, f"do $$ begin if {missing} then {make}; end if; end $$\n")
+    run_program(place, ["/bin/sh", "-c", _ADMIT, "sh", str(place.cluster)])
+
+
+def write_settings(place: Place, overrides: Mapping[str, str]) -> None:
+    """Write the server's settings anew; those of the archive and the operator's own win."""
     chosen = {
         **SERVER_SETTINGS,
         "unix_socket_directories": str(place.sockets),
@@ -226,6 +269,7 @@ def _write_settings(place: Place, overrides: Mapping[str, str]) -> None:
     }
     quoted = {name: value.replace("'", "''") for name, value in chosen.items()}
     text = "".join(f"{name} = '{value}'\n" for name, value in quoted.items())
+    text += "include_if_exists = 'archive.conf'\n"
     conf = place.folder / "server.conf"
     conf.write_text(text)
     conf.chmod(0o644)
@@ -247,7 +291,7 @@ def _start_postmaster(place: Place) -> subprocess.Popen[bytes]:
                 stdout=log,
                 stderr=log,
                 cwd=place.cluster,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,  # a Ctrl-C at the terminal is for us to pass on
                 **place.owner.run_as(),
             )
@@ -276,7 +320,7 @@ def _wait_ready(place: Place, child: subprocess.Popen[bytes] | None) -> bool:
     while monotonic() < deadline:
         if child is not None and child.poll() is not None:
             return False
-        asked = subprocess.run(ask, env=_environment(), check=False)  # noqa: S603 - our own program
+        asked = subprocess.run(ask, env=environment(), check=False)  # noqa: S603 - our own program
         if asked.returncode == 0:
             return True
         time.sleep(0.02)
@@ -288,38 +332,10 @@ def _wait_gone(place: Place, child: subprocess.Popen[bytes] | None) -> None:
     while monotonic() < deadline:
         if child is not None:
             child.poll()  # reaps it, or its id would stay taken
-        if _running_pid(place) is None:
+        if running_pid(place) is None:
             return
         time.sleep(0.01)
     raise EmbeddedDatabaseFailed(folder=str(place.folder), reason="did not stop in time")
-
-
-def _running_pid(place: Place) -> int | None:
-    """Return the postmaster of this cluster, told from a stranger with a recycled id."""
-    try:
-        pid = int((place.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
-    except (FileNotFoundError, ValueError):
-        return None
-    command = _command_of(pid, place.owner.server_uid)
-    return pid if str(place.cluster) in command and "postgres" in command else None
-
-
-def _command_of(pid: int, uid: int) -> str:
-    """Return the command line of a user's process; empty when it has ended, reaped or not."""
-    if Path("/proc/self/cmdline").exists():
-        process = Path(f"/proc/{pid}")
-        try:
-            if process.stat().st_uid != uid:
-                return ""
-            return (process / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            return ""
-    return subprocess.run(  # noqa: S603 - a number is all that varies
-        ["ps", "-U", str(uid), "-o", "command=", "-p", str(pid)],  # noqa: S607 - where there is no /proc
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
 
 
 def _drop_stale_locks(place: Place) -> None:
@@ -328,40 +344,12 @@ def _drop_stale_locks(place: Place) -> None:
     The id may belong to a stranger by now, or to a dead child nobody has reaped. Two servers on
     one cluster stay impossible: the key of the shared memory is the folder's inode.
     """
-    if _running_pid(place) is None:
+    if running_pid(place) is None:
         (place.cluster / "postmaster.pid").unlink(missing_ok=True)
         for left in place.sockets.glob(".s.PGSQL.*"):
             left.unlink(missing_ok=True)
 
 
-def _run(place: Place, command: list[str], text: str = "") -> None:
-    done = subprocess.run(  # noqa: S603 - the wheel's own programs
-        [place.binaries / command[0], *command[1:]],  # an absolute path stands for itself
-        input=text,
-        cwd="/",
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        **place.owner.run_as(),
-    )
-    # The single-user backend reports a failed statement and still ends with 0.
-    if done.returncode != 0 or re.search(r"\b(ERROR|FATAL|PANIC):", done.stderr):
-        raise EmbeddedDatabaseFailed(step=command[0], log=done.stderr[-500:])
-
-
-def _environment() -> dict[str, str]:
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-
-
 def _dsn(place: Place, password: str) -> str:
     host = quote(str(place.sockets), safe="")
     return f"postgresql://{ROLE}:{password}@/{DATABASE}?host={host}&port=5432"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time start or stop the server of this folder."""
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
