@@ -8,7 +8,8 @@
     ├── Conflict    the thing is in another state, or the key was used  (409)
     ├── TooLarge    more than the stated limit                          (413)
     ├── Rejected    a business rule says no                             (422)
-    └── Busy        try again later, with the same key                  (429, 503)
+    └── Busy        try again later, with the same key                  (503)
+        └── Overloaded  more is asked than can be queued                (429)
 
 The numbers are here for the reader only; `tongbao.infra.web` owns the mapping.
 """
@@ -71,6 +72,10 @@ class Busy(Refusal):
     """Not now: repeat the same request with the same key after ``retry_after_s`` seconds."""
 
     retry_after_s: ClassVar[int] = 1
+
+
+class Overloaded(Busy):
+    """More waits than is taken; nothing was begun, and fewer callers at once would be served."""
 
 
 def leaf_refusals(root: type[Refusal] = Refusal) -> list[type[Refusal]]:

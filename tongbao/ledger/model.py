@@ -16,7 +16,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Write
-from tongbao.kernel.errors import Busy, Conflict, Invalid, NotFound, Rejected
+from tongbao.kernel.errors import Busy, Conflict, Invalid, NotFound, Overloaded, Rejected
 
 COUNTER_MAX: Final = 4_000_000_000_000_000_000
 """Largest counter of an account: the difference of any two still fits a bigint."""
@@ -345,13 +345,31 @@ class BookStopped(Busy):
     retry_after_s = 300
 
 
-class LedgerOverloaded(Busy):
+class LedgerOverloaded(Overloaded):
     """More postings wait than the book takes; nothing was decided."""
 
     code = "ledger.overloaded"
     advice = "Repeat the same request with the same key after Retry-After seconds."
     advice_zh = "系统繁忙，请在 Retry-After 秒后使用相同的幂等键重试。"
     retry_after_s = 1
+
+
+class LedgerUnanswered(Busy):
+    """The process that keeps the book did not answer; whether the posting happened is unknown."""
+
+    code = "ledger.unanswered"
+    advice = "Repeat the same request with the same key: the answer tells what became of it."
+    advice_zh = "结果未知，请使用相同的幂等键重试同一请求以获知结果。"
+    retry_after_s = 2
+
+
+class BookElsewhere(Busy):
+    """This process does not keep the book, or no process does yet; nothing was decided."""
+
+    code = "ledger.book_elsewhere"
+    advice = "Repeat the same request with the same key; see that a process with role poster runs."
+    advice_zh = "本进程不负责该账本，请使用相同的幂等键重试，并确认 poster 角色已运行。"
+    retry_after_s = 2
 
 
 class HoldNotDue(Busy):

@@ -20,6 +20,7 @@ from tongbao.kernel.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    Overloaded,
     Refusal,
     Rejected,
     TooLarge,
@@ -38,7 +39,7 @@ class InternalError(Refusal):
     advice_zh = "请使用相同的 Idempotency-Key 重试；若仍失败，请提供 request_id 联系我们。"
 
 
-class TooManyRequests(Busy):
+class TooManyRequests(Overloaded):
     """This caller sends more than was agreed."""
 
     code = "request.rate_limited"
@@ -88,7 +89,7 @@ class BodyTooSlow(Invalid):
 
 _STATUS_OF_KIND: Final[tuple[tuple[type[Refusal], int], ...]] = (
     (InternalError, 500),
-    (TooManyRequests, 429),
+    (Overloaded, 429),
     (MethodNotAllowed, 405),
     (MediaTypeUnsupported, 415),
     (BodyTooSlow, 408),
