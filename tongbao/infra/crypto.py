@@ -65,6 +65,7 @@ class Algorithm(StrEnum):
     AES_256_GCM = "AES-256-GCM, key by HKDF-SHA-256, committed"
     HMAC_SHA_256 = "HMAC-SHA-256"
     ED25519 = "Ed25519"
+    SM2 = "SM2 with SM3 (GB/T 32918)"
     ARGON2ID = "Argon2id"
     TOTP_SHA_1 = "TOTP, HMAC-SHA-1 (RFC 6238; what authenticator apps support)"
 
@@ -94,6 +95,10 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("operator.password", Algorithm.ARGON2ID, "none", "An operator's password."),
         Purpose("operator.totp_code", Algorithm.TOTP_SHA_1, "operator.totp", "Second factor."),
         Purpose("session.token", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of session tokens."),
+        Purpose("ledger.proof_key", Algorithm.AES_256_GCM, _FILE_KEY, "The ledger's proof keys."),
+        Purpose("ledger.note", Algorithm.ED25519, "ledger.proof_key", "Signed checkpoints."),
+        Purpose("ledger.note_sm2", Algorithm.SM2, "ledger.proof_key", "The same, by SM2."),
+        Purpose("ledger.blind", Algorithm.HMAC_SHA_256, "ledger.proof_key", "Salts of leaves."),
         Purpose("payment_code", Algorithm.HMAC_SHA_256, _FILE_KEY, "A wallet's payment codes."),
     )
 }
