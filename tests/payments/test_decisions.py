@@ -169,8 +169,8 @@ def test_every_step_is_one_the_database_allows(beginning: Rows, heard: Any) -> N
 def transitions_in_the_schema() -> set[tuple[str, str]]:
     folder = resources.files("tongbao.infra").joinpath("migrations")
     text = folder.joinpath("0006_pre_payments.sql").read_text("utf-8")
-    rules = text.split("insert into payment_state_change_rule", 1)[1].split(";", 1)[0]
-    return set(re.findall(r"\('(\w+)', '(\w+)'\)", rules))
+    rules = text.split("from_state || '>' || to_state = any (array[", 1)[1].split("]", 1)[0]
+    return set(re.findall(r"'(\w+)>(\w+)'", rules))
 
 
 @given(BEGINNINGS, HEARD)

@@ -92,9 +92,18 @@ FanOut = Callable[[Tx, Sequence[EventRow]], Awaitable[None]]
 
 _EVENT: Final = "id, type, merchant_id, mode, resource_id, body, at, dispatched_at"
 
+# The body is given as text: a set of them is then an array of texts, which the driver knows.
 _INSERT: Final = Statement(
     "insert into event (id, type, merchant_id, mode, resource_id, body, at)"
-    " values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing"
+    " values ($1, $2, $3, $4, $5, $6::text::jsonb, $7) on conflict (id) do nothing",
+    many="""
+    insert into event (id, type, merchant_id, mode, resource_id, body, at)
+    select asked.id, asked.type, asked.merchant_id, asked.mode, asked.resource_id,
+           asked.body::jsonb, asked.at
+      from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[],
+                  $7::timestamptz[])
+        as asked (id, type, merchant_id, mode, resource_id, body, at)
+        on conflict (id) do nothing""",
 )
 _TAKE_UNDISPATCHED: Final = Query(
     EventRow,
@@ -145,15 +154,22 @@ def event_write(event: Event, *, now: datetime, event_id: UUID | None = None) ->
     body = msgspec.to_builtins(event)
     for name in (type(event).__struct_config__.tag_field, *Event.__struct_fields__):
         del body[name]
-    args = (
-        event_id or new_id(),
-        tag_of(type(event)),
-        event.merchant_id,
-        event.mode,
-        event.resource_id,
-        body,
-        now,
-    )
+    text = msgspec.json.encode(body).decode()
+    return _insert(event_id or new_id(), type(event), event, text, now)
+
+
+def object_event_write(
+    kind: type[Event], whose: Event, object_json: bytes, *, now: datetime
+) -> Write:
+    """Return the write of an event of this kind whose only field is an object already encoded.
+
+    ``whose`` says of whom and of what it tells.
+    """
+    return _insert(new_id(), kind, whose, f'{{"object":{object_json.decode()}}}', now)
+
+
+def _insert(event_id: UUID, kind: type[Event], whose: Event, body: str, now: datetime) -> Write:
+    args = (event_id, tag_of(kind), whose.merchant_id, whose.mode, whose.resource_id, body, now)
     return Write(_INSERT, args)
 
 

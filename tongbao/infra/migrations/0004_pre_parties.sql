@@ -7,7 +7,8 @@ create table api_nonce (
     kept_until  timestamptz not null,
     primary key (key_id, nonce)
 );
-create index api_nonce_by_time on api_nonce (kept_until);
+-- Nonces come and go in the order of time, so their places on disk say how old they are.
+create index api_nonce_by_time on api_nonce using brin (kept_until);
 
 -- Key and body hash stay for ever; the answer goes after 30 days.
 create table idempotency_key (
@@ -64,8 +65,12 @@ create table price_plan (
 );
 
 -- The second book, for sandbox money; the first is there from the beginning.
-insert into ledger_book (book, epoch, last_seq, frozen, opened_at)
-select 2, 0, 0, false, deployment.created_at from deployment;
+insert into ledger_book (book, epoch, holder, lease_until, last_seq, last_batch, head_hash, newest_id,
+                         frozen, stopped_because, closed_through, opened_at)
+select 2, 0, '', deployment.created_at, 0, 0, decode(repeat('00', 32), 'hex'),
+       '00000000-0000-0000-0000-000000000000', false, null, null, deployment.created_at
+  from deployment;
+insert into ledger_watermark (book, seq, batch) values (2, 0, 0);
 
 -- Which of our accounts at a channel serves the merchant; the channels keep the accounts.
 create table channel_route (
@@ -143,7 +148,7 @@ begin
         opened_at           timestamptz not null,
         primary key (book, id),
         check (spent <= daily_limit)
-    );
+    ) with (fillfactor = 70);  -- spending stays on its page
     create index wallet_by_merchant on wallet (merchant_id, mode, id);
 
     create table payment_code (
@@ -159,7 +164,7 @@ begin
         foreign key (book, wallet_id) references wallet (book, id),
         check ((used_at is null) = (used_by is null)),
         check (used_at < expires_at)
-    );
+    ) with (fillfactor = 70);
     create index payment_code_by_expiry on payment_code (expires_at);
 end
 $$;

@@ -1,7 +1,8 @@
 -- Clearing: the channels' bills compared with what we hold (bill_file, bill_row, recon_…), each
 -- merchant's day closed (settlement), and what we pay out (payout).
 
-create index attempt_paid on attempt (account_id, paid_at) where paid_at is not null;
+create index attempt_paid on attempt (account_id, paid_at)
+    where paid_at is not null and channel <> 'wallet';
 create index attempt_overdue on attempt (account_id)
     where state in ('created', 'pending', 'unknown');
 create index refund_given_back on refund (mode, channel_at) where channel_at is not null;

@@ -36,6 +36,19 @@ USE_NONCE: Final = Statement("""
     select $1::uuid, $2::text, $3::timestamptz from unhurried
         on conflict (key_id, nonce) do update set kept_until = excluded.kept_until
      where api_nonce.kept_until < $4""")
+# The same as part of somebody else's commit, which waits for the disk as that one does.
+USE_NONCE_WITH: Final = Statement(
+    """
+    insert into api_nonce (key_id, nonce, kept_until) values ($1, $2, $3)
+        on conflict (key_id, nonce) do update set kept_until = excluded.kept_until
+     where api_nonce.kept_until < $4""",
+    many="""
+    insert into api_nonce (key_id, nonce, kept_until)
+    select asked.key_id, asked.nonce, asked.kept_until
+      from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
+        as asked (key_id, nonce, kept_until, now)
+        on conflict (key_id, nonce) do nothing""",
+)
 PRUNE_NONCES: Final = Statement("delete from api_nonce where kept_until < $1")
 
 FIND: Final = Query(
@@ -46,11 +59,36 @@ FIND: Final = Query(
       from idempotency_key
      where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4""",
 )
-INSERT: Final = Statement("""
+INSERT: Final = Statement(
+    """
     insert into idempotency_key (merchant_id, mode, route, key_hash, body_hash, resource_id,
                                  status, response, created_at, lease_until, answered_at)
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-        on conflict do nothing""")
+        on conflict do nothing""",
+    many="""
+    insert into idempotency_key (merchant_id, mode, route, key_hash, body_hash, resource_id,
+                                 status, response, created_at, lease_until, answered_at)
+    select asked.merchant_id, asked.mode, asked.route, asked.key_hash, asked.body_hash,
+           asked.resource_id, asked.status, asked.response, asked.created_at, asked.lease_until,
+           asked.answered_at
+      from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::uuid[],
+                  $7::int[], $8::bytea[], $9::timestamptz[], $10::timestamptz[],
+                  $11::timestamptz[])
+        as asked (merchant_id, mode, route, key_hash, body_hash, resource_id, status, response,
+                  created_at, lease_until, answered_at)
+        on conflict do nothing""",
+)
+# Which of these keys are taken. Asked together, whoever asks: see `Lookups`.
+TAKEN: Final = Query(
+    bytes,
+    """
+    select taken.key_hash
+      from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])
+        as asked (merchant_id, mode, route, key_hash)
+      join idempotency_key taken
+        on taken.merchant_id = asked.merchant_id and taken.mode = asked.mode
+       and taken.route = asked.route and taken.key_hash = asked.key_hash""",
+)
 ANSWER: Final = Statement("""
     update idempotency_key set status = $5, response = $6, answered_at = $7
      where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4

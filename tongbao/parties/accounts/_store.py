@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.parties.accounts.model import PaymentCode, Wallet
+from tongbao.parties.accounts.model import PaymentCode, ScannedCode, Wallet
 
 _WALLET: Final = (
     "book, id, merchant_id, mode, holder_masked, currency, state, daily_limit, spent_on, spent,"
@@ -33,11 +33,37 @@ SET_STATE: Final = Query(
     Wallet,
     f"update wallet set state = $3 where book = $1 and id = $2 returning {_WALLET}",
 )
-SPEND: Final = Statement("""
+# Of a set, what one wallet spends is added up first, for a statement changes a row once only; the
+# answer has a row for every spending that was counted.
+SPEND: Final = Statement(
+    """
     update wallet
        set spent = case when spent_on = $3 then spent else 0 end + $4, spent_on = $3
      where book = $1 and id = $2 and state = 'active'
-       and case when spent_on = $3 then spent else 0 end + $4 <= daily_limit""")
+       and case when spent_on = $3 then spent else 0 end + $4 <= daily_limit""",
+    many="""
+    with asked as materialized (
+        select each.book, each.id, each.day, each.amount
+          from unnest($1::int[], $2::uuid[], $3::date[], $4::bigint[])
+            as each (book, id, day, amount)
+    ), summed as materialized (
+        select asked.book, asked.id, asked.day, sum(asked.amount)::bigint as amount,
+               count(*) as times
+          from asked
+         group by asked.book, asked.id, asked.day
+    ), spent as (
+        update wallet
+           set spent = case when wallet.spent_on = summed.day then wallet.spent else 0 end
+                       + summed.amount,
+               spent_on = summed.day
+          from summed
+         where wallet.book = summed.book and wallet.id = summed.id and wallet.state = 'active'
+           and case when wallet.spent_on = summed.day then wallet.spent else 0 end
+               + summed.amount <= wallet.daily_limit
+        returning summed.times
+    )
+    select each.number from spent, generate_series(1, spent.times) as each (number)""",
+)
 
 INSERT_CODE: Final = Statement("""
     insert into payment_code (book, code_hash, wallet_id, mode, created_at, expires_at)
@@ -46,7 +72,26 @@ FIND_CODE: Final = Query(
     PaymentCode,
     f"select {_CODE} from payment_code where book = $1 and code_hash = $2 and mode = $3",
 )
-USE_CODE: Final = Statement("""
+# Those of these codes that pay at this moment, with what a payment needs of their wallets.
+SCANNED: Final = Query(
+    ScannedCode,
+    """
+    select code.book, code.code_hash, code.mode, code.wallet_id, wallet.currency
+      from unnest($1::int[], $2::bytea[], $3::text[]) as asked (book, code_hash, mode)
+      join payment_code code
+        on code.book = asked.book and code.code_hash = asked.code_hash and code.mode = asked.mode
+      join wallet on wallet.book = code.book and wallet.id = code.wallet_id
+     where code.used_at is null and code.expires_at > $4""",
+)
+USE_CODE: Final = Statement(
+    """
     update payment_code set used_at = $3, used_by = $4
-     where book = $1 and code_hash = $2 and used_at is null and expires_at > $3""")
+     where book = $1 and code_hash = $2 and used_at is null and expires_at > $3""",
+    many="""
+    update payment_code set used_at = asked.at, used_by = asked.payment_id
+      from unnest($1::int[], $2::bytea[], $3::timestamptz[], $4::uuid[])
+        as asked (book, code_hash, at, payment_id)
+     where payment_code.book = asked.book and payment_code.code_hash = asked.code_hash
+       and payment_code.used_at is null and payment_code.expires_at > asked.at""",
+)
 PRUNE_CODES: Final = Statement("delete from payment_code where expires_at < $1 and used_at is null")

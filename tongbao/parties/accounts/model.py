@@ -145,6 +145,16 @@ class PaymentCode(Struct, frozen=True):
     used_by: UUID | None
 
 
+class ScannedCode(Struct, frozen=True):
+    """A code that pays, with what a payment needs of its wallet."""
+
+    book: int
+    code_hash: bytes
+    mode: Mode
+    wallet_id: UUID
+    currency: str
+
+
 class ShownCode(Struct, frozen=True):
     """A code as the customer shows it, and until when."""
 

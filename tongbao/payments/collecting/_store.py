@@ -33,7 +33,7 @@ INSERT_PAYMENT = Statement(
     f"""insert into payment ({_PAYMENT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                 $19, $20, $21, $22, $23, $24, $25, $26, $27)
-        on conflict (book, merchant_id, mode, merchant_order_no) do nothing"""
+        on conflict (merchant_order_no, merchant_id, mode, book) do nothing"""
 )
 INSERT_ATTEMPT = Statement(
     f"""insert into attempt ({_ATTEMPT})
@@ -42,6 +42,54 @@ INSERT_ATTEMPT = Statement(
 )
 INSERT_CHANGE = Statement(
     f"insert into payment_state_change ({_CHANGE}) values ($1, $2, $3, $4, $5, $6, $7)"
+)
+
+# A payment from the own wallet is at its end the moment it begins: payment, attempt and change of
+# state are one statement, and most of their columns follow from a few.
+_PAID: Final = """
+    , tried as (
+        insert into attempt (book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode,
+                             amount, currency, state, channel_ref, payer, client_ip, created_at,
+                             paid_at)
+        select book, attempt_id, id, merchant_id, mode, 'wallet', merchant_id, 'payment_code',
+               amount, currency, 'succeeded', number, payer, client_ip, at, at
+          from asked
+    ), changed as (
+        insert into payment_state_change (book, payment_id, version, from_state, to_state, why, at)
+        select book, id, 1, 'new', 'succeeded', 'own wallet', at from asked
+    )
+    insert into payment (book, id, merchant_id, mode, merchant_order_no, request_hash, amount,
+                         currency, subject, channel, pay_mode, state, captured, fee,
+                         refund_returns_fee, late_success, metadata, created_at, expires_at,
+                         succeeded_at, ended_at, version)
+    select book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency, subject,
+           'wallet', 'payment_code', 'succeeded', amount, fee, refund_returns_fee, late_success,
+           metadata::jsonb, at, expires_at, at, at, 1
+      from asked
+        on conflict (merchant_order_no, merchant_id, mode, book) do nothing"""
+INSERT_PAID_BY_WALLET = Statement(
+    f"""
+    with asked as materialized (
+        select $1::int as book, $2::uuid as id, $3::uuid as merchant_id, $4::text as mode,
+               $5::text as merchant_order_no, $6::bytea as request_hash, $7::bigint as amount,
+               $8::text as currency, $9::text as subject, $10::bigint as fee,
+               $11::bool as refund_returns_fee, $12::text as late_success, $13::text as metadata,
+               $14::timestamptz as at, $15::timestamptz as expires_at, $16::uuid as attempt_id,
+               $17::text as number, $18::text as payer, $19::text as client_ip
+    ){_PAID}""",
+    many=f"""
+    with asked as materialized (
+        select book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency,
+               subject, fee, refund_returns_fee, late_success, metadata, at, expires_at, attempt_id,
+               number, payer, client_ip
+          from unnest($1::int[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[],
+                      $7::bigint[], $8::text[], $9::text[], $10::bigint[], $11::bool[],
+                      $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[],
+                      $16::uuid[], $17::text[], $18::text[], $19::text[])
+            as each (book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency,
+                     subject, fee, refund_returns_fee, late_success, metadata, at, expires_at,
+                     attempt_id, number, payer, client_ip)
+    ){_PAID}""",
 )
 INSERT_EXCHANGE = Statement(
     f"""insert into exchange ({_EXCHANGE})
@@ -104,13 +152,16 @@ ATTEMPTS_OF = Query(
     Attempt, f"select {_ATTEMPT} from attempt where payment_id = any($1::uuid[]) order by id"
 )
 PAID_BY_TRADE = Query(
-    UUID, "select id from attempt where book = $1 and account_id = $2 and channel_ref = $3"
+    UUID,
+    """select id from attempt
+        where book = $1 and account_id = $2 and channel_ref = $3 and channel <> 'wallet'""",
 )
 ATTEMPTS_WITH_IDS = Query(Attempt, f"select {_ATTEMPT} from attempt where id = any($1::uuid[])")
 PAID_BETWEEN = Query(
     PaidAttempt,
     """select book, id, payment_id, amount, currency, paid_at from attempt
-         where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null""",
+         where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
+           and channel <> 'wallet'""",
 )
 OVERDUE_ATTEMPTS = Query(
     OverdueAttempt,
@@ -151,7 +202,9 @@ COUNT_OPEN_CASES = Query(int, "select count(*) as cases from payment_case where 
 
 # What the channel calls a trade is unique at its account only, so there may be a few.
 PAYMENTS_BY_CHANNEL_REF = Query(
-    UUID, "select distinct payment_id from attempt where channel_ref = $1 limit 10"
+    UUID,
+    """select distinct payment_id from attempt
+        where channel_ref = $1 and channel <> 'wallet' limit 10""",
 )
 TALLY = Query(
     Tally,
