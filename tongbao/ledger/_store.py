@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
@@ -11,14 +11,11 @@ from tongbao.infra.db import Query, Statement
 from tongbao.ledger.model import (
     AccountState,
     HoldState,
-    KindBalance,
     LedgerAccount,
     LedgerAccountKind,
     LedgerBook,
     LedgerRequest,
-    ReferenceNet,
     Side,
-    TransferKind,
 )
 
 # --- one group ----------------------------------------------------------------------------------
@@ -259,202 +256,4 @@ SET_ACCOUNT_STATE = Statement(
 )
 LIST_KINDS = Query(
     LedgerAccountKind, "select kind, side, floor from ledger_account_kind order by kind"
-)
-
-# --- reading ------------------------------------------------------------------------------------
-
-
-class TransferOfReference(Struct, frozen=True):
-    """A transfer with the names of its accounts."""
-
-    seq: int
-    id: UUID
-    kind: TransferKind
-    code: str
-    debit_kind: str
-    debit_owner: UUID
-    credit_kind: str
-    credit_owner: UUID
-    amount: int
-    currency: str
-    debit_after: int
-    credit_after: int
-    pending_id: UUID | None
-    biz_date: date
-    at: datetime
-
-
-class StatementRow(Struct, frozen=True):
-    """A posted transfer as one of its accounts sees it."""
-
-    seq: int
-    id: UUID
-    side: Side
-    amount: int
-    balance_after: int
-    code: str
-    reference: UUID
-    biz_date: date
-    value_date: date
-    at: datetime
-
-
-GET_ACCOUNT = Query(
-    LedgerAccount,
-    """
-    select book, id, kind, owner, currency, side, floor, state,
-           debits_pending, debits_posted, credits_pending, credits_posted, opened_at
-      from ledger_account
-     where book = $1 and owner = $2 and kind = $3 and currency = $4""",
-)
-ACCOUNTS_OF_OWNER = Query(
-    LedgerAccount,
-    """
-    select book, id, kind, owner, currency, side, floor, state,
-           debits_pending, debits_posted, credits_pending, credits_posted, opened_at
-      from ledger_account
-     where book = $1 and owner = $2
-     order by kind, currency""",
-)
-SUMS = Query(
-    KindBalance,
-    """
-    select kind, currency, side, count(*)::int as accounts,
-           sum(debits_pending)::bigint as debits_pending,
-           sum(debits_posted)::bigint as debits_posted,
-           sum(credits_pending)::bigint as credits_pending,
-           sum(credits_posted)::bigint as credits_posted
-      from ledger_account
-     where book = $1
-     group by kind, currency, side
-     order by kind, currency""",
-)
-TRANSFERS_OF_REFERENCE = Query(
-    TransferOfReference,
-    """
-    select t.seq, t.id, t.kind, t.code, d.kind as debit_kind, d.owner as debit_owner,
-           c.kind as credit_kind, c.owner as credit_owner, t.amount, d.currency, t.debit_after,
-           t.credit_after, t.pending_id, t.biz_date, t.at
-      from ledger_transfer t
-      join ledger_account d on d.book = t.book and d.id = t.debit_account
-      join ledger_account c on c.book = t.book and c.id = t.credit_account
-     where t.book = $1 and t.reference = $2
-     order by t.seq""",
-)
-NET_OF_REFERENCES = Query(
-    ReferenceNet,
-    """
-    select reference, sum(case when debit_account = $2 then amount else -amount end)::bigint as net
-      from ledger_transfer
-     where book = $1 and reference = any($3::uuid[]) and kind in ('single', 'post')
-       and (debit_account = $2 or credit_account = $2)
-     group by reference""",
-)
-STATEMENT_LINES = Query(
-    StatementRow,
-    """
-    select seq, id, side, amount, balance_after, code, reference, biz_date, value_date, at
-      from ((select seq, id, 'debit' as side, amount, debit_after as balance_after, code,
-                    reference, biz_date, value_date, at
-               from ledger_transfer
-              where book = $1 and debit_account = $2 and seq < $3 and kind in ('single', 'post')
-              order by seq desc
-              limit $4)
-            union all
-            (select seq, id, 'credit' as side, amount, credit_after as balance_after, code,
-                    reference, biz_date, value_date, at
-               from ledger_transfer
-              where book = $1 and credit_account = $2 and seq < $3 and kind in ('single', 'post')
-              order by seq desc
-              limit $4)) as line
-     order by seq desc
-     limit $4""",
-)
-
-# --- proving ------------------------------------------------------------------------------------
-
-
-class ProvedTransfer(Struct, frozen=True):
-    """A transfer and, if it is pending, what its hold says."""
-
-    book: int
-    id: UUID
-    seq: int
-    debit_account: int
-    credit_account: int
-    amount: int
-    kind: TransferKind
-    code: str
-    reference: UUID
-    pending_id: UUID | None
-    whole: bool
-    debit_after: int
-    credit_after: int
-    biz_date: date
-    value_date: date
-    at: datetime
-    hold_state: HoldState | None
-    hold_amount: int | None
-    hold_posted: int | None
-    hold_debit: int | None
-    hold_credit: int | None
-    hold_expires_at: datetime | None
-
-
-class Counts(Struct, frozen=True):
-    """How many rows the streams must have shown."""
-
-    transfers: int
-    holds: int
-
-
-BEGIN_SNAPSHOT = Statement("set transaction isolation level repeatable read, read only")
-TAKE_YOUR_TIME = Statement("set local statement_timeout = 0")
-COUNT_ROWS = Query(
-    Counts,
-    """
-    select (select count(*) from ledger_transfer where book = $1) as transfers,
-           (select count(*) from ledger_hold where book = $1) as holds""",
-)
-ALL_ACCOUNTS = Query(
-    LedgerAccount,
-    """
-    select book, id, kind, owner, currency, side, floor, state,
-           debits_pending, debits_posted, credits_pending, credits_posted, opened_at
-      from ledger_account
-     where book = $1
-     order by id""",
-)
-ALL_TRANSFERS = Query(
-    ProvedTransfer,
-    """
-    select t.book, t.id, t.seq, t.debit_account, t.credit_account, t.amount, t.kind, t.code,
-           t.reference, t.pending_id, t.whole, t.debit_after, t.credit_after, t.biz_date,
-           t.value_date, t.at, h.state as hold_state, h.amount as hold_amount,
-           h.posted_amount as hold_posted, h.debit_account as hold_debit,
-           h.credit_account as hold_credit, h.expires_at as hold_expires_at
-      from ledger_transfer t
-      left join ledger_hold h
-        on h.book = t.book and h.pending_id = t.id and t.kind = 'pending'
-     where t.book = $1
-     order by t.seq""",
-)
-CREATED_REQUESTS = Query(
-    LedgerRequest,
-    """
-    select book, id, body_hash, status, code, seq, transfer_count, at
-      from ledger_request
-     where book = $1 and seq is not null
-     order by seq, id""",
-)
-HOLD_WITHOUT_TRANSFER = Query(
-    UUID,
-    """
-    select h.pending_id
-      from ledger_hold h
-      left join ledger_transfer t
-        on t.book = h.book and t.id = h.pending_id and t.kind = 'pending'
-     where h.book = $1 and t.id is null
-     order by h.pending_id
-     limit 1""",
 )

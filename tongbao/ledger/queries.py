@@ -1,18 +1,26 @@
-"""What the book says: balances, the transfers of a reference, statements, sums."""
+"""What the book says: balances, the transfers of a reference, statements, sums.
+
+Balances follow the journal a moment behind. So every read first waits until they have reached what
+the book's head says when the read begins: it sees all that was answered before. ``as_of`` names
+another number of the book to wait for; 0 takes what is there.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 
 from tongbao.infra.db import Db, Tx
+from tongbao.kernel.clock import day_bounds, monotonic
+from tongbao.kernel.errors import Busy, NotFound
 from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
-from tongbao.ledger import _store as store
-from tongbao.ledger._store import StatementRow
+from tongbao.ledger import _reading as reading
+from tongbao.ledger._reading import ChainRow
 from tongbao.ledger.chart import CHART
 from tongbao.ledger.model import (
     NOBODY,
@@ -25,8 +33,30 @@ from tongbao.ledger.model import (
     TransferKind,
 )
 
-_SEQ_MAX: Final = (1 << 63) - 1
+CATCH_UP_S_MAX: Final = 5.0
+_POLL_S: Final = 0.001
+_POLL_S_MAX: Final = 0.05
 _CHUNK: Final = 5000
+_PAGE_STEPS: Final = 256
+_AHEAD_MAX: Final = timedelta(days=7)
+"""How far an accounting day may run ahead of the calendar when days are closed early."""
+_SHOWN: Final = frozenset({TransferKind.SINGLE, TransferKind.POST})
+
+
+class BalancesBehind(Busy):
+    """The balances of the book have not reached its journal; nothing was read."""
+
+    code = "ledger.balances_behind"
+    advice = "Read again in a moment; postings are not affected."
+    advice_zh = "余额汇总尚未追上日记账，请稍后重新查询；记账不受影响。"
+
+
+class HistoryArchived(NotFound):
+    """The movements before this one were moved to the archive."""
+
+    code = "ledger.history_archived"
+    advice = "Older movements are in the archive; ask the operator for them."
+    advice_zh = "更早的明细已归档，请联系运营方调取。"
 
 
 class Balance(Struct, frozen=True):
@@ -66,6 +96,7 @@ class RecordedTransfer(Struct, frozen=True):
     credit_after: int
     pending_id: UUID | None
     biz_date: date
+    value_date: date
     at: datetime
 
 
@@ -83,23 +114,79 @@ class StatementLine(Struct, frozen=True):
     at: datetime
 
 
-async def balance_of(on: Db | Tx, book: int, key: AccountKey) -> Balance:
-    """Return an account's balance; an account that nothing ever touched has zero."""
-    row = await store.GET_ACCOUNT.first(on, book, key.owner or NOBODY, key.kind, key.currency)
+class PastBalance(Struct, frozen=True):
+    """The posted balance of an account after transfer ``seq`` of its book, and what made it so.
+
+    ``transfer_id`` is the newest transfer up to there that named the account; None before the
+    first. ``transfer_seq`` is its number.
+    """
+
+    posted: int
+    seq: int
+    transfer_id: UUID | None
+    transfer_seq: int
+
+
+class DayStatement(Struct, frozen=True):
+    """An account's movements of some accounting days, oldest first, between two balances."""
+
+    account: AccountKey
+    first: date
+    last: date
+    opening: int
+    closing: int
+    lines: tuple[StatementLine, ...]
+
+
+async def balance_of(
+    on: Db | Tx, book: int, key: AccountKey, *, as_of: int | None = None
+) -> Balance:
+    """Return an account's balance; an account that nothing ever touched has zero.
+
+    Raises:
+        BalancesBehind
+    """
+    row = await _account(on, book, key, as_of)
     if row is None:
         return Balance(key, CHART[key.kind].side, AccountState.OPEN, 0, 0, 0)
     return _balance(row)
 
 
-async def balances_of_owner(on: Db | Tx, book: int, owner: UUID) -> list[Balance]:
-    """Return the balances of every account an owner has, by kind and currency."""
-    return [_balance(row) for row in await store.ACCOUNTS_OF_OWNER.all(on, book, owner)]
+async def balances_of_owner(
+    on: Db | Tx, book: int, owner: UUID, *, as_of: int | None = None
+) -> list[Balance]:
+    """Return the balances of every account an owner has, by kind and currency.
+
+    Raises:
+        BalancesBehind
+    """
+    await caught_up(on, book, as_of)
+    return [_balance(row) for row in await reading.ACCOUNTS_OF_OWNER.all(on, book, owner)]
+
+
+async def sums(on: Db | Tx, book: int, *, as_of: int | None = None) -> list[KindBalance]:
+    """Return a book's totals by kind of account and currency: its trial balance.
+
+    Raises:
+        BalancesBehind
+    """
+    await caught_up(on, book, as_of)
+    return await reading.SUMS.all(on, book)
+
+
+async def books(on: Db | Tx) -> list[LedgerBook]:
+    """Return the head of every book."""
+    return await reading.LIST_BOOKS.all(on)
 
 
 async def transfers_of_reference(
     on: Db | Tx, book: int, reference: UUID
 ) -> Sequence[RecordedTransfer]:
-    """Return everything recorded for a payment, refund or settlement, in the book's order."""
+    """Return everything recorded for a payment, refund or settlement, in the book's order.
+
+    The journal is never behind, so this waits for nothing.
+    """
+    rows = await reading.TRANSFERS_OF_REFERENCE.all(on, book, reference, *_range_of(reference))
     return [
         RecordedTransfer(
             seq=row.seq,
@@ -113,53 +200,11 @@ async def transfers_of_reference(
             credit_after=row.credit_after,
             pending_id=row.pending_id,
             biz_date=row.biz_date,
+            value_date=row.value_date,
             at=row.at,
         )
-        for row in await store.TRANSFERS_OF_REFERENCE.all(on, book, reference)
+        for row in rows
     ]
-
-
-async def statement(
-    on: Db | Tx,
-    book: int,
-    key: AccountKey,
-    *,
-    limit: int | None = None,
-    cursor: str | None = None,
-) -> Page[StatementLine]:
-    """Return a page of an account's posted movements, newest first.
-
-    Raises:
-        PageSizeInvalid, CursorInvalid
-    """
-    size = page_size(limit)
-    before = _SEQ_MAX if cursor is None else _seq_of(cursor)
-    account = await store.GET_ACCOUNT.first(on, book, key.owner or NOBODY, key.kind, key.currency)
-    if account is None:
-        return Page([])
-    rows = await store.STATEMENT_LINES.all(on, book, account.id, before, size + 1)
-    lines = [_line(row, account) for row in rows[:size]]
-    return Page(lines, encode_cursor(lines[-1].seq) if len(rows) > size else None)
-
-
-async def movements(
-    on: Db | Tx, book: int, key: AccountKey, *, after: int
-) -> AsyncIterator[StatementLine]:
-    """Yield an account's posted movements with a ``seq`` above ``after``, newest first.
-
-    What is posted meanwhile has a higher ``seq`` than anything yielded, and is not.
-    """
-    account = await store.GET_ACCOUNT.first(on, book, key.owner or NOBODY, key.kind, key.currency)
-    before = _SEQ_MAX
-    while account is not None:
-        rows = await store.STATEMENT_LINES.all(on, book, account.id, before, _CHUNK)
-        for row in rows:
-            if row.seq <= after:
-                return
-            yield _line(row, account)
-        if len(rows) < _CHUNK:
-            return
-        before = rows[-1].seq
 
 
 async def net_of_references(
@@ -169,35 +214,236 @@ async def net_of_references(
 
     A reference that never touched the account is left out.
     """
-    account = await store.GET_ACCOUNT.first(on, book, key.owner or NOBODY, key.kind, key.currency)
+    account = await _account(on, book, key, 0)
     if account is None:
         return {}
-    rows = await store.NET_OF_REFERENCES.all(on, book, account.id, list(references))
+    asked = list(dict.fromkeys(references))
+    ranges = [_range_of(reference) for reference in asked]
+    lowest, highest = [low for low, _ in ranges], [high for _, high in ranges]
+    rows = await reading.NET_OF_REFERENCES.all(on, book, account.id, asked, lowest, highest)
     return {row.reference: row.net for row in rows}
 
 
-async def sums(on: Db | Tx, book: int) -> list[KindBalance]:
-    """Return a book's totals by kind of account and currency: its trial balance."""
-    return await store.SUMS.all(on, book)
+async def statement(
+    on: Db | Tx,
+    book: int,
+    key: AccountKey,
+    *,
+    limit: int | None = None,
+    cursor: str | None = None,
+    as_of: int | None = None,
+) -> Page[StatementLine]:
+    """Return a page of an account's posted movements, newest first.
+
+    A cursor names the last line shown, so a page never moves while the account does.
+
+    Raises:
+        PageSizeInvalid, CursorInvalid, BalancesBehind
+        HistoryArchived: the page would begin beyond what this database still has.
+    """
+    size = page_size(limit)
+    shown_last = None if cursor is None else _transfer_of(cursor)
+    account = await _account(on, book, key, as_of if cursor is None else 0)
+    if account is None:
+        if cursor is not None:
+            raise CursorInvalid(param="cursor")
+        return Page([])
+    start = account.last_transfer
+    if shown_last is not None:
+        begins = await _walk(on, account, shown_last, steps=1)
+        if not begins:
+            raise CursorInvalid(param="cursor")
+        start = begins[0].previous
+    lines: list[StatementLine] = []
+    try:
+        async for row in _chain(on, account, start, chunk=_PAGE_STEPS):
+            if row.kind in _SHOWN:
+                lines.append(_line(row, account))
+            if len(lines) > size:
+                return Page(lines[:size], encode_cursor(str(lines[size - 1].transfer_id)))
+    except HistoryArchived:
+        if not lines:
+            raise
+        return Page(lines, encode_cursor(str(lines[-1].transfer_id)))
+    return Page(lines)
 
 
-async def books(on: Db | Tx) -> list[LedgerBook]:
-    """Return the head of every book."""
-    return await store.LIST_BOOKS.all(on)
+async def movements(
+    on: Db | Tx, book: int, key: AccountKey, *, after: int, as_of: int | None = None
+) -> AsyncIterator[StatementLine]:
+    """Yield an account's posted movements with a ``seq`` above ``after``, newest first.
+
+    What is posted meanwhile has a higher ``seq`` than anything yielded, and is not.
+
+    Raises:
+        BalancesBehind
+        HistoryArchived: some of them are not in this database any more.
+    """
+    account = await _account(on, book, key, as_of)
+    if account is None:
+        return
+    async for row in _chain(on, account, account.last_transfer, chunk=_CHUNK, after=after):
+        if row.kind in _SHOWN:
+            yield _line(row, account)
 
 
-def _seq_of(cursor: str) -> int:
+async def balance_at(
+    on: Db | Tx, book: int, key: AccountKey, seq: int | datetime, *, as_of: int | None = None
+) -> PastBalance:
+    """Return an account's posted balance after transfer ``seq``, or at a moment (business time).
+
+    One probe of the account's marks and a walk of at most their distance.
+
+    Raises:
+        BalancesBehind, HistoryArchived
+    """
+    account = await _account(on, book, key, as_of)
+    if isinstance(seq, datetime):
+        seq = await _seq_at(on, book, seq)
+    nothing = PastBalance(0, seq, None, 0)
+    if account is None:
+        return nothing
+    async for row in _chain(on, account, await _entrance(on, account, seq), chunk=_PAGE_STEPS):
+        if row.seq <= seq:
+            return PastBalance(row.balance_after, seq, row.id, row.seq)
+    return nothing
+
+
+async def statement_of_days(
+    on: Db | Tx, book: int, key: AccountKey, first: date, last: date
+) -> DayStatement:
+    """Return an account's movements of the accounting days ``first`` to ``last``, both included.
+
+    Opening and closing are what stood after all movements of earlier days, and of these: a
+    movement that was recorded late and dated back into the range belongs to it.
+
+    Raises:
+        BalancesBehind, HistoryArchived
+    """
+    account = await _account(on, book, key, None)
+    lines: list[StatementLine] = []
+    newest: int | None = None
+    later = 0
+    if account is not None:
+        # What was decided after the last day ended is of a later accounting day.
+        until = await _seq_at(on, book, day_bounds(last)[1] - timedelta(microseconds=1))
+        reaches_back = day_bounds(first)[0] - _AHEAD_MAX
+        start = await _entrance(on, account, until)
+        async for row in _chain(on, account, start, chunk=_CHUNK):
+            if row.seq > until:
+                continue
+            if newest is None:
+                newest = row.balance_after
+            if row.at < reaches_back:
+                break
+            if row.kind in _SHOWN and row.biz_date >= first:
+                line = _line(row, account)
+                if row.biz_date <= last:
+                    lines.append(line)
+                else:
+                    later += line.change
+    closing = (newest or 0) - later
+    opening = closing - sum(line.change for line in lines)
+    return DayStatement(key, first, last, opening, closing, tuple(reversed(lines)))
+
+
+async def caught_up(on: Db | Tx, book: int, as_of: int | None = None) -> None:
+    """Wait until the balances of a book have reached its head as it is now, or ``as_of``.
+
+    Raises:
+        BalancesBehind: they did not within five seconds.
+    """
+    if as_of is not None and as_of <= 0:
+        return
+    progress = await reading.PROGRESS.first(on, book)
+    if progress is None:
+        return
+    wanted = progress.last_seq if as_of is None else as_of
+    gives_up_at, pause = monotonic() + CATCH_UP_S_MAX, _POLL_S
+    while progress is not None and progress.balanced_seq < wanted:
+        if monotonic() > gives_up_at:
+            raise BalancesBehind(book=book, seq=wanted, balanced_seq=progress.balanced_seq)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _POLL_S_MAX)
+        progress = await reading.PROGRESS.first(on, book)
+
+
+async def _account(
+    on: Db | Tx, book: int, key: AccountKey, as_of: int | None
+) -> LedgerAccount | None:
+    await caught_up(on, book, as_of)
+    return await reading.GET_ACCOUNT.first(on, book, key.owner or NOBODY, key.kind, key.currency)
+
+
+async def _walk(
+    on: Db | Tx, account: LedgerAccount, start: UUID, *, steps: int, after: int = 0
+) -> list[ChainRow]:
+    return await reading.WALK.all(on, account.book, account.id, start, steps, after)
+
+
+async def _chain(
+    on: Db | Tx, account: LedgerAccount, start: UUID | None, *, chunk: int, after: int = 0
+) -> AsyncIterator[ChainRow]:
+    """Yield an account's transfers above ``after`` from ``start`` back to its first.
+
+    Raises:
+        HistoryArchived
+    """
+    while start is not None:
+        rows = await _walk(on, account, start, steps=chunk, after=after)
+        for row in rows:
+            if row.seq <= after:
+                return
+            yield row
+        if not rows:
+            raise HistoryArchived(book=account.book, account=account.id)
+        start = rows[-1].previous
+
+
+async def _entrance(on: Db | Tx, account: LedgerAccount, seq: int) -> UUID | None:
+    """Return a transfer of the account from which ``seq`` is not far."""
+    mark = await reading.FIRST_MARK.first(on, account.book, account.id, seq)
+    return account.last_transfer if mark is None else mark.transfer_id
+
+
+async def _seq_at(on: Db | Tx, book: int, at: datetime) -> int:
+    """Return the number of the last transfer that was decided at or before a moment.
+
+    Batches are in order of time, so their numbers are searched by halves.
+    """
+    last = await reading.LAST_BATCH.first(on, book)
+    low, high, seq = 1, last or 0, 0
+    while low <= high:
+        middle = (low + high) // 2
+        batch = await reading.BATCH_MOMENT.first(on, book, middle)
+        if batch is None or batch.at > at:
+            high = middle - 1
+        else:
+            seq, low = batch.last_seq, batch.batch + 1
+    return seq
+
+
+def _range_of(reference: UUID) -> tuple[UUID, UUID]:
+    """Return the lowest and highest id that can be derived from a reference."""
+    lowest = reference.int >> 64 << 64
+    return UUID(int=lowest), UUID(int=lowest | (1 << 64) - 1)
+
+
+def _transfer_of(cursor: str) -> UUID:
     keys = decode_cursor(cursor)
-    if len(keys) != 1 or not keys[0].isdecimal() or not 0 < int(keys[0]) <= _SEQ_MAX:
-        raise CursorInvalid(param="cursor")
-    return int(keys[0])
+    try:
+        [text] = keys
+        return UUID(text)
+    except ValueError:
+        raise CursorInvalid(param="cursor") from None
 
 
-def _line(row: StatementRow, account: LedgerAccount) -> StatementLine:
+def _line(row: ChainRow, account: LedgerAccount) -> StatementLine:
+    raises = row.is_debit == (account.side is Side.DEBIT)
     return StatementLine(
         seq=row.seq,
         transfer_id=row.id,
-        change=row.amount if row.side is account.side else -row.amount,
+        change=row.amount if raises else -row.amount,
         balance_after=row.balance_after,
         code=row.code,
         reference=row.reference,

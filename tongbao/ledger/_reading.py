@@ -1,0 +1,221 @@
+"""The SQL of `queries`: balances, the transfers of a reference, walks along an account's chain.
+
+The journal has one index, by id. A reference is a range of it, because derived ids share their
+first eight bytes; an account's history is a chain from its newest transfer to its first.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra.db import Query
+from tongbao.ledger.model import (
+    KindBalance,
+    LedgerAccount,
+    LedgerBook,
+    LedgerMark,
+    ReferenceNet,
+    TransferKind,
+)
+
+
+class Progress(Struct, frozen=True):
+    """How far a book is written, and how far its balances are."""
+
+    last_seq: int
+    balanced_seq: int
+
+
+class TransferOfReference(Struct, frozen=True):
+    """A transfer with the names of its accounts."""
+
+    seq: int
+    id: UUID
+    kind: TransferKind
+    code: str
+    debit_kind: str
+    debit_owner: UUID
+    credit_kind: str
+    credit_owner: UUID
+    amount: int
+    currency: str
+    debit_after: int
+    credit_after: int
+    pending_id: UUID | None
+    biz_date: date
+    value_date: date
+    at: datetime
+
+
+class ChainRow(Struct, frozen=True):
+    """A transfer as one of its accounts sees it, and the one before it on that account.
+
+    ``held`` is what it adds to what is pending: the whole hold at its begin, less the whole hold
+    at its end, however much of it was posted.
+    """
+
+    seq: int
+    id: UUID
+    is_debit: bool
+    kind: TransferKind
+    amount: int
+    held: int
+    balance_after: int
+    code: str
+    reference: UUID
+    biz_date: date
+    value_date: date
+    at: datetime
+    previous: UUID | None
+
+
+class BatchMoment(Struct, frozen=True):
+    """When a batch was decided, and the number of its last transfer."""
+
+    batch: int
+    last_seq: int
+    at: datetime
+
+
+PROGRESS = Query(
+    Progress,
+    """
+    select b.last_seq, w.seq as balanced_seq
+      from ledger_book b
+      join ledger_watermark w on w.book = b.book
+     where b.book = $1""",
+)
+GET_ACCOUNT = Query(
+    LedgerAccount,
+    """
+    select book, id, kind, owner, currency, side, floor, ceiling, state,
+           debits_pending, debits_posted, credits_pending, credits_posted, touches, last_transfer,
+           opened_at
+      from ledger_account
+     where book = $1 and owner = $2 and kind = $3 and currency = $4""",
+)
+ACCOUNT_BY_ID = Query(
+    LedgerAccount,
+    """
+    select book, id, kind, owner, currency, side, floor, ceiling, state,
+           debits_pending, debits_posted, credits_pending, credits_posted, touches, last_transfer,
+           opened_at
+      from ledger_account
+     where book = $1 and id = $2""",
+)
+ACCOUNTS_OF_OWNER = Query(
+    LedgerAccount,
+    """
+    select book, id, kind, owner, currency, side, floor, ceiling, state,
+           debits_pending, debits_posted, credits_pending, credits_posted, touches, last_transfer,
+           opened_at
+      from ledger_account
+     where book = $1 and owner = $2
+     order by kind, currency""",
+)
+SUMS = Query(
+    KindBalance,
+    """
+    select kind, currency, side, count(*)::int as accounts,
+           sum(debits_pending)::bigint as debits_pending,
+           sum(debits_posted)::bigint as debits_posted,
+           sum(credits_pending)::bigint as credits_pending,
+           sum(credits_posted)::bigint as credits_posted
+      from ledger_account
+     where book = $1
+     group by kind, currency, side
+     order by kind, currency""",
+)
+LIST_BOOKS = Query(
+    LedgerBook,
+    """
+    select book, epoch, holder, lease_until, last_seq, last_batch, head_hash, newest_id, frozen,
+           stopped_because, closed_through, opened_at
+      from ledger_book
+     order by book""",
+)
+TRANSFERS_OF_REFERENCE = Query(
+    TransferOfReference,
+    """
+    select t.seq, t.id, t.kind, k.code, d.kind as debit_kind, d.owner as debit_owner,
+           c.kind as credit_kind, c.owner as credit_owner, t.amount, d.currency, t.debit_after,
+           t.credit_after, t.pending_id, t.biz_date, t.value_date, t.at
+      from ledger_transfer t
+      join ledger_code k on k.number = t.code
+      join ledger_account d on d.book = t.book and d.id = t.debit_account
+      join ledger_account c on c.book = t.book and c.id = t.credit_account
+     where t.book = $1 and t.id between $3 and $4 and t.reference = $2
+     order by t.seq""",
+)
+# One index range for each reference; the arrays are the references and the ends of their ranges.
+NET_OF_REFERENCES = Query(
+    ReferenceNet,
+    """
+    select r.reference, sum(moved.net)::bigint as net
+      from unnest($3::uuid[], $4::uuid[], $5::uuid[]) as r (reference, lowest, highest)
+     cross join lateral (
+           select case when t.debit_account = $2 then t.amount else - t.amount end as net
+             from ledger_transfer t
+            where t.book = $1 and t.id between r.lowest and r.highest
+              and t.reference = r.reference and t.kind in (1, 3)
+              and (t.debit_account = $2 or t.credit_account = $2)
+           ) as moved
+     group by r.reference""",
+)
+# From one transfer of an account towards its first: at most $4 steps, none past seq $5.
+WALK = Query(
+    ChainRow,
+    """
+    with recursive chain as (
+        select t.seq, t.id, t.debit_account = $2 as is_debit, t.kind, t.amount, t.pending_id,
+               case when t.debit_account = $2 then t.debit_after else t.credit_after end
+                   as balance_after,
+               t.code, t.reference, t.biz_date, t.value_date, t.at,
+               case when t.debit_account = $2 then t.debit_previous else t.credit_previous end
+                   as previous,
+               1 as step
+          from ledger_transfer t
+         where t.book = $1 and t.id = $3 and (t.debit_account = $2 or t.credit_account = $2)
+         union all
+        select t.seq, t.id, t.debit_account = $2, t.kind, t.amount, t.pending_id,
+               case when t.debit_account = $2 then t.debit_after else t.credit_after end,
+               t.code, t.reference, t.biz_date, t.value_date, t.at,
+               case when t.debit_account = $2 then t.debit_previous else t.credit_previous end,
+               c.step + 1
+          from chain c
+          join ledger_transfer t on t.book = $1 and t.id = c.previous
+         where c.step < $4 and c.seq > $5
+           and (t.debit_account = $2 or t.credit_account = $2)
+    )
+    select c.seq, c.id, c.is_debit, c.kind, c.amount,
+           case c.kind when 1 then 0 when 2 then c.amount when 3 then - coalesce(p.amount, 0)
+                       else - c.amount end as held,
+           c.balance_after, k.code, c.reference, c.biz_date, c.value_date, c.at, c.previous
+      from chain c
+      join ledger_code k on k.number = c.code
+      left join ledger_transfer p on c.kind = 3 and p.book = $1 and p.id = c.pending_id
+     order by c.step""",
+)
+# The nearest place at or after a number where an account's chain can be entered.
+FIRST_MARK = Query(
+    LedgerMark,
+    """
+    select book, account, seq, transfer_id
+      from ledger_mark
+     where book = $1 and account = $2 and seq >= $3
+     order by seq
+     limit 1""",
+)
+BATCH_MOMENT = Query(
+    BatchMoment,
+    """
+    select batch, first_seq + transfers - 1 as last_seq, at
+      from ledger_batch
+     where book = $1 and batch >= $2
+     order by batch
+     limit 1""",
+)
+LAST_BATCH = Query(int, "select last_batch from ledger_book where book = $1")
