@@ -1,0 +1,205 @@
+"""Frames: what goes in comes out, and what is no frame is refused by name."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.ledger.making import NOTE, SPEND
+from tongbao.infra.db import PROGRAM, Write
+from tongbao.ledger.wire.codec import (
+    FRAME_MAX,
+    HEADER,
+    VERSION,
+    Ask,
+    Failed,
+    FrameMalformed,
+    Frames,
+    Piece,
+    Reply,
+    Told,
+    VersionForeign,
+    VersionsDiffer,
+    ask_frame,
+    decode_ask,
+    decode_reply,
+    empty_frame,
+    encode_piece,
+    lines_of,
+    reply_frame,
+    writes_of,
+)
+
+SHANGHAI = timezone(timedelta(hours=8))
+BIGINT = st.integers(-(2**63), 2**63 - 1)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    BIGINT,
+    st.text(),
+    st.binary(),
+    st.uuids(),
+    st.dates(),
+    st.datetimes(timezones=st.sampled_from([UTC, SHANGHAI])),
+    st.datetimes(),
+    st.decimals(allow_nan=False),
+    st.timedeltas(),
+    st.floats(allow_nan=False),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | BIGINT | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+ARGUMENTS = SCALARS | st.lists(SCALARS) | st.dictionaries(st.text(), JSON)
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Body(msgspec.Struct):
+    id: UUID
+    at: datetime
+    colour: Colour
+
+
+def piece_of(*writes, **more):
+    columns = {"records": b"r" * 20, "starts": b"s", "ids": b"i", "refused": b"", "body": b"b"}
+    return Piece(**(columns | more), writes=[lines_of(writes)])
+
+
+def through(*pieces):
+    """Return the pieces as the other side reads them."""
+    frame = ask_frame(7, 3, [10] * len(pieces), [encode_piece(piece) for piece in pieces])
+    [body] = Frames().feed(frame)
+    ask = decode_ask(body)
+    assert (ask.first, ask.book, ask.left_ms) == (7, 3, [10] * len(pieces))
+    return ask.pieces
+
+
+@given(st.lists(ARGUMENTS))
+def test_arguments_arrive_with_their_values_and_types(args):
+    [arrived] = through(piece_of(Write(NOTE, tuple(args), "test.refused")))
+    [[write]] = [writes_of(lines) for lines in arrived.writes]
+    assert write.statement is NOTE
+    assert write.refusal == "test.refused"
+    assert write.args == tuple(args)
+    assert [type(each) for each in write.args] == [type(each) for each in args]
+    for sent, got in zip(args, write.args, strict=True):
+        if isinstance(sent, datetime):
+            assert sent.utcoffset() == got.utcoffset()
+
+
+def test_a_word_of_ours_arrives_as_text_and_a_struct_as_its_json():
+    body = Body(UUID(int=5), datetime(2026, 1, 2, tzinfo=SHANGHAI), Colour.RED)
+    [arrived] = through(piece_of(Write(NOTE, (Colour.RED, body, (UUID(int=1),)))))
+    [write] = writes_of(arrived.writes[0])
+    assert write.args[0] == "red"
+    assert msgspec.json.encode(write.args[1]) == msgspec.json.encode(body)
+    assert write.args[2] == [UUID(int=1)]
+
+
+def test_what_cannot_travel_fails_before_anything_is_sent():
+    with pytest.raises(TypeError, match="object does not travel"):
+        lines_of([Write(NOTE, (object(),))])
+
+
+def test_only_statements_of_the_program_are_found():
+    [line] = lines_of([Write(SPEND, (1, 2))])
+    assert writes_of([line])[0].statement is SPEND
+    theirs = {digest: each for digest, each in PROGRAM.items() if each is not SPEND}
+    with pytest.raises(VersionsDiffer) as refused:
+        writes_of([line], theirs)
+    assert refused.value.facts == {"statement": SPEND.digest.hex()[:16]}
+
+
+def test_many_pieces_go_in_one_frame_and_raw_columns_stay_as_they_are():
+    records = bytes(range(256))
+    pieces = [piece_of(records=records, dry=bool(n % 2)) for n in range(50)]
+    assert through(*pieces) == pieces
+
+
+def test_answers_arrive():
+    reply = Reply(
+        [Told(4, [("created", None, 17), ("refused", "ledger.exceeds_balance", None)])],
+        [Failed(5, "ledger.book_missing", {"book": 9, "why": None, "fact": True})],
+    )
+    [body] = Frames().feed(reply_frame(reply))
+    assert decode_reply(body) == reply
+
+
+@given(st.data())
+def test_a_stream_may_be_cut_anywhere(data):
+    frames = [ask_frame(n, n, [5], [encode_piece(piece_of(ids=b"x" * n))]) for n in range(5)]
+    stream = b"".join(frames)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)))))
+    cutter, bodies = Frames(), []
+    for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        bodies += cutter.feed(stream[begin:end])
+    assert bodies == [frame[HEADER.size :] for frame in frames]
+
+
+@given(st.binary(min_size=1).filter(lambda raw: not b"TB".startswith(raw[:2])))
+def test_a_stream_that_is_no_frame_is_refused_at_its_first_bytes(garbage):
+    with pytest.raises(FrameMalformed):
+        Frames().feed(garbage)
+
+
+def test_a_frame_that_is_too_long_is_refused_before_it_is_waited_for():
+    with pytest.raises(FrameMalformed, match="bytes"):
+        Frames().feed(HEADER.pack(b"TB", VERSION, FRAME_MAX + 1))
+
+
+def test_another_version_is_told_apart_from_garbage():
+    with pytest.raises(VersionForeign):
+        Frames().feed(HEADER.pack(b"TB", VERSION + 1, 5))
+    assert Frames().feed(empty_frame()) == [b""]
+
+
+@given(st.binary())
+def test_a_body_of_garbage_is_malformed_and_nothing_else(garbage):
+    for decode in (decode_ask, decode_reply):
+        try:
+            decoded = decode(garbage)
+        except FrameMalformed:
+            continue
+        assert isinstance(decoded, Ask | Reply)
+
+
+@given(st.data())
+def test_a_good_body_with_bytes_changed_is_read_or_malformed(data):
+    args = (UUID(int=3), date(2026, 1, 1), Decimal("1.5"), timedelta(1), datetime(2026, 1, 1))
+    frame = ask_frame(7, 3, [10], [encode_piece(piece_of(Write(NOTE, args)))])
+    body = bytearray(frame[HEADER.size :])
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(body)))
+    for changed in (bytes(body), bytes(body[:end])):
+        try:
+            ask = decode_ask(changed)
+            for piece in ask.pieces:
+                for lines in piece.writes:
+                    writes_of(lines)
+        except (FrameMalformed, VersionsDiffer):
+            continue
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"\x95\x01\x00\x01\xdd\xff\xff\xff\xff", id="four thousand million deadlines"),
+        pytest.param(b"\x95\x01\x00\x01\x90\xdd\xff\xff\xff\xff", id="as many pieces"),
+        pytest.param(b"\x91" * 100_000, id="lists in lists"),
+        pytest.param(b"\x95\x01\x00\x01\x91\x0a\x90", id="a deadline without a piece"),
+    ],
+)
+def test_a_body_that_promises_too_much_is_malformed(body):
+    with pytest.raises(FrameMalformed):
+        decode_ask(body)

@@ -1,0 +1,1 @@
+"""How doors of other processes reach the poster of a book: frames over a local socket."""

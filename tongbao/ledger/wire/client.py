@@ -1,0 +1,357 @@
+"""Asking the poster of another process: one connection per address, many callers over it.
+
+Whatever its callers asked while the last frame was being answered goes in one frame; no timer holds
+anything back. Two frames of a book may be unanswered, because a poster decides one batch while it
+commits the one before. Asking twice does no harm, since every group carries its id: so a frame
+counts as delivered as soon as the kernel may have taken a part of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final, cast
+
+from msgspec import Struct
+
+from tongbao.kernel.clock import monotonic
+from tongbao.kernel.errors import Refusal, leaf_refusals
+from tongbao.ledger.model import LedgerOverloaded, LedgerUnanswered, Result
+from tongbao.ledger.wire.codec import (
+    Failed,
+    FrameMalformed,
+    Frames,
+    Reply,
+    VersionForeign,
+    VersionsDiffer,
+    ask_frame,
+    decode_reply,
+)
+from tongbao.ledger.wire.server import peer_user
+
+WAITING_MAX: Final = 20_000
+"""Transfers of one book that one process lets wait for another's answer."""
+
+_FRAMES_OPEN_MAX: Final = 2
+_FRAME_TRANSFERS_MAX: Final = 4000
+_FRAME_BYTES_MAX: Final = 8 << 20
+_CONNECT_S: Final = 2.0
+_BEAT_S: Final = 0.25
+_SILENCE_S: Final = 2.0
+_GRACE_S: Final = 5.0
+
+
+class NotDelivered(Exception):
+    """Nothing of it was decided there: the process does not take it."""
+
+
+class Gone(NotDelivered):
+    """Nobody listens at this address any more: the process is dead, or on another machine."""
+
+
+class Unanswered(Exception):
+    """It may have been decided there or not: only asking again with the same ids tells."""
+
+
+class PosterFailed(RuntimeError):
+    """The poster met what nobody foresaw; its log says what."""
+
+
+class Question(Struct):
+    """One caller's piece on its way."""
+
+    book: int
+    piece: bytes
+    transfers: int
+    deadline: float  # of the monotonic clock
+    answer: asyncio.Future[list[Result]]
+    frame: _Frame | None = None
+
+
+class _Frame(Struct):
+    book: int
+    answered: bool = False
+
+
+class Lines:
+    """This process's connections to the posters of others."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, asyncio.Task[_Line]] = {}
+
+    async def ask(
+        self, address: str, book: int, piece: bytes, *, transfers: int, deadline: float
+    ) -> list[Result]:
+        """Return what the poster at the address says became of each group of the piece.
+
+        Raises:
+            NotDelivered, Gone, Unanswered: ask whoever keeps the book now, with the same ids.
+            LedgerOverloaded, LedgerUnanswered, VersionsDiffer, PosterFailed; and whatever refusal
+                the poster met itself.
+        """
+        line = await self._line(address)
+        return await line.ask(book, piece, transfers, deadline)
+
+    async def is_alive(self, address: str) -> bool:
+        """Return whether a poster answers at the address within moments."""
+        try:
+            line = await self._line(address)
+            await line.sign_of_life()
+        except (NotDelivered, Unanswered, VersionsDiffer):
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close every connection; callers still waiting are told that they do not know."""
+        lines, self._lines = self._lines, {}
+        for connecting in lines.values():
+            if not connecting.done():
+                connecting.cancel()
+            elif not connecting.cancelled() and connecting.exception() is None:
+                connecting.result().hang_up()
+        await asyncio.sleep(0)
+
+    async def _line(self, address: str) -> _Line:
+        """Return the connection to the address; all who want it wait for one connecting."""
+        connecting = self._lines.get(address)
+        if connecting is None or (connecting.done() and not _is_open(connecting)):
+            connecting = asyncio.get_running_loop().create_task(_connect(address))
+            self._lines[address] = connecting
+        return await asyncio.shield(connecting)
+
+
+def _is_open(connecting: asyncio.Task[_Line]) -> bool:
+    if connecting.cancelled() or connecting.exception() is not None:
+        return False
+    return connecting.result().is_open
+
+
+async def _connect(address: str) -> _Line:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            transport, line = await loop.create_unix_connection(_Line, address)
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise Gone(address) from None
+    except (OSError, TimeoutError):
+        raise NotDelivered(address) from None
+    if peer_user(transport.get_extra_info("socket")) not in {os.geteuid(), 0}:
+        transport.abort()
+        raise NotDelivered(address)
+    return line
+
+
+class _Line(asyncio.Protocol):
+    """One connection, its callers, and a watch that nobody waits for a dead process."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._transport: asyncio.Transport | None = None
+        self._frames = Frames()
+        self._next = 0
+        self._sent: dict[int, Question] = {}
+        self._queues: dict[int, deque[Question]] = {}
+        self._open: dict[int, int] = {}
+        self._waiting: dict[int, int] = {}
+        self._full = False
+        self._lives: list[asyncio.Future[None]] = []
+        self._heard = 0.0
+        self._beat: asyncio.TimerHandle | None = None
+
+    async def ask(self, book: int, piece: bytes, transfers: int, deadline: float) -> list[Result]:
+        """Send the piece with others and return its answer."""
+        if not self.is_open:
+            raise NotDelivered
+        waiting = self._waiting.get(book, 0)
+        if waiting and waiting + transfers > WAITING_MAX:
+            raise LedgerOverloaded(book=book)
+        loop = asyncio.get_running_loop()
+        question = Question(book, piece, transfers, deadline, loop.create_future())
+        queue = self._queues.setdefault(book, deque())
+        if not queue:
+            # Whoever asks in this turn of the loop goes along.
+            loop.call_soon(self._pump, book)
+        queue.append(question)
+        self._waiting[book] = waiting + transfers
+        self._watch()
+        try:
+            return await question.answer
+        finally:
+            self._waiting[book] -= transfers
+
+    async def sign_of_life(self) -> None:
+        """Wait until the process answers at all.
+
+        Raises:
+            Unanswered, NotDelivered
+        """
+        if not self.is_open:
+            raise NotDelivered
+        life = asyncio.get_running_loop().create_future()
+        self._lives.append(life)
+        self._write(ask_frame(0, 0, [], []))
+        self._watch()
+        await life
+
+    def hang_up(self) -> None:
+        """Close the connection; everybody waiting is told."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._end(Unanswered)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.is_open = True
+
+    def connection_lost(self, _failure: Exception | None) -> None:
+        """Tell everybody waiting."""
+        self._end(Unanswered)
+
+    def pause_writing(self) -> None:
+        """Wait: the poster reads slower than we write."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Go on with what has gathered."""
+        self._full = False
+        for book in tuple(self._queues):
+            self._pump(book)
+
+    def data_received(self, received: bytes) -> None:
+        """Give out the answers."""
+        self._heard = monotonic()
+        try:
+            for body in self._frames.feed(received):
+                self._take(decode_reply(body))
+        except VersionForeign:
+            self._end(VersionsDiffer)
+            self.hang_up()
+        except FrameMalformed:
+            self.hang_up()
+
+    def _take(self, reply: Reply) -> None:
+        lives, self._lives = self._lives, []
+        for life in lives:
+            if not life.done():
+                life.set_result(None)
+        for told in reply.told:
+            question = self._settled(told.piece)
+            if question is not None:
+                question.answer.set_result([Result(*each) for each in told.results])  # type: ignore[arg-type]
+        for failed in reply.failed:
+            question = self._settled(failed.piece)
+            if question is not None:
+                question.answer.set_exception(_failure_of(failed))
+
+    def _settled(self, number: int) -> Question | None:
+        """Return who waits for this answer, and make room for the next frame."""
+        question = self._sent.pop(number, None)
+        if question is None:
+            return None
+        frame = question.frame
+        if frame is not None and not frame.answered:
+            frame.answered = True
+            self._open[frame.book] -= 1
+            if self._queues.get(frame.book):
+                asyncio.get_running_loop().call_soon(self._pump, frame.book)
+        return None if question.answer.done() else question
+
+    def _pump(self, book: int) -> None:
+        """Send what waits for the book, as one frame, if there is room for one."""
+        queue = self._queues[book]
+        while queue and self.is_open and not self._full:
+            if self._open.get(book, 0) >= _FRAMES_OPEN_MAX:
+                return
+            self._send(book, _take_some(queue))
+
+    def _send(self, book: int, questions: Sequence[Question]) -> None:
+        if not questions:
+            return
+        now = monotonic()
+        frame = _Frame(book)
+        first, self._next = self._next, self._next + len(questions)
+        for number, question in enumerate(questions, first):
+            question.frame = frame
+            self._sent[number] = question
+        self._open[book] = self._open.get(book, 0) + 1
+        left_ms = [max(1, int((question.deadline - now) * 1000)) for question in questions]
+        self._write(ask_frame(first, book, left_ms, [each.piece for each in questions]))
+
+    def _write(self, frame: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(frame)
+
+    def _watch(self) -> None:
+        if self._beat is None:
+            self._heard = monotonic()
+            self._beat = asyncio.get_running_loop().call_later(_BEAT_S, self._on_beat)
+
+    def _on_beat(self) -> None:
+        """Look after those who wait; nothing beats when nobody does."""
+        self._beat = None
+        if not self.is_open:
+            return
+        now = monotonic()
+        for queue in self._queues.values():
+            for question in queue:
+                if now > question.deadline:  # it was not sent, so nothing was decided
+                    _fail(question.answer, LedgerOverloaded(book=question.book))
+        for question in self._sent.values():
+            if now > question.deadline + _GRACE_S:
+                _fail(question.answer, LedgerUnanswered(book=question.book))
+        if not self._sent and not self._lives and not any(self._queues.values()):
+            return
+        if now - self._heard > _SILENCE_S:
+            self.hang_up()
+            return
+        self._write(ask_frame(0, 0, [], []))
+        self._beat = asyncio.get_running_loop().call_later(_BEAT_S, self._on_beat)
+
+    def _end(self, sent_failure: Callable[[], Exception]) -> None:
+        """Tell everybody: of what was sent nothing is known, the rest never left."""
+        self.is_open = False
+        sent, self._sent = self._sent, {}
+        queues, self._queues = self._queues, {}
+        lives, self._lives = self._lives, []
+        for question in sent.values():
+            _fail(question.answer, sent_failure())
+        for queue in queues.values():
+            for question in queue:
+                _fail(question.answer, NotDelivered())
+        for life in lives:
+            _fail(life, Unanswered())
+
+
+def _take_some(queue: deque[Question]) -> list[Question]:
+    """Take from the queue what goes into one frame, leaving out whoever no longer waits."""
+    some: list[Question] = []
+    transfers = size = 0
+    while queue and transfers < _FRAME_TRANSFERS_MAX and size < _FRAME_BYTES_MAX:
+        question = queue.popleft()
+        if not question.answer.done():
+            some.append(question)
+            transfers += question.transfers
+            size += len(question.piece)
+    return some
+
+
+def _fail(answer: asyncio.Future[list[Result]] | asyncio.Future[None], why: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(why)
+
+
+@cache
+def _refusals() -> dict[str, type[Refusal]]:
+    return {refusal.code: refusal for refusal in leaf_refusals()}
+
+
+def _failure_of(failed: Failed) -> Exception:
+    refusal = _refusals().get(failed.code)
+    if refusal is None:
+        return PosterFailed(failed.code or "see the log of the process that keeps the book")
+    made: Exception = cast("Any", refusal)(**failed.facts)
+    return made

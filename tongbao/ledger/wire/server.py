@@ -1,0 +1,234 @@
+"""The poster's ear: a private unix socket that takes questions of this user's other processes.
+
+The socket has a name of its own for every start, so that an address names one process: where nobody
+listens at it any more, that process is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, cast
+
+import structlog
+
+from tongbao.infra.db import Write
+from tongbao.kernel.errors import Conflict, Refusal
+from tongbao.kernel.ids import new_id
+from tongbao.ledger.model import Result
+from tongbao.ledger.wire.codec import (
+    Ask,
+    Failed,
+    FrameMalformed,
+    Frames,
+    Piece,
+    Reply,
+    Told,
+    VersionForeign,
+    decode_ask,
+    empty_frame,
+    reply_frame,
+    writes_of,
+)
+
+PATH_MAX: Final = 107
+"""Bytes of the longest path that a socket's address has room for."""
+
+_SUFFIX: Final = ".sock"
+_BACKLOG: Final = 1024
+_BUFFER_MAX: Final = 16 << 20
+_log = structlog.get_logger()
+
+Desk = Callable[[int, Piece, Sequence[Sequence[Write]], float], Awaitable[Sequence[Result]]]
+"""Answers one piece: ``await desk(book, piece, writes of each group, seconds left)``."""
+
+
+class SocketFolderUnfit(Conflict):
+    """The folder for the poster's socket is open to others, or its name is too long."""
+
+    code = "ledger.socket_folder_unfit"
+    advice = "Give TONGBAO_SOCKET_DIR a short path to a folder of this user alone."
+    advice_zh = "请将 TONGBAO_SOCKET_DIR 设为仅本用户可访问的短路径目录。"
+
+
+class Listener:
+    """One process's ear, open until it is closed."""
+
+    def __init__(self, server: asyncio.Server, address: Path, callers: set[_Caller]) -> None:
+        self._server = server
+        self._callers = callers
+        self.address = str(address)
+
+    async def close(self) -> None:
+        """Take no more questions; what was asked and not yet answered stays unanswered."""
+        self._server.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self.address)  # noqa: PTH108 - no blocking to speak of
+        for caller in tuple(self._callers):
+            caller.hang_up()
+        await asyncio.sleep(0)
+
+
+async def listen(folder: Path, desk: Desk) -> Listener:
+    """Listen in the folder, which is made when it is missing, and answer by the desk.
+
+    Raises:
+        SocketFolderUnfit
+    """
+    path = folder / f"{new_id().hex[-16:]}{_SUFFIX}"
+    early = path.with_suffix(".new")
+    _check_private(folder, path)
+    _sweep(folder)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(str(early))
+        early.chmod(0o600)  # the folder kept everybody out until here
+        listening.listen(_BACKLOG)
+        early.rename(path)  # under its name it is never found deaf
+        listening.setblocking(False)
+    except OSError as failure:
+        listening.close()
+        raise SocketFolderUnfit(folder=str(folder), reason=failure.strerror) from None
+    callers: set[_Caller] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_unix_server(lambda: _Caller(desk, callers), sock=listening)
+    return Listener(server, path, callers)
+
+
+def _check_private(folder: Path, path: Path) -> None:
+    """Make the folder, or see that nobody else can reach into the one that is there."""
+    if len(os.fsencode(path)) > PATH_MAX:
+        raise SocketFolderUnfit(folder=str(folder), path_max=PATH_MAX)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as failure:
+        raise SocketFolderUnfit(folder=str(folder), reason=failure.strerror) from None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise SocketFolderUnfit(folder=str(folder), owner=found.st_uid)
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise SocketFolderUnfit(folder=str(folder), mode=oct(stat.S_IMODE(found.st_mode)))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the sockets of processes that died without doing so."""
+    for path in folder.glob(f"*{_SUFFIX}"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
+            knocking.setblocking(False)
+            try:
+                knocking.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue  # alive and very busy, or gone by itself
+
+
+class _Caller(asyncio.Protocol):
+    """One connection of another process."""
+
+    def __init__(self, desk: Desk, callers: set[_Caller]) -> None:
+        self._desk = desk
+        self._callers = callers
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+        self._told: list[Told] = []
+        self._failed: list[Failed] = []
+        self._flushing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let nobody but this user's own processes in."""
+        self._transport = cast("asyncio.Transport", transport)
+        user = peer_user(transport.get_extra_info("socket"))
+        if user not in {os.geteuid(), 0}:
+            _log.warning("ledger_wire_stranger", user=user)
+            self.hang_up()
+            return
+        self._callers.add(self)
+
+    def data_received(self, received: bytes) -> None:
+        """Answer the frames that are whole; close the connection over anything else."""
+        try:
+            for body in self._frames.feed(received):
+                self._take(decode_ask(body))
+        except VersionForeign as foreign:
+            _log.warning("ledger_wire_version", reason=str(foreign))
+            self._send(empty_frame())
+            self.hang_up(flush=True)
+        except FrameMalformed as malformed:
+            _log.warning("ledger_wire_malformed", reason=str(malformed)[:200])
+            self.hang_up()
+
+    def connection_lost(self, _failure: Exception | None) -> None:
+        """Go on deciding what was asked: it may be in a commit, and will be asked for again."""
+        self._callers.discard(self)
+        self._transport = None
+
+    def hang_up(self, *, flush: bool = False) -> None:
+        """Close the connection, at once or after what is on its way."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            if flush:
+                transport.close()
+            else:
+                transport.abort()
+
+    def _take(self, ask: Ask) -> None:
+        if not ask.pieces:
+            self._send(reply_frame(Reply([], [])))
+        for offset, (piece, left_ms) in enumerate(zip(ask.pieces, ask.left_ms, strict=True)):
+            work = self._answer(ask.first + offset, ask.book, piece, left_ms / 1000)
+            task = asyncio.get_running_loop().create_task(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, number: int, book: int, piece: Piece, left_s: float) -> None:
+        try:
+            writes = [writes_of(lines) for lines in piece.writes]
+            results = await self._desk(book, piece, writes, left_s)
+            self._told.append(
+                Told(number, [(each.status, each.code, each.seq) for each in results])
+            )
+        except Refusal as refusal:
+            self._failed.append(Failed(number, refusal.code, refusal.facts))
+        except asyncio.CancelledError:
+            raise
+        except FrameMalformed as malformed:
+            _log.warning("ledger_wire_malformed", reason=str(malformed)[:200])
+            self.hang_up()
+            return
+        except Exception:  # noqa: BLE001 - the socket is a surface like HTTP
+            # Its caller alone is told, and what happened is in this process's log.
+            _log.exception("ledger_wire_failure", book=book)
+            self._failed.append(Failed(number, "", {}))
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what was answered in this turn of the loop, which is mostly one whole commit."""
+        self._flushing = False
+        told, self._told = self._told, []
+        failed, self._failed = self._failed, []
+        self._send(reply_frame(Reply(told, failed)))
+
+    def _send(self, frame: bytes) -> None:
+        if self._transport is None:
+            return
+        self._transport.write(frame)
+        if self._transport.get_write_buffer_size() > _BUFFER_MAX:
+            _log.warning("ledger_wire_deaf")  # it asks and does not listen
+            self.hang_up()
+
+
+def peer_user(connection: socket.socket) -> int:
+    """Return the user of the process at the other end, as the kernel knows it."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _pid, user, _group = struct.unpack("3i", raw)
+    return int(user)
