@@ -1,0 +1,365 @@
+"""The socket between processes: private, many callers over one connection, nobody left waiting.
+
+The desk behind the listener is each test's own function; real posters are in test_route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.ledger.making import NOTE
+from tongbao.infra.db import PROGRAM, Statement, Write
+from tongbao.kernel.clock import monotonic
+from tongbao.ledger.model import BookMissing, LedgerOverloaded, LedgerUnanswered, Result
+from tongbao.ledger.wire import client as client_module
+from tongbao.ledger.wire.client import Gone, Lines, NotDelivered, PosterFailed, Unanswered
+from tongbao.ledger.wire.codec import (
+    HEADER,
+    Piece,
+    VersionsDiffer,
+    ask_frame,
+    encode_piece,
+    lines_of,
+)
+from tongbao.ledger.wire.server import SocketFolderUnfit, listen
+
+CREATED = Result("created", seq=1)
+
+
+def piece(name=b"", *writes):
+    return encode_piece(Piece(b"", b"", name, b"", b"", [lines_of(writes)]))
+
+
+@asynccontextmanager
+async def between(folder, desk):
+    """A listener with this desk and a client of it."""
+    listener = await listen(folder / "posters", desk)
+    lines = Lines()
+
+    async def ask(name=b"", *writes, transfers=1, within_s=30):
+        return await lines.ask(
+            listener.address,
+            1,
+            piece(name, *writes),
+            transfers=transfers,
+            deadline=monotonic() + within_s,
+        )
+
+    try:
+        yield listener, lines, ask
+    finally:
+        await lines.close()
+        await listener.close()
+
+
+async def test_answers_come_as_they_are_ready_and_each_to_its_caller(tmp_path):
+    doors = {b"slow": asyncio.Event(), b"quick": asyncio.Event()}
+    doors[b"quick"].set()
+
+    async def desk(book, asked, writes, left_s):
+        assert (book, 0 < left_s <= 30) == (1, True)
+        await doors[asked.ids].wait()
+        return [Result("refused", asked.ids.decode(), None), CREATED]
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        slow = asyncio.create_task(ask(b"slow"))
+        quick = asyncio.create_task(ask(b"quick"))
+        assert await quick == [Result("refused", "quick", None), CREATED]
+        assert not slow.done()
+        doors[b"slow"].set()
+        assert (await slow)[0].code == "slow"
+
+
+async def test_a_thousand_callers_share_few_frames(tmp_path, monkeypatch):
+    frames = []
+    sending = client_module.ask_frame
+
+    def counted(first, book, left_ms, pieces):
+        frames.append(len(pieces))
+        return sending(first, book, left_ms, pieces)
+
+    monkeypatch.setattr(client_module, "ask_frame", counted)
+
+    async def desk(_book, asked, _writes, _left_s):
+        return [Result("created", seq=int(asked.ids))]
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        answers = await asyncio.gather(*(ask(b"%d" % n) for n in range(1000)))
+    assert [answer.seq for [answer] in answers] == list(range(1000))
+    assert len([count for count in frames if count]) <= 10
+
+
+async def test_companions_arrive_as_statements_of_this_program(tmp_path):
+    seen = []
+
+    async def desk(_book, _asked, writes, _left_s):
+        seen.extend(writes)
+        return [CREATED]
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        write = Write(NOTE, (b"id", "text"), "test.refused")
+        await ask(b"", write)
+    assert seen == [[write]]
+
+
+async def test_a_statement_of_another_version_is_refused_by_name(tmp_path):
+    theirs = Statement("update note set text = text || 'only in the other version'")
+    del PROGRAM[theirs.digest]
+
+    async def desk(*_asked):
+        raise AssertionError("it must not come this far")
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        with pytest.raises(VersionsDiffer) as refused:
+            await ask(b"", Write(theirs, ()))
+    assert refused.value.facts == {"statement": theirs.digest.hex()[:16]}
+
+
+async def test_refusals_and_failures_of_the_poster_reach_their_caller_alone(tmp_path):
+    async def desk(_book, asked, _writes, _left_s):
+        if asked.ids == b"missing":
+            raise BookMissing(book=7)
+        if asked.ids == b"bug":
+            raise ZeroDivisionError
+        return [CREATED]
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        names = [b"fine", b"missing", b"bug", b"fine"]
+        answers = await asyncio.gather(*map(ask, names), return_exceptions=True)
+    assert answers[0] == answers[3] == [CREATED]
+    assert isinstance(answers[1], BookMissing)
+    assert answers[1].facts == {"book": 7}
+    assert isinstance(answers[2], PosterFailed)
+
+
+async def test_a_full_queue_is_refused_and_the_queue_goes_on(tmp_path):
+    door = asyncio.Event()
+
+    async def desk(*_asked):
+        await door.wait()
+        return [CREATED]
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        waiting = [asyncio.create_task(ask(transfers=4000)) for _ in range(5)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        with pytest.raises(LedgerOverloaded):
+            await ask(transfers=1)
+        door.set()
+        assert await asyncio.gather(*waiting) == [[CREATED]] * 5
+
+
+async def test_what_was_not_sent_when_its_time_is_over_was_certainly_not_decided(tmp_path):
+    door, asked = asyncio.Event(), []
+
+    async def desk(_book, piece_asked, _writes, _left_s):
+        asked.append(piece_asked.ids)
+        await door.wait()
+        return [CREATED]
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        sent = []
+        for name in (b"a", b"b"):  # two frames are on their way
+            sent.append(asyncio.create_task(ask(name)))
+            while name not in asked:
+                await asyncio.sleep(0.01)
+        with pytest.raises(LedgerOverloaded):
+            await ask(b"c", within_s=0.05)
+        door.set()
+        await asyncio.gather(*sent)
+        await ask(b"d")
+    assert asked == [b"a", b"b", b"d"]
+
+
+async def test_nobody_waits_for_a_poster_that_went_away(tmp_path):
+    asked = asyncio.Event()
+
+    async def desk(*_asked):
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with between(tmp_path, desk) as (listener, lines, ask):
+        waiting = asyncio.create_task(ask())
+        await asked.wait()
+        await listener.close()
+        with pytest.raises(Unanswered):
+            await waiting
+        with pytest.raises(Gone):
+            await ask()
+        assert not await lines.is_alive(listener.address)
+
+
+async def test_a_poster_that_is_stopped_is_found_out_and_a_slow_one_is_waited_for(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(client_module, "_SILENCE_S", 0.4)
+    monkeypatch.setattr(client_module, "_BEAT_S", 0.05)
+    door = asyncio.Event()
+
+    async def desk(*_asked):
+        await door.wait()
+        return [CREATED]
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        slow = asyncio.create_task(ask())
+        await asyncio.sleep(0.8)  # twice as long: it answers every sign of life
+        door.set()
+        assert await slow == [CREATED]
+
+    with socket.socket(socket.AF_UNIX) as stopped:  # a backlog that takes and nobody who reads
+        path = str(tmp_path / "stopped.sock")
+        stopped.bind(path)
+        stopped.listen()
+        lines = Lines()
+        with pytest.raises(Unanswered):
+            await lines.ask(path, 1, piece(), transfers=1, deadline=monotonic() + 30)
+        assert not await lines.is_alive(path)
+        await lines.close()
+
+
+async def test_an_answer_that_never_comes_is_said_to_be_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(client_module, "_GRACE_S", 0.1)
+
+    async def desk(*_asked):
+        await asyncio.Event().wait()
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        with pytest.raises(LedgerUnanswered):
+            await ask(within_s=0.01)
+
+
+async def test_a_caller_that_gives_up_leaves_the_others_alone(tmp_path):
+    door = asyncio.Event()
+
+    async def desk(*_asked):
+        await door.wait()
+        return [CREATED]
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        impatient, patient = asyncio.create_task(ask()), asyncio.create_task(ask())
+        await asyncio.sleep(0.05)
+        impatient.cancel()
+        door.set()
+        assert await patient == [CREATED]
+        assert await ask() == [CREATED]
+
+
+GOOD = ask_frame(0, 1, [1000], [piece()])
+SPOILT = [
+    pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="another protocol"),
+    pytest.param(os.urandom(4096).replace(b"TB", b""), id="noise"),
+    pytest.param(HEADER.pack(b"TB", 1, 1 << 31), id="a frame without end"),
+    pytest.param(HEADER.pack(b"TB", 1, 3) + b"\xc1\xc1\xc1", id="no MessagePack"),
+    pytest.param(HEADER.pack(b"TB", 9, 0), id="another version"),
+    pytest.param(GOOD + b"x", id="a good frame and then nonsense"),
+]
+
+
+@pytest.mark.parametrize("sent", SPOILT)
+async def test_nonsense_closes_its_own_connection_and_no_other(tmp_path, sent):
+    async def desk(*_asked):
+        return [CREATED]
+
+    async with between(tmp_path, desk) as (listener, _, ask):
+        assert await ask() == [CREATED]
+        reader, writer = await asyncio.open_unix_connection(listener.address)
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            try:
+                await reader.read()  # to its end
+            except ConnectionResetError:
+                pass
+        writer.close()
+        assert await ask() == [CREATED]
+
+
+async def test_half_a_frame_is_waited_for_and_then_forgotten(tmp_path):
+    async def desk(*_asked):
+        raise AssertionError("half a frame is no question")
+
+    async with between(tmp_path, desk) as (listener, lines, _):
+        _, writer = await asyncio.open_unix_connection(listener.address)
+        writer.write(GOOD[:-1])
+        await writer.drain()
+        writer.close()
+        assert await lines.is_alive(listener.address)
+
+
+@pytest.mark.parametrize("answer", [*SPOILT[:4], pytest.param(b"", id="nothing at all")])
+async def test_a_poster_that_answers_nonsense_leaves_nobody_hanging(tmp_path, answer):
+    async def talk(reader, writer):
+        await reader.read(10)
+        writer.write(answer)
+        writer.close()
+
+    path = tmp_path / "strange.sock"
+    server = await asyncio.start_unix_server(talk, path)
+    lines = Lines()
+    with pytest.raises((Unanswered, NotDelivered)):
+        await lines.ask(str(path), 1, piece(), transfers=1, deadline=monotonic() + 30)
+    await lines.close()
+    server.close()
+
+
+async def test_a_poster_of_another_version_is_named(tmp_path):
+    async def talk(reader, writer):
+        await reader.read(10)
+        writer.write(HEADER.pack(b"TB", 9, 0))
+        await writer.drain()
+        writer.close()
+
+    path = tmp_path / "newer.sock"
+    server = await asyncio.start_unix_server(talk, path)
+    lines = Lines()
+    with pytest.raises(VersionsDiffer):
+        await lines.ask(str(path), 1, piece(), transfers=1, deadline=monotonic() + 30)
+    await lines.close()
+    server.close()
+
+
+async def no_desk(*_asked):
+    return [CREATED]
+
+
+async def test_nobody_else_can_reach_the_socket(tmp_path):
+    listener = await listen(tmp_path / "posters", no_desk)
+    folder = (tmp_path / "posters").stat()
+    [path] = (tmp_path / "posters").iterdir()
+    assert stat.S_IMODE(folder.st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    await listener.close()
+    assert list((tmp_path / "posters").iterdir()) == []
+
+
+async def test_a_folder_that_others_can_enter_is_refused(tmp_path):
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o750)
+    with pytest.raises(SocketFolderUnfit, match="mode=0o750"):
+        await listen(folder, no_desk)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(SocketFolderUnfit):
+        await listen(tmp_path / "link", no_desk)
+
+
+async def test_a_path_that_no_socket_can_have_is_refused(tmp_path):
+    with pytest.raises(SocketFolderUnfit, match="path_max=107"):
+        await listen(tmp_path / ("long" * 25), no_desk)
+
+
+async def test_sockets_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path):
+    alive = await listen(tmp_path / "posters", no_desk)
+    dead = tmp_path / "posters" / "0123456789abcdef.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(dead))
+    second = await listen(tmp_path / "posters", no_desk)
+    names = {path.name for path in (tmp_path / "posters").iterdir()}
+    assert names == {os.path.basename(each.address) for each in (alive, second)}
+    await alive.close()
+    await second.close()
