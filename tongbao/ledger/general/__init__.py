@@ -1,0 +1,1 @@
+"""The general ledger: vouchers from the journal, trial balances, accounting days."""

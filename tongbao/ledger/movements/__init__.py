@@ -1,0 +1,1 @@
+"""Money between books: cross-book movements, split accounts, accounts that move."""
