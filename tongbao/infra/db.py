@@ -5,7 +5,7 @@ Only this module and `infra.embedded` import the driver.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import date, datetime
 from decimal import Decimal
@@ -24,6 +24,7 @@ R = TypeVar("R")
 
 _PLAIN: Final = {str, int, bool, bytes, float, UUID, datetime, date, Decimal, type(None)}
 _STREAM_CHUNK: Final = 1000
+_COPY_S_MAX: Final = 7 * 24 * 3600.0
 _SESSION: Final = {
     "lock_timeout": "5s",
     "statement_timeout": "60s",
@@ -186,6 +187,17 @@ class Tx:
             table, source=source, columns=list(columns), format="binary"
         )
         return _touched(status)
+
+    async def copy_out(
+        self, sql: str, args: Sequence[object], take: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        """Hand a query's rows to ``take`` in PostgreSQL's binary COPY format, piece by piece.
+
+        The pieces end anywhere. No limit on time but the statement's own: a book may be long.
+        """
+        await self.connection.copy_from_query(
+            sql, *args, output=take, format="binary", timeout=_COPY_S_MAX
+        )
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
