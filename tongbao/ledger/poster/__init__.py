@@ -1,0 +1,1 @@
+"""One writer for each book: it decides in memory, commits in groups and answers afterwards."""
