@@ -8,12 +8,14 @@ from enum import StrEnum
 from uuid import UUID
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ledger.making import NOTE, SPEND
+from tests.ledger.making import ALICE, BANK, NOTE, SPEND, group, pending, post, single
 from tongbao.infra.db import PROGRAM, Write
+from tongbao.ledger.poster.records import COMMAND, batch_of
 from tongbao.ledger.wire.codec import (
     FRAME_MAX,
     HEADER,
@@ -22,12 +24,12 @@ from tongbao.ledger.wire.codec import (
     Failed,
     FrameMalformed,
     Frames,
-    Piece,
     Reply,
     Told,
     VersionForeign,
     VersionsDiffer,
     ask_frame,
+    batch_in,
     decode_ask,
     decode_reply,
     empty_frame,
@@ -70,14 +72,19 @@ class Body(msgspec.Struct):
     colour: Colour
 
 
+def batch(*groups):
+    return batch_of(
+        groups, {BANK: 1 << 40 | 1, ALICE: 1 << 40 | 2}, {"test/leg": 1, "test/post": 2}
+    )
+
+
 def piece_of(*writes, **more):
-    columns = {"records": b"r" * 20, "starts": b"s", "ids": b"i", "refused": b"", "body": b"b"}
-    return Piece(**(columns | more), writes=[lines_of(writes)])
+    return encode_piece(batch(group(single(5, BANK, ALICE))), [writes], **more)
 
 
 def through(*pieces):
     """Return the pieces as the other side reads them."""
-    frame = ask_frame(7, 3, [10] * len(pieces), [encode_piece(piece) for piece in pieces])
+    frame = ask_frame(7, 3, [10] * len(pieces), pieces)
     [body] = Frames().feed(frame)
     ask = decode_ask(body)
     assert (ask.first, ask.book, ask.left_ms) == (7, 3, [10] * len(pieces))
@@ -120,10 +127,55 @@ def test_only_statements_of_the_program_are_found():
     assert refused.value.facts == {"statement": SPEND.digest.hex()[:16]}
 
 
-def test_many_pieces_go_in_one_frame_and_raw_columns_stay_as_they_are():
-    records = bytes(range(256))
-    pieces = [piece_of(records=records, dry=bool(n % 2)) for n in range(50)]
-    assert through(*pieces) == pieces
+def test_batches_arrive_as_they_were():
+    hold = pending(9, ALICE, BANK)
+    sent = [
+        batch(group(single(5, BANK, ALICE)), group(), group(post(hold), single(1, ALICE, BANK))),
+        batch(group(single(0, BANK, ALICE))),
+        batch(group()),
+        batch(),
+    ]
+    arrived = through(*(encode_piece(each, dry=bool(n % 2)) for n, each in enumerate(sent)))
+    assert [each.dry for each in arrived] == [False, True, False, True]
+    for before, after in zip(sent, map(batch_in, arrived), strict=True):
+        for column in ("records", "starts", "ids", "refused"):
+            assert np.array_equal(getattr(after, column), getattr(before, column))
+        assert after.records.dtype == COMMAND
+
+
+WHOLE = batch(group(single(5, BANK, ALICE), single(6, BANK, ALICE)), group())
+
+
+def of_no_kind():
+    records = WHOLE.records.copy()
+    records["kind"][1] = 6
+    return records
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"records": WHOLE.records[:1]},
+        {"records": WHOLE.records.view("u1")[:-1]},
+        {"records": of_no_kind()},
+        {"starts": WHOLE.starts[:-1]},
+        {"starts": np.array([0, 3, 2])},
+        {"starts": np.array([1, 2, 2])},
+        {"starts": np.array([], np.int64)},
+        {"ids": WHOLE.ids[:1]},
+        {"refused": WHOLE.refused[:1]},
+    ],
+)
+def test_columns_that_do_not_fit_together_are_malformed(changed):
+    [piece] = through(encode_piece(msgspec.structs.replace(WHOLE, **changed)))
+    with pytest.raises(FrameMalformed):
+        batch_in(piece)
+
+
+def test_companions_of_other_groups_are_malformed():
+    [piece] = through(encode_piece(WHOLE, [[]]))
+    with pytest.raises(FrameMalformed):
+        batch_in(piece)
 
 
 def test_answers_arrive():
@@ -137,7 +189,7 @@ def test_answers_arrive():
 
 @given(st.data())
 def test_a_stream_may_be_cut_anywhere(data):
-    frames = [ask_frame(n, n, [5], [encode_piece(piece_of(ids=b"x" * n))]) for n in range(5)]
+    frames = [ask_frame(n, n, [5], [piece_of(Write(NOTE, (b"x" * n,)))]) for n in range(5)]
     stream = b"".join(frames)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)))))
     cutter, bodies = Frames(), []
@@ -175,8 +227,14 @@ def test_a_body_of_garbage_is_malformed_and_nothing_else(garbage):
 
 @given(st.data())
 def test_a_good_body_with_bytes_changed_is_read_or_malformed(data):
-    args = (UUID(int=3), date(2026, 1, 1), Decimal("1.5"), timedelta(1), datetime(2026, 1, 1))
-    frame = ask_frame(7, 3, [10], [encode_piece(piece_of(Write(NOTE, args)))])
+    args = (
+        UUID(int=3),
+        date(2026, 1, 1),
+        Decimal("1.5"),
+        timedelta(1),
+        datetime(2026, 1, 1, tzinfo=SHANGHAI),
+    )
+    frame = ask_frame(7, 3, [10], [piece_of(Write(NOTE, args))])
     body = bytearray(frame[HEADER.size :])
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))

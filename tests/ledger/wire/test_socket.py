@@ -9,23 +9,24 @@ import asyncio
 import os
 import socket
 import stat
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from tests.ledger.making import NOTE
 from tongbao.infra.db import PROGRAM, Statement, Write
 from tongbao.kernel.clock import monotonic
-from tongbao.ledger.model import BookMissing, LedgerOverloaded, LedgerUnanswered, Result
+from tongbao.ledger.model import BookMissing, Group, LedgerOverloaded, LedgerUnanswered, Result
+from tongbao.ledger.poster.records import batch_of
 from tongbao.ledger.wire import client as client_module
 from tongbao.ledger.wire.client import Gone, Lines, NotDelivered, PosterFailed, Unanswered
 from tongbao.ledger.wire.codec import (
     HEADER,
-    Piece,
     VersionsDiffer,
     ask_frame,
     encode_piece,
-    lines_of,
 )
 from tongbao.ledger.wire.server import SocketFolderUnfit, listen
 
@@ -33,7 +34,13 @@ CREATED = Result("created", seq=1)
 
 
 def piece(name=b"", *writes):
-    return encode_piece(Piece(b"", b"", name, b"", b"", [lines_of(writes)]))
+    """One group of this name, without transfers."""
+    groups = [Group(UUID(bytes=name.rjust(16)), 1, (), writes)]
+    return encode_piece(batch_of(groups, {}, {}), [writes])
+
+
+def name_of(question):
+    return question.batch.ids.tobytes().strip()
 
 
 @asynccontextmanager
@@ -62,10 +69,10 @@ async def test_answers_come_as_they_are_ready_and_each_to_its_caller(tmp_path):
     doors = {b"slow": asyncio.Event(), b"quick": asyncio.Event()}
     doors[b"quick"].set()
 
-    async def desk(book, asked, writes, left_s):
-        assert (book, 0 < left_s <= 30) == (1, True)
-        await doors[asked.ids].wait()
-        return [Result("refused", asked.ids.decode(), None), CREATED]
+    async def desk(asked):
+        assert (asked.book, 0 < asked.left_s <= 30) == (1, True)
+        await doors[name_of(asked)].wait()
+        return [Result("refused", name_of(asked).decode(), None), CREATED]
 
     async with between(tmp_path, desk) as (_, _, ask):
         slow = asyncio.create_task(ask(b"slow"))
@@ -86,8 +93,8 @@ async def test_a_thousand_callers_share_few_frames(tmp_path, monkeypatch):
 
     monkeypatch.setattr(client_module, "ask_frame", counted)
 
-    async def desk(_book, asked, _writes, _left_s):
-        return [Result("created", seq=int(asked.ids))]
+    async def desk(question):
+        return [Result("created", seq=int(name_of(question)))]
 
     async with between(tmp_path, desk) as (_, _, ask):
         answers = await asyncio.gather(*(ask(b"%d" % n) for n in range(1000)))
@@ -98,8 +105,8 @@ async def test_a_thousand_callers_share_few_frames(tmp_path, monkeypatch):
 async def test_companions_arrive_as_statements_of_this_program(tmp_path):
     seen = []
 
-    async def desk(_book, _asked, writes, _left_s):
-        seen.extend(writes)
+    async def desk(question):
+        seen.extend(question.companions)
         return [CREATED]
 
     async with between(tmp_path, desk) as (_, _, ask):
@@ -112,7 +119,7 @@ async def test_a_statement_of_another_version_is_refused_by_name(tmp_path):
     theirs = Statement("update note set text = text || 'only in the other version'")
     del PROGRAM[theirs.digest]
 
-    async def desk(*_asked):
+    async def desk(_question):
         raise AssertionError("it must not come this far")
 
     async with between(tmp_path, desk) as (_, _, ask):
@@ -122,10 +129,10 @@ async def test_a_statement_of_another_version_is_refused_by_name(tmp_path):
 
 
 async def test_refusals_and_failures_of_the_poster_reach_their_caller_alone(tmp_path):
-    async def desk(_book, asked, _writes, _left_s):
-        if asked.ids == b"missing":
+    async def desk(question):
+        if name_of(question) == b"missing":
             raise BookMissing(book=7)
-        if asked.ids == b"bug":
+        if name_of(question) == b"bug":
             raise ZeroDivisionError
         return [CREATED]
 
@@ -141,7 +148,7 @@ async def test_refusals_and_failures_of_the_poster_reach_their_caller_alone(tmp_
 async def test_a_full_queue_is_refused_and_the_queue_goes_on(tmp_path):
     door = asyncio.Event()
 
-    async def desk(*_asked):
+    async def desk(_question):
         await door.wait()
         return [CREATED]
 
@@ -158,8 +165,8 @@ async def test_a_full_queue_is_refused_and_the_queue_goes_on(tmp_path):
 async def test_what_was_not_sent_when_its_time_is_over_was_certainly_not_decided(tmp_path):
     door, asked = asyncio.Event(), []
 
-    async def desk(_book, piece_asked, _writes, _left_s):
-        asked.append(piece_asked.ids)
+    async def desk(question):
+        asked.append(name_of(question))
         await door.wait()
         return [CREATED]
 
@@ -167,7 +174,7 @@ async def test_what_was_not_sent_when_its_time_is_over_was_certainly_not_decided
         sent = []
         for name in (b"a", b"b"):  # two frames are on their way
             sent.append(asyncio.create_task(ask(name)))
-            while name not in asked:
+            while name not in asked:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         with pytest.raises(LedgerOverloaded):
             await ask(b"c", within_s=0.05)
@@ -180,7 +187,7 @@ async def test_what_was_not_sent_when_its_time_is_over_was_certainly_not_decided
 async def test_nobody_waits_for_a_poster_that_went_away(tmp_path):
     asked = asyncio.Event()
 
-    async def desk(*_asked):
+    async def desk(_question):
         asked.set()
         await asyncio.Event().wait()
 
@@ -202,7 +209,7 @@ async def test_a_poster_that_is_stopped_is_found_out_and_a_slow_one_is_waited_fo
     monkeypatch.setattr(client_module, "_BEAT_S", 0.05)
     door = asyncio.Event()
 
-    async def desk(*_asked):
+    async def desk(_question):
         await door.wait()
         return [CREATED]
 
@@ -226,7 +233,7 @@ async def test_a_poster_that_is_stopped_is_found_out_and_a_slow_one_is_waited_fo
 async def test_an_answer_that_never_comes_is_said_to_be_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(client_module, "_GRACE_S", 0.1)
 
-    async def desk(*_asked):
+    async def desk(_question):
         await asyncio.Event().wait()
 
     async with between(tmp_path, desk) as (_, _, ask):
@@ -237,7 +244,7 @@ async def test_an_answer_that_never_comes_is_said_to_be_unknown(tmp_path, monkey
 async def test_a_caller_that_gives_up_leaves_the_others_alone(tmp_path):
     door = asyncio.Event()
 
-    async def desk(*_asked):
+    async def desk(_question):
         await door.wait()
         return [CREATED]
 
@@ -263,7 +270,7 @@ SPOILT = [
 
 @pytest.mark.parametrize("sent", SPOILT)
 async def test_nonsense_closes_its_own_connection_and_no_other(tmp_path, sent):
-    async def desk(*_asked):
+    async def desk(_question):
         return [CREATED]
 
     async with between(tmp_path, desk) as (listener, _, ask):
@@ -271,16 +278,14 @@ async def test_nonsense_closes_its_own_connection_and_no_other(tmp_path, sent):
         reader, writer = await asyncio.open_unix_connection(listener.address)
         writer.write(sent)
         async with asyncio.timeout(10):
-            try:
+            with suppress(ConnectionResetError):
                 await reader.read()  # to its end
-            except ConnectionResetError:
-                pass
         writer.close()
         assert await ask() == [CREATED]
 
 
 async def test_half_a_frame_is_waited_for_and_then_forgotten(tmp_path):
-    async def desk(*_asked):
+    async def desk(_question):
         raise AssertionError("half a frame is no question")
 
     async with between(tmp_path, desk) as (listener, lines, _):
@@ -323,7 +328,7 @@ async def test_a_poster_of_another_version_is_named(tmp_path):
     server.close()
 
 
-async def no_desk(*_asked):
+async def no_desk(_question):
     return [CREATED]
 
 
@@ -360,6 +365,6 @@ async def test_sockets_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_pa
         left.bind(str(dead))
     second = await listen(tmp_path / "posters", no_desk)
     names = {path.name for path in (tmp_path / "posters").iterdir()}
-    assert names == {os.path.basename(each.address) for each in (alive, second)}
+    assert names == {Path(each.address).name for each in (alive, second)}
     await alive.close()
     await second.close()

@@ -60,7 +60,7 @@ class PosterFailed(RuntimeError):
     """The poster met what nobody foresaw; its log says what."""
 
 
-class Question(Struct):
+class _Waiter(Struct):
     """One caller's piece on its way."""
 
     book: int
@@ -152,8 +152,8 @@ class _Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._frames = Frames()
         self._next = 0
-        self._sent: dict[int, Question] = {}
-        self._queues: dict[int, deque[Question]] = {}
+        self._sent: dict[int, _Waiter] = {}
+        self._queues: dict[int, deque[_Waiter]] = {}
         self._open: dict[int, int] = {}
         self._waiting: dict[int, int] = {}
         self._full = False
@@ -169,7 +169,7 @@ class _Line(asyncio.Protocol):
         if waiting and waiting + transfers > WAITING_MAX:
             raise LedgerOverloaded(book=book)
         loop = asyncio.get_running_loop()
-        question = Question(book, piece, transfers, deadline, loop.create_future())
+        question = _Waiter(book, piece, transfers, deadline, loop.create_future())
         queue = self._queues.setdefault(book, deque())
         if not queue:
             # Whoever asks in this turn of the loop goes along.
@@ -241,13 +241,13 @@ class _Line(asyncio.Protocol):
         for told in reply.told:
             question = self._settled(told.piece)
             if question is not None:
-                question.answer.set_result([Result(*each) for each in told.results])  # type: ignore[arg-type]
+                question.answer.set_result([Result(*each) for each in told.results])
         for failed in reply.failed:
             question = self._settled(failed.piece)
             if question is not None:
                 question.answer.set_exception(_failure_of(failed))
 
-    def _settled(self, number: int) -> Question | None:
+    def _settled(self, number: int) -> _Waiter | None:
         """Return who waits for this answer, and make room for the next frame."""
         question = self._sent.pop(number, None)
         if question is None:
@@ -268,7 +268,7 @@ class _Line(asyncio.Protocol):
                 return
             self._send(book, _take_some(queue))
 
-    def _send(self, book: int, questions: Sequence[Question]) -> None:
+    def _send(self, book: int, questions: Sequence[_Waiter]) -> None:
         if not questions:
             return
         now = monotonic()
@@ -326,9 +326,9 @@ class _Line(asyncio.Protocol):
             _fail(life, Unanswered())
 
 
-def _take_some(queue: deque[Question]) -> list[Question]:
+def _take_some(queue: deque[_Waiter]) -> list[_Waiter]:
     """Take from the queue what goes into one frame, leaving out whoever no longer waits."""
-    some: list[Question] = []
+    some: list[_Waiter] = []
     transfers = size = 0
     while queue and transfers < _FRAME_TRANSFERS_MAX and size < _FRAME_BYTES_MAX:
         question = queue.popleft()

@@ -18,11 +18,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 from msgspec.msgpack import Ext
 
 from tongbao.infra.db import PROGRAM, Statement, Write
 from tongbao.kernel.errors import Busy
+from tongbao.ledger.model import Status, TransferKind
+from tongbao.ledger.poster.records import COMMAND, Batch
 
 VERSION: Final = 1
 FRAME_MAX: Final = 32 << 20
@@ -59,7 +62,6 @@ class Piece(Struct, frozen=True, array_like=True):
     starts: bytes
     ids: bytes
     refused: bytes
-    body: bytes
     writes: list[list[Line]]  # a list per group, or none at all
     dry: bool = False
 
@@ -89,7 +91,7 @@ class Told(Struct, frozen=True, array_like=True):
     """What became of one piece: a status and perhaps a code and a seq per group."""
 
     piece: int  # its number
-    results: list[tuple[str, str | None, int | None]]
+    results: list[tuple[Status, str | None, int | None]]
 
 
 class Failed(Struct, frozen=True, array_like=True):
@@ -114,9 +116,50 @@ class _RawAsk(Struct, frozen=True, array_like=True, tag=1):
     pieces: list[msgspec.Raw]
 
 
-def encode_piece(piece: Piece) -> bytes:
+def encode_piece(
+    batch: Batch, companions: Sequence[Sequence[Write]] = (), *, dry: bool = False
+) -> bytes:
     """Return one caller's part of a frame, so that what cannot be encoded fails its caller only."""
-    return _ENCODER.encode(piece)
+    return _ENCODER.encode(
+        Piece(
+            batch.records.tobytes(),
+            batch.starts.tobytes(),
+            batch.ids.tobytes(),
+            batch.refused.tobytes(),
+            [lines_of(writes) for writes in companions],
+            dry,
+        )
+    )
+
+
+def batch_in(piece: Piece) -> Batch:
+    """Return the batch of a piece.
+
+    Raises:
+        FrameMalformed: its columns do not fit together.
+    """
+    try:
+        batch = Batch(
+            records=np.frombuffer(piece.records, COMMAND),
+            starts=np.frombuffer(piece.starts, np.int64),
+            ids=np.frombuffer(piece.ids, "V16"),
+            refused=np.frombuffer(piece.refused, np.int16),
+        )
+    except ValueError as failure:
+        raise FrameMalformed(str(failure)) from None
+    groups, starts, kinds = len(batch.ids), batch.starts, batch.records["kind"]
+    fits = (
+        len(starts) == groups + 1
+        and len(batch.refused) == groups
+        and len(piece.writes) in {0, groups}
+        and starts[0] == 0
+        and starts[-1] == len(batch.records)
+        and bool(np.all(starts[1:] >= starts[:-1]))
+        and bool(np.all((kinds >= TransferKind.SINGLE) & (kinds <= TransferKind.EXPIRE)))
+    )
+    if not fits:
+        raise FrameMalformed("columns of different groups")
+    return batch
 
 
 def ask_frame(first: int, book: int, left_ms: list[int], pieces: Sequence[bytes]) -> bytes:

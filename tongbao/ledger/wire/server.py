@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Final, cast
 
 import structlog
+from msgspec import Struct
 
 from tongbao.infra.db import Write
 from tongbao.kernel.errors import Conflict, Refusal
 from tongbao.kernel.ids import new_id
 from tongbao.ledger.model import Result
+from tongbao.ledger.poster.records import Batch
 from tongbao.ledger.wire.codec import (
     Ask,
     Failed,
@@ -31,6 +33,7 @@ from tongbao.ledger.wire.codec import (
     Reply,
     Told,
     VersionForeign,
+    batch_in,
     decode_ask,
     empty_frame,
     reply_frame,
@@ -45,8 +48,19 @@ _BACKLOG: Final = 1024
 _BUFFER_MAX: Final = 16 << 20
 _log = structlog.get_logger()
 
-Desk = Callable[[int, Piece, Sequence[Sequence[Write]], float], Awaitable[Sequence[Result]]]
-"""Answers one piece: ``await desk(book, piece, writes of each group, seconds left)``."""
+
+class Question(Struct):
+    """What one caller of another process asks; ``companions`` has a list per group, or none."""
+
+    book: int
+    batch: Batch
+    companions: Sequence[Sequence[Write]]
+    left_s: float
+    dry: bool
+
+
+Desk = Callable[[Question], Awaitable[Sequence[Result]]]
+"""Answers a question, group by group."""
 
 
 class SocketFolderUnfit(Conflict):
@@ -191,7 +205,8 @@ class _Caller(asyncio.Protocol):
     async def _answer(self, number: int, book: int, piece: Piece, left_s: float) -> None:
         try:
             writes = [writes_of(lines) for lines in piece.writes]
-            results = await self._desk(book, piece, writes, left_s)
+            question = Question(book, batch_in(piece), writes, left_s, piece.dry)
+            results = await self._desk(question)
             self._told.append(
                 Told(number, [(each.status, each.code, each.seq) for each in results])
             )
