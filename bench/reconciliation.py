@@ -48,6 +48,7 @@ ACCOUNT = UUID(int=0xACC)
 MERCHANT = UUID(int=0x3E7C)
 RECEIVABLE, PAYABLE = (SANDBOX_BOOK << 40) + 1_000_001, (SANDBOX_BOOK << 40) + 1_000_002
 CHUNK = 20_000
+CODE = 1
 HEADER = (
     "交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,交易状态,"
     "付款银行,货币种类,应结订单金额,代金券金额,微信退款单号,商户退款单号,退款金额,充值券退款金额,退款类型,"
@@ -128,10 +129,12 @@ async def fill(db: Db, made: Made) -> None:
     for place, floor in ((account, None), (payable, 0)):
         await db.execute(
             "insert into ledger_account values"
-            " ($1, $2, $3, $4, $5, $6, $7, 'open', 0, 1000000000000, 0, 1000000000000, $8)",
+            " ($1, $2, $3, $4, $5, $6, $7, null, 'open', 0, 1000000000000, 0, 1000000000000,"
+            " 0, null, $8)",
             (*place, floor, made.start),
         )
     await db.execute("alter table payment alter column metadata set default '{}'", ())
+    await db.execute("insert into ledger_code values ($1, 'payment.captured/gross')", (CODE,))
     chunk = []
     for trade in made:
         chunk.append(trade)
@@ -139,8 +142,11 @@ async def fill(db: Db, made: Made) -> None:
             await fill_chunk(db, chunk)
             chunk = []
     await fill_chunk(db, chunk)
-    head = "update ledger_book set last_seq = $2 where book = $1"
-    await db.execute(head, (SANDBOX_BOOK, made.count))
+    for head in (
+        "update ledger_book set last_seq = $2 where book = $1",
+        "update ledger_watermark set seq = $2 where book = $1",
+    ):
+        await db.execute(head, (SANDBOX_BOOK, made.count))
     await db.execute("analyze", ())
 
 
@@ -181,13 +187,13 @@ async def fill_chunk(db: Db, chunk: list[tuple[int, UUID, UUID, int, datetime]])
         await tx.copy(
             "ledger_transfer",
             (
-                "book", "id", "seq", "debit_account", "credit_account", "amount", "kind", "code",
-                "reference", "whole", "debit_after", "credit_after", "biz_date", "value_date", "at",
+                "book", "id", "seq", "debit_account", "credit_account", "amount", "kind", "flags",
+                "code", "reference", "debit_after", "credit_after", "biz_date", "value_date", "at",
             ),
             [
                 (
-                    book, attempt, place + 1, RECEIVABLE, PAYABLE, amount, "single",
-                    "payment.captured/gross", payment, False, 0, 0, DAY, DAY, at,
+                    book, attempt, place + 1, RECEIVABLE, PAYABLE, amount, 1, 0,
+                    CODE, payment, 0, 0, DAY, DAY, at,
                 )
                 for place, attempt, payment, amount, at in chunk
             ],
