@@ -7,7 +7,10 @@ silently leave a default in force. `SETTINGS` is the table that the reference pa
 from __future__ import annotations
 
 import difflib
+import hashlib
 import hmac
+import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +29,7 @@ CONFIG_VARIABLE: Final = "TONGBAO_CONFIG"
 # times as many examples they try.
 _NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "TONGBAO_REQUIRE", "TONGBAO_CAMPAIGN"})
 MASK: Final = "********"
+_SOCKET_DIR_MAX: Final = 85  # the kernel's limit for the whole socket path is 107 bytes
 
 
 class SettingUnknown(Invalid):
@@ -85,6 +89,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     dsn: Secret | None = None
     data_dir: Path
     kek_file: Path
+    socket_dir: Path
     licence: Licence = Licence.AGGREGATOR
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
@@ -114,6 +119,8 @@ class Setting(Struct, frozen=True):
 _DERIVED: Final = {
     "data_dir": "`.tongbao` in the working directory, or a folder under `/var/lib/tongbao`",
     "kek_file": "`kek` in the data folder",
+    "socket_dir": "`posters` in the data folder, or where that is too long a name for a socket,"
+    " a folder under the system's temporary one",
     "public_url": "`http://host:port`",
 }
 _MEANINGS: Final = {
@@ -122,6 +129,8 @@ _MEANINGS: Final = {
     " PostgreSQL.",
     "kek_file": "File with the key that encrypts all other keys; made on first use. Back it up:"
     " without it channel keys and webhook secrets are lost.",
+    "socket_dir": "Folder of this user alone, on this machine, in which processes that keep books"
+    " listen for the others.",
     "licence": "Kind of firm that runs this deployment: aggregator, payment_institution or bank."
     " Fixed at the first migration.",
     "host": "Address the HTTP server listens on.",
@@ -163,9 +172,19 @@ def load_settings(environ: Mapping[str, str], toml: Path | None = None) -> Setti
     values = {name: _convert(name, value, hints[name]) for name, value in given.items()}
     values.setdefault("data_dir", default_data_dir())
     values.setdefault("kek_file", values["data_dir"] / "kek")
+    values.setdefault("socket_dir", _default_socket_dir(values["data_dir"]))
     host, port = values.get("host", "127.0.0.1"), values.get("port", 8000)
     values.setdefault("public_url", f"http://{host}:{port}")
     return Settings(**values)
+
+
+def _default_socket_dir(data_dir: Path) -> Path:
+    """Return the folder that every process of this user with these files comes to."""
+    folder = data_dir.absolute() / "posters"
+    if len(os.fsencode(folder)) <= _SOCKET_DIR_MAX:
+        return folder
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"tongbao-{os.geteuid()}-{name}"
 
 
 def _from_file(path: Path) -> dict[str, Any]:

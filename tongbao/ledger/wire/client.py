@@ -12,6 +12,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final, cast
 
@@ -95,14 +96,16 @@ class Lines:
         line = await self._line(address)
         return await line.ask(book, piece, transfers, deadline)
 
-    async def is_alive(self, address: str) -> bool:
-        """Return whether a poster answers at the address within moments."""
-        try:
+    async def probe(self, address: str) -> None:
+        """Return once a process answers at the address, which takes a living one moments.
+
+        Raises:
+            Gone: nobody listens there.
+            NotDelivered, Unanswered: somebody does, and is silent.
+        """
+        with suppress(VersionsDiffer):  # alive as well, and it will say so to whoever asks
             line = await self._line(address)
             await line.sign_of_life()
-        except (NotDelivered, Unanswered, VersionsDiffer):
-            return False
-        return True
 
     async def close(self) -> None:
         """Close every connection; callers still waiting are told that they do not know."""

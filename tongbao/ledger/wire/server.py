@@ -95,6 +95,7 @@ async def listen(folder: Path, desk: Desk) -> Listener:
     Raises:
         SocketFolderUnfit
     """
+    folder = folder.absolute()  # other processes work in other folders  # noqa: ASYNC240
     path = folder / f"{new_id().hex[-16:]}{_SUFFIX}"
     early = path.with_suffix(".new")
     _check_private(folder, path)

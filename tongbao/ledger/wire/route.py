@@ -1,0 +1,148 @@
+"""Who keeps a book: this process, another that lives, or nobody, so that it may be taken.
+
+An address stands in the head row of the book. Where nobody listens at it any more its process is
+dead, or on a machine we cannot reach, and the book may be taken at once: the epoch keeps whoever
+had it from writing. One that listens and does not answer may only be stopped for a while: it keeps
+the book until its lease is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from tongbao.infra.db import Db
+from tongbao.kernel.clock import monotonic, real_now
+from tongbao.ledger.model import BookElsewhere, LedgerBook, LedgerUnanswered, Result
+from tongbao.ledger.poster.lease import read_head
+from tongbao.ledger.wire.client import Gone, Lines, NotDelivered, Unanswered
+from tongbao.ledger.wire.server import Desk, Listener, listen
+
+_LOOK_AGAIN_S: Final = 0.1
+_MOVED_S: Final = 0.01
+
+
+class Route:
+    """One process's way to every book.
+
+    ``folder`` is where it listens once it keeps a book; without one, no other process can ask it.
+    ``takes`` says whether it may keep books at all.
+    """
+
+    def __init__(self, db: Db, desk: Desk, *, folder: Path | None, takes: bool) -> None:
+        self._db = db
+        self._desk = desk
+        self._folder = folder
+        self.takes = takes
+        self._listener: Listener | None = None
+        self._opening = asyncio.Lock()
+        self._lines = Lines()
+        self._holders: dict[int, str] = {}
+
+    async def address(self) -> str:
+        """Return where others reach this process, which listens from now on; "" if nowhere.
+
+        Raises:
+            SocketFolderUnfit
+        """
+        async with self._opening:
+            if self._listener is None and self._folder is not None:
+                self._listener = await listen(self._folder, self._desk)
+        return self._own
+
+    def forget(self, book: int) -> None:
+        """Look again who keeps the book at the next question."""
+        self._holders.pop(book, None)
+
+    async def holder(self, book: int, *, deadline: float) -> str | None:
+        """Return the address of another process that keeps the book, or None when we may take it.
+
+        Raises:
+            BookElsewhere: until the deadline nobody kept it whom we could ask, and we may not.
+            BookMissing
+        """
+        known = self._holders.get(book)
+        if known is not None:
+            return known
+        while True:
+            head = await read_head(self._db, book)
+            standing = await self._standing(head)
+            if standing == "alive":
+                self._holders[book] = head.holder
+                return head.holder
+            if standing == "nobody" and self.takes:
+                return None
+            if monotonic() >= deadline:
+                raise BookElsewhere(book=book)
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def is_abandoned(self, book: int) -> bool:
+        """Return whether nobody who lives keeps the book, this process included.
+
+        Raises:
+            BookMissing
+        """
+        head = await read_head(self._db, book)
+        if self._own and head.holder == self._own:
+            return False
+        return await self._standing(head) == "nobody"
+
+    @property
+    def _own(self) -> str:
+        """Return where others reach this process now."""
+        return self._listener.address if self._listener is not None else ""
+
+    async def ask(
+        self, book: int, piece: bytes, *, transfers: int, deadline: float
+    ) -> list[Result] | None:
+        """Return the answers of whoever keeps the book, or None when we may take it ourselves.
+
+        Asks again, with the same ids, when the one it asked went away.
+
+        Raises:
+            LedgerUnanswered: it went away, and until the deadline nobody could tell what became of
+                what we asked.
+            BookElsewhere, LedgerOverloaded: nothing was decided.
+            VersionsDiffer, PosterFailed, BookMissing; and whatever refusal the poster met itself.
+        """
+        unknown = False
+        while True:
+            try:
+                address = await self.holder(book, deadline=deadline)
+            except BookElsewhere:
+                if unknown:
+                    raise LedgerUnanswered(book=book) from None
+                raise
+            if address is None:
+                return None
+            try:
+                return await self._lines.ask(
+                    address, book, piece, transfers=transfers, deadline=deadline
+                )
+            except Unanswered:
+                unknown = True
+            except (NotDelivered, BookElsewhere):
+                await asyncio.sleep(_MOVED_S)  # it is just changing hands
+            self.forget(book)
+            if monotonic() >= deadline:
+                raise LedgerUnanswered(book=book) if unknown else BookElsewhere(book=book)
+
+    async def close(self) -> None:
+        """Stop listening and asking."""
+        await self._lines.close()
+        if self._listener is not None:
+            await self._listener.close()
+            self._listener = None
+
+    async def _standing(self, head: LedgerBook) -> str:
+        """Say whether the holder is alive, may be, or is nobody."""
+        if head.holder in {"", self._own}:
+            return "nobody"
+        try:
+            await self._lines.probe(head.holder)
+        except Gone:
+            return "nobody"
+        except (NotDelivered, Unanswered):
+            return "nobody" if real_now() >= head.lease_until else "silent"
+        return "alive"
