@@ -17,7 +17,7 @@ import uvicorn
 
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
-from tongbao.infra.settings import Settings
+from tongbao.infra.settings import Settings, default_socket_dir
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence
@@ -45,6 +45,7 @@ def settings_for(folder: Path, sandbox_url: str, *, port: int, **changes: Any) -
         **{
             "data_dir": folder,
             "kek_file": folder / "kek",
+            "socket_dir": default_socket_dir(folder),
             "licence": Licence.PAYMENT_INSTITUTION,
             "port": port,
             "public_url": f"http://127.0.0.1:{port}",

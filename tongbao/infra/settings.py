@@ -172,13 +172,13 @@ def load_settings(environ: Mapping[str, str], toml: Path | None = None) -> Setti
     values = {name: _convert(name, value, hints[name]) for name, value in given.items()}
     values.setdefault("data_dir", default_data_dir())
     values.setdefault("kek_file", values["data_dir"] / "kek")
-    values.setdefault("socket_dir", _default_socket_dir(values["data_dir"]))
+    values.setdefault("socket_dir", default_socket_dir(values["data_dir"]))
     host, port = values.get("host", "127.0.0.1"), values.get("port", 8000)
     values.setdefault("public_url", f"http://{host}:{port}")
     return Settings(**values)
 
 
-def _default_socket_dir(data_dir: Path) -> Path:
+def default_socket_dir(data_dir: Path) -> Path:
     """Return the folder that every process of this user with these files comes to."""
     folder = data_dir.absolute() / "posters"
     if len(os.fsencode(folder)) <= _SOCKET_DIR_MAX:
