@@ -23,7 +23,9 @@ def test_every_kind_of_account_is_summed_up_in_exactly_one_account():
 
 
 def test_every_account_speaks_both_languages():
-    assert all(account.en.isascii() and not account.zh.isascii() for account in GL_ACCOUNTS.values())
+    assert all(
+        account.en.isascii() and not account.zh.isascii() for account in GL_ACCOUNTS.values()
+    )
 
 
 @pytest.mark.parametrize(

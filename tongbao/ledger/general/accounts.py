@@ -80,7 +80,7 @@ def load_accounts(toml: str) -> Mapping[str, GlAccount]:
                 raise GlChartInvalid(f"{kind} grows on the wrong side for {number}")
             seen[kind] = number
     if missing := CHART.keys() - seen:
-        raise GlChartInvalid(f"{sorted(missing)[0]} has no account in the general ledger")
+        raise GlChartInvalid(f"{min(missing)} has no account in the general ledger")
     return {
         number: GlAccount(number, entry.en, entry.zh, entry.class_, tuple(entry.kinds))
         for number, entry in sorted(entries.items())
