@@ -63,7 +63,7 @@ from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts import api as accounts_api
 from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.identity import api as identity_api
-from tongbao.parties.identity.keys import KeysOnRecord
+from tongbao.parties.identity.keys import KeysOnRecord, RecentKeys
 from tongbao.parties.identity.model import scopes_under
 from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
@@ -80,6 +80,7 @@ from tongbao.payments.collecting.outcomes import (
     PaymentFailed,
     PaymentSucceeded,
 )
+from tongbao.payments.hot.route import PATH, WalletPayments
 from tongbao.payments.refunds import api as refunds_api
 from tongbao.payments.refunds.outcomes import (
     REFUND_POLICY,
@@ -247,10 +248,13 @@ class Platform:
             "/console": ConsoleApp(self.flow, self.keyring, settings.public_url),
             **probes(self.db),
         }
+        recent_keys = RecentKeys(self.db, self.keyring)
+        wallet_payments = WalletPayments(self.flow, self.keyring, recent_keys)
         app = App(
             routes(settings.licence, allows_test_clock=settings.test_clock),
             db=self.db,
             keys=KeysOnRecord(self.db, self.keyring),
+            hot={PATH: wallet_payments} if settings.licence.may_hold_funds else {},
             facts=ApiFacts(
                 title="Tongbao API",
                 version="1",

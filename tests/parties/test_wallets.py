@@ -207,7 +207,7 @@ async def test_a_refused_payment_leaves_the_code_and_the_limit_as_they_were(
 async def test_the_limit_holds_and_begins_anew_each_day(db: Db, wallet: Wallet) -> None:
     async def spend(amount: int) -> int:
         async with db.begin("test") as tx:
-            return await spend_write(wallet, Money(amount, "CNY"), tx.now).run(tx)
+            return await spend_write(wallet.book, wallet.id, Money(amount, "CNY"), tx.now).run(tx)
 
     assert [await spend(600), await spend(400), await spend(1)] == [1, 1, 0]
     db.clock.offset = timedelta(days=1)
@@ -221,10 +221,10 @@ async def test_a_waiting_payment_sees_the_limit_used_by_the_one_it_waited_for(
 
     async def second() -> int:
         async with db.begin("second") as tx:
-            return await spend_write(wallet, Money(600, "CNY"), tx.now).run(tx)
+            return await spend_write(wallet.book, wallet.id, Money(600, "CNY"), tx.now).run(tx)
 
     async with db.begin("first") as tx:
-        assert await spend_write(wallet, Money(600, "CNY"), tx.now).run(tx) == 1
+        assert await spend_write(wallet.book, wallet.id, Money(600, "CNY"), tx.now).run(tx) == 1
         waiting = asyncio.create_task(second())
         await asyncio.sleep(0.05)
         assert not waiting.done()
@@ -238,7 +238,7 @@ async def test_a_frozen_wallet_spends_nothing_and_shows_no_code(
     await fund(ledger, wallet, 100)
     async with db.begin("test") as tx:
         frozen = await set_frozen(tx, wallet, frozen=True)
-        assert await spend_write(wallet, Money(1, "CNY"), tx.now).run(tx) == 0
+        assert await spend_write(wallet.book, wallet.id, Money(1, "CNY"), tx.now).run(tx) == 0
         with pytest.raises(WalletFrozen):
             await show_code(tx, keyring, frozen)
         with pytest.raises(WalletFrozen):
@@ -443,5 +443,8 @@ async def payment(db: Db, keyring: Keyring, wallet: Wallet, code: str, amount: i
             },
             amounts={"gross": money, "fee": Money(0, "CNY")},
         ),
-        companions=(use_code_write(found, payment_id, now), spend_write(wallet, money, now)),
+        companions=(
+            use_code_write(found, payment_id, now),
+            spend_write(wallet.book, wallet.id, money, now),
+        ),
     )

@@ -189,10 +189,7 @@ def bind(*parts: str | bytes | UUID) -> bytes:
 
 def hmac_sha256(key: bytes, *parts: bytes) -> bytes:
     """Return the HMAC-SHA-256 of the parts, one after the other."""
-    mac = hmac.new(key, digestmod=hashlib.sha256)
-    for part in parts:
-        mac.update(part)
-    return mac.digest()
+    return hmac.digest(key, b"".join(parts), "sha256")
 
 
 def constant_time_equal(one: bytes, other: bytes) -> bool:

@@ -155,21 +155,17 @@ def event_write(event: Event, *, now: datetime, event_id: UUID | None = None) ->
     for name in (type(event).__struct_config__.tag_field, *Event.__struct_fields__):
         del body[name]
     text = msgspec.json.encode(body).decode()
-    return _insert(event_id or new_id(), type(event), event, text, now)
+    return _insert(event_id or new_id(), event, text, now)
 
 
-def object_event_write(
-    kind: type[Event], whose: Event, object_json: bytes, *, now: datetime
-) -> Write:
-    """Return the write of an event of this kind whose only field is an object already encoded.
-
-    ``whose`` says of whom and of what it tells.
-    """
-    return _insert(new_id(), kind, whose, f'{{"object":{object_json.decode()}}}', now)
+def object_event_write(event: Event, object_json: bytes, *, now: datetime) -> Write:
+    """Return the write of an event that has an object and no more, whose JSON is there already."""
+    return _insert(new_id(), event, f'{{"object":{object_json.decode()}}}', now)
 
 
-def _insert(event_id: UUID, kind: type[Event], whose: Event, body: str, now: datetime) -> Write:
-    args = (event_id, tag_of(kind), whose.merchant_id, whose.mode, whose.resource_id, body, now)
+def _insert(event_id: UUID, event: Event, body: str, now: datetime) -> Write:
+    kind = tag_of(type(event))
+    args = (event_id, kind, event.merchant_id, event.mode, event.resource_id, body, now)
     return Write(_INSERT, args)
 
 

@@ -31,6 +31,7 @@ from litestar.routes import HTTPRoute
 from tongbao.infra.db import Db
 from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate
 from tongbao.infra.web.caller import Caller, access_of
+from tongbao.infra.web.hot import CREATED, HotRoute, hot_request
 from tongbao.infra.web.openapi import ApiFacts, Operation, describe
 from tongbao.infra.web.problem import (
     BodyTooLarge,
@@ -103,7 +104,9 @@ class App:
         facts: ApiFacts,
         provides: Mapping[str, object] | None = None,
         mounts: Mapping[str, Asgi] | None = None,
+        hot: Mapping[str, HotRoute] | None = None,
     ) -> None:
+        self._hot = hot or {}
         self._db = db
         self._keys = keys
         self._facts = facts
@@ -140,6 +143,8 @@ class App:
             try:
                 body = await _read_body(scope, receive)
                 scope["state"]["body"] = body
+                if await self._hot_answer(scope, body, reply):
+                    return
                 _check_mounted_path(prefix, scope["path"])
                 target = self._signed_api if prefix is None else self._mounts[prefix]
                 await target(scope, _replay(body, receive), reply)
@@ -171,6 +176,22 @@ class App:
         if body:
             _check_media_type(scope)
         await cast("Asgi", self._api)(scope, receive, send)
+
+    async def _hot_answer(self, scope: Scope, body: bytes, reply: _Reply) -> bool:
+        """Let the path's hot route answer, where there is one and it does."""
+        hot = self._hot.get(scope["path"])
+        request = None if hot is None else hot_request(scope, body)
+        answer = None if hot is None or request is None else await hot(request)
+        if answer is None:
+            return False
+        scope["path_template"] = scope["path"]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(answer)).encode()),
+        ]
+        await reply({"type": "http.response.start", "status": CREATED, "headers": headers})
+        await reply({"type": "http.response.body", "body": answer})
+        return True
 
     def _mounted_at(self, path: str) -> str | None:
         """Return the longest mount the path lies under; ``/`` is only the root page itself."""

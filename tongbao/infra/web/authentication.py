@@ -21,7 +21,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.crypto import constant_time_equal, hmac_sha256
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Write
 from tongbao.infra.settings import Secret
 from tongbao.infra.web import _store as store
 from tongbao.infra.web.caller import Caller
@@ -187,6 +187,20 @@ async def authenticate(request: SignedRequest, keys: SigningKeys, db: Db) -> Cal
         HeaderMissing, HeaderMalformed, KeyUnknown, KeyRevoked, SignatureInvalid, TimestampStale,
         NonceReplayed
     """
+    said, key = await prove(request, keys)
+    now = real_now()
+    if not await store.USE_NONCE.run(db, said.key_id, said.nonce, now + NONCE_KEPT, now):
+        raise NonceReplayed
+    await keys.note_use(key)
+    return key.caller
+
+
+async def prove(request: SignedRequest, keys: SigningKeys) -> tuple[Authorization, SigningKey]:
+    """Return what the header says and whose key has signed it; the nonce is yet to be used up.
+
+    Raises:
+        HeaderMissing, HeaderMalformed, KeyUnknown, KeyRevoked, SignatureInvalid, TimestampStale
+    """
     said = read_authorization(request.authorization)
     key = await keys.find(said.key_id)
     if key is None:
@@ -202,7 +216,11 @@ async def authenticate(request: SignedRequest, keys: SigningKeys, db: Db) -> Cal
     now = real_now()
     if abs(now.timestamp() - said.timestamp) > WINDOW_S:
         raise TimestampStale(our_time=int(now.timestamp()))
-    if not await store.USE_NONCE.run(db, said.key_id, said.nonce, now + NONCE_KEPT, now):
-        raise NonceReplayed
-    await keys.note_use(key)
-    return key.caller
+    return said, key
+
+
+def nonce_write(said: Authorization) -> Write:
+    """Return the write that uses the nonce up in somebody else's commit, or refuses there."""
+    now = real_now()
+    args = (said.key_id, said.nonce, now + NONCE_KEPT, now)
+    return Write(store.USE_NONCE_WITH, args, refusal=NonceReplayed.code)

@@ -13,7 +13,7 @@ nothing; refusals by a business rule are kept like answers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -134,14 +134,7 @@ async def begin(db: Db, caller: Caller, route: str, key: str, body: bytes) -> Be
         KeyReused, InFlight
     """
     now = real_now()
-    use = Idempotency(
-        caller.merchant_id,
-        caller.mode,
-        route,
-        hashlib.sha256(key.encode()).digest(),
-        hashlib.sha256(body).digest(),
-        now + LEASE,
-    )
+    use = use_of(caller, route, key, body)
     row = await store.FIND.first(db, use.merchant_id, use.mode, use.route, use.key_hash)
     if row is None:
         return Fresh(use)
@@ -154,6 +147,25 @@ async def begin(db: Db, caller: Caller, route: str, key: str, body: bytes) -> Be
     if row.resource_id is None:
         raise LookupError("a kept refusal lost its answer")
     return Resume(use, row.resource_id)
+
+
+def use_of(caller: Caller, route: str, key: str, body: bytes) -> Idempotency:
+    """Return this use of the key, which is good for the time of a lease from now."""
+    return Idempotency(
+        caller.merchant_id,
+        caller.mode,
+        route,
+        hashlib.sha256(key.encode()).digest(),
+        hashlib.sha256(body).digest(),
+        real_now() + LEASE,
+    )
+
+
+async def taken(db: Db, uses: Sequence[Idempotency]) -> dict[Idempotency, bool]:
+    """Return those of these keys that somebody has taken, whatever became of it."""
+    columns = zip(*[use.row_key for use in uses], strict=True)
+    hashes = set(await store.TAKEN.all(db, *[list(column) for column in columns]))
+    return {use: True for use in uses if use.key_hash in hashes}
 
 
 def canonical(path: str, body: bytes) -> bytes:

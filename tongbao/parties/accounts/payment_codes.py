@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
+
+from msgspec import Struct
 
 from tongbao.infra.crypto import Keyring, hmac_sha256
 from tongbao.infra.db import Db, Tx, Write
@@ -14,6 +17,7 @@ from tongbao.parties.accounts.model import (
     CODE_LIFE,
     CodeUsedOrExpired,
     PaymentCode,
+    ScannedCode,
     ShownCode,
     Wallet,
     WalletFrozen,
@@ -60,7 +64,42 @@ async def find_code(
     return code, wallet
 
 
-def use_code_write(code: PaymentCode, payment_id: UUID, now: datetime) -> Write:
+class CodeDigits(Struct, frozen=True):
+    """Which code somebody has scanned, and in which book and mode it is to pay."""
+
+    book: int
+    code_hash: bytes
+    mode: Mode
+
+
+class CodeReader:
+    """Knows codes again by their digits, of which the database has only an HMAC."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._key = keyring.mac_key(_PURPOSE)
+
+    def read(self, text: str, *, book: int, mode: Mode) -> CodeDigits | None:
+        """Return what to look for, or None when the text is no code of ours."""
+        if not is_wallet_code(text):
+            return None
+        return CodeDigits(book, hmac_sha256(self._key, text.encode()), mode)
+
+
+async def scanned_codes(
+    db: Db, asked: Sequence[CodeDigits], now: datetime
+) -> dict[CodeDigits, ScannedCode]:
+    """Return those of these codes that pay at this moment; none is used up by that."""
+    found = await store.SCANNED.all(
+        db,
+        [each.book for each in asked],
+        [each.code_hash for each in asked],
+        [each.mode for each in asked],
+        now,
+    )
+    return {CodeDigits(code.book, code.code_hash, code.mode): code for code in found}
+
+
+def use_code_write(code: PaymentCode | ScannedCode, payment_id: UUID, now: datetime) -> Write:
     """Return the write that uses the code up; of two payments with one code, one is refused."""
     args = (code.book, code.code_hash, now, payment_id)
     return Write(store.USE_CODE, args, refusal=CodeUsedOrExpired.code)

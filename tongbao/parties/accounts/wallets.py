@@ -135,12 +135,12 @@ async def top_up(
     raise TopUpRefused(code=result.code)
 
 
-def spend_write(wallet: Wallet, money: Money, now: datetime) -> Write:
+def spend_write(book: int, wallet_id: UUID, money: Money, now: datetime) -> Write:
     """Return the write that counts spending against the day's limit of an active wallet.
 
     It goes into the group that takes the money; the ledger keeps the balance from going negative.
     """
-    args = (wallet.book, wallet.id, business_date(now), money.amount)
+    args = (book, wallet_id, business_date(now), money.amount)
     return Write(store.SPEND, args, refusal=SpendingRefused.code)
 
 

@@ -26,6 +26,7 @@ INSERT_KEY: Final = Query(
     returning {_KEY}""",
 )
 GET_KEY: Final = Query(ApiKey, f"select {_KEY} from api_key where id = $1")
+KEYS: Final = Query(ApiKey, f"select {_KEY} from api_key where id = any($1::uuid[])")
 LOCK_KEY: Final = Query(ApiKey, f"select {_KEY} from api_key where id = $1 for update")
 REPLACE_KEY: Final = Query(
     ApiKey,

@@ -8,9 +8,12 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
+from tongbao.infra.lookups import Remembered
 from tongbao.infra.settings import Secret
 from tongbao.infra.web.authentication import SigningKey
 from tongbao.infra.web.caller import Caller
@@ -28,9 +31,13 @@ from tongbao.parties.identity.model import (
     OverlapTooLong,
     check_scopes,
 )
-from tongbao.parties.merchants.queries import merchant_with_id
+from tongbao.parties.merchants.model import Merchant
+from tongbao.parties.merchants.queries import merchant_with_id, merchants_with_ids
 
 _PURPOSE: Final = "api_key.secret"
+KEY_STANDS_S: Final = 0.9
+"""How long a key that was looked at is believed where payments are many; a revoked one works no
+longer than that."""
 _USE_NOTED_EVERY: Final = timedelta(hours=1)
 
 
@@ -114,7 +121,15 @@ class KeysOnRecord:
         key = await store.GET_KEY.first(self._db, key_id)
         if key is None:
             return None
-        merchant = await merchant_with_id(self._db, key.merchant_id)
+        return self._opened(key, await merchant_with_id(self._db, key.merchant_id))
+
+    async def find_all(self, ids: Sequence[UUID]) -> dict[UUID, SigningKey]:
+        """Return those of these keys that are on record."""
+        keys = await store.KEYS.all(self._db, ids)
+        theirs = await merchants_with_ids(self._db, [key.merchant_id for key in keys])
+        return {key.id: self._opened(key, theirs[key.merchant_id]) for key in keys}
+
+    def _opened(self, key: ApiKey, merchant: Merchant) -> SigningKey:
         now = real_now()
         secret = self._keyring.open(_PURPOSE, key.secret_sealed, _place(key.id, key.merchant_id))
         caller = Caller(
@@ -128,6 +143,24 @@ class KeysOnRecord:
         if not key.use_noted:
             now = real_now()
             await store.NOTE_KEY_USE.run(self._db, key.caller.key_id, now, now - _USE_NOTED_EVERY)
+
+
+class RecentKeys:
+    """The same keys as they were at most `KEY_STANDS_S` seconds ago, found many at a time."""
+
+    def __init__(self, db: Db, keyring: Keyring) -> None:
+        self._on_record = KeysOnRecord(db, keyring)
+        self._keys = Remembered(self._on_record.find_all, seconds=KEY_STANDS_S)
+
+    async def find(self, key_id: UUID) -> SigningKey | None:
+        """Return the key; one that was revoked within the last second may still look good."""
+        return self._keys.known(key_id) or await self._keys.get(key_id)
+
+    async def note_use(self, key: SigningKey) -> None:
+        """Remember to the hour when the key was last used."""
+        if not key.use_noted:
+            self._keys.amend(key.caller.key_id, msgspec.structs.replace(key, use_noted=True))
+            await self._on_record.note_use(key)
 
 
 async def _insert(

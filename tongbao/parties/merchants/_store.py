@@ -65,6 +65,15 @@ PLANS: Final = Query(
     PricePlan,
     f"select {_PLAN} from price_plan where merchant_id = $1 and mode = $2 order by valid_from",
 )
+PLANS_OF: Final = Query(
+    PricePlan,
+    """
+    select plan.id, plan.merchant_id, plan.mode, plan.version, plan.valid_from, plan.currency,
+           plan.refund_returns_fee, plan.lines, plan.created_at, plan.created_by
+      from unnest($1::uuid[], $2::text[]) as asked (merchant_id, mode)
+      join price_plan plan on plan.merchant_id = asked.merchant_id and plan.mode = asked.mode
+     order by plan.valid_from""",
+)
 PLAN_AT: Final = Query(
     PricePlan,
     f"""

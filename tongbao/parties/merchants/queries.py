@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -59,6 +59,17 @@ async def price_plan_at(
 ) -> PricePlan | None:
     """Return the prices in force at a moment, or None before the first."""
     return await store.PLAN_AT.first(on, merchant_id, mode, at)
+
+
+async def price_plans_of(
+    on: Db | Tx, whose: Sequence[tuple[UUID, Mode]]
+) -> dict[tuple[UUID, Mode], list[PricePlan]]:
+    """Return every version of the prices of these merchants, in the order they begin."""
+    found: dict[tuple[UUID, Mode], list[PricePlan]] = {each: [] for each in whose}
+    ids, modes = [merchant_id for merchant_id, _ in whose], [mode for _, mode in whose]
+    for plan in await store.PLANS_OF.all(on, ids, modes):
+        found[plan.merchant_id, plan.mode].append(plan)
+    return found
 
 
 async def channel_account_of(on: Db | Tx, merchant_id: UUID, mode: Mode, channel: str) -> UUID:

@@ -18,19 +18,26 @@ from tongbao.infra.web.request import ApiRequest, InvalidValue, NumberField
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import Money, positive
 from tongbao.kernel.pages import Page
-from tongbao.parties.accounts.model import CodeUsedOrExpired, WalletCurrencyDiffers
+from tongbao.parties.accounts.model import (
+    CodeUsedOrExpired,
+    ScannedCode,
+    WalletCurrencyDiffers,
+)
 from tongbao.parties.accounts.payment_codes import find_code
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import (
     ChannelNotOpened,
+    Merchant,
     MerchantSuspended,
     PriceNotAgreed,
+    PricePlan,
     fee_for,
 )
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import (
     WALLET,
     Attempt,
+    NewPayment,
     Payment,
     PaymentState,
     PaymentView,
@@ -40,7 +47,6 @@ from tongbao.payments.collecting.payments import (
     EXPIRES_DEFAULT,
     EXPIRES_MAX,
     ModeNotOffered,
-    NewPayment,
     NotClosable,
     OrderNumberUsed,
     WalletNeedsCode,
@@ -123,8 +129,7 @@ async def create(
     channel = _channel_asked(data.method)
 
     async def fresh(use: Idempotency) -> PaymentView:
-        asked = await _terms(flow, caller, data, channel, money)
-        asked = msgspec.structs.replace(asked, client_ip=_client_ip(request))
+        asked = await _terms(flow, caller, data, (channel, money), client_ip=_client_ip(request))
         if channel == WALLET:
             return view_payment(*await _collect_from_wallet(flow, keyring, asked, use))
         return view_payment(*await create_payment(flow, asked, use.write, new_id()))
@@ -150,9 +155,8 @@ async def _collect_from_wallet(
         if earlier is None:
             raise
         return earlier
-    return await pay_by_wallet(
-        flow, asked, use.write, payment_id=new_id(), code=code, wallet=wallet
-    )
+    scanned = ScannedCode(code.book, code.code_hash, code.mode, wallet.id, wallet.currency)
+    return await pay_by_wallet(flow, asked, use.write, payment_id=new_id(), code=scanned)
 
 
 def _channel_asked(method: MethodAsked) -> str:
@@ -173,7 +177,12 @@ def _channel_asked(method: MethodAsked) -> str:
 
 
 async def _terms(
-    flow: Flow, caller: Caller, data: CreatePayment, channel: str, money: Money
+    flow: Flow,
+    caller: Caller,
+    data: CreatePayment,
+    what: tuple[str, Money],
+    *,
+    client_ip: str,
 ) -> NewPayment:
     """Return the request with what was agreed with the merchant for it.
 
@@ -182,7 +191,7 @@ async def _terms(
     """
     if len(data.metadata) > _METADATA_KEYS_MAX:
         raise InvalidValue(param="$.metadata", reason="at most 50 keys")
-    now = flow.db.clock.now()
+    (channel, money), now = what, flow.db.clock.now()
     merchant = await merchants.merchant_with_id(flow.db, caller.merchant_id)
     merchant.check_active()
     plan = await merchants.price_plan_at(flow.db, merchant.id, caller.mode, now)
@@ -191,6 +200,22 @@ async def _terms(
     account_id = caller.merchant_id
     if channel != WALLET:
         account_id = await merchants.channel_account_of(flow.db, merchant.id, caller.mode, channel)
+    return new_payment(
+        data, caller, money, (merchant, plan, fee), (channel, account_id), client_ip=client_ip
+    )
+
+
+def new_payment(
+    data: CreatePayment,
+    caller: Caller,
+    money: Money,
+    terms: tuple[Merchant, PricePlan | None, int],
+    over: tuple[str, UUID],
+    *,
+    client_ip: str,
+) -> NewPayment:
+    """Return the request with its terms (merchant, plan, fee) and its channel and account there."""
+    (merchant, plan, fee), (channel, account_id) = terms, over
     lifetime = timedelta(seconds=data.expires_in_s) if data.expires_in_s else EXPIRES_DEFAULT
     return NewPayment(
         merchant_id=merchant.id,
@@ -207,7 +232,7 @@ async def _terms(
         late_success=merchant.late_success,
         expires_in=lifetime,
         metadata=data.metadata,
-        client_ip="127.0.0.1",
+        client_ip=client_ip,
         auth_code=data.method.auth_code,
     )
 

@@ -9,13 +9,16 @@ A payment is what the merchant asked; an attempt is one try on one channel.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
+from hashlib import sha256
+from typing import Final, Literal, Protocol
 from uuid import UUID
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from tongbao.infra.db import Write
 from tongbao.kernel.ids import base32
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
@@ -146,6 +149,66 @@ class Attempt(Struct, frozen=True):
     def money(self) -> Money:
         """What this try should collect."""
         return Money(self.amount, self.currency)
+
+
+class NewPayment(Struct, frozen=True):
+    """A merchant's request with the terms that apply to it, ready to be written down."""
+
+    merchant_id: UUID
+    mode: Mode
+    book: int
+    merchant_order_no: str
+    money: Money
+    subject: str
+    channel: str
+    pay_mode: PayMode
+    account_id: UUID
+    fee: int
+    refund_returns_fee: bool
+    late_success: LateSuccess
+    expires_in: timedelta
+    metadata: dict[str, str]
+    client_ip: str
+    auth_code: str | None = None
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What makes two requests the same order; the customer's one-time code does not."""
+        meant = (
+            self.money.amount,
+            self.money.currency,
+            self.subject,
+            self.channel if self.pay_mode is PayMode.QR else "",
+            self.pay_mode,
+            sorted(self.metadata.items()),
+        )
+        return sha256(msgspec.json.encode(meant)).digest()
+
+
+class Verdict(Struct, frozen=True):
+    """What the risk hook says of a payment: declined under a code, or counted by these writes.
+
+    The meters are part of the payment's own commit; one that refuses there refuses the payment.
+    """
+
+    declined: str | None = None
+    meters: tuple[Write, ...] = ()
+
+
+class RiskHook(Protocol):
+    """Who is asked before the own wallet pays; wiring says who that is."""
+
+    async def __call__(self, asked: NewPayment, wallet_id: UUID) -> Verdict:
+        """Return whether the wallet may make this payment."""
+
+
+_ALLOWED: Final = Verdict()
+
+
+async def allow_all(asked: NewPayment, wallet_id: UUID) -> Verdict:
+    """Decline nothing; the wallet's own limit for the day is counted all the same."""
+    del asked, wallet_id
+    return _ALLOWED
 
 
 class PaidAttempt(Struct, frozen=True):

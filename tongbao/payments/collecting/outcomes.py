@@ -38,6 +38,8 @@ from tongbao.payments.collecting.model import (
     PaymentCase,
     PaymentState,
     PaymentView,
+    RiskHook,
+    allow_all,
 )
 from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
 from tongbao.rails.channels.error_map import error_map
@@ -64,6 +66,7 @@ class Flow(Struct, frozen=True):
     account: Callable[[UUID], Awaitable[ChannelAccount]]
     licence: Licence
     nudge: Callable[[], None]  # wakes this process's worker after a commit
+    risk: RiskHook = allow_all
 
 
 class PaymentSucceeded(Event, frozen=True, kw_only=True, tag="payment.succeeded"):

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.infra.db import Tx, Write, write_all
@@ -22,19 +20,19 @@ from tongbao.infra.outbox import event_write
 from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import new_id, show
-from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
-from tongbao.ledger.model import AccountKey, Group
-from tongbao.parties.accounts.model import PaymentCode, Wallet, WalletCurrencyDiffers
+from tongbao.ledger.model import AccountKey, Group, Result
+from tongbao.parties.accounts.model import ScannedCode, WalletCurrencyDiffers
 from tongbao.parties.accounts.payment_codes import use_code_write
-from tongbao.parties.accounts.wallets import account_of, spend_write
-from tongbao.parties.merchants.model import ChannelNotOpened, LateSuccess
+from tongbao.parties.accounts.wallets import spend_write
+from tongbao.parties.merchants.model import ChannelNotOpened
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.chase import chase_write, look_at, next_move, pay_order
 from tongbao.payments.collecting.model import (
     Attempt,
     AttemptState,
+    NewPayment,
     Payment,
     PaymentCase,
     PaymentState,
@@ -48,7 +46,6 @@ from tongbao.payments.collecting.outcomes import (
     record_news,
 )
 from tongbao.payments.collecting.queries import last_attempt
-from tongbao.rails.channels.contract import PayMode
 
 EXPIRES_DEFAULT: Final = timedelta(minutes=30)
 EXPIRES_MAX: Final = timedelta(hours=2)  # a WeChat Native code lives two hours
@@ -112,40 +109,6 @@ class ResolutionMissing(Invalid):
     code = "payment.case_resolution_missing"
     advice = "Write what was found and done, in 4 to 500 characters."
     advice_zh = "请填写查明的情况与处理结果，4 至 500 个字符。"
-
-
-class NewPayment(Struct, frozen=True):
-    """A merchant's request with the terms that apply to it, ready to be written down."""
-
-    merchant_id: UUID
-    mode: Mode
-    book: int
-    merchant_order_no: str
-    money: Money
-    subject: str
-    channel: str
-    pay_mode: PayMode
-    account_id: UUID
-    fee: int
-    refund_returns_fee: bool
-    late_success: LateSuccess
-    expires_in: timedelta
-    metadata: dict[str, str]
-    client_ip: str
-    auth_code: str | None = None
-
-    @property
-    def fingerprint(self) -> bytes:
-        """What makes two requests the same order; the customer's one-time code does not."""
-        meant = (
-            self.money.amount,
-            self.money.currency,
-            self.subject,
-            self.channel if self.pay_mode is PayMode.QR else "",
-            self.pay_mode,
-            sorted(self.metadata.items()),
-        )
-        return sha256(msgspec.json.encode(meant)).digest()
 
 
 Taking = Callable[[UUID, datetime], Write]
@@ -248,8 +211,7 @@ async def pay_by_wallet(
     take: Taking,
     *,
     payment_id: UUID,
-    code: PaymentCode,
-    wallet: Wallet,
+    code: ScannedCode,
 ) -> tuple[Payment, Attempt]:
     """Collect a payment from the platform's own wallet: everything is one commit.
 
@@ -259,34 +221,17 @@ async def pay_by_wallet(
     Raises:
         WalletCurrencyDiffers, OrderNumberUsed, InFlight, StateContended
     """
-    if asked.money.currency != wallet.currency:
-        raise WalletCurrencyDiffers(currency=wallet.currency)
+    if asked.money.currency != code.currency:
+        raise WalletCurrencyDiffers(currency=code.currency)
     now = flow.db.clock.now()
-    payment, attempt = _rows(asked, payment_id, now, PaymentState.SUCCEEDED)
-    attempt = msgspec.structs.replace(
-        attempt, payer=str(wallet.id), channel_ref=attempt.number, paid_at=now
-    )
-    spending = (use_code_write(code, payment.id, now), spend_write(wallet, payment.money, now))
-    currency = payment.currency
-    group = Group(
-        id=payment.id,
-        book=payment.book,
-        transfers=posting.transfers(
-            "payment.captured_by_wallet",
-            reference=payment.id,
-            accounts={
-                "wallet": account_of(wallet),
-                "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
-            },
-            amounts={"gross": payment.money, "fee": Money(payment.fee, currency)},
-        ),
-        companions=(take(payment.id, now), *_birth(payment, attempt, now), *spending),
-    )
-    failpoint("payments.before_wallet")
-    [result] = await flow.ledger.submit([group])
-    failpoint("payments.after_wallet")
+    verdict = await flow.risk(asked, code.wallet_id)
+    if verdict.declined is not None:
+        return await _record_wallet_refusal(flow, asked, take, verdict.declined)
+    payment, attempt = paid_rows(asked, payment_id, code, now)
+    event = event_write(end_event(payment, attempt), now=now)
+    first = (take(payment.id, now), *verdict.meters)
+    result = await submit_paid(flow, payment, attempt, code, companions=(*first, event))
     if result.happened:
-        flow.nudge()
         return payment, attempt
     if result.code == ORDER_TAKEN:
         return await _earlier(flow, asked, take)
@@ -295,6 +240,79 @@ async def pay_by_wallet(
     if result.status == "in_flight":
         raise StateContended
     return await _record_wallet_refusal(flow, asked, take, result.code or "wallet.declined")
+
+
+def paid_rows(
+    asked: NewPayment, payment_id: UUID, code: ScannedCode, now: datetime
+) -> tuple[Payment, Attempt]:
+    """Return the rows of a payment that the own wallet makes at this moment."""
+    payment, attempt = _rows(asked, payment_id, now, PaymentState.SUCCEEDED)
+    paid = {"payer": str(code.wallet_id), "channel_ref": attempt.number, "paid_at": now}
+    return payment, msgspec.structs.replace(attempt, **paid)
+
+
+async def submit_paid(
+    flow: Flow,
+    payment: Payment,
+    attempt: Attempt,
+    code: ScannedCode,
+    *,
+    companions: tuple[Write, ...],
+) -> Result:
+    """Write a payment of the own wallet and move its money, with more in the same commit."""
+    currency, now = payment.currency, payment.created_at
+    transfers = posting.transfers(
+        "payment.captured_by_wallet",
+        reference=payment.id,
+        accounts={
+            "wallet": AccountKey("wallet", currency, code.wallet_id),
+            "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
+        },
+        amounts={"gross": payment.money, "fee": Money(payment.fee, currency)},
+    )
+    group = Group(
+        id=transfers[0].id,
+        book=payment.book,
+        transfers=transfers,
+        companions=(
+            *companions,
+            _paid_write(payment, attempt),
+            use_code_write(code, payment.id, now),
+            spend_write(code.book, code.wallet_id, payment.money, now),
+        ),
+    )
+    failpoint("payments.before_wallet")
+    [result] = await flow.ledger.submit([group])
+    failpoint("payments.after_wallet")
+    if result.happened:
+        flow.nudge()
+    return result
+
+
+def _paid_write(payment: Payment, attempt: Attempt) -> Write:
+    """Return the one write of a payment by wallet, its attempt and its change of state."""
+    args = (
+        payment.book,
+        payment.id,
+        payment.merchant_id,
+        payment.mode,
+        payment.merchant_order_no,
+        payment.request_hash,
+        payment.amount,
+        payment.currency,
+        payment.subject,
+        payment.fee,
+        payment.refund_returns_fee,
+        payment.late_success,
+        msgspec.json.encode(payment.metadata).decode() if payment.metadata else "{}",
+        payment.created_at,
+        payment.expires_at,
+        attempt.id,
+        attempt.channel_ref,
+        attempt.payer,
+        attempt.client_ip,
+    )
+    return Write(store.INSERT_PAID_BY_WALLET, args, refusal=ORDER_TAKEN)
 
 
 def _birth(payment: Payment, attempt: Attempt, now: datetime) -> tuple[Write, ...]:

@@ -1,0 +1,47 @@
+"""What was agreed with merchants, as it was a moment ago: looked up for many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra.db import Db
+from tongbao.infra.lookups import Remembered
+from tongbao.kernel.licence import Mode
+from tongbao.parties.merchants import queries as merchants
+from tongbao.parties.merchants.model import Merchant, PricePlan
+
+TERMS_STAND_S: Final = 0.9
+"""How long they are believed: a suspended merchant collects no longer than that, and a price that
+is agreed to begin at once may begin that much later."""
+
+Whose = tuple[UUID, Mode]
+
+
+class Terms(Struct, frozen=True):
+    """A merchant and all versions of its prices in one mode, those to come included."""
+
+    merchant: Merchant
+    plans: Sequence[PricePlan]
+
+
+class RecentTerms:
+    """The terms of merchants, at most `TERMS_STAND_S` seconds old."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        self._terms = Remembered(self._find, seconds=TERMS_STAND_S)
+
+    async def of(self, whose: Whose) -> Terms | None:
+        """Return a merchant's terms in a mode, or None when there is no such merchant."""
+        return self._terms.known(whose) or await self._terms.get(whose)
+
+    async def _find(self, asked: Sequence[Whose]) -> dict[Whose, Terms]:
+        theirs = await merchants.merchants_with_ids(self._db, [each for each, _ in asked])
+        plans = await merchants.price_plans_of(self._db, asked)
+        return {
+            whose: Terms(theirs[whose[0]], plans[whose]) for whose in asked if whose[0] in theirs
+        }
