@@ -181,7 +181,7 @@ def _binaries(owner: Owner, major: str | None = None) -> tuple[Path, str]:
     versions = {_version(path): path for path in wheel.glob("pginstall*")}
     wanted = [full for full in versions if major in (None, full.partition(".")[0])]
     if not wanted:
-        raise EmbeddedProgramsMissing(wanted=major, installed=sorted(versions))
+        raise EmbeddedProgramsMissing(wanted=major, installed=", ".join(sorted(versions)))
     full = max(wanted, key=lambda each: int(each.partition(".")[0]))
     installed = versions[full]
     needed = [installed / "bin/postgres", installed / "lib/postgresql", installed / "share"]

@@ -218,11 +218,10 @@ def take(data_dir: Path, backups: Path | None = None, *, keep: int = KEEP) -> Ba
 
 def list_backups(backups: Path) -> list[Backup]:
     """Return the base backups of a folder, oldest first."""
-    manifests = [
-        path / "manifest.json" for path in backups.glob("*Z") if _NAME.fullmatch(path.name)
-    ]
     found = [
-        msgspec.json.decode(path.read_bytes(), type=Backup) for path in manifests if path.exists()
+        msgspec.json.decode(path.read_bytes(), type=Backup)
+        for path in backups.glob("*Z/manifest.json")
+        if _NAME.fullmatch(path.parent.name)
     ]
     return sorted(found, key=lambda backup: backup.finished_at)
 
@@ -332,10 +331,7 @@ def _copy(place: Place, folder: Path, controlled: Mapping[str, str]) -> Backup:
     )  # fmt: skip
     log = msgspec.json.decode((base / "backup_manifest").read_bytes())["WAL-Ranges"][-1]
     finished_at = real_now()
-    files = []
-    for path in sorted(base.iterdir()):
-        size, sha256 = _digest(path)
-        files.append(BackupFile(path.name, size, sha256))
+    files = [BackupFile(path.name, *_digest(path)) for path in sorted(base.iterdir())]
     backup = Backup(
         id=_stamp(finished_at),
         system=controlled["Database system identifier"],

@@ -1,0 +1,1 @@
+"""The journal by months: made ahead, sealed, moved to files with their digests, and back."""
