@@ -150,7 +150,7 @@ async def _arrived(db: Db, ledger: Ledger, order: MoveOrder) -> int:
     return movement.amount
 
 
-async def _give_limits(db: Db, ledger: Ledger, under_way: LedgerAccountMove, *, actor: str) -> None:
+async def _give_limits(ledger: Ledger, under_way: LedgerAccountMove, *, actor: str) -> None:
     """Give the account in its new book the limits it had, where the kind's own differ."""
     key = _key(under_way)
     if (under_way.floor, under_way.ceiling) == (CHART[key.kind].floor, None):
