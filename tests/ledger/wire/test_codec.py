@@ -33,8 +33,7 @@ from tongbao.ledger.wire.codec import (
     decode_ask,
     decode_reply,
     empty_frame,
-    encode_piece,
-    lines_of,
+    encode_writes,
     reply_frame,
     writes_of,
 )
@@ -78,22 +77,28 @@ def batch(*groups):
     )
 
 
-def piece_of(*writes, **more):
-    return encode_piece(batch(group(single(5, BANK, ALICE))), [writes], **more)
+ONE = batch(group(single(5, BANK, ALICE)))
+WHOLE = batch(group(single(5, BANK, ALICE), single(6, BANK, ALICE)), group())
 
 
-def through(*pieces):
-    """Return the pieces as the other side reads them."""
-    frame = ask_frame(7, 3, [10] * len(pieces), pieces)
-    [body] = Frames().feed(frame)
+def asking(asked, *writes, left_ms=(10,), counts=None):
+    """Return a frame that asks for a batch."""
+    raw = [encode_writes(each) for each in writes]
+    counts = [len(asked.ids)] if counts is None else counts
+    return ask_frame(7, 3, asked, left_ms=left_ms, counts=counts, writes=raw)
+
+
+def through(asked, *writes, **more):
+    """Return the question as the other side reads it."""
+    [body] = Frames().feed(asking(asked, *writes, **more))
     ask = decode_ask(body)
-    assert (ask.first, ask.book, ask.left_ms) == (7, 3, [10] * len(pieces))
-    return ask.pieces
+    assert (ask.first, ask.book) == (7, 3)
+    return ask
 
 
 @given(st.lists(ARGUMENTS))
 def test_arguments_arrive_with_their_values_and_types(args):
-    [arrived] = through(piece_of(Write(NOTE, tuple(args), "test.refused")))
+    arrived = through(ONE, [Write(NOTE, tuple(args), "test.refused")])
     [[write]] = [writes_of(lines) for lines in arrived.writes]
     assert write.statement is NOTE
     assert write.refusal == "test.refused"
@@ -106,7 +111,7 @@ def test_arguments_arrive_with_their_values_and_types(args):
 
 def test_a_word_of_ours_arrives_as_text_and_a_struct_as_its_json():
     body = Body(UUID(int=5), datetime(2026, 1, 2, tzinfo=SHANGHAI), Colour.RED)
-    [arrived] = through(piece_of(Write(NOTE, (Colour.RED, body, (UUID(int=1),)))))
+    arrived = through(ONE, [Write(NOTE, (Colour.RED, body, (UUID(int=1),)))])
     [write] = writes_of(arrived.writes[0])
     assert write.args[0] == "red"
     assert msgspec.json.encode(write.args[1]) == msgspec.json.encode(body)
@@ -115,11 +120,11 @@ def test_a_word_of_ours_arrives_as_text_and_a_struct_as_its_json():
 
 def test_what_cannot_travel_fails_before_anything_is_sent():
     with pytest.raises(TypeError, match="object does not travel"):
-        lines_of([Write(NOTE, (object(),))])
+        encode_writes([Write(NOTE, (object(),))])
 
 
 def test_only_statements_of_the_program_are_found():
-    [line] = lines_of([Write(SPEND, (1, 2))])
+    [[line]] = through(ONE, [Write(SPEND, (1, 2))]).writes
     assert writes_of([line])[0].statement is SPEND
     theirs = {digest: each for digest, each in PROGRAM.items() if each is not SPEND}
     with pytest.raises(VersionsDiffer) as refused:
@@ -129,21 +134,16 @@ def test_only_statements_of_the_program_are_found():
 
 def test_batches_arrive_as_they_were():
     hold = pending(9, ALICE, BANK)
-    sent = [
+    for sent in (
         batch(group(single(5, BANK, ALICE)), group(), group(post(hold), single(1, ALICE, BANK))),
         batch(group(single(0, BANK, ALICE))),
         batch(group()),
         batch(),
-    ]
-    arrived = through(*(encode_piece(each, dry=bool(n % 2)) for n, each in enumerate(sent)))
-    assert [each.dry for each in arrived] == [False, True, False, True]
-    for before, after in zip(sent, map(batch_in, arrived), strict=True):
+    ):
+        arrived = batch_in(through(sent))
         for column in ("records", "starts", "ids", "refused"):
-            assert np.array_equal(getattr(after, column), getattr(before, column))
-        assert after.records.dtype == COMMAND
-
-
-WHOLE = batch(group(single(5, BANK, ALICE), single(6, BANK, ALICE)), group())
+            assert np.array_equal(getattr(arrived, column), getattr(sent, column))
+        assert arrived.records.dtype == COMMAND
 
 
 def of_no_kind():
@@ -167,15 +167,20 @@ def of_no_kind():
     ],
 )
 def test_columns_that_do_not_fit_together_are_malformed(changed):
-    [piece] = through(encode_piece(msgspec.structs.replace(WHOLE, **changed)))
+    ask = through(msgspec.structs.replace(WHOLE, **changed), counts=[2])
     with pytest.raises(FrameMalformed):
-        batch_in(piece)
+        batch_in(ask)
 
 
-def test_companions_of_other_groups_are_malformed():
-    [piece] = through(encode_piece(WHOLE, [[]]))
+@pytest.mark.parametrize(
+    ("writes", "counts", "left_ms"),
+    [([[]], [2], [9]), ([], [1], [9]), ([], [3, -1], [9, 9]), ([], [1, 1], [9])],
+)
+def test_callers_and_companions_of_other_groups_are_malformed(writes, counts, left_ms):
+    ask = through(WHOLE, *writes, counts=counts, left_ms=left_ms)
     with pytest.raises(FrameMalformed):
-        batch_in(piece)
+        batch_in(ask)
+    assert batch_in(through(WHOLE, [], [], counts=[1, 1], left_ms=[9, 9]))
 
 
 def test_answers_arrive():
@@ -189,7 +194,7 @@ def test_answers_arrive():
 
 @given(st.data())
 def test_a_stream_may_be_cut_anywhere(data):
-    frames = [ask_frame(n, n, [5], [piece_of(Write(NOTE, (b"x" * n,)))]) for n in range(5)]
+    frames = [asking(ONE, [Write(NOTE, (b"x" * n,))]) for n in range(5)]
     stream = b"".join(frames)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)))))
     cutter, bodies = Frames(), []
@@ -234,7 +239,7 @@ def test_a_good_body_with_bytes_changed_is_read_or_malformed(data):
         timedelta(1),
         datetime(2026, 1, 1, tzinfo=SHANGHAI),
     )
-    frame = ask_frame(7, 3, [10], [piece_of(Write(NOTE, args))])
+    frame = asking(ONE, [Write(NOTE, args)])
     body = bytearray(frame[HEADER.size :])
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
@@ -242,9 +247,9 @@ def test_a_good_body_with_bytes_changed_is_read_or_malformed(data):
     for changed in (bytes(body), bytes(body[:end])):
         try:
             ask = decode_ask(changed)
-            for piece in ask.pieces:
-                for lines in piece.writes:
-                    writes_of(lines)
+            batch_in(ask)
+            for lines in ask.writes:
+                writes_of(lines)
         except (FrameMalformed, VersionsDiffer):
             continue
 
@@ -252,10 +257,9 @@ def test_a_good_body_with_bytes_changed_is_read_or_malformed(data):
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(b"\x95\x01\x00\x01\xdd\xff\xff\xff\xff", id="four thousand million deadlines"),
-        pytest.param(b"\x95\x01\x00\x01\x90\xdd\xff\xff\xff\xff", id="as many pieces"),
+        pytest.param(b"\x9a\x01\x00\x01\xdd\xff\xff\xff\xff", id="four thousand million callers"),
+        pytest.param(b"\x9a\x01\x00\x01\x90\x90\xc6\xff\xff\xff\xff", id="as many bytes"),
         pytest.param(b"\x91" * 100_000, id="lists in lists"),
-        pytest.param(b"\x95\x01\x00\x01\x91\x0a\x90", id="a deadline without a piece"),
     ],
 )
 def test_a_body_that_promises_too_much_is_malformed(body):

@@ -15,32 +15,32 @@ from uuid import UUID
 
 import pytest
 
-from tests.ledger.making import NOTE
+from tests.ledger.making import ALICE, BANK, NOTE, single
 from tongbao.infra.db import PROGRAM, Statement, Write
 from tongbao.kernel.clock import monotonic
 from tongbao.ledger.model import BookMissing, Group, LedgerOverloaded, LedgerUnanswered, Result
 from tongbao.ledger.poster.records import batch_of
 from tongbao.ledger.wire import client as client_module
-from tongbao.ledger.wire.client import Gone, Lines, NotDelivered, PosterFailed, Unanswered
+from tongbao.ledger.wire.client import Asked, Gone, Lines, NotDelivered, PosterFailed, Unanswered
 from tongbao.ledger.wire.codec import (
     HEADER,
     VersionsDiffer,
     ask_frame,
-    encode_piece,
 )
 from tongbao.ledger.wire.server import SocketFolderUnfit, listen
 
 CREATED = Result("created", seq=1)
 
 
-def piece(name=b"", *writes):
-    """One group of this name, without transfers."""
-    groups = [Group(UUID(bytes=name.rjust(16)), 1, (), writes)]
-    return encode_piece(batch_of(groups, {}, {}), [writes])
+def asked(name=b"", *writes, transfers=0):
+    """One group of this name."""
+    one = UUID(bytes=name.rjust(16))
+    lines = tuple(single(1, BANK, ALICE) for _ in range(transfers))
+    return Asked((Group(one, 1, lines, writes),), {BANK: 1, ALICE: 2}, {"test/leg": 1})
 
 
-def name_of(question):
-    return question.batch.ids.tobytes().strip()
+def names_of(question):
+    return [one.tobytes().strip() for one in question.batch.ids]
 
 
 @asynccontextmanager
@@ -49,14 +49,9 @@ async def between(folder, desk):
     listener = await listen(folder / "posters", desk)
     lines = Lines()
 
-    async def ask(name=b"", *writes, transfers=1, within_s=30):
-        return await lines.ask(
-            listener.address,
-            1,
-            piece(name, *writes),
-            transfers=transfers,
-            deadline=monotonic() + within_s,
-        )
+    async def ask(name=b"", *writes, transfers=0, within_s=30):
+        what = asked(name, *writes, transfers=transfers)
+        return await lines.ask(listener.address, 1, what, deadline=monotonic() + within_s)
 
     try:
         yield listener, lines, ask
@@ -66,20 +61,22 @@ async def between(folder, desk):
 
 
 async def test_answers_come_as_they_are_ready_and_each_to_its_caller(tmp_path):
-    doors = {b"slow": asyncio.Event(), b"quick": asyncio.Event()}
-    doors[b"quick"].set()
+    door, slow_is_there = asyncio.Event(), asyncio.Event()
 
-    async def desk(asked):
-        assert (asked.book, 0 < asked.left_s <= 30) == (1, True)
-        await doors[name_of(asked)].wait()
-        return [Result("refused", name_of(asked).decode(), None), CREATED]
+    async def desk(question):
+        assert (question.book, 0 < question.left_s <= 30) == (1, True)
+        if b"slow" in names_of(question):
+            slow_is_there.set()
+            await door.wait()
+        return [Result("refused", name.decode(), None) for name in names_of(question)]
 
     async with between(tmp_path, desk) as (_, _, ask):
         slow = asyncio.create_task(ask(b"slow"))
-        quick = asyncio.create_task(ask(b"quick"))
-        assert await quick == [Result("refused", "quick", None), CREATED]
+        await slow_is_there.wait()
+        quick = await asyncio.gather(ask(b"quick"), ask(b"brown"))
+        assert [[each.code for each in answer] for answer in quick] == [["quick"], ["brown"]]
         assert not slow.done()
-        doors[b"slow"].set()
+        door.set()
         assert (await slow)[0].code == "slow"
 
 
@@ -87,27 +84,28 @@ async def test_a_thousand_callers_share_few_frames(tmp_path, monkeypatch):
     frames = []
     sending = client_module.ask_frame
 
-    def counted(first, book, left_ms, pieces):
-        frames.append(len(pieces))
-        return sending(first, book, left_ms, pieces)
+    def counted(*args, counts, **more):
+        frames.append(len(counts))
+        return sending(*args, counts=counts, **more)
 
     monkeypatch.setattr(client_module, "ask_frame", counted)
 
     async def desk(question):
-        return [Result("created", seq=int(name_of(question)))]
+        return [Result("created", seq=int(name)) for name in names_of(question)]
 
     async with between(tmp_path, desk) as (_, _, ask):
         answers = await asyncio.gather(*(ask(b"%d" % n) for n in range(1000)))
     assert [answer.seq for [answer] in answers] == list(range(1000))
-    assert len([count for count in frames if count]) <= 10
+    assert len(frames) <= 10
+    assert sum(frames) == 1000
 
 
 async def test_companions_arrive_as_statements_of_this_program(tmp_path):
     seen = []
 
     async def desk(question):
-        seen.extend(question.companions)
-        return [CREATED]
+        seen.extend(question.writes)
+        return [CREATED] * len(question.batch.ids)
 
     async with between(tmp_path, desk) as (_, _, ask):
         write = Write(NOTE, (b"id", "text"), "test.refused")
@@ -119,22 +117,41 @@ async def test_a_statement_of_another_version_is_refused_by_name(tmp_path):
     theirs = Statement("update note set text = text || 'only in the other version'")
     del PROGRAM[theirs.digest]
 
-    async def desk(_question):
-        raise AssertionError("it must not come this far")
+    async def desk(question):
+        return [CREATED] * len(question.batch.ids)
 
     async with between(tmp_path, desk) as (_, _, ask):
-        with pytest.raises(VersionsDiffer) as refused:
-            await ask(b"", Write(theirs, ()))
-    assert refused.value.facts == {"statement": theirs.digest.hex()[:16]}
+        refused, others = await asyncio.gather(
+            ask(b"", Write(theirs, ())), ask(b"", Write(NOTE, (1, ""))), return_exceptions=True
+        )
+    assert isinstance(refused, VersionsDiffer)
+    assert refused.facts == {"statement": theirs.digest.hex()[:16]}
+    assert others == [CREATED]
+
+
+async def test_what_cannot_travel_fails_its_caller_and_no_other(tmp_path):
+    async def desk(question):
+        return [CREATED] * len(question.batch.ids)
+
+    async with between(tmp_path, desk) as (_, lines, ask):
+        unnamed = Asked((Group(UUID(int=1), 1, (single(1, BANK, ALICE),)),), {BANK: 1}, {})
+        address = next(iter(lines._lines), None) or ((await ask()) and next(iter(lines._lines)))
+        failures = await asyncio.gather(
+            ask(b"", Write(NOTE, (object(),))),
+            lines.ask(address, 1, unnamed, deadline=monotonic() + 30),
+            ask(),
+            return_exceptions=True,
+        )
+    assert [type(each) for each in failures] == [TypeError, KeyError, list]
 
 
 async def test_refusals_and_failures_of_the_poster_reach_their_caller_alone(tmp_path):
     async def desk(question):
-        if name_of(question) == b"missing":
+        if b"missing" in names_of(question):
             raise BookMissing(book=7)
-        if name_of(question) == b"bug":
+        if b"bug" in names_of(question):
             raise ZeroDivisionError
-        return [CREATED]
+        return [CREATED] * len(question.batch.ids)
 
     async with between(tmp_path, desk) as (_, _, ask):
         names = [b"fine", b"missing", b"bug", b"fine"]
@@ -148,13 +165,12 @@ async def test_refusals_and_failures_of_the_poster_reach_their_caller_alone(tmp_
 async def test_a_full_queue_is_refused_and_the_queue_goes_on(tmp_path):
     door = asyncio.Event()
 
-    async def desk(_question):
+    async def desk(question):
         await door.wait()
-        return [CREATED]
+        return [CREATED] * len(question.batch.ids)
 
     async with between(tmp_path, desk) as (_, _, ask):
         waiting = [asyncio.create_task(ask(transfers=4000)) for _ in range(5)]
-        await asyncio.sleep(0)
         await asyncio.sleep(0.05)
         with pytest.raises(LedgerOverloaded):
             await ask(transfers=1)
@@ -163,31 +179,31 @@ async def test_a_full_queue_is_refused_and_the_queue_goes_on(tmp_path):
 
 
 async def test_what_was_not_sent_when_its_time_is_over_was_certainly_not_decided(tmp_path):
-    door, asked = asyncio.Event(), []
+    door, seen = asyncio.Event(), []
 
     async def desk(question):
-        asked.append(name_of(question))
+        seen.extend(names_of(question))
         await door.wait()
-        return [CREATED]
+        return [CREATED] * len(question.batch.ids)
 
     async with between(tmp_path, desk) as (_, _, ask):
         sent = []
         for name in (b"a", b"b"):  # two frames are on their way
             sent.append(asyncio.create_task(ask(name)))
-            while name not in asked:  # noqa: ASYNC110
+            while name not in seen:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         with pytest.raises(LedgerOverloaded):
             await ask(b"c", within_s=0.05)
         door.set()
         await asyncio.gather(*sent)
         await ask(b"d")
-    assert asked == [b"a", b"b", b"d"]
+    assert seen == [b"a", b"b", b"d"]
 
 
 async def test_nobody_waits_for_a_poster_that_went_away(tmp_path):
     asked = asyncio.Event()
 
-    async def desk(_question):
+    async def desk(question):
         asked.set()
         await asyncio.Event().wait()
 
@@ -210,9 +226,9 @@ async def test_a_poster_that_is_stopped_is_found_out_and_a_slow_one_is_waited_fo
     monkeypatch.setattr(client_module, "_BEAT_S", 0.05)
     door = asyncio.Event()
 
-    async def desk(_question):
+    async def desk(question):
         await door.wait()
-        return [CREATED]
+        return [CREATED] * len(question.batch.ids)
 
     async with between(tmp_path, desk) as (_, _, ask):
         slow = asyncio.create_task(ask())
@@ -226,7 +242,7 @@ async def test_a_poster_that_is_stopped_is_found_out_and_a_slow_one_is_waited_fo
         stopped.listen()
         lines = Lines()
         with pytest.raises(Unanswered):
-            await lines.ask(path, 1, piece(), transfers=1, deadline=monotonic() + 30)
+            await lines.ask(path, 1, asked(), deadline=monotonic() + 30)
         with pytest.raises(Unanswered):
             await lines.probe(path)
         await lines.close()
@@ -235,7 +251,7 @@ async def test_a_poster_that_is_stopped_is_found_out_and_a_slow_one_is_waited_fo
 async def test_an_answer_that_never_comes_is_said_to_be_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(client_module, "_GRACE_S", 0.1)
 
-    async def desk(_question):
+    async def desk(question):
         await asyncio.Event().wait()
 
     async with between(tmp_path, desk) as (_, _, ask):
@@ -246,9 +262,9 @@ async def test_an_answer_that_never_comes_is_said_to_be_unknown(tmp_path, monkey
 async def test_a_caller_that_gives_up_leaves_the_others_alone(tmp_path):
     door = asyncio.Event()
 
-    async def desk(_question):
+    async def desk(question):
         await door.wait()
-        return [CREATED]
+        return [CREATED] * len(question.batch.ids)
 
     async with between(tmp_path, desk) as (_, _, ask):
         impatient, patient = asyncio.create_task(ask()), asyncio.create_task(ask())
@@ -259,7 +275,8 @@ async def test_a_caller_that_gives_up_leaves_the_others_alone(tmp_path):
         assert await ask() == [CREATED]
 
 
-GOOD = ask_frame(0, 1, [1000], [piece()])
+ONE = batch_of(asked().groups, {}, {})
+GOOD = ask_frame(0, 1, ONE, left_ms=[1000], counts=[1], writes=[])
 SPOILT = [
     pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="another protocol"),
     pytest.param(os.urandom(4096).replace(b"TB", b""), id="noise"),
@@ -272,8 +289,8 @@ SPOILT = [
 
 @pytest.mark.parametrize("sent", SPOILT)
 async def test_nonsense_closes_its_own_connection_and_no_other(tmp_path, sent):
-    async def desk(_question):
-        return [CREATED]
+    async def desk(question):
+        return [CREATED] * len(question.batch.ids)
 
     async with between(tmp_path, desk) as (listener, _, ask):
         assert await ask() == [CREATED]
@@ -287,7 +304,7 @@ async def test_nonsense_closes_its_own_connection_and_no_other(tmp_path, sent):
 
 
 async def test_half_a_frame_is_waited_for_and_then_forgotten(tmp_path):
-    async def desk(_question):
+    async def desk(question):
         raise AssertionError("half a frame is no question")
 
     async with between(tmp_path, desk) as (listener, lines, _):
@@ -309,7 +326,7 @@ async def test_a_poster_that_answers_nonsense_leaves_nobody_hanging(tmp_path, an
     server = await asyncio.start_unix_server(talk, path)
     lines = Lines()
     with pytest.raises((Unanswered, NotDelivered)):
-        await lines.ask(str(path), 1, piece(), transfers=1, deadline=monotonic() + 30)
+        await lines.ask(str(path), 1, asked(), deadline=monotonic() + 30)
     await lines.close()
     server.close()
 
@@ -325,13 +342,13 @@ async def test_a_poster_of_another_version_is_named(tmp_path):
     server = await asyncio.start_unix_server(talk, path)
     lines = Lines()
     with pytest.raises(VersionsDiffer):
-        await lines.ask(str(path), 1, piece(), transfers=1, deadline=monotonic() + 30)
+        await lines.ask(str(path), 1, asked(), deadline=monotonic() + 30)
     await lines.close()
     server.close()
 
 
 async def no_desk(_question):
-    return [CREATED]
+    return []
 
 
 async def test_nobody_else_can_reach_the_socket(tmp_path):

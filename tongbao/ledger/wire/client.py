@@ -11,17 +11,23 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import groupby
 from typing import Any, Final, cast
 
+import msgspec
 from msgspec import Struct
 
+from tongbao.infra.db import Write
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Refusal, leaf_refusals
-from tongbao.ledger.model import LedgerOverloaded, LedgerUnanswered, Result
+from tongbao.ledger.model import AccountKey, Group, LedgerOverloaded, LedgerUnanswered, Result
+from tongbao.ledger.poster.commit import joined
+from tongbao.ledger.poster.records import Batch, batch_of
 from tongbao.ledger.wire.codec import (
+    NO_WRITES,
     Failed,
     FrameMalformed,
     Frames,
@@ -30,6 +36,8 @@ from tongbao.ledger.wire.codec import (
     VersionsDiffer,
     ask_frame,
     decode_reply,
+    encode_writes,
+    ping_frame,
 )
 from tongbao.ledger.wire.server import peer_user
 
@@ -38,7 +46,6 @@ WAITING_MAX: Final = 20_000
 
 _FRAMES_OPEN_MAX: Final = 2
 _FRAME_TRANSFERS_MAX: Final = 4000
-_FRAME_BYTES_MAX: Final = 8 << 20
 _CONNECT_S: Final = 2.0
 _BEAT_S: Final = 0.25
 _SILENCE_S: Final = 2.0
@@ -61,15 +68,38 @@ class PosterFailed(RuntimeError):
     """The poster met what nobody foresaw; its log says what."""
 
 
+class Asked(Struct, frozen=True):
+    """What one caller asks: groups whose names are known, or columns with the writes of each."""
+
+    groups: Sequence[Group] = ()
+    accounts: Mapping[AccountKey, int | type[Refusal]] = {}
+    codes: Mapping[str, int] = {}
+    batch: Batch | None = None
+    writes: Sequence[Sequence[Write]] = ()
+
+    @property
+    def transfers(self) -> int:
+        """How many transfers they are."""
+        if self.batch is not None:
+            return len(self.batch.records)
+        return sum(len(group.transfers) for group in self.groups)
+
+
 class _Waiter(Struct):
-    """One caller's piece on its way."""
+    """One caller on the way."""
 
     book: int
-    piece: bytes
+    asked: Asked
     transfers: int
+    writes: Sequence[msgspec.Raw]  # a list per group, or nothing when no group has any
     deadline: float  # of the monotonic clock
     answer: asyncio.Future[list[Result]]
     frame: _Frame | None = None
+
+    @property
+    def groups(self) -> int:
+        """How many groups they are."""
+        return len(self.asked.groups if self.asked.batch is None else self.asked.batch.ids)
 
 
 class _Frame(Struct):
@@ -83,10 +113,8 @@ class Lines:
     def __init__(self) -> None:
         self._lines: dict[str, asyncio.Task[_Line]] = {}
 
-    async def ask(
-        self, address: str, book: int, piece: bytes, *, transfers: int, deadline: float
-    ) -> list[Result]:
-        """Return what the poster at the address says became of each group of the piece.
+    async def ask(self, address: str, book: int, asked: Asked, *, deadline: float) -> list[Result]:
+        """Return what the poster at the address says became of each group.
 
         Raises:
             NotDelivered, Gone, Unanswered: ask whoever keeps the book now, with the same ids.
@@ -94,7 +122,7 @@ class Lines:
                 the poster met itself.
         """
         line = await self._line(address)
-        return await line.ask(book, piece, transfers, deadline)
+        return await line.ask(book, asked, deadline)
 
     async def probe(self, address: str) -> None:
         """Return once a process answers at the address, which takes a living one moments.
@@ -164,24 +192,25 @@ class _Line(asyncio.Protocol):
         self._heard = 0.0
         self._beat: asyncio.TimerHandle | None = None
 
-    async def ask(self, book: int, piece: bytes, transfers: int, deadline: float) -> list[Result]:
-        """Send the piece with others and return its answer."""
+    async def ask(self, book: int, asked: Asked, deadline: float) -> list[Result]:
+        """Send it with what others ask, and return its answer."""
         if not self.is_open:
             raise NotDelivered
-        waiting = self._waiting.get(book, 0)
+        waiting, transfers = self._waiting.get(book, 0), max(1, asked.transfers)
         if waiting and waiting + transfers > WAITING_MAX:
             raise LedgerOverloaded(book=book)
         loop = asyncio.get_running_loop()
-        question = _Waiter(book, piece, transfers, deadline, loop.create_future())
+        writes = _writes_of(asked)  # so that what cannot travel fails its own caller
+        waiter = _Waiter(book, asked, transfers, writes, deadline, loop.create_future())
         queue = self._queues.setdefault(book, deque())
         if not queue:
             # Whoever asks in this turn of the loop goes along.
             loop.call_soon(self._pump, book)
-        queue.append(question)
+        queue.append(waiter)
         self._waiting[book] = waiting + transfers
         self._watch()
         try:
-            return await question.answer
+            return await waiter.answer
         finally:
             self._waiting[book] -= transfers
 
@@ -195,7 +224,7 @@ class _Line(asyncio.Protocol):
             raise NotDelivered
         life = asyncio.get_running_loop().create_future()
         self._lives.append(life)
-        self._write(ask_frame(0, 0, [], []))
+        self._write(ping_frame())
         self._watch()
         await life
 
@@ -242,26 +271,26 @@ class _Line(asyncio.Protocol):
             if not life.done():
                 life.set_result(None)
         for told in reply.told:
-            question = self._settled(told.piece)
-            if question is not None:
-                question.answer.set_result([Result(*each) for each in told.results])
+            waiter = self._settled(told.caller)
+            if waiter is not None:
+                waiter.answer.set_result([Result(*each) for each in told.results])
         for failed in reply.failed:
-            question = self._settled(failed.piece)
-            if question is not None:
-                question.answer.set_exception(_failure_of(failed))
+            waiter = self._settled(failed.caller)
+            if waiter is not None:
+                waiter.answer.set_exception(_failure_of(failed))
 
     def _settled(self, number: int) -> _Waiter | None:
         """Return who waits for this answer, and make room for the next frame."""
-        question = self._sent.pop(number, None)
-        if question is None:
+        waiter = self._sent.pop(number, None)
+        if waiter is None:
             return None
-        frame = question.frame
+        frame = waiter.frame
         if frame is not None and not frame.answered:
             frame.answered = True
             self._open[frame.book] -= 1
             if self._queues.get(frame.book):
                 asyncio.get_running_loop().call_soon(self._pump, frame.book)
-        return None if question.answer.done() else question
+        return None if waiter.answer.done() else waiter
 
     def _pump(self, book: int) -> None:
         """Send what waits for the book, as one frame, if there is room for one."""
@@ -271,18 +300,37 @@ class _Line(asyncio.Protocol):
                 return
             self._send(book, _take_some(queue))
 
-    def _send(self, book: int, questions: Sequence[_Waiter]) -> None:
-        if not questions:
+    def _send(self, book: int, waiters: Sequence[_Waiter]) -> None:
+        """Send a frame, or one for each where one of them spoils it for all."""
+        if not waiters:
             return
+        try:
+            self._send_together(book, waiters)
+        except Exception as failure:  # noqa: BLE001 - it belongs to one caller, who gets it
+            if len(waiters) == 1:
+                _fail(waiters[0].answer, failure)
+                return
+            for waiter in waiters:
+                self._send(book, [waiter])
+
+    def _send_together(self, book: int, waiters: Sequence[_Waiter]) -> None:
         now = monotonic()
+        first = self._next
+        raw = ask_frame(
+            first,
+            book,
+            _one_batch(waiters),
+            left_ms=[max(1, int((each.deadline - now) * 1000)) for each in waiters],
+            counts=[each.groups for each in waiters],
+            writes=_all_writes(waiters),
+        )
         frame = _Frame(book)
-        first, self._next = self._next, self._next + len(questions)
-        for number, question in enumerate(questions, first):
-            question.frame = frame
-            self._sent[number] = question
+        self._next += len(waiters)
+        for number, waiter in enumerate(waiters, first):
+            waiter.frame = frame
+            self._sent[number] = waiter
         self._open[book] = self._open.get(book, 0) + 1
-        left_ms = [max(1, int((question.deadline - now) * 1000)) for question in questions]
-        self._write(ask_frame(first, book, left_ms, [each.piece for each in questions]))
+        self._write(raw)
 
     def _write(self, frame: bytes) -> None:
         if self._transport is not None:
@@ -300,18 +348,18 @@ class _Line(asyncio.Protocol):
             return
         now = monotonic()
         for queue in self._queues.values():
-            for question in queue:
-                if now > question.deadline:  # it was not sent, so nothing was decided
-                    _fail(question.answer, LedgerOverloaded(book=question.book))
-        for question in self._sent.values():
-            if now > question.deadline + _GRACE_S:
-                _fail(question.answer, LedgerUnanswered(book=question.book))
+            for waiter in queue:
+                if now > waiter.deadline:  # it was not sent, so nothing was decided
+                    _fail(waiter.answer, LedgerOverloaded(book=waiter.book))
+        for waiter in self._sent.values():
+            if now > waiter.deadline + _GRACE_S:
+                _fail(waiter.answer, LedgerUnanswered(book=waiter.book))
         if not self._sent and not self._lives and not any(self._queues.values()):
             return
         if now - self._heard > _SILENCE_S:
             self.hang_up()
             return
-        self._write(ask_frame(0, 0, [], []))
+        self._write(ping_frame())
         self._beat = asyncio.get_running_loop().call_later(_BEAT_S, self._on_beat)
 
     def _end(self, sent_failure: Callable[[], Exception]) -> None:
@@ -320,11 +368,11 @@ class _Line(asyncio.Protocol):
         sent, self._sent = self._sent, {}
         queues, self._queues = self._queues, {}
         lives, self._lives = self._lives, []
-        for question in sent.values():
-            _fail(question.answer, sent_failure())
+        for waiter in sent.values():
+            _fail(waiter.answer, sent_failure())
         for queue in queues.values():
-            for question in queue:
-                _fail(question.answer, NotDelivered())
+            for waiter in queue:
+                _fail(waiter.answer, NotDelivered())
         for life in lives:
             _fail(life, Unanswered())
 
@@ -332,14 +380,40 @@ class _Line(asyncio.Protocol):
 def _take_some(queue: deque[_Waiter]) -> list[_Waiter]:
     """Take from the queue what goes into one frame, leaving out whoever no longer waits."""
     some: list[_Waiter] = []
-    transfers = size = 0
-    while queue and transfers < _FRAME_TRANSFERS_MAX and size < _FRAME_BYTES_MAX:
-        question = queue.popleft()
-        if not question.answer.done():
-            some.append(question)
-            transfers += question.transfers
-            size += len(question.piece)
+    transfers = 0
+    while queue and (not some or transfers + queue[0].transfers <= _FRAME_TRANSFERS_MAX):
+        waiter = queue.popleft()
+        if not waiter.answer.done():
+            some.append(waiter)
+            transfers += waiter.transfers
     return some
+
+
+def _one_batch(waiters: Sequence[_Waiter]) -> Batch:
+    """Write everything asked as one batch; neighbours that share their names at once."""
+    pieces: list[Batch] = []
+    for _, together in groupby(
+        waiters, lambda each: (each.asked.batch is None, id(each.asked.accounts))
+    ):
+        asked = [each.asked for each in together]
+        if asked[0].batch is None:
+            groups = [group for each in asked for group in each.groups]
+            pieces.append(batch_of(groups, asked[0].accounts, asked[0].codes))
+        else:
+            pieces += [each.batch for each in asked if each.batch is not None]
+    return pieces[0] if len(pieces) == 1 else joined(pieces)
+
+
+def _writes_of(asked: Asked) -> list[msgspec.Raw]:
+    writes = [group.companions for group in asked.groups] if asked.batch is None else asked.writes
+    return [encode_writes(each) for each in writes] if any(writes) else []
+
+
+def _all_writes(waiters: Sequence[_Waiter]) -> list[msgspec.Raw]:
+    """Return the writes of every group, or nothing when there are none at all."""
+    if not any(waiter.writes for waiter in waiters):
+        return []
+    return [raw for waiter in waiters for raw in waiter.writes or [NO_WRITES] * waiter.groups]
 
 
 def _fail(answer: asyncio.Future[list[Result]] | asyncio.Future[None], why: Exception) -> None:

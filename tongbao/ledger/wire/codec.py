@@ -55,17 +55,6 @@ class VersionForeign(FrameMalformed):
     """The frame's header is good and names another version."""
 
 
-class Piece(Struct, frozen=True, array_like=True):
-    """What one caller asks: columns of a batch, raw, and the writes of its groups."""
-
-    records: bytes
-    starts: bytes
-    ids: bytes
-    refused: bytes
-    writes: list[list[Line]]  # a list per group, or none at all
-    dry: bool = False
-
-
 class Line(Struct, frozen=True, array_like=True):
     """One companion write."""
 
@@ -75,35 +64,41 @@ class Line(Struct, frozen=True, array_like=True):
 
 
 class Ask(Struct, frozen=True, array_like=True, tag=1):
-    """Pieces for one book, numbered on from ``first``; each is answered as soon as it can be.
+    """What several callers ask of one book, as the columns of one batch.
 
-    ``left_ms`` says of each piece how long its caller still waits. A question without pieces asks
-    for a sign of life, which is a reply without answers.
+    The callers are numbered on from ``first``; each is answered as soon as it can be. ``counts``
+    says how many groups each has, ``left_ms`` how long it still waits. Without callers it asks for
+    a sign of life, which is a reply without answers.
     """
 
     first: int
     book: int
     left_ms: list[int]
-    pieces: list[Piece]
+    counts: list[int]
+    records: bytes
+    starts: bytes
+    ids: bytes
+    refused: bytes
+    writes: list[list[Line]]  # a list per group, or none at all
 
 
 class Told(Struct, frozen=True, array_like=True):
-    """What became of one piece: a status and perhaps a code and a seq per group."""
+    """What became of one caller's groups: a status and perhaps a code and a seq of each."""
 
-    piece: int  # its number
+    caller: int
     results: list[tuple[Status, str | None, int | None]]
 
 
 class Failed(Struct, frozen=True, array_like=True):
-    """A piece that was refused as a whole; no code means a failure that nobody foresaw."""
+    """A caller who was refused as a whole; no code means a failure that nobody foresaw."""
 
-    piece: int
+    caller: int
     code: str
     facts: dict[str, str | int | bool | None]
 
 
 class Reply(Struct, frozen=True, array_like=True, tag=2):
-    """Answers to some of the pieces that were asked over this connection."""
+    """Answers to some of those who asked over this connection."""
 
     told: list[Told]
     failed: list[Failed]
@@ -112,46 +107,68 @@ class Reply(Struct, frozen=True, array_like=True, tag=2):
 class _RawAsk(Struct, frozen=True, array_like=True, tag=1):
     first: int
     book: int
-    left_ms: list[int]
-    pieces: list[msgspec.Raw]
+    left_ms: Sequence[int]
+    counts: Sequence[int]
+    records: bytes
+    starts: bytes
+    ids: bytes
+    refused: bytes
+    writes: Sequence[msgspec.Raw]
 
 
-def encode_piece(
-    batch: Batch, companions: Sequence[Sequence[Write]] = (), *, dry: bool = False
+def ask_frame(
+    first: int,
+    book: int,
+    batch: Batch,
+    *,
+    left_ms: Sequence[int],
+    counts: Sequence[int],
+    writes: Sequence[msgspec.Raw],
 ) -> bytes:
-    """Return one caller's part of a frame, so that what cannot be encoded fails its caller only."""
-    return _ENCODER.encode(
-        Piece(
+    """Return a frame that asks for several callers at once."""
+    return _framed(
+        _RawAsk(
+            first,
+            book,
+            left_ms,
+            counts,
             batch.records.tobytes(),
             batch.starts.tobytes(),
             batch.ids.tobytes(),
             batch.refused.tobytes(),
-            [lines_of(writes) for writes in companions],
-            dry,
+            writes,
         )
     )
 
 
-def batch_in(piece: Piece) -> Batch:
-    """Return the batch of a piece.
+def ping_frame() -> bytes:
+    """Return a frame that asks for a sign of life."""
+    return _PING
+
+
+def batch_in(ask: Ask) -> Batch:
+    """Return the batch that is asked for.
 
     Raises:
         FrameMalformed: its columns do not fit together.
     """
     try:
         batch = Batch(
-            records=np.frombuffer(piece.records, COMMAND),
-            starts=np.frombuffer(piece.starts, np.int64),
-            ids=np.frombuffer(piece.ids, "V16"),
-            refused=np.frombuffer(piece.refused, np.int16),
+            records=np.frombuffer(ask.records, COMMAND),
+            starts=np.frombuffer(ask.starts, np.int64),
+            ids=np.frombuffer(ask.ids, "V16"),
+            refused=np.frombuffer(ask.refused, np.int16),
         )
     except ValueError as failure:
         raise FrameMalformed(str(failure)) from None
     groups, starts, kinds = len(batch.ids), batch.starts, batch.records["kind"]
     fits = (
-        len(starts) == groups + 1
+        len(ask.counts) == len(ask.left_ms)
+        and min(ask.counts, default=0) >= 0
+        and sum(ask.counts) == groups
+        and len(starts) == groups + 1
         and len(batch.refused) == groups
-        and len(piece.writes) in {0, groups}
+        and len(ask.writes) in {0, groups}
         and starts[0] == 0
         and starts[-1] == len(batch.records)
         and bool(np.all(starts[1:] >= starts[:-1]))
@@ -160,12 +177,6 @@ def batch_in(piece: Piece) -> Batch:
     if not fits:
         raise FrameMalformed("columns of different groups")
     return batch
-
-
-def ask_frame(first: int, book: int, left_ms: list[int], pieces: Sequence[bytes]) -> bytes:
-    """Return a frame that asks for all the pieces at once."""
-    raw = [msgspec.Raw(piece) for piece in pieces]
-    return _framed(_RawAsk(first, book, left_ms, raw))
 
 
 def reply_frame(reply: Reply) -> bytes:
@@ -185,8 +196,6 @@ def decode_ask(body: bytes | memoryview) -> Ask:
         FrameMalformed
     """
     ask: Ask = _decoded(_ASKS, body)
-    if len(ask.left_ms) != len(ask.pieces):
-        raise FrameMalformed("deadlines and pieces differ in number")
     return ask
 
 
@@ -238,9 +247,15 @@ class Frames:
         return bytes(memoryview(self._kept)[begin : begin + length])
 
 
-def lines_of(writes: Sequence[Write]) -> list[Line]:
-    """Return the writes of one group as they travel."""
-    return [
+def encode_writes(writes: Sequence[Write]) -> msgspec.Raw:
+    """Return the writes of one group as they travel.
+
+    Raises:
+        TypeError, OverflowError: an argument that no statement takes.
+    """
+    if not writes:
+        return NO_WRITES
+    lines = [
         Line(
             write.statement.digest,
             [value if type(value) in _PLAIN else _packed(value) for value in write.args],
@@ -248,6 +263,7 @@ def lines_of(writes: Sequence[Write]) -> list[Line]:
         )
         for write in writes
     ]
+    return msgspec.Raw(_ENCODER.encode(lines))
 
 
 def writes_of(lines: Sequence[Line], program: Mapping[bytes, Statement] = PROGRAM) -> list[Write]:
@@ -367,3 +383,6 @@ def _unpacked(code: int, kept: memoryview) -> object:
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _ASKS: Final = msgspec.msgpack.Decoder(Ask, ext_hook=_unpacked)
 _REPLIES: Final = msgspec.msgpack.Decoder(Reply)
+NO_WRITES: Final = msgspec.Raw(_ENCODER.encode([]))
+"""The writes of a group that has none."""
+_PING: Final = _framed(Ask(0, 0, [], [], b"", b"", b"", b"", []))

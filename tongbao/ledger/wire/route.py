@@ -16,7 +16,7 @@ from tongbao.infra.db import Db
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.ledger.model import BookElsewhere, LedgerBook, LedgerUnanswered, Result
 from tongbao.ledger.poster.lease import read_head
-from tongbao.ledger.wire.client import Gone, Lines, NotDelivered, Unanswered
+from tongbao.ledger.wire.client import Asked, Gone, Lines, NotDelivered, Unanswered
 from tongbao.ledger.wire.server import Desk, Listener, listen
 
 _LOOK_AGAIN_S: Final = 0.1
@@ -93,9 +93,7 @@ class Route:
         """Return where others reach this process now."""
         return self._listener.address if self._listener is not None else ""
 
-    async def ask(
-        self, book: int, piece: bytes, *, transfers: int, deadline: float
-    ) -> list[Result] | None:
+    async def ask(self, book: int, asked: Asked, *, deadline: float) -> list[Result] | None:
         """Return the answers of whoever keeps the book, or None when we may take it ourselves.
 
         Asks again, with the same ids, when the one it asked went away.
@@ -117,9 +115,7 @@ class Route:
             if address is None:
                 return None
             try:
-                return await self._lines.ask(
-                    address, book, piece, transfers=transfers, deadline=deadline
-                )
+                return await self._lines.ask(address, book, asked, deadline=deadline)
             except Unanswered:
                 unknown = True
             except (NotDelivered, BookElsewhere):

@@ -20,6 +20,7 @@ import structlog
 from msgspec import Struct
 
 from tongbao.infra.db import Write
+from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Conflict, Refusal
 from tongbao.kernel.ids import new_id
 from tongbao.ledger.model import Result
@@ -29,10 +30,11 @@ from tongbao.ledger.wire.codec import (
     Failed,
     FrameMalformed,
     Frames,
-    Piece,
+    Line,
     Reply,
     Told,
     VersionForeign,
+    VersionsDiffer,
     batch_in,
     decode_ask,
     empty_frame,
@@ -50,13 +52,12 @@ _log = structlog.get_logger()
 
 
 class Question(Struct):
-    """What one caller of another process asks; ``companions`` has a list per group, or none."""
+    """Groups of one book that other processes ask for; ``writes`` has a list per group, or none."""
 
     book: int
     batch: Batch
-    companions: Sequence[Sequence[Write]]
+    writes: Sequence[Sequence[Write]]
     left_s: float
-    dry: bool
 
 
 Desk = Callable[[Question], Awaitable[Sequence[Result]]]
@@ -195,34 +196,69 @@ class _Caller(asyncio.Protocol):
                 transport.abort()
 
     def _take(self, ask: Ask) -> None:
-        if not ask.pieces:
+        if not ask.left_ms:
             self._send(reply_frame(Reply([], [])))
-        for offset, (piece, left_ms) in enumerate(zip(ask.pieces, ask.left_ms, strict=True)):
-            work = self._answer(ask.first + offset, ask.book, piece, left_ms / 1000)
-            task = asyncio.get_running_loop().create_task(work)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _answer(self, number: int, book: int, piece: Piece, left_s: float) -> None:
-        try:
-            writes = [writes_of(lines) for lines in piece.writes]
-            question = Question(book, batch_in(piece), writes, left_s, piece.dry)
-            results = await self._desk(question)
-            self._told.append(
-                Told(number, [(each.status, each.code, each.seq) for each in results])
-            )
-        except Refusal as refusal:
-            self._failed.append(Failed(number, refusal.code, refusal.facts))
-        except asyncio.CancelledError:
-            raise
-        except FrameMalformed as malformed:
-            _log.warning("ledger_wire_malformed", reason=str(malformed)[:200])
-            self.hang_up()
             return
+        batch = batch_in(ask)
+        try:
+            writes = [writes_of(lines) for lines in ask.writes]
+        except VersionsDiffer:
+            work = self._answer_each(ask, batch)
+        else:
+            work = self._answer_all(ask, batch, writes)
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer_all(self, ask: Ask, batch: Batch, writes: Sequence[Sequence[Write]]) -> None:
+        """Answer all the callers at once, or one by one where that is not to be had."""
+        question = Question(ask.book, batch, writes, min(ask.left_ms) / 1000)
+        try:
+            results = await self._desk(question)
+        except Exception:  # noqa: BLE001 - whose it is comes out when they are asked apart
+            await self._answer_each(ask, batch)
+            return
+        group = 0
+        for caller, count in enumerate(ask.counts, ask.first):
+            self._tell(caller, results[group : group + count])
+            group += count
+
+    async def _answer_each(self, ask: Ask, batch: Batch) -> None:
+        """Answer every caller by itself: what one of them meets is nothing to the others."""
+        began = monotonic()
+        async with asyncio.TaskGroup() as callers:
+            first = 0
+            for number, count, left_ms in zip(
+                range(ask.first, ask.first + len(ask.counts)), ask.counts, ask.left_ms, strict=True
+            ):
+                lines = ask.writes[first : first + count]
+                left_s = left_ms / 1000 - (monotonic() - began)
+                part = groups_of(batch, first, first + count)
+                callers.create_task(self._answer(number, ask.book, part, lines, left_s))
+                first += count
+
+    async def _answer(
+        self, caller: int, book: int, batch: Batch, lines: Sequence[Sequence[Line]], left_s: float
+    ) -> None:
+        try:
+            writes = [writes_of(each) for each in lines]
+            self._tell(caller, await self._desk(Question(book, batch, writes, left_s)))
+        except Refusal as refusal:
+            self._fail(Failed(caller, refusal.code, refusal.facts))
         except Exception:  # noqa: BLE001 - the socket is a surface like HTTP
             # Its caller alone is told, and what happened is in this process's log.
             _log.exception("ledger_wire_failure", book=book)
-            self._failed.append(Failed(number, "", {}))
+            self._fail(Failed(caller, "", {}))
+
+    def _tell(self, caller: int, results: Sequence[Result]) -> None:
+        self._told.append(Told(caller, [(each.status, each.code, each.seq) for each in results]))
+        self._flush_soon()
+
+    def _fail(self, failed: Failed) -> None:
+        self._failed.append(failed)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -241,6 +277,17 @@ class _Caller(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > _BUFFER_MAX:
             _log.warning("ledger_wire_deaf")  # it asks and does not listen
             self.hang_up()
+
+
+def groups_of(batch: Batch, first: int, last: int) -> Batch:
+    """Return some groups of a batch as a batch of their own."""
+    starts = batch.starts[first : last + 1]
+    return Batch(
+        batch.records[starts[0] : starts[-1]],
+        starts - starts[0],
+        batch.ids[first:last],
+        batch.refused[first:last],
+    )
 
 
 def peer_user(connection: socket.socket) -> int:
