@@ -123,9 +123,7 @@ class Group(Struct, frozen=True):
     companions: tuple[Write, ...] = ()
 
 
-Status = Literal[
-    "created", "exists", "exists_different", "refused", "already_refused", "in_flight"
-]
+Status = Literal["created", "exists", "exists_different", "refused", "already_refused", "in_flight"]
 
 
 class Result(Struct, frozen=True):
@@ -412,6 +410,38 @@ class GroupDiffers(Conflict):
     advice_zh = "该标识已用于另一笔分录，请使用新的标识。"
 
 
+class GroupAmountDiffers(GroupDiffers):
+    """The id was used before, for transfers of another amount."""
+
+    code = "ledger.exists_different_amount"
+    advice = "Use a new id for another amount; the id stays with its first body for ever."
+    advice_zh = "该标识已用于金额不同的分录，请使用新的标识。"
+
+
+class GroupAccountsDiffer(GroupDiffers):
+    """The id was used before, for transfers between other accounts."""
+
+    code = "ledger.exists_different_accounts"
+    advice = "Use a new id for other accounts; the id stays with its first body for ever."
+    advice_zh = "该标识已用于账户不同的分录，请使用新的标识。"
+
+
+class GroupCodeDiffers(GroupDiffers):
+    """The id was used before, for transfers of another kind or posting code."""
+
+    code = "ledger.exists_different_code"
+    advice = "Use a new id for another posting; the id stays with its first body for ever."
+    advice_zh = "该标识已用于交易代码不同的分录，请使用新的标识。"
+
+
+class GroupReferenceDiffers(GroupDiffers):
+    """The id was used before, for transfers of another reference."""
+
+    code = "ledger.exists_different_order"
+    advice = "Use a new id for another order; the id stays with its first body for ever."
+    advice_zh = "该标识已用于业务单号不同的分录，请使用新的标识。"
+
+
 class TransferRecorded(Conflict):
     """A transfer of the group is already in the book, in another group or twice in this one."""
 
@@ -426,6 +456,14 @@ class IdOutOfOrder(Invalid):
     code = "ledger.id_out_of_order"
     advice = "Derive transfer ids from a time-ordered reference (UUIDv7) that is not in the future."
     advice_zh = "分录标识须由按时间有序的业务单号（UUIDv7）派生，且不得晚于当前时间。"
+
+
+class IdArchived(Conflict):
+    """The id is of a month whose postings are sealed away, so nobody can tell a repeat."""
+
+    code = "ledger.id_archived"
+    advice = "What was posted under it is in the archive; post anew under a new reference."
+    advice_zh = "该标识所属月份的分录已封存归档，请查询归档，或使用新的业务单号记账。"
 
 
 class TransferMalformed(Invalid):
@@ -522,6 +560,14 @@ class AccountNotEmpty(Conflict):
     code = "ledger.account_not_empty"
     advice = "Move the balance out and end the holds first."
     advice_zh = "账户仍有余额或在途冻结资金，不能销户。"
+
+
+class LimitBroken(Conflict):
+    """The account holds less, or more, than the limit would allow."""
+
+    code = "ledger.limit_broken"
+    advice = "Move money first, or choose a limit that what the account holds does not break."
+    advice_zh = "账户现有余额（含在途）不满足该限额，请先调整余额或另设限额。"
 
 
 class ExceedsBalance(Rejected):
