@@ -1,0 +1,437 @@
+"""Decide a batch against the memory of one book: pure, no I/O, no clock.
+
+The answer of a batch is that of its groups decided one after the other, each seeing what the ones
+before it did. A group is refused for what it is in itself first, and then for the first of its
+transfers that cannot happen.
+
+Nearly every batch is decided by columns: an account that stays within its limits even if all that
+lowers it happened, and nothing that raises it, refuses nobody, whatever becomes of the others.
+Only the groups that touch another account, or end a hold of the same batch, or fail for an id or a
+hold, are taken in order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from struct import Struct as Packing
+from typing import Final
+
+import numpy as np
+
+from tongbao.kernel.clock import business_date
+from tongbao.kernel.errors import Refusal
+from tongbao.kernel.money import AMOUNT_MAX
+from tongbao.ledger.decision.in_order import InOrder
+from tongbao.ledger.decision.lines import (
+    AT_MOST,
+    EXPIRE,
+    LINKED,
+    PENDING,
+    POST,
+    WHOLE,
+    Flags,
+    Lines,
+    by_account,
+    ending,
+    lines_of,
+    opened_in,
+)
+from tongbao.ledger.decision.memory import (
+    BARS_ALL,
+    BARS_CREDIT,
+    BARS_DEBIT,
+    BookState,
+    Decision,
+    Hold,
+    Moved,
+)
+from tongbao.ledger.decision.records import (
+    COMPANION_REFUSED,
+    CREATED,
+    HOLD,
+    JOURNAL,
+    NO_ID,
+    REFUSALS,
+    REPEATED,
+    Batch,
+    Codes,
+    Records,
+    Whole,
+    code_of,
+    days,
+    fronts,
+    is_recorded,
+    microseconds,
+)
+from tongbao.ledger.model import (
+    COUNTER_MAX,
+    AccountClosed,
+    AccountFrozen,
+    AccountMissing,
+    BookFrozen,
+    BookStopped,
+    CurrenciesDiffer,
+    ExpiryPast,
+    HoldMissing,
+    IdOutOfOrder,
+    SameAccount,
+    TransferAmountInvalid,
+    TransferMalformed,
+    TransferRecorded,
+)
+
+__all__ = ["BookState", "Decision", "decide"]
+
+_ID: Final = code_of(IdOutOfOrder)
+_MISSING: Final = code_of(HoldMissing)
+_TAKEN: Final = code_of(TransferRecorded)
+_RECORDED: Final = np.array([is_recorded(code) for code in range(len(REFUSALS) + 1)])
+_NO_HOLD: Final = np.frombuffer(NO_ID, "V16")[0]
+_HOLD: Final = Packing("<16sqqqBqq")
+_SUM_MAX: Final = 1e18
+"""Above this the sums of a batch could leave 64 bits, so every transfer is taken in order."""
+
+
+def decide(state: BookState, batch: Batch, now: datetime, latest: datetime) -> Decision:
+    """Say what becomes of every group of the batch; the state stays as it is.
+
+    ``now`` is business time; ids whose time is after ``latest`` (real time) are in the future.
+    """
+    codes = batch.refused.copy()
+    lines = lines_of(state, batch)
+    bound = (microseconds(latest) // 1000 + 1) << 16
+    _settle_groups(state, batch, codes, bound)
+    if lines.kinds.size:
+        _settle_alone(state, batch, lines, codes, now=now, bound=bound)
+        in_order = _taken_in_order(state, lines, codes, microseconds(now))
+        if in_order is not None:
+            in_order.decide(batch, codes)
+    return _written(state, batch, lines, codes, now)
+
+
+def _settle_groups(state: BookState, batch: Batch, codes: Codes, bound: int) -> None:
+    """Settle repeats, the groups of a book that takes none, and ids that are out of order."""
+    front = fronts(batch.ids)
+    codes[(front >= bound) | (front == 0)] = _ID
+    if state.stopped or state.frozen:
+        codes[:] = code_of(BookStopped if state.stopped else BookFrozen)
+    ids: list[bytes] = batch.ids.tolist()
+    if len(set(ids)) < len(ids):
+        seen: set[bytes] = set()
+        for place, one in enumerate(ids):
+            if one in seen:
+                codes[place] = REPEATED
+            seen.add(one)
+    if not state.groups.keys().isdisjoint(ids):
+        codes[[place for place, one in enumerate(ids) if one in state.groups]] = REPEATED
+    if not state.transfers.keys().isdisjoint(ids):
+        stood_for = _stood_for(batch)
+        for place, one in enumerate(ids):
+            if one in state.transfers and stood_for[place]:
+                codes[place] = REPEATED
+
+
+def _stood_for(batch: Batch) -> Flags:
+    """Say which groups have the id of their first transfer, so that it can stand for them."""
+    if not len(batch.records):
+        return np.zeros(len(batch.ids), np.bool_)
+    firsts = np.minimum(batch.starts[:-1], len(batch.records) - 1)
+    same: Flags = batch.records["id"][firsts] == batch.ids
+    return same & (np.diff(batch.starts) > 0)
+
+
+def _settle_alone(
+    state: BookState, batch: Batch, lines: Lines, codes: Codes, *, now: datetime, bound: int
+) -> None:
+    """Settle the groups of which a transfer cannot happen whatever the others do."""
+    why = np.zeros(len(lines.kinds), np.int16)
+    for wrong, refusal in _wrongs(state, batch.records, lines, now=microseconds(now), bound=bound):
+        if wrong.any():
+            why[wrong & (why == CREATED)] = code_of(refusal)
+    [places] = np.nonzero(why)
+    if places.size:
+        groups, firsts = np.unique(lines.group[places], return_index=True)
+        undecided = codes[groups] == CREATED
+        codes[groups[undecided]] = why[places[firsts[undecided]]]
+
+
+def _wrongs(
+    state: BookState, records: Records, lines: Lines, *, now: int, bound: int
+) -> Iterator[tuple[Flags, type[Refusal]]]:
+    """Yield what may be wrong with a transfer in itself, first things first."""
+    kinds, debit, credit = lines.kinds, lines.debit, lines.credit
+    moves = kinds <= PENDING
+    expires_at = records["expires_at"]
+    yield _malformed(records, lines, moves), TransferMalformed
+    front = fronts(records["id"])
+    yield (
+        (front != fronts(records["reference"])) | (front >= bound) | (front == 0),
+        IdOutOfOrder,
+    )
+    yield (
+        (lines.amount <= 0) & (lines.flags & WHOLE == 0) | (lines.amount > AMOUNT_MAX) & moves,
+        TransferAmountInvalid,
+    )
+    yield (expires_at != 0) & (expires_at <= now), ExpiryPast
+    yield moves & ((debit < 0) | (credit < 0)), AccountMissing
+    yield moves & (state.currencies[debit] != state.currencies[credit]), CurrenciesDiffer
+    yield moves & (debit == credit), SameAccount
+    of_debit, of_credit = state.bars[debit], state.bars[credit]
+    yield moves & ((of_debit | of_credit) & BARS_ALL != 0), AccountClosed
+    yield moves & ((of_debit & BARS_DEBIT | of_credit & BARS_CREDIT) != 0), AccountFrozen
+
+
+def _malformed(records: Records, lines: Lines, moves: Flags) -> Flags:
+    """Say which transfers have parts that do not fit their kind."""
+    kinds, flags = lines.kinds, lines.flags
+    names_hold = records["pending_id"] != _NO_HOLD
+    names_accounts = (records["debit"] != 0) | (records["credit"] != 0)
+    whole = flags & WHOLE != 0
+    wrong: Flags = (
+        (kinds < 1)
+        | (kinds > EXPIRE)
+        | (records["code"] <= 0)
+        | (names_hold == moves)
+        | (names_accounts != moves)
+        | ((records["expires_at"] != 0) & (kinds != PENDING))
+        | ((flags & AT_MOST != 0) & ~moves)
+        | (whole & (moves | (lines.amount != 0)))
+        | (~whole & (kinds > POST))
+    )
+    return wrong
+
+
+def _taken_in_order(state: BookState, lines: Lines, codes: Codes, now: int) -> InOrder | None:
+    """Find the groups that must be taken one after the other, or return None when there are none.
+
+    Fills in what the ends of holds do, as far as that does not depend on the batch.
+    """
+    live = codes[lines.group] == CREATED
+    fates = _recorded_before(state, lines, live)
+    late = _end_holds(state, lines, live, fates=fates, now=now)
+    shared = _shared_ids(lines, live)
+    places = [*fates, *late]
+    if shared:
+        places += [place for place, one in enumerate(lines.ids) if one in shared and live[place]]
+    watched = _watched(state, lines, live)
+    in_order = np.zeros(len(codes), np.bool_)
+    in_order[lines.group[places]] = True
+    if watched.size:
+        touch = np.isin(lines.debit, watched) | np.isin(lines.credit, watched)
+        in_order[lines.group[touch & live]] = True
+    groups: list[int] = np.flatnonzero(in_order & (codes == CREATED)).tolist()
+    if not groups:
+        return None
+    return InOrder(
+        state, lines, groups, watched=watched, fates=fates, late=late, shared=shared, now=now
+    )
+
+
+def _recorded_before(state: BookState, lines: Lines, live: Flags) -> dict[int, int]:
+    """Return what becomes of the transfers that the book has already."""
+    if state.transfers.keys().isdisjoint(lines.ids):
+        return {}
+    return {
+        place: _TAKEN
+        for place, one in enumerate(lines.ids)
+        if live[place] and one in state.transfers
+    }
+
+
+def _shared_ids(lines: Lines, live: Flags) -> set[bytes]:
+    """Return the transfer ids that the batch has more than once."""
+    if len(set(lines.ids)) == len(lines.ids):
+        return set()
+    times = Counter(one for place, one in enumerate(lines.ids) if live[place])
+    return {one for one, count in times.items() if count > 1}
+
+
+def _end_holds(
+    state: BookState, lines: Lines, live: Flags, *, fates: dict[int, int], now: int
+) -> set[int]:
+    """Fill in what ending a hold does, and return the ends that depend on the batch itself.
+
+    Those are of holds that it opens, or ends twice.
+    """
+    places: list[int] = np.flatnonzero((lines.kinds >= POST) & live).tolist()
+    if not places:
+        return set()
+    ended = [lines.pending_id(place) for place in places]
+    times = Counter(ended)
+    opened = opened_in(lines, live)
+    late: set[int] = set()
+    for place, pending_id in zip(places, ended, strict=True):
+        hold = state.holds.get(pending_id)
+        if hold is not None:
+            # Known before it is known whether they are touched: to watch them if they are.
+            lines.debit[place], lines.credit[place] = state.slot_of[hold[0]], state.slot_of[hold[1]]
+        if times[pending_id] > 1 or pending_id in opened:
+            late.add(place)
+            continue
+        code, posted = (_MISSING, 0) if hold is None else ending(hold, lines, place, now)
+        if code != CREATED or hold is None:
+            fates.setdefault(place, code)
+        else:
+            lines.end(place, state.slot_of[hold[0]], state.slot_of[hold[1]], hold[2], posted)
+    return late
+
+
+def _watched(state: BookState, lines: Lines, live: Flags) -> Whole:
+    """Return the slots of the accounts that could refuse a transfer of the batch.
+
+    The others stay within their limits even if all that lowers them happened and nothing that
+    raises them: what a hold releases only helps.
+    """
+    sums = np.abs(lines.held) + lines.posted
+    total = float(sums[live].sum(dtype=np.float64))
+    named = np.flatnonzero(live & (lines.debit >= 0))
+    place, slot, starts = by_account(lines.debit[named], lines.credit[named])
+    slots = slot[starts]
+    if total > _SUM_MAX or not slots.size:
+        return slots
+    amount = np.where(lines.kinds > PENDING, 0, lines.amount)[named][place >> 1]
+    is_debit = place & 1 == 0
+    lowered = np.add.reduceat(np.where(is_debit, amount, 0), starts)
+    raised = np.add.reduceat(np.where(is_debit, 0, amount), starts)
+    counters, limits = state.counters[slots], state.limits[slots]
+    net = counters[:, 3] - counters[:, 1]
+    watched: Whole = slots[
+        (net - counters[:, 0] - lowered < limits[:, 0])
+        | (net + counters[:, 2] + raised > limits[:, 1])
+        | (counters.max(axis=1) > COUNTER_MAX - int(total) - 1)
+    ]
+    return watched
+
+
+def _written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: datetime) -> Decision:
+    """Return what the created groups write and lead to."""
+    created = codes == CREATED
+    chosen = np.flatnonzero(created[lines.group])
+    debit, credit = lines.debit[chosen], lines.credit[chosen]
+    place, slot, starts = by_account(debit, credit)
+    line, is_credit, slots = place >> 1, place & 1, slot[starts]
+    ids = np.ascontiguousarray(batch.records["id"])[chosen]
+    lengths = np.diff(starts, append=len(place))
+
+    changes = np.zeros((len(place), 4), np.int64)
+    touch, posted = np.arange(len(place)), lines.posted[chosen][line]
+    changes[touch, 2 * is_credit] = lines.held[chosen][line]
+    changes[touch, 2 * is_credit + 1] = posted
+    before = state.counters[slots]
+    after = before + np.add.reduceat(changes, starts) if starts.size else before
+
+    # The running credit balance of each account, turned to its normal side.
+    running = np.cumsum(posted * (2 * is_credit - 1))
+    base = before[:, 3] - before[:, 1]
+    base[1:] -= running[starts[1:] - 1]
+    running = (running + np.repeat(base, lengths)) * np.repeat(state.signs[slots], lengths)
+
+    previous = np.empty(len(place), "V16")
+    previous[1:] = ids[line[:-1]]
+    previous[starts] = state.last[slots]
+    previous[place], running[place] = previous.copy(), running.copy()
+
+    journal = _journal(state, batch, lines, chosen, now)
+    journal["debit_account"], journal["credit_account"] = (
+        state.accounts[debit],
+        state.accounts[credit],
+    )
+    journal["debit_previous"], journal["credit_previous"] = previous[0::2], previous[1::2]
+    journal["debit_after"], journal["credit_after"] = running[0::2], running[1::2]
+    opened, ended, holds, holds_before = _holds(state, lines, chosen)
+    requests = _requests(batch, lines, codes)
+    transfers: list[bytes] = lines.ids if len(chosen) == len(lines.ids) else ids.tolist()
+    groups: list[bytes] = batch.ids[requests].tolist()
+    lowest, highest = (min(transfers), max(transfers)) if transfers else (NO_ID, NO_ID)
+    ends = np.cumsum(np.where(created, np.diff(batch.starts), 0))
+    return Decision(
+        codes=codes,
+        seqs=np.where(created & (np.diff(batch.starts) > 0), state.last_seq + ends, 0),
+        journal=journal,
+        holds_opened=opened,
+        holds_ended=ended,
+        requests=requests,
+        lowest_id=lowest,
+        highest_id=highest,
+        newest_id=max([highest, *groups]),
+        moved=Moved(
+            slots=slots,
+            counters=after,
+            counters_before=before,
+            touches=lengths,
+            last=ids[line[starts + lengths - 1]],
+            last_before=state.last[slots],
+            holds=holds,
+            holds_before=holds_before,
+            transfers=transfers,
+            groups=groups,
+        ),
+    )
+
+
+def _journal(state: BookState, batch: Batch, lines: Lines, chosen: Whole, now: datetime) -> Records:
+    """Return the records of the chosen transfers, but for what hangs on their accounts."""
+    day = days(business_date(now))
+    if state.closed_through is not None:
+        day = max(day, days(state.closed_through) + 1)
+    records, group = batch.records[chosen], lines.group[chosen]
+    journal = np.empty(len(chosen), JOURNAL)
+    for name in ("id", "code", "reference", "pending_id", "kind"):
+        journal[name] = records[name]
+    journal["book"] = state.book
+    journal["seq"] = np.arange(state.last_seq + 1, state.last_seq + 1 + len(chosen))
+    journal["amount"] = lines.amount[chosen]
+    journal["flags"] = lines.flags[chosen]
+    journal["flags"][:-1] |= np.where(group[1:] == group[:-1], LINKED, 0).astype(np.int16)
+    journal["biz_date"] = day
+    journal["value_date"] = np.where(records["value_date"] == 0, day, records["value_date"])
+    journal["at"] = microseconds(now)
+    return journal
+
+
+def _holds(
+    state: BookState, lines: Lines, chosen: Whole
+) -> tuple[Records, Records, dict[bytes, Hold], dict[bytes, Hold]]:
+    """Return the holds that are opened and ended, as records, and by id as they are and were."""
+    kinds = lines.kinds[chosen]
+    after: dict[bytes, Hold] = {}
+    before: dict[bytes, Hold] = {}
+    if kinds.size and kinds.max() >= PENDING:
+        opening = chosen[kinds == PENDING]
+        columns = (
+            state.accounts[lines.debit[opening]],
+            state.accounts[lines.credit[opening]],
+            lines.amount[opening],
+            np.zeros(len(opening), np.int64),
+            np.zeros(len(opening), np.int64),
+            lines.records["expires_at"][opening],
+        )
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        after.update(zip((lines.ids[place] for place in opening.tolist()), rows, strict=True))
+        for place in chosen[kinds >= POST].tolist():
+            pending_id = lines.pending_id(place)
+            hold = after.get(pending_id)
+            if hold is None:
+                hold = before[pending_id] = state.holds[pending_id]
+            state_then, posted = int(lines.kinds[place]) - PENDING, int(lines.posted[place])
+            after[pending_id] = (*hold[:3], state_then, posted, hold[5])
+    opened = [_HOLD.pack(one, *hold) for one, hold in after.items() if one not in before]
+    ended = [_HOLD.pack(one, *after[one]) for one in before]
+    return (
+        np.frombuffer(bytearray().join(opened), HOLD),
+        np.frombuffer(bytearray().join(ended), HOLD),
+        after,
+        before,
+    )
+
+
+def _requests(batch: Batch, lines: Lines, codes: Codes) -> Whole:
+    """Return the groups to record: refused, or created and not stood for by their transfers."""
+    refused = (codes > CREATED) & (
+        _RECORDED.take(codes, mode="clip") | (codes == COMPANION_REFUSED)
+    )
+    stood_for = _stood_for(batch)
+    stood_for[lines.group[lines.flags & AT_MOST != 0]] = False
+    return np.flatnonzero(refused | ((codes == CREATED) & ~stood_for))

@@ -1,0 +1,124 @@
+"""The transfers of a batch as columns, and what they do to the counters of their accounts."""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import Final, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from tongbao.ledger.decision.memory import BookState, Hold
+from tongbao.ledger.decision.records import CREATED, Batch, Records, Whole, code_of
+from tongbao.ledger.model import (
+    HoldAlreadyPosted,
+    HoldAlreadyVoided,
+    HoldExceeded,
+    HoldExpired,
+    HoldNotDue,
+    TransferFlags,
+    TransferKind,
+)
+
+Flags: TypeAlias = NDArray[np.bool_]
+
+PENDING, POST, EXPIRE = map(int, (TransferKind.PENDING, TransferKind.POST, TransferKind.EXPIRE))
+LINKED, WHOLE, AT_MOST = map(int, TransferFlags)
+OVER: Final = (CREATED, *map(code_of, (HoldAlreadyPosted, HoldAlreadyVoided, HoldExpired)))
+"""Why a hold does not end once more, by its state."""
+_NOT_DUE: Final = code_of(HoldNotDue)
+_EXPIRED: Final = code_of(HoldExpired)
+_EXCEEDED: Final = code_of(HoldExceeded)
+
+
+class Lines(Struct):
+    """The transfers of a batch as columns; ``posted`` and ``held`` are what they do to counters."""
+
+    group: Whole
+    starts: Whole
+    kinds: Whole
+    flags: Whole
+    ids: list[bytes]
+    debit: Whole  # slots of the memory; -1 when not known
+    credit: Whole
+    amount: Whole
+    posted: Whole
+    held: Whole
+    records: Records
+
+    def pending_id(self, place: int) -> bytes:
+        """Return the id of the hold that a transfer ends."""
+        one: bytes = self.records["pending_id"][place].tobytes()
+        return one
+
+    def move(self, place: int, amount: int, *, held: bool) -> None:
+        """Write down that this much moves, or is held."""
+        self.amount[place] = amount
+        (self.held if held else self.posted)[place] = amount
+
+    def end(self, place: int, debit: int, credit: int, held: int, posted: int) -> None:
+        """Write down that a hold ends, of which some is posted."""
+        self.debit[place], self.credit[place] = debit, credit
+        self.held[place], self.posted[place] = -held, posted
+        self.amount[place] = posted or held
+
+
+def lines_of(state: BookState, batch: Batch) -> Lines:
+    """Write the transfers of the batch as columns; what ends of holds do is not filled in."""
+    records = batch.records
+    slot_of, count = state.slot_of.get, len(records)
+    kinds = records["kind"].astype(np.int64)
+    amount = records["amount"].astype(np.int64)
+    return Lines(
+        group=np.repeat(np.arange(len(batch.ids)), np.diff(batch.starts)),
+        starts=batch.starts,
+        kinds=kinds,
+        flags=records["flags"].astype(np.int64) & (WHOLE | AT_MOST),
+        ids=records["id"].tolist(),
+        debit=np.fromiter(map(slot_of, records["debit"].tolist(), repeat(-1)), np.int64, count),
+        credit=np.fromiter(map(slot_of, records["credit"].tolist(), repeat(-1)), np.int64, count),
+        amount=amount,
+        posted=np.where(kinds < PENDING, amount, 0),
+        held=np.where(kinds == PENDING, amount, 0),
+        records=records,
+    )
+
+
+def opened_in(lines: Lines, live: Flags) -> dict[bytes, int]:
+    """Return the places of the transfers that open a hold."""
+    places: list[int] = np.flatnonzero((lines.kinds == PENDING) & live).tolist()
+    return {lines.ids[place]: place for place in places}
+
+
+def ending(hold: Hold, lines: Lines, place: int, now: int) -> tuple[int, int]:
+    """Say whether a hold may end so, and how much of it is posted."""
+    kind, amount = int(lines.kinds[place]), int(lines.amount[place])
+    _, _, held, state, _, expires_at = hold
+    is_due = 0 < expires_at <= now
+    if state:
+        return OVER[state], 0
+    if kind != POST:
+        return (_NOT_DUE if kind == EXPIRE and not is_due else CREATED), 0
+    if is_due:
+        return _EXPIRED, 0
+    if amount > held:
+        return _EXCEEDED, 0
+    return CREATED, amount or held
+
+
+def by_account(debit: Whole, credit: Whole) -> tuple[Whole, Whole, Whole]:
+    """Return every touch of an account, account by account and in order, and where each begins.
+
+    The touch 2n is the debit of line n and 2n + 1 its credit.
+    """
+    count = 2 * len(debit)
+    shift = count.bit_length()
+    keys = np.empty(count, np.int64)
+    keys[0::2], keys[1::2] = debit, credit
+    keys <<= shift
+    keys |= np.arange(count)
+    keys.sort()  # no two are equal, so this order is the one of the batch within an account
+    slot = keys >> shift
+    starts = np.flatnonzero(np.diff(slot, prepend=-1))
+    return keys & ((1 << shift) - 1), slot, starts

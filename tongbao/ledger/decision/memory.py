@@ -1,0 +1,264 @@
+"""What the poster of one book remembers: its accounts as columns, its holds, its newest ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final, TypeAlias
+from uuid import UUID
+
+import numpy as np
+from msgspec import Struct
+
+from tongbao.ledger.decision.records import (
+    NO_ID,
+    AccountRow,
+    Batch,
+    Codes,
+    HoldRow,
+    Records,
+    Whole,
+    fronts,
+    microseconds,
+)
+from tongbao.ledger.model import AccountState, HoldState, LedgerBook, Side, TransferKind
+
+Hold: TypeAlias = tuple[int, int, int, int, int, int]
+"""Debit account, credit account, amount, state, posted amount, expires_at: as in HOLD."""
+
+HOLD_STATES: Final = (HoldState.HELD, HoldState.POSTED, HoldState.VOIDED, HoldState.EXPIRED)
+"""The states by the number that records keep; that of an end is two less than its kind."""
+
+NO_LIMIT: Final = int(np.iinfo(np.int64).max)
+# What an account does not let happen, as bits: a frozen one keeps in what would lower its balance.
+BARS_DEBIT, BARS_CREDIT, BARS_ALL = 1, 2, 4
+
+_COLUMNS: Final = (
+    "accounts", "counters", "limits", "signs", "bars", "currencies", "touches", "last",
+)  # fmt: skip
+_ROOM: Final = 512
+_IDS_MAX: Final = 400_000
+_HOLDS_MAX: Final = 400_000
+_FORGOTTEN: Final = 50_000
+"""How many ids or holds are forgotten at once when there are more than that."""
+
+
+class Moved(Struct, frozen=True):
+    """How the accounts that a batch touches, and the holds, come out of it and were before."""
+
+    slots: Whole
+    counters: Whole
+    counters_before: Whole
+    touches: Whole
+    last: Records
+    last_before: Records
+    holds: dict[bytes, Hold]
+    holds_before: dict[bytes, Hold]
+    transfers: list[bytes]
+    groups: list[bytes]
+
+
+class Decision(Struct, frozen=True):
+    """What becomes of each group of a batch and what to write; nothing is changed yet."""
+
+    codes: Codes  # CREATED, above it refused, below it not now (see records.code_of)
+    seqs: Whole  # of each created group's last transfer; 0 when it has none
+    journal: Records  # of JOURNAL, seq given
+    holds_opened: Records  # of HOLD, in their state at the end of the batch
+    holds_ended: Records  # of HOLD, that were opened by earlier batches
+    requests: Whole  # the groups to record, by place: refused, or created and not stood for
+    lowest_id: bytes  # of the journal records; NO_ID when there is none
+    highest_id: bytes
+    newest_id: bytes  # the greatest id that is recorded: of transfers and of requests
+    moved: Moved
+
+
+class BookState:
+    """The memory of one book's poster: what its accounts, holds and ids have come to.
+
+    Filled as batches need it; an account that is not in it was not touched since the book was
+    taken, so its row is exact. Every id above ``known_above`` that the book has recorded is in it;
+    so are, up to a number, the holds that were opened or ended last.
+    """
+
+    def __init__(self, head: LedgerBook) -> None:
+        self.book = head.book
+        self.last_seq = head.last_seq
+        self.frozen = head.frozen
+        self.stopped = head.stopped_because is not None
+        self.closed_through = head.closed_through
+        self.known_above = head.newest_id.bytes
+        self.holds: dict[bytes, Hold] = {}
+        self.transfers: dict[bytes, None] = {}  # ids, in the order they came, as are the groups'
+        self.groups: dict[bytes, None] = {}
+        self.slot_of: dict[int, int] = {}
+        self._currencies: dict[str, int] = {}
+        self.accounts = np.zeros(0, np.int64)
+        self.counters = np.zeros((0, 4), np.int64)  # in the order of their columns
+        self.limits = np.zeros((0, 2), np.int64)  # of what a debit lowers, a credit raises
+        self.signs = np.zeros(0, np.int64)  # of the credit balance on the normal side
+        self.bars = np.zeros(0, np.uint8)
+        self.currencies = np.zeros(0, np.int64)
+        self.touches = np.zeros(0, np.int64)
+        self.last = np.zeros(0, "V16")
+        self._make_room(_ROOM)
+
+    def missing_holds(self, batch: Batch) -> list[UUID]:
+        """Return the holds that the batch ends and the memory lacks; load them before accounts."""
+        ended = _holds_ended(batch)
+        return [UUID(bytes=hold) for hold in dict.fromkeys(ended) if hold not in self.holds]
+
+    def missing_accounts(self, batch: Batch) -> list[int]:
+        """Return the accounts that the batch, or a hold it ends, names and the memory lacks."""
+        named = set(batch.records["debit"].tolist())
+        named.update(batch.records["credit"].tolist())
+        for hold in map(self.holds.get, _holds_ended(batch)):
+            if hold is not None:
+                named.update(hold[:2])
+        return sorted(one for one in named if one > 0 and one not in self.slot_of)
+
+    def missing_ids(self, batch: Batch) -> list[UUID]:
+        """Return the ids, of groups and transfers, that may be recorded without the memory knowing.
+
+        Look them up and `remember` those found, then decide.
+        """
+        bound = int.from_bytes(self.known_above[:8], "big")
+        doubtful: dict[bytes, None] = {}
+        for column in (batch.ids, batch.records["id"]):
+            for place in np.flatnonzero(fronts(column) <= bound).tolist():
+                doubtful[column[place].tobytes()] = None
+        return [
+            UUID(bytes=one)
+            for one in doubtful
+            if one <= self.known_above and one not in self.transfers and one not in self.groups
+        ]
+
+    def remember(self, transfers: Iterable[bytes], groups: Iterable[bytes]) -> None:
+        """Take in ids that look-ups found in the journal and among the requests."""
+        self.transfers.update(dict.fromkeys(transfers))
+        self.groups.update(dict.fromkeys(groups))
+
+    def load_accounts(self, rows: Sequence[AccountRow]) -> None:
+        """Take in accounts; one that is loaded already keeps what the memory knows of it."""
+        rows = [row for row in rows if row.id not in self.slot_of]
+        first, last = len(self.slot_of), len(self.slot_of) + len(rows)
+        if not rows:
+            return
+        self._make_room(last)
+        new = slice(first, last)
+        self.slot_of.update(zip((row.id for row in rows), range(first, last), strict=True))
+        self.accounts[new] = [row.id for row in rows]
+        self.counters[new] = [
+            (row.debits_pending, row.debits_posted, row.credits_pending, row.credits_posted)
+            for row in rows
+        ]
+        self.limits[new] = [_limits(row) for row in rows]
+        self.signs[new] = [1 if row.side is Side.CREDIT else -1 for row in rows]
+        self.bars[new] = [_bars(row) for row in rows]
+        self.currencies[new] = [
+            self._currencies.setdefault(row.currency, len(self._currencies)) for row in rows
+        ]
+        self.touches[new] = [row.touches for row in rows]
+        last_ids = (row.last_transfer.bytes if row.last_transfer else NO_ID for row in rows)
+        self.last[new] = np.frombuffer(b"".join(last_ids), "V16")
+
+    def load_holds(self, rows: Sequence[HoldRow]) -> None:
+        """Take in holds; one that is loaded already keeps what the memory knows of it."""
+        for row in rows:
+            self.holds.setdefault(
+                row.pending_id.bytes,
+                (
+                    row.debit_account,
+                    row.credit_account,
+                    row.amount,
+                    HOLD_STATES.index(row.state),
+                    row.posted_amount,
+                    0 if row.expires_at is None else microseconds(row.expires_at),
+                ),
+            )
+
+    def apply(self, decision: Decision) -> None:
+        """Move on to the state that the decision leads to."""
+        moved = decision.moved
+        self.last_seq += len(decision.journal)
+        self.counters[moved.slots] = moved.counters
+        self.touches[moved.slots] += moved.touches
+        self.last[moved.slots] = moved.last
+        for hold in moved.holds_before:
+            del self.holds[hold]  # so that it counts as new when the oldest are forgotten
+        self.holds.update(moved.holds)
+        self.remember(moved.transfers, moved.groups)
+        self._forget()
+
+    def revert(self, decision: Decision) -> None:
+        """Go back to before the decision, which must be the last one applied."""
+        moved = decision.moved
+        self.last_seq -= len(decision.journal)
+        self.counters[moved.slots] = moved.counters_before
+        self.touches[moved.slots] -= moved.touches
+        self.last[moved.slots] = moved.last_before
+        for hold in moved.holds:
+            del self.holds[hold]
+        self.holds.update(moved.holds_before)
+        for one in moved.transfers:
+            del self.transfers[one]
+        for one in moved.groups:
+            del self.groups[one]
+
+    def _make_room(self, size: int) -> None:
+        if size <= len(self.accounts):
+            return
+        room = max(1024, 2 * size)
+        for name in (
+            "accounts",
+            "counters",
+            "limits",
+            "signs",
+            "bars",
+            "currencies",
+            "touches",
+            "last",
+        ):
+            old = getattr(self, name)
+            new = np.zeros((room, *old.shape[1:]), old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+
+    def _forget(self) -> None:
+        """Let the oldest ids and holds go: from now on they are looked up when they are named."""
+        if len(self.holds) > _HOLDS_MAX:
+            for hold in [*islice(self.holds, _FORGOTTEN)]:
+                del self.holds[hold]
+        for known in (self.transfers, self.groups):
+            if len(known) > _IDS_MAX:
+                # All but the few that are ahead of their time, for whose sake everything up to
+                # them would have to be looked up.
+                oldest = sorted(islice(known, _FORGOTTEN))[: -_FORGOTTEN // 50]
+                for one in oldest:
+                    del known[one]
+                self.known_above = max(self.known_above, oldest[-1])
+
+
+def _holds_ended(batch: Batch) -> list[bytes]:
+    """Return the ids of the holds that the batch ends."""
+    column: Records = batch.records["pending_id"][batch.records["kind"] >= TransferKind.POST]
+    ended: list[bytes] = column.tolist()
+    return ended
+
+
+def _limits(row: AccountRow) -> tuple[int, int]:
+    """Return the bounds of the credit balance: less outgoing holds, and with incoming ones.
+
+    So a debit is checked against the first and a credit against the second, on either side.
+    """
+    floor = -NO_LIMIT if row.floor is None else max(row.floor, -NO_LIMIT)
+    ceiling = NO_LIMIT if row.ceiling is None else max(row.ceiling, -NO_LIMIT)
+    return (floor, ceiling) if row.side is Side.CREDIT else (-ceiling, -floor)
+
+
+def _bars(row: AccountRow) -> int:
+    if row.state is AccountState.CLOSED:
+        return BARS_ALL
+    if row.state is AccountState.OPEN:
+        return 0
+    return BARS_DEBIT if row.side is Side.CREDIT else BARS_CREDIT
