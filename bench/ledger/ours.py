@@ -22,7 +22,7 @@ from tongbao.kernel.ids import derived_id, new_id
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import BOOK_SHIFT, NOBODY, AccountKey, Group, Transfer, TransferKind
-from tongbao.ledger.poster.records import COMMAND, Batch
+from tongbao.ledger.decision.records import COMMAND, Batch
 
 BOOK: Final = 1
 CODE: Final = 1
