@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.ledger.making import ALICE, BANK, NOTE, SPEND, group, pending, post, single
 from tongbao.infra.db import PROGRAM, Write
-from tongbao.ledger.poster.records import COMMAND, batch_of
+from tongbao.ledger.decision.records import COMMAND, batch_of
 from tongbao.ledger.wire.codec import (
     FRAME_MAX,
     HEADER,

@@ -18,8 +18,8 @@ import pytest
 from tests.ledger.making import ALICE, BANK, NOTE, single
 from tongbao.infra.db import PROGRAM, Statement, Write
 from tongbao.kernel.clock import monotonic
+from tongbao.ledger.decision.records import batch_of
 from tongbao.ledger.model import BookMissing, Group, LedgerOverloaded, LedgerUnanswered, Result
-from tongbao.ledger.poster.records import batch_of
 from tongbao.ledger.wire import client as client_module
 from tongbao.ledger.wire.client import Asked, Gone, Lines, NotDelivered, PosterFailed, Unanswered
 from tongbao.ledger.wire.codec import (

@@ -23,9 +23,9 @@ from msgspec import Struct
 from tongbao.infra.db import Write
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Refusal, leaf_refusals
+from tongbao.ledger.decision.records import Batch, batch_of
 from tongbao.ledger.model import AccountKey, Group, LedgerOverloaded, LedgerUnanswered, Result
 from tongbao.ledger.poster.commit import joined
-from tongbao.ledger.poster.records import Batch, batch_of
 from tongbao.ledger.wire.codec import (
     NO_WRITES,
     Failed,

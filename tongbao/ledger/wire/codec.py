@@ -24,8 +24,8 @@ from msgspec.msgpack import Ext
 
 from tongbao.infra.db import PROGRAM, Statement, Write
 from tongbao.kernel.errors import Busy
+from tongbao.ledger.decision.records import COMMAND, Batch
 from tongbao.ledger.model import Status, TransferKind
-from tongbao.ledger.poster.records import COMMAND, Batch
 
 VERSION: Final = 1
 FRAME_MAX: Final = 32 << 20

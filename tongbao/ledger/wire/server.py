@@ -23,8 +23,8 @@ from tongbao.infra.db import Write
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Conflict, Refusal
 from tongbao.kernel.ids import new_id
+from tongbao.ledger.decision.records import Batch
 from tongbao.ledger.model import Result
-from tongbao.ledger.poster.records import Batch
 from tongbao.ledger.wire.codec import (
     Ask,
     Failed,
