@@ -100,6 +100,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["json", "console"] = "json"
     worker_concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8
     db_connections_max: Annotated[int, Meta(ge=2, le=1000)] = 10
+    ledger_balances: Literal["behind", "with_commit"] = "behind"
     failpoint: str | None = None
 
     def masked(self) -> dict[str, str | int | bool | None]:
@@ -143,6 +144,8 @@ _MEANINGS: Final = {
     "log_format": "json for machines, console for people.",
     "worker_concurrency": "How many tasks one worker process runs at a time.",
     "db_connections_max": "Most database connections one process opens.",
+    "ledger_balances": "When balances follow the journal: behind, a moment after the commit that"
+    " answers, or with_commit, inside it, which costs half the speed.",
     "failpoint": "For tests: where the process dies, as name:kill9 or name:raise.",
 }
 
