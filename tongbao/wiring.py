@@ -214,7 +214,7 @@ class Platform:
             Mode.LIVE: HttpClient(PublicOnly()),
             Mode.SANDBOX: HttpClient(sandbox_guard),
         }
-        self.ledger = Ledger(db, settings.licence)
+        self.ledger = Ledger(db, settings.licence, balances=settings.ledger_balances)
         self.accounts = ChannelAccounts(db, keyring, SECRETS, settings.public_url)
         self.bank = BankTransfer(self.http)
         self.flow = Flow(
@@ -286,7 +286,8 @@ class Platform:
             await test_clock.follow(self.db, stop)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Let no book be written any more and close every connection."""
+        await self.ledger.close()
         for client in (self.http, *self.webhook_http.values()):
             await client.close()
         await self.db.close()

@@ -1,6 +1,8 @@
-"""A ledger on a database of its own, in a firm that may hold funds."""
+"""A ledger on a database of its own, in a firm that may hold funds; in both of its modes."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -9,6 +11,13 @@ from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger
 
 
+@pytest.fixture(params=["behind", "with_commit"])
+def balances(request) -> str:
+    return request.param
+
+
 @pytest.fixture
-def ledger(db: Db) -> Ledger:
-    return Ledger(db, Licence.PAYMENT_INSTITUTION)
+async def ledger(db: Db, balances) -> AsyncIterator[Ledger]:
+    opened = Ledger(db, Licence.PAYMENT_INSTITUTION, balances=balances)
+    yield opened
+    await opened.close()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4
+from uuid import UUID
+
+from msgspec.structs import replace
 
 from tongbao.infra.db import Query, Statement, Write
+from tongbao.kernel.ids import derived_id, new_id
 from tongbao.ledger.model import AccountKey, Group, Transfer, TransferKind
 
 BANK = AccountKey("bank", "CNY")
@@ -20,31 +23,45 @@ NOTES = Query(str, "select text from note order by text")
 
 
 def single(amount, debit, credit, **more):
-    return Transfer(
-        uuid4(), TransferKind.SINGLE, "test/leg", uuid4(), amount, debit, credit, **more
-    )
+    return _move(TransferKind.SINGLE, "test/leg", amount, debit, credit, **more)
 
 
 def pending(amount, debit, credit, **more):
+    return _move(TransferKind.PENDING, "test/hold", amount, debit, credit, **more)
+
+
+def _move(kind, code, amount, debit, credit, **more):
+    reference = new_id()
     return Transfer(
-        uuid4(), TransferKind.PENDING, "test/hold", uuid4(), amount, debit, credit, **more
+        derived_id(reference, "leg"), kind, code, reference, amount, debit, credit, **more
     )
 
 
 def post(hold, amount=None):
-    return Transfer(uuid4(), TransferKind.POST, "test/post", uuid4(), amount, pending_id=hold.id)
+    return _end(hold, TransferKind.POST, "test/post", amount)
 
 
 def void(hold):
-    return Transfer(uuid4(), TransferKind.VOID, "test/void", uuid4(), pending_id=hold.id)
+    return _end(hold, TransferKind.VOID, "test/void")
+
+
+def _end(hold, kind, code, amount=None):
+    reference = new_id()
+    return Transfer(derived_id(reference, "end"), kind, code, reference, amount, pending_id=hold.id)
+
+
+def again(transfer, **changes):
+    """The same transfer under an id of its own."""
+    reference = new_id()
+    return replace(transfer, id=derived_id(reference, "leg"), reference=reference, **changes)
 
 
 def group(*transfers, book=1, companions=(), id=None):  # noqa: A002 - the field's name
-    return Group(id or uuid4(), book, transfers, tuple(companions))
+    return Group(id or new_id(), book, transfers, tuple(companions))
 
 
 def note(text, refusal=None, id=None):  # noqa: A002
-    return Write(NOTE, (id or uuid4(), text), refusal)
+    return Write(NOTE, (id or new_id(), text), refusal)
 
 
 def spend(budget, amount):

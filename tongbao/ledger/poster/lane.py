@@ -1,0 +1,396 @@
+"""The loop of one book: take what waits, decide it in memory, commit it, answer.
+
+    queue ──► decide ──► commit ──► answer
+               N + 1        N
+
+Whatever arrived while one batch was being committed is the next one; no timer holds anything back.
+A batch is decided on top of the one in its commit. When that fails, both are decided again from the
+rows. Nobody is answered before the commit, and the loop ends when nothing waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree
+from tongbao.infra.failpoints import failpoint
+from tongbao.kernel.clock import monotonic, real_now
+from tongbao.kernel.errors import Refusal
+from tongbao.ledger.door.names import Names
+from tongbao.ledger.door.repeats import answer_repeats, recorded_ids
+from tongbao.ledger.model import GroupInFlight, LedgerOverloaded, Result
+from tongbao.ledger.poster import _store as store
+from tongbao.ledger.poster.commit import Call, Fenced, Head, Plan, settle_companions, write
+from tongbao.ledger.decision.core import BookState
+from tongbao.ledger.poster.lease import read_head, stop_book, take_book
+from tongbao.ledger.poster.projection import ACTOR, Follower, JournalBroken, catch_up_within
+from tongbao.ledger.decision.records import REPEATED, Batch
+
+QUEUE_MAX: Final = 20_000
+"""Transfers of one book that may wait."""
+BATCH_MAX: Final = 4_000
+"""Transfers in one commit, unless a single call has more."""
+LAG_MAX: Final = 500_000
+"""Transfers that balances may be behind before the book waits for them."""
+AHEAD_MAX: Final = timedelta(minutes=5)
+"""How far the time in an id may be ahead of ours."""
+
+_OVERLAP_MIN: Final = 200  # fewer are decided in no time; let them gather
+_PATROL_S: Final = 0.25
+_RETRY_S: Final = 0.02
+_RETRY_S_MAX: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+class Lane:
+    """The writer of one book in this process; at rest it has no task and no connection."""
+
+    def __init__(
+        self, db: Db, book: int, names: Names, *, holder: str, with_balances: bool
+    ) -> None:
+        self._db = db
+        self._book = book
+        self._names = names
+        self._holder = holder
+        self._with_balances = with_balances
+        self._queue: deque[Call] = deque()
+        self._waiting = 0
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._patrol: asyncio.TimerHandle | None = None
+        self._head: Head | None = None
+        self._state: BookState | None = None
+        self._committing: tuple[asyncio.Task[None], Plan] | None = None
+        self._taken: Plan | None = None
+        self._doubtful: Plan | None = None
+        self._calls_max = BATCH_MAX
+        self._setbacks = 0
+        self._follower = Follower(db, book)
+
+    @property
+    def waiting(self) -> int:
+        """How many transfers wait to be decided."""
+        return self._waiting
+
+    def put(self, call: Call) -> None:
+        """Queue a call; its future has the answer.
+
+        Raises:
+            LedgerOverloaded: too much waits already.
+        """
+        if self._waiting and self._waiting + call.transfers > QUEUE_MAX:
+            raise LedgerOverloaded(book=self._book)
+        self._queue.append(call)
+        self._waiting += call.transfers
+        self._arrived.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"ledger book {self._book}")
+            self._watch()
+
+    async def close(self) -> None:
+        """Stop at once; what was not answered stays unknown to its callers."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._follower.close()
+
+    # The loop
+
+    async def _run(self) -> None:
+        try:
+            while self._queue or self._committing or self._doubtful:
+                if self._state is None and not await self._open():
+                    continue
+                if not await self._gather():
+                    self._taken = Plan(self._book, self._take())
+                    if self._taken.calls:
+                        await self._turn(self._taken)
+        except BaseException as crash:
+            self._crash(crash)
+            if isinstance(crash, Exception):
+                _log.exception("ledger_lane_failed", book=self._book)
+            elif isinstance(crash, asyncio.CancelledError):
+                raise
+        finally:
+            self._task = None
+            if self._patrol is not None:
+                self._patrol.cancel()
+
+    async def _gather(self) -> bool:
+        """Wait while a commit is under way and little has come; say whether to look again."""
+        if self._committing is None or self._waiting >= _OVERLAP_MIN:
+            return False
+        task, _ = self._committing
+        if not task.done():
+            self._arrived.clear()
+            arrival = asyncio.ensure_future(self._arrived.wait())
+            await asyncio.wait({task, arrival}, return_when=asyncio.FIRST_COMPLETED)
+            arrival.cancel()
+        if task.done():
+            await self._settle()
+        return True
+
+    def _take(self) -> list[Call]:
+        """Take from the queue what goes into one commit."""
+        calls: list[Call] = []
+        transfers = 0
+        while self._queue and len(calls) < self._calls_max:
+            call = self._queue[0]
+            if calls and transfers + call.transfers > BATCH_MAX:
+                break
+            self._queue.popleft()
+            self._waiting -= call.transfers
+            if not call.answer.done():
+                calls.append(call)
+                transfers += call.transfers
+        return calls
+
+    async def _turn(self, plan: Plan) -> None:
+        """Decide a plan and start its commit, or do what a failure asks for."""
+        try:
+            await self._prepare(plan)
+        except Exception as failure:  # noqa: BLE001 - sorted by kind in _recover
+            if await self._settle(plan):
+                await self._recover(plan, failure)
+            return
+        if not await self._settle(plan):
+            return
+        if plan.commits:
+            task = asyncio.create_task(self._commit(plan))
+            self._committing = (task, plan)
+            task.add_done_callback(lambda _: plan.sealed.set())
+            await plan.sealed.wait()
+        else:
+            await self._answer_without_commit(plan)
+
+    async def _settle(self, following: Plan | None = None) -> bool:
+        """Wait for the commit under way and return whether it is in the book.
+
+        When it is not, the plan decided on top of it goes back to the queue with it.
+        """
+        if self._committing is None:
+            return True
+        task, plan = self._committing
+        try:
+            await task
+        except Exception as failure:  # noqa: BLE001 - sorted by kind in _recover
+            self._committing = None
+            if following is not None:
+                self._requeue(following.calls)
+            await self._recover(plan, failure)
+            return False
+        self._committing = None
+        return True
+
+    # One plan
+
+    async def _prepare(self, plan: Plan) -> None:
+        """Fill the memory with what the plan needs, decide it, and encode what it will send."""
+        state = self._state
+        if state is None:
+            raise Fenced
+        if self._follower.lag > LAG_MAX:
+            await self._follower.wait_below(LAG_MAX)
+        if self._follower.breach is not None:
+            raise JournalBroken(self._follower.breach)
+        plan.compose(self._names.accounts(self._book), self._names.codes)
+        await self._fill(state, plan.batch)
+        plan.now, plan.latest = self._db.clock.now(), real_now() + AHEAD_MAX
+        plan.decide(state)
+        if not plan.companions:
+            plan.encode()
+
+    async def _fill(self, state: BookState, batch: Batch) -> None:
+        if ids := state.missing_ids(batch):
+            transfers, groups = await recorded_ids(self._db, self._book, ids)
+            state.remember(transfers, groups)
+        if holds := state.missing_holds(batch):
+            state.load_holds(await store.LOAD_HOLDS.all(self._db, self._book, holds))
+        if accounts := state.missing_accounts(batch):
+            state.load_accounts(await store.LOAD_ACCOUNTS.all(self._db, self._book, accounts))
+
+    async def _commit(self, plan: Plan) -> None:
+        """Write the plan and answer its callers."""
+        state, head = self._state, self._head
+        if state is None or head is None:
+            raise Fenced
+        async with self._db.begin(ACTOR) as tx:
+            await settle_companions(tx, plan, state)
+            plan.sealed.set()
+            if plan.commits:
+                head = await write(tx, plan, head)
+            if self._with_balances:
+                await catch_up_within(tx, await read_head(tx, self._book))
+            failpoint("ledger.before_commit")
+        failpoint("ledger.after_commit")
+        self._head = head
+        self._setbacks = 0
+        self._calls_max = min(BATCH_MAX, self._calls_max * 2)
+        if not self._with_balances:
+            self._follower.follow(plan.last_seq, head.batch)
+        await self._answer(plan)
+
+    async def _answer_without_commit(self, plan: Plan) -> None:
+        """Answer a plan that writes nothing, unless the memory it was decided on is outdated."""
+        codes = plan.decision.codes
+        if bool(((codes < 0) & (codes != REPEATED)).any()):
+            head = await read_head(self._db, self._book)
+            if self._head is None or head.epoch != self._head.epoch:
+                self._forget()
+                self._requeue(plan.calls)
+                return
+        await self._answer(plan)
+
+    async def _answer(self, plan: Plan) -> None:
+        places = [*(plan.decision.codes == REPEATED).nonzero()[0].tolist()]
+        if places:
+            plan.repeats = await answer_repeats(self._db, self._book, plan.batch, places)
+        plan.answer()
+
+    # Taking the book, and setbacks
+
+    async def _open(self) -> bool:
+        """Take the book, learn what became of a commit in doubt, and begin with an empty memory."""
+        try:
+            row = await take_book(self._db, self._book, self._holder)
+            if self._doubtful is not None:
+                await self._resolve_doubt(self._doubtful)
+        except DatabaseUnavailable as failure:
+            self._refuse_waiting(failure)
+            await self._pause()
+            return False
+        except (Refusal, LockNotFree) as refusal:
+            self._refuse_waiting(refusal)
+            return False
+        self._head = Head(row.epoch, row.last_batch, row.head_hash)
+        self._state = BookState(row)
+        self._follower.start_from(row.last_seq, row.last_batch)
+        return True
+
+    async def _resolve_doubt(self, plan: Plan) -> None:
+        """Answer a commit whose end we did not hear of, or queue it again: it is known now."""
+        batch = await store.GET_BATCH.first(self._db, self._book, plan.number)
+        if batch is not None and batch.hash == plan.hash:
+            await self._answer(plan)
+        else:
+            self._requeue(plan.calls)
+        self._doubtful = None
+
+    async def _recover(self, plan: Plan, failure: Exception) -> None:
+        """Do what the failure of a plan asks for; whatever it is, the memory is not trusted."""
+        was_sent = plan.number > 0
+        self._forget()
+        self._setbacks += 1
+        match failure:
+            case Fenced():
+                _log.warning("ledger_fenced", book=self._book)
+                self._requeue(_those_in_time(plan.calls, None))
+                await self._pause()
+            case DatabaseUnavailable() if was_sent:
+                self._doubtful = plan
+            case DatabaseUnavailable():
+                self._requeue(_those_in_time(plan.calls, failure))
+            case LockNotFree():
+                _answer_in_flight(plan.calls)
+            case JournalBroken():
+                await stop_book(self._db, self._book, str(failure))
+                self._requeue(plan.calls)
+            case _:
+                self._halve(plan, failure)
+
+    def _halve(self, plan: Plan, failure: Exception) -> None:
+        """Try fewer calls at a time, until the one that the database cannot take stands alone."""
+        if len(plan.calls) == 1:
+            _fail(plan.calls, failure)
+            _log.error("ledger_call_failed", book=self._book, failure=type(failure).__name__)
+            return
+        self._calls_max = max(1, len(plan.calls) // 2)
+        self._requeue(plan.calls)
+
+    def _forget(self) -> None:
+        self._state = self._head = None
+
+    def _requeue(self, calls: Iterable[Call]) -> None:
+        """Put calls back to the front of the queue, in their order."""
+        for call in reversed([*calls]):
+            self._queue.appendleft(call)
+            self._waiting += call.transfers
+
+    async def _pause(self) -> None:
+        """Wait a moment, by chance longer or shorter, so that two who meet do not meet again."""
+        longest = min(_RETRY_S_MAX, _RETRY_S * 2 ** min(self._setbacks, 10))
+        self._setbacks += 1
+        await asyncio.sleep(longest * random.uniform(0.25, 1))  # noqa: S311 - no secret
+
+    def _refuse_waiting(self, failure: Exception) -> None:
+        """Tell those who wait why the book cannot be opened; of a commit in doubt, at its time."""
+        calls, self._queue, self._waiting = [*self._queue], deque(), 0
+        now = monotonic()
+        for call in calls:
+            if isinstance(failure, LockNotFree):
+                _answer_in_flight([call])
+            elif call.begun and isinstance(failure, DatabaseUnavailable) and now < call.deadline:
+                self._queue.append(call)
+                self._waiting += call.transfers
+            else:
+                _fail([call], failure)
+        if self._doubtful is not None and isinstance(failure, DatabaseUnavailable | LockNotFree):
+            _fail([call for call in self._doubtful.calls if now >= call.deadline], failure)
+            if all(call.answer.done() for call in self._doubtful.calls):
+                self._doubtful = None
+
+    def _crash(self, crash: BaseException) -> None:
+        """Let everybody who waits know: the process is dying here, or would be."""
+        plans = [self._taken, self._doubtful]
+        plans += [self._committing[1]] if self._committing else []
+        calls = [*self._queue, *(call for plan in plans if plan for call in plan.calls)]
+        self._queue.clear()
+        self._waiting = 0
+        self._committing = self._doubtful = self._taken = None
+        self._forget()
+        _fail(calls, crash)
+
+    def _watch(self) -> None:
+        self._patrol = asyncio.get_running_loop().call_later(_PATROL_S, self._on_patrol)
+
+    def _on_patrol(self) -> None:
+        """Tell those whose time is over while nothing of theirs was decided."""
+        now = monotonic()
+        for call in self._queue:
+            if now >= call.deadline and not call.begun and not call.answer.done():
+                call.answer.set_exception(LedgerOverloaded(book=self._book))
+        self._watch()
+
+
+def _those_in_time(calls: Iterable[Call], failure: Exception | None) -> list[Call]:
+    """Return who still waits; tell the others that nothing was decided, or the failure."""
+    now = monotonic()
+    late = [call for call in calls if now >= call.deadline]
+    if failure is None:
+        _answer_in_flight(late)
+    else:
+        _fail(late, failure)
+    return [call for call in calls if now < call.deadline]
+
+
+def _answer_in_flight(calls: Iterable[Call]) -> None:
+    """Say for certain that nothing was decided."""
+    for call in calls:
+        if not call.answer.done():
+            call.answer.set_result([Result("in_flight", GroupInFlight.code)] * len(call))
+
+
+def _fail(calls: Iterable[Call], failure: BaseException) -> None:
+    for call in calls:
+        if not call.answer.done():
+            call.answer.set_exception(failure)
