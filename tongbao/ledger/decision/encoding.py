@@ -101,9 +101,9 @@ def _row(never: frozenset[str]) -> np.dtype[np.void]:
 
 
 def batch_digest(journal: Records, requests: Iterable[RequestLike]) -> bytes:
-    """Return the SHA-256 of a batch: its transfers in order of seq, then its recorded answers."""
+    """Return the SHA-256 of a batch: its transfers in order of seq, its answers in order of id."""
     digest = sha256(journal.tobytes())
-    for request in requests:
+    for request in sorted(requests, key=lambda request: request.id):
         code = (request.code or "").encode()
         is_refused = request.status == "refused"
         digest.update(_REQUEST_HEAD.pack(request.id, request.body_hash, is_refused, len(code)))
