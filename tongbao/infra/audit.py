@@ -5,7 +5,7 @@ An entry is written in the transaction of the act itself, so neither exists with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -40,6 +40,12 @@ _OF_SUBJECT = Query(
     " from audit_entry where subject = $1 order by id",
 )
 
+_OF_ACTIONS = Query(
+    AuditEntry,
+    "select id, at, real_at, actor, action, subject, facts"
+    " from audit_entry where action = any($1::text[]) order by id",
+)
+
 
 async def record(tx: Tx, action: str, subject: str, facts: Mapping[str, Fact]) -> UUID:
     """Append what the transaction's actor does and return the entry's id.
@@ -54,3 +60,8 @@ async def record(tx: Tx, action: str, subject: str, facts: Mapping[str, Fact]) -
 async def entries_of_subject(on: Db | Tx, subject: str) -> list[AuditEntry]:
     """Return everything recorded about a thing, oldest first."""
     return await _OF_SUBJECT.all(on, subject)
+
+
+async def entries_of_actions(on: Db | Tx, actions: Sequence[str]) -> list[AuditEntry]:
+    """Return every act of some kinds, oldest first; all of the log is read for it."""
+    return await _OF_ACTIONS.all(on, list(actions))

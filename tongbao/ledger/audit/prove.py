@@ -1,0 +1,144 @@
+"""Read one book in one snapshot and lay its journal, commits, answers and accounts together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import numpy as np
+from msgspec import Struct
+
+from tongbao.infra.columns import Records, read_all, read_chunks
+from tongbao.infra.db import Db, Tx
+from tongbao.ledger.audit import _store as store
+from tongbao.ledger.audit.accounts import (
+    Accounts,
+    check_accounts,
+    check_alterations,
+    check_balanced,
+    check_kinds,
+)
+from tongbao.ledger.audit.batches import Batches
+from tongbao.ledger.audit.findings import Breach, Check, Findings
+from tongbao.ledger.audit.holds import Holds
+from tongbao.ledger.audit.replay import Replay
+from tongbao.ledger.audit.requests import Requests
+from tongbao.ledger.model import LedgerBook, LedgerWatermark
+
+_ACTOR = "ledger verify"
+
+
+class _Proof(Struct, frozen=True):
+    """A book in the middle of being proved."""
+
+    head: LedgerBook
+    watermark: LedgerWatermark | None
+    found: Findings
+    accounts: Accounts
+    holds: Holds
+    batches: Batches
+    replay: Replay
+
+    def take(self, rows: Records) -> None:
+        """Take the transfers of whole commits."""
+        self.replay.take(rows)
+        self.batches.take(rows)
+
+
+async def books_of(db: Db) -> list[int]:
+    """Return the number of every book."""
+    return await store.LIST_BOOKS.all(db)
+
+
+async def prove(
+    db: Db,
+    book: int,
+    checks: Iterable[str],
+    due_before: datetime,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> list[Check]:
+    """Derive everything stored of a book from its journal and return what each check found.
+
+    The arithmetic runs beside the event loop, so whoever serves meanwhile goes on serving.
+    """
+    async with db.begin(_ACTOR) as tx:
+        await store.BEGIN_SNAPSHOT.run(tx)
+        await store.TAKE_YOUR_TIME.run(tx)
+        found = await _prove(tx, book, due_before, progress)
+    return [
+        Check(book, name, found.looked_at[name], found.breaches[name], found.first.get(name))
+        for name in checks
+    ]
+
+
+async def _prove(
+    tx: Tx,
+    book: int,
+    due_before: datetime,
+    progress: Callable[[int, int, int], None] | None,
+) -> Findings:
+    proof = await _begin(tx, book)
+    left = np.zeros(0)
+    proved = 0
+
+    async def take(rows: Records) -> None:
+        nonlocal left, proved
+        rows = np.concatenate([left, rows]) if len(left) else rows
+        whole = proof.batches.whole(rows)
+        await asyncio.to_thread(proof.take, rows[:whole])
+        left = rows[whole:]
+        proved += whole
+        if progress is not None:
+            progress(book, proved, proof.head.last_seq)
+
+    await read_chunks(tx, store.JOURNAL, (book,), store.JOURNAL_FIELDS, take)
+    await asyncio.to_thread(proof.take, left)
+    marks = await read_all(tx, store.MARKS, (book,), store.MARK_FIELDS)
+    await asyncio.to_thread(proof.replay.finish, marks)
+    await asyncio.to_thread(proof.batches.finish, proof.head, proof.watermark)
+    proof.holds.finish(due_before)
+    await _check_ends(tx, proof)
+    if progress is not None:
+        progress(book, proof.head.last_seq, proof.head.last_seq)
+    return proof.found
+
+
+async def _begin(tx: Tx, book: int) -> _Proof:
+    """Read everything but the journal, and check what needs no journal."""
+    found = Findings()
+    head = await store.GET_HEAD.one(tx, book)
+    watermark = await store.GET_WATERMARK.first(tx, book)
+    accounts = Accounts(await read_all(tx, store.ACCOUNTS, (book,), store.ACCOUNT_FIELDS))
+    families = await store.FAMILIES.all(tx, book)
+    licensed = {kind.kind: kind for kind in await store.LIST_KINDS.all(tx)}
+    check_kinds(found, licensed.values())
+    check_accounts(found, accounts, families, licensed, book)
+    check_balanced(found, accounts, families)
+    await check_alterations(tx, found, head, accounts, families)
+    answers = await read_all(tx, store.REQUESTS, (book,), store.REQUEST_FIELDS)
+    commits = await read_all(tx, store.BATCHES, (book,), store.BATCH_FIELDS)
+    codes = {row.number: row.code for row in await store.LIST_CODES.all(tx)}
+    holds = Holds(found)
+    seq = 0 if watermark is None else watermark.seq
+    return _Proof(
+        head=head,
+        watermark=watermark,
+        found=found,
+        accounts=accounts,
+        holds=holds,
+        batches=Batches(found, commits, Requests(found, answers)),
+        replay=Replay(found, accounts, holds, codes, seq),
+    )
+
+
+async def _check_ends(tx: Tx, proof: _Proof) -> None:
+    """Compare the end of the journal with the head, and count the holds."""
+    head, found = proof.head, proof.found
+    if head.last_seq != proof.replay.last_seq:
+        what = f"the head says {head.last_seq}, the last transfer is {proof.replay.last_seq}"
+        found.add("sequence", Breach(what, seq=head.last_seq))
+    holds = await store.COUNT_HOLDS.one(tx, head.book)
+    if holds != proof.holds.begun:
+        orphan = await store.HOLD_WITHOUT_TRANSFER.first(tx, head.book)
+        found.add("holds", Breach("a hold has no pending transfer", transfer=orphan))
