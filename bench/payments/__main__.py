@@ -1,0 +1,300 @@
+"""How many payments a second over HTTP, side by side in one run, durability on.
+
+    python -m bench.payments                 everything, some minutes
+    python -m bench.payments --seconds 20 --arms ours --workloads hot
+
+Three services do the same: check a request's HMAC and nonce, its Idempotency-Key, the customer's
+one-time code and the day's limit, move the money, and keep payment, attempt, transfers and event,
+in one durable commit. ``typical`` is FastAPI and SQLAlchemy's ORM, ``careful`` FastAPI and prepared
+statements, ``ours`` the platform's own route. The load generator is wrk; its requests are made and
+signed beforehand. After each run the books are proved, and payments counted against answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from msgspec import Struct
+
+from bench.payments import compared, ours
+from bench.payments.requests_file import Signer, write_requests
+from tongbao.infra import embedded
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db, connect
+from tongbao.infra.migrate import migrate
+from tongbao.kernel.clock import Clock, real_now
+from tongbao.kernel.licence import Licence
+
+THREADS = 2
+MODULES = {"typical": "typical_service", "careful": "careful_service"}
+
+
+class Figures(Struct, frozen=True):
+    """What one run came to."""
+
+    arm: str
+    workload: str
+    connections: int
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    answers: int
+    refused: int
+    payments: int
+    load: float
+    problems: list[str]
+
+
+def main() -> None:
+    options = _options()
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        print("skipped: wrk is not installed (Debian: apt-get install wrk)")
+        return
+    folder = Path(tempfile.mkdtemp(prefix="tongbao-bench-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        asyncio.run(_bench(options, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seconds", type=int, default=10, help="length of each run")
+    parser.add_argument("--arms", default="typical,careful,ours")
+    parser.add_argument("--workloads", default="uniform,hot")
+    parser.add_argument("--merchants", type=int, default=1000)
+    parser.add_argument("--wallets", type=int, default=20_000)
+    parser.add_argument("--processes", type=int, default=2, help="HTTP processes of each service")
+    parser.add_argument("--connections", default="256", help="of ours; several: 64,256")
+    parser.add_argument("--compared-connections", default="16,64", help="the better one counts")
+    parser.add_argument("--most", type=int, default=20_000, help="requests a second made ready")
+    return parser.parse_args()
+
+
+async def _bench(options: argparse.Namespace, folder: Path) -> None:
+    server = await asyncio.to_thread(embedded.start, folder / "data")
+    found: list[Figures] = []
+    try:
+        for arm in options.arms.split(","):
+            run = _run_ours if arm == "ours" else _run_compared
+            found += await run(arm, options, folder, server.dsn)
+    finally:
+        server.stop()
+    _tell(options, found)
+    if any(each.problems for each in found):
+        sys.exit(1)
+
+
+async def _run_compared(
+    arm: str, options: argparse.Namespace, folder: Path, dsn: str
+) -> list[Figures]:
+    admin = await asyncpg.connect(dsn)
+    await admin.execute(f"create database {arm}")
+    await admin.close()
+    there = urlunsplit(urlsplit(dsn)._replace(path=f"/{arm}"))
+    on = await asyncpg.connect(there)
+    signers, people = await compared.stock(on, merchants=options.merchants, wallets=options.wallets)
+    found, before = [], 0
+    for workload in options.workloads.split(","):
+        tries = []
+        for connections in map(int, options.compared_connections.split(",")):
+            run, count = f"{arm[0]}{workload[0]}{connections}", int(options.seconds * 6000)
+            codes = _codes(run, count)
+            await compared.show_codes(on, people, codes)
+            port = _free_port()
+            log = folder / f"{arm}.log"
+            with compared.serving(MODULES[arm], there, port, processes=options.processes, log=log):
+                _make(folder / run, port, signers, codes, workload, run)
+                told, load = await _drive(options, folder / run, port, connections)
+            payments, problems = await compared.check(on)
+            tries.append(
+                _figures((arm, workload, connections), told, load, payments - before, problems)
+            )
+            before = payments
+        found.append(max(tries, key=lambda each: each.per_second))
+        print(_line(found[-1]), flush=True)
+    await on.close()
+    return found
+
+
+async def _run_ours(arm: str, options: argparse.Namespace, folder: Path, dsn: str) -> list[Figures]:
+    data = folder / "data"
+    db = await connect(dsn, Clock())
+    await migrate(db, Licence.PAYMENT_INSTITUTION, "bench")
+    keyring = Keyring.from_file(data / "kek")
+    shops = await ours.stock(db, keyring, merchants=options.merchants, wallets=options.wallets)
+    await db.execute("analyze", ())
+    found, before = [], 0
+    for workload in options.workloads.split(","):
+        for connections in map(int, options.connections.split(",")):
+            run, count = f"o{workload[0]}{connections}", int(options.seconds * options.most)
+            codes = _codes(run, count)
+            await ours.show_codes(db, keyring, shops, codes)
+            port = _free_port()
+            with ours.serving(data, port, _commands(options)):
+                _make(folder / run, port, shops.signers, codes, workload, run)
+                told, load = await _drive(options, folder / run, port, connections)
+            payments, problems = await _check(db)
+            found.append(
+                _figures((arm, workload, connections), told, load, payments - before, problems)
+            )
+            before = payments
+            print(_line(found[-1]), flush=True)
+    await db.close()
+    return found
+
+
+def _commands(options: argparse.Namespace) -> list[list[str]]:
+    """Return the command lines of the platform's processes."""
+    return [
+        ["serve", "--role", "poster"],
+        ["serve", "--role", "api", "--processes", str(options.processes)],
+    ]
+
+
+async def _check(db: Db) -> tuple[int, list[str]]:
+    """Return how many payments there are, and what is wrong with them or the books."""
+    problems = []
+    [row] = await db.fetch("select count(*) as payments from payment", ())
+    payments = row["payments"]
+    counts = {
+        "attempt": "select count(*) from attempt",
+        "payment_state_change": "select count(*) from payment_state_change",
+        "event": "select count(*) from event where type = 'payment.succeeded'",
+        "idempotency_key": "select count(*) from idempotency_key where status = 201",
+        "api_nonce": "select count(*) from api_nonce",
+        "payment_code": "select count(*) from payment_code where used_by is not null",
+        "ledger_transfer": """
+            select count(distinct reference) from ledger_transfer t
+              join payment p on p.book = t.book and p.id = t.reference""",
+    }
+    for name, query in counts.items():
+        [row] = await db.fetch(query, ())
+        if row[0] != payments:
+            problems.append(f"{row[0]} in {name}, {payments} payments")
+    [row] = await db.fetch(
+        """select coalesce(sum(p.amount), 0) = coalesce((
+                      select sum(spent) from wallet), 0) as agree from payment p""",
+        (),
+    )
+    if not row["agree"]:
+        problems.append("the day's spending is not what was paid")
+    return payments, problems
+
+
+def _codes(run: str, count: int) -> list[str]:
+    """Return codes of our form that no other run has."""
+    start = int.from_bytes(run.encode(), "big") % 10**6
+    return [f"88{start:06d}{number:010d}" for number in range(count)]
+
+
+def _make(
+    folder: Path, port: int, signers: list[Signer], codes: list[str], workload: str, run: str
+) -> None:
+    payers = [
+        (signers[0] if workload == "hot" else signers[number * 7919 % len(signers)], code)
+        for number, code in enumerate(codes)
+    ]
+    write_requests(folder, port, payers, threads=THREADS, run=f"{run}{int(real_now().timestamp())}")
+
+
+async def _drive(
+    options: argparse.Namespace, folder: Path, port: int, connections: int
+) -> tuple[dict[str, Any], float]:
+    """Send the requests of the folder and return what wrk says and the machine's load."""
+    command = [
+        "wrk", f"-t{THREADS}", f"-c{connections}", f"-d{options.seconds}s", "--timeout", "30s",
+        "-s", str(Path(__file__).parent / "load.lua"), f"http://127.0.0.1:{port}",
+    ]  # fmt: skip
+    environ = {**os.environ, "BENCH_REQUESTS": str(folder)}
+    done = await asyncio.create_subprocess_exec(
+        *command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    out, _ = await done.communicate()
+    shutil.rmtree(folder)
+    try:
+        return json.loads(out.splitlines()[-1]), os.getloadavg()[0]
+    except (IndexError, ValueError):
+        raise RuntimeError(out.decode(errors="replace")) from None
+
+
+def _figures(
+    which: tuple[str, str, int],
+    told: dict[str, Any],
+    load: float,
+    payments: int,
+    problems: list[str],
+) -> Figures:
+    arm, workload, connections = which
+    answers = told["requests"] - told["not_2xx"]
+    # Requests under way when the time was over may have been done and not been heard of.
+    if not answers <= payments <= answers + connections:
+        problems = [*problems, f"{answers} answers and {payments} payments"]
+    return Figures(
+        arm=arm,
+        workload=workload,
+        connections=connections,
+        per_second=answers / told["seconds"],
+        p50_ms=told["p50_ms"],
+        p99_ms=told["p99_ms"],
+        answers=answers,
+        refused=told["not_2xx"],
+        payments=payments,
+        load=load,
+        problems=problems,
+    )
+
+
+def _line(each: Figures) -> str:
+    said = "; ".join(each.problems) or "books proved"
+    return (
+        f"{each.workload:8} {each.arm:8} {each.connections:5} connections {each.per_second:9.0f}/s"
+        f"  p50 {each.p50_ms:7.1f} ms  p99 {each.p99_ms:7.1f} ms  not 2xx {each.refused:5}"
+        f"  load {each.load:4.1f}  {said}"
+    )
+
+
+def _tell(options: argparse.Namespace, found: list[Figures]) -> None:
+    print(
+        f"\n{os.cpu_count()} processors ({platform.machine()}), Python {platform.python_version()},"
+    )
+    print(f"{options.processes} HTTP processes each, {options.merchants} merchants,")
+    print(f"{options.wallets} wallets, none of them in another book than the merchant (0 %).\n")
+    print("| workload | service | connections | payments/s | p50 ms | p99 ms | ours is |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    best: dict[str, float] = {}
+    for each in found:
+        if each.arm == "ours":
+            best[each.workload] = max(best.get(each.workload, 0), each.per_second)
+    for each in found:
+        ratio = best.get(each.workload, 0) / each.per_second if each.per_second else 0
+        shown = "" if each.arm == "ours" or not ratio else f"{ratio:.1f} ×"
+        print(
+            f"| {each.workload} | {each.arm} | {each.connections} | {each.per_second:,.0f} |"
+            f" {each.p50_ms:.1f} | {each.p99_ms:.1f} | {shown} |"
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()

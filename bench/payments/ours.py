@@ -1,0 +1,219 @@
+"""The platform as it is served: its processes, its merchants, wallets and codes, and its proofs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from bench.payments.requests_file import Signer
+from tongbao.infra.crypto import Keyring, bind, hmac_sha256
+from tongbao.infra.db import Db
+from tongbao.kernel.clock import business_date
+from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.licence import Licence
+from tongbao.kernel.money import Money
+from tongbao.ledger import posting
+from tongbao.ledger.book import Ledger
+from tongbao.ledger.model import AccountKey, Group
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK
+
+BALANCE = 1_000_000_000
+MODE = "sandbox"
+
+
+class Shops:
+    """Merchants with their keys, and wallets with money."""
+
+    def __init__(self, signers: list[Signer], wallets: list[UUID]) -> None:
+        self.signers = signers
+        self.wallets = wallets
+
+
+async def stock(db: Db, keyring: Keyring, *, merchants: int, wallets: int) -> Shops:
+    """Open merchants with prices and keys, and wallets with money in them."""
+    now = db.clock.now()
+    shops = [new_id() for _ in range(merchants)]
+    keys = [(new_id(), f"sk_{MODE}_{shop.hex}") for shop in shops]
+    people = [new_id() for _ in range(wallets)]
+    lines = [
+        {
+            "channel": "wallet",
+            "pay_mode": "payment_code",
+            "rate_ppm": 6000,
+            "fixed": 0,
+            "fee_min": 0,
+        }
+    ]
+    async with db.begin("bench") as tx:
+        await tx.copy(
+            "merchant",
+            [
+                "id",
+                "name",
+                "state",
+                "live_book",
+                "sandbox_book",
+                "late_success",
+                "settlement_delay_days",
+                "opened_at",
+            ],
+            [(shop, "shop", "active", 1, SANDBOX_BOOK, "refund", 1, now) for shop in shops],
+        )
+        insert = """
+            insert into price_plan (id, merchant_id, mode, version, valid_from, currency,
+                                    refund_returns_fee, lines, created_at, created_by)
+            values ($1, $2, $3, 1, $4, 'CNY', false, $5, $4, 'bench')"""
+        await tx.execute_many(insert, [(new_id(), shop, MODE, now, lines) for shop in shops])
+        await tx.copy(
+            "api_key",
+            [
+                "id",
+                "merchant_id",
+                "mode",
+                "name",
+                "scopes",
+                "secret_sealed",
+                "secret_tail",
+                "created_at",
+                "last_used_at",
+            ],
+            [
+                (
+                    key,
+                    shop,
+                    MODE,
+                    "bench",
+                    ["payments:write"],
+                    keyring.seal(
+                        "api_key.secret",
+                        secret.encode(),
+                        bind("api_key", "secret_sealed", key, shop),
+                    ),
+                    secret[-4:],
+                    now,
+                    now,
+                )
+                for shop, (key, secret) in zip(shops, keys, strict=True)
+            ],
+        )
+        await tx.copy(
+            "wallet",
+            [
+                "book",
+                "id",
+                "merchant_id",
+                "mode",
+                "holder_masked",
+                "currency",
+                "state",
+                "daily_limit",
+                "spent_on",
+                "spent",
+                "opened_at",
+            ],
+            [
+                (
+                    SANDBOX_BOOK,
+                    each,
+                    shops[0],
+                    MODE,
+                    "*",
+                    "CNY",
+                    "active",
+                    BALANCE,
+                    business_date(now),
+                    0,
+                    now,
+                )
+                for each in people
+            ],
+        )
+    await _fill(db, people)
+    return Shops([Signer(show("key", key), secret) for key, secret in keys], people)
+
+
+async def _fill(db: Db, people: Sequence[UUID]) -> None:
+    ledger = Ledger(db, Licence.PAYMENT_INSTITUTION)
+    for first in range(0, len(people), 1000):
+        groups = []
+        for wallet in people[first : first + 1000]:
+            transfers = posting.transfers(
+                "wallet.topped_up",
+                reference=new_id(),
+                accounts={"wallet": AccountKey("wallet", "CNY", wallet)},
+                amounts={"amount": Money(BALANCE, "CNY")},
+            )
+            groups.append(Group(id=transfers[0].id, book=SANDBOX_BOOK, transfers=transfers))
+        results = await ledger.submit(groups)
+        assert all(result.happened for result in results), results[:3]
+    close = getattr(ledger, "close", None)
+    if close is not None:
+        await close()
+
+
+async def show_codes(db: Db, keyring: Keyring, shops: Shops, codes: Sequence[str]) -> None:
+    """Put the codes on the customers' screens: wallet after wallet, good for an hour."""
+    now, key = db.clock.now(), keyring.mac_key("payment_code")
+    async with db.begin("bench") as tx:
+        await tx.copy(
+            "payment_code",
+            ["book", "code_hash", "wallet_id", "mode", "created_at", "expires_at"],
+            [
+                (
+                    SANDBOX_BOOK,
+                    hmac_sha256(key, code.encode()),
+                    shops.wallets[number % len(shops.wallets)],
+                    MODE,
+                    now,
+                    now + timedelta(hours=1),
+                )
+                for number, code in enumerate(codes)
+            ],
+        )
+
+
+@contextmanager
+def serving(folder: Path, port: int, commands: Sequence[Sequence[str]]) -> Iterator[None]:
+    """Run the platform's processes until the block ends."""
+    environ = {
+        **os.environ,
+        "TONGBAO_DATA_DIR": str(folder),
+        "TONGBAO_LICENCE": "payment_institution",
+        "TONGBAO_PORT": str(port),
+        "TONGBAO_LOG_LEVEL": "warning",
+    }
+    started = []
+    try:
+        for command in commands:
+            line = [sys.executable, "-m", "tongbao", *command]
+            with (folder / f"serve-{len(started)}.log").open("wb") as log:
+                started.append(subprocess.Popen(line, env=environ, stdout=log, stderr=log))
+            _wait(port, started[-1]) if "api" in command else time.sleep(1)
+        yield
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+        for process in started:
+            process.wait(60)
+
+
+def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        if process.poll() is not None:
+            raise RuntimeError(f"a server ended with {process.returncode}; see its log")
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=1).read()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise TimeoutError("the platform did not come up")
