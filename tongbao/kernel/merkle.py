@@ -144,18 +144,8 @@ def verify_inclusion(
     """Tell whether a leaf stands at an index of the tree with this root (RFC 9162 §2.1.3)."""
     if not 0 <= index < size or len(leaf) != HASH_BYTES:
         return False
-    place, last, found = index, size - 1, leaf
-    for sibling in proof:
-        if last == 0:
-            return False
-        if place & 1 or place == last:
-            found = node_hash(sibling, found)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            found = node_hash(found, sibling)
-        place, last = place >> 1, last >> 1
-    return last == 0 and found == root
+    found = _climb([leaf, *proof], index, size - 1)
+    return found is not None and found[1] == root
 
 
 def verify_consistency(
@@ -167,15 +157,17 @@ def verify_consistency(
     if old_size == size:
         return not proof and old_root == root
     path = list(proof) if old_size & (old_size - 1) else [old_root, *proof]
-    if not path:
-        return False
-    return _both_roots(path, old_size - 1, size - 1) == (old_root, root)
-
-
-def _both_roots(path: list[bytes], place: int, last: int) -> tuple[bytes, bytes] | None:
-    """Return the roots a consistency proof leads to, or None when it has another length."""
+    place, last = old_size - 1, size - 1
     while place & 1:
         place, last = place >> 1, last >> 1
+    return bool(path) and _climb(path, place, last) == (old_root, root)
+
+
+def _climb(path: Sequence[bytes], place: int, last: int) -> tuple[bytes, bytes] | None:
+    """Return the roots of the tree that ends at a place, and of the whole tree.
+
+    None when the path has another length than such a tree's.
+    """
     old = new = path[0]
     for sibling in path[1:]:
         if last == 0:

@@ -1,0 +1,1 @@
+"""Proofs: a Merkle tree over each book, signed checkpoints, receipts anybody can check."""
