@@ -120,18 +120,3 @@ create table ledger_split (
     primary key (kind, owner, currency),
     check (low < target)
 );
-
--- An account on its way to another book, with the limits it had before it was shut for money in.
-create table ledger_account_move (
-    book        int not null references ledger_book (book),
-    kind        text not null,
-    owner       uuid not null,
-    currency    text not null,
-    to_book     int not null,
-    floor       bigint,
-    ceiling     bigint,
-    started_at  timestamptz not null,
-    ended_at    timestamptz,
-    primary key (book, kind, owner, currency),
-    check (to_book <> book)
-);

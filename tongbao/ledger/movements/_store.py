@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
-from tongbao.ledger.movements.model import LedgerAccountMove, LedgerMovement, LedgerSplit
+from tongbao.ledger.movements.model import LedgerMovement, LedgerSplit
 
 
 class TransitSum(Struct, frozen=True):
@@ -118,21 +118,3 @@ LIMITS = Query(
     select floor, ceiling from ledger_account
      where book = $1 and owner = $2 and kind = $3 and currency = $4""",
 )
-BEGIN_MOVE = Statement("""
-    insert into ledger_account_move (
-        book, kind, owner, currency, to_book, floor, ceiling, started_at)
-    values ($1, $2, $3, $4, $5, $6, $7, $8)
-    on conflict do nothing""")
-GET_MOVE = Query(
-    LedgerAccountMove,
-    """
-    select book, kind, owner, currency, to_book, floor, ceiling, started_at, ended_at
-      from ledger_account_move
-     where book = $1 and kind = $2 and owner = $3 and currency = $4""",
-)
-FORGET_MOVE = Statement("""
-    delete from ledger_account_move
-     where book = $1 and kind = $2 and owner = $3 and currency = $4 and ended_at is null""")
-END_MOVE = Statement("""
-    update ledger_account_move set ended_at = $5
-     where book = $1 and kind = $2 and owner = $3 and currency = $4 and ended_at is null""")

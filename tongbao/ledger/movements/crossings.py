@@ -18,6 +18,7 @@ from tongbao.infra.db import Db, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, task_write
 from tongbao.kernel.ids import derived_id, show
+from tongbao.kernel.money import CurrencyMismatch
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.chart import book_owner
 from tongbao.ledger.model import (
@@ -77,6 +78,8 @@ async def move(db: Db, ledger: Ledger, order: MoveOrder) -> Result:
         raise MovementWithinBook(book=order.book)
     if order.money.amount < 1:
         raise TransferAmountInvalid
+    if order.payee.currency != order.money.currency:
+        raise CurrencyMismatch(f"{order.payee.currency} met {order.money.currency}")
     if await store.HAS_BOOK.first(db, order.to_book) is None:
         raise BookMissing(book=order.to_book)
     now = db.clock.now()

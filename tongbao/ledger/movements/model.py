@@ -143,20 +143,6 @@ class LedgerSplit(Struct, frozen=True):
         return next((book for book in order if available.get(book, 0) >= amount), order[0])
 
 
-class LedgerAccountMove(Struct, frozen=True):
-    """An account on its way to another book, and the limits it had before."""
-
-    book: int
-    kind: str
-    owner: UUID
-    currency: str
-    to_book: int
-    floor: int | None
-    ceiling: int | None
-    started_at: datetime
-    ended_at: datetime | None
-
-
 class Shift(Struct, frozen=True):
     """So much from the part in one book to the part in another."""
 

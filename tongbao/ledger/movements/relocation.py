@@ -1,8 +1,7 @@
-"""Moving an account to another book: shut it for money in, move the balance, close what is empty.
+"""Moving an account to another book: move what it has, give its limits to the new one, close it.
 
-Shutting means a ceiling of zero: from then on its balance can only fall, so the loop below ends.
-Whatever its owner still spends meanwhile is spent from what is there, exactly. The command can be
-repeated after any crash; what was done stays done.
+Closing is exact: a book closes no account that has money or holds. What came in meanwhile is moved
+as well, and the closing tried again. The command can be repeated after any crash or refusal.
 """
 
 from __future__ import annotations
@@ -33,16 +32,15 @@ from tongbao.ledger.movements.model import (
     ACCOUNT_MOVE,
     AccountHasHolds,
     AccountNotMovable,
-    LedgerAccountMove,
     MovementState,
     MovementUnfinished,
     MovementWithinBook,
     MoveOrder,
 )
-from tongbao.ledger.queries import Balance, balance_of
+from tongbao.ledger.movements.queries import moving_since
+from tongbao.ledger.queries import balance_of
 
 _TRIES_MAX: Final = 20
-_BECAUSE: Final = "moves to another book"
 
 
 class Moved(Struct, frozen=True):
@@ -59,12 +57,13 @@ async def move_account(
 ) -> Moved:
     """Move an account and all of its money to another book and close it in the old one.
 
-    Whoever posts to it must know its new book: change that where the owner's book is kept.
+    Whoever posts to it must know its new book; say so where the owner's book is kept, and before,
+    so that nothing more comes into the old one.
 
     Raises:
         MovementWithinBook, BookMissing, AccountMissing, AccountNotMovable, AccountHasHolds
         MovementUnfinished: the money is on its way; repeat the command.
-        AccountNotEmpty: its owner's other movements came between, every time; repeat it.
+        AccountNotEmpty: money came in between, every time; repeat the command.
     """
     if book == to_book:
         raise MovementWithinBook(book=book)
@@ -72,77 +71,49 @@ async def move_account(
         raise BookMissing(book=to_book)
     if CHART[key.kind].floor is None:
         raise AccountNotMovable(kind=key.kind)
-    balance = await _movable(db, book, key)
-    under_way = await _begin(db, book, key, to_book=to_book)
-    await ledger.set_account_limits(
-        book, key, floor=under_way.floor, ceiling=0, actor=actor, because=_BECAUSE
-    )
-    try:
-        moved = await _empty(db, ledger, under_way, balance)
-    except (AccountHasHolds, AccountNotMovable):
-        await _reopen(db, ledger, under_way, actor=actor)
-        raise
-    failpoint("ledger.before_account_closed")
-    await _give_limits(ledger, under_way, actor=actor)
-    await ledger.set_account_state(
-        book, key, AccountState.CLOSED, actor=actor, because=f"moved to book {to_book}"
-    )
-    async with db.begin(actor) as tx:
-        await store.END_MOVE.run(tx, *_name(under_way), tx.now)
-        facts = {"from": book, "to": to_book, "amount": moved}
-        await audit.record(tx, "ledger.account_moved", f"account {key.kind} {key.owner}", facts)
-    return Moved(key, book, to_book, moved)
+    moved = 0
+    for _ in range(_TRIES_MAX):
+        await _finish_earlier(db, ledger, book, key)
+        moved += await _move_balance(db, ledger, book, key, to_book=to_book)
+        await _copy_limits(db, ledger, book, key, to_book=to_book, actor=actor)
+        failpoint("ledger.before_account_closed")
+        with contextlib.suppress(AccountNotEmpty):
+            await _close(db, ledger, book, key, to_book=to_book, actor=actor)
+            return Moved(key, book, to_book, moved)
+    raise AccountNotEmpty(kind=key.kind)
 
 
-async def _movable(db: Db, book: int, key: AccountKey) -> Balance:
+async def _finish_earlier(db: Db, ledger: Ledger, book: int, key: AccountKey) -> None:
+    """Bring what left the account before to its end: money may come back from it."""
+    for each in await moving_since(db, book, db.clock.now()):
+        if each.payer == key and (await complete(db, ledger, book, each.id)).ended_at is None:
+            raise MovementUnfinished
+
+
+async def _move_balance(db: Db, ledger: Ledger, book: int, key: AccountKey, *, to_book: int) -> int:
+    """Send what the account has just now, wait until it is there, and return how much it was."""
     balance = await balance_of(db, book, key)
     if balance.held or balance.incoming:
         raise AccountHasHolds(kind=key.kind)
     if balance.state is not AccountState.OPEN or balance.posted < 0:
         raise AccountNotMovable(state=balance.state.value)
-    return balance
-
-
-async def _begin(db: Db, book: int, key: AccountKey, *, to_book: int) -> LedgerAccountMove:
-    """Write down the account's limits before the first of them is changed."""
-    owner = key.owner or NOBODY
-    limits = await store.LIMITS.first(db, book, owner, key.kind, key.currency)
-    if limits is None:
-        raise AccountMissing(kind=key.kind)
-    name = (book, key.kind, owner, key.currency)
-    await store.BEGIN_MOVE.run(db, *name, to_book, limits.floor, limits.ceiling, db.clock.now())
-    under_way = await store.GET_MOVE.first(db, *name)
-    if under_way is None or under_way.to_book != to_book or under_way.ended_at is not None:
-        raise AccountNotMovable(book=book)  # on its way elsewhere, or gone
-    return under_way
-
-
-async def _empty(db: Db, ledger: Ledger, under_way: LedgerAccountMove, balance: Balance) -> int:
-    """Move the balance until nothing is left; return how much that was."""
-    key, moved = balance.account, 0
-    for _ in range(_TRIES_MAX):
-        if balance.posted == 0:
-            return moved
-        order = MoveOrder(
-            book=under_way.book,
-            payer=key,
-            to_book=under_way.to_book,
-            payee=key,
-            money=Money(balance.posted, key.currency),
-            reference=new_id(),
-            rule=ACCOUNT_MOVE,
-        )
-        result = await move(db, ledger, order)
-        if result.status == "in_flight":
-            raise MovementUnfinished
-        if result.happened:
-            moved += await _arrived(db, ledger, order)
-        balance = await _movable(db, under_way.book, key)
-    raise AccountNotEmpty(kind=key.kind)
-
-
-async def _arrived(db: Db, ledger: Ledger, order: MoveOrder) -> int:
-    movement = await complete(db, ledger, order.book, order.id)
+    if balance.posted == 0:
+        return 0
+    order = MoveOrder(
+        book=book,
+        payer=key,
+        to_book=to_book,
+        payee=key,
+        money=Money(balance.posted, key.currency),
+        reference=new_id(),
+        rule=ACCOUNT_MOVE,
+    )
+    result = await move(db, ledger, order)
+    if result.status == "in_flight":
+        raise MovementUnfinished
+    if not result.happened:
+        return 0  # some of it was spent just before: look again
+    movement = await complete(db, ledger, book, order.id)
     if movement.ended_at is None:
         raise MovementUnfinished
     if movement.state is not MovementState.ARRIVED:
@@ -150,39 +121,32 @@ async def _arrived(db: Db, ledger: Ledger, order: MoveOrder) -> int:
     return movement.amount
 
 
-async def _give_limits(ledger: Ledger, under_way: LedgerAccountMove, *, actor: str) -> None:
-    """Give the account in its new book the limits it had, where the kind's own differ."""
-    key = _key(under_way)
-    if (under_way.floor, under_way.ceiling) == (CHART[key.kind].floor, None):
+async def _copy_limits(
+    db: Db, ledger: Ledger, book: int, key: AccountKey, *, to_book: int, actor: str
+) -> None:
+    """Give the account in its new book the limits of the old one, where they are its own."""
+    limits = await store.LIMITS.first(db, book, key.owner or NOBODY, key.kind, key.currency)
+    if limits is None:
+        raise AccountMissing(kind=key.kind)
+    if (limits.floor, limits.ceiling) == (CHART[key.kind].floor, None):
         return
     with contextlib.suppress(AccountMissing):  # without money nothing opened it there yet
         await ledger.set_account_limits(
-            under_way.to_book,
+            to_book,
             key,
-            floor=under_way.floor,
-            ceiling=under_way.ceiling,
+            floor=limits.floor,
+            ceiling=limits.ceiling,
             actor=actor,
-            because=_BECAUSE,
+            because=f"moved from book {book}",
         )
 
 
-async def _reopen(db: Db, ledger: Ledger, under_way: LedgerAccountMove, *, actor: str) -> None:
-    """Give the account in its old book its limits back, because it stays."""
-    await ledger.set_account_limits(
-        under_way.book,
-        _key(under_way),
-        floor=under_way.floor,
-        ceiling=under_way.ceiling,
-        actor=actor,
-        because="stays in its book",
+async def _close(
+    db: Db, ledger: Ledger, book: int, key: AccountKey, *, to_book: int, actor: str
+) -> None:
+    await ledger.set_account_state(
+        book, key, AccountState.CLOSED, actor=actor, because=f"moved to book {to_book}"
     )
-    await store.FORGET_MOVE.run(db, *_name(under_way))
-
-
-def _key(under_way: LedgerAccountMove) -> AccountKey:
-    owner = None if under_way.owner == NOBODY else under_way.owner
-    return AccountKey(under_way.kind, under_way.currency, owner)
-
-
-def _name(under_way: LedgerAccountMove) -> tuple[object, ...]:
-    return under_way.book, under_way.kind, under_way.owner, under_way.currency
+    async with db.begin(actor) as tx:
+        subject = f"account {key.kind} {key.owner}"
+        await audit.record(tx, "ledger.account_moved", subject, {"from": book, "to": to_book})
