@@ -259,7 +259,8 @@ class Stage:
         """Return what the book holds under a payment or refund: rule/leg and amount, in order."""
         prefix, _, _ = thing["id"].partition("_")
         rows = await self.db.fetch(
-            "select code, amount from ledger_transfer where reference = $1 order by seq",
+            "select c.code, t.amount from ledger_transfer t"
+            " join ledger_code c on c.number = t.code where t.reference = $1 order by t.seq",
             (parse(prefix, thing["id"]),),
         )
         return [(row["code"], row["amount"]) for row in rows]

@@ -23,17 +23,21 @@ _PAYMENTS = """
                    from refund where state <> 'failed' group by payment_id) r
         on r.payment_id = p.id"""
 _CAPTURES = """
-    select reference, code, count(*) as times, sum(amount)::bigint as amount from ledger_transfer
-     where code in ('payment.captured/gross', 'payment.captured_by_wallet/gross',
-                    'late.captured/gross')
-     group by reference, code"""
+    select t.reference, c.code, count(*) as times, sum(t.amount)::bigint as amount
+      from ledger_transfer t
+      join ledger_code c on c.number = t.code
+     where c.code in ('payment.captured/gross', 'payment.captured_by_wallet/gross',
+                      'late.captured/gross')
+     group by t.reference, c.code"""
 _HOLDS = """
     select t.reference, h.state, t.amount from ledger_hold h
       join ledger_transfer t on t.book = h.book and t.id = h.pending_id"""
 _GIVEN_BACK = """
-    select reference, count(*) as times, sum(amount)::bigint as amount from ledger_transfer
-     where code in ('refund.succeeded/gross', 'refund.by_wallet/gross', 'late.refunded/gross')
-     group by reference"""
+    select t.reference, count(*) as times, sum(t.amount)::bigint as amount
+      from ledger_transfer t
+      join ledger_code c on c.number = t.code
+     where c.code in ('refund.succeeded/gross', 'refund.by_wallet/gross', 'late.refunded/gross')
+     group by t.reference"""
 _EVENTS = "select resource_id, type, count(*) as times from event group by resource_id, type"
 _ENDS = ("payment.succeeded", "payment.failed", "payment.closed")
 _CHANGES = """
@@ -145,7 +149,9 @@ async def assert_payouts_are_booked(db: Db) -> None:
     }
     assert {row["state"] for row in payouts} <= {"succeeded"}
     booked = await db.fetch(
-        "select reference, amount from ledger_transfer where code = 'payout.paid/amount'", ()
+        "select t.reference, t.amount from ledger_transfer t"
+        " join ledger_code c on c.number = t.code where c.code = 'payout.paid/amount'",
+        (),
     )
     assert sorted(row["amount"] for row in booked) == sorted(row["amount"] for row in payouts)
 
