@@ -82,8 +82,7 @@ def copy_payload(journal: Records) -> bytes:
         rows[f"{name} length"][missing[name]] = _NULL
         if kept is None:
             kept = np.ones((len(rows), rows.itemsize), np.bool_)
-        first = (rows.dtype.fields or {})[name][1]
-        kept[missing[name], first : first + 16] = False
+        kept[missing[name], _offset(never, name) : _offset(never, name) + 16] = False
     if kept is None:
         return _HEADER + rows.tobytes() + _TRAILER
     return _HEADER + rows.view(np.uint8).reshape(kept.shape)[kept].tobytes() + _TRAILER
@@ -98,6 +97,14 @@ def _row(never: frozenset[str]) -> np.dtype[np.void]:
         if name not in never:
             fields.append((name, JOURNAL[name].str))
     return np.dtype(fields)
+
+
+def _offset(never: frozenset[str], name: str) -> int:
+    """Return where in such a row the bytes of a column begin."""
+    before = JOURNAL_COLUMNS[: JOURNAL_COLUMNS.index(name)]
+    return (
+        2 + 4 * (len(before) + 1) + sum(JOURNAL[one].itemsize for one in before if one not in never)
+    )
 
 
 def batch_digest(journal: Records, requests: Iterable[RequestLike]) -> bytes:
