@@ -23,10 +23,11 @@ from tongbao.ledger.model import (
 
 
 class Progress(Struct, frozen=True):
-    """How far a book is written, and how far its balances are."""
+    """How far a book is written and its balances are, and whether a breach stopped it."""
 
     last_seq: int
     balanced_seq: int
+    stopped: bool
 
 
 class TransferOfReference(Struct, frozen=True):
@@ -83,7 +84,7 @@ class BatchMoment(Struct, frozen=True):
 PROGRESS = Query(
     Progress,
     """
-    select b.last_seq, w.seq as balanced_seq
+    select b.last_seq, w.seq as balanced_seq, b.stopped_because is not null as stopped
       from ledger_book b
       join ledger_watermark w on w.book = b.book
      where b.book = $1""",

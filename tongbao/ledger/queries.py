@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -32,10 +33,13 @@ from tongbao.ledger.model import (
     Side,
     TransferKind,
 )
+from tongbao.ledger.poster.lease import read_head
+from tongbao.ledger.poster.projection import JournalBroken, catch_up
 
 CATCH_UP_S_MAX: Final = 5.0
 _POLL_S: Final = 0.001
 _POLL_S_MAX: Final = 0.05
+_HELP_S: Final = 0.5
 _CHUNK: Final = 5000
 _PAGE_STEPS: Final = 256
 _AHEAD_MAX: Final = timedelta(days=7)
@@ -359,13 +363,26 @@ async def caught_up(on: Db | Tx, book: int, as_of: int | None = None) -> None:
     if progress is None:
         return
     wanted = progress.last_seq if as_of is None else as_of
-    gives_up_at, pause = monotonic() + CATCH_UP_S_MAX, _POLL_S
+    began_at, pause, helped = monotonic(), _POLL_S, False
     while progress is not None and progress.balanced_seq < wanted:
-        if monotonic() > gives_up_at:
+        waited = monotonic() - began_at
+        if progress.stopped or waited > CATCH_UP_S_MAX:
             raise BalancesBehind(book=book, seq=wanted, balanced_seq=progress.balanced_seq)
+        if waited > _HELP_S and not helped and isinstance(on, Db):
+            helped = True
+            await _help(on, book)
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _POLL_S_MAX)
         progress = await reading.PROGRESS.first(on, book)
+
+
+async def _help(db: Db, book: int) -> None:
+    """Take the balances along: whoever wrote the book last may be gone.
+
+    Two who do this take turns. What cannot be added up is for the writer to stop the book over.
+    """
+    with suppress(JournalBroken):
+        await catch_up(db, await read_head(db, book))
 
 
 async def _account(
