@@ -42,6 +42,11 @@ from tongbao.ledger.decision.memory import (
     BARS_ALL,
     BARS_CREDIT,
     BARS_DEBIT,
+    CURRENCY_SHIFT,
+    LEAST,
+    MOST,
+    SIGN,
+    TRAITS,
     BookState,
     Decision,
     Hold,
@@ -176,9 +181,9 @@ def _wrongs(
     )
     yield (expires_at != 0) & (expires_at <= now), ExpiryPast
     yield moves & ((debit < 0) | (credit < 0)), AccountMissing
-    yield moves & (state.currencies[debit] != state.currencies[credit]), CurrenciesDiffer
+    of_debit, of_credit = state.rows[debit, TRAITS], state.rows[credit, TRAITS]
+    yield moves & ((of_debit ^ of_credit) >> CURRENCY_SHIFT != 0), CurrenciesDiffer
     yield moves & (debit == credit), SameAccount
-    of_debit, of_credit = state.bars[debit], state.bars[credit]
     yield moves & ((of_debit | of_credit) & BARS_ALL != 0), AccountClosed
     yield moves & ((of_debit & BARS_DEBIT | of_credit & BARS_CREDIT) != 0), AccountFrozen
 
@@ -266,7 +271,7 @@ def _end_holds(
         hold = state.holds.get(pending_id)
         if hold is not None:
             # Known before it is known whether they are touched: to watch them if they are.
-            lines.debit[place], lines.credit[place] = state.slot_of[hold[0]], state.slot_of[hold[1]]
+            lines.debit[place], lines.credit[place] = state.slot_of(hold[0]), state.slot_of(hold[1])
         if times[pending_id] > 1 or pending_id in opened:
             late.add(place)
             continue
@@ -274,7 +279,7 @@ def _end_holds(
         if code != CREATED or hold is None:
             fates.setdefault(place, code)
         else:
-            lines.end(place, state.slot_of[hold[0]], state.slot_of[hold[1]], hold[2], posted)
+            lines.end(place, state.slot_of(hold[0]), state.slot_of(hold[1]), hold[2], posted)
     return late
 
 
@@ -295,12 +300,12 @@ def _watched(state: BookState, lines: Lines, live: Flags) -> Whole:
     is_debit = place & 1 == 0
     lowered = np.add.reduceat(np.where(is_debit, amount, 0), starts)
     raised = np.add.reduceat(np.where(is_debit, 0, amount), starts)
-    counters, limits = state.counters[slots], state.limits[slots]
-    net = counters[:, 3] - counters[:, 1]
+    rows = state.rows[slots]
+    net = rows[:, 3] - rows[:, 1]
     watched: Whole = slots[
-        (net - counters[:, 0] - lowered < limits[:, 0])
-        | (net + counters[:, 2] + raised > limits[:, 1])
-        | (counters.max(axis=1) > COUNTER_MAX - int(total) - 1)
+        (net - rows[:, 0] - lowered < rows[:, LEAST])
+        | (net + rows[:, 2] + raised > rows[:, MOST])
+        | (rows[:, :LEAST].max(axis=1) > COUNTER_MAX - int(total) - 1)
     ]
     return watched
 
@@ -319,14 +324,15 @@ def _written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: da
     touch, posted = np.arange(len(place)), lines.posted[chosen][line]
     changes[touch, 2 * is_credit] = lines.held[chosen][line]
     changes[touch, 2 * is_credit + 1] = posted
-    before = state.counters[slots]
+    rows = state.rows[slots]
+    before = rows[:, :LEAST]
     after = before + np.add.reduceat(changes, starts) if starts.size else before
 
     # The running credit balance of each account, turned to its normal side.
     running = np.cumsum(posted * (2 * is_credit - 1))
     base = before[:, 3] - before[:, 1]
     base[1:] -= running[starts[1:] - 1]
-    running = (running + np.repeat(base, lengths)) * np.repeat(state.signs[slots], lengths)
+    running = (running + np.repeat(base, lengths)) * np.repeat(rows[:, SIGN], lengths)
 
     previous = np.empty(len(place), "V16")
     previous[1:] = ids[line[:-1]]

@@ -173,7 +173,7 @@ class InOrder:
         hold = self._state.holds.get(pending_id)
         if hold is None:
             return None
-        return self._state.slot_of[hold[0]], self._state.slot_of[hold[1]], *hold[2:]
+        return self._state.slot_of(hold[0]), self._state.slot_of(hold[1]), *hold[2:]
 
     def _note(self, where: dict[bytes, int], one: bytes, number: int) -> None:
         where[one] = number
@@ -215,13 +215,12 @@ def _most(debit: _Row | None, credit: _Row | None, amount: int) -> int:
 
 def _rows(state: BookState, slots: Whole) -> dict[int, _Row]:
     """Return what the limits of each account are about, as plain numbers."""
-    columns = (
-        state.counters[slots].tolist(),
-        state.limits[slots].tolist(),
-        state.signs[slots].tolist(),
-    )
     rows = {}
-    for slot, counters, limits, sign in zip(slots.tolist(), *columns, strict=True):
-        net = counters[3] - counters[1]
-        rows[slot] = [net - counters[0], net + counters[2], *limits, *counters, *_LIMIT_CODES[sign]]
+    for slot, row in zip(slots.tolist(), state.rows[slots].tolist(), strict=True):
+        debits_pending, debits_posted, credits_pending, credits_posted, least, most, sign, _ = row
+        net = credits_posted - debits_posted
+        rows[slot] = [
+            net - debits_pending, net + credits_pending, least, most,
+            debits_pending, debits_posted, credits_pending, credits_posted, *_LIMIT_CODES[sign],
+        ]  # fmt: skip
     return rows

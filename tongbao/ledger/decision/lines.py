@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -67,7 +66,6 @@ class Lines(Struct):
 def lines_of(state: BookState, batch: Batch) -> Lines:
     """Write the transfers of the batch as columns; what ends of holds do is not filled in."""
     records = batch.records
-    slot_of, count = state.slot_of.get, len(records)
     kinds = records["kind"].astype(np.int64)
     amount = records["amount"].astype(np.int64)
     return Lines(
@@ -76,8 +74,8 @@ def lines_of(state: BookState, batch: Batch) -> Lines:
         kinds=kinds,
         flags=records["flags"].astype(np.int64) & (WHOLE | AT_MOST),
         ids=records["id"].tolist(),
-        debit=np.fromiter(map(slot_of, records["debit"].tolist(), repeat(-1)), np.int64, count),
-        credit=np.fromiter(map(slot_of, records["credit"].tolist(), repeat(-1)), np.int64, count),
+        debit=state.slots_of(records["debit"]),
+        credit=state.slots_of(records["credit"]),
         amount=amount,
         posted=np.where(kinds < PENDING, amount, 0),
         held=np.where(kinds == PENDING, amount, 0),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 from uuid import UUID
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from tongbao.ledger.decision.records import (
     NO_ID,
@@ -21,8 +22,9 @@ from tongbao.ledger.decision.records import (
     fronts,
     microseconds,
 )
-from tongbao.ledger.model import AccountState, HoldState, LedgerBook, Side, TransferKind
+from tongbao.ledger.model import BOOK_SHIFT, AccountState, HoldState, LedgerBook, Side, TransferKind
 
+_Kind = TypeVar("_Kind", bound=np.generic)
 Hold: TypeAlias = tuple[int, int, int, int, int, int]
 """Debit account, credit account, amount, state, posted amount, expires_at: as in HOLD."""
 
@@ -30,13 +32,16 @@ HOLD_STATES: Final = (HoldState.HELD, HoldState.POSTED, HoldState.VOIDED, HoldSt
 """The states by the number that records keep; that of an end is two less than its kind."""
 
 NO_LIMIT: Final = int(np.iinfo(np.int64).max)
+# The row of an account: four counters, then the least and the most that its credit balance may be,
+# see _limits; 1 or -1 for the normal side; what it bars, and above that its currency.
+LEAST, MOST, SIGN, TRAITS = 4, 5, 6, 7
 # What an account does not let happen, as bits: a frozen one keeps in what would lower its balance.
 BARS_DEBIT, BARS_CREDIT, BARS_ALL = 1, 2, 4
+CURRENCY_SHIFT: Final = 3
 
-_COLUMNS: Final = (
-    "accounts", "counters", "limits", "signs", "bars", "currencies", "touches", "last",
-)  # fmt: skip
 _ROOM: Final = 512
+_NEAR: Final = 1 << 26
+"""Accounts numbered below this, which is all of them, are found by their number."""
 _IDS_MAX: Final = 400_000
 _HOLDS_MAX: Final = 400_000
 _FORGOTTEN: Final = 50_000
@@ -91,17 +96,34 @@ class BookState:
         self.holds: dict[bytes, Hold] = {}
         self.transfers: dict[bytes, None] = {}  # ids, in the order they came, as are the groups'
         self.groups: dict[bytes, None] = {}
-        self.slot_of: dict[int, int] = {}
+        self.rows = np.zeros((_ROOM, 8), np.int64)
+        self.accounts = np.zeros(_ROOM, np.int64)
+        self.touches = np.zeros(_ROOM, np.int64)
+        self.last = np.zeros(_ROOM, "V16")
+        self._loaded = 0
+        self._near = np.zeros(_ROOM, np.int32)  # the slot of each account, plus one
+        self._far: dict[int, int] = {}
         self._currencies: dict[str, int] = {}
-        self.accounts = np.zeros(0, np.int64)
-        self.counters = np.zeros((0, 4), np.int64)  # in the order of their columns
-        self.limits = np.zeros((0, 2), np.int64)  # of what a debit lowers, a credit raises
-        self.signs = np.zeros(0, np.int64)  # of the credit balance on the normal side
-        self.bars = np.zeros(0, np.uint8)
-        self.currencies = np.zeros(0, np.int64)
-        self.touches = np.zeros(0, np.int64)
-        self.last = np.zeros(0, "V16")
-        self._make_room(_ROOM)
+
+    def slots_of(self, accounts: Whole) -> Whole:
+        """Return where the accounts are in the columns; -1 for one that is not loaded."""
+        numbers = accounts - (self.book << BOOK_SHIFT)
+        near = (numbers >= 0) & (numbers < len(self._near))
+        if near.all():
+            return self._near[numbers].astype(np.int64) - 1
+        slots = np.full(len(accounts), -1, np.int64)
+        slots[near] = self._near[numbers[near]].astype(np.int64) - 1
+        if self._far:
+            for place in np.flatnonzero(~near).tolist():
+                slots[place] = self._far.get(int(accounts[place]), -1)
+        return slots
+
+    def slot_of(self, account: int) -> int:
+        """Return where the account is in the columns; -1 when it is not loaded."""
+        number = account - (self.book << BOOK_SHIFT)
+        if 0 <= number < len(self._near):
+            return int(self._near[number]) - 1
+        return self._far.get(account, -1)
 
     def missing_holds(self, batch: Batch) -> list[UUID]:
         """Return the holds that the batch ends and the memory lacks; load them before accounts."""
@@ -110,12 +132,12 @@ class BookState:
 
     def missing_accounts(self, batch: Batch) -> list[int]:
         """Return the accounts that the batch, or a hold it ends, names and the memory lacks."""
-        named = set(batch.records["debit"].tolist())
-        named.update(batch.records["credit"].tolist())
+        named = np.concatenate((batch.records["debit"], batch.records["credit"]))
+        unknown = set(named[self.slots_of(named) < 0].tolist())
         for hold in map(self.holds.get, _holds_ended(batch)):
             if hold is not None:
-                named.update(hold[:2])
-        return sorted(one for one in named if one > 0 and one not in self.slot_of)
+                unknown.update(account for account in hold[:2] if self.slot_of(account) < 0)
+        return sorted(account for account in unknown if account > 0)
 
     def missing_ids(self, batch: Batch) -> list[UUID]:
         """Return the ids, of groups and transfers, that may be recorded without the memory knowing.
@@ -140,27 +162,31 @@ class BookState:
 
     def load_accounts(self, rows: Sequence[AccountRow]) -> None:
         """Take in accounts; one that is loaded already keeps what the memory knows of it."""
-        rows = [row for row in rows if row.id not in self.slot_of]
-        first, last = len(self.slot_of), len(self.slot_of) + len(rows)
+        rows = [row for row in rows if self.slot_of(row.id) < 0]
         if not rows:
             return
-        self._make_room(last)
-        new = slice(first, last)
-        self.slot_of.update(zip((row.id for row in rows), range(first, last), strict=True))
-        self.accounts[new] = [row.id for row in rows]
-        self.counters[new] = [
-            (row.debits_pending, row.debits_posted, row.credits_pending, row.credits_posted)
+        first = self._loaded
+        self._loaded += len(rows)
+        self._make_room()
+        new = slice(first, self._loaded)
+        self.rows[new] = [
+            (
+                row.debits_pending,
+                row.debits_posted,
+                row.credits_pending,
+                row.credits_posted,
+                *_limits(row),
+                1 if row.side is Side.CREDIT else -1,
+                _bars(row) | self._currency(row.currency) << CURRENCY_SHIFT,
+            )
             for row in rows
         ]
-        self.limits[new] = [_limits(row) for row in rows]
-        self.signs[new] = [1 if row.side is Side.CREDIT else -1 for row in rows]
-        self.bars[new] = [_bars(row) for row in rows]
-        self.currencies[new] = [
-            self._currencies.setdefault(row.currency, len(self._currencies)) for row in rows
-        ]
+        self.accounts[new] = [row.id for row in rows]
         self.touches[new] = [row.touches for row in rows]
         last_ids = (row.last_transfer.bytes if row.last_transfer else NO_ID for row in rows)
         self.last[new] = np.frombuffer(b"".join(last_ids), "V16")
+        for slot, row in enumerate(rows, start=first):
+            self._place(row.id, slot)
 
     def load_holds(self, rows: Sequence[HoldRow]) -> None:
         """Take in holds; one that is loaded already keeps what the memory knows of it."""
@@ -181,7 +207,7 @@ class BookState:
         """Move on to the state that the decision leads to."""
         moved = decision.moved
         self.last_seq += len(decision.journal)
-        self.counters[moved.slots] = moved.counters
+        self.rows[moved.slots, :LEAST] = moved.counters
         self.touches[moved.slots] += moved.touches
         self.last[moved.slots] = moved.last
         for hold in moved.holds_before:
@@ -194,7 +220,7 @@ class BookState:
         """Go back to before the decision, which must be the last one applied."""
         moved = decision.moved
         self.last_seq -= len(decision.journal)
-        self.counters[moved.slots] = moved.counters_before
+        self.rows[moved.slots, :LEAST] = moved.counters_before
         self.touches[moved.slots] -= moved.touches
         self.last[moved.slots] = moved.last_before
         for hold in moved.holds:
@@ -205,24 +231,23 @@ class BookState:
         for one in moved.groups:
             del self.groups[one]
 
-    def _make_room(self, size: int) -> None:
-        if size <= len(self.accounts):
+    def _currency(self, code: str) -> int:
+        return self._currencies.setdefault(code, len(self._currencies))
+
+    def _make_room(self) -> None:
+        if self._loaded > len(self.accounts):
+            room = 2 * self._loaded
+            self.rows, self.accounts = _grown(self.rows, room), _grown(self.accounts, room)
+            self.touches, self.last = _grown(self.touches, room), _grown(self.last, room)
+
+    def _place(self, account: int, slot: int) -> None:
+        number = account - (self.book << BOOK_SHIFT)
+        if number >= _NEAR:
+            self._far[account] = slot
             return
-        room = max(1024, 2 * size)
-        for name in (
-            "accounts",
-            "counters",
-            "limits",
-            "signs",
-            "bars",
-            "currencies",
-            "touches",
-            "last",
-        ):
-            old = getattr(self, name)
-            new = np.zeros((room, *old.shape[1:]), old.dtype)
-            new[: len(old)] = old
-            setattr(self, name, new)
+        if number >= len(self._near):
+            self._near = _grown(self._near, 2 * number)
+        self._near[number] = slot + 1
 
     def _forget(self) -> None:
         """Let the oldest ids and holds go: from now on they are looked up when they are named."""
@@ -237,6 +262,13 @@ class BookState:
                 for one in oldest:
                     del known[one]
                 self.known_above = max(self.known_above, oldest[-1])
+
+
+def _grown(column: NDArray[_Kind], room: int) -> NDArray[_Kind]:
+    """Return the column with room for more."""
+    longer: NDArray[_Kind] = np.zeros((room, *column.shape[1:]), column.dtype)
+    longer[: len(column)] = column
+    return longer
 
 
 def _holds_ended(batch: Batch) -> list[bytes]:
