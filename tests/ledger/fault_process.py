@@ -31,7 +31,7 @@ from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import AccountKey, Group, Transfer, TransferKind
-from tongbao.ledger.poster import lease
+from tongbao.ledger.poster import commit, lease
 
 AGAIN_S = 0.05
 
@@ -94,7 +94,7 @@ async def call(ledger: Ledger, order: Order, log: int, stop: asyncio.Event) -> N
 
 async def run(order: Order) -> None:
     """Do what was ordered until SIGTERM."""
-    lease.LEASE = timedelta(seconds=order.lease_s)
+    lease.LEASE = commit.LEASE = timedelta(seconds=order.lease_s)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     db = await database.connect(order.dsn, Clock())

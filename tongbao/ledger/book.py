@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+import structlog
 from prometheus_client import Counter
 
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.kernel.clock import monotonic
+from tongbao.kernel.errors import Busy, NotFound
 from tongbao.kernel.ids import derived_id
 from tongbao.kernel.licence import Licence
+from tongbao.ledger.decision.records import Batch, Codes
 from tongbao.ledger.door import _store as store
 from tongbao.ledger.door.names import Names
 from tongbao.ledger.model import (
@@ -28,6 +33,7 @@ from tongbao.ledger.model import (
     AccountMissing,
     AccountNotEmpty,
     AccountState,
+    BookElsewhere,
     Group,
     LedgerAccount,
     LimitBroken,
@@ -37,12 +43,17 @@ from tongbao.ledger.model import (
     TransferKind,
 )
 from tongbao.ledger.poster.commit import Call, code_number
-from tongbao.ledger.poster.lane import Lane
+from tongbao.ledger.poster.lane import Lane, Moved
 from tongbao.ledger.poster.lease import altering
-from tongbao.ledger.decision.records import Batch, Codes
+from tongbao.ledger.wire.client import Asked
+from tongbao.ledger.wire.route import Route
+from tongbao.ledger.wire.server import Question
+
+_log = structlog.get_logger()
 
 EXPIRED_CODE: Final = "hold.expired"
 DEADLINE_S: Final = 10.0
+_WATCH_S: Final = 0.5
 Balances = Literal["behind", "with_commit"]
 
 _GROUPS: Final = Counter(
@@ -53,12 +64,21 @@ _GROUPS: Final = Counter(
 class Ledger:
     """The ledger of one deployment, safe for any number of tasks and processes."""
 
-    def __init__(self, db: Db, licence: Licence, *, balances: Balances = "behind") -> None:
+    def __init__(
+        self,
+        db: Db,
+        licence: Licence,
+        *,
+        balances: Balances = "behind",
+        sockets: Path | None = None,
+    ) -> None:
+        """Listen in the folder ``sockets`` for other processes, once a book is kept here."""
         self._db = db
         self._licence = licence
         self._with_balances = balances == "with_commit"
         self._names = Names(db, licence)
         self._lanes: dict[int, Lane] = {}
+        self._route = Route(db, self._answer_other, folder=sockets)
 
     async def submit(
         self, groups: Sequence[Group], *, deadline_s: float = DEADLINE_S
@@ -189,8 +209,25 @@ class Ledger:
             facts |= {"floor_before": account.floor, "ceiling_before": account.ceiling}
             await audit.record(tx, "ledger.account_limits_set", f"account {account.id}", facts)
 
+    async def keep_books(self, stop: asyncio.Event) -> None:
+        """Take every book that nobody who lives keeps, now and whenever one is left, until told."""
+        while not stop.is_set():
+            try:
+                for book in await store.LIST_BOOKS.all(self._db):
+                    if not self._lane(book).keeps and await self._route.is_abandoned(book):
+                        await self._put(book, Call(_answer(), monotonic() + DEADLINE_S))
+            except (Busy, NotFound) as failure:
+                _log.warning("ledger_books_not_kept", reason=failure.code)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _WATCH_S)
+
+    def leave_books(self) -> None:
+        """Ask the posters of other processes from now on, and never keep a book here."""
+        self._route.takes = False
+
     async def close(self) -> None:
         """Stop every writer of this process; whoever takes a book next goes on from there."""
+        await self._route.close()
         lanes, self._lanes = self._lanes, {}
         for lane in lanes.values():
             await lane.close()
@@ -215,13 +252,47 @@ class Ledger:
         return await self._put(book, Call(_answer(), deadline, groups=groups))
 
     async def _put(self, book: int, call: Call) -> list[Result]:
+        """Let the call be decided by whoever keeps the book, which may be this process."""
+        while True:
+            lane = self._lane(book)
+            if not lane.keeps:
+                asked = self._asked(book, call)
+                answers = await self._route.ask(book, asked, deadline=call.deadline)
+                if answers is not None:
+                    return answers
+            lane.put(call)
+            try:
+                return await call.answer
+            except Moved:
+                call = call.again(_answer())
+
+    async def _answer_other(self, question: Question) -> list[Result]:
+        """Answer what another process asks, if the book is ours."""
+        lane = self._lane(question.book)
+        call = Call(
+            _answer(),
+            monotonic() + question.left_s,
+            batch=question.batch,
+            writes=question.writes,
+        )
+        lane.put(call)
+        try:
+            return await call.answer
+        except Moved:
+            raise BookElsewhere(book=question.book) from None
+
+    def _asked(self, book: int, call: Call) -> Asked:
+        if call.batch is not None:
+            return Asked(batch=call.batch, writes=call.writes)
+        return Asked(call.groups, self._names.accounts(book), self._names.codes)
+
+    def _lane(self, book: int) -> Lane:
         lane = self._lanes.get(book)
         if lane is None:
             lane = self._lanes[book] = Lane(
-                self._db, book, self._names, holder="", with_balances=self._with_balances
+                self._db, book, self._names, claim=self._route, with_balances=self._with_balances
             )
-        lane.put(call)
-        return await call.answer
+        return lane
 
 
 def _answer() -> asyncio.Future[list[Result]]:

@@ -140,3 +140,5 @@ DUE_HOLDS = Query(
 SHORT_LOCKS = Statement("set local lock_timeout = '250ms'")
 SHORTEST_LOCKS = Statement("set local lock_timeout = '50ms'")
 USUAL_LOCKS = Statement("set local lock_timeout = '5s'")
+
+LIST_BOOKS = Query(int, "select book from ledger_book order by book")

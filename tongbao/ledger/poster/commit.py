@@ -15,10 +15,6 @@ from msgspec import Struct
 from tongbao.infra.db import Tx, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import real_now
-from tongbao.ledger.door.companions import Failed, Refused, Verdict, run_companions
-from tongbao.ledger.door.names import Accounts
-from tongbao.ledger.model import Group, GroupDiffers, Result
-from tongbao.ledger.poster import _store as store
 from tongbao.ledger.decision.core import BookState, Decision, decide
 from tongbao.ledger.decision.encoding import (
     JOURNAL_COLUMNS,
@@ -26,9 +22,7 @@ from tongbao.ledger.decision.encoding import (
     chain_hash,
     copy_payload,
 )
-from tongbao.ledger.poster.lease import LEASE
 from tongbao.ledger.decision.memory import HOLD_STATES
-from tongbao.ledger.poster.projection import JournalBroken
 from tongbao.ledger.decision.records import (
     COMPANION_REFUSED,
     CREATED,
@@ -41,7 +35,12 @@ from tongbao.ledger.decision.records import (
     moment,
     refusal_of,
 )
-
+from tongbao.ledger.door.companions import Failed, Refused, Verdict, run_companions
+from tongbao.ledger.door.names import Accounts
+from tongbao.ledger.model import Group, GroupDiffers, Result
+from tongbao.ledger.poster import _store as store
+from tongbao.ledger.poster.lease import LEASE
+from tongbao.ledger.poster.projection import JournalBroken
 
 _NUMBER_OF: Final = {
     "ledger.exists_different_amount": code_of(GroupDiffers),
@@ -82,6 +81,12 @@ class Call:
         self.begun = False
         count = sum(len(each.transfers) for each in groups)
         self.transfers = max(1, count if batch is None else len(batch.records))
+
+    def again(self, answer: asyncio.Future[list[Result]]) -> Call:
+        """Return the same call, to be answered elsewhere."""
+        return Call(
+            answer, self.deadline, groups=self.groups, batch=self.batch, writes=self.writes
+        )
 
     def __len__(self) -> int:
         return len(self.groups) if self.batch is None else len(self.batch.ids)

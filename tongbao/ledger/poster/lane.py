@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -24,15 +24,15 @@ from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.errors import Refusal
+from tongbao.ledger.decision.core import BookState
+from tongbao.ledger.decision.records import REPEATED, Batch
 from tongbao.ledger.door.names import Names
 from tongbao.ledger.door.repeats import answer_repeats, recorded_ids
 from tongbao.ledger.model import GroupInFlight, LedgerOverloaded, Result
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster.commit import Call, Fenced, Head, Plan, settle_companions, write
-from tongbao.ledger.decision.core import BookState
 from tongbao.ledger.poster.lease import read_head, stop_book, take_book
 from tongbao.ledger.poster.projection import ACTOR, Follower, JournalBroken, catch_up_within
-from tongbao.ledger.decision.records import REPEATED, Batch
 
 QUEUE_MAX: Final = 20_000
 """Transfers of one book that may wait."""
@@ -51,16 +51,30 @@ _RETRY_S_MAX: Final = 1.0
 _log = structlog.get_logger()
 
 
+class Moved(Exception):
+    """Another process keeps the book; nothing was decided here that it does not know of."""
+
+
+class Claim(Protocol):
+    """A process's say in who keeps the book."""
+
+    async def may_take(self, book: int) -> bool:
+        """Return whether nobody else who lives keeps it."""
+
+    async def address(self) -> str:
+        """Return where others reach this process, or ""."""
+
+
 class Lane:
     """The writer of one book in this process; at rest it has no task and no connection."""
 
     def __init__(
-        self, db: Db, book: int, names: Names, *, holder: str, with_balances: bool
+        self, db: Db, book: int, names: Names, *, claim: Claim, with_balances: bool
     ) -> None:
         self._db = db
         self._book = book
         self._names = names
-        self._holder = holder
+        self._claim = claim
         self._with_balances = with_balances
         self._queue: deque[Call] = deque()
         self._waiting = 0
@@ -80,6 +94,11 @@ class Lane:
     def waiting(self) -> int:
         """How many transfers wait to be decided."""
         return self._waiting
+
+    @property
+    def keeps(self) -> bool:
+        """Whether this process has the book as far as it knows, or is about to take it."""
+        return self._head is not None or self._task is not None
 
     def put(self, call: Call) -> None:
         """Queue a call; its future has the answer.
@@ -262,9 +281,14 @@ class Lane:
     async def _open(self) -> bool:
         """Take the book, learn what became of a commit in doubt, and begin with an empty memory."""
         try:
-            row = await take_book(self._db, self._book, self._holder)
+            moved = not await self._claim.may_take(self._book)
+            if not moved:
+                row = await take_book(self._db, self._book, await self._claim.address())
             if self._doubtful is not None:
                 await self._resolve_doubt(self._doubtful)
+            if moved:
+                self._hand_over()
+                return False
         except DatabaseUnavailable as failure:
             self._refuse_waiting(failure)
             await self._pause()
@@ -307,6 +331,11 @@ class Lane:
                 self._requeue(plan.calls)
             case _:
                 self._halve(plan, failure)
+
+    def _hand_over(self) -> None:
+        """Send everybody who waits to whoever keeps the book now."""
+        calls, self._queue, self._waiting = [*self._queue], deque(), 0
+        _fail(calls, Moved())
 
     def _halve(self, plan: Plan, failure: Exception) -> None:
         """Try fewer calls at a time, until the one that the database cannot take stands alone."""

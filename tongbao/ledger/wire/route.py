@@ -27,14 +27,13 @@ class Route:
     """One process's way to every book.
 
     ``folder`` is where it listens once it keeps a book; without one, no other process can ask it.
-    ``takes`` says whether it may keep books at all.
     """
 
-    def __init__(self, db: Db, desk: Desk, *, folder: Path | None, takes: bool) -> None:
+    def __init__(self, db: Db, desk: Desk, *, folder: Path | None) -> None:
         self._db = db
         self._desk = desk
         self._folder = folder
-        self.takes = takes
+        self.takes = True  # whether this process may keep books at all
         self._listener: Listener | None = None
         self._opening = asyncio.Lock()
         self._lines = Lines()
@@ -76,6 +75,14 @@ class Route:
             if monotonic() >= deadline:
                 raise BookElsewhere(book=book)
             await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def may_take(self, book: int) -> bool:
+        """Return whether this process may keep the book, which nobody else who lives does.
+
+        Raises:
+            BookMissing
+        """
+        return self.takes and await self._standing(await read_head(self._db, book)) == "nobody"
 
     async def is_abandoned(self, book: int) -> bool:
         """Return whether nobody who lives keeps the book, this process included.
