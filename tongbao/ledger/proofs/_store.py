@@ -108,6 +108,15 @@ ACCOUNTS = Query(
     select id, kind, owner, currency
       from ledger_account where book = $1 and id = any($2::bigint[])""",
 )
+# Transfers up to this seq may lie in the archive.
+ARCHIVED_TO = Query(
+    int,
+    """
+    select coalesce(max(b.last_seq), 0)::bigint
+      from ledger_month_book b
+      join ledger_month m on m.month = b.month
+     where b.book = $1 and m.state = 'archived'""",
+)
 CODES = Query(LedgerCode, "select number, code from ledger_code order by number")
 
 # --- trees --------------------------------------------------------------------------------------

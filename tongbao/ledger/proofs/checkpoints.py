@@ -276,6 +276,18 @@ async def list_checkpoints(
     return await store.LIST_CHECKPOINTS.all(db, book, nightly, limit)
 
 
+async def checkpoint_note(db: Db, book: int, number: int) -> str:
+    """Return a checkpoint as it was signed.
+
+    Raises:
+        CheckpointMissing
+    """
+    point = await store.GET_CHECKPOINT.first(db, book, number)
+    if point is None:
+        raise CheckpointMissing(book=book, number=number)
+    return point.note
+
+
 async def last_checkpoint(db: Db, book: int) -> LedgerCheckpoint | None:
     """Return a book's newest checkpoint, if it has one."""
     return await store.LAST_CHECKPOINT.first(db, book)
@@ -290,7 +302,7 @@ async def prove_consistency(proofs: Proofs, book: int, old: int, new: int) -> Co
     """Return the proof that between two checkpoints, named by number, a book was only added to.
 
     Raises:
-        CheckpointMissing, CheckpointsReversed, TreeBroken
+        CheckpointMissing, CheckpointsReversed, LeavesArchived, TreeBroken
     """
     older = await store.GET_CHECKPOINT.first(proofs.db, book, old)
     newer = await store.GET_CHECKPOINT.first(proofs.db, book, new)

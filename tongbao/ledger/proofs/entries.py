@@ -32,10 +32,9 @@ from tongbao.ledger.model import NOBODY, LedgerCode, TransferKind
 from tongbao.ledger.proofs import _store as store
 from tongbao.ledger.proofs.model import (
     AccountFacts,
-    Entry,
-    OpenSide,
     Proofs,
-    SealedSide,
+    ReceiptEntry,
+    ReceiptSide,
     TreeBroken,
 )
 
@@ -110,11 +109,11 @@ class Packed:
             await asyncio.sleep(0)
         return found
 
-    def entry(self, place: int) -> Entry:
+    def entry(self, place: int) -> ReceiptEntry:
         """Return what every receipt shows of a transfer."""
         row = self._row(place)
         values = {name: self.rows[name][place].item() for name in ROW.names or ()}
-        return Entry(
+        return ReceiptEntry(
             book=values["book"],
             seq=values["seq"],
             id=UUID(bytes=values["id"]),
@@ -132,7 +131,7 @@ class Packed:
 
     def side(
         self, place: int, name: Literal["debit", "credit"], *, reader: UUID | None
-    ) -> OpenSide | SealedSide:
+    ) -> ReceiptSide:
         """Return one side, open for its owner and for those who may see all (None)."""
         row = self._row(place)
         salts = hmac.digest(self._blind, row[_ID], "sha256")
@@ -141,8 +140,8 @@ class Packed:
             salt, side = salts[_SALT:], row[_CREDIT]
         account = self._accounts[side[:8]]
         if reader is not None and account.owner != reader:
-            return SealedSide(sealed=text_of(_committed(salt, side, account)))
-        return OpenSide(
+            return ReceiptSide(sealed=text_of(_committed(salt, side, account)))
+        return ReceiptSide(
             salt=text_of(salt),
             account=account.id,
             owner=None if account.owner == NOBODY else account.owner,

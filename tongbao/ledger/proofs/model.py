@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from uuid import UUID
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
@@ -120,8 +120,8 @@ class PublishedKey(Struct, frozen=True):
     ends_at: datetime | None
 
 
-class Entry(Struct, frozen=True):
-    """The part of a recorded transfer that every receipt shows."""
+class ReceiptEntry(Struct, frozen=True):
+    """The part of a recorded transfer that every receipt shows. ``amount`` is minor units."""
 
     book: int
     seq: int
@@ -138,31 +138,29 @@ class Entry(Struct, frozen=True):
     at: str
 
 
-class OpenSide(Struct, frozen=True):
-    """One side of a transfer, shown to whom it belongs."""
+class ReceiptSide(Struct, frozen=True):
+    """One side of a transfer: open for whom it belongs to, and for others only ``sealed``.
 
-    salt: str
-    account: int
-    owner: UUID | None
-    kind: str
-    previous: UUID | None
-    after: int
+    What is sealed cannot be changed later, nor looked into.
+    """
 
-
-class SealedSide(Struct, frozen=True):
-    """One side of a transfer, of somebody else: only that it cannot be changed later."""
-
-    sealed: str
+    sealed: str | UnsetType = UNSET
+    salt: str | UnsetType = UNSET
+    account: int | UnsetType = UNSET
+    owner: UUID | UnsetType | None = UNSET
+    kind: str | UnsetType = UNSET
+    previous: UUID | UnsetType | None = UNSET
+    after: int | UnsetType = UNSET
 
 
-class ProvenTransfer(Struct, frozen=True):
+class ReceiptTransfer(Struct, frozen=True):
     """A transfer and the way from it to the root of the checkpoint."""
 
-    entry: Entry
+    entry: ReceiptEntry
     code: str
     code_proof: list[str]
-    debit: OpenSide | SealedSide
-    credit: OpenSide | SealedSide
+    debit: ReceiptSide
+    credit: ReceiptSide
     proof: list[str]
 
 
@@ -171,7 +169,7 @@ class Receipt(Struct, frozen=True):
 
     object: Literal["tongbao.receipt/1"]
     checkpoint: str
-    transfers: list[ProvenTransfer]
+    transfers: list[ReceiptTransfer]
 
 
 class Consistency(Struct, frozen=True):
@@ -191,9 +189,6 @@ class AuditTour(Struct, frozen=True):
     leaves: int
 
 
-Shown = dict[str, Any]
-
-
 class TreeBroken(Exception):
     """What was promised does not hold any more: a bug, or somebody's hand in the database."""
 
@@ -211,6 +206,14 @@ class ReceiptNotReady(Conflict):
     code = "ledger.receipt_not_ready"
     advice = "Ask again in a minute: the next checkpoint will cover it."
     advice_zh = "下一个检查点尚未生成，请约一分钟后重试。"
+
+
+class LeavesArchived(Conflict):
+    """The part of the journal that the proof needs went to the archive."""
+
+    code = "ledger.leaves_archived"
+    advice = "Keep receipts while they can be had; the operator can restore the month."
+    advice_zh = "相关流水已归档，请联系运营方恢复该月份后再出具凭证。"
 
 
 class TransferUnproven(NotFound):

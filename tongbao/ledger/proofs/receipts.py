@@ -20,9 +20,9 @@ from tongbao.ledger.proofs.model import (
     LedgerTree,
     ProofBroken,
     Proofs,
-    ProvenTransfer,
     Receipt,
     ReceiptNotReady,
+    ReceiptTransfer,
     TransferUnproven,
     TreeBroken,
 )
@@ -46,7 +46,7 @@ async def receipt_for(
     ``reader`` sees the sides of accounts they own, and None sees all: that is for the operator.
 
     Raises:
-        TransferUnproven, ReceiptNotReady, ProofBroken
+        TransferUnproven, ReceiptNotReady, LeavesArchived, ProofBroken
     """
     lowest = UUID(int=reference.int & ~_LOW)
     highest = UUID(int=reference.int | _LOW)
@@ -60,7 +60,7 @@ async def receipt_of_transfer(proofs: Proofs, book: int, transfer_id: UUID) -> R
     """Return the receipt of one transfer, with both its sides open.
 
     Raises:
-        TransferUnproven, ReceiptNotReady, ProofBroken
+        TransferUnproven, ReceiptNotReady, LeavesArchived, ProofBroken
     """
     places = await store.WITH_ID.all(proofs.db, book, transfer_id)
     return await _receipt(proofs, book, places, None)
@@ -70,7 +70,7 @@ async def find_receipt(proofs: Proofs, wanted: UUID) -> Receipt:
     """Return the receipt of a reference or transfer, in whichever book it is, with all sides open.
 
     Raises:
-        TransferUnproven, ReceiptNotReady, ProofBroken
+        TransferUnproven, ReceiptNotReady, LeavesArchived, ProofBroken
     """
     for head in await store.HEADS.all(proofs.db):
         for find in (_of_reference, receipt_of_transfer):
@@ -124,7 +124,7 @@ async def _standing(
     return _Standing(await reading(proofs, proofs.db, tree), point, words, leaves, reader)
 
 
-async def _proven(standing: _Standing, seq: int) -> ProvenTransfer:
+async def _proven(standing: _Standing, seq: int) -> ReceiptTransfer:
     """Return one transfer with its proof, which is checked before it is given away.
 
     Raises:
@@ -140,7 +140,7 @@ async def _proven(standing: _Standing, seq: int) -> ProvenTransfer:
     entry = packed.entry(place)
     code_ranges = inclusion_ranges(entry.code - 1, point.codes)
     code_path = prove(code_ranges, lambda each: _code_root(standing.code_leaves, each))
-    return ProvenTransfer(
+    return ReceiptTransfer(
         entry=entry,
         code=standing.codes[entry.code],
         code_proof=[text_of(each) for each in code_path],

@@ -26,6 +26,7 @@ from tongbao.ledger.proofs.model import (
     BLOCK,
     BLOCK_LEVEL,
     AuditTour,
+    LeavesArchived,
     LedgerTree,
     Proofs,
     TreeBroken,
@@ -167,12 +168,14 @@ class Reading(Struct, frozen=True):
 
     journal: Journal
     tree: LedgerTree
+    archived_to: int = 0
     blocks: dict[int, tuple[Packed, list[bytes]]] = field(default_factory=dict)
 
 
 async def reading(proofs: Proofs, on: Db | Tx, tree: LedgerTree) -> Reading:
     """Begin to read a tree."""
-    return Reading(Journal(proofs, on, tree.book, await blind_key(proofs, on)), tree)
+    journal = Journal(proofs, on, tree.book, await blind_key(proofs, on))
+    return Reading(journal, tree, await store.ARCHIVED_TO.one(on, tree.book))
 
 
 async def proof_of(
@@ -181,7 +184,7 @@ async def proof_of(
     """Return the proof that these ranges of leaves make; ``known`` subtrees need no look-up.
 
     Raises:
-        TreeBroken
+        TreeBroken, LeavesArchived
     """
     roots = dict(known)
     for each in (each for range_ in ranges for each in subtrees_of(*range_)):
@@ -208,7 +211,7 @@ async def block_of(reader: Reading, block: int) -> tuple[Packed, list[bytes]]:
     """Return the rows and leaves of one block, as many as the tree has.
 
     Raises:
-        TreeBroken
+        TreeBroken, LeavesArchived
     """
     if block not in reader.blocks:
         packed = await _rows_of(reader, block)
@@ -239,6 +242,8 @@ async def _node(on: Db | Tx, book: int, subtree: Subtree) -> bytes:
 async def _rows_of(reader: Reading, block: int) -> Packed:
     on, tree = reader.journal.on, reader.tree
     first, last = _seqs_of(tree, block)
+    if first <= reader.archived_to:
+        raise LeavesArchived(book=tree.book, seq=first)
     batches = await _batches_of(on, tree, block)
     return await packed_rows(reader.journal, batches, first, last)
 
@@ -266,7 +271,8 @@ async def _batches_of(on: Db | Tx, tree: LedgerTree, block: int) -> list[store.B
 async def audit(proofs: Proofs, book: int, *, blocks_max: int | None = None) -> AuditTour:
     """Derive blocks anew from the journal and compare them with the tree, going on where it left.
 
-    With ``blocks_max`` None it is the whole tree, from the first block to the last leaf.
+    With ``blocks_max`` None it is the whole tree, from the first block to the last leaf. What went
+    to the archive cannot be derived; its blocks stay as they are.
 
     Raises:
         TreeBroken
@@ -274,10 +280,10 @@ async def audit(proofs: Proofs, book: int, *, blocks_max: int | None = None) -> 
     tree = await store.GET_TREE.first(proofs.db, book)
     if tree is None:
         return AuditTour(book, 0, 0)
-    whole = tree.size >> BLOCK_LEVEL
-    start = 0 if blocks_max is None or tree.audited >= whole else tree.audited
-    end = whole if blocks_max is None else min(whole, start + blocks_max)
     reader = await reading(proofs, proofs.db, tree)
+    whole, here = tree.size >> BLOCK_LEVEL, -(-reader.archived_to // BLOCK)
+    start = here if blocks_max is None or tree.audited >= whole else max(tree.audited, here)
+    end = max(start, whole if blocks_max is None else min(whole, start + blocks_max))
     for block in range(start, end):
         leaves = await (await _rows_of(reader, block)).leaves()
         if tree_root(leaves) != await _node(proofs.db, book, Subtree(BLOCK_LEVEL, block)):
