@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tongbao.surfaces.cli.books import gl
 from tongbao.surfaces.cli.channels import channel
 from tongbao.surfaces.cli.clearing import reconcile, settle
 from tongbao.surfaces.cli.context import Context
@@ -34,7 +35,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 COMMANDS = (
     *(demo, serve, migrate, settings, doctor),
     *(operator, merchant, key, channel),
-    *(reconcile, settle, ledger, tasks),
+    *(reconcile, settle, gl, ledger, tasks),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -60,6 +60,21 @@ from tongbao.infra.worker import Worker
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.ledger.book import Ledger
+from tongbao.ledger.general import vouchers
+from tongbao.ledger.general.vouchers import BUILD_POLICY, BuildVouchers, run_build_vouchers
+from tongbao.ledger.movements import queries as movements
+from tongbao.ledger.movements import splits
+from tongbao.ledger.movements.crossings import (
+    COMPLETE_POLICY,
+    CompleteMovement,
+    run_complete_movement,
+)
+from tongbao.ledger.movements.queries import WATCH_POLICY, WatchMovements, run_watch_movements
+from tongbao.ledger.movements.splits import (
+    REBALANCE_POLICY,
+    RebalanceSplits,
+    run_rebalance_splits,
+)
 from tongbao.parties.accounts import api as accounts_api
 from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.identity import api as identity_api
@@ -140,6 +155,10 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     SettleDay: SETTLE_POLICY,
     SubmitPayout: PAYOUT_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
+    BuildVouchers: BUILD_POLICY,
+    CompleteMovement: COMPLETE_POLICY,
+    WatchMovements: WATCH_POLICY,
+    RebalanceSplits: REBALANCE_POLICY,
 }
 
 
@@ -187,6 +206,10 @@ def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[T
         BelieveCallback: partial(believe_callback, flow),
         DeliverWebhook: courier.deliver,
         KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence),
+        BuildVouchers: partial(run_build_vouchers, flow.db),
+        CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),
+        WatchMovements: partial(run_watch_movements, flow.db),
+        RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
     }
 
 
@@ -279,6 +302,9 @@ class Platform:
         async with self.db.begin("startup") as tx:
             await housekeeping.seed(tx)
             await daily.seed(tx, self.settings.licence)
+            await vouchers.seed(tx)
+            await movements.seed(tx)
+            await splits.seed(tx)
 
     async def follow_clock(self, stop: asyncio.Event) -> None:
         """Keep business time up with the deployment's, where a test clock may move it."""

@@ -38,6 +38,7 @@ from tongbao.ledger.movements.queries import moving_since
 from tongbao.ledger.queries import Balance, balance_of
 
 _EVERY: Final = timedelta(seconds=5)
+_RARELY: Final = timedelta(minutes=1)  # while there is no split account
 _BOOKS_MAX: Final = 64
 
 REBALANCE_POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(_EVERY,))
@@ -184,9 +185,10 @@ async def run_rebalance_splits(
     db: Db, ledger: Ledger, _task: RebalanceSplits, _lease: Lease
 ) -> Again:
     """Do one round and come back."""
-    for split in await list_splits(db):
+    found = await list_splits(db)
+    for split in found:
         await rebalance(db, ledger, split)
-    return Again(_EVERY)
+    return Again(_EVERY if found else _RARELY)
 
 
 async def _arriving(db: Db, split: LedgerSplit) -> list[LedgerMovement]:
