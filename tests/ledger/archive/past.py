@@ -72,7 +72,7 @@ async def pretend_proven(db: Db, book: int = 1) -> None:
     )
     await db.pool.execute(
         "insert into ledger_tree (book, size, batch, head_hash, frontier, block_batch, audited,"
-        " checkpoints) values ($1, 0, $2, $3, '', $2 + 1, 0, 1)",
+        " checkpoints) values ($1, 0, $2::bigint, $3, '', $2::bigint + 1, 0, 1)",
         book,
         last,
         bytes(32),

@@ -27,6 +27,7 @@ from tongbao.ledger.archive.model import (
 LONG_S: Final = 6 * 3600.0
 """What a statement over a whole month may take."""
 SHORT_LOCKS = Statement("set local lock_timeout = '500ms'")
+_ALL_FROZEN: Final = "select relallfrozen = relpages from pg_class where oid = $1::regclass"
 NO_LIMIT = Statement("""
     select set_config('statement_timeout', '0', true),
            set_config('idle_in_transaction_session_timeout', '0', true)""")
@@ -223,8 +224,12 @@ async def freeze(db: Db, name: str) -> None:
         # VACUUM wants no transaction, so its limit cannot be set for one.
         await connection.execute("set statement_timeout = 0")
         try:
-            await connection.execute(
-                f"vacuum (freeze, analyze, index_cleanup off) {name}", timeout=LONG_S
-            )
+            # The first pass freezes every row, and now and then leaves pages off the map.
+            for _ in range(2):
+                await connection.execute(
+                    f"vacuum (freeze, analyze, index_cleanup off) {name}", timeout=LONG_S
+                )
+                if await connection.fetchval(_ALL_FROZEN, name):
+                    break
         finally:
             await connection.execute("set statement_timeout = '60s'")
