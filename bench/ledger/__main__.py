@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import uvloop
 
 from bench.ledger import lasting, ours, tigerbeetle, usual
 from bench.ledger.figures import HEADING, Figures, machine, row
@@ -178,4 +178,4 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(arguments()))
+    uvloop.run(main(arguments()))

@@ -9,6 +9,8 @@ import signal
 from pathlib import Path
 from typing import Final
 
+import uvloop
+
 from bench.ledger import ours
 from bench.ledger.figures import Figures
 from bench.ledger.workloads import WORKLOADS
@@ -105,4 +107,4 @@ async def recovery(folder: Path, mode: str, *, transfers: int, accounts: int) ->
 
 
 def _child(dsn: str, mode: str, transfers: int, accounts: int) -> None:
-    asyncio.run(_fill(dsn, mode, transfers, accounts))
+    uvloop.run(_fill(dsn, mode, transfers, accounts))

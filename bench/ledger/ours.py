@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import numpy as np
@@ -21,8 +21,8 @@ from tongbao.kernel.clock import Clock, monotonic, real_now
 from tongbao.kernel.ids import derived_id, new_id
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.model import BOOK_SHIFT, NOBODY, AccountKey, Group, Transfer, TransferKind
 from tongbao.ledger.decision.records import COMMAND, Batch
+from tongbao.ledger.model import BOOK_SHIFT, NOBODY, AccountKey, Group, Transfer, TransferKind
 
 BOOK: Final = 1
 CODE: Final = 1
@@ -35,6 +35,7 @@ _FIRST: Final = (BOOK << BOOK_SHIFT) + 1_000_000_000
 _BANK: Final = _FIRST - 1
 _OWNER: Final = 0xBE << 100
 _FUNDING: Final = 4000
+_READY_PER_SECOND: Final = 30_000
 
 
 class Bench(Struct, frozen=True):
@@ -42,11 +43,12 @@ class Bench(Struct, frozen=True):
 
     db: Db
     ledger: Ledger
-    accounts: int
+    keys: list[AccountKey]
 
-    def key(self, account: int) -> AccountKey:
-        """Return the key of the n-th account."""
-        return AccountKey("wallet", "CNY", UUID(int=_OWNER + account))
+    @property
+    def accounts(self) -> int:
+        """How many accounts there are."""
+        return len(self.keys)
 
 
 def ids(n: int) -> NDArray[np.void]:
@@ -101,7 +103,8 @@ async def opened(dsn: str, mode: str, accounts: int, workload: Workload) -> Asyn
             if codes.any():
                 raise AssertionError(f"funding was refused: {codes[codes != 0][:3]}")
         await db.execute("vacuum analyze", ())
-        yield Bench(db, ledger, accounts)
+        keys = [AccountKey("wallet", "CNY", UUID(int=_OWNER + n)) for n in range(accounts)]
+        yield Bench(db, ledger, keys)
     finally:
         await ledger.close()
         await db.close()
@@ -167,24 +170,23 @@ async def run_callers(
     counted = [0, 0]
     before = await _last_seq(bench.db)
     await _know_every_account(bench)
+    drawing = _drawing(bench, workload, int(seconds * (offered or _READY_PER_SECOND)))
     begins = monotonic()
     share = None if offered is None else callers / offered
 
     async def caller(number: int) -> None:
-        rng = np.random.default_rng(number)
-        due = begins + rng.random() * (share or 0)
-        while monotonic() - begins < seconds:
-            for group in groups(bench, workload.draw(rng, 100, bench.accounts)):
-                if share is not None:
-                    due += share * len(group.transfers)
-                    await asyncio.sleep(max(due - monotonic(), 0))
-                started = monotonic()
-                if started - begins >= seconds:
-                    return
-                [result] = await bench.ledger.submit([group])
-                latencies.append(monotonic() - (started if share is None else due))
-                counted[0] += len(group.transfers)
-                counted[1] += 0 if result.happened else len(group.transfers)
+        due = begins + number / callers * (share or 0)
+        for group in drawing:
+            if share is not None:
+                due += share * len(group.transfers)
+                await asyncio.sleep(max(due - monotonic(), 0))
+            started = monotonic()
+            if started - begins >= seconds:
+                return
+            [result] = await bench.ledger.submit([group])
+            latencies.append(monotonic() - (started if share is None else due))
+            counted[0] += len(group.transfers)
+            counted[1] += 0 if result.happened else len(group.transfers)
 
     await asyncio.gather(*[caller(number) for number in range(callers)])
     figures = Figures(counted[0], counted[1], monotonic() - begins, latencies)
@@ -192,12 +194,25 @@ async def run_callers(
     return figures
 
 
+def _drawing(bench: Bench, workload: Workload, ready: int) -> Iterator[Group]:
+    """Yield groups for ever; so many are made before anybody asks, so that making is not timed."""
+    rng = np.random.default_rng(1)
+    made = groups(bench, workload.draw(rng, ready, bench.accounts))
+
+    def yielding() -> Iterator[Group]:
+        yield from made
+        while True:
+            yield from groups(bench, workload.draw(rng, 100, bench.accounts))
+
+    return yielding()
+
+
 def groups(bench: Bench, drawn: Drawn) -> list[Group]:
     """Return the drawn transfers as the platform would ask for them."""
     rows = zip(drawn.debit.tolist(), drawn.credit.tolist(), drawn.amount.tolist(), strict=True)
     made: list[Transfer] = []
     for place, (debit, credit, amount) in enumerate(rows):
-        payer, payee = bench.key(debit), bench.key(credit)
+        payer, payee = bench.keys[debit], bench.keys[credit]
         second = place % 2 == 1 and (drawn.linked or drawn.holds)
         reference = made[-1].reference if second else new_id()
         if drawn.holds and second:
@@ -274,6 +289,8 @@ async def _last_seq(db: Db) -> int:
 
 async def _know_every_account(bench: Bench) -> None:
     """Let the door learn the numbers of the accounts, as it has after its first minutes."""
-    keys: list[Any] = [bench.key(number) for number in range(bench.accounts)]
-    for begin in range(0, len(keys), 1000):
-        await bench.ledger.open_accounts(BOOK, keys[begin : begin + 1000])
+    step = 2000
+    for begin in range(0, bench.accounts, step):
+        numbers = np.arange(begin, min(begin + step, bench.accounts))
+        named = Drawn(numbers, numbers[::-1], np.ones_like(numbers))
+        await bench.ledger._names.learn(BOOK, groups(bench, named))
