@@ -81,7 +81,7 @@ class DurableServer:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """A folder the server's user can reach; its server dies with us, even at kill -9."""
     folder = Path(tempfile.mkdtemp(prefix="tongbao-test-", dir="/tmp"))
     folder.chmod(0o755)
@@ -104,7 +104,7 @@ def _temporary_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[embedded.EmbeddedServer]:
     """This pytest process's server. Fast, not durable."""
-    with _temporary_folder() as folder:
+    with temporary_folder() as folder:
         running = embedded.start(folder, SPEED_NOT_DURABILITY)
         try:
             yield running
@@ -115,14 +115,14 @@ def server() -> Iterator[embedded.EmbeddedServer]:
 @pytest.fixture
 def server_folder() -> Iterator[Path]:
     """An empty folder for servers that the test starts itself; none of them outlives it."""
-    with _temporary_folder() as folder:
+    with temporary_folder() as folder:
         yield folder
 
 
 @pytest.fixture
 def durable_server() -> Iterator[DurableServer]:
     """A server of this test's own with the settings of production."""
-    with _temporary_folder() as folder:
+    with temporary_folder() as folder:
         durable = DurableServer(folder)
         try:
             yield durable
@@ -142,7 +142,7 @@ async def _admin(server: embedded.EmbeddedServer) -> AsyncIterator[asyncpg.Conne
 @pytest.fixture(scope="session")
 async def _template(server: embedded.EmbeddedServer, _admin: asyncpg.Connection) -> str:
     await _admin.execute(f"create database {_TEMPLATE}")
-    on = await database.connect(_on_database(server.dsn, _TEMPLATE), Clock())
+    on = await database.connect(on_database(server.dsn, _TEMPLATE), Clock())
     try:
         await migrate(on, TEST_LICENCE, "tests")
     finally:
@@ -162,7 +162,7 @@ async def make_dsn(
         source = _template if migrated else "template0"
         await _admin.execute(f"create database {name} template {source} strategy file_copy")
         made.append(name)
-        return _on_database(server.dsn, name)
+        return on_database(server.dsn, name)
 
     yield make
     for name in made:
@@ -214,5 +214,5 @@ def _no_failpoint_left() -> Iterator[None]:
     failpoints.arm(None)
 
 
-def _on_database(dsn: str, name: str) -> str:
+def on_database(dsn: str, name: str) -> str:
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))

@@ -237,7 +237,12 @@ class Platform:
             Mode.LIVE: HttpClient(PublicOnly()),
             Mode.SANDBOX: HttpClient(sandbox_guard),
         }
-        self.ledger = Ledger(db, settings.licence, balances=settings.ledger_balances)
+        self.ledger = Ledger(
+            db,
+            settings.licence,
+            balances=settings.ledger_balances,
+            sockets=settings.socket_dir,
+        )
         self.accounts = ChannelAccounts(db, keyring, SECRETS, settings.public_url)
         self.bank = BankTransfer(self.http)
         self.flow = Flow(

@@ -19,7 +19,7 @@ from tongbao.infra.settings import Settings
 from tongbao.kernel.errors import Conflict
 from tongbao.surfaces.cli.context import Context, Platform, refusals_told
 
-ROLES: Final = ("api", "worker")
+ROLES: Final = ("api", "worker", "poster")
 _BACKLOG: Final = 2048
 _GRACE_S: Final = 10
 _log = structlog.get_logger()
@@ -43,7 +43,7 @@ class AddressNotFree(Conflict):
 )
 @click.pass_obj
 def serve(context: Context, roles: Sequence[str]) -> None:
-    """Serve the API and consoles, and run tasks, until SIGTERM or Ctrl-C."""
+    """Serve the API and consoles, run tasks and keep the books, until SIGTERM or Ctrl-C."""
     settings = context.settings()
     wanted = roles or ROLES
     if "api" not in wanted:
@@ -89,7 +89,11 @@ async def serve_roles(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await platform.seed()
+    if "poster" not in roles:
+        platform.ledger.leave_books()
     async with asyncio.TaskGroup() as group:
+        if "poster" in roles:
+            group.create_task(platform.ledger.keep_books(stop))
         group.create_task(platform.follow_clock(stop))
         if listening is not None:
             group.create_task(serve_http(platform, listening, stop))
