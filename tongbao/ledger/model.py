@@ -618,6 +618,16 @@ class HoldAlreadyVoided(Conflict):
     advice_zh = "该预授权已撤销，不能再次处理。"
 
 
+MOVED_BEFORE: Final = frozenset(
+    {TransferRecorded.code, HoldAlreadyPosted.code, HoldAlreadyVoided.code}
+)
+"""Why a group is refused whose money another group has moved: its caller looks at its rows again.
+
+Money is decided before companions, so a caller who came second is told this, and only of what the
+money does not show is it told by its companions.
+"""
+
+
 class HoldExpired(Conflict):
     """The pending transfer's time is over."""
 

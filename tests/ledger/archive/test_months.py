@@ -136,6 +136,12 @@ async def test_a_sealed_month_is_summed_up_and_its_ids_are_not_taken_any_more(
         (s.debits_pending, s.debits_posted, s.credits_pending, s.credits_posted, s.touches)
         for s in sums
     } == {(0, 100, 0, 0, 1), (30, 0, 0, 100, 2), (0, 0, 30, 0, 1)}
+    late = transfer(MONTH, 1, BANK, ALICE)
+    [refused] = await ledger.submit([group_of(late)])
+    [repeated] = await ledger.submit([group_of(hold)])
+    assert (refused.status, refused.code) == ("refused", "ledger.id_archived")
+    assert (repeated.status, repeated.code) == ("refused", "ledger.id_archived")
+    assert await submit(ledger, group_of(transfer(NEXT, 1, BANK, ALICE))) == ["created"]
     assert await seal_month(db, MONTH, actor="tests", prove=sound) == sealed
     assert [month.month for month in await list_months(db)] == [MONTH]
 

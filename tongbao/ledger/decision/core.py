@@ -80,6 +80,7 @@ from tongbao.ledger.model import (
     CurrenciesDiffer,
     ExpiryPast,
     HoldMissing,
+    IdArchived,
     IdOutOfOrder,
     SameAccount,
     TransferAmountInvalid,
@@ -90,6 +91,7 @@ from tongbao.ledger.model import (
 __all__ = ["BookState", "Decision", "decide"]
 
 _ID: Final = code_of(IdOutOfOrder)
+_ARCHIVED: Final = code_of(IdArchived)
 _MISSING: Final = code_of(HoldMissing)
 _TAKEN: Final = code_of(TransferRecorded)
 _RECORDED: Final = np.array([is_recorded(code) for code in range(len(REFUSALS) + 1)])
@@ -136,6 +138,7 @@ def _settle_groups(state: BookState, batch: Batch, codes: Codes, bound: int) -> 
         for place, one in enumerate(ids):
             if one in state.transfers and stood_for[place]:
                 codes[place] = REPEATED
+    codes[(front != 0) & (front < state.archived_front)] = _ARCHIVED
 
 
 def _stood_for(batch: Batch) -> Flags:
@@ -144,7 +147,7 @@ def _stood_for(batch: Batch) -> Flags:
         return np.zeros(len(batch.ids), np.bool_)
     firsts = np.minimum(batch.starts[:-1], len(batch.records) - 1)
     same: Flags = batch.records["id"][firsts] == batch.ids
-    return same & (np.diff(batch.starts) > 0)
+    return same & (batch.starts[1:] > batch.starts[:-1])
 
 
 def _settle_alone(
@@ -171,6 +174,7 @@ def _wrongs(
     expires_at = records["expires_at"]
     yield _malformed(records, lines, moves), TransferMalformed
     front = fronts(records["id"])
+    yield front < state.archived_front, IdArchived
     yield (
         (front != fronts(records["reference"])) | (front >= bound) | (front == 0),
         IdOutOfOrder,
@@ -260,26 +264,33 @@ def _end_holds(
 
     Those are of holds that it opens, or ends twice.
     """
-    places: list[int] = np.flatnonzero((lines.kinds >= POST) & live).tolist()
+    places: list[int] = np.flatnonzero((lines.kinds >= POST) & live).tolist() if lines.ends else []
     if not places:
         return set()
-    ended = [lines.pending_id(place) for place in places]
-    times = Counter(ended)
-    opened = opened_in(lines, live)
+    ended = [lines.pending_ids[place] for place in places]
+    entangled = opened_in(lines, live).keys() & ended
+    if len(set(ended)) < len(ended):
+        entangled |= {one for one, times in Counter(ended).items() if times > 1}
     late: set[int] = set()
-    for place, pending_id in zip(places, ended, strict=True):
+    known: list[tuple[int, int, int]] = []
+    settled: list[tuple[int, int, int]] = []
+    kinds, amounts = lines.kinds[places].tolist(), lines.amount[places].tolist()
+    for place, pending_id, kind, amount in zip(places, ended, kinds, amounts, strict=True):
         hold = state.holds.get(pending_id)
         if hold is not None:
-            # Known before it is known whether they are touched: to watch them if they are.
-            lines.debit[place], lines.credit[place] = state.slot_of(hold[0]), state.slot_of(hold[1])
-        if times[pending_id] > 1 or pending_id in opened:
+            known.append((place, hold[0], hold[1]))
+        if pending_id in entangled:
             late.add(place)
             continue
-        code, posted = (_MISSING, 0) if hold is None else ending(hold, lines, place, now)
+        code, posted = (_MISSING, 0) if hold is None else ending(hold, kind, amount, now)
         if code != CREATED or hold is None:
             fates.setdefault(place, code)
         else:
-            lines.end(place, state.slot_of(hold[0]), state.slot_of(hold[1]), hold[2], posted)
+            settled.append((place, hold[2], posted))
+    if known:  # of the late ones too, so that their accounts are watched
+        where, debit, credit = np.array(known).T
+        lines.debit[where], lines.credit[where] = state.slots_of(debit), state.slots_of(credit)
+    lines.end(settled)
     return late
 
 
@@ -318,7 +329,7 @@ def _written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: da
     place, slot, starts = by_account(debit, credit)
     line, is_credit, slots = place >> 1, place & 1, slot[starts]
     ids = np.ascontiguousarray(batch.records["id"])[chosen]
-    lengths = np.diff(starts, append=len(place))
+    lengths = np.append(starts[1:], len(place)) - starts
 
     changes = np.zeros((len(place), 4), np.int64)
     touch, posted = np.arange(len(place)), lines.posted[chosen][line]
@@ -351,10 +362,10 @@ def _written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: da
     transfers: list[bytes] = lines.ids if len(chosen) == len(lines.ids) else ids.tolist()
     groups: list[bytes] = batch.ids[requests].tolist()
     lowest, highest = (min(transfers), max(transfers)) if transfers else (NO_ID, NO_ID)
-    ends = np.cumsum(np.where(created, np.diff(batch.starts), 0))
+    counts = batch.starts[1:] - batch.starts[:-1]
     return Decision(
         codes=codes,
-        seqs=np.where(created & (np.diff(batch.starts) > 0), state.last_seq + ends, 0),
+        seqs=np.where(created & (counts > 0), state.last_seq + np.cumsum(counts * created), 0),
         journal=journal,
         holds_opened=opened,
         holds_ended=ended,
@@ -417,7 +428,7 @@ def _holds(
         rows = zip(*(column.tolist() for column in columns), strict=True)
         after.update(zip((lines.ids[place] for place in opening.tolist()), rows, strict=True))
         for place in chosen[kinds >= POST].tolist():
-            pending_id = lines.pending_id(place)
+            pending_id = lines.pending_ids[place]
             hold = after.get(pending_id)
             if hold is None:
                 hold = before[pending_id] = state.holds[pending_id]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
+import numpy as np
+
 from tongbao.ledger.decision.lines import AT_MOST, OVER, PENDING, POST, Lines, ending, opened_in
 from tongbao.ledger.decision.memory import BookState, Hold
 from tongbao.ledger.decision.records import CREATED, REPEATED, Batch, Codes, Whole, code_of
@@ -57,6 +59,8 @@ class InOrder:
         self._used: dict[bytes, int] = {}
         self._news: list[tuple[dict[bytes, int], bytes]] = []
         self._before: list[tuple[_Row, _Row]] = []
+        self._ended: list[tuple[int, int, int]] = []
+        self._touched: list[tuple[int, int, int]] = []
 
     def decide(self, batch: Batch, codes: Codes) -> None:
         """Decide the groups, filling in their codes and what their transfers do."""
@@ -77,6 +81,10 @@ class InOrder:
             else:
                 self._news.clear()
                 self._before.clear()
+        self._lines.end(self._ended)
+        if self._touched:
+            where, debit, credit = np.array(self._touched).T
+            self._lines.debit[where], self._lines.credit[where] = debit, credit
 
     def _opened_for_sure(self, codes: Codes) -> dict[bytes, int]:
         sure = codes == CREATED
@@ -106,6 +114,7 @@ class InOrder:
         if self._flags[place] & AT_MOST:
             amount = _most(debit, credit, amount)
             if amount > 0:
+                self._amount[place] = amount
                 self._lines.move(place, amount, held=held)
             else:
                 amount = 1  # which the account that leaves no room refuses below
@@ -148,28 +157,29 @@ class InOrder:
 
     def _end_late(self, place: int) -> int:
         """End a hold that this batch opened, or ends more than once."""
-        pending_id = self._lines.pending_id(place)
+        pending_id = self._lines.pending_ids[place]
         if pending_id in self._over:
             return self._over[pending_id]
         hold = self._hold(pending_id, before=place)
         if hold is None:
             return _MISSING
-        code, posted = ending(hold, self._lines, place, self._now)
+        code, posted = ending(hold, self._kinds[place], self._amount[place], self._now)
         if code == CREATED:
             debit, credit = self._rows.get(hold[0]), self._rows.get(hold[1])
             code = self._end(debit, credit, hold[2], posted)
         if code == CREATED:
             self._note(self._over, pending_id, OVER[self._kinds[place] - 2])
-            self._lines.end(place, hold[0], hold[1], hold[2], posted)
+            self._ended.append((place, hold[2], posted))
+            self._touched.append((place, hold[0], hold[1]))
         return code
 
     def _hold(self, pending_id: bytes, *, before: int) -> Hold | None:
         """Return a hold with the slots of its accounts in the place of their ids."""
-        lines, opener = self._lines, self._opened.get(pending_id)
+        opener = self._opened.get(pending_id)
         if opener is not None and opener < before:
             debit, credit = self._debit[opener], self._credit[opener]
-            expires_at = int(lines.records["expires_at"][opener])
-            return debit, credit, int(lines.amount[opener]), 0, 0, expires_at
+            expires_at = int(self._lines.records["expires_at"][opener])
+            return debit, credit, self._amount[opener], 0, 0, expires_at
         hold = self._state.holds.get(pending_id)
         if hold is None:
             return None

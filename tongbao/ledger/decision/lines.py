@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -35,10 +36,10 @@ class Lines(Struct):
     """The transfers of a batch as columns; ``posted`` and ``held`` are what they do to counters."""
 
     group: Whole
-    starts: Whole
     kinds: Whole
     flags: Whole
     ids: list[bytes]
+    pending_ids: list[bytes]  # empty when no hold is ended
     debit: Whole  # slots of the memory; -1 when not known
     credit: Whole
     amount: Whole
@@ -46,21 +47,22 @@ class Lines(Struct):
     held: Whole
     records: Records
 
-    def pending_id(self, place: int) -> bytes:
-        """Return the id of the hold that a transfer ends."""
-        one: bytes = self.records["pending_id"][place].tobytes()
-        return one
-
     def move(self, place: int, amount: int, *, held: bool) -> None:
         """Write down that this much moves, or is held."""
         self.amount[place] = amount
         (self.held if held else self.posted)[place] = amount
 
-    def end(self, place: int, debit: int, credit: int, held: int, posted: int) -> None:
-        """Write down that a hold ends, of which some is posted."""
-        self.debit[place], self.credit[place] = debit, credit
-        self.held[place], self.posted[place] = -held, posted
-        self.amount[place] = posted or held
+    def end(self, settled: Sequence[tuple[int, int, int]]) -> None:
+        """Write down which transfers end a hold, of how much, and how much of it is posted."""
+        if settled:
+            places, held, posted = np.array(settled, np.int64).T
+            self.held[places], self.posted[places] = -held, posted
+            self.amount[places] = np.where(posted == 0, held, posted)
+
+    @property
+    def ends(self) -> bool:
+        """Whether a hold is ended."""
+        return bool(self.pending_ids)
 
 
 def lines_of(state: BookState, batch: Batch) -> Lines:
@@ -69,11 +71,11 @@ def lines_of(state: BookState, batch: Batch) -> Lines:
     kinds = records["kind"].astype(np.int64)
     amount = records["amount"].astype(np.int64)
     return Lines(
-        group=np.repeat(np.arange(len(batch.ids)), np.diff(batch.starts)),
-        starts=batch.starts,
+        group=np.repeat(np.arange(len(batch.ids)), batch.starts[1:] - batch.starts[:-1]),
         kinds=kinds,
         flags=records["flags"].astype(np.int64) & (WHOLE | AT_MOST),
         ids=records["id"].tolist(),
+        pending_ids=records["pending_id"].tolist() if (kinds > PENDING).any() else [],
         debit=state.slots_of(records["debit"]),
         credit=state.slots_of(records["credit"]),
         amount=amount,
@@ -89,9 +91,8 @@ def opened_in(lines: Lines, live: Flags) -> dict[bytes, int]:
     return {lines.ids[place]: place for place in places}
 
 
-def ending(hold: Hold, lines: Lines, place: int, now: int) -> tuple[int, int]:
+def ending(hold: Hold, kind: int, amount: int, now: int) -> tuple[int, int]:
     """Say whether a hold may end so, and how much of it is posted."""
-    kind, amount = int(lines.kinds[place]), int(lines.amount[place])
     _, _, held, state, _, expires_at = hold
     is_due = 0 < expires_at <= now
     if state:
@@ -118,5 +119,6 @@ def by_account(debit: Whole, credit: Whole) -> tuple[Whole, Whole, Whole]:
     keys |= np.arange(count)
     keys.sort()  # no two are equal, so this order is the one of the batch within an account
     slot = keys >> shift
-    starts = np.flatnonzero(np.diff(slot, prepend=-1))
-    return keys & ((1 << shift) - 1), slot, starts
+    begins = np.ones(count, np.bool_)
+    np.not_equal(slot[1:], slot[:-1], out=begins[1:])
+    return keys & ((1 << shift) - 1), slot, np.flatnonzero(begins)

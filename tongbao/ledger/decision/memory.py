@@ -93,6 +93,7 @@ class BookState:
         self.stopped = head.stopped_because is not None
         self.closed_through = head.closed_through
         self.known_above = head.newest_id.bytes
+        self.archived_front = 0  # ids whose first eight bytes are below it are not taken any more
         self.holds: dict[bytes, Hold] = {}
         self.transfers: dict[bytes, None] = {}  # ids, in the order they came, as are the groups'
         self.groups: dict[bytes, None] = {}
@@ -126,9 +127,19 @@ class BookState:
         return self._far.get(account, -1)
 
     def missing_holds(self, batch: Batch) -> list[UUID]:
-        """Return the holds that the batch ends and the memory lacks; load them before accounts."""
-        ended = _holds_ended(batch)
-        return [UUID(bytes=hold) for hold in dict.fromkeys(ended) if hold not in self.holds]
+        """Return the holds that the batch ends and the memory lacks.
+
+        Ask after `missing_ids`, for a hold that the batch itself opens is in no other place, and
+        before `missing_accounts`, which knows the accounts of holds only then.
+        """
+        unknown = dict.fromkeys(hold for hold in _holds_ended(batch) if hold not in self.holds)
+        if not unknown:
+            return []
+        opened: list[bytes] = batch.records["id"].tolist()
+        for hold in unknown.keys() & opened:
+            if hold not in self.transfers:
+                del unknown[hold]
+        return [UUID(bytes=hold) for hold in unknown]
 
     def missing_accounts(self, batch: Batch) -> list[int]:
         """Return the accounts that the batch, or a hold it ends, names and the memory lacks."""
@@ -273,8 +284,8 @@ def _grown(column: NDArray[_Kind], room: int) -> NDArray[_Kind]:
 
 def _holds_ended(batch: Batch) -> list[bytes]:
     """Return the ids of the holds that the batch ends."""
-    column: Records = batch.records["pending_id"][batch.records["kind"] >= TransferKind.POST]
-    ended: list[bytes] = column.tolist()
+    ends = batch.records["kind"] >= TransferKind.POST
+    ended: list[bytes] = batch.records["pending_id"][ends].tolist() if ends.any() else []
     return ended
 
 

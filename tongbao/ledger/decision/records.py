@@ -49,6 +49,7 @@ from tongbao.ledger.model import (
     HoldMissing,
     HoldNotDue,
     HoldState,
+    IdArchived,
     IdOutOfOrder,
     LedgerOverloaded,
     SameAccount,
@@ -153,10 +154,17 @@ REFUSALS: Final[tuple[type[Refusal], ...]] = (
     HoldNotDue,
     ExpiryPast,
     LedgerOverloaded,
+    IdArchived,
 )
 """The refusal numbered n is the n-th; new ones go to the end, because numbers travel on wires."""
 NOT_RECORDED: Final[frozenset[type[Refusal]]] = frozenset(
-    {AccountMissing, BookMissing, IdOutOfOrder, *(r for r in REFUSALS if issubclass(r, Busy))}
+    {
+        AccountMissing,
+        BookMissing,
+        IdArchived,
+        IdOutOfOrder,
+        *(r for r in REFUSALS if issubclass(r, Busy)),
+    }
 )
 """Refusals of which nothing is written: the same group may be asked again and be created."""
 CREATED: Final = 0

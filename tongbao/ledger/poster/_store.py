@@ -8,8 +8,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
-from tongbao.ledger.model import LedgerBatch, LedgerBook, LedgerWatermark
 from tongbao.ledger.decision.records import AccountRow, HoldRow
+from tongbao.ledger.model import LedgerBatch, LedgerBook, LedgerWatermark
 
 # --- the head row -------------------------------------------------------------------------------
 
@@ -30,6 +30,8 @@ GET_HEAD = Query(
            stopped_because, closed_through, opened_at
       from ledger_book where book = $1""",
 )
+# Below it the archive may have what was recorded, so nobody could tell a repeat.
+ARCHIVED_BEFORE = Query(UUID, "select archived_before from ledger_horizon where book = $1")
 STOP_BOOK = Statement("""
     update ledger_book
        set epoch = epoch + 1, holder = '', stopped_because = coalesce(stopped_because, $2)

@@ -289,6 +289,7 @@ class Lane:
             if moved:
                 self._hand_over()
                 return False
+            horizon = await store.ARCHIVED_BEFORE.first(self._db, self._book)
         except DatabaseUnavailable as failure:
             self._refuse_waiting(failure)
             await self._pause()
@@ -298,6 +299,8 @@ class Lane:
             return False
         self._head = Head(row.epoch, row.last_batch, row.head_hash)
         self._state = BookState(row)
+        if horizon is not None:
+            self._state.archived_front = horizon.int >> 64
         self._follower.start_from(row.last_seq, row.last_batch)
         return True
 
