@@ -483,7 +483,8 @@ async def test_the_ledger_is_the_third_side(day: Day) -> None:
     await day.db.execute("grant update on ledger_transfer to current_user", ())
     await day.db.execute(
         "update ledger_transfer set amount = amount - 1"
-        " where reference = $1 and code = 'payment.captured/gross'",
+        " where reference = $1 and code in"
+        " (select number from ledger_code where code = 'payment.captured/gross')",
         (ids[1],),
     )
     await day.over()

@@ -196,8 +196,9 @@ async def check(books: Books, last: date) -> None:
              from ledger_transfer t
              join ledger_account a
                on a.book = t.book and a.id in (t.debit_account, t.credit_account)
-            where a.kind = 'merchant_payable' and a.owner = $1 and t.kind in ('single', 'post')
-              and t.code not like 'settlement.closed/%'""",
+             join ledger_code c on c.number = t.code
+            where a.kind = 'merchant_payable' and a.owner = $1 and t.kind in (1, 3)
+              and c.code not like 'settlement.closed/%'""",
         (books.merchant.id,),
     )
     was_settled = bool(settled) and settled[-1]["day"] >= last

@@ -36,7 +36,7 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
-from tongbao.ledger.model import AccountKey, Group
+from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.merchants import bank_account_number
 from tongbao.parties.merchants.model import Merchant
@@ -257,7 +257,7 @@ async def _commit(
     [result] = await context.flow.ledger.submit([group])
     if result.happened:
         return True
-    if result.status == "in_flight" or result.code == _MOVED_ON:
+    if result.status == "in_flight" or result.code in {_MOVED_ON, *MOVED_BEFORE}:
         return False
     raise RuntimeError(f"the ledger refused a payout's end: {result.code} for {payout.id}")
 

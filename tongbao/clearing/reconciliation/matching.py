@@ -32,7 +32,7 @@ from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
-from tongbao.ledger.model import AccountKey, Group
+from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.rails.channels.contract import ChannelAccount
 
@@ -214,7 +214,7 @@ async def _finish(run: Run, fees: Sequence[BookAmount]) -> None:
     last = groups[-1]
     groups[-1] = Group(last.id, last.book, last.transfers, (*last.companions, *writes))
     for result in await run.context.flow.ledger.submit(groups):
-        if result.status == "in_flight" or result.code == _OVERTAKEN:
+        if result.status == "in_flight" or result.code in {_OVERTAKEN, *MOVED_BEFORE}:
             raise RunOvertaken
         if not result.happened:
             raise RuntimeError(f"the ledger refused a bill's fees: {result.code} of {bill.day}")

@@ -47,7 +47,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.kernel.pages import PAGE_MAX
 from tongbao.ledger import posting
-from tongbao.ledger.model import AccountFrozen, AccountKey, ExceedsBalance, Group
+from tongbao.ledger.model import MOVED_BEFORE, AccountFrozen, AccountKey, ExceedsBalance, Group
 from tongbao.ledger.queries import StatementLine, balance_of, balances_of_owner, movements
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
@@ -194,7 +194,7 @@ async def _close(
             return settlement
         if result.code == AccountFrozen.code:
             raise AccountHeldBack(day=day.isoformat())
-        overtaken = result.code in {_CONTENDED, ExceedsBalance.code}
+        overtaken = result.code in {_CONTENDED, ExceedsBalance.code, *MOVED_BEFORE}
         if not overtaken and result.status != "in_flight":
             raise RuntimeError(f"the ledger refused a settlement: {result.code} of {day}")
     raise SettlementContended

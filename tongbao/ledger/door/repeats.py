@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 
 from tongbao.infra.db import Db
+from tongbao.ledger.decision.records import NO_ID, Batch, Records, days, microseconds
 from tongbao.ledger.door import _store as store
 from tongbao.ledger.door._store import RecordedCommand
 from tongbao.ledger.model import (
@@ -26,7 +27,6 @@ from tongbao.ledger.model import (
     TransferFlags,
     TransferKind,
 )
-from tongbao.ledger.decision.records import NO_ID, Batch, Records, days, microseconds
 
 _Difference = type[GroupDiffers]
 
@@ -135,7 +135,7 @@ def _dates_agree(row: np.void, found: RecordedCommand) -> bool:
 
 def _ends_the_same(row: np.void, found: RecordedCommand) -> bool:
     pending = NO_ID if found.pending_id is None else found.pending_id.bytes
-    return row["pending_id"].tobytes() == pending
+    return bool(row["pending_id"].tobytes() == pending)
 
 
 def _uuid(raw: np.void) -> UUID:

@@ -282,7 +282,7 @@ async def settle_companions(tx: Tx, plan: Plan, state: BookState) -> None:
                 plan.decide(state)
                 in_effect = {place for place, _ in work} - verdicts.keys()
                 if in_effect != {place for place, _ in plan.work()}:
-                    raise _Entangled
+                    raise _Entangled  # noqa: TRY301 - it only leaves the savepoint
     except _Entangled:
         state.revert(plan.decision)
         await _settle_one_by_one(tx, plan, state)

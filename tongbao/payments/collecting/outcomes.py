@@ -25,7 +25,7 @@ from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.model import AccountKey, Group, Transfer
+from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import News, Step, next_step
 from tongbao.payments.collecting.model import (
@@ -205,7 +205,7 @@ async def _commit(
     [result] = await flow.ledger.submit([group])
     if result.happened:
         return True
-    if result.status == "in_flight" or result.code == MOVED_ON:
+    if result.status == "in_flight" or result.code in {MOVED_ON, *MOVED_BEFORE}:
         return False
     raise RuntimeError(f"the ledger refused a capture: {result.code} for attempt {attempt.id}")
 
@@ -383,16 +383,13 @@ def _event_writes(
         return (event_write(event, now=now),)
     if payment.state == before.state or payment.state not in _EVENT_OF_STATE:
         return ()
-    return (event_write(end_event(payment, attempt), now=now),)
+    return (event_write(end_event(payment, view_payment(payment, attempt)), now=now),)
 
 
-def end_event(payment: Payment, attempt: Attempt) -> Event:
-    """Return the event that tells of the payment's end."""
+def end_event(payment: Payment, view: PaymentView) -> Event:
+    """Return the event that tells of the payment's end, and shows it so."""
     return _EVENT_OF_STATE[payment.state](
-        merchant_id=payment.merchant_id,
-        mode=payment.mode,
-        resource_id=show("pay", payment.id),
-        object=view_payment(payment, attempt),
+        merchant_id=payment.merchant_id, mode=payment.mode, resource_id=view.id, object=view
     )
 
 

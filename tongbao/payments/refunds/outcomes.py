@@ -20,7 +20,7 @@ from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
 from tongbao.ledger import posting
-from tongbao.ledger.model import AccountKey, Group, Transfer
+from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import WALLET, Attempt, CaseKind, Payment
 from tongbao.payments.collecting.outcomes import (
@@ -165,7 +165,7 @@ async def _commit(
     if result.happened:
         return True
     # A total that cannot be lowered is a refund that somebody else has just failed.
-    if result.status == "in_flight" or result.code in {MOVED_ON, TOTAL_BROKEN}:
+    if result.status == "in_flight" or result.code in {MOVED_ON, TOTAL_BROKEN, *MOVED_BEFORE}:
         return False
     raise RuntimeError(f"the ledger refused a refund's end: {result.code} for {refund.id}")
 
