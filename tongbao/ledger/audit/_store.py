@@ -12,7 +12,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
-from tongbao.ledger.model import LedgerAccountKind, LedgerBook, LedgerCode, LedgerWatermark, Side
+from tongbao.ledger.model import LedgerBook, LedgerCode, LedgerWatermark
 
 BEGIN_SNAPSHOT = Statement("set transaction isolation level repeatable read, read only")
 TAKE_YOUR_TIME = Statement(
@@ -31,9 +31,17 @@ GET_HEAD = Query(
 GET_WATERMARK = Query(
     LedgerWatermark, "select book, seq, batch from ledger_watermark where book = $1"
 )
-LIST_KINDS = Query(
-    LedgerAccountKind, "select kind, side, floor from ledger_account_kind order by kind"
-)
+
+
+class LicensedKind(Struct, frozen=True):
+    """A kind of account that the database has, whatever it says of it."""
+
+    kind: str
+    side: str
+    floor: int | None
+
+
+LIST_KINDS = Query(LicensedKind, "select kind, side, floor from ledger_account_kind order by kind")
 LIST_CODES = Query(LedgerCode, "select number, code from ledger_code order by number")
 
 
@@ -41,7 +49,7 @@ class AccountFamily(Struct, frozen=True):
     """All accounts of a book that share kind, side and currency, and the numbers of both words."""
 
     kind: str
-    side: Side
+    side: str
     currency: str
     kind_number: int
     currency_number: int

@@ -18,14 +18,13 @@ from tongbao.infra.audit import AuditEntry
 from tongbao.infra.columns import Records
 from tongbao.infra.db import Tx
 from tongbao.kernel.money import EXPONENTS
-from tongbao.ledger.audit._store import AccountFamily
+from tongbao.ledger.audit._store import AccountFamily, LicensedKind
 from tongbao.ledger.audit.findings import Breach, Findings, uuid_of
 from tongbao.ledger.chart import CHART, OwnerKind
 from tongbao.ledger.model import (
     BOOK_SHIFT,
     NOBODY,
     AccountState,
-    LedgerAccountKind,
     LedgerBook,
     Side,
 )
@@ -34,7 +33,7 @@ Whole: TypeAlias = NDArray[np.int64]
 
 COUNTERS: Final = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
 FROM_THE_BEGINNING: Final = int(np.iinfo(np.int64).min)
-_SIDES: Final = {Side.CREDIT: 1, Side.DEBIT: 2}
+_SIDES: Final[Mapping[str, int]] = {Side.CREDIT: 1, Side.DEBIT: 2}
 _NO_FLOOR, _NO_CEILING, _NO_LAST = 1, 2, 4
 _STATE_SET: Final = "ledger.account_state_set"
 _LIMITS_SET: Final = "ledger.account_limits_set"
@@ -127,7 +126,7 @@ def check_accounts(
     found: Findings,
     accounts: Accounts,
     families: Sequence[AccountFamily],
-    licensed: Mapping[str, LedgerAccountKind],
+    licensed: Mapping[str, LicensedKind],
     book: int,
 ) -> None:
     """Check number, kind, side, owner and currency of every account by chart and licence."""
@@ -153,7 +152,7 @@ def check_accounts(
     found.add_where("accounts", rows["state"] == 0, accounts.said("it is in no known state"))
 
 
-def check_kinds(found: Findings, licensed: Iterable[LedgerAccountKind]) -> None:
+def check_kinds(found: Findings, licensed: Iterable[LicensedKind]) -> None:
     """Check that the kinds the database licenses are lines of the chart."""
     for row in licensed:
         kind = CHART.get(row.kind)
@@ -176,7 +175,7 @@ def check_balanced(found: Findings, accounts: Accounts, families: Sequence[Accou
                 found.add("balanced", Breach(what))
 
 
-def _trouble_of(family: AccountFamily, licensed: LedgerAccountKind | None) -> str | None:
+def _trouble_of(family: AccountFamily, licensed: LicensedKind | None) -> str | None:
     kind = CHART.get(family.kind)
     if kind is None or licensed is None:
         return f"the kind {family.kind} is not licensed"

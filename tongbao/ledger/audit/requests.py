@@ -170,7 +170,7 @@ def _packed(row: Any) -> bytes:
     return b"".join(
         (
             head,
-            _ANSWER.pack(refused, len(code)),
+            _ANSWER.pack(int(refused), len(code)),
             code,
             _MOVED.pack(int(row["seq"]), int(row["transfer_count"])),
         )
