@@ -161,6 +161,8 @@ async def _run_ours(arm: str, options: argparse.Namespace, folder: Path, dsn: st
 
 def _commands(options: argparse.Namespace) -> list[list[str]]:
     """Return the command lines of the platform's processes."""
+    if options.processes == 1:
+        return [["serve", "--role", "api"]]
     return [
         ["serve", "--role", "poster"],
         ["serve", "--role", "api", "--processes", str(options.processes)],

@@ -211,7 +211,7 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             raise RuntimeError(f"a server ended with {process.returncode}; see its log")
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=1).read()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1).read()
         except OSError:
             time.sleep(0.1)
         else:

@@ -15,6 +15,8 @@ ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32: no i, l, o, u, so that an id survives being read aloud."""
 _VALUES: Final = {letter: value for value, letter in enumerate(ALPHABET)}
 _TEXT_LENGTH: Final = 26
+_PAIRS: Final = tuple(high + low for high in ALPHABET for low in ALPHABET)
+_PAIR_SHIFTS: Final = tuple(range(120, -1, -10))
 
 _lock = threading.Lock()
 _last_tick = 0
@@ -57,11 +59,8 @@ def derived_id(parent: UUID, role: str) -> UUID:
 def base32(value: UUID) -> str:
     """Return the 26 lower-case letters that stand for the id; legal as a number at channels."""
     number = value.int
-    letters = [""] * _TEXT_LENGTH
-    for place in range(_TEXT_LENGTH - 1, -1, -1):
-        number, digit = divmod(number, 32)
-        letters[place] = ALPHABET[digit]
-    return "".join(letters)
+    # Two letters at a time: every answer shows a handful of ids.
+    return "".join([_PAIRS[number >> shift & 0x3FF] for shift in _PAIR_SHIFTS])
 
 
 def from_base32(text: str) -> UUID:

@@ -15,6 +15,7 @@ import re
 from base64 import b64decode
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -134,6 +135,11 @@ class SigningKeys(Protocol):
 
 
 _FIELD: Final = re.compile(r" ?(key|timestamp|nonce|signature)=([A-Za-z0-9._~+/=-]{1,128})")
+# The header as most programs write it, in one go; whatever differs is read field by field.
+_USUAL: Final = re.compile(
+    rf"{AUTHENTICATION_SCHEME} key=(key_[0-9a-z]{{26}}),timestamp=([0-9]{{1,12}}),"
+    r"nonce=([A-Za-z0-9._~+/=-]{16,128}),signature=([A-Za-z0-9+/]{43}=)"
+)
 _FIELDS: Final = frozenset({"key", "timestamp", "nonce", "signature"})
 _NONCE_LENGTH_MIN: Final = 16
 _HEADER_LENGTH_MAX: Final = 600
@@ -149,6 +155,10 @@ def read_authorization(values: Sequence[str]) -> Authorization:
         raise HeaderMissing
     if len(values) > 1 or len(values[0]) > _HEADER_LENGTH_MAX:
         raise HeaderMalformed
+    usual = _USUAL.fullmatch(values[0])
+    if usual is not None:
+        key, said_at, nonce, signature = usual.groups()
+        return Authorization(_key_id(key), int(said_at), nonce, b64decode(signature))
     scheme, _, rest = values[0].partition(" ")
     if scheme.upper() != AUTHENTICATION_SCHEME:
         raise HeaderMalformed
@@ -164,13 +174,23 @@ def read_authorization(values: Sequence[str]) -> Authorization:
     if len(found["nonce"]) < _NONCE_LENGTH_MIN:
         raise HeaderMalformed
     try:
-        signature = b64decode(found["signature"], validate=True)
-        key_id = parse("key", found["key"])
+        raw = b64decode(found["signature"], validate=True)
     except binascii.Error:
         raise HeaderMalformed from None
+    return Authorization(_key_id(found["key"]), int(timestamp), found["nonce"], raw)
+
+
+@lru_cache(maxsize=10_000)
+def _key_id(text: str) -> UUID:
+    """Return the id of the key.
+
+    Raises:
+        KeyUnknown
+    """
+    try:
+        return parse("key", text)
     except UnknownId:
         raise KeyUnknown from None
-    return Authorization(key_id, int(timestamp), found["nonce"], signature)
 
 
 def signing_text(request: SignedRequest, timestamp: int, nonce: str) -> bytes:

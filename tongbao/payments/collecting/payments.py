@@ -44,6 +44,7 @@ from tongbao.payments.collecting.outcomes import (
     change_write,
     end_event,
     record_news,
+    view_payment,
 )
 from tongbao.payments.collecting.queries import last_attempt
 
@@ -228,7 +229,7 @@ async def pay_by_wallet(
     if verdict.declined is not None:
         return await _record_wallet_refusal(flow, asked, take, verdict.declined)
     payment, attempt = paid_rows(asked, payment_id, code, now)
-    event = event_write(end_event(payment, attempt), now=now)
+    event = event_write(end_event(payment, view_payment(payment, attempt)), now=now)
     first = (take(payment.id, now), *verdict.meters)
     result = await submit_paid(flow, payment, attempt, code, companions=(*first, event))
     if result.happened:
@@ -322,7 +323,7 @@ def _birth(payment: Payment, attempt: Attempt, now: datetime) -> tuple[Write, ..
         Write(store.INSERT_PAYMENT, astuple(payment), refusal=ORDER_TAKEN),
         Write(store.INSERT_ATTEMPT, astuple(attempt)),
         change_write("new", payment, payment.version, "own wallet", now),
-        event_write(end_event(payment, attempt), now=now),
+        event_write(end_event(payment, view_payment(payment, attempt)), now=now),
     )
 
 

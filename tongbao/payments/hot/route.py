@@ -130,11 +130,12 @@ class WalletPayments:
         """Write the payment and its money in one commit, with the answer it gets."""
         now = self._flow.db.clock.now()
         payment, attempt = paid_rows(good.asked, new_id(), good.code, now)
-        answer = msgspec.json.encode(view_payment(payment, attempt))
+        view = view_payment(payment, attempt)
+        answer = msgspec.json.encode(view)
         companions = (
             good.use.answered_write(payment.id, now, CREATED, answer),
             *good.first,
-            object_event_write(end_event(payment, attempt), answer, now=now),
+            object_event_write(end_event(payment, view), answer, now=now),
         )
         result = await submit_paid(self._flow, payment, attempt, good.code, companions=companions)
         if not result.happened:
