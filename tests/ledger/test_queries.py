@@ -14,10 +14,10 @@ from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import derived_id, new_id
 from tongbao.kernel.pages import CursorInvalid, PageSizeInvalid, encode_cursor
 from tongbao.ledger import queries
+from tongbao.ledger.chains import HistoryArchived
 from tongbao.ledger.model import AccountKey, Side, TransferKind
 from tongbao.ledger.queries import (
     BalancesBehind,
-    HistoryArchived,
     balance_at,
     balance_of,
     balances_of_owner,

@@ -1,259 +1,255 @@
-"""The SQL of the ledger; nothing outside this package reads or writes these tables."""
+"""The SQL of reading: balances, the transfers of a reference, walks along an account's chain.
+
+The journal has one index, by id. A reference is a range of it, because derived ids share their
+first eight bytes; an account's history is a chain from its newest transfer to its first.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.infra.db import Query, Statement
+from tongbao.infra.db import Query
 from tongbao.ledger.model import (
-    AccountState,
-    HoldState,
+    KindBalance,
     LedgerAccount,
     LedgerAccountKind,
     LedgerBook,
-    LedgerRequest,
-    Side,
+    LedgerMark,
+    ReferenceNet,
+    TransferKind,
 )
 
-# --- one group ----------------------------------------------------------------------------------
+
+class Progress(Struct, frozen=True):
+    """How far a book is written and its balances are, and whether a breach stopped it."""
+
+    last_seq: int
+    balanced_seq: int
+    stopped: bool
 
 
-class FoundAccount(Struct, frozen=True):
-    """The number an account key stands for."""
+class TransferOfReference(Struct, frozen=True):
+    """A transfer with the names of its accounts."""
 
-    kind: str
-    owner: UUID
-    currency: str
-    id: int
-
-
-class LockedAccount(Struct, frozen=True):
-    """An account as it is under its lock, and what every row of the answer repeats."""
-
-    book: int
-    id: int
-    kind: str
-    owner: UUID
-    currency: str
-    side: Side
-    floor: int | None
-    state: AccountState
-    debits_pending: int
-    debits_posted: int
-    credits_pending: int
-    credits_posted: int
-    opened_at: datetime
-    frozen: bool
-    recorded: list[UUID]
-
-
-class LockedHold(Struct, frozen=True):
-    """A hold as it is under its lock."""
-
-    book: int
-    pending_id: UUID
-    debit_account: int
-    credit_account: int
+    seq: int
+    id: UUID
+    kind: TransferKind
+    code: str
+    debit_kind: str
+    debit_owner: UUID
+    credit_kind: str
+    credit_owner: UUID
     amount: int
-    state: HoldState
-    posted_amount: int
-    expires_at: datetime | None
+    currency: str
+    debit_after: int
+    credit_after: int
+    pending_id: UUID | None
+    biz_date: date
+    value_date: date
+    at: datetime
 
 
-class Written(Struct, frozen=True):
-    """How much of the group arrived: the caller compares it with what was sent."""
+class ChainRow(Struct, frozen=True):
+    """A transfer as one of its accounts sees it, and the one before it on that account.
 
-    seq: int | None
-    transfers: int
-    accounts: int
-    heads: int
-
-
-GET_REQUEST = Query(
-    LedgerRequest,
+    ``held`` is what it adds to what is pending: the whole hold at its begin, less the whole hold
+    at its end, however much of it was posted.
     """
-    select book, id, body_hash, status, code, seq, transfer_count, at
-      from ledger_request where book = $1 and id = $2""",
-)
 
-FIND_ACCOUNTS = Query(
-    FoundAccount,
-    """
-    select a.kind, a.owner, a.currency, a.id
-      from unnest($2::text[], $3::uuid[], $4::text[]) as k (kind, owner, currency)
-      join ledger_account a
-        on a.book = $1 and a.owner = k.owner and a.kind = k.kind and a.currency = k.currency""",
-)
-
-# Side and floor come from the table of licensed kinds: what is not in it opens nothing. The rows
-# arrive sorted, so two openers of the same accounts meet in the same order.
-OPEN_ACCOUNTS = Statement("""
-    insert into ledger_account (
-        book, id, kind, owner, currency, side, floor, state,
-        debits_pending, debits_posted, credits_pending, credits_posted, opened_at)
-    select b.book, n.id, k.kind, n.owner, n.currency, k.side, k.floor, 'open', 0, 0, 0, 0,
-           $6::timestamptz
-      from unnest($2::bigint[], $3::text[], $4::uuid[], $5::text[])
-           as n (id, kind, owner, currency)
-      join ledger_account_kind k on k.kind = n.kind
-      join ledger_book b on b.book = $1
-     order by n.owner, n.kind, n.currency
-    on conflict do nothing""")
-
-# Rows that are waited for come back as their last writer left them, because they are locked; the
-# two sub-selects may be older, and WRITE_GROUP checks again what they said.
-LOCK_ACCOUNTS = Query(
-    LockedAccount,
-    """
-    select a.book, a.id, a.kind, a.owner, a.currency, a.side, a.floor, a.state,
-           a.debits_pending, a.debits_posted, a.credits_pending, a.credits_posted, a.opened_at,
-           (select b.frozen from ledger_book b where b.book = $1) as frozen,
-           array(select t.id from ledger_transfer t
-                  where t.book = $1 and t.id = any($3::uuid[])) as recorded
-      from ledger_account a
-     where a.book = $1 and a.id = any($2::bigint[])
-     order by a.id
-       for no key update of a""",
-)
-
-LOCK_HOLDS = Query(
-    LockedHold,
-    """
-    select book, pending_id, debit_account, credit_account, amount, state, posted_amount,
-           expires_at
-      from ledger_hold
-     where book = $1 and pending_id = any($2::uuid[])
-     order by pending_id
-       for no key update""",
-)
-
-OPEN_HOLDS = Statement("""
-    insert into ledger_hold (
-        book, pending_id, debit_account, credit_account, amount, state, posted_amount, expires_at)
-    select $1::int, h.pending_id, h.debit_account, h.credit_account, h.amount, h.state,
-           h.posted_amount, h.expires_at
-      from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[],
-                  $8::timestamptz[])
-           as h (pending_id, debit_account, credit_account, amount, state, posted_amount,
-                 expires_at)
-    on conflict do nothing""")
-
-END_HOLDS = Statement("""
-    update ledger_hold h
-       set state = e.state, posted_amount = e.posted_amount
-      from unnest($2::uuid[], $3::text[], $4::bigint[]) as e (pending_id, state, posted_amount)
-     where h.book = $1 and h.pending_id = e.pending_id and h.state = 'held'""")
-
-# The head row's lock is the last one taken and is kept to the commit, so seq is gapless and in
-# commit order. A conflict means that somebody else was first: less is written than was sent.
-WRITE_GROUP = Query(
-    Written,
-    """
-    with head as (
-        update ledger_book
-           set last_seq = last_seq + $4::bigint
-         where book = $1 and not frozen
-     returning last_seq
-    ), written as (
-        insert into ledger_transfer (
-            book, id, seq, debit_account, credit_account, amount, kind, code, reference,
-            pending_id, whole, debit_after, credit_after, biz_date, value_date, at)
-        select $1::int, t.id, head.last_seq - $4::bigint + t.place, t.debit_account,
-               t.credit_account, t.amount, t.kind, t.code, t.reference, t.pending_id, t.whole,
-               t.debit_after, t.credit_after, $6::date, $7::date, $5::timestamptz
-          from head
-         cross join unnest(
-               $8::uuid[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[],
-               $14::uuid[], $15::uuid[], $16::boolean[], $17::bigint[], $18::bigint[])
-               with ordinality
-               as t (id, debit_account, credit_account, amount, kind, code, reference, pending_id,
-                     whole, debit_after, credit_after, place)
-        on conflict do nothing
-     returning 1
-    ), counted as (
-        update ledger_account a
-           set debits_pending = a.debits_pending + d.debits_pending,
-               debits_posted = a.debits_posted + d.debits_posted,
-               credits_pending = a.credits_pending + d.credits_pending,
-               credits_posted = a.credits_posted + d.credits_posted
-          from unnest($19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[])
-               as d (id, debits_pending, debits_posted, credits_pending, credits_posted)
-         where a.book = $1 and a.id = d.id
-     returning 1
-    ), noted as (
-        insert into ledger_request (
-            book, id, body_hash, status, code, seq, transfer_count, at)
-        select $1::int, $2::uuid, $3::bytea, 'created', null, head.last_seq, $4::bigint,
-               $5::timestamptz
-          from head
-        on conflict do nothing
-     returning seq
-    )
-    select (select seq from noted) as seq,
-           (select count(*)::int from written) as transfers,
-           (select count(*)::int from counted) as accounts,
-           (select count(*)::int from head) as heads""",
-)
-
-RECORD_REQUEST = Statement("""
-    insert into ledger_request (book, id, body_hash, status, code, seq, transfer_count, at)
-    values ($1, $2, $3, $4, $5, null, 0, $6)
-    on conflict do nothing""")
-
-# --- holds whose time is over -------------------------------------------------------------------
-
-
-class DueHold(Struct, frozen=True):
-    """An open hold past its time."""
-
-    book: int
-    pending_id: UUID
+    seq: int
+    id: UUID
+    is_debit: bool
+    kind: TransferKind
+    amount: int
+    held: int
+    balance_after: int
+    code: str
     reference: UUID
+    biz_date: date
+    value_date: date
+    at: datetime
+    previous: UUID | None
 
 
-DUE_HOLDS = Query(
-    DueHold,
+class BatchMoment(Struct, frozen=True):
+    """When a batch was decided, and the number of its last transfer."""
+
+    batch: int
+    last_seq: int
+    at: datetime
+
+
+PROGRESS = Query(
+    Progress,
     """
-    select h.book, h.pending_id, t.reference
-      from ledger_hold h
-      join ledger_transfer t on t.book = h.book and t.id = h.pending_id
-     where h.state = 'held' and h.expires_at <= $1
-     order by h.book, h.expires_at, t.seq
-     limit $2""",
+    select b.last_seq, w.seq as balanced_seq, b.stopped_because is not null as stopped
+      from ledger_book b
+      join ledger_watermark w on w.book = b.book
+     where b.book = $1""",
 )
-
-# --- books and accounts -------------------------------------------------------------------------
-
-GET_BOOK = Query(
-    LedgerBook,
-    "select book, epoch, last_seq, frozen, opened_at from ledger_book where book = $1",
-)
-LIST_BOOKS = Query(
-    LedgerBook,
-    "select book, epoch, last_seq, frozen, opened_at from ledger_book order by book",
-)
-OPEN_BOOK = Statement("""
-    insert into ledger_book (book, epoch, last_seq, frozen, opened_at)
-    values ($1, 0, 0, false, $2)
-    on conflict do nothing""")
-SET_BOOK_FROZEN = Statement(
-    "update ledger_book set frozen = $2 where book = $1 and frozen is distinct from $2"
-)
-LOCK_ACCOUNT = Query(
+GET_ACCOUNT = Query(
     LedgerAccount,
     """
-    select book, id, kind, owner, currency, side, floor, state,
-           debits_pending, debits_posted, credits_pending, credits_posted, opened_at
+    select book, id, kind, owner, currency, side, floor, ceiling, state,
+           debits_pending, debits_posted, credits_pending, credits_posted, touches, last_transfer,
+           opened_at
       from ledger_account
-     where book = $1 and owner = $2 and kind = $3 and currency = $4
-       for no key update""",
+     where book = $1 and owner = $2 and kind = $3 and currency = $4""",
 )
-SET_ACCOUNT_STATE = Statement(
-    "update ledger_account set state = $3 where book = $1 and id = $2 and state <> $3"
+ACCOUNT_BY_ID = Query(
+    LedgerAccount,
+    """
+    select book, id, kind, owner, currency, side, floor, ceiling, state,
+           debits_pending, debits_posted, credits_pending, credits_posted, touches, last_transfer,
+           opened_at
+      from ledger_account
+     where book = $1 and id = $2""",
+)
+ACCOUNTS_OF_OWNER = Query(
+    LedgerAccount,
+    """
+    select book, id, kind, owner, currency, side, floor, ceiling, state,
+           debits_pending, debits_posted, credits_pending, credits_posted, touches, last_transfer,
+           opened_at
+      from ledger_account
+     where book = $1 and owner = $2
+     order by kind, currency""",
+)
+SUMS = Query(
+    KindBalance,
+    """
+    select kind, currency, side, count(*)::int as accounts,
+           sum(debits_pending)::bigint as debits_pending,
+           sum(debits_posted)::bigint as debits_posted,
+           sum(credits_pending)::bigint as credits_pending,
+           sum(credits_posted)::bigint as credits_posted
+      from ledger_account
+     where book = $1
+     group by kind, currency, side
+     order by kind, currency""",
 )
 LIST_KINDS = Query(
     LedgerAccountKind, "select kind, side, floor from ledger_account_kind order by kind"
+)
+LIST_BOOKS = Query(
+    LedgerBook,
+    """
+    select book, epoch, holder, lease_until, last_seq, last_batch, head_hash, newest_id, frozen,
+           stopped_because, closed_through, opened_at
+      from ledger_book
+     order by book""",
+)
+TRANSFERS_OF_REFERENCE = Query(
+    TransferOfReference,
+    """
+    select t.seq, t.id, t.kind, k.code, d.kind as debit_kind, d.owner as debit_owner,
+           c.kind as credit_kind, c.owner as credit_owner, t.amount, d.currency, t.debit_after,
+           t.credit_after, t.pending_id, t.biz_date, t.value_date, t.at
+      from ledger_transfer t
+      join ledger_code k on k.number = t.code
+      join ledger_account d on d.book = t.book and d.id = t.debit_account
+      join ledger_account c on c.book = t.book and c.id = t.credit_account
+     where t.book = $1 and t.id between $3 and $4 and t.reference = $2
+     order by t.seq""",
+)
+# One index range for each reference; the arrays are the references and the ends of their ranges.
+NET_OF_REFERENCES = Query(
+    ReferenceNet,
+    """
+    select r.reference, sum(moved.net)::bigint as net
+      from unnest($3::uuid[], $4::uuid[], $5::uuid[]) as r (reference, lowest, highest)
+     cross join lateral (
+           select case when t.debit_account = $2 then t.amount else - t.amount end as net
+             from ledger_transfer t
+            where t.book = $1 and t.id between r.lowest and r.highest
+              and t.reference = r.reference and t.kind in (1, 3)
+              and (t.debit_account = $2 or t.credit_account = $2)
+           ) as moved
+     group by r.reference""",
+)
+# From one transfer of an account towards its first: at most $4 steps, none past seq $5.
+WALK = Query(
+    ChainRow,
+    """
+    with recursive chain as (
+        select t.seq, t.id, t.debit_account = $2 as is_debit, t.kind, t.amount, t.pending_id,
+               case when t.debit_account = $2 then t.debit_after else t.credit_after end
+                   as balance_after,
+               t.code, t.reference, t.biz_date, t.value_date, t.at,
+               case when t.debit_account = $2 then t.debit_previous else t.credit_previous end
+                   as previous,
+               1 as step
+          from ledger_transfer t
+         where t.book = $1 and t.id = $3 and (t.debit_account = $2 or t.credit_account = $2)
+         union all
+        select t.seq, t.id, t.debit_account = $2, t.kind, t.amount, t.pending_id,
+               case when t.debit_account = $2 then t.debit_after else t.credit_after end,
+               t.code, t.reference, t.biz_date, t.value_date, t.at,
+               case when t.debit_account = $2 then t.debit_previous else t.credit_previous end,
+               c.step + 1
+          from chain c
+          join ledger_transfer t on t.book = $1 and t.id = c.previous
+         where c.step < $4 and c.seq > $5
+           and (t.debit_account = $2 or t.credit_account = $2)
+    )
+    select c.seq, c.id, c.is_debit, c.kind, c.amount,
+           case c.kind when 1 then 0 when 2 then c.amount when 3 then - coalesce(p.amount, 0)
+                       else - c.amount end as held,
+           c.balance_after, k.code, c.reference, c.biz_date, c.value_date, c.at, c.previous
+      from chain c
+      join ledger_code k on k.number = c.code
+      left join ledger_transfer p on c.kind = 3 and p.book = $1 and p.id = c.pending_id
+     order by c.step""",
+)
+# The nearest place at or after a number where an account's chain can be entered.
+FIRST_MARK = Query(
+    LedgerMark,
+    """
+    select book, account, seq, transfer_id
+      from ledger_mark
+     where book = $1 and account = $2 and seq >= $3
+     order by seq
+     limit 1""",
+)
+BATCH_MOMENT = Query(
+    BatchMoment,
+    """
+    select batch, first_seq + transfers - 1 as last_seq, at
+      from ledger_batch
+     where book = $1 and batch >= $2
+     order by batch
+     limit 1""",
+)
+LAST_BATCH = Query(int, "select last_batch from ledger_book where book = $1")
+MARKS_FROM = Query(
+    int,
+    """
+    select count(*)::int
+      from ledger_mark
+     where book = $1 and account = $2 and seq > $3""",
+)
+
+
+class Parties(Struct, frozen=True):
+    """The accounts of a transfer by name."""
+
+    id: UUID
+    debit_kind: str
+    debit_owner: UUID
+    credit_kind: str
+    credit_owner: UUID
+
+
+PARTIES = Query(
+    Parties,
+    """
+    select t.id, d.kind as debit_kind, d.owner as debit_owner, c.kind as credit_kind,
+           c.owner as credit_owner
+      from ledger_transfer t
+      join ledger_account d on d.book = t.book and d.id = t.debit_account
+      join ledger_account c on c.book = t.book and c.id = t.credit_account
+     where t.book = $1 and t.id = any($2::uuid[])""",
 )

@@ -18,10 +18,11 @@ from msgspec import Struct
 
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.clock import day_bounds, monotonic
-from tongbao.kernel.errors import Busy, NotFound
+from tongbao.kernel.errors import Busy
 from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
-from tongbao.ledger import _reading as reading
-from tongbao.ledger._reading import ChainRow
+from tongbao.ledger import _store as store
+from tongbao.ledger._store import ChainRow
+from tongbao.ledger.chains import HistoryArchived, chain, entrance, link, seq_at
 from tongbao.ledger.chart import CHART
 from tongbao.ledger.model import (
     NOBODY,
@@ -53,14 +54,6 @@ class BalancesBehind(Busy):
     code = "ledger.balances_behind"
     advice = "Read again in a moment; postings are not affected."
     advice_zh = "余额汇总尚未追上日记账，请稍后重新查询；记账不受影响。"
-
-
-class HistoryArchived(NotFound):
-    """The movements before this one were moved to the archive."""
-
-    code = "ledger.history_archived"
-    advice = "Older movements are in the archive; ask the operator for them."
-    advice_zh = "更早的明细已归档，请联系运营方调取。"
 
 
 class Balance(Struct, frozen=True):
@@ -165,7 +158,7 @@ async def balances_of_owner(
         BalancesBehind
     """
     await caught_up(on, book, as_of)
-    return [_balance(row) for row in await reading.ACCOUNTS_OF_OWNER.all(on, book, owner)]
+    return [_balance(row) for row in await store.ACCOUNTS_OF_OWNER.all(on, book, owner)]
 
 
 async def sums(on: Db | Tx, book: int, *, as_of: int | None = None) -> list[KindBalance]:
@@ -175,12 +168,12 @@ async def sums(on: Db | Tx, book: int, *, as_of: int | None = None) -> list[Kind
         BalancesBehind
     """
     await caught_up(on, book, as_of)
-    return await reading.SUMS.all(on, book)
+    return await store.SUMS.all(on, book)
 
 
 async def books(on: Db | Tx) -> list[LedgerBook]:
     """Return the head of every book."""
-    return await reading.LIST_BOOKS.all(on)
+    return await store.LIST_BOOKS.all(on)
 
 
 async def transfers_of_reference(
@@ -190,7 +183,7 @@ async def transfers_of_reference(
 
     The journal is never behind, so this waits for nothing.
     """
-    rows = await reading.TRANSFERS_OF_REFERENCE.all(on, book, reference, *_range_of(reference))
+    rows = await store.TRANSFERS_OF_REFERENCE.all(on, book, reference, *_range_of(reference))
     return [
         RecordedTransfer(
             seq=row.seq,
@@ -224,7 +217,7 @@ async def net_of_references(
     asked = list(dict.fromkeys(references))
     ranges = [_range_of(reference) for reference in asked]
     lowest, highest = [low for low, _ in ranges], [high for _, high in ranges]
-    rows = await reading.NET_OF_REFERENCES.all(on, book, account.id, asked, lowest, highest)
+    rows = await store.NET_OF_REFERENCES.all(on, book, account.id, asked, lowest, highest)
     return {row.reference: row.net for row in rows}
 
 
@@ -254,13 +247,13 @@ async def statement(
         return Page([])
     start = account.last_transfer
     if shown_last is not None:
-        begins = await _walk(on, account, shown_last, steps=1)
-        if not begins:
+        begins = await link(on, account, shown_last)
+        if begins is None:
             raise CursorInvalid(param="cursor")
-        start = begins[0].previous
+        start = begins.previous
     lines: list[StatementLine] = []
     try:
-        async for row in _chain(on, account, start, chunk=_PAGE_STEPS):
+        async for row in chain(on, account, start, chunk=_PAGE_STEPS):
             if row.kind in _SHOWN:
                 lines.append(_line(row, account))
             if len(lines) > size:
@@ -286,7 +279,7 @@ async def movements(
     account = await _account(on, book, key, as_of)
     if account is None:
         return
-    async for row in _chain(on, account, account.last_transfer, chunk=_CHUNK, after=after):
+    async for row in chain(on, account, account.last_transfer, chunk=_CHUNK, after=after):
         if row.kind in _SHOWN:
             yield _line(row, account)
 
@@ -303,11 +296,11 @@ async def balance_at(
     """
     account = await _account(on, book, key, as_of)
     if isinstance(seq, datetime):
-        seq = await _seq_at(on, book, seq)
+        seq = await seq_at(on, book, seq)
     nothing = PastBalance(0, seq, None, 0)
     if account is None:
         return nothing
-    async for row in _chain(on, account, await _entrance(on, account, seq), chunk=_PAGE_STEPS):
+    async for row in chain(on, account, await entrance(on, account, seq), chunk=_PAGE_STEPS):
         if row.seq <= seq:
             return PastBalance(row.balance_after, seq, row.id, row.seq)
     return nothing
@@ -330,10 +323,10 @@ async def statement_of_days(
     later = 0
     if account is not None:
         # What was decided after the last day ended is of a later accounting day.
-        until = await _seq_at(on, book, day_bounds(last)[1] - timedelta(microseconds=1))
+        until = await seq_at(on, book, day_bounds(last)[1] - timedelta(microseconds=1))
         reaches_back = day_bounds(first)[0] - _AHEAD_MAX
-        start = await _entrance(on, account, until)
-        async for row in _chain(on, account, start, chunk=_CHUNK):
+        start = await entrance(on, account, until)
+        async for row in chain(on, account, start, chunk=_CHUNK):
             if row.seq > until:
                 continue
             if newest is None:
@@ -359,7 +352,7 @@ async def caught_up(on: Db | Tx, book: int, as_of: int | None = None) -> None:
     """
     if as_of is not None and as_of <= 0:
         return
-    progress = await reading.PROGRESS.first(on, book)
+    progress = await store.PROGRESS.first(on, book)
     if progress is None:
         return
     wanted = progress.last_seq if as_of is None else as_of
@@ -373,7 +366,7 @@ async def caught_up(on: Db | Tx, book: int, as_of: int | None = None) -> None:
             await _help(on, book)
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _POLL_S_MAX)
-        progress = await reading.PROGRESS.first(on, book)
+        progress = await store.PROGRESS.first(on, book)
 
 
 async def _help(db: Db, book: int) -> None:
@@ -389,55 +382,7 @@ async def _account(
     on: Db | Tx, book: int, key: AccountKey, as_of: int | None
 ) -> LedgerAccount | None:
     await caught_up(on, book, as_of)
-    return await reading.GET_ACCOUNT.first(on, book, key.owner or NOBODY, key.kind, key.currency)
-
-
-async def _walk(
-    on: Db | Tx, account: LedgerAccount, start: UUID, *, steps: int, after: int = 0
-) -> list[ChainRow]:
-    return await reading.WALK.all(on, account.book, account.id, start, steps, after)
-
-
-async def _chain(
-    on: Db | Tx, account: LedgerAccount, start: UUID | None, *, chunk: int, after: int = 0
-) -> AsyncIterator[ChainRow]:
-    """Yield an account's transfers above ``after`` from ``start`` back to its first.
-
-    Raises:
-        HistoryArchived
-    """
-    while start is not None:
-        rows = await _walk(on, account, start, steps=chunk, after=after)
-        for row in rows:
-            if row.seq <= after:
-                return
-            yield row
-        if not rows:
-            raise HistoryArchived(book=account.book, account=account.id)
-        start = rows[-1].previous
-
-
-async def _entrance(on: Db | Tx, account: LedgerAccount, seq: int) -> UUID | None:
-    """Return a transfer of the account from which ``seq`` is not far."""
-    mark = await reading.FIRST_MARK.first(on, account.book, account.id, seq)
-    return account.last_transfer if mark is None else mark.transfer_id
-
-
-async def _seq_at(on: Db | Tx, book: int, at: datetime) -> int:
-    """Return the number of the last transfer that was decided at or before a moment.
-
-    Batches are in order of time, so their numbers are searched by halves.
-    """
-    last = await reading.LAST_BATCH.first(on, book)
-    low, high, seq = 1, last or 0, 0
-    while low <= high:
-        middle = (low + high) // 2
-        batch = await reading.BATCH_MOMENT.first(on, book, middle)
-        if batch is None or batch.at > at:
-            high = middle - 1
-        else:
-            seq, low = batch.last_seq, batch.batch + 1
-    return seq
+    return await store.GET_ACCOUNT.first(on, book, key.owner or NOBODY, key.kind, key.currency)
 
 
 def _range_of(reference: UUID) -> tuple[UUID, UUID]:

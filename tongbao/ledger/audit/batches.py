@@ -67,6 +67,8 @@ class Batches:
         self._check_ends_of_groups(rows, index)
         if not len(self._rows):
             return
+        late = rows["at"] != self._rows["at"][np.maximum(index, 0)]
+        self._found.add_where("dates", late, _said(rows, "its moment is not that of its commit"))
         self._requests.take(rows, self._rows["batch"][np.maximum(index, 0)].astype(np.int64))
         last = int(index[-1])
         begins = np.searchsorted(index, np.arange(self._next, last + 2))
