@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import os
 from enum import StrEnum
@@ -66,6 +65,7 @@ class Algorithm(StrEnum):
     HMAC_SHA_256 = "HMAC-SHA-256"
     ED25519 = "Ed25519"
     SM2 = "SM2 with SM3 (GB/T 32918)"
+    SHAKE_256 = "SHAKE-256, the key first"
     ARGON2ID = "Argon2id"
     TOTP_SHA_1 = "TOTP, HMAC-SHA-1 (RFC 6238; what authenticator apps support)"
 
@@ -98,7 +98,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("ledger.proof_key", Algorithm.AES_256_GCM, _FILE_KEY, "The ledger's proof keys."),
         Purpose("ledger.note", Algorithm.ED25519, "ledger.proof_key", "Signed checkpoints."),
         Purpose("ledger.note_sm2", Algorithm.SM2, "ledger.proof_key", "The same, by SM2."),
-        Purpose("ledger.blind", Algorithm.HMAC_SHA_256, "ledger.proof_key", "Salts of leaves."),
+        Purpose("ledger.blind", Algorithm.SHAKE_256, "ledger.proof_key", "Salts of leaves."),
         Purpose("payment_code", Algorithm.HMAC_SHA_256, _FILE_KEY, "A wallet's payment codes."),
     )
 }

@@ -10,7 +10,7 @@ from msgspec import Struct
 from tongbao.infra.db import Query, Statement
 from tongbao.ledger.model import LedgerCode
 from tongbao.ledger.proofs.model import (
-    AccountFacts,
+    AccountRow,
     LedgerCheckpoint,
     LedgerDayRoot,
     LedgerTree,
@@ -103,7 +103,7 @@ WITH_ID = Query(
       from ledger_transfer where book = $1 and id = $2""",
 )
 ACCOUNTS = Query(
-    AccountFacts,
+    AccountRow,
     """
     select id, kind, owner, currency
       from ledger_account where book = $1 and id = any($2::bigint[])""",

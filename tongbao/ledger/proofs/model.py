@@ -27,13 +27,24 @@ class KeyKind(StrEnum):
     BLIND = "blind"  # salts the sides of every leaf, so that a receipt can leave one sealed
 
 
-class AccountFacts(Struct, frozen=True):
-    """What never changes about an account, and is part of every leaf that names it."""
+class AccountRow(Struct, frozen=True):
+    """What never changes about an account."""
 
     id: int
     kind: str
     owner: UUID
     currency: str
+
+
+class AccountFacts(Struct, frozen=True):
+    """The same, and as the bytes that are part of every leaf that names it."""
+
+    id: int
+    kind: str
+    owner: UUID
+    currency: str
+    packed: bytes  # owner, kind
+    currency_bytes: bytes
 
 
 class Proofs(Struct, frozen=True):

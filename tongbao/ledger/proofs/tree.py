@@ -34,9 +34,10 @@ from tongbao.ledger.proofs.model import (
 from tongbao.ledger.proofs.signers import blind_key
 
 ACTOR: Final = "proofs"
-CHUNK: Final = 8192
+CHUNK: Final = 4096
 """Leaves appended in one transaction; a batch is never torn apart, so it may be a few more."""
 _BATCHES_MAX: Final = 1000
+_TILES_MAX: Final = 64
 _NO_HASH: Final = bytes(HASH_BYTES)
 
 
@@ -170,6 +171,7 @@ class Reading(Struct, frozen=True):
     tree: LedgerTree
     archived_to: int = 0
     blocks: dict[int, tuple[Packed, list[bytes]]] = field(default_factory=dict)
+    tiles: dict[tuple[int, int], list[bytes]] = field(default_factory=dict)
 
 
 async def reading(proofs: Proofs, on: Db | Tx, tree: LedgerTree) -> Reading:
@@ -200,7 +202,7 @@ async def _root_of(reader: Reading, subtree: Subtree) -> bytes:
         TreeBroken
     """
     if subtree.level >= BLOCK_LEVEL:
-        return await _node(reader.journal.on, reader.tree.book, subtree)
+        return await _node(reader, subtree)
     first = subtree.number << subtree.level
     _, leaves = await block_of(reader, first >> BLOCK_LEVEL)
     start = first % BLOCK
@@ -224,19 +226,39 @@ def frontier_of(size: int, frontier: bytes) -> dict[Subtree, bytes]:
     return dict(zip(subtrees_of(0, size), hashes_in(frontier), strict=True))
 
 
-async def _node(on: Db | Tx, book: int, subtree: Subtree) -> bytes:
+async def _node(reader: Reading, subtree: Subtree) -> bytes:
     """Return the root of a subtree of at least one block, from the kept ones just below it.
 
     Raises:
         TreeBroken
     """
     level = subtree.level // BLOCK_LEVEL * BLOCK_LEVEL
-    first = subtree.number << (subtree.level - level)
-    last = first + (1 << (subtree.level - level)) - 1
-    nodes = await store.NODES.all(on, book, level, first, last)
-    if [node.number for node in nodes] != list(range(first, last + 1)):
-        raise TreeBroken(book, f"the tree lacks nodes of level {level} from number {first}")
-    return tree_root([node.hash for node in nodes])
+    count = 1 << (subtree.level - level)
+    first = subtree.number * count
+    tile = await _tile(reader, level, first // BLOCK)
+    start = first % BLOCK
+    if len(tile) < start + count:
+        raise TreeBroken(reader.tree.book, f"the tree lacks node {first} of level {level}")
+    return tree_root(tile[start : start + count])
+
+
+async def _tile(reader: Reading, level: int, number: int) -> list[bytes]:
+    """Return the nodes of a level that lie below one node of the next, as many as there are.
+
+    Raises:
+        TreeBroken
+    """
+    if (level, number) not in reader.tiles:
+        if len(reader.tiles) > _TILES_MAX:
+            reader.tiles.clear()
+        first = number * BLOCK
+        nodes = await store.NODES.all(
+            reader.journal.on, reader.tree.book, level, first, first + BLOCK - 1
+        )
+        if [node.number for node in nodes] != list(range(first, first + len(nodes))):
+            raise TreeBroken(reader.tree.book, f"the tree lacks nodes of level {level}")
+        reader.tiles[level, number] = [node.hash for node in nodes]
+    return reader.tiles[level, number]
 
 
 async def _rows_of(reader: Reading, block: int) -> Packed:
@@ -286,7 +308,7 @@ async def audit(proofs: Proofs, book: int, *, blocks_max: int | None = None) -> 
     end = max(start, whole if blocks_max is None else min(whole, start + blocks_max))
     for block in range(start, end):
         leaves = await (await _rows_of(reader, block)).leaves()
-        if tree_root(leaves) != await _node(proofs.db, book, Subtree(BLOCK_LEVEL, block)):
+        if tree_root(leaves) != await _node(reader, Subtree(BLOCK_LEVEL, block)):
             first, last = _seqs_of(tree, block)
             raise TreeBroken(
                 book, f"transfers {first} to {last} are not those the tree was made of"
@@ -303,44 +325,42 @@ async def _audit_top(reader: Reading) -> None:
     Raises:
         TreeBroken
     """
-    on, tree = reader.journal.on, reader.tree
+    tree = reader.tree
     for subtree, root in frontier_of(tree.size, tree.frontier).items():
         if subtree.level < 2 * BLOCK_LEVEL:
             found = await _root_of(reader, subtree)
         else:
-            found = await _from_blocks(on, tree.book, subtree)
+            found = await _from_blocks(reader, subtree)
         if found != root:
             raise TreeBroken(tree.book, "the frontier is not that of the blocks")
 
 
-async def _from_blocks(on: Db | Tx, book: int, subtree: Subtree) -> bytes:
+async def _from_blocks(reader: Reading, subtree: Subtree) -> bytes:
     """Return the root of a subtree made from its blocks, checking what is kept in between.
 
     Raises:
         TreeBroken
     """
     level = subtree.level // BLOCK_LEVEL * BLOCK_LEVEL
-    first = subtree.number << (subtree.level - level)
-    numbers = range(first, first + (1 << (subtree.level - level)))
-    return tree_root([await _below(on, book, Subtree(level, number)) for number in numbers])
+    count = 1 << (subtree.level - level)
+    numbers = range(subtree.number * count, (subtree.number + 1) * count)
+    return tree_root([await _below(reader, Subtree(level, number)) for number in numbers])
 
 
-async def _below(on: Db | Tx, book: int, node: Subtree) -> bytes:
+async def _below(reader: Reading, node: Subtree) -> bytes:
     """Return a kept node above the lowest level, if those below it make the same.
 
     Raises:
         TreeBroken
     """
-    first = node.number << BLOCK_LEVEL
     level = node.level - BLOCK_LEVEL
-    nodes = [Subtree(level, first + nth) for nth in range(BLOCK)]
     if level > BLOCK_LEVEL:
-        roots = [await _below(on, book, each) for each in nodes]
+        first = node.number * BLOCK
+        roots = [await _below(reader, Subtree(level, first + nth)) for nth in range(BLOCK)]
     else:
-        roots = [
-            each.hash for each in await store.NODES.all(on, book, level, first, first + BLOCK - 1)
-        ]
-    kept = await _node(on, book, node)
+        roots = await _tile(reader, level, node.number)
+    kept = await _node(reader, node)
     if len(roots) != BLOCK or tree_root(roots) != kept:
-        raise TreeBroken(book, f"node {node.number} of level {node.level} is not what lies below")
+        what = f"node {node.number} of level {node.level} is not what lies below it"
+        raise TreeBroken(reader.tree.book, what)
     return kept
