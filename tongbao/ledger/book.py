@@ -128,6 +128,11 @@ class Ledger:
         call = Call(_answer(), monotonic() + deadline_s, batch=batch, writes=writes)
         return await self._put(book, call)
 
+    def waiting(self, book: int) -> int:
+        """Return how many callers of this process wait for the book to decide on them."""
+        lane = self._lanes.get(book)
+        return 0 if lane is None else lane.callers
+
     async def expire_holds(self, now: datetime, limit: int) -> int:
         """Release up to ``limit`` holds that were due at ``now`` and return how many were due.
 
@@ -266,7 +271,7 @@ class Ledger:
             except Moved:
                 call = call.again(_answer())
 
-    async def _answer_other(self, question: Question) -> list[Result]:
+    async def _answer_other(self, question: Question) -> list[Result | Exception]:
         """Answer what another process asks, if the book is ours."""
         lane = self._lane(question.book)
         call = Call(
@@ -274,12 +279,14 @@ class Ledger:
             monotonic() + question.left_s,
             batch=question.batch,
             writes=question.writes,
+            of_many=True,
         )
         lane.put(call)
         try:
-            return await call.answer
+            results = await call.answer
         except Moved:
             raise BookElsewhere(book=question.book) from None
+        return [call.failures.get(place, result) for place, result in enumerate(results)]
 
     def _asked(self, book: int, call: Call) -> Asked:
         if call.batch is not None:

@@ -62,7 +62,17 @@ class _Entangled(Exception):
 class Call:
     """One caller's groups, as they are or as columns, and where the answer goes."""
 
-    __slots__ = ("answer", "batch", "begun", "deadline", "groups", "transfers", "writes")
+    __slots__ = (
+        "answer",
+        "batch",
+        "begun",
+        "deadline",
+        "failures",
+        "groups",
+        "of_many",
+        "transfers",
+        "writes",
+    )
 
     def __init__(
         self,
@@ -72,21 +82,23 @@ class Call:
         groups: Sequence[Group] = (),
         batch: Batch | None = None,
         writes: Sequence[Sequence[Write]] = (),
+        of_many: bool = False,
     ) -> None:
+        """``of_many`` keeps the failure of a group to itself: the groups are of several callers."""
         self.answer = answer
         self.deadline = deadline
         self.groups = groups
         self.batch = batch
         self.writes = writes
         self.begun = False
+        self.of_many = of_many
+        self.failures: dict[int, Exception] = {}
         count = sum(len(each.transfers) for each in groups)
         self.transfers = max(1, count if batch is None else len(batch.records))
 
     def again(self, answer: asyncio.Future[list[Result]]) -> Call:
         """Return the same call, to be answered elsewhere."""
-        return Call(
-            answer, self.deadline, groups=self.groups, batch=self.batch, writes=self.writes
-        )
+        return Call(answer, self.deadline, groups=self.groups, batch=self.batch, writes=self.writes)
 
     def __len__(self) -> int:
         return len(self.groups) if self.batch is None else len(self.batch.ids)
@@ -244,13 +256,12 @@ class Plan:
             first += len(call)
             if call.answer.done():
                 continue  # the caller went away
-            failure = next((self.failures[each] for each in places if each in self.failures), None)
-            if failure is not None:
-                call.answer.set_exception(failure)
-            else:
-                call.answer.set_result(
-                    [self._result(each, codes[each], seqs[each]) for each in places]
-                )
+            failed = [place for place in places if place in self.failures]
+            if failed and not call.of_many:
+                call.answer.set_exception(self.failures[failed[0]])
+                continue
+            call.failures = {place - places.start: self.failures[place] for place in failed}
+            call.answer.set_result([self._result(each, codes[each], seqs[each]) for each in places])
 
     def _result(self, place: int, code: int, seq: int) -> Result:
         if code == CREATED:

@@ -9,13 +9,14 @@ the book until its lease is over.
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.ledger.model import BookElsewhere, LedgerBook, LedgerUnanswered, Result
-from tongbao.ledger.poster.lease import read_head
+from tongbao.ledger.poster.lease import LEASE, read_head
 from tongbao.ledger.wire.client import Asked, Gone, Lines, NotDelivered, Unanswered
 from tongbao.ledger.wire.server import Desk, Listener, listen
 
@@ -147,5 +148,7 @@ class Route:
         except Gone:
             return "nobody"
         except (NotDelivered, Unanswered):
-            return "nobody" if real_now() >= head.lease_until else "silent"
+            # One that is longer than any lease was written before a clock stepped back.
+            left = head.lease_until - real_now()
+            return "silent" if timedelta(0) < left < 2 * LEASE else "nobody"
         return "alive"

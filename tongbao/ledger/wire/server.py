@@ -24,7 +24,7 @@ from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Conflict, Refusal
 from tongbao.kernel.ids import new_id
 from tongbao.ledger.decision.records import Batch
-from tongbao.ledger.model import Result
+from tongbao.ledger.model import LedgerOverloaded, Result
 from tongbao.ledger.wire.codec import (
     Ask,
     Failed,
@@ -60,8 +60,8 @@ class Question(Struct):
     left_s: float
 
 
-Desk = Callable[[Question], Awaitable[Sequence[Result]]]
-"""Answers a question, group by group."""
+Desk = Callable[[Question], Awaitable[Sequence[Result | Exception]]]
+"""Answers a question, group by group, with what it met where one of them failed."""
 
 
 class SocketFolderUnfit(Conflict):
@@ -215,8 +215,12 @@ class _Caller(asyncio.Protocol):
         question = Question(ask.book, batch, writes, min(ask.left_ms) / 1000)
         try:
             results = await self._desk(question)
-        except Exception:  # noqa: BLE001 - whose it is comes out when they are asked apart
-            await self._answer_each(ask, batch)
+        except LedgerOverloaded:
+            await self._answer_each(ask, batch)  # some may have more time than others
+            return
+        except Exception as failure:  # noqa: BLE001 - the socket is a surface like HTTP
+            for caller in range(ask.first, ask.first + len(ask.counts)):
+                self._fail(caller, failure)
             return
         group = 0
         for caller, count in enumerate(ask.counts, ask.first):
@@ -243,19 +247,26 @@ class _Caller(asyncio.Protocol):
         try:
             writes = [writes_of(each) for each in lines]
             self._tell(caller, await self._desk(Question(book, batch, writes, left_s)))
-        except Refusal as refusal:
-            self._fail(Failed(caller, refusal.code, refusal.facts))
-        except Exception:  # noqa: BLE001 - the socket is a surface like HTTP
-            # Its caller alone is told, and what happened is in this process's log.
-            _log.exception("ledger_wire_failure", book=book)
-            self._fail(Failed(caller, "", {}))
+        except Exception as failure:  # noqa: BLE001 - the socket is a surface like HTTP
+            self._fail(caller, failure)
 
-    def _tell(self, caller: int, results: Sequence[Result]) -> None:
-        self._told.append(Told(caller, [(each.status, each.code, each.seq) for each in results]))
+    def _tell(self, caller: int, results: Sequence[Result | Exception]) -> None:
+        told = []
+        for result in results:
+            if isinstance(result, Exception):
+                self._fail(caller, result)
+                return
+            told.append((result.status, result.code, result.seq))
+        self._told.append(Told(caller, told))
         self._flush_soon()
 
-    def _fail(self, failed: Failed) -> None:
-        self._failed.append(failed)
+    def _fail(self, caller: int, failure: Exception) -> None:
+        """Tell this caller alone; of what nobody foresaw, only this process's log says more."""
+        if isinstance(failure, Refusal):
+            self._failed.append(Failed(caller, failure.code, failure.facts))
+        else:
+            _log.error("ledger_wire_failure", exc_info=failure)
+            self._failed.append(Failed(caller, "", {}))
         self._flush_soon()
 
     def _flush_soon(self) -> None:
