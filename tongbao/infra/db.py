@@ -28,7 +28,9 @@ _COPY_S_MAX: Final = 7 * 24 * 3600.0
 _SESSION: Final = {
     "lock_timeout": "5s",
     "statement_timeout": "60s",
-    "idle_in_transaction_session_timeout": "60s",
+    # A process that is stopped in a transaction keeps its locks, a book's head row among them, from
+    # whoever takes its work over: no longer than it keeps a lease.
+    "idle_in_transaction_session_timeout": "10s",
     "timezone": "UTC",
 }
 
