@@ -163,10 +163,8 @@ def _commands(options: argparse.Namespace) -> list[list[str]]:
     """Return the command lines of the platform's processes."""
     if options.processes == 1:
         return [["serve", "--role", "api"]]
-    return [
-        ["serve", "--role", "poster"],
-        ["serve", "--role", "api", "--processes", str(options.processes)],
-    ]
+    api = ["serve", "--role", "api", "--shared-port"]
+    return [["serve", "--role", "poster"], *[api] * options.processes]
 
 
 async def _check(db: Db) -> tuple[int, list[str]]:

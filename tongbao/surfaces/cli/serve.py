@@ -41,8 +41,13 @@ class AddressNotFree(Conflict):
     type=click.Choice(ROLES),
     help="Run only this role; may be given more than once. Default: all.",
 )
+@click.option(
+    "--shared-port",
+    is_flag=True,
+    help="Share the port with other servers started so: one for each processor.",
+)
 @click.pass_obj
-def serve(context: Context, roles: Sequence[str]) -> None:
+def serve(context: Context, roles: Sequence[str], *, shared_port: bool) -> None:
     """Serve the API and consoles, run tasks and keep the books, until SIGTERM or Ctrl-C."""
     settings = context.settings()
     wanted = roles or ROLES
@@ -51,13 +56,15 @@ def serve(context: Context, roles: Sequence[str]) -> None:
         return
     # Before anything is migrated or started, so that a second server harms nothing.
     with refusals_told():
-        listening = listen(settings)
+        listening = listen(settings, is_shared=shared_port)
     with listening:
         context.run(lambda platform: serve_roles(platform, wanted, listening), settings)
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings, *, is_shared: bool = False) -> socket.socket:
     """Return a socket bound to the address of the settings.
+
+    The system shares connections out among servers that have bound a shared port.
 
     Raises:
         AddressNotFree
@@ -69,6 +76,8 @@ def listen(settings: Settings) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if is_shared:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listening.bind(address)
             listening.listen(_BACKLOG)
         except OSError:
