@@ -75,6 +75,9 @@ from tongbao.ledger.movements.splits import (
     RebalanceSplits,
     run_rebalance_splits,
 )
+from tongbao.ledger.proofs import checkpoints
+from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_ledger
+from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts import api as accounts_api
 from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.identity import api as identity_api
@@ -121,6 +124,7 @@ from tongbao.surfaces.api.probes import probes
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.operator_console.app import ConsoleApp
+from tongbao.surfaces.proofs import api as proofs_api
 
 SECRETS: Final[Mapping[str, type[Struct]]] = {
     "wechat_pay": WechatPaySecrets,
@@ -159,6 +163,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     CompleteMovement: COMPLETE_POLICY,
     WatchMovements: WATCH_POLICY,
     RebalanceSplits: REBALANCE_POLICY,
+    ProveLedger: PROVE_POLICY,
 }
 
 
@@ -175,6 +180,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
     """Return the API's routes under a licence; what a firm may not do has no route."""
     return [
         *payments_api.ROUTES,
+        *proofs_api.ROUTES,
         *refunds_api.ROUTES,
         *events_api.ROUTES,
         *webhooks_api.ROUTES,
@@ -210,6 +216,7 @@ def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[T
         CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),
         WatchMovements: partial(run_watch_movements, flow.db),
         RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
+        ProveLedger: partial(prove_ledger, Proofs(flow.db, clearing.keyring)),
     }
 
 
@@ -275,6 +282,7 @@ class Platform:
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token),
             "/console": ConsoleApp(self.flow, self.keyring, settings.public_url),
             **probes(self.db),
+            **proofs_api.publications(self.db),
         }
         recent_keys = RecentKeys(self.db, self.keyring)
         wallet_payments = WalletPayments(self.flow, self.keyring, recent_keys)
@@ -310,6 +318,7 @@ class Platform:
             await vouchers.seed(tx)
             await movements.seed(tx)
             await splits.seed(tx)
+            await checkpoints.seed(tx)
 
     async def follow_clock(self, stop: asyncio.Event) -> None:
         """Keep business time up with the deployment's, where a test clock may move it."""

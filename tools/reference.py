@@ -42,6 +42,8 @@ BESIDE: Final = {
     "/console": "the operator console: login with password and code before any page",
     "/docs": "the API reference as pages; open, and shows nothing about anybody",
     "/healthz": "whether this process runs",
+    "/ledger/keys": "the keys that checkpoints of the ledger are signed with",
+    "/ledger/verifier": "the program that checks receipts, to keep and to read",
     "/metrics": "how it fares, for Prometheus",
     "/openapi.json": "the OpenAPI document",
     "/readyz": "whether it can serve",

@@ -23,12 +23,11 @@ from tongbao.ledger.proofs.model import KeyKind, LedgerCheckpoint, Proofs, TreeB
 from tongbao.ledger.proofs.receipts import find_receipt, verifier_source
 from tongbao.ledger.proofs.signers import OVERLAP, published, rotate
 from tongbao.surfaces.cli.context import Context, Platform, actor
-from tongbao.surfaces.cli.operate import ledger
 
 _ALGORITHMS = click.Choice([KeyKind.ED25519.value, KeyKind.SM2.value])
 
 
-@ledger.command("prove")
+@click.command("prove")
 @click.argument("thing", required=False)
 @click.option("--consistency", type=int, nargs=2, help="Two checkpoints, the older first.")
 @click.option("--book", default=1, show_default=True, help="Whose checkpoints they are.")
@@ -83,7 +82,7 @@ def _id_of(text: str) -> UUID:
         raise UnknownId from None
 
 
-@ledger.command("checkpoint")
+@click.command("checkpoint")
 @click.option("--now", is_flag=True, help="Bring the trees up to date and sign at once.")
 @click.option("--audit", is_flag=True, help="Derive whole trees anew; exit 1 at a breach.")
 @click.option("--note", type=int, help="Print this checkpoint as it was signed.")
@@ -139,7 +138,7 @@ def _facts(point: LedgerCheckpoint) -> dict[str, object]:
     }
 
 
-@ledger.command("keys")
+@click.command("keys")
 @click.option("--rotate", "kind", type=_ALGORITHMS, help="Replace the current key of this kind.")
 @click.option(
     "--overlap-days",
@@ -168,3 +167,7 @@ def ledger_keys(context: Context, kind: str | None, overlap_days: int) -> None:
         ]
 
     context.show(context.run(work))
+
+
+COMMANDS = (ledger_prove, ledger_checkpoint, ledger_keys)
+"""They go below `tongbao ledger`."""
