@@ -145,13 +145,11 @@ async def test_what_cannot_travel_fails_its_caller_and_no_other(tmp_path):
     assert [type(each) for each in failures] == [TypeError, KeyError, list]
 
 
-async def test_refusals_and_failures_of_the_poster_reach_their_caller_alone(tmp_path):
+async def test_what_one_group_met_reaches_its_caller_alone(tmp_path):
+    met = {b"missing": BookMissing(book=7), b"bug": ZeroDivisionError()}
+
     async def desk(question):
-        if b"missing" in names_of(question):
-            raise BookMissing(book=7)
-        if b"bug" in names_of(question):
-            raise ZeroDivisionError
-        return [CREATED] * len(question.batch.ids)
+        return [met.get(name, CREATED) for name in names_of(question)]
 
     async with between(tmp_path, desk) as (_, _, ask):
         names = [b"fine", b"missing", b"bug", b"fine"]
@@ -160,6 +158,32 @@ async def test_refusals_and_failures_of_the_poster_reach_their_caller_alone(tmp_
     assert isinstance(answers[1], BookMissing)
     assert answers[1].facts == {"book": 7}
     assert isinstance(answers[2], PosterFailed)
+
+
+@pytest.mark.parametrize(
+    ("met", "told"), [(BookMissing(book=7), BookMissing), (ZeroDivisionError(), PosterFailed)]
+)
+async def test_what_the_poster_met_reaches_everybody(tmp_path, met, told):
+    async def desk(_question):
+        raise met
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        answers = await asyncio.gather(ask(b"a"), ask(b"b"), return_exceptions=True)
+    assert [type(each) for each in answers] == [told, told]
+
+
+async def test_who_has_more_time_than_others_is_asked_for_apart(tmp_path):
+    async def desk(question):
+        if question.left_s < 5:
+            raise LedgerOverloaded
+        return [CREATED] * len(question.batch.ids)
+
+    async with between(tmp_path, desk) as (_, _, ask):
+        hurried, patient = await asyncio.gather(
+            ask(b"a", within_s=4), ask(b"b", within_s=30), return_exceptions=True
+        )
+    assert isinstance(hurried, LedgerOverloaded)
+    assert patient == [CREATED]
 
 
 async def test_a_full_queue_is_refused_and_the_queue_goes_on(tmp_path):
