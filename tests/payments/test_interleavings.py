@@ -21,6 +21,7 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import derived_id, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.outcomes import (
     Evidence,
@@ -57,10 +58,15 @@ class Rivals:
         task = asyncio.ensure_future(rival)
         self._tasks.append(task)
         async with asyncio.timeout(4):
-            while (await self._stage.db.fetch(_WAITING, ()))[0][0] < len(self._tasks):
+            while await self._waiting() < len(self._tasks):
                 assert not task.done(), f"it never waited: {task}"
                 await asyncio.sleep(0.005)
         return task
+
+    async def _waiting(self) -> int:
+        """Count who waits: for a lock, or for the book to decide on it."""
+        rows = await self._stage.db.fetch(_WAITING, ())
+        return rows[0][0] + self._stage.platform.ledger.waiting(SANDBOX_BOOK)
 
     async def ends(self) -> list[Any]:
         return await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -82,12 +88,9 @@ async def _the_account_is_open(module_stage: Stage) -> None:
     await module_stage.paid("wechat_pay")
 
 
-def accounts(stage: Stage) -> tuple[str, Any]:
-    """The merchant's account, which every posting locks after the rows of its domain."""
-    return (
-        "select 1 from ledger_account where kind = 'merchant_payable' and owner = $1 for update",
-        stage.shop.merchant.id,
-    )
+def book(_: Stage) -> tuple[str, Any]:
+    """The book's head, which every commit locks after the rows of the domains."""
+    return "select 1 from ledger_book where book = $1 for no key update", SANDBOX_BOOK
 
 
 def key_of(stage: Stage) -> Idempotency:
@@ -134,7 +137,7 @@ async def told_of(stage: Stage, payment: Payment) -> Succeeded:
 async def test_two_refunds_race_for_the_last_fen(stage: Stage) -> None:
     paid = await stage.paid("wechat_pay", 1000)
 
-    async with holding(stage, *accounts(stage)) as rivals:
+    async with holding(stage, *book(stage)) as rivals:
         first = await rivals.start(ask_refund(stage, paid, 600))
         second = await rivals.start(ask_refund(stage, paid, 600))
 
@@ -149,7 +152,7 @@ async def test_a_waiting_refund_that_still_fits_is_decided_again(stage: Stage) -
     """It was worked out on an older sight, so its share of the fee must be worked out anew."""
     paid = await stage.paid("wechat_pay", 1000)
 
-    async with holding(stage, *accounts(stage)) as rivals:
+    async with holding(stage, *book(stage)) as rivals:
         await rivals.start(ask_refund(stage, paid, 600))
         await rivals.start(ask_refund(stage, paid, 400))
 
@@ -168,7 +171,7 @@ async def test_a_refund_that_waited_for_another_to_fail_is_decided_again(stage: 
     news = Declined("REFUND_CLOSED")
     fails = record_refund_news(stage.flow, row, news, Evidence("by hand", refund_id=row.id))
 
-    async with holding(stage, *accounts(stage)) as rivals:
+    async with holding(stage, *book(stage)) as rivals:
         await rivals.start(fails)
         waited = await rivals.start(ask_refund(stage, paid, 400))
 
@@ -181,7 +184,7 @@ async def test_a_refund_that_waited_for_another_to_fail_is_decided_again(stage: 
 async def test_an_answer_a_callback_and_a_query_bring_one_success(stage: Stage) -> None:
     payment, success = await paid_unheard(stage)
 
-    async with holding(stage, *accounts(stage)) as rivals:
+    async with holding(stage, *book(stage)) as rivals:
         for _ in range(3):
             await rivals.start(hear(stage, payment, success))
 
@@ -204,7 +207,7 @@ async def test_older_news_that_waited_for_a_success_changes_nothing(
     assert payment["status"] == "unknown"
     success = await told_of(stage, payment)
 
-    async with holding(stage, *accounts(stage)) as rivals:
+    async with holding(stage, *book(stage)) as rivals:
         await rivals.start(hear(stage, payment, success))
         waited = await rivals.start(hear(stage, payment, stale))
 
@@ -232,7 +235,7 @@ async def test_a_success_that_waited_for_a_close_is_late_money(stage: Stage) -> 
 async def test_a_merchants_close_that_waited_for_a_success_hears_of_it(stage: Stage) -> None:
     payment, success = await paid_unheard(stage)
 
-    async with holding(stage, *accounts(stage)) as rivals:
+    async with holding(stage, *book(stage)) as rivals:
         await rivals.start(hear(stage, payment, success))
         closing = await rivals.start(stage.close(payment))
 
@@ -277,7 +280,7 @@ async def test_one_order_number_under_two_keys_at_once_makes_one_payment(stage: 
 async def test_one_refund_number_under_two_keys_at_once_makes_one_refund(stage: Stage) -> None:
     paid, number = await stage.paid("wechat_pay", 1000), new_number()
 
-    async with holding(stage, *accounts(stage)) as rivals:
+    async with holding(stage, *book(stage)) as rivals:
         first, second = [
             await rivals.start(stage.refund(paid, 400, merchant_refund_no=number)) for _ in range(2)
         ]
@@ -290,7 +293,7 @@ async def test_one_refund_number_under_two_keys_at_once_makes_one_refund(stage: 
 async def test_one_wallet_code_shown_at_two_counters_at_once_pays_once(stage: Stage) -> None:
     code = await stage.wallet_code(10_000)
 
-    async with holding(stage, *accounts(stage)) as rivals:
+    async with holding(stage, *book(stage)) as rivals:
         first, second = [await rivals.start(stage.scan_code(code, amount)) for amount in (500, 600)]
 
     assert (first.result()["status"], second.result()["status"]) == ("succeeded", "failed")
@@ -307,7 +310,7 @@ async def test_the_same_refund_news_twice_at_once_posts_once(stage: Stage) -> No
     news = Succeeded("50300001", Money(300, "CNY"), stage.db.clock.now())
     evidence = Evidence("by hand", refund_id=row.id)
 
-    async with holding(stage, *accounts(stage)) as rivals:
+    async with holding(stage, *book(stage)) as rivals:
         for _ in range(2):
             await rivals.start(record_refund_news(stage.flow, row, news, evidence))
 

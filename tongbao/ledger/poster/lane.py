@@ -91,9 +91,9 @@ class Lane:
         self._follower = Follower(db, book)
 
     @property
-    def waiting(self) -> int:
-        """How many transfers wait to be decided."""
-        return self._waiting
+    def callers(self) -> int:
+        """How many calls wait to be decided."""
+        return len(self._queue)
 
     @property
     def keeps(self) -> bool:
