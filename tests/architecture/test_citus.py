@@ -33,7 +33,6 @@ WITH_BOOK = {table for table, spread in PLACED.items() if spread is Spread.DISTR
 
 ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
     "which books there are": (
-        "tongbao.ledger._reading.LIST_BOOKS",
         "tongbao.ledger._store.LIST_BOOKS",
         "tongbao.ledger.archive._store.BOOKS",
         "tongbao.ledger.archive._store.MONTH_BOOKS",
