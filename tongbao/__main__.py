@@ -14,6 +14,8 @@ from tongbao.surfaces.cli.demo import demo
 from tongbao.surfaces.cli.merchants import key, merchant
 from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, settings, tasks
 from tongbao.surfaces.cli.serve import serve
+from tongbao.surfaces.database.commands import db
+from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.wiring import open_platform
 
 
@@ -33,12 +35,14 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 
 
 COMMANDS = (
-    *(demo, serve, migrate, settings, doctor),
+    *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, channel),
     *(reconcile, settle, gl, ledger, tasks),
 )
 for command in COMMANDS:
     main.add_command(command)
+for command in PROOFS:
+    ledger.add_command(command)
 
 
 if __name__ == "__main__":

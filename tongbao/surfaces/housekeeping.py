@@ -1,14 +1,16 @@
-"""Housekeeping: once a minute, forget what is over and expire what nobody ended."""
+"""Housekeeping: once a minute, forget what is over, expire what nobody ended, look ahead."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from tongbao.infra.db import Db, Tx
+from tongbao.infra.db import Db, LockNotFree, Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.infra.web import idempotency
 from tongbao.kernel.licence import Licence
+from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
 from tongbao.parties.identity.sessions import prune_sessions
@@ -21,7 +23,7 @@ KEEP_HOUSE_POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(_EVERY,))
 
 
 class KeepHouse(Task, frozen=True, tag="housekeeping.keep"):
-    """Prune nonces, answers, sessions and codes; expire holds that are past their time."""
+    """Prune nonces, answers, sessions and codes; expire holds past their time; make partitions."""
 
 
 async def seed(tx: Tx) -> None:
@@ -38,4 +40,6 @@ async def keep_house(
     if licence.may_hold_funds:  # elsewhere there are no wallets, nor tables for them
         await prune_codes(db)
     await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)
+    with suppress(LockNotFree):  # the next round comes in a minute, the next month in weeks
+        await make_months(db)
     return Again(_EVERY)
