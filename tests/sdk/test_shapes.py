@@ -37,6 +37,10 @@ REPLIES: dict[str, Any] = {
     "SettlementView": models.Settlement,
     "SettlementLineView": models.SettlementLine,
     "PayoutView": models.Payout,
+    "Receipt": models.Receipt,
+    "ReceiptTransfer": models.ReceiptTransfer,
+    "ReceiptEntry": models.ReceiptEntry,
+    "ReceiptSide": models.ReceiptSide,
 }
 NOT_REPLIES = {"Problem"}  # it is `Refused`
 
@@ -153,6 +157,7 @@ def every_call(shop: Tongbao) -> None:
     )
     shop.payments.get("pay_1")
     shop.payments.find("1")
+    shop.payments.receipt("pay_1")
     time: dict[str, str] = {
         "created_from": "2026-11-21T00:00:00Z",
         "created_to": "2026-11-22T00:00:00Z",

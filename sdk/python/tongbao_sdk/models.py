@@ -103,6 +103,58 @@ class Refund(TypedDict):
     ended_at: NotRequired[str]
 
 
+class ReceiptEntry(TypedDict):
+    """The part of a recorded transfer that every receipt shows."""
+
+    book: int
+    seq: int
+    id: str
+    amount: int
+    currency: str
+    kind: str
+    flags: int
+    code: int
+    reference: str
+    pending_id: str | None
+    biz_date: str
+    value_date: str
+    at: str
+
+
+class ReceiptSide(TypedDict):
+    """One side of a transfer: open when it is yours, else only ``sealed``."""
+
+    sealed: NotRequired[str]
+    salt: NotRequired[str]
+    account: NotRequired[int]
+    owner: NotRequired[str | None]
+    kind: NotRequired[str]
+    previous: NotRequired[str | None]
+    after: NotRequired[int]
+
+
+class ReceiptTransfer(TypedDict):
+    """A transfer and the way from it to the signed root."""
+
+    entry: ReceiptEntry
+    code: str
+    code_proof: list[str]
+    debit: ReceiptSide
+    credit: ReceiptSide
+    proof: list[str]
+
+
+class Receipt(TypedDict):
+    """The postings of a payment, and the proof that a signed checkpoint holds them.
+
+    Keep it whole: the program at ``/ledger/verifier`` takes it as it came.
+    """
+
+    object: Literal["tongbao.receipt/1"]
+    checkpoint: str
+    transfers: list[ReceiptTransfer]
+
+
 class Event(TypedDict):
     """What happened: ``data["object"]`` is the resource as it was then. Webhooks carry the same."""
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Unpack, cast
 
-from tongbao_sdk.models import Channel, Method, Payment, PaymentStatus, Refund, RefundStatus
+from tongbao_sdk.models import (
+    Channel,
+    Method,
+    Payment,
+    PaymentStatus,
+    Receipt,
+    Refund,
+    RefundStatus,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 
@@ -79,6 +87,14 @@ class Payments:
             metadata=metadata,
             limit=limit,
         )
+
+    def receipt(self, payment_id: str) -> Receipt:
+        """Return the proof that the payment's postings are in the platform's book, for ever.
+
+        Raises:
+            Refused: ``ledger.receipt_not_ready`` until the next checkpoint, a minute or so.
+        """
+        return cast("Receipt", self._transport.get(path_of("payments", payment_id, "receipt")))
 
     def close(self, payment_id: str, **once: Unpack[Once]) -> Payment:
         """Call an unpaid payment off; a customer who paid first wins.
