@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import AMOUNT_MAX
 from tongbao.ledger.chart import CHART, opening_refusal
@@ -25,12 +23,13 @@ class Reference:
             if body != group.transfers:
                 return "exists_different", "ledger.exists_different"
             return ("exists", None) if status == "created" else ("already_refused", code)
-        if group.transfers and group.id == group.transfers[0].id and group.id in self.seen:
+        if group.id in self.seen:  # as a transfer of another group
             return "exists_different", "ledger.exists_different"
-        before = deepcopy((self.accounts, self.holds, self.seen))
+        before = {key: [*four] for key, four in self.accounts.items()}
+        holds, seen = {one: [*hold] for one, hold in self.holds.items()}, {*self.seen}
         code = self._decide(group, now)
         if code:
-            self.accounts, self.holds, self.seen = before
+            self.accounts, self.holds, self.seen = before, holds, seen
         if code in NOT_RECORDED:
             return NOT_RECORDED[code], f"ledger.{code}"
         answer = ("refused", f"ledger.{code}") if code else ("created", None)

@@ -6,7 +6,6 @@ passed, a chain is broken, a figure is wrong, or something is there twice.
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from tongbao.ledger.chart import CHART, opening_refusal
 from tongbao.ledger.decision.core import BookState, decide
 from tongbao.ledger.decision.memory import HOLD_STATES
 from tongbao.ledger.decision.records import (
+    COMPANION_REFUSED,
     CREATED,
     REPEATED,
     AccountRow,
@@ -100,7 +100,7 @@ class Store:
                 assert one == batch.records["id"][starts[place]].tobytes()
             if code == CREATED or place in requests:
                 assert one not in self.answers
-                why = None if code == CREATED else refusal_of(code).code
+                why = None if code == CREATED else words(code)
                 self.answers[one] = ("refused" if why else "created", why, place in requests)
                 self.bodies[one] = batch.body_hash(place)
                 count = starts[place + 1] - starts[place] if code == CREATED else 0
@@ -164,8 +164,10 @@ class Poster:
         self.epoch, self.last_batch = head.epoch, head.last_batch
         self.state = BookState(head)
 
-    def decide(self, groups, now=NOW, latest=LATEST):
+    def decide(self, groups, now=NOW, latest=LATEST, *, refused=()):
+        """Decide and go on; the companions of the groups at the places ``refused`` said no."""
         batch = batch_of(groups, self._accounts(groups), CODES)
+        batch.refused[[*refused]] = COMPANION_REFUSED
         self._fill(batch)
         decision = decide(self.state, batch, now, latest)
         self.state.apply(decision)
@@ -185,7 +187,7 @@ class Poster:
             elif code == REPEATED:
                 told.append(self._repeat(plan.batch, place))
             else:
-                told.append(("refused" if code > 0 else "in_flight", refusal_of(code).code))
+                told.append(("refused" if code > 0 else "in_flight", words(code)))
         return told
 
     def _repeat(self, batch, place):
@@ -216,12 +218,17 @@ class Poster:
         self.state.load_accounts([store.accounts[one] for one in accounts if one in store.accounts])
 
 
+COMPANION = "test.companion"
 CODES = {"test/leg": 7, "test/end": 8, "test/hold": 9}
 COUNTERS = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
 
 
 def four(account):
     return [getattr(account, name) for name in COUNTERS]
+
+
+def words(code):
+    return COMPANION if code == COMPANION_REFUSED else refusal_of(code).code
 
 
 def plain(value):
@@ -251,7 +258,3 @@ def linked_runs(journal):
             length = 0
     assert length == 0
     return runs
-
-
-def occurrences(groups):
-    return Counter(group.id for group in groups)

@@ -112,7 +112,7 @@ def decide(state: BookState, batch: Batch, now: datetime, latest: datetime) -> D
     _settle_groups(state, batch, codes, bound)
     if lines.kinds.size:
         _settle_alone(state, batch, lines, codes, now=now, bound=bound)
-        in_order = _taken_in_order(state, lines, codes, microseconds(now))
+        in_order = _taken_in_order(state, batch, lines, codes, microseconds(now))
         if in_order is not None:
             in_order.decide(batch, codes)
     return _written(state, batch, lines, codes, now)
@@ -131,13 +131,9 @@ def _settle_groups(state: BookState, batch: Batch, codes: Codes, bound: int) -> 
             if one in seen:
                 codes[place] = REPEATED
             seen.add(one)
-    if not state.groups.keys().isdisjoint(ids):
-        codes[[place for place, one in enumerate(ids) if one in state.groups]] = REPEATED
-    if not state.transfers.keys().isdisjoint(ids):
-        stood_for = _stood_for(batch)
-        for place, one in enumerate(ids):
-            if one in state.transfers and stood_for[place]:
-                codes[place] = REPEATED
+    for known in (state.groups, state.transfers):  # a transfer may stand for its group
+        if not known.keys().isdisjoint(ids):
+            codes[[place for place, one in enumerate(ids) if one in known]] = REPEATED
     codes[(front != 0) & (front < state.archived_front)] = _ARCHIVED
 
 
@@ -212,7 +208,9 @@ def _malformed(records: Records, lines: Lines, moves: Flags) -> Flags:
     return wrong
 
 
-def _taken_in_order(state: BookState, lines: Lines, codes: Codes, now: int) -> InOrder | None:
+def _taken_in_order(
+    state: BookState, batch: Batch, lines: Lines, codes: Codes, now: int
+) -> InOrder | None:
     """Find the groups that must be taken one after the other, or return None when there are none.
 
     Fills in what the ends of holds do, as far as that does not depend on the batch.
@@ -220,13 +218,14 @@ def _taken_in_order(state: BookState, lines: Lines, codes: Codes, now: int) -> I
     live = codes[lines.group] == CREATED
     fates = _recorded_before(state, lines, live)
     late = _end_holds(state, lines, live, fates=fates, now=now)
-    shared = _shared_ids(lines, live)
-    places = [*fates, *late]
-    if shared:
-        places += [place for place, one in enumerate(lines.ids) if one in shared and live[place]]
+    shared = _shared_ids(batch, lines, live)
     watched = _watched(state, lines, live)
     in_order = np.zeros(len(codes), np.bool_)
-    in_order[lines.group[places]] = True
+    in_order[lines.group[[*fates, *late]]] = True
+    if shared:
+        in_order[[place for place, one in enumerate(batch.ids.tolist()) if one in shared]] = True
+        named = [place for place, one in enumerate(lines.ids) if one in shared]
+        in_order[lines.group[named]] = True
     if watched.size:
         touch = np.isin(lines.debit, watched) | np.isin(lines.credit, watched)
         in_order[lines.group[touch & live]] = True
@@ -249,11 +248,16 @@ def _recorded_before(state: BookState, lines: Lines, live: Flags) -> dict[int, i
     }
 
 
-def _shared_ids(lines: Lines, live: Flags) -> set[bytes]:
-    """Return the transfer ids that the batch has more than once."""
-    if len(set(lines.ids)) == len(lines.ids):
+def _shared_ids(batch: Batch, lines: Lines, live: Flags) -> set[bytes]:
+    """Return the ids that the batch has more than once: as transfers, or as a group's own.
+
+    A group and its first transfer may be one.
+    """
+    ids: list[bytes] = batch.ids[~_stood_for(batch)].tolist()
+    if len(set(lines.ids).union(ids)) == len(lines.ids) + len(ids):
         return set()
     times = Counter(one for place, one in enumerate(lines.ids) if live[place])
+    times.update(ids)
     return {one for one, count in times.items() if count > 1}
 
 

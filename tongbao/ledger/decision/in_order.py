@@ -68,13 +68,12 @@ class InOrder:
             self._opened = self._opened_for_sure(codes)
         starts: list[int] = batch.starts.tolist()
         for group in self._groups:
-            first, last = starts[group], starts[group + 1]
-            for place in range(first, last):
+            if self._used and batch.ids[group].tobytes() in self._used:
+                codes[group] = REPEATED  # a transfer may stand for its group
+                continue
+            for place in range(starts[group], starts[group + 1]):
                 code = self._enter(place)
                 if code != CREATED:
-                    is_repeat = code == _TAKEN and place == first and place not in self._fates
-                    if is_repeat and batch.ids[group].tobytes() == self._lines.ids[place]:
-                        code = REPEATED  # by the rule for what is recorded before the batch
                     codes[group] = code
                     self._take_back()
                     break

@@ -269,7 +269,7 @@ class BookState:
             if len(known) > _IDS_MAX:
                 # All but the few that are ahead of their time, for whose sake everything up to
                 # them would have to be looked up.
-                oldest = sorted(islice(known, _FORGOTTEN))[: -_FORGOTTEN // 50]
+                oldest = sorted(islice(known, _FORGOTTEN))[: -1 - _FORGOTTEN // 50]
                 for one in oldest:
                     del known[one]
                 self.known_above = max(self.known_above, oldest[-1])
