@@ -48,8 +48,8 @@ def new_id() -> UUID:
 def derived_id(parent: UUID, role: str) -> UUID:
     """Return the one id that ``role`` of ``parent`` always has, so that a repeat is a no-op.
 
-    It keeps the parent's first eight bytes, its time, so that what is derived lies beside its parent
-    in every index and partition; the rest is SHA-256 of both, under the variant of RFC 9562.
+    It keeps the parent's first eight bytes, its time, so that what is derived lies beside its
+    parent in every index and partition; the rest is SHA-256 of both, in the variant of RFC 9562.
     """
     digest = hashlib.sha256(parent.bytes + role.encode()).digest()
     tail = int.from_bytes(digest[:8], "big") & ((1 << 62) - 1)
