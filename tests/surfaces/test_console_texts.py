@@ -24,6 +24,7 @@ from tongbao.clearing.settlement.model import Figures, SettlementState
 from tongbao.infra.webhooks.model import DeliveryState
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.chart import CHART
+from tongbao.ledger.general.model import DayAction, RequestState
 from tongbao.ledger.posting import RULES
 from tongbao.ledger.verify import CHECKS
 from tongbao.payments.callbacks.model import InboundState
@@ -44,9 +45,9 @@ SITES = [CONSOLE, DOCS]
 
 OPEN = {
     "account", "action", "because", "bill_state", "break", "break_state", "callback", "case",
-    "channel", "check", "delivery_state", "health", "kind", "kind_of_entry", "lasting", "mode",
-    "nav", "outcome", "pay_mode", "payout_state", "posting", "purpose", "refund_state", "settle",
-    "settlement_state", "state", "tag", "why",
+    "channel", "check", "day_action", "delivery_state", "health", "kind", "kind_of_entry",
+    "lasting", "mode", "nav", "outcome", "pay_mode", "payout_state", "posting", "purpose",
+    "refund_state", "request_state", "settle", "settlement_state", "state", "tag", "why",
 }  # fmt: skip
 """Groups whose keys are put together from values, so that no text names them."""
 
@@ -103,6 +104,8 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("settle", Figures.__struct_fields__),
         ("callback", InboundState),
         ("case", CaseKind),
+        ("day_action", DayAction),
+        ("request_state", RequestState),
         ("mode", Mode),
         ("pay_mode", PayMode),
         ("check", CHECKS),
@@ -338,6 +341,10 @@ PUT_TOGETHER = {
         "break_proposed",
         "break_closed",
         "break_open",
+        "day_asked",
+        "day_approved",
+        "day_rejected",
+        "day_withdrawn",
     ),
 }
 

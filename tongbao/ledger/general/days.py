@@ -39,7 +39,7 @@ from tongbao.ledger.model import LedgerBook
 from tongbao.ledger.movements.queries import moving_since
 from tongbao.ledger.poster.lease import altering
 
-PREFIX: Final = "gdr"
+REQUEST_PREFIX: Final = "gdr"
 REQUEST_LASTS: Final = timedelta(hours=24)
 HOLD_GRACE: Final = timedelta(minutes=10)
 TRANSIT_AGE_MAX: Final = timedelta(hours=1)
@@ -178,7 +178,7 @@ async def withdraw_day(db: Db, book: int, request_id: UUID, *, actor: str) -> Gl
     """
     request = await _waiting(db, book, request_id)
     if request.maker != actor:
-        raise DayRequestNotFound(request=show(PREFIX, request_id))
+        raise DayRequestNotFound(request=show(REQUEST_PREFIX, request_id))
     async with db.begin(actor) as tx:
         decided = await _end(tx, request, RequestState.WITHDRAWN)
         await _record(tx, "withdrawn", decided)
@@ -215,7 +215,7 @@ async def _waiting(db: Db, book: int, request_id: UUID) -> GlDayRequest:
         await _expire(tx, book)
     request = await store.GET_REQUEST.first(db, book, request_id)
     if request is None:
-        raise DayRequestNotFound(request=show(PREFIX, request_id))
+        raise DayRequestNotFound(request=show(REQUEST_PREFIX, request_id))
     if request.state is not RequestState.WAITING:
         raise DayRequestDecided(state=request.state.value)
     return request
@@ -237,13 +237,13 @@ async def _end(
         tx, request.book, request.id, state, checker, tx.now, last_batch
     )
     if decided is None:
-        raise DayRequestDecided(request=show(PREFIX, request.id))
+        raise DayRequestDecided(request=show(REQUEST_PREFIX, request.id))
     return decided
 
 
 async def _record(tx: Tx, what: str, request: GlDayRequest) -> None:
     facts = {
-        "request": show(PREFIX, request.id),
+        "request": show(REQUEST_PREFIX, request.id),
         "action": request.action.value,
         "day": request.day.isoformat(),
         "reason": request.reason,

@@ -14,7 +14,7 @@ from tongbao.kernel.ids import UnknownId, parse, show
 from tongbao.ledger.chart import CHART, book_owner
 from tongbao.ledger.general import queries as general
 from tongbao.ledger.general.days import (
-    PREFIX,
+    REQUEST_PREFIX,
     approve_day,
     closing_findings,
     reject_day,
@@ -214,7 +214,7 @@ def _deciding(name: str, decide: Decide, what: str) -> click.Command:
     @click.pass_obj
     def answer(context: Context, book: int, request: str) -> None:
         async def work(platform: Platform) -> dict[str, object]:
-            request_id = parse(PREFIX, request)
+            request_id = parse(REQUEST_PREFIX, request)
             return _request_facts(await decide(platform.db, book, request_id, actor=actor()))
 
         context.show(context.run(work))
@@ -242,7 +242,7 @@ def gl_requests(context: Context, book: int) -> None:
 
 def _request_facts(request: GlDayRequest) -> dict[str, object]:
     return {
-        "request": show(PREFIX, request.id),
+        "request": show(REQUEST_PREFIX, request.id),
         "action": request.action.value,
         "day": request.day.isoformat(),
         "state": request.state.value,

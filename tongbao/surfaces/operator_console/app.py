@@ -97,6 +97,20 @@ ROUTES: Final = (
     Route("POST", "/settlements/settle", clearing.settle_again, _SETTLE, is_licensed=True),
     Route("GET", "/ledger", books.show_ledger, _VIEW),
     Route("POST", "/ledger/verify", books.verify_ledger, _VIEW),
+    Route("GET", "/ledger/{book}/days", books.show_days, _VIEW),
+    Route("POST", "/ledger/{book}/days", books.ask_day_action, _SETTLE),
+    Route("GET", "/ledger/{book}/days/{day}", books.show_accounting_day, _VIEW),
+    Route("GET", "/ledger/{book}/days/{day}/trial-balance.csv", books.export_trial_balance, _VIEW),
+    Route("GET", "/ledger/{book}/days/{day}/vouchers.csv", books.export_vouchers, _VIEW),
+    Route("GET", "/ledger/{book}/days/{day}/vouchers/{batch}", books.show_voucher, _VIEW),
+    *(
+        Route("POST", f"/ledger/{{book}}/day-requests/{{request_id}}/{name}", view, _SETTLE)
+        for name, view in (
+            ("approve", books.approve_day_request),
+            ("reject", books.reject_day_request),
+            ("withdraw", books.withdraw_day_request),
+        )
+    ),
     Route("GET", "/health", actions.show_health, _VIEW),
     Route(
         "POST",
