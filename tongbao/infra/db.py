@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from datetime import date, datetime
 from decimal import Decimal
+from enum import Enum
 from hashlib import sha256
 from typing import Any, Final, Generic, LiteralString, TypeVar, get_args, get_type_hints
 from uuid import UUID
@@ -378,4 +379,6 @@ def _converter(hint: Any) -> Callable[[Any], Any] | None:
     """Return how a column of this type becomes its value, or None when the driver's will do."""
     if (set(get_args(hint)) or {hint}) <= _PLAIN:
         return None
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return {member.value: member for member in hint}.__getitem__  # many rows have some
     return lambda value: msgspec.convert(value, hint)
