@@ -202,10 +202,11 @@ class Poster:
         return ("exists", None) if status == "created" else ("already_refused", code)
 
     def _accounts(self, groups):
-        keys = {key for group in groups for t in group.transfers for key in (t.debit, t.credit)}
+        keys = [key for group in groups for t in group.transfers for key in (t.debit, t.credit)]
         return {
             key: opening_refusal(key, Licence.BANK) or self.store.account(key)
-            for key in keys - {None}
+            for key in dict.fromkeys(keys)  # in their order, so that a seed says everything
+            if key is not None
         }
 
     def _fill(self, batch):

@@ -257,7 +257,7 @@ class BookState:
             self._far[account] = slot
             return
         if number >= len(self._near):
-            self._near = _grown(self._near, 2 * number)
+            self._near = _grown(self._near, min(2 * number, _NEAR))
         self._near[number] = slot + 1
 
     def _forget(self) -> None:
