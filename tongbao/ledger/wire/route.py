@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from tongbao.ledger.wire.server import Desk, Listener, listen
 
 _LOOK_AGAIN_S: Final = 0.1
 _MOVED_S: Final = 0.01
+_SILENT_S: Final = 2.0
 
 
 class Route:
@@ -39,6 +41,7 @@ class Route:
         self._opening = asyncio.Lock()
         self._lines = Lines()
         self._holders: dict[int, str] = {}
+        self._silent: dict[str, float] = {}  # found so at this time of the monotonic clock
 
     async def address(self) -> str:
         """Return where others reach this process, which listens from now on; "" if nowhere.
@@ -143,12 +146,15 @@ class Route:
         """Say whether the holder is alive, may be, or is nobody."""
         if head.holder in {"", self._own}:
             return "nobody"
-        try:
-            await self._lines.probe(head.holder)
-        except Gone:
-            return "nobody"
-        except (NotDelivered, Unanswered):
-            # One that is longer than any lease was written before a clock stepped back.
-            left = head.lease_until - real_now()
-            return "silent" if timedelta(0) < left < 2 * LEASE else "nobody"
-        return "alive"
+        if monotonic() - self._silent.get(head.holder, -inf) > _SILENT_S:
+            try:
+                await self._lines.probe(head.holder)
+            except Gone:
+                return "nobody"
+            except (NotDelivered, Unanswered):
+                self._silent = {head.holder: monotonic()}
+            else:
+                return "alive"
+        # A lease that is longer than any was written before a clock stepped back.
+        left = head.lease_until - real_now()
+        return "silent" if timedelta(0) < left < 2 * LEASE else "nobody"
