@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-import numpy as np
 import structlog
 from prometheus_client import Counter
 
@@ -39,10 +38,11 @@ from tongbao.ledger.model import (
     LimitBroken,
     Result,
     Side,
+    Status,
     Transfer,
     TransferKind,
 )
-from tongbao.ledger.poster.commit import Call, code_number
+from tongbao.ledger.poster.commit import Call, codes_of
 from tongbao.ledger.poster.lane import Lane, Moved
 from tongbao.ledger.poster.lease import altering
 from tongbao.ledger.wire.client import Asked
@@ -59,6 +59,9 @@ Balances = Literal["behind", "with_commit"]
 _GROUPS: Final = Counter(
     "tongbao_ledger_groups", "Groups submitted to the ledger by what became of them", ["status"]
 )
+
+
+_GROUPS_BY_STATUS: Final = {status: _GROUPS.labels(status) for status in get_args(Status)}
 
 
 class Ledger:
@@ -94,12 +97,14 @@ class Ledger:
             BookMissing: a group names a book that was never opened.
         """
         deadline = monotonic() + deadline_s
-        if len({group.book for group in groups}) <= 1:
-            results = await self._submit(groups, deadline) if groups else []
+        if not groups:
+            return []
+        if len(groups) == 1 or len({group.book for group in groups}) == 1:
+            results = [*await self._submit(groups, deadline)]
         else:
             results = await self._submit_to_books(groups, deadline)
         for result in results:
-            _GROUPS.labels(result.status).inc()
+            _GROUPS_BY_STATUS[result.status].inc()
         return results
 
     async def submit_batch(
@@ -114,8 +119,7 @@ class Ledger:
             DatabaseUnavailable, LedgerOverloaded, BookMissing
         """
         call = Call(_answer(), monotonic() + deadline_s, batch=batch)
-        results = await self._put(book, call)
-        return np.fromiter(map(code_number, results), np.int16, len(results))
+        return codes_of(await self._put(book, call))
 
     async def submit_columns(
         self, book: int, batch: Batch, writes: Sequence[Sequence[Write]], *, deadline_s: float
@@ -126,7 +130,7 @@ class Ledger:
             DatabaseUnavailable, LedgerOverloaded, BookMissing
         """
         call = Call(_answer(), monotonic() + deadline_s, batch=batch, writes=writes)
-        return await self._put(book, call)
+        return [*await self._put(book, call)]
 
     def waiting(self, book: int) -> int:
         """Return how many callers of this process wait for the book to decide on them."""
@@ -250,13 +254,13 @@ class Ledger:
             results |= zip(its, answer, strict=True)
         return [results[place] for place in range(len(groups))]
 
-    async def _submit(self, groups: Sequence[Group], deadline: float) -> list[Result]:
+    async def _submit(self, groups: Sequence[Group], deadline: float) -> Sequence[Result]:
         book = groups[0].book
         if not self._names.knows(book, groups):
             await self._names.learn(book, groups)
         return await self._put(book, Call(_answer(), deadline, groups=groups))
 
-    async def _put(self, book: int, call: Call) -> list[Result]:
+    async def _put(self, book: int, call: Call) -> Sequence[Result]:
         """Let the call be decided by whoever keeps the book, which may be this process."""
         while True:
             lane = self._lane(book)
@@ -302,7 +306,7 @@ class Ledger:
         return lane
 
 
-def _answer() -> asyncio.Future[list[Result]]:
+def _answer() -> asyncio.Future[Sequence[Result]]:
     return asyncio.get_running_loop().create_future()
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import Final, Literal
+from typing import Final, Literal, overload
 from uuid import UUID
 
 import numpy as np
@@ -29,6 +29,7 @@ from tongbao.ledger.decision.records import (
     REFUSALS,
     REPEATED,
     Batch,
+    Codes,
     Records,
     batch_of,
     code_of,
@@ -59,6 +60,27 @@ class _Entangled(Exception):
     """Undo every companion: without the groups that were refused, others come out differently."""
 
 
+class AllCreated(Sequence[Result]):
+    """The results of groups that are all created; made one by one only for who looks at them."""
+
+    def __init__(self, seqs: list[int]) -> None:
+        self._seqs = seqs
+
+    def __len__(self) -> int:
+        return len(self._seqs)
+
+    @overload
+    def __getitem__(self, place: int) -> Result: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Result]: ...
+
+    def __getitem__(self, place: int | slice) -> Result | Sequence[Result]:
+        if isinstance(place, slice):
+            return AllCreated(self._seqs[place])
+        return Result("created", seq=self._seqs[place] or None)
+
+
 class Call:
     """One caller's groups, as they are or as columns, and where the answer goes."""
 
@@ -76,7 +98,7 @@ class Call:
 
     def __init__(
         self,
-        answer: asyncio.Future[list[Result]],
+        answer: asyncio.Future[Sequence[Result]],
         deadline: float,
         *,
         groups: Sequence[Group] = (),
@@ -96,7 +118,7 @@ class Call:
         count = sum(len(each.transfers) for each in groups)
         self.transfers = max(1, count if batch is None else len(batch.records))
 
-    def again(self, answer: asyncio.Future[list[Result]]) -> Call:
+    def again(self, answer: asyncio.Future[Sequence[Result]]) -> Call:
         """Return the same call, to be answered elsewhere."""
         return Call(answer, self.deadline, groups=self.groups, batch=self.batch, writes=self.writes)
 
@@ -261,6 +283,9 @@ class Plan:
                 call.answer.set_exception(self.failures[failed[0]])
                 continue
             call.failures = {place - places.start: self.failures[place] for place in failed}
+            if call.batch is not None and not any(codes[places.start : places.stop]):
+                call.answer.set_result(AllCreated(seqs[places.start : places.stop]))
+                continue
             call.answer.set_result([self._result(each, codes[each], seqs[each]) for each in places])
 
     def _result(self, place: int, code: int, seq: int) -> Result:
@@ -320,8 +345,14 @@ async def _settle_one_by_one(tx: Tx, plan: Plan, state: BookState) -> None:
     plan.decide(state)
 
 
-def code_number(result: Result) -> int:
-    """Return a result as the number that columns have for it."""
+def codes_of(results: Sequence[Result]) -> Codes:
+    """Return results as the numbers that columns have for them."""
+    if isinstance(results, AllCreated):
+        return np.zeros(len(results), np.int16)
+    return np.fromiter(map(_code_number, results), np.int16, len(results))
+
+
+def _code_number(result: Result) -> int:
     if result.happened:
         return CREATED
     return _NUMBER_OF.get(result.code or "", COMPANION_REFUSED)
