@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import date, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from tests.ledger.proofs.conftest import FalseBook
+from tongbao.infra import failpoints
 from tongbao.infra.tasks import Lease
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id
@@ -245,3 +248,34 @@ async def test_a_day_without_a_book_has_no_root(proofs: Proofs) -> None:
     await one_round(proofs)
 
     assert await day_root(proofs.db, date(2026, 1, 1)) is None
+
+
+@pytest.mark.parametrize("place", ["ledger.before_tree_commit", "ledger.before_checkpoint_commit"])
+async def test_whoever_dies_while_proving_leaves_nothing_half_done(
+    proofs: Proofs, false_book: FalseBook, place: str
+) -> None:
+    for size in (300, 4000, 500):
+        await false_book.commit(size)
+    failpoints.arm(f"{place}:raise")
+    with pytest.raises(failpoints.SimulatedCrash):
+        await prove_now(proofs)
+    failpoints.arm(None)
+
+    [point] = await prove_now(proofs)
+
+    assert (point.number, point.size) == (1, 4800)
+    assert [tour.blocks for tour in await audit_whole(proofs, 1)] == [18]
+
+
+async def test_two_workers_at_once_make_one_tree(
+    proofs: Proofs, false_book: FalseBook, tmp_path: Path
+) -> None:
+    other = Proofs(proofs.db, proofs.keyring)
+    for size in (5000, 4000, 3):
+        await false_book.commit(size)
+
+    first, second = await asyncio.gather(prove_now(proofs), prove_now(other))
+
+    assert first == second
+    assert len(await list_checkpoints(proofs.db, 1)) == 1
+    assert [tour.blocks for tour in await audit_whole(proofs, 1)] == [35]

@@ -160,7 +160,7 @@ async def make_checkpoint(proofs: Proofs, book: int) -> LedgerCheckpoint | None:
         )
         await store.COUNT_CHECKPOINT.run(tx, book, made.number)
         await store.FORGET_CHECKPOINTS.run(tx, book, tx.now - _KEPT, made.number)
-        failpoint("ledger.proofs.before_checkpoint")
+        failpoint("ledger.before_checkpoint_commit")
     return made
 
 

@@ -58,7 +58,7 @@ async def catch_up(proofs: Proofs, head: store.BookHead, *, leaves_max: int | No
             if leaves_max is not None and done >= leaves_max:
                 return False
             done += await _append(proofs, tx, tree)
-            failpoint("ledger.proofs.before_commit")
+            failpoint("ledger.before_tree_commit")
 
 
 async def locked_tree(tx: Tx, book: int) -> LedgerTree:
