@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tongbao.surfaces.auditing.commands import COMMANDS as AUDITING
 from tongbao.surfaces.cli.books import gl
 from tongbao.surfaces.cli.channels import channel
 from tongbao.surfaces.cli.clearing import reconcile, settle
@@ -41,6 +42,8 @@ COMMANDS = (
 )
 for command in COMMANDS:
     main.add_command(command)
+for command in AUDITING:
+    ledger.add_command(command)
 for command in PROOFS:
     ledger.add_command(command)
 

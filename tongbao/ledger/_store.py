@@ -11,7 +11,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.infra.db import Query
+from tongbao.infra.db import Query, Statement
 from tongbao.ledger.model import (
     KindBalance,
     LedgerAccount,
@@ -118,6 +118,10 @@ ACCOUNTS_OF_OWNER = Query(
      where book = $1 and owner = $2
      order by kind, currency""",
 )
+RESUME_BOOK = Statement("""
+    update ledger_book
+       set epoch = epoch + 1, holder = '', stopped_because = null
+     where book = $1 and stopped_because is not null""")
 SUMS = Query(
     KindBalance,
     """

@@ -14,7 +14,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from tongbao.infra import audit
 from tongbao.infra.db import Db
+from tongbao.kernel.errors import Fact, Rejected
+from tongbao.ledger import _store as store
 from tongbao.ledger.audit.findings import Check
 from tongbao.ledger.audit.prove import books_of, prove
 from tongbao.ledger.model import BookMissing
@@ -48,6 +51,16 @@ Progress = Callable[[int, int, int], None]
 """Is told a book, how many of its transfers were proved, and how many there are."""
 
 
+class StillBroken(Rejected):
+    """The book has a breach now; nothing was changed."""
+
+    code = "ledger.still_broken"
+    advice = "Repair what `tongbao ledger verify` names, or resume despite it and say why."
+    advice_zh = (
+        "账本校验仍不一致，请先修复 tongbao ledger verify 指出的问题，或说明原因后强制恢复。"
+    )
+
+
 class Report(Struct, frozen=True):
     """What verifying found, book by book and check by check."""
 
@@ -71,13 +84,14 @@ async def verify(
     books: Sequence[int] | None = None,
     grace: timedelta = GRACE,
     stop: bool = False,
+    actor: str = "ledger verify",
     parallel: int = 1,
     progress: Progress | None = None,
 ) -> Report:
     """Verify the named books, or all, up to ``parallel`` at a time, each on a connection.
 
-    A hold may be open for ``grace`` after its time. ``stop`` stops the poster of every book in
-    which a breach is found: nothing is written there before a person has looked.
+    A hold may be open for ``grace`` after its time. ``stop`` stops the writer of every book in
+    which a breach is found, in ``actor``'s name: nothing is posted there until `resume_book`.
 
     Raises:
         BookMissing
@@ -94,11 +108,40 @@ async def verify(
         async with places:
             found = await prove(db, book, CHECKS, due_before, progress)
         if stop and any(check.breaches for check in found):
-            await stop_book(db, book, _reason(found))
+            await _stop(db, book, _reason(found), actor)
         return found
 
     checks = await asyncio.gather(*(one(book) for book in chosen))
     return Report(db.clock.now(), tuple(check for each in checks for check in each))
+
+
+async def resume_book(
+    db: Db, book: int, *, actor: str, because: str, despite_breach: bool = False
+) -> None:
+    """Let a stopped book be written again, once verifying it finds nothing any more.
+
+    ``despite_breach`` spares the proof: somebody has looked, and answers for it.
+
+    Raises:
+        BookMissing, StillBroken
+    """
+    if not despite_breach:
+        report = await verify(db, books=[book])
+        if not report.is_sound:
+            raise StillBroken(book=book, check=report.broken[0].name)
+    elif book not in await books_of(db):
+        raise BookMissing(book=book)
+    async with db.begin(actor) as tx:
+        if await store.RESUME_BOOK.run(tx, book):
+            subject = f"book {book}"
+            facts: dict[str, Fact] = {"because": because, "despite_breach": despite_breach}
+            await audit.record(tx, "ledger.book_resumed", subject, facts)
+
+
+async def _stop(db: Db, book: int, because: str, actor: str) -> None:
+    await stop_book(db, book, because)
+    async with db.begin(actor) as tx:
+        await audit.record(tx, "ledger.book_stopped", f"book {book}", {"because": because})
 
 
 def _reason(checks: Sequence[Check]) -> str:

@@ -87,6 +87,13 @@ class Accounts:
         """Return what open holds promise to each account."""
         return np.where(self.is_credit, self.counters[:, 2], self.counters[:, 0])
 
+    def members(self, family: AccountFamily) -> NDArray[np.bool_]:
+        """Return which accounts are of one kind, currency and side."""
+        is_kind: NDArray[np.bool_] = self.rows["kind_number"] == family.kind_number
+        is_currency: NDArray[np.bool_] = self.rows["currency_number"] == family.currency_number
+        is_side: NDArray[np.bool_] = self.rows["side"] == _SIDES.get(family.side, 0)
+        return is_kind & is_currency & is_side
+
     def said(self, what: str) -> Callable[[int], Breach]:
         """Return how to say one thing about the account at a place."""
         return lambda place: Breach(what, account=int(self.ids[place]))
@@ -137,10 +144,7 @@ def check_accounts(
     seen = np.zeros(len(rows), np.bool_)
     unowned = rows["owner"] == np.void(NOBODY.bytes)
     for family in families:
-        members = (rows["kind_number"] == family.kind_number) & (
-            rows["currency_number"] == family.currency_number
-        )
-        members &= rows["side"] == _SIDES.get(family.side, 0)
+        members = accounts.members(family)
         seen |= members
         if trouble := _trouble_of(family, licensed.get(family.kind)):
             found.add_where("accounts", members, accounts.said(trouble))
@@ -167,8 +171,8 @@ def check_balanced(found: Findings, accounts: Accounts, families: Sequence[Accou
     for number, currency in sorted({(each.currency_number, each.currency) for each in families}):
         members = rows["currency_number"] == number
         for name in ("posted", "pending"):
-            debits = _total(rows[f"debits_{name}"][members])
-            credits_ = _total(rows[f"credits_{name}"][members])
+            debits = total(rows[f"debits_{name}"][members])
+            credits_ = total(rows[f"credits_{name}"][members])
             found.look("balanced")
             if debits != credits_:
                 what = f"{name} debits exceed credits by {debits - credits_} {currency}"
@@ -186,7 +190,7 @@ def _trouble_of(family: AccountFamily, licensed: LicensedKind | None) -> str | N
     return None
 
 
-def _total(column: Records) -> int:
+def total(column: Records) -> int:
     """Return a sum that does not wrap: the halves of every figure are added apart."""
     whole = column.astype(np.int64)
     return (int((whole >> 32).sum()) << 32) + int((whole & 0xFFFFFFFF).sum())

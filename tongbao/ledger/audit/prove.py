@@ -13,18 +13,20 @@ from tongbao.infra.columns import Records, read_all, read_chunks
 from tongbao.infra.db import Db, Tx
 from tongbao.ledger.audit import _store as store
 from tongbao.ledger.audit.accounts import (
+    COUNTERS,
     Accounts,
     check_accounts,
     check_alterations,
     check_balanced,
     check_kinds,
+    total,
 )
 from tongbao.ledger.audit.batches import Batches
 from tongbao.ledger.audit.findings import Breach, Check, Findings
 from tongbao.ledger.audit.holds import Holds
 from tongbao.ledger.audit.replay import Replay
 from tongbao.ledger.audit.requests import Requests
-from tongbao.ledger.model import LedgerBook, LedgerWatermark
+from tongbao.ledger.model import BookMissing, KindBalance, LedgerBook, LedgerWatermark, Side
 
 _ACTOR = "ledger verify"
 
@@ -142,3 +144,82 @@ async def _check_ends(tx: Tx, proof: _Proof) -> None:
     if holds != proof.holds.begun:
         orphan = await store.HOLD_WITHOUT_TRANSFER.first(tx, head.book)
         found.add("holds", Breach("a hold has no pending transfer", transfer=orphan))
+
+
+class Difference(Struct, frozen=True):
+    """A counter of an account that is not what the journal adds up to."""
+
+    account: int
+    counter: str
+    stored: int
+    replayed: int
+
+
+class Rebuilt(Struct, frozen=True):
+    """The balances of a book after transfer ``seq``, added up from nothing but its journal.
+
+    ``kinds`` is the trial balance; ``differences`` are to the stored accounts, and None when those
+    are as of another number.
+    """
+
+    book: int
+    seq: int
+    transfers: int
+    kinds: tuple[KindBalance, ...]
+    differences: tuple[Difference, ...] | None
+
+
+async def rebuild(db: Db, book: int, at: int | None = None) -> Rebuilt:
+    """Add the balances of a book up from its journal, up to ``at`` or to where they stand.
+
+    Nothing is written.
+
+    Raises:
+        BookMissing
+    """
+    async with db.begin(_ACTOR) as tx:
+        await store.BEGIN_SNAPSHOT.run(tx)
+        await store.TAKE_YOUR_TIME.run(tx)
+        watermark = await store.GET_WATERMARK.first(tx, book)
+        if watermark is None:
+            raise BookMissing(book=book)
+        until = watermark.seq if at is None else at
+        accounts = Accounts(await read_all(tx, store.ACCOUNTS, (book,), store.ACCOUNT_FIELDS))
+        found = Findings()
+        replay = Replay(found, accounts, Holds(found), (), until)
+
+        async def take(rows: Records) -> None:
+            await asyncio.to_thread(replay.take, rows[rows["seq"] <= until])
+
+        await read_chunks(tx, store.JOURNAL, (book,), store.JOURNAL_FIELDS, take)
+        families = await store.FAMILIES.all(tx, book)
+    kinds = (_sum(accounts, family) for family in families)
+    return Rebuilt(
+        book=book,
+        seq=until,
+        transfers=found.looked_at["sequence"],
+        kinds=tuple(kind for kind in kinds if kind is not None),
+        differences=_differences(accounts) if until == watermark.seq else None,
+    )
+
+
+def _sum(accounts: Accounts, family: store.AccountFamily) -> KindBalance | None:
+    members = accounts.members(family)
+    if not members.any() or family.side not in {Side.DEBIT, Side.CREDIT}:
+        return None
+    return KindBalance(
+        family.kind,
+        family.currency,
+        Side(family.side),
+        int(np.count_nonzero(members)),
+        *(total(column) for column in accounts.counters[:-1][members].T),
+    )
+
+
+def _differences(accounts: Accounts) -> tuple[Difference, ...]:
+    return tuple(
+        Difference(int(accounts.ids[at]), name, int(stored[at]), int(replayed[at]))
+        for place, name in enumerate(COUNTERS)
+        for stored, replayed in [(accounts.rows[name], accounts.counters[:-1, place])]
+        for at in np.flatnonzero(stored != replayed).tolist()
+    )

@@ -82,31 +82,6 @@ def ledger() -> None:
     """Look into the books."""
 
 
-@ledger.command("verify")
-@click.option("--book", "books", multiple=True, type=int, help="Only this book.")
-@click.pass_obj
-def ledger_verify(context: Context, books: Sequence[int]) -> None:
-    """Re-derive every figure from the journal; exit 1 and name the first breach if one differs."""
-
-    async def work(platform: Platform) -> list[dict[str, object]]:
-        report = await verify(platform.db, books=list(books) or None)
-        return [
-            {
-                "book": check.book,
-                "check": check.name,
-                "looked_at": check.looked_at,
-                "breaches": check.breaches,
-                "first": str(check.first or ""),
-            }
-            for check in report.checks
-        ]
-
-    checks = context.run(work)
-    context.show(checks)
-    if any(check["breaches"] for check in checks):
-        raise SystemExit(1)
-
-
 @click.group()
 def operator() -> None:
     """People who work at the console."""

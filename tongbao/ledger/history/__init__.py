@@ -1,0 +1,1 @@
+"""How an account came to what it holds, told from its own chain of transfers."""

@@ -1,0 +1,1 @@
+"""How the books are proved and explained: commands for whoever audits them."""
