@@ -475,6 +475,19 @@ def test_an_id_belongs_to_its_reference_and_not_to_the_future():
             assert book.submit(group(line), latest=later) == ["created"]
 
 
+def test_what_is_older_than_the_archive_is_not_taken_any_more():
+    book, old, new_one = Book(), single(1, BANK, ALICE), UUID(int=FRONT + (1 << 80))
+    book.poster.state.archived_front = FRONT + 1 >> 64
+    assert book.submit(group(old)) == ["created"]
+    book.poster.state.archived_front += 1
+    young = replace(single(1, BANK, ALICE), id=new_one, reference=new_one)
+    assert book.submit(group(single(1, BANK, ALICE)), group(young)) == ["id_archived", "created"]
+    assert book.submit(group(single(1, BANK, ALICE), id=UUID(int=new_one.int + 1))) == [
+        "id_archived"
+    ]
+    assert len(book.store.answers) == 2
+
+
 def test_a_group_longer_than_a_commit_is_refused():
     lines = [single(1, BANK, ALICE) for _ in range(TRANSFERS_MAX + 1)]
     assert asked([group(*lines), group(*lines[1:])]) == ["group_too_long", "created"]

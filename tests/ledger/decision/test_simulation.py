@@ -95,7 +95,7 @@ class History:
             self.pending.append(id_)
         keys = draw.sample(KEYS, 2) if draw.random() < 0.5 else [BANK, draw.choice(KEYS[:3])]
         if draw.random() < 0.03:
-            keys[draw.randint(0, 1)] = draw.choice(ODD)
+            keys[draw.randint(0, 1)] = draw.choice([*ODD, *KEYS])
         expires = self.now + timedelta(hours=draw.randint(1, 5))
         return Transfer(
             id_, kind, "test/leg", reference, draw.randint(1, 50), *keys,
