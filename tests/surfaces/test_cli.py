@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from tests.surfaces.commands import Cli, account_file
 from tongbao.__main__ import main
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.infra.settings import default_socket_dir
 from tongbao.infra.tasks import Task, enqueue
 from tongbao.kernel.ids import parse
 from tongbao.parties.identity.keys import KeysOnRecord
@@ -312,7 +314,7 @@ def test_it_serves_until_told_to_stop_and_ends_cleanly(
     process = start({**environment, "TONGBAO_PORT": "0"}, "serve")
     try:
         started = wait_until_started(process)
-        assert started["roles"] == ["api", "worker"]
+        assert started["roles"] == ["api", "worker", "poster"]
         with socket.create_connection(("127.0.0.1", started["port"])) as idle:
             idle.sendall(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
             assert idle.recv(4096).startswith(b"HTTP/1.1 200")
@@ -375,6 +377,36 @@ def test_a_worker_alone_needs_no_port(environment: dict[str, str]) -> None:
 
     assert (started["roles"], started["port"]) == (["worker"], None)
     assert process.returncode == 0, rest
+
+
+async def test_a_poster_keeps_the_books_for_the_other_roles(
+    db: Db, environment: dict[str, str], tmp_path: Path
+) -> None:
+    async def holders() -> set[str]:
+        return {row["holder"] for row in await db.fetch("select holder from ledger_book", ())}
+
+    both = ("--role", "api", "--role", "worker")
+    others = start({**environment, "TONGBAO_PORT": "0"}, "serve", *both)
+    poster = start(environment, "serve", "--role", "poster")
+    try:
+        assert wait_until_started(others)["roles"] == ["api", "worker"]
+        assert wait_until_started(poster)["roles"] == ["poster"]
+        for _ in range(SLOW_S * 20):
+            if "" not in await holders():
+                break
+            await asyncio.sleep(0.05)
+        [address] = await holders()
+        assert Path(address).parent == default_socket_dir(tmp_path)
+        for process in (poster, others):
+            process.terminate()
+            _, rest = process.communicate(timeout=SLOW_S)
+            assert process.returncode == 0, rest
+            assert '"level":"error"' not in rest
+    finally:
+        poster.kill()
+        others.kill()
+    assert await holders() == {address}  # whoever may not keep a book does not, and nobody is there
+    assert not Path(address).exists()
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_done(
