@@ -23,7 +23,8 @@ create table ledger_month (
     check (state <> 'archived' or folder is not null)
 );
 
--- What a month has of each book. Commits that have one of its transfers lie between the batches.
+-- What a month has of each book. Commits that have one of its transfers or answers lie between the
+-- batches.
 create table ledger_month_book (
     book         int not null,
     month        date not null references ledger_month (month),
@@ -51,6 +52,8 @@ create table ledger_month_account (
     credits_pending  bigint not null,
     credits_posted   bigint not null check (credits_posted >= 0),
     touches          bigint not null check (touches > 0),
+    last_seq         bigint not null,
+    last_transfer    uuid not null,           -- the newest of the month that named it
     primary key (book, month, account),
     foreign key (book, month) references ledger_month_book (book, month)
 );

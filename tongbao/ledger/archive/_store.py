@@ -14,15 +14,18 @@ from tongbao.infra.db import Db, Query, Statement, Tx
 from tongbao.ledger.archive.model import (
     PARENTS,
     ArchivedTotal,
+    Cut,
     LedgerHorizon,
     LedgerMonth,
     LedgerMonthAccount,
     LedgerMonthBook,
+    OpeningAccount,
     Partition,
     lowest_id,
     month_after,
     partition_of,
 )
+from tongbao.ledger.model import LedgerHold
 
 LONG_S: Final = 6 * 3600.0
 """What a statement over a whole month may take."""
@@ -111,11 +114,11 @@ MARK_BACK = Statement("""
 INSERT_MONTH_BOOK = Statement("""
     insert into ledger_month_book (
         book, month, transfers, requests, first_seq, last_seq, first_batch, last_batch)
-    select $1::int, $2::date, t.transfers, r.requests, t.first_seq, t.last_seq, b.first_batch,
-           b.last_batch
+    select $1::int, $2::date, t.transfers, r.requests, t.first_seq, t.last_seq,
+           least(b.first_batch, r.first_batch), greatest(b.last_batch, r.last_batch)
       from (select count(*) as transfers, min(seq) as first_seq, max(seq) as last_seq
               from ledger_transfer where book = $1 and id >= $3 and id < $4) as t
-     cross join (select count(*) as requests
+     cross join (select count(*) as requests, min(batch) as first_batch, max(batch) as last_batch
                    from ledger_request where book = $1 and id >= $3 and id < $4) as r
      cross join (select min(batch) as first_batch, max(batch) as last_batch
                    from ledger_batch where book = $1 and lowest_id < $4 and highest_id >= $3) as b
@@ -124,11 +127,12 @@ INSERT_MONTH_BOOK = Statement("""
 INSERT_MONTH_ACCOUNTS = Statement("""
     insert into ledger_month_account (
         book, month, account, debits_pending, debits_posted, credits_pending, credits_posted,
-        touches)
+        touches, last_seq, last_transfer)
     select $1::int, $2::date, s.account, sum(s.debits_pending)::bigint,
            sum(s.debits_posted)::bigint, sum(s.credits_pending)::bigint,
-           sum(s.credits_posted)::bigint, count(*)
-      from (select t.debit_account, t.credit_account,
+           sum(s.credits_posted)::bigint, count(*), max(t.seq),
+           (array_agg(t.id order by t.seq desc))[1]
+      from (select t.debit_account, t.credit_account, t.seq, t.id,
                    case t.kind when 2 then t.amount when 3 then - h.amount
                                when 1 then 0 else - t.amount end as pending,
                    case when t.kind in (1, 3) then t.amount else 0 end as posted
@@ -151,7 +155,7 @@ MONTH_ACCOUNTS = Query(
     LedgerMonthAccount,
     """
     select book, month, account, debits_pending, debits_posted, credits_pending, credits_posted,
-           touches
+           touches, last_seq, last_transfer
       from ledger_month_account where book = $1 and month = $2 order by account""",
 )
 ARCHIVED_BOOKS = Query(
@@ -163,6 +167,74 @@ ARCHIVED_BOOKS = Query(
       join ledger_month m on m.month = b.month
      where b.book = $1 and m.state = 'archived'
      order by b.month""",
+)
+CUT = Query(
+    Cut,
+    """
+    select batch, first_seq + transfers - 1 as seq
+      from ledger_batch
+     where book = $1
+       and batch = (select max(b.last_batch)
+                      from ledger_month_book b
+                      join ledger_month m on m.month = b.month
+                     where b.book = $1 and m.state = 'archived')""",
+)
+# What is in the archive, and of what is here the part that was recorded by the cut.
+OPENING_ACCOUNTS = Query(
+    OpeningAccount,
+    """
+    select account, sum(debits_pending)::bigint as debits_pending,
+           sum(debits_posted)::bigint as debits_posted,
+           sum(credits_pending)::bigint as credits_pending,
+           sum(credits_posted)::bigint as credits_posted, sum(touches)::bigint as touches,
+           (array_agg(last_transfer order by last_seq desc))[1] as last_transfer
+      from (select a.account, a.debits_pending, a.debits_posted, a.credits_pending,
+                   a.credits_posted, a.touches, a.last_seq, a.last_transfer
+              from ledger_month_account a
+              join ledger_month m on m.month = a.month
+             where a.book = $1 and m.state = 'archived'
+             union all
+            select s.account, s.debits_pending, s.debits_posted, s.credits_pending,
+                   s.credits_posted, 1, t.seq, t.id
+              from (select t.debit_account, t.credit_account, t.seq, t.id,
+                           case t.kind when 2 then t.amount when 3 then - h.amount
+                                       when 1 then 0 else - t.amount end as pending,
+                           case when t.kind in (1, 3) then t.amount else 0 end as posted
+                      from ledger_transfer t
+                      left join ledger_hold h
+                        on t.kind = 3 and h.book = $1 and h.pending_id = t.pending_id
+                     where t.book = $1 and t.seq <= $2) as t
+             cross join lateral (
+                   values (t.debit_account, t.pending, t.posted, 0, 0),
+                          (t.credit_account, 0, 0, t.pending, t.posted))
+                   as s (account, debits_pending, debits_posted, credits_pending,
+                         credits_posted)) as parts
+     group by account
+     order by account""",
+)
+OPENING_HOLDS = Query(
+    LedgerHold,
+    """
+    select h.book, h.pending_id, h.debit_account, h.credit_account, h.amount, h.state,
+           h.posted_amount, h.expires_at
+      from ledger_hold h
+     where h.book = $1
+       and not exists (select from ledger_transfer t
+                        where t.book = $1 and t.id = h.pending_id and t.seq > $2)
+       and (h.state = 'held'
+            or exists (select from ledger_transfer t
+                        where t.book = $1 and t.pending_id = h.pending_id and t.kind >= 3
+                          and t.seq > $2))
+     order by h.pending_id""",
+)
+OPENING_HOLDS_BEGUN = Query(
+    int,
+    """
+    select count(*)
+      from ledger_hold h
+     where h.book = $1
+       and not exists (select from ledger_transfer t
+                        where t.book = $1 and t.id = h.pending_id and t.seq > $2)""",
 )
 ARCHIVED_TOTALS = Query(
     ArchivedTotal,

@@ -44,7 +44,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "batches": "book, batch, epoch, first_seq, transfers, requests, lowest_id, highest_id, digest,"
     " hash, at",
     "accounts": "book, month, account, debits_pending, debits_posted, credits_pending,"
-    " credits_posted, touches",
+    " credits_posted, touches, last_seq, last_transfer",
     "codes": "number, code",
 }
 ROWS_OF: Final[Mapping[str, str]] = {"ledger_transfer": "transfers", "ledger_request": "requests"}

@@ -16,6 +16,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
+from tongbao.ledger.model import LedgerHold
 
 AGE_MIN: Final = timedelta(days=92)
 """How long after its end a month is sealed at the earliest: late captures still need its ids."""
@@ -68,6 +69,8 @@ class LedgerMonthAccount(Struct, frozen=True):
     credits_pending: int
     credits_posted: int
     touches: int
+    last_seq: int
+    last_transfer: UUID
 
 
 class Partition(Struct, frozen=True):
@@ -89,6 +92,40 @@ class ArchivedTotal(Struct, frozen=True):
     credits_pending: int
     credits_posted: int
     touches: int
+
+
+class OpeningAccount(Struct, frozen=True):
+    """What an account had come to where the journal that is here becomes complete."""
+
+    account: int
+    debits_pending: int
+    debits_posted: int
+    credits_pending: int
+    credits_posted: int
+    touches: int
+    last_transfer: UUID
+
+
+class Cut(Struct, frozen=True):
+    """The last commit that has something in the archive."""
+
+    batch: int
+    seq: int
+
+
+class Opening(Struct, frozen=True):
+    """A book after the last commit that has something in the archive.
+
+    Every transfer after ``seq`` and every answer after ``batch`` is here. ``holds`` are those that
+    were open then and that transfers from there on end, or that still are; ``holds_begun`` counts
+    all that began by then.
+    """
+
+    batch: int
+    seq: int
+    accounts: tuple[OpeningAccount, ...]
+    holds: tuple[LedgerHold, ...]
+    holds_begun: int
 
 
 class MonthUnreadable(Invalid):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
 from tongbao.ledger.archive import _store as store
-from tongbao.ledger.archive.model import ArchivedTotal, LedgerMonthBook
+from tongbao.ledger.archive.model import ArchivedTotal, LedgerMonthBook, Opening
 
 NOTHING: UUID = UUID(int=0)
 
@@ -32,3 +32,17 @@ async def archived_totals(on: Db | Tx, book: int) -> list[ArchivedTotal]:
     With the transfers that are still here they add up to `LedgerAccount`'s.
     """
     return await store.ARCHIVED_TOTALS.all(on, book)
+
+
+async def opening_of(tx: Tx, book: int) -> Opening | None:
+    """Return where a proof of the book begins; None when nothing of it is in the archive."""
+    cut = await store.CUT.first(tx, book)
+    if cut is None:
+        return None
+    return Opening(
+        batch=cut.batch,
+        seq=cut.seq,
+        accounts=tuple(await store.OPENING_ACCOUNTS.all(tx, book, cut.seq)),
+        holds=tuple(await store.OPENING_HOLDS.all(tx, book, cut.seq)),
+        holds_begun=await store.OPENING_HOLDS_BEGUN.one(tx, book, cut.seq),
+    )
