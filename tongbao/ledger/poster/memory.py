@@ -1,3 +1,0 @@
-"""Moved to tongbao.ledger.decision.memory; this stays only until its importers have followed."""
-
-from tongbao.ledger.decision.memory import *  # noqa: F403
