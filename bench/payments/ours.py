@@ -28,6 +28,7 @@ from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 
 BALANCE = 1_000_000_000
 MODE = "sandbox"
+SETTLING_S = 4  # servers that share a port answer for each other before all of them are there
 
 
 class Shops:
@@ -197,7 +198,9 @@ def serving(folder: Path, port: int, commands: Sequence[Sequence[str]]) -> Itera
             line = [sys.executable, "-m", "tongbao", *command]
             with (folder / f"serve-{len(started)}.log").open("wb") as log:
                 started.append(subprocess.Popen(line, env=environ, stdout=log, stderr=log))
-            _wait(port, started[-1]) if "api" in command else time.sleep(1)
+            if "api" in command:
+                _wait(port, started[-1])
+        time.sleep(SETTLING_S)
         yield
     finally:
         for process in started:

@@ -316,9 +316,9 @@ def _paid_write(payment: Payment, attempt: Attempt) -> Write:
     return Write(store.INSERT_PAID_BY_WALLET, args, refusal=ORDER_TAKEN)
 
 
-def _birth(payment: Payment, attempt: Attempt, now: datetime) -> tuple[Write, ...]:
+def birth_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
     """Return the writes of a payment that is at its end the moment it begins."""
-    astuple = msgspec.structs.astuple
+    astuple, now = msgspec.structs.astuple, payment.created_at
     return (
         Write(store.INSERT_PAYMENT, astuple(payment), refusal=ORDER_TAKEN),
         Write(store.INSERT_ATTEMPT, astuple(attempt)),
@@ -331,18 +331,27 @@ async def _record_wallet_refusal(
     flow: Flow, asked: NewPayment, take: Taking, code: str
 ) -> tuple[Payment, Attempt]:
     now = flow.db.clock.now()
-    # The ledger remembers the refused group under the first id, so the record has one of its own.
-    payment, attempt = _rows(asked, new_id(), now, PaymentState.FAILED)
-    payment = msgspec.structs.replace(payment, failure_code=code)
-    attempt = msgspec.structs.replace(attempt, code=code)
+    payment, attempt = refused_rows(asked, code, now)
     async with flow.db.begin("payments") as tx:
-        refused = await write_all(tx, (take(payment.id, now), *_birth(payment, attempt, now)))
+        refused = await write_all(tx, (take(payment.id, now), *birth_writes(payment, attempt)))
     if refused == InFlight.code:
         raise InFlight
     if refused == ORDER_TAKEN:
         return await _earlier(flow, asked, take)
     flow.nudge()
     return payment, attempt
+
+
+def refused_rows(asked: NewPayment, code: str, now: datetime) -> tuple[Payment, Attempt]:
+    """Return the rows of a payment that the own wallet has refused for this reason.
+
+    The ledger remembers the refused group under its own id, so these have ids of their own.
+    """
+    payment, attempt = _rows(asked, new_id(), now, PaymentState.FAILED)
+    return (
+        msgspec.structs.replace(payment, failure_code=code),
+        msgspec.structs.replace(attempt, code=code),
+    )
 
 
 _ATTEMPT_STATE: Final = {

@@ -5,7 +5,9 @@
                code used up, day's spending counted, transfers ─► answer
 
 Anything that is not a fresh, good payment from the own wallet goes to the ordinary route. So does
-what the group refused: nothing of it happened, and the ordinary route finds out why.
+what the group refused for a nonce, key or order number that somebody had taken in between: nothing
+of it happened, and the ordinary route says what there is to say. A wallet that refuses makes a
+failed payment, as there.
 """
 
 from __future__ import annotations
@@ -16,15 +18,22 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from prometheus_client import Counter
 
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db, Write
+from tongbao.infra.db import Db, Write, write_all
 from tongbao.infra.lookups import Lookups
 from tongbao.infra.outbox import object_event_write
-from tongbao.infra.web.authentication import SigningKey, SigningKeys, nonce_write, prove
+from tongbao.infra.web.authentication import (
+    NonceReplayed,
+    SigningKey,
+    SigningKeys,
+    nonce_write,
+    prove,
+)
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.hot import CREATED, HotRequest
-from tongbao.infra.web.idempotency import Idempotency, canonical, taken, use_of
+from tongbao.infra.web.idempotency import Idempotency, InFlight, canonical, taken, use_of
 from tongbao.infra.web.request import decode
 from tongbao.kernel.errors import Busy, Refusal
 from tongbao.kernel.ids import new_id
@@ -35,7 +44,13 @@ from tongbao.parties.merchants.model import fee_for, plan_at
 from tongbao.payments.collecting.api import CreatePayment, new_payment
 from tongbao.payments.collecting.model import WALLET, NewPayment
 from tongbao.payments.collecting.outcomes import Flow, end_event, view_payment
-from tongbao.payments.collecting.payments import paid_rows, submit_paid
+from tongbao.payments.collecting.payments import (
+    ORDER_TAKEN,
+    birth_writes,
+    paid_rows,
+    refused_rows,
+    submit_paid,
+)
 from tongbao.payments.hot.terms import RecentTerms
 from tongbao.rails.channels.contract import PayMode
 
@@ -44,6 +59,18 @@ _OPERATION: Final = f"POST {PATH}"
 _SCOPE: Final = "payments:write"
 _MARK: Final = b'"auth_code"'
 _METADATA_KEYS_MAX: Final = 50
+_FOR_THE_ORDINARY_ROUTE: Final = frozenset({NonceReplayed.code, InFlight.code, ORDER_TAKEN})
+"""Refusals of a group that say nothing about the wallet."""
+
+_TAKEN: Final = Counter(
+    "tongbao_wallet_payments",
+    "Requests to collect from the own wallet, by the way they took",
+    ["way"],
+)
+
+
+_SHORT: Final = _TAKEN.labels("short")
+_HANDED_OVER: Final = _TAKEN.labels("handed over")
 
 
 class _Good(Struct, frozen=True):
@@ -52,7 +79,8 @@ class _Good(Struct, frozen=True):
     asked: NewPayment
     code: ScannedCode
     use: Idempotency
-    first: tuple[Write, ...]  # what goes into its commit before it
+    nonce: Write
+    meters: tuple[Write, ...]
     key: SigningKey
 
 
@@ -81,7 +109,9 @@ class WalletPayments:
             raise
         except Refusal:
             return None
-        return None if good is None else await self._pay(good)
+        answer = None if good is None else await self._pay(good)
+        (_HANDED_OVER if answer is None else _SHORT).inc()
+        return answer
 
     async def _look(self, request: HotRequest) -> _Good | None:
         """Return the payment when it is good as far as can be seen before it is tried."""
@@ -103,7 +133,7 @@ class WalletPayments:
         verdict = await self._flow.risk(asked, code.wallet_id)
         if verdict.declined is not None:
             return None
-        return _Good(asked, code, use, (nonce_write(said), *verdict.meters), key)
+        return _Good(asked, code, use, nonce_write(said), verdict.meters, key)
 
     def _digits(self, data: CreatePayment, caller: Caller) -> CodeDigits | None:
         method = data.method
@@ -134,14 +164,34 @@ class WalletPayments:
         answer = msgspec.json.encode(view)
         companions = (
             good.use.answered_write(payment.id, now, CREATED, answer),
-            *good.first,
+            good.nonce,
+            *good.meters,
             object_event_write(end_event(payment, view), answer, now=now),
         )
         result = await submit_paid(self._flow, payment, attempt, good.code, companions=companions)
         if not result.happened:
-            return None
+            if result.status == "in_flight" or result.code in _FOR_THE_ORDINARY_ROUTE:
+                return None
+            return await self._refuse(good, result.code or "wallet.declined")
         if not good.key.use_noted:
             await self._keys.note_use(good.key)
+        return answer
+
+    async def _refuse(self, good: _Good, code: str) -> bytes | None:
+        """Write down the payment that the wallet has refused, with the answer it gets."""
+        now = self._flow.db.clock.now()
+        payment, attempt = refused_rows(good.asked, code, now)
+        answer = msgspec.json.encode(view_payment(payment, attempt))
+        writes = (
+            good.use.answered_write(payment.id, now, CREATED, answer),
+            good.nonce,
+            *birth_writes(payment, attempt),
+        )
+        async with self._flow.db.begin("payments") as tx:
+            refused = await write_all(tx, writes)
+        if refused is not None:
+            return None
+        self._flow.nudge()
         return answer
 
 
