@@ -11,7 +11,7 @@ import pytest
 from tests.ledger.general.journal import DAY, Journal
 from tests.ledger.making import ALICE, BANK, BOB, FEES, MERCHANT
 from tongbao.ledger.general.accounts import NUMBER_OF
-from tongbao.ledger.general.model import JournalSum, Line, lines_of
+from tongbao.ledger.general.model import JournalIncomplete, JournalSum, Line, lines_of
 from tongbao.ledger.general.proving import check_general_ledger
 from tongbao.ledger.general.queries import trial_balance, voucher, voucher_lines, vouchers
 from tongbao.ledger.general.vouchers import build_next, build_vouchers, coverage
@@ -262,6 +262,7 @@ async def forger(db, server):
             "accounts",
         ),
         ("delete from ledger_batch where batch = 1", "coverage"),
+        ("delete from ledger_transfer where seq = 2", "coverage"),
     ],
 )
 async def test_the_proof_finds_what_was_changed(db, journal, forger, change, check):
@@ -274,6 +275,39 @@ async def test_the_proof_finds_what_was_changed(db, journal, forger, change, che
     assert check in {breach.check for breach in await check_general_ledger(db, 1)}
 
 
+async def test_what_the_journal_lost_is_never_summed_up(db, journal, forger):
+    await a_day(journal)
+    pool, _ = forger
+    await pool.execute("delete from ledger_transfer where seq = 2")
+    with pytest.raises(JournalIncomplete):
+        await build_vouchers(db, 1)
+    assert (await coverage(db, 1)).covered_batch == 0
+    assert [each.check for each in await check_general_ledger(db, 1)] == ["accounts"]
+
+
+async def test_months_in_the_archive_are_proved_as_far_as_they_are_here(db, journal, forger):
+    await a_day(journal)
+    await build_vouchers(db, 1)
+    await journal.commit((BANK, ALICE, 7))
+    await build_vouchers(db, 1)
+    pool, _ = forger
+    await pool.execute("delete from ledger_transfer where seq <= 4")
+    assert {each.check for each in await check_general_ledger(db, 1)} == {"coverage"}
+    await pool.execute(
+        """insert into ledger_month (month, state, transfers, requests, folder, manifest_sha256,
+                                     sealed_at, archived_at)
+           values ('2026-10-01', 'archived', 4, 0, 'there', $1, $2, $2)""",
+        bytes(32),
+        db.clock.now(),
+    )
+    await pool.execute(
+        """insert into ledger_month_book (book, month, transfers, requests, first_seq, last_seq,
+                                          first_batch, last_batch)
+           values (1, '2026-10-01', 4, 0, 1, 4, 1, 2)"""
+    )
+    assert await check_general_ledger(db, 1) == []
+
+
 def test_both_sides_inside_one_account_are_on_one_line():
-    inside = JournalSum(DAY, "t/a", "CNY", "wallet", "wallet", 5, 2)
+    inside = JournalSum(DAY, "t/a", "CNY", "wallet", "wallet", 5, 2, 2)
     assert lines_of([inside], NUMBER_OF) == [Line(DAY, "CNY", "t/a", WALLET, 5, 5, 2)]

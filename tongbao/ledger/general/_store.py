@@ -104,17 +104,19 @@ BATCHES_AFTER = Query(
      order by batch
      limit $4""",
 )
-# Kinds 1 and 3 are SINGLE and POST: what is held or released has moved nothing.
+# Kinds 1 and 3 are SINGLE and POST: what is held or released has moved nothing. It is counted, so
+# that a transfer which is not there, or whose account is not, is missed.
 MOVEMENTS = Query(
     JournalSum,
     """
     select t.biz_date, w.code, d.currency, d.kind as debit_kind, c.kind as credit_kind,
-           sum(t.amount)::bigint as amount, count(*) as transfers
+           coalesce(sum(t.amount) filter (where t.kind in (1, 3)), 0)::bigint as amount,
+           count(*) filter (where t.kind in (1, 3)) as transfers, count(*) as seen
       from ledger_transfer t
       join ledger_account d on d.book = t.book and d.id = t.debit_account
       join ledger_account c on c.book = t.book and c.id = t.credit_account
       join ledger_code w on w.number = t.code
-     where t.book = $1 and t.id between $2 and $3 and t.seq between $4 and $5 and t.kind in (1, 3)
+     where t.book = $1 and t.id between $2 and $3 and t.seq between $4 and $5
      group by t.biz_date, w.code, d.currency, d.kind, c.kind""",
 )
 ADD_RANGE = Statement("""

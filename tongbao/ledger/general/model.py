@@ -47,8 +47,15 @@ class GlVoucherLine(Struct, frozen=True):
     transfers: int
 
 
+class JournalIncomplete(Exception):
+    """The journal does not hold every transfer of these commits: they were archived, or lost."""
+
+
 class JournalSum(Struct, frozen=True):
-    """The posted transfers of a stretch of the journal, summed by day, code and pair of kinds."""
+    """The posted transfers of a stretch of the journal, summed by day, code and pair of kinds.
+
+    ``seen`` counts the others as well, which moved nothing.
+    """
 
     biz_date: date
     code: str
@@ -57,6 +64,7 @@ class JournalSum(Struct, frozen=True):
     credit_kind: str
     amount: int
     transfers: int
+    seen: int
 
 
 class Line(Struct, frozen=True, order=True):

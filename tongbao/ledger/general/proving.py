@@ -9,10 +9,11 @@ from typing import Final
 import msgspec
 
 from tongbao.infra.db import Db, Tx
+from tongbao.ledger.archive.queries import archived_books
 from tongbao.ledger.general import _store as store
 from tongbao.ledger.general._store import AccountSum, DaySum, RangeSpan
 from tongbao.ledger.general.accounts import NUMBER_OF
-from tongbao.ledger.general.model import GlBreach, GlVoucherLine, Line
+from tongbao.ledger.general.model import GlBreach, GlVoucherLine, JournalIncomplete, Line
 from tongbao.ledger.general.vouchers import derive_lines
 
 _RANGES: Final = 200
@@ -25,7 +26,8 @@ async def check_general_ledger(db: Db, book: int) -> list[GlBreach]:
     """Derive every voucher of a book from the journal again and return where they differ.
 
     Also: every commit up to the last range is in exactly one; the days are the sums of their
-    vouchers; debits are credits; and together they are what the accounts say.
+    vouchers; debits are credits; and together they are what the accounts say. Vouchers of months
+    that are in the archive are only compared with the days and with themselves.
     """
     breaches = await _range_breaches(db, book)
     async with db.begin(_ACTOR) as tx:
@@ -38,6 +40,11 @@ async def check_general_ledger(db: Db, book: int) -> list[GlBreach]:
 
 async def _range_breaches(db: Db, book: int) -> list[GlBreach]:
     breaches: list[GlBreach] = []
+    archived = [
+        (each.first_batch, each.last_batch)
+        for each in await archived_books(db, book)
+        if each.first_batch is not None and each.last_batch is not None
+    ]
     expected = 1
     last = 0
     while ranges := await store.RANGES_AFTER.all(db, book, last, _RANGES):
@@ -45,21 +52,40 @@ async def _range_breaches(db: Db, book: int) -> list[GlBreach]:
             if each.first_batch != expected:
                 what = f"begins at batch {each.first_batch}, not {expected}"
                 breaches.append(GlBreach("coverage", _name(each), what))
+            is_here = not any(
+                first <= each.last_batch and each.first_batch <= last_ for first, last_ in archived
+            )
             async with db.begin(_ACTOR) as tx:
-                breaches += await _voucher_breaches(tx, book, each)
+                breaches += await _voucher_breaches(tx, book, each, is_here=is_here)
             expected = last = each.last_batch
             expected += 1
     return breaches
 
 
-async def _voucher_breaches(tx: Tx, book: int, span: RangeSpan) -> list[GlBreach]:
+async def _voucher_breaches(tx: Tx, book: int, span: RangeSpan, *, is_here: bool) -> list[GlBreach]:
+    stored = [_plain(line) for line in await store.LINES_OF_RANGE.all(tx, book, span.last_batch)]
+    breaches = [
+        GlBreach("balance", _name(span), f"{day} {currency}: {debits} is not {credits_}")
+        for (day, currency), (debits, credits_) in _by_day(stored).items()
+        if debits != credits_
+    ]
+    if is_here:
+        breaches += await _journal_breaches(tx, book, span, stored)
+    return breaches
+
+
+async def _journal_breaches(
+    tx: Tx, book: int, span: RangeSpan, stored: Sequence[Line]
+) -> list[GlBreach]:
     batches = await store.BATCHES_AFTER.all(
         tx, book, span.first_batch - 1, span.last_batch, _BATCHES_MAX
     )
     if len(batches) != span.last_batch - span.first_batch + 1:
         return [GlBreach("coverage", _name(span), f"{len(batches)} batches are there")]
-    lines, transfers = await derive_lines(tx, book, batches)
-    stored = [_plain(line) for line in await store.LINES_OF_RANGE.all(tx, book, span.last_batch)]
+    try:
+        lines, transfers = await derive_lines(tx, book, batches)
+    except JournalIncomplete as lost:
+        return [GlBreach("coverage", _name(span), str(lost))]
     breaches = [
         GlBreach("vouchers", _name(span), f"{line} is in one of voucher and journal only")
         for line in sorted(set(lines).symmetric_difference(stored))
@@ -67,11 +93,7 @@ async def _voucher_breaches(tx: Tx, book: int, span: RangeSpan) -> list[GlBreach
     if sum(transfers.values()) != span.transfers:
         what = f"{span.transfers} transfers, the journal has {sum(transfers.values())}"
         breaches.append(GlBreach("vouchers", _name(span), what))
-    return breaches + [
-        GlBreach("balance", _name(span), f"{day} {currency}: {debits} is not {credits_}")
-        for (day, currency), (debits, credits_) in _by_day(stored).items()
-        if debits != credits_
-    ]
+    return breaches
 
 
 def _plain(line: GlVoucherLine) -> Line:
@@ -106,7 +128,11 @@ async def account_breaches(tx: Tx, book: int) -> list[GlBreach]:
     theirs = _sums(kinds, NUMBER_OF)
     ours = _sums(totals, None)
     behind = ours if at_totals < at_kinds else theirs
-    await _follow(tx, book, behind, after=min(at_totals, at_kinds), until=max(at_totals, at_kinds))
+    after, until = min(at_totals, at_kinds), max(at_totals, at_kinds)
+    try:
+        await _follow(tx, book, behind, after=after, until=until)
+    except JournalIncomplete as lost:
+        return [GlBreach("accounts", f"batches {after + 1}-{until}", str(lost))]
     return [
         GlBreach(
             "accounts",

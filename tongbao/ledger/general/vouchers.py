@@ -19,7 +19,7 @@ from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.ledger.general import _store as store
 from tongbao.ledger.general._store import BatchSpan, Covered
 from tongbao.ledger.general.accounts import NUMBER_OF
-from tongbao.ledger.general.model import Line, lines_of
+from tongbao.ledger.general.model import JournalIncomplete, Line, lines_of
 from tongbao.ledger.model import BookMissing
 
 TRANSFERS_MAX: Final = 50_000
@@ -73,7 +73,7 @@ async def build_vouchers(db: Db, book: int, *, ranges_max: int | None = None) ->
     """Sum up what is committed and not summed up yet; return how many ranges that made.
 
     Raises:
-        BookMissing
+        BookMissing, JournalIncomplete
     """
     made = 0
     while ranges_max is None or made < ranges_max:
@@ -90,6 +90,7 @@ async def build_next(tx: Tx, book: int, *, transfers_max: int = TRANSFERS_MAX) -
 
     Raises:
         BookMissing
+        JournalIncomplete: some of it is in the archive, or nowhere; nobody can sum it up here.
     """
     covered = await coverage(tx, book)
     spans = _stretch(
@@ -116,19 +117,25 @@ async def build_next(tx: Tx, book: int, *, transfers_max: int = TRANSFERS_MAX) -
 async def derive_lines(
     tx: Tx, book: int, spans: Sequence[BatchSpan]
 ) -> tuple[list[Line], dict[date, int]]:
-    """Return what commits moved, as voucher lines, and how many transfers each day has."""
+    """Return what commits moved, as voucher lines, and how many transfers each day has.
+
+    Raises:
+        JournalIncomplete
+    """
     lowest = min((each.lowest_id for each in spans if each.lowest_id is not None), default=None)
     highest = max((each.highest_id for each in spans if each.highest_id is not None), default=None)
     if lowest is None:
         return [], {}
-    last = spans[-1]
-    sums = await store.MOVEMENTS.all(
-        tx, book, lowest, highest, spans[0].first_seq, last.first_seq + last.transfers - 1
-    )
+    first, last = spans[0].first_seq, spans[-1].first_seq + spans[-1].transfers - 1
+    sums = await store.MOVEMENTS.all(tx, book, lowest, highest, first, last)
+    seen = sum(each.seen for each in sums)
+    if seen != last - first + 1:
+        raise JournalIncomplete(f"book {book}: {seen} of transfers {first} to {last}")
+    moved = [each for each in sums if each.transfers]
     transfers: dict[date, int] = {}
-    for each in sums:
+    for each in moved:
         transfers[each.biz_date] = transfers.get(each.biz_date, 0) + each.transfers
-    return lines_of(sums, NUMBER_OF), transfers
+    return lines_of(moved, NUMBER_OF), transfers
 
 
 async def _add_vouchers(
