@@ -32,7 +32,8 @@ GRANTS = "grant update, delete on ledger_transfer, ledger_tree_node, ledger_batc
 async def grown(proofs: Proofs, book: int = 1) -> LedgerTree:
     for head in await store.HEADS.all(proofs.db):
         if head.book == book:
-            assert await catch_up(proofs, head)
+            tree = await catch_up(proofs, head)
+            assert (tree.size, tree.batch) == (head.last_seq, head.last_batch)
     return await store.GET_TREE.one(proofs.db, book)
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 import structlog
+from prometheus_client import Gauge
 
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
@@ -55,6 +56,7 @@ from tongbao.ledger.proofs.tree import (
 EVERY: Final = timedelta(minutes=1)
 _BEHIND: Final = timedelta(seconds=1)
 _LEAVES_A_ROUND: Final = 400_000
+_REST: Final = 0.5
 _BLOCKS_A_ROUND: Final = 16
 _KEPT: Final = timedelta(days=40)
 """How long a checkpoint that closes no day is kept; a receipt has its own copy for ever."""
@@ -62,6 +64,9 @@ _KEPT: Final = timedelta(days=40)
 PROVE_POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(EVERY,))
 """It is the only task of its kind, and only a restart would ask for it again: it never gives up."""
 
+_LAG: Final = Gauge(
+    "tongbao_ledger_unproven_transfers", "Transfers that no tree of proofs has yet", ["book"]
+)
 _log = structlog.get_logger()
 
 
@@ -88,7 +93,9 @@ async def prove_ledger(proofs: Proofs, _task: ProveLedger, _lease: Lease) -> Aga
 async def _round(proofs: Proofs, head: store.BookHead) -> bool:
     """Serve one book; say whether its tree is as far as its journal was."""
     try:
-        if not await catch_up(proofs, head, leaves_max=_LEAVES_A_ROUND):
+        tree = await catch_up(proofs, head, leaves_max=_LEAVES_A_ROUND, rest=_REST)
+        _LAG.labels(str(head.book)).set(max(0, head.last_seq - tree.size))
+        if tree.batch < head.last_batch:
             return False
         await make_checkpoint(proofs, head.book)
         await audit(proofs, head.book, blocks_max=_BLOCKS_A_ROUND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -12,6 +13,7 @@ from msgspec import Struct, field
 
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
+from tongbao.kernel.clock import monotonic
 from tongbao.kernel.merkle import (
     HASH_BYTES,
     Subtree,
@@ -41,24 +43,27 @@ _TILES_MAX: Final = 64
 _NO_HASH: Final = bytes(HASH_BYTES)
 
 
-async def catch_up(proofs: Proofs, head: store.BookHead, *, leaves_max: int | None = None) -> bool:
-    """Append what the journal has up to this head; say whether all of it is in the tree.
+async def catch_up(
+    proofs: Proofs, head: store.BookHead, *, leaves_max: int | None = None, rest: float = 0.0
+) -> LedgerTree:
+    """Append what the journal has up to this head and return the tree.
 
-    Stops early after ``leaves_max`` leaves.
+    Stops early after ``leaves_max`` leaves. Between two steps it rests for this part of the time
+    the step took, so that a process which also posts is not slowed by half.
 
     Raises:
         TreeBroken
     """
     done = 0
     while True:
+        started = monotonic()
         async with proofs.db.begin(ACTOR) as tx:
             tree = await locked_tree(tx, head.book)
-            if tree.batch >= head.last_batch:
-                return True
-            if leaves_max is not None and done >= leaves_max:
-                return False
+            if tree.batch >= head.last_batch or (leaves_max is not None and done >= leaves_max):
+                return tree
             done += await _append(proofs, tx, tree)
             failpoint("ledger.before_tree_commit")
+        await asyncio.sleep(rest * (monotonic() - started))
 
 
 async def locked_tree(tx: Tx, book: int) -> LedgerTree:
