@@ -109,6 +109,7 @@ def ledger_resume(context: Context, book: int, because: str, despite_breach: boo
 def ledger_explain(
     context: Context,
     account: AccountKey,
+    *,
     book: int,
     seq: int | None,
     lines: int,
