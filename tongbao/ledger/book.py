@@ -45,6 +45,7 @@ from tongbao.ledger.model import (
 from tongbao.ledger.poster.commit import Call, codes_of
 from tongbao.ledger.poster.lane import Lane, Moved
 from tongbao.ledger.poster.lease import altering
+from tongbao.ledger.poster.recall import rehearse
 from tongbao.ledger.wire.client import Asked
 from tongbao.ledger.wire.route import Route
 from tongbao.ledger.wire.server import Question
@@ -132,6 +133,22 @@ class Ledger:
         call = Call(_answer(), monotonic() + deadline_s, batch=batch, writes=writes)
         return [*await self._put(book, call)]
 
+    async def dry_run(self, groups: Sequence[Group]) -> list[Result]:
+        """Return what would become of the groups now: nothing is written and no id is used up.
+
+        Companions are not run, so what they would refuse is not seen. Under load the balances are
+        those of a moment ago.
+
+        Raises:
+            BookMissing
+        """
+        results: dict[int, Result] = {}
+        for book, places in _places_by_book(groups).items():
+            its = [groups[place] for place in places]
+            answers = await rehearse(self._db, self._names, book, its)
+            results |= zip(places, answers, strict=True)
+        return [results[place] for place in range(len(groups))]
+
     def waiting(self, book: int) -> int:
         """Return how many callers of this process wait for the book to decide on them."""
         lane = self._lanes.get(book)
@@ -218,6 +235,14 @@ class Ledger:
             facts |= {"floor_before": account.floor, "ceiling_before": account.ceiling}
             await audit.record(tx, "ledger.account_limits_set", f"account {account.id}", facts)
 
+    async def listen(self) -> None:
+        """Let other processes ask this one from now on, where it was given a folder for that.
+
+        Raises:
+            SocketFolderUnfit
+        """
+        await self._route.address()
+
     async def keep_books(self, stop: asyncio.Event) -> None:
         """Take every book that nobody who lives keeps, now and whenever one is left, until told."""
         while not stop.is_set():
@@ -243,9 +268,7 @@ class Ledger:
 
     async def _submit_to_books(self, groups: Sequence[Group], deadline: float) -> list[Result]:
         """Submit to several books at once; groups of one book keep their order."""
-        places: dict[int, list[int]] = {}
-        for place, group in enumerate(groups):
-            places.setdefault(group.book, []).append(place)
+        places = _places_by_book(groups)
         answers = await asyncio.gather(
             *(self._submit([groups[each] for each in its], deadline) for its in places.values())
         )
@@ -304,6 +327,13 @@ class Ledger:
                 self._db, book, self._names, claim=self._route, with_balances=self._with_balances
             )
         return lane
+
+
+def _places_by_book(groups: Sequence[Group]) -> dict[int, list[int]]:
+    places: dict[int, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group.book, []).append(place)
+    return places
 
 
 def _answer() -> asyncio.Future[Sequence[Result]]:

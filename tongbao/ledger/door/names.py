@@ -29,6 +29,8 @@ Accounts = Mapping[AccountKey, int | type[Refusal]]
 
 _NUMBERS: Final = "ledger_account"
 _KNOWN_MAX: Final = 500_000
+_IMAGINED_FROM: Final = (1 << BOOK_SHIFT) - (1 << 20)
+_IMAGINED_CODE: Final = (1 << 31) - 1
 
 
 class Names:
@@ -79,15 +81,24 @@ class Names:
     async def look(self, book: int, groups: Sequence[Group]) -> Accounts:
         """Return the accounts the groups name, opening none.
 
-        One that could be opened has an id that no account ever gets.
+        One that would be opened has an imagined id, which no account ever gets.
         """
         keys = list(keys_of(groups))
         named: dict[AccountKey, int | type[Refusal]] = {}
         found = await self._find(book, keys)
-        for place, key in enumerate(keys, start=1):
+        for place, key in enumerate(keys):
             refusal = opening_refusal(key, self._licence)
-            named[key] = found.get(key) or refusal or ((book + 1) << BOOK_SHIFT) - place
+            imagined = book << BOOK_SHIFT | _IMAGINED_FROM + place
+            named[key] = found.get(key) or refusal or imagined
         return named
+
+    async def look_up_codes(self, groups: Sequence[Group]) -> Mapping[str, int]:
+        """Return the numbers of the groups' codes, making none: new words share a number."""
+        words = {transfer.code for group in groups for transfer in group.transfers}
+        if words - self.codes.keys() - {""}:
+            rows = await store.LIST_CODES.all(self._db)
+            self.codes.update({row.code: row.number for row in rows})
+        return dict.fromkeys(words, _IMAGINED_CODE) | self.codes
 
     def _remember(self, book: int, found: Accounts) -> None:
         self._known += len(found)
@@ -130,6 +141,11 @@ class Names:
             next_free = 1 + max((row.number for row in rows), default=0)
             for number, word in enumerate(new, start=next_free):
                 await store.ADD_CODE.run(self._db, number, word)
+
+
+def is_imagined(account: int) -> bool:
+    """Return whether the id stands for an account that was not opened."""
+    return account & ((1 << BOOK_SHIFT) - 1) >= _IMAGINED_FROM
 
 
 def keys_of(groups: Sequence[Group]) -> set[AccountKey]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import numpy as np
 
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx
 from tongbao.ledger.decision.records import NO_ID, Batch, Records, days, microseconds
 from tongbao.ledger.door import _store as store
 from tongbao.ledger.door._store import RecordedCommand
@@ -32,16 +32,16 @@ _Difference = type[GroupDiffers]
 
 
 async def answer_repeats(
-    db: Db, book: int, batch: Batch, places: Sequence[int]
+    on: Db | Tx, book: int, batch: Batch, places: Sequence[int]
 ) -> Mapping[int, Result]:
     """Return what was recorded of these groups of the batch; in flight where nothing is yet."""
     ids = [_uuid(batch.ids[place]) for place in places]
     bounds = batch.starts.tolist()
     commands = [batch.records[bounds[place] : bounds[place + 1]] for place in places]
     named = {_uuid(each) for rows in commands for each in rows["id"]}
-    requests = {row.id: row for row in await store.FIND_REQUESTS.all(db, book, ids)}
+    requests = {row.id: row for row in await store.FIND_REQUESTS.all(on, book, ids)}
     recorded = {
-        row.id: row for row in await store.FIND_TRANSFERS.all(db, book, list(named.union(ids)))
+        row.id: row for row in await store.FIND_TRANSFERS.all(on, book, list(named.union(ids)))
     }
     answers = {}
     for place, id_, rows in zip(places, ids, commands, strict=True):
@@ -55,10 +55,12 @@ async def answer_repeats(
     return answers
 
 
-async def recorded_ids(db: Db, book: int, ids: Sequence[UUID]) -> tuple[list[bytes], list[bytes]]:
+async def recorded_ids(
+    on: Db | Tx, book: int, ids: Sequence[UUID]
+) -> tuple[list[bytes], list[bytes]]:
     """Return which of these ids the book has as transfers, and which as requests."""
-    transfers = await store.RECORDED_TRANSFERS.all(db, book, ids)
-    groups = await store.RECORDED_REQUESTS.all(db, book, ids)
+    transfers = await store.RECORDED_TRANSFERS.all(on, book, ids)
+    groups = await store.RECORDED_REQUESTS.all(on, book, ids)
     return [each.bytes for each in transfers], [each.bytes for each in groups]
 
 

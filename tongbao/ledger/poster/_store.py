@@ -86,6 +86,8 @@ RECORD_REQUESTS = Statement("""
       from unnest($2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::bigint[], $7::int[])
            as r (id, body_hash, status, code, seq, transfer_count)""")
 
+BEGIN_SNAPSHOT = Statement("set transaction isolation level repeatable read, read only")
+
 # --- what the memory of a poster is filled with -------------------------------------------------
 
 

@@ -15,24 +15,25 @@ import random
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import timedelta
 from typing import Final, Protocol
 
 import structlog
+from prometheus_client import Gauge, Histogram
 
 from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.errors import Refusal
 from tongbao.ledger.decision.core import BookState
-from tongbao.ledger.decision.records import REPEATED, Batch
+from tongbao.ledger.decision.records import REPEATED
 from tongbao.ledger.door.names import Names
-from tongbao.ledger.door.repeats import answer_repeats, recorded_ids
+from tongbao.ledger.door.repeats import answer_repeats
 from tongbao.ledger.model import GroupInFlight, LedgerOverloaded, Result
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster.commit import Call, Fenced, Head, Plan, settle_companions, write
 from tongbao.ledger.poster.lease import read_head, stop_book, take_book
 from tongbao.ledger.poster.projection import ACTOR, Follower, JournalBroken, catch_up_within
+from tongbao.ledger.poster.recall import AHEAD_MAX, fill, state_of
 
 QUEUE_MAX: Final = 20_000
 """Transfers of one book that may wait."""
@@ -40,13 +41,25 @@ BATCH_MAX: Final = 4_000
 """Transfers in one commit, unless a single call has more."""
 LAG_MAX: Final = 500_000
 """Transfers that balances may be behind before the book waits for them."""
-AHEAD_MAX: Final = timedelta(minutes=5)
-"""How far the time in an id may be ahead of ours."""
 
 _OVERLAP_MIN: Final = 200  # fewer are decided in no time; let them gather
 _PATROL_S: Final = 0.25
 _RETRY_S: Final = 0.02
 _RETRY_S_MAX: Final = 1.0
+
+_BATCH: Final = Histogram(
+    "tongbao_ledger_batch_transfers",
+    "Transfers in one commit of a book",
+    buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10_000),
+)
+_COMMIT: Final = Histogram(
+    "tongbao_ledger_commit_seconds",
+    "How long a commit of a book took, from the first statement to its end",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5),
+)
+_QUEUE: Final = Gauge(
+    "tongbao_ledger_queue_transfers", "Transfers that wait for a book to decide on them", ["book"]
+)
 
 _log = structlog.get_logger()
 
@@ -88,6 +101,7 @@ class Lane:
         self._doubtful: Plan | None = None
         self._calls_max = BATCH_MAX
         self._setbacks = 0
+        self._queued = _QUEUE.labels(str(book))
         self._follower = Follower(db, book)
 
     @property
@@ -161,6 +175,7 @@ class Lane:
 
     def _take(self) -> list[Call]:
         """Take from the queue what goes into one commit."""
+        self._queued.set(self._waiting)
         calls: list[Call] = []
         transfers = 0
         while self._queue and len(calls) < self._calls_max:
@@ -223,26 +238,18 @@ class Lane:
         if self._follower.breach is not None:
             raise JournalBroken(self._follower.breach)
         plan.compose(self._names.accounts(self._book), self._names.codes)
-        await self._fill(state, plan.batch)
+        await fill(self._db, state, plan.batch)
         plan.now, plan.latest = self._db.clock.now(), real_now() + AHEAD_MAX
         plan.decide(state)
         if not plan.companions:
             plan.encode()
-
-    async def _fill(self, state: BookState, batch: Batch) -> None:
-        if ids := state.missing_ids(batch):
-            transfers, groups = await recorded_ids(self._db, self._book, ids)
-            state.remember(transfers, groups)
-        if holds := state.missing_holds(batch):
-            state.load_holds(await store.LOAD_HOLDS.all(self._db, self._book, holds))
-        if accounts := state.missing_accounts(batch):
-            state.load_accounts(await store.LOAD_ACCOUNTS.all(self._db, self._book, accounts))
 
     async def _commit(self, plan: Plan) -> None:
         """Write the plan and answer its callers."""
         state, head = self._state, self._head
         if state is None or head is None:
             raise Fenced
+        began = monotonic()
         async with self._db.begin(ACTOR) as tx:
             await settle_companions(tx, plan, state)
             plan.sealed.set()
@@ -252,6 +259,8 @@ class Lane:
                 await catch_up_within(tx, await read_head(tx, self._book))
             failpoint("ledger.before_commit")
         failpoint("ledger.after_commit")
+        _COMMIT.observe(monotonic() - began)
+        _BATCH.observe(len(plan.decision.journal))
         self._head = head
         self._setbacks = 0
         self._calls_max = min(BATCH_MAX, self._calls_max * 2)
@@ -289,7 +298,7 @@ class Lane:
             if moved:
                 self._hand_over()
                 return False
-            horizon = await store.ARCHIVED_BEFORE.first(self._db, self._book)
+            state = await state_of(self._db, row)
         except DatabaseUnavailable as failure:
             self._refuse_waiting(failure)
             await self._pause()
@@ -298,9 +307,7 @@ class Lane:
             self._refuse_waiting(refusal)
             return False
         self._head = Head(row.epoch, row.last_batch, row.head_hash)
-        self._state = BookState(row)
-        if horizon is not None:
-            self._state.archived_front = horizon.int >> 64
+        self._state = state
         self._follower.start_from(row.last_seq, row.last_batch)
         return True
 
