@@ -219,6 +219,23 @@ async def test_a_poster_is_killed_under_load(scene: Scene) -> None:
     assert set(counts) <= {"created", "exists"}
 
 
+@pytest.mark.parametrize(
+    "place", ["before_head", "before_commit", "after_commit", "before_projection"]
+)
+async def test_a_poster_dies_at_a_place_of_its_commit(scene: Scene, place: str) -> None:
+    scene.environment = {"TONGBAO_FAILPOINT": f"ledger.{place}:kill9:20"}
+    poster = await scene.start(poster=True, callers=CALLERS)
+    poster.expected = -signal.SIGKILL
+    scene.environment = {}
+    client = await scene.start(callers=CALLERS)
+    await poster.end()
+    await scene.start(poster=True)
+    await scene.progress(client)
+    await scene.settle()
+    counts = await assert_all_is_well(scene)
+    assert set(counts) <= {"created", "exists"}
+
+
 async def test_a_client_is_killed_and_what_it_asked_is_settled(scene: Scene) -> None:
     await scene.start(poster=True)
     victim, other = await scene.start_clients()

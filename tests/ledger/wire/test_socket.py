@@ -19,8 +19,16 @@ from tests.ledger.making import ALICE, BANK, NOTE, single
 from tongbao.infra.db import PROGRAM, Statement, Write
 from tongbao.kernel.clock import monotonic
 from tongbao.ledger.decision.records import batch_of
-from tongbao.ledger.model import BookMissing, Group, LedgerOverloaded, LedgerUnanswered, Result
+from tongbao.ledger.model import (
+    BookElsewhere,
+    BookMissing,
+    Group,
+    LedgerOverloaded,
+    LedgerUnanswered,
+    Result,
+)
 from tongbao.ledger.wire import client as client_module
+from tongbao.ledger.wire import server as server_module
 from tongbao.ledger.wire.client import Asked, Gone, Lines, NotDelivered, PosterFailed, Unanswered
 from tongbao.ledger.wire.codec import (
     HEADER,
@@ -224,16 +232,17 @@ async def test_what_was_not_sent_when_its_time_is_over_was_certainly_not_decided
     assert seen == [b"a", b"b", b"d"]
 
 
-async def test_nobody_waits_for_a_poster_that_went_away(tmp_path):
-    asked = asyncio.Event()
+async def test_nobody_waits_for_a_poster_that_went_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "_GRACE_S", 0.05)
+    there = asyncio.Event()
 
-    async def desk(question):
-        asked.set()
+    async def desk(_question):
+        there.set()
         await asyncio.Event().wait()
 
     async with between(tmp_path, desk) as (listener, lines, ask):
         waiting = asyncio.create_task(ask())
-        await asked.wait()
+        await there.wait()
         await listener.close()
         with pytest.raises(Unanswered):
             await waiting
@@ -241,6 +250,28 @@ async def test_nobody_waits_for_a_poster_that_went_away(tmp_path):
             await ask()
         with pytest.raises(Gone):
             await lines.probe(listener.address)
+
+
+async def test_a_poster_that_ends_answers_what_it_was_asked_and_nothing_more(tmp_path):
+    there, door = asyncio.Event(), asyncio.Event()
+
+    async def desk(question):
+        there.set()
+        await door.wait()
+        return [CREATED] * len(question.batch.ids)
+
+    async with between(tmp_path, desk) as (listener, _, ask):
+        waiting = asyncio.create_task(ask())
+        await there.wait()
+        closing = asyncio.create_task(listener.close())
+        await asyncio.sleep(0.01)
+        with pytest.raises(BookElsewhere):
+            await ask()
+        door.set()
+        assert await waiting == [CREATED]
+        await closing
+        with pytest.raises((Gone, Unanswered)):  # it may not have heard yet
+            await ask()
 
 
 async def test_a_poster_that_is_stopped_is_found_out_and_a_slow_one_is_waited_for(
@@ -274,6 +305,7 @@ async def test_a_poster_that_is_stopped_is_found_out_and_a_slow_one_is_waited_fo
 
 async def test_an_answer_that_never_comes_is_said_to_be_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(client_module, "_GRACE_S", 0.1)
+    monkeypatch.setattr(server_module, "_GRACE_S", 0.1)
 
     async def desk(question):
         await asyncio.Event().wait()

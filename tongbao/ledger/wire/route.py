@@ -136,11 +136,12 @@ class Route:
                 raise LedgerUnanswered(book=book) if unknown else BookElsewhere(book=book)
 
     async def close(self) -> None:
-        """Stop listening and asking."""
+        """Stop listening, once those who asked were answered, and asking."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self.takes = False
+            await listener.close()
         await self._lines.close()
-        if self._listener is not None:
-            await self._listener.close()
-            self._listener = None
 
     async def _standing(self, head: LedgerBook) -> str:
         """Say whether the holder is alive, may be, or is nobody."""

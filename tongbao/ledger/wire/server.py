@@ -24,7 +24,7 @@ from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Conflict, Refusal
 from tongbao.kernel.ids import new_id
 from tongbao.ledger.decision.records import Batch
-from tongbao.ledger.model import LedgerOverloaded, Result
+from tongbao.ledger.model import BookElsewhere, LedgerOverloaded, Result
 from tongbao.ledger.wire.codec import (
     Ask,
     Failed,
@@ -48,6 +48,7 @@ PATH_MAX: Final = 107
 _SUFFIX: Final = ".sock"
 _BACKLOG: Final = 1024
 _BUFFER_MAX: Final = 16 << 20
+_GRACE_S: Final = 5.0
 _log = structlog.get_logger()
 
 
@@ -81,12 +82,16 @@ class Listener:
         self.address = str(address)
 
     async def close(self) -> None:
-        """Take no more questions; what was asked and not yet answered stays unanswered."""
+        """Take no more questions, and give those that were asked some time to be answered."""
         self._server.close()
         with suppress(FileNotFoundError):
             os.unlink(self.address)  # noqa: PTH108 - no blocking to speak of
+        waiting = [task for caller in self._callers for task in caller.leave()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=_GRACE_S)
+            await asyncio.sleep(0)  # in which the last answers are written
         for caller in tuple(self._callers):
-            caller.hang_up()
+            caller.hang_up(flush=True)
         await asyncio.sleep(0)
 
 
@@ -157,6 +162,7 @@ class _Caller(asyncio.Protocol):
         self._failed: list[Failed] = []
         self._flushing = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let nobody but this user's own processes in."""
@@ -186,6 +192,11 @@ class _Caller(asyncio.Protocol):
         self._callers.discard(self)
         self._transport = None
 
+    def leave(self) -> set[asyncio.Task[None]]:
+        """Send whoever asks from now on elsewhere, and return what is still to be answered."""
+        self._leaving = True
+        return self._tasks
+
     def hang_up(self, *, flush: bool = False) -> None:
         """Close the connection, at once or after what is on its way."""
         transport, self._transport = self._transport, None
@@ -200,6 +211,9 @@ class _Caller(asyncio.Protocol):
             self._send(reply_frame(Reply([], [])))
             return
         batch = batch_in(ask)
+        if self._leaving:
+            self._fail_all(ask, BookElsewhere(book=ask.book))
+            return
         try:
             writes = [writes_of(lines) for lines in ask.writes]
         except VersionsDiffer:
@@ -219,8 +233,7 @@ class _Caller(asyncio.Protocol):
             await self._answer_each(ask, batch)  # some may have more time than others
             return
         except Exception as failure:  # noqa: BLE001 - the socket is a surface like HTTP
-            for caller in range(ask.first, ask.first + len(ask.counts)):
-                self._fail(caller, failure)
+            self._fail_all(ask, failure)
             return
         group = 0
         for caller, count in enumerate(ask.counts, ask.first):
@@ -259,6 +272,10 @@ class _Caller(asyncio.Protocol):
             told.append((result.status, result.code, result.seq))
         self._told.append(Told(caller, told))
         self._flush_soon()
+
+    def _fail_all(self, ask: Ask, failure: Exception) -> None:
+        for caller in range(ask.first, ask.first + len(ask.counts)):
+            self._fail(caller, failure)
 
     def _fail(self, caller: int, failure: Exception) -> None:
         """Tell this caller alone; of what nobody foresaw, only this process's log says more."""

@@ -98,7 +98,9 @@ async def serve_roles(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await platform.seed()
-    if "poster" not in roles:
+    if "poster" in roles:
+        await platform.ledger.listen()
+    else:
         platform.ledger.leave_books()
     async with asyncio.TaskGroup() as group:
         if "poster" in roles:
