@@ -66,20 +66,23 @@ async def pretend_proven(db: Db, book: int = 1) -> None:
     last = await db.pool.fetchval("select last_batch from ledger_book where book = $1", book)
     await db.pool.execute(
         "insert into gl_range (book, last_batch, first_batch, transfers, made_at)"
-        " values ($1, $2, 1, 0, now())",
+        " select $1, $2, coalesce(max(last_batch), 0) + 1, 0, now() from gl_range where book = $1",
         book,
         last,
     )
     await db.pool.execute(
         "insert into ledger_tree (book, size, batch, head_hash, frontier, block_batch, audited,"
-        " checkpoints) values ($1, 0, $2::bigint, $3, '', $2::bigint + 1, 0, 1)",
+        " checkpoints) values ($1, 0, $2::bigint, $3, '', $2::bigint + 1, 0, 1)"
+        " on conflict (book) do update set block_batch = excluded.block_batch",
         book,
         last,
         bytes(32),
     )
     await db.pool.execute(
         "insert into ledger_checkpoint (book, number, size, batch, root, head_hash, frontier,"
-        " codes, codes_root, at, note) values ($1, 1, 0, $2, $3, $3, '', 0, $3, now(), '')",
+        " codes, codes_root, at, note)"
+        " select $1, coalesce(max(number), 0) + 1, 0, $2, $3, $3, '', 0, $3, now(), ''"
+        " from ledger_checkpoint where book = $1",
         book,
         last,
         bytes(32),

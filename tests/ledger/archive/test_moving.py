@@ -28,12 +28,15 @@ from tongbao.ledger.archive.model import (
     MonthInDefault,
     MonthNotArchived,
     MonthNotSealed,
+    month_after,
     partition_of,
 )
 from tongbao.ledger.archive.months import list_months, list_partitions, seal_month
 from tongbao.ledger.archive.moving import archive_month, bring_back_month
 from tongbao.ledger.archive.queries import archived_books, archived_totals
 from tongbao.ledger.model import TransferKind
+from tongbao.ledger.queries import caught_up
+from tongbao.ledger.verify import verify
 
 
 async def rows_of(db: Db, table: str) -> list[tuple]:
@@ -153,3 +156,59 @@ async def test_only_a_sealed_month_leaves_and_only_an_archived_one_comes_back(
         await archive_month(sealed, MONTH.replace(year=MONTH.year - 1), tmp_path, actor="tests")
     with pytest.raises(MonthNotArchived):
         await bring_back_month(sealed, MONTH, actor="tests")
+
+
+async def test_what_is_left_proves_from_where_the_archive_ends(
+    sealed: Db, ledger, tmp_path: Path
+) -> None:
+    """A hold from before, chains that begin in the archive, a second month that leaves later."""
+    await archive_month(sealed, MONTH, tmp_path, actor="tests")
+    hold = transfer(NEXT, 15, ALICE, BOB, TransferKind.PENDING)
+    assert await submit(
+        ledger,
+        group_of(hold),
+        group_of(transfer(NEXT, 40, BANK, ALICE)),
+        group_of(transfer(NEXT, 9_999, ALICE, BOB)),
+        group_of(transfer(NEXT, 15, None, None, TransferKind.POST, pending_id=hold.id)),
+        *[group_of(transfer(NEXT, 1, BANK, ALICE)) for _ in range(130)],
+    ) == ["created", "created", "refused", "created", *["created"] * 130]
+    await caught_up(sealed, 1)
+
+    first = await verify(sealed, books=[1])
+    await pretend_proven(sealed)
+    await seal_month(sealed, NEXT, actor="tests", prove=sound)
+    await archive_month(sealed, NEXT, tmp_path, actor="tests")
+    second = await verify(sealed, books=[1])
+    assert await submit(ledger, group_of(transfer(month_after(NEXT), 7, ALICE, BOB))) == ["created"]
+    await caught_up(sealed, 1)
+    third = await verify(sealed, books=[1])
+    await bring_back_month(sealed, NEXT, actor="tests")
+    await bring_back_month(sealed, MONTH, actor="tests")
+    whole = await verify(sealed, books=[1])
+
+    for report in (first, second, third, whole):
+        assert report.is_sound, report.broken
+
+
+async def test_a_change_after_the_archive_is_still_found(
+    sealed: Db, ledger, tmp_path: Path
+) -> None:
+    await archive_month(sealed, MONTH, tmp_path, actor="tests")
+    await submit(ledger, group_of(transfer(NEXT, 40, BANK, ALICE)))
+    await caught_up(sealed, 1)
+    await sealed.pool.execute("grant update on ledger_transfer to current_user")
+    await sealed.pool.execute(
+        "update ledger_transfer set amount = amount + 1 where seq = (select last_seq"
+        " from ledger_book where book = 1)"
+    )
+    changed = await verify(sealed, books=[1])
+    await sealed.pool.execute(
+        "update ledger_transfer set amount = amount - 1 where seq = (select last_seq"
+        " from ledger_book where book = 1)"
+    )
+    await sealed.pool.execute("grant update on ledger_month_account to current_user")
+    await sealed.pool.execute("update ledger_month_account set debits_posted = debits_posted + 1")
+    summed_wrong = await verify(sealed, books=[1])
+
+    assert {"digests", "counters"} <= {check.name for check in changed.broken}
+    assert "counters" in {check.name for check in summed_wrong.broken}

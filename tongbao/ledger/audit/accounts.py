@@ -18,6 +18,7 @@ from tongbao.infra.audit import AuditEntry
 from tongbao.infra.columns import Records
 from tongbao.infra.db import Tx
 from tongbao.kernel.money import EXPONENTS
+from tongbao.ledger.archive.model import OpeningAccount
 from tongbao.ledger.audit._store import AccountFamily, LicensedKind
 from tongbao.ledger.audit.findings import Breach, Findings, uuid_of
 from tongbao.ledger.chart import CHART, OwnerKind
@@ -73,6 +74,14 @@ class Accounts:
             return np.zeros(len(ids), np.int64)
         found = np.minimum(np.searchsorted(self.ids, ids), self.nobody - 1)
         return np.where(self.ids[found] == ids, found, self.nobody)
+
+    def open_with(self, openings: Sequence[OpeningAccount]) -> None:
+        """Begin with what accounts had come to, where their older transfers are not here."""
+        places = self.places(np.array([each.account for each in openings], np.int64))
+        for place, opening in zip(places.tolist(), openings, strict=True):
+            self.counters[place] = [getattr(opening, name) for name in COUNTERS]
+            self.touches[place] = opening.touches
+            self.last[place] = np.void(opening.last_transfer.bytes)
 
     def posted(self) -> Whole:
         """Return every balance on its normal side, as the journal so far adds up to."""

@@ -42,15 +42,23 @@ def packed(rows: Records) -> Records:
 class Batches:
     """The batches of a book in order, and how far the journal has been laid beside them."""
 
-    def __init__(self, found: Findings, rows: Records, requests: Requests) -> None:
+    def __init__(
+        self, found: Findings, rows: Records, requests: Requests, begins_after: int = 0
+    ) -> None:
+        """Take the commits; those up to ``begins_after`` have something in the archive.
+
+        They still hang on each other, but what is in them cannot be looked at.
+        """
         self._found = found
         self._rows = rows
         self._requests = requests
         self._numbers: list[int] = rows["batch"].tolist()
         # A batch begins no earlier than the one before it, whatever its row says.
         self._firsts: Whole = np.maximum.accumulate(rows["first_seq"].astype(np.int64))
-        self._next = 0
-        self._newest = bytes(16)
+        self._next = int(np.searchsorted(rows["batch"].astype(np.int64), begins_after, "right"))
+        before = rows["highest_id"][: self._next]
+        self._newest = max(before.tolist(), default=bytes(16))
+        self._is_all_before = 0 < self._next == len(rows)
 
     def whole(self, rows: Records) -> int:
         """Return how many of the rows are of batches that end before the last row's."""
@@ -91,7 +99,7 @@ class Batches:
         self._check_chain(head)
         self._requests.finish(self._rows)
         newest = max(self._newest, self._requests.newest)
-        if head.newest_id.bytes != newest:
+        if head.newest_id.bytes != newest and not self._is_all_before:
             what = f"the head says {head.newest_id} is the newest id, it is {uuid_of(newest)}"
             self._found.add("batches", Breach(what, transfer=uuid_of(newest)))
         self._check_watermark(watermark)

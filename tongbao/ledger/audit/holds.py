@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -11,7 +12,7 @@ from msgspec import Struct
 from tongbao.infra.columns import Records
 from tongbao.ledger.audit.accounts import Whole
 from tongbao.ledger.audit.findings import Breach, Findings, uuid_of
-from tongbao.ledger.model import TransferFlags, TransferKind
+from tongbao.ledger.model import HoldState, LedgerHold, TransferFlags, TransferKind
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _NO_HOLD, _NO_EXPIRY = 8, 16
@@ -19,6 +20,12 @@ _HELD: Final = 1
 # The state and kind that each end leaves behind; see the numbers in the statement.
 _STATE_OF: Final = {TransferKind.POST: 2, TransferKind.VOID: 3, TransferKind.EXPIRE: 4}
 _STATES: Final = {0: "of no known state", 1: "held", 2: "posted", 3: "voided", 4: "expired"}
+_NUMBER_OF: Final = {
+    HoldState.HELD: 1,
+    HoldState.POSTED: 2,
+    HoldState.VOIDED: 3,
+    HoldState.EXPIRED: 4,
+}
 _READ: Final = (
     "id",
     "seq",
@@ -72,6 +79,30 @@ class Holds:
         self._found = found
         self._open: dict[bytes, Line] = {}
         self.begun = 0
+
+    def open_with(self, holds: Sequence[LedgerHold], begun: int) -> None:
+        """Begin with holds whose pending transfers are not here, and how many there were."""
+        self.begun = begun
+        for hold in holds:
+            due = None if hold.expires_at is None else hold.expires_at - _EPOCH
+            self._open[hold.pending_id.bytes] = Line(
+                id=hold.pending_id.bytes,
+                seq=0,
+                debit_account=hold.debit_account,
+                credit_account=hold.credit_account,
+                amount=hold.amount,
+                kind=TransferKind.PENDING,
+                flags=0,
+                pending_id=bytes(16),
+                at=0,
+                nulls=_NO_EXPIRY if due is None else 0,
+                hold_state=_NUMBER_OF[hold.state],
+                hold_debit=hold.debit_account,
+                hold_credit=hold.credit_account,
+                hold_amount=hold.amount,
+                hold_posted=hold.posted_amount,
+                hold_expires_at=0 if due is None else due // timedelta(microseconds=1),
+            )
 
     def take(self, rows: Records) -> Whole:
         """Follow the holds of some transfers and return what each adds to what is pending."""

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from tongbao.infra.columns import Records, read_all, read_chunks
 from tongbao.infra.db import Db, Tx
+from tongbao.ledger.archive.queries import opening_of
 from tongbao.ledger.audit import _store as store
 from tongbao.ledger.audit.accounts import (
     COUNTERS,
@@ -41,6 +42,7 @@ class _Proof(Struct, frozen=True):
     holds: Holds
     batches: Batches
     replay: Replay
+    begins_after: int  # what was recorded up to this seq is in the archive, or summed up with it
 
     def take(self, rows: Records) -> None:
         """Take the transfers of whole commits."""
@@ -86,6 +88,7 @@ async def _prove(
 
     async def take(rows: Records) -> None:
         nonlocal left, proved
+        rows = rows[rows["seq"] > proof.begins_after]
         rows = np.concatenate([left, rows]) if len(left) else rows
         whole = proof.batches.whole(rows)
         await asyncio.to_thread(proof.take, rows[:whole])
@@ -97,6 +100,7 @@ async def _prove(
     await read_chunks(tx, store.JOURNAL, (book,), store.JOURNAL_FIELDS, take)
     await asyncio.to_thread(proof.take, left)
     marks = await read_all(tx, store.MARKS, (book,), store.MARK_FIELDS)
+    marks = marks[marks["seq"] > proof.begins_after]
     await asyncio.to_thread(proof.replay.finish, marks)
     await asyncio.to_thread(proof.batches.finish, proof.head, proof.watermark)
     proof.holds.finish(due_before)
@@ -123,14 +127,23 @@ async def _begin(tx: Tx, book: int) -> _Proof:
     codes = {row.number: row.code for row in await store.LIST_CODES.all(tx)}
     holds = Holds(found)
     seq = 0 if watermark is None else watermark.seq
+    replay = Replay(found, accounts, holds, codes, seq)
+    opening = await opening_of(tx, book)
+    if opening is not None:
+        accounts.open_with(opening.accounts)
+        holds.open_with(opening.holds, opening.holds_begun)
+        replay.last_seq = opening.seq
+        answers = answers[answers["batch"] > opening.batch]
+    begins_after = 0 if opening is None else opening.batch
     return _Proof(
         head=head,
         watermark=watermark,
         found=found,
         accounts=accounts,
         holds=holds,
-        batches=Batches(found, commits, Requests(found, answers)),
-        replay=Replay(found, accounts, holds, codes, seq),
+        batches=Batches(found, commits, Requests(found, answers), begins_after),
+        replay=replay,
+        begins_after=replay.last_seq,
     )
 
 
