@@ -52,7 +52,7 @@ create table ledger_checkpoint (
     frontier    bytea not null check (length(frontier) % 32 = 0),
     codes       int not null check (codes >= 0),
     codes_root  bytea not null check (length(codes_root) = 32),
-    day         date,                                  -- the business day it closes, of a nightly one
+    day         date,                                  -- of a nightly one: the day it closes
     at          timestamptz not null,
     note        text not null,
     primary key (book, number)
