@@ -443,6 +443,7 @@ def test_a_group_named_like_a_transfer_of_another_is_told_that_it_is_another():
         group(single(1, BANK, BOB), id=named.id),
     ]
     assert asked(groups) == ["created", "exists_different", "exists_different"]
+    assert asked([groups[0], groups[2]]) == ["created", "exists_different"]
 
 
 def test_the_second_of_two_equal_groups_waits_for_the_first():

@@ -15,19 +15,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
-from struct import Struct as Packing
 from typing import Final
 
 import numpy as np
 
-from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.money import AMOUNT_MAX
 from tongbao.ledger.decision.in_order import InOrder
 from tongbao.ledger.decision.lines import (
     AT_MOST,
     EXPIRE,
-    LINKED,
     PENDING,
     POST,
     WHOLE,
@@ -37,6 +34,7 @@ from tongbao.ledger.decision.lines import (
     ending,
     lines_of,
     opened_in,
+    stood_for,
 )
 from tongbao.ledger.decision.memory import (
     BARS_ALL,
@@ -45,31 +43,23 @@ from tongbao.ledger.decision.memory import (
     CURRENCY_SHIFT,
     LEAST,
     MOST,
-    SIGN,
     TRAITS,
     BookState,
     Decision,
-    Hold,
-    Moved,
 )
 from tongbao.ledger.decision.records import (
-    COMPANION_REFUSED,
     CREATED,
-    HOLD,
-    JOURNAL,
     NO_ID,
-    REFUSALS,
     REPEATED,
     Batch,
     Codes,
     Records,
     Whole,
     code_of,
-    days,
     fronts,
-    is_recorded,
     microseconds,
 )
+from tongbao.ledger.decision.written import written
 from tongbao.ledger.model import (
     COUNTER_MAX,
     AccountClosed,
@@ -94,9 +84,7 @@ _ID: Final = code_of(IdOutOfOrder)
 _ARCHIVED: Final = code_of(IdArchived)
 _MISSING: Final = code_of(HoldMissing)
 _TAKEN: Final = code_of(TransferRecorded)
-_RECORDED: Final = np.array([is_recorded(code) for code in range(len(REFUSALS) + 1)])
 _NO_HOLD: Final = np.frombuffer(NO_ID, "V16")[0]
-_HOLD: Final = Packing("<16sqqqBqq")
 _SUM_MAX: Final = 1e18
 """Above this the sums of a batch could leave 64 bits, so every transfer is taken in order."""
 
@@ -115,7 +103,7 @@ def decide(state: BookState, batch: Batch, now: datetime, latest: datetime) -> D
         in_order = _taken_in_order(state, batch, lines, codes, microseconds(now))
         if in_order is not None:
             in_order.decide(batch, codes)
-    return _written(state, batch, lines, codes, now)
+    return written(state, batch, lines, codes, now)
 
 
 def _settle_groups(state: BookState, batch: Batch, codes: Codes, bound: int) -> None:
@@ -137,24 +125,15 @@ def _settle_groups(state: BookState, batch: Batch, codes: Codes, bound: int) -> 
     codes[(front != 0) & (front < state.archived_front)] = _ARCHIVED
 
 
-def _stood_for(batch: Batch) -> Flags:
-    """Say which groups have the id of their first transfer, so that it can stand for them."""
-    if not len(batch.records):
-        return np.zeros(len(batch.ids), np.bool_)
-    firsts = np.minimum(batch.starts[:-1], len(batch.records) - 1)
-    same: Flags = batch.records["id"][firsts] == batch.ids
-    return same & (batch.starts[1:] > batch.starts[:-1])
-
-
 def _settle_alone(
     state: BookState, batch: Batch, lines: Lines, codes: Codes, *, now: datetime, bound: int
 ) -> None:
     """Settle the groups of which a transfer cannot happen whatever the others do."""
     why = np.zeros(len(lines.kinds), np.int16)
     for wrong, refusal in _wrongs(state, batch.records, lines, now=microseconds(now), bound=bound):
-        if wrong.any():
+        if np.count_nonzero(wrong):  # which is the quickest way to ask for any
             why[wrong & (why == CREATED)] = code_of(refusal)
-    [places] = np.nonzero(why)
+    [places] = why.nonzero()
     if places.size:
         groups, firsts = np.unique(lines.group[places], return_index=True)
         undecided = codes[groups] == CREATED
@@ -229,7 +208,7 @@ def _taken_in_order(
     if watched.size:
         touch = np.isin(lines.debit, watched) | np.isin(lines.credit, watched)
         in_order[lines.group[touch & live]] = True
-    groups: list[int] = np.flatnonzero(in_order & (codes == CREATED)).tolist()
+    groups: list[int] = (in_order & (codes == CREATED)).nonzero()[0].tolist()
     if not groups:
         return None
     return InOrder(
@@ -253,7 +232,7 @@ def _shared_ids(batch: Batch, lines: Lines, live: Flags) -> set[bytes]:
 
     A group and its first transfer may be one.
     """
-    ids: list[bytes] = batch.ids[~_stood_for(batch)].tolist()
+    ids: list[bytes] = batch.ids[~stood_for(batch)].tolist()
     if len(set(lines.ids).union(ids)) == len(lines.ids) + len(ids):
         return set()
     times = Counter(one for place, one in enumerate(lines.ids) if live[place])
@@ -268,7 +247,7 @@ def _end_holds(
 
     Those are of holds that it opens, or ends twice.
     """
-    places: list[int] = np.flatnonzero((lines.kinds >= POST) & live).tolist() if lines.ends else []
+    places: list[int] = ((lines.kinds >= POST) & live).nonzero()[0].tolist() if lines.ends else []
     if not places:
         return set()
     ended = [lines.pending_ids[place] for place in places]
@@ -306,7 +285,7 @@ def _watched(state: BookState, lines: Lines, live: Flags) -> Whole:
     """
     sums = np.abs(lines.held) + lines.posted
     total = float(sums[live].sum(dtype=np.float64))
-    named = np.flatnonzero(live & (lines.debit >= 0))
+    named = (live & (lines.debit >= 0)).nonzero()[0]
     place, slot, starts = by_account(lines.debit[named], lines.credit[named])
     slots = slot[starts]
     if total > _SUM_MAX or not slots.size:
@@ -323,136 +302,3 @@ def _watched(state: BookState, lines: Lines, live: Flags) -> Whole:
         | (rows[:, :LEAST].max(axis=1) > COUNTER_MAX - int(total) - 1)
     ]
     return watched
-
-
-def _written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: datetime) -> Decision:
-    """Return what the created groups write and lead to."""
-    created = codes == CREATED
-    chosen = np.flatnonzero(created[lines.group])
-    debit, credit = lines.debit[chosen], lines.credit[chosen]
-    place, slot, starts = by_account(debit, credit)
-    line, is_credit, slots = place >> 1, place & 1, slot[starts]
-    ids = np.ascontiguousarray(batch.records["id"])[chosen]
-    lengths = np.append(starts[1:], len(place)) - starts
-
-    changes = np.zeros((len(place), 4), np.int64)
-    touch, posted = np.arange(len(place)), lines.posted[chosen][line]
-    changes[touch, 2 * is_credit] = lines.held[chosen][line]
-    changes[touch, 2 * is_credit + 1] = posted
-    rows = state.rows[slots]
-    before = rows[:, :LEAST]
-    after = before + np.add.reduceat(changes, starts) if starts.size else before
-
-    # The running credit balance of each account, turned to its normal side.
-    running = np.cumsum(posted * (2 * is_credit - 1))
-    base = before[:, 3] - before[:, 1]
-    base[1:] -= running[starts[1:] - 1]
-    running = (running + np.repeat(base, lengths)) * np.repeat(rows[:, SIGN], lengths)
-
-    previous = np.empty(len(place), "V16")
-    previous[1:] = ids[line[:-1]]
-    previous[starts] = state.last[slots]
-    previous[place], running[place] = previous.copy(), running.copy()
-
-    journal = _journal(state, batch, lines, chosen, now)
-    journal["debit_account"], journal["credit_account"] = (
-        state.accounts[debit],
-        state.accounts[credit],
-    )
-    journal["debit_previous"], journal["credit_previous"] = previous[0::2], previous[1::2]
-    journal["debit_after"], journal["credit_after"] = running[0::2], running[1::2]
-    opened, ended, holds, holds_before = _holds(state, lines, chosen)
-    requests = _requests(batch, lines, codes)
-    transfers: list[bytes] = lines.ids if len(chosen) == len(lines.ids) else ids.tolist()
-    groups: list[bytes] = batch.ids[requests].tolist()
-    lowest, highest = (min(transfers), max(transfers)) if transfers else (NO_ID, NO_ID)
-    counts = batch.starts[1:] - batch.starts[:-1]
-    return Decision(
-        codes=codes,
-        seqs=np.where(created & (counts > 0), state.last_seq + np.cumsum(counts * created), 0),
-        journal=journal,
-        holds_opened=opened,
-        holds_ended=ended,
-        requests=requests,
-        lowest_id=lowest,
-        highest_id=highest,
-        newest_id=max([highest, *groups]),
-        moved=Moved(
-            slots=slots,
-            counters=after,
-            counters_before=before,
-            touches=lengths,
-            last=ids[line[starts + lengths - 1]],
-            last_before=state.last[slots],
-            holds=holds,
-            holds_before=holds_before,
-            transfers=transfers,
-            groups=groups,
-        ),
-    )
-
-
-def _journal(state: BookState, batch: Batch, lines: Lines, chosen: Whole, now: datetime) -> Records:
-    """Return the records of the chosen transfers, but for what hangs on their accounts."""
-    day = days(business_date(now))
-    if state.closed_through is not None:
-        day = max(day, days(state.closed_through) + 1)
-    records, group = batch.records[chosen], lines.group[chosen]
-    journal = np.empty(len(chosen), JOURNAL)
-    for name in ("id", "code", "reference", "pending_id", "kind"):
-        journal[name] = records[name]
-    journal["book"] = state.book
-    journal["seq"] = np.arange(state.last_seq + 1, state.last_seq + 1 + len(chosen))
-    journal["amount"] = lines.amount[chosen]
-    journal["flags"] = lines.flags[chosen]
-    journal["flags"][:-1] |= np.where(group[1:] == group[:-1], LINKED, 0).astype(np.int16)
-    journal["biz_date"] = day
-    journal["value_date"] = np.where(records["value_date"] == 0, day, records["value_date"])
-    journal["at"] = microseconds(now)
-    return journal
-
-
-def _holds(
-    state: BookState, lines: Lines, chosen: Whole
-) -> tuple[Records, Records, dict[bytes, Hold], dict[bytes, Hold]]:
-    """Return the holds that are opened and ended, as records, and by id as they are and were."""
-    kinds = lines.kinds[chosen]
-    after: dict[bytes, Hold] = {}
-    before: dict[bytes, Hold] = {}
-    if kinds.size and kinds.max() >= PENDING:
-        opening = chosen[kinds == PENDING]
-        columns = (
-            state.accounts[lines.debit[opening]],
-            state.accounts[lines.credit[opening]],
-            lines.amount[opening],
-            np.zeros(len(opening), np.int64),
-            np.zeros(len(opening), np.int64),
-            lines.records["expires_at"][opening],
-        )
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        after.update(zip((lines.ids[place] for place in opening.tolist()), rows, strict=True))
-        for place in chosen[kinds >= POST].tolist():
-            pending_id = lines.pending_ids[place]
-            hold = after.get(pending_id)
-            if hold is None:
-                hold = before[pending_id] = state.holds[pending_id]
-            state_then, posted = int(lines.kinds[place]) - PENDING, int(lines.posted[place])
-            after[pending_id] = (*hold[:3], state_then, posted, hold[5])
-    opened = [_HOLD.pack(one, *hold) for one, hold in after.items() if one not in before]
-    ended = [_HOLD.pack(one, *after[one]) for one in before]
-    return (
-        np.frombuffer(bytearray().join(opened), HOLD),
-        np.frombuffer(bytearray().join(ended), HOLD),
-        after,
-        before,
-    )
-
-
-def _requests(batch: Batch, lines: Lines, codes: Codes) -> Whole:
-    """Return the groups to record: refused, or created and not stood for by their transfers."""
-    refused = (codes > CREATED) & (
-        _RECORDED.take(codes, mode="clip") | (codes == COMPANION_REFUSED)
-    )
-    stood_for = _stood_for(batch)
-    stood_for[lines.group[lines.flags & AT_MOST != 0]] = False
-    return np.flatnonzero(refused | ((codes == CREATED) & ~stood_for))

@@ -71,7 +71,7 @@ def lines_of(state: BookState, batch: Batch) -> Lines:
     kinds = records["kind"].astype(np.int64)
     amount = records["amount"].astype(np.int64)
     return Lines(
-        group=np.repeat(np.arange(len(batch.ids)), batch.starts[1:] - batch.starts[:-1]),
+        group=np.arange(len(batch.ids)).repeat(batch.starts[1:] - batch.starts[:-1]),
         kinds=kinds,
         flags=records["flags"].astype(np.int64) & (WHOLE | AT_MOST),
         ids=records["id"].tolist(),
@@ -85,9 +85,18 @@ def lines_of(state: BookState, batch: Batch) -> Lines:
     )
 
 
+def stood_for(batch: Batch) -> Flags:
+    """Say which groups have the id of their first transfer, so that it can stand for them."""
+    if not len(batch.records):
+        return np.zeros(len(batch.ids), np.bool_)
+    firsts = np.minimum(batch.starts[:-1], len(batch.records) - 1)
+    same: Flags = batch.records["id"][firsts] == batch.ids
+    return same & (batch.starts[1:] > batch.starts[:-1])
+
+
 def opened_in(lines: Lines, live: Flags) -> dict[bytes, int]:
     """Return the places of the transfers that open a hold."""
-    places: list[int] = np.flatnonzero((lines.kinds == PENDING) & live).tolist()
+    places: list[int] = ((lines.kinds == PENDING) & live).nonzero()[0].tolist()
     return {lines.ids[place]: place for place in places}
 
 
@@ -121,4 +130,4 @@ def by_account(debit: Whole, credit: Whole) -> tuple[Whole, Whole, Whole]:
     slot = keys >> shift
     begins = np.ones(count, np.bool_)
     np.not_equal(slot[1:], slot[:-1], out=begins[1:])
-    return keys & ((1 << shift) - 1), slot, np.flatnonzero(begins)
+    return keys & ((1 << shift) - 1), slot, begins.nonzero()[0]

@@ -115,7 +115,7 @@ class BookState:
         slots = np.full(len(accounts), -1, np.int64)
         slots[near] = self._near[numbers[near]].astype(np.int64) - 1
         if self._far:
-            for place in np.flatnonzero(~near).tolist():
+            for place in (~near).nonzero()[0].tolist():
                 slots[place] = self._far.get(int(accounts[place]), -1)
         return slots
 
@@ -158,7 +158,7 @@ class BookState:
         bound = int.from_bytes(self.known_above[:8], "big")
         doubtful: dict[bytes, None] = {}
         for column in (batch.ids, batch.records["id"]):
-            for place in np.flatnonzero(fronts(column) <= bound).tolist():
+            for place in (fronts(column) <= bound).nonzero()[0].tolist():
                 doubtful[column[place].tobytes()] = None
         return [
             UUID(bytes=one)
