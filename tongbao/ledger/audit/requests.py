@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from itertools import combinations
 from struct import Struct as Packing
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -29,7 +29,8 @@ _ASKED: Final = Packing("<16sqqq16s16sqiiBB")
 _ANSWER: Final = Packing(">BH")
 _MOVED: Final = Packing(">qi")
 _BODY_VERSION: Final = b"tongbao.ledger.body/2\n"
-_ASKED_FLAGS: Final = TransferFlags.WHOLE | TransferFlags.AT_MOST
+_LINKED, _AT_MOST = int(TransferFlags.LINKED), int(TransferFlags.AT_MOST)
+_ASKED_FLAGS: Final = int(TransferFlags.WHOLE) | _AT_MOST
 
 
 class Requests:
@@ -44,6 +45,7 @@ class Requests:
         self._moved: Whole = moved[np.argsort(rows["seq"][moved], kind="stable")].astype(np.int64)
         self._last_seqs: Whole = rows["seq"][self._moved].astype(np.int64)
         self._laid = 0
+        self._packed = _packed(rows)
         refused = np.flatnonzero((rows["status"] == _REFUSED) & (rows["transfer_seq"] > 0))
         self._shadowed = {int(rows["transfer_seq"][at]): int(at) for at in refused}
 
@@ -55,14 +57,16 @@ class Requests:
     def packed_of(self, batch: int) -> bytes:
         """Return the answers of a batch as the bytes that its digest is of."""
         begin, end = self._range(batch)
-        return b"".join(_packed(row) for row in self._rows[begin:end])
+        return b"".join(self._packed[begin:end])
 
     def take(self, rows: Records, batches: Whole) -> None:
         """Lay the answers beside the transfers of whole batches, whose numbers are ``batches``."""
         seqs = rows["seq"].astype(np.int64)
         end = int(np.searchsorted(self._last_seqs, seqs[-1], "right"))
-        for at in self._moved[self._laid : end].tolist():
-            self._lay(at, rows, seqs, batches)
+        if self._laid < end:
+            lines = _Lines(rows)
+            for at in self._moved[self._laid : end].tolist():
+                self._lay(at, lines, seqs, batches)
         self._laid = max(self._laid, end)
         self._check_shadows(rows, seqs)
 
@@ -95,41 +99,39 @@ class Requests:
         begin = np.searchsorted(self._batches, batch, "left")
         return int(begin), int(np.searchsorted(self._batches, batch, "right"))
 
-    def _lay(self, at: int, rows: Records, seqs: Whole, batches: Whole) -> None:
+    def _lay(self, at: int, lines: _Lines, seqs: Whole, batches: Whole) -> None:
         """Compare one answer with the transfers it names."""
         request = self._rows[at]
         count, last = int(request["transfer_count"]), int(request["seq"])
         end = int(np.searchsorted(seqs, last, "right"))
         begin = int(np.searchsorted(seqs, last - count + 1, "left"))
-        group = rows[begin:end]
-        if len(group) != count or not count or int(seqs[end - 1]) != last:
-            what = f"the group has {len(group)} of its {count} transfers"
+        if end - begin != count or not count or int(seqs[end - 1]) != last:
+            what = f"the group has {end - begin} of its {count} transfers"
             self._found.add("requests", self._said(what)(at))
             return
-        linked = ((group["flags"] & TransferFlags.LINKED) != 0).tolist()
-        follows = begin > 0 and bool(rows["flags"][begin - 1] & TransferFlags.LINKED)
-        if follows or linked != [True] * (count - 1) + [False]:
+        flags = lines.flags[max(begin - 1, 0) : end]
+        linked = [bool(each & _LINKED) for each in flags]
+        if linked != [False] * (begin > 0) + [True] * (count - 1) + [False]:
             self._found.add("requests", self._said("its transfers are linked another way")(at))
         elif (batches[begin:end] != request["batch"]).any():
             self._found.add("requests", self._said("its transfers are of another batch")(at))
-        self._check_body(at, group)
+        if not any(each & _AT_MOST for each in lines.flags[begin:end]):
+            self._check_body(at, lines, range(begin, end))
 
-    def _check_body(self, at: int, group: Records) -> None:
+    def _check_body(self, at: int, lines: _Lines, group: range) -> None:
         """Compare the fingerprint with what must have been asked for.
 
         What "at most" asked for is not kept, so such a group has no fingerprint to compare.
         """
-        if (group["flags"] & TransferFlags.AT_MOST).any():
-            return
         self._found.look("bodies")
         kept = bytes(self._rows["body_hash"][at])
-        if not any(sha256(_BODY_VERSION + body).digest() == kept for body in _bodies(group)):
-            first = group[0]
+        bodies = _bodies(lines, group)
+        if not any(sha256(_BODY_VERSION + body).digest() == kept for body in bodies):
             breach = Breach(
                 "the transfers are not those that were asked for",
                 batch=int(self._batches[at]),
-                seq=int(first["seq"]),
-                transfer=uuid_of(first["id"]),
+                seq=lines.seq[group.start],
+                transfer=uuid_of(lines.id[group.start]),
                 request=uuid_of(self._rows["id"][at]),
             )
             self._found.add("bodies", breach)
@@ -140,7 +142,7 @@ class Requests:
         for seq in [seq for seq in self._shadowed if low <= seq <= high]:
             at = self._shadowed.pop(seq)
             place = int(np.searchsorted(seqs, seq))
-            follows = place > 0 and rows["flags"][place - 1] & TransferFlags.LINKED
+            follows = place > 0 and rows["flags"][place - 1] & _LINKED
             if not follows and not self._is_answered(seq):
                 what = "it is refused, and its transfers are in the book"
                 self._found.add("requests", self._said(what)(at))
@@ -163,54 +165,78 @@ class Requests:
         )
 
 
-def _packed(row: Any) -> bytes:
-    code = bytes(row["code"])[: int(row["code_length"])]
-    head = bytes(row["id"]) + bytes(row["body_hash"])
-    refused = row["status"] == _REFUSED
-    return b"".join(
-        (
-            head,
-            _ANSWER.pack(int(refused), len(code)),
-            code,
-            _MOVED.pack(int(row["seq"]), int(row["transfer_count"])),
+class _Lines:
+    """What was asked for of some transfers, as plain values: answers are compared one by one."""
+
+    def __init__(self, rows: Records) -> None:
+        kind, whole = rows["kind"], (rows["flags"] & TransferFlags.WHOLE) != 0
+        names = (kind == TransferKind.SINGLE) | (kind == TransferKind.PENDING)
+        without = (kind == TransferKind.VOID) | (kind == TransferKind.EXPIRE) | whole
+        expires = rows["hold_expires_at"].astype(np.int64) + _MICROSECONDS
+        self.id: list[bytes] = rows["id"].tolist()
+        self.seq: list[int] = rows["seq"].tolist()
+        self.flags: list[int] = rows["flags"].tolist()
+        self.value_date: list[int] = (rows["value_date"].astype(np.int64) + _DAYS).tolist()
+        self.is_usual: list[bool] = (rows["value_date"] == rows["biz_date"]).tolist()
+        self._debit: list[int] = np.where(names, rows["debit_account"], 0).tolist()
+        self._credit: list[int] = np.where(names, rows["credit_account"], 0).tolist()
+        self._amount: list[int] = np.where(without, 0, rows["amount"]).tolist()
+        self._pending_id: list[bytes] = rows["pending_id"].tolist()
+        self._reference: list[bytes] = rows["reference"].tolist()
+        self._expires: list[int] = np.where(rows["nulls"] & _NO_EXPIRY, 0, expires).tolist()
+        self._code: list[int] = rows["code"].tolist()
+        self._kind: list[int] = kind.tolist()
+
+    def asked(self, at: int, *, named_value_date: bool) -> bytes:
+        """Return one transfer as it was asked for."""
+        return _ASKED.pack(
+            self.id[at],
+            self._debit[at],
+            self._credit[at],
+            self._amount[at],
+            self._pending_id[at],
+            self._reference[at],
+            self._expires[at],
+            self.value_date[at] if named_value_date else 0,
+            self._code[at],
+            self._kind[at],
+            self.flags[at] & _ASKED_FLAGS,
         )
-    )
 
 
-def _bodies(group: Records) -> Iterator[bytes]:
+def _packed(rows: Records) -> list[bytes]:
+    """Return the answers as the bytes that digests are of."""
+    columns = ("id", "body_hash", "status", "code", "code_length", "seq", "transfer_count")
+    return [
+        b"".join(
+            (
+                id_,
+                body_hash,
+                _ANSWER.pack(status == _REFUSED, min(length, _CODE_BYTES_MAX)),
+                code[:length],
+                _MOVED.pack(seq, count),
+            )
+        )
+        for id_, body_hash, status, code, length, seq, count in zip(
+            *(rows[name].tolist() for name in columns), strict=True
+        )
+    ]
+
+
+def _bodies(lines: _Lines, group: range) -> Iterator[bytes]:
     """Return what may have been asked for: whether a value date was named is not kept.
 
     A transfer whose value date is its accounting day may have named it or not.
     """
-    may_have_named = [at for at, row in enumerate(group) if row["value_date"] == row["biz_date"]]
-    yield _body(group, unnamed=may_have_named)
+    may_have_named = [at for at in group if lines.is_usual[at]]
+    yield _body(lines, group, unnamed=frozenset(may_have_named))
     if may_have_named:
-        yield _body(group, unnamed=())
+        yield _body(lines, group, unnamed=frozenset())
     if len(may_have_named) <= _GUESSES_MAX:
         for count in range(1, len(may_have_named)):
             for unnamed in combinations(may_have_named, count):
-                yield _body(group, unnamed=unnamed)
+                yield _body(lines, group, unnamed=frozenset(unnamed))
 
 
-def _body(group: Records, *, unnamed: Sequence[int]) -> bytes:
-    return b"".join(_asked(row, named_value_date=at not in unnamed) for at, row in enumerate(group))
-
-
-def _asked(row: Any, *, named_value_date: bool) -> bytes:
-    names_accounts = row["kind"] in {TransferKind.SINGLE, TransferKind.PENDING}
-    is_whole = bool(row["flags"] & TransferFlags.WHOLE)
-    ends_without_amount = row["kind"] in {TransferKind.VOID, TransferKind.EXPIRE} or is_whole
-    expires = 0 if row["nulls"] & _NO_EXPIRY else int(row["hold_expires_at"]) + _MICROSECONDS
-    return _ASKED.pack(
-        bytes(row["id"]),
-        int(row["debit_account"]) if names_accounts else 0,
-        int(row["credit_account"]) if names_accounts else 0,
-        0 if ends_without_amount else int(row["amount"]),
-        bytes(row["pending_id"]),
-        bytes(row["reference"]),
-        expires,
-        int(row["value_date"]) + _DAYS if named_value_date else 0,
-        int(row["code"]),
-        int(row["kind"]),
-        int(row["flags"]) & _ASKED_FLAGS,
-    )
+def _body(lines: _Lines, group: range, *, unnamed: frozenset[int]) -> bytes:
+    return b"".join(lines.asked(at, named_value_date=at not in unnamed) for at in group)
