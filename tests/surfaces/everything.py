@@ -9,6 +9,8 @@ from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
+from tongbao.ledger.proofs.checkpoints import prove_now
+from tongbao.ledger.proofs.model import Proofs
 from tongbao.surfaces.demo.stage import Shop
 from tongbao_sdk import Tongbao
 from tongbao_sdk.models import Payment
@@ -31,6 +33,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     delivery = await stage.call(client.webhook_endpoints.test, endpoint["id"])
     other = await stage.call(client.api_keys.roll, shop.key_id, overlap_s=2_592_000)
     await stage.idle()
+    await prove_now(Proofs(stage.db, stage.platform.keyring))  # so that receipts can be asked for
     [payout] = await stage.call(lambda: list(client.payouts.list()))
     return {
         "payment_id": paid["id"],
@@ -54,7 +57,9 @@ async def pay_by_wallet(stage: Stage, client: Tongbao, wallet_id: str) -> Paymen
 async def snapshot(stage: Stage, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return a digest of every table, so that a test can say that nothing has changed."""
     rows = await stage.db.fetch(
-        "select tablename from pg_tables where schemaname = 'public' order by 1", ()
+        "select relname::text from pg_class where relnamespace = 'public'::regnamespace"
+        " and relkind in ('r', 'p') and not relispartition order by 1",
+        (),
     )
     digests = {}
     for (table,) in rows:
@@ -67,3 +72,5 @@ async def snapshot(stage: Stage, *, without: tuple[str, ...] = ()) -> dict[str, 
 
 PROOF_OF_CALLS = ("api_nonce", "api_key")
 """What every signed call leaves, refused or not: its nonce, and when the key was last used."""
+REFUSED_BY_THE_BOOK = ("ledger_request", "ledger_batch", "ledger_book", "ledger_watermark")
+"""What a refusal of the ledger leaves, which it remembers for ever."""
