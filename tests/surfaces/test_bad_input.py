@@ -12,7 +12,7 @@ import pytest
 
 from tests.infra.signed_client import Reply, SignedClient
 from tests.stage import Stage
-from tests.surfaces.everything import PROOF_OF_CALLS, snapshot
+from tests.surfaces.everything import PROOF_OF_CALLS, REFUSED_BY_THE_BOOK, snapshot
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, show
 from tongbao_sdk.signing import authorization
@@ -494,7 +494,7 @@ async def test_a_refund_has_its_own_refusals(stage: Stage, client: SignedClient)
         ),
     ]
     # The book, too, remembers what it refused.
-    kept = (*PROOF_OF_CALLS, "idempotency_key", "ledger_request")
+    kept = (*PROOF_OF_CALLS, *REFUSED_BY_THE_BOOK, "idempotency_key")
     before = await snapshot(stage, without=kept)
     for number, (target, body, status, code, param) in enumerate(cases):
         reply = await client.post(target, body, key=f"case{number}")

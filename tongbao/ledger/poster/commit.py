@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
 from typing import Final, Literal, overload
@@ -54,6 +55,10 @@ _NUMBER_OF: Final = {
 
 class Fenced(Exception):
     """Another holder has the book: nothing of this commit is in it."""
+
+
+class _OnlyAsking(Exception):
+    """Undo companions that were only asked what they would say."""
 
 
 class _Entangled(Exception):
@@ -217,6 +222,16 @@ class Plan:
         codes = self.decision.codes
         return [(place, each) for place, each in self.companions.items() if codes[place] == CREATED]
 
+    def refused_work(self) -> list[tuple[int, Sequence[Write]]]:
+        """Return the companions of the groups whose money is refused, where one may refuse too."""
+        codes = self.decision.codes
+        return [
+            (place, each)
+            for place, each in self.companions.items()
+            if CREATED < codes[place] < COMPANION_REFUSED
+            and any(write.refusal is not None for write in each)
+        ]
+
     def exclude(self, verdicts: Mapping[int, Verdict]) -> None:
         """Settle beforehand what becomes of groups whose companions could not be run."""
         refused = self.batch.refused.copy()
@@ -306,6 +321,13 @@ async def settle_companions(tx: Tx, plan: Plan, state: BookState) -> None:
 
     Afterwards plan and state say what really happens, as if the groups had come one by one.
     """
+    if not plan.companions:
+        return
+    await _settle_created(tx, plan, state)
+    await _hear_the_refused(tx, plan, state)
+
+
+async def _settle_created(tx: Tx, plan: Plan, state: BookState) -> None:
     work = plan.work()
     if not work:
         return
@@ -322,6 +344,26 @@ async def settle_companions(tx: Tx, plan: Plan, state: BookState) -> None:
     except _Entangled:
         state.revert(plan.decision)
         await _settle_one_by_one(tx, plan, state)
+
+
+async def _hear_the_refused(tx: Tx, plan: Plan, state: BookState) -> None:
+    """Let the companions of groups whose money was refused say what they would, and undo them.
+
+    Who repeats under a new id what was done before is to hear that from its own rows, and not
+    that the money is gone, which the first one took.
+    """
+    work = plan.refused_work()
+    if not work:
+        return
+    with suppress(_OnlyAsking):
+        async with tx.savepoint():
+            verdicts = await run_companions(tx, work)
+            raise _OnlyAsking
+    heard = {place: each for place, each in verdicts.items() if isinstance(each, Refused)}
+    if heard:
+        state.revert(plan.decision)
+        plan.exclude(heard)
+        plan.decide(state)
 
 
 async def _settle_one_by_one(tx: Tx, plan: Plan, state: BookState) -> None:
