@@ -224,6 +224,20 @@ def test_the_end_of_a_hold_may_overflow_a_counter_too():
     ]
 
 
+def test_of_two_ends_the_first_that_fits_the_counter_happens():
+    book = Book()
+    hold = pending(10, ALICE, PAYABLE)
+    book.store.change(ALICE, floor=None)
+    book.submit(group(hold))
+    book.store.change(ALICE, debits_posted=COUNTER_MAX - 9)
+    book.poster = Poster(book.store)
+    assert book.submit(group(post(hold)), group(post(hold, 9)), group(void(hold))) == [
+        "counter_overflow",
+        "created",
+        "hold_already_posted",
+    ]
+
+
 def test_sums_beyond_64_bits_do_not_wrap_round():
     many = [group(single(AMOUNT_MAX, BANK, ALICE)) for _ in range(2500)]
     book = Book()

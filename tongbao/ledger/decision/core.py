@@ -264,6 +264,8 @@ def _end_holds(
             known.append((place, hold[0], hold[1]))
         if pending_id in entangled:
             late.add(place)
+            if hold is not None:  # what it may do to the counters, until it is known
+                lines.held[place] = -hold[2]
             continue
         code, posted = (_MISSING, 0) if hold is None else ending(hold, kind, amount, now)
         if code != CREATED or hold is None:
@@ -284,12 +286,13 @@ def _watched(state: BookState, lines: Lines, live: Flags) -> Whole:
     raises them: what a hold releases only helps.
     """
     sums = np.abs(lines.held) + lines.posted
-    total = float(sums[live].sum(dtype=np.float64))
     named = (live & (lines.debit >= 0)).nonzero()[0]
     place, slot, starts = by_account(lines.debit[named], lines.credit[named])
     slots = slot[starts]
-    if total > _SUM_MAX or not slots.size:
+    if not slots.size or float(sums[live].sum(dtype=np.float64)) > _SUM_MAX:
         return slots
+    if len(named) == len(lines.ids):
+        lines.touches = place, slot, starts
     amount = np.where(lines.kinds > PENDING, 0, lines.amount)[named][place >> 1]
     is_debit = place & 1 == 0
     lowered = np.add.reduceat(np.where(is_debit, amount, 0), starts)
@@ -299,6 +302,6 @@ def _watched(state: BookState, lines: Lines, live: Flags) -> Whole:
     watched: Whole = slots[
         (net - rows[:, 0] - lowered < rows[:, LEAST])
         | (net + rows[:, 2] + raised > rows[:, MOST])
-        | (rows[:, :LEAST].max(axis=1) > COUNTER_MAX - int(total) - 1)
+        | (rows[:, :LEAST].max(axis=1) > COUNTER_MAX - int(sums[live].sum()))
     ]
     return watched

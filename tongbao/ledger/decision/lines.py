@@ -32,6 +32,11 @@ _EXPIRED: Final = code_of(HoldExpired)
 _EXCEEDED: Final = code_of(HoldExceeded)
 
 
+Touches: TypeAlias = tuple[Whole, Whole, Whole]
+"""Touches of accounts, sorted: which one (2n is the debit of line n and 2n + 1 its credit), the
+account's slot, and where each account begins."""
+
+
 class Lines(Struct):
     """The transfers of a batch as columns; ``posted`` and ``held`` are what they do to counters."""
 
@@ -46,6 +51,7 @@ class Lines(Struct):
     posted: Whole
     held: Whole
     records: Records
+    touches: Touches | None = None  # of all the transfers, when they were worked out
 
     def move(self, place: int, amount: int, *, held: bool) -> None:
         """Write down that this much moves, or is held."""
@@ -115,11 +121,8 @@ def ending(hold: Hold, kind: int, amount: int, now: int) -> tuple[int, int]:
     return CREATED, amount or held
 
 
-def by_account(debit: Whole, credit: Whole) -> tuple[Whole, Whole, Whole]:
-    """Return every touch of an account, account by account and in order, and where each begins.
-
-    The touch 2n is the debit of line n and 2n + 1 its credit.
-    """
+def by_account(debit: Whole, credit: Whole) -> Touches:
+    """Return every touch of an account, account by account and in order."""
     count = 2 * len(debit)
     shift = count.bit_length()
     keys = np.empty(count, np.int64)

@@ -44,7 +44,8 @@ def written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: dat
     created = codes == CREATED
     chosen = (created[lines.group]).nonzero()[0]
     debit, credit = lines.debit[chosen], lines.credit[chosen]
-    place, slot, starts = by_account(debit, credit)
+    touches = lines.touches if len(chosen) == len(lines.ids) else None
+    place, slot, starts = touches or by_account(debit, credit)
     line, is_credit, slots = place >> 1, place & 1, slot[starts]
     ids = np.ascontiguousarray(batch.records["id"])[chosen]
     lengths = -starts
