@@ -27,6 +27,7 @@ from tongbao.ledger.audit.findings import Breach, Check, Findings
 from tongbao.ledger.audit.holds import Holds
 from tongbao.ledger.audit.replay import Replay
 from tongbao.ledger.audit.requests import Requests
+from tongbao.ledger.chains import HistoryArchived
 from tongbao.ledger.model import BookMissing, KindBalance, LedgerBook, LedgerWatermark, Side
 
 _ACTOR = "ledger verify"
@@ -128,13 +129,8 @@ async def _begin(tx: Tx, book: int) -> _Proof:
     holds = Holds(found)
     seq = 0 if watermark is None else watermark.seq
     replay = Replay(found, accounts, holds, codes, seq)
-    opening = await opening_of(tx, book)
-    if opening is not None:
-        accounts.open_with(opening.accounts)
-        holds.open_with(opening.holds, opening.holds_begun)
-        replay.last_seq = opening.seq
-        answers = answers[answers["batch"] > opening.batch]
-    begins_after = 0 if opening is None else opening.batch
+    begins_after = await _open(tx, book, accounts, holds, replay)
+    answers = answers[answers["batch"] > begins_after]
     return _Proof(
         head=head,
         watermark=watermark,
@@ -145,6 +141,17 @@ async def _begin(tx: Tx, book: int) -> _Proof:
         replay=replay,
         begins_after=replay.last_seq,
     )
+
+
+async def _open(tx: Tx, book: int, accounts: Accounts, holds: Holds, replay: Replay) -> int:
+    """Begin with what the archive left; return the last batch that has something in it."""
+    opening = await opening_of(tx, book)
+    if opening is None:
+        return 0
+    accounts.open_with(opening.accounts)
+    holds.open_with(opening.holds, opening.holds_begun)
+    replay.last_seq = opening.seq
+    return opening.batch
 
 
 async def _check_ends(tx: Tx, proof: _Proof) -> None:
@@ -185,10 +192,11 @@ class Rebuilt(Struct, frozen=True):
 async def rebuild(db: Db, book: int, at: int | None = None) -> Rebuilt:
     """Add the balances of a book up from its journal, up to ``at`` or to where they stand.
 
-    Nothing is written.
+    Nothing is written. Where older transfers are in the archive, it begins with what they left.
 
     Raises:
         BookMissing
+        HistoryArchived: the number lies in the archive.
     """
     async with db.begin(_ACTOR) as tx:
         await store.BEGIN_SNAPSHOT.run(tx)
@@ -199,10 +207,16 @@ async def rebuild(db: Db, book: int, at: int | None = None) -> Rebuilt:
         until = watermark.seq if at is None else at
         accounts = Accounts(await read_all(tx, store.ACCOUNTS, (book,), store.ACCOUNT_FIELDS))
         found = Findings()
-        replay = Replay(found, accounts, Holds(found), (), until)
+        holds = Holds(found)
+        replay = Replay(found, accounts, holds, (), until)
+        await _open(tx, book, accounts, holds, replay)
+        begins_after = replay.last_seq
+        if until < begins_after:
+            raise HistoryArchived(book=book, seq=until)
 
         async def take(rows: Records) -> None:
-            await asyncio.to_thread(replay.take, rows[rows["seq"] <= until])
+            inside = (rows["seq"] > begins_after) & (rows["seq"] <= until)
+            await asyncio.to_thread(replay.take, rows[inside])
 
         await read_chunks(tx, store.JOURNAL, (book,), store.JOURNAL_FIELDS, take)
         families = await store.FAMILIES.all(tx, book)
