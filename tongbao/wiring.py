@@ -43,7 +43,7 @@ from tongbao.clearing.settlement.settlements import (
 )
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db, connect
+from tongbao.infra.db import Db, LockNotFree, connect
 from tongbao.infra.embedded import EmbeddedServer
 from tongbao.infra.http import Anywhere, HttpClient, LoopbackAllowed, PublicOnly
 from tongbao.infra.migrate import migrate
@@ -59,6 +59,7 @@ from tongbao.infra.webhooks.model import WebhookEndpointDisabled, WebhookRules, 
 from tongbao.infra.worker import Worker
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Licence, Mode
+from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.general import vouchers
 from tongbao.ledger.general.vouchers import BUILD_POLICY, BuildVouchers, run_build_vouchers
@@ -348,6 +349,8 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         if server is not None and server.started_here:
             stack.callback(server.stop)
         await migrate(db, settings.licence, "startup")
+        with contextlib.suppress(LockNotFree):  # housekeeping tries again every minute
+            await make_months(db)
         await test_clock.load_offset(db, allowed=settings.test_clock)
         platform = Platform(settings, db, Keyring.from_file(settings.kek_file))
         try:

@@ -89,6 +89,14 @@ async def test_partitions_of_coming_months_are_made_once(db: Db) -> None:
     assert await make_months(db, ahead=3) == []
 
 
+async def test_processes_that_start_at_once_make_each_partition_once(db: Db) -> None:
+    made = await asyncio.gather(*(make_months(db, ahead=4) for _ in range(4)))
+
+    names = [name for each in made for name in each]
+    assert len(names) == len(set(names)) == 4
+    assert await make_months(db, ahead=4) == []
+
+
 async def test_a_month_that_began_in_the_default_partition_stays_there(db: Db, ledger) -> None:
     """No row is ever moved: nothing may delete from the journal."""
     this = first_of(real_now())

@@ -31,6 +31,7 @@ LONG_S: Final = 6 * 3600.0
 """What a statement over a whole month may take."""
 SHORT_LOCKS = Statement("set local lock_timeout = '500ms'")
 _ALL_FROZEN: Final = "select relallfrozen = relpages from pg_class where oid = $1::regclass"
+LOCK_MONTHS = Statement("lock table ledger_month in share row exclusive mode")
 NO_LIMIT = Statement("""
     select set_config('statement_timeout', '0', true),
            set_config('idle_in_transaction_session_timeout', '0', true)""")

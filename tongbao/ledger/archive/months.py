@@ -52,8 +52,10 @@ async def make_months(db: Db, *, ahead: int = AHEAD) -> list[str]:
                 continue
             async with db.begin("partitions") as tx:
                 await store.SHORT_LOCKS.run(tx)
-                await store.make_partition(tx, parent, month)
-            made.append(name)
+                await store.LOCK_MONTHS.run(tx)
+                if not await store.TABLE_EXISTS.one(tx, name):  # another process was faster
+                    await store.make_partition(tx, parent, month)
+                    made.append(name)
     return made
 
 
