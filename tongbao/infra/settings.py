@@ -25,9 +25,17 @@ from tongbao.kernel.licence import Licence
 
 PREFIX: Final = "TONGBAO_"
 CONFIG_VARIABLE: Final = "TONGBAO_CONFIG"
-# Read by others than the program: where the file is, which tests may not be skipped, and how many
-# times as many examples they try.
-_NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "TONGBAO_REQUIRE", "TONGBAO_CAMPAIGN"})
+# Read by others than the program: where the file is, which tests may not be skipped, how many times
+# as many examples they try, how many histories of the ledger are simulated, and which one alone.
+_NOT_SETTINGS: Final = frozenset(
+    {
+        CONFIG_VARIABLE,
+        "TONGBAO_REQUIRE",
+        "TONGBAO_CAMPAIGN",
+        "TONGBAO_SIMULATION_SEEDS",
+        "TONGBAO_SIMULATION_SEED",
+    }
+)
 MASK: Final = "********"
 _SOCKET_DIR_MAX: Final = 85  # the kernel's limit for the whole socket path is 107 bytes
 
