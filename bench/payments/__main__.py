@@ -22,6 +22,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -29,7 +31,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 from msgspec import Struct
 
-from bench.payments import compared, ours
+from bench.payments import compared, ours, processors
 from bench.payments.requests_file import Signer, write_requests
 from tongbao.infra import embedded
 from tongbao.infra.crypto import Keyring
@@ -55,6 +57,7 @@ class Figures(Struct, frozen=True):
     refused: int
     payments: int
     load: float
+    used_us: dict[str, int]  # processor time per payment
     problems: list[str]
 
 
@@ -222,13 +225,20 @@ async def _drive(
         "-s", str(Path(__file__).parent / "load.lua"), f"http://127.0.0.1:{port}",
     ]  # fmt: skip
     environ = {**os.environ, "BENCH_REQUESTS": str(folder)}
+    before = processors.spent(os.getpid())
     done = await asyncio.create_subprocess_exec(
         *command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    out, _ = await done.communicate()
+    used: Counter[str] = Counter()
+    while done.returncode is None:
+        used = processors.spent(os.getpid()) - before
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(done.wait()), 0.25)
+    out = await done.stdout.read()
     shutil.rmtree(folder)
     try:
-        return json.loads(out.splitlines()[-1]), os.getloadavg()[0]
+        told = json.loads(out.splitlines()[-1])
+        return {**told, "used": used}, os.getloadavg()[0]
     except (IndexError, ValueError):
         raise RuntimeError(out.decode(errors="replace")) from None
 
@@ -256,16 +266,18 @@ def _figures(
         refused=told["not_2xx"],
         payments=payments,
         load=load,
+        used_us={kind: int(s / answers * 1e6) for kind, s in told["used"].most_common()},
         problems=problems,
     )
 
 
 def _line(each: Figures) -> str:
+    used = ", ".join(f"{kind} {value}" for kind, value in each.used_us.items() if value)
     said = "; ".join(each.problems) or "books proved"
     return (
         f"{each.workload:8} {each.arm:8} {each.connections:5} connections {each.per_second:9.0f}/s"
         f"  p50 {each.p50_ms:7.1f} ms  p99 {each.p99_ms:7.1f} ms  not 2xx {each.refused:5}"
-        f"  load {each.load:4.1f}  {said}"
+        f"  load {each.load:4.1f}  {said}\n         µs of a processor per payment: {used}"
     )
 
 

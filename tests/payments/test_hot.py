@@ -401,7 +401,7 @@ async def test_every_statement_of_the_commit_has_a_form_for_many(stage: Stage) -
     finally:
         del stage.platform.ledger.submit
 
-    paying = seen[-6:]
+    paying = seen[-8:]
     assert reply.json["status"] == "succeeded"
-    assert len({id(write.statement) for write in paying}) == 6
+    assert len({id(write.statement) for write in paying}) == 8
     assert all(write.statement.many for write in paying)

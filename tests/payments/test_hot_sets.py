@@ -1,4 +1,4 @@
-"""The form of a statement for many rows does what its form for one does, row after row."""
+"""The form of a write for many rows does what its form for one does, row after row."""
 
 from __future__ import annotations
 
@@ -6,70 +6,139 @@ import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+import msgspec
 import pytest
+from msgspec import Struct
+from msgspec.structs import replace
 
+from tongbao.infra import outbox
 from tongbao.infra.db import Db, Statement
-from tongbao.infra.outbox import _INSERT as INSERT_EVENT
 from tongbao.infra.web import _store as web
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
 from tongbao.parties.accounts import _store as accounts
+from tongbao.parties.accounts.model import ScannedCode
+from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.collecting import _store as collecting
+from tongbao.payments.collecting.model import NewPayment
+from tongbao.payments.collecting.outcomes import end_event, view_payment
+from tongbao.payments.collecting.payments import paid_rows
+from tongbao.rails.channels.contract import PayMode
 
 NOW = real_now()
 DAY = NOW.date()
 BOOK = 2
 MERCHANT, WALLETS = new_id(), [new_id() for _ in range(3)]
 CODES = [hashlib.sha256(bytes([number])).digest() for number in range(6)]
+CODE = ScannedCode(BOOK, CODES[0], Mode.SANDBOX, WALLETS[0], "CNY")
+ASKED = NewPayment(
+    merchant_id=MERCHANT,
+    mode=Mode.SANDBOX,
+    book=BOOK,
+    merchant_order_no="",
+    money=Money(500, "CNY"),
+    subject='tea, "strong", 茶',
+    channel="wallet",
+    pay_mode=PayMode.PAYMENT_CODE,
+    account_id=MERCHANT,
+    fee=3,
+    refund_returns_fee=True,
+    late_success=LateSuccess.ACCEPT_IF_OPEN,
+    expires_in=timedelta(minutes=5, microseconds=7),
+    metadata={"till": "3", "名": '"'},
+    client_ip="127.0.0.1",
+)
+PAID = [
+    paid_rows(replace(ASKED, merchant_order_no=f"order-{number}"), new_id(), CODE, NOW)
+    for number in range(5)
+]
+VIEWS = [view_payment(*each) for each in PAID]
+EVENTS = [end_event(payment, view) for (payment, _), view in zip(PAID, VIEWS, strict=True)]
+OBJECTS = [
+    outbox.object_event_write(event, msgspec.json.encode(view), now=NOW)
+    for event, view in zip(EVENTS, VIEWS, strict=True)
+]
+Rows = Sequence[tuple[Any, ...]]
+astuple = msgspec.structs.astuple
 
-ROWS: dict[str, tuple[Statement, str, list[tuple[Any, ...]]]] = {
-    "nonce": (
-        web.USE_NONCE_WITH,
+
+class Case(Struct):
+    """A set, and the same rows for a statement that takes them one by one."""
+
+    table: str
+    together: Statement
+    set_rows: Rows
+    alone: Statement
+    rows: Rows
+
+
+def same(table: str, statement: Statement, rows: Rows) -> Case:
+    return Case(table, statement, rows, statement, rows)
+
+
+def key_row(key_hash: bytes, resource_id: UUID) -> tuple[Any, ...]:
+    row = web.IdempotencyKey(
+        MERCHANT, Mode.SANDBOX, "POST /v1/x", key_hash, CODES[0], resource_id, 201, b"{}", NOW,
+        NOW + timedelta(seconds=30), NOW,
+    )  # fmt: skip
+    return astuple(row)
+
+
+KEYS = [key_row(code, new_id()) for code in CODES]
+NONCES = [(MERCHANT, f"nonce-{number:020d}", NOW) for number in range(5)]
+CASES = {
+    "nonce": Case(
         "api_nonce",
-        [(MERCHANT, f"nonce-{number:020d}", NOW, NOW) for number in range(5)],
+        web.APPEND_NONCE,
+        [(web.nonce_row(*row),) for row in NONCES],
+        web.USE_NONCE,
+        [(*row, NOW) for row in NONCES],
     ),
-    "key": (
-        web.INSERT,
+    "key": same("idempotency_key", web.INSERT, KEYS),
+    "answered key": Case(
         "idempotency_key",
-        [
-            (MERCHANT, "sandbox", "POST /v1/x", code, code, new_id(), 201, b"{}", NOW, NOW, NOW)
-            for code in CODES
-        ],
+        web.APPEND_ANSWERED,
+        [(web.answered_row(web.IdempotencyKey(*row)),) for row in KEYS],
+        web.INSERT,
+        KEYS,
     ),
-    "event": (
-        INSERT_EVENT,
+    "event": same(
         "event",
-        [
-            (new_id(), "a.b", MERCHANT, "sandbox", f"pay_{number}", '{"object": {"n": 1}}', NOW)
-            for number in range(5)
-        ],
+        outbox._INSERT,
+        [outbox.event_write(event, now=NOW).args for event in EVENTS],
     ),
-    "code": (
-        accounts.USE_CODE,
-        "payment_code",
-        [(BOOK, code, NOW, new_id()) for code in CODES],
-    ),
-    "spending": (
-        accounts.SPEND,
+    "code": same("payment_code", accounts.USE_CODE, [(BOOK, c, NOW, new_id()) for c in CODES]),
+    "spending": same(
         "wallet",
+        accounts.SPEND,
         [(BOOK, WALLETS[number % 3], DAY, 10 + number) for number in range(7)],
     ),
-    "payment": (
-        collecting.INSERT_PAID_BY_WALLET,
+    "payment": Case(
         "payment",
-        [
-            (
-                BOOK, new_id(), MERCHANT, "sandbox", f"order-{number}", b"hash", 500 + number,
-                "CNY", "tea", number, False, "refund", '{"till": "3"}', NOW, NOW, attempt,
-                base32(attempt), str(WALLETS[0]), "127.0.0.1",
-            )
-            for number in range(5)
-            for attempt in [new_id()]
-        ],
+        collecting.APPEND_PAYMENT,
+        [(collecting.paid_payment_row(payment),) for payment, _ in PAID],
+        collecting.INSERT_PAYMENT,
+        [astuple(payment) for payment, _ in PAID],
     ),
-}  # fmt: skip
-TABLES = {"payment": ("payment", "attempt", "payment_state_change")}
+    "attempt": Case(
+        "attempt",
+        collecting.APPEND_ATTEMPT,
+        [(collecting.paid_attempt_row(attempt),) for _, attempt in PAID],
+        collecting.INSERT_ATTEMPT,
+        [astuple(attempt) for _, attempt in PAID],
+    ),
+    "change": Case(
+        "payment_state_change",
+        collecting.APPEND_CHANGE,
+        [(collecting.paid_change_row(payment),) for payment, _ in PAID],
+        collecting.INSERT_CHANGE,
+        [(BOOK, payment.id, 1, "new", "succeeded", "own wallet", NOW) for payment, _ in PAID],
+    ),
+}
 
 
 async def furnish(db: Db) -> None:
@@ -94,46 +163,71 @@ async def furnish(db: Db) -> None:
         )
 
 
-async def contents(db: Db, name: str) -> list[Any]:
-    tables = TABLES.get(name, (ROWS[name][1],))
-    return [
-        sorted(map(repr, map(tuple, await db.fetch(f"select * from {table}", ()))))
-        for table in tables
-    ]
+async def contents(db: Db, table: str) -> list[str]:
+    return sorted(map(repr, map(tuple, await db.fetch(f"select * from {table}", ()))))
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", CASES)
 async def test_a_set_is_its_rows(make_db: Any, name: str) -> None:
-    statement, _, rows = ROWS[name]
+    case = CASES[name]
     alone, together = await make_db(), await make_db()
     for db in (alone, together):
         await furnish(db)
 
-    for row in rows:
-        assert await statement.run(alone, *row) == 1
+    for row in case.rows:
+        assert await case.alone.run(alone, *row) == 1
     async with together.begin("tests") as tx:
-        touched = await statement.run_set(tx, rows)
+        touched = await case.together.run_set(tx, case.set_rows)
 
-    assert touched == len(rows)
-    assert await contents(together, name) == await contents(alone, name)
+    assert touched == len(case.set_rows)
+    assert await contents(together, case.table) == await contents(alone, case.table)
 
 
-@pytest.mark.parametrize("name", ROWS)
+async def test_an_object_already_encoded_is_told_as_any_other(make_db: Any) -> None:
+    alone, together = await make_db(), await make_db()
+    async with together.begin("tests") as tx:
+        await OBJECTS[0].statement.run_set(tx, [write.args for write in OBJECTS])
+    async with alone.begin("tests") as tx:
+        for event in EVENTS:
+            await outbox.publish(tx, event)
+
+    def told(rows: list[Any]) -> list[Any]:
+        names = ("type", "merchant_id", "mode", "resource_id", "body", "dispatched_at")
+        return sorted(str([row[name] for name in names]) for row in rows)
+
+    both = [await db.fetch("select * from event", ()) for db in (alone, together)]
+    assert told(both[0]) == told(both[1])
+    assert {row["at"] for row in both[1]} == {NOW}
+
+
+@pytest.mark.parametrize("name", ["key", "event", "code", "spending"])
 async def test_a_set_says_when_a_row_took_no_effect(db: Db, name: str) -> None:
-    """Twice the same: the second time, one at a time, it would touch nothing or pass a limit."""
-    statement, _, rows = ROWS[name]
+    """The second time a row would touch nothing, or pass a limit."""
+    case = CASES[name]
     await furnish(db)
-    again: Sequence[tuple[Any, ...]] = [*rows[1:], rows[0]]
+    again = [*case.rows[1:], case.rows[0]]
     if name == "spending":
-        again = [(book, wallet, day, 95) for book, wallet, day, _ in rows]
-    if name == "payment":  # another payment of the same order
-        again = [*rows[1:], (BOOK, new_id(), *rows[0][2:15], new_id(), *rows[0][16:])]
+        again = [(book, wallet, day, 95) for book, wallet, day, _ in case.rows]
     async with db.begin("tests") as tx:
-        await statement.run_set(tx, rows[:1])
+        await case.together.run_set(tx, case.rows[:1])
 
-        touched = await statement.run_set(tx, again)
+        touched = await case.together.run_set(tx, again)
 
     assert touched < len(again)
+
+
+@pytest.mark.parametrize("name", ["nonce", "answered key", "payment", "attempt", "change"])
+async def test_a_row_whose_key_is_taken_is_not_appended(db: Db, name: str) -> None:
+    """It fails a set, which is undone, and touches nothing alone; the transaction goes on."""
+    case = CASES[name]
+    first, second = case.set_rows[0], case.set_rows[1]
+    async with db.begin("tests") as tx:
+        assert await case.together.run(tx, *first) == 1
+
+        assert await case.together.run(tx, *first) == 0
+        assert await case.together.run(tx, *second) == 1
+
+    assert len(await contents(db, case.table)) == 2
 
 
 async def test_a_set_that_spans_midnight_is_left_to_be_taken_apart(db: Db) -> None:
@@ -153,3 +247,9 @@ async def test_a_frozen_wallet_spoils_its_own_spending_only(db: Db) -> None:
         touched = await accounts.SPEND.run_set(tx, rows)
 
     assert touched == 2
+
+
+def test_the_own_wallets_number_is_its_attempts() -> None:
+    _, attempt = PAID[0]
+
+    assert attempt.channel_ref == base32(attempt.id)

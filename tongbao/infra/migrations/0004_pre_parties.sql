@@ -65,8 +65,8 @@ create table price_plan (
 );
 
 -- The second book, for sandbox money; the first is there from the beginning.
-insert into ledger_book (book, epoch, holder, lease_until, last_seq, last_batch, head_hash, newest_id,
-                         frozen, stopped_because, closed_through, opened_at)
+insert into ledger_book (book, epoch, holder, lease_until, last_seq, last_batch, head_hash,
+                         newest_id, frozen, stopped_because, closed_through, opened_at)
 select 2, 0, '', deployment.created_at, 0, 0, decode(repeat('00', 32), 'hex'),
        '00000000-0000-0000-0000-000000000000', false, null, null, deployment.created_at
   from deployment;

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from struct import Struct
 from typing import Final
 from uuid import UUID
 
-from msgspec import Struct
+import msgspec
 
+from tongbao.infra.copy_rows import Append, moment, sized, text
 from tongbao.infra.db import Query, Statement
 from tongbao.kernel.licence import Mode
 
 
-class IdempotencyKey(Struct, frozen=True):
+class IdempotencyKey(msgspec.Struct, frozen=True):
     """What became of one use of a key. ``resource_id`` None: a refusal is the whole answer."""
 
     merchant_id: UUID
@@ -36,19 +38,9 @@ USE_NONCE: Final = Statement("""
     select $1::uuid, $2::text, $3::timestamptz from unhurried
         on conflict (key_id, nonce) do update set kept_until = excluded.kept_until
      where api_nonce.kept_until < $4""")
-# The same as part of somebody else's commit, which waits for the disk as that one does.
-USE_NONCE_WITH: Final = Statement(
-    """
-    insert into api_nonce (key_id, nonce, kept_until) values ($1, $2, $3)
-        on conflict (key_id, nonce) do update set kept_until = excluded.kept_until
-     where api_nonce.kept_until < $4""",
-    many="""
-    insert into api_nonce (key_id, nonce, kept_until)
-    select asked.key_id, asked.nonce, asked.kept_until
-      from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
-        as asked (key_id, nonce, kept_until, now)
-        on conflict (key_id, nonce) do nothing""",
-)
+# The same as a row of somebody else's commit, which waits for the disk as that one does. A stale
+# nonce that nobody has cleared away yet counts as used here.
+APPEND_NONCE: Final = Append("api_nonce", ("key_id", "kept_until", "nonce"))
 PRUNE_NONCES: Final = Statement("delete from api_nonce where kept_until < $1")
 
 FIND: Final = Query(
@@ -78,6 +70,36 @@ INSERT: Final = Statement(
                   created_at, lease_until, answered_at)
         on conflict do nothing""",
 )
+APPEND_ANSWERED: Final = Append(
+    "idempotency_key",
+    (
+        "merchant_id", "resource_id", "status", "created_at", "lease_until", "answered_at",
+        "mode", "route", "key_hash", "body_hash", "response",
+    ),
+)  # fmt: skip
+_NONCE: Final = Struct("!hi16siq")
+_ANSWERED: Final = Struct("!hi16si16siiiqiqiq")
+
+
+def nonce_row(key_id: UUID, nonce: str, kept_until: datetime) -> bytes:
+    """Return the row of `APPEND_NONCE`."""
+    return _NONCE.pack(3, 16, key_id.bytes, 8, moment(kept_until)) + text(nonce)
+
+
+def answered_row(key: IdempotencyKey) -> bytes:
+    """Return the row of `APPEND_ANSWERED`, for a key that is answered the moment it is taken."""
+    if key.resource_id is None or key.response is None:
+        raise ValueError("a refusal is not written this way")
+    at = moment(key.created_at)
+    fixed = _ANSWERED.pack(
+        11,
+        16, key.merchant_id.bytes, 16, key.resource_id.bytes, 4, key.status, 8, at,
+        8, moment(key.lease_until), 8, at,
+    )  # fmt: skip
+    varying = text(key.mode), text(key.route), sized(key.key_hash), sized(key.body_hash)
+    return b"".join([fixed, *varying, sized(key.response)])
+
+
 # Which of these keys are taken. Asked together, whoever asks: see `Lookups`.
 TAKEN: Final = Query(
     bytes,

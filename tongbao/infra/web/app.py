@@ -32,7 +32,6 @@ from litestar.routes import HTTPRoute
 from tongbao.infra.db import Db
 from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate
 from tongbao.infra.web.caller import Caller, access_of
-from tongbao.infra.web.hot import CREATED, HotRoute, hot_request
 from tongbao.infra.web.openapi import ApiFacts, Operation, describe
 from tongbao.infra.web.problem import (
     BodyTooLarge,
@@ -46,12 +45,15 @@ from tongbao.infra.web.problem import (
     render,
 )
 from tongbao.infra.web.request import (
+    CREATED,
     ApiRequest,
     BodyUnexpected,
+    HotRoute,
     InvalidValue,
     RepeatedParameter,
     UnknownField,
     WrongType,
+    hot_request,
     refusal_of_exception,
 )
 from tongbao.kernel.clock import monotonic

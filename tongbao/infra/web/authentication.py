@@ -241,6 +241,5 @@ async def prove(request: SignedRequest, keys: SigningKeys) -> tuple[Authorizatio
 
 def nonce_write(said: Authorization) -> Write:
     """Return the write that uses the nonce up in somebody else's commit, or refuses there."""
-    now = real_now()
-    args = (said.key_id, said.nonce, now + NONCE_KEPT, now)
-    return Write(store.USE_NONCE_WITH, args, refusal=NonceReplayed.code)
+    row = store.nonce_row(said.key_id, said.nonce, real_now() + NONCE_KEPT)
+    return Write(store.APPEND_NONCE, (row,), refusal=NonceReplayed.code)

@@ -73,7 +73,10 @@ class Idempotency(Struct, frozen=True):
 
     def answered_write(self, resource_id: UUID, now: datetime, status: int, body: bytes) -> Write:
         """Return the write that takes the key and answers at once, for work of one commit."""
-        return self._insert(resource_id, status, body, now)
+        row = store.IdempotencyKey(
+            *self.row_key, self.body_hash, resource_id, status, body, now, self.lease_until, now
+        )
+        return Write(store.APPEND_ANSWERED, (store.answered_row(row),), refusal=InFlight.code)
 
     def answer_write(self, status: int, body: bytes, now: datetime) -> Write:
         """Return the write that records the answer, unless there is one."""

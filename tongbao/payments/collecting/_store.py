@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
+from tongbao.infra.copy_rows import Append, json, moment, sized, text
 from tongbao.infra.db import Query, Statement
 from tongbao.payments.collecting.model import (
     Attempt,
@@ -44,53 +48,91 @@ INSERT_CHANGE = Statement(
     f"insert into payment_state_change ({_CHANGE}) values ($1, $2, $3, $4, $5, $6, $7)"
 )
 
-# A payment from the own wallet is at its end the moment it begins: payment, attempt and change of
-# state are one statement, and most of their columns follow from a few.
-_PAID: Final = """
-    , tried as (
-        insert into attempt (book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode,
-                             amount, currency, state, channel_ref, payer, client_ip, created_at,
-                             paid_at)
-        select book, attempt_id, id, merchant_id, mode, 'wallet', merchant_id, 'payment_code',
-               amount, currency, 'succeeded', number, payer, client_ip, at, at
-          from asked
-    ), changed as (
-        insert into payment_state_change (book, payment_id, version, from_state, to_state, why, at)
-        select book, id, 1, 'new', 'succeeded', 'own wallet', at from asked
-    )
-    insert into payment (book, id, merchant_id, mode, merchant_order_no, request_hash, amount,
-                         currency, subject, channel, pay_mode, state, captured, fee,
-                         refund_returns_fee, late_success, metadata, created_at, expires_at,
-                         succeeded_at, ended_at, version)
-    select book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency, subject,
-           'wallet', 'payment_code', 'succeeded', amount, fee, refund_returns_fee, late_success,
-           metadata::jsonb, at, expires_at, at, at, 1
-      from asked
-        on conflict (merchant_order_no, merchant_id, mode, book) do nothing"""
-INSERT_PAID_BY_WALLET = Statement(
-    f"""
-    with asked as materialized (
-        select $1::int as book, $2::uuid as id, $3::uuid as merchant_id, $4::text as mode,
-               $5::text as merchant_order_no, $6::bytea as request_hash, $7::bigint as amount,
-               $8::text as currency, $9::text as subject, $10::bigint as fee,
-               $11::bool as refund_returns_fee, $12::text as late_success, $13::text as metadata,
-               $14::timestamptz as at, $15::timestamptz as expires_at, $16::uuid as attempt_id,
-               $17::text as number, $18::text as payer, $19::text as client_ip
-    ){_PAID}""",
-    many=f"""
-    with asked as materialized (
-        select book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency,
-               subject, fee, refund_returns_fee, late_success, metadata, at, expires_at, attempt_id,
-               number, payer, client_ip
-          from unnest($1::int[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[],
-                      $7::bigint[], $8::text[], $9::text[], $10::bigint[], $11::bool[],
-                      $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[],
-                      $16::uuid[], $17::text[], $18::text[], $19::text[])
-            as each (book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency,
-                     subject, fee, refund_returns_fee, late_success, metadata, at, expires_at,
-                     attempt_id, number, payer, client_ip)
-    ){_PAID}""",
+# A payment from the own wallet is at its end the moment it begins, so its rows are only appended.
+APPEND_PAYMENT = Append(
+    "payment",
+    (
+        "book", "id", "merchant_id", "amount", "captured", "fee", "refund_returns_fee",
+        "created_at", "expires_at", "succeeded_at", "ended_at", "version", "mode",
+        "merchant_order_no", "request_hash", "currency", "subject", "channel", "pay_mode", "state",
+        "late_success", "metadata",
+    ),
+)  # fmt: skip
+APPEND_ATTEMPT = Append(
+    "attempt",
+    (
+        "book", "id", "payment_id", "merchant_id", "account_id", "amount", "created_at", "paid_at",
+        "mode", "channel", "pay_mode", "currency", "state", "channel_ref", "payer", "client_ip",
+    ),
+)  # fmt: skip
+APPEND_CHANGE = Append(
+    "payment_state_change",
+    ("book", "payment_id", "version", "at", "from_state", "to_state", "why"),
 )
+_PAYMENT_FIXED: Final = Struct("!hiii16si16siqiqiqi?iqiqiqiqii")
+_ATTEMPT_FIXED: Final = Struct("!hiii16si16si16si16siqiqiq")
+_CHANGE_FIXED: Final = Struct("!hiii16siiiq")
+_HOW: Final = text("wallet") + text("payment_code")
+_STATES: Final = text("new") + text("succeeded") + text("own wallet")
+_PAID: Final = text("succeeded")
+
+
+def paid_payment_row(payment: Payment) -> bytes:
+    """Return the row of `APPEND_PAYMENT`, of a payment that the own wallet has made."""
+    at = moment(payment.created_at)
+    fixed = _PAYMENT_FIXED.pack(
+        22,
+        4, payment.book, 16, payment.id.bytes, 16, payment.merchant_id.bytes, 8, payment.amount,
+        8, payment.captured, 8, payment.fee, 1, payment.refund_returns_fee, 8, at,
+        8, moment(payment.expires_at), 8, at, 8, at, 4, payment.version,
+    )  # fmt: skip
+    metadata = msgspec.json.encode(payment.metadata).decode() if payment.metadata else "{}"
+    return b"".join(
+        [
+            fixed,
+            text(payment.mode),
+            text(payment.merchant_order_no),
+            sized(payment.request_hash),
+            text(payment.currency),
+            text(payment.subject),
+            _HOW,
+            _PAID,
+            text(payment.late_success),
+            json(metadata),
+        ]
+    )
+
+
+def paid_attempt_row(attempt: Attempt) -> bytes:
+    """Return the row of `APPEND_ATTEMPT`, of the try that made it."""
+    at = moment(attempt.created_at)
+    fixed = _ATTEMPT_FIXED.pack(
+        16,
+        4, attempt.book, 16, attempt.id.bytes, 16, attempt.payment_id.bytes,
+        16, attempt.merchant_id.bytes, 16, attempt.account_id.bytes, 8, attempt.amount,
+        8, at, 8, at,
+    )  # fmt: skip
+    return b"".join(
+        [
+            fixed,
+            text(attempt.mode),
+            _HOW,
+            text(attempt.currency),
+            _PAID,
+            text(attempt.channel_ref or ""),
+            text(attempt.payer or ""),
+            text(attempt.client_ip),
+        ]
+    )
+
+
+def paid_change_row(payment: Payment) -> bytes:
+    """Return the row of `APPEND_CHANGE`, of its only change of state."""
+    at = moment(payment.created_at)
+    fixed = _CHANGE_FIXED.pack(7, 4, payment.book, 16, payment.id.bytes, 4, payment.version, 8, at)
+    return fixed + _STATES
+
+
 INSERT_EXCHANGE = Statement(
     f"""insert into exchange ({_EXCHANGE})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"""

@@ -277,7 +277,7 @@ async def submit_paid(
         transfers=transfers,
         companions=(
             *companions,
-            _paid_write(payment, attempt),
+            *_paid_writes(payment, attempt),
             use_code_write(code, payment.id, now),
             spend_write(code.book, code.wallet_id, payment.money, now),
         ),
@@ -290,30 +290,13 @@ async def submit_paid(
     return result
 
 
-def _paid_write(payment: Payment, attempt: Attempt) -> Write:
-    """Return the one write of a payment by wallet, its attempt and its change of state."""
-    args = (
-        payment.book,
-        payment.id,
-        payment.merchant_id,
-        payment.mode,
-        payment.merchant_order_no,
-        payment.request_hash,
-        payment.amount,
-        payment.currency,
-        payment.subject,
-        payment.fee,
-        payment.refund_returns_fee,
-        payment.late_success,
-        msgspec.json.encode(payment.metadata).decode() if payment.metadata else "{}",
-        payment.created_at,
-        payment.expires_at,
-        attempt.id,
-        attempt.channel_ref,
-        attempt.payer,
-        attempt.client_ip,
+def _paid_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
+    """Return the writes of a payment by wallet, its attempt and its change of state."""
+    return (
+        Write(store.APPEND_PAYMENT, (store.paid_payment_row(payment),), refusal=ORDER_TAKEN),
+        Write(store.APPEND_ATTEMPT, (store.paid_attempt_row(attempt),), refusal=ORDER_TAKEN),
+        Write(store.APPEND_CHANGE, (store.paid_change_row(payment),), refusal=ORDER_TAKEN),
     )
-    return Write(store.INSERT_PAID_BY_WALLET, args, refusal=ORDER_TAKEN)
 
 
 def birth_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:

@@ -32,9 +32,8 @@ from tongbao.infra.web.authentication import (
     prove,
 )
 from tongbao.infra.web.caller import Caller
-from tongbao.infra.web.hot import CREATED, HotRequest
 from tongbao.infra.web.idempotency import Idempotency, InFlight, canonical, taken, use_of
-from tongbao.infra.web.request import decode
+from tongbao.infra.web.request import CREATED, HotRequest, decode
 from tongbao.kernel.errors import Busy, Refusal
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import positive
