@@ -22,7 +22,7 @@ from tongbao.__main__ import main as tongbao
 from tongbao.infra.settings import CONFIG_VARIABLE, SETTINGS
 from tongbao.infra.web.caller import access_of
 from tongbao.infra.web.problem import status_of
-from tools import house
+from tools import house, ledger_results
 from tools.house import ROOT
 
 DOCS: Final = ROOT / "docs"
@@ -81,6 +81,11 @@ def refusals_page() -> str:
             f"- 处理：{prose(refusal.advice_zh)}",
         ]
     return page(lines)
+
+
+def ledger_results_page() -> str:
+    """Return what the ledger answers, each with an example."""
+    return page(ledger_results.page_lines(GENERATED))
 
 
 def settings_page() -> str:
@@ -276,6 +281,7 @@ def page(lines: Iterable[str]) -> str:
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/refusals.md": refusals_page,
+    "reference/ledger-results.md": ledger_results_page,
     "reference/settings.md": settings_page,
     "reference/events.md": events_page,
     "reference/tasks.md": tasks_page,
