@@ -406,6 +406,26 @@ def test_a_ceiling_counts_what_is_promised():
     assert asked(groups[:3], limits={BANK: (None, 50)}) == ["created", "created", full]
 
 
+def test_what_a_hold_pays_out_makes_room_below_the_ceiling_and_above_the_floor():
+    hold, back = pending(20, ALICE, BOB), pending(30, BOB, PAYABLE)
+    groups = [
+        group(single(31, BANK, ALICE)),
+        group(post(hold, 15)),
+        group(single(26, BANK, ALICE)),
+        group(single(25, BANK, ALICE)),
+        group(single(16, BOB, PAYABLE)),
+        group(back, id=new()),
+        group(single(15, BOB, PAYABLE)),
+        group(single(1, BOB, PAYABLE)),
+    ]
+    full, short = "exceeds_ceiling", "exceeds_balance"
+    limits = {ALICE: (0, 50), BOB: (0, 60)}
+    before = [fund(amount=40), group(hold)]
+    assert asked(groups, limits=limits, before=before) == [
+        full, "created", full, "created", short, short, "created", short,
+    ]  # fmt: skip
+
+
 def test_at_most_moves_what_the_floor_and_the_ceiling_allow():
     def sweep(debit, credit):
         return group(single(AMOUNT_MAX, debit, credit, at_most=True))

@@ -198,16 +198,14 @@ def _taken_in_order(
     fates = _recorded_before(state, lines, live)
     late = _end_holds(state, lines, live, fates=fates, now=now)
     shared = _shared_ids(batch, lines, live)
-    watched = _watched(state, lines, live)
+    watched, touching = _watched(state, lines, live)
     in_order = np.zeros(len(codes), np.bool_)
+    in_order[lines.group[touching]] = True
     in_order[lines.group[[*fates, *late]]] = True
     if shared:
         in_order[[place for place, one in enumerate(batch.ids.tolist()) if one in shared]] = True
         named = [place for place, one in enumerate(lines.ids) if one in shared]
         in_order[lines.group[named]] = True
-    if watched.size:
-        touch = np.isin(lines.debit, watched) | np.isin(lines.credit, watched)
-        in_order[lines.group[touch & live]] = True
     groups: list[int] = (in_order & (codes == CREATED)).nonzero()[0].tolist()
     if not groups:
         return None
@@ -279,8 +277,8 @@ def _end_holds(
     return late
 
 
-def _watched(state: BookState, lines: Lines, live: Flags) -> Whole:
-    """Return the slots of the accounts that could refuse a transfer of the batch.
+def _watched(state: BookState, lines: Lines, live: Flags) -> tuple[Whole, Whole]:
+    """Return the slots of the accounts that could refuse a transfer, and the transfers on them.
 
     The others stay within their limits even if all that lowers them happened and nothing that
     raises them: what a hold releases only helps.
@@ -290,7 +288,7 @@ def _watched(state: BookState, lines: Lines, live: Flags) -> Whole:
     place, slot, starts = by_account(lines.debit[named], lines.credit[named])
     slots = slot[starts]
     if not slots.size or float(sums[live].sum(dtype=np.float64)) > _SUM_MAX:
-        return slots
+        return slots, named
     if len(named) == len(lines.ids):
         lines.touches = place, slot, starts
     amount = np.where(lines.kinds > PENDING, 0, lines.amount)[named][place >> 1]
@@ -299,9 +297,12 @@ def _watched(state: BookState, lines: Lines, live: Flags) -> Whole:
     raised = np.add.reduceat(np.where(is_debit, 0, amount), starts)
     rows = state.rows[slots]
     net = rows[:, 3] - rows[:, 1]
-    watched: Whole = slots[
+    watched: Flags = (
         (net - rows[:, 0] - lowered < rows[:, LEAST])
         | (net + rows[:, 2] + raised > rows[:, MOST])
         | (rows[:, :LEAST].max(axis=1) > COUNTER_MAX - int(sums[live].sum()))
-    ]
-    return watched
+    )
+    if not np.count_nonzero(watched):
+        return slots[:0], named[:0]
+    lengths = np.diff(starts, append=len(place))
+    return slots[watched], named[place[watched.repeat(lengths)] >> 1]
