@@ -109,15 +109,17 @@ BATCHES_AFTER = Query(
 MOVEMENTS = Query(
     JournalSum,
     """
-    select t.biz_date, w.code, d.currency, d.kind as debit_kind, c.kind as credit_kind,
-           coalesce(sum(t.amount) filter (where t.kind in (1, 3)), 0)::bigint as amount,
-           count(*) filter (where t.kind in (1, 3)) as transfers, count(*) as seen
-      from ledger_transfer t
-      join ledger_account d on d.book = t.book and d.id = t.debit_account
-      join ledger_account c on c.book = t.book and c.id = t.credit_account
-      join ledger_code w on w.number = t.code
-     where t.book = $1 and t.id between $2 and $3 and t.seq between $4 and $5
-     group by t.biz_date, w.code, d.currency, d.kind, c.kind""",
+    select s.biz_date, w.code, s.currency, s.debit_kind, s.credit_kind, s.amount, s.transfers,
+           s.seen
+      from (select t.biz_date, t.code, d.currency, d.kind as debit_kind, c.kind as credit_kind,
+                   coalesce(sum(t.amount) filter (where t.kind in (1, 3)), 0)::bigint as amount,
+                   count(*) filter (where t.kind in (1, 3)) as transfers, count(*) as seen
+              from ledger_transfer t
+              join ledger_account d on d.book = t.book and d.id = t.debit_account
+              join ledger_account c on c.book = t.book and c.id = t.credit_account
+             where t.book = $1 and t.id between $2 and $3 and t.seq between $4 and $5
+             group by t.biz_date, t.code, d.currency, d.kind, c.kind) s
+      join ledger_code w on w.number = s.code""",
 )
 ADD_RANGE = Statement("""
     insert into gl_range (book, last_batch, first_batch, transfers, made_at)
