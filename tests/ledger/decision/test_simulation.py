@@ -14,6 +14,7 @@ from datetime import timedelta
 from random import Random
 from uuid import UUID
 
+import pytest
 from msgspec.structs import replace
 
 from tests.ledger.decision.world import COMPANION, NOW, Poster, Store
@@ -254,6 +255,27 @@ def test_nothing_is_lost_or_doubled_whatever_happens(monkeypatch):
         happened += history.happened
     if not ONLY and SEEDS >= 2000:
         assert ACCIDENTS - happened.keys() == set()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_long_batch_comes_out_as_its_groups_do_one_by_one(seed):
+    history = History(seed)
+    groups = {group.id: group for group in (history.group() for _ in range(300))}.values()
+    together, apart = Store(history.store.limits), Store(history.store.limits)
+    posters = Poster(together), Poster(apart)
+    plan = posters[0].decide([*groups], NOW)
+    assert posters[0].commit(plan)
+    codes = []
+    for group in groups:
+        alone = posters[1].decide([group], NOW)
+        assert posters[1].commit(alone)
+        codes += alone.decision.codes.tolist()
+    assert plan.decision.codes.tolist() == codes
+    assert [*together.journal.values()] == [*apart.journal.values()]
+    assert together.accounts == apart.accounts
+    assert together.holds == apart.holds
+    assert together.answers == apart.answers
+    assert len(together.journal) > 50
 
 
 ACCIDENTS = {
