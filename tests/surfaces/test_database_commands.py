@@ -12,6 +12,7 @@ import pytest
 from tests.ledger.archive import past
 from tests.surfaces.commands import Cli, command_line
 from tongbao.infra import embedded
+from tongbao.infra._server_place import EmbeddedProgramsMissing, server_owner
 from tongbao.infra.db import Db
 from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import real_now
@@ -24,6 +25,7 @@ from tongbao.ledger.queries import balance_of, books
 BANK = AccountKey("bank", "CNY")
 ALICE = AccountKey("wallet", "CNY", UUID(int=0xA11CE))
 LICENCE = Licence.PAYMENT_INSTITUTION
+OLD = "16"
 
 
 @pytest.fixture
@@ -152,6 +154,36 @@ async def test_there_is_nothing_to_upgrade_in_a_new_folder(cli: Cli, running: Db
 
     assert said.code == 1
     assert "upgrade.not_needed" in said.err
+
+
+async def test_a_ledger_of_an_older_postgresql_is_brought_over_and_proved(
+    cli: Cli, server_folder: Path, make_db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = embedded.place_in
+    try:
+        newest(server_folder, server_owner(), OLD)
+    except EmbeddedProgramsMissing:
+        pytest.skip(f"the wheel has no PostgreSQL {OLD}")
+    with monkeypatch.context() as patched:
+        patched.setattr(embedded, "place_in", lambda at, owner: newest(at, owner, OLD))
+        old = embedded.start(server_folder / "data")
+    on = await make_db(dsn=old.dsn)
+    await migrate(on, LICENCE, "tests")
+    ledger = Ledger(on, LICENCE)
+    await pay_in(ledger, 9)
+    await ledger.close()
+    await on.close()
+    old.stop()
+
+    refused = await cli("db", "partitions")
+    done = await cli("--json", "db", "upgrade")
+    forgotten = await cli("--json", "db", "upgrade", "--forget-old")
+
+    assert "tongbao db upgrade" in refused.err
+    assert done.code == 0, done.err
+    assert (done.json["was"], done.json["ledger"]) == (f"postgres-{OLD}", "sound")
+    assert done.json["transfers"] == 9
+    assert forgotten.json == [{"deleted": done.json["kept"]}]
 
 
 async def test_a_month_leaves_and_comes_back_by_command(

@@ -29,6 +29,7 @@ from tongbao.ledger.archive import _store as store
 from tongbao.ledger.archive.model import (
     BookNotSound,
     MonthHasOpenHolds,
+    MonthHasOpenMovements,
     MonthNotProven,
     MonthOutOfTurn,
     MonthTooYoung,
@@ -193,6 +194,26 @@ async def test_an_open_hold_keeps_its_month_open(db: Db, ledger) -> None:
     assert refused.value.facts["hold"] == str(hold.id)
     assert await archived_before(db, 1) == UUID(int=0)
     assert await list_months(db) == []
+
+
+async def test_money_between_books_keeps_its_month_open(db: Db, ledger) -> None:
+    await make_past(db)
+    leaves = transfer(MONTH, 100, BANK, ALICE)
+    await submit(ledger, group_of(leaves))
+    await pretend_proven(db)
+    await db.pool.execute(
+        "insert into ledger_movement (book, id, reference, rule, held, currency, amount,"
+        " payer_kind, payer_owner, to_book, payee_kind, payee_owner, state, code, made_at)"
+        " values (1, $1, $2, 'cross_book', false, 'CNY', 100, 'wallet', $2, 2, 'wallet', $2,"
+        " 'moving', null, now())",
+        leaves.id,
+        leaves.reference,
+    )
+
+    with pytest.raises(MonthHasOpenMovements) as refused:
+        await seal_month(db, MONTH, actor="tests", prove=sound)
+
+    assert refused.value.facts["movement"] == str(leaves.id)
 
 
 async def test_a_month_without_vouchers_and_checkpoints_or_with_a_breach_stays(

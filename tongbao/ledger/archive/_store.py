@@ -73,6 +73,13 @@ OPEN_HOLD = Query(
      where book = $1 and state = 'held' and pending_id < $2
      order by pending_id limit 1""",
 )
+OPEN_MOVEMENT = Query(
+    UUID,
+    """
+    select id from ledger_movement
+     where book = $1 and ended_at is null and id < $2
+     order by made_at limit 1""",
+)
 LAST_BATCH = Query(
     int,
     """

@@ -160,6 +160,14 @@ class MonthHasOpenHolds(Conflict):
     advice_zh = "该月份仍有未终结的预授权，请先完成或撤销。"
 
 
+class MonthHasOpenMovements(Conflict):
+    """Money that left a book in the month or before has not arrived in the other one."""
+
+    code = "archive.month_has_open_movements"
+    advice = "Let the movement arrive or return first: its second leg has an id of the same time."
+    advice_zh = "该月份仍有跨账本在途资金，请待其到账或退回后再归档。"
+
+
 class MonthNotProven(Conflict):
     """Vouchers or signed checkpoints have not come as far as the month's last transfer."""
 

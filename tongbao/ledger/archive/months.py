@@ -17,6 +17,7 @@ from tongbao.ledger.archive.model import (
     BookNotSound,
     LedgerMonth,
     MonthHasOpenHolds,
+    MonthHasOpenMovements,
     MonthNotProven,
     MonthOutOfTurn,
     Partition,
@@ -76,7 +77,8 @@ async def seal_month(db: Db, month: date, *, actor: str, prove: Prove) -> Ledger
     Sealing what is sealed already returns it as it is.
 
     Raises:
-        MonthTooYoung, MonthOutOfTurn, MonthHasOpenHolds, MonthNotProven, BookNotSound, BookStopped
+        MonthTooYoung, MonthOutOfTurn, MonthHasOpenHolds, MonthHasOpenMovements, MonthNotProven,
+        BookNotSound, BookStopped
     """
     sealed = {each.month: each for each in await store.MONTHS.all(db)}
     if month in sealed:
@@ -116,6 +118,9 @@ async def _check_complete(on: Db | Tx, book: int, high: UUID) -> None:
     hold = await store.OPEN_HOLD.first(on, book, high)
     if hold is not None:
         raise MonthHasOpenHolds(book=book, hold=str(hold))
+    movement = await store.OPEN_MOVEMENT.first(on, book, high)
+    if movement is not None:
+        raise MonthHasOpenMovements(book=book, movement=str(movement))
     last = await store.LAST_BATCH.one(on, book, high)
     proven = await store.PROVEN_TO.one(on, book)
     if last > proven:
