@@ -39,6 +39,7 @@ from tongbao.infra.db import Db, connect
 from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import Clock, real_now
 from tongbao.kernel.licence import Licence
+from tongbao.ledger.verify import verify
 
 THREADS = 2
 MODULES = {"typical": "typical_service", "careful": "careful_service"}
@@ -197,6 +198,8 @@ async def _check(db: Db) -> tuple[int, list[str]]:
     )
     if not row["agree"]:
         problems.append("the day's spending is not what was paid")
+    report = await verify(db)
+    problems += [f"ledger: {check.name} {check.breaches}" for check in report.broken]
     return payments, problems
 
 
