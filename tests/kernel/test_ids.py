@@ -133,4 +133,11 @@ def test_a_role_of_a_thing_has_one_id_for_ever(
 
 def test_derived_ids_never_change() -> None:
     """They are stored as what makes a repeat a no-op, so the derivation is for ever."""
-    assert derived_id(UUID(int=1), "capture") == UUID("f2118af3-fa76-5eaa-9845-fa77ad5de5d2")
+    parent = UUID("01a20059-448a-7b1b-96c0-8513745631a6")
+    assert derived_id(parent, "capture") == UUID("01a20059-448a-7b1b-a4e4-b7acad4d5a7b")
+
+
+@given(st.uuids(), st.text())
+def test_what_is_derived_lies_beside_its_parent(parent: UUID, role: str) -> None:
+    """The ledger finds the transfers of a reference by it, and its month."""
+    assert derived_id(parent, role).bytes[:8] == parent.bytes[:8]
