@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.ledger.making import ALICE, BANK, BOB, MERCHANT
 from tests.ledger.movements.moving import fund, order, pay, posted
@@ -294,3 +295,5 @@ async def test_a_pair_that_cannot_be_is_named(db, funded, change, breach):
     await db.pool.execute(change)
     [pair] = await transit_pairs(db)
     assert breach in pair.breach
+    await run_watch_movements(db, WatchMovements(), None)
+    assert REGISTRY.get_sample_value("tongbao_ledger_transit_breaches") == 1

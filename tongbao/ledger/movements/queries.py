@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+import structlog
 from msgspec import Struct
 from prometheus_client import Gauge
 
@@ -18,7 +19,7 @@ from tongbao.ledger.movements import _store as store
 from tongbao.ledger.movements._store import TransitSum
 from tongbao.ledger.movements.crossings import PREFIX, CompleteMovement
 from tongbao.ledger.movements.model import LedgerMovement, MovementNotFound
-from tongbao.ledger.queries import caught_up
+from tongbao.ledger.queries import BalancesBehind, caught_up
 
 _OPEN_MAX: Final = 1000
 _EVERY: Final = timedelta(seconds=30)
@@ -32,6 +33,11 @@ _OLDEST = Gauge(
     "tongbao_ledger_movements_oldest_age_seconds",
     "Business time since the oldest unfinished movement between books began",
 )
+_BREACHES = Gauge(
+    "tongbao_ledger_transit_breaches",
+    "Pairs of books between which there is money that no movement explains",
+)
+_log = structlog.get_logger()
 
 
 class TransitPair(Struct, frozen=True):
@@ -72,13 +78,33 @@ async def run_watch_movements(db: Db, _task: WatchMovements, _lease: Lease) -> A
     ]
     _OPEN.set(len(found))
     _OLDEST.set(max(((now - each.made_at).total_seconds() for each in found), default=0))
+    await _watch_pairs(db)
     strays = [each for each in found if now - each.made_at > _STRAY]
     if strays:
+        _log.warning("ledger_movements_late", count=len(strays), since=strays[0].made_at)
         async with db.begin("ledger") as tx:
             for each in strays:  # a task that is there already makes this a no-op
                 task = CompleteMovement(each.book, each.id)
                 await enqueue(tx, task, key=str(each.id))
     return Again(_EVERY)
+
+
+async def _watch_pairs(db: Db) -> None:
+    try:
+        pairs = await transit_pairs(db)
+    except BalancesBehind:
+        return  # the next round looks again, and the lag has a metric of its own
+    broken = [pair for pair in pairs if pair.breach]
+    _BREACHES.set(len(broken))
+    for pair in broken:
+        _log.error(
+            "ledger_transit_broken",
+            book=pair.book,
+            to_book=pair.to_book,
+            currency=pair.currency,
+            in_flight=pair.in_flight,
+            because=pair.breach,
+        )
 
 
 async def movement_of(on: Db | Tx, book: int, movement_id: UUID) -> LedgerMovement:
