@@ -95,7 +95,9 @@ async def call(ledger: Ledger, order: Order, log: int, stop: asyncio.Event) -> N
 async def run(order: Order) -> None:
     """Do what was ordered until SIGTERM."""
     lease.LEASE = commit.LEASE = timedelta(seconds=order.lease_s)
+    # Stopped in a transaction, or while it sends a commit, it keeps the book's row so long.
     database._SESSION["idle_in_transaction_session_timeout"] = f"{order.lease_s:.1f}s"
+    database._SESSION["statement_timeout"] = f"{2 * order.lease_s:.1f}s"
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     db = await database.connect(order.dsn, Clock())
