@@ -17,6 +17,7 @@ from tests.ledger.decision.world import CODES, LATEST, NOW, Poster, Store, linke
 from tests.ledger.drawing import BANK, FRONT, PAYABLE, WALLETS
 from tests.ledger.reference import Reference
 from tongbao.kernel.money import AMOUNT_MAX
+from tongbao.ledger.decision import memory
 from tongbao.ledger.decision.core import BookState, decide
 from tongbao.ledger.decision.records import (
     REPEATED,
@@ -211,6 +212,18 @@ def test_a_counter_stops_before_it_leaves_the_column():
             "created",
         ]
         assert book.submit(group(pending(1, side, other))) == ["created"]
+
+
+def test_a_full_counter_of_what_is_posted_leaves_room_for_holds():
+    book = Book()
+    book.store.change(PAYABLE, credits_posted=COUNTER_MAX)
+    book.store.change(BANK, debits_posted=COUNTER_MAX)
+    held, paid = pending(5, BANK, PAYABLE), single(5, BANK, ALICE)
+    assert book.submit(group(held), group(paid)) == ["created", "counter_overflow"]
+    assert book.submit(group(single(5, ALICE, PAYABLE))) == ["exceeds_balance"]
+    assert book.submit(fund(BOB), group(post(held)), group(void(held))) == [
+        "counter_overflow", "counter_overflow", "created",
+    ]  # fmt: skip
 
 
 def test_the_end_of_a_hold_may_overflow_a_counter_too():
@@ -459,6 +472,14 @@ def test_at_most_is_all_where_nothing_is_in_the_way():
     assert book.rows()[0]["flags"] == TransferFlags.AT_MOST
 
 
+def test_a_hold_of_at_most_is_ended_for_what_was_held():
+    most = pending(100, ALICE, PAYABLE, at_most=True)
+    groups = [group(most), group(post(most, 41)), group(post(most, 40)), group(void(most))]
+    assert asked(groups, before=[fund(amount=40)]) == [
+        "created", "hold_exceeded", "created", "hold_already_posted",
+    ]  # fmt: skip
+
+
 def test_the_same_transfer_twice_is_refused_in_one_group_and_in_two():
     twice = single(1, BANK, ALICE)
     groups = [
@@ -624,3 +645,48 @@ def test_accounts_far_apart_are_found_and_rows_loaded_twice_keep_what_is_known()
     state.rows[1, 3] = 77
     state.load_accounts(rows)
     assert state.rows[:6, 3].tolist() == [9, 77, 9, 9, 9, 9]
+
+
+def test_what_was_forgotten_is_looked_up_and_nothing_happens_twice(monkeypatch):
+    monkeypatch.setattr(memory, "_IDS_MAX", 10)
+    monkeypatch.setattr(memory, "_FORGOTTEN", 5)
+    book, asked_so_far = Book(), []
+    for amount in range(1, 40):
+        line = single(amount, BANK, ALICE)
+        asked_so_far.append(group(line, id=new() if amount % 2 else line.id))
+        assert book.submit(asked_so_far[-1]) == ["created"]
+        again = asked_so_far[amount // 3]
+        stolen = group(*again.transfers, id=new())
+        assert book.submit(again, stolen) == ["exists", "transfer_exists"]
+    state = book.poster.state
+    assert max(len(state.transfers), len(state.groups)) < 20
+    assert state.known_above > asked_so_far[10].id.bytes
+
+
+def test_an_id_ahead_of_its_time_does_not_make_everything_be_looked_up(monkeypatch):
+    monkeypatch.setattr(memory, "_IDS_MAX", 10)
+    monkeypatch.setattr(memory, "_FORGOTTEN", 5)
+    ahead = UUID(int=FRONT + (1 << 90))
+    book = Book()
+    book.submit(group(replace(single(1, BANK, ALICE), id=ahead, reference=ahead)))
+    for _ in range(30):
+        book.submit(fund())
+    assert book.poster.state.known_above < ahead.bytes
+    assert ahead.bytes in book.poster.state.transfers
+
+
+def test_a_hold_that_ended_lately_is_not_forgotten_before_its_end_is_committed(monkeypatch):
+    monkeypatch.setattr(memory, "_HOLDS_MAX", 10)
+    monkeypatch.setattr(memory, "_FORGOTTEN", 5)
+    book, holds = Book(), [pending(1, BANK, ALICE) for _ in range(10)]
+    book.submit(*(group(hold) for hold in holds))
+    under_way = book.poster.decide([group(post(holds[0]))])
+    on_top = [book.poster.decide([group(pending(1, BANK, BOB))]) for _ in range(3)]
+    assert holds[1].id.bytes not in book.poster.state.holds
+    again = book.poster.decide([group(post(holds[0])), group(post(holds[1]))])
+    for plan in (under_way, *on_top, again):
+        assert book.poster.commit(plan)
+    assert book.poster.answers(again) == [
+        ("refused", "ledger.hold_already_posted"),
+        ("created", None),
+    ]
