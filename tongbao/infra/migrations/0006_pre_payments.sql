@@ -86,11 +86,10 @@ create table attempt (
     created_at  timestamptz not null,
     paid_at     timestamptz,
     queries     int         not null default 0,
-    primary key (book, id),
+    primary key (book, payment_id, id),
     check (state <> 'succeeded' or (channel_ref is not null and paid_at is not null))
 );
-create index attempt_by_id on attempt (id);
-create index attempt_of_payment on attempt (payment_id);
+create unique index attempt_by_id on attempt (id, book);
 -- One trade of a channel can pay one attempt only. The channel's number is unique at its account.
 -- (The own wallet's reference is the attempt's own number.)
 create unique index attempt_channel_ref on attempt (channel_ref, account_id, book)

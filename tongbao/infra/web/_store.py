@@ -100,16 +100,18 @@ def answered_row(key: IdempotencyKey) -> bytes:
     return b"".join([fixed, *varying, sized(key.response)])
 
 
-# Which of these keys are taken. Asked together, whoever asks: see `Lookups`.
+# Which of these keys are taken: one look at the key for each, whatever the table's size.
 TAKEN: Final = Query(
     bytes,
     """
     select taken.key_hash
       from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])
         as asked (merchant_id, mode, route, key_hash)
-      join idempotency_key taken
-        on taken.merchant_id = asked.merchant_id and taken.mode = asked.mode
-       and taken.route = asked.route and taken.key_hash = asked.key_hash""",
+     cross join lateral (
+           select each.key_hash from idempotency_key each
+            where each.merchant_id = asked.merchant_id and each.mode = asked.mode
+              and each.route = asked.route and each.key_hash = asked.key_hash
+            limit 1) taken""",
 )
 ANSWER: Final = Statement("""
     update idempotency_key set status = $5, response = $6, answered_at = $7

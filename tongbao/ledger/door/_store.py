@@ -56,19 +56,29 @@ FIND_ACCOUNTS = Query(
 )
 
 # Side and floor come from the table of licensed kinds: what is not in it opens nothing. The rows
-# arrive sorted, so two openers of the same accounts meet in the same order.
+# arrive sorted, so two openers of the same accounts meet in the same order. The fingerprint says a
+# second time whose an account is: the journal names it by its number only.
 OPEN_ACCOUNTS = Statement("""
-    insert into ledger_account (
-        book, id, kind, owner, currency, side, floor, ceiling, state, debits_pending,
-        debits_posted, credits_pending, credits_posted, touches, last_transfer, opened_at)
-    select b.book, n.id, k.kind, n.owner, n.currency, k.side, k.floor, null, 'open', 0, 0, 0, 0,
-           0, null, $6::timestamptz
-      from unnest($2::bigint[], $3::text[], $4::uuid[], $5::text[])
-           as n (id, kind, owner, currency)
-      join ledger_account_kind k on k.kind = n.kind
-      join ledger_book b on b.book = $1
-     order by n.owner, n.kind, n.currency
-    on conflict do nothing""")
+    with opened as (
+        insert into ledger_account (
+            book, id, kind, owner, currency, side, floor, ceiling, state, debits_pending,
+            debits_posted, credits_pending, credits_posted, touches, last_transfer, opened_at)
+        select b.book, n.id, k.kind, n.owner, n.currency, k.side, k.floor, null, 'open', 0, 0, 0, 0,
+               0, null, $6::timestamptz
+          from unnest($2::bigint[], $3::text[], $4::uuid[], $5::text[])
+               as n (id, kind, owner, currency)
+          join ledger_account_kind k on k.kind = n.kind
+          join ledger_book b on b.book = $1
+         order by n.owner, n.kind, n.currency
+        on conflict do nothing
+     returning book, id, kind, owner, currency, side, opened_at
+    )
+    insert into ledger_opening (book, account, fingerprint)
+    select book, id,
+           sha256(convert_to(
+               concat_ws('/', book, id, kind, owner, currency, side,
+                         (extract(epoch from opened_at) * 1000000)::bigint), 'UTF8'))
+      from opened""")
 
 GET_ACCOUNT = Query(
     LedgerAccount,
@@ -137,8 +147,16 @@ DUE_HOLDS = Query(
 )
 
 # A group whose companion waits is told so; everybody else in the batch waits with it.
-SHORT_LOCKS = Statement("set local lock_timeout = '250ms'")
+# The planner may not know how fresh the rows are: a set of companions touches its rows by their keys,
+# and must not read whole tables for them.
+SHORT_LOCKS = Statement(
+    "select set_config('lock_timeout', '250ms', true), set_config('enable_hashjoin', 'off', true),"
+    " set_config('enable_mergejoin', 'off', true)"
+)
 SHORTEST_LOCKS = Statement("set local lock_timeout = '50ms'")
-USUAL_LOCKS = Statement("set local lock_timeout = '5s'")
+USUAL_LOCKS = Statement(
+    "select set_config('lock_timeout', '5s', true), set_config('enable_hashjoin', 'on', true),"
+    " set_config('enable_mergejoin', 'on', true)"
+)
 
 LIST_BOOKS = Query(int, "select book from ledger_book order by book")

@@ -72,16 +72,22 @@ FIND_CODE: Final = Query(
     PaymentCode,
     f"select {_CODE} from payment_code where book = $1 and code_hash = $2 and mode = $3",
 )
-# Those of these codes that pay at this moment, with what a payment needs of their wallets.
+# Those of these codes that pay at this moment, with what a payment needs of their wallets. One look
+# at the key for each, whatever the planner believes of the tables' size.
 SCANNED: Final = Query(
     ScannedCode,
     """
-    select code.book, code.code_hash, code.mode, code.wallet_id, wallet.currency
+    select asked.book, asked.code_hash, asked.mode, code.wallet_id, payer.currency
       from unnest($1::int[], $2::bytea[], $3::text[]) as asked (book, code_hash, mode)
-      join payment_code code
-        on code.book = asked.book and code.code_hash = asked.code_hash and code.mode = asked.mode
-      join wallet on wallet.book = code.book and wallet.id = code.wallet_id
-     where code.used_at is null and code.expires_at > $4""",
+     cross join lateral (
+           select shown.wallet_id from payment_code shown
+            where shown.book = asked.book and shown.code_hash = asked.code_hash
+              and shown.mode = asked.mode and shown.used_at is null and shown.expires_at > $4
+            limit 1) code
+     cross join lateral (
+           select wallet.currency from wallet
+            where wallet.book = asked.book and wallet.id = code.wallet_id
+            limit 1) payer""",
 )
 USE_CODE: Final = Statement(
     """

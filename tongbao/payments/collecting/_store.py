@@ -191,7 +191,9 @@ ATTEMPTS_OF_PAYMENT = Query(
     Attempt, f"select {_ATTEMPT} from attempt where book = $1 and payment_id = $2 order by id"
 )
 ATTEMPTS_OF = Query(
-    Attempt, f"select {_ATTEMPT} from attempt where payment_id = any($1::uuid[]) order by id"
+    Attempt,
+    f"""select {_ATTEMPT} from attempt
+         where book = any($1::int[]) and payment_id = any($2::uuid[]) order by id""",
 )
 PAID_BY_TRADE = Query(
     UUID,

@@ -118,8 +118,9 @@ async def last_attempt(on: Db | Tx, payment: Payment) -> Attempt:
 
 async def last_attempts(on: Db | Tx, page: Sequence[Payment]) -> dict[UUID, Attempt]:
     """Return the latest attempt of each of these payments, by payment."""
-    ids = [payment.id for payment in page]
-    return {attempt.payment_id: attempt for attempt in await store.ATTEMPTS_OF.all(on, ids)}
+    books = list({payment.book for payment in page})
+    found = await store.ATTEMPTS_OF.all(on, books, [payment.id for payment in page])
+    return {attempt.payment_id: attempt for attempt in found}
 
 
 async def paid_attempt(on: Db | Tx, payment: Payment) -> Attempt:
