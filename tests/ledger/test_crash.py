@@ -29,14 +29,17 @@ from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger
+from tongbao.ledger.model import Transfer, TransferKind
 from tongbao.ledger.queries import balance_of
 from tongbao.ledger.verify import verify
 
 DYING = [
     ("ledger.before_head", "created"),
+    ("ledger.after_head", "created"),
     ("ledger.before_commit", "created"),
     ("ledger.after_commit", "exists"),
 ]
+BEHIND = ["ledger.before_projection", "ledger.after_projection"]
 
 
 @pytest.mark.parametrize(("place", "afterwards"), DYING)
@@ -61,18 +64,48 @@ async def test_a_submission_that_dies_is_repeated_safely(db, ledger, place, afte
 async def test_a_refusal_that_dies_is_decided_again_or_remembered(db, ledger, place, afterwards):
     once = group(single(5, ALICE, BOB))
     failpoints.arm(f"{place}:raise")
-    reaches_it = place != "ledger.before_head"
-    if reaches_it:
-        with pytest.raises(failpoints.SimulatedCrash):
-            await ledger.submit([once])
+    with pytest.raises(failpoints.SimulatedCrash):
+        await ledger.submit([once])
     failpoints.arm(None)
     await ledger.submit([group(single(100, BANK, ALICE))])
     [again] = await ledger.submit([once])
-    assert again.status == ("refused" if afterwards == "exists" else "created")
+    assert again.status == ("already_refused" if afterwards == "exists" else "created")
     assert (await verify(db)).is_sound
 
 
-CHILD = """
+async def test_everybody_in_a_commit_that_dies_is_told(db, ledger):
+    await ledger.submit([group(single(1, BANK, ALICE))])
+    groups = [group(single(1, BANK, ALICE)) for _ in range(6)]
+    failpoints.arm("ledger.before_commit:raise")
+    tasks = [asyncio.create_task(ledger.submit([each])) for each in groups]
+    told = await asyncio.gather(*tasks, return_exceptions=True)
+    failpoints.arm(None)
+    died = [each for each in told if isinstance(each, failpoints.SimulatedCrash)]
+    assert died, "somebody was in it"
+    statuses = [(await ledger.submit([each]))[0].status for each in groups]
+    assert statuses.count("created") <= len(died)
+    assert (await balance_of(db, 1, ALICE)).posted == 7
+
+
+@pytest.mark.parametrize("place", BEHIND)
+@pytest.mark.parametrize("balances", ["behind"])
+async def test_balances_that_die_follow_after_the_next_take_over(db, dsn, make_db, ledger, place):
+    await ledger.submit([group(single(1, BANK, ALICE))])
+    await balance_of(db, 1, ALICE)
+    failpoints.arm(f"{place}:raise")
+    await ledger.submit([group(single(99, BANK, ALICE))])
+    await asyncio.sleep(0)
+    await ledger.close()
+    failpoints.arm(None)
+    afterwards = Ledger(await make_db(dsn=dsn), Licence.PAYMENT_INSTITUTION)
+    assert await outcome(afterwards, single(100, ALICE, BOB)) == ("created", None)
+    assert (await balance_of(db, 1, BOB)).posted == 100
+    assert (await verify(db)).is_sound
+    await afterwards.close()
+
+
+FRONT = 0x0190_0000_0000_7000 << 64
+CHILD = f"""
 import asyncio, sys
 from uuid import UUID
 from tongbao.infra import db as database
@@ -84,42 +117,46 @@ from tongbao.ledger.model import AccountKey, Group, Transfer, TransferKind
 async def main():
     db = await database.connect(sys.argv[1], Clock())
     wallet = AccountKey("wallet", "CNY", UUID(int=0xA11CE))
-    line = Transfer(UUID(int=1), TransferKind.SINGLE, "test/leg", UUID(int=2), 100,
-                    AccountKey("bank", "CNY"), wallet)
-    print(await Ledger(db, Licence.BANK).submit([Group(UUID(int=3), 1, (line,))]))
+    line = Transfer(UUID(int={FRONT} + 1), TransferKind.SINGLE, "test/leg", UUID(int={FRONT} + 2),
+                    100, AccountKey("bank", "CNY"), wallet)
+    ledger = Ledger(db, Licence.PAYMENT_INSTITUTION, balances=sys.argv[2])
+    print(await ledger.submit([Group(UUID(int={FRONT} + 3), 1, (line,))]))
+    await ledger.close()
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize(("place", "afterwards"), DYING)
+@pytest.mark.parametrize(("place", "afterwards"), [*DYING, ("ledger.after_take_over", "created")])
 async def test_a_process_killed_mid_statement_leaves_all_or_nothing(
-    db, dsn, ledger, place, afterwards
+    db, dsn, ledger, place, afterwards, balances
 ):
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         CHILD,
         dsn,
+        balances,
         env={"PYTHONPATH": ":".join(sys.path), failpoints.VARIABLE: f"{place}:kill9"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     said, complained = await child.communicate()
-    assert (child.returncode, said) == (-signal.SIGKILL, b""), complained
-    line = single(100, BANK, ALICE)
-    line = type(line)(
-        UUID(int=1), line.kind, line.code, UUID(int=2), line.amount, line.debit, line.credit
+    assert child.returncode == -signal.SIGKILL, complained
+    assert b"Result" not in said
+    line = Transfer(
+        UUID(int=FRONT + 1), TransferKind.SINGLE, "test/leg", UUID(int=FRONT + 2), 100, BANK, ALICE
     )
-    assert await outcome(ledger, line, id=UUID(int=3)) == (afterwards, None)
+    assert await outcome(ledger, line, id=UUID(int=FRONT + 3)) == (afterwards, None)
     assert (await balance_of(db, 1, ALICE)).posted == 100
     assert (await verify(db)).is_sound
 
 
-async def test_what_was_answered_survives_a_power_cut(durable_server):
+@pytest.mark.parametrize("balances", ["behind", "with_commit"])
+async def test_what_was_answered_survives_a_power_cut(durable_server, balances):
     db = await database.connect(durable_server.running.dsn, Clock())
     await migrate(db, Licence.BANK, "tests")
-    ledger = Ledger(db, Licence.BANK)
+    ledger = Ledger(db, Licence.BANK, balances=balances)
     refused = group(single(10_000, ALICE, BOB))
     assert (await ledger.submit([refused]))[0].status == "refused"
     asked = [group(single(1 + n, BANK, ALICE)) for n in range(2000)]
@@ -127,7 +164,7 @@ async def test_what_was_answered_survives_a_power_cut(durable_server):
 
     async def submitter(groups):
         for each in groups:
-            [result] = await ledger.submit([each])
+            [result] = await ledger.submit([each], deadline_s=2)
             assert result.status == "created"
             answered.append(each)
             if len(answered) == 40:
@@ -138,15 +175,46 @@ async def test_what_was_answered_survives_a_power_cut(durable_server):
     durable_server.kill9()
     outcomes = await asyncio.gather(*submitters, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {database.DatabaseUnavailable}, outcomes
+    await ledger.close()
     db.pool.terminate()
     durable_server.restart()
     db = await database.connect(durable_server.running.dsn, Clock())
-    ledger = Ledger(db, Licence.BANK)
+    ledger = Ledger(db, Licence.BANK, balances=balances)
     assert {result.status for result in await ledger.submit(answered)} == {"exists"}
     open_ends = [result.status for result in await ledger.submit(asked[:200])]
     assert set(open_ends) <= {"exists", "created"}
     await ledger.submit([group(single(100_000, BANK, ALICE))])
-    assert (await ledger.submit([refused]))[0].status == "refused"
+    assert (await ledger.submit([refused]))[0].status == "already_refused"
     report = await verify(db)
     assert report.is_sound, report.broken
+    await ledger.close()
     await db.close()
+
+
+async def test_callers_outlast_a_restart_of_the_database(durable_server):
+    """Whoever is in a commit when the database goes away hears the truth once it is back."""
+    db = await database.connect(durable_server.running.dsn, Clock())
+    await migrate(db, Licence.BANK, "tests")
+    ledger = Ledger(db, Licence.BANK)
+    await ledger.submit([group(single(1, BANK, ALICE))])
+    once = group(single(5, BANK, ALICE))
+    async with db.begin("by hand") as tx:
+        await tx.execute("select 1 from ledger_book where book = 1 for no key update", ())
+        task = asyncio.create_task(ledger.submit([once], deadline_s=60))
+        while not await db.pool.fetchval(WAITING):
+            await asyncio.sleep(0.01)
+        durable_server.kill9()
+        durable_server.restart()
+        assert [result.status for result in await task] == ["created"]
+        tx.connection.terminate()
+    [again] = await ledger.submit([once])
+    assert again.status == "exists"
+    assert (await balance_of(db, 1, ALICE)).posted == 6
+    assert (await verify(db)).is_sound
+    await ledger.close()
+    await db.close()
+
+
+WAITING = """
+    select count(*) from pg_stat_activity
+     where datname = current_database() and wait_event_type = 'Lock'"""
