@@ -1,10 +1,10 @@
 """Backups of the private server, and going back to a moment.
 
     <backups>/
-      2026-11-21T234005Z/   one base backup
-        manifest.json       what it is: digests, place in the log, times, versions
-        base/               base.tar.gz, pg_wal.tar.gz, backup_manifest; the server's user's
-      wal-<cluster>/        every finished WAL segment since, compressed
+      2026-11-21T234005.766Z/   one base backup
+        manifest.json           what it is: digests, place in the log, times, versions
+        base/                   base.tar.gz, pg_wal.tar.gz, backup_manifest; the server's user's
+      wal-<cluster>/            every finished WAL segment since, compressed
 
 A base backup and the WAL after it give the database of any later moment. Nothing here is
 encrypted: whoever reads a backup reads the database, so keep it where only you can read it.
@@ -55,7 +55,7 @@ KEEP: Final = 7
 _ARCHIVED_IN_S: Final = 60.0
 _REMEMBERED: Final = "backups-folder"
 _ENDED_EARLY: Final = "recovery ended before configured recovery target was reached"
-_NAME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z")
+_NAME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d{6}\.\d{3}Z")
 
 
 class BackupServerStopped(Conflict):
@@ -498,7 +498,7 @@ def _sync(*paths: Path) -> None:
 
 
 def _stamp(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H%M%S.%f")[:-3] + "Z"
 
 
 def _absolute(path: Path) -> Path:
