@@ -146,17 +146,16 @@ DUE_HOLDS = Query(
      limit $2""",
 )
 
-# A group whose companion waits is told so; everybody else in the batch waits with it.
-# The planner may not know how fresh the rows are: a set of companions touches its rows by their keys,
-# and must not read whole tables for them.
+# A group whose companion waits is told so; everybody else in the batch waits with it. The planner may
+# not know how fresh the rows are: companions touch theirs by key, and read no whole table for a set.
 SHORT_LOCKS = Statement(
     "select set_config('lock_timeout', '250ms', true), set_config('enable_hashjoin', 'off', true),"
-    " set_config('enable_mergejoin', 'off', true)"
+    " set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true),"
+    " set_config('enable_bitmapscan', 'off', true), set_config('enable_material', 'off', true)"
 )
 SHORTEST_LOCKS = Statement("set local lock_timeout = '50ms'")
 USUAL_LOCKS = Statement(
     "select set_config('lock_timeout', '5s', true), set_config('enable_hashjoin', 'on', true),"
-    " set_config('enable_mergejoin', 'on', true)"
+    " set_config('enable_mergejoin', 'on', true), set_config('enable_seqscan', 'on', true),"
+    " set_config('enable_bitmapscan', 'on', true), set_config('enable_material', 'on', true)"
 )
-
-LIST_BOOKS = Query(int, "select book from ledger_book order by book")
