@@ -146,8 +146,8 @@ DUE_HOLDS = Query(
      limit $2""",
 )
 
-# A group whose companion waits is told so; everybody else in the batch waits with it. The planner may
-# not know how fresh the rows are: companions touch theirs by key, and read no whole table for a set.
+# A group whose companion waits is told so; everybody else in the batch waits with it. The planner
+# may not know how fresh the rows are: companions touch theirs by key, and read no table for a set.
 SHORT_LOCKS = Statement(
     "select set_config('lock_timeout', '250ms', true), set_config('enable_hashjoin', 'off', true),"
     " set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true),"
