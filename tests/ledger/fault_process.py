@@ -19,6 +19,7 @@ from pathlib import Path
 from uuid import UUID
 
 import msgspec
+import structlog
 import uvloop
 from msgspec import Struct
 
@@ -94,6 +95,8 @@ async def call(ledger: Ledger, order: Order, log: int, stop: asyncio.Event) -> N
 
 async def run(order: Order) -> None:
     """Do what was ordered until SIGTERM."""
+    # Nobody reads our standard output after the first line, and a full pipe would stop us.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     lease.LEASE = commit.LEASE = timedelta(seconds=order.lease_s)
     # Stopped in a transaction, or while it sends a commit, it keeps the book's row so long.
     database._SESSION["idle_in_transaction_session_timeout"] = f"{order.lease_s:.1f}s"

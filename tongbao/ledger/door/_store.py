@@ -127,6 +127,7 @@ OPEN_BOOK = Statement("""
         stopped_because, closed_through, opened_at)
     values ($1, 0, '', $2, 0, 0, $3, $4, false, null, null, $2)
     on conflict do nothing""")
+LIST_BOOKS = Query(int, "select book from ledger_book order by book")
 OPEN_WATERMARK = Statement(
     "insert into ledger_watermark (book, seq, batch) values ($1, 0, 0) on conflict do nothing"
 )
