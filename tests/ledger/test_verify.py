@@ -32,6 +32,7 @@ TABLES = [
     "ledger_book",
     "ledger_watermark",
     "ledger_account",
+    "ledger_opening",
     "ledger_code",
     "ledger_transfer",
     "ledger_mark",
@@ -43,6 +44,7 @@ KIND = "update ledger_account_kind set {} where kind = 'wallet'"
 HEAD = "update ledger_book set {} where book = 1"
 MARK = "update ledger_watermark set {} where book = 1"
 WALLET = "update ledger_account set {} where kind = 'wallet' and credits_posted = 1001"
+OPENING = "update ledger_opening set {} where account = (select max(account) from ledger_opening)"
 CODE = "update ledger_code set {} where code = 'test/leg'"
 LINE = "update ledger_transfer set {} where book = 1 and seq = 3"
 """A plain payment of 30 from Alice to the merchant, alone in its group and commit."""
@@ -84,7 +86,10 @@ TAMPERINGS = [
     (WALLET.format("book = 52"), "parties"),
     (WALLET.format("id = 7"), "accounts"),
     (WALLET.format("kind = 'gold'"), "accounts"),
+    (WALLET.format("kind = 'subsidy'"), "accounts"),
     (WALLET.format("owner = '00000000-0000-0000-0000-000000000000'"), "accounts"),
+    (WALLET.format("owner = gen_random_uuid()"), "accounts"),
+    (WALLET.format("opened_at = opened_at - interval '1 microsecond'"), "accounts"),
     (WALLET.format("currency = 'USD'"), "parties"),
     (WALLET.format("currency = 'yuan'"), "accounts"),
     (WALLET.format("side = 'debit'"), "accounts"),
@@ -102,6 +107,13 @@ TAMPERINGS = [
     (WALLET.format("last_transfer = gen_random_uuid()"), "chains"),
     (WALLET.format("last_transfer = null"), "chains"),
     ("delete from ledger_account where kind = 'wallet'", "parties"),
+    # openings
+    (OPENING.format("book = 52"), "accounts"),
+    (OPENING.format("account = 7"), "accounts"),
+    (OPENING.format("fingerprint = sha256('x')"), "accounts"),
+    (OPENING.format("fingerprint = fingerprint || 'x'"), "accounts"),
+    ("delete from ledger_opening where book = 1", "accounts"),
+    ("insert into ledger_opening values (1, 7, sha256('x'))", "accounts"),
     # codes
     (CODE.format("number = 99"), "codes"),
     ("delete from ledger_code where code = 'test/leg'", "codes"),
@@ -165,8 +177,11 @@ TAMPERINGS = [
     (COMMIT.format("first_seq = first_seq + 1"), "batches"),
     (COMMIT.format("transfers = transfers + 1"), "batches"),
     (COMMIT.format("requests = requests + 1"), "batches"),
-    (COMMIT.format("lowest_id = gen_random_uuid()"), "batches"),
-    (COMMIT.format("highest_id = null"), "batches"),
+    (COMMIT.format("spans = array[gen_random_uuid(), spans[2]]"), "batches"),
+    (COMMIT.format("spans = array[spans[1], gen_random_uuid()]"), "batches"),
+    (COMMIT.format("spans = spans || spans"), "batches"),
+    (COMMIT.format("spans = array[spans]"), "batches"),
+    (COMMIT.format("spans = '{}'"), "batches"),
     (COMMIT.format("digest = sha256('x')"), "digests"),
     (COMMIT.format("digest = digest || 'x'"), "digests"),
     (COMMIT.format("hash = sha256('x')"), "batch_chain"),
@@ -240,7 +255,6 @@ NOT_DERIVABLE = {
         "stopped_because": "what a person reads; it moves nothing",
         "opened_at": "no figure follows from it",
     },
-    "ledger_account": {"opened_at": "no figure follows from it"},
     "ledger_code": {"code": "the journal keeps the number, and no figure follows from the word"},
 }
 """What nothing else in the ledger repeats, and why that is bearable."""

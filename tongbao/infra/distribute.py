@@ -95,7 +95,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_with_book(
         ANCHOR,
         *("ledger_watermark", "ledger_account", "ledger_transfer", "ledger_mark", "ledger_batch"),
-        *("ledger_hold", "ledger_request", "ledger_horizon", "ledger_month_book"),
+        *("ledger_opening", "ledger_hold", "ledger_request", "ledger_horizon", "ledger_month_book"),
         *("ledger_month_account", "ledger_movement"),
         *("ledger_tree", "ledger_tree_node", "ledger_checkpoint"),
         *("gl_range", "gl_voucher", "gl_voucher_line", "gl_day_total", "gl_day_request"),

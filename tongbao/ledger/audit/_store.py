@@ -69,7 +69,10 @@ FAMILIES = Query(
 
 
 class AccountColumns(Struct, frozen=True):
-    """An account; ``nulls`` has a bit for each of floor, ceiling and last_transfer."""
+    """An account; ``nulls`` has a bit for each of floor, ceiling and last_transfer.
+
+    ``as_opened`` is 1 where its name is still the one that it was opened with.
+    """
 
     id: int
     kind_number: int
@@ -86,24 +89,31 @@ class AccountColumns(Struct, frozen=True):
     credits_posted: int
     touches: int
     last_transfer: UUID
+    as_opened: int
 
 
 ACCOUNTS = Query(
     AccountColumns,
     """
-    select id, hashtextextended(kind, 0) as kind_number,
-           hashtextextended(currency, 0) as currency_number, owner,
-           (case side when 'credit' then 1 when 'debit' then 2 else 0 end)::int2 as side,
-           ((floor is null)::int + (ceiling is null)::int * 2
-            + (last_transfer is null)::int * 4)::int2 as nulls,
-           coalesce(floor, 0) as floor, coalesce(ceiling, 0) as ceiling,
-           (case state when 'open' then 1 when 'frozen' then 2 when 'closed' then 3
-                       else 0 end)::int2 as state,
-           debits_pending, debits_posted, credits_pending, credits_posted, touches,
-           coalesce(last_transfer, '00000000-0000-0000-0000-000000000000'::uuid) as last_transfer
-      from ledger_account
-     where book = $1
-     order by id""",
+    select a.id, hashtextextended(a.kind, 0) as kind_number,
+           hashtextextended(a.currency, 0) as currency_number, a.owner,
+           (case a.side when 'credit' then 1 when 'debit' then 2 else 0 end)::int2 as side,
+           ((a.floor is null)::int + (a.ceiling is null)::int * 2
+            + (a.last_transfer is null)::int * 4)::int2 as nulls,
+           coalesce(a.floor, 0) as floor, coalesce(a.ceiling, 0) as ceiling,
+           (case a.state when 'open' then 1 when 'frozen' then 2 when 'closed' then 3
+                         else 0 end)::int2 as state,
+           a.debits_pending, a.debits_posted, a.credits_pending, a.credits_posted, a.touches,
+           coalesce(a.last_transfer, '00000000-0000-0000-0000-000000000000'::uuid)
+               as last_transfer,
+           coalesce(o.fingerprint = sha256(convert_to(
+               concat_ws('/', a.book, a.id, a.kind, a.owner, a.currency, a.side,
+                         (extract(epoch from a.opened_at) * 1000000)::bigint), 'UTF8')),
+               false)::int::int2 as as_opened
+      from ledger_account a
+      left join ledger_opening o on o.book = a.book and o.account = a.id
+     where a.book = $1
+     order by a.id""",
 )
 ACCOUNT_FIELDS = (
     ("id", ">i8"),
@@ -121,19 +131,19 @@ ACCOUNT_FIELDS = (
     ("credits_posted", ">i8"),
     ("touches", ">i8"),
     ("last_transfer", "V16"),
+    ("as_opened", ">i2"),
 )
 
 
 class BatchColumns(Struct, frozen=True):
-    """A batch; ``nulls`` has a bit for each of lowest_id and highest_id."""
+    """A batch; ``spans`` is a fingerprint of them, and ``highest_id`` the last one."""
 
     batch: int
     epoch: int
     first_seq: int
     transfers: int
     requests: int
-    nulls: int
-    lowest_id: UUID
+    spans: bytes
     highest_id: UUID
     digest_length: int
     digest: bytes
@@ -146,9 +156,9 @@ BATCHES = Query(
     BatchColumns,
     """
     select batch, epoch, first_seq, transfers, requests,
-           ((lowest_id is null)::int + (highest_id is null)::int * 2)::int2 as nulls,
-           coalesce(lowest_id, '00000000-0000-0000-0000-000000000000'::uuid) as lowest_id,
-           coalesce(highest_id, '00000000-0000-0000-0000-000000000000'::uuid) as highest_id,
+           sha256(coalesce(array_send(spans), ''::bytea)) as spans,
+           coalesce(spans[cardinality(spans)], '00000000-0000-0000-0000-000000000000'::uuid)
+               as highest_id,
            length(digest) as digest_length,
            decode(rpad(encode(digest, 'hex'), 64, '0'), 'hex') as digest,
            length(hash) as hash_length,
@@ -163,8 +173,7 @@ BATCH_FIELDS = (
     ("first_seq", ">i8"),
     ("transfers", ">i4"),
     ("requests", ">i4"),
-    ("nulls", ">i2"),
-    ("lowest_id", "V16"),
+    ("spans", "V32"),
     ("highest_id", "V16"),
     ("digest_length", ">i4"),
     ("digest", "V32"),
@@ -332,6 +341,16 @@ JOURNAL_FIELDS = (
 )
 STORED_FIELDS = JOURNAL_FIELDS[:18]
 
+OPENING_WITHOUT_ACCOUNT = Query(
+    int,
+    """
+    select o.account
+      from ledger_opening o
+      left join ledger_account a on a.book = o.book and a.id = o.account
+     where o.book = $1 and a.id is null
+     order by o.account
+     limit 1""",
+)
 COUNT_HOLDS = Query(int, "select count(*)::int from ledger_hold where book = $1")
 HOLD_WITHOUT_TRANSFER = Query(
     UUID,

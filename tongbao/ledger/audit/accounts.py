@@ -161,6 +161,8 @@ def check_accounts(
             wrong = members & (unowned != (CHART[family.kind].owner is OwnerKind.HOUSE))
             what = f"a {family.kind} has no owner where it should, or one where it should not"
             found.add_where("accounts", wrong, accounts.said(what))
+    what = "its owner, kind, currency or time is not that of its opening"
+    found.add_where("accounts", rows["as_opened"] == 0, accounts.said(what))
     found.add_where("accounts", ~seen, accounts.said("it is on neither side"))
     found.add_where("accounts", rows["state"] == 0, accounts.said("it is in no known state"))
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Final
+from struct import Struct as Packing
+from typing import Final
 
 import numpy as np
 
@@ -18,13 +19,19 @@ from tongbao.ledger.audit._store import STORED_FIELDS
 from tongbao.ledger.audit.accounts import Whole
 from tongbao.ledger.audit.findings import Breach, Findings, uuid_of
 from tongbao.ledger.audit.requests import Requests
-from tongbao.ledger.model import LedgerBook, LedgerWatermark, TransferFlags
+from tongbao.ledger.model import SPAN_GAP_MS, LedgerBook, LedgerWatermark, TransferFlags
 
 # What PostgreSQL counts from 2000 and the packed record from 1970.
 _DAYS: Final = 10_957
 _MICROSECONDS: Final = _DAYS * 86_400_000_000
 _PACKED: Final = np.dtype(list(STORED_FIELDS))
-_NO_IDS: Final = 3
+# How PostgreSQL sends an array: dimensions, whether it has nulls, of what; then of each dimension
+# how long it is and where it begins. An empty one has none.
+_ARRAY: Final = Packing(">iii")
+_DIMENSION: Final = Packing(">ii")
+_ELEMENT: Final = np.dtype([("length", ">i4"), ("id", "V16")])
+_OF_UUID: Final = 2950
+_AFTER_TIME: Final = np.uint64(16)  # the bits of an id's first half behind its milliseconds
 _BEFORE_THE_FIRST: Final = bytes(32)
 
 
@@ -80,20 +87,21 @@ class Batches:
         self._requests.take(rows, self._rows["batch"][np.maximum(index, 0)].astype(np.int64))
         last = int(index[-1])
         begins = np.searchsorted(index, np.arange(self._next, last + 2))
-        lowest, highest = _extremes(rows["id"], begins)
+        spans, span_begins = _spans(rows["id"], index, range(self._next, last + 1))
         made = memoryview(packed(rows).tobytes())
         size = _PACKED.itemsize
         for place, batch in enumerate(range(self._next, last + 1)):
             begin, end = int(begins[place]), int(begins[place + 1])
-            ids = (lowest[place], highest[place]) if end > begin else None
-            self._check_batch(batch, end - begin, ids)
+            self._check_batch(
+                batch, end - begin, spans[span_begins[place] : span_begins[place + 1]]
+            )
             self._check_digest(batch, made[begin * size : end * size])
         self._next = max(self._next, last + 1)
 
     def finish(self, head: LedgerBook, watermark: LedgerWatermark | None) -> None:
         """Check the batches without transfers at the end, and the chain up to the head."""
         for batch in range(self._next, len(self._rows)):
-            self._check_batch(batch, 0, None)
+            self._check_batch(batch, 0, np.zeros(0, _ELEMENT))
             self._check_digest(batch, memoryview(b""))
         self._check_order(head)
         self._check_chain(head)
@@ -118,19 +126,15 @@ class Batches:
         what = "it is linked to the transfer after it, which is of another batch"
         self._found.add_where("requests", last & linked, _said(rows, what))
 
-    def _check_batch(self, batch: int, transfers: int, ids: tuple[Any, Any] | None) -> None:
+    def _check_batch(self, batch: int, transfers: int, spans: Records) -> None:
         row = self._rows[batch]
         number = self._numbers[batch]
         self._found.look("batches")
         if transfers != row["transfers"]:
             self._add("batches", batch, f"it has {transfers} of its {row['transfers']} transfers")
-        has_ids = row["nulls"] != _NO_IDS
-        stored = (bytes(row["lowest_id"]), bytes(row["highest_id"])) if has_ids else None
-        actual = None if ids is None else (bytes(ids[0]), bytes(ids[1]))
-        if stored != actual:
-            self._add("batches", batch, "its lowest or highest id is another one")
-        if actual is not None:
-            self._newest = max(self._newest, actual[1])
+        if bytes(row["spans"]) != _fingerprint(spans):
+            self._add("batches", batch, "its ids lie in other stretches than it says")
+        self._newest = max([self._newest, *spans["id"][-1:].tolist()])
         answers = self._requests.count_of(number)
         if answers != row["requests"]:
             self._add("batches", batch, f"it has {answers} of its {row['requests']} answers")
@@ -212,16 +216,30 @@ class Batches:
         self._found.add(check, self._said(what)(batch))
 
 
-def _extremes(ids: Records, begins: Whole) -> tuple[Records, Records]:
-    """Return the lowest and highest id of each stretch; of an empty one they mean nothing."""
+def _spans(ids: Records, index: Whole, batches: range) -> tuple[Records, list[int]]:
+    """Return the ends of every stretch of ids as array elements, and where each batch's begin.
+
+    A stretch ends with its batch, or where the next id is later by more than the gap.
+    """
     halves = ids.copy().view(">u8").reshape(-1, 2).astype(np.uint64)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))
-    rank = np.empty(len(ids), np.int64)
-    rank[order] = np.arange(len(ids))
-    starts = np.minimum(begins[:-1], len(ids) - 1)
-    lowest: Records = ids[order[np.minimum.reduceat(rank, starts)]]
-    highest: Records = ids[order[np.maximum.reduceat(rank, starts)]]
-    return lowest, highest
+    order = np.lexsort((halves[:, 1], halves[:, 0], index))
+    times, of = (halves[order, 0] >> _AFTER_TIME).astype(np.int64), index[order]
+    apart = (np.diff(of) != 0) | (np.diff(times) > SPAN_GAP_MS)
+    firsts = np.append(0, apart.nonzero()[0] + 1)
+    spans = np.empty(2 * len(firsts), _ELEMENT)
+    spans["length"] = 16
+    spans["id"][0::2] = ids[order[firsts]]
+    spans["id"][1::2] = ids[order[np.append(firsts[1:], len(ids)) - 1]]
+    begins = 2 * np.searchsorted(of[firsts], np.arange(batches.start, batches.stop + 1))
+    return spans, begins.tolist()
+
+
+def _fingerprint(spans: Records) -> bytes:
+    """Return the SHA-256 of an array of ids as PostgreSQL sends it."""
+    if not len(spans):
+        return sha256(_ARRAY.pack(0, 0, _OF_UUID)).digest()
+    head = _ARRAY.pack(1, 0, _OF_UUID) + _DIMENSION.pack(len(spans), 1)
+    return sha256(head + spans.tobytes()).digest()
 
 
 def _said(rows: Records, what: str) -> Callable[[int], Breach]:

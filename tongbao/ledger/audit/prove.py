@@ -122,6 +122,8 @@ async def _begin(tx: Tx, book: int) -> _Proof:
     check_kinds(found, licensed.values())
     check_accounts(found, accounts, families, licensed, book)
     check_balanced(found, accounts, families)
+    if lost := await store.OPENING_WITHOUT_ACCOUNT.first(tx, book):
+        found.add("accounts", Breach("it was opened and is not there", account=lost))
     await check_alterations(tx, found, head, accounts, families)
     answers = await read_all(tx, store.REQUESTS, (book,), store.REQUEST_FIELDS)
     commits = await read_all(tx, store.BATCHES, (book,), store.BATCH_FIELDS)
