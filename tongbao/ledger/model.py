@@ -25,6 +25,8 @@ BOOK_SHIFT: Final = 40
 BOOK_MAX: Final = (1 << 22) - 1
 NOBODY: Final = UUID(int=0)
 """The owner that a system account is stored with, so that the unique key covers it."""
+SPAN_GAP_MS: Final = 1000
+"""Ids of one commit that lie further apart than this are of different stretches of the journal."""
 
 
 class Side(StrEnum):
@@ -251,7 +253,11 @@ class LedgerMark(Struct, frozen=True):
 
 
 class LedgerBatch(Struct, frozen=True):
-    """One group commit: its transfers and recorded answers, and how it hangs on the one before."""
+    """One group commit: its transfers and recorded answers, and how it hangs on the one before.
+
+    ``spans`` are the stretches of ids that have its transfers: the lowest and the highest of each,
+    ascending. Ids of other commits may lie in them too.
+    """
 
     book: int
     batch: int
@@ -259,8 +265,7 @@ class LedgerBatch(Struct, frozen=True):
     first_seq: int
     transfers: int
     requests: int
-    lowest_id: UUID | None
-    highest_id: UUID | None
+    spans: list[UUID]
     digest: bytes
     hash: bytes
     at: datetime

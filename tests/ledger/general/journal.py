@@ -64,15 +64,14 @@ class Journal:
         self.batch += 1
         await self.db.execute(
             """insert into ledger_batch (book, batch, epoch, first_seq, transfers, requests,
-                   lowest_id, highest_id, digest, hash, at)
-               values ($1, $2, 1, $3, $4, 1, $5, $6, $7, $7, $8)""",
+                   spans, digest, hash, at)
+               values ($1, $2, 1, $3, $4, 1, $5, $6, $6, $7)""",
             (
                 self.book,
                 self.batch,
                 first,
                 len(ids),
-                min(ids, default=None),
-                max(ids, default=None),
+                [min(ids), max(ids)] if ids else [],
                 bytes(32),
                 at,
             ),

@@ -75,10 +75,10 @@ class FalseBook:
         digest = sha256(repr(rows).encode()).digest()
         hash_ = sha256(head["head_hash"] + number.to_bytes(8, "big") + digest).digest()
         ids = [row[1] for row in rows]
-        ends = (min(ids), max(ids)) if ids else (None, None)
+        spans = [min(ids), max(ids)] if ids else []
         await tx.execute(
-            "insert into ledger_batch values ($1, $2, 1, $3, $4, 0, $5, $6, $7, $8, $9)",
-            (self.book, number, seq + 1, size, *ends, digest, hash_, AT),
+            "insert into ledger_batch values ($1, $2, 1, $3, $4, 0, $5, $6, $7, $8)",
+            (self.book, number, seq + 1, size, spans, digest, hash_, AT),
         )
         await tx.execute(
             "update ledger_book set last_seq = $2, last_batch = $3, head_hash = $4 where book = $1",

@@ -151,14 +151,13 @@ create table ledger_batch (
     first_seq   bigint not null check (first_seq > 0),
     transfers   int not null check (transfers >= 0),
     requests    int not null check (requests >= 0),
-    lowest_id   uuid,                       -- null when the commit has no transfer
-    highest_id  uuid,
+    spans       uuid[] not null,            -- where its ids lie: lowest, highest, lowest, highest, …
     digest      bytea not null check (length(digest) = 32),
     hash        bytea not null check (length(hash) = 32),
     at          timestamptz not null,
     primary key (book, batch),
-    check ((transfers > 0) = (lowest_id is not null)),
-    check ((lowest_id is null) = (highest_id is null))
+    check ((transfers > 0) = (cardinality(spans) > 0)),
+    check (cardinality(spans) % 2 = 0)
 );
 
 create table ledger_hold (

@@ -83,7 +83,7 @@ OPEN_MOVEMENT = Query(
 LAST_BATCH = Query(
     int,
     """
-    select coalesce(max(batch), 0)::bigint from ledger_batch where book = $1 and lowest_id < $2""",
+    select coalesce(max(batch), 0)::bigint from ledger_batch where book = $1 and spans[1] < $2""",
 )
 # How far vouchers, checkpoints and the closed blocks of the tree have come.
 PROVEN_TO = Query(
@@ -129,7 +129,9 @@ INSERT_MONTH_BOOK = Statement("""
      cross join (select count(*) as requests, min(batch) as first_batch, max(batch) as last_batch
                    from ledger_request where book = $1 and id >= $3 and id < $4) as r
      cross join (select min(batch) as first_batch, max(batch) as last_batch
-                   from ledger_batch where book = $1 and lowest_id < $4 and highest_id >= $3) as b
+                   from ledger_batch
+                  where book = $1 and spans[1] < $4
+                    and spans[cardinality(spans)] >= $3) as b
     """)
 # The end of a hold takes all of it out of pending, whatever was posted of it.
 INSERT_MONTH_ACCOUNTS = Statement("""

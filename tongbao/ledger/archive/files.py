@@ -41,8 +41,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     " reference, pending_id, debit_previous, credit_previous, debit_after, credit_after, biz_date,"
     " value_date, at",
     "requests": "book, id, body_hash, status, code, seq, transfer_count, batch, at",
-    "batches": "book, batch, epoch, first_seq, transfers, requests, lowest_id, highest_id, digest,"
-    " hash, at",
+    "batches": "book, batch, epoch, first_seq, transfers, requests, spans, digest, hash, at",
     "accounts": "book, month, account, debits_pending, debits_posted, credits_pending,"
     " credits_posted, touches, last_seq, last_transfer",
     "codes": "number, code",
@@ -185,8 +184,8 @@ def _select(name: str, month: date) -> str:
     sources = {
         "transfers": f"{partition_of('ledger_transfer', month)} order by book, id",
         "requests": f"{partition_of('ledger_request', month)} order by book, id",
-        "batches": f"ledger_batch where lowest_id < '{high}' and highest_id >= '{low}'"
-        " order by book, batch",
+        "batches": f"ledger_batch where spans[1] < '{high}'"
+        f" and spans[cardinality(spans)] >= '{low}' order by book, batch",
         "accounts": f"ledger_month_account where month = '{month}' order by book, account",
         "codes": "ledger_code order by number",
     }

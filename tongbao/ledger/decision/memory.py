@@ -72,8 +72,7 @@ class Decision(Struct, frozen=True):
     holds_opened: Records  # of HOLD, in their state at the end of the batch
     holds_ended: Records  # of HOLD, that were opened by earlier batches
     requests: Whole  # the groups to record, by place: refused, or created and not stood for
-    lowest_id: bytes  # of the journal records; NO_ID when there is none
-    highest_id: bytes
+    spans: Records  # of the journal records' ids, see spans.spans_of
     newest_id: bytes  # the greatest id that is recorded: of transfers and of requests
     moved: Moved
 

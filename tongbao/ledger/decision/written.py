@@ -34,6 +34,7 @@ from tongbao.ledger.decision.records import (
     is_recorded,
     microseconds,
 )
+from tongbao.ledger.decision.spans import spans_of
 
 _RECORDED: Final = np.array([is_recorded(code) for code in range(len(REFUSALS) + 1)])
 _HOLD: Final = Packing("<16sqqqBqq")
@@ -82,7 +83,7 @@ def written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: dat
     requests = _requests(batch, lines, codes)
     transfers: list[bytes] = lines.ids if len(chosen) == len(lines.ids) else ids.tolist()
     groups: list[bytes] = batch.ids[requests].tolist()
-    lowest, highest = (min(transfers), max(transfers)) if transfers else (NO_ID, NO_ID)
+    spans = spans_of(ids)
     counts = batch.starts[1:] - batch.starts[:-1]
     return Decision(
         codes=codes,
@@ -91,9 +92,8 @@ def written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: dat
         holds_opened=opened,
         holds_ended=ended,
         requests=requests,
-        lowest_id=lowest,
-        highest_id=highest,
-        newest_id=max([highest, *groups]),
+        spans=spans,
+        newest_id=max([*spans[-1:].tolist(), *groups], default=NO_ID),
         moved=Moved(
             slots=slots,
             counters=after,

@@ -17,8 +17,7 @@ class BatchSpan(Struct, frozen=True):
     batch: int
     first_seq: int
     transfers: int
-    lowest_id: UUID | None
-    highest_id: UUID | None
+    spans: list[UUID]
 
 
 class RangeSpan(Struct, frozen=True):
@@ -98,7 +97,7 @@ LIST_BOOKS = Query(int, "select book from ledger_book order by book")
 BATCHES_AFTER = Query(
     BatchSpan,
     """
-    select batch, first_seq, transfers, lowest_id, highest_id
+    select batch, first_seq, transfers, spans
       from ledger_batch
      where book = $1 and batch > $2 and batch <= $3
      order by batch
@@ -114,10 +113,11 @@ MOVEMENTS = Query(
       from (select t.biz_date, t.code, d.currency, d.kind as debit_kind, c.kind as credit_kind,
                    coalesce(sum(t.amount) filter (where t.kind in (1, 3)), 0)::bigint as amount,
                    count(*) filter (where t.kind in (1, 3)) as transfers, count(*) as seen
-              from ledger_transfer t
+              from unnest($2::uuid[], $3::uuid[]) as span (low, high)
+              join ledger_transfer t on t.book = $1 and t.id between span.low and span.high
               join ledger_account d on d.book = t.book and d.id = t.debit_account
               join ledger_account c on c.book = t.book and c.id = t.credit_account
-             where t.book = $1 and t.id between $2 and $3 and t.seq between $4 and $5
+             where t.seq between $4 and $5
              group by t.biz_date, t.code, d.currency, d.kind, c.kind) s
       join ledger_code w on w.number = s.code""",
 )

@@ -16,6 +16,7 @@ from prometheus_client import Gauge
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
+from tongbao.ledger.decision.spans import merged
 from tongbao.ledger.general import _store as store
 from tongbao.ledger.general._store import BatchSpan, Covered
 from tongbao.ledger.general.accounts import NUMBER_OF
@@ -122,12 +123,11 @@ async def derive_lines(
     Raises:
         JournalIncomplete
     """
-    lowest = min((each.lowest_id for each in spans if each.lowest_id is not None), default=None)
-    highest = max((each.highest_id for each in spans if each.highest_id is not None), default=None)
-    if lowest is None:
+    lows, highs = merged(each.spans for each in spans)
+    if not lows:
         return [], {}
     first, last = spans[0].first_seq, spans[-1].first_seq + spans[-1].transfers - 1
-    sums = await store.MOVEMENTS.all(tx, book, lowest, highest, first, last)
+    sums = await store.MOVEMENTS.all(tx, book, lows, highs, first, last)
     seen = sum(each.seen for each in sums)
     if seen != last - first + 1:
         raise JournalIncomplete(f"book {book}: {seen} of transfers {first} to {last}")

@@ -39,8 +39,7 @@ STOP_BOOK = Statement("""
 GET_BATCH = Query(
     LedgerBatch,
     """
-    select book, batch, epoch, first_seq, transfers, requests, lowest_id, highest_id, digest, hash,
-           at
+    select book, batch, epoch, first_seq, transfers, requests, spans, digest, hash, at
       from ledger_batch where book = $1 and batch = $2""",
 )
 
@@ -57,9 +56,9 @@ ADVANCE_HEAD = Statement("""
      returning book
     )
     insert into ledger_batch (
-        book, batch, epoch, first_seq, transfers, requests, lowest_id, highest_id, digest, hash, at)
-    select head.book, $5::bigint, $2::bigint, $9::bigint, $10::int, $11::int, $12::uuid, $13::uuid,
-           $14::bytea, $6::bytea, $15::timestamptz
+        book, batch, epoch, first_seq, transfers, requests, spans, digest, hash, at)
+    select head.book, $5::bigint, $2::bigint, $9::bigint, $10::int, $11::int, $12::uuid[],
+           $13::bytea, $6::bytea, $14::timestamptz
       from head""")
 
 JOURNAL: Final = "ledger_transfer"
@@ -115,8 +114,7 @@ class BatchRange(Struct, frozen=True):
     batch: int
     first_seq: int
     transfers: int
-    lowest_id: UUID | None
-    highest_id: UUID | None
+    spans: list[UUID]
 
 
 class Projected(Struct, frozen=True):
@@ -140,16 +138,19 @@ MOVE_WATERMARK = Statement(
 NEXT_BATCHES = Query(
     BatchRange,
     """
-    select batch, first_seq, transfers, lowest_id, highest_id
+    select batch, first_seq, transfers, spans
       from ledger_batch
      where book = $1 and batch > $2 and batch <= $3
      order by batch
      limit $4""",
 )
 
-# The planner may not know how fresh the rows are; every join below is by a primary key.
+# The planner may not know how fresh the rows are; every join below is by a primary key, and what
+# is sorted fits into memory.
 BY_KEY_ONLY = Statement(
-    "select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+    "select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),"
+    " set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),"
+    " set_config('enable_material', 'off', true), set_config('work_mem', '64MB', true)"
 )
 
 # What each transfer does to the four counters of its two accounts, summed by account. The end of a
@@ -163,10 +164,12 @@ PROJECT = Query(
                case t.kind when 2 then t.amount when 3 then - h.amount
                            when 1 then 0 else - t.amount end as pending,
                case when t.kind in (1, 3) then t.amount else 0 end as posted
-          from ledger_transfer t
+          from unnest($2::uuid[], $3::uuid[]) as span (low, high)
+          join ledger_transfer t
+            on t.book = $1 and t.id between span.low and span.high
           left join ledger_hold h
             on t.kind = 3 and h.book = $1 and h.pending_id = t.pending_id
-         where t.book = $1 and t.id between $2 and $3 and t.seq > $4 and t.seq <= $5
+         where t.seq > $4 and t.seq <= $5
     ), touched as (
         select debit_account as account, seq, id, pending as debits_pending,
                posted as debits_posted, 0 as credits_pending, 0 as credits_posted

@@ -446,8 +446,7 @@ async def write(tx: Tx, plan: Plan, head: Head) -> Head:
         plan.first_seq,
         len(journal),
         len(decision.requests),
-        UUID(bytes=decision.lowest_id) if len(journal) else None,
-        UUID(bytes=decision.highest_id) if len(journal) else None,
+        _uuids(decision.spans),
         plan.digest,
         plan.now,
     )

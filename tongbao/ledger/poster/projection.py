@@ -16,6 +16,7 @@ from prometheus_client import Gauge
 
 from tongbao.infra.db import CheckViolated, DatabaseUnavailable, Db, LockNotFree, Tx
 from tongbao.infra.failpoints import failpoint
+from tongbao.ledger.decision.spans import merged
 from tongbao.ledger.model import LedgerBook, LedgerWatermark
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster._store import BatchRange
@@ -74,11 +75,10 @@ def _stretch(ranges: Sequence[BatchRange]) -> list[BatchRange]:
 async def _add_up(
     tx: Tx, mark: LedgerWatermark, after: LedgerWatermark, stretch: Sequence[BatchRange]
 ) -> None:
-    lowest = min(each.lowest_id for each in stretch if each.lowest_id is not None)
-    highest = max(each.highest_id for each in stretch if each.highest_id is not None)
+    lows, highs = merged(each.spans for each in stretch)
     await store.BY_KEY_ONLY.run(tx)
     try:
-        met = await store.PROJECT.one(tx, mark.book, lowest, highest, mark.seq, after.seq)
+        met = await store.PROJECT.one(tx, mark.book, lows, highs, mark.seq, after.seq)
     except CheckViolated as violated:
         raise JournalBroken(str(violated)) from violated
     if met.transfers != after.seq - mark.seq:

@@ -34,8 +34,7 @@ class BatchLink(Struct, frozen=True):
     batch: int
     first_seq: int
     transfers: int
-    lowest_id: UUID | None
-    highest_id: UUID | None
+    spans: list[UUID]
     digest: bytes
     hash: bytes
 
@@ -56,13 +55,13 @@ HEADS = Query(
 NEXT_BATCHES = Query(
     BatchLink,
     """
-    select batch, first_seq, transfers, lowest_id, highest_id, digest, hash
+    select batch, first_seq, transfers, spans, digest, hash
       from ledger_batch where book = $1 and batch > $2 order by batch limit $3""",
 )
 BATCHES_WITH = Query(
     BatchLink,
     """
-    select batch, first_seq, transfers, lowest_id, highest_id, digest, hash
+    select batch, first_seq, transfers, spans, digest, hash
       from ledger_batch
      where book = $1 and batch between $2 and $3
        and transfers > 0 and first_seq <= $5 and first_seq + transfers > $4
@@ -85,8 +84,10 @@ ROWS = Query(
     bytes,
     f"""
     select coalesce(string_agg({_ROW}, ''::bytea order by seq), ''::bytea)
-      from ledger_transfer
-     where book = $1 and id between $2 and $3 and seq between $4 and $5""",
+      from unnest($2::uuid[], $3::uuid[]) as span (low, high)
+      join ledger_transfer
+        on book = $1 and id between span.low and span.high
+     where seq between $4 and $5""",
 )
 FOR_REFERENCE = Query(
     PlaceInBook,

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.merkle import leaf_hash
+from tongbao.ledger.decision.spans import merged
 from tongbao.ledger.model import NOBODY, LedgerCode, TransferKind
 from tongbao.ledger.proofs import _store as store
 from tongbao.ledger.proofs.model import (
@@ -170,12 +171,8 @@ async def packed_rows(
     Raises:
         TreeBroken: the journal lacks some of them, or has others in their places.
     """
-    lowest = [batch.lowest_id for batch in batches if batch.lowest_id is not None]
-    highest = [batch.highest_id for batch in batches if batch.highest_id is not None]
-    raw = b""
-    if lowest and highest:
-        ids = min(lowest), max(highest)
-        raw = await store.ROWS.one(journal.on, journal.book, *ids, first, last)
+    spans = merged(batch.spans for batch in batches)
+    raw = await store.ROWS.one(journal.on, journal.book, *spans, first, last)
     rows = np.frombuffer(raw, ROW).copy()
     if not np.array_equal(rows["seq"], np.arange(first, last + 1)):
         raise TreeBroken(journal.book, f"the journal lacks transfers between {first} and {last}")
