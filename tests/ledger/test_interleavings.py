@@ -173,10 +173,19 @@ async def test_a_hold_ends_once(db, ledger, first, second, code):
 
 
 OPEN_BOB = """
-    insert into ledger_account
-    select book, id + 1000, kind, $1, currency, side, floor, ceiling, state, 0, 0, 0, 0, 0, null,
-           opened_at
-      from ledger_account where kind = 'wallet'"""
+    with opened as (
+        insert into ledger_account
+        select book, id + 1000, kind, $1, currency, side, floor, ceiling, state, 0, 0, 0, 0, 0,
+               null, opened_at
+          from ledger_account where kind = 'wallet'
+     returning book, id, kind, owner, currency, side, opened_at
+    )
+    insert into ledger_opening
+    select book, id,
+           sha256(convert_to(
+               concat_ws('/', book, id, kind, owner, currency, side,
+                         (extract(epoch from opened_at) * 1000000)::bigint), 'UTF8'))
+      from opened"""
 
 
 @pytest.mark.parametrize("then", [None, GivenUp])
