@@ -516,7 +516,7 @@ def test_an_id_belongs_to_its_reference_and_not_to_the_future():
     stranger = replace(single(1, BANK, ALICE), reference=UUID(int=FRONT + (1 << 64)))
     assert asked([group(stranger)]) == ["id_out_of_order"]
     soon = UUID(int=(1_772_377_500_000 << 80) + (7 << 76) + 1)  # LATEST
-    late = UUID(int=soon.int + (1 << 80))
+    late = UUID(int=(1_772_377_500_001 << 80) + 1)  # the very first id of the next millisecond
     for id_, code in ((soon, "created"), (late, "id_out_of_order")):
         book = Book()
         line = replace(single(1, BANK, ALICE), id=id_, reference=id_)
@@ -578,8 +578,10 @@ def test_a_closed_accounting_day_takes_no_more_entries():
     book.store.head = replace(book.store.head, closed_through=date(2026, 3, 4))
     book.poster = Poster(book.store)
     book.submit(fund())
-    [row] = book.rows()
-    assert day_of(row["biz_date"]) == day_of(row["value_date"]) == date(2026, 3, 5)
+    book.submit(fund(), now=NOW + timedelta(days=9))
+    first, second = book.rows()
+    assert day_of(first["biz_date"]) == day_of(first["value_date"]) == date(2026, 3, 5)
+    assert day_of(second["biz_date"]) == date(2026, 3, 10)
 
 
 def test_a_decision_changes_nothing_until_it_is_applied_and_can_be_taken_back():
