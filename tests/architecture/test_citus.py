@@ -38,7 +38,6 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.clearing.payouts._store.FIND_PAYOUT_ANYWHERE",
         "tongbao.clearing.settlement._store.FIND_SETTLEMENT",
         "tongbao.clearing.settlement._store.GET_SETTLEMENT",
-        "tongbao.payments.collecting._store.ATTEMPTS_OF",
         "tongbao.payments.collecting._store.FIND_ATTEMPT",
         "tongbao.payments.collecting._store.FIND_CASE",
         "tongbao.payments.collecting._store.FIND_PAYMENT",

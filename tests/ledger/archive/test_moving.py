@@ -85,6 +85,24 @@ async def test_a_month_moves_to_files_and_its_sums_stay(sealed: Db, tmp_path: Pa
         assert account["touches"] == gone.touches + left["touches"]
 
 
+async def test_a_commit_with_ids_on_both_sides_of_a_month_is_none_of_it(
+    db: Db, ledger, tmp_path: Path
+) -> None:
+    await make_past(db)
+    either_side = transfer(MONTH, 5, BANK, ALICE), transfer(month_after(NEXT), 5, BANK, ALICE)
+    await ledger.submit([group_of(each) for each in either_side])
+    await submit(ledger, group_of(transfer(NEXT, 5, BANK, ALICE)))
+    await pretend_proven(db)
+
+    for month in (MONTH, NEXT):
+        await seal_month(db, month, actor="tests", prove=sound)
+        await archive_month(db, month, tmp_path, actor="tests")
+
+    batches = [(each.first_batch, each.last_batch) for each in await archived_books(db, 1)]
+    assert batches == [(1, 1), (2, 2)]
+    assert (await verify(db, books=[1])).is_sound
+
+
 async def test_the_files_explain_themselves(sealed: Db, tmp_path: Path) -> None:
     await archive_month(sealed, MONTH, tmp_path, actor="tests")
 

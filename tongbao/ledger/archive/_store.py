@@ -130,8 +130,9 @@ INSERT_MONTH_BOOK = Statement("""
                    from ledger_request where book = $1 and id >= $3 and id < $4) as r
      cross join (select min(batch) as first_batch, max(batch) as last_batch
                    from ledger_batch
-                  where book = $1 and spans[1] < $4
-                    and spans[cardinality(spans)] >= $3) as b
+                  where book = $1
+                    and exists (select from generate_series(1, cardinality(spans), 2) as i
+                                 where spans[i] < $4 and spans[i + 1] >= $3)) as b
     """)
 # The end of a hold takes all of it out of pending, whatever was posted of it.
 INSERT_MONTH_ACCOUNTS = Statement("""

@@ -184,8 +184,9 @@ def _select(name: str, month: date) -> str:
     sources = {
         "transfers": f"{partition_of('ledger_transfer', month)} order by book, id",
         "requests": f"{partition_of('ledger_request', month)} order by book, id",
-        "batches": f"ledger_batch where spans[1] < '{high}'"
-        f" and spans[cardinality(spans)] >= '{low}' order by book, batch",
+        "batches": "ledger_batch where exists (select from"
+        f" generate_series(1, cardinality(spans), 2) as i where spans[i] < '{high}'"
+        f" and spans[i + 1] >= '{low}') order by book, batch",
         "accounts": f"ledger_month_account where month = '{month}' order by book, account",
         "codes": "ledger_code order by number",
     }
