@@ -23,7 +23,9 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -79,6 +81,9 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seconds", type=int, default=10, help="length of each run")
+    parser.add_argument(
+        "--warm-up", type=int, default=4, help="seconds before each that do not count"
+    )
     parser.add_argument("--arms", default="typical,careful,ours")
     parser.add_argument("--workloads", default="uniform,hot")
     parser.add_argument("--merchants", type=int, default=1000)
@@ -104,63 +109,100 @@ async def _bench(options: argparse.Namespace, folder: Path) -> None:
         sys.exit(1)
 
 
+class Arm(Struct, frozen=True):
+    """One of the compared services, furnished and ready to be served."""
+
+    name: str
+    signers: list[Signer]
+    most: int  # requests a second made ready
+    show_codes: Callable[[list[str]], Awaitable[None]]
+    serve: Callable[[int], AbstractContextManager[None]]
+    count: Callable[[], Awaitable[int]]
+    problems: Callable[[], Awaitable[list[str]]]
+
+
 async def _run_compared(
-    arm: str, options: argparse.Namespace, folder: Path, dsn: str
+    name: str, options: argparse.Namespace, folder: Path, dsn: str
 ) -> list[Figures]:
     admin = await asyncpg.connect(dsn)
-    await admin.execute(f"create database {arm}")
+    await admin.execute(f"create database {name}")
     await admin.close()
-    there = urlunsplit(urlsplit(dsn)._replace(path=f"/{arm}"))
+    there = urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
     on = await asyncpg.connect(there)
     signers, people = await compared.stock(on, merchants=options.merchants, wallets=options.wallets)
-    found, before = [], 0
+    log = folder / f"{name}.log"
+    arm = Arm(
+        name,
+        signers,
+        most=4000,
+        show_codes=partial(compared.show_codes, on, people),
+        serve=lambda port: compared.serving(
+            MODULES[name], there, port, processes=options.processes, log=log
+        ),
+        count=partial(on.fetchval, "select count(*) from payment"),
+        problems=partial(compared.problems, on),
+    )
+    found = []
     for workload in options.workloads.split(","):
-        tries = []
-        for connections in map(int, options.compared_connections.split(",")):
-            run, count = f"{arm[0]}{workload[0]}{connections}", int(options.seconds * 6000)
-            codes = _codes(run, count)
-            await compared.show_codes(on, people, codes)
-            port = _free_port()
-            log = folder / f"{arm}.log"
-            with compared.serving(MODULES[arm], there, port, processes=options.processes, log=log):
-                _make(folder / run, port, signers, codes, workload, run)
-                told, load = await _drive(options, folder / run, port, connections)
-            payments, problems = await compared.check(on)
-            tries.append(
-                _figures((arm, workload, connections), told, load, payments - before, problems)
-            )
-            before = payments
+        tries = [
+            await _measure(arm, options, folder, (workload, int(connections)))
+            for connections in options.compared_connections.split(",")
+        ]
         found.append(max(tries, key=lambda each: each.per_second))
         print(_line(found[-1]), flush=True)
     await on.close()
     return found
 
 
-async def _run_ours(arm: str, options: argparse.Namespace, folder: Path, dsn: str) -> list[Figures]:
+async def _run_ours(
+    name: str, options: argparse.Namespace, folder: Path, dsn: str
+) -> list[Figures]:
     data = folder / "data"
     db = await connect(dsn, Clock())
     await migrate(db, Licence.PAYMENT_INSTITUTION, "bench")
     keyring = Keyring.from_file(data / "kek")
     shops = await ours.stock(db, keyring, merchants=options.merchants, wallets=options.wallets)
     await db.execute("analyze", ())
-    found, before = [], 0
+    arm = Arm(
+        name,
+        shops.signers,
+        most=options.most,
+        show_codes=partial(ours.show_codes, db, keyring, shops),
+        serve=lambda port: ours.serving(data, port, _commands(options)),
+        count=partial(_count, db),
+        problems=partial(_problems, db),
+    )
+    found = []
     for workload in options.workloads.split(","):
-        for connections in map(int, options.connections.split(",")):
-            run, count = f"o{workload[0]}{connections}", int(options.seconds * options.most)
-            codes = _codes(run, count)
-            await ours.show_codes(db, keyring, shops, codes)
-            port = _free_port()
-            with ours.serving(data, port, _commands(options)):
-                _make(folder / run, port, shops.signers, codes, workload, run)
-                told, load = await _drive(options, folder / run, port, connections)
-            payments, problems = await _check(db)
-            found.append(
-                _figures((arm, workload, connections), told, load, payments - before, problems)
-            )
-            before = payments
+        for connections in options.connections.split(","):
+            found.append(await _measure(arm, options, folder, (workload, int(connections))))
             print(_line(found[-1]), flush=True)
     await db.close()
     return found
+
+
+async def _measure(
+    arm: Arm, options: argparse.Namespace, folder: Path, which: tuple[str, int]
+) -> Figures:
+    """Serve the arm, warm it up, drive it, and prove its books."""
+    workload, connections = which
+    run = f"{arm.name[0]}{workload[0]}{connections}"
+    first = arm.most * options.warm_up
+    codes = _codes(run, first + arm.most * options.seconds)
+    await arm.show_codes(codes)
+    port = _free_port()
+    with arm.serve(port):
+        if options.warm_up:
+            _make(folder / run, port, arm.signers, codes[:first], (workload, f"w{run}"))
+            await _drive(folder / run, port, connections, options.warm_up)
+            await asyncio.sleep(2)
+        before = await arm.count()
+        _make(folder / run, port, arm.signers, codes[first:], (workload, run))
+        told, load = await _drive(folder / run, port, connections, options.seconds)
+        await asyncio.sleep(2)
+    payments = await arm.count() - before
+    which_run = (arm.name, workload, connections)
+    return _figures(which_run, told, load, payments, await arm.problems())
 
 
 def _commands(options: argparse.Namespace) -> list[list[str]]:
@@ -171,11 +213,14 @@ def _commands(options: argparse.Namespace) -> list[list[str]]:
     return [["serve", "--role", "poster"], *[api] * options.processes]
 
 
-async def _check(db: Db) -> tuple[int, list[str]]:
-    """Return how many payments there are, and what is wrong with them or the books."""
-    problems = []
+async def _count(db: Db) -> int:
     [row] = await db.fetch("select count(*) as payments from payment", ())
-    payments = row["payments"]
+    return int(row["payments"])
+
+
+async def _problems(db: Db) -> list[str]:
+    """Return what is wrong with the payments or the books."""
+    problems, payments = [], await _count(db)
     counts = {
         "attempt": "select count(*) from attempt",
         "payment_state_change": "select count(*) from payment_state_change",
@@ -200,7 +245,7 @@ async def _check(db: Db) -> tuple[int, list[str]]:
         problems.append("the day's spending is not what was paid")
     report = await verify(db)
     problems += [f"ledger: {check.name} {check.breaches}" for check in report.broken]
-    return payments, problems
+    return problems
 
 
 def _codes(run: str, count: int) -> list[str]:
@@ -210,8 +255,9 @@ def _codes(run: str, count: int) -> list[str]:
 
 
 def _make(
-    folder: Path, port: int, signers: list[Signer], codes: list[str], workload: str, run: str
+    folder: Path, port: int, signers: list[Signer], codes: list[str], what: tuple[str, str]
 ) -> None:
+    workload, run = what
     payers = [
         (signers[0] if workload == "hot" else signers[number * 7919 % len(signers)], code)
         for number, code in enumerate(codes)
@@ -220,11 +266,11 @@ def _make(
 
 
 async def _drive(
-    options: argparse.Namespace, folder: Path, port: int, connections: int
+    folder: Path, port: int, connections: int, seconds: int
 ) -> tuple[dict[str, Any], float]:
     """Send the requests of the folder and return what wrk says and the machine's load."""
     command = [
-        "wrk", f"-t{THREADS}", f"-c{connections}", f"-d{options.seconds}s", "--timeout", "30s",
+        "wrk", f"-t{THREADS}", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s",
         "-s", str(Path(__file__).parent / "load.lua"), f"http://127.0.0.1:{port}",
     ]  # fmt: skip
     environ = {**os.environ, "BENCH_REQUESTS": str(folder)}
