@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from itertools import count
 
@@ -22,6 +23,9 @@ from tongbao.ledger.book import EXPIRED_CODE, Ledger
 from tongbao.ledger.model import Group, Side, Transfer, TransferKind
 from tongbao.ledger.queries import balance_of, sums
 from tongbao.ledger.verify import verify
+
+
+_DIFFERS = re.compile("(ledger.exists_different)_.*")
 
 
 @pytest.fixture
@@ -49,7 +53,9 @@ def test_any_history_ends_as_the_reference_says(runner, dsn):
         def submit(self, group):
             expected = self.reference.submit(group, db.clock.now())
             [result] = runner.run(self.ledger.submit([group]))
-            assert (result.status, result.code) == expected
+            # The door says in what a body differs, the reference only that it does.
+            code = result.code and _DIFFERS.sub(r"\1", result.code)
+            assert (result.status, code) == expected
             if result.status == "created":
                 self.transfers += len(group.transfers)
                 assert result.seq == (self.transfers if group.transfers else None)
@@ -68,16 +74,19 @@ def test_any_history_ends_as_the_reference_says(runner, dsn):
         @rule(data=st.data(), amount=st.integers(1, 9))
         def ask_for_something_else_under_the_same_id(self, data, amount):
             earlier = data.draw(st.sampled_from(self.submitted))
-            other = [replace(line, amount=amount) for line in earlier.transfers]
+            other = [
+                line if line.amount is None else replace(line, amount=amount)
+                for line in earlier.transfers
+            ]
             self.submit(replace(earlier, transfers=tuple(other)))
 
         @precondition(lambda self: self.reference.holds)
-        @rule(data=st.data(), kind=st.sampled_from(["post", "void"]), part=st.booleans())
+        @rule(data=st.data(), kind=st.sampled_from([TransferKind.POST, TransferKind.VOID]), part=st.booleans())
         def end_a_hold(self, data, kind, part):
             pending = data.draw(st.sampled_from(sorted(self.reference.holds)))
-            amount = data.draw(st.integers(1, 60)) if part and kind == "post" else None
+            amount = data.draw(st.integers(1, 60)) if part and kind is TransferKind.POST else None
             end = Transfer(
-                data.draw(drawing.transfer_ids), TransferKind(kind), "test/end",
+                data.draw(drawing.transfer_ids), kind, "test/end",
                 drawing.REFERENCE, amount, pending_id=pending,
             )  # fmt: skip
             self.submit(Group(data.draw(drawing.group_ids), self.book, (end,)))
@@ -119,7 +128,7 @@ def test_any_history_ends_as_the_reference_says(runner, dsn):
         run_state_machine_as_test(
             LedgerMachine,
             settings=settings(
-                max_examples=80,
+                max_examples=40,
                 stateful_step_count=25,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
