@@ -104,7 +104,8 @@ BATCHES_AFTER = Query(
      limit $4""",
 )
 # Kinds 1 and 3 are SINGLE and POST: what is held or released has moved nothing. It is counted, so
-# that a transfer which is not there, or whose account is not, is missed.
+# that a transfer which is not there, or whose account is not, is missed. Without `offset 0` the
+# planner would read the book and ask of each row which stretch has it.
 MOVEMENTS = Query(
     JournalSum,
     """
@@ -114,10 +115,13 @@ MOVEMENTS = Query(
                    coalesce(sum(t.amount) filter (where t.kind in (1, 3)), 0)::bigint as amount,
                    count(*) filter (where t.kind in (1, 3)) as transfers, count(*) as seen
               from unnest($2::uuid[], $3::uuid[]) as span (low, high)
-              join ledger_transfer t on t.book = $1 and t.id between span.low and span.high
+             cross join lateral (
+                   select book, biz_date, code, debit_account, credit_account, amount, kind
+                     from ledger_transfer
+                    where book = $1 and id between span.low and span.high and seq between $4 and $5
+                   offset 0) as t
               join ledger_account d on d.book = t.book and d.id = t.debit_account
               join ledger_account c on c.book = t.book and c.id = t.credit_account
-             where t.seq between $4 and $5
              group by t.biz_date, t.code, d.currency, d.kind, c.kind) s
       join ledger_code w on w.number = s.code""",
 )

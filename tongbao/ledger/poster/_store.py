@@ -148,11 +148,13 @@ NEXT_BATCHES = Query(
 # The planner may not know how fresh the rows are; every join below is by a primary key, and what
 # is sorted fits into memory.
 BY_KEY_ONLY = Statement(
-    "select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),"
-    " set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),"
-    " set_config('enable_material', 'off', true), set_config('work_mem', '64MB', true)"
+    "select set_config('enable_hashjoin', 'off', true),"
+    " set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true),"
+    " set_config('enable_bitmapscan', 'off', true), set_config('enable_material', 'off', true),"
+    " set_config('work_mem', '64MB', true)"
 )
 
+# `offset 0` keeps the planner from reading the book and asking of each row which stretch has it.
 # What each transfer does to the four counters of its two accounts, summed by account. The end of a
 # hold takes all of it out of pending, whatever was posted of it. Every 64th touch of an account is
 # marked, so that its chain can be entered there.
@@ -165,11 +167,13 @@ PROJECT = Query(
                            when 1 then 0 else - t.amount end as pending,
                case when t.kind in (1, 3) then t.amount else 0 end as posted
           from unnest($2::uuid[], $3::uuid[]) as span (low, high)
-          join ledger_transfer t
-            on t.book = $1 and t.id between span.low and span.high
+         cross join lateral (
+               select id, seq, debit_account, credit_account, amount, kind, pending_id
+                 from ledger_transfer
+                where book = $1 and id between span.low and span.high and seq > $4 and seq <= $5
+               offset 0) as t
           left join ledger_hold h
             on t.kind = 3 and h.book = $1 and h.pending_id = t.pending_id
-         where t.seq > $4 and t.seq <= $5
     ), touched as (
         select debit_account as account, seq, id, pending as debits_pending,
                posted as debits_posted, 0 as credits_pending, 0 as credits_posted

@@ -80,14 +80,17 @@ _ROW: Final = """
     || int8send(credit_account)
     || coalesce(uuid_send(credit_previous), '\\x00000000000000000000000000000000'::bytea)
     || int8send(credit_after)"""
+# Without `offset 0` it would read the book and ask of each row which stretch has it.
 ROWS = Query(
     bytes,
     f"""
-    select coalesce(string_agg({_ROW}, ''::bytea order by seq), ''::bytea)
+    select coalesce(string_agg(t.entry, ''::bytea order by t.seq), ''::bytea)
       from unnest($2::uuid[], $3::uuid[]) as span (low, high)
-      join ledger_transfer
-        on book = $1 and id between span.low and span.high
-     where seq between $4 and $5""",
+     cross join lateral (
+           select seq, {_ROW} as entry
+             from ledger_transfer
+            where book = $1 and id between span.low and span.high and seq between $4 and $5
+           offset 0) as t""",
 )
 FOR_REFERENCE = Query(
     PlaceInBook,
