@@ -48,6 +48,7 @@ CAMPAIGN = int(os.environ.get("TONGBAO_CAMPAIGN", "0"))
 PACKAGE = Path(tongbao.__file__).parent
 SWEPT_ELSEWHERE = PACKAGE / "clearing"
 EXCUSED: dict[str, str] = {
+    "ledger.after_take_over": "only who posts first takes the book; tests/ledger dies there",
     "ledger.before_tree_commit": "no flow proves; tests/ledger/proofs dies there",
     "ledger.before_checkpoint_commit": "the same",
     "ledger.before_vouchers_commit": "no flow sums up; tests/ledger/general dies there",
@@ -173,7 +174,10 @@ DECIDED = points("payments", "before_outcome after_outcome")
 CHASED = points("payments", "after_query")
 CLOSED = points("payments", "after_close_request after_query before_outcome after_outcome")
 HEARD = points("callbacks", "before_store after_store before_mark")
-BOOKED = points("ledger", "before_head before_commit after_commit")
+BOOKED = points(
+    "ledger",
+    "before_head after_head before_commit after_commit before_projection after_projection",
+)
 WORKED = points("tasks", "claimed before_done")
 TOLD = points("outbox", "before_dispatch_commit dispatched") | WORKED | {"webhooks.sent"}
 FROM_WALLET = points("payments", "before_wallet after_wallet")
@@ -325,7 +329,8 @@ async def test_a_flow_passes_what_it_says(scene: Scene, name: str, tmp_path: Pat
 
     # On a slow machine a task's time comes before the callback, and it asks once more.
     names, expected = set(passed.read_text().split()), FLOWS[name].passes
-    assert expected <= names <= expected | {"payments.after_query", "refunds.after_query"}
+    perhaps = {"payments.after_query", "refunds.after_query", "ledger.after_take_over"}
+    assert expected <= names <= expected | perhaps
     await scene.ask_everything_again()
     await scene.assert_all_is_well()
     scene.assert_no_failure_was_logged()
