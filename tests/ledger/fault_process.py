@@ -33,6 +33,7 @@ from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import AccountKey, Group, Transfer, TransferKind
 from tongbao.ledger.poster import commit, lease
+from tongbao.ledger.wire import route
 
 AGAIN_S = 0.05
 
@@ -97,10 +98,8 @@ async def run(order: Order) -> None:
     """Do what was ordered until SIGTERM."""
     # Nobody reads our standard output after the first line, and a full pipe would stop us.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    lease.LEASE = commit.LEASE = timedelta(seconds=order.lease_s)
-    # Stopped in a transaction, or while it sends a commit, it keeps the book's row so long.
+    lease.LEASE = commit.LEASE = route.LEASE = timedelta(seconds=order.lease_s)
     database._SESSION["idle_in_transaction_session_timeout"] = f"{order.lease_s:.1f}s"
-    database._SESSION["statement_timeout"] = f"{2 * order.lease_s:.1f}s"
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     db = await database.connect(order.dsn, Clock())

@@ -141,7 +141,12 @@ async def test_companions_happen_with_the_money_or_not_at_all(db, ledger):
     paid = group(single(5, BANK, ALICE), companions=[note("paid"), spend(1, 60)])
     too_much = group(single(500, ALICE, BOB), companions=[note("too much"), spend(1, 1)])
     results = await ledger.submit([paid, too_much, paid, too_much])
-    assert [result.status for result in results] == ["created", "refused", "exists", "already_refused"]
+    assert [result.status for result in results] == [
+        "created",
+        "refused",
+        "exists",
+        "already_refused",
+    ]
     assert await NOTES.all(db) == ["paid"]
     assert await SPENT.one(db, 1) == 60
 

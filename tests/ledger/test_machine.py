@@ -81,7 +81,11 @@ def test_any_history_ends_as_the_reference_says(runner, dsn):
             self.submit(replace(earlier, transfers=tuple(other)))
 
         @precondition(lambda self: self.reference.holds)
-        @rule(data=st.data(), kind=st.sampled_from([TransferKind.POST, TransferKind.VOID]), part=st.booleans())
+        @rule(
+            data=st.data(),
+            kind=st.sampled_from([TransferKind.POST, TransferKind.VOID]),
+            part=st.booleans(),
+        )
         def end_a_hold(self, data, kind, part):
             pending = data.draw(st.sampled_from(sorted(self.reference.holds)))
             amount = data.draw(st.integers(1, 60)) if part and kind is TransferKind.POST else None

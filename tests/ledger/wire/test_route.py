@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import sys
 from datetime import timedelta
 
 import pytest
@@ -233,3 +235,46 @@ async def test_a_book_that_was_never_opened_is_missing_wherever_it_is_asked_for(
     ledger = await processes()
     with pytest.raises(BookMissing):
         await ledger.submit([group(single(1, BANK, ALICE), book=99)])
+
+
+HALF_A_COMMIT = """
+import asyncio, asyncpg, sys
+
+async def rows():
+    print("sending", flush=True)
+    await asyncio.Event().wait()
+    yield b""
+
+async def main():
+    connection = await asyncpg.connect(sys.argv[1])
+    await connection.execute("begin")
+    await connection.execute("update ledger_book set lease_until = lease_until where book = 1")
+    await connection.copy_to_table("ledger_transfer", source=rows(), format="binary")
+
+asyncio.run(main())
+"""
+
+
+async def test_a_keeper_stopped_while_it_sends_a_commit_does_not_keep_the_book_for_ever(
+    db, dsn, processes, silent, monkeypatch
+):
+    monkeypatch.setattr(client, "_SILENCE_S", 0.1)
+    monkeypatch.setattr(client, "_BEAT_S", 0.05)
+    monkeypatch.setattr(route, "LEASE", timedelta(seconds=0.5))
+    await SET_HOLDER.run(db, silent, real_now() + timedelta(seconds=0.5))
+    stopped = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HALF_A_COMMIT, dsn, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert stopped.stdout is not None
+        assert await stopped.stdout.readline() == b"sending\n"
+        stopped.send_signal(signal.SIGSTOP)
+        status = "in_flight"
+        ledger = await processes()
+        async with asyncio.timeout(30):
+            while status == "in_flight":
+                status, _ = await outcome(ledger, single(1, BANK, ALICE))
+        assert status == "created"
+    finally:
+        stopped.kill()
+        await stopped.wait()
