@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, cast, get_args
 
 import msgspec
@@ -190,12 +190,7 @@ class App:
         if answer is None:
             return False
         scope["path_template"] = scope["path"]
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(answer)).encode()),
-        ]
-        await reply({"type": "http.response.start", "status": CREATED, "headers": headers})
-        await reply({"type": "http.response.body", "body": answer})
+        await reply.created(answer)
         return True
 
     def _mounted_at(self, path: str) -> str | None:
@@ -237,6 +232,18 @@ class _Reply:
             headers.append((b"x-request-id", self._request_id))
             message = {**message, "headers": headers}
         await self._send(message)
+
+    async def created(self, body: bytes) -> None:
+        """Answer with what was created, in JSON."""
+        self.status = CREATED
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *_STANDING_HEADERS,
+            (b"x-request-id", self._request_id),
+        ]
+        await self._send({"type": "http.response.start", "status": CREATED, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
     async def problem(self, problem: Rendered) -> None:
         """Answer with a problem, unless an answer already began."""
@@ -409,12 +416,18 @@ def _json_file(content: bytes) -> Asgi:
     return serve
 
 
+@lru_cache(maxsize=4096)
+def _counters(method: str, route: str, status: int) -> tuple[metrics.Counter, metrics.Histogram]:
+    return HTTP_REQUESTS.labels(method, route, status), HTTP_SECONDS.labels(route)
+
+
 def _observe(scope: Scope, prefix: str | None, status: int | None, seconds: float) -> None:
     """Count and log the request under its route, never under its path: paths are without end."""
     route = prefix or scope.get("path_template") or "unmatched"
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    HTTP_REQUESTS.labels(method, route, status or 499).inc()
-    HTTP_SECONDS.labels(route).observe(seconds)
+    counted, timed = _counters(method, route, status or 499)
+    counted.inc()
+    timed.observe(seconds)
     if _ROOT.isEnabledFor(logging.INFO):  # finding out costs less than a line that goes nowhere
         log.info(
             "http_request", method=method, route=route, status=status, ms=round(seconds * 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from tongbao.surfaces.cli.context import Context, Platform, refusals_told
 ROLES: Final = ("api", "worker", "poster")
 _BACKLOG: Final = 2048
 _GRACE_S: Final = 10
+_COLLECT_EVERY: Final = 20_000  # new objects that may live in a circle
 _log = structlog.get_logger()
 
 
@@ -98,6 +100,10 @@ async def serve_roles(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await platform.seed()
+    # What is there now stays: the collector need not look at it again, nor so often at what passes.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, 20, 20)
     if "poster" in roles:
         await platform.ledger.listen()
     else:
