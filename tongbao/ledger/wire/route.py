@@ -14,12 +14,17 @@ from math import inf
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.ledger.model import BookElsewhere, LedgerBook, LedgerUnanswered, Result
 from tongbao.ledger.poster.lease import LEASE, read_head
+from tongbao.ledger.wire import _store as store
 from tongbao.ledger.wire.client import Asked, Gone, Lines, NotDelivered, Unanswered
 from tongbao.ledger.wire.server import Desk, Listener, listen
+
+_log = structlog.get_logger()
 
 _LOOK_AGAIN_S: Final = 0.1
 _MOVED_S: Final = 0.01
@@ -158,4 +163,8 @@ class Route:
                 return "alive"
         # A lease that is longer than any was written before a clock stepped back.
         left = head.lease_until - real_now()
-        return "silent" if timedelta(0) < left < 2 * LEASE else "nobody"
+        if timedelta(0) < left < 2 * LEASE:
+            return "silent"
+        if await store.END_STOPPED.all(self._db, real_now() - LEASE):
+            _log.warning("ledger_stopped_commit_ended", book=head.book, holder=head.holder)
+        return "nobody"
