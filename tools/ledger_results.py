@@ -66,7 +66,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "ledger.book_stopped": "any group after `verify` found a breach in its book",
     "ledger.counter_overflow": "a transfer after which an account has moved over 4 × 10¹⁸ in all",
     "ledger.currency_mismatch": "from a wallet in CNY to one in USD, in one transfer",
-    "ledger.currency_unknown": "an account in `XXX`",
+    "ledger.currency_unknown": "an account in `ZZZ`",
     "ledger.exceeds_balance": "300 yuan from a wallet with 100; or 80, when 30 of it are held",
     "ledger.exceeds_ceiling": "50 yuan to a wallet with 480 that may hold 500",
     "ledger.exists_different": "the id of a group that had two transfers, with one of them",

@@ -115,7 +115,7 @@ async def currency_mismatch(ledger, db):
 
 
 async def currency_unknown(ledger, db):
-    return await answer(ledger, single(1, BANK, replace(ALICE, currency="XXX")))
+    return await answer(ledger, single(1, BANK, replace(ALICE, currency="ZZZ")))
 
 
 async def exceeds_balance(ledger, db):
