@@ -184,9 +184,13 @@ class Lane:
                 break
             self._queue.popleft()
             self._waiting -= call.transfers
-            if not call.answer.done():
-                calls.append(call)
-                transfers += call.transfers
+            if call.answer.done():
+                continue
+            if len(call) == 0:  # it only wants the book to be kept here
+                call.answer.set_result([])
+                continue
+            calls.append(call)
+            transfers += call.transfers
         return calls
 
     async def _turn(self, plan: Plan) -> None:
