@@ -42,7 +42,7 @@ _POLL_S: Final = 0.001
 _POLL_S_MAX: Final = 0.05
 _HELP_S: Final = 0.5
 _CHUNK: Final = 5000
-_PAGE_STEPS: Final = 256
+_PAGE_STEPS: Final = 72  # a little more than marks are apart
 _AHEAD_MAX: Final = timedelta(days=7)
 """How far an accounting day may run ahead of the calendar when days are closed early."""
 _SHOWN: Final = frozenset({TransferKind.SINGLE, TransferKind.POST})
