@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache, partial
 from typing import Final
 from uuid import UUID
 
@@ -35,6 +36,8 @@ from tongbao.parties.merchants.model import Merchant
 from tongbao.parties.merchants.queries import merchant_with_id, merchants_with_ids
 
 _PURPOSE: Final = "api_key.secret"
+OPENED_MAX: Final = 10_000
+"""How many secrets are kept opened."""
 KEY_STANDS_S: Final = 0.9
 """How long a key that was looked at is believed where payments are many; a revoked one works no
 longer than that."""
@@ -114,7 +117,8 @@ class KeysOnRecord:
 
     def __init__(self, db: Db, keyring: Keyring) -> None:
         self._db = db
-        self._keyring = keyring
+        # The same box in the same place has the same content.
+        self._secret = lru_cache(maxsize=OPENED_MAX)(partial(_open, keyring))
 
     async def find(self, key_id: UUID) -> SigningKey | None:
         """Return the key with its secret opened and its merchant's book of the mode."""
@@ -131,12 +135,12 @@ class KeysOnRecord:
 
     def _opened(self, key: ApiKey, merchant: Merchant) -> SigningKey:
         now = real_now()
-        secret = self._keyring.open(_PURPOSE, key.secret_sealed, _place(key.id, key.merchant_id))
+        secret = self._secret(key.secret_sealed, _place(key.id, key.merchant_id))
         caller = Caller(
             key.id, key.merchant_id, key.mode, merchant.book(key.mode), frozenset(key.scopes)
         )
         noted = key.last_used_at is not None and now - key.last_used_at < _USE_NOTED_EVERY
-        return SigningKey(caller, Secret(secret.decode()), not key.is_good(now), noted)
+        return SigningKey(caller, secret, not key.is_good(now), noted)
 
     async def note_use(self, key: SigningKey) -> None:
         """Remember to the hour when the key was last used; most uses write nothing."""
@@ -181,6 +185,10 @@ async def _insert(
     facts = {"merchant": show("mch", merchant_id), "mode": mode.value, "name": name}
     await audit.record(tx, "api_key.created", show("key", key_id), facts)
     return NewKey(key, Secret(secret))
+
+
+def _open(keyring: Keyring, sealed: bytes, place: bytes) -> Secret:
+    return Secret(keyring.open(_PURPOSE, sealed, place).decode())
 
 
 def _place(key_id: UUID, merchant_id: UUID) -> bytes:
