@@ -9,6 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from tests.ledger.making import ALICE, BANK, BOB, MERCHANT, group, pending, post, single, void
+from tongbao.infra import audit
+from tongbao.kernel.clock import business_date
 from tongbao.ledger.model import AccountKey, AccountState, BookMissing
 from tongbao.ledger.queries import balance_of
 from tongbao.ledger.verify import CHECKS, verify
@@ -472,3 +474,25 @@ async def test_books_with_accounts_that_were_never_used_are_sound(db, ledger):
     assert (await verify(db)).is_sound
     await ledger.submit([group(single(5, AccountKey("wallet", "CNY", ALICE.owner), BANK))])
     assert (await verify(db)).is_sound
+
+
+async def test_a_transfer_after_a_closing_has_the_first_open_day(full_book, ledger):
+    """The audit log says after which commit the day was closed; only a later one is bound."""
+    db, today = full_book, business_date(full_book.clock.now())
+    await ledger.close()
+    async with db.begin("tests") as tx:
+        await tx.execute(
+            "update ledger_book set closed_through = $1, epoch = epoch + 1 where book = 1", (today,)
+        )
+        last = await tx.fetch("select last_batch from ledger_book where book = 1", ())
+        facts = {"day": today.isoformat(), "last_batch": last[0]["last_batch"]}
+        await audit.record(tx, "general_ledger.day_closed", "book 1", facts)
+    await ledger.submit([group(single(3, BANK, BOB))])
+    await balance_of(db, 1, BOB)
+    assert broken_in(await verify(db)) == {}
+    await db.pool.execute("grant update on ledger_transfer to current_user")
+    await db.pool.execute(
+        "update ledger_transfer set biz_date = biz_date - 1"
+        " where seq = (select last_seq from ledger_book where book = 1)"
+    )
+    assert broken_in(await verify(db)).keys() == {"dates", "digests", "bodies"}

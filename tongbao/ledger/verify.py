@@ -32,7 +32,7 @@ CHECKS: Final = {
     "batch_chain": "every commit hangs on the one before it, up to the head",
     "parties": "every transfer is between two accounts of the book and one currency",
     "codes": "every transfer has a known posting code",
-    "dates": "no accounting day is over before the moment, which is that of the commit",
+    "dates": "the accounting day is that of the moment, or the first one open in the commit",
     "chains": "every transfer names the one before it on both accounts, up to the newest",
     "marks": "every 64th transfer of an account is marked, and no other",
     "limits": "no account ever passed its floor or ceiling, open holds counted",

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from tongbao.infra import audit
@@ -43,6 +44,20 @@ _DAYS: Final = {"general_ledger.day_closed": 0, "general_ledger.day_reopened": 1
 _STATES: Final = {AccountState.OPEN: 1, AccountState.FROZEN: 2, AccountState.CLOSED: 3}
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+
+class Closings(Struct, frozen=True):
+    """Which accounting days were closed when: through a day, from the batch after one on."""
+
+    after: Whole
+    through: Whole  # days since 2000
+
+    def first_open(self, batches: Whole) -> Whole:
+        """Return the first day, since 2000, that took entries in each of these batches."""
+        if not len(self.after):
+            return np.full(len(batches), _LOWEST)
+        place = np.searchsorted(self.after, batches, "left") - 1
+        return np.where(place < 0, _LOWEST, self.through[np.maximum(place, 0)] + 1)
 
 
 class Accounts:
@@ -213,14 +228,24 @@ async def check_alterations(
     head: LedgerBook,
     accounts: Accounts,
     families: list[AccountFamily],
-) -> None:
-    """Compare what people may alter with the audit log, and say since when limits bind."""
+) -> Closings:
+    """Compare what people may alter with the audit log, and say since when it binds."""
     entries = await audit.entries_of_actions(tx, [_STATE_SET, _LIMITS_SET, *_FREEZES, *_DAYS])
-    _check_head(found, head, [entry for entry in entries if entry.subject == f"book {head.book}"])
+    of_book = [entry for entry in entries if entry.subject == f"book {head.book}"]
+    _check_head(found, head, of_book)
     places = {f"account {number}": at for at, number in enumerate(accounts.ids.tolist())}
     mine = [entry for entry in entries if entry.subject in places]
     _check_states(found, accounts, places, mine)
     _check_limits(found, accounts, families, places, mine)
+    days = [entry for entry in of_book if entry.action in _DAYS]
+    return Closings(
+        after=np.array([int(entry.facts["last_batch"] or 0) for entry in days], np.int64),
+        through=np.array([(_closed_through(entry) - _EPOCH.date()).days for entry in days]),
+    )
+
+
+def _closed_through(entry: AuditEntry) -> date:
+    return date.fromisoformat(entry.facts["day"]) - timedelta(days=_DAYS[entry.action])
 
 
 def _check_head(found: Findings, head: LedgerBook, entries: list[AuditEntry]) -> None:
@@ -230,8 +255,7 @@ def _check_head(found: Findings, head: LedgerBook, entries: list[AuditEntry]) ->
         if entry.action in _FREEZES:
             frozen = _FREEZES[entry.action]
         elif entry.action in _DAYS:
-            day = date.fromisoformat(entry.facts["day"])
-            closed_through = day - timedelta(days=_DAYS[entry.action])
+            closed_through = _closed_through(entry)
     if head.frozen != frozen:
         what = f"the book is{'' if head.frozen else ' not'} frozen; the audit log says otherwise"
         found.add("alterations", Breach(what))

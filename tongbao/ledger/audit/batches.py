@@ -16,7 +16,7 @@ import numpy as np
 
 from tongbao.infra.columns import Records
 from tongbao.ledger.audit._store import STORED_FIELDS
-from tongbao.ledger.audit.accounts import Whole
+from tongbao.ledger.audit.accounts import Closings, Whole
 from tongbao.ledger.audit.findings import Breach, Findings, uuid_of
 from tongbao.ledger.audit.requests import Requests
 from tongbao.ledger.model import SPAN_GAP_MS, LedgerBook, LedgerWatermark, TransferFlags
@@ -32,6 +32,8 @@ _DIMENSION: Final = Packing(">ii")
 _ELEMENT: Final = np.dtype([("length", ">i4"), ("id", "V16")])
 _OF_UUID: Final = 2950
 _AFTER_TIME: Final = np.uint64(16)  # the bits of an id's first half behind its milliseconds
+_DAY_US: Final = 86_400_000_000
+_SHANGHAI_US: Final = 8 * 3_600_000_000  # ahead of UTC, without summer time
 _BEFORE_THE_FIRST: Final = bytes(32)
 
 
@@ -50,7 +52,13 @@ class Batches:
     """The batches of a book in order, and how far the journal has been laid beside them."""
 
     def __init__(
-        self, found: Findings, rows: Records, requests: Requests, begins_after: int = 0
+        self,
+        found: Findings,
+        rows: Records,
+        requests: Requests,
+        closings: Closings,
+        *,
+        begins_after: int = 0,
     ) -> None:
         """Take the commits; those up to ``begins_after`` have something in the archive.
 
@@ -59,6 +67,7 @@ class Batches:
         self._found = found
         self._rows = rows
         self._requests = requests
+        self._closings = closings
         self._numbers: list[int] = rows["batch"].tolist()
         # A batch begins no earlier than the one before it, whatever its row says.
         self._firsts: Whole = np.maximum.accumulate(rows["first_seq"].astype(np.int64))
@@ -82,9 +91,9 @@ class Batches:
         self._check_ends_of_groups(rows, index)
         if not len(self._rows):
             return
-        late = rows["at"] != self._rows["at"][np.maximum(index, 0)]
-        self._found.add_where("dates", late, _said(rows, "its moment is not that of its commit"))
-        self._requests.take(rows, self._rows["batch"][np.maximum(index, 0)].astype(np.int64))
+        batches = self._rows["batch"][np.maximum(index, 0)].astype(np.int64)
+        self._check_dates(rows, index, batches)
+        self._requests.take(rows, batches)
         last = int(index[-1])
         begins = np.searchsorted(index, np.arange(self._next, last + 2))
         spans, span_begins = _spans(rows["id"], index, range(self._next, last + 1))
@@ -115,6 +124,16 @@ class Batches:
     def _index(self, rows: Records) -> Whole:
         found = np.searchsorted(self._firsts, rows["seq"].astype(np.int64), "right") - 1
         return found.astype(np.int64)
+
+    def _check_dates(self, rows: Records, index: Whole, batches: Whole) -> None:
+        """The accounting day is that of the moment, or the first one open in the commit."""
+        late = rows["at"] != self._rows["at"][np.maximum(index, 0)]
+        self._found.look("dates", len(rows))
+        self._found.add_where("dates", late, _said(rows, "its moment is not that of its commit"))
+        day = (rows["at"].astype(np.int64) + _SHANGHAI_US) // _DAY_US
+        day = np.maximum(day, self._closings.first_open(batches))
+        what = "its accounting day is neither that of its moment nor the first open one"
+        self._found.add_where("dates", rows["biz_date"] != day, _said(rows, what))
 
     def _check_ends_of_groups(self, rows: Records, index: Whole) -> None:
         """A group lies within one batch, so the last transfer of a batch is linked to no other."""

@@ -124,7 +124,7 @@ async def _begin(tx: Tx, book: int) -> _Proof:
     check_balanced(found, accounts, families)
     if lost := await store.OPENING_WITHOUT_ACCOUNT.first(tx, book):
         found.add("accounts", Breach("it was opened and is not there", account=lost))
-    await check_alterations(tx, found, head, accounts, families)
+    closings = await check_alterations(tx, found, head, accounts, families)
     answers = await read_all(tx, store.REQUESTS, (book,), store.REQUEST_FIELDS)
     commits = await read_all(tx, store.BATCHES, (book,), store.BATCH_FIELDS)
     codes = {row.number: row.code for row in await store.LIST_CODES.all(tx)}
@@ -139,7 +139,9 @@ async def _begin(tx: Tx, book: int) -> _Proof:
         found=found,
         accounts=accounts,
         holds=holds,
-        batches=Batches(found, commits, Requests(found, answers), begins_after),
+        batches=Batches(
+            found, commits, Requests(found, answers), closings, begins_after=begins_after
+        ),
         replay=replay,
         begins_after=replay.last_seq,
     )

@@ -17,8 +17,6 @@ from tongbao.ledger.model import TransferKind
 
 MARK_EVERY: Final = 64
 _NO_PENDING_ID, _NO_DEBIT_PREVIOUS, _NO_CREDIT_PREVIOUS = 1, 2, 4
-_DAY_US: Final = 86_400_000_000
-_SHANGHAI_US: Final = 8 * 3_600_000_000  # ahead of UTC, without summer time
 
 
 class Touches(Struct, frozen=True):
@@ -98,7 +96,7 @@ class Replay:
         seq = _whole(rows, "seq")
         before = np.append(self.last_seq, seq[:-1])
         self.last_seq = int(seq[-1])
-        for check in ("sequence", "codes", "dates"):
+        for check in ("sequence", "codes"):
             self._found.look(check, len(rows))
         self._found.add_where(
             "sequence",
@@ -107,9 +105,6 @@ class Replay:
         )
         known = np.isin(_whole(rows, "code"), self._codes)
         self._found.add_where("codes", ~known, _said(rows, "nobody knows its posting code"))
-        day = (_whole(rows, "at") + _SHANGHAI_US) // _DAY_US
-        what = "its accounting day is over when it happens"
-        self._found.add_where("dates", _whole(rows, "biz_date") < day, _said(rows, what))
         ends = _whole(rows, "kind") >= TransferKind.POST
         named = (rows["nulls"] & _NO_PENDING_ID) == 0
         what = "it names a hold and ends none, or the other way round"
