@@ -151,7 +151,7 @@ create table ledger_batch (
     first_seq   bigint not null check (first_seq > 0),
     transfers   int not null check (transfers >= 0),
     requests    int not null check (requests >= 0),
-    spans       uuid[] not null,            -- where its ids lie: lowest, highest, lowest, highest, …
+    spans       uuid[] not null,            -- where its ids lie: low, high, low, high, …
     digest      bytea not null check (length(digest) = 32),
     hash        bytea not null check (length(hash) = 32),
     at          timestamptz not null,
