@@ -351,6 +351,7 @@ async def test_an_account_of_another_owner_or_currency_is_another_account(db, le
 )
 async def test_the_schema_states_the_invariants_again(db, ledger, statement, constraint):
     await ledger.submit([group(single(5, BANK, ALICE))])
+    await balance_of(db, 1, ALICE)  # they have followed
     await db.pool.execute("grant update on ledger_transfer, ledger_request to current_user")
     where = " where kind = 'wallet'" if "ledger_account set" in statement else ""
     with pytest.raises(Exception, match=constraint):

@@ -158,10 +158,13 @@ BY_KEY_ONLY = Statement(
 # What each transfer does to the four counters of its two accounts, summed by account. The end of a
 # hold takes all of it out of pending, whatever was posted of it. Every 64th touch of an account is
 # marked, so that its chain can be entered there.
+#
+# The sums lie in arrays, and each account finds its place among them by bisection: a join would be
+# left to what the planner believes of tables that grew a moment ago.
 PROJECT = Query(
     Projected,
     """
-    with journal as (
+    with journal as materialized (
         select t.id, t.seq, t.debit_account, t.credit_account,
                case t.kind when 2 then t.amount when 3 then - h.amount
                            when 1 then 0 else - t.amount end as pending,
@@ -174,43 +177,68 @@ PROJECT = Query(
                offset 0) as t
           left join ledger_hold h
             on t.kind = 3 and h.book = $1 and h.pending_id = t.pending_id
-    ), touched as (
+    ), touched as materialized (
         select debit_account as account, seq, id, pending as debits_pending,
                posted as debits_posted, 0 as credits_pending, 0 as credits_posted
           from journal
          union all
         select credit_account, seq, id, 0, 0, pending, posted
           from journal
+         order by account, seq
+    ), touches as materialized (
+        select array_agg(seq) as seqs, array_agg(id) as ids from touched
     ), summed as (
         select account, sum(debits_pending)::bigint as debits_pending,
                sum(debits_posted)::bigint as debits_posted,
                sum(credits_pending)::bigint as credits_pending,
-               sum(credits_posted)::bigint as credits_posted,
-               count(*) as touches, array_agg(id order by seq) as ids,
-               array_agg(seq order by seq) as seqs
+               sum(credits_posted)::bigint as credits_posted, count(*) as touches
           from touched
          group by account
-         order by account
+    ), placed as (
+        select s.*, (sum(s.touches) over (order by s.account))::bigint as last
+          from summed s
+         order by s.account
+    ), sums as materialized (
+        select array_agg(account) as accounts, array_agg(debits_pending) as debits_pending,
+               array_agg(debits_posted) as debits_posted,
+               array_agg(credits_pending) as credits_pending,
+               array_agg(credits_posted) as credits_posted, array_agg(touches) as touches,
+               array_agg(last) as last
+          from placed
     ), moved as (
         update ledger_account a
-           set debits_pending = a.debits_pending + s.debits_pending,
-               debits_posted = a.debits_posted + s.debits_posted,
-               credits_pending = a.credits_pending + s.credits_pending,
-               credits_posted = a.credits_posted + s.credits_posted,
-               touches = a.touches + s.touches,
-               last_transfer = s.ids[s.touches]
-          from summed s
-         where a.book = $1 and a.id = s.account
-     returning a.id as account, a.touches - s.touches as before, s.touches, s.ids, s.seqs
+           set debits_pending = a.debits_pending
+                   + ((select debits_pending from sums))
+                     [width_bucket(a.id, (select accounts from sums))],
+               debits_posted = a.debits_posted
+                   + ((select debits_posted from sums))
+                     [width_bucket(a.id, (select accounts from sums))],
+               credits_pending = a.credits_pending
+                   + ((select credits_pending from sums))
+                     [width_bucket(a.id, (select accounts from sums))],
+               credits_posted = a.credits_posted
+                   + ((select credits_posted from sums))
+                     [width_bucket(a.id, (select accounts from sums))],
+               touches = a.touches
+                   + ((select touches from sums))
+                     [width_bucket(a.id, (select accounts from sums))],
+               last_transfer = ((select ids from touches))
+                   [((select last from sums))[width_bucket(a.id, (select accounts from sums))]]
+         where a.book = $1 and a.id = any ((select accounts from sums)::bigint[])
+     returning a.id, a.touches, width_bucket(a.id, (select accounts from sums)) as place
     ), marked as (
         insert into ledger_mark (book, account, seq, transfer_id)
-        select $1::int, m.account, m.seqs[n], m.ids[n]
-          from moved m
-         cross join lateral generate_series(64 - m.before % 64, m.touches, 64) as n
-         where m.before % 64 + m.touches >= 64
+        select $1::int, m.id, ((select seqs from touches))[m.last - m.count + n],
+               ((select ids from touches))[m.last - m.count + n]
+          from (select id, touches - ((select touches from sums))[place] as before,
+                       ((select touches from sums))[place] as count,
+                       ((select last from sums))[place] as last
+                  from moved) as m
+         cross join lateral generate_series(64 - m.before % 64, m.count, 64) as n
+         where m.before % 64 + m.count >= 64
      returning 1
     )
     select (select count(*)::int from journal) as transfers,
-           (select count(*)::int from summed) as accounts,
+           (select coalesce(cardinality(accounts), 0) from sums) as accounts,
            (select count(*)::int from moved) as moved""",
 )
