@@ -68,10 +68,6 @@ _TAKEN: Final = Counter(
 )
 
 
-_SHORT: Final = _TAKEN.labels("short")
-_HANDED_OVER: Final = _TAKEN.labels("handed over")
-
-
 class _Good(Struct, frozen=True):
     """A payment that nothing speaks against so far."""
 
@@ -89,6 +85,7 @@ class WalletPayments:
     def __init__(self, flow: Flow, keyring: Keyring, keys: SigningKeys) -> None:
         self._flow = flow
         self._keys = keys
+        self._short, self._handed_over = _TAKEN.labels("short"), _TAKEN.labels("handed over")
         self._reader = CodeReader(keyring)
         self._terms = RecentTerms(flow.db)
         self._codes = Lookups(partial(_scanned, flow.db))
@@ -109,7 +106,7 @@ class WalletPayments:
         except Refusal:
             return None
         answer = None if good is None else await self._pay(good)
-        (_HANDED_OVER if answer is None else _SHORT).inc()
+        (self._handed_over if answer is None else self._short).inc()
         return answer
 
     async def _look(self, request: HotRequest) -> _Good | None:
