@@ -109,7 +109,7 @@ class Scene:
     async def start_clients(self) -> list[Process]:
         return [await self.start(callers=CALLERS) for _ in range(2)]
 
-    async def progress(self, *of: Process, by: int = 100) -> None:
+    async def progress(self, *of: Process, by: int = 50) -> None:
         """Wait until each of them was told that much more."""
         goals = [(each, len(each.told()) + int(by * SCALE)) for each in of]
         async with asyncio.timeout(60 * max(1, SCALE)):
