@@ -203,7 +203,7 @@ async def test_callers_outlast_a_restart_of_the_database(durable_server):
         async with db.begin("by hand") as tx:
             await tx.execute("select 1 from ledger_book where book = 1 for no key update", ())
             task = asyncio.create_task(ledger.submit([once], deadline_s=60))
-            while not await db.pool.fetchval(WAITING):
+            while not await db.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.01)
             durable_server.kill9()
             durable_server.restart()

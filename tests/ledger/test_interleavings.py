@@ -60,14 +60,14 @@ async def other(db, dsn, make_db, balances):
 async def waiting(db, count):
     """Return once exactly so many backends wait for a lock."""
     async with asyncio.timeout(30):
-        while await db.pool.fetchval(WAITING) != count:
+        while await db.pool.fetchval(WAITING) != count:  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0.005)
 
 
 async def queued(ledger, count, book=1):
     """Return once so many callers wait for the book to decide on them."""
     async with asyncio.timeout(30):
-        while ledger.waiting(book) != count:
+        while ledger.waiting(book) != count:  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0.005)
 
 
