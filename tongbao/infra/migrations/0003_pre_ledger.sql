@@ -1,8 +1,8 @@
 -- The ledger: books, accounts with four counters, a journal of immutable transfers, holds, recorded
 -- answers. Every key starts with the book. Nothing here is written but through tongbao.ledger.
 --
--- Journal first: the commit that answers appends transfers, one batch row and the head row. Balances
--- may follow behind; `ledger_watermark` says how far they are.
+-- Journal first: the commit that answers appends transfers, one batch row and the head row.
+-- Balances may follow behind; `ledger_watermark` says how far they are.
 
 -- The kinds of account this deployment may open: an aggregator's database has no row for the
 -- kinds that hold other people's funds, so the foreign key below refuses such an account.
@@ -31,8 +31,8 @@ select chart.kind, chart.side, chart.floor
   cross join deployment
  where not chart.holds_funds or deployment.licence <> 'aggregator';
 
--- The head row of a book is changed once in every commit: its lock orders them, so seq is gapless and
--- in commit order. Only the holder of the present epoch may write the book: every commit names the
+-- The head row of a book is changed once in every commit: its lock orders them, so seq is gapless
+-- and in commit order. Only the holder of the present epoch may write the book: every commit names the
 -- epoch and the batch before it, and touches no row when either has moved on. The holder and its
 -- lease only tell others whom to ask; the epoch is what keeps a stopped holder out.
 create table ledger_book (
@@ -49,8 +49,8 @@ create table ledger_book (
     closed_through  date,                   -- accounting days up to this one take no more entries
     opened_at       timestamptz not null
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01);
-insert into ledger_book (book, epoch, holder, lease_until, last_seq, last_batch, head_hash, newest_id,
-                         frozen, stopped_because, closed_through, opened_at)
+insert into ledger_book (book, epoch, holder, lease_until, last_seq, last_batch, head_hash,
+                         newest_id, frozen, stopped_because, closed_through, opened_at)
 select 1, 0, '', deployment.created_at, 0, 0, decode(repeat('00', 32), 'hex'),
        '00000000-0000-0000-0000-000000000000', false, null, null, deployment.created_at
   from deployment;
@@ -79,7 +79,7 @@ create table ledger_account (
     credits_pending  bigint not null check (credits_pending between 0 and 4000000000000000000),
     credits_posted   bigint not null check (credits_posted between 0 and 4000000000000000000),
     touches          bigint not null check (touches >= 0),  -- transfers that named this account
-    last_transfer    uuid,                                  -- the newest of them: where its chain begins
+    last_transfer    uuid,                                  -- the newest: where its chain begins
     opened_at        timestamptz not null,
     primary key (book, id),
     unique (book, owner, kind, currency),
@@ -104,7 +104,7 @@ create table ledger_code (
     code    text not null unique check (code <> '')
 );
 
--- The journal. One index, because every further one costs the answering commit a third of its speed:
+-- The journal. One index, because every further one costs the commit a third of its speed:
 -- ids are in time order, so the primary key appends; a derived id shares the first eight bytes of
 -- its reference, so the transfers of a reference are a range of it; and each transfer names the one
 -- before it on either account, so a statement is a walk along a chain (ledger_mark says where to

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
 from tongbao.ledger.decision.records import AccountRow, HoldRow
-from tongbao.ledger.model import LedgerBatch, LedgerBook, LedgerWatermark
+from tongbao.ledger.rows import LedgerBatch, LedgerBook, LedgerWatermark
 
 # --- the head row -------------------------------------------------------------------------------
 
@@ -154,10 +154,10 @@ BY_KEY_ONLY = Statement(
     " set_config('work_mem', '64MB', true)"
 )
 
-# `offset 0` keeps the planner from reading the book and asking of each row which stretch has it.
 # What each transfer does to the four counters of its two accounts, summed by account. The end of a
 # hold takes all of it out of pending, whatever was posted of it. Every 64th touch of an account is
-# marked, so that its chain can be entered there.
+# marked, so that its chain can be entered there. `offset 0` keeps the planner from reading the whole
+# book and asking of each row which stretch has it.
 #
 # The sums lie in arrays, and each account finds its place among them by bisection: a join would be
 # left to what the planner believes of tables that grew a moment ago.
@@ -195,7 +195,8 @@ PROJECT = Query(
           from touched
          group by account
     ), placed as (
-        select s.*, (sum(s.touches) over (order by s.account))::bigint as last
+        select s.account, s.debits_pending, s.debits_posted, s.credits_pending, s.credits_posted,
+               s.touches, (sum(s.touches) over (order by s.account))::bigint as last
           from summed s
          order by s.account
     ), sums as materialized (

@@ -8,7 +8,6 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
-from tongbao.ledger.model import LedgerCode
 from tongbao.ledger.proofs.model import (
     AccountRow,
     LedgerCheckpoint,
@@ -17,6 +16,7 @@ from tongbao.ledger.proofs.model import (
     LedgerTreeNode,
     ProofKey,
 )
+from tongbao.ledger.rows import LedgerCode
 
 
 class BookHead(Struct, frozen=True):
@@ -80,7 +80,7 @@ _ROW: Final = """
     || int8send(credit_account)
     || coalesce(uuid_send(credit_previous), '\\x00000000000000000000000000000000'::bytea)
     || int8send(credit_after)"""
-# Without `offset 0` it would read the book and ask of each row which stretch has it.
+# Without `offset 0` the planner would read the book and ask of each row which stretch has it.
 ROWS = Query(
     bytes,
     f"""
