@@ -156,8 +156,8 @@ BY_KEY_ONLY = Statement(
 
 # What each transfer does to the four counters of its two accounts, summed by account. The end of a
 # hold takes all of it out of pending, whatever was posted of it. Every 64th touch of an account is
-# marked, so that its chain can be entered there. `offset 0` keeps the planner from reading the whole
-# book and asking of each row which stretch has it.
+# marked, so that its chain can be entered there. `offset 0` keeps the planner from reading the
+# whole book and asking of each row which stretch has it.
 #
 # The sums lie in arrays, and each account finds its place among them by bisection: a join would be
 # left to what the planner believes of tables that grew a moment ago.
