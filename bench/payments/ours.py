@@ -21,9 +21,9 @@ from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import Money
-from tongbao.ledger import posting
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import AccountKey, Group
+from tongbao.ledger.rules import posting
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 
 BALANCE = 1_000_000_000

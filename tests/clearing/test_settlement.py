@@ -17,7 +17,7 @@ from tongbao.clearing.settlement.model import (
 )
 from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.kernel.licence import Mode
-from tongbao.ledger.posting import RULES
+from tongbao.ledger.rules.posting import RULES
 from tongbao_sdk.errors import Refused
 
 

@@ -25,10 +25,10 @@ from tongbao.kernel.clock import BUSINESS_ZONE, business_date, real_now
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import Money
-from tongbao.ledger import posting
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import AccountKey, AccountState, Group
 from tongbao.ledger.queries import balance_of
+from tongbao.ledger.rules import posting
 from tongbao.ledger.verify import verify
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK, open_merchant
 from tongbao.parties.merchants.model import Merchant
@@ -235,7 +235,7 @@ async def waiting(books: Books, count: int) -> None:
     """Return once so many wait: one in its commit, the others for the book to decide on them."""
     ledger = books.ledger
     async with asyncio.timeout(30):
-        while await books.db.pool.fetchval(WAITING) + ledger.waiting(SANDBOX_BOOK) != count:
+        while await books.db.pool.fetchval(WAITING) + ledger.waiting(SANDBOX_BOOK) != count:  # noqa: ASYNC110 - nobody tells of a row lock
             await asyncio.sleep(0.005)
 
 

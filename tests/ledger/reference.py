@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import AMOUNT_MAX
-from tongbao.ledger.chart import CHART, opening_refusal
 from tongbao.ledger.model import COUNTER_MAX
+from tongbao.ledger.rules.chart import CHART, opening_refusal
 
 NOT_RECORDED = {"hold_not_due": "in_flight", "id_out_of_order": "refused"}
 IN_THE_FUTURE = 1 << 127  # no id of this century begins with a one

@@ -13,8 +13,8 @@ from tongbao.ledger.chains import HistoryArchived
 from tongbao.ledger.history import explain as explaining
 from tongbao.ledger.history.explain import Counters, explain, in_words, summary
 from tongbao.ledger.model import AccountMissing, BookMissing, TransferKind
-from tongbao.ledger.posting import RULES
 from tongbao.ledger.queries import balance_of, sums
+from tongbao.ledger.rules.posting import RULES
 
 
 async def a_life(ledger, steps=40, seed=3):

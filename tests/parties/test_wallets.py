@@ -22,9 +22,9 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import Money
-from tongbao.ledger import posting
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import AccountKey, Group
+from tongbao.ledger.rules import posting
 from tongbao.parties.accounts import api as accounts_api
 from tongbao.parties.accounts import queries
 from tongbao.parties.accounts.model import (

@@ -15,9 +15,9 @@ from tests.payments.letters import Postman
 from tests.stage import Stage, new_number
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import AMOUNT_MAX, Money
-from tongbao.ledger import posting
 from tongbao.ledger.model import AccountKey, Group
 from tongbao.ledger.queries import balance_of
+from tongbao.ledger.rules import posting
 from tongbao.parties.merchants.merchants import set_suspended
 from tongbao.rails.channels.accounts import AccountState, set_state
 from tongbao_sdk import Refused

@@ -23,9 +23,9 @@ from tongbao.clearing.reconciliation.model import BillState, BreakClass, BreakSt
 from tongbao.clearing.settlement.model import Figures, SettlementState
 from tongbao.infra.webhooks.model import DeliveryState
 from tongbao.kernel.licence import Mode
-from tongbao.ledger.chart import CHART
 from tongbao.ledger.general.model import DayAction, RequestState
-from tongbao.ledger.posting import RULES
+from tongbao.ledger.rules.chart import CHART
+from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
 from tongbao.payments.callbacks.model import InboundState
 from tongbao.payments.collecting.model import CaseKind, CloseReason, PaymentState

@@ -12,14 +12,14 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
-from tongbao.ledger.model import (
+from tongbao.ledger.model import TransferKind
+from tongbao.ledger.rows import (
     KindBalance,
     LedgerAccount,
     LedgerAccountKind,
     LedgerBook,
     LedgerMark,
     ReferenceNet,
-    TransferKind,
 )
 
 

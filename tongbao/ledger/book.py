@@ -34,7 +34,6 @@ from tongbao.ledger.model import (
     AccountState,
     BookElsewhere,
     Group,
-    LedgerAccount,
     LimitBroken,
     Result,
     Side,
@@ -46,6 +45,7 @@ from tongbao.ledger.poster.commit import Call, codes_of
 from tongbao.ledger.poster.lane import Lane, Moved
 from tongbao.ledger.poster.lease import altering
 from tongbao.ledger.poster.recall import rehearse
+from tongbao.ledger.rows import LedgerAccount
 from tongbao.ledger.wire.client import Asked
 from tongbao.ledger.wire.route import Route
 from tongbao.ledger.wire.server import Question

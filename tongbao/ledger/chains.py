@@ -10,7 +10,7 @@ from tongbao.infra.db import Db, Tx
 from tongbao.kernel.errors import NotFound
 from tongbao.ledger import _store as store
 from tongbao.ledger._store import ChainRow
-from tongbao.ledger.model import LedgerAccount
+from tongbao.ledger.rows import LedgerAccount
 
 
 class HistoryArchived(NotFound):

@@ -23,19 +23,11 @@ from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_curs
 from tongbao.ledger import _store as store
 from tongbao.ledger._store import ChainRow
 from tongbao.ledger.chains import HistoryArchived, chain, entrance, link, seq_at
-from tongbao.ledger.chart import CHART
-from tongbao.ledger.model import (
-    NOBODY,
-    AccountKey,
-    AccountState,
-    KindBalance,
-    LedgerAccount,
-    LedgerBook,
-    Side,
-    TransferKind,
-)
+from tongbao.ledger.model import NOBODY, AccountKey, AccountState, Side, TransferKind
 from tongbao.ledger.poster.lease import read_head
 from tongbao.ledger.poster.projection import JournalBroken, catch_up
+from tongbao.ledger.rows import KindBalance, LedgerAccount, LedgerBook
+from tongbao.ledger.rules.chart import CHART
 
 CATCH_UP_S_MAX: Final = 5.0
 _POLL_S: Final = 0.001

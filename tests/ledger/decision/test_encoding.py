@@ -22,7 +22,7 @@ from tongbao.ledger.decision.encoding import (
     journal_of,
 )
 from tongbao.ledger.decision.records import JOURNAL, ids_of
-from tongbao.ledger.model import LedgerTransfer
+from tongbao.ledger.rows import LedgerTransfer
 
 ALICE, BOB = WALLETS
 STORED = Query(

@@ -37,13 +37,13 @@ from tongbao.ledger.model import (
     AccountKindUnknown,
     AccountOwnerWrong,
     Group,
-    LedgerTransfer,
     Transfer,
     TransferAmountInvalid,
     TransferFlags,
     TransferKind,
     TransferMalformed,
 )
+from tongbao.ledger.rows import LedgerTransfer
 
 ALICE, BOB = WALLETS
 ACCOUNTS = {

@@ -12,7 +12,6 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from tongbao.kernel.licence import Licence
-from tongbao.ledger.chart import CHART, opening_refusal
 from tongbao.ledger.decision.core import BookState, decide
 from tongbao.ledger.decision.memory import HOLD_STATES
 from tongbao.ledger.decision.records import (
@@ -25,12 +24,9 @@ from tongbao.ledger.decision.records import (
     moment,
     refusal_of,
 )
-from tongbao.ledger.model import (
-    AccountState,
-    LedgerBook,
-    Side,
-    TransferFlags,
-)
+from tongbao.ledger.model import AccountState, Side, TransferFlags
+from tongbao.ledger.rows import LedgerBook
+from tongbao.ledger.rules.chart import CHART, opening_refusal
 
 NOW = datetime(2026, 3, 1, 15, 59, 59, tzinfo=UTC)
 LATEST = datetime(2026, 3, 1, 15, 0, tzinfo=UTC) + timedelta(minutes=5)

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from tongbao.infra.db import Db
 from tongbao.kernel.ids import derived_id, new_id
-from tongbao.ledger.chart import CHART
 from tongbao.ledger.model import BOOK_SHIFT, NOBODY, AccountKey, TransferKind
+from tongbao.ledger.rules.chart import CHART
 
 DAY = date(2026, 11, 21)
 

@@ -6,13 +6,13 @@ from importlib import resources
 
 import pytest
 
-from tongbao.ledger.chart import CHART
 from tongbao.ledger.general.accounts import (
     GL_ACCOUNTS,
     NUMBER_OF,
     GlChartInvalid,
     load_accounts,
 )
+from tongbao.ledger.rules.chart import CHART
 
 TABLE = resources.files("tongbao.ledger.general").joinpath("gl_accounts.toml").read_text("utf-8")
 

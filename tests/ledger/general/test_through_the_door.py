@@ -19,8 +19,8 @@ from tongbao.ledger.general.proving import check_general_ledger
 from tongbao.ledger.general.queries import trial_balance, voucher_lines
 from tongbao.ledger.general.vouchers import build_vouchers
 from tongbao.ledger.model import AccountKey, Group
-from tongbao.ledger.posting import transfers
 from tongbao.ledger.queries import transfers_of_reference
+from tongbao.ledger.rules.posting import transfers
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from tests.ledger.movements.moving import fund, order, pay, posted
 from tongbao.infra.tasks import Again
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import CurrencyMismatch
-from tongbao.ledger.chart import book_owner
 from tongbao.ledger.model import (
     AccountKey,
     AccountState,
@@ -35,8 +34,9 @@ from tongbao.ledger.movements.queries import (
     run_watch_movements,
     transit_pairs,
 )
-from tongbao.ledger.posting import FactsDiffer
 from tongbao.ledger.queries import balance_of, transfers_of_reference
+from tongbao.ledger.rules.chart import book_owner
+from tongbao.ledger.rules.posting import FactsDiffer
 
 OUT = AccountKey("in_transit_out", "CNY", book_owner(2))
 IN = AccountKey("in_transit_in", "CNY", book_owner(1))

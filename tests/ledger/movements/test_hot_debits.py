@@ -11,8 +11,8 @@ from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, AccountState, Group
 from tongbao.ledger.movements.splits import place_by_quota, set_split, split_balance
-from tongbao.ledger.posting import transfers
 from tongbao.ledger.queries import balance_of, transfers_of_reference
+from tongbao.ledger.rules.posting import transfers
 
 PACKET = AccountKey("subsidy", "CNY", UUID(int=0x9AC4E7))
 TAKERS = [AccountKey("wallet", "CNY", UUID(int=0x7A000 + n)) for n in range(20)]

@@ -19,7 +19,7 @@ from tongbao.ledger.movements.model import (
     families,
     plan_shifts,
 )
-from tongbao.ledger.posting import RULES
+from tongbao.ledger.rules.posting import RULES
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 OWNER = UUID(int=0x5B51D)

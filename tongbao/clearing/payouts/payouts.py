@@ -35,8 +35,8 @@ from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, task_write
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.ledger import posting
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group
+from tongbao.ledger.rules import posting
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.merchants import bank_account_number
 from tongbao.parties.merchants.model import Merchant

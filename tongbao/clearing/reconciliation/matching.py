@@ -31,8 +31,8 @@ from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.ledger import posting
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group
+from tongbao.ledger.rules import posting
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.rails.channels.contract import ChannelAccount
 

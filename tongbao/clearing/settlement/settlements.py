@@ -46,9 +46,9 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.kernel.pages import PAGE_MAX
-from tongbao.ledger import posting
 from tongbao.ledger.model import MOVED_BEFORE, AccountFrozen, AccountKey, ExceedsBalance, Group
 from tongbao.ledger.queries import StatementLine, balance_of, balances_of_owner, movements
+from tongbao.ledger.rules import posting
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
 

@@ -25,7 +25,7 @@ from tongbao.ledger.archive.model import (
     month_after,
     partition_of,
 )
-from tongbao.ledger.model import LedgerHold
+from tongbao.ledger.rows import LedgerHold
 
 LONG_S: Final = 6 * 3600.0
 """What a statement over a whole month may take."""

@@ -16,7 +16,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
-from tongbao.ledger.model import LedgerHold
+from tongbao.ledger.rows import LedgerHold
 
 AGE_MIN: Final = timedelta(days=92)
 """How long after its end a month is sealed at the earliest: late captures still need its ids."""

@@ -12,7 +12,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
-from tongbao.ledger.model import LedgerBook, LedgerCode, LedgerWatermark
+from tongbao.ledger.rows import LedgerBook, LedgerCode, LedgerWatermark
 
 BEGIN_SNAPSHOT = Statement("set transaction isolation level repeatable read, read only")
 TAKE_YOUR_TIME = Statement(

@@ -22,14 +22,9 @@ from tongbao.kernel.money import EXPONENTS
 from tongbao.ledger.archive.model import OpeningAccount
 from tongbao.ledger.audit._store import AccountFamily, LicensedKind
 from tongbao.ledger.audit.findings import Breach, Findings, uuid_of
-from tongbao.ledger.chart import CHART, OwnerKind
-from tongbao.ledger.model import (
-    BOOK_SHIFT,
-    NOBODY,
-    AccountState,
-    LedgerBook,
-    Side,
-)
+from tongbao.ledger.model import BOOK_SHIFT, NOBODY, AccountState, Side
+from tongbao.ledger.rows import LedgerBook
+from tongbao.ledger.rules.chart import CHART, OwnerKind
 
 Whole: TypeAlias = NDArray[np.int64]
 

@@ -19,7 +19,8 @@ from tongbao.ledger.audit._store import STORED_FIELDS
 from tongbao.ledger.audit.accounts import Closings, Whole
 from tongbao.ledger.audit.findings import Breach, Findings, uuid_of
 from tongbao.ledger.audit.requests import Requests
-from tongbao.ledger.model import SPAN_GAP_MS, LedgerBook, LedgerWatermark, TransferFlags
+from tongbao.ledger.model import SPAN_GAP_MS, TransferFlags
+from tongbao.ledger.rows import LedgerBook, LedgerWatermark
 
 # What PostgreSQL counts from 2000 and the packed record from 1970.
 _DAYS: Final = 10_957

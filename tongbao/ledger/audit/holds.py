@@ -12,7 +12,8 @@ from msgspec import Struct
 from tongbao.infra.columns import Records
 from tongbao.ledger.audit.accounts import Whole
 from tongbao.ledger.audit.findings import Breach, Findings, uuid_of
-from tongbao.ledger.model import HoldState, LedgerHold, TransferFlags, TransferKind
+from tongbao.ledger.model import HoldState, TransferFlags, TransferKind
+from tongbao.ledger.rows import LedgerHold
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _NO_HOLD, _NO_EXPIRY = 8, 16

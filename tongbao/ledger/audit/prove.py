@@ -28,7 +28,8 @@ from tongbao.ledger.audit.holds import Holds
 from tongbao.ledger.audit.replay import Replay
 from tongbao.ledger.audit.requests import Requests
 from tongbao.ledger.chains import HistoryArchived
-from tongbao.ledger.model import BookMissing, KindBalance, LedgerBook, LedgerWatermark, Side
+from tongbao.ledger.model import BookMissing, Side
+from tongbao.ledger.rows import KindBalance, LedgerBook, LedgerWatermark
 
 _ACTOR = "ledger verify"
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from tongbao.ledger.decision.records import JOURNAL, NO_ID, Records, days, microseconds
-from tongbao.ledger.model import LedgerTransfer
+from tongbao.ledger.rows import LedgerTransfer
 
 JOURNAL_COLUMNS: Final[tuple[str, ...]] = JOURNAL.names or ()
 """The columns of ledger_transfer in the order of a payload."""

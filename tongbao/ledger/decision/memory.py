@@ -22,7 +22,8 @@ from tongbao.ledger.decision.records import (
     fronts,
     microseconds,
 )
-from tongbao.ledger.model import BOOK_SHIFT, AccountState, HoldState, LedgerBook, Side, TransferKind
+from tongbao.ledger.model import BOOK_SHIFT, AccountState, HoldState, Side, TransferKind
+from tongbao.ledger.rows import LedgerBook
 
 _Kind = TypeVar("_Kind", bound=np.generic)
 Hold: TypeAlias = tuple[int, int, int, int, int, int]

@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
-from tongbao.ledger.model import LedgerAccount, LedgerCode, LedgerRequest
+from tongbao.ledger.rows import LedgerAccount, LedgerCode, LedgerRequest
 
 
 class FoundAccount(Struct, frozen=True):

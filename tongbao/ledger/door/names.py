@@ -15,7 +15,6 @@ from tongbao.infra.db import Db
 from tongbao.infra.number_ranges import next_number
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.licence import Licence
-from tongbao.ledger.chart import opening_refusal
 from tongbao.ledger.door import _store as store
 from tongbao.ledger.model import (
     BOOK_SHIFT,
@@ -24,6 +23,7 @@ from tongbao.ledger.model import (
     AccountKindNotLicensed,
     Group,
 )
+from tongbao.ledger.rules.chart import opening_refusal
 
 Accounts = Mapping[AccountKey, int | type[Refusal]]
 

@@ -22,11 +22,11 @@ from tongbao.ledger.model import (
     GroupDiffers,
     GroupInFlight,
     GroupReferenceDiffers,
-    LedgerRequest,
     Result,
     TransferFlags,
     TransferKind,
 )
+from tongbao.ledger.rows import LedgerRequest
 
 _Difference = type[GroupDiffers]
 

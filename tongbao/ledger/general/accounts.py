@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from tongbao.ledger.chart import CHART
 from tongbao.ledger.model import Side
+from tongbao.ledger.rules.chart import CHART
 
 _NUMBER: Final = re.compile(r"[1-6]\d{3}(\.\d{2})?")
 

@@ -35,9 +35,9 @@ from tongbao.ledger.general.model import (
 from tongbao.ledger.general.proving import account_breaches
 from tongbao.ledger.general.queries import trial_balance
 from tongbao.ledger.general.vouchers import TRANSFERS_MAX, build_next, coverage
-from tongbao.ledger.model import LedgerBook
 from tongbao.ledger.movements.queries import moving_since
 from tongbao.ledger.poster.lease import altering
+from tongbao.ledger.rows import LedgerBook
 
 REQUEST_PREFIX: Final = "gdr"
 REQUEST_LASTS: Final = timedelta(hours=24)

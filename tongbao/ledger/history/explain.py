@@ -18,17 +18,11 @@ from tongbao.kernel.money import Money
 from tongbao.ledger import _store as store
 from tongbao.ledger._store import ChainRow
 from tongbao.ledger.chains import HistoryArchived, chain, entrance
-from tongbao.ledger.chart import CHART
-from tongbao.ledger.model import (
-    NOBODY,
-    AccountKey,
-    AccountMissing,
-    LedgerAccount,
-    Side,
-    TransferKind,
-)
-from tongbao.ledger.posting import RULES
+from tongbao.ledger.model import NOBODY, AccountKey, AccountMissing, Side, TransferKind
 from tongbao.ledger.queries import caught_up
+from tongbao.ledger.rows import LedgerAccount
+from tongbao.ledger.rules.chart import CHART
+from tongbao.ledger.rules.posting import RULES
 
 _CHUNK: Final = 5000
 _MARK_EVERY: Final = 64

@@ -20,7 +20,6 @@ from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, task_write
 from tongbao.kernel.ids import derived_id, show
 from tongbao.kernel.money import CurrencyMismatch
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.chart import book_owner
 from tongbao.ledger.model import (
     NOBODY,
     AccountKey,
@@ -41,7 +40,8 @@ from tongbao.ledger.movements.model import (
     MoveOrder,
     families,
 )
-from tongbao.ledger.posting import RULES, FactsDiffer, transfers
+from tongbao.ledger.rules.chart import book_owner
+from tongbao.ledger.rules.posting import RULES, FactsDiffer, transfers
 
 PREFIX: Final = "mov"
 _SOON: Final = timedelta(seconds=1)

@@ -26,7 +26,7 @@ from msgspec import Struct
 from tongbao.kernel.errors import Busy, Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import NOBODY, AccountKey
-from tongbao.ledger.posting import RULES, transfer_id
+from tongbao.ledger.rules.posting import RULES, transfer_id
 
 CROSS_BOOK: Final = "cross_book"
 QUOTA: Final = "quota"

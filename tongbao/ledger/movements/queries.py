@@ -14,12 +14,12 @@ from prometheus_client import Gauge
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.ids import show
-from tongbao.ledger.chart import book_owner
 from tongbao.ledger.movements import _store as store
 from tongbao.ledger.movements._store import TransitSum
 from tongbao.ledger.movements.crossings import PREFIX, CompleteMovement
 from tongbao.ledger.movements.model import LedgerMovement, MovementNotFound
 from tongbao.ledger.queries import BalancesBehind, caught_up
+from tongbao.ledger.rules.chart import book_owner
 
 _OPEN_MAX: Final = 1000
 _EVERY: Final = timedelta(seconds=30)

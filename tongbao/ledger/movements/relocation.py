@@ -17,7 +17,6 @@ from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import Money
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.chart import CHART
 from tongbao.ledger.model import (
     NOBODY,
     AccountKey,
@@ -39,6 +38,7 @@ from tongbao.ledger.movements.model import (
 )
 from tongbao.ledger.movements.queries import moving_since
 from tongbao.ledger.queries import balance_of
+from tongbao.ledger.rules.chart import CHART
 
 _TRIES_MAX: Final = 20
 

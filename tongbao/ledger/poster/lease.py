@@ -19,9 +19,10 @@ import structlog
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import real_now
-from tongbao.ledger.model import BookMissing, BookStopped, LedgerBook
+from tongbao.ledger.model import BookMissing, BookStopped
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster.projection import ACTOR, JournalBroken, catch_up, catch_up_within
+from tongbao.ledger.rows import LedgerBook
 
 LEASE: Final = timedelta(seconds=10)
 

@@ -17,9 +17,9 @@ from prometheus_client import Gauge
 from tongbao.infra.db import CheckViolated, DatabaseUnavailable, Db, LockNotFree, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.ledger.decision.spans import merged
-from tongbao.ledger.model import LedgerBook, LedgerWatermark
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster._store import BatchRange
+from tongbao.ledger.rows import LedgerBook, LedgerWatermark
 
 ACTOR: Final = "ledger"
 CHUNK: Final = 48_000

@@ -13,7 +13,6 @@ from typing import Final
 
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.clock import real_now
-from tongbao.ledger.chart import CHART
 from tongbao.ledger.decision.core import BookState, decide
 from tongbao.ledger.decision.records import (
     CREATED,
@@ -25,9 +24,11 @@ from tongbao.ledger.decision.records import (
 )
 from tongbao.ledger.door.names import Accounts, Names, is_imagined
 from tongbao.ledger.door.repeats import answer_repeats, recorded_ids
-from tongbao.ledger.model import AccountState, Group, LedgerBook, Result
+from tongbao.ledger.model import AccountState, Group, Result
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster.lease import read_head
+from tongbao.ledger.rows import LedgerBook
+from tongbao.ledger.rules.chart import CHART
 
 AHEAD_MAX: Final = timedelta(minutes=5)
 """How far the time in an id may be ahead of ours."""

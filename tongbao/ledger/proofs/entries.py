@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.merkle import leaf_hash
 from tongbao.ledger.decision.spans import merged
-from tongbao.ledger.model import NOBODY, LedgerCode, TransferKind
+from tongbao.ledger.model import NOBODY, TransferKind
 from tongbao.ledger.proofs import _store as store
 from tongbao.ledger.proofs.model import (
     BLOCK,
@@ -38,6 +38,7 @@ from tongbao.ledger.proofs.model import (
     ReceiptSide,
     TreeBroken,
 )
+from tongbao.ledger.rows import LedgerCode
 
 ROW: Final = np.dtype(
     [

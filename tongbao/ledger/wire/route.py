@@ -18,8 +18,9 @@ import structlog
 
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import monotonic, real_now
-from tongbao.ledger.model import BookElsewhere, LedgerBook, LedgerUnanswered, Result
+from tongbao.ledger.model import BookElsewhere, LedgerUnanswered, Result
 from tongbao.ledger.poster.lease import LEASE, read_head
+from tongbao.ledger.rows import LedgerBook
 from tongbao.ledger.wire import _store as store
 from tongbao.ledger.wire.client import Asked, Gone, Lines, NotDelivered, Unanswered
 from tongbao.ledger.wire.server import Desk, Listener, listen

@@ -17,9 +17,9 @@ from tongbao.infra.web.idempotency import Idempotency, InFlight
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money, exponent_of
-from tongbao.ledger import posting
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import AccountKey, Group, GroupInFlight
+from tongbao.ledger.rules import posting
 from tongbao.parties.accounts import _store as store
 from tongbao.parties.accounts.model import (
     DAILY_LIMIT_DEFAULT,

@@ -23,9 +23,9 @@ from tongbao.kernel.errors import Busy
 from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import Money
-from tongbao.ledger import posting
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
+from tongbao.ledger.rules import posting
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import News, Step, next_step
 from tongbao.payments.collecting.model import (

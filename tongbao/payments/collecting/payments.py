@@ -21,8 +21,8 @@ from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
-from tongbao.ledger import posting
 from tongbao.ledger.model import AccountKey, Group, Result
+from tongbao.ledger.rules import posting
 from tongbao.parties.accounts.model import ScannedCode, WalletCurrencyDiffers
 from tongbao.parties.accounts.payment_codes import use_code_write
 from tongbao.parties.accounts.wallets import spend_write

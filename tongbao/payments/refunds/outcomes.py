@@ -19,8 +19,8 @@ from tongbao.infra.outbox import Event, event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
-from tongbao.ledger import posting
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
+from tongbao.ledger.rules import posting
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import WALLET, Attempt, CaseKind, Payment
 from tongbao.payments.collecting.outcomes import (

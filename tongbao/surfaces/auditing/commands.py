@@ -10,10 +10,10 @@ import click
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.money import Money
 from tongbao.ledger.audit.prove import Rebuilt, rebuild
-from tongbao.ledger.chart import CHART
 from tongbao.ledger.history.explain import Explanation, explain, in_words, summary
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import Balance, balances_of_owner, sums
+from tongbao.ledger.rules.chart import CHART
 from tongbao.ledger.verify import Progress, resume_book, verify
 from tongbao.surfaces.cli.books import Account
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor

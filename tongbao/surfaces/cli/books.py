@@ -11,7 +11,6 @@ import click
 
 from tongbao.infra.db import Db
 from tongbao.kernel.ids import UnknownId, parse, show
-from tongbao.ledger.chart import CHART, book_owner
 from tongbao.ledger.general import queries as general
 from tongbao.ledger.general.days import (
     REQUEST_PREFIX,
@@ -29,6 +28,7 @@ from tongbao.ledger.movements.queries import transit_pairs
 from tongbao.ledger.movements.relocation import move_account
 from tongbao.ledger.movements.splits import list_splits, rebalance, set_split, split_balance
 from tongbao.ledger.queries import books
+from tongbao.ledger.rules.chart import CHART, book_owner
 from tongbao.surfaces.cli.context import Context, Platform, actor
 from tongbao.surfaces.cli.operate import ledger
 

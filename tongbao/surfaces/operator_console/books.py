@@ -14,7 +14,6 @@ from tongbao.infra.db import Db
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Busy, Invalid
 from tongbao.kernel.ids import parse, show
-from tongbao.ledger.chart import CHART
 from tongbao.ledger.general import queries as general
 from tongbao.ledger.general.accounts import GL_ACCOUNTS
 from tongbao.ledger.general.days import (
@@ -27,8 +26,10 @@ from tongbao.ledger.general.days import (
 )
 from tongbao.ledger.general.model import DayAction, GlDayRequest
 from tongbao.ledger.general.vouchers import coverage
-from tongbao.ledger.model import BOOK_MAX, AccountKey, KindBalance, LedgerBook, Side, TransferKind
+from tongbao.ledger.model import BOOK_MAX, AccountKey, Side, TransferKind
 from tongbao.ledger.queries import RecordedTransfer, books, sums
+from tongbao.ledger.rows import KindBalance, LedgerBook
+from tongbao.ledger.rules.chart import CHART
 from tongbao.ledger.verify import CHECKS, verify
 from tongbao.parties.merchants.model import Merchant
 from tongbao.rails.channels.accounts import list_accounts

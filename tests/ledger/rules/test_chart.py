@@ -12,7 +12,8 @@ from tongbao.infra.migrate import migrate
 from tongbao.kernel.licence import Licence
 from tongbao.ledger import _store as store
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.chart import (
+from tongbao.ledger.model import BOOK_MAX, AccountKey, Side
+from tongbao.ledger.rules.chart import (
     CHART,
     ChartInvalid,
     Kind,
@@ -21,7 +22,6 @@ from tongbao.ledger.chart import (
     book_owner,
     opening_refusal,
 )
-from tongbao.ledger.model import BOOK_MAX, AccountKey, Side
 
 OWNERS = {OwnerKind.HOUSE: None, OwnerKind.BOOK: book_owner(2)}
 FUNDS = {"merchant_payable", "settlement_due", "subsidy", "wallet"}

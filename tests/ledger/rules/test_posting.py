@@ -9,9 +9,9 @@ import pytest
 
 from tongbao.kernel.ids import derived_id
 from tongbao.kernel.money import CurrencyMismatch, Money
-from tongbao.ledger.chart import CHART, OwnerKind
 from tongbao.ledger.model import AccountKey, TransferKind
-from tongbao.ledger.posting import (
+from tongbao.ledger.rules.chart import CHART, OwnerKind
+from tongbao.ledger.rules.posting import (
     RULES,
     FactsDiffer,
     RuleInvalid,

@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from tongbao.kernel.ids import derived_id
 from tongbao.kernel.money import CurrencyMismatch, Money
-from tongbao.ledger.chart import CHART, OwnerKind
 from tongbao.ledger.model import AccountKey, Transfer, TransferKind
+from tongbao.ledger.rules.chart import CHART, OwnerKind
 
 ANY: Final = "any"
 """Written instead of a kind where the caller's account may be of any; the leg then names a role."""
@@ -277,5 +277,5 @@ def _account(
 
 
 RULES: Final = load_rules(
-    resources.files("tongbao.ledger").joinpath("posting_rules.toml").read_text("utf-8")
+    resources.files("tongbao.ledger.rules").joinpath("posting_rules.toml").read_text("utf-8")
 )

@@ -1,0 +1,1 @@
+"""What may be booked, as data: the chart of accounts and the posting rules."""
