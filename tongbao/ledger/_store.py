@@ -257,3 +257,46 @@ PARTIES = Query(
       join ledger_account c on c.book = t.book and c.id = t.credit_account
      where t.book = $1 and t.id = any($2::uuid[])""",
 )
+
+
+# --- books, their accounts and their holds, past the writer --------------------------------------
+
+
+class DueHold(Struct, frozen=True):
+    """An open hold past its time."""
+
+    book: int
+    pending_id: UUID
+    reference: UUID
+
+
+SET_ACCOUNT_STATE = Statement("update ledger_account set state = $3 where book = $1 and id = $2")
+SET_ACCOUNT_LIMITS = Statement(
+    "update ledger_account set floor = $3, ceiling = $4 where book = $1 and id = $2"
+)
+OPEN_BOOK = Statement("""
+    insert into ledger_book (
+        book, epoch, holder, lease_until, last_seq, last_batch, head_hash, newest_id, frozen,
+        stopped_because, closed_through, opened_at)
+    values ($1, 0, '', $2, 0, 0, $3, $4, false, null, null, $2)
+    on conflict do nothing""")
+OPEN_WATERMARK = Statement(
+    "insert into ledger_watermark (book, seq, batch) values ($1, 0, 0) on conflict do nothing"
+)
+SET_BOOK_FROZEN = Statement("update ledger_book set frozen = $2 where book = $1")
+
+# The holds of a book that takes no postings wait until it does, and keep nobody else waiting.
+DUE_HOLDS = Query(
+    DueHold,
+    """
+    select h.book, h.pending_id, t.reference
+      from ledger_book b
+      join ledger_hold h on h.book = b.book
+      join ledger_transfer t on t.book = h.book and t.id = h.pending_id
+     where h.state = 'held' and h.expires_at <= $1
+       and not b.frozen and b.stopped_because is null
+     order by h.book, h.expires_at, t.seq
+     limit $2""",
+)
+
+BOOK_NUMBERS = Query(int, "select book from ledger_book order by book")

@@ -23,8 +23,8 @@ from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Busy, NotFound
 from tongbao.kernel.ids import derived_id
 from tongbao.kernel.licence import Licence
+from tongbao.ledger import _store as store
 from tongbao.ledger.decision.records import Batch, Codes
-from tongbao.ledger.door import _store as store
 from tongbao.ledger.door.names import Names
 from tongbao.ledger.model import (
     NOBODY,
@@ -247,7 +247,7 @@ class Ledger:
         """Take every book that nobody who lives keeps, now and whenever one is left, until told."""
         while not stop.is_set():
             try:
-                for book in await store.LIST_BOOKS.all(self._db):
+                for book in await store.BOOK_NUMBERS.all(self._db):
                     if not self._lane(book).keeps and await self._route.is_abandoned(book):
                         await self._put(book, Call(_answer(), monotonic() + DEADLINE_S))
             except (Busy, NotFound) as failure:

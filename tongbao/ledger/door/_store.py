@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
-from tongbao.ledger.rows import LedgerAccount, LedgerCode, LedgerRequest
+from tongbao.ledger.rows import LedgerCode, LedgerRequest
 
 
 class FoundAccount(Struct, frozen=True):
@@ -36,14 +36,6 @@ class RecordedCommand(Struct, frozen=True):
     biz_date: date
     value_date: date
     expires_at: datetime | None
-
-
-class DueHold(Struct, frozen=True):
-    """An open hold past its time."""
-
-    book: int
-    pending_id: UUID
-    reference: UUID
 
 
 FIND_ACCOUNTS = Query(
@@ -80,18 +72,6 @@ OPEN_ACCOUNTS = Statement("""
                          (extract(epoch from opened_at) * 1000000)::bigint), 'UTF8'))
       from opened""")
 
-GET_ACCOUNT = Query(
-    LedgerAccount,
-    """
-    select book, id, kind, owner, currency, side, floor, ceiling, state, debits_pending,
-           debits_posted, credits_pending, credits_posted, touches, last_transfer, opened_at
-      from ledger_account
-     where book = $1 and owner = $2 and kind = $3 and currency = $4""",
-)
-SET_ACCOUNT_STATE = Statement("update ledger_account set state = $3 where book = $1 and id = $2")
-SET_ACCOUNT_LIMITS = Statement(
-    "update ledger_account set floor = $3, ceiling = $4 where book = $1 and id = $2"
-)
 
 LIST_CODES = Query(LedgerCode, "select number, code from ledger_code order by number")
 ADD_CODE = Statement(
@@ -121,31 +101,6 @@ RECORDED_REQUESTS = Query(
     UUID, "select id from ledger_request where book = $1 and id = any($2::uuid[])"
 )
 
-OPEN_BOOK = Statement("""
-    insert into ledger_book (
-        book, epoch, holder, lease_until, last_seq, last_batch, head_hash, newest_id, frozen,
-        stopped_because, closed_through, opened_at)
-    values ($1, 0, '', $2, 0, 0, $3, $4, false, null, null, $2)
-    on conflict do nothing""")
-LIST_BOOKS = Query(int, "select book from ledger_book order by book")
-OPEN_WATERMARK = Statement(
-    "insert into ledger_watermark (book, seq, batch) values ($1, 0, 0) on conflict do nothing"
-)
-SET_BOOK_FROZEN = Statement("update ledger_book set frozen = $2 where book = $1")
-
-# The holds of a book that takes no postings wait until it does, and keep nobody else waiting.
-DUE_HOLDS = Query(
-    DueHold,
-    """
-    select h.book, h.pending_id, t.reference
-      from ledger_book b
-      join ledger_hold h on h.book = b.book
-      join ledger_transfer t on t.book = h.book and t.id = h.pending_id
-     where h.state = 'held' and h.expires_at <= $1
-       and not b.frozen and b.stopped_because is null
-     order by h.book, h.expires_at, t.seq
-     limit $2""",
-)
 
 # A group whose companion waits is told so; everybody else in the batch waits with it. The planner
 # may not know how fresh the rows are: companions touch theirs by key, and read no table for a set.
