@@ -24,7 +24,6 @@ from tongbao.ledger.model import Group, Side, Transfer, TransferKind
 from tongbao.ledger.queries import balance_of, sums
 from tongbao.ledger.verify import verify
 
-
 _DIFFERS = re.compile("(ledger.exists_different)_.*")
 
 
