@@ -33,8 +33,8 @@ select chart.kind, chart.side, chart.floor
 
 -- The head row of a book is changed once in every commit: its lock orders them, so seq is gapless
 -- and in commit order. Only the holder of the present epoch may write the book: every commit
--- names the epoch and the batch before it, and touches no row when either has moved on. The holder and its
--- lease only tell others whom to ask; the epoch is what keeps a stopped holder out.
+-- names the epoch and the batch before it, and touches no row when either has moved on. The holder
+-- and its lease only tell others whom to ask; the epoch is what keeps a stopped holder out.
 create table ledger_book (
     book            int not null primary key check (book between 1 and 4194303),
     epoch           bigint not null check (epoch >= 0),
