@@ -235,7 +235,7 @@ async def waiting(books: Books, count: int) -> None:
     """Return once so many wait: one in its commit, the others for the book to decide on them."""
     ledger = books.ledger
     async with asyncio.timeout(30):
-        while await books.db.pool.fetchval(WAITING) + ledger.waiting(SANDBOX_BOOK) != count:  # noqa: ASYNC110 - nobody tells of a row lock
+        while await books.db.pool.fetchval(WAITING) + ledger.waiting(SANDBOX_BOOK) != count:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 

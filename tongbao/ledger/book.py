@@ -41,7 +41,7 @@ from tongbao.ledger.model import (
     Transfer,
     TransferKind,
 )
-from tongbao.ledger.poster.commit import Call, codes_of
+from tongbao.ledger.poster.calls import Call, codes_of
 from tongbao.ledger.poster.lane import Lane, Moved
 from tongbao.ledger.poster.lease import altering
 from tongbao.ledger.poster.recall import rehearse

@@ -30,7 +30,8 @@ from tongbao.ledger.door.names import Names
 from tongbao.ledger.door.repeats import answer_repeats
 from tongbao.ledger.model import GroupInFlight, LedgerOverloaded, Result
 from tongbao.ledger.poster import _store as store
-from tongbao.ledger.poster.commit import Call, Fenced, Head, Plan, settle_companions, write
+from tongbao.ledger.poster.calls import Call
+from tongbao.ledger.poster.commit import Fenced, Head, Plan, settle_companions, write
 from tongbao.ledger.poster.lease import read_head, stop_book, take_book
 from tongbao.ledger.poster.projection import ACTOR, Follower, JournalBroken, catch_up_within
 from tongbao.ledger.poster.recall import AHEAD_MAX, fill, state_of

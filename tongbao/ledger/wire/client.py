@@ -25,7 +25,7 @@ from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Refusal, leaf_refusals
 from tongbao.ledger.decision.records import Batch, batch_of
 from tongbao.ledger.model import AccountKey, Group, LedgerOverloaded, LedgerUnanswered, Result
-from tongbao.ledger.poster.commit import joined
+from tongbao.ledger.poster.calls import joined
 from tongbao.ledger.wire.codec import (
     NO_WRITES,
     Failed,
