@@ -25,7 +25,7 @@ BOOK_SHIFT: Final = 40
 BOOK_MAX: Final = (1 << 22) - 1
 NOBODY: Final = UUID(int=0)
 """The owner that a system account is stored with, so that the unique key covers it."""
-SPAN_GAP_MS: Final = 1000
+SPAN_GAP_MS: Final = 10
 """Ids of one commit that lie further apart than this are of different stretches of the journal."""
 
 
