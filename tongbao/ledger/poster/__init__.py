@@ -3,6 +3,7 @@
 Read in this order:
 
     lane        the loop of one book: queue, decide, commit, answer; what a failure asks for
+    calls       what callers ask, and the groups of several as one batch
     recall      what the memory is filled with, and the rehearsal of a posting
     commit      one group commit: who called, what is written, what each caller is told
     lease       taking a book, being fenced, and changes made past its writer
