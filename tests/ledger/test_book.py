@@ -249,6 +249,21 @@ async def test_holds_expire_on_business_time_and_in_order(db, ledger):
     assert ended.seq < ended_later.seq
 
 
+async def test_due_holds_of_a_frozen_book_keep_nobody_else_waiting(db, ledger):
+    await ledger.open_book(52, actor="tests")
+    soon = db.clock.now() + timedelta(hours=1)
+    for book in (1, 52):
+        holds = [pending(1, BANK, ALICE, expires_at=soon) for _ in range(3)]
+        await ledger.submit([group(*holds, book=book)])
+    await ledger.set_book_frozen(1, frozen=True, actor="ann", because="audit")
+    db.clock.offset = timedelta(hours=2)
+    assert await ledger.expire_holds(db.clock.now(), 3) == 3
+    assert (await balance_of(db, 52, ALICE)).incoming == 0
+    assert (await balance_of(db, 1, ALICE)).incoming == 3
+    await ledger.set_book_frozen(1, frozen=False, actor="ann", because="over")
+    assert await ledger.expire_holds(db.clock.now(), 3) == 3
+
+
 async def test_transfers_are_dated_in_shanghai(db, ledger):
     midnight = datetime(2027, 1, 1, tzinfo=UTC) - timedelta(hours=8)
     reference = new_id()

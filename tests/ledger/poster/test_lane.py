@@ -177,3 +177,18 @@ async def test_ids_older_than_the_writers_memory_are_looked_up(db, ledger):
     assert (other.status, other.code) == ("exists_different", "ledger.exists_different_amount")
     [taken] = await ledger.submit([group(late)])
     assert (taken.status, taken.code) == ("refused", "ledger.transfer_exists")
+
+
+async def test_a_memory_that_grew_large_begins_again_and_forgets_no_money(db, ledger, monkeypatch):
+    monkeypatch.setattr(lane, "ACCOUNTS_MAX", 0)
+    await ledger.submit([group(single(10, BANK, ALICE))])
+    once = group(single(6, ALICE, BOB))
+    results = [
+        (await ledger.submit([each]))[0] for each in (once, once, group(single(6, ALICE, BOB)))
+    ]
+    assert [each.code or each.status for each in results] == [
+        "created",
+        "exists",
+        "ledger.exceeds_balance",
+    ]
+    assert await db.pool.fetchval("select epoch from ledger_book where book = 1") == 4

@@ -40,6 +40,8 @@ QUEUE_MAX: Final = 20_000
 """Transfers of one book that may wait."""
 BATCH_MAX: Final = 4_000
 """Transfers in one commit, unless a single call has more."""
+ACCOUNTS_MAX: Final = 4_000_000
+"""Accounts that a book's memory may have room for, before it begins again with none."""
 LAG_MAX: Final = 500_000
 """Transfers that balances may be behind before the book waits for them."""
 
@@ -143,6 +145,7 @@ class Lane:
     async def _run(self) -> None:
         try:
             while self._queue or self._committing or self._doubtful:
+                self._forget_if_large()
                 if self._state is None and not await self._open():
                     continue
                 if not await self._gather():
@@ -360,6 +363,12 @@ class Lane:
             return
         self._calls_max = max(1, len(plan.calls) // 2)
         self._requeue(plan.calls)
+
+    def _forget_if_large(self) -> None:
+        """Begin with an empty memory again when it has grown large; the rows have it all."""
+        state = self._state
+        if state is not None and self._committing is None and len(state.accounts) > ACCOUNTS_MAX:
+            self._forget()
 
     def _forget(self) -> None:
         self._state = self._head = None
