@@ -330,9 +330,9 @@ async def test_only_the_caller_of_a_broken_companion_hears_of_it(db, ledger):
 
 
 PUT = Statement(
-    "insert into note (id, text) values ($1, $2) on conflict do nothing",
+    "insert into note (id, text) values ($1, $2) on conflict (id) do nothing",
     many="insert into note (id, text) select * from unnest($1::uuid[], $2::text[])"
-    " on conflict do nothing",
+    " on conflict (id) do nothing",
 )
 
 
