@@ -31,7 +31,7 @@ NOT_RUN = {
     ".venv/bin/python",
     "tongbao operator create-first",  # asks questions; it has a test too
 }
-NOT_FOLLOWED = {"toml", "ini", "nginx"}  # read by other programs, or below
+NOT_FOLLOWED = {"toml", "ini", "nginx", "sh"}  # read by other programs, or of processes that stay
 
 
 class Block(Struct, frozen=True):
