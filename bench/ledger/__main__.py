@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import asyncpg
 import uvloop
@@ -39,8 +40,9 @@ def server() -> Iterator[EmbeddedServer]:
             running.stop()
 
 
-async def fresh(running: EmbeddedServer, name: str) -> str:
+async def fresh(running: EmbeddedServer) -> str:
     """Return the DSN of a new empty database of the server."""
+    name = f"bench_{uuid4().hex}"
     connection = await asyncpg.connect(running.dsn)
     try:
         await connection.execute(f"create database {name}")
@@ -68,8 +70,8 @@ async def compare(running: EmbeddedServer, workload: Workload, asked: argparse.N
         figures = await best_usual(running.dsn, arm, workload, asked)
         base = base or figures
         print(row(arm, "best of 8, 16, 32 callers", figures, base), flush=True)
-    for number, (arm, mode) in enumerate(ours.MODES.items()):
-        dsn = await fresh(running, f"compare_{number}")
+    for arm, mode in ours.MODES.items():
+        dsn = await fresh(running)
         async with ours.opened(dsn, mode, asked.accounts, workload) as bench:
             gc.collect()
             gc.freeze()
@@ -90,9 +92,9 @@ async def compare(running: EmbeddedServer, workload: Workload, asked: argparse.N
 async def sweep(running: EmbeddedServer, asked: argparse.Namespace) -> None:
     """Print how ours behaves from one caller to many and from small batches to large."""
     workload = WORKLOADS["uniform"]
-    for number, (arm, mode) in enumerate(ours.MODES.items()):
+    for arm, mode in ours.MODES.items():
         print(f"\n### uniform, {arm}\n\n{HEADING}")
-        dsn = await fresh(running, f"sweep_{number}")
+        dsn = await fresh(running)
         async with ours.opened(dsn, mode, asked.accounts, workload) as bench:
             gc.collect()
             gc.freeze()
@@ -109,7 +111,7 @@ async def sweep(running: EmbeddedServer, asked: argparse.Namespace) -> None:
 async def half_load(running: EmbeddedServer, asked: argparse.Namespace) -> None:
     """Print the latency of single-transfer callers at half of what they can reach."""
     workload = WORKLOADS["uniform"]
-    dsn = await fresh(running, "half_load")
+    dsn = await fresh(running)
     async with ours.opened(dsn, ours.MODES[D], asked.accounts, workload) as bench:
         gc.collect()
         gc.freeze()
@@ -127,7 +129,7 @@ async def main(asked: argparse.Namespace) -> None:
     print(f"{machine()}\n{asked.accounts:,} accounts, {asked.seconds:.0f} s a run, durability on")
     with server() as running:
         if asked.soak:
-            dsn = await fresh(running, "soak")
+            dsn = await fresh(running)
             minutes = await lasting.soak(
                 dsn, "behind", seconds=asked.soak, offered=asked.offered, accounts=asked.accounts
             )
