@@ -44,7 +44,7 @@ from tongbao_sdk import Refused, Tongbao
 from tongbao_sdk.models import Payment
 
 CAMPAIGN = int(os.environ.get("TONGBAO_CAMPAIGN", "1"))
-WORLDS = 8 * CAMPAIGN
+WORLDS = 4 * CAMPAIGN
 STEPS = 25
 
 CHANNELS = st.sampled_from(["wechat_pay", "alipay"])

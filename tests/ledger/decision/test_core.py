@@ -51,7 +51,7 @@ STATES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_batch_is_decided_as_the_reference_ledger_decides_group_after_group(data):
     limits = data.draw(LIMITS)

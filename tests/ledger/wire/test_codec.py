@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ledger.making import ALICE, BANK, NOTE, SPEND, group, pending, post, single
@@ -96,6 +96,7 @@ def through(asked, *writes, **more):
     return ask
 
 
+@settings(max_examples=40)
 @given(st.lists(ARGUMENTS))
 def test_arguments_arrive_with_their_values_and_types(args):
     arrived = through(ONE, [Write(NOTE, tuple(args), "test.refused")])
