@@ -206,14 +206,14 @@ FLOWS = {
     "qr by wechat": flow(qr, "wechat_pay", passes=PAID, whole=True),
     "qr by alipay": flow(qr, "alipay", passes=PAID),
     "qr, callback lost": flow(qr, "wechat_pay", "lost:1", passes=PAID | CHASED),
-    "code by wechat": flow(code, "wechat_pay", "pay", "succeeded", passes=PAID - HEARD, whole=True),
+    "code by wechat": flow(code, "wechat_pay", "pay", "succeeded", passes=PAID - HEARD),
     "code by wechat, asked": flow(
         code, "wechat_pay", "ask_then_pay", "succeeded", passes=PAID - HEARD | CHASED
     ),
     "code by wechat, declined": flow(
         code, "wechat_pay", "decline", "failed", passes=PAID - HEARD - BOOKED
     ),
-    "code by alipay": flow(code, "alipay", "pay", "succeeded", passes=PAID, whole=True),
+    "code by alipay": flow(code, "alipay", "pay", "succeeded", passes=PAID),
     "code by alipay, asked": flow(
         code, "alipay", "ask_then_pay", "succeeded", passes=PAID | CHASED
     ),
