@@ -77,7 +77,7 @@ def test_a_line_says_what_when_and_how_grave(logs: Lines) -> None:
 
 def test_a_line_carries_the_request_it_belongs_to(logs: Lines) -> None:
     with structlog.contextvars.bound_contextvars(request_id="req_1"):
-        logging.getLogger("some.library").warning("slow %s", "query")
+        logging.getLogger("some.package").warning("slow %s", "query")
     assert (logs.last["request_id"], logs.last["event"]) == ("req_1", "slow query")
 
 
@@ -227,7 +227,7 @@ def test_lines_for_people_are_redacted_too(console: Lines) -> None:
 
 
 def test_lines_of_libraries_take_the_same_way(logs: Lines) -> None:
-    for name in ("uvicorn.error", "asyncio", "some.library"):
+    for name in ("uvicorn.error", "asyncio", "some.package"):
         logging.getLogger(name).error("lost %s", PAN)
         assert (logs.last["logger"], logs.last["event"]) == (name, f"lost {REMOVED}")
     logging.getLogger("httpcore2.http11").debug("headers hunter2")

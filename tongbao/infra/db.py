@@ -114,7 +114,8 @@ class Statement:
     def __init__(self, sql: LiteralString, many: LiteralString | None = None) -> None:
         self.sql = sql
         self.many = many
-        self.digest = sha256(sql.encode()).digest()
+        # Both forms are named: two statements that differ in how they write a set are two.
+        self.digest = sha256(f"{sql}\0{many or ''}".encode()).digest()
         PROGRAM[self.digest] = self
 
     async def run(self, on: Db | Tx, *args: object) -> int:

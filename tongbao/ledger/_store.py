@@ -99,15 +99,6 @@ GET_ACCOUNT = Query(
       from ledger_account
      where book = $1 and owner = $2 and kind = $3 and currency = $4""",
 )
-ACCOUNT_BY_ID = Query(
-    LedgerAccount,
-    """
-    select book, id, kind, owner, currency, side, floor, ceiling, state,
-           debits_pending, debits_posted, credits_pending, credits_posted, touches, last_transfer,
-           opened_at
-      from ledger_account
-     where book = $1 and id = $2""",
-)
 ACCOUNTS_OF_OWNER = Query(
     LedgerAccount,
     """
