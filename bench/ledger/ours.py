@@ -31,7 +31,7 @@ MODES: Final = {
     "(c) ours, balances in the commit": "with_commit",
     "(d) ours, balances behind": "behind",
 }
-_FIRST: Final = (BOOK << BOOK_SHIFT) + 1_000_000_000
+_FIRST: Final = (BOOK << BOOK_SHIFT) + 1_000_000  # near the first, as the door numbers them
 _BANK: Final = _FIRST - 1
 _OWNER: Final = 0xBE << 100
 _FUNDING: Final = 4000

@@ -26,6 +26,12 @@ class PayMode(StrEnum):
 
     QR = "qr"  # we show a code, the customer scans it (WeChat Native, Alipay precreate)
     PAYMENT_CODE = "payment_code"  # the customer shows a code, the merchant scans it (付款码)
+    IN_APP = "in_app"  # a page or mini-program inside the channel's own app (JSAPI)
+    APP = "app"  # the merchant's app opens the channel's app
+    H5 = "h5"  # a phone's browser goes to the channel and comes back
+    WEB = "web"  # a desktop browser goes to the channel and comes back
+    AGREEMENT = "agreement"  # taken under an agreement the customer signed before (代扣)
+    CARD = "card"  # a card, read by a terminal or keyed in
 
 
 class ChannelAccount(Struct, frozen=True):
@@ -57,6 +63,32 @@ class PayOrder(Struct, frozen=True):
     auth_code: str | None = None  # what the customer's payment code said
     client_ip: str = "127.0.0.1"
     store_id: str = "0001"
+    payer_id: str | None = None  # the channel's id of the customer: openid, buyer id
+    return_url: str | None = None  # where the customer's browser comes back to
+    agreement_ref: str | None = None  # the channel's number of the agreement to take it under
+    captures: bool = True  # False: only authorise, to be captured or voided later
+    card: CardRead | None = None
+    app_id: str | None = None  # of the page or app that asks, where it is not the account's own
+
+
+class CardRead(Struct, frozen=True):
+    """What a terminal read of a card. Goes to the channel and nowhere else: never stored or logged.
+
+    ``pin_block`` is encrypted for the acquirer already (ISO 9564-1 format 0 or 4).
+    """
+
+    number: str
+    expiry: str  # YYMM
+    entry: str  # point-of-service entry mode, ISO 8583 field 22
+    track2: str | None = None
+    sequence: str | None = None  # card sequence number, field 23
+    chip: bytes | None = None  # EMV data, field 55
+    pin_block: bytes | None = None
+    terminal: str = ""  # field 41
+    merchant: str = ""  # field 42
+
+    def __repr__(self) -> str:
+        return "CardRead(…)"
 
 
 class RefundOrder(Struct, frozen=True):
@@ -89,11 +121,50 @@ class Succeeded(Struct, frozen=True, tag="succeeded"):
     payer: str | None = None  # the channel's opaque id of the customer
 
 
+class Authorised(Struct, frozen=True, tag="authorised"):
+    """The money is set aside for us, says verified evidence; it moves when we capture it."""
+
+    channel_ref: str
+    money: Money
+    at: datetime
+    payer: str | None = None
+    code: str | None = None  # the issuer's authorisation code, where later calls name it
+
+
+class ShowQr(Struct, frozen=True, tag="show_qr"):
+    """Draw it as a QR code for the customer to scan."""
+
+    code_url: str
+
+
+class Redirect(Struct, frozen=True, tag="redirect"):
+    """Send the customer's browser there."""
+
+    url: str
+
+
+class SubmitForm(Struct, frozen=True, tag="submit_form"):
+    """Let the customer's browser post these fields there."""
+
+    url: str
+    fields: Mapping[str, str]
+
+
+class OpenApp(Struct, frozen=True, tag="open_app"):
+    """Hand these to the channel's own code, in its page or in the merchant's app."""
+
+    parameters: Mapping[str, str]
+
+
+NextAction = ShowQr | Redirect | SubmitForm | OpenApp
+
+
 class Pending(Struct, frozen=True, tag="pending"):
     """Accepted and open: the customer must act, or the channel is still at it."""
 
     code_url: str | None = None  # what to draw as a QR
     reason: str = ""
+    action: NextAction | None = None  # what the customer is to do, where that is not the QR
 
 
 class Declined(Struct, frozen=True, tag="declined"):

@@ -93,7 +93,8 @@ class Alipay:
             case PayMode.PAYMENT_CODE:
                 method, content = "alipay.trade.pay", pay_content(order)
             case _:
-                assert_never(order.mode)
+                reason = f"no {order.mode} here"
+                return Answer(NotSent(reason), unsent("POST", gateway_address(account), reason))
         heard, exchange = await self._gateway.call(
             account, method, content, notify=True, hidden=_hidden(order)
         )

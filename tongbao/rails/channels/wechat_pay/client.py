@@ -94,7 +94,8 @@ class WechatPay:
             case PayMode.PAYMENT_CODE:
                 target, body = f"{ORDERS}/codepay", code_order(account, order)
             case _:
-                assert_never(order.mode)
+                reason = f"no {order.mode} here"
+                return Answer(NotSent(reason), unsent("POST", account.gateway + ORDERS, reason))
         heard, exchange = await self._gateway.call(
             account, "POST", target, encode(body), hidden=_hidden(order)
         )

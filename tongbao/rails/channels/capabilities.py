@@ -1,0 +1,295 @@
+"""What some channels can be asked beyond collecting: each a contract of its own.
+
+A channel says by having the methods that it can; whoever needs one asks `isinstance`. As in
+`contract`, every call is safe to repeat with the same numbers, and its outcome is closed: what is
+not positive evidence is `Unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from tongbao.kernel.money import Money
+from tongbao.rails.channels.contract import (
+    Absent,
+    Answer,
+    Authorised,
+    BillOutcome,
+    ChannelAccount,
+    Closed,
+    Declined,
+    NextAction,
+    NotSent,
+    Outcome,
+    PayOrder,
+    Pending,
+    QueryOutcome,
+    Succeeded,
+    Unknown,
+)
+
+# --- authorise, capture, void -------------------------------------------------------------------
+
+
+class Capture(Struct, frozen=True):
+    """Take all or a part of what was authorised. ``number`` is our idempotency key there."""
+
+    number: str
+    order: PayOrder  # the authorisation's own order
+    channel_ref: str  # of the authorisation
+    authorisation_code: str | None
+    money: Money
+
+
+class Voiding(Struct, frozen=True):
+    """Let go what was authorised and not captured, under a number of its own."""
+
+    number: str
+    order: PayOrder
+    channel_ref: str
+    authorisation_code: str | None
+    money: Money
+
+
+AuthoriseOutcome = Authorised | Outcome
+VoidOutcome = Closed | Pending | Declined | NotSent | Unknown
+
+
+@runtime_checkable
+class Authorising(Protocol):
+    """Sets money aside now and takes it, or lets it go, later (预授权)."""
+
+    async def authorise(self, account: ChannelAccount, order: PayOrder) -> Answer[AuthoriseOutcome]:
+        """Set the order's money aside; `PayOrder.captures` is False."""
+
+    async def query_authorisation(
+        self, account: ChannelAccount, order: PayOrder
+    ) -> Answer[Authorised | QueryOutcome]:
+        """Ask what became of an authorisation."""
+
+    async def capture(self, account: ChannelAccount, capture: Capture) -> Answer[Outcome]:
+        """Take the money, once, in full or less."""
+
+    async def query_capture(
+        self, account: ChannelAccount, capture: Capture
+    ) -> Answer[QueryOutcome]:
+        """Ask what became of a capture."""
+
+    async def void(self, account: ChannelAccount, voiding: Voiding) -> Answer[VoidOutcome]:
+        """Let the money go."""
+
+
+# --- splitting what was collected (分账) ----------------------------------------------------------
+
+
+class Receiver(Struct, frozen=True):
+    """Who gets a share, as the channel knows them."""
+
+    kind: str  # the channel's word: MERCHANT_ID, PERSONAL_OPENID, userId, loginName
+    account: str
+    name: str | None = None  # encrypted on the way where the channel asks for it
+    relation: str = "PARTNER"
+
+
+class Share(Struct, frozen=True):
+    """What one receiver gets of one payment."""
+
+    receiver: Receiver
+    money: Money
+    description: str = ""
+
+
+class SplitOrder(Struct, frozen=True):
+    """Give shares of a captured order away; ``finishes`` frees what is left for the merchant."""
+
+    number: str
+    channel_ref: str  # of the payment
+    shares: Sequence[Share]
+    finishes: bool = False
+    reason: str = ""
+
+
+class ShareResult(Struct, frozen=True):
+    """What became of one share."""
+
+    account: str
+    money: Money
+    state: Literal["pending", "succeeded", "failed"]
+    reason: str = ""  # the channel's word for why it failed
+    channel_ref: str = ""
+
+
+class SplitDone(Struct, frozen=True, tag="split_done"):
+    """Every share has an end."""
+
+    channel_ref: str
+    results: Sequence[ShareResult]
+
+
+class SplitUnderWay(Struct, frozen=True, tag="split_under_way"):
+    """Accepted; shares may still be open."""
+
+    channel_ref: str
+    results: Sequence[ShareResult] = ()
+
+
+SplitOutcome = SplitDone | SplitUnderWay | Declined | NotSent | Unknown
+SplitQueryOutcome = SplitDone | SplitUnderWay | Declined | Absent | Unknown
+
+
+class SplitReturn(Struct, frozen=True):
+    """Take a share back from its receiver."""
+
+    number: str
+    split_number: str
+    split_ref: str
+    receiver: Receiver
+    money: Money
+    reason: str = ""
+
+
+@runtime_checkable
+class Splitting(Protocol):
+    """Gives shares of a collected payment to others."""
+
+    async def add_receiver(self, account: ChannelAccount, receiver: Receiver) -> Answer[Outcome]:
+        """Let the channel know a receiver; a second time does nothing."""
+
+    async def remove_receiver(self, account: ChannelAccount, receiver: Receiver) -> Answer[Outcome]:
+        """Let the channel forget a receiver."""
+
+    async def split(self, account: ChannelAccount, split: SplitOrder) -> Answer[SplitOutcome]:
+        """Give the shares away."""
+
+    async def query_split(
+        self, account: ChannelAccount, split: SplitOrder
+    ) -> Answer[SplitQueryOutcome]:
+        """Ask what became of the shares."""
+
+    async def return_split(self, account: ChannelAccount, back: SplitReturn) -> Answer[Outcome]:
+        """Take a share back."""
+
+    async def query_split_return(
+        self, account: ChannelAccount, back: SplitReturn
+    ) -> Answer[QueryOutcome]:
+        """Ask what became of a return."""
+
+    async def unfreeze(self, account: ChannelAccount, split: SplitOrder) -> Answer[SplitOutcome]:
+        """Free what nobody gets a share of for the merchant."""
+
+
+# --- paying out to a customer's account at the channel --------------------------------------------
+
+
+class TransferOrder(Struct, frozen=True):
+    """Pay somebody from our account at the channel. ``number`` is our idempotency key there."""
+
+    number: str
+    payee: str  # openid, user id or login
+    payee_kind: str
+    payee_name: str | None
+    money: Money
+    title: str
+    scene: str = ""  # the channel's number of the purpose
+    notes: Sequence[tuple[str, str]] = ()  # what the channel wants to know of the purpose
+
+
+TransferOutcome = Succeeded | Pending | Declined | NotSent | Unknown
+TransferQueryOutcome = Succeeded | Pending | Declined | Closed | Absent | Unknown
+
+
+@runtime_checkable
+class Transferring(Protocol):
+    """Pays out to accounts at the channel."""
+
+    async def transfer(
+        self, account: ChannelAccount, order: TransferOrder
+    ) -> Answer[TransferOutcome]:
+        """Pay out; `Pending` may ask the payee to confirm."""
+
+    async def query_transfer(
+        self, account: ChannelAccount, order: TransferOrder
+    ) -> Answer[TransferQueryOutcome]:
+        """Ask what became of it."""
+
+
+# --- agreements (签约, 代扣) ----------------------------------------------------------------------
+
+
+class AgreementOrder(Struct, frozen=True):
+    """An agreement to be offered to a customer. ``number`` is ours."""
+
+    number: str
+    plan: str  # the channel's number of the product and its rules
+    display_name: str
+    return_url: str | None = None
+    payer_id: str | None = None
+
+
+class AgreementSigned(Struct, frozen=True, tag="agreement_signed"):
+    """The customer signed; ``agreement_ref`` is what payments under it name."""
+
+    agreement_ref: str
+    payer: str | None
+    at: datetime
+    ends_at: datetime | None = None
+
+
+class AgreementOffered(Struct, frozen=True, tag="agreement_offered"):
+    """Open: the customer is to sign."""
+
+    action: NextAction | None = None
+
+
+class AgreementEnded(Struct, frozen=True, tag="agreement_ended"):
+    """Signed no more; nothing can be taken under it."""
+
+    code: str = ""
+
+
+AgreementOutcome = (
+    AgreementSigned | AgreementOffered | AgreementEnded | Declined | Absent | NotSent | Unknown
+)
+
+
+@runtime_checkable
+class Agreeing(Protocol):
+    """Takes money under an agreement the customer has signed.
+
+    A payment under it is `Channel.pay` with `PayMode.AGREEMENT` and `PayOrder.agreement_ref`.
+    """
+
+    async def offer_agreement(
+        self, account: ChannelAccount, order: AgreementOrder
+    ) -> Answer[AgreementOutcome]:
+        """Make an offer for the customer to sign."""
+
+    async def query_agreement(
+        self, account: ChannelAccount, order: AgreementOrder
+    ) -> Answer[AgreementOutcome]:
+        """Ask whether it is signed."""
+
+    async def end_agreement(
+        self, account: ChannelAccount, order: AgreementOrder, agreement_ref: str, reason: str
+    ) -> Answer[AgreementOutcome]:
+        """End it."""
+
+
+# --- further bills --------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class FurtherBills(Protocol):
+    """Has bills beside that of the day's trades: of funds, of shares."""
+
+    further_bills: frozenset[str]  # "funds", "splits"
+
+    async def download_further_bill(
+        self, account: ChannelAccount, kind: str, day: date, folder: Path
+    ) -> Answer[BillOutcome]:
+        """Fetch one of them into ``folder``."""
