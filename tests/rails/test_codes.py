@@ -1,11 +1,55 @@
+import json
+import re
+from pathlib import Path
+
 import pytest
 
+from tongbao.parties.accounts.model import CODE_PREFIX
 from tongbao.rails.channels.codes import (
     CODE_RANGES,
+    TEXT_OWNERS,
+    CodeRange,
     PaymentCodeUnknown,
+    TextOwner,
     channel_of_code,
+    owner_of_text,
     recognise,
 )
+
+VECTORS = json.loads(
+    (Path(__file__).parents[1] / "vectors/emvqr/emvqr_vectors.json").read_text("utf-8")
+)
+SCHEMES = {"wechat": "wechat_pay", "alipay": "alipay", "unionpay": "unionpay"}
+
+
+@pytest.mark.parametrize("row", CODE_RANGES, ids=lambda row: row.channel)
+def test_every_prefix_and_length_of_a_row_is_recognised_and_its_neighbours_are_not(
+    row: CodeRange,
+) -> None:
+    for prefix in sorted(row.prefixes):
+        for length in range(row.digits_min, row.digits_max + 1):
+            assert recognise(prefix + "7" * (length - 2)) == row
+        for length in (row.digits_min - 1, row.digits_max + 1):
+            found = recognise(prefix + "7" * (length - 2))
+            assert found is None or found.channel != row.channel
+
+
+@pytest.mark.parametrize("rule", VECTORS["cn_payment_codes"]["rules"], ids=lambda r: r["scheme"])
+def test_the_table_says_what_the_channels_own_rules_say(rule: dict[str, str]) -> None:
+    """Every two first digits and every length from 1 to 30, compared with the published rule."""
+    channel = SCHEMES[rule["scheme"]]
+    for first in range(100):
+        for length in range(2, 31):
+            code = f"{first:02}" + "4" * (length - 2)
+            found = recognise(code)
+            ours = found is not None and found.channel == channel
+            assert ours == bool(re.search(rule["regex"], code)), code
+
+
+def test_the_wallets_own_prefix_is_nobody_elses() -> None:
+    assert channel_of_code(CODE_PREFIX + "0" * 16) == "wallet"
+    taken = {prefix for row in CODE_RANGES if row.channel != "wallet" for prefix in row.prefixes}
+    assert CODE_PREFIX not in taken
 
 
 @pytest.mark.parametrize(
@@ -40,6 +84,20 @@ def test_anything_else_is_nobodys(code: str) -> None:
     assert recognise(code) is None
     with pytest.raises(PaymentCodeUnknown):
         channel_of_code(code)
+
+
+@pytest.mark.parametrize("row", TEXT_OWNERS, ids=lambda row: row.channel)
+def test_a_merchants_code_at_a_till_is_named_and_refused(row: TextOwner) -> None:
+    with pytest.raises(PaymentCodeUnknown) as refused:
+        channel_of_code(f"{row.begins}bax03")
+    assert refused.value.facts["owner"] == row.channel
+
+
+def test_a_consumers_emv_code_is_its_issuers() -> None:
+    by_id = {each["id"]: each["base64"] for each in VECTORS["cpm"]}
+    assert owner_of_text(by_id["unionpay-cpm"]) == "unionpay"
+    assert owner_of_text(by_id["emvco-cpm-1"]) is None
+    assert owner_of_text("nonsense") is None
 
 
 def test_unionpay_is_recognised_and_not_offered() -> None:

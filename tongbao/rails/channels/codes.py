@@ -1,4 +1,10 @@
-"""Whose payment code a customer shows: the length and first digits tell, as data."""
+"""Whose code somebody scanned: the length and the first characters tell, as data.
+
+Two tables, because a till and a customer's phone scan different things. `CODE_RANGES` has the
+payment codes (付款码) a customer shows: digits. `TEXT_OWNERS` has the texts of codes that merchants
+show, which at a till only say that the wrong side was scanned. A consumer-presented EMV QR is text
+too, and its application identifier says whose it is.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from tongbao.kernel.errors import Rejected
+from tongbao.kernel.codecs import emv_qr_consumer
+from tongbao.kernel.errors import Refusal, Rejected
 
 
 class PaymentCodeUnknown(Rejected):
@@ -27,26 +34,53 @@ class CodeRange(Struct, frozen=True):
     offered: bool = True
 
 
+class TextOwner(Struct, frozen=True):
+    """Texts of one owner's codes: those that begin so."""
+
+    channel: str
+    begins: str
+
+
 def _prefixes(first: int, last: int) -> frozenset[str]:
     return frozenset(str(number) for number in range(first, last + 1))
 
 
+# In the order they are tried: the longest lengths and the narrowest prefixes first. No two rows
+# can fit the same code, which a test holds.
 CODE_RANGES: Final = (
-    CodeRange("wechat_pay", 18, 18, _prefixes(10, 15)),
-    CodeRange("alipay", 16, 24, _prefixes(25, 30)),
-    CodeRange("wallet", 18, 18, frozenset({"88"})),
     CodeRange("unionpay", 19, 19, frozenset({"62"}), offered=False),
+    CodeRange("alipay", 16, 24, _prefixes(25, 30)),
+    CodeRange("wechat_pay", 18, 18, _prefixes(10, 15)),
+    CodeRange("wallet", 18, 18, frozenset({"88"})),
+)
+
+TEXT_OWNERS: Final = (
+    TextOwner("wechat_pay", "weixin://wxpay/"),
+    TextOwner("alipay", "https://qr.alipay.com/"),
+    TextOwner("unionpay", "https://qr.95516.com/"),
 )
 
 
 def recognise(auth_code: str) -> CodeRange | None:
-    """Return whose code this is, offered or not, or None when it is nobody's."""
+    """Return whose payment code this is, offered or not, or None when it is nobody's."""
     if not (auth_code.isascii() and auth_code.isdigit()):
         return None
     for row in CODE_RANGES:
         if row.digits_min <= len(auth_code) <= row.digits_max and auth_code[:2] in row.prefixes:
             return row
     return None
+
+
+def owner_of_text(text: str) -> str | None:
+    """Return the channel a scanned text that is no payment code belongs to, or None."""
+    for row in TEXT_OWNERS:
+        if text.startswith(row.begins):
+            return row.channel
+    try:
+        applications = emv_qr_consumer.decode(text).applications
+    except Refusal:
+        return None
+    return "unionpay" if any(map(emv_qr_consumer.is_unionpay, applications)) else None
 
 
 def channel_of_code(auth_code: str) -> str:
@@ -57,5 +91,6 @@ def channel_of_code(auth_code: str) -> str:
     """
     found = recognise(auth_code)
     if found is None or not found.offered:
-        raise PaymentCodeUnknown(param="$.method.auth_code", owner=found.channel if found else None)
+        owner = found.channel if found is not None else owner_of_text(auth_code)
+        raise PaymentCodeUnknown(param="$.method.auth_code", owner=owner)
     return found.channel
