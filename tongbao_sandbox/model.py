@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 TradeState = Literal["offered", "waiting", "asking", "paid", "closed", "reversed", "failed"]
 RefundState = Literal["processing", "done", "abnormal", "closed"]
-TradeMode = Literal["qr", "payment_code"]
+TradeMode = Literal["qr", "payment_code", "in_app", "web", "h5", "app", "agreement", "card"]
 CallbackState = Literal["waiting", "delivered", "gave_up", "lost"]
 Variant = Literal["genuine", "forged", "signtest"]
 
