@@ -45,13 +45,14 @@ from tongbao.rails.channels.contract import (
     NotSent,
     PayMode,
     Pending,
+    ShowQr,
     Succeeded,
     Unknown,
 )
 from tongbao_sdk import Refused
 
 SILENCE = Unknown("no answer")
-CODE = Pending(code_url="weixin://wxpay/bizpayurl?pr=scripted")
+CODE = Pending(ShowQr("weixin://wxpay/bizpayurl?pr=scripted"))
 AMOUNT = Money(1999, "CNY")
 
 
@@ -171,7 +172,7 @@ async def test_a_qr_nobody_has_seen_is_offered_again_under_its_number(stage: Sta
     assert await case.chase(10) is not None
 
     payment, attempt = await case.rows()
-    assert (payment.state, attempt.code_url) == ("pending", CODE.code_url)
+    assert (payment.state, attempt.action) == ("pending", CODE.action)
     assert len(case.channel.numbers) == 1
 
 
@@ -216,7 +217,7 @@ async def test_a_broken_request_is_taken_up_where_it_broke(stage: Stage) -> None
 
     payment, attempt = await resume_payment(case.flow, (await case.rows())[0])
 
-    assert (payment.state, attempt.code_url) == ("pending", CODE.code_url)
+    assert (payment.state, attempt.action) == ("pending", CODE.action)
     assert len(case.channel.numbers) == 1
 
 

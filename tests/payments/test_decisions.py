@@ -39,6 +39,7 @@ from tongbao.rails.channels.contract import (
     NotSent,
     PayMode,
     Pending,
+    ShowQr,
     Succeeded,
     Unknown,
 )
@@ -215,7 +216,7 @@ def test_the_wrong_amount_opens_a_case_whatever_the_state() -> None:
 
 
 def test_a_call_that_never_left_says_nothing_about_one_that_did() -> None:
-    asked = next_step(new_payment(), new_attempt(), Pending("weixin://1"), NOON)
+    asked = next_step(new_payment(), new_attempt(), Pending(ShowQr("weixin://1")), NOON)
     assert asked is not None
 
     assert next_step(asked.payment, asked.attempt, NotSent("refused"), NOON) is None

@@ -40,6 +40,7 @@ from tongbao.rails.channels.contract import (
     Closed,
     PayMode,
     Pending,
+    ShowQr,
     Succeeded,
     Unknown,
 )
@@ -145,7 +146,7 @@ async def test_a_reply_is_verified_on_its_raw_bytes(far_end: WireServer, http: H
             PEER.account(far_end.url), order("alipay", PayMode.QR)
         )
         assert isinstance(answer.outcome, Pending), text
-        assert answer.outcome.code_url == "https://qr.alipay.com/bax"
+        assert answer.outcome.action == ShowQr("https://qr.alipay.com/bax")
 
 
 async def test_a_second_object_cannot_ride_on_a_good_signature(
@@ -165,7 +166,7 @@ async def test_a_second_object_cannot_ride_on_a_good_signature(
         )
         # Whichever of the two is read is the one that was verified.
         assert isinstance(answer.outcome, Unknown) or (
-            isinstance(answer.outcome, Pending) and answer.outcome.code_url == "https://good"
+            isinstance(answer.outcome, Pending) and answer.outcome.action == ShowQr("https://good")
         )
 
 

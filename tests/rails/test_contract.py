@@ -46,6 +46,7 @@ from tongbao.rails.channels.contract import (
     NotSent,
     PayMode,
     Pending,
+    ShowQr,
     Succeeded,
     Unknown,
 )
@@ -571,4 +572,5 @@ async def test_calls_at_the_same_time_do_not_mix(
     )
     for number, answer in zip(numbers, answers, strict=True):
         assert isinstance(answer.outcome, Pending)
-        assert number in (answer.outcome.code_url or "")
+        assert isinstance(answer.outcome.action, ShowQr)
+        assert number in answer.outcome.action.code_url

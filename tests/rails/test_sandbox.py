@@ -38,6 +38,7 @@ from tongbao.rails.channels.contract import (
     PayOrder,
     Pending,
     RefundOrder,
+    ShowQr,
     Succeeded,
     Unknown,
 )
@@ -91,7 +92,7 @@ class Shop:
         order = self.order(PayMode.QR)
         answer = await self.channel.pay(self.account, order)
         assert isinstance(answer.outcome, Pending), answer
-        assert answer.outcome.code_url
+        assert isinstance(answer.outcome.action, ShowQr)
         return order
 
     async def scan(self, order: PayOrder, action: str = "pay") -> None:

@@ -78,7 +78,7 @@ def without(name: str) -> dict[str, Any]:
 
 FIELDS: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({**ORDER, "amonut": 1}, 400, "request.unknown_field", "$.amonut"),
-    ({**ORDER, "method": {**QR, "card": 1}}, 400, "request.unknown_field", "$.method.card"),
+    ({**ORDER, "method": {**QR, "cash": 1}}, 400, "request.unknown_field", "$.method.cash"),
     *[(without(name), 400, "request.missing_field", f"$.{name}") for name in ORDER],
     *[
         ({**ORDER, "amount": amount}, 400, "request.wrong_type", "$.amount")
@@ -133,10 +133,45 @@ METHODS: list[tuple[Any, int, str, str | None]] = [
     ),
     ("qr", 400, "request.wrong_type", "$.method"),
     ({}, 400, "request.missing_field", "$.method.mode"),
-    ({"mode": "card"}, 400, "request.invalid_value", "$.method.mode"),
-    ({"mode": "qr"}, 400, "request.invalid_value", "$.method.channel"),
-    ({"mode": "payment_code"}, 400, "request.invalid_value", "$.method.auth_code"),
-    ({**QR, "auth_code": "28" * 9}, 400, "request.invalid_value", "$.method.auth_code"),
+    ({"mode": "cash"}, 400, "request.invalid_value", "$.method.mode"),
+    ({"mode": "qr"}, 400, "payment.method_field_missing", "$.method.channel"),
+    *[
+        ({"mode": mode, **given}, 400, "payment.method_field_missing", f"$.method.{field}")
+        for mode, given, field in (
+            ("in_app", {"channel": "wechat_pay"}, "payer_id"),
+            ("app", {}, "channel"),
+            ("h5", {"channel": "alipay"}, "return_url"),
+            ("web", {"return_url": "https://shop.example/"}, "channel"),
+            ("agreement", {"channel": "alipay"}, "agreement_id"),
+            ("card", {"channel": "cards"}, "card"),
+        )
+    ],
+    *[
+        ({**QR, field: value}, 400, "payment.method_field_foreign", f"$.method.{field}")
+        for field, value in (
+            ("payer_id", "o1"),
+            ("return_url", "https://shop.example/"),
+            ("app_id", "wx1"),
+            ("agreement_id", "agr_1"),
+        )
+    ],
+    *[
+        (
+            {"mode": "web", "channel": "alipay", "return_url": url},
+            400,
+            "request.invalid_value",
+            "$.method.return_url",
+        )
+        for url in ("shop.example", "javascript:alert(1)", "https://a b", "https://a\n")
+    ],
+    (
+        {"mode": "card", "channel": "cards", "card": {"number": "6222020000000000"}},
+        400,
+        "request.missing_field",
+        "$.method.card.expiry",
+    ),
+    ({"mode": "payment_code"}, 400, "payment.method_field_missing", "$.method.auth_code"),
+    ({**QR, "auth_code": "28" * 9}, 400, "payment.method_field_foreign", "$.method.auth_code"),
     (
         {"mode": "payment_code", "channel": "alipay", "auth_code": "13" * 9},
         400,

@@ -11,8 +11,8 @@ from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 T = TypeVar("T")
 
 Mode = Literal["live", "sandbox"]
-Channel = Literal["wechat_pay", "alipay", "wallet"]
-PayMode = Literal["qr", "payment_code"]
+Channel = Literal["wechat_pay", "alipay", "unionpay", "cards", "wallet"]
+PayMode = Literal["qr", "payment_code", "in_app", "app", "h5", "web", "agreement", "card"]
 PaymentStatus = Literal["created", "pending", "unknown", "succeeded", "failed", "closed"]
 RefundStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
 PayoutStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
@@ -26,12 +26,31 @@ class Page(TypedDict, Generic[T]):
     next_cursor: str | None
 
 
+class Card(TypedDict):
+    """What a terminal read of a card; the platform keeps none of it."""
+
+    number: str
+    expiry: str
+    entry: str
+    terminal: str
+    merchant: str
+    track2: NotRequired[str]
+    sequence: NotRequired[str]
+    chip_hex: NotRequired[str]
+    pin_block_hex: NotRequired[str]
+
+
 class Method(TypedDict):
     """How to collect. A payment code says by itself which channel it is of."""
 
     mode: PayMode
     channel: NotRequired[Channel]
     auth_code: NotRequired[str]
+    payer_id: NotRequired[str]
+    return_url: NotRequired[str]
+    app_id: NotRequired[str]
+    agreement_id: NotRequired[str]
+    card: NotRequired[Card]
 
 
 class MethodUsed(TypedDict):
@@ -41,11 +60,36 @@ class MethodUsed(TypedDict):
     mode: PayMode
 
 
-class NextAction(TypedDict):
-    """Draw ``code_url`` as a QR code for the customer."""
+class ShowQr(TypedDict):
+    """Draw ``code_url`` as a QR code for the customer to scan."""
 
     type: Literal["show_qr"]
     code_url: str
+
+
+class Redirect(TypedDict):
+    """Send the customer's browser there."""
+
+    type: Literal["redirect"]
+    url: str
+
+
+class SubmitForm(TypedDict):
+    """Let the customer's browser post these fields there."""
+
+    type: Literal["submit_form"]
+    url: str
+    fields: dict[str, str]
+
+
+class OpenApp(TypedDict):
+    """Hand these to the channel's own code, in its page or in the merchant's app."""
+
+    type: Literal["open_app"]
+    parameters: dict[str, str]
+
+
+NextAction = ShowQr | Redirect | SubmitForm | OpenApp
 
 
 class Failure(TypedDict):

@@ -12,7 +12,8 @@ create table payment (
     currency           text        not null check (length(currency) = 3),
     subject            text        not null,
     channel            text        not null,
-    pay_mode           text        not null check (pay_mode in ('qr', 'payment_code')),
+    pay_mode           text        not null check (pay_mode in
+        ('qr', 'payment_code', 'in_app', 'app', 'h5', 'web', 'agreement', 'card')),
     state              text        not null
         check (state in ('created', 'pending', 'unknown', 'succeeded', 'failed', 'closed')),
     captured           bigint      not null default 0,
@@ -73,7 +74,8 @@ create table attempt (
     mode        text        not null check (mode in ('live', 'sandbox')),
     channel     text        not null,
     account_id  uuid        not null,
-    pay_mode    text        not null check (pay_mode in ('qr', 'payment_code')),
+    pay_mode    text        not null check (pay_mode in
+        ('qr', 'payment_code', 'in_app', 'app', 'h5', 'web', 'agreement', 'card')),
     amount      bigint      not null check (amount > 0),
     currency    text        not null,
     state       text        not null check (state in
@@ -81,7 +83,8 @@ create table attempt (
     code        text,
     channel_ref text,
     payer       text,
-    code_url    text,
+    action      jsonb,                     -- what the customer is to do, as the channel said
+    how         jsonb,                     -- what else the channel is told if it is asked again
     client_ip   text        not null,
     created_at  timestamptz not null,
     paid_at     timestamptz,

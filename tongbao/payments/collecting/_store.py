@@ -26,7 +26,8 @@ _PAYMENT: Final = """book, id, merchant_id, mode, merchant_order_no, request_has
     refund_returns_fee, late_success, failure_code, close_reason, close_requested_at, metadata,
     created_at, expires_at, succeeded_at, ended_at, version"""
 _ATTEMPT: Final = """book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode, amount,
-    currency, state, code, channel_ref, payer, code_url, client_ip, created_at, paid_at, queries"""
+    currency, state, code, channel_ref, payer, action, how, client_ip, created_at, paid_at,
+    queries"""
 _EXCHANGE: Final = """book, id, payment_id, refund_id, purpose, method, url, request, status, reply,
     duration_ms, outcome, at"""
 _CASE: Final = """book, id, payment_id, merchant_id, mode, kind, detail, opened_at, closed_at,
@@ -42,7 +43,7 @@ INSERT_PAYMENT = Statement(
 INSERT_ATTEMPT = Statement(
     f"""insert into attempt ({_ATTEMPT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19)"""
+                $19, $20)"""
 )
 INSERT_CHANGE = Statement(
     f"insert into payment_state_change ({_CHANGE}) values ($1, $2, $3, $4, $5, $6, $7)"
@@ -151,7 +152,8 @@ UPDATE_PAYMENT = Statement(
 )
 UPDATE_ATTEMPT = Statement(
     """update attempt
-          set state = $4, code = $5, channel_ref = $6, payer = $7, code_url = $8, paid_at = $9
+          set state = $4, code = $5, channel_ref = $6, payer = $7, action = $8::text::jsonb,
+              paid_at = $9
         where book = $1 and id = $2 and state = $3"""
 )
 COUNT_QUERY = Statement("update attempt set queries = queries + 1 where book = $1 and id = $2")

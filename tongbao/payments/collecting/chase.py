@@ -14,7 +14,15 @@ from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, task_write
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import News
-from tongbao.payments.collecting.model import Attempt, AttemptState, CaseKind, Payment
+from tongbao.payments.collecting.model import (
+    AT_THE_COUNTER,
+    Attempt,
+    AttemptState,
+    CaseKind,
+    HowAsked,
+    NewPayment,
+    Payment,
+)
 from tongbao.payments.collecting.outcomes import (
     ChaseAttempt,
     Evidence,
@@ -36,7 +44,8 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 
-FIRST_LOOK: Final = {PayMode.QR: timedelta(seconds=5), PayMode.PAYMENT_CODE: timedelta(seconds=2)}
+FIRST_LOOK: Final = timedelta(seconds=5)
+FIRST_LOOK_AT_CODES: Final = timedelta(seconds=2)
 CODE_WINDOW: Final = timedelta(seconds=30)
 """How long a customer may take to confirm a payment code before we reverse it (Alipay and WeChat
 both advise 30 s of polling, then cancel)."""
@@ -50,6 +59,7 @@ LATE_LOOKS_FOR: Final = timedelta(days=3)
 
 _CODE_DELAYS: Final = (2, 3, 5, 5, 5, 5, 10, 30, 60, 300, 600, 1800, 3600)
 _QR_DELAYS: Final = (5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+_PLAINLY: Final = HowAsked()
 CHASE_POLICY: Final = RetryPolicy(
     attempts_max=20, delays=tuple(timedelta(seconds=s) for s in (1, 2, 5, 15, 60, 300))
 )
@@ -59,7 +69,7 @@ def chase_write(attempt: Attempt, now: datetime) -> Write:
     """Return the write that starts the chase of a new attempt."""
     return task_write(
         ChaseAttempt(attempt.book, attempt.id),
-        run_at=now + FIRST_LOOK[attempt.pay_mode],
+        run_at=now + (FIRST_LOOK_AT_CODES if _is_settled_at_once(attempt) else FIRST_LOOK),
         key=f"chase/{attempt.id}",
     )
 
@@ -92,7 +102,7 @@ async def look_at(flow: Flow, payment: Payment, attempt: Attempt) -> tuple[Payme
     if move == "offer" and isinstance(answer.outcome, Declined):
         answer = await _unless_made_earlier(channel, account, order, answer)
     failpoint("payments.after_query")
-    news = _as_proof(answer.outcome, attempt, move, flow.db.clock.now())
+    news = _as_proof(answer.outcome, (payment, attempt), move, flow.db.clock.now())
     purpose = {"ask": "query", "offer": "pay", "close": "close"}[move]
     return await record_news(
         flow, attempt, news, Evidence(purpose, purpose=purpose, exchange=answer.exchange)
@@ -105,7 +115,7 @@ async def _ask(
     if move == "offer":
         return await channel.pay(account, order)
     if move == "close":
-        if order.mode is PayMode.PAYMENT_CODE:
+        if order.mode in AT_THE_COUNTER:
             # Reversing gives a customer's money back, so who has paid meanwhile is found first.
             found = await channel.query(account, order)
             if isinstance(found.outcome, Succeeded | Declined | Closed):
@@ -153,50 +163,73 @@ def next_move(
 ) -> Literal["ask", "offer", "close"]:
     """Return what to do about an open attempt now.
 
-    A QR whose making went unanswered was never shown to anybody, so it is offered again under the
-    same number. A payment code is never sent twice: it is asked about, then reversed.
+    A QR or a page whose making went unanswered was never shown to anybody, so it is offered again
+    under the same number, and so is a deduction under an agreement: the channel makes one of it.
+    A payment code or a card is never sent twice: it is asked about, then reversed.
     """
     if payment.close_requested_at is not None or now >= payment.expires_at:
         return "close"
-    if attempt.pay_mode is PayMode.PAYMENT_CODE:
+    if attempt.pay_mode in AT_THE_COUNTER:
         return "close" if now >= attempt.created_at + CODE_WINDOW else "ask"
-    never_shown = attempt.code_url is None and attempt.state is not AttemptState.PENDING
+    never_shown = attempt.action is None and attempt.state is not AttemptState.PENDING
     return "offer" if never_shown else "ask"
 
 
-def _as_proof(news: News, attempt: Attempt, move: str, now: datetime) -> News:
+def _as_proof(news: News, about: tuple[Payment, Attempt], move: str, now: datetime) -> News:
+    payment, attempt = about
     match news:
         case NotSent():
             return Unknown(news.reason)  # this repeat did not leave; an earlier one may have
-        case Absent() if move == "close":
-            waited = now >= attempt.created_at + ABSENCE_IS_PROOF_AFTER
-            # Nobody scanned a QR that the channel does not know. A payment code's request may
-            # still be on its way, until it cannot be.
-            if attempt.pay_mode is PayMode.QR or waited:
-                return Closed(news.code)
-            return news
+        case Absent() if move == "close" and now >= _absence_is_proof_from(payment, attempt):
+            return Closed(news.code)
         case _:
             return news
 
 
+def _absence_is_proof_from(payment: Payment, attempt: Attempt) -> datetime:
+    """Return when an order that the channel does not know can no longer be paid.
+
+    Nobody scanned a QR that the channel does not know. What the customer's own browser or app
+    carries to the channel makes the order there only then, so it must have run out first. Any
+    other request may still be on its way, until it cannot be.
+    """
+    if attempt.pay_mode is PayMode.QR:
+        return attempt.created_at
+    if attempt.pay_mode is PayMode.AGREEMENT:  # sent again and again until it is to be closed
+        last = min(payment.close_requested_at or payment.expires_at, payment.expires_at)
+    else:
+        last = attempt.created_at if attempt.action is None else payment.expires_at
+    return last + ABSENCE_IS_PROOF_AFTER
+
+
+def _is_settled_at_once(attempt: Attempt) -> bool:
+    return attempt.pay_mode in AT_THE_COUNTER or attempt.pay_mode is PayMode.AGREEMENT
+
+
 def _next_look(payment: Payment, attempt: Attempt, now: datetime) -> timedelta:
-    delays = _CODE_DELAYS if attempt.pay_mode is PayMode.PAYMENT_CODE else _QR_DELAYS
+    delays = _CODE_DELAYS if _is_settled_at_once(attempt) else _QR_DELAYS
     delay = timedelta(seconds=delays[min(attempt.queries, len(delays) - 1)])
     deadlines = [payment.expires_at]
-    if attempt.pay_mode is PayMode.PAYMENT_CODE:
+    if attempt.pay_mode in AT_THE_COUNTER:
         deadlines.append(attempt.created_at + CODE_WINDOW)
     left = [deadline - now for deadline in deadlines if deadline > now]
     return min([delay, *left])
 
 
-def pay_order(payment: Payment, attempt: Attempt, auth_code: str | None = None) -> PayOrder:
-    """Return the order in the channel's terms; only the first call knows the customer's code."""
+def pay_order(payment: Payment, attempt: Attempt, asked: NewPayment | None = None) -> PayOrder:
+    """Return the order in the channel's terms; only the first call knows the code or the card."""
+    how = attempt.how or _PLAINLY
     return PayOrder(
         number=attempt.number,
         mode=attempt.pay_mode,
         money=attempt.money,
         subject=payment.subject,
         expires_at=payment.expires_at,
-        auth_code=auth_code,
+        auth_code=asked.auth_code if asked is not None else None,
         client_ip=attempt.client_ip,
+        payer_id=how.payer_id,
+        return_url=how.return_url,
+        agreement_ref=how.agreement_ref,
+        card=asked.card if asked is not None else None,
+        app_id=how.app_id,
     )

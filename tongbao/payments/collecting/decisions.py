@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.collecting.model import (
+    AT_THE_COUNTER,
     Attempt,
     AttemptState,
     CaseKind,
@@ -25,7 +26,6 @@ from tongbao.rails.channels.contract import (
     Closed,
     Declined,
     NotSent,
-    PayMode,
     Pending,
     Succeeded,
     Unknown,
@@ -151,7 +151,7 @@ def _on_pending(payment: Payment, attempt: Attempt, news: Pending) -> Step | Non
             attempt,
             state=AttemptState.PENDING,
             code=news.reason[:64] or None,
-            code_url=news.code_url or attempt.code_url,
+            action=news.action or attempt.action,
         ),
     )
 
@@ -194,6 +194,6 @@ def close_reason(payment: Payment, attempt: Attempt, now: datetime) -> CloseReas
     """Return why an unpaid payment ended: called off, out of time, or not confirmed in time."""
     if payment.close_requested_at is not None:
         return CloseReason.MERCHANT
-    if attempt.pay_mode is PayMode.PAYMENT_CODE and now < payment.expires_at:
+    if attempt.pay_mode in AT_THE_COUNTER and now < payment.expires_at:
         return CloseReason.NOT_PAID
     return CloseReason.EXPIRED

@@ -23,10 +23,15 @@ from tongbao.kernel.ids import base32
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import LateSuccess
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract import CardRead, NextAction, PayMode
 
 WALLET = "wallet"
 """The platform's own wallet: a channel without a network."""
+
+
+AT_THE_COUNTER: Final = frozenset({PayMode.PAYMENT_CODE, PayMode.CARD})
+"""Ways of paying that end while the customer waits, and whose call is made once: what it needs of
+the customer is kept nowhere."""
 
 
 class PaymentState(StrEnum):
@@ -134,7 +139,8 @@ class Attempt(Struct, frozen=True):
     code: str | None
     channel_ref: str | None
     payer: str | None
-    code_url: str | None
+    action: NextAction | None
+    how: HowAsked | None
     client_ip: str
     created_at: datetime
     paid_at: datetime | None
@@ -149,6 +155,16 @@ class Attempt(Struct, frozen=True):
     def money(self) -> Money:
         """What this try should collect."""
         return Money(self.amount, self.currency)
+
+
+class HowAsked(Struct, frozen=True, omit_defaults=True):
+    """What a channel is told of the customer beside the way of paying, in every call alike."""
+
+    payer_id: str | None = None  # the channel's id of the customer: openid, buyer id
+    return_url: str | None = None
+    app_id: str | None = None
+    agreement_id: UUID | None = None
+    agreement_ref: str | None = None  # the channel's own number of that agreement
 
 
 class NewPayment(Struct, frozen=True):
@@ -170,17 +186,23 @@ class NewPayment(Struct, frozen=True):
     metadata: dict[str, str]
     client_ip: str
     auth_code: str | None = None
+    how: HowAsked | None = None
+    card: CardRead | None = None
 
     @property
     def fingerprint(self) -> bytes:
-        """What makes two requests the same order; the customer's one-time code does not."""
+        """What makes two requests the same order; the customer's one-time code does not.
+
+        Nor does what a terminal read of a card: that is kept nowhere.
+        """
         meant = (
             self.money.amount,
             self.money.currency,
             self.subject,
-            self.channel if self.pay_mode is PayMode.QR else "",
+            "" if self.pay_mode is PayMode.PAYMENT_CODE else self.channel,
             self.pay_mode,
             sorted(self.metadata.items()),
+            *(() if self.how is None else (self.how,)),
         )
         return sha256(msgspec.json.encode(meant)).digest()
 
@@ -292,13 +314,6 @@ class MethodView(Struct, frozen=True):
 
     channel: str
     mode: PayMode
-
-
-class NextAction(Struct, frozen=True):
-    """What the merchant should do now: draw ``code_url`` as a QR code."""
-
-    type: Literal["show_qr"]
-    code_url: str
 
 
 class Failure(Struct, frozen=True):

@@ -12,7 +12,8 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.json import encode
 from msgspec.structs import replace
 
 from tongbao.infra.db import Db, Write, write_all
@@ -33,7 +34,6 @@ from tongbao.payments.collecting.model import (
     CaseKind,
     Failure,
     MethodView,
-    NextAction,
     Payment,
     PaymentCase,
     PaymentState,
@@ -41,7 +41,7 @@ from tongbao.payments.collecting.model import (
     RiskHook,
     allow_all,
 )
-from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
+from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange, NextAction
 from tongbao.rails.channels.error_map import error_map
 
 MOVED_ON: Final = "payment.moved_on"
@@ -261,7 +261,7 @@ def _row_writes(
                     tried.code,
                     tried.channel_ref,
                     tried.payer,
-                    tried.code_url,
+                    None if tried.action is None else encode(tried.action).decode(),
                     tried.paid_at,
                 ),
                 refusal=MOVED_ON,
@@ -395,7 +395,6 @@ def end_event(payment: Payment, view: PaymentView) -> Event:
 
 def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
     """Return the payment as the API and the webhooks show it."""
-    shows_code = payment.state is PaymentState.PENDING and attempt.code_url is not None
     failure = None
     if payment.failure_code is not None:
         text = error_map(payment.channel).customer_text(payment.failure_code)
@@ -418,12 +417,18 @@ def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
         created_at=payment.created_at,
         expires_at=payment.expires_at,
         metadata=payment.metadata,
-        next_action=NextAction("show_qr", attempt.code_url or "") if shows_code else UNSET,
+        next_action=_next_action(payment, attempt),
         failure=failure or UNSET,
         close_reason=payment.close_reason or UNSET,
         succeeded_at=payment.succeeded_at or UNSET,
         ended_at=payment.ended_at or UNSET,
     )
+
+
+def _next_action(payment: Payment, attempt: Attempt) -> NextAction | UnsetType:
+    if payment.state is not PaymentState.PENDING or attempt.action is None:
+        return UNSET
+    return attempt.action
 
 
 def refunded_write(payment: Payment, amount: int, fee_back: int, *, refusal: str) -> Write:

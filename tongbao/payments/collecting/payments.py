@@ -149,7 +149,7 @@ async def create_payment(
         return await _earlier(flow, asked, take)
     failpoint("payments.after_intention")
 
-    answer = await channel.pay(account, pay_order(payment, attempt, asked.auth_code))
+    answer = await channel.pay(account, pay_order(payment, attempt, asked))
     failpoint("payments.after_channel_call")
     evidence = Evidence("channel answer", purpose="pay", exchange=answer.exchange)
     return await record_news(flow, attempt, answer.outcome, evidence)
@@ -392,7 +392,8 @@ def _rows(
         code=None,
         channel_ref=None,
         payer=None,
-        code_url=None,
+        action=None,
+        how=asked.how,
         client_ip=asked.client_ip,
         created_at=now,
         paid_at=None,

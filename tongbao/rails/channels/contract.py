@@ -95,7 +95,7 @@ class RefundOrder(Struct, frozen=True):
     """One refund of a captured order; ``number`` is our idempotency key at the channel."""
 
     number: str  # 26 base32 characters of the refund id
-    order_number: str
+    order_number: str  # of the order, or of the capture where it had only authorised
     money: Money
     order_money: Money
     reason: str = ""
@@ -162,9 +162,8 @@ NextAction = ShowQr | Redirect | SubmitForm | OpenApp
 class Pending(Struct, frozen=True, tag="pending"):
     """Accepted and open: the customer must act, or the channel is still at it."""
 
-    code_url: str | None = None  # what to draw as a QR
+    action: NextAction | None = None  # what the customer is to do
     reason: str = ""
-    action: NextAction | None = None  # what the customer is to do, where that is not the QR
 
 
 class Declined(Struct, frozen=True, tag="declined"):

@@ -28,6 +28,7 @@ from tongbao.rails.channels.contract import (
     PayOrder,
     Pending,
     RefundOrder,
+    ShowQr,
     Succeeded,
     Unknown,
 )
@@ -44,7 +45,7 @@ def offered(node: bytes, order: PayOrder) -> Pending | Unknown:
         return Unknown("the answer holds no qr_code")
     if answer.out_trade_no != order.number:
         return Unknown("contradiction: the code is for another order")
-    return Pending(code_url=answer.qr_code)
+    return Pending(ShowQr(answer.qr_code))
 
 
 def charged(node: bytes, order: PayOrder) -> Succeeded | Unknown:

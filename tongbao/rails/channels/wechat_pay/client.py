@@ -33,6 +33,7 @@ from tongbao.rails.channels.contract import (
     RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
+    ShowQr,
     Succeeded,
     Unknown,
 )
@@ -312,7 +313,7 @@ def _offered(body: bytes) -> Pending | Unknown:
     answer = decode(body, CodeUrl)
     if answer is None or not answer.code_url:
         return Unknown("the answer holds no code_url")
-    return Pending(code_url=answer.code_url)
+    return Pending(ShowQr(answer.code_url))
 
 
 def _charged(
