@@ -224,6 +224,9 @@ class CallbackKind(StrEnum):
 
     PAYMENT = "payment"
     REFUND = "refund"
+    SPLIT = "split"  # a share was given or taken back; ``number`` is the split's or the return's
+    TRANSFER = "transfer"  # a payout to a customer's account at the channel ended
+    AGREEMENT = "agreement"  # signed or ended; ``number`` is ours of the agreement
 
 
 class Callback(Struct, frozen=True):

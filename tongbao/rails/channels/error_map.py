@@ -15,7 +15,20 @@ import structlog
 from msgspec import Struct
 from prometheus_client import Counter
 
-Call = Literal["pay", "query", "close", "refund", "query_refund", "bill", "keys"]
+Call = Literal[
+    "pay",
+    "query",
+    "close",
+    "refund",
+    "query_refund",
+    "bill",
+    "keys",
+    "split",
+    "query_split",
+    "transfer",
+    "query_transfer",
+    "agreement",
+]
 Meaning = Literal[
     "declined", "unknown", "pending", "not_sent", "absent", "closed", "empty", "not_ready"
 ]
