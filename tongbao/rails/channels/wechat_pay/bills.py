@@ -12,8 +12,9 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, assert_never, cast
 
 from tongbao.infra.http import NoAnswerError, NotSentError
 from tongbao.rails.channels.bill_text import (
@@ -28,18 +29,29 @@ from tongbao.rails.channels.bill_text import (
     required,
 )
 from tongbao.rails.channels.contract import (
+    Answer,
     BillFault,
     BillFile,
     BillKind,
     BillLine,
+    BillOutcome,
     BillRow,
     BillTerms,
     BillTotal,
     ChannelAccount,
+    NotSent,
     Unknown,
 )
-from tongbao.rails.channels.wechat_pay.gateway import Gateway, signed_headers
-from tongbao.rails.channels.wechat_pay.wire import BillAddress
+from tongbao.rails.channels.exchange import decode
+from tongbao.rails.channels.wechat_pay.documents.orders import BillAddress
+from tongbao.rails.channels.wechat_pay.gateway import (
+    Answered,
+    Gateway,
+    Refused,
+    ids_of,
+    signed_headers,
+)
+from tongbao.rails.channels.wechat_pay.products.answers import in_path, no_bill
 
 FILE_MAX: Final = 2 * 1024**3
 UNPACKED_MAX: Final = 16 * 1024**3
@@ -62,6 +74,36 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 class BillDamaged(ValueError):
     """The file is not what its digest says, does not unpack, or is absurdly large."""
+
+
+async def download_trade_bill(
+    gateway: Gateway, account: ChannelAccount, day: date, folder: Path
+) -> Answer[BillOutcome]:
+    """Fetch the day's trade bill into ``folder``; of a partner, this sub-merchant's rows only."""
+    query = f"bill_date={day.isoformat()}&bill_type=ALL&tar_type=GZIP"
+    if sub_mchid := ids_of(account).sub_mchid:
+        query = f"{query}&sub_mchid={in_path(sub_mchid)}"
+    path = folder / f"wechat_pay-{account.merchant_number}-{day.isoformat()}.csv"
+    return await download(gateway, account, f"/v3/bill/tradebill?{query}", path)
+
+
+async def download(
+    gateway: Gateway, account: ChannelAccount, target: str, path: Path
+) -> Answer[BillOutcome]:
+    """Ask where a bill lies, fetch it to ``path``, unpacked, its SHA-1 verified."""
+    heard, exchange = await gateway.call(account, "GET", target)
+    match heard:
+        case Answered():
+            address = decode(heard.body, BillAddress)
+            if address is None or address.hash_type != "SHA1":
+                return Answer(Unknown("no bill address, or no SHA-1 of it"), exchange)
+            return Answer(await fetch_file(gateway, account, address, path), exchange)
+        case Refused():
+            return Answer(no_bill(heard), exchange)
+        case NotSent() | Unknown():
+            return Answer(Unknown(heard.reason), exchange)
+        case _:
+            assert_never(heard)
 
 
 async def fetch_file(

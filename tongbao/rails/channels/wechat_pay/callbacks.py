@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
 
 from tongbao.rails.channels.contract import (
     Callback,
@@ -13,25 +16,54 @@ from tongbao.rails.channels.contract import (
     CallbackReply,
     CallbackUnreadable,
     ChannelAccount,
+    Closed,
+    Declined,
+    Pending,
+    Succeeded,
+    Unknown,
 )
 from tongbao.rails.channels.exchange import decode
 from tongbao.rails.channels.wechat_pay.crypto import (
+    ENVELOPES,
     EnvelopeBroken,
     Verdict,
     check_signature,
     open_envelope,
 )
-from tongbao.rails.channels.wechat_pay.gateway import secrets_of
-from tongbao.rails.channels.wechat_pay.wire import (
-    Envelope,
-    Notification,
+from tongbao.rails.channels.wechat_pay.documents.agreements import Contract
+from tongbao.rails.channels.wechat_pay.documents.orders import (
+    CombinedTransaction,
     Refund,
     Transaction,
+)
+from tongbao.rails.channels.wechat_pay.documents.parts import Document, Envelope
+from tongbao.rails.channels.wechat_pay.documents.splits import SplitNews
+from tongbao.rails.channels.wechat_pay.documents.transfers import TransferBill
+from tongbao.rails.channels.wechat_pay.gateway import secrets_of
+from tongbao.rails.channels.wechat_pay.wire import (
+    moment,
     order_outcome,
     refund_outcome,
+    yuan,
 )
 
-ALGORITHM = "AEAD_AES_256_GCM"
+
+class Notification(Struct, frozen=True):
+    """A callback around its encrypted resource."""
+
+    id: str
+    event_type: str
+    resource: Envelope
+
+
+class _News(Struct, frozen=True):
+    """What a resource says: of which number of ours, whose it is, and what happened."""
+
+    kind: CallbackKind
+    number: str | None
+    merchant_number: str | None
+    app_id: str | None
+    outcome: Succeeded | Declined | Closed | Pending | Unknown
 
 
 def read(
@@ -47,7 +79,7 @@ def read(
     Raises:
         CallbackForged, CallbackKeyUnknown, CallbackUnreadable
     """
-    verdict = check_signature(headers, body, keys, now)
+    verdict = check_signature(headers, body, keys, now, secrets_of(account).scheme)
     if verdict is Verdict.UNKNOWN_KEY:
         raise CallbackKeyUnknown(serial=headers.get("wechatpay-serial", "")[:64])
     if verdict is not Verdict.GOOD:
@@ -56,13 +88,21 @@ def read(
     if notification is None:
         raise CallbackUnreadable
     content = _open(account, notification.resource)
-    match notification.resource.original_type:
-        case "transaction":
-            return _payment(notification, content)
-        case "refund":
-            return _refund(notification, content)
-        case other:
-            raise CallbackUnreadable(kind=other[:32], event=notification.event_type[:64])
+    news = _reader_of(notification)(account, content)
+    if news is None or not news.number or not news.merchant_number:
+        raise CallbackUnreadable(
+            kind=(notification.resource.original_type or "")[:32],
+            event=notification.event_type[:64],
+        )
+    return Callback(
+        kind=news.kind,
+        notification_id=notification.id,
+        number=news.number,
+        merchant_number=news.merchant_number,
+        app_id=news.app_id,
+        outcome=news.outcome,
+        content=content.decode(),
+    )
 
 
 def reply(*, accepted: bool) -> CallbackReply:
@@ -74,44 +114,148 @@ def reply(*, accepted: bool) -> CallbackReply:
 
 
 def _open(account: ChannelAccount, resource: Envelope) -> bytes:
-    if resource.algorithm != ALGORITHM:
+    keys = secrets_of(account)
+    if resource.algorithm != ENVELOPES[keys.scheme]:
         raise CallbackUnreadable(algorithm=resource.algorithm[:32])
     try:
         return open_envelope(
-            secrets_of(account).api_v3_key,
+            keys.api_v3_key,
             resource.nonce,
-            resource.associated_data,
+            resource.associated_data or "",
             resource.ciphertext,
+            resource.algorithm,
         )
     except EnvelopeBroken:
         raise CallbackForged(reason="the resource does not open under our APIv3 key") from None
 
 
-def _payment(notification: Notification, content: bytes) -> Callback:
+Reader = Callable[[ChannelAccount, bytes], _News | None]
+
+
+def _reader_of(notification: Notification) -> Reader:
+    by_type = _BY_TYPE.get(notification.resource.original_type or "")
+    return by_type or _BY_EVENT.get(notification.event_type.split(".")[0], _unread)
+
+
+def _unread(_account: ChannelAccount, _content: bytes) -> _News | None:
+    return None
+
+
+def _payment(account: ChannelAccount, content: bytes) -> _News | None:
+    if combined := decode(content, CombinedTransaction):
+        return _News(
+            kind=CallbackKind.PAYMENT,
+            number=combined.combine_out_trade_no,
+            merchant_number=combined.combine_mchid,
+            app_id=_app(account, combined.combine_appid),
+            outcome=Unknown("a combined order: ask for its parts"),
+        )
     transaction = decode(content, Transaction)
     if transaction is None:
-        raise CallbackUnreadable(kind="transaction")
-    return Callback(
+        return None
+    return _News(
         kind=CallbackKind.PAYMENT,
-        notification_id=notification.id,
         number=transaction.out_trade_no,
-        merchant_number=transaction.mchid,
-        app_id=transaction.appid,
+        merchant_number=_merchant(account, transaction.mchid, transaction),
+        app_id=_app(account, transaction.sub_appid or transaction.sp_appid or transaction.appid),
         outcome=order_outcome(transaction),
-        content=content.decode(),
     )
 
 
-def _refund(notification: Notification, content: bytes) -> Callback:
+def _refund(account: ChannelAccount, content: bytes) -> _News | None:
     refund = decode(content, Refund)
-    if refund is None or refund.mchid is None:
-        raise CallbackUnreadable(kind="refund")
-    return Callback(
+    if refund is None:
+        return None
+    return _News(
         kind=CallbackKind.REFUND,
-        notification_id=notification.id,
         number=refund.out_refund_no,
-        merchant_number=refund.mchid,
+        merchant_number=_merchant(account, refund.mchid, refund),
         app_id=None,
         outcome=refund_outcome(refund),
-        content=content.decode(),
     )
+
+
+def _split(account: ChannelAccount, content: bytes) -> _News | None:
+    """Read the news of one share; whether the others ended too is to be asked."""
+    news = decode(content, SplitNews)
+    if news is None:
+        return None
+    return _News(
+        kind=CallbackKind.SPLIT,
+        number=news.out_order_no,
+        merchant_number=_merchant(account, news.mchid, news),
+        app_id=None,
+        outcome=Unknown("a share moved: ask for them all"),
+    )
+
+
+def _transfer(_account: ChannelAccount, content: bytes) -> _News | None:
+    bill = decode(content, TransferBill)
+    if bill is None:
+        return None
+    return _News(
+        kind=CallbackKind.TRANSFER,
+        number=bill.out_bill_no,
+        merchant_number=bill.mchid,
+        app_id=None,
+        outcome=transfer_outcome(bill),
+    )
+
+
+def _agreement(account: ChannelAccount, content: bytes) -> _News | None:
+    contract = decode(content, Contract)
+    if contract is None:
+        return None
+    state = (contract.contract_state or "")[:32]
+    return _News(
+        kind=CallbackKind.AGREEMENT,
+        number=contract.out_contract_code,
+        merchant_number=contract.mchid,
+        app_id=_app(account, contract.appid),
+        outcome=Closed(state) if state == "TERMINATED" else Unknown(f"{state}: ask for the rest"),
+    )
+
+
+def transfer_outcome(
+    bill: TransferBill,
+) -> Succeeded | Declined | Closed | Pending | Unknown:
+    """Return what a payout's state says about the money, its action aside."""
+    match bill.state:
+        case "SUCCESS":
+            at = moment(bill.update_time)
+            if at is None or not bill.transfer_bill_no or bill.transfer_amount is None:
+                return Unknown("a successful payout without number, amount or time")
+            return Succeeded(bill.transfer_bill_no, yuan(bill.transfer_amount), at, bill.openid)
+        case "FAIL":
+            return Declined(bill.fail_reason or "FAIL")
+        case "CANCELLED" as state:
+            return Closed(state)
+        case "ACCEPTED" | "PROCESSING" | "WAIT_USER_CONFIRM" | "TRANSFERING" | "CANCELING" as state:
+            return Pending(reason=state)
+        case other:
+            return Unknown(f"state {(other or '')[:32]}")
+
+
+def _merchant(account: ChannelAccount, mchid: str | None, resource: Document) -> str | None:
+    """Return whose resource it is: under a partner the sub-merchant's, if the partner is ours."""
+    partner = secrets_of(account).partner
+    provider = getattr(resource, "sp_mchid", None)
+    if partner is None or (provider or mchid) != partner.sp_mchid:
+        return mchid or provider
+    return getattr(resource, "sub_mchid", None)
+
+
+def _app(account: ChannelAccount, app_id: str | None) -> str | None:
+    """Return the app, or None where it is a further one that the account is bound to."""
+    return None if app_id in secrets_of(account).app_ids else app_id
+
+
+_BY_TYPE: Final[Mapping[str, Reader]] = {"transaction": _payment, "refund": _refund}
+_BY_EVENT: Final[Mapping[str, Reader]] = {
+    "PROFITSHARING": _split,
+    "PROFITSHARING_RETURN": _split,
+    "MCHTRANSFER": _transfer,
+    "ENTRUST": _agreement,
+    "INSURANCE_ENTRUST": _agreement,
+    "PAPAY": _agreement,
+}

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
+from urllib.parse import quote
 from uuid import UUID
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tongbao.infra.http import HttpClient, HttpReply
 from tongbao.kernel.clock import monotonic
@@ -17,14 +19,16 @@ from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, U
 from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode
 from tongbao.rails.channels.wechat_pay.crypto import (
     EnvelopeBroken,
+    NotEncryptable,
     Verdict,
     authorization,
     check_signature,
+    encrypt_field,
     open_envelope,
     platform_key,
 )
+from tongbao.rails.channels.wechat_pay.documents.orders import CertificateList, ListedCertificate
 from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
-from tongbao.rails.channels.wechat_pay.wire import CertificateList, Failure, ListedCertificate
 
 CERTIFICATES: Final = "/v3/certificates"
 REFRESH_PAUSE_S: Final = 60.0
@@ -39,6 +43,13 @@ _SHOWN_HEADERS: Final = (
 )
 
 _log = structlog.get_logger()
+
+
+class Failure(Struct, frozen=True):
+    """The body of a 4xx or 5xx."""
+
+    code: str
+    message: str = ""
 
 
 class Answered(Struct, frozen=True):
@@ -64,6 +75,44 @@ def secrets_of(account: ChannelAccount) -> WechatPaySecrets:
     return account.secrets
 
 
+class Ids(Struct, frozen=True):
+    """Who asks, as every request and answer names it; a provider and its merchant, or us alone."""
+
+    appid: str | None = None
+    mchid: str | None = None
+    sp_appid: str | None = None
+    sp_mchid: str | None = None
+    sub_appid: str | None = None
+    sub_mchid: str | None = None
+
+    @property
+    def query(self) -> str:
+        """The merchant numbers as the query string of a question."""
+        if self.mchid:
+            return f"mchid={quote(self.mchid, safe='')}"
+        provider, merchant = quote(self.sp_mchid or "", safe=""), quote(self.sub_mchid or "")
+        return f"sp_mchid={provider}&sub_mchid={merchant}"
+
+
+def ids_of(account: ChannelAccount, app_id: str | None = None) -> Ids:
+    """Return who asks; ``app_id`` is the app of this order where it is not the account's own."""
+    partner = secrets_of(account).partner
+    if partner is None:
+        return Ids(appid=app_id or account.app_id, mchid=account.merchant_number)
+    return Ids(
+        sp_appid=partner.sp_appid,
+        sp_mchid=partner.sp_mchid,
+        sub_appid=app_id or partner.sub_appid or None,
+        sub_mchid=account.merchant_number,
+    )
+
+
+def signer_of(account: ChannelAccount) -> str:
+    """Return the merchant number that signs: ours, or the service provider's."""
+    partner = secrets_of(account).partner
+    return partner.sp_mchid if partner else account.merchant_number
+
+
 def signed_headers(
     account: ChannelAccount, method: str, target: str, body: bytes, now: datetime
 ) -> dict[str, str]:
@@ -73,7 +122,7 @@ def signed_headers(
         "accept": "application/json",
         "user-agent": _USER_AGENT,
         "authorization": authorization(
-            keys, account.merchant_number, method=method, target=target, body=body, now=now
+            keys, signer_of(account), method=method, target=target, body=body, now=now
         ),
     }
     if body:
@@ -108,15 +157,53 @@ class Gateway:
         body: bytes = b"",
         *,
         hidden: tuple[str, ...] = (),
+        encrypted_for: str = "",
     ) -> tuple[Heard, Exchange]:
-        """Make one call and return what was heard, with the evidence."""
+        """Make one call and return what was heard, with the evidence.
+
+        ``hidden`` texts are masked in the evidence; ``encrypted_for`` is the serial of the key
+        under which fields of the body are encrypted.
+        """
         request = self._request(account, method, target, body, hidden)
+        if encrypted_for:
+            request = replace(
+                request, headers={**request.headers, "wechatpay-serial": encrypted_for}
+            )
         reply, exchange = await ask(
             self.http, request, timeout_s=self.limits.ask_s, shown_headers=_SHOWN_HEADERS
         )
         if not isinstance(reply, HttpReply):
             return reply, exchange
         return await self._judge(account, reply), exchange
+
+    async def encrypt(self, account: ChannelAccount, text: str) -> tuple[str, str]:
+        """Encrypt a field for WeChat Pay; return it and the serial of the key.
+
+        The account's public key, or the platform certificate that came into force last.
+
+        Raises:
+            NotEncryptable
+        """
+        found = self._encryption_key(account)
+        if found is None:
+            await self.refresh_keys(account)
+            found = self._encryption_key(account)
+        if found is None:
+            raise NotEncryptable("no key of WeChat Pay is valid")
+        serial, pem = found
+        return encrypt_field(pem, text), serial
+
+    def _encryption_key(self, account: ChannelAccount) -> tuple[str, str] | None:
+        keys, chosen = self.keys(account), secrets_of(account).public_key_id
+        if chosen:
+            return chosen, keys[chosen]
+        now = self.real_now()
+        valid = [
+            (held.valid_from, serial, pem)
+            for serial, pem in keys.items()
+            if (held := platform_key(pem)).valid_from and held.is_valid(now)
+        ]
+        return max(valid)[1:] if valid else None
 
     async def refresh_keys(self, account: ChannelAccount) -> None:
         """Fetch the platform certificates, at most once a minute per account."""
@@ -146,11 +233,17 @@ class Gateway:
         return Refused(failure.code, failure.message)
 
     async def _check(self, account: ChannelAccount, reply: HttpReply) -> Verdict:
-        verdict = check_signature(reply.headers, reply.body, self.keys(account), self.real_now())
+        verdict = self._verdict(account, reply, self.keys(account))
         if verdict is not Verdict.UNKNOWN_KEY:
             return verdict
         await self.refresh_keys(account)
-        return check_signature(reply.headers, reply.body, self.keys(account), self.real_now())
+        return self._verdict(account, reply, self.keys(account))
+
+    def _verdict(
+        self, account: ChannelAccount, reply: HttpReply, keys: Mapping[str, str]
+    ) -> Verdict:
+        scheme = secrets_of(account).scheme
+        return check_signature(reply.headers, reply.body, keys, self.real_now(), scheme)
 
     async def _fetch_certificates(self, account: ChannelAccount) -> dict[str, str]:
         request = self._request(account, "GET", CERTIFICATES, b"", ())
@@ -162,8 +255,7 @@ class Gateway:
         opened = [_opened(account, one) for one in listed.data] if listed else []
         fetched = dict(pair for pair in opened if pair)
         # Only the APIv3 key could have encrypted them; with them the list itself verifies.
-        keys = {**self.keys(account), **fetched}
-        verdict = check_signature(reply.headers, reply.body, keys, self.real_now())
+        verdict = self._verdict(account, reply, {**self.keys(account), **fetched})
         if verdict is not Verdict.GOOD:
             _log.warning(
                 "wechat_certificates_refused", account=str(account.id), verdict=str(verdict)
@@ -201,8 +293,9 @@ def _opened(account: ChannelAccount, listed: ListedCertificate) -> tuple[str, st
         pem = open_envelope(
             secrets_of(account).api_v3_key,
             sealed.nonce,
-            sealed.associated_data,
+            sealed.associated_data or "",
             sealed.ciphertext,
+            sealed.algorithm,
         ).decode()
         platform_key(pem)
     except (EnvelopeBroken, ValueError, TypeError):

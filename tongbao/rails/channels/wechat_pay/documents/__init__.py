@@ -1,0 +1,1 @@
+"""WeChat Pay's JSON documents as Structs, one module per family."""
