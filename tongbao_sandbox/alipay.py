@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from msgspec import structs
 
-from tongbao_sandbox import alipay_days, faults
+from tongbao_sandbox import alipay_certs, alipay_days, alipay_pages, alipay_rest, faults
 from tongbao_sandbox import alipay_trade as trades
 from tongbao_sandbox.alipay_bill import yuan
 from tongbao_sandbox.alipay_crypto import load_private_key, load_public_key, signed_notify
@@ -17,6 +19,7 @@ from tongbao_sandbox.alipay_methods import METHODS
 from tongbao_sandbox.alipay_trade import NAME
 from tongbao_sandbox.alipay_wire import (
     Ask,
+    Identity,
     Refusal,
     check,
     framed,
@@ -29,8 +32,18 @@ from tongbao_sandbox.credentials import new_rsa
 from tongbao_sandbox.model import Callback, Fault, PaymentCode, Trade
 from tongbao_sandbox.seam import Keys, Outgoing, Refused, Reply, Request, World
 
+_CERTIFICATE: Final = "alipay.open.app.alipaycert.download"
 _BILL: Final = "alipay.data.dataservice.bill.downloadurl.query"
-_METHODS: Final = {**METHODS, _BILL: ("bill", alipay_days.download_url_query)}
+_METHODS: Final = {
+    **METHODS,
+    _BILL: ("bill", alipay_days.download_url_query),
+    _CERTIFICATE: ("certificate", alipay_certs.download),
+}
+_NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "refund": ("out_request_no",),
+    "refund_query": ("out_request_no",),
+}
+"""What a request is called by at each point where faults may be scripted."""
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 _NOT_DONE: Final = frozenset(
@@ -50,21 +63,31 @@ faults.allow("close", "system_error", "retry", "time_out")
 
 
 def make_keys() -> Keys:
-    """Return the keys of a fresh merchant and of Alipay itself."""
+    """Return the keys of a fresh merchant and of Alipay itself, and their certificates."""
     app_private, app_public = new_rsa()
     alipay_private, alipay_public = new_rsa()
     forger_private, _ = new_rsa()
     serial = secrets.randbelow(10**9)
+    app_id, seller_id = f"9021000{serial:09d}", f"2088721{serial:09d}"
+    certified = alipay_certs.certify(seller_id, app_id, load_public_key(app_public), alipay_private)
     return Keys(
         shown={
-            "app_id": f"9021000{serial:09d}",
-            "seller_id": f"2088721{serial:09d}",
+            "app_id": app_id,
+            "seller_id": seller_id,
             "app_private_key_pem": app_private,
             "app_public_key_pem": app_public,
             "alipay_public_key_pem": alipay_public,
+            **certified.shown,
         },
-        kept={"private_key_pem": alipay_private, "forger_private_key_pem": forger_private},
+        kept={
+            "private_key_pem": alipay_private,
+            "forger_private_key_pem": forger_private,
+            **certified.kept,
+        },
     )
+
+
+Framing = Callable[[RSAPrivateKey, str, Mapping[str, Any], str], Reply]
 
 
 class Alipay:
@@ -79,56 +102,81 @@ class Alipay:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._keys = world.keys[NAME]
-        self._key = load_private_key(self._keys.kept["private_key_pem"])
-        self._forger = load_private_key(self._keys.kept["forger_private_key_pem"])
-        self._app_key = load_public_key(self._keys.shown["app_public_key_pem"])
+        keys = world.keys[NAME]
+        self._forger = load_private_key(keys.kept["forger_private_key_pem"])
+        self._identity = Identity(
+            app_id=keys.shown["app_id"],
+            app_key=load_public_key(keys.shown["app_public_key_pem"]),
+            certificate_number=alipay_certs.number_of(keys.shown["app_certificate_pem"]),
+            root_number=alipay_certs.root_number_of(keys.shown["root_certificates_pem"]),
+        )
 
     # The gateway ------------------------------------------------------------------------------
 
     def answer(self, request: Request) -> Reply:
-        """Answer the gateway and the download of bills."""
+        """Answer the gateway in both its protocols, the cashier, and the download of bills."""
         if request.path == alipay_days.DOWNLOAD_PATH and request.method == "GET":
             return alipay_days.download(self._world, request)
-        if request.path != "/gateway.do" or request.method not in {"GET", "POST"}:
+        if request.path.startswith(alipay_pages.PATH) and request.method == "POST":
+            return alipay_pages.decide(self._world, request)
+        if request.method not in {"GET", "POST"}:
             return Reply(404)
+        if request.path.startswith(alipay_rest.PREFIX):
+            return self._answer_rest(request)
+        return self._answer_form(request) if request.path == "/gateway.do" else Reply(404)
+
+    def _answer_form(self, request: Request) -> Reply:
         params = read_params(request)
         try:
-            check(
-                params,
-                app_id=self._keys.shown["app_id"],
-                app_key=self._app_key,
-                methods=frozenset(_METHODS),
-            )
-            ask = read_ask(params, request.origin)
+            ask = self._read_form(params, request.origin)
         except Refusal as refusal:
-            if params.get("app_id") != self._keys.shown["app_id"]:
+            if params.get("method") in alipay_pages.PAGES:
+                return alipay_pages.error_page(refusal)
+            if params.get("app_id") != self._identity.app_id:
                 return framed_unsigned(refusal.content)
-            return framed(self._key, "error_response", refusal.content)
-        return self._carry_out(ask)
+            return self._frame(framed, "error_response", refusal.content)
+        if ask.method in alipay_pages.PAGES:
+            return self._show_page(ask)
+        return self._carry_out(ask, framed)
 
-    def _carry_out(self, ask: Ask) -> Reply:
+    def _read_form(self, params: dict[str, str], origin: str) -> Ask:
+        check(params, self._identity, frozenset({*_METHODS, *alipay_pages.PAGES}))
+        return read_ask(params, origin)
+
+    def _answer_rest(self, request: Request) -> Reply:
+        try:
+            ask = alipay_rest.read(request, self._identity, frozenset(_METHODS))
+        except Refusal as refusal:
+            return self._frame(alipay_rest.framed, "", refusal.content)
+        return self._carry_out(ask, alipay_rest.framed)
+
+    def _show_page(self, ask: Ask) -> Reply:
+        try:
+            return alipay_pages.page(alipay_pages.open_order(self._world, ask))
+        except Refusal as refusal:
+            return alipay_pages.error_page(refusal)
+
+    def _carry_out(self, ask: Ask, framing: Framing) -> Reply:
         point, method = _METHODS[ask.method]
         fault = self._fault(ask, point)
         if fault.name in _NOT_DONE:
-            return self._misbehaving(ask.reply_name, {}, fault)
+            return self._misbehaving(ask, {}, fault, framing)
         self._before(ask, fault)
         try:
-            content, name = method(self._world, ask, fault), ask.reply_name
+            content = method(self._world, ask, fault)
         except Refusal as refusal:
             content = refusal.content
-            name = "error_response" if refusal.by_gateway else ask.reply_name
+            if refusal.by_gateway:
+                return self._frame(framing, "error_response", content, ask)
         self._after(ask, fault)
-        return self._misbehaving(name, content, fault)
+        return self._misbehaving(ask, content, fault, framing)
 
     def _fault(self, ask: Ask, point: str) -> Fault:
         take = self._world.faults.take
         if point == "bill":
             return take(NAME, point, "", alipay_days.CALL_FAULTS)
-        if point in {"refund", "refund_query"}:
-            number = ask.text("out_request_no")
-        else:
-            number = ask.text("out_trade_no")
+        names = _NUMBERS.get(point, ("out_trade_no",))
+        number = next((text for name in names if (text := ask.text(name))), "")
         if not number:
             trade = trades.find(self._world, ask)
             number = trade.number if trade else ""
@@ -149,24 +197,39 @@ class Alipay:
             when = self._world.clock.now() + timedelta(seconds=fault.seconds(_LATE_SUCCESS_S))
             self._world.courier.at(NAME, "late_pay", trade.number, when=when)
 
-    def _misbehaving(self, name: str, content: dict[str, Any], fault: Fault) -> Reply:
+    def _misbehaving(
+        self, ask: Ask, content: dict[str, Any], fault: Fault, framing: Framing
+    ) -> Reply:
         """Return the reply as the scripted fault leaves it."""
-        kind = fault.name
+        kind, name = fault.name, ask.reply_name
         if kind.startswith("http_500"):
             return Reply(500, (("content-type", "text/html"),), b"<h1>Internal Server Error</h1>")
         if kind == "http_429":
             name = "error_response"
             content = Refusal("40005", "app-call-limited", "应用调用次数超限").content
-        if kind == "retry" or kind.startswith("system_error"):
+        if kind == "retry" or kind.startswith("system_error") or not content:
             extra = {"retry_flag": "Y"} if kind == "retry" else {}
             content = Refusal("20000", "ACQ.SYSTEM_ERROR", "系统异常", extra).content
-        key = self._forger if kind.startswith("bad_signature") else self._key
-        reply = framed(key, name, content)
+        is_forged = kind.startswith("bad_signature")
+        reply = self._frame(framing, name, content, ask, is_forged=is_forged)
         if kind.startswith("time_out"):
             return structs.replace(reply, ending="hold")
         if kind == "reset":
             return structs.replace(reply, ending="reset")
         return structs.replace(reply, delay_s=fault.seconds(3)) if kind == "slow" else reply
+
+    def _frame(
+        self,
+        framing: Framing,
+        name: str,
+        content: Mapping[str, Any],
+        ask: Ask | None = None,
+        *,
+        is_forged: bool = False,
+    ) -> Reply:
+        by_certificate = ask is not None and ask.by_certificate
+        key, number = trades.signing_key(self._world, by_certificate=by_certificate)
+        return framing(self._forger if is_forged else key, name, content, number)
 
     # Notifications ------------------------------------------------------------------------------
 
@@ -174,7 +237,11 @@ class Alipay:
         """Sign a notification now; a forged one bears somebody else's signature."""
         genuine = callback.variant == "genuine"
         fields = {**callback.content, "notify_time": plain(self._world.clock.now())}
-        signed = signed_notify(self._key if genuine else self._forger, fields)
+        by_certificate = "alipay_cert_sn" in fields
+        key, number = trades.signing_key(self._world, by_certificate=by_certificate)
+        if by_certificate:  # it may have changed since the first try
+            fields["alipay_cert_sn"] = number
+        signed = signed_notify(key if genuine else self._forger, fields)
         headers = (("content-type", "application/x-www-form-urlencoded; charset=utf-8"),)
         return Outgoing(headers, urlencode(signed).encode())
 
@@ -226,12 +293,23 @@ class Alipay:
                 trades.give_back(self._world, trade, refund)
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """Decide a refund that stays in processing, or make a day's bill anew."""
+        """Do what only Alipay can be told; README.md has the list."""
         if (method, path) == ("POST", "refund"):
             return self._decide(body["number"], body["state"])
         if (method, path) == ("POST", "bill/forget"):
             return alipay_days.forget(self._world, body["day"])
-        raise Refused("Alipay can be told: refund, bill/forget")
+        if (method, path) == ("POST", "visit"):
+            return self._visit(body["url"], body.get("action", "pay"))
+        if (method, path) == ("POST", "rotate-certificate"):
+            return alipay_certs.rotate(self._world)
+        raise Refused("Alipay can be told: visit, refund, rotate-certificate, bill/forget")
+
+    def _visit(self, url: str, action: str) -> Any:
+        try:
+            ask = self._read_form(alipay_pages.carried(url), "")
+        except Refusal as refusal:
+            raise Refused(refusal.content["sub_code"]) from None
+        return alipay_pages.visit(self._world, ask, action)
 
     def _decide(self, number: str, state: str) -> Any:
         found = self._world.state.refunds_numbered(NAME, number)

@@ -6,6 +6,7 @@ import binascii
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -17,6 +18,7 @@ REQUEST_LEAVES_OUT: Final = frozenset({"sign"})
 NOTIFY_LEAVES_OUT: Final = frozenset({"sign", "sign_type"})
 
 
+@lru_cache(maxsize=32)
 def load_private_key(pem: str) -> rsa.RSAPrivateKey:
     """Read an RSA private key; anything else is a broken installation."""
     key = serialization.load_pem_private_key(pem.encode(), password=None)
@@ -61,13 +63,17 @@ def compact(content: Mapping[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
-def signed_reply(key: rsa.RSAPrivateKey, name: str, content: Mapping[str, Any]) -> bytes:
+def signed_reply(
+    key: rsa.RSAPrivateKey, name: str, content: Mapping[str, Any], number: str = ""
+) -> bytes:
     """Return the gateway's reply; the signature covers the inner object as it is written.
 
     Clients cut the signed text out of the raw reply, so ``sign`` comes last and nothing is escaped.
+    In certificate mode the number of Alipay's certificate stands between the two.
     """
     inner = compact(content)
-    return f'{{"{name}":{inner},"sign":"{sign(key, inner)}"}}'.encode()
+    named = f'"alipay_cert_sn":"{number}",' if number else ""
+    return f'{{"{name}":{inner},{named}"sign":"{sign(key, inner)}"}}'.encode()
 
 
 def signed_notify(key: rsa.RSAPrivateKey, fields: Mapping[str, str]) -> dict[str, str]:

@@ -32,14 +32,14 @@ Method = Callable[[World, Ask, Fault], Content]
 
 def pay(world: World, ask: Ask, fault: Fault) -> Content:
     """Charge the customer whose payment code the merchant scanned (alipay.trade.pay)."""
-    amount, subject = _amount(ask, "total_amount"), _need(ask, "subject")
+    amount, subject = amount_of(ask, "total_amount"), need(ask, "subject")
     if ask.text("scene") not in {"bar_code", "wave_code"}:
-        raise _invalid("scene")
+        raise invalid("scene")
     known = trades.find(world, ask)
     if known is not None:
         return _pay_again(known, amount)
-    code = _usable_code(world, _need(ask, "auth_code"))
-    trade = trades.create(world, _new_trade(world, ask, "payment_code", amount, subject))
+    code = _usable_code(world, need(ask, "auth_code"))
+    trade = trades.create(world, new_trade(world, ask, "payment_code", amount, subject))
     world.state.put_code(structs.replace(code, used_for=trade.number))
     trade = structs.replace(trade, state="asking")
     now = world.clock.now()
@@ -59,19 +59,33 @@ def pay(world: World, ask: Ask, fault: Fault) -> Content:
 
 def precreate(world: World, ask: Ask, fault: Fault) -> Content:
     """Return a code for the customer to scan (alipay.trade.precreate); no trade exists yet."""
-    amount, subject = _amount(ask, "total_amount"), _need(ask, "subject")
+    amount, subject = amount_of(ask, "total_amount"), need(ask, "subject")
     trade = trades.find(world, ask)
     if trade is None:
-        trade = world.state.put_trade(_new_trade(world, ask, "qr", amount, subject))
+        trade = world.state.put_trade(new_trade(world, ask, "qr", amount, subject))
         if fault.name.endswith("_paid"):
             trades.collect(world, trade, world.clock.now())
-    elif trade.state == "paid":
-        raise Refusal("40004", "ACQ.TRADE_HAS_SUCCESS", "交易已被支付")
-    elif trade.state in {"closed", "reversed", "failed"}:
-        raise Refusal("40004", "ACQ.TRADE_HAS_CLOSE", "交易已经关闭")
-    elif (trade.mode, trade.amount) != ("qr", amount):
-        raise Refusal("40004", "ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改")
+    else:
+        check_again(trade, "qr", amount)
     return success({"out_trade_no": trade.number, "qr_code": trade.token})
+
+
+def create(world: World, ask: Ask, fault: Fault) -> Content:
+    """Open a trade for a buyer who is inside Alipay's app (alipay.trade.create)."""
+    amount, subject = amount_of(ask, "total_amount"), need(ask, "subject")
+    buyer = ask.text("buyer_open_id") or need(ask, "buyer_id")
+    if ask.text("product_code") == "JSAPI_PAY":
+        need(ask, "op_app_id")
+    trade = trades.find(world, ask)
+    if trade is None:
+        trade = trades.create(world, new_trade(world, ask, "in_app", amount, subject), buyer)
+        if fault.name.endswith("_paid"):
+            trade = trades.collect(world, trade, world.clock.now())
+    else:
+        check_again(trade, "in_app", amount)
+        if trade.payer != buyer:
+            raise Refusal("40004", "ACQ.TRADE_BUYER_NOT_MATCH", "交易买家不匹配")
+    return success({"out_trade_no": trade.number, "trade_no": trade.ref})
 
 
 def query(world: World, ask: Ask, fault: Fault) -> Content:
@@ -88,7 +102,7 @@ def query(world: World, ask: Ask, fault: Fault) -> Content:
 def refund(world: World, ask: Ask, fault: Fault) -> Content:
     """Give money back (alipay.trade.refund); ``out_request_no`` is the idempotency key."""
     trade = trades.find_existing(world, ask)
-    amount = _amount(ask, "refund_amount")
+    amount = amount_of(ask, "refund_amount")
     number = ask.text("out_request_no") or trade.number
     known = world.state.refund(NAME, trade.number, number)
     if known is not None and known.amount != amount:
@@ -118,7 +132,7 @@ def refund_query(world: World, ask: Ask, fault: Fault) -> Content:
     """
     del fault
     trade = trades.find_existing(world, ask)
-    known = world.state.refund(NAME, trade.number, _need(ask, "out_request_no"))
+    known = world.state.refund(NAME, trade.number, need(ask, "out_request_no"))
     if known is None or known.state != "done" or known.done_at is None:
         return success({})
     fields = {
@@ -143,7 +157,7 @@ def cancel(world: World, ask: Ask, fault: Fault) -> Content:
     del fault
     trade = trades.find(world, ask)
     if trade is None or not trade.ref:
-        if trade is not None:
+        if trade is not None and trade.mode == "qr":  # a page that is signed stays good
             trades.close(world, trade)
         return success({"out_trade_no": ask.text("out_trade_no"), "retry_flag": "N"})
     action = "close"
@@ -180,6 +194,7 @@ def close(world: World, ask: Ask, fault: Fault) -> Content:
 METHODS: Final[dict[str, tuple[str, Method]]] = {
     "alipay.trade.pay": ("pay", pay),
     "alipay.trade.precreate": ("pay", precreate),
+    "alipay.trade.create": ("pay", create),
     "alipay.trade.query": ("query", query),
     "alipay.trade.refund": ("refund", refund),
     "alipay.trade.fastpay.refund.query": ("refund_query", refund_query),
@@ -189,13 +204,19 @@ METHODS: Final[dict[str, tuple[str, Method]]] = {
 """Method → the point at which faults may be scripted, and what carries it out."""
 
 
-def _new_trade(world: World, ask: Ask, mode: TradeMode, amount: int, subject: str) -> Trade:
-    number, now = _need(ask, "out_trade_no"), world.clock.now()
+def new_trade(world: World, ask: Ask, mode: TradeMode, amount: int, subject: str) -> Trade:
+    """Return an order as the request describes it; it is not stored yet.
+
+    Raises:
+        Refusal
+    """
+    number, now = need(ask, "out_trade_no"), world.clock.now()
     if len(number) > 64 or len(subject) > 256:
-        raise _invalid("out_trade_no" if len(number) > 64 else "subject")
+        raise invalid("out_trade_no" if len(number) > 64 else "subject")
     token = ""
     if mode == "qr":
         token = f"https://qr.alipay.com/bax{secrets.token_hex(11)}"
+    lives = ASKING_LIVES if mode == "payment_code" else OFFER_LIVES
     return Trade(
         channel=NAME,
         number=number,
@@ -205,15 +226,30 @@ def _new_trade(world: World, ask: Ask, mode: TradeMode, amount: int, subject: st
         currency="CNY",
         subject=subject,
         created_at=now,
-        expires_at=trades.expiry(ask, now, OFFER_LIVES if mode == "qr" else ASKING_LIVES),
+        expires_at=trades.expiry(ask, now, lives),
         token=token,
         notify_url=ask.params.get("notify_url", ""),
         extra={
             "store_id": ask.text("store_id"),
             "body": ask.text("body"),
             "passback_params": ask.text("passback_params"),
+            "by_certificate": ask.by_certificate,
         },
     )
+
+
+def check_again(trade: Trade, mode: TradeMode, amount: int) -> None:
+    """Refuse a second order under a number unless it is the very same, still open one.
+
+    Raises:
+        Refusal
+    """
+    if trade.state == "paid":
+        raise Refusal("40004", "ACQ.TRADE_HAS_SUCCESS", "交易已被支付")
+    if trade.state in {"closed", "reversed", "failed"}:
+        raise Refusal("40004", "ACQ.TRADE_HAS_CLOSE", "交易已经关闭")
+    if (trade.mode, trade.amount) != (mode, amount):
+        raise Refusal("40004", "ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改")
 
 
 def _pay_again(known: Trade, amount: int) -> Content:
@@ -271,21 +307,32 @@ def _refund_fields(trade: Trade, made: Refund, *, changed: bool) -> Content:
     }
 
 
-def _amount(ask: Ask, name: str) -> int:
+def amount_of(ask: Ask, name: str) -> int:
+    """Return an amount of yuan in fen; it must be more than nothing.
+
+    Raises:
+        Refusal
+    """
     try:
-        money = from_decimal_text(_need(ask, name), "CNY")
+        money = from_decimal_text(need(ask, name), "CNY")
         return positive(money.amount, "CNY").amount
     except errors.Refusal:
-        raise _invalid(name) from None
+        raise invalid(name) from None
 
 
-def _need(ask: Ask, name: str) -> str:
+def need(ask: Ask, name: str) -> str:
+    """Return a text that must be there.
+
+    Raises:
+        Refusal
+    """
     if text := ask.text(name):
         return text
-    raise _invalid(name)
+    raise invalid(name)
 
 
-def _invalid(name: str) -> Refusal:
+def invalid(name: str) -> Refusal:
+    """Return the refusal of a business parameter."""
     return Refusal("40004", "ACQ.INVALID_PARAMETER", f"参数无效：{name}")
 
 

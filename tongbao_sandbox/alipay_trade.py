@@ -1,6 +1,7 @@
 """What Alipay does with a trade: collect, ask, give back, undo, close; and whom it tells.
 
     (no trade) ── precreate ─► offered ── scan ─► waiting ─► paid ─► (fully refunded: TRADE_CLOSED)
+    (no trade) ── page ──────► offered    create ─► waiting
     (no trade) ── pay ───────► asking  ─────────────────────┘  │
                                   └── close, cancel, time ─► closed    cancel ─► reversed
 
@@ -12,10 +13,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from msgspec import structs
 
+from tongbao_sandbox import alipay_certs
 from tongbao_sandbox.alipay_bill import yuan
-from tongbao_sandbox.alipay_crypto import compact
+from tongbao_sandbox.alipay_crypto import compact, load_private_key
 from tongbao_sandbox.alipay_wire import Ask, Refusal
 from tongbao_sandbox.clock import china, plain
 from tongbao_sandbox.model import Refund, Trade
@@ -157,6 +160,23 @@ def logon_of(payer: str) -> str:
     return f"159****{payer[-4:]}"
 
 
+def signing_key(world: World, *, by_certificate: bool) -> tuple[RSAPrivateKey, str]:
+    """Return what Alipay signs with for a merchant in this mode, and its certificate's number.
+
+    A bare public key has none, and does not change with the certificates.
+    """
+    if not by_certificate:
+        return load_private_key(world.keys[NAME].kept["private_key_pem"]), ""
+    signer = alipay_certs.signer(world)
+    return load_private_key(signer.private_key_pem), signer.number
+
+
+def new_notice_number(world: World) -> str:
+    """Return the id of one more notification."""
+    now = china(world.clock.now())
+    return f"{now:%Y%m%d}00222{now:%H%M%S}{world.state.next_number('alipay.notify'):015d}"
+
+
 def notify(
     world: World, trade: Trade, kind: str, number: str, refund: Refund | None = None
 ) -> None:
@@ -167,8 +187,7 @@ def notify(
     amount = yuan(trade.amount)
     fields = {
         "notify_type": "trade_status_sync",
-        "notify_id": f"{china(now):%Y%m%d}00222{china(now):%H%M%S}"
-        f"{world.state.next_number('alipay.notify'):015d}",
+        "notify_id": new_notice_number(world),
         "app_id": shown["app_id"],
         "auth_app_id": shown["app_id"],
         "seller_id": shown["seller_id"],
@@ -188,6 +207,9 @@ def notify(
         "gmt_create": plain(trade.created_at),
         "gmt_payment": plain(trade.paid_at),
     }
+    _, serial = signing_key(world, by_certificate=bool(trade.extra.get("by_certificate")))
+    if serial:
+        fields["alipay_cert_sn"] = serial
     if trade.extra.get("passback_params"):
         fields["passback_params"] = trade.extra["passback_params"]
     if refund is not None and refund.done_at is not None:

@@ -38,6 +38,26 @@ _HEADLINES: Final = {
 }
 
 
+class Identity(Struct, frozen=True):
+    """Whose requests are answered: the one merchant's application and its key."""
+
+    app_id: str
+    app_key: rsa.RSAPublicKey
+    certificate_number: str
+    root_number: str
+
+    def check_certificates(self, number: str, roots: str) -> None:
+        """Refuse certificates that are named wrong, or only in part; naming none is right too.
+
+        Raises:
+            Refusal
+        """
+        if (number or roots) and (number, roots) != (self.certificate_number, self.root_number):
+            raise Refusal(
+                "40002", "isv.invalid-app-cert-sn", "应用公钥证书序列号或根证书序列号无效"
+            )
+
+
 class Ask(Struct, frozen=True):
     """One checked request: the method, its business content, and all its parameters."""
 
@@ -51,6 +71,11 @@ class Ask(Struct, frozen=True):
         """The key of the reply's inner object."""
         return self.method.replace(".", "_") + "_response"
 
+    @property
+    def by_certificate(self) -> bool:
+        """Whether the merchant asks in certificate mode."""
+        return bool(self.params.get("app_cert_sn"))
+
     def text(self, name: str) -> str:
         """Return a text of the business content, empty when it is missing."""
         value = self.biz.get(name)
@@ -60,7 +85,7 @@ class Ask(Struct, frozen=True):
 class Refusal(Exception):
     """The gateway, or the business behind it, says no; ``content`` is the reply's inner object.
 
-    Gateway refusals come as ``error_response``, business ones (``ACQ.…``) under the method's name.
+    Gateway refusals come as ``error_response``, all others under the method's name.
     """
 
     def __init__(
@@ -74,7 +99,7 @@ class Refusal(Exception):
             "sub_msg": sub_msg,
             **(extra or {}),
         }
-        self.by_gateway = not sub_code.startswith(("ACQ.", "isp."))
+        self.by_gateway = sub_code.startswith("isv.") or code == "40005"
 
 
 def success(fields: Mapping[str, Any], code: str = "10000") -> dict[str, Any]:
@@ -90,9 +115,7 @@ def read_params(request: Request) -> dict[str, str]:
     return dict(pairs)
 
 
-def check(
-    params: dict[str, str], *, app_id: str, app_key: rsa.RSAPublicKey, methods: frozenset[str]
-) -> None:
+def check(params: dict[str, str], identity: Identity, methods: frozenset[str]) -> None:
     """Refuse what the gateway refuses before any business sees it, in its order.
 
     The time window is not enforced: the real gateway's is hours wide.
@@ -107,7 +130,7 @@ def check(
             raise Refusal("40001", f"isv.missing-{shown}", f"缺少{name}参数")
     wrong = (
         (params["method"] in methods, "isv.invalid-method", "不存在的方法名"),
-        (params["app_id"] == app_id, "isv.invalid-app-id", "无效的AppID参数"),
+        (params["app_id"] == identity.app_id, "isv.invalid-app-id", "无效的AppID参数"),
         (params["sign_type"] == "RSA2", "isv.invalid-signature-type", "无效的签名类型"),
         (params["charset"].lower() == "utf-8", "isv.invalid-charset", "字符集错误"),
         (params.get("format", "JSON").lower() == "json", "isv.invalid-format", "无效的数据格式"),
@@ -116,8 +139,11 @@ def check(
     for is_right, sub_code, sub_msg in wrong:
         if not is_right:
             raise Refusal("40002", sub_code, sub_msg)
+    identity.check_certificates(
+        params.get("app_cert_sn", ""), params.get("alipay_root_cert_sn", "")
+    )
     text = text_to_sign(params, REQUEST_LEAVES_OUT)
-    if not is_signed(app_key, text, params["sign"]):
+    if not is_signed(identity.app_key, text, params["sign"]):
         hint = f"验签出错，请检查应用私钥与签名字符串，网关生成的验签字符串为：{text}"
         raise Refusal("40002", "isv.invalid-signature", hint)
 
@@ -134,9 +160,11 @@ def read_ask(params: dict[str, str], origin: str) -> Ask:
     return Ask(params["method"], biz, params, origin)
 
 
-def framed(key: rsa.RSAPrivateKey, name: str, content: Mapping[str, Any]) -> Reply:
+def framed(
+    key: rsa.RSAPrivateKey, name: str, content: Mapping[str, Any], number: str = ""
+) -> Reply:
     """Return the signed reply; the gateway answers 200 whatever it has to say."""
-    return Reply(200, JSON_HEADERS, signed_reply(key, name, content))
+    return Reply(200, JSON_HEADERS, signed_reply(key, name, content, number))
 
 
 def framed_unsigned(content: Mapping[str, Any]) -> Reply:

@@ -29,8 +29,13 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay import bills, wire
 from tongbao.rails.channels.alipay.bills import BillDamaged, check_archive, parse_trade_bill
-from tongbao.rails.channels.alipay.crypto import notice_text, public_key, request_text, verify
-from tongbao.rails.channels.alipay.secrets import AlipaySecrets
+from tongbao.rails.channels.alipay.secrets import (
+    AlipaySecrets,
+    notice_text,
+    public_key,
+    request_text,
+    verify,
+)
 from tongbao.rails.channels.contract import (
     BillFault,
     Callback,

@@ -8,6 +8,7 @@ from tongbao.rails.channels.alipay.gateway import (
     Refused,
 )
 from tongbao.rails.channels.alipay.wire import (
+    Created,
     Precreated,
     Refunded,
     Trade,
@@ -25,6 +26,7 @@ from tongbao.rails.channels.contract import (
     Closed,
     Declined,
     NotSent,
+    OpenApp,
     PayOrder,
     Pending,
     RefundOrder,
@@ -46,6 +48,16 @@ def offered(node: bytes, order: PayOrder) -> Pending | Unknown:
     if answer.out_trade_no != order.number:
         return Unknown("contradiction: the code is for another order")
     return Pending(ShowQr(answer.qr_code))
+
+
+def opened(node: bytes, order: PayOrder) -> Pending | Unknown:
+    """Return what a create answer offers: a trade for the buyer to pay in Alipay's own page."""
+    answer = decode(node, Created)
+    if answer is None or not answer.trade_no:
+        return Unknown("the answer holds no trade_no")
+    if answer.out_trade_no != order.number:
+        return Unknown("contradiction: the trade is of another order")
+    return Pending(action=OpenApp({"tradeNO": answer.trade_no}))
 
 
 def charged(node: bytes, order: PayOrder) -> Succeeded | Unknown:

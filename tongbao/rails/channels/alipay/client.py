@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final, assert_never
+from urllib.parse import quote, urlencode
 
 from tongbao.infra.http import HttpClient, NoAnswerError, NotSentError
 from tongbao.kernel.clock import real_now
@@ -25,11 +26,14 @@ from tongbao.rails.channels.alipay.gateway import (
     gateway_address,
 )
 from tongbao.rails.channels.alipay.wire import (
+    PAGES,
     UNDONE,
     BillAddress,
     RefundFound,
+    create_content,
     found_differs,
     moment,
+    page_content,
     pay_content,
     precreate_content,
     refund_content,
@@ -48,12 +52,15 @@ from tongbao.rails.channels.contract import (
     CloseOutcome,
     Declined,
     Exchange,
+    NextAction,
     NotSent,
+    OpenApp,
     Outcome,
     PayMode,
     PayOrder,
     Pending,
     QueryOutcome,
+    Redirect,
     RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
@@ -63,14 +70,22 @@ from tongbao.rails.channels.contract import (
 from tongbao.rails.channels.error_map import error_map
 from tongbao.rails.channels.exchange import TimeLimits, decode, followed_by, unsent
 
+PAGE_GRACE: Final = timedelta(minutes=1)
+"""How long after a page's time Alipay may still be taking money on it: its clock, not ours."""
+
 _ERRORS: Final = error_map("alipay")
 
 
 class Alipay:
-    """The OpenAPI gateway with RSA2 keys: codes to scan and payment codes."""
+    """The OpenAPI gateway: codes both ways, its own pages, and trades inside its app."""
 
     name = "alipay"
-    modes = frozenset({PayMode.QR, PayMode.PAYMENT_CODE})
+    modes = frozenset(
+        {
+            *(PayMode.QR, PayMode.PAYMENT_CODE, PayMode.IN_APP),
+            *(PayMode.WEB, PayMode.H5, PayMode.APP),
+        }
+    )
     currencies = frozenset({"CNY"})
     bill_terms = TERMS
 
@@ -84,7 +99,11 @@ class Alipay:
         self._gateway = Gateway(http, limits or TimeLimits(), clock)
 
     async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
-        """Offer a code to scan, or charge the customer's payment code."""
+        """Offer a code or a trade, charge a payment code, or sign what the customer brings.
+
+        Alipay's own pages are signed here and no call is made: there is no trade until the customer
+        comes, and what was signed stays good until the order's time is over.
+        """
         if reason := _unpayable(order):
             return Answer(NotSent(reason), unsent("POST", gateway_address(account), reason))
         match order.mode:
@@ -92,17 +111,17 @@ class Alipay:
                 method, content = "alipay.trade.precreate", precreate_content(order)
             case PayMode.PAYMENT_CODE:
                 method, content = "alipay.trade.pay", pay_content(order)
+            case PayMode.IN_APP:
+                method, content = "alipay.trade.create", create_content(order, account.app_id)
             case _:
-                reason = f"no {order.mode} here"
-                return Answer(NotSent(reason), unsent("POST", gateway_address(account), reason))
+                return self._pay_on_page(account, order)
         heard, exchange = await self._gateway.call(
             account, method, content, notify=True, hidden=_hidden(order)
         )
         match heard:
-            case Answered() if order.mode is PayMode.QR:
-                return Answer(answers.offered(heard.node, order), exchange)
             case Answered():
-                return Answer(answers.charged(heard.node, order), exchange)
+                read = _READ_PAID[order.mode]
+                return Answer(read(heard.node, order), exchange)
             case Refused():
                 return await self._pay_refused(account, order, heard, exchange)
             case NotSent() | Unknown():
@@ -132,11 +151,13 @@ class Alipay:
                 assert_never(heard)
 
     async def close(self, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:
-        """Close a scanned order; cancel a payment code's, which gives back what was paid.
+        """Close an open trade; cancel a payment code's, which gives back what was paid.
 
         A code that nobody scanned is no trade yet and cannot be closed, so it is cancelled, which
-        makes it unpayable; who scans and pays in between gets the money back by that.
+        makes it unpayable; who scans and pays in between gets the money back by that. A page nobody
+        opened cannot even be cancelled: until its time is over it is `Unknown`.
         """
+        asked_at = self._gateway.real_now()
         is_code = order.mode is PayMode.PAYMENT_CODE
         method = "alipay.trade.cancel" if is_code else "alipay.trade.close"
         heard, exchange = await self._gateway.call(
@@ -146,7 +167,7 @@ class Alipay:
             case Answered():
                 return Answer(answers.undone(heard.node, order, cancelled=is_code), exchange)
             case Refused():
-                return await self._close_refused(account, order, heard, exchange)
+                return await self._close_refused(account, order, heard, exchange, asked_at=asked_at)
             case NotSent() | Unknown():
                 return Answer(Unknown(heard.reason), exchange)
             case _:
@@ -202,13 +223,17 @@ class Alipay:
         """Verify and read a notification; Alipay signs no time of sending that ages.
 
         Raises:
-            CallbackForged, CallbackUnreadable
+            CallbackForged, CallbackKeyUnknown, CallbackUnreadable
         """
         del headers, now  # the signature is in the form, and the form is signed at each resend
-        return notices.read(account, body)
+        return notices.read(body, lambda serial: self._gateway.key(account, serial))
 
     async def refresh_keys(self, account: ChannelAccount) -> None:
-        """Do nothing: in public-key mode Alipay's key is changed by people on both sides."""
+        """Fetch the certificate a notification named, in certificate mode.
+
+        A bare public key is changed by people on both sides.
+        """
+        await self._gateway.refresh_keys(account)
 
     def reply_to_callback(self, accepted: bool) -> CallbackReply:
         """Return ``success``, or a word that asks for the next resend."""
@@ -238,6 +263,19 @@ class Alipay:
         """Read a trade bill row by row."""
         return parse_trade_bill(path)
 
+    def _pay_on_page(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
+        method, _ = PAGES[order.mode]
+        fields, exchange = self._gateway.signed_form(
+            account, method, page_content(order), order.return_url
+        )
+        carried = urlencode(fields, quote_via=quote)
+        action: NextAction = (
+            OpenApp({"orderString": carried})
+            if order.mode is PayMode.APP
+            else Redirect(f"{gateway_address(account)}?{carried}")
+        )
+        return Answer(Pending(action=action), exchange)
+
     async def _pay_refused(
         self, account: ChannelAccount, order: PayOrder, refused: Refused, exchange: Exchange
     ) -> Answer[Outcome]:
@@ -263,13 +301,21 @@ class Alipay:
                 assert_never(asked.outcome)
 
     async def _close_refused(
-        self, account: ChannelAccount, order: PayOrder, refused: Refused, exchange: Exchange
+        self,
+        account: ChannelAccount,
+        order: PayOrder,
+        refused: Refused,
+        exchange: Exchange,
+        *,
+        asked_at: datetime,
     ) -> Answer[CloseOutcome]:
         entry = _ERRORS.find("close", refused.sub_code, refused.code)
         if entry.meaning == "absent" and order.mode is PayMode.QR:
             return await self._cancel(account, order, exchange)
         if entry.meaning == "absent":
-            return Answer(Absent(refused.shown_code), exchange)
+            is_page = order.mode in PAGES
+            gone = _never_opened(order, refused, asked_at) if is_page else None
+            return Answer(gone or Absent(refused.shown_code), exchange)
         asked = await self.query(account, order)
         both = followed_by(exchange, asked.exchange)
         if asked.outcome == UNDONE and order.mode is PayMode.QR:
@@ -370,6 +416,23 @@ class Alipay:
             return Unknown(f"the bill did not arrive whole: {failure}")
 
 
+def _never_opened(order: PayOrder, refused: Refused, asked_at: datetime) -> Closed | Unknown:
+    """Return what it means that no trade exists for a page signed by us.
+
+    Alipay refuses the page after its own time, so only then is "no trade" the end.
+    """
+    if asked_at >= order.expires_at + PAGE_GRACE:
+        return Closed(refused.shown_code)
+    return Unknown("nobody opened the page yet, and it stays good until its time is over")
+
+
+_READ_PAID: Final[Mapping[PayMode, Callable[[bytes, PayOrder], Outcome]]] = {
+    PayMode.QR: answers.offered,
+    PayMode.PAYMENT_CODE: answers.charged,
+    PayMode.IN_APP: answers.opened,
+}
+
+
 def _hidden(order: PayOrder) -> tuple[str, ...]:
     return (order.auth_code,) if order.auth_code else ()
 
@@ -377,6 +440,10 @@ def _hidden(order: PayOrder) -> tuple[str, ...]:
 def _unpayable(order: PayOrder) -> str | None:
     if order.money.currency not in Alipay.currencies:
         return f"Alipay does not take {order.money.currency}"
+    if order.mode not in Alipay.modes or not order.captures:
+        return f"no {order.mode} here, or none that only authorises"
     if order.mode is PayMode.PAYMENT_CODE and not order.auth_code:
         return "there is no payment code"
+    if order.mode is PayMode.IN_APP and not order.payer_id:
+        return "it is not known who the buyer is"
     return None

@@ -1,31 +1,70 @@
-"""Calls to Alipay's gateway: signed forms out, replies verified on their raw bytes."""
+"""Calls to Alipay's gateway: signed requests out, replies verified on their raw bytes.
+
+Two protocols carry the same content: forms (v1), whose replies sign their inner object, and REST
+(v3), whose replies sign the whole body in a header. What a customer's browser or app carries to
+Alipay itself is a form in either case, signed here and not sent by us.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import binascii
+import secrets
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
+from uuid import UUID
 
 import msgspec
+import structlog
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from msgspec import Raw, Struct
 
 from tongbao.infra.http import HttpClient, HttpReply
-from tongbao.kernel.clock import BUSINESS_ZONE
-from tongbao.rails.channels.alipay.crypto import public_key, request_text, sign, verify
-from tongbao.rails.channels.alipay.secrets import AlipaySecrets
+from tongbao.kernel.clock import BUSINESS_ZONE, monotonic
+from tongbao.rails.channels.alipay.secrets import (
+    AlipaySecrets,
+    certificate_number,
+    leads_to_roots,
+    public_key,
+    request_text,
+    root_number,
+    sign,
+    verify,
+)
 from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
+from tongbao.rails.channels.error_map import error_map
 from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode
 
 DONE: Final = "10000"
+WAITING: Final = "10003"
+REFRESH_PAUSE_S: Final = 60.0
+CERTIFICATE: Final = "alipay.open.app.alipaycert.download"
 
 _PATH: Final = "/gateway.do"
 _USER_AGENT: Final = "tongbao/1"
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
+_FORM: Final = "application/x-www-form-urlencoded;charset=utf-8"
+_SCHEME: Final = "ALIPAY-SHA256withRSA"
+_BY_GET: Final = frozenset(
+    {
+        CERTIFICATE,
+        "alipay.data.dataservice.bill.downloadurl.query",
+        "alipay.fund.trans.common.query",
+        "alipay.trade.order.settle.query",
+    }
+)
+"""What the REST protocol asks with GET; everything else is a POST."""
+_SHOWN_HEADERS: Final = ("alipay-timestamp", "alipay-nonce", "alipay-sn", "alipay-signature")
+_MAPPED: Final = frozenset(entry.code for entry in error_map("alipay").entries)
+
+_log = structlog.get_logger()
 
 
 class Answered(Struct, frozen=True):
-    """A verified reply with code 10000; ``node`` is its inner object, byte for byte."""
+    """A verified reply that says it was done; ``node`` is its object, byte for byte."""
 
     node: bytes
 
@@ -53,6 +92,25 @@ class _Head(Struct, frozen=True):
     sub_msg: str = ""
 
 
+class _Failure(Struct, frozen=True):
+    code: str = ""
+    message: str = ""
+
+
+class _Said(Struct, frozen=True):
+    """What a reply's signature is over, whose it claims to be, and what it means if genuine."""
+
+    text: bytes
+    signature: str
+    serial: str
+    heard: Heard
+    node: bytes
+
+
+class _Certificate(Struct, frozen=True):
+    alipay_cert_content: str = ""
+
+
 def secrets_of(account: ChannelAccount) -> AlipaySecrets:
     """Return the account's keys; keys of another channel are a bug."""
     if not isinstance(account.secrets, AlipaySecrets):
@@ -60,8 +118,13 @@ def secrets_of(account: ChannelAccount) -> AlipaySecrets:
     return account.secrets
 
 
+def gateway_address(account: ChannelAccount) -> str:
+    """Return the one address of every form."""
+    return account.gateway.removesuffix(_PATH) + _PATH
+
+
 class Gateway:
-    """Asks and checks; it remembers nothing."""
+    """Asks and checks. It remembers only fetched certificates, by account."""
 
     def __init__(
         self, http: HttpClient, limits: TimeLimits, real_now: Callable[[], datetime]
@@ -69,6 +132,10 @@ class Gateway:
         self.http = http
         self.limits = limits
         self.real_now = real_now
+        self._fetched: dict[UUID, dict[str, str]] = {}
+        self._wanted: dict[UUID, str] = {}
+        self._refreshed_at: dict[UUID, float] = {}
+        self._refreshing: dict[UUID, asyncio.Lock] = {}
 
     async def call(
         self,
@@ -80,15 +147,102 @@ class Gateway:
         hidden: tuple[str, ...] = (),
     ) -> tuple[Heard, Exchange]:
         """Make one call and return what was heard, with the evidence."""
-        request = self._request(account, method, content, notify=notify, hidden=hidden)
-        reply, exchange = await ask(self.http, request, timeout_s=self.limits.ask_s)
+        reply, exchange = await self._ask(account, method, content, notify=notify, hidden=hidden)
         if not isinstance(reply, HttpReply):
             return reply, exchange
-        if reply.status != 200:
-            return Unknown(f"http {reply.status}"), exchange
-        return _judge(account, method, reply.body), exchange
+        said = _said(account, method, reply)
+        if isinstance(said, Unknown):
+            return said, exchange
+        if self.key(account, said.serial) is None:
+            await self.refresh_keys(account)
+        key = self.key(account, said.serial)
+        if key is None or not verify(key, said.text, said.signature):
+            return Unknown("the reply's signature does not verify"), exchange
+        return said.heard, exchange
 
-    def _request(
+    def signed_form(
+        self,
+        account: ChannelAccount,
+        method: str,
+        content: Mapping[str, Any],
+        return_url: str | None = None,
+    ) -> tuple[dict[str, str], Exchange]:
+        """Return the fields that a browser or an app brings to Alipay, signed; no call is made."""
+        text = msgspec.json.encode(content).decode()
+        fields = {**self._common(account, method), "notify_url": account.notify_url}
+        if return_url:
+            fields["return_url"] = return_url
+        fields["biz_content"] = text
+        signature = sign(secrets_of(account).app_private_key_pem, request_text(fields))
+        note = "signed here; no call was made: the customer brings it to Alipay"
+        shown = urlencode({k: v for k, v in fields.items() if k != "biz_content"})
+        address = gateway_address(account)
+        return {**fields, "sign": signature}, Exchange(
+            "SIGN", f"{address}?{shown}", text, None, note, 0
+        )
+
+    def key(self, account: ChannelAccount, serial: str) -> RSAPublicKey | None:
+        """Return the key Alipay signs with under this certificate number, or None.
+
+        None asks for `refresh_keys`, which then looks for this number. In public-key mode there is
+        one key, whatever number is said beside it.
+        """
+        keys = secrets_of(account)
+        held = keys.alipay_public_key_pem
+        if not keys.app_certificate_pem or serial in {"", certificate_number(held)}:
+            return public_key(held)
+        fetched = self._fetched.get(account.id, {}).get(serial)
+        if fetched is None:
+            self._wanted[account.id] = serial[:64]
+            return None
+        return public_key(fetched)
+
+    async def refresh_keys(self, account: ChannelAccount) -> None:
+        """Fetch the certificate that was missed last, at most once a minute per account."""
+        async with self._refreshing.setdefault(account.id, asyncio.Lock()):
+            wanted = self._wanted.pop(account.id, None)
+            before = self._refreshed_at.get(account.id)
+            if wanted is None or wanted in self._fetched.get(account.id, {}):
+                return
+            if before is not None and monotonic() - before < REFRESH_PAUSE_S:
+                return
+            self._refreshed_at[account.id] = monotonic()
+            pem = await self._fetch_certificate(account, wanted)
+            if pem is not None:
+                self._fetched.setdefault(account.id, {})[wanted] = pem
+                _log.info("alipay_certificate_fetched", account=str(account.id), serial=wanted)
+
+    async def _fetch_certificate(self, account: ChannelAccount, serial: str) -> str | None:
+        """Return a certificate of Alipay's that leads to our roots and signs its own delivery."""
+        content = {"alipay_cert_sn": serial}
+        reply, _ = await self._ask(account, CERTIFICATE, content, notify=False, hidden=())
+        said = _said(account, CERTIFICATE, reply) if isinstance(reply, HttpReply) else None
+        if not isinstance(said, _Said):
+            _log.warning("alipay_certificate_not_fetched", account=str(account.id))
+            return None
+        keys = secrets_of(account)
+        pem = _certificate_in(said.node)
+        is_genuine = (
+            pem is not None
+            and leads_to_roots(
+                pem,
+                installed=keys.alipay_public_key_pem,
+                roots=keys.root_certificates_pem,
+                now=self.real_now(),
+            )
+            and certificate_number(pem) == serial
+            and said.serial in {serial, certificate_number(keys.alipay_public_key_pem)}
+            and verify(
+                public_key(pem if said.serial == serial else keys.alipay_public_key_pem),
+                said.text,
+                said.signature,
+            )
+        )
+        if not is_genuine:
+            _log.warning("alipay_certificate_refused", account=str(account.id), serial=serial)
+        return pem if is_genuine else None
+
+    async def _ask(
         self,
         account: ChannelAccount,
         method: str,
@@ -96,8 +250,14 @@ class Gateway:
         *,
         notify: bool,
         hidden: tuple[str, ...],
-    ) -> Request:
-        text = msgspec.json.encode(content).decode()
+    ) -> tuple[HttpReply | NotSent | Unknown, Exchange]:
+        is_rest = secrets_of(account).protocol == "v3"
+        make = self._rest_request if is_rest else self._form_request
+        request = make(account, method, content, notify=notify, hidden=hidden)
+        shown = _SHOWN_HEADERS if is_rest else ()
+        return await ask(self.http, request, timeout_s=self.limits.ask_s, shown_headers=shown)
+
+    def _common(self, account: ChannelAccount, method: str) -> dict[str, str]:
         common = {
             "app_id": account.app_id,
             "method": method,
@@ -107,8 +267,25 @@ class Gateway:
             "timestamp": self.real_now().astimezone(BUSINESS_ZONE).strftime(_TIME),
             "version": "1.0",
         }
+        keys = secrets_of(account)
+        if keys.app_certificate_pem:
+            common["app_cert_sn"] = certificate_number(keys.app_certificate_pem)
+            common["alipay_root_cert_sn"] = root_number(keys.root_certificates_pem)
+        return common
+
+    def _form_request(
+        self,
+        account: ChannelAccount,
+        method: str,
+        content: Mapping[str, Any],
+        *,
+        notify: bool,
+        hidden: tuple[str, ...],
+    ) -> Request:
+        common = self._common(account, method)
         if notify:
             common["notify_url"] = account.notify_url
+        text = msgspec.json.encode(content).decode()
         message = request_text({**common, "biz_content": text})
         signature = sign(secrets_of(account).app_private_key_pem, message)
         address = gateway_address(account)
@@ -118,7 +295,7 @@ class Gateway:
             headers={
                 "accept": "application/json",
                 "user-agent": _USER_AGENT,
-                "content-type": "application/x-www-form-urlencoded;charset=utf-8",
+                "content-type": _FORM,
             },
             body=urlencode({"biz_content": text}).encode(),
             shown_url=f"{address}?{urlencode(common)}",
@@ -126,27 +303,114 @@ class Gateway:
             hidden=hidden,
         )
 
+    def _rest_request(
+        self,
+        account: ChannelAccount,
+        method: str,
+        content: Mapping[str, Any],
+        *,
+        notify: bool,
+        hidden: tuple[str, ...],
+    ) -> Request:
+        target = "/v3/" + method.replace(".", "/")
+        verb, body = "POST", b""
+        if method in _BY_GET:
+            verb, target = "GET", f"{target}?{urlencode(content, quote_via=quote)}"
+        else:
+            told = {"notify_url": account.notify_url} if notify else {}
+            body = msgspec.json.encode({**content, **told})
+        keys = secrets_of(account)
+        claims = {"app_id": account.app_id}
+        headers = {"accept": "application/json", "user-agent": _USER_AGENT}
+        if keys.app_certificate_pem:
+            claims["app_cert_sn"] = certificate_number(keys.app_certificate_pem)
+            headers["alipay-root-cert-sn"] = root_number(keys.root_certificates_pem)
+        claims |= {
+            "nonce": secrets.token_hex(16),
+            "timestamp": str(int(self.real_now().timestamp() * 1000)),
+        }
+        claimed = ",".join(f"{name}={value}" for name, value in claims.items())
+        message = f"{claimed}\n{verb}\n{target}\n".encode() + body + b"\n"
+        signature = sign(keys.app_private_key_pem, message)
+        headers["authorization"] = f"{_SCHEME} {claimed},sign={signature}"
+        if body:
+            headers["content-type"] = "application/json;charset=utf-8"
+        url = account.gateway.removesuffix(_PATH) + target
+        return Request(
+            method=verb,
+            url=url,
+            headers=headers,
+            body=body,
+            shown_url=url,
+            shown_body=body.decode(),
+            hidden=hidden,
+        )
 
-def gateway_address(account: ChannelAccount) -> str:
-    """Return the one address of every call."""
-    return account.gateway.removesuffix(_PATH) + _PATH
+
+def _said(account: ChannelAccount, method: str, reply: HttpReply) -> _Said | Unknown:
+    if secrets_of(account).protocol == "v3":
+        return _said_in_rest(reply)
+    return _said_in_form(method, reply)
 
 
-def _judge(account: ChannelAccount, method: str, body: bytes) -> Heard:
-    """Verify the inner object as it was sent: `Raw` keeps its very bytes."""
-    parts = decode(body, dict[str, Raw])
+def _said_in_form(method: str, reply: HttpReply) -> _Said | Unknown:
+    """Find the inner object as it was sent: `Raw` keeps its very bytes."""
+    if reply.status != 200:
+        return Unknown(f"http {reply.status}")
+    parts = decode(reply.body, dict[str, Raw])
     if parts is None:
         return Unknown("the reply is no JSON object")
     node = parts.get(f"{method.replace('.', '_')}_response") or parts.get("error_response")
     signature = decode(bytes(parts.get("sign", Raw(b"null"))), str)
     if node is None or signature is None:
         return Unknown("the reply is not signed, or not about this call")
-    key = public_key(secrets_of(account).alipay_public_key_pem)
-    if not verify(key, bytes(node), signature):
-        return Unknown("the reply's signature does not verify")
+    serial = decode(bytes(parts.get("alipay_cert_sn", Raw(b'""'))), str) or ""
     head = decode(bytes(node), _Head)
+    heard: Heard
     if head is None:
-        return Unknown("the reply has no code")
-    if head.code == DONE:
-        return Answered(bytes(node))
-    return Refused(head.code, head.sub_code, head.sub_msg or head.msg)
+        heard = Unknown("the reply has no code")
+    elif head.code == DONE:
+        heard = Answered(bytes(node))
+    else:
+        heard = Refused(head.code, head.sub_code, head.sub_msg or head.msg)
+    return _Said(bytes(node), signature, serial, heard, bytes(node))
+
+
+def _said_in_rest(reply: HttpReply) -> _Said | Unknown:
+    if reply.status >= 500:
+        return Unknown(f"http {reply.status}")
+    signature = reply.headers.get("alipay-signature", "")
+    if not signature:
+        return Unknown(f"http {reply.status}, not signed")
+    prefix = f"{reply.headers.get('alipay-timestamp')}\n{reply.headers.get('alipay-nonce')}\n"
+    text = prefix.encode() + reply.body + b"\n"
+    serial = reply.headers.get("alipay-sn", "")
+    return _Said(text, signature, serial, _heard_in_rest(reply), reply.body)
+
+
+def _heard_in_rest(reply: HttpReply) -> Heard:
+    match reply.status:
+        case 200:
+            return Answered(reply.body)
+        case 202:
+            return Refused(WAITING, "", "accepted")
+        case status if 400 <= status < 500:
+            failure = decode(reply.body, _Failure)
+            if failure is None or not failure.code:
+                return Unknown(f"http {status} without a code")
+            # The REST protocol leaves out the part before the dot of a business code.
+            known = f"ACQ.{failure.code}"
+            code = known if known in _MAPPED else failure.code
+            return Refused(code, code, failure.message)
+        case status:
+            return Unknown(f"http {status}")
+
+
+def _certificate_in(node: bytes) -> str | None:
+    found = decode(node, _Certificate)
+    if found is None:
+        return None
+    try:
+        return b64decode(found.alipay_cert_content, validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        return None

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from tongbao.rails.channels.alipay.crypto import notice_text, public_key, verify
-from tongbao.rails.channels.alipay.gateway import secrets_of
+from tongbao.rails.channels.alipay.secrets import notice_text, verify
 from tongbao.rails.channels.alipay.wire import moment, yuan
 from tongbao.rails.channels.contract import (
     Callback,
     CallbackForged,
+    CallbackKeyUnknown,
     CallbackKind,
     CallbackReply,
     CallbackUnreadable,
-    ChannelAccount,
     Closed,
     Pending,
     Succeeded,
@@ -31,16 +31,18 @@ _NEEDED: Final = ("notify_id", "app_id", "seller_id", "out_trade_no", "trade_sta
 _REFUND_MARKS: Final = ("gmt_refund", "out_biz_no")
 
 
-def read(account: ChannelAccount, body: bytes) -> Callback:
-    """Return what a notification says.
+def read(body: bytes, key_of: Callable[[str], RSAPublicKey | None]) -> Callback:
+    """Return what a notification says; ``key_of`` knows Alipay's keys by certificate number.
 
     Raises:
-        CallbackForged, CallbackUnreadable
+        CallbackForged, CallbackKeyUnknown, CallbackUnreadable
     """
     fields = _fields(body)
-    key = public_key(secrets_of(account).alipay_public_key_pem)
     if fields.get("sign_type") != "RSA2" or not fields.get("sign"):
         raise CallbackForged(reason="no RSA2 signature")
+    key = key_of(fields.get("alipay_cert_sn", ""))
+    if key is None:
+        raise CallbackKeyUnknown(serial=fields["alipay_cert_sn"][:64])
     if not verify(key, notice_text(fields), fields["sign"]):
         raise CallbackForged(reason="the signature does not verify")
     if fields.get("notify_type") != "trade_status_sync" or not all(map(fields.get, _NEEDED)):

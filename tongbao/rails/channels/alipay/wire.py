@@ -15,6 +15,7 @@ from tongbao.kernel.errors import Refusal
 from tongbao.kernel.money import Money, from_decimal_text
 from tongbao.rails.channels.contract import (
     Closed,
+    PayMode,
     PayOrder,
     Pending,
     RefundOrder,
@@ -26,6 +27,14 @@ SUBJECT_MAX: Final = 128
 REASON_MAX: Final = 256
 CURRENCY: Final = "CNY"
 
+PAGES: Final = {
+    PayMode.WEB: ("alipay.trade.page.pay", "FAST_INSTANT_TRADE_PAY"),
+    PayMode.H5: ("alipay.trade.wap.pay", "QUICK_WAP_WAY"),
+    PayMode.APP: ("alipay.trade.app.pay", "QUICK_MSECURITY_PAY"),
+}
+"""What the customer brings to Alipay: the method and its product."""
+
+_BUYER_ID_DIGITS: Final = 16
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
 _WIDE: Final = str.maketrans("/=&", "／＝＆")
 
@@ -59,6 +68,13 @@ class Trade(Struct, frozen=True):
     def paid_at(self) -> datetime | None:
         """When the money moved, which only a trade that was paid once knows."""
         return moment(self.gmt_payment or self.send_pay_date)
+
+
+class Created(Struct, frozen=True):
+    """The answer to ``alipay.trade.create``: an open trade of one buyer."""
+
+    out_trade_no: str
+    trade_no: str = ""
 
 
 class Undone(Struct, frozen=True):
@@ -99,25 +115,40 @@ class BillAddress(Struct, frozen=True):
 
 def precreate_content(order: PayOrder) -> dict[str, Any]:
     """Return what asks for a code the customer scans."""
-    return {
-        "out_trade_no": order.number,
-        "total_amount": order.money.decimal_text(),
-        "subject": _subject(order),
-        "time_expire": _text(order.expires_at),
-    }
+    return _basics(order)
 
 
 def pay_content(order: PayOrder) -> dict[str, Any]:
     """Return what charges the code the customer shows."""
     return {
-        "out_trade_no": order.number,
+        **_basics(order),
         "scene": "bar_code",
         "auth_code": order.auth_code,
-        "total_amount": order.money.decimal_text(),
-        "subject": _subject(order),
         "store_id": order.store_id,
-        "time_expire": _text(order.expires_at),
     }
+
+
+def create_content(order: PayOrder, app_id: str) -> dict[str, Any]:
+    """Return what opens a trade for a buyer in a page or mini-program inside Alipay (JSAPI).
+
+    A buyer is named by the old id of 16 digits, 2088 at first, or by an open id.
+    """
+    payer = order.payer_id or ""
+    is_old = payer.startswith("2088") and len(payer) == _BUYER_ID_DIGITS and payer.isdecimal()
+    return {
+        **_basics(order),
+        "product_code": "JSAPI_PAY",
+        "op_app_id": order.app_id or app_id,
+        ("buyer_id" if is_old else "buyer_open_id"): payer,
+    }
+
+
+def page_content(order: PayOrder) -> dict[str, Any]:
+    """Return what a browser or an app brings to Alipay's own cashier."""
+    content = {**_basics(order), "product_code": PAGES[order.mode][1]}
+    if order.mode is PayMode.H5 and order.return_url:
+        content["quit_url"] = order.return_url
+    return content
 
 
 def refund_content(refund: RefundOrder) -> dict[str, Any]:
@@ -212,6 +243,15 @@ def moment(text: str) -> datetime | None:
 def _was_charged(trade: Trade) -> bool:
     charged = yuan(trade.buyer_pay_amount or "0")
     return charged is None or charged.amount != 0
+
+
+def _basics(order: PayOrder) -> dict[str, Any]:
+    return {
+        "out_trade_no": order.number,
+        "total_amount": order.money.decimal_text(),
+        "subject": _subject(order),
+        "time_expire": _text(order.expires_at),
+    }
 
 
 def _subject(order: PayOrder) -> str:

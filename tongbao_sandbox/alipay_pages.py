@@ -1,0 +1,191 @@
+"""Alipay's own cashier: pages a customer's browser opens with what the merchant signed.
+
+    page.pay, wap.pay   a browser brings the signed form; it sees a page, pays, and is sent back to
+                        ``return_url`` with signed fields
+    app.pay             the merchant's app hands the signed text to Alipay's app; what comes back to
+                        it is a signed object
+
+The order is only offered until the customer pays or puts it off: before that no trade exists.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from html import escape
+from typing import Any, Final
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+from msgspec import structs
+
+from tongbao_sandbox import alipay_trade as trades
+from tongbao_sandbox.alipay_bill import yuan
+from tongbao_sandbox.alipay_crypto import compact, load_private_key, sign, signed_notify
+from tongbao_sandbox.alipay_methods import amount_of, check_again, need, new_trade
+from tongbao_sandbox.alipay_trade import NAME
+from tongbao_sandbox.alipay_wire import Ask, Refusal, success
+from tongbao_sandbox.clock import plain
+from tongbao_sandbox.model import Trade, TradeMode
+from tongbao_sandbox.seam import Refused, Reply, Request, World
+
+PAGES: Final[Mapping[str, TradeMode]] = {
+    "alipay.trade.page.pay": "web",
+    "alipay.trade.wap.pay": "h5",
+    "alipay.trade.app.pay": "app",
+}
+PATH: Final = "/cashier/"
+_TOKEN: Final = "alipay-cashier/"  # noqa: S105 - a prefix
+_HTML: Final = (("content-type", "text/html; charset=utf-8"),)
+
+
+def open_order(world: World, ask: Ask) -> Trade:
+    """Record that a customer has come with this order; it is no trade yet.
+
+    Raises:
+        Refusal
+    """
+    mode = PAGES[ask.method]
+    amount, subject = amount_of(ask, "total_amount"), need(ask, "subject")
+    need(ask, "product_code")
+    known = trades.find(world, ask)
+    if known is not None:
+        check_again(known, mode, amount)
+        return _still_open(world, known)
+    made = new_trade(world, ask, mode, amount, subject)
+    kept = {"return_url": ask.params.get("return_url", ""), "method": ask.method}
+    trade = structs.replace(
+        made, token=f"{_TOKEN}{secrets.token_hex(16)}", extra={**made.extra, **kept}
+    )
+    return _still_open(world, world.state.put_trade(trade))
+
+
+def page(trade: Trade) -> Reply:
+    """Return the page on which the customer decides."""
+    token = trade.token.removeprefix(_TOKEN)
+    return _html(
+        200,
+        f"<h1>¥{yuan(trade.amount)}</h1><p>{escape(trade.subject)}</p>"
+        f'<form method="post" action="cashier/{token}">'
+        '<button name="action" value="pay">确认付款</button> '
+        '<button name="action" value="abandon">暂不付款</button></form>',
+    )
+
+
+def error_page(refusal: Refusal) -> Reply:
+    """Return what the customer sees of an order that cannot be paid."""
+    shown = escape(f"{refusal.content['sub_msg']} ({refusal.content['sub_code']})")
+    return _html(400, f"<h1>无法付款</h1><p>{shown}</p>")
+
+
+def decide(world: World, request: Request) -> Reply:
+    """Answer the page's buttons: pay and go back to the merchant, or put it off."""
+    trade = world.state.trade_by_token(_TOKEN + request.path.removeprefix(PATH))
+    if trade is None:
+        return Reply(404)
+    action = parse_qs(request.body.decode("latin-1")).get("action", [""])[0]
+    try:
+        if action == "pay" and trade.state != "paid":
+            trade = trades.collect(world, _still_open(world, trade), world.clock.now())
+        elif action == "abandon" and trade.state == "offered":
+            trade = trades.create(world, trade)
+    except Refusal as refusal:
+        return error_page(refusal)
+    if trade.state != "paid":
+        return _html(200, "<h1>暂不付款</h1>")
+    if not trade.extra["return_url"]:
+        return _html(200, "<h1>付款成功</h1>")
+    return Reply(303, (("location", returned(world, trade)),))
+
+
+def returned(world: World, trade: Trade) -> str:
+    """Return where the customer's browser goes after paying: the merchant's page, signed for."""
+    shown = world.keys[NAME].shown
+    fields = {
+        "charset": "utf-8",
+        "out_trade_no": trade.number,
+        "method": f"{trade.extra['method']}.return",
+        "total_amount": yuan(trade.amount),
+        "trade_no": trade.ref,
+        "auth_app_id": shown["app_id"],
+        "version": "1.0",
+        "app_id": shown["app_id"],
+        "seller_id": shown["seller_id"],
+        "timestamp": plain(world.clock.now()),
+    }
+    key, number = trades.signing_key(world, by_certificate=bool(trade.extra["by_certificate"]))
+    if number:
+        fields["alipay_cert_sn"] = number
+    address: str = trade.extra["return_url"]
+    joint = "&" if "?" in address else "?"
+    return f"{address}{joint}{urlencode(signed_notify(key, fields))}"
+
+
+def visit(world: World, ask: Ask, action: str) -> dict[str, Any]:
+    """Play the customer who opens a signed address or app text, and what comes back of it.
+
+    Raises:
+        Refused
+    """
+    if action not in {"pay", "abandon"}:
+        raise Refused("whoever opens a page can pay or abandon")
+    if ask.method not in PAGES:
+        raise Refused(f"{ask.method} is nothing to open")
+    try:
+        trade = open_order(world, ask)
+    except Refusal as refusal:
+        raise Refused(refusal.content["sub_code"]) from None
+    if action == "pay":
+        trade = trades.collect(world, trade, world.clock.now())
+    elif trade.state == "offered":
+        trade = trades.create(world, trade)
+    told: dict[str, Any] = {"number": trade.number, "state": trade.state, "ref": trade.ref}
+    if trade.state == "paid" and trade.extra["return_url"]:
+        told["returned"] = returned(world, trade)
+    if trade.mode == "app":
+        told["result"] = _app_result(world, trade)
+    return told
+
+
+def carried(text: str) -> dict[str, str]:
+    """Return the fields in a signed address or in an app's text."""
+    query = urlsplit(text).query if text.startswith(("http://", "https://")) else text
+    return dict(parse_qsl(query, keep_blank_values=True))
+
+
+def _still_open(world: World, trade: Trade) -> Trade:
+    if trade.expires_at <= world.clock.now():
+        raise Refusal("40004", "ACQ.TRADE_HAS_CLOSE", "交易已经关闭")
+    return trade
+
+
+def _app_result(world: World, trade: Trade) -> dict[str, str]:
+    """Return what Alipay's app hands back to the merchant's app."""
+    if trade.state != "paid":
+        return {"resultStatus": "6001", "result": "", "memo": "用户取消"}
+    shown = world.keys[NAME].shown
+    node = compact(
+        success(
+            {
+                "app_id": shown["app_id"],
+                "out_trade_no": trade.number,
+                "seller_id": shown["seller_id"],
+                "timestamp": plain(world.clock.now()),
+                "total_amount": yuan(trade.amount),
+                "trade_no": trade.ref,
+            }
+        )
+    )
+    key = load_private_key(world.keys[NAME].kept["private_key_pem"])
+    text = (
+        f'{{"alipay_trade_app_pay_response":{node},"sign":"{sign(key, node)}","sign_type":"RSA2"}}'
+    )
+    return {"resultStatus": "9000", "result": text, "memo": ""}
+
+
+def _html(status: int, body: str) -> Reply:
+    text = (
+        '<!doctype html><html lang="zh"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>支付宝（沙箱）</title>'
+        f"<main>{body}</main></html>"
+    )
+    return Reply(status, _HTML, text.encode())
