@@ -115,6 +115,8 @@ from tongbao.rails.channels.alipay.secrets import AlipaySecrets
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
 from tongbao.rails.channels.bank_transfer.messages import BankSecrets
 from tongbao.rails.channels.contract import Channel
+from tongbao.rails.channels.unionpay.client import UnionPay
+from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
 from tongbao.rails.channels.wechat_pay.client import WechatPay
 from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
 from tongbao.surfaces import housekeeping
@@ -130,6 +132,7 @@ from tongbao.surfaces.proofs import api as proofs_api
 SECRETS: Final[Mapping[str, type[Struct]]] = {
     "wechat_pay": WechatPaySecrets,
     "alipay": AlipaySecrets,
+    "unionpay": UnionPaySecrets,
     "bank_transfer": BankSecrets,
 }
 
@@ -174,7 +177,8 @@ def channels(http: HttpClient, clock: Clock) -> Mapping[str, Channel]:
     Alipay dates what it does not date itself by our business time; WeChat Pay's signatures have a
     window in real time.
     """
-    return {channel.name: channel for channel in (WechatPay(http), Alipay(http, clock=clock.now))}
+    made = (WechatPay(http), Alipay(http, clock=clock.now), UnionPay(http, clock=clock.now))
+    return {channel.name: channel for channel in made}
 
 
 def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandler]:

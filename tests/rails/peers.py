@@ -7,6 +7,7 @@ two agree with the outside world is what the vectors and the sandbox prove.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import secrets
 from collections.abc import Callable
@@ -38,13 +39,19 @@ from tongbao.rails.channels.contract import (
     RefundOrder,
 )
 from tongbao.rails.channels.exchange import TimeLimits
+from tongbao.rails.channels.unionpay.client import UnionPay
+from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
 from tongbao.rails.channels.wechat_pay.client import WechatPay
 from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
 
 RECORDED = Path(__file__).parent / "recorded"
 ORDER_NUMBER = "01k9order0000000000000000a"
 REFUND_NUMBER = "01k9refund000000000000000a"
-AUTH_CODES = {"wechat_pay": "134567890123456789", "alipay": "284567890123456789"}
+AUTH_CODES = {
+    "wechat_pay": "134567890123456789",
+    "alipay": "284567890123456789",
+    "unionpay": "6234567890123456789",
+}
 LIMITS = TimeLimits(ask_s=5.0, bill_s=5.0)
 
 Answer = dict[str, Any]
@@ -113,6 +120,7 @@ def refund_order(**changes: Any) -> RefundOrder:
         "money": Money(500, "CNY"),
         "order_money": Money(1999, "CNY"),
         "reason": "缺货",
+        "order_ref": "512209110416475616528",
     }
     return RefundOrder(**{**fields, **changes})
 
@@ -302,6 +310,109 @@ class AlipayPeer:
         )
 
 
+class UnionPayPeer:
+    name = "unionpay"
+    unionpay_name = "041@8310000000083040@中国银联股份有限公司@00016495"
+
+    def channel(self, http: HttpClient, limits: TimeLimits = LIMITS) -> UnionPay:
+        return UnionPay(http, limits=limits)
+
+    def account(self, gateway: str, **changes: Any) -> ChannelAccount:
+        keys: dict[str, Any] = {
+            "merchant_private_key_pem": private_pem(rsa_key("merchant")),
+            "merchant_certificate_pem": self.issued("merchant", "041@7310000@一家商店@00000001"),
+            "root_certificate_pem": issued_pem("root", "root", by="root"),
+            "middle_certificate_pem": issued_pem("middle", "middle", by="root"),
+        }
+        return ChannelAccount(
+            id=UUID(int=3),
+            channel=self.name,
+            mode=Mode.SANDBOX,
+            gateway=gateway,
+            merchant_number="777290058167151",
+            app_id="000201",
+            notify_url="https://pay.example/callbacks/unionpay/t",
+            fee_ppm=6000,
+            secrets=UnionPaySecrets(**{**keys, **changes}),
+        )
+
+    def issued(self, key: str, name: str, **changes: Any) -> str:
+        """A certificate for a key, as the authority below UnionPay's root gives them out."""
+        return issued_pem(key, name, by="middle", **changes)
+
+    def answer(self, recorded: Answer, heard: Heard, *, key: str = "platform") -> bytes:
+        if "status" in recorded:
+            return http_reply(recorded["status"], {}, _body(recorded))
+        return self._reply(self.signed(self._echoed(recorded, heard), key=key))
+
+    def unsigned(self, recorded: Answer, heard: Heard) -> bytes:
+        if "status" in recorded:
+            return self.answer(recorded, heard)
+        return self._reply(self._echoed(recorded, heard))
+
+    def _echoed(self, recorded: Answer, heard: Heard) -> dict[str, str]:
+        asked = dict(parse_qsl(heard.body.decode()))
+        echoed = ("version", "encoding", "bizType", "accessType", "merId", "txnTime", "txnType")
+        return {**{name: asked[name] for name in echoed}, **recorded["fields"]}
+
+    def signed(self, fields: dict[str, str], *, key: str = "platform") -> dict[str, str]:
+        authority = {"platform": "middle"}.get(key, "nobody")
+        certificate = issued_pem(key, self.unionpay_name, by=authority)
+        whole = {**fields, "signMethod": "01", "signPubKeyCert": certificate}
+        text = "&".join(f"{name}={whole[name]}" for name in sorted(whole) if whole[name])
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return {**whole, "signature": sha256_rsa(rsa_key(key), digest.encode())}
+
+    def _reply(self, fields: dict[str, str]) -> bytes:
+        text = "&".join(f"{name}={value}" for name, value in fields.items())
+        return http_reply(200, {"content-type": "text/html;charset=UTF-8"}, text.encode())
+
+    def number_in(self, heard: Heard) -> str:
+        asked = dict(parse_qsl(heard.body.decode()))
+        return f"{heard.target} {sorted(asked.items() - {('signature', asked['signature'])})}"
+
+    def callback(self, content: Answer, *, key: str = "platform") -> tuple[dict[str, str], bytes]:
+        fields = {
+            "version": "5.1.0",
+            "encoding": "UTF-8",
+            "bizType": "000000",
+            "accessType": "0",
+            "merId": "777290058167151",
+            "respCode": "00",
+            "respMsg": "成功[0000000]",
+            **content,
+        }
+        headers = {"content-type": "application/x-www-form-urlencoded;charset=UTF-8"}
+        return headers, urlencode(self.signed(fields, key=key)).encode()
+
+    def tampered(self, body: bytes) -> bytes:
+        return body.replace(b"queryId=512", b"queryId=513")
+
+
+@cache
+def issued_pem(
+    key: str, name: str, *, by: str, serial: int = 68759585092, days: tuple[int, int] = (-30, 30)
+) -> str:
+    """A certificate of one key, signed by another: an authority, or a key of its own."""
+    now = datetime.now(UTC)  # noqa: TID251
+
+    def named(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    return (
+        x509.CertificateBuilder()
+        .subject_name(named(name))
+        .issuer_name(named(by))
+        .public_key(rsa_key(key).public_key())
+        .serial_number(serial)
+        .not_valid_before(now + timedelta(days=days[0]))
+        .not_valid_after(now + timedelta(days=days[1]))
+        .sign(rsa_key(by), hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+        .decode()
+    )
+
+
 def _body(recorded: Answer) -> bytes:
     if "text" in recorded:
         return str(recorded["text"]).encode()
@@ -312,4 +423,8 @@ def _json(document: Any) -> str:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
-PEERS: dict[str, Peer] = {"wechat_pay": WechatPeer(), "alipay": AlipayPeer()}
+PEERS: dict[str, Peer] = {
+    "wechat_pay": WechatPeer(),
+    "alipay": AlipayPeer(),
+    "unionpay": UnionPayPeer(),
+}

@@ -79,11 +79,29 @@ PAYMENT_NEWS: dict[str, dict[str, Any]] = {
         "gmt_payment": "2030-01-01 20:00:00",
         "buyer_id": "2088722003899169",
     },
+    "unionpay": {
+        "orderId": ORDER_NUMBER,
+        "txnType": "01",
+        "txnSubType": "07",
+        "txnTime": "20300101195930",
+        "txnAmt": "1999",
+        "currencyCode": "156",
+        "queryId": "512209110416475616528",
+        "traceTime": "0101200000",
+        "settleDate": "0101",
+    },
 }
 
 
 @pytest.fixture(params=sorted(PEERS))
 def peer(request: pytest.FixtureRequest) -> Peer:
+    return PEERS[request.param]
+
+
+@pytest.fixture(params=["alipay", "wechat_pay"])
+def listing_peer(request: pytest.FixtureRequest) -> Peer:
+    """A channel whose bill is a list with commas and a trailer; others have bill tests of their
+    own beside what is theirs alone."""
     return PEERS[request.param]
 
 
@@ -126,6 +144,7 @@ def good_answer(name: str, call: str) -> dict[str, Any]:
         return {
             "wechat_pay": {"json": {"hash_type": "SHA1", "hash_value": "0", "download_url": "x"}},
             "alipay": {"json": {"code": "10000", "msg": "Success", "bill_download_url": "x"}},
+            "unionpay": {"fields": {"respCode": "00", "fileName": "x.zip", "fileContent": "x"}},
         }[name]
     for case in recorded(name):
         fits = case["call"] == calls.get(call, call)
@@ -332,6 +351,7 @@ def test_a_verified_callback_of_another_product_is_not_read(peer: Peer, http: Ht
     strange = {
         "wechat_pay": {"original_type": "complaint", "event_type": "COMPLAINT.CREATE"},
         "alipay": {"notify_type": "open_app_auth_notify", "out_trade_no": "x"},
+        "unionpay": {"txnType": "79", "orderId": "x", "queryId": "5122"},
     }
     headers, body = peer.callback(strange[peer.name])
     with pytest.raises(CallbackUnreadable):
@@ -457,9 +477,9 @@ def good_rows(name: str) -> tuple[str, str]:
 
 
 def test_a_bill_with_broken_rows_still_counts_the_good_ones(
-    peer: Peer, http: HttpClient, tmp_path: Path
+    listing_peer: Peer, http: HttpClient, tmp_path: Path
 ) -> None:
-    payment, refund = good_rows(peer.name)
+    payment, refund = good_rows(listing_peer.name)
     broken = [
         payment.replace("19.99", "1x.99"),
         payment.replace("19.99", "19.995"),
@@ -472,8 +492,8 @@ def test_a_bill_with_broken_rows_still_counts_the_good_ones(
         payment[: len(payment) // 2],
         "x" * 200_000,
     ]
-    path = bill(peer.name, tmp_path, rows=[*broken[:5], payment, *broken[5:], refund])
-    lines = list(peer.channel(http).parse_bill(path))
+    path = bill(listing_peer.name, tmp_path, rows=[*broken[:5], payment, *broken[5:], refund])
+    lines = list(listing_peer.channel(http).parse_bill(path))
     faults = [line for line in lines if isinstance(line, BillFault)]
     assert len(faults) == len(broken)
     assert all(fault.code.startswith("bill.") and len(fault.text) <= 120 for fault in faults)
@@ -490,22 +510,26 @@ def test_a_bill_with_broken_rows_still_counts_the_good_ones(
     assert lines[-1].row_count == 2
 
 
-def test_a_bill_cut_off_anywhere_is_seen(peer: Peer, http: HttpClient, tmp_path: Path) -> None:
-    path = bill(peer.name, tmp_path, rows=list(good_rows(peer.name)), whole=False)
-    lines = list(peer.channel(http).parse_bill(path))
+def test_a_bill_cut_off_anywhere_is_seen(
+    listing_peer: Peer, http: HttpClient, tmp_path: Path
+) -> None:
+    path = bill(listing_peer.name, tmp_path, rows=list(good_rows(listing_peer.name)), whole=False)
+    lines = list(listing_peer.channel(http).parse_bill(path))
     assert [type(line) for line in lines] == [BillRow, BillRow, BillFault]
-    whole = bill(peer.name, tmp_path, rows=list(good_rows(peer.name))).read_bytes()
+    whole = bill(listing_peer.name, tmp_path, rows=list(good_rows(listing_peer.name))).read_bytes()
     for size in range(0, len(whole) - 8, 7):
         path.write_bytes(whole[:size])
         faults = [
-            line for line in peer.channel(http).parse_bill(path) if isinstance(line, BillFault)
+            line
+            for line in listing_peer.channel(http).parse_bill(path)
+            if isinstance(line, BillFault)
         ]
         assert faults, size
 
 
-def test_a_bill_is_read_as_a_stream(peer: Peer, http: HttpClient, tmp_path: Path) -> None:
-    path = bill(peer.name, tmp_path, rows=[good_rows(peer.name)[0]] * 5000)
-    lines = peer.channel(http).parse_bill(path)
+def test_a_bill_is_read_as_a_stream(listing_peer: Peer, http: HttpClient, tmp_path: Path) -> None:
+    path = bill(listing_peer.name, tmp_path, rows=[good_rows(listing_peer.name)[0]] * 5000)
+    lines = listing_peer.channel(http).parse_bill(path)
     assert isinstance(next(lines), BillRow)
     assert sum(1 for _ in itertools.islice(lines, 4999)) == 4999
 
@@ -523,6 +547,7 @@ FACTS = {
         isv.invalid-signature ACQ.TRADE_NOT_EXIST ACQ.TRADE_HAS_SUCCESS ACQ.TRADE_HAS_CLOSE
         ACQ.TRADE_STATUS_ERROR ACQ.PAYMENT_AUTH_CODE_INVALID ACQ.BUYER_BALANCE_NOT_ENOUGH
         ACQ.SELLER_BALANCE_NOT_ENOUGH ACQ.REFUND_AMT_NOT_EQUAL_TOTAL""",
+    "unionpay": "01 03 04 05 12 34 60 A6",
 }
 
 

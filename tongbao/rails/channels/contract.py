@@ -99,6 +99,7 @@ class RefundOrder(Struct, frozen=True):
     money: Money
     order_money: Money
     reason: str = ""
+    order_ref: str | None = None  # the channel's own number of what is given back, where known
 
 
 class Exchange(Struct, frozen=True):
@@ -237,7 +238,8 @@ class Callback(Struct, frozen=True):
     number: str  # our number: the order's, or for a refund the refund's
     merchant_number: str
     app_id: str | None
-    outcome: Succeeded | Declined | Closed | Pending | Unknown  # Unknown: news, ask for the rest
+    outcome: Succeeded | Authorised | Declined | Closed | Pending | Unknown
+    # Unknown: there is news, and we ask for the rest. An agreement is always asked about.
     content: str  # the readable notification, for evidence
 
 

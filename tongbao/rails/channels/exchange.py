@@ -38,12 +38,17 @@ class Request(Struct, frozen=True):
 
 
 async def ask(
-    http: HttpClient, request: Request, *, timeout_s: float, shown_headers: Sequence[str] = ()
+    http: HttpClient,
+    request: Request,
+    *,
+    timeout_s: float,
+    shown_headers: Sequence[str] = (),
+    reply_max_bytes: int = REPLY_MAX,
 ) -> tuple[HttpReply | NotSent | Unknown, Exchange]:
     """Send the request once and return the answer, or what its absence means, with the evidence.
 
     ``shown_headers`` of the reply (its signature, its request id) go into the evidence, so that
-    a person can check it again.
+    a person can check it again. ``reply_max_bytes`` is for replies that hold a file.
     """
     try:
         reply = await http.send(
@@ -52,7 +57,7 @@ async def ask(
             request.headers,
             request.body,
             timeout_s=timeout_s,
-            reply_max_bytes=REPLY_MAX,
+            reply_max_bytes=reply_max_bytes,
         )
     except NotSentError as failure:
         reason = f"not sent: {failure.reason}"

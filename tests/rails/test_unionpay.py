@@ -1,0 +1,211 @@
+"""UnionPay's own ways: signatures and certificates, the gateway's forms, its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SM3, Hash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.rails.peers import (
+    UnionPayPeer,
+    issued_pem,
+    rsa_key,
+)
+from tongbao.infra.http import HttpClient
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.ids import base32, new_id
+from tongbao.rails.channels.contract import (
+    CallbackForged,
+)
+from tongbao.rails.channels.unionpay.client import UnionPay
+from tongbao.rails.channels.unionpay.crypto import (
+    UNIONPAY_NAME,
+    CertificateRefused,
+    certificate_id,
+    name_of,
+    refusal,
+    sign,
+    signed_text,
+    signer_key,
+    verifies,
+)
+from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
+from tongbao.rails.channels.unionpay.wire import (
+    china_text,
+    parse_reply,
+    sent_at,
+    with_year,
+)
+
+PEER = UnionPayPeer()
+NOWHERE = "http://127.0.0.1:9"
+REAL = json.loads((Path(__file__).parents[1] / "vectors/unionpay/callback.json").read_text())
+
+
+def keys(**changes: Any) -> UnionPaySecrets:
+    secrets = PEER.account(NOWHERE, **changes).secrets
+    assert isinstance(secrets, UnionPaySecrets)
+    return secrets
+
+
+# --- signatures
+
+
+def test_a_real_callback_verifies_with_its_embedded_certificate() -> None:
+    fields = REAL["fields"]
+    leaf = x509.load_pem_x509_certificate(fields["signPubKeyCert"].encode())
+    assert name_of(leaf) == UNIONPAY_NAME
+    key = leaf.public_key()
+    assert isinstance(key, RSAPublicKey)
+    assert verifies(key, signed_text(fields), fields["signature"])
+    for name in fields.keys() - {"signature"}:
+        changed = {**fields, name: fields[name] + "0"}
+        assert not verifies(key, signed_text(changed), fields["signature"]), name
+
+
+def test_a_real_callback_is_not_believed_without_its_authority(http: HttpClient) -> None:
+    body = urlencode(REAL["fields"]).encode()
+    with pytest.raises(CallbackForged) as forged:
+        UnionPay(http).read_callback(PEER.account(NOWHERE), {}, body, real_now())
+    assert "chain" in repr(forged.value.__dict__)
+
+
+def test_the_certificate_that_comes_along_must_be_unionpays() -> None:
+    root, middle = keys().root_certificate_pem, keys().middle_certificate_pem
+    now = real_now()
+    good = PEER.issued("platform", PEER.unionpay_name)
+    assert signer_key(good, middle, root, now).key_size == 2048
+    crlf = good.replace("\n", "\r\n")
+    assert signer_key(crlf, middle, root, now).key_size == 2048
+    refused = {
+        "another company of the same authority": PEER.issued("merchant", "041@7@一家商店@1"),
+        "a name that only contains UnionPay's": PEER.issued("x", f"041@7@{UNIONPAY_NAME}之友@1"),
+        "UnionPay's name in another part": PEER.issued("x", f"{UNIONPAY_NAME}@7@x@1"),
+        "another authority": issued_pem("platform", PEER.unionpay_name, by="nobody"),
+        "itself": issued_pem("platform", PEER.unionpay_name, by="platform"),
+        "no certificate": "x",
+        "nothing": "",
+        "a huge one": good + "x" * 20_000,
+    }
+    for why, pem in refused.items():
+        with pytest.raises(CertificateRefused):
+            signer_key(pem, middle, root, now)
+        assert why
+
+
+def test_a_certificate_out_of_its_time_is_refused() -> None:
+    root, middle = keys().root_certificate_pem, keys().middle_certificate_pem
+    good = PEER.issued("platform", PEER.unionpay_name, days=(-10, 10))
+    assert signer_key(good, middle, root, real_now() + timedelta(days=9))
+    for days in (-11, 11):
+        with pytest.raises(CertificateRefused, match="not valid now"):
+            signer_key(good, middle, root, real_now() + timedelta(days=days))
+
+
+def test_a_middle_certificate_of_another_root_is_refused() -> None:
+    good = PEER.issued("platform", PEER.unionpay_name)
+    other = issued_pem("nobody", "nobody", by="nobody")
+    with pytest.raises(CertificateRefused, match="chain"):
+        signer_key(good, keys().middle_certificate_pem, other, real_now())
+
+
+def test_a_request_is_signed_over_the_hexadecimal_digest() -> None:
+    signed = sign(keys(), {"orderId": "1", "backUrl": "", "a": "中文"})
+    assert signed["signMethod"] == "01"
+    assert signed["certId"] == certificate_id(keys().merchant_certificate_pem) == "68759585092"
+    text = f"a=中文&certId={signed['certId']}&orderId=1&signMethod=01".encode()
+    assert signed_text(signed) == text
+    assert verifies(rsa_key("merchant").public_key(), text, signed["signature"])
+
+
+def sm3(message: bytes) -> str:
+    digest = Hash(SM3())
+    digest.update(message)
+    return digest.finalize().hex()
+
+
+@pytest.mark.parametrize(
+    ("method", "digest"), [("11", lambda raw: hashlib.sha256(raw).hexdigest()), ("12", sm3)]
+)
+def test_a_shared_key_signs_with_its_own_digest(method: Any, digest: Any) -> None:
+    secrets = UnionPaySecrets(sign_method=method, secure_key="979da4cfccbae7923641daa5dd7047c2")
+    signed = sign(secrets, {"orderId": "1", "txnAmt": "100"})
+    text = f"orderId=1&signMethod={method}&txnAmt=100"
+    key = digest(b"979da4cfccbae7923641daa5dd7047c2")
+    assert signed["signature"] == digest(f"{text}&{key}".encode())
+    assert "certId" not in signed
+    assert refusal(secrets, signed, real_now()) is None
+    assert refusal(secrets, {**signed, "txnAmt": "101"}, real_now())
+    other = UnionPaySecrets(sign_method=method, secure_key="another")
+    assert refusal(other, signed, real_now())
+
+
+def test_the_weaker_method_cannot_be_chosen_by_the_other_side() -> None:
+    by_key = sign(UnionPaySecrets(sign_method="11", secure_key="k"), {"orderId": "1"})
+    assert refusal(keys(), by_key, real_now()) == "it is signed with another method"
+    assert refusal(keys(), {"orderId": "1"}, real_now()) == "there is no signature"
+
+
+def test_an_account_without_the_keys_of_its_method_is_none() -> None:
+    for partial in ({}, {"sign_method": "11"}, {"sign_method": "13", "secure_key": "k"}):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(partial, UnionPaySecrets)
+    assert "k" not in repr(UnionPaySecrets(sign_method="12", secure_key="k")).lower()
+
+
+# --- replies
+
+
+def test_a_reply_may_hold_separators_inside_braces() -> None:
+    body = "a=1&tokenPayData={token=62&trId=1}&respMsg=成功[0000&0]&b=x=y&c=".encode()
+    assert parse_reply(body) == {
+        "a": "1",
+        "tokenPayData": "{token=62&trId=1}",
+        "respMsg": "成功[0000&0]",
+        "b": "x=y",
+        "c": "",
+    }
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"a", b"a=1&a=2", b"=1", b"a=1&", b"\xff=1", b"&" * 5000, b"<html>"]
+)
+def test_what_is_no_reply_is_none(body: bytes) -> None:
+    assert parse_reply(body) is None
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    fields = parse_reply(body)
+    if fields is not None:
+        assert "&".join(f"{name}={value}" for name, value in fields.items()).encode() == body
+
+
+def test_an_order_is_sent_at_the_time_its_number_was_made() -> None:
+    before = real_now().replace(microsecond=0)
+    number = base32(new_id())
+    assert china_text(before) <= sent_at(number) <= china_text(real_now())
+    assert sent_at(number + "x") == sent_at(number)
+    assert sent_at("no id") == sent_at("00") == "20200101000000"
+    assert len(sent_at("z" * 26)) == 14
+
+
+def test_a_time_without_a_year_is_the_nearest() -> None:
+    new_year = datetime(2030, 1, 1, 0, 5, tzinfo=UTC)
+    assert china_text(with_year("1231235959", near=new_year) or new_year) == "20291231235959"
+    assert china_text(with_year("0101000001", near=new_year) or new_year) == "20300101000001"
+    assert with_year("0230000000", near=new_year) is None
+    assert with_year("", near=new_year) is None
+    leap = datetime(2028, 3, 1, tzinfo=UTC)
+    assert china_text(with_year("0229120000", near=leap) or new_year) == "20280229120000"
