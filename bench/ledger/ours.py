@@ -129,9 +129,9 @@ async def _open_accounts(db: Db, accounts: int) -> None:
 
 
 async def run_batches(
-    bench: Bench, workload: Workload, *, size: int, seconds: float, callers: int = 2
+    bench: Bench, workload: Workload, *, size: int, seconds: float, callers: int = 8
 ) -> Figures:
-    """Let a few callers post batches of this size one after the other."""
+    """Let several callers post batches of this size, each one after the other."""
     latencies: list[float] = []
     counted = [0, 0]
     before = await _last_seq(bench.db)

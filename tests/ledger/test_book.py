@@ -88,6 +88,17 @@ async def test_the_same_id_with_another_body_is_another_thing(db, ledger):
     assert await posted(db, ALICE) == 100
 
 
+async def test_a_part_of_a_group_is_another_group(db, ledger):
+    moves = [single(10, BANK, ALICE) for _ in range(3)]
+    [done] = await ledger.submit([group(*moves, id=moves[0].id)])
+    assert done.status == "created"
+    parts = [moves[first:last] for first in range(3) for last in range(first + 1, 4)]
+    for part in parts:
+        [result] = await ledger.submit([group(*part, id=part[0].id)])
+        assert result.status == ("exists" if part == moves else "exists_different")
+    assert await posted(db, ALICE) == 30
+
+
 async def test_the_same_id_in_another_book_is_another_group(db, ledger):
     await ledger.open_book(52, actor="tests")
     once = group(single(100, BANK, ALICE))

@@ -23,6 +23,7 @@ from tongbao.kernel.errors import Busy
 
 R = TypeVar("R")
 
+_UUID: Final = asyncpg.pgproto.pgproto.UUID
 _PLAIN: Final = {str, int, bool, bytes, float, UUID, datetime, date, Decimal, type(None)}
 _STREAM_CHUNK: Final = 1000
 _COPY_S_MAX: Final = 7 * 24 * 3600.0
@@ -353,6 +354,11 @@ async def _named_failures() -> AsyncIterator[None]:
     except asyncpg.PostgresError as bug:
         bug.detail = None  # it repeats the values of a row, and this may be logged
         raise
+
+
+def uuids(ids: Sequence[bytes]) -> list[UUID]:
+    """Return 16-byte ids as the driver sends them quickest: a commit has thousands."""
+    return [_UUID(one) for one in ids]
 
 
 def _touched(status: str) -> int:

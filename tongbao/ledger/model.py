@@ -80,6 +80,7 @@ class TransferFlags(IntFlag):
     LINKED = 1  # the transfer after this one (seq + 1) belongs to the same group
     WHOLE = 2  # the request named no amount: all of the hold
     AT_MOST = 4  # the request named the most to move; what moved may be less
+    FOLLOWS = 8  # the transfer before this one (seq - 1) belongs to the same group
 
 
 class Transfer(Struct, frozen=True):

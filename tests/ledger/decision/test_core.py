@@ -570,7 +570,7 @@ def test_a_line_carries_the_balances_and_the_business_day_of_shanghai():
     assert day_of(second["biz_date"]) == day_of(second["value_date"]) == date(2026, 3, 2)
     assert day_of(third["value_date"]) == date(2026, 1, 5)
     assert moment(third["at"]) == NOW + timedelta(seconds=1)
-    assert [row["flags"] for row in book.rows()] == [0, TransferFlags.LINKED, 0]
+    assert [row["flags"] for row in book.rows()] == [0, TransferFlags.LINKED, TransferFlags.FOLLOWS]
 
 
 def test_a_closed_accounting_day_takes_no_more_entries():

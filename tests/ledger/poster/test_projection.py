@@ -109,6 +109,57 @@ async def test_a_breach_stops_the_book_and_says_why(db, ledger):
     assert (await outcome(other, single(1, BANK, BOB))) == ("in_flight", "ledger.book_stopped")
 
 
+async def test_many_commits_are_carried_at_once_and_their_marks_with_them(db, ledger, monkeypatch):
+    steps = []
+    carry = projection.carry
+
+    async def counted(tx, book, mark, commits):
+        done = await carry(tx, book, mark, commits)
+        steps.append((len(commits), done))
+        return done
+
+    monkeypatch.setattr(projection, "carry", counted)
+    await ledger.submit([group(single(100_000, BANK, ALICE))])
+    async with db.begin("tests") as tx:
+        await tx.fetch("select 1 from ledger_watermark for update", ())
+        for _ in range(40):
+            hold = pending(5, ALICE, MERCHANT)
+            await ledger.submit([group(hold, single(1, ALICE, BOB))])
+            await ledger.submit([group(post(hold, 3), single(1, BANK, BOB))])
+    assert (await balance_of(db, 1, ALICE)).posted == 100_000 - 40 * 4
+    assert max(many for many, done in steps if done) > 40
+    assert await counters(db) == {
+        "bank": (0, 100_040, 0, 0, 41),
+        "merchant_payable": (0, 0, 0, 120, 80),
+        "wallet": (0, 160, 0, 100_080, 201),
+    }
+    assert (await verify(db)).is_sound
+
+
+async def test_where_somebody_else_moved_the_watermark_the_journal_is_added_up(db, ledger):
+    await ledger.submit([group(single(100, BANK, ALICE))])
+    await balance_of(db, 1, ALICE)
+    failpoints.arm("ledger.before_projection:raise")
+    await ledger.submit([group(single(1, BANK, ALICE))])
+    failpoints.arm(None)
+    await projection.catch_up(db, await read_head(db, 1))
+    await ledger.submit([group(single(1, BANK, ALICE))])
+    assert (await balance_of(db, 1, ALICE)).posted == 102
+    assert (await verify(db)).is_sound
+
+
+async def test_an_account_that_is_not_as_its_writer_left_it_stops_the_book(db, ledger):
+    await ledger.submit([group(single(100, BANK, ALICE))])
+    await balance_of(db, 1, ALICE)
+    await db.execute("update ledger_account set touches = touches + 1 where kind = 'wallet'", ())
+    async with asyncio.timeout(30):
+        while (await read_head(db, 1)).stopped_because is None:
+            await ledger.submit([group(single(1, BANK, ALICE))])
+            await asyncio.sleep(0.01)
+    stopped = (await read_head(db, 1)).stopped_because
+    assert "1 accounts are not as their writer left them" in stopped
+
+
 async def test_a_batch_that_lost_a_transfer_is_a_breach(db, ledger):
     await behind(db, ledger, group(single(100, BANK, ALICE), single(1, BANK, ALICE)))
     await db.execute("grant delete on ledger_transfer to current_user", ())

@@ -145,6 +145,10 @@ class Batches:
         linked = (rows["flags"] & TransferFlags.LINKED) != 0
         what = "it is linked to the transfer after it, which is of another batch"
         self._found.add_where("requests", last & linked, _said(rows, what))
+        follows = (rows["flags"] & TransferFlags.FOLLOWS) != 0
+        before = np.append(False, linked[:-1])  # whole batches come: the first begins one
+        what = "it and the transfer before it do not agree on whether they are one group"
+        self._found.add_where("requests", follows != before, _said(rows, what))
 
     def _check_batch(self, batch: int, transfers: int, spans: Records) -> None:
         row = self._rows[batch]

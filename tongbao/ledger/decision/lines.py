@@ -24,7 +24,7 @@ from tongbao.ledger.model import (
 Flags: TypeAlias = NDArray[np.bool_]
 
 PENDING, POST, EXPIRE = map(int, (TransferKind.PENDING, TransferKind.POST, TransferKind.EXPIRE))
-LINKED, WHOLE, AT_MOST = map(int, TransferFlags)
+LINKED, WHOLE, AT_MOST, FOLLOWS = map(int, TransferFlags)
 OVER: Final = (CREATED, *map(code_of, (HoldAlreadyPosted, HoldAlreadyVoided, HoldExpired)))
 """Why a hold does not end once more, by its state."""
 _NOT_DUE: Final = code_of(HoldNotDue)

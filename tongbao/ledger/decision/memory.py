@@ -40,6 +40,9 @@ LEAST, MOST, SIGN, TRAITS = 4, 5, 6, 7
 BARS_DEBIT, BARS_CREDIT, BARS_ALL = 1, 2, 4
 CURRENCY_SHIFT: Final = 3
 
+MARK_EVERY: Final = 64
+"""The touches of an account from one mark of its chain to the next."""
+
 _ROOM: Final = 512
 _NEAR: Final = 1 << 26
 """Accounts numbered below this, which is all of them, are found by their number."""
@@ -49,15 +52,26 @@ _FORGOTTEN: Final = 50_000
 """How many ids or holds are forgotten at once when there are more than that."""
 
 
+class Marks(Struct, frozen=True):
+    """The transfers that touch their account for the 64th, 128th, … time."""
+
+    accounts: Whole
+    seqs: Whole
+    ids: Records
+
+
 class Moved(Struct, frozen=True):
     """How the accounts that a batch touches, and the holds, come out of it and were before."""
 
     slots: Whole
+    accounts: Whole
     counters: Whole
     counters_before: Whole
     touches: Whole
+    touches_before: Whole
     last: Records
     last_before: Records
+    marks: Marks
     holds: dict[bytes, Hold]
     holds_before: dict[bytes, Hold]
     transfers: list[bytes]

@@ -11,6 +11,7 @@ import numpy as np
 from tongbao.kernel.clock import business_date
 from tongbao.ledger.decision.lines import (
     AT_MOST,
+    FOLLOWS,
     LINKED,
     PENDING,
     POST,
@@ -18,7 +19,16 @@ from tongbao.ledger.decision.lines import (
     by_account,
     stood_for,
 )
-from tongbao.ledger.decision.memory import LEAST, SIGN, BookState, Decision, Hold, Moved
+from tongbao.ledger.decision.memory import (
+    LEAST,
+    MARK_EVERY,
+    SIGN,
+    BookState,
+    Decision,
+    Hold,
+    Marks,
+    Moved,
+)
 from tongbao.ledger.decision.records import (
     COMPANION_REFUSED,
     CREATED,
@@ -79,6 +89,10 @@ def written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: dat
     )
     journal["debit_previous"], journal["credit_previous"] = previous[0::2], previous[1::2]
     journal["debit_after"], journal["credit_after"] = running[0::2], running[1::2]
+    touched = state.touches[slots]
+    ordinal = (touched - starts).repeat(lengths) + touch  # of the touch before this one
+    [marked] = ((ordinal + 1) % MARK_EVERY == 0).nonzero()
+    at = line[marked]
     opened, ended, holds, holds_before = _holds(state, lines, chosen)
     requests = _requests(batch, lines, codes)
     transfers: list[bytes] = lines.ids if len(chosen) == len(lines.ids) else ids.tolist()
@@ -96,11 +110,14 @@ def written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: dat
         newest_id=max([*spans[-1:].tolist(), *groups], default=NO_ID),
         moved=Moved(
             slots=slots,
+            accounts=state.accounts[slots],
             counters=after,
             counters_before=before,
             touches=lengths,
+            touches_before=touched,
             last=ids[line[starts + lengths - 1]],
             last_before=state.last[slots],
+            marks=Marks(state.accounts[slot[marked]], state.last_seq + 1 + at, ids[at]),
             holds=holds,
             holds_before=holds_before,
             transfers=transfers,
@@ -122,7 +139,9 @@ def _journal(state: BookState, batch: Batch, lines: Lines, chosen: Whole, now: d
     journal["seq"] = np.arange(state.last_seq + 1, state.last_seq + 1 + len(chosen))
     journal["amount"] = lines.amount[chosen]
     journal["flags"] = lines.flags[chosen]
-    journal["flags"][:-1] |= np.where(group[1:] == group[:-1], LINKED, 0).astype(np.int16)
+    together = group[1:] == group[:-1]
+    journal["flags"][:-1] |= np.where(together, LINKED, 0).astype(np.int16)
+    journal["flags"][1:] |= np.where(together, FOLLOWS, 0).astype(np.int16)
     journal["biz_date"] = day
     journal["value_date"] = np.where(records["value_date"] == 0, day, records["value_date"])
     journal["at"] = microseconds(now)

@@ -107,9 +107,12 @@ def _difference(
 
 
 def _is_whole(rows: Records, recorded: Mapping[UUID, RecordedCommand]) -> bool:
-    """Return whether the group that was recorded ends where this one does."""
-    linked = [bool(recorded[_uuid(each)].flags & TransferFlags.LINKED) for each in rows["id"]]
-    return linked == [True] * (len(rows) - 1) + [False]
+    """Return whether the group that was recorded begins and ends where this one does."""
+    flags = [recorded[_uuid(each)].flags for each in rows["id"]]
+    inner = len(rows) - 1
+    return [bool(each & TransferFlags.FOLLOWS) for each in flags] == [False] + [True] * inner and [
+        bool(each & TransferFlags.LINKED) for each in flags
+    ] == [True] * inner + [False]
 
 
 def _row_differs(row: np.void, found: RecordedCommand) -> _Difference | None:

@@ -18,6 +18,7 @@ from tongbao.kernel.money import Money
 from tongbao.ledger import _store as store
 from tongbao.ledger._store import ChainRow
 from tongbao.ledger.chains import HistoryArchived, chain, entrance
+from tongbao.ledger.decision.memory import MARK_EVERY
 from tongbao.ledger.model import NOBODY, AccountKey, AccountMissing, Side, TransferKind
 from tongbao.ledger.queries import caught_up
 from tongbao.ledger.rows import LedgerAccount
@@ -25,7 +26,6 @@ from tongbao.ledger.rules.chart import CHART
 from tongbao.ledger.rules.posting import RULES
 
 _CHUNK: Final = 5000
-_MARK_EVERY: Final = 64
 _MOVES: Final = frozenset({TransferKind.SINGLE, TransferKind.POST})
 Language = Literal["en", "zh"]
 
@@ -154,7 +154,7 @@ async def _newest(on: Db | Tx, account: LedgerAccount, seq: int, lines: int) -> 
     found: list[ChainRow] = []
     try:
         start = await entrance(on, account, seq)
-        async for row in chain(on, account, start, chunk=_MARK_EVERY + lines):
+        async for row in chain(on, account, start, chunk=MARK_EVERY + lines):
             if row.seq <= seq:
                 found.append(row)
             if len(found) >= max(1, lines):
@@ -169,7 +169,7 @@ async def _derive(
     on: Db | Tx, account: LedgerAccount, seq: int
 ) -> tuple[Counters, Literal["start", "present"]]:
     """Add the counters up from whichever end of the chain is nearer, or can be reached."""
-    after = await store.MARKS_FROM.one(on, account.book, account.id, seq) * _MARK_EVERY
+    after = await store.MARKS_FROM.one(on, account.book, account.id, seq) * MARK_EVERY
     if 2 * after > account.touches:
         try:
             return await _from_start(on, account, seq), "start"

@@ -154,6 +154,25 @@ BY_KEY_ONLY = Statement(
     " set_config('work_mem', '64MB', true)"
 )
 
+# What the writer worked out that its commits do to accounts. A row whose touches are others than
+# it believes is left alone, and the number of rows says so.
+CARRY = Statement("""
+    update ledger_account a
+       set debits_pending = a.debits_pending + coalesce(c.debits_pending, 0),
+           debits_posted = a.debits_posted + coalesce(c.debits_posted, 0),
+           credits_pending = a.credits_pending + coalesce(c.credits_pending, 0),
+           credits_posted = a.credits_posted + coalesce(c.credits_posted, 0),
+           touches = a.touches + c.touches, last_transfer = c.last_transfer
+      from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::bigint[], $7::bigint[],
+                  $8::bigint[], $9::bigint[])
+           as c (id, touches_before, touches, last_transfer, debits_pending, debits_posted,
+                 credits_pending, credits_posted)
+     where a.book = $1 and a.id = c.id and a.touches = c.touches_before""")
+MARK = Statement("""
+    insert into ledger_mark (book, account, seq, transfer_id)
+    select $1::int, m.account, m.seq, m.transfer_id
+      from unnest($2::bigint[], $3::bigint[], $4::uuid[]) as m (account, seq, transfer_id)""")
+
 # What each transfer does to the four counters of its two accounts, summed by account. The end of a
 # hold takes all of it out of pending, whatever was posted of it. Every 64th touch of an account is
 # marked, so that its chain can be entered there. `offset 0` keeps the planner from reading the

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.infra.db import Tx, Write
+from tongbao.infra.db import Tx, Write, uuids
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import real_now
 from tongbao.ledger.decision.core import BookState, Decision, decide
@@ -39,7 +39,7 @@ from tongbao.ledger.model import Result
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster.calls import AllCreated, Call, alone, joined
 from tongbao.ledger.poster.lease import LEASE
-from tongbao.ledger.poster.projection import JournalBroken
+from tongbao.ledger.poster.projection import Carried, JournalBroken
 
 
 class Fenced(Exception):
@@ -117,6 +117,12 @@ class Plan:
                     self.companions[place] = writes
             first += len(call)
 
+    def work_out(self, state: BookState) -> None:
+        """Decide, and encode what will be sent unless companions may still change it."""
+        self.decide(state)
+        if not self.companions:
+            self.encode()
+
     def decide(self, state: BookState) -> None:
         """Say what becomes of every group, and let the state move on to that."""
         self.first_seq = state.last_seq + 1
@@ -133,6 +139,11 @@ class Plan:
     def last_seq(self) -> int:
         """The book's last transfer once this is committed."""
         return self.first_seq + len(self.decision.journal) - 1
+
+    @property
+    def carried(self) -> Carried:
+        """What the balances have to follow by, once it has its number."""
+        return Carried(self.number, len(self.decision.journal), self.decision.moved)
 
     def work(self) -> list[tuple[int, Sequence[Write]]]:
         """Return the companions of the groups that are created."""
@@ -384,4 +395,4 @@ async def _write_requests(tx: Tx, plan: Plan, batch: int) -> None:
 
 
 def _uuids(ids: Records) -> list[UUID]:
-    return [UUID(bytes=each) for each in ids.tolist()]
+    return uuids(ids.tolist())

@@ -33,8 +33,9 @@ from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster.calls import Call
 from tongbao.ledger.poster.commit import Fenced, Head, Plan, settle_companions, write
 from tongbao.ledger.poster.lease import read_head, stop_book, take_book
-from tongbao.ledger.poster.projection import ACTOR, Follower, JournalBroken, catch_up_within
+from tongbao.ledger.poster.projection import ACTOR, Follower, JournalBroken, carry
 from tongbao.ledger.poster.recall import AHEAD_MAX, fill, state_of
+from tongbao.ledger.rows import LedgerWatermark
 
 QUEUE_MAX: Final = 20_000
 """Transfers of one book that may wait."""
@@ -46,6 +47,7 @@ LAG_MAX: Final = 500_000
 """Transfers that balances may be behind before the book waits for them."""
 
 _OVERLAP_MIN: Final = 200  # fewer are decided in no time; let them gather
+_ASIDE_MIN: Final = 400  # fewer are decided before a thread has taken them up
 _PATROL_S: Final = 0.25
 _RETRY_S: Final = 0.02
 _RETRY_S_MAX: Final = 1.0
@@ -248,9 +250,10 @@ class Lane:
         plan.compose(self._names.accounts(self._book), self._names.codes)
         await fill(self._db, state, plan.batch)
         plan.now, plan.latest = self._db.clock.now(), real_now() + AHEAD_MAX
-        plan.decide(state)
-        if not plan.companions:
-            plan.encode()
+        if len(plan.batch.records) < _ASIDE_MIN:
+            plan.work_out(state)
+        else:  # beside the loop, which meanwhile feeds the commit before
+            await asyncio.to_thread(plan.work_out, state)
 
     async def _commit(self, plan: Plan) -> None:
         """Write the plan and answer its callers."""
@@ -263,8 +266,10 @@ class Lane:
             plan.sealed.set()
             if plan.commits:
                 head = await write(tx, plan, head)
-            if self._with_balances:
-                await catch_up_within(tx, await read_head(tx, self._book))
+            if self._with_balances and plan.commits:
+                mark = LedgerWatermark(self._book, plan.first_seq - 1, plan.number - 1)
+                if not await carry(tx, self._book, mark, [plan.carried]):
+                    raise Fenced
             failpoint("ledger.before_commit")
         failpoint("ledger.after_commit")
         _COMMIT.observe(monotonic() - began)
@@ -272,8 +277,8 @@ class Lane:
         self._head = head
         self._setbacks = 0
         self._calls_max = min(BATCH_MAX, self._calls_max * 2)
-        if not self._with_balances:
-            self._follower.follow(plan.last_seq, head.batch)
+        if plan.commits and not self._with_balances:
+            self._follower.follow(plan.last_seq, plan.carried)
         await self._answer(plan)
 
     async def _answer_without_commit(self, plan: Plan) -> None:

@@ -1,28 +1,34 @@
-"""Balances behind the journal: the one way in which accounts follow what was committed.
+"""Balances behind the journal: how accounts follow what was committed, and how far they are.
 
-The same statement serves the commit that carries its balances, the follower right behind it, and
-the recovery after a crash. It adds up a stretch of the journal by account, marks every 64th touch,
-and moves the watermark in the same transaction, whose row lock makes every two of them take turns.
+A book's writer knows what its commits do to accounts, and writes the sums: in the commit itself, or
+for many commits at once right behind them. Where nobody remembers, after a crash or for a book that
+somebody else wrote, one statement adds the journal up by account. Either way the watermark moves in
+the same transaction, whose row lock makes every two of them take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
+from msgspec import Struct
 from prometheus_client import Gauge
 
-from tongbao.infra.db import CheckViolated, DatabaseUnavailable, Db, LockNotFree, Tx
+from tongbao.infra.db import CheckViolated, DatabaseUnavailable, Db, LockNotFree, Tx, uuids
 from tongbao.infra.failpoints import failpoint
+from tongbao.ledger.decision.memory import Moved
 from tongbao.ledger.decision.spans import merged
+from tongbao.ledger.decision.sums import Sums, summed
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster._store import BatchRange
 from tongbao.ledger.rows import LedgerBook, LedgerWatermark
 
 ACTOR: Final = "ledger"
-CHUNK: Final = 48_000
+CHUNK: Final = 100_000
+_ACCOUNTS_AT_ONCE: Final = 2_048  # more would keep the loop from everybody else for longer
 _BATCHES_MAX: Final = 512
 _RETRY_S: Final = 0.2
 
@@ -87,6 +93,60 @@ async def _add_up(
         raise JournalBroken(f"{met.accounts - met.moved} accounts missing, up to {after.seq}")
 
 
+class Carried(Struct, frozen=True):
+    """A commit whose balances are to follow, as its writer remembers it."""
+
+    batch: int
+    transfers: int
+    moved: Moved
+
+
+async def carry(tx: Tx, book: int, mark: LedgerWatermark, commits: Sequence[Carried]) -> bool:
+    """Let the balances follow by these commits, which begin right behind the watermark.
+
+    Returns False, and has done nothing, when the watermark is elsewhere.
+
+    Raises:
+        JournalBroken: an account is not as its writer remembers it.
+    """
+    last = commits[-1].batch
+    seq = mark.seq + sum(each.transfers for each in commits)
+    if not await store.MOVE_WATERMARK.run(tx, book, mark.batch, seq, last):
+        return False
+    moved = [each.moved for each in commits if each.transfers]
+    if not moved:  # nothing but refusals
+        return True
+    sums = summed(moved)
+    await store.BY_KEY_ONLY.run(tx)
+    for first in range(0, len(sums.accounts), _ACCOUNTS_AT_ONCE):
+        await _change(tx, book, sums, slice(first, first + _ACCOUNTS_AT_ONCE))
+    for marks in sums.marks:
+        ids = uuids(marks.ids.tolist())
+        await store.MARK.run(tx, book, marks.accounts.tolist(), marks.seqs.tolist(), ids)
+    return True
+
+
+async def _change(tx: Tx, book: int, sums: Sums, some: slice) -> None:
+    accounts: list[int] = sums.accounts[some].tolist()
+    changes = sums.changes[some]
+    try:
+        changed = await store.CARRY.run(
+            tx,
+            book,
+            accounts,
+            sums.touches_before[some].tolist(),
+            sums.touches[some].tolist(),
+            uuids(sums.last[some].tolist()),
+            # A counter that nothing changes is left out, which is nearly always true of two.
+            *([] if not column.any() else column.tolist() for column in changes.T),
+        )
+    except CheckViolated as violated:
+        raise JournalBroken(str(violated)) from violated
+    if changed != len(accounts):
+        what = f"{len(accounts) - changed} accounts are not as their writer left them"
+        raise JournalBroken(f"{what}, from {accounts[0]} to {accounts[-1]}")
+
+
 async def catch_up(db: Db, head: LedgerBook) -> None:
     """Let the balances follow to the head, in as many transactions as that takes.
 
@@ -119,6 +179,7 @@ class Follower:
         self._batch = 0
         self._seq = 0
         self._mark = LedgerWatermark(book, 0, 0)
+        self._carried: deque[Carried] = deque()
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
         self.breach: str | None = None
@@ -133,11 +194,13 @@ class Follower:
         """Say how far journal and balances both are."""
         self._seq, self._batch = seq, batch
         self._mark = LedgerWatermark(self._book, seq, batch)
+        self._carried.clear()
         self.breach = None
 
-    def follow(self, seq: int, batch: int) -> None:
-        """Say how far the journal has come."""
-        self._seq, self._batch = max(seq, self._seq), max(batch, self._batch)
+    def follow(self, seq: int, carried: Carried) -> None:
+        """Say how far the journal has come, and by which commit."""
+        self._seq, self._batch = max(seq, self._seq), max(carried.batch, self._batch)
+        self._carried.append(carried)
         self._lag.set(self.lag)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name=f"ledger balances {self._book}")
@@ -167,8 +230,31 @@ class Follower:
 
     async def _step(self) -> None:
         failpoint("ledger.before_projection")
+        commits = self._next_commits()
         async with self._db.begin(ACTOR) as tx:
-            mark = await project_next(tx, self._book, self._batch)
+            if commits and await carry(tx, self._book, self._mark, commits):
+                mark = _behind(self._mark, commits)
+            else:
+                mark = await project_next(tx, self._book, self._batch)
         failpoint("ledger.after_projection")
         self._mark = mark
         self._lag.set(self.lag)
+
+    def _next_commits(self) -> list[Carried]:
+        """Return the commits right behind the watermark, as far as they are remembered."""
+        while self._carried and self._carried[0].batch <= self._mark.batch:
+            self._carried.popleft()
+        taken: list[Carried] = []
+        transfers, due = 0, self._mark.batch + 1
+        for each in self._carried:
+            transfers += each.transfers
+            if each.batch != due or (taken and transfers > CHUNK):
+                break
+            taken.append(each)
+            due += 1
+        return taken
+
+
+def _behind(mark: LedgerWatermark, commits: Sequence[Carried]) -> LedgerWatermark:
+    transfers = sum(each.transfers for each in commits)
+    return LedgerWatermark(mark.book, seq=mark.seq + transfers, batch=commits[-1].batch)
