@@ -2,14 +2,14 @@
 
 Settings of the control API: ``wechat.fee_ppm``, ``wechat.refund_fee`` (returned | kept),
 ``wechat.refund_after_s``, ``wechat.bill_summary`` (plain | trimmed), ``wechat.userpaying``
-(object | error), ``wechat.signtest_every``.
+(object | error), ``wechat.signtest_every``, ``wechat.callback_serial``, ``wechat.callback_scheme``,
+``wechat.rotation`` ("" | announced | switched | retired).
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -20,11 +20,12 @@ from msgspec.structs import replace
 from tongbao_sandbox.model import Callback, PaymentCode, Trade
 from tongbao_sandbox.seam import Outgoing, Refused, Reply, Request, World
 from tongbao_sandbox.wechat_bill import Bills
-from tongbao_sandbox.wechat_crypto import Vault, in_window, read_authorization
+from tongbao_sandbox.wechat_crypto import SCHEME, Vault, in_window, read_authorization
+from tongbao_sandbox.wechat_customers import PAGE, Customers
 from tongbao_sandbox.wechat_desk import NAME, Desk, transaction
 from tongbao_sandbox.wechat_orders import Orders
 from tongbao_sandbox.wechat_refunds import Refunds
-from tongbao_sandbox.wechat_wire import Call, Outcome, Problem
+from tongbao_sandbox.wechat_wire import Call, Handler, Outcome, Problem
 
 RETRY_PLAN: Final = (
     *(15.0, 15.0, 30.0, 180.0, 600.0, 1200.0, 1800.0, 1800.0, 1800.0, 3600.0),
@@ -37,8 +38,6 @@ _UNVERIFIED: Final = "签名信息错误，验签失败"
 _FORGED: Final = "签名错误"
 _STALE: Final = "Http头Authorization中的timestamp与发起请求的时间不得超过5分钟"
 
-Handler = Callable[[Call], Outcome]
-
 
 class WechatPay:
     """Satisfies `seam.Channel`."""
@@ -49,22 +48,19 @@ class WechatPay:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._vault = Vault(world.keys[NAME])
+        self._vault = Vault(world.keys[NAME], world.setting)
         desk = Desk(world, self._vault)
         self._orders = orders = Orders(desk)
         self._refunds = refunds = Refunds(desk, orders)
         self._bills = bills = Bills(desk)
-        pay, refund = "/v3/pay/transactions", "/v3/refund/domestic/refunds"
+        self._customers = Customers(desk, orders)
+        refund = "/v3/refund/domestic/refunds"
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
             (method, _pattern(path), handler)
             for method, path, handler in (
                 ("GET", "/v3/certificates", lambda _call: Outcome(self._vault.certificates())),
-                ("POST", f"{pay}/native", orders.native),
-                ("POST", f"{pay}/codepay", orders.codepay),
-                ("GET", f"{pay}/id/{{id}}", orders.by_transaction_id),
-                ("GET", f"{pay}/out-trade-no/{{number}}", orders.by_number),
-                ("POST", f"{pay}/out-trade-no/{{number}}/close", orders.close),
-                ("POST", f"{pay}/out-trade-no/{{number}}/reverse", orders.reverse),
+                *orders.routes("/v3/pay/transactions", partner=False),
+                *orders.routes("/v3/pay/partner/transactions", partner=True),
                 ("POST", refund, refunds.ask),
                 ("GET", f"{refund}/{{number}}", refunds.by_number),
                 ("POST", f"{refund}/{{id}}/apply-abnormal-refund", refunds.apply_abnormal),
@@ -77,7 +73,9 @@ class WechatPay:
     # Requests -------------------------------------------------------------------------------
 
     def answer(self, request: Request) -> Reply:
-        """Answer a merchant's request."""
+        """Answer a merchant's request, or a customer's browser on its way."""
+        if request.path == PAGE:
+            return self._customers.page(request)
         fitting = [
             (method, handler, match)
             for method, pattern, handler in self._routes
@@ -92,18 +90,22 @@ class WechatPay:
 
     def _handled(self, request: Request, handler: Handler, match: re.Match[str]) -> Reply:
         try:
-            self._authenticate(request)
+            scheme = self._authenticate(request)
             variables = {name: unquote(value) for name, value in match.groupdict().items()}
             query = dict(parse_qsl(request.query, keep_blank_values=True))
-            outcome = handler(Call(request.origin, variables, query, request.body))
+            wanted = request.headers.get("wechatpay-serial", "")
+            outcome = handler(Call(request.origin, variables, query, request.body, wanted))
         except Problem as problem:
             body = msgspec.json.encode(problem.content)
             named = not (problem.status == 401 and _is_pay(request.path))
             return self._reply(problem.status, body, named=named)
-        return self._framed(outcome, request.headers.get("wechatpay-serial", ""))
+        return self._framed(outcome, wanted, scheme)
 
-    def _authenticate(self, request: Request) -> None:
-        """Check in the order that was observed: headers, form, time, then the signature."""
+    def _authenticate(self, request: Request) -> str:
+        """Check in the order that was observed: headers, form, time, then the signature.
+
+        Return the scheme the merchant signed in, in which the answer is signed too.
+        """
         complete = "accept" in request.headers and "user-agent" in request.headers
         pays = _is_pay(request.path)
         if not complete and not pays:
@@ -122,15 +124,18 @@ class WechatPay:
             raise Problem(401, "SIGN_ERROR", _FORGED)
         if not complete:
             raise Problem(400, "INVALID_REQUEST", "Http头缺少Accept或User-Agent")
+        return said.scheme
 
-    def _framed(self, outcome: Outcome, wanted_serial: str) -> Reply:
+    def _framed(self, outcome: Outcome, wanted_serial: str, scheme: str) -> Reply:
         """Sign the answer; files go out unsigned, and 204 is signed over nothing."""
         if isinstance(outcome.content, bytes):
             body = outcome.content
             reply = self._reply(outcome.status, body, media=outcome.media)
         else:
             body = b"" if outcome.content is None else msgspec.json.encode(outcome.content)
-            signed = self._vault.headers(body, wanted_serial=wanted_serial, variant=outcome.variant)
+            signed = self._vault.headers(
+                body, wanted_serial=wanted_serial, variant=outcome.variant, scheme=scheme
+            )
             reply = self._reply(outcome.status, body, media=outcome.media)
             reply = replace(reply, headers=reply.headers + signed)
         return replace(reply, ending=outcome.ending, delay_s=outcome.delay_s)
@@ -157,6 +162,7 @@ class WechatPay:
         content = callback.content
         resource = msgspec.json.encode(content["resource"])
         kind = content["original_type"]
+        scheme = str(self._world.setting("wechat.callback_scheme", SCHEME))
         body = msgspec.json.encode(
             {
                 "id": content["id"],
@@ -164,7 +170,7 @@ class WechatPay:
                 "resource_type": "encrypt-resource",
                 "event_type": content["event_type"],
                 "summary": content["summary"],
-                "resource": {"original_type": kind, **self._vault.seal(resource, kind)},
+                "resource": {"original_type": kind, **self._vault.seal(resource, kind, scheme)},
             }
         )
         # Callbacks are signed like answers; a setting chooses the public-key mode for them.
@@ -174,7 +180,9 @@ class WechatPay:
             ("Accept", "*/*"),
             ("User-Agent", "Mozilla/4.0"),
             ("Request-ID", secrets.token_hex(20).upper()),
-            *self._vault.headers(body, wanted_serial=serial, variant=callback.variant),
+            *self._vault.headers(
+                body, wanted_serial=serial, variant=callback.variant, scheme=scheme
+            ),
         )
         return Outgoing(headers, body)
 
@@ -221,7 +229,9 @@ class WechatPay:
                 raise Refused("no such order")
             self._orders.probe(trade)
             return {}
-        raise Refused("there are: POST refund, POST bill/forget, POST probe")
+        if (method, path) == ("POST", "open"):
+            return self._customers.open(body["parameters"], body.get("action", "pay"))
+        raise Refused("there are: POST refund, POST bill/forget, POST probe, POST open")
 
 
 def _pattern(path: str) -> re.Pattern[str]:

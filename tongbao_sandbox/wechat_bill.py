@@ -70,6 +70,7 @@ class Row(Struct, frozen=True, kw_only=True):
     device: str
     transaction_id: str
     number: str
+    sub_mchid: str = "0"
     payer: str
     trade_type: str
     currency: str
@@ -104,8 +105,12 @@ class Bills:
         kind = call.query.get("bill_type", "ALL")
         if kind not in HEADERS:
             raise parameter_error("bill_type", kind, "账单类型不存在", "query")
+        merchant = call.query.get("sub_mchid", "")
         rows = [
-            row for row in self._rows(day) if kind in {"ALL", row.state} or _gives_back(kind, row)
+            row
+            for row in self._rows(day)
+            if (kind in {"ALL", row.state} or _gives_back(kind, row))
+            and merchant in {"", row.sub_mchid}
         ]
         if not rows:
             raise Problem(400, "NO_STATEMENT_EXIST", "账单文件不存在")
@@ -259,6 +264,7 @@ class Bills:
             device=str(at(trade.extra, "/scene_info/device_id") or ""),
             transaction_id=trade.ref,
             number=trade.number,
+            sub_mchid=trade.extra.get("sub_mchid", "0"),
             payer=trade.payer,
             trade_type=trade_type(trade),
             currency=trade.currency,
@@ -289,7 +295,7 @@ class Bills:
 
     def _cells(self, kind: str, row: Row) -> list[str]:
         rate = f"{self._fee_ppm() // 10000}.{self._fee_ppm() % 10000 // 100:02d}%"
-        head = [row.time, self._desk.vault.appid, self._desk.vault.mchid, "0", row.device]
+        head = [row.time, self._desk.vault.appid, self._desk.vault.mchid, row.sub_mchid, row.device]
         head += [row.transaction_id, row.number, row.payer, row.trade_type, row.state]
         head += ["OTHERS", row.currency, yuan(row.amount), "0.00"]
         refund = [row.refund_id, row.refund_number, yuan(row.refund), "0.00"]

@@ -11,24 +11,30 @@ import re
 import secrets
 import string
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
 from tongbao.kernel.clock import real_now
+from tongbao_sandbox import wechat_sm
 from tongbao_sandbox.clock import from_epoch, rfc3339
 from tongbao_sandbox.credentials import new_rsa
 from tongbao_sandbox.seam import Keys
 
 SCHEME: Final = "WECHATPAY2-SHA256-RSA2048"
+SCHEMES: Final = (SCHEME, wechat_sm.SCHEME)
+SUB_MCHID: Final = "1900001109"
+"""The sub-merchant for whom the merchant may act as a service provider."""
+SUB_APPID: Final = "wx8888888888888889"
 PROBE: Final = "WECHATPAY/SIGNTEST/"
 """A signature that begins so is a probe: the merchant must refuse it."""
 WINDOW: Final = timedelta(minutes=5)
@@ -41,6 +47,7 @@ _LETTERS: Final = string.ascii_letters + string.digits
 class Authorization(Struct, frozen=True):
     """What the Authorization header of a request says."""
 
+    scheme: str
     mchid: str
     nonce_str: str
     signature: str
@@ -54,8 +61,11 @@ def make_keys() -> Keys:
     platform, platform_public = new_rsa()
     modern, modern_public = new_rsa()
     root = _private(new_rsa()[0])
+    following, _ = new_rsa()
     merchant_certificate = _certificate(merchant, "1900000109", root)
     platform_certificate = _certificate(platform, "Tenpay.com sign", root)
+    sm2_merchant, sm2_merchant_public = wechat_sm.new_pair()
+    sm2_platform, sm2_platform_public = wechat_sm.new_pair()
     shown = {
         "mchid": "1900000109",
         "appid": "wxd678efh567hg6787",
@@ -68,11 +78,22 @@ def make_keys() -> Keys:
         "platform_public_key_pem": platform_public,
         "public_key_id": "PUB_KEY_ID_01" + secrets.token_hex(15).upper(),
         "public_key_pem": modern_public,
+        "sub_mchid": SUB_MCHID,
+        "sub_appid": SUB_APPID,
+        "sm2_merchant_serial": secrets.token_hex(20).upper(),
+        "sm2_merchant_private_key_pem": sm2_merchant,
+        "sm2_platform_key_id": "PUB_KEY_ID_02" + secrets.token_hex(15).upper(),
+        "sm2_platform_public_key_pem": sm2_platform_public,
     }
-    return Keys(
-        shown=shown,
-        kept={"platform_private_key_pem": platform, "public_key_mode_private_key_pem": modern},
-    )
+    kept = {
+        "platform_private_key_pem": platform,
+        "public_key_mode_private_key_pem": modern,
+        "next_platform_private_key_pem": following,
+        "next_platform_certificate_pem": _certificate(following, "Tenpay.com sign", root, age_h=1),
+        "sm2_merchant_public_key_pem": sm2_merchant_public,
+        "sm2_platform_private_key_pem": sm2_platform,
+    }
+    return Keys(shown=shown, kept=kept)
 
 
 def serial_of(certificate_pem: str) -> str:
@@ -83,7 +104,7 @@ def serial_of(certificate_pem: str) -> str:
 def read_authorization(header: str) -> Authorization | None:
     """Return what the header says, or None when it is not of the one accepted form."""
     scheme, _, rest = header.partition(" ")
-    if scheme != SCHEME:
+    if scheme not in SCHEMES:
         return None
     items: dict[str, str] = {}
     for part in rest.split(","):
@@ -94,6 +115,7 @@ def read_authorization(header: str) -> Authorization | None:
     if set(items) != _ITEMS or not items["timestamp"].isascii() or not items["timestamp"].isdigit():
         return None
     return Authorization(
+        scheme=scheme,
         mchid=items["mchid"],
         nonce_str=items["nonce_str"],
         signature=items["signature"],
@@ -107,80 +129,173 @@ def in_window(timestamp: int) -> bool:
     return abs(real_now() - from_epoch(timestamp)) <= WINDOW
 
 
-class Vault:
-    """The platform's side of the keys: checks merchants, signs, encrypts."""
+class _Platform(Struct, frozen=True):
+    """One certificate of the platform with its key."""
 
-    def __init__(self, keys: Keys) -> None:
-        self.mchid = keys.shown["mchid"]
-        self.appid = keys.shown["appid"]
-        self._key = keys.shown["api_v3_key"].encode()
-        self._merchant_serial = keys.shown["merchant_serial"]
-        self._merchant = _public(keys.shown["merchant_certificate_pem"])
-        self._serial = keys.shown["platform_serial"]
-        self._certificate = keys.shown["platform_certificate_pem"]
-        self._public_key_id = keys.shown["public_key_id"]
-        self._platform = _private(keys.kept["platform_private_key_pem"])
-        self._modern = _private(keys.kept["public_key_mode_private_key_pem"])
+    serial: str
+    certificate: str
+    key: RSAPrivateKey
+
+
+def _unset(_name: str, default: Any) -> Any:
+    return default
+
+
+class Vault:
+    """The platform's side of the keys: checks merchants, signs, encrypts.
+
+    ``wechat.rotation`` says how far the change of the platform certificate has gone: ``announced``
+    (both are listed, the old one signs), ``switched`` (both are listed, the new one signs),
+    ``retired`` (only the new one).
+    """
+
+    def __init__(self, keys: Keys, setting: Callable[[str, Any], Any] = _unset) -> None:
+        shown, kept = keys.shown, keys.kept
+        self._setting = setting
+        self.mchid = shown["mchid"]
+        self.appid = shown["appid"]
+        self.sub_mchid = shown.get("sub_mchid", SUB_MCHID)
+        self._key = shown["api_v3_key"].encode()
+        self._merchant_serial = shown["merchant_serial"]
+        self._merchant = _public(shown["merchant_certificate_pem"])
+        self._public_key_id = shown["public_key_id"]
+        self._modern = _private(kept["public_key_mode_private_key_pem"])
+        self._now = _Platform(
+            shown["platform_serial"],
+            shown["platform_certificate_pem"],
+            _private(kept["platform_private_key_pem"]),
+        )
+        self._sm2 = {**shown, **kept}
+        self._following = _following(kept)
 
     def is_signed(self, said: Authorization, method: str, target: str, body: bytes) -> bool:
         """Whether the merchant we know signed exactly this request."""
-        if said.mchid != self.mchid or said.serial_no.upper() != self._merchant_serial:
+        lines = f"{method}\n{target}\n{said.timestamp}\n{said.nonce_str}\n".encode() + body + b"\n"
+        if said.mchid != self.mchid:
             return False
-        lines = f"{method}\n{target}\n{said.timestamp}\n{said.nonce_str}\n".encode()
+        if said.scheme == wechat_sm.SCHEME:
+            known = said.serial_no.upper() == self._sm2.get("sm2_merchant_serial")
+            return known and wechat_sm.verifies(
+                self._sm2["sm2_merchant_public_key_pem"], lines, said.signature
+            )
+        return said.serial_no.upper() == self._merchant_serial and self._is_merchants(
+            lines, said.signature
+        )
+
+    def is_opening(self, app_id: str, timestamp: str, nonce: str, rest: tuple[str, str]) -> bool:
+        """Whether the merchant signed what a page or app opens WeChat with.
+
+        ``rest`` is the fourth line and the signature over all four.
+        """
+        lines = f"{app_id}\n{timestamp}\n{nonce}\n{rest[0]}\n".encode()
+        return self._is_merchants(lines, rest[1])
+
+    def _is_merchants(self, lines: bytes, signature: str) -> bool:
         try:
-            signature = b64decode(said.signature, validate=True)
-            self._merchant.verify(signature, lines + body + b"\n", PKCS1v15(), hashes.SHA256())
+            raw = b64decode(signature, validate=True)
+            self._merchant.verify(raw, lines, PKCS1v15(), hashes.SHA256())
         except (InvalidSignature, binascii.Error, ValueError):
             return False
         return True
 
+    def reads(self, sealed: str, serial: str) -> str:
+        """Return what a merchant encrypted for the key with this serial, or nothing."""
+        keys = {one.serial: one.key for one in (self._now, self._following) if one is not None}
+        key = {**keys, self._public_key_id: self._modern}.get(serial)
+        padding = OAEP(MGF1(hashes.SHA1()), hashes.SHA1(), None)  # noqa: S303
+        try:
+            raw = b64decode(sealed, validate=True)
+            return key.decrypt(raw, padding).decode() if key is not None and raw else ""
+        except (binascii.Error, ValueError):
+            return ""
+
     def headers(
-        self, body: bytes, *, wanted_serial: str = "", variant: str = "genuine"
+        self,
+        body: bytes,
+        *,
+        wanted_serial: str = "",
+        variant: str = "genuine",
+        scheme: str = SCHEME,
     ) -> tuple[tuple[str, str], ...]:
         """Return the five signature headers over a body, now; a variant may be unverifiable.
 
         A merchant in public-key mode says so by sending the key's id as ``wanted_serial``.
         """
         timestamp, nonce = str(int(real_now().timestamp())), secrets.token_hex(16).upper()
-        modern = wanted_serial == self._public_key_id
+        lines = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
+        if scheme == wechat_sm.SCHEME:
+            serial, signature = self._sign_sm2(lines, variant)
+        else:
+            serial, signature = self._sign(lines, wanted_serial, variant)
         if variant == "signtest":
             signature = PROBE + b64encode(secrets.token_bytes(192)).decode()
-        else:
-            key = _stranger() if variant == "forged" else self._platform
-            key = self._modern if modern and variant == "genuine" else key
-            lines = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
-            signature = b64encode(key.sign(lines, PKCS1v15(), hashes.SHA256())).decode()
         return (
             ("Wechatpay-Nonce", nonce),
-            ("Wechatpay-Serial", self._public_key_id if modern else self._serial),
+            ("Wechatpay-Serial", serial),
             ("Wechatpay-Signature", signature),
-            ("Wechatpay-Signature-Type", SCHEME),
+            ("Wechatpay-Signature-Type", scheme),
             ("Wechatpay-Timestamp", timestamp),
         )
 
-    def seal(self, plaintext: bytes, associated: str) -> dict[str, str]:
+    def _sign(self, lines: bytes, wanted_serial: str, variant: str) -> tuple[str, str]:
+        modern, platform = wanted_serial == self._public_key_id, self._signer()
+        key = self._modern if modern else platform.key
+        if variant == "forged":
+            key = _stranger()
+        signature = b64encode(key.sign(lines, PKCS1v15(), hashes.SHA256())).decode()
+        return self._public_key_id if modern else platform.serial, signature
+
+    def _sign_sm2(self, lines: bytes, variant: str) -> tuple[str, str]:
+        private = self._sm2["sm2_platform_private_key_pem"]
+        if variant == "forged":
+            private, _ = wechat_sm.new_pair()
+        return self._sm2["sm2_platform_key_id"], wechat_sm.sign(private, lines)
+
+    def seal(self, plaintext: bytes, associated: str, scheme: str = SCHEME) -> dict[str, str]:
         """Encrypt for the merchant; the tag follows the ciphertext, all in base64."""
         # The nonce is ASCII text in this protocol: clients take its letters as the 12 bytes.
         nonce = "".join(secrets.choice(_LETTERS) for _ in range(12))
-        sealed = AESGCM(self._key).encrypt(nonce.encode(), plaintext, associated.encode())
+        if scheme == wechat_sm.SCHEME:
+            algorithm = wechat_sm.ALGORITHM
+            sealed = wechat_sm.seal(self._key, nonce.encode(), plaintext, associated.encode())
+        else:
+            algorithm = "AEAD_AES_256_GCM"
+            sealed = AESGCM(self._key).encrypt(nonce.encode(), plaintext, associated.encode())
         return {
-            "algorithm": "AEAD_AES_256_GCM",
+            "algorithm": algorithm,
             "ciphertext": b64encode(sealed).decode(),
             "associated_data": associated,
             "nonce": nonce,
         }
 
     def certificates(self) -> dict[str, object]:
-        """Return the answer of GET /v3/certificates: the platform certificate, encrypted."""
-        certificate = x509.load_pem_x509_certificate(self._certificate.encode())
-        sealed = self.seal(self._certificate.encode(), "certificate")
-        entry = {
+        """Return the answer of GET /v3/certificates: the platform certificates, encrypted."""
+        stage = self._setting("wechat.rotation", "")
+        listed = [] if stage == "retired" else [self._now]
+        if stage and self._following is not None:
+            listed.append(self._following)
+        return {"data": [self._listed(one) for one in listed]}
+
+    def _listed(self, platform: _Platform) -> dict[str, object]:
+        certificate = x509.load_pem_x509_certificate(platform.certificate.encode())
+        return {
             "effective_time": rfc3339(certificate.not_valid_before_utc),
-            "encrypt_certificate": sealed,
+            "encrypt_certificate": self.seal(platform.certificate.encode(), "certificate"),
             "expire_time": rfc3339(certificate.not_valid_after_utc),
-            "serial_no": self._serial,
+            "serial_no": platform.serial,
         }
-        return {"data": [entry]}
+
+    def _signer(self) -> _Platform:
+        switched = self._setting("wechat.rotation", "") in {"switched", "retired"}
+        return self._following if switched and self._following is not None else self._now
+
+
+def _following(kept: dict[str, str]) -> _Platform | None:
+    """Return the certificate that comes next; an older directory has none."""
+    if "next_platform_certificate_pem" not in kept:
+        return None
+    pem = kept["next_platform_certificate_pem"]
+    return _Platform(serial_of(pem), pem, _private(kept["next_platform_private_key_pem"]))
 
 
 @cache
@@ -203,7 +318,9 @@ def _public(certificate_pem: str) -> RSAPublicKey:
     return key
 
 
-def _certificate(private_pem: str, common_name: str, root: RSAPrivateKey) -> str:
+def _certificate(
+    private_pem: str, common_name: str, root: RSAPrivateKey, *, age_h: int = 24
+) -> str:
     """Return a certificate under a root nobody keeps, valid for five years."""
     subject = x509.Name(
         [
@@ -219,7 +336,7 @@ def _certificate(private_pem: str, common_name: str, root: RSAPrivateKey) -> str
         .issuer_name(issuer)
         .public_key(_private(private_pem).public_key())
         .serial_number(int.from_bytes(b"\x5a" + secrets.token_bytes(19)))
-        .not_valid_before(real_now() - timedelta(days=1))
+        .not_valid_before(real_now() - timedelta(hours=age_h))
         .not_valid_after(real_now() + timedelta(days=5 * 365))
         .sign(root, hashes.SHA256())
     )

@@ -13,10 +13,13 @@ from tongbao_sandbox.clock import china, rfc3339
 from tongbao_sandbox.model import Refund, Trade
 from tongbao_sandbox.seam import World
 from tongbao_sandbox.wechat_crypto import Vault
+from tongbao_sandbox.wechat_rules import TRADE_TYPES
 from tongbao_sandbox.wechat_wire import Call, at, parameter_error
 
 NAME: Final = "wechat"
 
+IDS: Final = ("appid", "mchid", "sp_appid", "sp_mchid", "sub_appid", "sub_mchid")
+"""Under what names an order says whose it is."""
 _TRADE_STATES: Final = {
     "waiting": ("NOTPAY", "订单未支付"),
     "asking": ("USERPAYING", "需要用户输入支付密码"),
@@ -76,15 +79,27 @@ class Desk:
         }
 
     def check_body(self, body: Mapping[str, Any]) -> None:
-        """Refuse a body that speaks for another merchant than the signer."""
-        if body["mchid"] != self.vault.mchid:
-            raise parameter_error("/mchid", body["mchid"], "商户号与签名的商户号不一致")
+        """Refuse a body that speaks for another merchant than the signer or its sub-merchant."""
+        self._check_parties(body, "/", "body")
 
     def check_query(self, call: Call) -> None:
         """Refuse a query string without the signer's merchant number."""
-        value = call.query.get("mchid", "")
+        self._check_parties(call.query, "", "query")
+
+    def check_sub(self, said: str | None, trade: Trade) -> None:
+        """Refuse a request about an order of another sub-merchant than it names."""
+        if (said or "") != trade.extra.get("sub_mchid", ""):
+            raise parameter_error("/sub_mchid", said or "", "子商户号与订单不一致")
+
+    def _check_parties(self, said: Mapping[str, Any], start: str, location: str) -> None:
+        signer = "sp_mchid" if "sp_mchid" in said else "mchid"
+        value = said.get(signer) or ""
         if value != self.vault.mchid:
-            raise parameter_error("mchid", value, "商户号与签名的商户号不一致", "query")
+            issue = "商户号与签名的商户号不一致" if value else "必填参数缺失"
+            raise parameter_error(f"{start}{signer}", value, issue, location)
+        merchant = said.get("sub_mchid") or ""
+        if signer == "sp_mchid" and merchant != self.vault.sub_mchid:
+            raise parameter_error(f"{start}sub_mchid", merchant, "特约商户号未绑定", location)
 
     def transaction_id(self, now: datetime) -> str:
         """Return a fresh 28-digit number of a transaction."""
@@ -104,9 +119,8 @@ def transaction(trade: Trade) -> dict[str, Any]:
     amount: dict[str, Any] = {"currency": trade.currency, "total": trade.amount}
     content: dict[str, Any] = {
         "amount": amount,
-        "appid": trade.extra["appid"],
         "attach": trade.extra.get("attach", ""),
-        "mchid": trade.extra["mchid"],
+        **ids_of(trade),
         "out_trade_no": trade.number,
         "promotion_detail": [],
         "trade_state": state,
@@ -120,7 +134,7 @@ def transaction(trade: Trade) -> dict[str, Any]:
         amount |= {"payer_currency": trade.currency, "payer_total": trade.amount}
         content |= {
             "bank_type": "OTHERS",
-            "payer": {"openid": trade.payer},
+            "payer": _payer(trade),
             "success_time": rfc3339(trade.paid_at),
             "trade_type": trade_type(trade),
             "transaction_id": trade.ref,
@@ -130,7 +144,19 @@ def transaction(trade: Trade) -> dict[str, Any]:
 
 def trade_type(trade: Trade) -> str:
     """Return how the customer paid, as objects and bills name it."""
-    return "MICROPAY" if trade.mode == "payment_code" else "NATIVE"
+    return TRADE_TYPES[trade.extra.get("product", "native")]
+
+
+def ids_of(trade: Trade) -> dict[str, str]:
+    """Return whose order it is: the merchant's, or a provider's and its merchant's."""
+    return {name: trade.extra[name] for name in IDS if name in trade.extra}
+
+
+def _payer(trade: Trade) -> dict[str, str]:
+    if "sp_mchid" not in trade.extra:
+        return {"openid": trade.payer}
+    payer = {"sp_openid": trade.payer}
+    return {**payer, "sub_openid": trade.payer} if "sub_appid" in trade.extra else payer
 
 
 def refund_object(refund: Refund, trade: Trade) -> dict[str, Any]:
@@ -167,8 +193,9 @@ def refund_object(refund: Refund, trade: Trade) -> dict[str, Any]:
 
 def refund_resource(refund: Refund, trade: Trade) -> dict[str, Any]:
     """Return what a refund's callback says: fewer fields, and the state under another name."""
+    parties = {name: value for name, value in ids_of(trade).items() if name.endswith("mchid")}
     content: dict[str, Any] = {
-        "mchid": trade.extra["mchid"],
+        **parties,
         "out_trade_no": trade.number,
         "transaction_id": trade.ref,
         "out_refund_no": refund.number,

@@ -9,18 +9,18 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from tongbao_sandbox.clock import china
 from tongbao_sandbox.model import Fault, PaymentCode, Refund, Trade
 from tongbao_sandbox.seam import Refused
-from tongbao_sandbox.wechat_desk import NAME, Desk, Event, transaction
+from tongbao_sandbox.wechat_desk import IDS, NAME, Desk, Event, ids_of, transaction
+from tongbao_sandbox.wechat_rules import LINK_FOR, MODES, openid_names, rules_of
 from tongbao_sandbox.wechat_wire import (
     Call,
+    Handler,
     Outcome,
     Problem,
-    Rule,
+    at,
     checked,
-    is_notify_url,
-    is_number,
-    is_positive,
     parameter_error,
     read_time,
     spoilt,
@@ -28,36 +28,10 @@ from tongbao_sandbox.wechat_wire import (
 
 OPEN_FOR: Final = timedelta(days=7)
 """An unpaid order without ``time_expire`` closes after this."""
-CODE_URL_FOR: Final = timedelta(hours=2)
 PAYMENT_CODE_FOR: Final = timedelta(seconds=60)
 LATE_SUCCESS_S: Final = 5.0
 
 _LETTERS: Final = string.ascii_letters + string.digits
-
-_COMMON: Final = (
-    Rule("/appid", str, length_max=32),
-    Rule("/mchid", str, length_max=32),
-    Rule("/description", str, length_max=127),
-    Rule("/out_trade_no", str, check=is_number),
-    Rule("/amount", dict),
-    Rule("/amount/total", int, check=is_positive),
-    Rule("/amount/currency", str, required=False, check=lambda value: value == "CNY"),
-    Rule("/time_expire", str, required=False, check=lambda value: read_time(value) is not None),
-    Rule("/attach", str, required=False, length_max=128),
-    Rule("/goods_tag", str, required=False, length_max=32),
-    Rule("/detail", dict, required=False),
-    Rule("/scene_info", dict, required=False),
-    Rule("/settle_info", dict, required=False),
-)
-NATIVE: Final = (*_COMMON, Rule("/notify_url", str, length_max=256, check=is_notify_url))
-CODEPAY: Final = (
-    *_COMMON,
-    Rule("/payer", dict),
-    Rule("/payer/auth_code", str, length_max=32),
-    Rule("/scene_info", dict),
-    Rule("/scene_info/store_info", dict),
-    Rule("/scene_info/store_info/id", str),
-)
 
 
 class Orders:
@@ -69,15 +43,34 @@ class Orders:
 
     # What merchants call --------------------------------------------------------------------
 
-    def native(self, call: Call) -> Outcome:
-        """Place an order that a customer pays by scanning; the same again answers the same."""
-        body = self._placed(call, NATIVE)
-        return self._spoilt_pay(body, "native")
+    def routes(self, path: str, *, partner: bool) -> tuple[tuple[str, str, Handler], ...]:
+        """Return every call about orders, below a path; a partner has one of its own."""
+        number = f"{path}/out-trade-no/{{number}}"
+        return (
+            *(
+                ("POST", f"{path}/{product}", self.placing(product, partner=partner))
+                for product in ("native", "codepay", "jsapi", "app", "h5")
+            ),
+            ("GET", f"{path}/id/{{id}}", self.by_transaction_id),
+            ("GET", number, self.by_number),
+            ("POST", f"{number}/close", self.close),
+            ("POST", f"{number}/reverse", self.reverse),
+        )
 
-    def codepay(self, call: Call) -> Outcome:
-        """Take a payment from the code on a customer's phone."""
-        body = self._placed(call, CODEPAY)
-        return self._spoilt_pay(body, "codepay")
+    def placing(self, product: str, *, partner: bool) -> Handler:
+        """Return what places an order of a product; the same order again answers the same."""
+        rules = rules_of(product, partner=partner)
+
+        def place(call: Call) -> Outcome:
+            body = checked(call.body, rules)
+            self._desk.check_body(body)
+            self._check_app(body)
+            if product == "jsapi" and not any(at(body, f"/payer/{n}") for n in openid_names(body)):
+                raise parameter_error("/payer/openid", "", "必填参数缺失")
+            fault = self._world.faults.take(NAME, "pay", body["out_trade_no"])
+            return spoilt(fault, lambda: self._place(call, body, product, fault))
+
+        return place
 
     def by_number(self, call: Call) -> Outcome:
         """Say what became of the order with the merchant's number."""
@@ -92,7 +85,7 @@ class Orders:
 
     def close(self, call: Call) -> Outcome:
         """Make an unpaid order unpayable."""
-        self._desk.check_body(checked(call.body, (Rule("/mchid", str),)))
+        self._desk.check_body(checked(call.body, ()))
         number = call.variables["number"]
         trade = self.existing(number)
         fault = self._world.faults.take(NAME, "close", number)
@@ -102,8 +95,9 @@ class Orders:
 
     def reverse(self, call: Call) -> Outcome:
         """Undo a payment by code, whatever became of it; money that moved goes back."""
-        body = checked(call.body, (Rule("/appid", str), Rule("/mchid", str)))
+        body = checked(call.body, ())
         self._desk.check_body(body)
+        self._check_app(body)
         number = call.variables["number"]
         trade = self.existing(number)
         if trade.mode != "payment_code":
@@ -123,11 +117,12 @@ class Orders:
         if action == "abandon":
             return trade
         if action == "pay":
-            if trade.mode == "qr" and self._now() > trade.created_at + CODE_URL_FOR:
-                raise Refused("the code is older than two hours")
+            good_for = LINK_FOR.get(trade.mode)
+            if good_for is not None and self._now() > trade.created_at + good_for:
+                raise Refused("what the customer was given is older than two hours, or 5 minutes")
             return self.pay(trade)
         # A declined scan leaves the order open for another try; a refused password does not.
-        if trade.mode == "qr":
+        if trade.mode != "payment_code":
             return trade
         return self._fail(trade, "用户取消支付")
 
@@ -186,52 +181,48 @@ class Orders:
 
     # Placing ----------------------------------------------------------------------------------
 
-    def _placed(self, call: Call, rules: tuple[Rule, ...]) -> dict[str, Any]:
-        body = checked(call.body, rules)
-        self._desk.check_body(body)
-        if body["appid"] != self._desk.vault.appid:
+    def _check_app(self, body: dict[str, Any]) -> None:
+        """Refuse an app that is not bound to the merchant."""
+        ours = self._desk.vault.appid
+        if body.get("appid", ours) != ours or body.get("sp_appid", ours) != ours:
             raise Problem(400, "APPID_MCHID_NOT_MATCH", "appid和mch_id不匹配")
-        return body
 
-    def _spoilt_pay(self, body: dict[str, Any], product: str) -> Outcome:
-        fault = self._world.faults.take(NAME, "pay", body["out_trade_no"])
-        return spoilt(fault, lambda: self._place(body, product, fault))
-
-    def _place(self, body: dict[str, Any], product: str, fault: Fault) -> Outcome:
+    def _place(self, call: Call, body: dict[str, Any], product: str, fault: Fault) -> Outcome:
         known = self.find(body["out_trade_no"])
         if known is not None and (known.extra["body"] != body or known.extra["product"] != product):
             raise Problem(403, "OUT_TRADE_NO_USED", "商户订单号重复")
         pays = fault.name.endswith("_paid")
         if product == "codepay":
             return self._codepay(body, known, pays=pays)
-        trade = known or self._new(body, product)
+        trade = known or self._new(body, product, call.origin)
         if pays and trade.state == "waiting":
             self.pay(trade)
         elif trade.state == "closed":
             raise Problem(400, "ORDER_CLOSED", "订单已关闭，请重新下单")
         elif trade.state == "paid":
             raise Problem(400, "ORDERPAID", "该订单已支付")
-        return Outcome({"code_url": trade.token})
+        return Outcome({_GIVEN[product]: trade.token})
 
-    def _new(self, body: dict[str, Any], product: str) -> Trade:
+    def _new(self, body: dict[str, Any], product: str, origin: str = "") -> Trade:
         now = self._now()
         expires = read_time(body.get("time_expire", "")) or now + OPEN_FOR
         if expires <= now:
             raise parameter_error("/time_expire", body["time_expire"], "订单失效时间早于当前时间")
-        slug = "".join(secrets.choice(_LETTERS) for _ in range(9))
-        kept = ("appid", "mchid", "attach", "scene_info")
+        kept = (*IDS, "attach", "scene_info", "settle_info")
+        named = (at(body, f"/payer/{name}") for name in ("openid", "sub_openid", "sp_openid"))
         return self._world.state.put_trade(
             Trade(
                 channel=NAME,
                 number=body["out_trade_no"],
-                mode="qr" if product == "native" else "payment_code",
+                mode=MODES[product],
                 state="waiting",
                 amount=body["amount"]["total"],
                 currency=body["amount"].get("currency") or "CNY",
                 subject=body["description"],
                 created_at=now,
                 expires_at=expires,
-                token=f"weixin://wxpay/bizpayurl?pr={slug}" if product == "native" else "",
+                token=self._token(product, now, origin),
+                payer=next((openid for openid in named if openid), ""),
                 notify_url=body.get("notify_url", ""),
                 extra={
                     **{name: body[name] for name in kept if name in body},
@@ -240,6 +231,20 @@ class Orders:
                 },
             )
         )
+
+    def _token(self, product: str, now: datetime, origin: str) -> str:
+        """Return what the customer, or the app, is given to pay with."""
+        slug = "".join(secrets.choice(_LETTERS) for _ in range(9))
+        prepay_id = f"wx{china(now):%d%H%M%S}{secrets.token_hex(13)}"
+        match product:
+            case "native":
+                return f"weixin://wxpay/bizpayurl?pr={slug}"
+            case "h5":
+                return f"{origin}/h5?prepay_id={prepay_id}&package={secrets.randbelow(10**10)}"
+            case "jsapi" | "app":
+                return prepay_id
+            case _:
+                return ""
 
     def _codepay(self, body: dict[str, Any], known: Trade | None, *, pays: bool) -> Outcome:
         trade = known or self._charge(body, self._use_code(body), pays=pays)
@@ -300,7 +305,7 @@ class Orders:
         if trade is None:
             raise Problem(404, "ORDER_NOT_EXIST", "订单不存在")
         if fault.name == "stale":
-            before = "waiting" if trade.mode == "qr" else "asking"
+            before = "asking" if trade.mode == "payment_code" else "waiting"
             trade = replace(trade, state=before, paid_at=None, refunded=0)
         return Outcome(transaction(trade))
 
@@ -320,12 +325,7 @@ class Orders:
             self._give_back(trade)
         elif trade.state != "reversed":
             self._end(trade, "reversed", fault)
-        content = {
-            "appid": trade.extra["appid"],
-            "mchid": trade.extra["mchid"],
-            "out_trade_no": trade.number,
-        }
-        return Outcome(content)
+        return Outcome({**ids_of(trade), "out_trade_no": trade.number})
 
     def _end(self, trade: Trade, state: Any, fault: Fault) -> None:
         now = self._now()
@@ -365,6 +365,15 @@ class Orders:
         return self._world.state.put_trade(
             replace(trade, state="closed", closed_at=trade.expires_at)
         )
+
+
+_GIVEN: Final = {
+    "native": "code_url",
+    "jsapi": "prepay_id",
+    "app": "prepay_id",
+    "h5": "h5_url",
+}
+"""Under what name the answer to an order holds what the customer pays with."""
 
 
 def _success(trade: Trade) -> Event:

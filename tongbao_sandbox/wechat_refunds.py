@@ -34,6 +34,8 @@ from tongbao_sandbox.wechat_wire import (
 )
 
 REFUND_AFTER_S: Final = 1.0
+_ABNORMAL_TO: Final = frozenset({"USER_BANK_CARD", "MERCHANT_BANK_CARD"})
+"""Where a refund goes that the customer's account cannot take."""
 REFUNDS_MAX: Final = 50
 """So many refunds one order may have."""
 _SUMMARY: Final = {
@@ -45,6 +47,7 @@ _SAME: Final = ("out_trade_no", "transaction_id", "amount", "reason", "notify_ur
 """What a repeated request must say again to be the same request."""
 
 RULES: Final = (
+    Rule("/sub_mchid", str, required=False, length_max=32),
     Rule("/transaction_id", str, required=False, length_max=32),
     Rule("/out_trade_no", str, required=False, check=is_number),
     Rule("/out_refund_no", str, check=is_refund_number),
@@ -87,13 +90,20 @@ class Refunds:
 
     def apply_abnormal(self, call: Call) -> Outcome:
         """Send a stuck refund on its way again, to another account."""
-        rules = (Rule("/out_refund_no", str), Rule("/type", str))
+        rules = (
+            Rule("/out_refund_no", str),
+            Rule("/type", str, check=lambda value: value in _ABNORMAL_TO),
+        )
         body = checked(call.body, rules)
         refund = self._existing(body["out_refund_no"])
         if refund.ref != call.variables["id"]:
             raise Problem(404, "RESOURCE_NOT_EXISTS", "退款单不存在")
         if refund.state != "abnormal":
             raise Problem(400, "INVALID_REQUEST", "退款单状态不是退款异常")
+        if body["type"] == "USER_BANK_CARD":
+            for name in ("bank_account", "real_name"):
+                if not self._desk.vault.reads(body.get(name, ""), call.wanted_serial):
+                    raise parameter_error(f"/{name}", "", "敏感信息解密失败")
         refund = self._world.state.put_refund(replace(refund, state="processing"))
         self._finish_later(refund)
         return self._shown(refund)
@@ -157,6 +167,7 @@ class Refunds:
             trade = self._orders.find(body["out_trade_no"])
         if trade is None:
             raise Problem(404, "RESOURCE_NOT_EXISTS", "原订单不存在")
+        self._desk.check_sub(body.get("sub_mchid"), trade)
         if trade.state != "paid":
             raise Problem(400, "INVALID_REQUEST", "订单状态不支持退款")
         amount = body["amount"]

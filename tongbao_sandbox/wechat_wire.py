@@ -50,6 +50,11 @@ class Call(Struct, frozen=True):
     variables: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
+    wanted_serial: str = ""  # the key of ours that the merchant knows or encrypted for
+
+
+Handler = Callable[[Call], Outcome]
+"""What answers one route; it runs inside the request's transaction."""
 
 
 def system_error() -> Problem:

@@ -123,7 +123,7 @@ def test_every_success_is_signed_even_an_empty_one_and_no_failure_is(
     ("method", "target", "status"),
     [
         ("GET", "/v3/nowhere", 404),
-        ("POST", "/v3/pay/transactions/jsapi", 404),
+        ("POST", "/v3/pay/transactions/facepay", 404),
         ("DELETE", PAY, 405),
         ("POST", CERTIFICATES, 405),
         ("GET", "/", 404),
@@ -661,7 +661,15 @@ def test_an_abnormal_refund_waits_for_another_account(
     assert merchant.opened(inbox.letters[-1])["event_type"] == "REFUND.ABNORMAL"
     target = f"/v3/refund/domestic/refunds/{stuck['refund_id']}/apply-abnormal-refund"
     body = {"out_refund_no": refund_number, "type": "USER_BANK_CARD"}
-    assert merchant.call("POST", target, body).json["status"] == "PROCESSING"
+    unreadable = merchant.call("POST", target, {**body, "bank_account": "x", "real_name": "y"})
+    assert unreadable.json["detail"]["field"] == "/bank_account"
+    sealed = {
+        "bank_account": merchant.sealed("6214830000000000"),
+        "real_name": merchant.sealed("张三"),
+    }
+    serial = merchant.keys["platform_serial"]
+    sent = merchant.call("POST", target, {**body, **sealed}, **{"Wechatpay-Serial": serial})
+    assert sent.json["status"] == "PROCESSING"
     sandbox.advance(2)
     assert merchant.query_refund(refund_number).json["status"] == "SUCCESS"
 

@@ -11,7 +11,7 @@ import httpx2
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, PKCS1v15
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -130,6 +130,11 @@ class WechatMerchant:
             resource["associated_data"].encode(),
         )
         return {**content, "resource": json.loads(plain)}
+
+    def sealed(self, text: str) -> str:
+        """A name or number as only the platform can read it."""
+        padding = OAEP(MGF1(hashes.SHA1()), hashes.SHA1(), None)
+        return b64encode(self._platform.encrypt(text.encode(), padding)).decode()
 
     # Business ---------------------------------------------------------------------------------
 

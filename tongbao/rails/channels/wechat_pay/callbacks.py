@@ -237,12 +237,11 @@ def transfer_outcome(
 
 
 def _merchant(account: ChannelAccount, mchid: str | None, resource: Document) -> str | None:
-    """Return whose resource it is: under a partner the sub-merchant's, if the partner is ours."""
-    partner = secrets_of(account).partner
-    provider = getattr(resource, "sp_mchid", None)
-    if partner is None or (provider or mchid) != partner.sp_mchid:
-        return mchid or provider
-    return getattr(resource, "sub_mchid", None)
+    """Return whose resource it is: the sub-merchant's, unless the provider is not ours."""
+    partner, provider = secrets_of(account).partner, getattr(resource, "sp_mchid", None) or mchid
+    if partner is not None and provider != partner.sp_mchid:
+        return provider
+    return getattr(resource, "sub_mchid", None) or provider
 
 
 def _app(account: ChannelAccount, app_id: str | None) -> str | None:

@@ -1,0 +1,149 @@
+"""The Chinese algorithms of WeChat Pay API v3: SM2 with SM3 to sign, SM4-GCM to seal.
+
+Written from GB/T 32918.2 (SM2 on the curve of GB/T 32918.5), GB/T 32905 (SM3) and RFC 8998, in
+plain integers and without care for timing: these keys protect nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b64decode, b64encode
+from hashlib import new as new_hash
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import SM4
+from cryptography.hazmat.primitives.ciphers.modes import GCM
+
+SCHEME: Final = "WECHATPAY2-SM2-WITH-SM3"
+ALGORITHM: Final = "AEAD_SM4_GCM"
+
+_P: Final = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF00000000FFFFFFFFFFFFFFFF
+_A: Final = _P - 3
+_B: Final = 0x28E9FA9E9D9F5E344D5A9E4BCF6509A7F39789F515AB8F92DDBCBD414D940E93
+_N: Final = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123
+_G: Final = (
+    0x32C4AE2C1F1981195F9904466A39C9948FE30BBFF2660BE1715A4589334C74C7,
+    0xBC3736A2F4F6779C59BDCEE36B692153D0A9877CC62A474002DF32E52139F0A0,
+)
+_ID: Final = b"1234567812345678"
+_CURVE_OID: Final = bytes.fromhex("06082a811ccf5501822d")
+
+Point = tuple[int, int] | None
+"""A point of the curve; None is the one at infinity."""
+
+
+def new_pair() -> tuple[str, str]:
+    """Return a fresh pair as PEM: private (SEC 1) and public (SubjectPublicKeyInfo)."""
+    private = secrets.randbelow(_N - 2) + 1
+    shown = _shown(_times(private, _G))
+    inner = bytes.fromhex("020101") + _tlv(0x04, _bytes(private)) + _tlv(0xA0, _CURVE_OID)
+    inner += _tlv(0xA1, _tlv(0x03, b"\x00" + shown))
+    algorithm = _tlv(0x30, bytes.fromhex("06072a8648ce3d0201") + _CURVE_OID)
+    public = _tlv(0x30, algorithm + _tlv(0x03, b"\x00" + shown))
+    return _pem("EC PRIVATE KEY", _tlv(0x30, inner)), _pem("PUBLIC KEY", public)
+
+
+def sign(private_pem: str, message: bytes) -> str:
+    """Return the base64 signature in DER."""
+    private = _private_of(private_pem)
+    e = _digest(_times(private, _G), message)
+    while True:
+        k = secrets.randbelow(_N - 1) + 1
+        point = _times(k, _G)
+        r = (e + (point or (0, 0))[0]) % _N
+        s = pow(1 + private, -1, _N) * (k - r * private) % _N
+        if r and r + k != _N and s:
+            return b64encode(encode_dss_signature(r, s)).decode()
+
+
+def verifies(public_pem: str, message: bytes, signature: str) -> bool:
+    """Whether the key's owner signed exactly this."""
+    try:
+        r, s = decode_dss_signature(b64decode(signature, validate=True))
+    except ValueError:
+        return False
+    public = _public_of(public_pem)
+    t = (r + s) % _N
+    if not (0 < r < _N and 0 < s < _N and t):
+        return False
+    point = _plus(_times(s, _G), _times(t, public))
+    return point is not None and (_digest(public, message) + point[0]) % _N == r
+
+
+def seal(api_v3_key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
+    """Encrypt with SM4-GCM under the first half of the key's SM3 digest; the tag comes last."""
+    cipher = Cipher(SM4(_sm3(api_v3_key)[:16]), GCM(nonce)).encryptor()
+    cipher.authenticate_additional_data(associated)
+    return cipher.update(plaintext) + cipher.finalize() + cipher.tag
+
+
+def _digest(public: Point, message: bytes) -> int:
+    """Return e: the digest of the signer's identity and key, and then of the message."""
+    parts = (_A, _B, *_G, *(public or (0, 0)))
+    identity = (len(_ID) * 8).to_bytes(2, "big") + _ID + b"".join(map(_bytes, parts))
+    return int.from_bytes(_sm3(_sm3(identity) + message), "big")
+
+
+def _sm3(content: bytes) -> bytes:
+    return new_hash("sm3", content).digest()
+
+
+def _times(factor: int, point: Point) -> Point:
+    result: Point = None
+    while factor:
+        if factor & 1:
+            result = _plus(result, point)
+        point = _plus(point, point)
+        factor >>= 1
+    return result
+
+
+def _plus(one: Point, other: Point) -> Point:
+    if one is None or other is None:
+        return other if one is None else one
+    if one[0] == other[0]:
+        if (one[1] + other[1]) % _P == 0:
+            return None
+        slope = (3 * one[0] * one[0] + _A) * pow(2 * one[1], -1, _P) % _P
+    else:
+        slope = (other[1] - one[1]) * pow(other[0] - one[0], -1, _P) % _P
+    x = (slope * slope - one[0] - other[0]) % _P
+    return x, (slope * (one[0] - x) - one[1]) % _P
+
+
+def _bytes(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def _shown(point: Point) -> bytes:
+    x, y = point or (0, 0)
+    return b"\x04" + _bytes(x) + _bytes(y)
+
+
+def _tlv(tag: int, content: bytes) -> bytes:
+    """Return a short DER element: everything here is below 128 bytes."""
+    return bytes([tag, len(content)]) + content
+
+
+def _pem(label: str, der: bytes) -> str:
+    text = b64encode(der).decode()
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])
+
+
+def _der(pem: str) -> bytes:
+    return b64decode("".join(pem.split("-----")[2].split()))
+
+
+def _private_of(pem: str) -> int:
+    return int.from_bytes(_der(pem)[7:39], "big")
+
+
+def _public_of(pem: str) -> Point:
+    shown = _der(pem)[-64:]
+    return int.from_bytes(shown[:32], "big"), int.from_bytes(shown[32:], "big")
