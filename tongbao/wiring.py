@@ -86,6 +86,19 @@ from tongbao.parties.identity.keys import KeysOnRecord, RecentKeys
 from tongbao.parties.identity.model import scopes_under
 from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.payments.authorisations import api as authorisations_api
+from tongbao.payments.authorisations.completions import (
+    COMPLETION_POLICY,
+    chase_completion,
+    expire_authorisation,
+    let_go,
+)
+from tongbao.payments.authorisations.outcomes import (
+    ChaseCompletion,
+    PaymentCaptured,
+    PaymentCaptureFailed,
+    PaymentVoided,
+)
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
 from tongbao.payments.callbacks.api import CallbackApp
 from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
@@ -93,8 +106,11 @@ from tongbao.payments.collecting import api as payments_api
 from tongbao.payments.collecting.chase import CHASE_POLICY, chase_attempt
 from tongbao.payments.collecting.outcomes import (
     ChaseAttempt,
+    ExpireAuthorisation,
     Flow,
     LateMoneyReceived,
+    LetGo,
+    PaymentAuthorised,
     PaymentClosed,
     PaymentFailed,
     PaymentSucceeded,
@@ -140,6 +156,10 @@ EVENTS: Final[Sequence[type[Event]]] = (
     PaymentSucceeded,
     PaymentFailed,
     PaymentClosed,
+    PaymentAuthorised,
+    PaymentCaptured,
+    PaymentCaptureFailed,
+    PaymentVoided,
     LateMoneyReceived,
     RefundSucceeded,
     RefundFailed,
@@ -154,6 +174,9 @@ EVENTS: Final[Sequence[type[Event]]] = (
 
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ChaseAttempt: CHASE_POLICY,
+    ChaseCompletion: COMPLETION_POLICY,
+    ExpireAuthorisation: COMPLETION_POLICY,
+    LetGo: COMPLETION_POLICY,
     SubmitRefund: REFUND_POLICY,
     BelieveCallback: DEFAULT_POLICY,
     DeliverWebhook: DELIVER_POLICY,
@@ -185,6 +208,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
     """Return the API's routes under a licence; what a firm may not do has no route."""
     return [
         *payments_api.ROUTES,
+        *authorisations_api.ROUTES,
         *proofs_api.ROUTES,
         *refunds_api.ROUTES,
         *events_api.ROUTES,
@@ -213,6 +237,9 @@ def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[T
         ReconcileDaily: partial(run_reconcile_daily, clearing),
         ReconcileDay: partial(run_reconcile_day, clearing),
         ChaseAttempt: partial(chase_attempt, flow),
+        ChaseCompletion: partial(chase_completion, flow),
+        ExpireAuthorisation: partial(expire_authorisation, flow),
+        LetGo: partial(let_go, flow),
         SubmitRefund: partial(submit_refund, flow),
         BelieveCallback: partial(believe_callback, flow),
         DeliverWebhook: courier.deliver,

@@ -44,6 +44,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.collecting._store.FIND_PAYMENT_ANYWHERE",
         "tongbao.payments.refunds._store.FIND_REFUND",
         "tongbao.payments.refunds._store.FIND_REFUND_ANYWHERE",
+        "tongbao.payments.authorisations._store.FIND_COMPLETION",
     ),
     "a merchant's or an operator's page, which may span books": (
         "tongbao.clearing.payouts._store.LIST_PAYOUTS",
@@ -75,6 +76,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.collecting._store.PAID_BETWEEN",
         "tongbao.payments.refunds._store.GIVEN_BACK_BETWEEN",
         "tongbao.payments.refunds._store.REFUNDS_WITH_IDS",
+        "tongbao.payments.authorisations._store.COMPLETIONS_WITH_IDS",
     ),
 }
 """Statements that ask every shard, by the reason why they may."""

@@ -24,8 +24,8 @@ from tongbao.parties.accounts import _store as accounts
 from tongbao.parties.accounts.model import ScannedCode
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.collecting import _store as collecting
-from tongbao.payments.collecting.model import NewPayment
-from tongbao.payments.collecting.outcomes import end_event, view_payment
+from tongbao.payments.collecting.model import NewPayment, view_payment
+from tongbao.payments.collecting.outcomes import end_event
 from tongbao.payments.collecting.payments import paid_rows
 from tongbao.rails.channels.contract import PayMode
 

@@ -23,11 +23,11 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 from tongbao.payments.collecting import queries
+from tongbao.payments.collecting.model import view_payment
 from tongbao.payments.collecting.outcomes import (
     Evidence,
     LateMoneyReceived,
     record_news,
-    view_payment,
 )
 from tongbao.payments.refunds import queries as refund_queries
 from tongbao.payments.refunds.outcomes import record_refund_news

@@ -157,7 +157,11 @@ def every_call(shop: Tongbao) -> None:
         method=method,
         expires_in_s=60,
         metadata={"a": "b"},
+        capture="manual",
+        capture_within_s=3600,
     )
+    shop.payments.capture("pay_1", amount=1, currency="CNY")
+    shop.payments.void("pay_1")
     shop.payments.get("pay_1")
     shop.payments.find("1")
     shop.payments.receipt("pay_1")

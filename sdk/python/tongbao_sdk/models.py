@@ -13,7 +13,19 @@ T = TypeVar("T")
 Mode = Literal["live", "sandbox"]
 Channel = Literal["wechat_pay", "alipay", "unionpay", "cards", "wallet"]
 PayMode = Literal["qr", "payment_code", "in_app", "app", "h5", "web", "agreement", "card"]
-PaymentStatus = Literal["created", "pending", "unknown", "succeeded", "failed", "closed"]
+PaymentStatus = Literal[
+    "created",
+    "pending",
+    "unknown",
+    "authorised",
+    "capturing",
+    "voiding",
+    "succeeded",
+    "failed",
+    "closed",
+    "voided",
+]
+CaptureMode = Literal["automatic", "manual"]
 RefundStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
 PayoutStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
 DeliveryStatus = Literal["pending", "succeeded", "failed"]
@@ -125,6 +137,11 @@ class Payment(TypedDict):
     close_reason: NotRequired[Literal["merchant", "expired", "not_paid"]]
     succeeded_at: NotRequired[str]
     ended_at: NotRequired[str]
+    capture: NotRequired[CaptureMode]
+    amount_authorised: NotRequired[int]
+    amount_capturing: NotRequired[int]
+    authorised_at: NotRequired[str]
+    capture_before: NotRequired[str]
 
 
 class Refund(TypedDict):

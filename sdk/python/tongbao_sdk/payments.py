@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Unpack, cast
 
 from tongbao_sdk.models import (
+    CaptureMode,
     Channel,
     Method,
     Payment,
@@ -33,12 +34,14 @@ class Payments:
         currency: str = "CNY",
         expires_in_s: int | None = None,
         metadata: dict[str, str] | None = None,
+        capture: CaptureMode | None = None,
+        capture_within_s: int | None = None,
         **once: Unpack[Once],
     ) -> Payment:
         """Collect ``amount`` minor units; what comes back says how far it got.
 
         The order number is yours and unique for ever: the same number with the same content is the
-        payment it already made.
+        payment it already made. With ``capture`` manual the money is only set aside at first.
 
         Raises:
             Refused, Unanswered
@@ -51,6 +54,8 @@ class Payments:
             "method": method,
             "expires_in_s": expires_in_s,
             "metadata": metadata,
+            "capture": capture,
+            "capture_within_s": capture_within_s,
         }
         return cast("Payment", self._transport.post(path_of("payments"), body, **once))
 
@@ -103,6 +108,32 @@ class Payments:
             Refused, Unanswered
         """
         path = path_of("payments", payment_id, "close")
+        return cast("Payment", self._transport.post(path, **once))
+
+    def capture(
+        self,
+        payment_id: str,
+        *,
+        amount: int | None = None,
+        currency: str | None = None,
+        **once: Unpack[Once],
+    ) -> Payment:
+        """Take what was set aside, or ``amount`` of it, once; the rest is freed.
+
+        Raises:
+            Refused, Unanswered
+        """
+        body = {"amount": amount, "currency": currency}
+        path = path_of("payments", payment_id, "capture")
+        return cast("Payment", self._transport.post(path, body, **once))
+
+    def void(self, payment_id: str, **once: Unpack[Once]) -> Payment:
+        """Let go what was set aside; nothing is collected.
+
+        Raises:
+            Refused, Unanswered
+        """
+        path = path_of("payments", payment_id, "void")
         return cast("Payment", self._transport.post(path, **once))
 
     def refund(

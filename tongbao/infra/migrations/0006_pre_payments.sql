@@ -15,7 +15,8 @@ create table payment (
     pay_mode           text        not null check (pay_mode in
         ('qr', 'payment_code', 'in_app', 'app', 'h5', 'web', 'agreement', 'card')),
     state              text        not null
-        check (state in ('created', 'pending', 'unknown', 'succeeded', 'failed', 'closed')),
+        check (state in ('created', 'pending', 'unknown', 'authorised', 'capturing', 'voiding',
+                         'succeeded', 'failed', 'closed', 'voided')),
     captured           bigint      not null default 0,
     refunded           bigint      not null default 0,
     fee                bigint      not null check (fee between 0 and amount),
@@ -31,13 +32,31 @@ create table payment (
     succeeded_at       timestamptz,
     ended_at           timestamptz,
     version            int         not null check (version > 0),
+    -- Set where the money is only set aside at first: how long an authorisation may wait to be
+    -- captured. What was set aside, and what a capture that is under way asks for, are totals on
+    -- this row, so that nobody can capture more, or twice.
+    capture_within_s   int         check (capture_within_s > 0),
+    authorised         bigint      not null default 0,
+    capturing          bigint      not null default 0,
+    authorised_at      timestamptz,
+    authorised_until   timestamptz,
     primary key (book, id),
     unique (merchant_order_no, merchant_id, mode, book),
-    check (captured in (0, amount)),
+    check (captured in (0, amount) or (capture_within_s is not null and captured > 0)),
+    check (authorised in (0, amount)),
+    check (authorised = 0 or capture_within_s is not null),
+    check ((authorised = 0) = (authorised_at is null)),
+    check ((authorised_at is null) = (authorised_until is null)),
+    check (authorised = 0 or captured + capturing <= authorised),
+    check (captured <= amount),
+    check (capturing >= 0 and (capturing > 0) = (state = 'capturing')),
+    check (state not in ('authorised', 'capturing', 'voiding', 'voided')
+           or (authorised > 0 and captured = 0)),
     check (refunded between 0 and captured),
-    check (state <> 'succeeded' or (captured = amount and succeeded_at is not null)),
-    check (state <> 'closed' or close_reason is not null),
-    check ((ended_at is null) = (state in ('created', 'pending', 'unknown')))
+    check (state <> 'succeeded' or (captured > 0 and succeeded_at is not null)),
+    check (state not in ('closed', 'voided') or close_reason is not null),
+    check ((ended_at is null) = (state in
+        ('created', 'pending', 'unknown', 'authorised', 'capturing', 'voiding')))
 );
 create index payment_of_merchant on payment (merchant_id, mode, id);
 create index payment_by_id on payment (id);
@@ -61,6 +80,9 @@ create table payment_state_change (
         'pending>unknown', 'pending>succeeded', 'pending>failed', 'pending>closed',
         'unknown>pending', 'unknown>succeeded', 'unknown>failed', 'unknown>closed',
         'closed>succeeded',
+        'created>authorised', 'pending>authorised', 'unknown>authorised',
+        'authorised>capturing', 'capturing>authorised', 'capturing>succeeded',
+        'authorised>voiding', 'voiding>authorised', 'voiding>voided',
         -- money that arrived after the end, and is on its way back: the state stays
         'closed>closed', 'failed>failed',
         'new>created', 'new>succeeded', 'new>failed']))
@@ -79,7 +101,8 @@ create table attempt (
     amount      bigint      not null check (amount > 0),
     currency    text        not null,
     state       text        not null check (state in
-        ('created', 'pending', 'unknown', 'succeeded', 'declined', 'not_sent', 'closed')),
+        ('created', 'pending', 'unknown', 'authorised', 'succeeded', 'declined', 'not_sent',
+         'closed', 'voided')),
     code        text,
     channel_ref text,
     payer       text,
@@ -89,9 +112,18 @@ create table attempt (
     created_at  timestamptz not null,
     paid_at     timestamptz,
     queries     int         not null default 0,
+    authorised_at      timestamptz,
+    authorisation_code text,
+    capture_id         uuid,      -- of the capture that took the money, where it was set aside first
+    capture_amount     bigint     check (capture_amount between 1 and amount),
     primary key (book, payment_id, id),
-    check (state <> 'succeeded' or (channel_ref is not null and paid_at is not null))
+    check (state <> 'succeeded' or (channel_ref is not null and paid_at is not null)),
+    check (state not in ('authorised', 'voided')
+           or (channel_ref is not null and authorised_at is not null and paid_at is null)),
+    check ((capture_id is null) = (capture_amount is null)),
+    check (capture_id is null or (state = 'succeeded' and authorised_at is not null))
 );
+create unique index attempt_by_capture on attempt (capture_id, book) where capture_id is not null;
 create unique index attempt_by_id on attempt (id, book);
 -- One trade of a channel can pay one attempt only. The channel's number is unique at its account.
 -- (The own wallet's reference is the attempt's own number.)
@@ -135,7 +167,8 @@ create table exchange (
     payment_id  uuid        not null,
     refund_id   uuid,
     purpose     text        not null check (purpose in
-        ('pay', 'query', 'close', 'refund', 'query_refund')),
+        ('pay', 'query', 'close', 'refund', 'query_refund', 'authorise', 'query_authorisation',
+         'capture', 'query_capture', 'void')),
     method      text        not null,
     url         text        not null,
     request     text        not null,

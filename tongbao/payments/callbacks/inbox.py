@@ -16,6 +16,9 @@ from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Lease, Task, enqueue
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import UnknownId, from_base32, new_id
+from tongbao.payments.authorisations.outcomes import ask_channel as ask_about_completion
+from tongbao.payments.authorisations.outcomes import record_completion_news
+from tongbao.payments.authorisations.queries import completion_by_number
 from tongbao.payments.callbacks import _store as store
 from tongbao.payments.callbacks.model import InboundCallback, InboundState
 from tongbao.payments.collecting import chase
@@ -24,6 +27,7 @@ from tongbao.payments.collecting.outcomes import Evidence, Flow, record_news
 from tongbao.payments.refunds import queries as refunds
 from tongbao.payments.refunds.outcomes import ask_channel, record_refund_news
 from tongbao.rails.channels.contract import (
+    Authorised,
     Callback,
     CallbackForged,
     CallbackKeyUnknown,
@@ -161,7 +165,9 @@ async def _believe(flow: Flow, account: ChannelAccount, callback: Callback) -> I
 
 async def _believe_payment(flow: Flow, account: ChannelAccount, callback: Callback) -> InboundState:
     attempt = await payments.attempt_by_number(flow.db, callback.number)
-    if attempt is None or attempt.account_id != account.id:
+    if attempt is None:
+        return await _believe_completion(flow, account, callback)
+    if attempt.account_id != account.id:
         return InboundState.ORPHANED
     payment, attempt = await record_news(flow, attempt, callback.outcome, Evidence("callback"))
     says_enough = not isinstance(callback.outcome, Unknown) and (
@@ -173,6 +179,22 @@ async def _believe_payment(flow: Flow, account: ChannelAccount, callback: Callba
     return InboundState.PROCESSED
 
 
+async def _believe_completion(
+    flow: Flow, account: ChannelAccount, callback: Callback
+) -> InboundState:
+    completion = await completion_by_number(flow.db, callback.number)
+    if completion is None or completion.account_id != account.id:
+        return InboundState.ORPHANED
+    news = callback.outcome
+    if not isinstance(news, Unknown):
+        evidence = Evidence("callback")
+        completion = await record_completion_news(flow, completion, news, evidence)
+    if completion.state.is_open:
+        # It was vague, or of another amount: the channel's own answer decides.
+        await ask_about_completion(flow, completion)
+    return InboundState.PROCESSED
+
+
 async def _believe_refund(flow: Flow, account: ChannelAccount, callback: Callback) -> InboundState:
     refund = await refunds.refund_by_number(flow.db, callback.number)
     if refund is None:
@@ -180,7 +202,7 @@ async def _believe_refund(flow: Flow, account: ChannelAccount, callback: Callbac
     attempt = await payments.attempt(flow.db, refund.book, refund.attempt_id)
     if attempt.account_id != account.id:
         return InboundState.ORPHANED
-    if isinstance(callback.outcome, Closed | Unknown):
+    if isinstance(callback.outcome, Authorised | Closed | Unknown):
         if refund.state.is_open:
             await ask_channel(flow, refund)
         return InboundState.PROCESSED

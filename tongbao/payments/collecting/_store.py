@@ -24,10 +24,11 @@ from tongbao.payments.collecting.model import (
 _PAYMENT: Final = """book, id, merchant_id, mode, merchant_order_no, request_hash, amount, currency,
     subject, channel, pay_mode, state, captured, refunded, fee, fee_returned,
     refund_returns_fee, late_success, failure_code, close_reason, close_requested_at, metadata,
-    created_at, expires_at, succeeded_at, ended_at, version"""
+    created_at, expires_at, succeeded_at, ended_at, version, capture_within_s, authorised,
+    capturing, authorised_at, authorised_until"""
 _ATTEMPT: Final = """book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode, amount,
     currency, state, code, channel_ref, payer, action, how, client_ip, created_at, paid_at,
-    queries"""
+    queries, authorised_at, authorisation_code, capture_id, capture_amount"""
 _EXCHANGE: Final = """book, id, payment_id, refund_id, purpose, method, url, request, status, reply,
     duration_ms, outcome, at"""
 _CASE: Final = """book, id, payment_id, merchant_id, mode, kind, detail, opened_at, closed_at,
@@ -37,13 +38,13 @@ _CHANGE: Final = "book, payment_id, version, from_state, to_state, why, at"
 INSERT_PAYMENT = Statement(
     f"""insert into payment ({_PAYMENT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23, $24, $25, $26, $27)
+                $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)
         on conflict (merchant_order_no, merchant_id, mode, book) do nothing"""
 )
 INSERT_ATTEMPT = Statement(
     f"""insert into attempt ({_ATTEMPT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20)"""
+                $19, $20, $21, $22, $23, $24)"""
 )
 INSERT_CHANGE = Statement(
     f"insert into payment_state_change ({_CHANGE}) values ($1, $2, $3, $4, $5, $6, $7)"
@@ -147,13 +148,15 @@ INSERT_CASE = Statement(
 UPDATE_PAYMENT = Statement(
     """update payment
           set state = $4, captured = $5, failure_code = $6, close_reason = $7, succeeded_at = $8,
-              ended_at = $9, version = version + 1
+              ended_at = $9, fee = $10, authorised = $11, capturing = $12, authorised_at = $13,
+              authorised_until = $14, version = version + 1
         where book = $1 and id = $2 and version = $3"""
 )
 UPDATE_ATTEMPT = Statement(
     """update attempt
           set state = $4, code = $5, channel_ref = $6, payer = $7, action = $8::text::jsonb,
-              paid_at = $9
+              paid_at = $9, authorised_at = $10, authorisation_code = $11, capture_id = $12,
+              capture_amount = $13
         where book = $1 and id = $2 and state = $3"""
 )
 COUNT_QUERY = Statement("update attempt set queries = queries + 1 where book = $1 and id = $2")
@@ -202,10 +205,17 @@ PAID_BY_TRADE = Query(
     """select id from attempt
         where book = $1 and account_id = $2 and channel_ref = $3 and channel <> 'wallet'""",
 )
-ATTEMPTS_WITH_IDS = Query(Attempt, f"select {_ATTEMPT} from attempt where id = any($1::uuid[])")
+# By what the channel knows their money by: the attempt's own id, or its capture's.
+ATTEMPTS_WITH_IDS = Query(
+    Attempt,
+    f"""select {_ATTEMPT} from attempt
+         where id = any($1::uuid[]) or capture_id = any($1::uuid[])""",
+)
 PAID_BETWEEN = Query(
     PaidAttempt,
-    """select book, id, payment_id, amount, currency, paid_at from attempt
+    """select book, coalesce(capture_id, id) as id, payment_id,
+              coalesce(capture_amount, amount) as amount, currency, paid_at
+         from attempt
          where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
            and channel <> 'wallet'""",
 )

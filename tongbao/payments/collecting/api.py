@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -16,7 +15,6 @@ from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest, InvalidValue, NumberField
-from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import Money, positive
 from tongbao.kernel.pages import Page
@@ -39,16 +37,17 @@ from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import (
     WALLET,
     Attempt,
-    HowAsked,
     NewPayment,
     Payment,
     PaymentState,
     PaymentView,
+    view_payment,
 )
-from tongbao.payments.collecting.outcomes import Flow, view_payment
+from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import (
     EXPIRES_DEFAULT,
     EXPIRES_MAX,
+    CaptureNotOffered,
     ModeNotOffered,
     NotClosable,
     OrderNumberUsed,
@@ -61,121 +60,29 @@ from tongbao.payments.collecting.payments import (
     resume_payment,
 )
 from tongbao.payments.collecting.queries import PaymentFilter, PaymentNotFound
+from tongbao.payments.methods.asked import (
+    MethodAsked,
+    MethodFieldForeign,
+    MethodFieldMissing,
+    check_method,
+    how_asked,
+)
 from tongbao.rails.channels.codes import PaymentCodeUnknown, channel_of_code
-from tongbao.rails.channels.contract import CardRead, PayMode
+from tongbao.rails.channels.contract import PayMode
 
 _METADATA_KEYS_MAX: Final = 50
-AuthCode = Annotated[str, Meta(min_length=16, max_length=24, pattern=r"^[0-9]+(?!\n)$")]
+CAPTURE_WITHIN_DEFAULT: Final = timedelta(days=7)
+CAPTURE_WITHIN_MAX: Final = timedelta(days=30)
+"""Card issuers and UnionPay keep a pre-authorisation for thirty days (facts of each channel)."""
 ShortText = Annotated[str, Meta(max_length=500)]
 
 
-class MethodFieldMissing(Invalid):
-    """This way of paying needs a field that is absent."""
-
-    code = "payment.method_field_missing"
-    advice = "Add the field named in param; the guide lists what each mode needs."
-    advice_zh = "该支付方式缺少 param 所示的字段，请按接口文档补充。"
-
-
-class MethodFieldForeign(Invalid):
-    """A field belongs to another way of paying."""
-
-    code = "payment.method_field_foreign"
-    advice = "Remove the field named in param, or choose the mode it belongs to."
-    advice_zh = "param 所示字段不属于该支付方式，请删除或改用对应的支付方式。"
-
-
-class CardReading(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a terminal read of a card; it goes to the acquirer and is kept nowhere.
-
-    ``entry`` is the point-of-service entry mode of ISO 8583 (field 22), ``chip_hex`` the EMV data
-    of field 55, ``pin_block_hex`` the PIN encrypted for the acquirer by the terminal.
-    """
-
-    number: Annotated[str, Meta(pattern=r"^[0-9]{12,19}(?!\n)$")]
-    expiry: Annotated[str, Meta(pattern=r"^[0-9]{2}(0[1-9]|1[0-2])(?!\n)$", description="YYMM")]
-    entry: Annotated[str, Meta(pattern=r"^[0-9]{3}(?!\n)$")]
-    terminal: Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{1,8}(?!\n)$")]
-    merchant: Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{1,15}(?!\n)$")]
-    track2: Annotated[str, Meta(pattern=r"^[0-9=D]{13,37}(?!\n)$")] | None = None
-    sequence: Annotated[str, Meta(pattern=r"^[0-9]{1,3}(?!\n)$")] | None = None
-    chip_hex: Annotated[str, Meta(pattern=r"^([0-9A-Fa-f]{2}){1,255}(?!\n)$")] | None = None
-    pin_block_hex: (
-        Annotated[str, Meta(pattern=r"^([0-9A-Fa-f]{16}|[0-9A-Fa-f]{32})(?!\n)$")] | None
-    ) = None
-
-    def __repr__(self) -> str:
-        return "CardReading(…)"
-
-    @property
-    def read(self) -> CardRead:
-        """What the channel is given."""
-        return CardRead(
-            number=self.number,
-            expiry=self.expiry,
-            entry=self.entry,
-            track2=self.track2,
-            sequence=self.sequence,
-            chip=bytes.fromhex(self.chip_hex) if self.chip_hex else None,
-            pin_block=bytes.fromhex(self.pin_block_hex) if self.pin_block_hex else None,
-            terminal=self.terminal,
-            merchant=self.merchant,
-        )
-
-
-class MethodAsked(Struct, frozen=True, forbid_unknown_fields=True):
-    """How to collect, and what the way of paying needs to know of the customer.
-
-    ``qr``, ``app``: the channel. ``payment_code``: the digits the customer shows, which say by
-    themselves whose they are. ``in_app``: the channel and the customer's id there. ``h5``, ``web``:
-    the channel and where the customer comes back to. ``agreement``: the agreement to collect
-    under. ``card``: the channel and what the terminal read. ``app_id`` names the page or app that
-    asks, where it is not the channel account's own.
-    """
-
-    mode: PayMode
-    channel: Annotated[str, Meta(max_length=32)] | None = None
-    auth_code: AuthCode | None = None
-    payer_id: Annotated[str, Meta(pattern=r"^[!-~]{1,128}(?!\n)$")] | None = None
-    return_url: Annotated[str, Meta(pattern=r"^https?://[!-~]{1,500}(?!\n)$")] | None = None
-    app_id: Annotated[str, Meta(pattern=r"^[!-~]{1,64}(?!\n)$")] | None = None
-    agreement_id: Annotated[str, Meta(max_length=64)] | None = None
-    card: CardReading | None = None
-
-
-_NEEDS: Final[Mapping[PayMode, frozenset[str]]] = {
-    PayMode.QR: frozenset({"channel"}),
-    PayMode.PAYMENT_CODE: frozenset({"auth_code"}),
-    PayMode.IN_APP: frozenset({"channel", "payer_id"}),
-    PayMode.APP: frozenset({"channel"}),
-    PayMode.H5: frozenset({"channel", "return_url"}),
-    PayMode.WEB: frozenset({"channel", "return_url"}),
-    PayMode.AGREEMENT: frozenset({"agreement_id"}),
-    PayMode.CARD: frozenset({"channel", "card"}),
-}
-_TAKES: Final[Mapping[PayMode, frozenset[str]]] = {
-    PayMode.QR: frozenset(),
-    PayMode.PAYMENT_CODE: frozenset({"channel"}),
-    PayMode.IN_APP: frozenset({"app_id", "return_url"}),
-    PayMode.APP: frozenset({"app_id", "return_url"}),
-    PayMode.H5: frozenset({"app_id", "payer_id"}),
-    PayMode.WEB: frozenset({"app_id", "payer_id"}),
-    PayMode.AGREEMENT: frozenset({"channel"}),
-    PayMode.CARD: frozenset(),
-}
-_FIELDS: Final = (
-    "channel",
-    "auth_code",
-    "payer_id",
-    "return_url",
-    "app_id",
-    "agreement_id",
-    "card",
-)
-
-
 class CreatePayment(Struct, frozen=True, forbid_unknown_fields=True):
-    """Collect this much from a customer. ``amount`` is minor units: 1999 is 19.99 yuan."""
+    """Collect this much from a customer. ``amount`` is minor units: 1999 is 19.99 yuan.
+
+    With ``capture`` manual the money is only set aside, for ``capture_within_s`` seconds (seven
+    days when not said), and moves when it is captured.
+    """
 
     merchant_order_no: NumberField
     amount: int
@@ -184,6 +91,10 @@ class CreatePayment(Struct, frozen=True, forbid_unknown_fields=True):
     currency: Annotated[str, Meta(min_length=3, max_length=3)] = "CNY"
     expires_in_s: Annotated[int, Meta(ge=60, le=int(EXPIRES_MAX.total_seconds()))] | None = None
     metadata: dict[Annotated[str, Meta(max_length=40)], ShortText] = {}
+    capture: Literal["automatic", "manual"] = "automatic"
+    capture_within_s: (
+        Annotated[int, Meta(ge=3600, le=int(CAPTURE_WITHIN_MAX.total_seconds()))] | None
+    ) = None
 
 
 _EXAMPLE = CreatePayment(
@@ -204,6 +115,7 @@ _EXAMPLE = CreatePayment(
             ModeNotOffered,
             MethodFieldMissing,
             MethodFieldForeign,
+            CaptureNotOffered,
             WalletNeedsCode,
             PaymentCodeUnknown,
             CodeUsedOrExpired,
@@ -228,6 +140,8 @@ async def create(
     """
     money = positive(data.amount, data.currency)
     channel = _channel_asked(data.method)
+    if channel == WALLET and data.capture == "manual":
+        raise CaptureNotOffered(channel=channel)
 
     async def fresh(use: Idempotency) -> PaymentView:
         asked = await _terms(flow, caller, data, (channel, money), client_ip=_client_ip(request))
@@ -270,21 +184,6 @@ def _channel_asked(method: MethodAsked) -> str:
     if method.channel == WALLET:
         raise WalletNeedsCode
     return method.channel or ""
-
-
-def check_method(method: MethodAsked) -> None:
-    """Raise unless the method has every field its mode needs and none of another's.
-
-    Raises:
-        MethodFieldMissing, MethodFieldForeign
-    """
-    needs, takes = _NEEDS[method.mode], _TAKES[method.mode]
-    for field in _FIELDS:
-        given = getattr(method, field) is not None
-        if field in needs and not given:
-            raise MethodFieldMissing(param=f"$.method.{field}", mode=method.mode)
-        if given and field not in needs | takes:
-            raise MethodFieldForeign(param=f"$.method.{field}", mode=method.mode)
 
 
 async def _terms(
@@ -345,15 +244,18 @@ def new_payment(
         metadata=data.metadata,
         client_ip=client_ip,
         auth_code=data.method.auth_code,
-        how=_how(data.method),
+        how=how_asked(data.method),
         card=data.method.card.read if data.method.card is not None else None,
+        capture_within_s=_capture_within_s(data),
     )
 
 
-def _how(method: MethodAsked) -> HowAsked | None:
-    if method.payer_id is method.return_url is method.app_id is None:
+def _capture_within_s(data: CreatePayment) -> int | None:
+    if data.capture == "automatic":
+        if data.capture_within_s is not None:
+            raise InvalidValue(param="$.capture_within_s", reason="capture is automatic")
         return None
-    return HowAsked(method.payer_id, method.return_url, method.app_id)
+    return data.capture_within_s or int(CAPTURE_WITHIN_DEFAULT.total_seconds())
 
 
 def _client_ip(request: ApiRequest) -> str:

@@ -13,7 +13,7 @@ from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, task_write
 from tongbao.payments.collecting import _store as store
-from tongbao.payments.collecting.decisions import News
+from tongbao.payments.collecting.decisions import UNPAID, News
 from tongbao.payments.collecting.model import (
     AT_THE_COUNTER,
     Attempt,
@@ -30,9 +30,11 @@ from tongbao.payments.collecting.outcomes import (
     open_case,
     record_news,
 )
+from tongbao.rails.channels.capabilities import Authorising
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
+    Authorised,
     Channel,
     ChannelAccount,
     Closed,
@@ -104,6 +106,8 @@ async def look_at(flow: Flow, payment: Payment, attempt: Attempt) -> tuple[Payme
     failpoint("payments.after_query")
     news = _as_proof(answer.outcome, (payment, attempt), move, flow.db.clock.now())
     purpose = {"ask": "query", "offer": "pay", "close": "close"}[move]
+    if not order.captures:
+        purpose = {"query": "query_authorisation", "pay": "authorise"}.get(purpose, purpose)
     return await record_news(
         flow, attempt, news, Evidence(purpose, purpose=purpose, exchange=answer.exchange)
     )
@@ -113,22 +117,51 @@ async def _ask(
     channel: Channel, account: ChannelAccount, order: PayOrder, move: str
 ) -> Answer[News]:
     if move == "offer":
-        return await channel.pay(account, order)
+        return await offer(channel, account, order)
     if move == "close":
-        if order.mode in AT_THE_COUNTER:
+        if order.mode in AT_THE_COUNTER or not order.captures:
             # Reversing gives a customer's money back, so who has paid meanwhile is found first.
-            found = await channel.query(account, order)
-            if isinstance(found.outcome, Succeeded | Declined | Closed):
+            found = await query(channel, account, order)
+            if isinstance(found.outcome, Succeeded | Authorised | Declined | Closed):
                 return found
         return await channel.close(account, order)
-    return await channel.query(account, order)
+    return await query(channel, account, order)
+
+
+async def offer(channel: Channel, account: ChannelAccount, order: PayOrder) -> Answer[News]:
+    """Make the first call of an order, or repeat it: to collect, or only to set money aside.
+
+    Raises:
+        TypeError: the channel cannot set money aside, and nobody may have been promised that.
+    """
+    if order.captures:
+        return await channel.pay(account, order)
+    return await authorising(channel).authorise(account, order)
+
+
+async def query(channel: Channel, account: ChannelAccount, order: PayOrder) -> Answer[News]:
+    """Ask what became of an order, of either kind."""
+    if order.captures:
+        return await channel.query(account, order)
+    return await authorising(channel).query_authorisation(account, order)
+
+
+def authorising(channel: Channel) -> Authorising:
+    """Return the channel as one that sets money aside.
+
+    Raises:
+        TypeError
+    """
+    if not isinstance(channel, Authorising):
+        raise TypeError(f"{channel.name} cannot set money aside")
+    return channel
 
 
 async def _unless_made_earlier(
     channel: Channel, account: ChannelAccount, order: PayOrder, declined: Answer[News]
 ) -> Answer[News]:
     """Return the refusal of a repeat once the channel says that no earlier call made the order."""
-    found = await channel.query(account, order)
+    found = await query(channel, account, order)
     return declined if isinstance(found.outcome, Absent | Closed | Declined) else found
 
 
@@ -138,17 +171,17 @@ async def _look_again(flow: Flow, payment: Payment, attempt: Attempt) -> Again |
     One that the channel cannot tell about is closed or reversed once more, which says it: whatever
     a payment code paid goes back by that.
     """
-    if attempt.state.is_open or attempt.state is AttemptState.SUCCEEDED:
+    if attempt.state not in UNPAID or attempt.authorised_at is not None:
         return None
     account = await flow.account(attempt.account_id)
     channel, order = flow.channels[attempt.channel], pay_order(payment, attempt)
-    purpose, answer = "query", await channel.query(account, order)
+    purpose, answer = "query", await query(channel, account, order)
     if isinstance(answer.outcome, Unknown):
         purpose, answer = "close", await channel.close(account, order)
     failpoint("payments.after_late_query")
     evidence = Evidence(purpose, purpose, answer.exchange, is_fresh=True)
     payment, attempt = await record_news(flow, attempt, answer.outcome, evidence)
-    if isinstance(answer.outcome, Succeeded | Closed | Declined):
+    if isinstance(answer.outcome, Succeeded | Authorised | Closed | Declined):
         return None
     now = flow.db.clock.now()
     if payment.ended_at is not None and now >= payment.ended_at + LATE_LOOKS_FOR:
@@ -230,6 +263,7 @@ def pay_order(payment: Payment, attempt: Attempt, asked: NewPayment | None = Non
         payer_id=how.payer_id,
         return_url=how.return_url,
         agreement_ref=how.agreement_ref,
+        captures=payment.capture_within_s is None,
         card=asked.card if asked is not None else None,
         app_id=how.app_id,
     )

@@ -5,7 +5,7 @@ News about an attempt (an answer, a callback, a bill) goes through `next_step`, 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal, assert_never
 
 from msgspec import Struct
@@ -23,6 +23,7 @@ from tongbao.payments.collecting.model import (
 )
 from tongbao.rails.channels.contract import (
     Absent,
+    Authorised,
     Closed,
     Declined,
     NotSent,
@@ -31,9 +32,9 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 
-_UNPAID: Final = {AttemptState.DECLINED, AttemptState.NOT_SENT, AttemptState.CLOSED}
+UNPAID: Final = {AttemptState.DECLINED, AttemptState.NOT_SENT, AttemptState.CLOSED}
 
-News = Succeeded | Pending | Declined | NotSent | Unknown | Absent | Closed
+News = Succeeded | Authorised | Pending | Declined | NotSent | Unknown | Absent | Closed
 """Anything a channel can say about an order, by answer, callback or bill."""
 
 
@@ -41,7 +42,8 @@ class Step(Struct, frozen=True):
     """What news does: the rows as they become, the posting it causes, the case it opens.
 
     ``payment`` or ``attempt`` is None where the row stays as it is. ``look_again``: the news alone
-    proves nothing, so the channel is to be asked how things stand by now.
+    proves nothing, so the channel is to be asked how things stand by now. ``let_go``: money is set
+    aside that nobody wants any more.
     """
 
     payment: Payment | None = None
@@ -50,6 +52,11 @@ class Step(Struct, frozen=True):
     case: CaseKind | None = None
     detail: str = ""
     look_again: bool = False
+    let_go: bool = False
+
+
+_NONE: Final = Step()
+"""Nothing speaks against the news."""
 
 
 def next_step(
@@ -59,11 +66,29 @@ def next_step(
 
     Only positive evidence ends anything: `Unknown` and `Absent` never do. Success after the end is
     late money, which is booked apart and given back; a contradiction opens a case and changes
-    nothing else. ``is_fresh`` says that the channel was asked after the attempt had ended.
+    nothing else. ``is_fresh`` says that the channel was asked after the attempt had ended. What
+    becomes of an authorisation is decided with its captures and voids, not here.
     """
     match news:
         case Succeeded():
-            return _on_success(payment, attempt, news, now, is_fresh=is_fresh)
+            doubt = _doubt_success(payment, attempt, news, is_fresh=is_fresh)
+            return _on_success(payment, attempt, news, now) if doubt is _NONE else doubt
+        case Authorised():
+            doubt = _doubt_authorised(payment, attempt, news, is_fresh=is_fresh)
+            return _on_authorised(payment, attempt, news, now) if doubt is _NONE else doubt
+        case Absent():
+            return None
+        case _:
+            return _on_no_money(payment, attempt, news, now)
+
+
+def _on_no_money(
+    payment: Payment,
+    attempt: Attempt,
+    news: Pending | Declined | NotSent | Closed | Unknown,
+    now: datetime,
+) -> Step | None:
+    match news:
         case Pending():
             return _on_pending(payment, attempt, news)
         case Declined() | NotSent() | Closed():
@@ -75,34 +100,38 @@ def next_step(
                 payment=replace(payment, state=PaymentState.UNKNOWN),
                 attempt=replace(attempt, state=AttemptState.UNKNOWN, code=news.reason[:64]),
             )
-        case Absent():
-            return None
         case _:
             assert_never(news)
 
 
-def _on_success(
-    payment: Payment, attempt: Attempt, news: Succeeded, now: datetime, *, is_fresh: bool
+def _doubt_success(
+    payment: Payment, attempt: Attempt, news: Succeeded, *, is_fresh: bool
 ) -> Step | None:
+    """Return what speaks against the news, None when it is none, or `_NONE`: it is to be booked."""
+    if attempt.capture_id is not None or payment.state is PaymentState.CAPTURING:
+        return None  # a capture is told of, and asked about, under its own number
     if news.money != attempt.money:
         told, asked = news.money.decimal_text(), attempt.money.decimal_text()
         return Step(
             case=CaseKind.AMOUNT_DIFFERS,
             detail=f"channel says {told}, asked {asked}",
-            look_again=attempt.state in _UNPAID and not is_fresh,
-        )
-    if attempt.state is AttemptState.SUCCEEDED:
-        if news.channel_ref == attempt.channel_ref:
-            return None
-        return Step(
-            case=CaseKind.CONTRADICTION,
-            detail=f"paid again under channel number {news.channel_ref}",
+            look_again=attempt.state in UNPAID and not is_fresh,
         )
     if attempt.state is AttemptState.CLOSED and not is_fresh:
         # What closed it may have been a reversal, which gives back what was paid: word of the
         # success can be older than that, and booking it would give the money back twice.
         return Step(look_again=True)
+    detail = ""
+    if attempt.state is AttemptState.SUCCEEDED:
+        if news.channel_ref == attempt.channel_ref:
+            return None
+        detail = f"paid again under channel number {news.channel_ref}"
+    elif attempt.state in {AttemptState.AUTHORISED, AttemptState.VOIDED}:
+        detail = f"collected as {news.channel_ref} while it was only {attempt.state}"
+    return Step(case=CaseKind.CONTRADICTION, detail=detail) if detail else _NONE
 
+
+def _on_success(payment: Payment, attempt: Attempt, news: Succeeded, now: datetime) -> Step:
     paid = replace(
         attempt,
         state=AttemptState.SUCCEEDED,
@@ -129,6 +158,54 @@ def _on_success(
         rule="late.captured",
         case=CaseKind.CONTRADICTION if contradicts else CaseKind.LATE_SUCCESS,
         detail=f"paid at {news.at.isoformat()} after the payment had {payment.state}",
+    )
+
+
+def _doubt_authorised(
+    payment: Payment, attempt: Attempt, news: Authorised, *, is_fresh: bool
+) -> Step | None:
+    """Return what speaks against the news, None when it is none, or `_NONE`: it is to be noted."""
+    if attempt.state is AttemptState.SUCCEEDED:
+        return None  # older than the collecting of it
+    if news.money != attempt.money:
+        told, asked = news.money.decimal_text(), attempt.money.decimal_text()
+        return Step(case=CaseKind.AMOUNT_DIFFERS, detail=f"channel set {told} aside, asked {asked}")
+    detail = ""
+    if attempt.authorised_at is not None:
+        if news.channel_ref == attempt.channel_ref:
+            return None
+        detail = f"authorised again under channel number {news.channel_ref}"
+    elif payment.capture_within_s is None:
+        detail = f"set aside as {news.channel_ref}, and it was to be collected"
+    elif attempt.state is AttemptState.CLOSED and not is_fresh:
+        return Step(look_again=True)  # what closed it may have let the money go since
+    return Step(case=CaseKind.CONTRADICTION, detail=detail) if detail else _NONE
+
+
+def _on_authorised(payment: Payment, attempt: Attempt, news: Authorised, now: datetime) -> Step:
+    set_aside = replace(
+        attempt,
+        channel_ref=news.channel_ref,
+        payer=news.payer,
+        authorised_at=news.at,
+        authorisation_code=news.code,
+    )
+    if not attempt.state.is_open:
+        return Step(
+            attempt=set_aside,
+            let_go=True,
+            case=CaseKind.LATE_SUCCESS,
+            detail=f"authorised at {news.at.isoformat()} after the payment had {payment.state}",
+        )
+    return Step(
+        payment=replace(
+            payment,
+            state=PaymentState.AUTHORISED,
+            authorised=payment.amount,
+            authorised_at=news.at,
+            authorised_until=now + timedelta(seconds=payment.capture_within_s or 0),
+        ),
+        attempt=replace(set_aside, state=AttemptState.AUTHORISED, code=None),
     )
 
 
@@ -159,7 +236,7 @@ def _on_pending(payment: Payment, attempt: Attempt, news: Pending) -> Step | Non
 def _on_end(
     payment: Payment, attempt: Attempt, news: Declined | NotSent | Closed, now: datetime
 ) -> Step | None:
-    if attempt.state is AttemptState.SUCCEEDED:
+    if attempt.state in {AttemptState.SUCCEEDED, AttemptState.AUTHORISED}:
         if not isinstance(news, Declined):
             # A fully refunded trade reads as closed at some channels, and what was not sent is one
             # call only: another one was.

@@ -4,6 +4,9 @@
        │          │  └──► failed | closed        unknown is a state: it may have happened
        └────► unknown ◄─► pending, and from there to any end, on evidence only
 
+    … ─► authorised ◄─► capturing ─► succeeded   where the merchant captures later
+             └───────◄─► voiding ──► voided
+
 A payment is what the merchant asked; an attempt is one try on one channel.
 """
 
@@ -19,11 +22,12 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from tongbao.infra.db import Write
-from tongbao.kernel.ids import base32
+from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.rails.channels.contract import CardRead, NextAction, PayMode
+from tongbao.rails.channels.error_map import error_map
 
 WALLET = "wallet"
 """The platform's own wallet: a channel without a network."""
@@ -35,19 +39,28 @@ the customer is kept nowhere."""
 
 
 class PaymentState(StrEnum):
-    """Where a payment stands; the last three are ends."""
+    """Where a payment stands; the last four are ends."""
 
     CREATED = "created"
     PENDING = "pending"
     UNKNOWN = "unknown"
+    AUTHORISED = "authorised"  # the money is set aside, and moves when it is captured
+    CAPTURING = "capturing"
+    VOIDING = "voiding"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CLOSED = "closed"
+    VOIDED = "voided"  # what was set aside was let go
 
     @property
     def is_open(self) -> bool:
         """Whether money may still come in the ordinary way."""
         return self in {PaymentState.CREATED, PaymentState.PENDING, PaymentState.UNKNOWN}
+
+    @property
+    def is_held(self) -> bool:
+        """Whether money is set aside that is neither taken nor let go yet."""
+        return self in {PaymentState.AUTHORISED, PaymentState.CAPTURING, PaymentState.VOIDING}
 
 
 class AttemptState(StrEnum):
@@ -56,15 +69,22 @@ class AttemptState(StrEnum):
     CREATED = "created"
     PENDING = "pending"
     UNKNOWN = "unknown"
+    AUTHORISED = "authorised"
     SUCCEEDED = "succeeded"
     DECLINED = "declined"
     NOT_SENT = "not_sent"
     CLOSED = "closed"
+    VOIDED = "voided"
 
     @property
     def is_open(self) -> bool:
         """Whether the channel may still take the customer's money for it."""
         return self in {AttemptState.CREATED, AttemptState.PENDING, AttemptState.UNKNOWN}
+
+    @property
+    def is_held(self) -> bool:
+        """Whether money is set aside for it that is neither taken nor let go yet."""
+        return self is AttemptState.AUTHORISED
 
 
 class CaseKind(StrEnum):
@@ -115,11 +135,21 @@ class Payment(Struct, frozen=True):
     succeeded_at: datetime | None
     ended_at: datetime | None
     version: int
+    capture_within_s: int | None = None  # set: only authorised at first, captured later
+    authorised: int = 0
+    capturing: int = 0  # what the capture that is under way asks for
+    authorised_at: datetime | None = None
+    authorised_until: datetime | None = None
 
     @property
     def money(self) -> Money:
         """What the merchant asked for."""
         return Money(self.amount, self.currency)
+
+    @property
+    def taken(self) -> Money:
+        """What came in: all of it, or what was captured of it."""
+        return Money(self.captured, self.currency)
 
 
 class Attempt(Struct, frozen=True):
@@ -145,11 +175,25 @@ class Attempt(Struct, frozen=True):
     created_at: datetime
     paid_at: datetime | None
     queries: int
+    authorised_at: datetime | None = None
+    authorisation_code: str | None = None
+    capture_id: UUID | None = None  # of the capture that took the money
+    capture_amount: int | None = None
 
     @property
     def number(self) -> str:
         """Our number at the channel, and the idempotency key of every call about it."""
         return base32(self.id)
+
+    @property
+    def taken_number(self) -> str:
+        """The number under which the money came in: a capture's, where it was set aside first."""
+        return base32(self.capture_id or self.id)
+
+    @property
+    def taken(self) -> Money:
+        """What came in under that number, or what should."""
+        return Money(self.capture_amount or self.amount, self.currency)
 
     @property
     def money(self) -> Money:
@@ -188,6 +232,7 @@ class NewPayment(Struct, frozen=True):
     auth_code: str | None = None
     how: HowAsked | None = None
     card: CardRead | None = None
+    capture_within_s: int | None = None
 
     @property
     def fingerprint(self) -> bytes:
@@ -203,6 +248,7 @@ class NewPayment(Struct, frozen=True):
             self.pay_mode,
             sorted(self.metadata.items()),
             *(() if self.how is None else (self.how,)),
+            *(() if self.capture_within_s is None else ("manual", self.capture_within_s)),
         )
         return sha256(msgspec.json.encode(meant)).digest()
 
@@ -234,7 +280,10 @@ async def allow_all(asked: NewPayment, wallet_id: UUID) -> Verdict:
 
 
 class PaidAttempt(Struct, frozen=True):
-    """An attempt that took the customer's money, as clearing compares it."""
+    """An attempt that took the customer's money, as clearing compares it.
+
+    ``id`` is what the channel knows the money by: of the attempt, or of the capture.
+    """
 
     book: int
     id: UUID
@@ -349,3 +398,51 @@ class PaymentView(Struct, frozen=True, omit_defaults=True):
     close_reason: CloseReason | UnsetType = UNSET
     succeeded_at: datetime | UnsetType = UNSET
     ended_at: datetime | UnsetType = UNSET
+    capture: Literal["automatic", "manual"] = "automatic"
+    amount_authorised: int | UnsetType = UNSET
+    amount_capturing: int | UnsetType = UNSET
+    authorised_at: datetime | UnsetType = UNSET
+    capture_before: datetime | UnsetType = UNSET
+
+
+def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
+    """Return the payment as the API and the webhooks show it."""
+    failure = None
+    if payment.failure_code is not None:
+        text = error_map(payment.channel).customer_text(payment.failure_code)
+        failure = Failure(payment.failure_code, text.en, text.zh)
+    return PaymentView(
+        id=show("pay", payment.id),
+        object="payment",
+        mode=payment.mode,
+        merchant_order_no=payment.merchant_order_no,
+        amount=payment.amount,
+        currency=payment.currency,
+        subject=payment.subject,
+        method=MethodView(payment.channel, payment.pay_mode),
+        status=payment.state,
+        version=payment.version,
+        amount_captured=payment.captured,
+        amount_refunded=payment.refunded,
+        fee=payment.fee,
+        fee_returned=payment.fee_returned,
+        created_at=payment.created_at,
+        expires_at=payment.expires_at,
+        metadata=payment.metadata,
+        next_action=_next_action(payment, attempt),
+        failure=failure or UNSET,
+        close_reason=payment.close_reason or UNSET,
+        succeeded_at=payment.succeeded_at or UNSET,
+        ended_at=payment.ended_at or UNSET,
+        capture="automatic" if payment.capture_within_s is None else "manual",
+        amount_authorised=payment.authorised or UNSET,
+        amount_capturing=payment.capturing or UNSET,
+        authorised_at=payment.authorised_at or UNSET,
+        capture_before=payment.authorised_until or UNSET,
+    )
+
+
+def _next_action(payment: Payment, attempt: Attempt) -> NextAction | UnsetType:
+    if payment.state is not PaymentState.PENDING or attempt.action is None:
+        return UNSET
+    return attempt.action

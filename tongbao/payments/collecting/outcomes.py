@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 from msgspec.json import encode
 from msgspec.structs import replace
 
@@ -32,17 +32,15 @@ from tongbao.payments.collecting.decisions import News, Step, next_step
 from tongbao.payments.collecting.model import (
     Attempt,
     CaseKind,
-    Failure,
-    MethodView,
     Payment,
     PaymentCase,
     PaymentState,
     PaymentView,
     RiskHook,
     allow_all,
+    view_payment,
 )
-from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange, NextAction
-from tongbao.rails.channels.error_map import error_map
+from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
 
 MOVED_ON: Final = "payment.moved_on"
 TOTAL_BROKEN: Final = "payment.total_broken"
@@ -87,7 +85,13 @@ class PaymentClosed(Event, frozen=True, kw_only=True, tag="payment.closed"):
     object: PaymentView
 
 
-_End = PaymentSucceeded | PaymentFailed | PaymentClosed
+class PaymentAuthorised(Event, frozen=True, kw_only=True, tag="payment.authorised"):
+    """The customer's money is set aside for the merchant, to be captured or voided."""
+
+    object: PaymentView
+
+
+_Told = PaymentSucceeded | PaymentFailed | PaymentClosed | PaymentAuthorised
 
 
 class LateMoneyReceived(Event, frozen=True, kw_only=True, tag="payment.late_success"):
@@ -99,7 +103,8 @@ class LateMoneyReceived(Event, frozen=True, kw_only=True, tag="payment.late_succ
     attempt_id: UUID
 
 
-_EVENT_OF_STATE: Final[Mapping[PaymentState, type[_End]]] = {
+_EVENT_OF_STATE: Final[Mapping[PaymentState, type[_Told]]] = {
+    PaymentState.AUTHORISED: PaymentAuthorised,
     PaymentState.SUCCEEDED: PaymentSucceeded,
     PaymentState.FAILED: PaymentFailed,
     PaymentState.CLOSED: PaymentClosed,
@@ -112,6 +117,20 @@ class ChaseAttempt(Task, frozen=True, tag="payments.chase_attempt"):
     book: int
     attempt_id: UUID
     late: bool = False
+
+
+class ExpireAuthorisation(Task, frozen=True, tag="authorisations.expire"):
+    """Let go what is still set aside for a payment when its time is over, or it was called off."""
+
+    book: int
+    payment_id: UUID
+
+
+class LetGo(Task, frozen=True, tag="authorisations.let_go"):
+    """Let go what was set aside for an attempt after its payment had ended."""
+
+    book: int
+    attempt_id: UUID
 
 
 class Evidence(Struct, frozen=True):
@@ -151,7 +170,7 @@ async def record_news(
     for _ in range(_TRIES_MAX):
         payment = await store.GET_PAYMENT.one(flow.db, attempt.book, attempt.payment_id)
         attempt = await store.GET_ATTEMPT.one(flow.db, attempt.book, attempt.id)
-        if payment.state.is_open != attempt.state.is_open:
+        if not go_together(payment, attempt):
             continue  # they change together, and did between the two reads
         now = flow.db.clock.now()
         step = next_step(payment, attempt, news, now, is_fresh=evidence.is_fresh) or Step()
@@ -162,7 +181,7 @@ async def record_news(
             *_evidence_writes(attempt, exchange_id, evidence, news, now),
             *_case_writes(payment, step, now),
             *_event_writes(payment, after, step, now),
-            *_look_again_writes(attempt, step, now),
+            *_follow_up_writes(payment, attempt, step, now),
         )
         failpoint("payments.before_outcome")
         if await _commit(flow, payment, attempt, step, writes):
@@ -172,10 +191,16 @@ async def record_news(
     raise StateContended
 
 
+def go_together(payment: Payment, attempt: Attempt) -> bool:
+    """Whether both rows are of one moment: open, with money set aside, or ended, both of them."""
+    of_payment = (payment.state.is_open, payment.state.is_held)
+    return of_payment == (attempt.state.is_open, attempt.state.is_held)
+
+
 async def _unless_paid_elsewhere(db: Db, step: Step) -> Step:
     """Return the step, or a contradiction when the same trade has paid another attempt."""
     tried = step.attempt
-    if step.rule is None or tried is None:
+    if tried is None or tried.channel_ref is None:
         return step
     other = await store.PAID_BY_TRADE.first(db, tried.book, tried.account_id, tried.channel_ref)
     if other in {None, tried.id}:
@@ -199,7 +224,7 @@ async def _commit(
     group = Group(
         id=new_id(),
         book=payment.book,
-        transfers=capture_transfers(step.rule, payment, attempt),
+        transfers=capture_transfers(step.rule, step.payment or payment, attempt),
         companions=writes,
     )
     [result] = await flow.ledger.submit([group])
@@ -211,7 +236,7 @@ async def _commit(
 
 
 def capture_transfers(rule: str, payment: Payment, attempt: Attempt) -> tuple[Transfer, ...]:
-    """Return the transfers that book the customer's money by the rule."""
+    """Return the transfers that book the customer's money, as the payment has it, by the rule."""
     currency = payment.currency
     return posting.transfers(
         rule,
@@ -220,7 +245,7 @@ def capture_transfers(rule: str, payment: Payment, attempt: Attempt) -> tuple[Tr
             "channel_receivable": AccountKey("channel_receivable", currency, attempt.account_id),
             "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
         },
-        amounts={"gross": payment.money, "fee": Money(payment.fee, currency)},
+        amounts={"gross": payment.taken, "fee": Money(payment.fee, currency)},
     )
 
 
@@ -229,45 +254,54 @@ def _row_writes(
 ) -> tuple[Write, ...]:
     writes: list[Write] = []
     if step.payment is not None:
-        becomes = step.payment
-        writes += [
-            Write(
-                store.UPDATE_PAYMENT,
-                (
-                    payment.book,
-                    payment.id,
-                    payment.version,
-                    becomes.state,
-                    becomes.captured,
-                    becomes.failure_code,
-                    becomes.close_reason,
-                    becomes.succeeded_at,
-                    becomes.ended_at,
-                ),
-                refusal=MOVED_ON,
-            ),
-            change_write(payment.state, becomes, payment.version + 1, why, now),
-        ]
+        writes += payment_writes(payment, step.payment, why, now)
     if step.attempt is not None:
-        tried = step.attempt
-        writes.append(
-            Write(
-                store.UPDATE_ATTEMPT,
-                (
-                    attempt.book,
-                    attempt.id,
-                    attempt.state,
-                    tried.state,
-                    tried.code,
-                    tried.channel_ref,
-                    tried.payer,
-                    None if tried.action is None else encode(tried.action).decode(),
-                    tried.paid_at,
-                ),
-                refusal=MOVED_ON,
-            )
-        )
+        writes.append(attempt_write(attempt, step.attempt))
     return tuple(writes)
+
+
+def payment_writes(before: Payment, becomes: Payment, why: str, now: datetime) -> tuple[Write, ...]:
+    """Return the writes that change a payment, if it is still as it was before, and say why."""
+    args = (
+        before.book,
+        before.id,
+        before.version,
+        becomes.state,
+        becomes.captured,
+        becomes.failure_code,
+        becomes.close_reason,
+        becomes.succeeded_at,
+        becomes.ended_at,
+        becomes.fee,
+        becomes.authorised,
+        becomes.capturing,
+        becomes.authorised_at,
+        becomes.authorised_until,
+    )
+    return (
+        Write(store.UPDATE_PAYMENT, args, refusal=MOVED_ON),
+        change_write(before.state, becomes, before.version + 1, why, now),
+    )
+
+
+def attempt_write(before: Attempt, becomes: Attempt) -> Write:
+    """Return the write that changes an attempt, if it is still in the state it was in before."""
+    args = (
+        before.book,
+        before.id,
+        before.state,
+        becomes.state,
+        becomes.code,
+        becomes.channel_ref,
+        becomes.payer,
+        None if becomes.action is None else encode(becomes.action).decode(),
+        becomes.paid_at,
+        becomes.authorised_at,
+        becomes.authorisation_code,
+        becomes.capture_id,
+        becomes.capture_amount,
+    )
+    return Write(store.UPDATE_ATTEMPT, args, refusal=MOVED_ON)
 
 
 def change_write(from_state: str, becomes: Payment, version: int, why: str, now: datetime) -> Write:
@@ -351,11 +385,24 @@ def _case_writes(payment: Payment, step: Step, now: datetime) -> tuple[Write, ..
     return () if step.case is None else (case_write(payment, step.case, step.detail, now),)
 
 
-def _look_again_writes(attempt: Attempt, step: Step, now: datetime) -> tuple[Write, ...]:
-    if not step.look_again:
-        return ()
-    task = ChaseAttempt(attempt.book, attempt.id, late=True)
-    return (task_write(task, run_at=now, key=f"late/{attempt.id}"),)
+def _follow_up_writes(
+    before: Payment, attempt: Attempt, step: Step, now: datetime
+) -> tuple[Write, ...]:
+    """Return the writes that put up the work the step leads to."""
+    writes: list[Write] = []
+    if step.look_again:
+        task: Task = ChaseAttempt(attempt.book, attempt.id, late=True)
+        writes.append(task_write(task, run_at=now, key=f"late/{attempt.id}"))
+    if step.let_go:
+        task = LetGo(attempt.book, attempt.id)
+        writes.append(task_write(task, run_at=now, key=f"let_go/{attempt.id}"))
+    if step.payment is not None and step.payment.state is PaymentState.AUTHORISED:
+        # Called off while nobody knew whether the money was set aside: then it is let go at once.
+        is_wanted = before.close_requested_at is None
+        run_at = (step.payment.authorised_until if is_wanted else None) or now
+        task = ExpireAuthorisation(before.book, before.id)
+        writes.append(task_write(task, run_at=run_at, key=f"authorised/{before.id}"))
+    return tuple(writes)
 
 
 async def open_case(flow: Flow, payment: Payment, kind: CaseKind, detail: str) -> None:
@@ -387,48 +434,10 @@ def _event_writes(
 
 
 def end_event(payment: Payment, view: PaymentView) -> Event:
-    """Return the event that tells of the payment's end, and shows it so."""
+    """Return the event that tells that the payment is in this state, and shows it so."""
     return _EVENT_OF_STATE[payment.state](
         merchant_id=payment.merchant_id, mode=payment.mode, resource_id=view.id, object=view
     )
-
-
-def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
-    """Return the payment as the API and the webhooks show it."""
-    failure = None
-    if payment.failure_code is not None:
-        text = error_map(payment.channel).customer_text(payment.failure_code)
-        failure = Failure(payment.failure_code, text.en, text.zh)
-    return PaymentView(
-        id=show("pay", payment.id),
-        object="payment",
-        mode=payment.mode,
-        merchant_order_no=payment.merchant_order_no,
-        amount=payment.amount,
-        currency=payment.currency,
-        subject=payment.subject,
-        method=MethodView(payment.channel, payment.pay_mode),
-        status=payment.state,
-        version=payment.version,
-        amount_captured=payment.captured,
-        amount_refunded=payment.refunded,
-        fee=payment.fee,
-        fee_returned=payment.fee_returned,
-        created_at=payment.created_at,
-        expires_at=payment.expires_at,
-        metadata=payment.metadata,
-        next_action=_next_action(payment, attempt),
-        failure=failure or UNSET,
-        close_reason=payment.close_reason or UNSET,
-        succeeded_at=payment.succeeded_at or UNSET,
-        ended_at=payment.ended_at or UNSET,
-    )
-
-
-def _next_action(payment: Payment, attempt: Attempt) -> NextAction | UnsetType:
-    if payment.state is not PaymentState.PENDING or attempt.action is None:
-        return UNSET
-    return attempt.action
 
 
 def refunded_write(payment: Payment, amount: int, fee_back: int, *, refusal: str) -> Write:

@@ -28,7 +28,7 @@ from tongbao.parties.accounts.payment_codes import use_code_write
 from tongbao.parties.accounts.wallets import spend_write
 from tongbao.parties.merchants.model import ChannelNotOpened
 from tongbao.payments.collecting import _store as store
-from tongbao.payments.collecting.chase import chase_write, look_at, next_move, pay_order
+from tongbao.payments.collecting.chase import chase_write, look_at, next_move, offer, pay_order
 from tongbao.payments.collecting.model import (
     Attempt,
     AttemptState,
@@ -36,6 +36,7 @@ from tongbao.payments.collecting.model import (
     Payment,
     PaymentCase,
     PaymentState,
+    view_payment,
 )
 from tongbao.payments.collecting.outcomes import (
     Evidence,
@@ -44,9 +45,9 @@ from tongbao.payments.collecting.outcomes import (
     change_write,
     end_event,
     record_news,
-    view_payment,
 )
 from tongbao.payments.collecting.queries import last_attempt
+from tongbao.rails.channels.capabilities import Authorising
 
 EXPIRES_DEFAULT: Final = timedelta(minutes=30)
 EXPIRES_MAX: Final = timedelta(hours=2)  # a WeChat Native code lives two hours
@@ -72,12 +73,20 @@ class ModeNotOffered(Rejected):
     advice_zh = "请选择商户已开通且支持该币种的渠道与支付方式。"
 
 
+class CaptureNotOffered(Rejected):
+    """The channel collects at once; it cannot set money aside to be captured later."""
+
+    code = "payment.capture_not_offered"
+    advice = "Leave capture out, or choose a channel and mode that authorise first."
+    advice_zh = "该渠道不支持预授权，请勿传 capture，或改用支持预授权的渠道与方式。"
+
+
 class NotClosable(Conflict):
-    """The payment has succeeded or failed; there is nothing to close."""
+    """The payment was authorised, or has ended; there is nothing to close."""
 
     code = "payment.not_closable"
-    advice = "Refund a payment that succeeded; a failed one needs nothing."
-    advice_zh = "已成功的支付请发起退款；已失败的支付无需关闭。"
+    advice = "Void what is authorised, refund what succeeded; a failed payment needs nothing."
+    advice_zh = "已预授权的支付请撤销；已成功的支付请发起退款；已失败的支付无需关闭。"
 
 
 class WalletNeedsCode(Rejected):
@@ -128,7 +137,7 @@ async def create_payment(
     The same order number with the same content returns the payment it already made.
 
     Raises:
-        OrderNumberUsed, ModeNotOffered, ChannelNotOpened, StateContended
+        OrderNumberUsed, ModeNotOffered, CaptureNotOffered, ChannelNotOpened, StateContended
     """
     channel = flow.channels.get(asked.channel)
     if (
@@ -137,6 +146,8 @@ async def create_payment(
         or asked.money.currency not in channel.currencies
     ):
         raise ModeNotOffered(channel=asked.channel, mode=asked.pay_mode)
+    if asked.capture_within_s is not None and not isinstance(channel, Authorising):
+        raise CaptureNotOffered(channel=asked.channel)
     account = await flow.account(asked.account_id)
     if not account.is_open:
         raise ChannelNotOpened(channel=asked.channel)
@@ -149,9 +160,11 @@ async def create_payment(
         return await _earlier(flow, asked, take)
     failpoint("payments.after_intention")
 
-    answer = await channel.pay(account, pay_order(payment, attempt, asked))
+    order = pay_order(payment, attempt, asked)
+    answer = await offer(channel, account, order)
     failpoint("payments.after_channel_call")
-    evidence = Evidence("channel answer", purpose="pay", exchange=answer.exchange)
+    purpose = "pay" if order.captures else "authorise"
+    evidence = Evidence("channel answer", purpose=purpose, exchange=answer.exchange)
     return await record_news(flow, attempt, answer.outcome, evidence)
 
 
@@ -376,6 +389,7 @@ def _rows(
         succeeded_at=now if is_paid else None,
         ended_at=None if state.is_open else now,
         version=1,
+        capture_within_s=asked.capture_within_s,
     )
     attempt = Attempt(
         book=asked.book,

@@ -123,6 +123,11 @@ async def last_attempts(on: Db | Tx, page: Sequence[Payment]) -> dict[UUID, Atte
     return {attempt.payment_id: attempt for attempt in found}
 
 
+async def attempts(on: Db | Tx, payment: Payment) -> list[Attempt]:
+    """Return every try of a payment, oldest first."""
+    return await store.ATTEMPTS_OF_PAYMENT.all(on, payment.book, payment.id)
+
+
 async def paid_attempt(on: Db | Tx, payment: Payment) -> Attempt:
     """Return the attempt that took the customer's money."""
     attempts = await store.ATTEMPTS_OF_PAYMENT.all(on, payment.book, payment.id)

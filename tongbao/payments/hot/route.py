@@ -41,8 +41,8 @@ from tongbao.parties.accounts.model import ScannedCode
 from tongbao.parties.accounts.payment_codes import CodeDigits, CodeReader, scanned_codes
 from tongbao.parties.merchants.model import fee_for, plan_at
 from tongbao.payments.collecting.api import CreatePayment, new_payment
-from tongbao.payments.collecting.model import WALLET, NewPayment
-from tongbao.payments.collecting.outcomes import Flow, end_event, view_payment
+from tongbao.payments.collecting.model import WALLET, NewPayment, view_payment
+from tongbao.payments.collecting.outcomes import Flow, end_event
 from tongbao.payments.collecting.payments import (
     ORDER_TAKEN,
     birth_writes,
@@ -51,6 +51,7 @@ from tongbao.payments.collecting.payments import (
     submit_paid,
 )
 from tongbao.payments.hot.terms import RecentTerms
+from tongbao.payments.methods.asked import has_more_than_code
 from tongbao.rails.channels.contract import PayMode
 
 PATH: Final = "/v1/payments"
@@ -135,6 +136,8 @@ class WalletPayments:
         method = data.method
         if method.mode is not PayMode.PAYMENT_CODE or method.channel not in {None, WALLET}:
             return None
+        if has_more_than_code(method) or data.capture != "automatic" or data.capture_within_s:
+            return None  # the ordinary route says what is wrong with that
         return self._reader.read(method.auth_code or "", book=caller.book, mode=caller.mode)
 
     async def _asked(

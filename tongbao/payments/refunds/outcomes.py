@@ -99,9 +99,9 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
     channel = flow.channels[attempt.channel]
     order = RefundOrder(
         number=refund.number,
-        order_number=attempt.number,
+        order_number=attempt.taken_number,
         money=refund.money,
-        order_money=attempt.money,
+        order_money=attempt.taken,
         reason=refund.reason,
     )
     if refund.state is not RefundState.REQUESTED:

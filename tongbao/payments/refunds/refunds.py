@@ -210,7 +210,7 @@ def _row(
     if payment.refund_returns_fee and kind == "merchant":
         # What all refunds together should have returned, less what they have: no fen is lost.
         back_in_all = payment.refunded + asked.money.amount
-        fee_back = payment.fee * back_in_all // payment.amount - payment.fee_returned
+        fee_back = payment.fee * back_in_all // payment.captured - payment.fee_returned
         fee_back = min(max(fee_back, 0), payment.fee - payment.fee_returned, asked.money.amount)
     return Refund(
         book=payment.book,

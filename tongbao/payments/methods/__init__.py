@@ -1,0 +1,1 @@
+"""The ways of paying, as merchants ask for them."""

@@ -1,0 +1,152 @@
+"""How a merchant asks for a way of paying, and what each way needs to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from tongbao.kernel.errors import Invalid
+from tongbao.payments.collecting.model import HowAsked
+from tongbao.rails.channels.contract import CardRead, PayMode
+
+AuthCode = Annotated[str, Meta(min_length=16, max_length=24, pattern=r"^[0-9]+(?!\n)$")]
+
+
+class MethodFieldMissing(Invalid):
+    """This way of paying needs a field that is absent."""
+
+    code = "payment.method_field_missing"
+    advice = "Add the field named in param; the guide lists what each mode needs."
+    advice_zh = "该支付方式缺少 param 所示的字段，请按接口文档补充。"
+
+
+class MethodFieldForeign(Invalid):
+    """A field belongs to another way of paying."""
+
+    code = "payment.method_field_foreign"
+    advice = "Remove the field named in param, or choose the mode it belongs to."
+    advice_zh = "param 所示字段不属于该支付方式，请删除或改用对应的支付方式。"
+
+
+class CardReading(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a terminal read of a card; it goes to the acquirer and is kept nowhere.
+
+    ``entry`` is the point-of-service entry mode of ISO 8583 (field 22), ``chip_hex`` the EMV data
+    of field 55, ``pin_block_hex`` the PIN encrypted for the acquirer by the terminal.
+    """
+
+    number: Annotated[str, Meta(pattern=r"^[0-9]{12,19}(?!\n)$")]
+    expiry: Annotated[str, Meta(pattern=r"^[0-9]{2}(0[1-9]|1[0-2])(?!\n)$", description="YYMM")]
+    entry: Annotated[str, Meta(pattern=r"^[0-9]{3}(?!\n)$")]
+    terminal: Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{1,8}(?!\n)$")]
+    merchant: Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{1,15}(?!\n)$")]
+    track2: Annotated[str, Meta(pattern=r"^[0-9=D]{13,37}(?!\n)$")] | None = None
+    sequence: Annotated[str, Meta(pattern=r"^[0-9]{1,3}(?!\n)$")] | None = None
+    chip_hex: Annotated[str, Meta(pattern=r"^([0-9A-Fa-f]{2}){1,255}(?!\n)$")] | None = None
+    pin_block_hex: (
+        Annotated[str, Meta(pattern=r"^([0-9A-Fa-f]{16}|[0-9A-Fa-f]{32})(?!\n)$")] | None
+    ) = None
+
+    def __repr__(self) -> str:
+        return "CardReading(…)"
+
+    @property
+    def read(self) -> CardRead:
+        """What the channel is given."""
+        return CardRead(
+            number=self.number,
+            expiry=self.expiry,
+            entry=self.entry,
+            track2=self.track2,
+            sequence=self.sequence,
+            chip=bytes.fromhex(self.chip_hex) if self.chip_hex else None,
+            pin_block=bytes.fromhex(self.pin_block_hex) if self.pin_block_hex else None,
+            terminal=self.terminal,
+            merchant=self.merchant,
+        )
+
+
+class MethodAsked(Struct, frozen=True, forbid_unknown_fields=True):
+    """How to collect, and what the way of paying needs to know of the customer.
+
+    ``qr``, ``app``: the channel. ``payment_code``: the digits the customer shows, which say by
+    themselves whose they are. ``in_app``: the channel and the customer's id there. ``h5``, ``web``:
+    the channel and where the customer comes back to. ``agreement``: the agreement to collect
+    under. ``card``: the channel and what the terminal read. ``app_id`` names the page or app that
+    asks, where it is not the channel account's own.
+    """
+
+    mode: PayMode
+    channel: Annotated[str, Meta(max_length=32)] | None = None
+    auth_code: AuthCode | None = None
+    payer_id: Annotated[str, Meta(pattern=r"^[!-~]{1,128}(?!\n)$")] | None = None
+    return_url: Annotated[str, Meta(pattern=r"^https?://[!-~]{1,500}(?!\n)$")] | None = None
+    app_id: Annotated[str, Meta(pattern=r"^[!-~]{1,64}(?!\n)$")] | None = None
+    agreement_id: Annotated[str, Meta(max_length=64)] | None = None
+    card: CardReading | None = None
+
+
+_NEEDS: Final[Mapping[PayMode, frozenset[str]]] = {
+    PayMode.QR: frozenset({"channel"}),
+    PayMode.PAYMENT_CODE: frozenset({"auth_code"}),
+    PayMode.IN_APP: frozenset({"channel", "payer_id"}),
+    PayMode.APP: frozenset({"channel"}),
+    PayMode.H5: frozenset({"channel", "return_url"}),
+    PayMode.WEB: frozenset({"channel", "return_url"}),
+    PayMode.AGREEMENT: frozenset({"agreement_id"}),
+    PayMode.CARD: frozenset({"channel", "card"}),
+}
+_TAKES: Final[Mapping[PayMode, frozenset[str]]] = {
+    PayMode.QR: frozenset(),
+    PayMode.PAYMENT_CODE: frozenset({"channel"}),
+    PayMode.IN_APP: frozenset({"app_id", "return_url"}),
+    PayMode.APP: frozenset({"app_id", "return_url"}),
+    PayMode.H5: frozenset({"app_id", "payer_id"}),
+    PayMode.WEB: frozenset({"app_id", "payer_id"}),
+    PayMode.AGREEMENT: frozenset({"channel"}),
+    PayMode.CARD: frozenset(),
+}
+_FIELDS: Final = (
+    "channel",
+    "auth_code",
+    "payer_id",
+    "return_url",
+    "app_id",
+    "agreement_id",
+    "card",
+)
+
+
+def check_method(method: MethodAsked) -> None:
+    """Raise unless the method has every field its mode needs and none of another's.
+
+    Raises:
+        MethodFieldMissing, MethodFieldForeign
+    """
+    needs, takes = _NEEDS[method.mode], _TAKES[method.mode]
+    for field in _FIELDS:
+        given = getattr(method, field) is not None
+        if field in needs and not given:
+            raise MethodFieldMissing(param=f"$.method.{field}", mode=method.mode)
+        if given and field not in needs | takes:
+            raise MethodFieldForeign(param=f"$.method.{field}", mode=method.mode)
+
+
+def how_asked(method: MethodAsked) -> HowAsked | None:
+    """Return what the channel is told of the customer in every call, if there is anything."""
+    if method.payer_id is method.return_url is method.app_id is None:
+        return None
+    return HowAsked(method.payer_id, method.return_url, method.app_id)
+
+
+def has_more_than_code(method: MethodAsked) -> bool:
+    """Whether the method says anything beside whose payment code it is."""
+    return (
+        method.payer_id is not None
+        or method.return_url is not None
+        or method.app_id is not None
+        or method.agreement_id is not None
+        or method.card is not None
+    )
