@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from tongbao_sandbox import alipay, bank, wechat, wechat_crypto
+from tongbao_sandbox import alipay, bank, unionpay, unionpay_crypto, wechat, wechat_crypto
 from tongbao_sandbox.credentials import KeyMaker
 from tongbao_sandbox.seam import ChannelMaker
 
 CHANNELS: Final[dict[str, tuple[KeyMaker, ChannelMaker]]] = {
     "alipay": (alipay.make_keys, alipay.Alipay),
     "bank": (bank.make_keys, bank.Bank),
+    "unionpay": (unionpay_crypto.make_keys, unionpay.UnionPay),
     "wechat": (wechat_crypto.make_keys, wechat.WechatPay),
 }
 """Name → how its keys are made once, and how its server is made from the world."""

@@ -78,6 +78,7 @@ PAID: Final = frozenset({"01"})
 CAPTURED: Final = frozenset({COMPLETION.type_})
 REFUNDED: Final = frozenset({REFUND.type_})
 AUTHORISED: Final = frozenset({"02"})
+CANCELLED: Final = frozenset({CANCEL.type_})
 
 
 class UnionPay:
@@ -119,7 +120,19 @@ class UnionPay:
         found, exchange = await self._find(
             account, order.number, order.money, PAID, hidden=_hidden(order)
         )
-        return Answer(self._final(order, found), exchange)
+        if order.mode in FRONT_MODES or not isinstance(found, Succeeded):
+            return Answer(self._final(order, found), exchange)
+        # The payment as such stays a success at UnionPay when we have cancelled it since.
+        number = order.number + CANCEL_SUFFIX
+        undone, second = await self._find(account, number, order.money, CANCELLED, call="refund")
+        exchange = followed_by(exchange, second)
+        match undone:
+            case Succeeded():
+                return Answer(Closed("cancelled"), exchange)
+            case Absent() | Declined():
+                return Answer(found, exchange)
+            case _:
+                return Answer(Unknown("its cancellation is not decided"), exchange)
 
     async def close(self, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:
         """Find out that the order's time is over, or cancel what a payment code paid.
@@ -355,9 +368,7 @@ class UnionPay:
         exchange = followed_by(exchange, asked.exchange)
         if isinstance(asked.outcome, NotSent | Unknown) and asked.exchange.status is None:
             return Answer(Unknown(f"not cancelled: {asked.outcome.reason}"), exchange)
-        found, second = await self._find(
-            account, number, order.money, frozenset({CANCEL.type_}), call="refund"
-        )
+        found, second = await self._find(account, number, order.money, CANCELLED, call="refund")
         exchange = followed_by(exchange, second)
         match found:
             case Succeeded():
