@@ -19,7 +19,7 @@ class Sums(Struct, frozen=True):
     touches: Whole
     changes: Whole  # of the four counters, a row per account
     last: Records  # the id of the transfer that touched each account last
-    marks: Sequence[Marks]
+    marks: Marks
 
 
 def summed(moved: Sequence[Moved]) -> Sums:
@@ -40,5 +40,9 @@ def summed(moved: Sequence[Moved]) -> Sums:
         touches=np.add.reduceat(touches, starts),
         changes=np.add.reduceat(changes[order], starts),
         last=np.concatenate([each.last for each in moved])[order][ends],
-        marks=[each.marks for each in moved if len(each.marks.seqs)],
+        marks=Marks(
+            np.concatenate([each.marks.accounts for each in moved]),
+            np.concatenate([each.marks.seqs for each in moved]),
+            np.concatenate([each.marks.ids for each in moved]),
+        ),
     )

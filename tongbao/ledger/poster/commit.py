@@ -33,7 +33,13 @@ from tongbao.ledger.decision.records import (
     moment,
     refusal_of,
 )
-from tongbao.ledger.door.companions import Failed, Refused, Verdict, run_companions
+from tongbao.ledger.door.companions import (
+    Failed,
+    Refused,
+    Verdict,
+    run_companions,
+    run_whole,
+)
 from tongbao.ledger.door.names import Accounts
 from tongbao.ledger.model import Result
 from tongbao.ledger.poster import _store as store
@@ -244,14 +250,22 @@ class Plan:
         return self._companion_codes.get(place) or refusal_of(int(self.decision.codes[place])).code
 
 
-async def settle_companions(tx: Tx, plan: Plan, state: BookState) -> None:
+async def settle_companions(tx: Tx, plan: Plan, state: BookState, *, hoping: bool) -> None:
     """Run the companions of all created groups; decide again without those that cannot.
 
-    Afterwards plan and state say what really happens, as if the groups had come one by one.
+    Afterwards plan and state say what really happens, as if the groups had come one by one. Who is
+    ``hoping`` that all of them can be run is spared the savepoints, and begins again where not.
+
+    Raises:
+        NotAll: the hope was vain; plan and state are as they were.
     """
     if not plan.companions:
         return
-    await _settle_created(tx, plan, state)
+    work = plan.work()
+    if hoping and work:
+        await run_whole(tx, work)
+    else:
+        await _settle_created(tx, plan, state)
     await _hear_the_refused(tx, plan, state)
 
 

@@ -26,6 +26,7 @@ from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.errors import Refusal
 from tongbao.ledger.decision.core import BookState
 from tongbao.ledger.decision.records import REPEATED
+from tongbao.ledger.door.companions import NotAll
 from tongbao.ledger.door.names import Names
 from tongbao.ledger.door.repeats import answer_repeats
 from tongbao.ledger.model import GroupInFlight, LedgerOverloaded, Result
@@ -48,6 +49,7 @@ LAG_MAX: Final = 500_000
 
 _OVERLAP_MIN: Final = 200  # fewer are decided in no time; let them gather
 _ASIDE_MIN: Final = 400  # fewer are decided before a thread has taken them up
+_CAUTIOUS: Final = 20  # commits that do not hope, after one of them hoped in vain
 _PATROL_S: Final = 0.25
 _RETRY_S: Final = 0.02
 _RETRY_S_MAX: Final = 1.0
@@ -105,6 +107,7 @@ class Lane:
         self._taken: Plan | None = None
         self._doubtful: Plan | None = None
         self._calls_max = BATCH_MAX
+        self._cautious = 0
         self._setbacks = 0
         self._queued = _QUEUE.labels(str(book))
         self._follower = Follower(db, book)
@@ -257,20 +260,13 @@ class Lane:
 
     async def _commit(self, plan: Plan) -> None:
         """Write the plan and answer its callers."""
-        state, head = self._state, self._head
-        if state is None or head is None:
-            raise Fenced
         began = monotonic()
-        async with self._db.begin(ACTOR) as tx:
-            await settle_companions(tx, plan, state)
-            plan.sealed.set()
-            if plan.commits:
-                head = await write(tx, plan, head)
-            if self._with_balances and plan.commits:
-                mark = LedgerWatermark(self._book, plan.first_seq - 1, plan.number - 1)
-                if not await carry(tx, self._book, mark, [plan.carried]):
-                    raise Fenced
-            failpoint("ledger.before_commit")
+        self._cautious -= self._cautious > 0
+        try:
+            head = await self._write(plan, hoping=not self._cautious)
+        except NotAll:
+            self._cautious = _CAUTIOUS
+            head = await self._write(plan, hoping=False)
         failpoint("ledger.after_commit")
         _COMMIT.observe(monotonic() - began)
         _BATCH.observe(len(plan.decision.journal))
@@ -280,6 +276,23 @@ class Lane:
         if plan.commits and not self._with_balances:
             self._follower.follow(plan.last_seq, plan.carried)
         await self._answer(plan)
+
+    async def _write(self, plan: Plan, *, hoping: bool) -> Head:
+        """Write the plan in a transaction and return the book's new end."""
+        state, head = self._state, self._head
+        if state is None or head is None:
+            raise Fenced
+        async with self._db.begin(ACTOR) as tx:
+            await settle_companions(tx, plan, state, hoping=hoping)
+            plan.sealed.set()
+            if plan.commits:
+                head = await write(tx, plan, head)
+            if self._with_balances and plan.commits:
+                mark = LedgerWatermark(self._book, plan.first_seq - 1, plan.number - 1)
+                if not await carry(tx, self._book, mark, [plan.carried]):
+                    raise Fenced
+            failpoint("ledger.before_commit")
+        return head
 
     async def _answer_without_commit(self, plan: Plan) -> None:
         """Answer a plan that writes nothing, unless the memory it was decided on is outdated."""

@@ -120,7 +120,8 @@ async def carry(tx: Tx, book: int, mark: LedgerWatermark, commits: Sequence[Carr
     await store.BY_KEY_ONLY.run(tx)
     for first in range(0, len(sums.accounts), _ACCOUNTS_AT_ONCE):
         await _change(tx, book, sums, slice(first, first + _ACCOUNTS_AT_ONCE))
-    for marks in sums.marks:
+    marks = sums.marks
+    if len(marks.seqs):
         ids = uuids(marks.ids.tolist())
         await store.MARK.run(tx, book, marks.accounts.tolist(), marks.seqs.tolist(), ids)
     return True
