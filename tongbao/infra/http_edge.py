@@ -29,6 +29,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _steps = 0  # beginnings, heads and ends of messages so far
     _received = 0  # bytes since the last step
     _reads_head = True
+    _in_head = False  # a head has begun and is not whole
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -45,6 +46,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Parse what arrived and give up on a message that is larger than any we take."""
         before = self._steps
         super().data_received(data)
+        if self._in_head:  # most heads come whole, and need no timer
+            self._start_timer()
         if self._steps != before:
             self._received = 0
             return
@@ -57,13 +60,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Count from here."""
         self._steps += 1
-        self._start_timer()
+        self._in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Let the body have the application's own limits."""
         self._steps += 1
-        self._reads_head = False
+        self._reads_head = self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
 

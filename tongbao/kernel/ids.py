@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from typing import Final
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from tongbao.kernel.errors import NotFound
 
@@ -18,8 +18,13 @@ _TEXT_LENGTH: Final = 26
 _PAIRS: Final = tuple(high + low for high in ALPHABET for low in ALPHABET)
 _PAIR_SHIFTS: Final = tuple(range(120, -1, -10))
 
+_TAIL_BITS: Final = (1 << 62) - 1
+_CHANCE_BYTES: Final = 8 * 128
+
 _lock = threading.Lock()
 _last_tick = 0
+_chance: list[int] = []  # random numbers of 64 bits, drawn many at a time
+os.register_at_fork(after_in_child=_chance.clear)
 
 
 class UnknownId(NotFound):
@@ -40,9 +45,10 @@ def new_id() -> UUID:
     tick = (time.time_ns() << 12) // 1_000_000
     with _lock:
         tick = _last_tick = max(tick, _last_tick + 1)
-    tail = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
-    value = (tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0b10 << 62 | tail
-    return UUID(int=value)
+        if not _chance:
+            _chance.extend(memoryview(os.urandom(_CHANCE_BYTES)).cast("Q"))
+        tail = _chance.pop() & _TAIL_BITS
+    return _uuid((tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0b10 << 62 | tail)
 
 
 def derived_id(parent: UUID, role: str) -> UUID:
@@ -52,8 +58,16 @@ def derived_id(parent: UUID, role: str) -> UUID:
     parent in every index and partition; the rest is SHA-256 of both, in the variant of RFC 9562.
     """
     digest = hashlib.sha256(parent.bytes + role.encode()).digest()
-    tail = int.from_bytes(digest[:8], "big") & ((1 << 62) - 1)
-    return UUID(int=parent.int >> 64 << 64 | 0b10 << 62 | tail)
+    tail = int.from_bytes(digest[:8], "big") & _TAIL_BITS
+    return _uuid(parent.int >> 64 << 64 | 0b10 << 62 | tail)
+
+
+def _uuid(number: int) -> UUID:
+    """Return the id; its constructor spends most of its time on what cannot be wrong here."""
+    made = UUID.__new__(UUID)
+    object.__setattr__(made, "int", number)
+    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    return made
 
 
 def base32(value: UUID) -> str:

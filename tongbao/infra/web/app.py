@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final, cast, get_args
 
 import msgspec
@@ -136,10 +136,13 @@ class App:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = monotonic()
         request_id = show("req", new_id())
-        language = language_of(_header(scope, b"accept-language"))
-        rendering = partial(
-            render, request_id=request_id, language=language, docs_url=self._facts.docs_url
-        )
+
+        def rendering(refusal: Refusal) -> Rendered:
+            language = language_of(_header(scope, b"accept-language"))
+            return render(
+                refusal, request_id=request_id, language=language, docs_url=self._facts.docs_url
+            )
+
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "render": rendering}
         reply = _Reply(send, request_id)
         # The server gives every request a task, and so a context, of its own: nothing to undo.
