@@ -25,6 +25,8 @@ from tongbao_sandbox.wechat_customers import PAGE, Customers
 from tongbao_sandbox.wechat_desk import NAME, Desk, transaction
 from tongbao_sandbox.wechat_orders import Orders
 from tongbao_sandbox.wechat_refunds import Refunds
+from tongbao_sandbox.wechat_splits import Splits
+from tongbao_sandbox.wechat_transfers import Transfers
 from tongbao_sandbox.wechat_wire import Call, Handler, Outcome, Problem
 
 RETRY_PLAN: Final = (
@@ -53,6 +55,8 @@ class WechatPay:
         self._orders = orders = Orders(desk)
         self._refunds = refunds = Refunds(desk, orders)
         self._bills = bills = Bills(desk)
+        self._splits = splits = Splits(desk)
+        self._transfers = transfers = Transfers(desk)
         self._customers = Customers(desk, orders)
         refund = "/v3/refund/domestic/refunds"
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
@@ -64,6 +68,8 @@ class WechatPay:
                 ("POST", refund, refunds.ask),
                 ("GET", f"{refund}/{{number}}", refunds.by_number),
                 ("POST", f"{refund}/{{id}}/apply-abnormal-refund", refunds.apply_abnormal),
+                *splits.routes(),
+                *transfers.routes(),
                 ("GET", "/v3/bill/tradebill", bills.trade_bill),
                 ("GET", "/v3/bill/fundflowbill", bills.fund_bill),
                 ("GET", "/v3/billdownload/file", bills.download),
@@ -192,9 +198,7 @@ class WechatPay:
 
     def wrong_amount(self, content: dict[str, Any]) -> dict[str, Any]:
         """Return the notification with one fen more than was moved."""
-        resource = content["resource"]
-        amount = {name: value + 1 for name, value in resource["amount"].items() if _is_int(value)}
-        return {**content, "resource": {**resource, "amount": {**resource["amount"], **amount}}}
+        return {**content, "resource": _one_more(content["resource"])}
 
     # Customers, agenda, control -------------------------------------------------------------
 
@@ -211,10 +215,15 @@ class WechatPay:
 
     def act(self, action: str, number: str, argument: str, at: datetime) -> None:
         """Do what was put on the agenda."""
-        if action == "refund":
-            self._refunds.act(number, argument, at)
-        else:
-            self._orders.act(action, number, at)
+        match action:
+            case "refund":
+                self._refunds.act(number, argument, at)
+            case "split":
+                self._splits.finish(number, at)
+            case "transfer":
+                self._transfers.expire(number)
+            case _:
+                self._orders.act(action, number, at)
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """Settle a refund by hand, forget a bill, or send a signature probe."""
@@ -231,7 +240,9 @@ class WechatPay:
             return {}
         if (method, path) == ("POST", "open"):
             return self._customers.open(body["parameters"], body.get("action", "pay"))
-        raise Refused("there are: POST refund, POST bill/forget, POST probe, POST open")
+        if (method, path) == ("POST", "transfer"):
+            return self._transfers.decide(body["number"], body.get("action", "confirm"))
+        raise Refused("there are: POST refund, bill/forget, probe, open, transfer")
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -242,5 +253,12 @@ def _is_pay(path: str) -> bool:
     return path.startswith("/v3/pay/")
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int)
+def _one_more(resource: dict[str, Any]) -> dict[str, Any]:
+    """Return a resource with one fen more wherever it names money."""
+    told = dict(resource)
+    for name, value in resource.items():
+        if isinstance(value, dict) and name in {"amount", "receiver"}:
+            told[name] = {k: v + 1 if isinstance(v, int) else v for k, v in value.items()}
+        elif name == "transfer_amount":
+            told[name] = value + 1
+    return told

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from tongbao_sandbox.clock import china, rfc3339
 from tongbao_sandbox.model import Refund, Trade
-from tongbao_sandbox.seam import World
+from tongbao_sandbox.seam import World, decode_object
 from tongbao_sandbox.wechat_crypto import Vault
 from tongbao_sandbox.wechat_rules import TRADE_TYPES
 from tongbao_sandbox.wechat_wire import Call, at, parameter_error
@@ -40,7 +41,7 @@ REFUND_STATES: Final = {
 class Event(Struct, frozen=True):
     """What a notification says."""
 
-    kind: str  # payment | refund
+    kind: str  # payment | refund | profitsharing | mch_payment | entrust
     name: str  # TRANSACTION.SUCCESS
     summary: str
     resource: dict[str, Any]
@@ -77,6 +78,16 @@ class Desk:
             "original_type": "transaction" if event.kind == "payment" else event.kind,
             "resource": event.resource,
         }
+
+    def keep(self, kind: str, number: str, content: dict[str, Any]) -> None:
+        """Keep what is neither a trade nor a refund, under its kind and number."""
+        raw = msgspec.json.encode(content)
+        self.world.state.put_document(NAME, f"{kind}:{number}", raw, self.world.clock.now())
+
+    def kept(self, kind: str, number: str) -> dict[str, Any] | None:
+        """Return what was kept, or None."""
+        found = self.world.state.document(NAME, f"{kind}:{number}")
+        return decode_object(found[0]) if found else None
 
     def check_body(self, body: Mapping[str, Any]) -> None:
         """Refuse a body that speaks for another merchant than the signer or its sub-merchant."""

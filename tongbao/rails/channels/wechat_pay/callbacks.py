@@ -41,10 +41,9 @@ from tongbao.rails.channels.wechat_pay.documents.splits import SplitNews
 from tongbao.rails.channels.wechat_pay.documents.transfers import TransferBill
 from tongbao.rails.channels.wechat_pay.gateway import secrets_of
 from tongbao.rails.channels.wechat_pay.wire import (
-    moment,
     order_outcome,
     refund_outcome,
-    yuan,
+    transfer_outcome,
 )
 
 
@@ -214,26 +213,6 @@ def _agreement(account: ChannelAccount, content: bytes) -> _News | None:
         app_id=_app(account, contract.appid),
         outcome=Closed(state) if state == "TERMINATED" else Unknown(f"{state}: ask for the rest"),
     )
-
-
-def transfer_outcome(
-    bill: TransferBill,
-) -> Succeeded | Declined | Closed | Pending | Unknown:
-    """Return what a payout's state says about the money, its action aside."""
-    match bill.state:
-        case "SUCCESS":
-            at = moment(bill.update_time)
-            if at is None or not bill.transfer_bill_no or bill.transfer_amount is None:
-                return Unknown("a successful payout without number, amount or time")
-            return Succeeded(bill.transfer_bill_no, yuan(bill.transfer_amount), at, bill.openid)
-        case "FAIL":
-            return Declined(bill.fail_reason or "FAIL")
-        case "CANCELLED" as state:
-            return Closed(state)
-        case "ACCEPTED" | "PROCESSING" | "WAIT_USER_CONFIRM" | "TRANSFERING" | "CANCELING" as state:
-            return Pending(reason=state)
-        case other:
-            return Unknown(f"state {(other or '')[:32]}")
 
 
 def _merchant(account: ChannelAccount, mchid: str | None, resource: Document) -> str | None:

@@ -8,7 +8,19 @@ from pathlib import Path
 
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
+from tongbao.kernel.money import Money
+from tongbao.rails.channels.capabilities import (
+    Receiver,
+    SplitOrder,
+    SplitOutcome,
+    SplitQueryOutcome,
+    SplitReturn,
+    TransferOrder,
+    TransferOutcome,
+    TransferQueryOutcome,
+)
 from tongbao.rails.channels.contract import (
+    Absent,
     Answer,
     BillLine,
     BillOutcome,
@@ -22,11 +34,12 @@ from tongbao.rails.channels.contract import (
     RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
+    Unknown,
 )
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao.rails.channels.wechat_pay import bills, callbacks
 from tongbao.rails.channels.wechat_pay.gateway import Gateway
-from tongbao.rails.channels.wechat_pay.products import orders, refunds
+from tongbao.rails.channels.wechat_pay.products import orders, refunds, splits, transfers
 from tongbao.rails.channels.wechat_pay.wire import CURRENCY
 
 
@@ -77,6 +90,62 @@ class WechatPay:
     ) -> Answer[RefundOutcome]:
         """Send a refund that the customer's card or account could not take somewhere else."""
         return await refunds.send_on(self.gateway, account, stuck)
+
+    async def add_receiver(self, account: ChannelAccount, receiver: Receiver) -> Answer[Outcome]:
+        """Let WeChat Pay know who may get shares."""
+        return await splits.add_receiver(self.gateway, account, receiver)
+
+    async def remove_receiver(self, account: ChannelAccount, receiver: Receiver) -> Answer[Outcome]:
+        """Let WeChat Pay forget a receiver."""
+        return await splits.remove_receiver(self.gateway, account, receiver)
+
+    async def split(self, account: ChannelAccount, split: SplitOrder) -> Answer[SplitOutcome]:
+        """Give shares of a payment away."""
+        return await splits.split(self.gateway, account, split)
+
+    async def query_split(
+        self, account: ChannelAccount, split: SplitOrder
+    ) -> Answer[SplitQueryOutcome]:
+        """Ask what became of the shares."""
+        return await splits.query_split(self.gateway, account, split)
+
+    async def return_split(self, account: ChannelAccount, back: SplitReturn) -> Answer[Outcome]:
+        """Take a share back from a merchant."""
+        return await splits.return_split(self.gateway, account, back)
+
+    async def query_split_return(
+        self, account: ChannelAccount, back: SplitReturn
+    ) -> Answer[QueryOutcome]:
+        """Ask what became of a return."""
+        return await splits.query_return(self.gateway, account, back)
+
+    async def unfreeze(self, account: ChannelAccount, split: SplitOrder) -> Answer[SplitOutcome]:
+        """Free what nobody gets a share of."""
+        return await splits.unfreeze(self.gateway, account, split)
+
+    async def unsplit_money(
+        self, account: ChannelAccount, channel_ref: str
+    ) -> Answer[Money | Absent | Unknown]:
+        """Ask how much of a payment may still be split."""
+        return await splits.unsplit_money(self.gateway, account, channel_ref)
+
+    async def transfer(
+        self, account: ChannelAccount, order: TransferOrder
+    ) -> Answer[TransferOutcome]:
+        """Pay out to a customer, who is to confirm in WeChat."""
+        return await transfers.transfer(self.gateway, account, order)
+
+    async def query_transfer(
+        self, account: ChannelAccount, order: TransferOrder
+    ) -> Answer[TransferQueryOutcome]:
+        """Ask what became of a payout."""
+        return await transfers.query_transfer(self.gateway, account, order)
+
+    async def cancel_transfer(
+        self, account: ChannelAccount, order: TransferOrder
+    ) -> Answer[TransferQueryOutcome]:
+        """Take a payout back that its payee has not confirmed."""
+        return await transfers.cancel_transfer(self.gateway, account, order)
 
     def read_callback(
         self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime

@@ -31,6 +31,8 @@ class WechatPaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     public key. With ``public_key_id`` the account is in public-key mode; without it, platform
     certificates are fetched when an unknown serial appears. While WeChat Pay moves an account from
     one to the other, both are held. ``app_ids`` are further apps bound to the merchant number.
+    With ``profit_sharing`` every order is placed so that it may be split, and its money stays
+    frozen until the split that finishes it, or `unfreeze`.
     """
 
     api_v3_key: str
@@ -41,6 +43,7 @@ class WechatPaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     partner: Partner | None = None
     app_ids: frozenset[str] = frozenset()
     scheme: Scheme = "RSA"
+    profit_sharing: bool = False
 
     def __post_init__(self) -> None:
         if len(self.api_v3_key.encode()) != 32:

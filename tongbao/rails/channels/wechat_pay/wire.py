@@ -31,10 +31,12 @@ from tongbao.rails.channels.wechat_pay.documents.orders import (
     RefundAmount,
     RefundRequest,
     Scene,
+    Settling,
     Store,
     Transaction,
 )
 from tongbao.rails.channels.wechat_pay.documents.parts import Amount, Document, Payer
+from tongbao.rails.channels.wechat_pay.documents.transfers import TransferBill
 from tongbao.rails.channels.wechat_pay.gateway import ids_of, secrets_of
 
 DESCRIPTION_MAX: Final = 127
@@ -65,6 +67,7 @@ def order_request(account: ChannelAccount, order: PayOrder) -> OrderRequest:
         amount=Amount(total=order.money.amount, currency=order.money.currency),
         payer=_payer(account, order),
         scene_info=_scene(order),
+        settle_info=Settling(profit_sharing=True) if secrets_of(account).profit_sharing else None,
     )
 
 
@@ -177,6 +180,26 @@ def refund_outcome(document: Refund) -> Succeeded | Pending | Declined | Unknown
             return Unknown("ABNORMAL: the customer's card or account cannot take the refund")
         case state:
             return Unknown(f"refund status {(state or '')[:32]}")
+
+
+def transfer_outcome(
+    bill: TransferBill,
+) -> Succeeded | Declined | Closed | Pending | Unknown:
+    """Return what a payout's state says about the money, its action aside."""
+    match bill.state:
+        case "SUCCESS":
+            at = moment(bill.update_time)
+            if at is None or not bill.transfer_bill_no or bill.transfer_amount is None:
+                return Unknown("a successful payout without number, amount or time")
+            return Succeeded(bill.transfer_bill_no, yuan(bill.transfer_amount), at, bill.openid)
+        case "FAIL":
+            return Declined(bill.fail_reason or "FAIL")
+        case "CANCELLED" as state:
+            return Closed(state)
+        case "ACCEPTED" | "PROCESSING" | "WAIT_USER_CONFIRM" | "TRANSFERING" | "CANCELING" as state:
+            return Pending(reason=state)
+        case other:
+            return Unknown(f"state {(other or '')[:32]}")
 
 
 def payer_of(payer: Payer | None) -> str | None:
