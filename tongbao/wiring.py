@@ -125,6 +125,8 @@ from tongbao.payments.refunds.outcomes import (
     submit_refund,
 )
 from tongbao.payments.refunds.refunds import on_late_money
+from tongbao.payments.routing.router import LiveRouter
+from tongbao.payments.routing.watch import Watch
 from tongbao.rails.channels.accounts import ChannelAccounts
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
@@ -284,13 +286,16 @@ class Platform:
         )
         self.accounts = ChannelAccounts(db, keyring, SECRETS, settings.public_url)
         self.bank = BankTransfer(self.http)
+        by_name = channels(self.http, db.clock)
+        self.router = LiveRouter(db, by_name, Watch(db))
         self.flow = Flow(
             db=db,
             ledger=self.ledger,
-            channels=channels(self.http, db.clock),
+            channels=by_name,
             account=self.accounts.get,
             licence=settings.licence,
             nudge=lambda: self.worker.nudge(),  # noqa: PLW0108 - the worker comes after
+            router=self.router,
         )
         self.clearing = Clearing(
             flow=self.flow, bank=self.bank, keyring=keyring, folder=settings.data_dir / "bills"
@@ -359,6 +364,7 @@ class Platform:
 
     async def close(self) -> None:
         """Let no book be written any more and close every connection."""
+        await self.router.watch.close()
         await self.ledger.close()
         for client in (self.http, *self.webhook_http.values()):
             await client.close()

@@ -87,7 +87,7 @@ def by_code(digits: str, **more: Any) -> Asking:
         (ask(currency="USD"), "price.not_agreed"),
         (ask(method={"mode": "qr", "channel": "unionpay"}), "price.not_agreed"),
         (ask(method={"mode": "qr", "channel": "wallet"}), "payment.wallet_needs_code"),
-        (ask(method={"mode": "qr"}), "payment.method_field_missing"),
+        (ask(method={"mode": "h5"}), "payment.method_field_missing"),
         (ask(method={"mode": "payment_code"}), "payment.method_field_missing"),
         (
             ask(method={"mode": "qr", "channel": "alipay", "auth_code": "28" + "0" * 16}),

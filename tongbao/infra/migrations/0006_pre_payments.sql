@@ -75,6 +75,8 @@ create table payment_state_change (
     at         timestamptz not null,
     primary key (book, payment_id, version),
     check (from_state || '>' || to_state = any (array[
+        -- another attempt, on another channel, in the place of one that provably was not paid
+        'created>created', 'pending>created', 'unknown>created',
         'created>pending', 'created>unknown', 'created>succeeded', 'created>failed',
         'created>closed',
         'pending>unknown', 'pending>succeeded', 'pending>failed', 'pending>closed',

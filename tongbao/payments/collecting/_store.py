@@ -152,6 +152,10 @@ UPDATE_PAYMENT = Statement(
               authorised_until = $14, version = version + 1
         where book = $1 and id = $2 and version = $3"""
 )
+# Right after the update of its state, which raised the version.
+MOVE_PAYMENT = Statement(
+    "update payment set channel = $4, fee = $5 where book = $1 and id = $2 and version = $3"
+)
 UPDATE_ATTEMPT = Statement(
     """update attempt
           set state = $4, code = $5, channel_ref = $6, payer = $7, action = $8::text::jsonb,
@@ -210,6 +214,12 @@ ATTEMPTS_WITH_IDS = Query(
     Attempt,
     f"""select {_ATTEMPT} from attempt
          where id = any($1::uuid[]) or capture_id = any($1::uuid[])""",
+)
+LIVE_BESIDE = Query(
+    UUID,
+    """select id from attempt
+        where book = $1 and payment_id = $2 and id <> $3
+          and state not in ('declined', 'not_sent', 'closed') limit 1""",
 )
 PAID_BETWEEN = Query(
     PaidAttempt,

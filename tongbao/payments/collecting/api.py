@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import Response, get, post
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
@@ -67,10 +68,18 @@ from tongbao.payments.methods.asked import (
     check_method,
     how_asked,
 )
+from tongbao.payments.routing.model import (
+    BIN_MAX,
+    Asked,
+    NoChannelLeft,
+    NoChannelUp,
+    PlaceTaken,
+)
 from tongbao.rails.channels.codes import PaymentCodeUnknown, channel_of_code
 from tongbao.rails.channels.contract import PayMode
 
 _METADATA_KEYS_MAX: Final = 50
+_PLACES_MAX: Final = 3
 CAPTURE_WITHIN_DEFAULT: Final = timedelta(days=7)
 CAPTURE_WITHIN_MAX: Final = timedelta(days=30)
 """Card issuers and UnionPay keep a pre-authorisation for thirty days (facts of each channel)."""
@@ -123,6 +132,9 @@ _EXAMPLE = CreatePayment(
             MerchantSuspended,
             PriceNotAgreed,
             ChannelNotOpened,
+            NoChannelLeft,
+            NoChannelUp,
+            PlaceTaken,
         ],
         request_example=_EXAMPLE,
     ),
@@ -136,18 +148,27 @@ async def create(
     redirect, submit a form, or continue in an app with these parameters. ``payment_code``,
     ``card`` and ``agreement`` come back with their end, or pending or unknown while the customer
     confirms or the channel is silent. A webhook tells the end. The same order number with the
-    same content returns the payment it already made.
+    same content returns the payment it already made. Without a channel we choose one.
     """
     money = positive(data.amount, data.currency)
     channel = _channel_asked(data.method)
+    client_ip = _client_ip(request)
     if channel == WALLET and data.capture == "manual":
         raise CaptureNotOffered(channel=channel)
 
     async def fresh(use: Idempotency) -> PaymentView:
-        asked = await _terms(flow, caller, data, (channel, money), client_ip=_client_ip(request))
-        if channel == WALLET:
-            return view_payment(*await _collect_from_wallet(flow, keyring, asked, use))
-        return view_payment(*await create_payment(flow, asked, use.write, new_id()))
+        payment_id = new_id()
+        for _ in range(_PLACES_MAX):
+            asked = await _terms(
+                flow, caller, data, (channel, money), client_ip=client_ip, payment_id=payment_id
+            )
+            if channel == WALLET:
+                return view_payment(*await _collect_from_wallet(flow, keyring, asked, use))
+            try:
+                return view_payment(*await create_payment(flow, asked, use.write, payment_id))
+            except PlaceTaken:
+                await flow.router.refresh()
+        raise PlaceTaken
 
     async def resume(payment_id: UUID) -> PaymentView:
         payment = await queries.payment(flow.db, caller.book, payment_id)
@@ -174,7 +195,8 @@ async def _collect_from_wallet(
     return await pay_by_wallet(flow, asked, use.write, payment_id=new_id(), code=scanned)
 
 
-def _channel_asked(method: MethodAsked) -> str:
+def _channel_asked(method: MethodAsked) -> str | None:
+    """Return the channel that is named, by the merchant or the customer's code, if one is."""
     check_method(method)
     if method.auth_code is not None:
         owner = channel_of_code(method.auth_code)
@@ -183,21 +205,22 @@ def _channel_asked(method: MethodAsked) -> str:
         return owner
     if method.channel == WALLET:
         raise WalletNeedsCode
-    return method.channel or ""
+    return method.channel
 
 
 async def _terms(
     flow: Flow,
     caller: Caller,
     data: CreatePayment,
-    what: tuple[str, Money],
+    what: tuple[str | None, Money],
     *,
     client_ip: str,
+    payment_id: UUID,
 ) -> NewPayment:
-    """Return the request with what was agreed with the merchant for it.
+    """Return the request with what was agreed with the merchant for it, and where it goes.
 
     Raises:
-        MerchantSuspended, PriceNotAgreed, ChannelNotOpened
+        MerchantSuspended, PriceNotAgreed, ChannelNotOpened, NoChannelLeft, NoChannelUp
     """
     if len(data.metadata) > _METADATA_KEYS_MAX:
         raise InvalidValue(param="$.metadata", reason="at most 50 keys")
@@ -206,12 +229,48 @@ async def _terms(
     merchant.check_active()
     plan = await merchants.price_plan_at(flow.db, merchant.id, caller.mode, now)
     plans = [plan] if plan is not None else []
-    fee = fee_for(plans, channel, data.method.mode, money, now)
-    account_id = caller.merchant_id
+    decision = None
     if channel != WALLET:
-        account_id = await merchants.channel_account_of(flow.db, merchant.id, caller.mode, channel)
-    return new_payment(
-        data, caller, money, (merchant, plan, fee), (channel, account_id), client_ip=client_ip
+        wanted = _asked_of_router(data, caller, what, now=now, payment_id=payment_id)
+        decision = await flow.router.place(wanted)
+    if decision is not None:
+        channel, account_id = decision.chosen.channel, decision.chosen.account_id
+    fee = fee_for(plans, channel or "", data.method.mode, money, now)
+    if decision is None:
+        account_id = await _account_of(flow, caller, channel or "")
+    over = (channel or "", account_id)
+    asked = new_payment(data, caller, money, (merchant, plan, fee), over, client_ip=client_ip)
+    return asked if decision is None else replace(asked, decision=decision)
+
+
+async def _account_of(flow: Flow, caller: Caller, channel: str) -> UUID:
+    if channel == WALLET:
+        return caller.merchant_id
+    return await merchants.channel_account_of(flow.db, caller.merchant_id, caller.mode, channel)
+
+
+def _asked_of_router(
+    data: CreatePayment,
+    caller: Caller,
+    what: tuple[str | None, Money],
+    *,
+    now: datetime,
+    payment_id: UUID,
+) -> Asked:
+    channel, money = what
+    card = data.method.card
+    return Asked(
+        payment_id=payment_id,
+        book=caller.book,
+        merchant_id=caller.merchant_id,
+        mode=caller.mode,
+        pay_mode=data.method.mode,
+        money=money,
+        at=now,
+        channel=channel,
+        bin=card.number[:BIN_MAX] if card is not None else "",
+        metadata=data.metadata,
+        sets_aside=data.capture == "manual",
     )
 
 

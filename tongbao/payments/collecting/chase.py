@@ -9,11 +9,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from msgspec.structs import astuple, replace
+
 from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, task_write
+from tongbao.kernel.ids import new_id
+from tongbao.parties.merchants.model import PriceNotAgreed, fee_for
+from tongbao.parties.merchants.queries import price_plan_at
 from tongbao.payments.collecting import _store as store
-from tongbao.payments.collecting.decisions import UNPAID, News
+from tongbao.payments.collecting.decisions import UNPAID, Instead, News
 from tongbao.payments.collecting.model import (
     AT_THE_COUNTER,
     Attempt,
@@ -24,12 +29,14 @@ from tongbao.payments.collecting.model import (
     Payment,
 )
 from tongbao.payments.collecting.outcomes import (
+    MOVED_ON,
     ChaseAttempt,
     Evidence,
     Flow,
     open_case,
     record_news,
 )
+from tongbao.payments.routing.model import Decision, NoChannelLeft, NoChannelUp
 from tongbao.rails.channels.capabilities import Authorising
 from tongbao.rails.channels.contract import (
     Absent,
@@ -48,6 +55,8 @@ from tongbao.rails.channels.contract import (
 
 FIRST_LOOK: Final = timedelta(seconds=5)
 FIRST_LOOK_AT_CODES: Final = timedelta(seconds=2)
+TRIES_MAX: Final = 3
+"""At how many accounts a payment is tried while its request waits."""
 CODE_WINDOW: Final = timedelta(seconds=30)
 """How long a customer may take to confirm a payment code before we reverse it (Alipay and WeChat
 both advise 30 s of polling, then cancel)."""
@@ -74,6 +83,73 @@ def chase_write(attempt: Attempt, now: datetime) -> Write:
         run_at=now + (FIRST_LOOK_AT_CODES if _is_settled_at_once(attempt) else FIRST_LOOK),
         key=f"chase/{attempt.id}",
     )
+
+
+async def collect(
+    flow: Flow, payment: Payment, attempt: Attempt, asked: NewPayment
+) -> tuple[Payment, Attempt]:
+    """Make an attempt's first call, and the next one's where the channel provably refused.
+
+    Raises:
+        StateContended
+    """
+    decision = asked.decision
+    while True:
+        channel, account = flow.channels[attempt.channel], await flow.account(attempt.account_id)
+        order = pay_order(payment, attempt, asked)
+        answer = await offer(channel, account, order)
+        failpoint("payments.after_channel_call")
+        purpose = "pay" if order.captures else "authorise"
+        evidence = Evidence("channel answer", purpose=purpose, exchange=answer.exchange)
+        decision = await _elsewhere(flow, attempt, decision, answer.outcome)
+        instead = None if decision is None else await _instead(flow, payment, attempt, decision)
+        payment, after = await record_news(flow, attempt, answer.outcome, evidence, instead=instead)
+        if after.id == attempt.id:
+            return payment, after
+        attempt = after
+
+
+async def _elsewhere(
+    flow: Flow, attempt: Attempt, decided: Decision | None, news: News
+) -> Decision | None:
+    """Return where else a payment may be tried that the channel has provably not taken.
+
+    A payment code is one wallet's, and a channel that was named stays: neither has another place.
+    """
+    is_refusal = isinstance(news, NotSent) or (isinstance(news, Declined) and news.retry_elsewhere)
+    if not is_refusal or decided is None or decided.asked.channel is not None:
+        return None
+    tried = decided.asked.tried | {attempt.account_id}
+    if len(tried) >= TRIES_MAX:
+        return None
+    try:
+        now = flow.db.clock.now()
+        return await flow.router.place(replace(decided.asked, at=now, tried=tried))
+    except (NoChannelLeft, NoChannelUp):
+        return None
+
+
+async def _instead(
+    flow: Flow, payment: Payment, attempt: Attempt, decision: Decision
+) -> Instead | None:
+    """Return the attempt to make where it was decided, in the place of this one."""
+    now, chosen = flow.db.clock.now(), decision.chosen
+    plan = await price_plan_at(flow.db, attempt.merchant_id, attempt.mode, now)
+    plans = [plan] if plan is not None else []
+    try:
+        fee = fee_for(plans, chosen.channel, attempt.pay_mode, attempt.money, now)
+    except PriceNotAgreed:
+        return None  # until a moment ago it was
+    over = {"channel": chosen.channel, "account_id": chosen.account_id}
+    new = replace(attempt, id=new_id(), state=AttemptState.CREATED, created_at=now, **over)
+    moved = (payment.book, payment.id, payment.version + 1, chosen.channel, fee)
+    writes = (
+        Write(store.MOVE_PAYMENT, moved, refusal=MOVED_ON),
+        Write(store.INSERT_ATTEMPT, astuple(new)),
+        chase_write(new, now),
+        *flow.router.writes(decision, new.id, now),
+    )
+    return Instead(new, fee, writes)
 
 
 async def chase_attempt(flow: Flow, task: ChaseAttempt, _lease: Lease) -> Again | None:

@@ -11,6 +11,7 @@ from typing import Final, Literal, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tongbao.infra.db import Write
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.collecting.model import (
     AT_THE_COUNTER,
@@ -21,6 +22,7 @@ from tongbao.payments.collecting.model import (
     Payment,
     PaymentState,
 )
+from tongbao.payments.routing.model import Heard
 from tongbao.rails.channels.contract import (
     Absent,
     Authorised,
@@ -53,10 +55,41 @@ class Step(Struct, frozen=True):
     detail: str = ""
     look_again: bool = False
     let_go: bool = False
+    instead: Instead | None = None
+
+    @property
+    def ends_unpaid(self) -> bool:
+        """Whether the attempt ends, and no money came or will come."""
+        return self.attempt is not None and self.attempt.state in UNPAID and not self.rule
+
+
+class Instead(Struct, frozen=True):
+    """Another attempt, to begin in the commit that ends one unpaid, so that both never live.
+
+    ``writes`` move the payment to it, as it was seen, and make it.
+    """
+
+    attempt: Attempt
+    fee: int
+    writes: tuple[Write, ...]
 
 
 _NONE: Final = Step()
 """Nothing speaks against the news."""
+
+
+def going_elsewhere(payment: Payment, step: Step, instead: Instead | None, now: datetime) -> Step:
+    """Return the step with another attempt in the place of the payment's end, where it may be.
+
+    It may where the step itself proves that the channel did not and will not take the money, and
+    nobody has called the payment off.
+    """
+    is_wanted = payment.close_requested_at is None and now < payment.expires_at
+    if instead is None or step.payment is None or not (step.ends_unpaid and is_wanted):
+        return step
+    over = instead.attempt.channel
+    moved = replace(payment, state=PaymentState.CREATED, channel=over, fee=instead.fee)
+    return replace(step, payment=moved, instead=instead)
 
 
 def next_step(
@@ -264,6 +297,22 @@ def _on_end(
     return Step(
         payment=replace(payment, state=PaymentState.FAILED, failure_code=code[:64], ended_at=now),
         attempt=replace(attempt, state=ended, code=code[:64]),
+    )
+
+
+def heard_of(before: Attempt, after: Attempt, news: News, call: tuple[str, int] | None) -> Heard:
+    """Return what routing is told; ``call``: its purpose and how long it took, if there was one."""
+    purpose, duration_ms = call or ("", 0)
+    return Heard(
+        account_id=before.account_id,
+        pay_mode=before.pay_mode,
+        attempt_id=before.id,
+        book=before.book,
+        purpose=purpose,
+        before=before.state,
+        after=after.state,
+        outcome=type(news).__name__.lower() if call is not None else None,
+        duration_ms=duration_ms,
     )
 
 

@@ -26,6 +26,7 @@ from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import LateSuccess
+from tongbao.payments.routing.model import Decision
 from tongbao.rails.channels.contract import CardRead, NextAction, PayMode
 from tongbao.rails.channels.error_map import error_map
 
@@ -233,6 +234,12 @@ class NewPayment(Struct, frozen=True):
     how: HowAsked | None = None
     card: CardRead | None = None
     capture_within_s: int | None = None
+    decision: Decision | None = None
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether the merchant left the channel to us."""
+        return self.decision is not None and self.decision.asked.channel is None
 
     @property
     def fingerprint(self) -> bytes:
@@ -244,7 +251,7 @@ class NewPayment(Struct, frozen=True):
             self.money.amount,
             self.money.currency,
             self.subject,
-            "" if self.pay_mode is PayMode.PAYMENT_CODE else self.channel,
+            "" if self.is_routed or self.pay_mode is PayMode.PAYMENT_CODE else self.channel,
             self.pay_mode,
             sorted(self.metadata.items()),
             *(() if self.how is None else (self.how,)),

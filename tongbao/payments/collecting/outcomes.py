@@ -28,7 +28,15 @@ from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.payments.collecting import _store as store
-from tongbao.payments.collecting.decisions import News, Step, next_step
+from tongbao.payments.collecting.decisions import (
+    UNPAID,
+    Instead,
+    News,
+    Step,
+    going_elsewhere,
+    heard_of,
+    next_step,
+)
 from tongbao.payments.collecting.model import (
     Attempt,
     CaseKind,
@@ -40,6 +48,7 @@ from tongbao.payments.collecting.model import (
     allow_all,
     view_payment,
 )
+from tongbao.payments.routing.model import AS_ASKED, PLACE_TAKEN, Router
 from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
 
 MOVED_ON: Final = "payment.moved_on"
@@ -65,6 +74,7 @@ class Flow(Struct, frozen=True):
     licence: Licence
     nudge: Callable[[], None]  # wakes this process's worker after a commit
     risk: RiskHook = allow_all
+    router: Router = AS_ASKED
 
 
 class PaymentSucceeded(Event, frozen=True, kw_only=True, tag="payment.succeeded"):
@@ -145,12 +155,17 @@ class Evidence(Struct, frozen=True):
     refund_id: UUID | None = None
     is_fresh: bool = False
 
+    @property
+    def call(self) -> tuple[str, int] | None:
+        """What the channel was called for and how long it took, where it was."""
+        return None if self.exchange is None else (self.purpose, self.exchange.duration_ms)
+
 
 async def commit_unless_moved_on(db: Db, writes: Iterable[Write]) -> bool:
     """Run the writes in one transaction; False, and nothing written, when a row had moved on."""
     async with db.begin("payments") as tx:
         refusal = await write_all(tx, writes)
-        if refusal not in {None, MOVED_ON}:
+        if refusal not in {None, MOVED_ON, PLACE_TAKEN}:
             raise RuntimeError(f"a payment's rows contradict each other: {refusal}")
     return refusal is None
 
@@ -160,8 +175,12 @@ async def record_news(
     attempt: Attempt,
     news: News,
     evidence: Evidence,
+    *,
+    instead: Instead | None = None,
 ) -> tuple[Payment, Attempt]:
     """Apply news about an attempt exactly once and return both rows as they are afterwards.
+
+    ``instead`` begins where the news ends the attempt unpaid, and is then the attempt returned.
 
     Raises:
         StateContended: others kept winning; nothing was written, and asking again is safe.
@@ -170,11 +189,12 @@ async def record_news(
     for _ in range(_TRIES_MAX):
         payment = await store.GET_PAYMENT.one(flow.db, attempt.book, attempt.payment_id)
         attempt = await store.GET_ATTEMPT.one(flow.db, attempt.book, attempt.id)
-        if not go_together(payment, attempt):
+        if not (go_together(payment, attempt) or await _is_replaced(flow.db, attempt)):
             continue  # they change together, and did between the two reads
         now = flow.db.clock.now()
         step = next_step(payment, attempt, news, now, is_fresh=evidence.is_fresh) or Step()
-        step = await _unless_paid_elsewhere(flow.db, step)
+        step = await _unless_paid_elsewhere(flow.db, attempt, step)
+        step = going_elsewhere(payment, step, instead, now)
         after = _bumped(step.payment) or payment, step.attempt or attempt
         writes = (
             *_row_writes(payment, attempt, step, evidence.why, now),
@@ -182,12 +202,16 @@ async def record_news(
             *_case_writes(payment, step, now),
             *_event_writes(payment, after, step, now),
             *_follow_up_writes(payment, attempt, step, now),
+            *(flow.router.ended(attempt.book, attempt.id) if step.ends_unpaid else ()),
+            *(step.instead.writes if step.instead is not None else ()),
         )
         failpoint("payments.before_outcome")
         if await _commit(flow, payment, attempt, step, writes):
             failpoint("payments.after_outcome")
             flow.nudge()
-            return after
+            flow.router.heard(heard_of(attempt, after[1], news, evidence.call))
+            return after if step.instead is None else (after[0], step.instead.attempt)
+        instead = None  # the payment moved on, or others took its place there
     raise StateContended
 
 
@@ -197,11 +221,22 @@ def go_together(payment: Payment, attempt: Attempt) -> bool:
     return of_payment == (attempt.state.is_open, attempt.state.is_held)
 
 
-async def _unless_paid_elsewhere(db: Db, step: Step) -> Step:
-    """Return the step, or a contradiction when the same trade has paid another attempt."""
+async def _is_replaced(db: Db, attempt: Attempt) -> bool:
+    """Whether another attempt of the payment is paid or may be; the schema allows one of them."""
+    if attempt.state not in UNPAID:
+        return False
+    place = (attempt.book, attempt.payment_id, attempt.id)
+    return await store.LIVE_BESIDE.first(db, *place) is not None
+
+
+async def _unless_paid_elsewhere(db: Db, before: Attempt, step: Step) -> Step:
+    """Return the step, or a contradiction when it would take a trade's or payment's money twice."""
     tried = step.attempt
     if tried is None or tried.channel_ref is None:
         return step
+    if step.rule is not None and await _is_replaced(db, before):
+        detail = f"{before.number} was {before.state}, another took its place, and it was paid"
+        return Step(case=CaseKind.CONTRADICTION, detail=detail)
     other = await store.PAID_BY_TRADE.first(db, tried.book, tried.account_id, tried.channel_ref)
     if other in {None, tried.id}:
         return step

@@ -6,7 +6,7 @@ first, and does what it says. A case is closed by a person, with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -28,7 +28,7 @@ from tongbao.parties.accounts.payment_codes import use_code_write
 from tongbao.parties.accounts.wallets import spend_write
 from tongbao.parties.merchants.model import ChannelNotOpened
 from tongbao.payments.collecting import _store as store
-from tongbao.payments.collecting.chase import chase_write, look_at, next_move, offer, pay_order
+from tongbao.payments.collecting.chase import chase_write, collect, look_at, next_move
 from tongbao.payments.collecting.model import (
     Attempt,
     AttemptState,
@@ -38,15 +38,9 @@ from tongbao.payments.collecting.model import (
     PaymentState,
     view_payment,
 )
-from tongbao.payments.collecting.outcomes import (
-    Evidence,
-    Flow,
-    StateContended,
-    change_write,
-    end_event,
-    record_news,
-)
+from tongbao.payments.collecting.outcomes import Flow, StateContended, change_write, end_event
 from tongbao.payments.collecting.queries import last_attempt
+from tongbao.payments.routing.model import PlaceTaken
 from tongbao.rails.channels.capabilities import Authorising
 
 EXPIRES_DEFAULT: Final = timedelta(minutes=30)
@@ -137,7 +131,8 @@ async def create_payment(
     The same order number with the same content returns the payment it already made.
 
     Raises:
-        OrderNumberUsed, ModeNotOffered, CaptureNotOffered, ChannelNotOpened, StateContended
+        OrderNumberUsed, ModeNotOffered, CaptureNotOffered, ChannelNotOpened, StateContended,
+        PlaceTaken
     """
     channel = flow.channels.get(asked.channel)
     if (
@@ -148,24 +143,19 @@ async def create_payment(
         raise ModeNotOffered(channel=asked.channel, mode=asked.pay_mode)
     if asked.capture_within_s is not None and not isinstance(channel, Authorising):
         raise CaptureNotOffered(channel=asked.channel)
-    account = await flow.account(asked.account_id)
-    if not account.is_open:
+    if not (await flow.account(asked.account_id)).is_open:
         raise ChannelNotOpened(channel=asked.channel)
     failpoint("payments.before_intention")
     payment, attempt = _rows(asked, payment_id, flow.db.clock.now(), PaymentState.CREATED)
     try:
         async with flow.db.begin("payments") as tx:
             await _write_intention(tx, payment, attempt, take)
+            if asked.decision is not None:
+                await _take_place(tx, flow.router.writes(asked.decision, attempt.id, tx.now))
     except _OrderTaken:
         return await _earlier(flow, asked, take)
     failpoint("payments.after_intention")
-
-    order = pay_order(payment, attempt, asked)
-    answer = await offer(channel, account, order)
-    failpoint("payments.after_channel_call")
-    purpose = "pay" if order.captures else "authorise"
-    evidence = Evidence("channel answer", purpose=purpose, exchange=answer.exchange)
-    return await record_news(flow, attempt, answer.outcome, evidence)
+    return await collect(flow, payment, attempt, asked)
 
 
 async def _write_intention(tx: Tx, payment: Payment, attempt: Attempt, take: Taking) -> None:
@@ -176,6 +166,17 @@ async def _write_intention(tx: Tx, payment: Payment, attempt: Attempt, take: Tak
     await store.INSERT_ATTEMPT.run(tx, *msgspec.structs.astuple(attempt))
     await change_write("new", payment, payment.version, "asked by the merchant", tx.now).run(tx)
     await chase_write(attempt, tx.now).run(tx)
+
+
+async def _take_place(tx: Tx, writes: Iterable[Write]) -> None:
+    """Count the payment where it was placed.
+
+    Raises:
+        PlaceTaken
+    """
+    for write in writes:
+        if await write.run(tx) == 0 and write.refusal is not None:
+            raise PlaceTaken
 
 
 async def _earlier(flow: Flow, asked: NewPayment, take: Taking) -> tuple[Payment, Attempt]:

@@ -71,11 +71,11 @@ class CardReading(Struct, frozen=True, forbid_unknown_fields=True):
 class MethodAsked(Struct, frozen=True, forbid_unknown_fields=True):
     """How to collect, and what the way of paying needs to know of the customer.
 
-    ``qr``, ``app``: the channel. ``payment_code``: the digits the customer shows, which say by
-    themselves whose they are. ``in_app``: the channel and the customer's id there. ``h5``, ``web``:
-    the channel and where the customer comes back to. ``agreement``: the agreement to collect
-    under. ``card``: the channel and what the terminal read. ``app_id`` names the page or app that
-    asks, where it is not the channel account's own.
+    ``app``: the channel. ``payment_code``: the digits the customer shows, which say by themselves
+    whose they are. ``in_app``: the channel and the customer's id there. ``h5``, ``web``: where the
+    customer comes back to. ``agreement``: the agreement to collect under. ``card``: what the
+    terminal read. ``app_id`` names the page or app that asks, where it is not the channel account's
+    own. ``qr``, ``h5``, ``web`` and ``card`` may leave the channel to us.
     """
 
     mode: PayMode
@@ -89,24 +89,24 @@ class MethodAsked(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _NEEDS: Final[Mapping[PayMode, frozenset[str]]] = {
-    PayMode.QR: frozenset({"channel"}),
+    PayMode.QR: frozenset(),
     PayMode.PAYMENT_CODE: frozenset({"auth_code"}),
     PayMode.IN_APP: frozenset({"channel", "payer_id"}),
     PayMode.APP: frozenset({"channel"}),
-    PayMode.H5: frozenset({"channel", "return_url"}),
-    PayMode.WEB: frozenset({"channel", "return_url"}),
+    PayMode.H5: frozenset({"return_url"}),
+    PayMode.WEB: frozenset({"return_url"}),
     PayMode.AGREEMENT: frozenset({"agreement_id"}),
-    PayMode.CARD: frozenset({"channel", "card"}),
+    PayMode.CARD: frozenset({"card"}),
 }
 _TAKES: Final[Mapping[PayMode, frozenset[str]]] = {
-    PayMode.QR: frozenset(),
+    PayMode.QR: frozenset({"channel"}),
     PayMode.PAYMENT_CODE: frozenset({"channel"}),
     PayMode.IN_APP: frozenset({"app_id", "return_url"}),
     PayMode.APP: frozenset({"app_id", "return_url"}),
-    PayMode.H5: frozenset({"app_id", "payer_id"}),
-    PayMode.WEB: frozenset({"app_id", "payer_id"}),
+    PayMode.H5: frozenset({"channel", "app_id", "payer_id"}),
+    PayMode.WEB: frozenset({"channel", "app_id", "payer_id"}),
     PayMode.AGREEMENT: frozenset({"channel"}),
-    PayMode.CARD: frozenset(),
+    PayMode.CARD: frozenset({"channel"}),
 }
 _FIELDS: Final = (
     "channel",
@@ -132,6 +132,9 @@ def check_method(method: MethodAsked) -> None:
             raise MethodFieldMissing(param=f"$.method.{field}", mode=method.mode)
         if given and field not in needs | takes:
             raise MethodFieldForeign(param=f"$.method.{field}", mode=method.mode)
+    knows_one = method.payer_id is not None or method.app_id is not None
+    if knows_one and method.channel is None:  # both are one channel's words
+        raise MethodFieldMissing(param="$.method.channel", mode=method.mode)
 
 
 def how_asked(method: MethodAsked) -> HowAsked | None:

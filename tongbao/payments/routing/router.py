@@ -1,0 +1,317 @@
+"""The router of a process: it knows rules, accounts, prices and health, decides, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.lookups import Remembered
+from tongbao.kernel.clock import business_date, monotonic
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
+from tongbao.parties.merchants import queries as merchants
+from tongbao.parties.merchants.model import PriceLine, PricePlan, plan_at
+from tongbao.payments.routing import _store as store
+from tongbao.payments.routing._store import RoutingDecision, RoutingRuleSet, ShadowTally
+from tongbao.payments.routing.choosing import choose, targets
+from tongbao.payments.routing.health import Breaker
+from tongbao.payments.routing.model import (
+    PLACE_TAKEN,
+    Asked,
+    Decision,
+    Excluded,
+    Gate,
+    Heard,
+    MethodUp,
+    NoChannelLeft,
+    NoChannelUp,
+    Offer,
+    Price,
+    Reason,
+)
+from tongbao.payments.routing.rules import NO_RULES, Limit, RuleTable, compile_rules, read_rules
+from tongbao.payments.routing.watch import KNOWN_FOR_S, Watch
+from tongbao.rails.channels.accounts import list_accounts, open_accounts
+from tongbao.rails.channels.contract import Channel, PayMode
+
+_RESTING: Final = frozenset({Reason.DOWN, Reason.PROBING})
+
+Whose = tuple[UUID, Mode]
+
+
+class Account(Struct, frozen=True):
+    """As much of an account as a decision needs."""
+
+    id: UUID
+    channel: str
+    fee_ppm: int
+    is_open: bool
+
+
+class Terms(Struct, frozen=True):
+    """A merchant's prices and channels in one mode, and all accounts of that mode."""
+
+    plans: Sequence[PricePlan]
+    own: Mapping[str, UUID]
+    accounts: Sequence[Account]
+
+
+class Offered(Struct, frozen=True):
+    """The accounts that could take one kind of payment, and those that could not, with why."""
+
+    fit: Sequence[Offer]
+    unfit: Sequence[tuple[Offer, Reason]]
+
+
+class LiveRouter:
+    """Routes the payments of one process; `model.Router` says what it is asked."""
+
+    def __init__(self, db: Db, channels: Mapping[str, Channel], watch: Watch) -> None:
+        self._db = db
+        self._channels = channels
+        self.watch = watch
+        self._terms = Remembered(self._find, seconds=KNOWN_FOR_S)
+        self._compiled: dict[UUID, RuleTable] = {}
+        self._in_use: Sequence[RoutingRuleSet] = ()
+        self._read_at: float | None = None
+
+    async def place(self, asked: Asked) -> Decision | None:
+        """Decide; None where the channel is named and there are no rules.
+
+        Raises:
+            NoChannelLeft, NoChannelUp
+        """
+        await self._know(asked.at)
+        table = self._table(asked.mode, asked.at)
+        if table is None and asked.channel is not None:
+            return None
+        terms = await self._terms_of((asked.merchant_id, asked.mode))
+        decision = self._decide(asked, table or NO_RULES, terms)
+        if not decision.candidates:
+            raise _refusal(decision)
+        return self._shadowed(decision, terms)
+
+    async def refresh(self) -> None:
+        """Read anew how accounts stand and what of their quotas is used."""
+        self.watch.forget()
+
+    def writes(self, decision: Decision, attempt_id: UUID, now: datetime) -> tuple[Write, ...]:
+        """Return the writes of a decision: quota, probe, and the log that says why."""
+        asked, chosen = decision.asked, decision.chosen
+        day, currency = business_date(asked.at), asked.money.currency
+        limit = self._limit(decision)
+        writes: list[Write] = []
+        if chosen.is_probe:
+            writes.append(Write(store.TAKE_PROBE, (chosen.account_id,), refusal=PLACE_TAKEN))
+        if limit is not None and limit.counts:
+            figures = (limit.day_amount, limit.day_count)
+            counted = (chosen.account_id, day, currency, asked.money.amount, *figures)
+            writes.append(Write(store.COUNT, counted, refusal=PLACE_TAKEN))
+        row = RoutingDecision(
+            book=asked.book,
+            attempt_id=attempt_id,
+            payment_id=asked.payment_id,
+            merchant_id=asked.merchant_id,
+            mode=asked.mode,
+            rule_set_id=decision.rule_set_id,
+            rule=decision.rule,
+            manner=decision.manner,
+            account_id=chosen.account_id,
+            channel=chosen.channel,
+            bin_class=decision.bin_class,
+            candidates=list(decision.candidates),
+            excluded=list(decision.excluded),
+            shadow_id=decision.shadow,
+            day=day,
+            currency=currency,
+            amount=asked.money.amount,
+            is_counted=limit is not None and limit.counts,
+            at=now,
+        )
+        # The row of a quota is every payment's of its account: it is locked last, and briefly.
+        return (Write(store.INSERT_DECISION, _args(row)), *writes)
+
+    def ended(self, book: int, attempt_id: UUID) -> tuple[Write, ...]:
+        """Return the write that frees an unpaid attempt's place in a quota, if it has one."""
+        return (Write(store.FREE, (book, attempt_id)),)
+
+    def heard(self, heard: Heard) -> None:
+        """Take note of what became of a call."""
+        self.watch.hear(heard)
+
+    async def methods(self, asked: Asked, pay_modes: Sequence[PayMode]) -> list[MethodUp]:
+        """Return the ways this payment could be made now, the most valuable first."""
+        await self._know(asked.at)
+        table = self._table(asked.mode, asked.at) or NO_RULES
+        terms = await self._terms_of((asked.merchant_id, asked.mode))
+        found: dict[tuple[str, PayMode], tuple[int, MethodUp]] = {}
+        for pay_mode in pay_modes:
+            decision = self._decide(replace(asked, pay_mode=pay_mode), table, terms)
+            for each in decision.candidates:
+                gate = Gate.PROBING if each.is_probe else Gate.UP
+                up = MethodUp(each.channel, pay_mode, gate, each.success_ppm, each.latency_ms)
+                found.setdefault((each.channel, pay_mode), (each.value, up))
+        return [up for _, up in sorted(found.values(), key=lambda each: -each[0])]
+
+    async def evaluate(self, asked: Asked, table: RuleTable) -> Decision:
+        """Return what some rules would decide with what is known now; for drafts and replays."""
+        await self._know(asked.at)
+        return self._decide(asked, table, await self._terms_of((asked.merchant_id, asked.mode)))
+
+    async def table_at(self, mode: Mode, at: datetime) -> RuleTable:
+        """Return the rules in force at a moment from now on."""
+        await self._know(at)
+        return self._table(mode, at) or NO_RULES
+
+    def _decide(self, asked: Asked, table: RuleTable, terms: Terms) -> Decision:
+        offered = self._offered(asked, table, terms)
+        watch = self.watch
+        decision = choose(asked, table, offered.fit, watch.standings, watch.used)
+        if not offered.unfit:
+            return decision
+        unfit = {offer.account_id: reason for offer, reason in offered.unfit}
+        meant = targets(table.first_rule(asked), asked, [offer for offer, _ in offered.unfit])
+        left_out = [Excluded(each.account_id, each.channel, unfit[each.account_id])
+                    for each in meant]  # fmt: skip
+        return replace(decision, excluded=[*decision.excluded, *left_out])
+
+    def _offered(self, asked: Asked, table: RuleTable, terms: Terms) -> Offered:
+        plan = plan_at(terms.plans, asked.at)
+        fit: list[Offer] = []
+        unfit: list[tuple[Offer, Reason]] = []
+        for row in terms.accounts:
+            is_own = terms.own.get(row.channel) == row.id
+            if not is_own and row.id not in table.named:
+                continue
+            line = _line(plan, row.channel, asked.pay_mode, asked.money)
+            price = Price(row.fee_ppm)
+            if line is not None and table.terms.cost == "merchant":
+                price = Price(line.rate_ppm, line.fixed, line.fee_min)
+            offer = Offer(row.id, row.channel, price, is_own)
+            reason = self._unfit(row, asked, line)
+            if reason is None:
+                fit.append(offer)
+            else:
+                unfit.append((offer, reason))
+        return Offered(fit, unfit)
+
+    def _unfit(self, row: Account, asked: Asked, line: PriceLine | None) -> Reason | None:
+        channel = self._channels.get(row.channel)
+        if not row.is_open:
+            return Reason.CLOSED
+        if (
+            channel is None
+            or asked.pay_mode not in channel.modes
+            or asked.money.currency not in channel.currencies
+        ):
+            return Reason.MODE_NOT_OFFERED
+        return Reason.PRICE_NOT_AGREED if line is None else None
+
+    def _shadowed(self, decision: Decision, terms: Terms) -> Decision:
+        """Return the decision with what the draft in the shadow says, which is counted."""
+        asked = decision.asked
+        shadow = next((e for e in self._in_use if e.is_shadow and e.mode is asked.mode), None)
+        if shadow is None:
+            return decision
+        other = self._decide(asked, self._compiled[shadow.id], terms)
+        theirs = other.candidates[0] if other.candidates else None
+        self.watch.count_shadow(
+            shadow.id,
+            business_date(asked.at),
+            differs=theirs is None or theirs.account_id != decision.chosen.account_id,
+            cost_less=0 if theirs is None else decision.chosen.cost - theirs.cost,
+        )
+        return decision if theirs is None else replace(decision, shadow=theirs.account_id)
+
+    def _limit(self, decision: Decision) -> Limit | None:
+        table = self._compiled.get(decision.rule_set_id) if decision.rule_set_id else None
+        if table is None:
+            return None
+        chosen, currency = decision.chosen, decision.asked.money.currency
+        return table.limit_of(chosen.account_id, chosen.channel, currency)
+
+    async def _know(self, at: datetime) -> None:
+        await self.watch.know(business_date(at))
+        if self._read_at is not None and monotonic() - self._read_at < KNOWN_FOR_S:
+            return
+        asked_at = monotonic()
+        self._in_use = await store.IN_USE.all(self._db, self._db.clock.now())
+        for each in self._in_use:
+            if each.id not in self._compiled:
+                self._compiled[each.id] = compile_rules(read_rules(each.source), each.id)
+        self._read_at = asked_at
+
+    def _table(self, mode: Mode, at: datetime) -> RuleTable | None:
+        """Return the rules in force at a moment, as far as they are known here."""
+        newest: RoutingRuleSet | None = None
+        for each in self._in_use:
+            if each.mode is not mode or each.valid_from is None or each.valid_from > at:
+                continue
+            if newest is None or newest.valid_from is None or each.valid_from > newest.valid_from:
+                newest = each
+        return None if newest is None else self._compiled[newest.id]
+
+    async def _terms_of(self, whose: Whose) -> Terms:
+        return self._terms.known(whose) or await self._terms.get(whose) or Terms((), {}, ())
+
+    async def _find(self, asked: Sequence[Whose]) -> dict[Whose, Terms]:
+        plans = await merchants.price_plans_of(self._db, asked)
+        accounts = await list_accounts(self._db)
+        found = {}
+        for whose in asked:
+            own = await merchants.channels_of(self._db, *whose)
+            is_open = {each.id for each in open_accounts(accounts, whose[1])}
+            of_mode = [
+                Account(each.id, each.channel, each.fee_ppm, each.id in is_open)
+                for each in accounts
+                if each.mode is whose[1]
+            ]
+            found[whose] = Terms(plans[whose], own, of_mode)
+        return found
+
+
+def _line(
+    plan: PricePlan | None, channel: str, pay_mode: PayMode, money: Money
+) -> PriceLine | None:
+    if plan is None or plan.currency != money.currency:
+        return None
+    wanted = (channel, pay_mode)
+    return next((line for line in plan.lines if (line.channel, line.pay_mode) == wanted), None)
+
+
+def _refusal(decision: Decision) -> NoChannelLeft | NoChannelUp:
+    reasons = [each.reason for each in decision.excluded]
+    if any(reason in _RESTING for reason in reasons):
+        return NoChannelUp(pay_mode=decision.asked.pay_mode)
+    why = ", ".join(sorted({reason.value for reason in reasons})) or "no account"
+    return NoChannelLeft(pay_mode=decision.asked.pay_mode, reason=why)
+
+
+def _args(row: RoutingDecision) -> tuple[object, ...]:
+    shown = {"candidates", "excluded"}
+    return tuple(
+        msgspec.json.encode(getattr(row, name)).decode() if name in shown else getattr(row, name)
+        for name in row.__struct_fields__
+    )
+
+
+async def decisions_of_payment(on: Db | Tx, book: int, payment_id: UUID) -> list[RoutingDecision]:
+    """Return why each attempt of a payment went where it went, oldest first."""
+    return await store.DECISIONS_OF_PAYMENT.all(on, book, payment_id)
+
+
+async def breakers(on: Db | Tx) -> list[Breaker]:
+    """Return the breakers that ever turned."""
+    return await store.BREAKERS.all(on)
+
+
+async def shadow_tallies(on: Db | Tx) -> dict[UUID, ShadowTally]:
+    """Return how drafts in the shadow compared with the rules in force."""
+    return {each.rule_set_id: each for each in await store.SHADOW_TALLIES.all(on)}
