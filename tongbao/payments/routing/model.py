@@ -104,6 +104,7 @@ class Asked(Struct, frozen=True):
     bin: str = ""  # the first digits of a card, `BIN_MAX` at most
     metadata: Mapping[str, str] = {}
     tried: frozenset[UUID] = frozenset()  # accounts that refused it before, provably
+    sets_aside: bool = False  # only authorised at first, which not every channel can
 
 
 class Price(Struct, frozen=True):
@@ -257,3 +258,7 @@ class AsAsked:
         """Offer nothing."""
         del asked, pay_modes
         return []
+
+
+AS_ASKED: Final[Router] = AsAsked()
+"""The router of whoever has no other."""

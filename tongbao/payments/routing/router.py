@@ -39,6 +39,7 @@ from tongbao.payments.routing.model import (
 from tongbao.payments.routing.rules import NO_RULES, Limit, RuleTable, compile_rules, read_rules
 from tongbao.payments.routing.watch import KNOWN_FOR_S, Watch
 from tongbao.rails.channels.accounts import list_accounts, open_accounts
+from tongbao.rails.channels.capabilities import Authorising
 from tongbao.rails.channels.contract import Channel, PayMode
 
 _RESTING: Final = frozenset({Reason.DOWN, Reason.PROBING})
@@ -210,6 +211,7 @@ class LiveRouter:
             channel is None
             or asked.pay_mode not in channel.modes
             or asked.money.currency not in channel.currencies
+            or (asked.sets_aside and not isinstance(channel, Authorising))
         ):
             return Reason.MODE_NOT_OFFERED
         return Reason.PRICE_NOT_AGREED if line is None else None
