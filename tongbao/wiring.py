@@ -132,6 +132,8 @@ from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
 from tongbao.rails.channels.bank_transfer.messages import BankSecrets
+from tongbao.rails.channels.cards.client import Cards
+from tongbao.rails.channels.cards.secrets import CardSecrets
 from tongbao.rails.channels.contract import Channel
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
@@ -152,6 +154,7 @@ SECRETS: Final[Mapping[str, type[Struct]]] = {
     "alipay": AlipaySecrets,
     "unionpay": UnionPaySecrets,
     "bank_transfer": BankSecrets,
+    "cards": CardSecrets,
 }
 
 EVENTS: Final[Sequence[type[Event]]] = (
@@ -202,7 +205,12 @@ def channels(http: HttpClient, clock: Clock) -> Mapping[str, Channel]:
     Alipay dates what it does not date itself by our business time; WeChat Pay's signatures have a
     window in real time.
     """
-    made = (WechatPay(http), Alipay(http, clock=clock.now), UnionPay(http, clock=clock.now))
+    made: tuple[Channel, ...] = (
+        WechatPay(http),
+        Alipay(http, clock=clock.now),
+        UnionPay(http, clock=clock.now),
+        Cards(),
+    )
     return {channel.name: channel for channel in made}
 
 
@@ -366,6 +374,9 @@ class Platform:
         """Let no book be written any more and close every connection."""
         await self.router.watch.close()
         await self.ledger.close()
+        for channel in self.flow.channels.values():
+            if isinstance(channel, Cards):  # the others' connections are the HTTP client's
+                await channel.shut()
         for client in (self.http, *self.webhook_http.values()):
             await client.close()
         await self.db.close()

@@ -24,7 +24,7 @@ from tongbao_sandbox.control import Control
 from tongbao_sandbox.credentials import SHOWN, load_or_create
 from tongbao_sandbox.delivery import PostOffice
 from tongbao_sandbox.faults import Faults
-from tongbao_sandbox.seam import World
+from tongbao_sandbox.seam import Listening, World
 from tongbao_sandbox.state import State
 
 _WATCH_S: Final = 0.5
@@ -75,15 +75,19 @@ async def serve(data_dir: Path, port: int, parent_pid: int | None) -> None:
     watching = asyncio.create_task(_watch(parent_pid, server))
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event
         await asyncio.sleep(0.005)
+    listening = {name: one for name, one in channels.items() if isinstance(one, Listening)}
     ready = {
         "url": f"http://127.0.0.1:{listener.getsockname()[1]}",
         "credentials": str((data_dir / SHOWN).resolve()),
+        "hosts": {name: await one.listen() for name, one in listening.items()},
     }
     sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
     sys.stdout.flush()
     try:
         await serving
     finally:
+        for one in listening.values():
+            await one.hang_up()
         watching.cancel()
         delivering.cancel()
         await asyncio.gather(watching, delivering, return_exceptions=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,10 +17,17 @@ class RunningSandbox:
     """A sandbox process that belongs to us. A context manager: leaving it stops the process."""
 
     def __init__(
-        self, process: subprocess.Popen[str], url: str, credentials_path: Path, data_dir: Path
+        self,
+        process: subprocess.Popen[str],
+        url: str,
+        credentials_path: Path,
+        data_dir: Path,
+        *,
+        hosts: Mapping[str, str],
     ) -> None:
         self.process = process
         self.url = url
+        self.hosts = hosts  # where channels that have a port of their own are: {"cards": "tcp://…"}
         self.credentials_path = credentials_path
         self.data_dir = data_dir
         self.credentials: dict[str, dict[str, str]] = msgspec.json.decode(
@@ -86,7 +94,8 @@ def start_sandbox(data_dir: Path, *, port: int = 0) -> RunningSandbox:
     if not line:
         raise RuntimeError(f"the sandbox did not start: exit code {process.wait()}")
     ready = msgspec.json.decode(line)
-    return RunningSandbox(process, ready["url"], Path(ready["credentials"]), data_dir)
+    credentials = Path(ready["credentials"])
+    return RunningSandbox(process, ready["url"], credentials, data_dir, hosts=ready["hosts"])
 
 
 def _answered(answer: httpx2.Response) -> Any:

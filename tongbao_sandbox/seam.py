@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Struct
@@ -137,6 +137,17 @@ class Channel(Protocol):
 
 
 ChannelMaker = Callable[[World], Channel]
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """A channel that is not spoken to over HTTP and has a port of its own."""
+
+    async def listen(self) -> str:
+        """Begin to take connections on loopback and return the address."""
+
+    async def hang_up(self) -> None:
+        """Close the port and every connection."""
 
 
 def decode_object(body: bytes) -> dict[str, Any] | None:

@@ -28,6 +28,11 @@ from tongbao.rails.channels.contract import ChannelAccount
 NOTIFY_PATH: Final = "/callbacks/{channel}/{token}"
 PURPOSE: Final = "channel.secrets"
 CACHED_S: Final = 30.0
+_SCHEMES: Final = {
+    Mode.LIVE: ("https://", "tcps://"),
+    Mode.SANDBOX: ("https://", "tcps://", "http://", "tcp://"),
+}
+"""How a gateway's address may begin. Card hosts are spoken to over TCP, tcps:// with TLS."""
 
 SecretTypes = Mapping[str, type[Struct]]
 """The Struct of each channel's keys, by channel name; wiring knows them all."""
@@ -69,8 +74,14 @@ class GatewayMalformed(Invalid):
     """The gateway is no address that calls can be made to."""
 
     code = "channel_account.gateway_malformed"
-    advice = "Give an https address without a trailing slash; http is for the sandbox only."
-    advice_zh = "请提供不带末尾斜杠的 https 地址；仅沙箱模式允许 http。"
+    advice = (
+        "Give an https address without a trailing slash (a card host: tcps://host:port); "
+        "http and tcp are for the sandbox only."
+    )
+    advice_zh = (
+        "请提供不带末尾斜杠的 https 地址（银行卡主机为 tcps://主机:端口）；"
+        "仅沙箱模式允许 http 与 tcp。"
+    )
 
 
 class NewAccount(Struct, frozen=True):
@@ -256,6 +267,6 @@ def _checked_keys(secret_types: SecretTypes, channel: str, keys: Mapping[str, ob
 
 
 def _check_gateway(account: NewAccount) -> None:
-    schemes = ("https://",) if account.mode is Mode.LIVE else ("https://", "http://")
+    schemes = _SCHEMES[account.mode]
     if not account.gateway.startswith(schemes) or account.gateway.endswith("/"):
         raise GatewayMalformed(gateway=account.gateway[:100])

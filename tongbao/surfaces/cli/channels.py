@@ -41,7 +41,7 @@ class AccountFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 @click.group()
 def channel() -> None:
-    """Our accounts at WeChat Pay, Alipay and the bank."""
+    """Our accounts at WeChat Pay, Alipay, UnionPay, card hosts and the bank."""
 
 
 @channel.command("add")

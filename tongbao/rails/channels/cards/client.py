@@ -1,0 +1,300 @@
+"""Cards behind the channel contract: purchases, pre-authorisations, refunds and their undoing.
+
+ISO 8583 knows no inquiry: a request without an answer is not asked about, it is reversed (0400).
+`close` of an order is that reversal, and whoever chases an attempt repeats it until it is answered.
+Captures and refunds are advices (0220): they are repeated, under the same trace, until answered,
+and that is how one asks about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Final
+
+from tongbao.kernel.codecs.iso8583 import Message
+from tongbao.rails.channels.capabilities import AuthoriseOutcome, Capture, Voiding, VoidOutcome
+from tongbao.rails.channels.cards import answers
+from tongbao.rails.channels.cards.answers import BalanceKnown
+from tongbao.rails.channels.cards.line import LineLimits
+from tongbao.rails.channels.cards.lines import Lines
+from tongbao.rails.channels.cards.messages import (
+    AUTHORISE,
+    AUTHORISE_CANCEL,
+    BALANCE,
+    CAPTURE,
+    PURCHASE,
+    PURCHASE_CANCEL,
+    REFUND,
+    REVERSAL,
+    TOTALS,
+    Unsendable,
+    request,
+    reversal,
+    totals_request,
+    trace_of,
+)
+from tongbao.rails.channels.cards.totals import Totals, TotalsAgree, TotalsDiffer
+from tongbao.rails.channels.contract import (
+    Answer,
+    Authorised,
+    BillLine,
+    BillNotReady,
+    BillOutcome,
+    BillTerms,
+    Callback,
+    CallbackForged,
+    CallbackReply,
+    CardRead,
+    ChannelAccount,
+    CloseOutcome,
+    Declined,
+    NotSent,
+    Outcome,
+    PayMode,
+    PayOrder,
+    Pending,
+    QueryOutcome,
+    RefundOrder,
+    RefundOutcome,
+    RefundQueryOutcome,
+    Succeeded,
+    Unknown,
+)
+from tongbao.rails.channels.exchange import unsent
+
+NO_INQUIRY: Final = "ISO 8583 has no inquiry: what was not answered is reversed"
+NO_BILL: Final = "no_bill_over_8583"
+"""The clearing files of cards (ZM and its like) come from UnionPay, not over this connection."""
+
+_FOUND_NOTHING: Final = frozenset[str]()
+
+
+class Cards:
+    """One terminal at one card host per account."""
+
+    name = "cards"
+    modes = frozenset({PayMode.CARD})
+    currencies = frozenset({"CNY"})
+    bill_terms = BillTerms(
+        moved=_FOUND_NOTHING,
+        under_way=_FOUND_NOTHING,
+        failed=_FOUND_NOTHING,
+        returns_refund_fees=False,
+        keeps_refund_fees=False,
+        quiet_when_empty=True,
+    )
+
+    def __init__(self, limits: LineLimits | None = None) -> None:
+        self._lines = Lines(limits or LineLimits())
+
+    async def shut(self) -> None:
+        """Close every connection."""
+        await self._lines.close()
+
+    # Collecting -----------------------------------------------------------------------------------
+
+    async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
+        """Take the money from the card that was read (0200)."""
+        try:
+            trace = trace_of(order.number)
+            card = _card_of(order, captures=True)
+            asked = request(account, PURCHASE, trace, order.money, card=card)
+        except Unsendable as fault:
+            return _unsent(account, PURCHASE.mti, fault)
+        heard, exchange = await self._lines.ask(account, asked, order.card)
+        if not isinstance(heard, Message):
+            return Answer(heard, exchange)
+        return Answer(answers.taken(asked, heard, trace, order.money), exchange)
+
+    async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
+        """Say that nobody can be asked: an order that was not answered is to be closed."""
+        del order
+        return Answer(Unknown(NO_INQUIRY), unsent(PURCHASE.mti, account.gateway, NO_INQUIRY))
+
+    async def close(self, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:
+        """Reverse the order (0400), whatever became of it; a repeat is the same reversal.
+
+        `Closed` says that no money is taken, or no more. `Absent` says that the host knows no such
+        transaction now: proof only when the request can no longer be on its way.
+        """
+        kind = PURCHASE if order.captures else AUTHORISE
+        try:
+            asked = reversal(account, kind, order.number, order.money, order.card)
+        except Unsendable as fault:
+            return Answer(Unknown(fault.reason), unsent(REVERSAL, account.gateway, fault.reason))
+        heard, exchange = await self._lines.ask(account, asked, order.card)
+        if not isinstance(heard, Message):
+            return Answer(answers.refused_at_the_door(heard), exchange)
+        return Answer(answers.reversed_by(asked, heard), exchange)
+
+    async def refund(self, account: ChannelAccount, refund: RefundOrder) -> Answer[RefundOutcome]:
+        """Give money back (0220): an advice, safe to repeat."""
+        try:
+            trace = trace_of(refund.number)
+            original = (PURCHASE.mti, trace_of(refund.order_number))
+            asked = request(account, REFUND, trace, refund.money, original=original)
+        except Unsendable as fault:
+            return _unsent(account, REFUND.mti, fault)
+        heard, exchange = await self._lines.ask(account, asked)
+        if not isinstance(heard, Message):
+            return Answer(heard, exchange)
+        return Answer(answers.taken(asked, heard, trace, refund.money, "refund"), exchange)
+
+    async def query_refund(
+        self, account: ChannelAccount, refund: RefundOrder
+    ) -> Answer[RefundQueryOutcome]:
+        """Repeat the refund's advice, which the host answers as it answered the first."""
+        repeated = await self.refund(account, refund)
+        return Answer(_found(repeated.outcome), repeated.exchange)
+
+    # Authorise, capture, void ---------------------------------------------------------------------
+
+    async def authorise(self, account: ChannelAccount, order: PayOrder) -> Answer[AuthoriseOutcome]:
+        """Set the order's money aside (0100)."""
+        try:
+            trace = trace_of(order.number)
+            card = _card_of(order, captures=False)
+            asked = request(account, AUTHORISE, trace, order.money, card=card)
+        except Unsendable as fault:
+            return _unsent(account, AUTHORISE.mti, fault)
+        heard, exchange = await self._lines.ask(account, asked, order.card)
+        if not isinstance(heard, Message):
+            return Answer(heard, exchange)
+        return Answer(answers.set_aside(asked, heard, trace, order.money), exchange)
+
+    async def query_authorisation(
+        self, account: ChannelAccount, order: PayOrder
+    ) -> Answer[Authorised | QueryOutcome]:
+        """Say that nobody can be asked: an authorisation that was not answered is reversed."""
+        del order
+        return Answer(Unknown(NO_INQUIRY), unsent(AUTHORISE.mti, account.gateway, NO_INQUIRY))
+
+    async def capture(self, account: ChannelAccount, capture: Capture) -> Answer[Outcome]:
+        """Take what was set aside, or less (0220): an advice, safe to repeat."""
+        try:
+            trace = trace_of(capture.number)
+            asked = request(
+                account,
+                CAPTURE,
+                trace,
+                capture.money,
+                card=capture.order.card,
+                original=(AUTHORISE.mti, trace_of(capture.order.number)),
+                authorisation_code=capture.authorisation_code,
+            )
+        except Unsendable as fault:
+            return _unsent(account, CAPTURE.mti, fault)
+        heard, exchange = await self._lines.ask(account, asked, capture.order.card)
+        if not isinstance(heard, Message):
+            return Answer(heard, exchange)
+        return Answer(answers.taken(asked, heard, trace, capture.money), exchange)
+
+    async def query_capture(
+        self, account: ChannelAccount, capture: Capture
+    ) -> Answer[QueryOutcome]:
+        """Repeat the capture's advice, which the host answers as it answered the first."""
+        repeated = await self.capture(account, capture)
+        return Answer(_found(repeated.outcome), repeated.exchange)
+
+    async def void(self, account: ChannelAccount, voiding: Voiding) -> Answer[VoidOutcome]:
+        """Cancel an authorisation (0100), or a purchase of an order that captures (0200)."""
+        order = voiding.order
+        cancel, done = (
+            (PURCHASE_CANCEL, PURCHASE) if order.captures else (AUTHORISE_CANCEL, AUTHORISE)
+        )
+        try:
+            asked = request(
+                account,
+                cancel,
+                trace_of(voiding.number),
+                voiding.money,
+                card=order.card,
+                original=(done.mti, trace_of(order.number)),
+                authorisation_code=voiding.authorisation_code,
+            )
+        except Unsendable as fault:
+            return _unsent(account, cancel.mti, fault)
+        heard, exchange = await self._lines.ask(account, asked, order.card)
+        if not isinstance(heard, Message):
+            return Answer(heard, exchange)
+        return Answer(answers.cancelled(asked, heard), exchange)
+
+    # What only cards have -------------------------------------------------------------------------
+
+    async def balance(
+        self, account: ChannelAccount, number: str, card: CardRead
+    ) -> Answer[BalanceKnown | Declined | NotSent | Unknown]:
+        """Ask the issuer what the card has; ``number`` is ours of this question."""
+        try:
+            asked = request(account, BALANCE, trace_of(number), None, card=card)
+        except Unsendable as fault:
+            return _unsent(account, BALANCE.mti, fault)
+        heard, exchange = await self._lines.ask(account, asked, card)
+        if not isinstance(heard, Message):
+            return Answer(heard, exchange)
+        return Answer(answers.balance(asked, heard), exchange)
+
+    async def compare_totals(
+        self, account: ChannelAccount, number: str, totals: Totals
+    ) -> Answer[TotalsAgree | TotalsDiffer | NotSent | Unknown]:
+        """Compare the batch's totals with the host's (0500); ``number`` is ours of the question."""
+        try:
+            asked = totals_request(account, number, totals)
+        except Unsendable as fault:
+            return _unsent(account, TOTALS, fault)
+        heard, exchange = await self._lines.ask(account, asked)
+        if not isinstance(heard, Message):
+            return Answer(heard, exchange)
+        return Answer(answers.compared(heard, totals), exchange)
+
+    # What cards do not have -----------------------------------------------------------------------
+
+    def read_callback(
+        self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
+    ) -> Callback:
+        """Refuse: a card host sends no callbacks, so this is none.
+
+        Raises:
+            CallbackForged
+        """
+        del account, headers, body, now
+        raise CallbackForged
+
+    async def refresh_keys(self, account: ChannelAccount) -> None:
+        """Do nothing: each connection signs in for its own keys."""
+
+    def reply_to_callback(self, accepted: bool) -> CallbackReply:
+        """Return 404: nobody calls back."""
+        del accepted
+        return CallbackReply(404, {}, b"")
+
+    async def download_bill(
+        self, account: ChannelAccount, day: date, folder: Path
+    ) -> Answer[BillOutcome]:
+        """Say that there is none here: the clearing files are UnionPay's own."""
+        del day, folder
+        return Answer(BillNotReady(NO_BILL), unsent(TOTALS, account.gateway, NO_BILL))
+
+    def parse_bill(self, path: Path) -> Iterator[BillLine]:
+        """Read nothing: there is no such file."""
+        del path
+        return iter(())
+
+
+def _card_of(order: PayOrder, *, captures: bool) -> CardRead:
+    if order.captures is not captures:
+        raise Unsendable("what only authorises is not paid, and what captures is not authorised")
+    if order.card is None:
+        raise Unsendable("no card was read")
+    return order.card
+
+
+def _unsent(account: ChannelAccount, mti: str, fault: Unsendable) -> Answer[NotSent]:
+    return Answer(NotSent(fault.reason), unsent(mti, account.gateway, fault.reason))
+
+
+def _found(outcome: Outcome) -> Succeeded | Pending | Declined | Unknown:
+    """Return a repeat's outcome as that of a question: what never left says nothing."""
+    return Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
