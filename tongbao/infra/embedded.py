@@ -65,8 +65,9 @@ SERVER_SETTINGS: Final[dict[str, str]] = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "commit_delay": "0",
-    # Checkpoints far apart: the full pages after each one are most of the log's volume.
-    "max_wal_size": "4GB",
+    # Checkpoints far apart: the full pages after each one are most of the log's volume. But not
+    # further than a crash at full load may take to replay: some five seconds.
+    "max_wal_size": "2GB",
     "checkpoint_timeout": "15min",
     # Always ready to archive; `infra.backup` says where to, and until then segments go unarchived.
     "archive_mode": "on",
