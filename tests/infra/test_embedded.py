@@ -139,7 +139,7 @@ async def test_the_server_is_durable_private_and_checks_its_pages(durable_server
         "server_encoding": "UTF8",
         "lc_collate": None,
         "timezone": "UTC",
-        "max_wal_size": "4GB",
+        "max_wal_size": "2GB",
         "checkpoint_timeout": "15min",
         "autovacuum_vacuum_scale_factor": "0.01",
     }
