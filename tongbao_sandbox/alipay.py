@@ -11,7 +11,17 @@ from urllib.parse import urlencode
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from msgspec import structs
 
-from tongbao_sandbox import alipay_certs, alipay_days, alipay_pages, alipay_rest, faults
+from tongbao_sandbox import (
+    alipay_agreements,
+    alipay_certs,
+    alipay_days,
+    alipay_funds,
+    alipay_pages,
+    alipay_parking,
+    alipay_rest,
+    alipay_shares,
+    faults,
+)
 from tongbao_sandbox import alipay_trade as trades
 from tongbao_sandbox.alipay_bill import yuan
 from tongbao_sandbox.alipay_crypto import load_private_key, load_public_key, signed_notify
@@ -36,12 +46,23 @@ _CERTIFICATE: Final = "alipay.open.app.alipaycert.download"
 _BILL: Final = "alipay.data.dataservice.bill.downloadurl.query"
 _METHODS: Final = {
     **METHODS,
+    **alipay_agreements.METHODS,
+    **alipay_funds.METHODS,
+    **alipay_parking.METHODS,
+    **alipay_shares.METHODS,
     _BILL: ("bill", alipay_days.download_url_query),
     _CERTIFICATE: ("certificate", alipay_certs.download),
 }
 _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "refund": ("out_request_no",),
     "refund_query": ("out_request_no",),
+    "split": ("out_request_no",),
+    "split_query": ("out_request_no",),
+    "transfer": ("out_biz_no",),
+    "transfer_query": ("out_biz_no",),
+    "agreement": ("external_agreement_no", "agreement_no"),
+    "agreement_query": ("external_agreement_no", "agreement_no"),
+    "parking": ("car_number",),
 }
 """What a request is called by at each point where faults may be scripted."""
 _MINUTE: Final = 60.0
@@ -60,6 +81,17 @@ faults.allow("pay", "system_error_paid", "system_error_unpaid")
 faults.allow("query", "system_error")
 faults.allow("refund", "system_error_done", "system_error_not_done", "not_enough")
 faults.allow("close", "system_error", "retry", "time_out")
+_DONE_OR_NOT: Final = [
+    f"{kind}_{how}"
+    for kind in ("time_out", "http_500", "system_error")
+    for how in ("done", "not_done")
+]
+for _point in ("split", "transfer", "agreement", "receiver", "parking"):
+    faults.allow(_point, *_DONE_OR_NOT, "bad_signature_done", "http_429", "reset", "not_enough")
+for _point in ("split_query", "transfer_query", "agreement_query"):
+    faults.allow(_point, "http_500", "http_429", "time_out", "bad_signature", "system_error")
+faults.allow("split", "share_fails", "stuck")
+faults.allow("transfer", "dealing", "fail")
 
 
 def make_keys() -> Keys:
@@ -119,6 +151,8 @@ class Alipay:
             return alipay_days.download(self._world, request)
         if request.path.startswith(alipay_pages.PATH) and request.method == "POST":
             return alipay_pages.decide(self._world, request)
+        if request.path.startswith(alipay_pages.SIGN_PATH) and request.method == "POST":
+            return alipay_pages.agree(self._world, request)
         if request.method not in {"GET", "POST"}:
             return Reply(404)
         if request.path.startswith(alipay_rest.PREFIX):
@@ -130,17 +164,17 @@ class Alipay:
         try:
             ask = self._read_form(params, request.origin)
         except Refusal as refusal:
-            if params.get("method") in alipay_pages.PAGES:
+            if params.get("method") in alipay_pages.OPENED:
                 return alipay_pages.error_page(refusal)
             if params.get("app_id") != self._identity.app_id:
                 return framed_unsigned(refusal.content)
             return self._frame(framed, "error_response", refusal.content)
-        if ask.method in alipay_pages.PAGES:
-            return self._show_page(ask)
+        if ask.method in alipay_pages.OPENED:
+            return alipay_pages.show(self._world, ask)
         return self._carry_out(ask, framed)
 
     def _read_form(self, params: dict[str, str], origin: str) -> Ask:
-        check(params, self._identity, frozenset({*_METHODS, *alipay_pages.PAGES}))
+        check(params, self._identity, frozenset({*_METHODS, *alipay_pages.OPENED}))
         return read_ask(params, origin)
 
     def _answer_rest(self, request: Request) -> Reply:
@@ -149,12 +183,6 @@ class Alipay:
         except Refusal as refusal:
             return self._frame(alipay_rest.framed, "", refusal.content)
         return self._carry_out(ask, alipay_rest.framed)
-
-    def _show_page(self, ask: Ask) -> Reply:
-        try:
-            return alipay_pages.page(alipay_pages.open_order(self._world, ask))
-        except Refusal as refusal:
-            return alipay_pages.error_page(refusal)
 
     def _carry_out(self, ask: Ask, framing: Framing) -> Reply:
         point, method = _METHODS[ask.method]
@@ -251,6 +279,8 @@ class Alipay:
 
     def wrong_amount(self, content: dict[str, Any]) -> dict[str, Any]:
         """Return the notification with one fen more."""
+        if "total_amount" not in content:
+            return content
         whole, _, part = content["total_amount"].partition(".")
         return {**content, "total_amount": yuan(int(whole + part) + 1)}
 
@@ -285,6 +315,8 @@ class Alipay:
             action == "late_pay" and trade.state in {"offered", "closed", *trades.OPEN}
         ):
             trades.collect(self._world, trade, at)
+        elif action == "settle":
+            alipay_shares.finish(self._world, number, argument)
         elif action == "quit" and trade.state in trades.OPEN:
             trades.close(self._world, trade)
         elif action == "finish_refund":
@@ -294,15 +326,27 @@ class Alipay:
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """Do what only Alipay can be told; README.md has the list."""
-        if (method, path) == ("POST", "refund"):
-            return self._decide(body["number"], body["state"])
-        if (method, path) == ("POST", "bill/forget"):
-            return alipay_days.forget(self._world, body["day"])
-        if (method, path) == ("POST", "visit"):
-            return self._visit(body["url"], body.get("action", "pay"))
-        if (method, path) == ("POST", "rotate-certificate"):
-            return alipay_certs.rotate(self._world)
-        raise Refused("Alipay can be told: visit, refund, rotate-certificate, bill/forget")
+        told: dict[tuple[str, str], Callable[[], Any]] = {
+            ("POST", "visit"): lambda: self._visit(body["url"], body.get("action", "pay")),
+            ("POST", "refund"): lambda: self._decide(body["number"], body["state"]),
+            ("POST", "split"): lambda: alipay_shares.decide(
+                self._world, body["number"], body["state"]
+            ),
+            ("POST", "transfer"): lambda: alipay_funds.decide(
+                self._world, body["number"], body["state"]
+            ),
+            ("POST", "agreement"): lambda: alipay_agreements.decide(
+                self._world, body["number"], body["action"]
+            ),
+            ("POST", "plate"): lambda: alipay_parking.bind_plate(
+                self._world, body["plate"], body["number"]
+            ),
+            ("POST", "rotate-certificate"): lambda: alipay_certs.rotate(self._world),
+            ("POST", "bill/forget"): lambda: alipay_days.forget(self._world, body["day"]),
+        }
+        if (method, path) not in told:
+            raise Refused(f"Alipay can be told: {', '.join(name for _, name in told)}")
+        return told[method, path]()
 
     def _visit(self, url: str, action: str) -> Any:
         try:

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from tongbao.kernel import errors
-from tongbao.kernel.money import from_decimal_text, positive
+from tongbao_sandbox import alipay_agreements as agreements
+from tongbao_sandbox import alipay_shares as shares
 from tongbao_sandbox import alipay_trade as trades
 from tongbao_sandbox.alipay_bill import yuan
 from tongbao_sandbox.alipay_trade import NAME
-from tongbao_sandbox.alipay_wire import Ask, Refusal, success
+from tongbao_sandbox.alipay_wire import Ask, Refusal, amount_of, invalid, need, success
 from tongbao_sandbox.clock import plain
 from tongbao_sandbox.model import Fault, PaymentCode, Refund, Trade, TradeMode
 from tongbao_sandbox.seam import World
@@ -33,11 +33,13 @@ Method = Callable[[World, Ask, Fault], Content]
 def pay(world: World, ask: Ask, fault: Fault) -> Content:
     """Charge the customer whose payment code the merchant scanned (alipay.trade.pay)."""
     amount, subject = amount_of(ask, "total_amount"), need(ask, "subject")
+    if ask.biz.get("agreement_params"):
+        return _pay_under_agreement(world, ask, fault, amount, subject)
     if ask.text("scene") not in {"bar_code", "wave_code"}:
         raise invalid("scene")
     known = trades.find(world, ask)
     if known is not None:
-        return _pay_again(known, amount)
+        return _pay_again(known, "payment_code", amount)
     code = _usable_code(world, need(ask, "auth_code"))
     trade = trades.create(world, new_trade(world, ask, "payment_code", amount, subject))
     world.state.put_code(structs.replace(code, used_for=trade.number))
@@ -112,7 +114,9 @@ def refund(world: World, ask: Ask, fault: Fault) -> Content:
     _check_refundable(trade, amount, is_numbered=bool(ask.text("out_request_no")))
     if fault.name == "not_enough":
         raise _no_refund(trade, "ACQ.SELLER_BALANCE_NOT_ENOUGH", "卖家余额不足")
-    trade, made = trades.new_refund(world, trade, number, amount, ask.text("refund_reason"))
+    backs = shares.taken_back(world, trade, ask)
+    reason = ask.text("refund_reason")
+    trade, made = trades.new_refund(world, trade, number, amount, reason, backs=backs)
     if fault.name == "processing":
         if fault.argument:  # without it the control API decides
             when = world.clock.now() + timedelta(seconds=fault.seconds())
@@ -135,7 +139,7 @@ def refund_query(world: World, ask: Ask, fault: Fault) -> Content:
     known = world.state.refund(NAME, trade.number, need(ask, "out_request_no"))
     if known is None or known.state != "done" or known.done_at is None:
         return success({})
-    fields = {
+    fields: Content = {
         "trade_no": trade.ref,
         "out_trade_no": trade.number,
         "out_request_no": known.number,
@@ -143,6 +147,8 @@ def refund_query(world: World, ask: Ask, fault: Fault) -> Content:
         "refund_amount": yuan(known.amount),
         "refund_status": "REFUND_SUCCESS",
     }
+    if known.extra.get("backs"):
+        fields["refund_royaltys"] = known.extra["backs"]
     if "gmt_refund_pay" in (ask.biz.get("query_options") or []):
         fields["gmt_refund_pay"] = plain(known.done_at)
     return success(fields)
@@ -252,13 +258,32 @@ def check_again(trade: Trade, mode: TradeMode, amount: int) -> None:
         raise Refusal("40004", "ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改")
 
 
-def _pay_again(known: Trade, amount: int) -> Content:
+def _pay_under_agreement(
+    world: World, ask: Ask, fault: Fault, amount: int, subject: str
+) -> Content:
+    """Charge a customer who agreed to it before."""
+    known = trades.find(world, ask)
+    if known is not None:
+        return _pay_again(known, "agreement", amount)
+    agreement = agreements.usable(world, ask)
+    order = new_trade(world, ask, "agreement", amount, subject)
+    trade = trades.create(world, order, agreement.user)
+    if fault.name.endswith("_made"):
+        return success(trades.paid_fields(trade), "10003")
+    if agreement.behaviour == "decline":
+        now = world.clock.now()
+        world.state.put_trade(structs.replace(trade, state="failed", closed_at=now))
+        raise _no_pay("ACQ.BUYER_BALANCE_NOT_ENOUGH", "买家余额不足", trade.number)
+    return _paid(trades.collect(world, trade, world.clock.now()))
+
+
+def _pay_again(known: Trade, mode: TradeMode, amount: int) -> Content:
     """Answer a repeat of alipay.trade.pay under a number already in use."""
     if known.state == "paid":
         raise _no_pay("ACQ.TRADE_HAS_SUCCESS", "交易已被支付", known.number)
     if known.state in {"closed", "reversed", "failed"}:
         raise _no_pay("ACQ.TRADE_HAS_CLOSE", "交易已经关闭", known.number)
-    if (known.mode, known.amount) != ("payment_code", amount):
+    if (known.mode, known.amount) != (mode, amount):
         raise _no_pay("ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改", known.number)
     return success(trades.paid_fields(known), "10003")
 
@@ -305,35 +330,6 @@ def _refund_fields(trade: Trade, made: Refund, *, changed: bool) -> Content:
         "refund_fee": yuan(trades.given_back(trade)),
         "send_back_fee": yuan(made.amount if changed else 0),
     }
-
-
-def amount_of(ask: Ask, name: str) -> int:
-    """Return an amount of yuan in fen; it must be more than nothing.
-
-    Raises:
-        Refusal
-    """
-    try:
-        money = from_decimal_text(need(ask, name), "CNY")
-        return positive(money.amount, "CNY").amount
-    except errors.Refusal:
-        raise invalid(name) from None
-
-
-def need(ask: Ask, name: str) -> str:
-    """Return a text that must be there.
-
-    Raises:
-        Refusal
-    """
-    if text := ask.text(name):
-        return text
-    raise invalid(name)
-
-
-def invalid(name: str) -> Refusal:
-    """Return the refusal of a business parameter."""
-    return Refusal("40004", "ACQ.INVALID_PARAMETER", f"参数无效：{name}")
 
 
 def _no_pay(sub_code: str, sub_msg: str, number: str) -> Refusal:

@@ -2,6 +2,7 @@
 
     page.pay, wap.pay   a browser brings the signed form; it sees a page, pays, and is sent back to
                         ``return_url`` with signed fields
+    agreement.page.sign the same for an agreement, which the customer signs or does not
     app.pay             the merchant's app hands the signed text to Alipay's app; what comes back to
                         it is a signed object
 
@@ -18,12 +19,13 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from msgspec import structs
 
+from tongbao_sandbox import alipay_agreements as agreements
 from tongbao_sandbox import alipay_trade as trades
 from tongbao_sandbox.alipay_bill import yuan
 from tongbao_sandbox.alipay_crypto import compact, load_private_key, sign, signed_notify
-from tongbao_sandbox.alipay_methods import amount_of, check_again, need, new_trade
+from tongbao_sandbox.alipay_methods import check_again, new_trade
 from tongbao_sandbox.alipay_trade import NAME
-from tongbao_sandbox.alipay_wire import Ask, Refusal, success
+from tongbao_sandbox.alipay_wire import Ask, Refusal, amount_of, need, success
 from tongbao_sandbox.clock import plain
 from tongbao_sandbox.model import Trade, TradeMode
 from tongbao_sandbox.seam import Refused, Reply, Request, World
@@ -33,7 +35,10 @@ PAGES: Final[Mapping[str, TradeMode]] = {
     "alipay.trade.wap.pay": "h5",
     "alipay.trade.app.pay": "app",
 }
+OPENED: Final = frozenset({*PAGES, agreements.SIGN})
+"""What customers bring to Alipay, and merchants never send."""
 PATH: Final = "/cashier/"
+SIGN_PATH: Final = "/sign/"
 _TOKEN: Final = "alipay-cashier/"  # noqa: S105 - a prefix
 _HTML: Final = (("content-type", "text/html; charset=utf-8"),)
 
@@ -59,8 +64,38 @@ def open_order(world: World, ask: Ask) -> Trade:
     return _still_open(world, world.state.put_trade(trade))
 
 
-def page(trade: Trade) -> Reply:
-    """Return the page on which the customer decides."""
+def show(world: World, ask: Ask) -> Reply:
+    """Return the page of what a customer brought: something to pay, or to sign."""
+    try:
+        if ask.method == agreements.SIGN:
+            return _signing_page(agreements.opened(world, ask))
+        return _page(open_order(world, ask))
+    except Refusal as refusal:
+        return error_page(refusal)
+
+
+def agree(world: World, request: Request) -> Reply:
+    """Answer the button under an agreement, and send the customer back to the merchant."""
+    agreement = agreements.find(world, request.path.removeprefix(SIGN_PATH))
+    if agreement is None or agreement.state == "STOP":
+        return Reply(404)
+    if agreement.state == "TEMP":
+        agreement = agreements.signed(world, agreement)
+    if not agreement.return_url:
+        return _html(200, "<h1>签约成功</h1>")
+    return Reply(303, (("location", _returned_signed(world, agreement)),))
+
+
+def _signing_page(agreement: agreements.Agreement) -> Reply:
+    return _html(
+        200,
+        f"<h1>签约代扣</h1><p>{escape(agreement.product)} {escape(agreement.scene)}</p>"
+        f'<form method="post" action="sign/{escape(agreement.number)}">'
+        "<button>同意协议并签约</button></form>",
+    )
+
+
+def _page(trade: Trade) -> Reply:
     token = trade.token.removeprefix(_TOKEN)
     return _html(
         200,
@@ -99,23 +134,39 @@ def decide(world: World, request: Request) -> Reply:
 
 def returned(world: World, trade: Trade) -> str:
     """Return where the customer's browser goes after paying: the merchant's page, signed for."""
-    shown = world.keys[NAME].shown
     fields = {
-        "charset": "utf-8",
         "out_trade_no": trade.number,
         "method": f"{trade.extra['method']}.return",
         "total_amount": yuan(trade.amount),
         "trade_no": trade.ref,
+    }
+    by_certificate = bool(trade.extra["by_certificate"])
+    return _signed_address(world, trade.extra["return_url"], fields, by_certificate=by_certificate)
+
+
+def _returned_signed(world: World, agreement: agreements.Agreement) -> str:
+    fields = {**agreements.fields(agreement), "method": f"{agreements.SIGN}.return"}
+    return _signed_address(
+        world, agreement.return_url, fields, by_certificate=agreement.by_certificate
+    )
+
+
+def _signed_address(
+    world: World, address: str, told: Mapping[str, str], *, by_certificate: bool
+) -> str:
+    shown = world.keys[NAME].shown
+    fields = {
+        **told,
+        "charset": "utf-8",
         "auth_app_id": shown["app_id"],
         "version": "1.0",
         "app_id": shown["app_id"],
         "seller_id": shown["seller_id"],
         "timestamp": plain(world.clock.now()),
     }
-    key, number = trades.signing_key(world, by_certificate=bool(trade.extra["by_certificate"]))
+    key, number = trades.signing_key(world, by_certificate=by_certificate)
     if number:
         fields["alipay_cert_sn"] = number
-    address: str = trade.extra["return_url"]
     joint = "&" if "?" in address else "?"
     return f"{address}{joint}{urlencode(signed_notify(key, fields))}"
 
@@ -127,10 +178,10 @@ def visit(world: World, ask: Ask, action: str) -> dict[str, Any]:
         Refused
     """
     if action not in {"pay", "abandon"}:
-        raise Refused("whoever opens a page can pay or abandon")
-    if ask.method not in PAGES:
-        raise Refused(f"{ask.method} is nothing to open")
+        raise Refused("whoever opens a page can pay (or sign) or abandon")
     try:
+        if ask.method == agreements.SIGN:
+            return _visit_agreement(world, agreements.opened(world, ask), action)
         trade = open_order(world, ask)
     except Refusal as refusal:
         raise Refused(refusal.content["sub_code"]) from None
@@ -143,6 +194,15 @@ def visit(world: World, ask: Ask, action: str) -> dict[str, Any]:
         told["returned"] = returned(world, trade)
     if trade.mode == "app":
         told["result"] = _app_result(world, trade)
+    return told
+
+
+def _visit_agreement(world: World, agreement: agreements.Agreement, action: str) -> dict[str, Any]:
+    if action == "pay":
+        agreement = agreements.signed(world, agreement)
+    told = {"number": agreement.number, "state": agreement.state, "ref": agreement.agreement_no}
+    if agreement.return_url and action == "pay":
+        told["returned"] = _returned_signed(world, agreement)
     return told
 
 

@@ -10,6 +10,7 @@ A precreated order is no trade until somebody scans it: asked about, Alipay know
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -99,7 +100,13 @@ def close(world: World, trade: Trade) -> Trade:
 
 
 def new_refund(
-    world: World, trade: Trade, number: str, amount: int, reason: str
+    world: World,
+    trade: Trade,
+    number: str,
+    amount: int,
+    reason: str,
+    *,
+    backs: Sequence[Mapping[str, str]] = (),
 ) -> tuple[Trade, Refund]:
     """Record a refund that has been asked for and has not happened yet."""
     refund = Refund(
@@ -111,6 +118,7 @@ def new_refund(
         currency=trade.currency,
         created_at=world.clock.now(),
         reason=reason,
+        extra={"backs": list(backs)} if backs else {},
     )
     trade = structs.replace(trade, refunded=trade.refunded + amount)
     return world.state.put_trade(trade), world.state.put_refund(refund)
@@ -219,6 +227,25 @@ def notify(
     if status_of(trade) == "TRADE_CLOSED":
         fields["gmt_close"] = plain(trade.closed_at or now)
     world.courier.post(NAME, kind, number, url=trade.notify_url, content=fields)
+
+
+def tell_application(
+    world: World, kind: str, number: str, method: str, content: Mapping[str, Any]
+) -> None:
+    """Send a message to the application's own gateway, when the merchant has set one up."""
+    now, shown = world.clock.now(), world.keys[NAME].shown
+    fields = {
+        "notify_id": new_notice_number(world),
+        "utc_timestamp": str(int(now.timestamp() * 1000)),
+        "msg_method": method,
+        "app_id": shown["app_id"],
+        "version": "1.1",
+        "charset": "UTF-8",
+        "biz_content": compact(content),
+    }
+    world.courier.post(
+        NAME, kind, number, url=str(world.setting("alipay.app_gateway", "")), content=fields
+    )
 
 
 def compact_list(items: list[dict[str, str]]) -> str:

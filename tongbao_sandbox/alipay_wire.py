@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl
 from cryptography.hazmat.primitives.asymmetric import rsa
 from msgspec import Struct
 
+from tongbao.kernel import errors
+from tongbao.kernel.money import from_decimal_text, positive
 from tongbao_sandbox.alipay_crypto import (
     REQUEST_LEAVES_OUT,
     compact,
@@ -170,3 +172,32 @@ def framed(
 def framed_unsigned(content: Mapping[str, Any]) -> Reply:
     """Return the reply to somebody unknown, for whom there is no key to sign with."""
     return Reply(200, JSON_HEADERS, compact({"error_response": content}).encode())
+
+
+def amount_of(ask: Ask, name: str) -> int:
+    """Return an amount of yuan in fen; it must be more than nothing.
+
+    Raises:
+        Refusal
+    """
+    try:
+        money = from_decimal_text(need(ask, name), "CNY")
+        return positive(money.amount, "CNY").amount
+    except errors.Refusal:
+        raise invalid(name) from None
+
+
+def need(ask: Ask, name: str) -> str:
+    """Return a text that must be there.
+
+    Raises:
+        Refusal
+    """
+    if text := ask.text(name):
+        return text
+    raise invalid(name)
+
+
+def invalid(name: str) -> Refusal:
+    """Return the refusal of a business parameter."""
+    return Refusal("40004", "ACQ.INVALID_PARAMETER", f"参数无效：{name}")

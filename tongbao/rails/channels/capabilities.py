@@ -29,6 +29,8 @@ from tongbao.rails.channels.contract import (
     PayOrder,
     Pending,
     QueryOutcome,
+    RefundOrder,
+    RefundOutcome,
     Succeeded,
     Unknown,
 )
@@ -181,6 +183,16 @@ class Splitting(Protocol):
 
     async def unfreeze(self, account: ChannelAccount, split: SplitOrder) -> Answer[SplitOutcome]:
         """Free what nobody gets a share of for the merchant."""
+
+
+@runtime_checkable
+class RefundingShares(Protocol):
+    """Takes shares back together with a refund; some channels know no other way."""
+
+    async def refund_with_shares(
+        self, account: ChannelAccount, refund: RefundOrder, backs: Sequence[SplitReturn]
+    ) -> Answer[RefundOutcome]:
+        """Refund and take these shares back as one; each of ``backs`` bears the refund's number."""
 
 
 # --- paying out to a customer's account at the channel --------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from tongbao.rails.channels.alipay.gateway import (
@@ -11,8 +12,10 @@ from tongbao.rails.channels.alipay.wire import (
     Created,
     Precreated,
     Refunded,
+    RefundFound,
     Trade,
     Undone,
+    found_differs,
     moment,
     paid,
     trade_differs,
@@ -106,6 +109,28 @@ def refunded(node: bytes, refund: RefundOrder) -> Succeeded | Unknown | None:
     if total is None or not refund.money <= total <= refund.order_money:
         return Unknown(f"contradiction: refund_fee is {answer.refund_fee[:32]}")
     return Succeeded(answer.trade_no or refund.order_number, refund.money, at)
+
+
+def found(
+    node: bytes, refund: RefundOrder, now: datetime
+) -> Succeeded | Pending | Absent | Unknown:
+    """Return how a refund stands, when the answer speaks of ours."""
+    answer = decode(node, RefundFound)
+    if answer is None:
+        return Unknown("the answer is no refund")
+    if difference := found_differs(answer, refund):
+        return Unknown(f"contradiction: {difference}")
+    if not answer.refund_amount:
+        return Absent("NO_REFUND")
+    match answer.refund_status:
+        case "REFUND_SUCCESS":
+            # Without its own time the refund is dated by the answer that proves it.
+            at = moment(answer.gmt_refund_pay) or now
+            return Succeeded(answer.trade_no or refund.order_number, refund.money, at)
+        case "REFUND_PROCESSING":
+            return Pending(reason="REFUND_PROCESSING")
+        case status:
+            return Unknown(f"refund_status {status[:32] or 'missing'}")
 
 
 def meant(entry: Entry, refused: Refused) -> Pending | Declined | NotSent | Unknown:

@@ -25,19 +25,19 @@ from tongbao.rails.channels.alipay.gateway import (
     Refused,
     gateway_address,
 )
+from tongbao.rails.channels.alipay.products.agreements import AlipayAgreements
+from tongbao.rails.channels.alipay.products.splits import AlipaySplits
+from tongbao.rails.channels.alipay.products.transfers import AlipayTransfers
+from tongbao.rails.channels.alipay.refunds import AlipayRefunds
 from tongbao.rails.channels.alipay.wire import (
     PAGES,
     UNDONE,
     BillAddress,
-    RefundFound,
+    agreement_pay_content,
     create_content,
-    found_differs,
-    moment,
     page_content,
     pay_content,
     precreate_content,
-    refund_content,
-    refund_question,
 )
 from tongbao.rails.channels.contract import (
     Absent,
@@ -61,9 +61,6 @@ from tongbao.rails.channels.contract import (
     Pending,
     QueryOutcome,
     Redirect,
-    RefundOrder,
-    RefundOutcome,
-    RefundQueryOutcome,
     Succeeded,
     Unknown,
 )
@@ -76,14 +73,14 @@ PAGE_GRACE: Final = timedelta(minutes=1)
 _ERRORS: Final = error_map("alipay")
 
 
-class Alipay:
-    """The OpenAPI gateway: codes both ways, its own pages, and trades inside its app."""
+class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements):
+    """The OpenAPI gateway: every way to pay, and the products beside it in `products`."""
 
     name = "alipay"
     modes = frozenset(
         {
             *(PayMode.QR, PayMode.PAYMENT_CODE, PayMode.IN_APP),
-            *(PayMode.WEB, PayMode.H5, PayMode.APP),
+            *(PayMode.WEB, PayMode.H5, PayMode.APP, PayMode.AGREEMENT),
         }
     )
     currencies = frozenset({"CNY"})
@@ -113,6 +110,8 @@ class Alipay:
                 method, content = "alipay.trade.pay", pay_content(order)
             case PayMode.IN_APP:
                 method, content = "alipay.trade.create", create_content(order, account.app_id)
+            case PayMode.AGREEMENT:
+                method, content = "alipay.trade.pay", agreement_pay_content(order)
             case _:
                 return self._pay_on_page(account, order)
         heard, exchange = await self._gateway.call(
@@ -151,67 +150,23 @@ class Alipay:
                 assert_never(heard)
 
     async def close(self, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:
-        """Close an open trade; cancel a payment code's, which gives back what was paid.
+        """Close an open trade; cancel a charge, which gives back what was paid.
 
         A code that nobody scanned is no trade yet and cannot be closed, so it is cancelled, which
         makes it unpayable; who scans and pays in between gets the money back by that. A page nobody
         opened cannot even be cancelled: until its time is over it is `Unknown`.
         """
         asked_at = self._gateway.real_now()
-        is_code = order.mode is PayMode.PAYMENT_CODE
-        method = "alipay.trade.cancel" if is_code else "alipay.trade.close"
+        is_charge = order.mode in _CHARGES
+        method = "alipay.trade.cancel" if is_charge else "alipay.trade.close"
         heard, exchange = await self._gateway.call(
             account, method, {"out_trade_no": order.number}, hidden=_hidden(order)
         )
         match heard:
             case Answered():
-                return Answer(answers.undone(heard.node, order, cancelled=is_code), exchange)
+                return Answer(answers.undone(heard.node, order, cancelled=is_charge), exchange)
             case Refused():
                 return await self._close_refused(account, order, heard, exchange, asked_at=asked_at)
-            case NotSent() | Unknown():
-                return Answer(Unknown(heard.reason), exchange)
-            case _:
-                assert_never(heard)
-
-    async def refund(self, account: ChannelAccount, refund: RefundOrder) -> Answer[RefundOutcome]:
-        """Give money back; only ``fund_change=Y`` says that this call did, so else it asks."""
-        heard, exchange = await self._gateway.call(
-            account, "alipay.trade.refund", refund_content(refund)
-        )
-        match heard:
-            case Answered():
-                outcome = answers.refunded(heard.node, refund)
-                if outcome is not None:
-                    return Answer(outcome, exchange)
-                undecided = Unknown("no money moved by this call, and no such refund found")
-                return await self._ask_refund(account, refund, exchange, absent=undecided)
-            case Refused():
-                entry = _ERRORS.find("refund", heard.sub_code, heard.code)
-                if not entry.ask:
-                    return Answer(answers.meant(entry, heard), exchange)
-                return await self._ask_refund(
-                    account, refund, exchange, absent=answers.meant(entry, heard)
-                )
-            case NotSent() | Unknown():
-                return Answer(heard, exchange)
-            case _:
-                assert_never(heard)
-
-    async def query_refund(
-        self, account: ChannelAccount, refund: RefundOrder
-    ) -> Answer[RefundQueryOutcome]:
-        """Ask what became of the refund."""
-        heard, exchange = await self._gateway.call(
-            account, "alipay.trade.fastpay.refund.query", refund_question(refund)
-        )
-        match heard:
-            case Answered():
-                return Answer(self._read_found(heard.node, refund), exchange)
-            case Refused():
-                entry = _ERRORS.find("query_refund", heard.sub_code, heard.code)
-                if entry.meaning == "absent":
-                    return Answer(Absent(heard.shown_code), exchange)
-                return Answer(Unknown(f"refund query refused: {heard.shown_code}"), exchange)
             case NotSent() | Unknown():
                 return Answer(Unknown(heard.reason), exchange)
             case _:
@@ -226,7 +181,7 @@ class Alipay:
             CallbackForged, CallbackKeyUnknown, CallbackUnreadable
         """
         del headers, now  # the signature is in the form, and the form is signed at each resend
-        return notices.read(body, lambda serial: self._gateway.key(account, serial))
+        return notices.read(account, body, lambda serial: self._gateway.key(account, serial))
 
     async def refresh_keys(self, account: ChannelAccount) -> None:
         """Fetch the certificate a notification named, in certificate mode.
@@ -266,7 +221,7 @@ class Alipay:
     def _pay_on_page(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
         method, _ = PAGES[order.mode]
         fields, exchange = self._gateway.signed_form(
-            account, method, page_content(order), order.return_url
+            account, method, page_content(order), return_url=order.return_url
         )
         carried = urlencode(fields, quote_via=quote)
         action: NextAction = (
@@ -288,7 +243,7 @@ class Alipay:
         match asked.outcome:
             case Succeeded() | Declined():
                 return Answer(asked.outcome, both)
-            case Pending() if order.mode is PayMode.PAYMENT_CODE:
+            case Pending() if order.mode in _CHARGES:
                 return Answer(asked.outcome, both)
             case Closed(code=code):
                 return Answer(Declined(code, refused.message), both)
@@ -352,45 +307,6 @@ class Alipay:
             case _:
                 assert_never(heard)
 
-    async def _ask_refund(
-        self,
-        account: ChannelAccount,
-        refund: RefundOrder,
-        exchange: Exchange,
-        *,
-        absent: Pending | Declined | NotSent | Unknown,
-    ) -> Answer[RefundOutcome]:
-        """Ask about a refund whose first answer decides nothing."""
-        asked = await self.query_refund(account, refund)
-        both = followed_by(exchange, asked.exchange)
-        match asked.outcome:
-            case Absent():
-                return Answer(absent, both)
-            case Succeeded() | Pending() | Declined() | Unknown():
-                return Answer(asked.outcome, both)
-            case _:
-                assert_never(asked.outcome)
-
-    def _read_found(
-        self, node: bytes, refund: RefundOrder
-    ) -> Succeeded | Pending | Absent | Unknown:
-        found = decode(node, RefundFound)
-        if found is None:
-            return Unknown("the answer is no refund")
-        if difference := found_differs(found, refund):
-            return Unknown(f"contradiction: {difference}")
-        if not found.refund_amount:
-            return Absent("NO_REFUND")
-        match found.refund_status:
-            case "REFUND_SUCCESS":
-                # Without its own time the refund is dated by the answer that proves it.
-                at = moment(found.gmt_refund_pay) or self._gateway.real_now()
-                return Succeeded(found.trade_no or refund.order_number, refund.money, at)
-            case "REFUND_PROCESSING":
-                return Pending(reason="REFUND_PROCESSING")
-            case status:
-                return Unknown(f"refund_status {status[:32] or 'missing'}")
-
     async def _fetch_bill(
         self, account: ChannelAccount, node: bytes, path: Path
     ) -> BillFile | Unknown:
@@ -430,7 +346,10 @@ _READ_PAID: Final[Mapping[PayMode, Callable[[bytes, PayOrder], Outcome]]] = {
     PayMode.QR: answers.offered,
     PayMode.PAYMENT_CODE: answers.charged,
     PayMode.IN_APP: answers.opened,
+    PayMode.AGREEMENT: answers.charged,
 }
+_CHARGES: Final = frozenset({PayMode.PAYMENT_CODE, PayMode.AGREEMENT})
+"""What is taken at once, and cancelled rather than closed."""
 
 
 def _hidden(order: PayOrder) -> tuple[str, ...]:
@@ -446,4 +365,6 @@ def _unpayable(order: PayOrder) -> str | None:
         return "there is no payment code"
     if order.mode is PayMode.IN_APP and not order.payer_id:
         return "it is not known who the buyer is"
+    if order.mode is PayMode.AGREEMENT and not order.agreement_ref:
+        return "it is not known under which agreement"
     return None

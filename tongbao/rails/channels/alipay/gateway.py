@@ -36,7 +36,7 @@ from tongbao.rails.channels.alipay.secrets import (
 )
 from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
 from tongbao.rails.channels.error_map import error_map
-from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode
+from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode, evidence
 
 DONE: Final = "10000"
 WAITING: Final = "10003"
@@ -165,21 +165,21 @@ class Gateway:
         account: ChannelAccount,
         method: str,
         content: Mapping[str, Any],
+        *,
         return_url: str | None = None,
+        hidden: tuple[str, ...] = (),
     ) -> tuple[dict[str, str], Exchange]:
         """Return the fields that a browser or an app brings to Alipay, signed; no call is made."""
         text = msgspec.json.encode(content).decode()
         fields = {**self._common(account, method), "notify_url": account.notify_url}
         if return_url:
             fields["return_url"] = return_url
+        address = gateway_address(account)
+        shown = Request("SIGN", address, {}, b"", f"{address}?{urlencode(fields)}", text, hidden)
         fields["biz_content"] = text
         signature = sign(secrets_of(account).app_private_key_pem, request_text(fields))
         note = "signed here; no call was made: the customer brings it to Alipay"
-        shown = urlencode({k: v for k, v in fields.items() if k != "biz_content"})
-        address = gateway_address(account)
-        return {**fields, "sign": signature}, Exchange(
-            "SIGN", f"{address}?{shown}", text, None, note, 0
-        )
+        return {**fields, "sign": signature}, evidence(shown, None, note, 0)
 
     def key(self, account: ChannelAccount, serial: str) -> RSAPublicKey | None:
         """Return the key Alipay signs with under this certificate number, or None.
@@ -400,8 +400,7 @@ def _heard_in_rest(reply: HttpReply) -> Heard:
                 return Unknown(f"http {status} without a code")
             # The REST protocol leaves out the part before the dot of a business code.
             known = f"ACQ.{failure.code}"
-            code = known if known in _MAPPED else failure.code
-            return Refused(code, code, failure.message)
+            return Refused(failure.code, known if known in _MAPPED else "", failure.message)
         case status:
             return Unknown(f"http {status}")
 

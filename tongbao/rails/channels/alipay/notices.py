@@ -18,20 +18,31 @@ from tongbao.rails.channels.contract import (
     CallbackKind,
     CallbackReply,
     CallbackUnreadable,
+    ChannelAccount,
     Closed,
     Pending,
     Succeeded,
     Unknown,
 )
+from tongbao.rails.channels.exchange import decode
 
 FIELDS_MAX: Final = 200
 
 _CHARSETS: Final = {"utf-8": "utf-8", "gbk": "gb18030", "gb2312": "gb18030", "gb18030": "gb18030"}
+_MESSAGE_NEEDED: Final = ("notify_id", "app_id")
 _NEEDED: Final = ("notify_id", "app_id", "seller_id", "out_trade_no", "trade_status")
+_AGREEMENT_NEWS: Final = frozenset({"dut_user_sign", "dut_user_unsign"})
+_MESSAGES: Final[Mapping[str, tuple[CallbackKind, str]]] = {
+    "alipay.trade.order.settle.notify": (CallbackKind.SPLIT, "out_request_no"),
+    "alipay.fund.trans.order.changed": (CallbackKind.TRANSFER, "out_biz_no"),
+}
+"""Messages to the application's gateway: what they speak of, and the field with our number."""
 _REFUND_MARKS: Final = ("gmt_refund", "out_biz_no")
 
 
-def read(body: bytes, key_of: Callable[[str], RSAPublicKey | None]) -> Callback:
+def read(
+    account: ChannelAccount, body: bytes, key_of: Callable[[str], RSAPublicKey | None]
+) -> Callback:
     """Return what a notification says; ``key_of`` knows Alipay's keys by certificate number.
 
     Raises:
@@ -45,6 +56,10 @@ def read(body: bytes, key_of: Callable[[str], RSAPublicKey | None]) -> Callback:
         raise CallbackKeyUnknown(serial=fields["alipay_cert_sn"][:64])
     if not verify(key, notice_text(fields), fields["sign"]):
         raise CallbackForged(reason="the signature does not verify")
+    if fields.get("msg_method") in _MESSAGES:
+        return _message(account, fields)
+    if fields.get("notify_type") in _AGREEMENT_NEWS:
+        return _agreement(account, fields)
     if fields.get("notify_type") != "trade_status_sync" or not all(map(fields.get, _NEEDED)):
         raise CallbackUnreadable(kind=fields.get("notify_type", "")[:32])
     is_refund = _speaks_of_refund(fields)
@@ -55,6 +70,40 @@ def read(body: bytes, key_of: Callable[[str], RSAPublicKey | None]) -> Callback:
         merchant_number=fields["seller_id"],
         app_id=fields["app_id"],
         outcome=_REFUND_NEWS if is_refund else _payment(fields),
+        content=_shown(fields),
+    )
+
+
+def _agreement(account: ChannelAccount, fields: Mapping[str, str]) -> Callback:
+    """Return news of an agreement, which says neither who we are nor everything it agreed."""
+    number, notice = fields.get("external_agreement_no"), fields.get("notify_id")
+    if not number or not notice or not fields.get("app_id"):
+        raise CallbackUnreadable(kind="an agreement without number or application")
+    return Callback(
+        kind=CallbackKind.AGREEMENT,
+        notification_id=notice,
+        number=number,
+        merchant_number=account.merchant_number,
+        app_id=fields["app_id"],
+        outcome=Unknown(f"{fields['notify_type']}: ask about the agreement"),
+        content=_shown(fields),
+    )
+
+
+def _message(account: ChannelAccount, fields: Mapping[str, str]) -> Callback:
+    """Return news of shares or of a payout; the channel's own answer says the rest."""
+    kind, name = _MESSAGES[fields["msg_method"]]
+    content = decode(fields.get("biz_content", "").encode(), dict[str, object])
+    number = "" if content is None else content.get(name)
+    if not isinstance(number, str) or not number or not all(map(fields.get, _MESSAGE_NEEDED)):
+        raise CallbackUnreadable(kind=fields["msg_method"][:64])
+    return Callback(
+        kind=kind,
+        notification_id=fields["notify_id"],
+        number=number,
+        merchant_number=account.merchant_number,
+        app_id=fields["app_id"],
+        outcome=Unknown("it changed; ask about it"),
         content=_shown(fields),
     )
 

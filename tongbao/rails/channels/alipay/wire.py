@@ -13,6 +13,7 @@ from msgspec import Struct
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.money import Money, from_decimal_text
+from tongbao.rails.channels.capabilities import SplitReturn
 from tongbao.rails.channels.contract import (
     Closed,
     PayMode,
@@ -128,6 +129,19 @@ def pay_content(order: PayOrder) -> dict[str, Any]:
     }
 
 
+def agreement_pay_content(order: PayOrder) -> dict[str, Any]:
+    """Return what charges a customer under an agreement.
+
+    ``agreement_ref`` holds the product the agreement was signed for, a slash, and its number.
+    """
+    product, _, number = (order.agreement_ref or "").rpartition("/")
+    return {
+        **_basics(order),
+        "product_code": product or "GENERAL_WITHHOLDING",
+        "agreement_params": {"agreement_no": number},
+    }
+
+
 def create_content(order: PayOrder, app_id: str) -> dict[str, Any]:
     """Return what opens a trade for a buyer in a page or mini-program inside Alipay (JSAPI).
 
@@ -169,6 +183,19 @@ def refund_question(refund: RefundOrder) -> dict[str, Any]:
         "out_trade_no": refund.order_number,
         "out_request_no": refund.number,
         "query_options": ["gmt_refund_pay"],
+    }
+
+
+def share_back(back: SplitReturn, seller: str) -> dict[str, str]:
+    """Return what takes a share back within a refund."""
+    return {
+        "royalty_type": "transfer",
+        "trans_out": back.receiver.account,
+        "trans_out_type": back.receiver.kind,
+        "trans_in": seller,
+        "trans_in_type": "userId",
+        "amount": back.money.decimal_text(),
+        "desc": back.reason[:REASON_MAX],
     }
 
 

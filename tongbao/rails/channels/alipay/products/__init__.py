@@ -1,0 +1,1 @@
+"""What Alipay does beside collecting: shares, payouts, agreements, car parks."""

@@ -1,0 +1,170 @@
+"""Agreements at Alipay (签约代扣): offered as a signed page, asked about, ended.
+
+An agreement's reference is the product it was signed for, a slash, and Alipay's number: a payment
+under it must name both.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, assert_never
+from urllib.parse import quote, urlencode
+
+from msgspec import Struct
+
+from tongbao.rails.channels.alipay import answers
+from tongbao.rails.channels.alipay.gateway import Answered, Gateway, Refused, gateway_address
+from tongbao.rails.channels.alipay.wire import moment
+from tongbao.rails.channels.capabilities import (
+    AgreementEnded,
+    AgreementOffered,
+    AgreementOrder,
+    AgreementOutcome,
+    AgreementSigned,
+)
+from tongbao.rails.channels.contract import (
+    Absent,
+    Answer,
+    ChannelAccount,
+    Declined,
+    NotSent,
+    Pending,
+    Redirect,
+    Unknown,
+)
+from tongbao.rails.channels.error_map import error_map
+from tongbao.rails.channels.exchange import decode
+
+_ERRORS: Final = error_map("alipay")
+_PERSONAL: Final = "_P"
+"""How the code of a person's agreement ends; without it, it is the code payments name."""
+
+
+class _Agreement(Struct, frozen=True):
+    agreement_no: str = ""
+    external_agreement_no: str = ""
+    personal_product_code: str = ""
+    status: str = ""
+    sign_time: str = ""
+    invalid_time: str = ""
+    principal_id: str | None = None
+    principal_open_id: str | None = None
+
+
+class AlipayAgreements:
+    """What `Alipay` can do about agreements; see `capabilities.Agreeing`.
+
+    `AgreementOrder.plan` is the personal product code, a slash, and the scene to sign for, such as
+    ``GENERAL_WITHHOLDING_P/INDUSTRY|CARRENTAL``.
+    """
+
+    _gateway: Gateway
+
+    async def offer_agreement(
+        self, account: ChannelAccount, order: AgreementOrder
+    ) -> Answer[AgreementOutcome]:
+        """Sign the page on which the customer agrees; no call is made."""
+        content = {
+            **_named(order),
+            "product_code": _product(order.plan.partition("/")[0]),
+            "access_params": {"channel": "QRCODEORSMS"},
+            "external_logon_id": order.display_name,
+        }
+        fields, exchange = self._gateway.signed_form(
+            account,
+            "alipay.user.agreement.page.sign",
+            content,
+            return_url=order.return_url,
+            hidden=(order.display_name,),
+        )
+        address = f"{gateway_address(account)}?{urlencode(fields, quote_via=quote)}"
+        return Answer(AgreementOffered(Redirect(address)), exchange)
+
+    async def query_agreement(
+        self, account: ChannelAccount, order: AgreementOrder
+    ) -> Answer[AgreementOutcome]:
+        """Ask whether it is signed; before the customer opens the page there is none: `Absent`."""
+        heard, exchange = await self._gateway.call(
+            account, "alipay.user.agreement.query", _named(order)
+        )
+        match heard:
+            case Answered():
+                return Answer(_read(heard.node, order), exchange)
+            case Refused():
+                entry = _ERRORS.find("agreement", heard.sub_code, heard.code)
+                if entry.meaning == "absent":
+                    return Answer(Absent(heard.shown_code), exchange)
+                return Answer(Unknown(f"agreement query refused: {heard.shown_code}"), exchange)
+            case NotSent() | Unknown():
+                return Answer(Unknown(heard.reason), exchange)
+            case _:
+                assert_never(heard)
+
+    async def end_agreement(
+        self, account: ChannelAccount, order: AgreementOrder, agreement_ref: str, reason: str
+    ) -> Answer[AgreementOutcome]:
+        """End it; `Absent` says that there is none (any more), and nothing can be taken."""
+        content: dict[str, Any] = {
+            **_named(order),
+            "agreement_no": agreement_ref.rpartition("/")[2],
+        }
+        if reason:
+            content["extend_params"] = {"UNSIGN_REASON": reason[:256]}
+        heard, exchange = await self._gateway.call(
+            account, "alipay.user.agreement.unsign", content, notify=True
+        )
+        match heard:
+            case Answered():
+                return Answer(AgreementEnded("UNSIGN"), exchange)
+            case Refused():
+                entry = _ERRORS.find("agreement", heard.sub_code, heard.code)
+                if entry.meaning == "absent":
+                    return Answer(Absent(heard.shown_code), exchange)
+                meant = answers.meant(entry, heard)
+                if isinstance(meant, Pending):
+                    meant = Unknown(meant.reason)
+                return Answer(meant, exchange)
+            case NotSent() | Unknown():
+                return Answer(heard, exchange)
+            case _:
+                assert_never(heard)
+
+
+def _named(order: AgreementOrder) -> dict[str, str]:
+    product, _, scene = order.plan.partition("/")
+    named = {"external_agreement_no": order.number, "personal_product_code": product}
+    return {**named, "sign_scene": scene} if scene else named
+
+
+def _product(personal: str) -> str:
+    return personal.removesuffix(_PERSONAL)
+
+
+def _read(
+    node: bytes, order: AgreementOrder
+) -> AgreementSigned | AgreementOffered | AgreementEnded | Declined | Unknown:
+    found = decode(node, _Agreement)
+    if found is None or found.external_agreement_no != order.number:
+        return Unknown("the answer is about another agreement")
+    if found.personal_product_code not in {"", order.plan.partition("/")[0]}:
+        return Unknown("contradiction: it was signed for another product")
+    match found.status:
+        case "NORMAL":
+            return _signed(found, order)
+        case "TEMP":
+            return AgreementOffered()
+        case "STOP":
+            return AgreementEnded("STOP")
+        case status:
+            return Unknown(f"status {status[:32] or 'missing'}")
+
+
+def _signed(found: _Agreement, order: AgreementOrder) -> AgreementSigned | Unknown:
+    at = moment(found.sign_time)
+    if at is None or not found.agreement_no:
+        return Unknown("a signed agreement without number or time")
+    return AgreementSigned(
+        f"{_product(order.plan.partition('/')[0])}/{found.agreement_no}",
+        found.principal_open_id or found.principal_id,
+        at,
+        moment(found.invalid_time),
+    )
