@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 from typing import Any, Protocol
 
 from tongbao.infra.db import Db
@@ -18,7 +19,9 @@ _PAYMENTS = """
     select p.*, a.id as attempt_id, a.state as attempt_state, a.paid_at,
            coalesce(r.going, 0) as going, coalesce(r.fee_going, 0) as fee_going
       from payment p
-      join attempt a on a.payment_id = p.id
+      -- Earlier attempts have provably ended unpaid: `assert_one_attempt_lives` looks at them.
+      join lateral (select * from attempt t where t.payment_id = p.id
+                     order by t.id desc limit 1) a on true
       left join (select payment_id, sum(amount)::bigint as going, sum(fee_back)::bigint as fee_going
                    from refund where state <> 'failed' group by payment_id) r
         on r.payment_id = p.id"""
@@ -63,6 +66,7 @@ async def assert_money_is_conserved(db: Db) -> None:
     _refunds_are_booked_once(refunds, await db.fetch(_GIVEN_BACK, ()), await db.fetch(_HOLDS, ()))
     _ends_are_told_once(payments, refunds, await db.fetch(_EVENTS, ()))
     _changes_make_a_chain(payments, await db.fetch(_CHANGES, ()))
+    await assert_one_attempt_lives(db)
 
 
 def _payments_agree_with_their_refunds(payments: list[Any]) -> None:
@@ -132,6 +136,15 @@ def _changes_make_a_chain(payments: list[Any], changes: list[Any]) -> None:
         froms, tos = [step[0] for step in chain], [step[1] for step in chain]
         assert froms == ["new", *tos[:-1]], show("pay", row["id"])
         assert tos[-1] == row["state"], show("pay", row["id"])
+
+
+async def assert_one_attempt_lives(db: Db) -> None:
+    """Hold after every step: of a payment's attempts only the last one is paid or may be."""
+    rows = await db.fetch("select payment_id, id, state from attempt order by payment_id, id", ())
+    unpaid = {"declined", "not_sent", "closed"}
+    for before, after in pairwise(rows):
+        if before["payment_id"] == after["payment_id"]:
+            assert before["state"] in unpaid, show("pay", before["payment_id"])
 
 
 async def assert_payouts_are_booked(db: Db) -> None:
