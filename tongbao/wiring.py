@@ -102,6 +102,10 @@ from tongbao.payments.authorisations.outcomes import (
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
 from tongbao.payments.callbacks.api import CallbackApp
 from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
+from tongbao.payments.checkouts import api as checkouts_api
+from tongbao.payments.checkouts.api import PublicUrl
+from tongbao.payments.checkouts.model import PREFIX as CASHIER_PREFIX
+from tongbao.payments.checkouts.offers import merchants_own
 from tongbao.payments.collecting import api as payments_api
 from tongbao.payments.collecting.chase import CHASE_POLICY, chase_attempt
 from tongbao.payments.collecting.outcomes import (
@@ -116,6 +120,7 @@ from tongbao.payments.collecting.outcomes import (
     PaymentSucceeded,
 )
 from tongbao.payments.hot.route import PATH, WalletPayments
+from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
 from tongbao.payments.refunds.outcomes import (
     REFUND_POLICY,
@@ -144,6 +149,7 @@ from tongbao.surfaces.api import clock as clock_api
 from tongbao.surfaces.api import events as events_api
 from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
+from tongbao.surfaces.cashier.app import CashierApp
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.operator_console.app import ConsoleApp
@@ -218,6 +224,8 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
     """Return the API's routes under a licence; what a firm may not do has no route."""
     return [
         *payments_api.ROUTES,
+        *checkouts_api.ROUTES,
+        *plates_api.ROUTES,
         *authorisations_api.ROUTES,
         *proofs_api.ROUTES,
         *refunds_api.ROUTES,
@@ -326,6 +334,7 @@ class Platform:
         mounts: dict[str, Asgi] = {
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token),
             "/console": ConsoleApp(self.flow, self.keyring, settings.public_url),
+            CASHIER_PREFIX: CashierApp(self.flow, merchants_own(self.flow), settings.public_url),
             **probes(self.db),
             **proofs_api.publications(self.db),
         }
@@ -349,6 +358,7 @@ class Platform:
                 "keyring": self.keyring,
                 "ledger": self.ledger,
                 "webhook_rules": self.webhook_rules,
+                "public_url": PublicUrl(settings.public_url),
             },
             mounts=mounts,
         )

@@ -22,6 +22,8 @@ REPLIES: dict[str, Any] = {
     "AttemptView": models.DeliveryAttempt,
     "ApiKeyView": models.ApiKey,
     "MerchantView": models.Merchant,
+    "CheckoutView": models.Checkout,
+    "PlateView": models.Plate,
     "WalletView": models.Wallet,
     "PaymentCodeView": models.PaymentCode,
     "TopUpView": models.TopUp,
@@ -175,6 +177,23 @@ def every_call(shop: Tongbao) -> None:
     shop.refunds.get("ref_1")
     shop.refunds.find("1")
     list(shop.refunds.list(payment_id="pay_1", status="succeeded", merchant_refund_no="1"))
+    shop.checkouts.create(
+        merchant_order_no="1",
+        amount=1,
+        subject="t",
+        channels=["alipay"],
+        return_url="https://a.example",
+        expires_in_s=600,
+        metadata={"a": "b"},
+    )
+    shop.checkouts.get("cko_1")
+    list(shop.checkouts.list(merchant_order_no="1"))
+    shop.checkouts.close("cko_1")
+    emv: models.EmvDetails = {"category": "5814", "name": "TEA", "city": "HANGZHOU"}
+    shop.plates.create(name="n", subject="t", amount=1, emv=emv)
+    shop.plates.get("plt_1")
+    list(shop.plates.list())
+    shop.plates.revoke("plt_1")
     shop.events.get("evt_1")
     list(shop.events.list(type="payment.succeeded", resource_id="pay_1", **time))
     shop.events.page(limit=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.stage import Stage
+from tests.stage import Stage, new_number
 from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import show
@@ -34,6 +34,10 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     other = await stage.call(client.api_keys.roll, shop.key_id, overlap_s=2_592_000)
     await stage.idle()
     await prove_now(Proofs(stage.db, stage.platform.keyring))  # so that receipts can be asked for
+    checkout = await stage.call(
+        client.checkouts.create, merchant_order_no=new_number(), amount=1999, subject="tea"
+    )
+    plate = await stage.call(client.plates.create, name="counter", subject="tea")
     [payout] = await stage.call(lambda: list(client.payouts.list()))
     return {
         "payment_id": paid["id"],
@@ -45,6 +49,8 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "key_id": other["id"],
         "settlement_id": show("set", settled.id),
         "payout_id": payout["id"],
+        "checkout_id": checkout["id"],
+        "plate_id": plate["id"],
     }
 
 

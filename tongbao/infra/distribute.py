@@ -101,7 +101,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("gl_range", "gl_voucher", "gl_voucher_line", "gl_day_total", "gl_day_request"),
         *("wallet", "payment_code", "payment", "payment_state_change", "attempt", "refund"),
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
-        *("settlement", "settlement_line", "payout", "payout_exchange"),
+        *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
         "completion",
     ),
     *_everywhere(
@@ -132,6 +132,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("api_key", "api_nonce", "idempotency_key", "inbound_callback"),
     ),
     *_at_home("people who work at the console", "operator", "operator_session"),
+    *_at_home("asked before the merchant's book is known", "plate"),
     *_at_home(
         "figures of accounts and rules for them, of all books together",
         *("routing_rule_set", "routing_shadow", "routing_bucket", "routing_breaker"),

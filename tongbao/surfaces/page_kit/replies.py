@@ -96,11 +96,16 @@ def language_cookie(language: str, *, is_https: bool) -> Header:
     return ("set-cookie", "; ".join(parts))
 
 
-def page_policy(nonce: str, *, trusted_types: str = "htmx") -> Header:
-    """Return the policy of a page: our files, our scripts by nonce, nothing inline, no frames."""
+def page_policy(nonce: str, *, trusted_types: str = "htmx", form_action: str = "'self'") -> Header:
+    """Return the policy of a page: our files, our scripts by nonce, nothing inline, no frames.
+
+    ``form_action`` names where its forms may go; an origin beside ours only for a form that a
+    channel wants posted.
+    """
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self'; img-src 'self' data:;"
-        " connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none';"
+        f" connect-src 'self'; form-action {form_action}; frame-ancestors 'none';"
+        " base-uri 'none';"
         f" require-trusted-types-for 'script'; trusted-types {trusted_types}"
     )
     return ("content-security-policy", policy)

@@ -1,0 +1,1 @@
+"""Checkouts: an amount to be paid on a page of ours, by whichever way the customer chooses."""

@@ -1,0 +1,266 @@
+"""Open a checkout, try to pay it, give a try up, call it off.
+
+One try at a time. Another way is tried only after proof that the one before did not and will not
+take the money: it is closed at its channel first, and who wins the next try is decided in the
+commit that makes its payment. Money of a try that has ended is never kept, whatever the merchant's
+terms say about late money: another try may have been paid meanwhile.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.web.idempotency import InFlight
+from tongbao.kernel.ids import new_id, show
+from tongbao.parties.merchants import queries as merchants
+from tongbao.parties.merchants.model import LateSuccess, fee_for
+from tongbao.payments.checkouts import _store as store
+from tongbao.payments.checkouts import queries
+from tongbao.payments.checkouts.model import (
+    CREATED_PER_MINUTE_MAX,
+    METADATA_KEY,
+    TRIES_MAX,
+    TRY_LIFETIME,
+    TRY_LIFETIMES,
+    Checkout,
+    CheckoutAsked,
+    CheckoutClosed,
+    CheckoutPaid,
+    CheckoutsTooMany,
+    CheckoutTriedTooOften,
+    Offer,
+    check_return_url,
+)
+from tongbao.payments.collecting import queries as payments
+from tongbao.payments.collecting.model import Attempt, HowAsked, NewPayment, Payment, PaymentState
+from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.collecting.payments import (
+    OrderNumberUsed,
+    close_payment,
+    create_payment,
+    resume_payment,
+)
+from tongbao.rails.channels.contract import PayMode
+
+TRY_TAKEN: Final = "checkout.try_taken"
+_MINUTE: Final = timedelta(minutes=1)
+_TOKEN_BYTES: Final = 16
+
+
+class _OrderTaken(Exception):
+    """The order number was there first."""
+
+
+class Visitor(Struct, frozen=True):
+    """What is known of who pays, which is next to nothing."""
+
+    client_ip: str
+    return_url: str  # the checkout's own page
+    payer_id: str | None = None  # the channel's id of the customer, inside the channel's own app
+
+
+async def open_checkout(
+    db: Db, asked: CheckoutAsked, take: Callable[[Tx, UUID], Awaitable[None]], checkout_id: UUID
+) -> Checkout:
+    """Write a checkout down; the same order number with the same content returns the first.
+
+    Raises:
+        ReturnUrlUnsafe, MerchantSuspended, OrderNumberUsed, CheckoutsTooMany, InFlight
+    """
+    if asked.return_url is not None:
+        check_return_url(asked.return_url, asked.mode)
+    (await merchants.merchant_with_id(db, asked.merchant_id)).check_active()
+    await _check_pace(db, asked)
+    checkout = _row(asked, checkout_id, db.clock.now())
+    try:
+        async with db.begin("checkouts") as tx:
+            await take(tx, checkout.id)
+            await _insert(tx, checkout)
+    except _OrderTaken:
+        checkout = await _earlier(db, asked)
+        async with db.begin("checkouts") as tx:
+            await take(tx, checkout.id)
+    return checkout
+
+
+async def _insert(tx: Tx, checkout: Checkout) -> None:
+    if await store.INSERT_CHECKOUT.run(tx, *msgspec.structs.astuple(checkout)) == 0:
+        raise _OrderTaken
+    if await _is_paid_otherwise(tx, checkout):
+        raise OrderNumberUsed(merchant_order_no=checkout.merchant_order_no)
+
+
+async def _is_paid_otherwise(tx: Tx, checkout: Checkout) -> bool:
+    """Return whether the merchant has asked for a payment of this number directly."""
+    place = (checkout.book, checkout.merchant_id, checkout.mode, checkout.merchant_order_no)
+    try:
+        await payments.payment_by_order_no(tx, *place)
+    except payments.PaymentNotFound:
+        return False
+    return True
+
+
+async def _earlier(db: Db, asked: CheckoutAsked) -> Checkout:
+    place = (asked.book, asked.merchant_id, asked.mode, asked.merchant_order_no)
+    earlier = await store.FIND_BY_ORDER.one(db, *place)
+    if earlier.request_hash != asked.fingerprint:
+        raise OrderNumberUsed(merchant_order_no=asked.merchant_order_no)
+    return earlier
+
+
+async def _check_pace(db: Db, asked: CheckoutAsked) -> None:
+    since = db.clock.now() - _MINUTE
+    recent = await store.CREATED_SINCE.one(db, asked.merchant_id, since, CREATED_PER_MINUTE_MAX)
+    if recent >= CREATED_PER_MINUTE_MAX:
+        raise CheckoutsTooMany
+
+
+async def opened_by_plate(db: Db, plate_id: UUID, limit: int) -> int:
+    """Return how many checkouts a plate has opened within the last minute, up to a limit."""
+    since = db.clock.now() - _MINUTE
+    return await store.CREATED_OF_PLATE_SINCE.one(db, plate_id, since, limit)
+
+
+def _row(asked: CheckoutAsked, checkout_id: UUID, now: datetime) -> Checkout:
+    return Checkout(
+        book=asked.book,
+        id=checkout_id,
+        merchant_id=asked.merchant_id,
+        mode=asked.mode,
+        token=secrets.token_urlsafe(_TOKEN_BYTES),
+        plate_id=asked.plate_id,
+        merchant_order_no=asked.merchant_order_no,
+        request_hash=asked.fingerprint,
+        amount=asked.money.amount,
+        currency=asked.money.currency,
+        subject=asked.subject,
+        channels=list(asked.channels),
+        return_url=asked.return_url,
+        metadata=asked.metadata,
+        payment_id=None,
+        tries=0,
+        called_off_at=None,
+        created_at=now,
+        expires_at=now + asked.expires_in,
+    )
+
+
+async def try_paying(
+    flow: Flow, checkout: Checkout, offer: Offer, visitor: Visitor
+) -> tuple[Payment, Attempt]:
+    """Try a way to pay, and return the try that stands: this one, or one that may take the money.
+
+    A try by the same way that is still open is that try; one by another way is closed at its
+    channel first, and where the channel does not say that it cannot be paid any more, it stands.
+
+    Raises:
+        CheckoutClosed, CheckoutTriedTooOften, MerchantSuspended, PriceNotAgreed, ChannelNotOpened,
+        ModeNotOffered, OrderNumberUsed, StateContended
+    """
+    standing = await queries.latest_try(flow.db, checkout)
+    if standing is not None:
+        payment, _ = standing
+        if payment.state.is_open:
+            if (payment.channel, payment.pay_mode) == (offer.channel, offer.mode):
+                return await resume_payment(flow, payment)
+            standing = await close_payment(flow, payment)
+        if standing[0].state.is_open or standing[0].state is PaymentState.SUCCEEDED:
+            return standing
+    now = flow.db.clock.now()
+    if not checkout.takes_tries(now):
+        raise CheckoutClosed
+    if checkout.tries >= TRIES_MAX:
+        raise CheckoutTriedTooOften
+    asked = await _terms(flow, checkout, offer, visitor, now)
+    try:
+        return await create_payment(flow, asked, _taking(checkout), new_id())
+    except InFlight:  # somebody else made the next try, or the merchant called the checkout off
+        checkout = await queries.checkout(flow.db, checkout.book, checkout.id)
+        made = await queries.latest_try(flow.db, checkout)
+        if made is None:
+            raise CheckoutClosed from None
+        return made
+
+
+def _taking(checkout: Checkout) -> Callable[[UUID, datetime], Write]:
+    """Return how a payment becomes the checkout's next try, if none has become it meanwhile."""
+
+    def take(payment_id: UUID, _now: datetime) -> Write:
+        args = (checkout.book, checkout.id, checkout.tries, payment_id)
+        return Write(store.TAKE_TRY, args, refusal=TRY_TAKEN)
+
+    return take
+
+
+async def _terms(
+    flow: Flow, checkout: Checkout, offer: Offer, visitor: Visitor, now: datetime
+) -> NewPayment:
+    merchant = await merchants.merchant_with_id(flow.db, checkout.merchant_id)
+    merchant.check_active()
+    plan = await merchants.price_plan_at(flow.db, merchant.id, checkout.mode, now)
+    fee = fee_for([plan] if plan else [], offer.channel, offer.mode, checkout.money, now)
+    account_id = await merchants.channel_account_of(
+        flow.db, merchant.id, checkout.mode, offer.channel
+    )
+    lifetime = TRY_LIFETIMES.get(offer.mode, TRY_LIFETIME)
+    return NewPayment(
+        merchant_id=merchant.id,
+        mode=checkout.mode,
+        book=checkout.book,
+        merchant_order_no=checkout.next_order_no,
+        money=checkout.money,
+        subject=checkout.subject,
+        channel=offer.channel,
+        pay_mode=offer.mode,
+        account_id=account_id,
+        fee=fee,
+        refund_returns_fee=plan.refund_returns_fee if plan else False,
+        late_success=LateSuccess.REFUND,
+        expires_in=min(lifetime, checkout.expires_at - now),
+        metadata={**checkout.metadata, METADATA_KEY: show("cko", checkout.id)},
+        client_ip=visitor.client_ip,
+        how=_how(offer, visitor),
+    )
+
+
+def _how(offer: Offer, visitor: Visitor) -> HowAsked | None:
+    if offer.mode is PayMode.QR:
+        return None  # whoever scans it is not this visitor's browser, and comes back nowhere
+    return HowAsked(payer_id=visitor.payer_id, return_url=visitor.return_url)
+
+
+async def give_up(flow: Flow, checkout: Checkout) -> None:
+    """Close the try that stands at its channel, so that another way may be chosen.
+
+    Raises:
+        StateContended
+    """
+    standing = await queries.latest_try(flow.db, checkout)
+    if standing is not None and standing[0].state.is_open:
+        await close_payment(flow, standing[0])
+
+
+async def call_off(flow: Flow, checkout: Checkout, actor: str) -> Checkout:
+    """Let nothing more be paid on a checkout, its latest try closed at the channel first.
+
+    A customer who paid first wins: the checkout is paid.
+
+    Raises:
+        CheckoutPaid, StateContended
+    """
+    standing = await queries.latest_try(flow.db, checkout)
+    if standing is not None and standing[0].state is PaymentState.SUCCEEDED:
+        raise CheckoutPaid
+    async with flow.db.begin(actor) as tx:
+        await store.CALL_OFF.run(tx, checkout.book, checkout.id, tx.now)
+    checkout = await queries.checkout(flow.db, checkout.book, checkout.id)
+    await give_up(flow, checkout)
+    return checkout

@@ -1,0 +1,143 @@
+"""The cashier as an ASGI application: mounted beside the API, open to who knows an address.
+
+An address has 128 random bits, and knowing it lets one pay, and see an amount and a payee, no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final
+
+import structlog
+
+from tongbao.infra.web.problem import (
+    InternalError,
+    MethodNotAllowed,
+    RouteUnknown,
+    status_of,
+    title_of,
+)
+from tongbao.kernel.errors import Busy, Forbidden, Refusal
+from tongbao.payments.checkouts.model import PREFIX
+from tongbao.payments.checkouts.offers import Offering
+from tongbao.payments.collecting.outcomes import Flow
+from tongbao.surfaces.cashier import checkouts, plates
+from tongbao.surfaces.cashier.desk import Desk, Route, Visit
+from tongbao.surfaces.page_kit.rendering import new_nonce
+from tongbao.surfaces.page_kit.replies import (
+    Receive,
+    Reply,
+    Send,
+    language_cookie,
+    redirect,
+    send_reply,
+)
+from tongbao.surfaces.page_kit.requests import LANGUAGES, PageRequest, read_request
+
+log = structlog.get_logger()
+
+
+class SentFromElsewhere(Forbidden):
+    """The form was sent by a page that is not ours."""
+
+    code = "cashier.sent_from_elsewhere"
+    advice = "Open the payment page itself and use its buttons."
+    advice_zh = "请直接打开支付页面操作。"
+
+
+async def set_language(visit: Visit) -> Reply:
+    """Keep the chosen language and show the page the visitor was on."""
+    chosen, back = visit.request.query.get("to", ""), visit.request.query.get("next", "")
+    is_ours = back.startswith(f"{PREFIX}/") and back.isascii() and back.isprintable()
+    reply = redirect(back if is_ours and "\\" not in back else f"{PREFIX}/")
+    if chosen not in LANGUAGES:
+        return reply
+    return reply.also(language_cookie(chosen, is_https=visit.desk.is_https))
+
+
+ROUTES: Final = (
+    Route("GET", "/language", set_language),
+    Route("GET", "/c/{token}", checkouts.show_checkout),
+    Route("GET", "/c/{token}/state", checkouts.tell_state),
+    Route("GET", "/c/{token}/go", checkouts.leave),
+    Route("POST", "/c/{token}/method", checkouts.choose_method),
+    Route("POST", "/c/{token}/other", checkouts.choose_another),
+    Route("POST", "/c/{token}/check", checkouts.check_now),
+    Route("GET", "/p/{token}", plates.show_plate),
+    Route("POST", "/p/{token}", plates.begin_at_plate),
+    Route("GET", "/p/{token}/code.svg", plates.draw_plate),
+)
+
+
+class CashierApp:
+    """An ASGI application to mount at ``/pay``."""
+
+    def __init__(self, flow: Flow, offering: Offering, public_url: str) -> None:
+        self._desk = Desk(flow, offering, public_url)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request, refusals included, in the customer's language."""
+        asked = read_request(scope)
+        client = scope.get("client")
+        visit = Visit(self._desk, asked, {}, new_nonce(), client[0] if client else "127.0.0.1")
+        reply = await self._answer(visit, scope["state"]["request_id"])
+        await send_reply(reply, receive, send, is_https=self._desk.is_https)
+
+    async def _answer(self, visit: Visit, request_id: str) -> Reply:
+        if file := self._desk.templates.assets.find(visit.request.path):
+            return file
+        try:
+            route, params = _route_of(visit.request)
+            self._check_origin(visit.request)
+            there = Visit(visit.desk, visit.request, params, visit.nonce, visit.client_ip)
+            return await route.view(there)
+        except Refusal as refusal:
+            return _refused(visit, refusal, request_id)
+        except Exception:
+            log.exception("cashier_page_failed")  # its path would tell an address
+            return _refused(visit, InternalError(), request_id)
+
+    def _check_origin(self, asked: PageRequest) -> None:
+        """Raise unless a form comes from a page of ours.
+
+        Raises:
+            SentFromElsewhere
+        """
+        if asked.method != "GET" and not asked.is_same_origin(self._desk.public_url):
+            raise SentFromElsewhere
+
+
+def _route_of(asked: PageRequest) -> tuple[Route, Mapping[str, str]]:
+    """Return the route that fits.
+
+    Raises:
+        RouteUnknown, MethodNotAllowed
+    """
+    path = asked.path.removeprefix(PREFIX)
+    fitting = [(route, found) for route in ROUTES if (found := route.match(path)) is not None]
+    for route, params in fitting:
+        if route.method == asked.method:
+            return route, params
+    if fitting:
+        raise MethodNotAllowed(allow=", ".join(sorted({route.method for route, _ in fitting})))
+    raise RouteUnknown
+
+
+def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
+    """Return a refusal as a page that says what it means for the customer's money."""
+    parts = visit.request.path.removeprefix(PREFIX).strip("/").split("/")
+    own = f"{PREFIX}/{parts[0]}/{parts[1]}" if len(parts) > 1 and parts[0] in {"c", "p"} else None
+    facts = {
+        "refusal": refusal,
+        "advice": refusal.advice_zh if visit.request.language == "zh" else refusal.advice,
+        "title": title_of(type(refusal)),
+        "request_id": request_id,
+        "is_open_question": isinstance(refusal, InternalError | Busy),
+        "back": own if visit.request.method == "POST" else None,
+        "mode": None,
+    }
+    status = status_of(type(refusal))
+    reply = visit.page("refused.html", facts, status=status)
+    if isinstance(refusal, MethodNotAllowed):
+        return reply.also(("allow", str(refusal.facts.get("allow", ""))))
+    return reply
