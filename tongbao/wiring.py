@@ -142,6 +142,8 @@ from tongbao.rails.channels.cards.secrets import CardSecrets
 from tongbao.rails.channels.contract import Channel
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
+from tongbao.rails.channels.unionpay_qra.client import Qra
+from tongbao.rails.channels.unionpay_qra.secrets import QraSecrets
 from tongbao.rails.channels.wechat_pay.client import WechatPay
 from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
 from tongbao.surfaces import housekeeping
@@ -159,6 +161,7 @@ SECRETS: Final[Mapping[str, type[Struct]]] = {
     "wechat_pay": WechatPaySecrets,
     "alipay": AlipaySecrets,
     "unionpay": UnionPaySecrets,
+    "unionpay_qra": QraSecrets,
     "bank_transfer": BankSecrets,
     "cards": CardSecrets,
 }
@@ -215,6 +218,7 @@ def channels(http: HttpClient, clock: Clock) -> Mapping[str, Channel]:
         WechatPay(http),
         Alipay(http, clock=clock.now),
         UnionPay(http, clock=clock.now),
+        Qra(http, clock=clock.now),
         Cards(),
     )
     return {channel.name: channel for channel in made}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,8 @@ from tongbao.rails.channels.contract import (
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
+from tongbao.rails.channels.unionpay_qra.client import Qra
+from tongbao.rails.channels.unionpay_qra.secrets import QraSecrets
 from tongbao.rails.channels.wechat_pay.client import WechatPay
 from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
 
@@ -51,6 +54,7 @@ AUTH_CODES = {
     "wechat_pay": "134567890123456789",
     "alipay": "284567890123456789",
     "unionpay": "6234567890123456789",
+    "unionpay_qra": "6234567890123456780",
 }
 LIMITS = TimeLimits(ask_s=5.0, bill_s=5.0)
 
@@ -389,6 +393,58 @@ class UnionPayPeer:
         return body.replace(b"queryId=512", b"queryId=513")
 
 
+class QraPeer:
+    name = "unionpay_qra"
+    key = "9d101c97133837e13dde2d32a5054abb"
+
+    def channel(self, http: HttpClient, limits: TimeLimits = LIMITS) -> Qra:
+        return Qra(http, limits=limits)
+
+    def account(self, gateway: str) -> ChannelAccount:
+        return ChannelAccount(
+            id=UUID(int=4),
+            channel=self.name,
+            mode=Mode.SANDBOX,
+            gateway=gateway,
+            merchant_number="QRA29045311KKR1",
+            app_id="qra",
+            notify_url="https://pay.example/callbacks/unionpay_qra/t",
+            fee_ppm=6000,
+            secrets=QraSecrets(self.key),
+        )
+
+    def answer(self, recorded: Answer, heard: Heard, *, key: str = "platform") -> bytes:
+        if "status" in recorded:
+            return http_reply(recorded["status"], {}, _body(recorded))
+        return http_reply(200, {}, self.document(recorded["fields"], key=key))
+
+    def unsigned(self, recorded: Answer, heard: Heard) -> bytes:
+        if "status" in recorded:
+            return self.answer(recorded, heard)
+        return http_reply(200, {}, self.document(recorded["fields"], key=None))
+
+    def document(self, fields: Answer, *, key: str | None = "platform") -> bytes:
+        frame = {"version": "2.0", "charset": "UTF-8", "sign_type": "MD5", "status": "0"}
+        whole = {**frame, "mch_id": "QRA29045311KKR1", "nonce_str": secrets.token_hex(16), **fields}
+        if key is not None:
+            secret = self.key if key == "platform" else "0" * 32
+            text = "&".join(f"{name}={whole[name]}" for name in sorted(whole) if whole[name])
+            digest = hashlib.md5(f"{text}&key={secret}".encode()).hexdigest().upper()
+            whole["sign"] = digest
+        inner = "".join(f"<{name}><![CDATA[{value}]]></{name}>" for name, value in whole.items())
+        return f"<xml>{inner}</xml>".encode()
+
+    def number_in(self, heard: Heard) -> str:
+        return re.sub(r"<(nonce_str|sign)>[^<]*</\1>", "", heard.body.decode())
+
+    def callback(self, content: Answer, *, key: str = "platform") -> tuple[dict[str, str], bytes]:
+        fields = {"result_code": "0", "pay_result": "0", "trade_type": "pay.x.native", **content}
+        return {"content-type": "text/xml"}, self.document(fields, key=key)
+
+    def tampered(self, body: bytes) -> bytes:
+        return body.replace(b"9551600037", b"9551600038")
+
+
 @cache
 def issued_pem(
     key: str, name: str, *, by: str, serial: int = 68759585092, days: tuple[int, int] = (-30, 30)
@@ -427,4 +483,5 @@ PEERS: dict[str, Peer] = {
     "wechat_pay": WechatPeer(),
     "alipay": AlipayPeer(),
     "unionpay": UnionPayPeer(),
+    "unionpay_qra": QraPeer(),
 }
