@@ -88,8 +88,12 @@ async def test_a_breach_of_the_general_ledger_ends_with_one(
     checked = await cli("--json", "gl", "check")
     balance = await cli("gl", "trial-balance", "--day", today)
     ready = await cli("--json", "gl", "ready", "--day", today)
+    verified = await cli("--json", "ledger", "verify")
 
-    assert checked.code == balance.code == ready.code == 1
+    assert checked.code == balance.code == ready.code == verified.code == 1
+    [broken] = [each for each in verified.json if each["breaches"]]
+    assert (broken["book"], broken["check"], broken["breaches"]) == (1, "general_ledger", 3)
+    assert await db.fetch("select 1 from ledger_book where stopped_because is not null", ()) == []
     assert {each["check"] for each in checked.json} == {"days", "accounts"}
     assert [each["part"] for each in ready.json if not each["ready"]] == ["balance"]
 

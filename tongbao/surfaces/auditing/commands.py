@@ -9,12 +9,14 @@ import click
 
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.money import Money
-from tongbao.ledger.audit.prove import Rebuilt, rebuild
+from tongbao.ledger.audit.prove import Rebuilt, books_of, rebuild
+from tongbao.ledger.general.proving import check_general_ledger
 from tongbao.ledger.history.explain import Explanation, explain, in_words, summary
 from tongbao.ledger.model import AccountKey
+from tongbao.ledger.movements.queries import transit_pairs
 from tongbao.ledger.queries import Balance, balances_of_owner, sums
 from tongbao.ledger.rules.chart import CHART
-from tongbao.ledger.verify import Progress, resume_book, verify
+from tongbao.ledger.verify import Progress, Report, resume_book, verify
 from tongbao.surfaces.cli.books import Account
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor
 
@@ -45,7 +47,8 @@ _language = click.option(
 def ledger_verify(context: Context, books: Sequence[int], no_stop: bool, parallel: int) -> None:
     """Re-derive every figure from the journal; exit 1 and name the first breach if one differs.
 
-    A book with a breach is stopped: nothing is posted to it until `tongbao ledger resume`.
+    A book with a breach is stopped: nothing is posted to it until `tongbao ledger resume`. The
+    general ledger, and what is between the books, are checked as well; they stop no book.
     """
 
     async def work(platform: Platform) -> list[dict[str, object]]:
@@ -66,12 +69,43 @@ def ledger_verify(context: Context, books: Sequence[int], no_stop: bool, paralle
                 "first": "" if check.first is None else _facts_of(check.first),
             }
             for check in report.checks
-        ]
+        ] + await _derived_checks(platform, report)
 
     checks = context.run(work)
     context.show(checks)
     if any(check["breaches"] for check in checks):
         raise SystemExit(1)
+
+
+async def _derived_checks(platform: Platform, report: Report) -> list[dict[str, object]]:
+    """Return whether general ledger and transit say what the journals do, where these are sound."""
+    sound = {check.book for check in report.checks} - {check.book for check in report.broken}
+    checks = [
+        _check(book, "general_ledger", [f"{each.where}: {each.what}" for each in breaches])
+        for book in sorted(sound)
+        for breaches in [await check_general_ledger(platform.db, book)]
+    ]
+    if report.broken:
+        return checks
+    pairs = [pair for pair in await transit_pairs(platform.db) if pair.book in sound]
+    for book in sorted({pair.book for pair in pairs}):
+        broken = [
+            f"to book {pair.to_book}, {pair.currency}: {pair.breach}"
+            for pair in pairs
+            if pair.book == book and pair.breach
+        ]
+        checks.append(_check(book, "transit", broken))
+    return checks
+
+
+def _check(book: int, name: str, breaches: Sequence[str]) -> dict[str, object]:
+    return {
+        "book": book,
+        "check": name,
+        "looked_at": 1,
+        "breaches": len(breaches),
+        "first": next(iter(breaches), ""),
+    }
 
 
 @click.command("resume")
