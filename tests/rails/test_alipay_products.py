@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,8 +14,14 @@ from msgspec import structs
 from tests.rails.alipay_desk import KINDS, PRICE, Desk, account_of
 from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
+from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
+from tongbao.rails.channels.alipay.products.parking import (
+    ParkedCar,
+    PlateChargeable,
+    PlateNotChargeable,
+)
 from tongbao.rails.channels.alipay.secrets import notice_text, public_key, verify
 from tongbao.rails.channels.capabilities import (
     Agreeing,
@@ -467,3 +474,71 @@ async def test_an_agreement_for_another_product_is_a_contradiction(plain: Desk) 
     other = structs.replace(order, plan="CYCLE_PAY_AUTH_P/INDUSTRY|CARRENTAL")
     found = await plain.channel.query_agreement(plain.account, other)
     assert isinstance(found.outcome, Unknown)
+
+
+# --- car parks
+
+
+def car(**changes: Any) -> ParkedCar:
+    fields: dict[str, Any] = {
+        "number": base32(new_id()),
+        "plate": f"浙A{base32(new_id())[-5:].upper()}",
+        "plate_colour": "BLUE",
+        "lot": "PI1501317472942184881",
+        "own_lot": "west-gate",
+        "entered_at": real_now(),
+    }
+    return ParkedCar(**{**fields, **changes})
+
+
+async def bound_car(desk: Desk) -> ParkedCar:
+    order, one = agreement(), car()
+    await sign(desk, order)
+    await desk.control("alipay/plate", plate=one.plate, number=order.number)
+    return one
+
+
+async def test_a_car_drives_in_pays_and_drives_out(desk: Desk) -> None:
+    channel, account = desk.channel, desk.account
+    one = await bound_car(desk)
+    assert (await channel.enter_car_park(account, one)).outcome == PlateChargeable()
+    order = desk.order(PayMode.AGREEMENT)
+    paid = await channel.pay_parking(account, order, one)
+    assert isinstance(paid.outcome, Succeeded), paid
+    assert paid.outcome.money == PRICE
+    left = await channel.leave_car_park(account, one, one.entered_at + timedelta(hours=1))
+    assert left.outcome is None
+    found = await channel.query(account, order)
+    assert isinstance(found.outcome, Succeeded)
+    assert found.outcome.channel_ref == paid.outcome.channel_ref
+    [told] = await news_of(desk, order.number)
+    assert told.kind is CallbackKind.PAYMENT
+
+
+async def test_a_plate_nobody_bound_is_not_charged(plain: Desk) -> None:
+    stranger = car()
+    entered = await plain.channel.enter_car_park(plain.account, stranger)
+    assert isinstance(entered.outcome, PlateNotChargeable)
+    order = plain.order(PayMode.AGREEMENT)
+    fee = await plain.channel.pay_parking(plain.account, order, stranger)
+    assert isinstance(fee.outcome, Declined)
+    assert fee.outcome.code == "ACQ.AGREEMENT_NOT_EXIST"
+
+
+@pytest.mark.parametrize("fault", ["time_out_paid", "http_500_paid", "bad_signature_paid"])
+async def test_a_fee_whose_answer_is_lost_is_unknown_and_found(plain: Desk, fault: str) -> None:
+    one = await bound_car(plain)
+    order = plain.order(PayMode.AGREEMENT)
+    plain.sandbox.fault("alipay", "pay", fault, number=order.number)
+    assert isinstance((await plain.channel.pay_parking(plain.account, order, one)).outcome, Unknown)
+    assert isinstance((await plain.channel.query(plain.account, order)).outcome, Succeeded)
+    again = await plain.channel.pay_parking(plain.account, order, one)
+    assert isinstance(again.outcome, Unknown)  # refused for what the first call did
+
+
+@pytest.mark.parametrize("fault", ["time_out_not_done", "http_500_done", "bad_signature_done"])
+async def test_a_car_whose_coming_may_be_unheard_is_unknown(plain: Desk, fault: str) -> None:
+    one = await bound_car(plain)
+    plain.sandbox.fault("alipay", "parking", fault, number=one.plate)
+    entered = await plain.channel.enter_car_park(plain.account, one)
+    assert isinstance(entered.outcome, Unknown)

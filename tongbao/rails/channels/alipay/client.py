@@ -26,6 +26,7 @@ from tongbao.rails.channels.alipay.gateway import (
     gateway_address,
 )
 from tongbao.rails.channels.alipay.products.agreements import AlipayAgreements
+from tongbao.rails.channels.alipay.products.parking import AlipayParking
 from tongbao.rails.channels.alipay.products.splits import AlipaySplits
 from tongbao.rails.channels.alipay.products.transfers import AlipayTransfers
 from tongbao.rails.channels.alipay.refunds import AlipayRefunds
@@ -73,7 +74,7 @@ PAGE_GRACE: Final = timedelta(minutes=1)
 _ERRORS: Final = error_map("alipay")
 
 
-class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements):
+class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, AlipayParking):
     """The OpenAPI gateway: every way to pay, and the products beside it in `products`."""
 
     name = "alipay"
