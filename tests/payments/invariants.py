@@ -41,8 +41,12 @@ _GIVEN_BACK = """
       join ledger_code c on c.number = t.code
      where c.code in ('refund.succeeded/gross', 'refund.by_wallet/gross', 'late.refunded/gross')
      group by t.reference"""
+_COMPLETIONS = """
+    select c.*, p.amount as asked, p.captured, p.fee as payment_fee, p.state as payment_state
+      from completion c join payment p on p.id = c.payment_id"""
 _EVENTS = "select resource_id, type, count(*) as times from event group by resource_id, type"
-_ENDS = ("payment.succeeded", "payment.failed", "payment.closed")
+_ENDS = ("payment.succeeded", "payment.failed", "payment.closed", "payment.voided")
+_HELD = {"authorised", "capturing", "voiding"}
 _CHANGES = """
     select payment_id, from_state, to_state from payment_state_change
      order by payment_id, version"""
@@ -62,6 +66,7 @@ async def assert_money_is_conserved(db: Db) -> None:
     payments = await db.fetch(_PAYMENTS, ())
     refunds = await db.fetch("select * from refund", ())
     _payments_agree_with_their_refunds(payments)
+    _payments_agree_with_their_captures(payments, await db.fetch(_COMPLETIONS, ()))
     _captures_are_booked_once(payments, await db.fetch(_CAPTURES, ()))
     _refunds_are_booked_once(refunds, await db.fetch(_GIVEN_BACK, ()), await db.fetch(_HOLDS, ()))
     _ends_are_told_once(payments, refunds, await db.fetch(_EVENTS, ()))
@@ -72,19 +77,45 @@ async def assert_money_is_conserved(db: Db) -> None:
 def _payments_agree_with_their_refunds(payments: list[Any]) -> None:
     for row in payments:
         where = show("pay", row["id"])
-        assert row["captured"] in {0, row["amount"]}, where
+        is_manual = row["capture_within_s"] is not None
+        assert row["captured"] in {0, row["amount"]} or is_manual, where
+        assert 0 <= row["captured"] <= row["amount"], where
         assert (row["captured"] > 0) == (row["paid_at"] is not None), where
         assert row["refunded"] == row["going"] <= row["captured"], where
         assert row["fee_returned"] == row["fee_going"] <= row["fee"], where
         assert (row["state"] == "succeeded") <= (row["attempt_state"] == "succeeded"), where
         is_open = {"created", "pending", "unknown"}
         assert (row["state"] in is_open) == (row["attempt_state"] in is_open), where
+        assert (row["state"] in _HELD) == (row["attempt_state"] == "authorised"), where
+
+
+def _payments_agree_with_their_captures(payments: list[Any], completions: list[Any]) -> None:
+    of_payment: dict[Any, list[Any]] = {}
+    for row in completions:
+        of_payment.setdefault(row["payment_id"], []).append(row)
+    for row in payments:
+        where = show("pay", row["id"])
+        made = [each for each in of_payment.get(row["id"], []) if each["why"] != "late"]
+        taken = [each for each in made if (each["kind"], each["state"]) == ("capture", "succeeded")]
+        under_way = [each for each in made if each["ended_at"] is None]
+        assert len(taken) <= 1, where
+        assert len(under_way) <= 1, where
+        if row["capture_within_s"] is not None and row["authorised"]:
+            assert row["captured"] == sum(each["amount"] for each in taken), where
+        kinds = {"capturing": ["capture"], "voiding": ["void"]}.get(row["state"], [])
+        assert [each["kind"] for each in under_way] == kinds, where
+        asked = sum(each["amount"] for each in under_way if each["kind"] == "capture")
+        assert row["capturing"] == asked, where
+        if taken:
+            assert row["fee"] == taken[0]["fee"] <= taken[0]["amount"], where
+        is_let_go = any((each["kind"], each["state"]) == ("void", "succeeded") for each in made)
+        assert is_let_go == (row["state"] == "voided"), where
 
 
 def _captures_are_booked_once(payments: list[Any], captures: list[Any]) -> None:
     booked = {row["reference"]: row for row in captures}
     assert len(booked) == len(captures), "a payment was booked by two rules"
-    expected = {row["id"]: row["amount"] for row in payments if row["captured"]}
+    expected = {row["id"]: row["captured"] for row in payments if row["captured"]}
     assert {key: row["amount"] for key, row in booked.items()} == expected
     assert all(row["times"] == 1 for row in captures)
     for row in payments:
@@ -121,6 +152,9 @@ def _ends_are_told_once(payments: list[Any], refunds: list[Any], events: list[An
             expected |= {"payment.closed": 1}  # it had run out of time and was taken up again
         assert ends == expected, (where, heard)
         assert heard["payment.late_success"] == int(late), (where, heard)
+        assert heard["payment.authorised"] == int(row["authorised"] > 0), (where, heard)
+        is_captured = row["authorised"] > 0 and row["state"] == "succeeded"
+        assert heard["payment.captured"] == int(is_captured), (where, heard)
     for row in refunds:
         heard = told.get(show("ref", row["id"]), Counter())
         expected = {f"refund.{row['state']}": 1} if row["ended_at"] is not None else {}

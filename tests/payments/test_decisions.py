@@ -34,6 +34,7 @@ from tongbao.payments.refunds.model import (
 from tongbao.payments.refunds.refunds import RefundRequest, _row
 from tongbao.rails.channels.contract import (
     Absent,
+    Authorised,
     Closed,
     Declined,
     NotSent,
@@ -55,7 +56,19 @@ NEWS = st.one_of(
         MOMENTS,
         st.none() | st.just("o-customer"),
     ),
-    st.builds(Pending, st.none() | st.just("weixin://wxpay/bizpayurl?pr=1"), st.just("NOTPAY")),
+    st.builds(
+        Pending,
+        st.none() | st.just(ShowQr("weixin://wxpay/bizpayurl?pr=1")),
+        st.just("NOTPAY"),
+    ),
+    st.builds(
+        Authorised,
+        st.sampled_from(["4200001", "4200002"]),
+        st.sampled_from([AMOUNT, AMOUNT, AMOUNT, Money(AMOUNT.amount + 1, "CNY")]),
+        MOMENTS,
+        st.none() | st.just("o-customer"),
+        st.none() | st.just("A12345"),
+    ),
     st.builds(Declined, st.sampled_from(["NOT_ENOUGH", "PAYERROR"])),
     st.builds(NotSent, st.just("connection refused")),
     st.builds(Unknown, st.just("no answer")),
@@ -64,15 +77,19 @@ NEWS = st.one_of(
 )
 HEARD = st.lists(st.tuples(NEWS, MOMENTS, st.booleans()), max_size=12)
 BEGINNINGS = st.builds(
-    lambda mode, late, called_off: (
+    lambda mode, late, called_off, within_s: (
         new_payment(
-            pay_mode=mode, late_success=late, close_requested_at=NOON if called_off else None
+            pay_mode=mode,
+            late_success=late,
+            close_requested_at=NOON if called_off else None,
+            capture_within_s=within_s,
         ),
         new_attempt(pay_mode=mode),
     ),
     st.sampled_from(PayMode),
     st.sampled_from(LateSuccess),
     st.booleans(),
+    st.none() | st.just(3600),
 )
 
 Rows = tuple[Payment, Attempt]
@@ -95,7 +112,24 @@ def live(beginning: Rows, heard: Sequence[tuple[News, datetime, bool]]) -> list[
 def test_nothing_ends_without_positive_evidence(beginning: Rows, heard: Any) -> None:
     for before, news, _, after in live(beginning, heard):
         if before[0].state.is_open and not after[0].state.is_open:
-            assert isinstance(news, Succeeded | Declined | NotSent | Closed)
+            assert isinstance(news, Succeeded | Authorised | Declined | NotSent | Closed)
+
+
+@given(BEGINNINGS, HEARD)
+def test_money_is_set_aside_only_where_it_was_asked_for(beginning: Rows, heard: Any) -> None:
+    for before, news, step, (payment, attempt) in live(beginning, heard):
+        assert payment.state.is_held == attempt.state.is_held == (payment.state == "authorised")
+        if payment.state.is_held:
+            assert payment.capture_within_s is not None
+            assert (payment.authorised, payment.captured) == (payment.amount, 0)
+            assert attempt.authorisation_ref is not None
+        if before[0].state.is_held:
+            # Nothing but its captures and voids ends an authorisation.
+            assert (step.payment, step.attempt, step.rule) == (None, None, None)
+        if step.let_go:
+            assert isinstance(news, Authorised)
+            assert not before[0].state.is_open
+            assert step.case is CaseKind.LATE_SUCCESS
 
 
 @given(BEGINNINGS, HEARD)
@@ -162,7 +196,8 @@ def test_every_step_is_one_the_database_allows(beginning: Rows, heard: Any) -> N
         if step.payment is not None:
             assert (before[0].state, after[0].state) in allowed
         payment = after[0]
-        assert (payment.ended_at is None) == payment.state.is_open
+        is_running = payment.state.is_open or payment.state.is_held
+        assert (payment.ended_at is None) == is_running
         assert payment.state is not PaymentState.CLOSED or payment.close_reason is not None
         assert payment.state is not PaymentState.SUCCEEDED or payment.captured == payment.amount
 
@@ -178,7 +213,7 @@ def transitions_in_the_schema() -> set[tuple[str, str]]:
 def test_a_payment_is_open_exactly_while_its_attempt_is(beginning: Rows, heard: Any) -> None:
     for _, _, step, (payment, attempt) in live(beginning, heard):
         assert payment.state.is_open == attempt.state.is_open
-        assert (step.payment is None) == (step.attempt is None)
+        assert (step.payment is None) == (step.attempt is None or step.let_go)
 
 
 @given(BEGINNINGS, HEARD)

@@ -115,13 +115,14 @@ create table attempt (
     paid_at     timestamptz,
     queries     int         not null default 0,
     authorised_at      timestamptz,
+    authorisation_ref  text,      -- the channel's number of the authorisation
     authorisation_code text,
     capture_id         uuid,      -- of the capture that took the money, where it was set aside first
     capture_amount     bigint     check (capture_amount between 1 and amount),
     primary key (book, payment_id, id),
     check (state <> 'succeeded' or (channel_ref is not null and paid_at is not null)),
     check (state not in ('authorised', 'voided')
-           or (channel_ref is not null and authorised_at is not null and paid_at is null)),
+           or (authorisation_ref is not null and authorised_at is not null and paid_at is null)),
     check ((capture_id is null) = (capture_amount is null)),
     check (capture_id is null or (state = 'succeeded' and authorised_at is not null))
 );

@@ -36,6 +36,8 @@ create index completion_of_payment on completion (book, payment_id, id);
 create unique index completion_under_way on completion (attempt_id, book) where ended_at is null;
 create unique index completion_succeeded on completion (attempt_id, book)
     where state = 'succeeded';
+-- What was set aside too late is let go once.
+create unique index completion_late on completion (attempt_id, book) where why = 'late';
 -- One trade of a channel is one capture only. The channel's number is unique at its account.
 create unique index completion_channel_ref on completion (channel_ref, account_id, book)
     where channel_ref is not null and kind = 'capture';

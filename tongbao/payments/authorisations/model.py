@@ -171,6 +171,7 @@ def _on_taken(rows: Rows, news: Succeeded, now: datetime) -> CompletionStep | No
         attempt=replace(
             attempt,
             state=AttemptState.SUCCEEDED,
+            channel_ref=news.channel_ref,
             payer=news.payer or attempt.payer,
             paid_at=news.at,
             capture_id=completion.id,

@@ -31,6 +31,7 @@ from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.chase import authorising, pay_order
 from tongbao.payments.collecting.model import (
     Attempt,
+    CaseKind,
     Payment,
     PaymentState,
     PaymentView,
@@ -107,7 +108,7 @@ class Asking(Struct, frozen=True):
         return Capture(
             number=self.completion.number,
             order=order,
-            channel_ref=self.attempt.channel_ref or "",
+            channel_ref=self.attempt.authorisation_ref or "",
             authorisation_code=self.attempt.authorisation_code,
             money=self.completion.money,
         )
@@ -119,7 +120,7 @@ class Asking(Struct, frozen=True):
         return Voiding(
             number=self.completion.number,
             order=order,
-            channel_ref=self.attempt.channel_ref or "",
+            channel_ref=self.attempt.authorisation_ref or "",
             authorisation_code=self.attempt.authorisation_code,
             money=self.completion.money,
         )
@@ -220,11 +221,12 @@ async def record_completion_news(
         completion = await store.GET_COMPLETION.one(flow.db, completion.book, completion.id)
         payment = await payments.payment(flow.db, completion.book, completion.payment_id)
         attempt = await payments.attempt(flow.db, completion.book, completion.attempt_id)
-        if not go_together(payment, attempt):
+        if completion.why != "late" and not go_together(payment, attempt):
             continue  # they change together, and did between the reads
         rows = (payment, attempt, completion)
         now = flow.db.clock.now()
         step = next_completion_step(rows, news, now) or CompletionStep()
+        step = await _unless_taken_elsewhere(flow, step)
         writes = (
             *_row_writes(rows, step, evidence.why, now),
             *_evidence_writes(completion, exchange_id, evidence, news, now),
@@ -237,6 +239,18 @@ async def record_completion_news(
             flow.nudge()
             return _bumped(step.completion) or completion
     raise StateContended
+
+
+async def _unless_taken_elsewhere(flow: Flow, step: CompletionStep) -> CompletionStep:
+    """Return the step, or a contradiction when the same trade has paid another attempt."""
+    taken = step.attempt
+    if not step.takes or taken is None or taken.channel_ref is None:
+        return step
+    other = await payments.attempt_paid_by(flow.db, taken.book, taken.account_id, taken.channel_ref)
+    if other in {None, taken.id}:
+        return step
+    detail = f"channel number {taken.channel_ref} has paid another order already"
+    return CompletionStep(case=CaseKind.CONTRADICTION, detail=detail)
 
 
 def _bumped(completion: Completion | None) -> Completion | None:

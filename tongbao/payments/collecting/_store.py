@@ -28,7 +28,7 @@ _PAYMENT: Final = """book, id, merchant_id, mode, merchant_order_no, request_has
     capturing, authorised_at, authorised_until"""
 _ATTEMPT: Final = """book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode, amount,
     currency, state, code, channel_ref, payer, action, how, client_ip, created_at, paid_at,
-    queries, authorised_at, authorisation_code, capture_id, capture_amount"""
+    queries, authorised_at, authorisation_ref, authorisation_code, capture_id, capture_amount"""
 _EXCHANGE: Final = """book, id, payment_id, refund_id, purpose, method, url, request, status, reply,
     duration_ms, outcome, at"""
 _CASE: Final = """book, id, payment_id, merchant_id, mode, kind, detail, opened_at, closed_at,
@@ -44,7 +44,7 @@ INSERT_PAYMENT = Statement(
 INSERT_ATTEMPT = Statement(
     f"""insert into attempt ({_ATTEMPT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23, $24)"""
+                $19, $20, $21, $22, $23, $24, $25)"""
 )
 INSERT_CHANGE = Statement(
     f"insert into payment_state_change ({_CHANGE}) values ($1, $2, $3, $4, $5, $6, $7)"
@@ -159,8 +159,8 @@ MOVE_PAYMENT = Statement(
 UPDATE_ATTEMPT = Statement(
     """update attempt
           set state = $4, code = $5, channel_ref = $6, payer = $7, action = $8::text::jsonb,
-              paid_at = $9, authorised_at = $10, authorisation_code = $11, capture_id = $12,
-              capture_amount = $13
+              paid_at = $9, authorised_at = $10, authorisation_ref = $11,
+              authorisation_code = $12, capture_id = $13, capture_amount = $14
         where book = $1 and id = $2 and state = $3"""
 )
 COUNT_QUERY = Statement("update attempt set queries = queries + 1 where book = $1 and id = $2")

@@ -205,7 +205,7 @@ def _doubt_authorised(
         return Step(case=CaseKind.AMOUNT_DIFFERS, detail=f"channel set {told} aside, asked {asked}")
     detail = ""
     if attempt.authorised_at is not None:
-        if news.channel_ref == attempt.channel_ref:
+        if news.channel_ref == attempt.authorisation_ref:
             return None
         detail = f"authorised again under channel number {news.channel_ref}"
     elif payment.capture_within_s is None:
@@ -221,6 +221,7 @@ def _on_authorised(payment: Payment, attempt: Attempt, news: Authorised, now: da
         channel_ref=news.channel_ref,
         payer=news.payer,
         authorised_at=news.at,
+        authorisation_ref=news.channel_ref,
         authorisation_code=news.code,
     )
     if not attempt.state.is_open:

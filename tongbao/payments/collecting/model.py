@@ -177,6 +177,7 @@ class Attempt(Struct, frozen=True):
     paid_at: datetime | None
     queries: int
     authorised_at: datetime | None = None
+    authorisation_ref: str | None = None  # the channel's number of the authorisation
     authorisation_code: str | None = None
     capture_id: UUID | None = None  # of the capture that took the money
     capture_amount: int | None = None

@@ -332,6 +332,7 @@ def attempt_write(before: Attempt, becomes: Attempt) -> Write:
         None if becomes.action is None else encode(becomes.action).decode(),
         becomes.paid_at,
         becomes.authorised_at,
+        becomes.authorisation_ref,
         becomes.authorisation_code,
         becomes.capture_id,
         becomes.capture_amount,

@@ -134,6 +134,13 @@ async def paid_attempt(on: Db | Tx, payment: Payment) -> Attempt:
     return next(attempt for attempt in attempts if attempt.paid_at is not None)
 
 
+async def attempt_paid_by(
+    on: Db | Tx, book: int, account_id: UUID, channel_ref: str
+) -> UUID | None:
+    """Return the attempt that a trade of a channel has paid, or was set aside for."""
+    return await store.PAID_BY_TRADE.first(on, book, account_id, channel_ref)
+
+
 async def attempts_with_ids(on: Db | Tx, ids: Sequence[UUID]) -> list[Attempt]:
     """Return those of these attempts that exist, in no order."""
     return await store.ATTEMPTS_WITH_IDS.all(on, list(ids))

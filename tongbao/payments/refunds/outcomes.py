@@ -102,6 +102,7 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
         order_number=attempt.taken_number,
         money=refund.money,
         order_money=attempt.taken,
+        order_ref=attempt.channel_ref,
         reason=refund.reason,
     )
     if refund.state is not RefundState.REQUESTED:
