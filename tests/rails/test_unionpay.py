@@ -18,15 +18,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rails.peers import (
+    ORDER_NUMBER,
     UnionPayPeer,
     issued_pem,
+    order,
     rsa_key,
 )
+from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
 from tongbao.rails.channels.contract import (
+    Authorised,
     CallbackForged,
+    CallbackKind,
+    CallbackUnreadable,
+    PayMode,
+    Pending,
+    SubmitForm,
+    Succeeded,
+    Unknown,
 )
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.rails.channels.unionpay.crypto import (
@@ -40,13 +51,18 @@ from tongbao.rails.channels.unionpay.crypto import (
     signer_key,
     verifies,
 )
+from tongbao.rails.channels.unionpay.gateway import address
 from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
 from tongbao.rails.channels.unionpay.wire import (
+    FILE,
+    QUESTION,
     china_text,
     parse_reply,
     sent_at,
     with_year,
 )
+from tongbao.surfaces.cli.channels import read_account
+from tongbao.wiring import SECRETS
 
 PEER = UnionPayPeer()
 NOWHERE = "http://127.0.0.1:9"
@@ -209,3 +225,150 @@ def test_a_time_without_a_year_is_the_nearest() -> None:
     assert with_year("", near=new_year) is None
     leap = datetime(2028, 3, 1, tzinfo=UTC)
     assert china_text(with_year("0229120000", near=leap) or new_year) == "20280229120000"
+
+
+# --- what goes out
+
+
+async def test_a_form_for_the_browser_is_signed_and_shows_nothing_secret(http: HttpClient) -> None:
+    account = PEER.account(NOWHERE)
+    asked = order("unionpay", PayMode.WEB, return_url="https://shop.example/back?a=1&b=2")
+    answer = await UnionPay(http).pay(account, asked)
+    assert isinstance(answer.outcome, Pending)
+    form = answer.outcome.action
+    assert isinstance(form, SubmitForm)
+    assert form.url == f"{NOWHERE}/gateway/api/frontTransReq.do"
+    assert form.fields["frontUrl"] == "https://shop.example/back?a=1&b=2"
+    assert form.fields["payTimeout"] == "20300101200000"
+    key = rsa_key("merchant").public_key()
+    assert verifies(key, signed_text(form.fields), form.fields["signature"])
+    assert form.fields["signature"] not in repr(answer.exchange)
+    again = (await UnionPay(http).pay(account, asked)).outcome
+    assert again == answer.outcome
+
+
+async def test_a_subject_cannot_be_cut_into_other_fields(http: HttpClient) -> None:
+    evil = "x&txnAmt=1&orderDesc={y=[z"
+    answer = await UnionPay(http).pay(
+        PEER.account(NOWHERE), order("unionpay", PayMode.H5, subject=evil)
+    )
+    assert isinstance(answer.outcome, Pending)
+    assert isinstance(answer.outcome.action, SubmitForm)
+    text = signed_text(answer.outcome.action.fields).decode()
+    assert len(text.split("&")) == len(answer.outcome.action.fields) - 1
+    described = answer.outcome.action.fields["orderDesc"]
+    assert not set(described) & set("&={}[]")
+
+
+async def test_files_have_a_host_of_their_own(far_end: WireServer, http: HttpClient) -> None:
+    account = PEER.account("https://gateway.95516.com")
+    assert address(account, FILE) == "https://filedownload.95516.com/"
+    assert address(account, QUESTION) == "https://gateway.95516.com/gateway/api/queryTrans.do"
+    assert address(PEER.account(far_end.url), FILE) == f"{far_end.url}/"
+
+
+def test_the_plan_of_queries_is_unionpays(http: HttpClient) -> None:
+    channel = UnionPay(http)
+    minutes = [delay.total_seconds() / 60 for delay in channel.query_delays(PayMode.WEB)]
+    assert minutes == [5, 10, 30, 60, 120]
+    seconds = [delay.total_seconds() for delay in channel.query_delays(PayMode.PAYMENT_CODE)]
+    assert seconds == [1, 2, 4, 8, 16, 32]
+
+
+# --- notifications
+
+NEWS = {
+    "orderId": ORDER_NUMBER,
+    "txnType": "01",
+    "txnSubType": "01",
+    "txnTime": "20300101195930",
+    "txnAmt": "1999",
+    "currencyCode": "156",
+    "queryId": "512209110416475616528",
+    "traceTime": "0101200000",
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"txnType": "00"},
+        {"txnType": "77"},
+        {"respCode": "05"},
+        {"respCode": ""},
+        {"queryId": ""},
+        {"orderId": ""},
+        {"txnAmt": ""},
+        {"txnAmt": "19.99"},
+        {"txnAmt": "9" * 30},
+        {"currencyCode": "840"},
+    ],
+)
+def test_news_that_is_no_success_is_not_read(changes: dict[str, str], http: HttpClient) -> None:
+    headers, body = PEER.callback({**NEWS, **changes})
+    with pytest.raises(CallbackUnreadable):
+        UnionPay(http).read_callback(PEER.account(NOWHERE), headers, body, real_now())
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("01", Succeeded), ("02", Authorised), ("03", Succeeded), ("32", Unknown), ("33", Unknown)],
+)
+def test_news_of_each_kind(kind: str, expected: type, http: HttpClient) -> None:
+    headers, body = PEER.callback({**NEWS, "txnType": kind})
+    news = UnionPay(http).read_callback(PEER.account(NOWHERE), headers, body, real_now())
+    assert isinstance(news.outcome, expected)
+    assert news.kind is CallbackKind.PAYMENT
+
+
+def test_news_of_another_product_is_not_this_accounts(http: HttpClient) -> None:
+    headers, body = PEER.callback({**NEWS, "bizType": "000202"})
+    account = PEER.account(NOWHERE)
+    news = UnionPay(http).read_callback(account, headers, body, real_now())
+    assert news.app_id == "000202" != account.app_id
+
+
+def test_news_keeps_no_card_number(http: HttpClient) -> None:
+    headers, body = PEER.callback({**NEWS, "accNo": "6216261000000000018"})
+    news = UnionPay(http).read_callback(PEER.account(NOWHERE), headers, body, real_now())
+    assert "6216261000000000018" not in repr(news)
+    assert "signature" not in news.content
+
+
+async def test_our_own_signed_order_is_no_news_of_a_payment(http: HttpClient) -> None:
+    """With a shared key what we sign for the customer's browser verifies as if it were theirs."""
+    account = msgspec.structs.replace(
+        PEER.account(NOWHERE), secrets=UnionPaySecrets(sign_method="11", secure_key="k" * 32)
+    )
+    answer = await UnionPay(http).pay(account, order("unionpay", PayMode.WEB))
+    assert isinstance(answer.outcome, Pending)
+    assert isinstance(answer.outcome.action, SubmitForm)
+    body = urlencode(answer.outcome.action.fields).encode()
+    with pytest.raises(CallbackUnreadable):
+        UnionPay(http).read_callback(account, {}, body, real_now())
+
+
+def test_a_field_given_twice_is_refused(http: HttpClient) -> None:
+    headers, body = PEER.callback(NEWS)
+    with pytest.raises(CallbackForged):
+        UnionPay(http).read_callback(
+            PEER.account(NOWHERE), headers, body + b"&txnAmt=1", real_now()
+        )
+
+
+# --- connecting
+
+
+def test_the_how_to_connects_an_account(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/connect-unionpay.md").read_text()
+    account = PEER.account(NOWHERE)
+    for name, pem in msgspec.to_builtins(account.secrets).items():
+        if name.endswith("_pem"):
+            (tmp_path / f"{name.removesuffix('_pem')}.pem").write_text(pem)
+    found = [text.partition("```")[0] for text in page.split("```toml\n")[1:]]
+    assert len(found) == 3
+    for text in found:
+        (tmp_path / "account.toml").write_text(text)
+        new = read_account(tmp_path / "account.toml")
+        assert msgspec.convert(dict(new.keys), SECRETS[new.channel])
+    assert {read_account(tmp_path / "account.toml").channel} == {"unionpay_qra"}
