@@ -143,6 +143,7 @@ async def test_the_operator_proves_by_command(
         (("prove", "00000000-0000-0000-0000-000000000001"), "ledger.nothing_posted"),
         (("prove", "--consistency", "1", "2"), "ledger.checkpoint_missing"),
         (("checkpoint", "--note", "7"), "ledger.checkpoint_missing"),
+        (("checkpoint", "--day", "2026-01-01"), "ledger.day_root_missing"),
         (("keys", "--rotate", "blind"), "Invalid value"),
     ],
 )

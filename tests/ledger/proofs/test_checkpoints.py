@@ -31,6 +31,7 @@ from tongbao.ledger.proofs.entries import text_of
 from tongbao.ledger.proofs.model import (
     CheckpointMissing,
     CheckpointsReversed,
+    DayRootMissing,
     KeyKind,
     Proofs,
     TreeBroken,
@@ -99,9 +100,10 @@ async def test_the_round_serves_every_book_and_closes_the_night(
     assert all(verifier.read_note(each[0].note, keys)["day"] == str(day) for each in nights)
     root = await day_root(proofs.db, day)
     bodies = [each[0].note.partition("\n\n")[0] + "\n" for each in nights]
-    assert root is not None
     assert (root.books, root.root) == (2, tree_root([leaf_hash(each.encode()) for each in bodies]))
     assert f"/day/{day}\n2\n{text_of(root.root)}\n" in root.note
+    with pytest.raises(DayRootMissing):
+        await day_root(proofs.db, day + timedelta(days=1))
 
 
 async def test_nights_are_kept_for_ever_and_minutes_are_not(

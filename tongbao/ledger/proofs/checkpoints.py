@@ -35,6 +35,7 @@ from tongbao.ledger.proofs.model import (
     CheckpointMissing,
     CheckpointsReversed,
     Consistency,
+    DayRootMissing,
     LedgerCheckpoint,
     LedgerDayRoot,
     LedgerTree,
@@ -300,9 +301,16 @@ async def last_checkpoint(db: Db, book: int) -> LedgerCheckpoint | None:
     return await store.LAST_CHECKPOINT.first(db, book)
 
 
-async def day_root(db: Db, day: date) -> LedgerDayRoot | None:
-    """Return the root over all books of a day, if it is closed."""
-    return await store.DAY_ROOT.first(db, day)
+async def day_root(db: Db, day: date) -> LedgerDayRoot:
+    """Return the root over all books of a business day, which is signed when the day is over.
+
+    Raises:
+        DayRootMissing
+    """
+    root = await store.DAY_ROOT.first(db, day)
+    if root is None:
+        raise DayRootMissing(day=day.isoformat())
+    return root
 
 
 async def prove_consistency(proofs: Proofs, book: int, old: int, new: int) -> Consistency:

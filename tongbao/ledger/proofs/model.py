@@ -243,6 +243,14 @@ class CheckpointMissing(NotFound):
     advice_zh = "该账本没有此检查点，请先列出检查点。"
 
 
+class DayRootMissing(NotFound):
+    """Nothing was signed over all books for that day; the day may not be over."""
+
+    code = "ledger.day_root_missing"
+    advice = "Ask for a business day that has ended, once the books have closed it."
+    advice_zh = "该日尚未签署全账本根，请查询已结束且各账本已封存的营业日。"
+
+
 class CheckpointsReversed(Invalid):
     """The older checkpoint is the newer one."""
 

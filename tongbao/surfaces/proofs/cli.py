@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import click
@@ -14,6 +14,7 @@ from tongbao.ledger.proofs import verifier
 from tongbao.ledger.proofs.checkpoints import (
     audit_whole,
     checkpoint_note,
+    day_root,
     list_checkpoints,
     prove_consistency,
     prove_now,
@@ -86,6 +87,9 @@ def _id_of(text: str) -> UUID:
 @click.option("--now", is_flag=True, help="Bring the trees up to date and sign at once.")
 @click.option("--audit", is_flag=True, help="Derive whole trees anew; exit 1 at a breach.")
 @click.option("--note", type=int, help="Print this checkpoint as it was signed.")
+@click.option(
+    "--day", type=click.DateTime(["%Y-%m-%d"]), help="Print the root over all books of a day."
+)
 @click.option("--nightly", is_flag=True, help="List only those that close a business day.")
 @click.option("--book", type=int, help="Only this book; book 1 for a list or a note.")
 @click.option("--limit", default=20, show_default=True, help="How many of the newest.")
@@ -96,6 +100,7 @@ def ledger_checkpoint(
     now: bool,
     audit: bool,
     note: int | None,
+    day: datetime | None,
     nightly: bool,
     book: int | None,
     limit: int,
@@ -104,6 +109,8 @@ def ledger_checkpoint(
 
     async def work(platform: Platform) -> str | list[dict[str, object]]:
         proofs = Proofs(platform.db, platform.keyring)
+        if day is not None:
+            return (await day_root(platform.db, day.date())).note
         if note is not None:
             return await checkpoint_note(platform.db, book or 1, note)
         if audit:
