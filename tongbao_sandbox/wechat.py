@@ -20,10 +20,13 @@ from msgspec.structs import replace
 from tongbao_sandbox.model import Callback, PaymentCode, Trade
 from tongbao_sandbox.seam import Outgoing, Refused, Reply, Request, World
 from tongbao_sandbox.wechat_bill import Bills
+from tongbao_sandbox.wechat_combined import Combined
 from tongbao_sandbox.wechat_crypto import SCHEME, Vault, in_window, read_authorization
 from tongbao_sandbox.wechat_customers import PAGE, Customers
 from tongbao_sandbox.wechat_desk import NAME, Desk, transaction
 from tongbao_sandbox.wechat_orders import Orders
+from tongbao_sandbox.wechat_papay import Agreements
+from tongbao_sandbox.wechat_parking import Parkings
 from tongbao_sandbox.wechat_refunds import Refunds
 from tongbao_sandbox.wechat_splits import Splits
 from tongbao_sandbox.wechat_transfers import Transfers
@@ -57,6 +60,8 @@ class WechatPay:
         self._bills = bills = Bills(desk)
         self._splits = splits = Splits(desk)
         self._transfers = transfers = Transfers(desk)
+        self._agreements = agreements = Agreements(desk, orders)
+        self._parkings = parkings = Parkings(desk, orders)
         self._customers = Customers(desk, orders)
         refund = "/v3/refund/domestic/refunds"
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
@@ -70,6 +75,9 @@ class WechatPay:
                 ("POST", f"{refund}/{{id}}/apply-abnormal-refund", refunds.apply_abnormal),
                 *splits.routes(),
                 *transfers.routes(),
+                *Combined(desk, orders).routes(),
+                *agreements.routes(),
+                *parkings.routes(),
                 ("GET", "/v3/bill/tradebill", bills.trade_bill),
                 ("GET", "/v3/bill/fundflowbill", bills.fund_bill),
                 ("GET", "/v3/billdownload/file", bills.download),
@@ -222,6 +230,10 @@ class WechatPay:
                 self._splits.finish(number, at)
             case "transfer":
                 self._transfers.expire(number)
+            case "deduct":
+                self._agreements.take(number, argument, at)
+            case "parking":
+                self._parkings.take(number, at)
             case _:
                 self._orders.act(action, number, at)
 
@@ -242,7 +254,9 @@ class WechatPay:
             return self._customers.open(body["parameters"], body.get("action", "pay"))
         if (method, path) == ("POST", "transfer"):
             return self._transfers.decide(body["number"], body.get("action", "confirm"))
-        raise Refused("there are: POST refund, bill/forget, probe, open, transfer")
+        if (method, path) == ("POST", "agreement"):
+            return self._agreements.decide(body["number"], body.get("action", "sign"))
+        raise Refused("there are: POST refund, bill/forget, probe, open, transfer, agreement")
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -261,4 +275,6 @@ def _one_more(resource: dict[str, Any]) -> dict[str, Any]:
             told[name] = {k: v + 1 if isinstance(v, int) else v for k, v in value.items()}
         elif name == "transfer_amount":
             told[name] = value + 1
+        elif name == "sub_orders":
+            told[name] = [_one_more(part) for part in value]
     return told

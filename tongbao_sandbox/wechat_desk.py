@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -127,6 +127,8 @@ def transaction(trade: Trade) -> dict[str, Any]:
     """Return the transaction object, field by field as WeChat Pay writes it."""
     key = "refunded" if trade.state == "paid" and trade.refunded else trade.state
     state, description = _TRADE_STATES[key]
+    if trade.mode == "agreement":
+        state = {"NOTPAY": "ACCEPT", "PAYERROR": "PAY_FAIL"}.get(state, state)
     amount: dict[str, Any] = {"currency": trade.currency, "total": trade.amount}
     content: dict[str, Any] = {
         "amount": amount,
@@ -168,6 +170,36 @@ def _payer(trade: Trade) -> dict[str, str]:
         return {"openid": trade.payer}
     payer = {"sp_openid": trade.payer}
     return {**payer, "sub_openid": trade.payer} if "sub_appid" in trade.extra else payer
+
+
+def combined_object(kept: Mapping[str, Any], trades: Sequence[Trade]) -> dict[str, Any]:
+    """Return the object of a combined order: what was asked, and every part's state."""
+    body = kept["body"]
+    content: dict[str, Any] = {
+        "combine_appid": body["combine_appid"],
+        "combine_mchid": body["combine_mchid"],
+        "combine_out_trade_no": body["combine_out_trade_no"],
+        "sub_orders": [_part(trade) for trade in trades],
+    }
+    if device_id := at(body, "/scene_info/device_id"):
+        content["scene_info"] = {"device_id": device_id}
+    if trades[0].paid_at is not None:
+        content["combine_payer_info"] = {"openid": trades[0].payer}
+    return content
+
+
+def _part(trade: Trade) -> dict[str, Any]:
+    whole = transaction(trade)
+    ids = ids_of(trade)
+    amount: dict[str, Any] = {"total_amount": trade.amount, "currency": trade.currency}
+    part = {"mchid": ids.get("mchid") or ids["sp_mchid"], "out_trade_no": trade.number}
+    if "sub_mchid" in ids:
+        part["sub_mchid"] = ids["sub_mchid"]
+    shown = ("attach", "trade_type", "trade_state", "bank_type", "success_time", "transaction_id")
+    part |= {name: whole[name] for name in shown if name in whole}
+    if trade.paid_at is not None:
+        amount |= {"payer_amount": trade.amount, "payer_currency": trade.currency}
+    return {**part, "amount": amount}
 
 
 def refund_object(refund: Refund, trade: Trade) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tongbao_sandbox.clock import china
 from tongbao_sandbox.model import Fault, PaymentCode, Refund, Trade
 from tongbao_sandbox.seam import Refused
-from tongbao_sandbox.wechat_desk import IDS, NAME, Desk, Event, ids_of, transaction
+from tongbao_sandbox.wechat_desk import IDS, NAME, Desk, Event, combined_object, ids_of, transaction
 from tongbao_sandbox.wechat_rules import LINK_FOR, MODES, openid_names, rules_of
 from tongbao_sandbox.wechat_wire import (
     Call,
@@ -160,10 +160,23 @@ class Orders:
             raise Problem(404, "ORDER_NOT_EXIST", "订单不存在")
         return trade
 
-    def pay(self, trade: Trade, moment: datetime | None = None) -> Trade:
-        """Take the customer's money and tell the merchant."""
-        now = moment or self._now()
-        paid = self._world.state.put_trade(
+    def pay(self, trade: Trade, moment: datetime | None = None, *, quiet: bool = False) -> Trade:
+        """Take the customer's money and tell the merchant; of a combined order, for all parts."""
+        now, combined = moment or self._now(), trade.extra.get("combine", "")
+        kept = self._desk.kept("combine", combined) if combined else None
+        if kept is None:
+            paid = self._paid(trade, now)
+            if not quiet:
+                self._desk.notify(paid.number, paid.notify_url, _success(paid))
+            return paid
+        trades = [self._paid(self.existing(number), now) for number in kept["numbers"]]
+        content = combined_object(kept, trades)
+        event = Event("payment", "TRANSACTION.SUCCESS", "支付成功", content)
+        self._desk.notify(combined, trade.notify_url, event)
+        return trades[0]
+
+    def _paid(self, trade: Trade, now: datetime) -> Trade:
+        return self._world.state.put_trade(
             replace(
                 trade,
                 state="paid",
@@ -172,8 +185,13 @@ class Orders:
                 payer=trade.payer or "o" + secrets.token_urlsafe(21)[:27],
             )
         )
-        self._desk.notify(paid.number, paid.notify_url, _success(paid))
-        return paid
+
+    def fail_deduction(self, trade: Trade) -> Trade:
+        """Find no money for a deduction, and tell the merchant so."""
+        failed = self._fail(trade, "扣款失败，余额不足")
+        event = Event("payment", "TRANSACTION.FAIL", "支付失败", transaction(failed))
+        self._desk.notify(failed.number, failed.notify_url, event)
+        return failed
 
     def probe(self, trade: Trade) -> None:
         """Send a signature probe to the order's callback address."""
@@ -194,21 +212,22 @@ class Orders:
         pays = fault.name.endswith("_paid")
         if product == "codepay":
             return self._codepay(body, known, pays=pays)
-        trade = known or self._new(body, product, call.origin)
+        trade = known or self.new(body, product, call.origin)
         if pays and trade.state == "waiting":
             self.pay(trade)
         elif trade.state == "closed":
             raise Problem(400, "ORDER_CLOSED", "订单已关闭，请重新下单")
         elif trade.state == "paid":
             raise Problem(400, "ORDERPAID", "该订单已支付")
-        return Outcome({_GIVEN[product]: trade.token})
+        return Outcome({given_as(product): trade.token})
 
-    def _new(self, body: dict[str, Any], product: str, origin: str = "") -> Trade:
+    def new(self, body: dict[str, Any], product: str, origin: str = "") -> Trade:
+        """Make an unpaid order of a product from its body."""
         now = self._now()
         expires = read_time(body.get("time_expire", "")) or now + OPEN_FOR
         if expires <= now:
             raise parameter_error("/time_expire", body["time_expire"], "订单失效时间早于当前时间")
-        kept = (*IDS, "attach", "scene_info", "settle_info")
+        kept = (*IDS, "attach", "scene_info", "settle_info", "combine")
         named = (at(body, f"/payer/{name}") for name in ("openid", "sub_openid", "sp_openid"))
         return self._world.state.put_trade(
             Trade(
@@ -221,7 +240,7 @@ class Orders:
                 subject=body["description"],
                 created_at=now,
                 expires_at=expires,
-                token=self._token(product, now, origin),
+                token=self._token(product, now, origin) if body.get("is_first", True) else "",
                 payer=next((openid for openid in named if openid), ""),
                 notify_url=body.get("notify_url", ""),
                 extra={
@@ -272,7 +291,7 @@ class Orders:
         return self._world.state.put_code(replace(code, used_for=body["out_trade_no"]))
 
     def _charge(self, body: dict[str, Any], code: PaymentCode, *, pays: bool) -> Trade:
-        trade = self._new(body, "codepay")
+        trade = self.new(body, "codepay")
         if pays or code.behaviour == "pay":
             return self.pay(trade)
         if code.behaviour == "decline":
@@ -367,13 +386,9 @@ class Orders:
         )
 
 
-_GIVEN: Final = {
-    "native": "code_url",
-    "jsapi": "prepay_id",
-    "app": "prepay_id",
-    "h5": "h5_url",
-}
-"""Under what name the answer to an order holds what the customer pays with."""
+def given_as(product: str) -> str:
+    """Return under what name the answer to an order holds what the customer pays with."""
+    return {"native": "code_url", "h5": "h5_url"}.get(product, "prepay_id")
 
 
 def _success(trade: Trade) -> Event:

@@ -10,6 +10,8 @@ from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.capabilities import (
+    AgreementOrder,
+    AgreementOutcome,
     Receiver,
     SplitOrder,
     SplitOutcome,
@@ -29,6 +31,7 @@ from tongbao.rails.channels.contract import (
     ChannelAccount,
     CloseOutcome,
     Outcome,
+    PayMode,
     PayOrder,
     QueryOutcome,
     RefundOrder,
@@ -39,7 +42,13 @@ from tongbao.rails.channels.contract import (
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao.rails.channels.wechat_pay import bills, callbacks
 from tongbao.rails.channels.wechat_pay.gateway import Gateway
-from tongbao.rails.channels.wechat_pay.products import orders, refunds, splits, transfers
+from tongbao.rails.channels.wechat_pay.products import (
+    agreements,
+    orders,
+    refunds,
+    splits,
+    transfers,
+)
 from tongbao.rails.channels.wechat_pay.wire import CURRENCY
 
 
@@ -50,7 +59,7 @@ class WechatPay:
     """
 
     name = "wechat_pay"
-    modes = frozenset(orders.PRODUCTS)
+    modes = frozenset({*orders.PRODUCTS, PayMode.AGREEMENT})
     currencies = frozenset({CURRENCY})
     bill_terms = bills.TERMS
 
@@ -64,7 +73,9 @@ class WechatPay:
         self.gateway = Gateway(http, limits or TimeLimits(), clock)
 
     async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
-        """Offer a code, a page or an app to pay in, or charge what the customer shows."""
+        """Offer a code, a page or an app to pay in, or charge what the customer shows or signed."""
+        if order.mode is PayMode.AGREEMENT:
+            return await agreements.deduct(self.gateway, account, order)
         return await orders.pay(self.gateway, account, order)
 
     async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
@@ -146,6 +157,25 @@ class WechatPay:
     ) -> Answer[TransferQueryOutcome]:
         """Take a payout back that its payee has not confirmed."""
         return await transfers.cancel_transfer(self.gateway, account, order)
+
+    async def offer_agreement(
+        self, account: ChannelAccount, order: AgreementOrder
+    ) -> Answer[AgreementOutcome]:
+        """Offer an agreement for the customer to sign."""
+        return await agreements.offer(self.gateway, account, order)
+
+    async def query_agreement(
+        self, account: ChannelAccount, order: AgreementOrder
+    ) -> Answer[AgreementOutcome]:
+        """Ask whether an agreement is signed."""
+        return await agreements.query(self.gateway, account, order)
+
+    async def end_agreement(
+        self, account: ChannelAccount, order: AgreementOrder, agreement_ref: str, reason: str
+    ) -> Answer[AgreementOutcome]:
+        """End an agreement; WeChat Pay knows it by our number."""
+        del agreement_ref
+        return await agreements.end(self.gateway, account, order, reason)
 
     def read_callback(
         self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime

@@ -66,7 +66,7 @@ def order_request(account: ChannelAccount, order: PayOrder) -> OrderRequest:
         notify_url=None if by_code else account.notify_url,
         amount=Amount(total=order.money.amount, currency=order.money.currency),
         payer=_payer(account, order),
-        scene_info=_scene(order),
+        scene_info=scene_of(order),
         settle_info=Settling(profit_sharing=True) if secrets_of(account).profit_sharing else None,
     )
 
@@ -83,7 +83,8 @@ def _payer(account: ChannelAccount, order: PayOrder) -> Payer | None:
     return Payer(sp_openid=order.payer_id)
 
 
-def _scene(order: PayOrder) -> Scene:
+def scene_of(order: PayOrder) -> Scene:
+    """Return where the order is placed, as its product wants to know."""
     if order.mode is PayMode.PAYMENT_CODE:
         return Scene(device_ip=order.client_ip, store_info=Store(id=order.store_id))
     if order.mode is PayMode.H5:

@@ -73,13 +73,13 @@ def path_of(account: ChannelAccount) -> str:
 async def pay(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
     """Offer the order to the customer, or charge the code the customer shows."""
     path = path_of(account)
-    if reason := _unpayable(account, order):
+    if reason := unpayable(account, order):
         return Answer(NotSent(reason), unsent("POST", account.gateway + path, reason))
     target, body = f"{path}/{PRODUCTS[order.mode]}", encode(order_request(account, order))
     heard, exchange = await gateway.call(account, "POST", target, body, hidden=hidden_of(order))
     match heard:
         case Answered():
-            return Answer(_offered(gateway, account, order, heard.body), exchange)
+            return Answer(offered(gateway, account, order, heard.body), exchange)
         case Refused():
             return await pay_refused(gateway, account, order, heard, exchange)
         case NotSent() | Unknown():
@@ -176,7 +176,7 @@ def hidden_of(order: PayOrder) -> tuple[str, ...]:
     return (order.auth_code,) if order.auth_code else ()
 
 
-def _unpayable(account: ChannelAccount, order: PayOrder) -> str | None:
+def unpayable(account: ChannelAccount, order: PayOrder) -> str | None:
     """Return why the order cannot be sent, before anything is."""
     apps = {None, account.app_id, *secrets_of(account).app_ids}
     lacks_code = order.mode is PayMode.PAYMENT_CODE and not order.auth_code
@@ -192,9 +192,10 @@ def _unpayable(account: ChannelAccount, order: PayOrder) -> str | None:
     return next((reason for applies, reason in reasons if applies), None)
 
 
-def _offered(
+def offered(
     gateway: Gateway, account: ChannelAccount, order: PayOrder, body: bytes
 ) -> Succeeded | Pending | Declined | Unknown:
+    """Return what the customer is to do, or what became of the code that was charged."""
     match order.mode:
         case PayMode.QR:
             offer = decode(body, CodeUrl)

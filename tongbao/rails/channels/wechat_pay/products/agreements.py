@@ -1,0 +1,221 @@
+"""Agreements of WeChat Pay (委托代扣): offered, asked about, ended, and taken under."""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+from tongbao.kernel.money import Money
+from tongbao.rails.channels.capabilities import (
+    AgreementEnded,
+    AgreementOffered,
+    AgreementOrder,
+    AgreementOutcome,
+    AgreementSigned,
+)
+from tongbao.rails.channels.contract import (
+    Absent,
+    Answer,
+    ChannelAccount,
+    Declined,
+    NotSent,
+    Outcome,
+    PayOrder,
+    Pending,
+    Redirect,
+    Unknown,
+)
+from tongbao.rails.channels.exchange import decode, followed_by, unsent
+from tongbao.rails.channels.wechat_pay.documents import agreements as documents
+from tongbao.rails.channels.wechat_pay.documents.parts import Amount
+from tongbao.rails.channels.wechat_pay.gateway import (
+    Answered,
+    Gateway,
+    Refused,
+    secrets_of,
+)
+from tongbao.rails.channels.wechat_pay.products.answers import ERRORS, in_path, meant
+from tongbao.rails.channels.wechat_pay.products.orders import pay_refused
+from tongbao.rails.channels.wechat_pay.wire import (
+    CURRENCY,
+    DESCRIPTION_MAX,
+    encode,
+    first_difference,
+    moment,
+)
+
+SIGN: Final = "/v3/papay/scheduled-deduct-sign/contracts/pre-entrust-sign"
+CONTRACTS: Final = "/v3/papay/sign/contracts"
+DEDUCT: Final = "/v3/papay/pay/transactions/apply"
+NOTICES: Final = "/v3/papay/contracts"
+_PARTNER: Final = "agreements of a service provider are not offered here"
+
+
+async def offer(
+    gateway: Gateway, account: ChannelAccount, order: AgreementOrder
+) -> Answer[AgreementOutcome]:
+    """Offer an agreement: in WeChat to a customer it knows, else in a phone's browser."""
+    target = f"{SIGN}/{'jsapi' if order.payer_id else 'h5'}"
+    if reason := _unsignable(account, order):
+        return Answer(NotSent(reason), unsent("POST", account.gateway + target, reason))
+    body = documents.SignRequest(
+        appid=account.app_id,
+        openid=order.payer_id,
+        plan_id=int(order.plan),
+        out_contract_code=order.number,
+        contract_display_account=order.display_name,
+        contract_notify_url=account.notify_url,
+    )
+    heard, exchange = await gateway.call(account, "POST", target, encode(body))
+    match heard:
+        case Answered():
+            offered = decode(heard.body, documents.SignOffer)
+            if offered is None or not (offered.redirect_url or "").startswith("http"):
+                return Answer(Unknown("the answer holds no address to sign at"), exchange)
+            return Answer(AgreementOffered(Redirect(offered.redirect_url or "")), exchange)
+        case Refused():
+            return Answer(_refused(heard), exchange)
+        case NotSent() | Unknown():
+            return Answer(heard, exchange)
+        case _:
+            assert_never(heard)
+
+
+async def query(
+    gateway: Gateway, account: ChannelAccount, order: AgreementOrder
+) -> Answer[AgreementOutcome]:
+    """Ask whether it is signed; one that nobody signed is not known there."""
+    heard, exchange = await gateway.call(account, "GET", _path(order))
+    match heard:
+        case Answered():
+            return Answer(_read(heard.body, account, order), exchange)
+        case Refused():
+            return Answer(_refused(heard), exchange)
+        case NotSent() | Unknown():
+            return Answer(Unknown(heard.reason), exchange)
+        case _:
+            assert_never(heard)
+
+
+async def end(
+    gateway: Gateway, account: ChannelAccount, order: AgreementOrder, reason: str
+) -> Answer[AgreementOutcome]:
+    """End it; where the answer does not say that it is ended, ask."""
+    body = encode(documents.TerminateRequest(reason[:256] or "商户解约"))
+    heard, exchange = await gateway.call(account, "POST", f"{_path(order)}/terminate", body)
+    if isinstance(heard, Answered):
+        outcome = _read(heard.body, account, order)
+        if isinstance(outcome, AgreementEnded):
+            return Answer(outcome, exchange)
+    if isinstance(heard, NotSent | Unknown):
+        return Answer(heard, exchange)
+    asked = await query(gateway, account, order)
+    both = followed_by(exchange, asked.exchange)
+    if isinstance(asked.outcome, AgreementSigned):
+        return Answer(Unknown("it is still signed"), both)
+    return Answer(asked.outcome, both)
+
+
+async def deduct(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
+    """Take money under an agreement: accepted now, decided later and told by callback."""
+    if reason := _undeductible(account, order):
+        return Answer(NotSent(reason), unsent("POST", account.gateway + DEDUCT, reason))
+    body = documents.DeductRequest(
+        appid=account.app_id,
+        out_trade_no=order.number,
+        description=order.subject[:DESCRIPTION_MAX] or order.number,
+        transaction_notify_url=account.notify_url,
+        contract_id=order.agreement_ref,
+        amount=Amount(total=order.money.amount, currency=order.money.currency),
+    )
+    heard, exchange = await gateway.call(account, "POST", DEDUCT, encode(body))
+    match heard:
+        case Answered():
+            taken = decode(heard.body, documents.Deducted) or documents.Deducted()
+            amount = (taken.amount or Amount()).total
+            if (taken.out_trade_no, amount) != (order.number, order.money.amount):
+                return Answer(Unknown("the answer accepts another deduction"), exchange)
+            return Answer(Pending(reason="ACCEPTED"), exchange)
+        case Refused():
+            return await pay_refused(gateway, account, order, heard, exchange)
+        case NotSent() | Unknown():
+            return Answer(heard, exchange)
+        case _:
+            assert_never(heard)
+
+
+async def announce(
+    gateway: Gateway, account: ChannelAccount, agreement_ref: str, money: Money
+) -> Answer[NotSent | Unknown | None]:
+    """Tell a customer through WeChat what will be taken; some plans want it a day before."""
+    body = documents.DeductNotice(
+        mchid=account.merchant_number,
+        appid=account.app_id,
+        estimated_amount=Amount(amount=money.amount, currency=money.currency),
+    )
+    target = f"{NOTICES}/{in_path(agreement_ref)}/notify"
+    heard, exchange = await gateway.call(account, "POST", target, encode(body))
+    match heard:
+        case Answered():
+            return Answer(None, exchange)
+        case Refused():
+            return Answer(NotSent(f"{heard.code}: {heard.message}"), exchange)
+        case NotSent() | Unknown():
+            return Answer(heard, exchange)
+        case _:
+            assert_never(heard)
+
+
+def _path(order: AgreementOrder) -> str:
+    return f"{CONTRACTS}/plan-id/{in_path(order.plan)}/out-contract-code/{in_path(order.number)}"
+
+
+def _unsignable(account: ChannelAccount, order: AgreementOrder) -> str | None:
+    if secrets_of(account).partner is not None:
+        return _PARTNER
+    if not (order.plan.isascii() and order.plan.isdigit()):
+        return "a plan of WeChat Pay is a number"
+    return None
+
+
+def _undeductible(account: ChannelAccount, order: PayOrder) -> str | None:
+    if secrets_of(account).partner is not None:
+        return _PARTNER
+    if order.money.currency != CURRENCY:
+        return f"WeChat Pay does not take {order.money.currency}"
+    return None if order.agreement_ref else "there is no agreement to take it under"
+
+
+def _refused(refused: Refused) -> Absent | Declined | NotSent | Unknown:
+    entry = ERRORS.find("agreement", refused.code)
+    if entry.meaning == "absent":
+        return Absent(refused.code)
+    outcome = meant(entry, refused)
+    return Unknown(outcome.reason) if isinstance(outcome, Pending) else outcome
+
+
+def _read(
+    body: bytes, account: ChannelAccount, order: AgreementOrder
+) -> AgreementSigned | AgreementEnded | Unknown:
+    contract = decode(body, documents.Contract) or documents.Contract()
+    difference = first_difference(
+        [
+            ("mchid", contract.mchid, account.merchant_number),
+            ("appid", contract.appid, account.app_id),
+            ("out_contract_code", contract.out_contract_code, order.number),
+            ("plan_id", str(contract.plan_id), order.plan),
+        ]
+    )
+    if difference:
+        return Unknown(f"contradiction: {difference}")
+    match contract.contract_state:
+        case "SIGNED":
+            at = moment(contract.contract_signed_time)
+            if at is None or not contract.contract_id:
+                return Unknown("a signed agreement without number or time")
+            ends_at = moment(contract.contract_expired_time)
+            return AgreementSigned(contract.contract_id, contract.openid, at, ends_at)
+        case "TERMINATED":
+            why = contract.contract_terminate_info or documents.Termination()
+            return AgreementEnded(why.contract_termination_mode or "TERMINATED")
+        case state:
+            return Unknown(f"contract_state {(state or '')[:32]}")

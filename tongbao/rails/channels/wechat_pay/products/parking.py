@@ -1,0 +1,273 @@
+"""Parking of WeChat Pay (车主服务 · 停车): a plate is looked up, drives in, and is charged.
+
+Only service providers may call it, so the account must have a partner.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, Literal, assert_never
+
+from msgspec import Struct
+
+from tongbao.rails.channels.contract import (
+    Absent,
+    Answer,
+    ChannelAccount,
+    Closed,
+    Declined,
+    NotSent,
+    Outcome,
+    PayOrder,
+    Pending,
+    QueryOutcome,
+    Succeeded,
+    Unknown,
+)
+from tongbao.rails.channels.exchange import decode, followed_by, unsent
+from tongbao.rails.channels.wechat_pay.documents import vehicles as documents
+from tongbao.rails.channels.wechat_pay.documents.orders import Transaction
+from tongbao.rails.channels.wechat_pay.documents.parts import Amount
+from tongbao.rails.channels.wechat_pay.gateway import Answered, Gateway, Refused, ids_of
+from tongbao.rails.channels.wechat_pay.products.answers import ERRORS, in_path, meant
+from tongbao.rails.channels.wechat_pay.wire import (
+    CURRENCY,
+    DESCRIPTION_MAX,
+    china_time,
+    encode,
+    first_difference,
+    order_outcome,
+)
+
+CHARGES: Final = "/v3/vehicle/transactions"
+ENTRANCES: Final = "/v3/vehicle/parking/parkings"
+SERVICES: Final = "/v3/vehicle/parking/services/find"
+_NO_PARTNER: Final = "parking is for service providers only"
+
+PlateColour = Literal["BLUE", "GREEN", "YELLOW", "BLACK", "WHITE", "LIMEGREEN"]
+
+
+class Plate(Struct, frozen=True):
+    """A car's plate."""
+
+    number: str
+    colour: PlateColour
+
+
+class Entrance(Struct, frozen=True):
+    """A car that drives in. ``number`` is ours; ``free_s`` are seconds that cost nothing."""
+
+    number: str
+    plate: Plate
+    at: datetime
+    place: str
+    free_s: int
+
+
+class Stay(Struct, frozen=True):
+    """What is charged for."""
+
+    parking_id: str  # WeChat Pay's number of the entrance
+    plate: Plate
+    from_: datetime
+    until: datetime
+    place: str
+    charged_s: int
+    device: str
+
+
+class ParkingOpen(Struct, frozen=True, tag="parking_open"):
+    """The plate may be charged without the customer's doing (``parking_id`` once it drove in)."""
+
+    parking_id: str = ""
+
+
+class ParkingBlocked(Struct, frozen=True, tag="parking_blocked"):
+    """The plate cannot be charged: let the driver pay in another way."""
+
+    reason: str
+
+
+ParkingOutcome = ParkingOpen | ParkingBlocked | Absent | NotSent | Unknown
+
+
+async def look_up(
+    gateway: Gateway, account: ChannelAccount, plate: Plate, openid: str
+) -> Answer[ParkingOutcome]:
+    """Ask whether the customer has opened the service for this plate."""
+    ids = ids_of(account)
+    if ids.sp_appid is None:
+        return Answer(NotSent(_NO_PARTNER), unsent("GET", account.gateway + SERVICES, _NO_PARTNER))
+    query = {
+        "appid": ids.sp_appid,
+        "sub_mchid": ids.sub_mchid or "",
+        "plate_number": plate.number,
+        "plate_color": plate.colour,
+        "openid": openid,
+    }
+    text = "&".join(f"{name}={in_path(value)}" for name, value in query.items())
+    heard, exchange = await gateway.call(account, "GET", f"{SERVICES}?{text}")
+    match heard:
+        case Answered():
+            found = decode(heard.body, documents.ParkingPlate)
+            if found is None or (found.plate_number, found.openid) != (plate.number, openid):
+                return Answer(Unknown("the answer is about another plate"), exchange)
+            if found.service_state == "NORMAL":
+                return Answer(ParkingOpen(), exchange)
+            return Answer(ParkingBlocked(found.service_state or "UNKNOWN"), exchange)
+        case Refused():
+            return Answer(_refused(heard), exchange)
+        case NotSent() | Unknown():
+            return Answer(heard, exchange)
+        case _:
+            assert_never(heard)
+
+
+async def enter(
+    gateway: Gateway, account: ChannelAccount, entrance: Entrance
+) -> Answer[ParkingOutcome]:
+    """Tell WeChat Pay that a car drove in; safe to repeat."""
+    ids = ids_of(account)
+    if ids.sp_appid is None:
+        reason = _NO_PARTNER
+        return Answer(NotSent(reason), unsent("POST", account.gateway + ENTRANCES, reason))
+    body = documents.Parking(
+        sub_mchid=ids.sub_mchid,
+        out_parking_no=entrance.number,
+        plate_number=entrance.plate.number,
+        plate_color=entrance.plate.colour,
+        notify_url=account.notify_url,
+        start_time=china_time(entrance.at),
+        parking_name=entrance.place,
+        free_duration=entrance.free_s,
+    )
+    heard, exchange = await gateway.call(account, "POST", ENTRANCES, encode(body))
+    match heard:
+        case Answered():
+            found = decode(heard.body, documents.Parking)
+            if found is None or not found.id or found.out_parking_no != entrance.number:
+                return Answer(Unknown("the answer is about another entrance"), exchange)
+            if found.state == "NORMAL":
+                return Answer(ParkingOpen(found.id), exchange)
+            return Answer(ParkingBlocked(found.block_reason or found.state or ""), exchange)
+        case Refused():
+            return Answer(_refused(heard), exchange)
+        case NotSent() | Unknown():
+            return Answer(heard, exchange)
+        case _:
+            assert_never(heard)
+
+
+async def charge(
+    gateway: Gateway, account: ChannelAccount, order: PayOrder, stay: Stay
+) -> Answer[Outcome]:
+    """Take the fee: accepted now, decided later and told by callback."""
+    ids, target = ids_of(account), f"{CHARGES}/parking"
+    reason = _NO_PARTNER if ids.sp_appid is None else None
+    if order.money.currency != CURRENCY:
+        reason = f"WeChat Pay does not take {order.money.currency}"
+    if reason:
+        return Answer(NotSent(reason), unsent("POST", account.gateway + target, reason))
+    body = documents.ParkingRequest(
+        appid=ids.sp_appid,
+        sub_appid=ids.sub_appid,
+        sub_mchid=ids.sub_mchid,
+        description=order.subject[:DESCRIPTION_MAX] or order.number,
+        out_trade_no=order.number,
+        trade_scene="PARKING",
+        notify_url=account.notify_url,
+        amount=Amount(total=order.money.amount, currency=order.money.currency),
+        parking_info=_stay(stay),
+    )
+    heard, exchange = await gateway.call(account, "POST", target, encode(body))
+    match heard:
+        case Answered():
+            outcome = _read(heard.body, account, order)
+            return Answer(
+                Declined(outcome.code) if isinstance(outcome, Closed) else outcome, exchange
+            )
+        case Refused():
+            entry = ERRORS.find("pay", heard.code)
+            if not entry.ask:
+                return Answer(meant(entry, heard), exchange)
+            asked = await query_charge(gateway, account, order)
+            both = followed_by(exchange, asked.exchange)
+            if isinstance(asked.outcome, Absent | Closed):
+                return Answer(meant(entry, heard), both)
+            return Answer(asked.outcome, both)
+        case NotSent() | Unknown():
+            return Answer(heard, exchange)
+        case _:
+            assert_never(heard)
+
+
+async def query_charge(
+    gateway: Gateway, account: ChannelAccount, order: PayOrder
+) -> Answer[QueryOutcome]:
+    """Ask what became of a fee."""
+    sub_mchid = in_path(account.merchant_number)
+    target = f"{CHARGES}/out-trade-no/{in_path(order.number)}?sub_mchid={sub_mchid}"
+    heard, exchange = await gateway.call(account, "GET", target)
+    match heard:
+        case Answered():
+            return Answer(_read(heard.body, account, order), exchange)
+        case Refused():
+            if ERRORS.find("query", heard.code).meaning == "absent":
+                return Answer(Absent(heard.code), exchange)
+            return Answer(Unknown(f"query refused: {heard.code}"), exchange)
+        case NotSent() | Unknown():
+            return Answer(Unknown(heard.reason), exchange)
+        case _:
+            assert_never(heard)
+
+
+def _stay(stay: Stay) -> documents.Stay:
+    return documents.Stay(
+        parking_id=stay.parking_id,
+        plate_number=stay.plate.number,
+        plate_color=stay.plate.colour,
+        start_time=china_time(stay.from_),
+        end_time=china_time(stay.until),
+        parking_name=stay.place,
+        charging_duration=stay.charged_s,
+        device_id=stay.device,
+    )
+
+
+def _refused(refused: Refused) -> Absent | NotSent | Unknown:
+    entry = ERRORS.find("agreement", refused.code)
+    if entry.meaning == "absent":
+        return Absent(refused.code)
+    if entry.meaning in {"declined", "not_sent"}:
+        return NotSent(f"{refused.code}: {refused.message}")
+    return Unknown(f"{refused.code}: {refused.message}")
+
+
+def _read(
+    body: bytes, account: ChannelAccount, order: PayOrder
+) -> Succeeded | Pending | Declined | Closed | Unknown:
+    found, ids = decode(body, documents.VehicleTransaction), ids_of(account)
+    if found is None:
+        return Unknown("the answer is no fee")
+    amount = found.amount or Amount()
+    difference = first_difference(
+        [
+            ("out_trade_no", found.out_trade_no, order.number),
+            ("sp_mchid", found.sp_mchid, ids.sp_mchid),
+            ("sub_mchid", found.sub_mchid, ids.sub_mchid),
+            ("total", amount.total, order.money.amount),
+            ("currency", amount.currency or CURRENCY, order.money.currency),
+        ]
+    )
+    if difference:
+        return Unknown(f"contradiction: {difference}")
+    return order_outcome(
+        Transaction(
+            trade_state=found.trade_state,
+            trade_state_desc=found.trade_state_description,
+            transaction_id=found.transaction_id,
+            success_time=found.success_time,
+            payer=found.payer,
+            amount=amount,
+        )
+    )

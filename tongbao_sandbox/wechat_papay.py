@@ -1,0 +1,230 @@
+"""WeChat Pay's agreements (委托代扣): offered, signed by the customer, ended, and taken under.
+
+Settings: ``wechat.deduct_after_s`` (1).
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from tongbao_sandbox.clock import rfc3339
+from tongbao_sandbox.faults import allow
+from tongbao_sandbox.model import Fault
+from tongbao_sandbox.seam import Refused
+from tongbao_sandbox.wechat_desk import NAME, Desk, Event
+from tongbao_sandbox.wechat_orders import Orders
+from tongbao_sandbox.wechat_wire import (
+    Call,
+    Handler,
+    Outcome,
+    Problem,
+    Rule,
+    checked,
+    is_notify_url,
+    is_number,
+    is_positive,
+    parameter_error,
+    spoilt,
+)
+
+AFTER_S: Final = 1.0
+LASTS: Final = timedelta(days=365)
+_SIGN: Final = "/v3/papay/scheduled-deduct-sign/contracts/pre-entrust-sign"
+_CONTRACT: Final = "/v3/papay/sign/contracts/plan-id/{plan}/out-contract-code/{number}"
+_OFFER: Final = (
+    Rule("/appid", str, length_max=32),
+    Rule("/plan_id", int, check=is_positive),
+    Rule("/out_contract_code", str, check=is_number),
+    Rule("/contract_display_account", str, length_max=32),
+    Rule("/contract_notify_url", str, length_max=256, check=is_notify_url),
+)
+_DEDUCT: Final = (
+    Rule("/appid", str, length_max=32),
+    Rule("/out_trade_no", str, check=is_number),
+    Rule("/description", str, length_max=127),
+    Rule("/transaction_notify_url", str, length_max=256, check=is_notify_url),
+    Rule("/contract_id", str, length_max=32),
+    Rule("/amount", dict),
+    Rule("/amount/total", int, check=is_positive),
+)
+allow("agreement", "http_500_done", "http_500_not_done", "time_out_done", "time_out_not_done")
+allow("agreement", "bad_signature_done", "http_429", "reset")
+
+
+class Agreements:
+    """Keeps the agreements' rules; every method runs inside the request's transaction."""
+
+    def __init__(self, desk: Desk, orders: Orders) -> None:
+        self._desk = desk
+        self._world = desk.world
+        self._orders = orders
+
+    def routes(self) -> tuple[tuple[str, str, Handler], ...]:
+        """Return every call about agreements."""
+        return (
+            ("POST", f"{_SIGN}/h5", self.offer),
+            ("POST", f"{_SIGN}/jsapi", self.offer),
+            ("GET", _CONTRACT, self.by_number),
+            ("POST", f"{_CONTRACT}/terminate", self.terminate),
+            ("POST", "/v3/papay/contracts/{id}/notify", self.announce),
+            ("POST", "/v3/papay/pay/transactions/apply", self.deduct),
+        )
+
+    def offer(self, call: Call) -> Outcome:
+        """Offer an agreement; it exists once the customer has signed."""
+        body = checked(call.body, _OFFER)
+        number = body["out_contract_code"]
+        fault = self._world.faults.take(NAME, "agreement", number)
+
+        def make() -> Outcome:
+            kept = self._desk.kept("contract", number)
+            if kept is not None and kept["body"] != body:
+                raise Problem(400, "INVALID_REQUEST", "签约协议号已使用")
+            if kept is None:
+                session = f"wx{secrets.token_hex(12)}"
+                kept = {"body": body, "state": "OFFERED", "session": session}
+                self._desk.keep("contract", number, kept)
+            return Outcome({"redirect_url": f"{call.origin}/sign?session_id={kept['session']}"})
+
+        return spoilt(fault, make)
+
+    def by_number(self, call: Call) -> Outcome:
+        """Say whether an agreement is signed."""
+        fault = self._world.faults.take(NAME, "agreement", call.variables["number"])
+        return spoilt(fault, lambda: Outcome(self._shown(self._existing(call))))
+
+    def terminate(self, call: Call) -> Outcome:
+        """End an agreement for the merchant."""
+        body = checked(call.body, (Rule("/contract_termination_remark", str, length_max=256),))
+        fault = self._world.faults.take(NAME, "agreement", call.variables["number"])
+
+        def end() -> Outcome:
+            kept = self._existing(call)
+            if kept["state"] == "SIGNED":
+                remark = body["contract_termination_remark"]
+                kept = self._end(kept, "MERCHANT_TERMINATE", remark)
+            return Outcome(self._shown(kept))
+
+        return spoilt(fault, end)
+
+    def announce(self, call: Call) -> Outcome:
+        """Tell the customer what will be taken."""
+        checked(call.body, (Rule("/mchid", str), Rule("/appid", str)))
+        self._signed(call.variables["id"])
+        return Outcome(None, status=204)
+
+    def deduct(self, call: Call) -> Outcome:
+        """Accept a deduction; the money is taken a little later, or is not there."""
+        body = checked(call.body, _DEDUCT)
+        fault = self._world.faults.take(NAME, "pay", body["out_trade_no"])
+        return spoilt(fault, lambda: self._deduct(body, fault))
+
+    def _deduct(self, body: dict[str, Any], fault: Fault) -> Outcome:
+        known = self._orders.find(body["out_trade_no"])
+        order = {
+            "mchid": self._desk.vault.mchid,
+            **{name: body[name] for name in ("appid", "out_trade_no", "description", "amount")},
+            "notify_url": body["transaction_notify_url"],
+            "contract_id": body["contract_id"],
+        }
+        if known is not None and known.extra["body"] != order:
+            raise Problem(403, "OUT_TRADE_NO_USED", "商户订单号重复")
+        if known is None:
+            kept = self._signed(body["contract_id"])
+            known = self._orders.new(order, "papay")
+            now = self._world.clock.now()
+            after_s = float(self._world.setting("wechat.deduct_after_s", AFTER_S))
+            empty = "empty" if kept.get("empty") else ""
+            self._world.courier.at(
+                NAME,
+                "deduct",
+                known.number,
+                when=now + timedelta(seconds=after_s),
+                argument=empty,
+            )
+        if fault.name.endswith("_paid") and known.state == "waiting":
+            self._orders.pay(known)
+        return Outcome({"out_trade_no": known.number, "amount": body["amount"]})
+
+    def take(self, number: str, argument: str, moment: datetime) -> None:
+        """Take the money, or find none, as was put on the agenda."""
+        trade = self._orders.find(number)
+        if trade is None or trade.state != "waiting":
+            return
+        if argument == "empty":
+            self._orders.fail_deduction(trade)
+        else:
+            self._orders.pay(trade, moment)
+
+    def decide(self, number: str, action: str) -> dict[str, Any]:
+        """Let the customer sign, end it, or have an empty purse; for the control API."""
+        kept = self._desk.kept("contract", number)
+        if kept is None:
+            raise Refused("no such agreement was offered")
+        if action == "sign" and kept["state"] == "OFFERED":
+            now = self._world.clock.now()
+            kept |= {
+                "state": "SIGNED",
+                "contract_id": f"{self._world.state.next_number('wechat.contract'):018d}",
+                "openid": kept["body"].get("openid") or "o" + secrets.token_urlsafe(21)[:27],
+                "signed_at": rfc3339(now),
+                "expires_at": rfc3339(now + LASTS),
+            }
+            self._desk.keep("contract", number, kept)
+            self._desk.keep("contract-id", kept["contract_id"], {"number": number})
+            self._tell("ENTRUST.SIGN", "签约成功", kept)
+        elif action == "end" and kept["state"] == "SIGNED":
+            kept = self._end(kept, "USER_TERMINATE", "用户解约")
+        elif action in {"empty", "fill"}:
+            kept["empty"] = action == "empty"
+            self._desk.keep("contract", number, kept)
+        else:
+            raise Refused(f"the agreement is {kept['state']}; sign, end, empty, fill")
+        return self._shown(kept)
+
+    def _end(self, kept: dict[str, Any], mode: str, remark: str) -> dict[str, Any]:
+        ended = {
+            "contract_termination_mode": mode,
+            "contract_terminated_time": rfc3339(self._world.clock.now()),
+            "contract_termination_remark": remark,
+        }
+        kept = {**kept, "state": "TERMINATED", "ended": ended}
+        self._desk.keep("contract", kept["body"]["out_contract_code"], kept)
+        self._tell("ENTRUST.TERMINATE", "解约成功", kept)
+        return kept
+
+    def _existing(self, call: Call) -> dict[str, Any]:
+        kept = self._desk.kept("contract", call.variables["number"])
+        fits = kept is not None and str(kept["body"]["plan_id"]) == call.variables["plan"]
+        if kept is None or not fits or kept["state"] == "OFFERED":
+            raise Problem(404, "RESOURCE_NOT_EXISTS", "协议不存在")
+        return kept
+
+    def _signed(self, contract_id: str) -> dict[str, Any]:
+        found = self._desk.kept("contract-id", contract_id)
+        kept = self._desk.kept("contract", found["number"]) if found else None
+        if kept is None or kept["state"] != "SIGNED":
+            raise parameter_error("/contract_id", contract_id, "协议不存在或已解约")
+        return kept
+
+    def _shown(self, kept: dict[str, Any]) -> dict[str, Any]:
+        body = kept["body"]
+        content = {
+            "mchid": self._desk.vault.mchid,
+            "contract_id": kept.get("contract_id", ""),
+            **{name: body[name] for name in ("appid", "plan_id", "out_contract_code")},
+            "contract_display_account": body["contract_display_account"],
+            "contract_state": kept["state"],
+            "contract_signed_time": kept.get("signed_at", ""),
+            "contract_expired_time": kept.get("expires_at", ""),
+            "openid": kept.get("openid", ""),
+        }
+        return {**content, "contract_terminate_info": kept["ended"]} if "ended" in kept else content
+
+    def _tell(self, name: str, summary: str, kept: dict[str, Any]) -> None:
+        event = Event("entrust", name, summary, self._shown(kept))
+        self._desk.notify(
+            kept["body"]["out_contract_code"], kept["body"]["contract_notify_url"], event
+        )
