@@ -93,10 +93,10 @@ def detail_text(seller_id: str, day: date, lines: Sequence[Line], made_at: datet
     """Return the file of single trades and refunds, with its trailer."""
     paid = [line.amount for line in lines if not line.is_refund]
     back = [line.amount for line in lines if line.is_refund]
-    return _joined(
+    return text_of(
         [
             "#支付宝业务明细查询",
-            *_opening(seller_id, day),
+            *opening(seller_id, day),
             f"#{'-' * 41}业务明细列表{'-' * 40}",
             HEADER,
             *(line.text() for line in lines),
@@ -117,10 +117,10 @@ def summary_text(seller_id: str, day: date, lines: Sequence[Line], made_at: date
         "合计\t", "\t", str(len(lines) - refunds), str(refunds), yuan(amount), yuan(amount),
         "0.00", "0.00", "0.00", yuan(fee), "0.00", yuan(amount - fee),
     )  # fmt: skip
-    return _joined(
+    return text_of(
         [
             "#支付宝业务汇总查询",
-            *_opening(seller_id, day),
+            *opening(seller_id, day),
             f"#{'-' * 41}业务汇总列表{'-' * 40}",
             SUMMARY_HEADER,
             ",".join(total),
@@ -155,7 +155,8 @@ def zip_of_gbk_names(files: Iterable[tuple[str, bytes]]) -> bytes:
     return out.getvalue()
 
 
-def _opening(seller_id: str, day: date) -> list[str]:
+def opening(seller_id: str, day: date) -> list[str]:
+    """Return the lines that say whose bill it is and of which day."""
     end = day + timedelta(days=1)
     return [
         f"#账号：[{seller_id}0156]",
@@ -168,5 +169,6 @@ def _cell(text: str) -> str:
     return text.translate({ord(","): "，", ord("\r"): " ", ord("\n"): " ", ord("\t"): " "})
 
 
-def _joined(lines: Iterable[str]) -> str:
+def text_of(lines: Iterable[str]) -> str:
+    """Return the file of these lines; they end as on Windows."""
     return "".join(line + "\r\n" for line in lines)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import structs
 
 from tongbao.kernel.clock import business_date, day_bounds
+from tongbao_sandbox import alipay_fund_bill
 from tongbao_sandbox.alipay_bill import FEE_PPM, Line, bill_zip, fee_of
 from tongbao_sandbox.alipay_trade import NAME, logon_of
 from tongbao_sandbox.alipay_wire import Ask, Refusal, success
@@ -27,7 +28,8 @@ _ROW_FAULTS: Final = frozenset({"drop_row", "wrong_amount", "wrong_fee"})
 
 def download_url_query(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
     """Return a link to the day's bill (alipay.data.dataservice.bill.downloadurl.query)."""
-    if ask.text("bill_type") not in {"trade", "signcustomer"}:
+    kind = ask.text("bill_type")
+    if kind not in {"trade", "signcustomer"}:
         raise Refusal("40002", "isv.invalid-parameter", "无效参数：bill_type")
     try:
         day = date.fromisoformat(ask.text("bill_date"))
@@ -35,15 +37,20 @@ def download_url_query(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
         raise Refusal("40002", "isv.invalid-parameter", "无效参数：bill_date") from None
     ready_at = day_bounds(day)[1] + timedelta(hours=world.setting("alipay.bill_hour", READY_HOUR))
     not_yet = world.clock.now() < ready_at or fault.name == "late"
-    lines = [] if not_yet else _lines(world, day)
-    if not lines or ask.text("bill_type") != "trade":
-        raise Refusal("40004", "isp.bill_not_exist", "账单不存在")
     seller = world.keys[NAME].shown["seller_id"]
-    content = bill_zip(seller, day, lines, ready_at, is_cut=fault.name == "truncate")
+    is_cut = fault.name == "truncate"
+    content = b""
+    if kind == "trade" and not not_yet and (lines := _lines(world, day)):
+        content = bill_zip(seller, day, lines, ready_at, is_cut=is_cut)
+    if kind == "signcustomer" and not not_yet:
+        moves = alipay_fund_bill.moves_of(world, day, _true_lines(world, day))
+        content = alipay_fund_bill.bill_zip(seller, day, moves, is_cut=is_cut) if moves else b""
+    if not content:
+        raise Refusal("40004", "isp.bill_not_exist", "账单不存在")
     token = f"{world.state.next_number('alipay.link'):016x}"
     world.state.put_document(NAME, f"link/{token}", content, world.clock.now())
     link = (
-        f"{ask.origin}{DOWNLOAD_PATH}?bizType=trade&userId={seller}&fileType=csv.zip"
+        f"{ask.origin}{DOWNLOAD_PATH}?bizType={kind}&userId={seller}&fileType=csv.zip"
         f"&bizDates={day:%Y%m%d}&downloadFileName={seller}0156_{day:%Y%m%d}.csv.zip&token={token}"
     )
     return success({"bill_download_url": link})

@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 
 from tongbao_sandbox import alipay_trade as trades
 from tongbao_sandbox.alipay_bill import yuan
+from tongbao_sandbox.alipay_fund_bill import Move, note
 from tongbao_sandbox.alipay_trade import NAME
 from tongbao_sandbox.alipay_wire import Ask, Refusal, amount_of, need, success
 from tongbao_sandbox.clock import plain
@@ -84,8 +85,8 @@ def decide(world: World, number: str, state: str) -> dict[str, Any]:
         Refused
     """
     found = find(world, number)
-    if found is None or state not in _STATES:
-        raise Refused("a payout that is known becomes success, fail or refund")
+    if found is None or _STATES.get(state, found.state) == found.state:
+        raise Refused("a payout that is known becomes success, fail or refund, once")
     _put(world, structs.replace(found, state=_STATES[state], at=world.clock.now()))
     return {"number": number, "state": state}
 
@@ -126,6 +127,10 @@ def _fields(payout: Payout) -> dict[str, Any]:
 def _put(world: World, payout: Payout) -> None:
     now = world.clock.now()
     world.state.put_document(NAME, f"payout/{payout.number}", msgspec.json.encode(payout), now)
+    if payout.state in {"SUCCESS", "REFUND"}:
+        amount = payout.amount if payout.state == "REFUND" else -payout.amount
+        kind = "转账退回" if payout.state == "REFUND" else "转账"
+        note(world, Move(payout.order_id, payout.number, kind, now, payout.payee, amount, kind))
     if payout.state != "DEALING":
         told = {**_fields(payout), "biz_scene": "DIRECT_TRANSFER", "action_type": "FINISH"}
         trades.tell_application(world, "transfer", payout.number, _TOLD, told)

@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from tongbao_sandbox import alipay_trade as trades
 from tongbao_sandbox.alipay_bill import yuan
+from tongbao_sandbox.alipay_fund_bill import Move, note
 from tongbao_sandbox.alipay_trade import NAME
 from tongbao_sandbox.alipay_wire import Ask, Refusal, amount_of, need, success
 from tongbao_sandbox.clock import plain
@@ -152,6 +153,11 @@ def finish(world: World, trade_number: str, argument: str) -> None:
         shares[0] = structs.replace(shares[0], state="FAIL", error=error)
     done = structs.replace(split, shares=tuple(shares))
     _put(world, done)
+    now = world.clock.now()
+    for one in shares:
+        if one.state == "SUCCESS":
+            kind = "分账"
+            note(world, Move(split.settle_no, number, kind, now, one.account, -one.amount, kind))
     trades.tell_application(world, "split", number, _TOLD, _told(world, done))
 
 
@@ -222,6 +228,8 @@ def _take_back(world: World, trade: Trade, account: str, amount: int) -> None:
                 shares = list(split.shares)
                 shares[index] = structs.replace(share, taken_back=share.taken_back + amount)
                 _put(world, structs.replace(split, shares=tuple(shares)))
+                now, kind = world.clock.now(), "退分账"
+                note(world, Move(split.settle_no, split.number, kind, now, account, amount, kind))
                 return
     raise Refusal("40004", "ACQ.REFUND_CHARGE_ERROR", "退分账金额超限")
 

@@ -14,7 +14,9 @@ from tongbao.kernel.clock import real_now
 from tongbao.rails.channels.alipay import answers, notices
 from tongbao.rails.channels.alipay.bills import (
     FILE_MAX,
+    FUNDS,
     TERMS,
+    TRADES,
     BillDamaged,
     check_archive,
     parse_trade_bill,
@@ -86,6 +88,7 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
     )
     currencies = frozenset({"CNY"})
     bill_terms = TERMS
+    further_bills = frozenset({"funds"})
 
     def __init__(
         self,
@@ -199,15 +202,32 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
         self, account: ChannelAccount, day: date, folder: Path
     ) -> Answer[BillOutcome]:
         """Fetch the day's trade bill, a zip."""
+        return await self._download(account, "trade", day, folder)
+
+    async def download_further_bill(
+        self, account: ChannelAccount, kind: str, day: date, folder: Path
+    ) -> Answer[BillOutcome]:
+        """Fetch the day's bill of ``funds``, a zip that `bills.parse_fund_bill` reads."""
+        if kind not in self.further_bills:
+            reason = f"no bill of {kind[:32]} here"
+            return Answer(Unknown(reason), unsent("GET", gateway_address(account), reason))
+        return await self._download(account, "signcustomer", day, folder)
+
+    async def _download(
+        self, account: ChannelAccount, bill_type: str, day: date, folder: Path
+    ) -> Answer[BillOutcome]:
         heard, exchange = await self._gateway.call(
             account,
             "alipay.data.dataservice.bill.downloadurl.query",
-            {"bill_type": "trade", "bill_date": day.isoformat()},
+            {"bill_type": bill_type, "bill_date": day.isoformat()},
         )
         match heard:
             case Answered():
-                path = folder / f"alipay-{account.merchant_number}-{day.isoformat()}.zip"
-                return Answer(await self._fetch_bill(account, heard.node, path), exchange)
+                stem = "alipay" if bill_type == "trade" else "alipay-funds"
+                path = folder / f"{stem}-{account.merchant_number}-{day.isoformat()}.zip"
+                contents = TRADES if bill_type == "trade" else FUNDS
+                fetched = await self._fetch_bill(account, heard.node, path, contents)
+                return Answer(fetched, exchange)
             case Refused():
                 return Answer(answers.no_bill(heard), exchange)
             case NotSent() | Unknown():
@@ -309,7 +329,7 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
                 assert_never(heard)
 
     async def _fetch_bill(
-        self, account: ChannelAccount, node: bytes, path: Path
+        self, account: ChannelAccount, node: bytes, path: Path, contents: str
     ) -> BillFile | Unknown:
         address = decode(node, BillAddress)
         if address is None:
@@ -327,7 +347,7 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
             )
             if found.path is None:
                 return Unknown(f"the bill's address answered http {found.status}")
-            return await asyncio.to_thread(check_archive, path)
+            return await asyncio.to_thread(check_archive, path, contents)
         except (NotSentError, NoAnswerError, BillDamaged) as failure:
             await asyncio.to_thread(path.unlink, missing_ok=True)
             return Unknown(f"the bill did not arrive whole: {failure}")
