@@ -29,6 +29,7 @@ from tongbao.payments.authorisations.model import (
 )
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.chase import authorising, pay_order
+from tongbao.payments.collecting.decisions import heard_of
 from tongbao.payments.collecting.model import (
     Attempt,
     CaseKind,
@@ -151,7 +152,7 @@ async def ask_channel(flow: Flow, completion: Completion, *, is_first: bool = Fa
     if not is_first:
         found = await asking.query()
         failpoint("authorisations.after_query")
-        completion = await _record(flow, completion, found, _purpose(verb))
+        completion = await _record(flow, asking, completion, found, _purpose(verb))
         is_settled = not _may_be_sent(completion, found.outcome)
         if is_settled or not completion.state.is_open:
             return completion
@@ -161,7 +162,7 @@ async def ask_channel(flow: Flow, completion: Completion, *, is_first: bool = Fa
         isinstance(answer.outcome, NotSent) and not is_first
     ):
         answer = await _confirmed(asking, answer, is_first=is_first)
-    return await _record(flow, completion, answer, verb)
+    return await _record(flow, asking, completion, answer, verb)
 
 
 async def _asking(flow: Flow, completion: Completion) -> Asking:
@@ -202,9 +203,15 @@ async def _confirmed(
 
 
 async def _record(
-    flow: Flow, completion: Completion, answer: Answer[CompletionNews], purpose: str
+    flow: Flow,
+    asking: Asking,
+    completion: Completion,
+    answer: Answer[CompletionNews],
+    purpose: str,
 ) -> Completion:
     evidence = Evidence(purpose, purpose=purpose, exchange=answer.exchange)
+    about = asking.attempt
+    flow.router.heard(heard_of(about, about, answer.outcome, evidence.call))
     return await record_completion_news(flow, completion, answer.outcome, evidence)
 
 

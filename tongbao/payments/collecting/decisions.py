@@ -301,7 +301,7 @@ def _on_end(
     )
 
 
-def heard_of(before: Attempt, after: Attempt, news: News, call: tuple[str, int] | None) -> Heard:
+def heard_of(before: Attempt, after: Attempt, news: object, call: tuple[str, int] | None) -> Heard:
     """Return what routing is told; ``call``: its purpose and how long it took, if there was one."""
     purpose, duration_ms = call or ("", 0)
     return Heard(

@@ -22,6 +22,7 @@ from tongbao.kernel.money import Money
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.payments.collecting import queries as payments
+from tongbao.payments.collecting.decisions import heard_of
 from tongbao.payments.collecting.model import WALLET, Attempt, CaseKind, Payment
 from tongbao.payments.collecting.outcomes import (
     MOVED_ON,
@@ -109,12 +110,14 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
         found = await channel.query_refund(account, order)
         failpoint("refunds.after_query")
         evidence = Evidence("query_refund", "query_refund", found.exchange, refund.id)
+        flow.router.heard(heard_of(attempt, attempt, found.outcome, evidence.call))
         refund = await record_refund_news(flow, refund, found.outcome, evidence)
         if not isinstance(found.outcome, Absent) or not refund.state.is_open:
             return refund
     answer = await channel.refund(account, order)
     failpoint("refunds.after_channel_call")
     evidence = Evidence("channel answer", "refund", answer.exchange, refund.id)
+    flow.router.heard(heard_of(attempt, attempt, answer.outcome, evidence.call))
     return await record_refund_news(flow, refund, answer.outcome, evidence)
 
 
