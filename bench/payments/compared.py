@@ -59,7 +59,7 @@ async def stock(on: Any, *, merchants: int, wallets: int) -> tuple[list[Signer],
     return [Signer(key, secret) for key, _, secret in keys], people
 
 
-async def show_codes(on: Any, people: list[UUID], codes: list[str]) -> None:
+async def show_codes(on: Any, people: list[UUID], codes: list[str], _workload: str) -> None:
     expires_at = real_now() + timedelta(hours=1)
     rows = [(code, people[number % len(people)], expires_at) for number, code in enumerate(codes)]
     await on.copy_records_to_table(

@@ -34,14 +34,29 @@ SETTLING_S = 4  # servers that share a port answer for each other before all of 
 class Shops:
     """Merchants with their keys, and wallets with money."""
 
-    def __init__(self, signers: list[Signer], wallets: list[UUID]) -> None:
+    def __init__(self, signers: list[Signer], wallets: list[UUID], books: list[int]) -> None:
         self.signers = signers
         self.wallets = wallets
+        self.books = books
+
+    def payer(self, number: int, workload: str) -> int:
+        """Return whose code this is, by place: one whose book is that of the merchant."""
+        step = len(self.books) if workload == "hot" else 1
+        return number * step % len(self.wallets)
+
+    def book(self, place: int) -> int:
+        """Return the book of a merchant or a wallet, by place."""
+        return self.books[place % len(self.books)]
 
 
-async def stock(db: Db, keyring: Keyring, *, merchants: int, wallets: int) -> Shops:
-    """Open merchants with prices and keys, and wallets with money in them."""
+async def stock(db: Db, keyring: Keyring, *, merchants: int, wallets: int, books: int) -> Shops:
+    """Open merchants with prices and keys, and wallets with money in them, book after book."""
     now = db.clock.now()
+    numbers = [SANDBOX_BOOK + place for place in range(books)]
+    ledger = Ledger(db, Licence.PAYMENT_INSTITUTION)
+    for book in numbers[1:]:
+        await ledger.open_book(book, actor="bench")
+    await ledger.close()
     shops = [new_id() for _ in range(merchants)]
     keys = [(new_id(), f"sk_{MODE}_{shop.hex}") for shop in shops]
     people = [new_id() for _ in range(wallets)]
@@ -67,7 +82,10 @@ async def stock(db: Db, keyring: Keyring, *, merchants: int, wallets: int) -> Sh
                 "settlement_delay_days",
                 "opened_at",
             ],
-            [(shop, "shop", "active", 1, SANDBOX_BOOK, "refund", 1, now) for shop in shops],
+            [
+                (shop, "shop", "active", 1, numbers[place % books], "refund", 1, now)
+                for place, shop in enumerate(shops)
+            ],
         )
         insert = """
             insert into price_plan (id, merchant_id, mode, version, valid_from, currency,
@@ -123,7 +141,7 @@ async def stock(db: Db, keyring: Keyring, *, merchants: int, wallets: int) -> Sh
             ],
             [
                 (
-                    SANDBOX_BOOK,
+                    numbers[place % books],
                     each,
                     shops[0],
                     MODE,
@@ -135,49 +153,53 @@ async def stock(db: Db, keyring: Keyring, *, merchants: int, wallets: int) -> Sh
                     0,
                     now,
                 )
-                for each in people
+                for place, each in enumerate(people)
             ],
         )
-    await _fill(db, people)
-    return Shops([Signer(show("key", key), secret) for key, secret in keys], people)
+    made = Shops([Signer(show("key", key), secret) for key, secret in keys], people, numbers)
+    await _fill(db, made)
+    return made
 
 
-async def _fill(db: Db, people: Sequence[UUID]) -> None:
+async def _fill(db: Db, shops: Shops) -> None:
     ledger = Ledger(db, Licence.PAYMENT_INSTITUTION)
+    people = shops.wallets
     for first in range(0, len(people), 1000):
         groups = []
-        for wallet in people[first : first + 1000]:
+        for place, wallet in enumerate(people[first : first + 1000], first):
             transfers = posting.transfers(
                 "wallet.topped_up",
                 reference=new_id(),
                 accounts={"wallet": AccountKey("wallet", "CNY", wallet)},
                 amounts={"amount": Money(BALANCE, "CNY")},
             )
-            groups.append(Group(id=transfers[0].id, book=SANDBOX_BOOK, transfers=transfers))
+            book = shops.book(place)
+            groups.append(Group(id=transfers[0].id, book=book, transfers=transfers))
         results = await ledger.submit(groups)
         assert all(result.happened for result in results), results[:3]
-    close = getattr(ledger, "close", None)
-    if close is not None:
-        await close()
+    await ledger.close()
 
 
-async def show_codes(db: Db, keyring: Keyring, shops: Shops, codes: Sequence[str]) -> None:
+async def show_codes(
+    db: Db, keyring: Keyring, shops: Shops, codes: Sequence[str], workload: str
+) -> None:
     """Put the codes on the customers' screens: wallet after wallet, good for an hour."""
     now, key = db.clock.now(), keyring.mac_key("payment_code")
+    places = [shops.payer(number, workload) for number in range(len(codes))]
     async with db.begin("bench") as tx:
         await tx.copy(
             "payment_code",
             ["book", "code_hash", "wallet_id", "mode", "created_at", "expires_at"],
             [
                 (
-                    SANDBOX_BOOK,
+                    shops.book(place),
                     hmac_sha256(key, code.encode()),
-                    shops.wallets[number % len(shops.wallets)],
+                    shops.wallets[place],
                     MODE,
                     now,
                     now + timedelta(hours=1),
                 )
-                for number, code in enumerate(codes)
+                for place, code in zip(places, codes, strict=True)
             ],
         )
 
