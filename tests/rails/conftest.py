@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from tests.rails.stalls import STALLS, Stall
 from tests.rails.wire_server import WireServer, wire_server
 from tongbao.infra.http import HttpClient
 from tongbao_sandbox.launch import RunningSandbox, start_sandbox
@@ -43,3 +45,21 @@ def fresh_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
     """A process and days of its own, for a test that looks at a whole bill."""
     with start_sandbox(tmp_path_factory.mktemp("fresh")) as running:
         yield running
+
+
+@pytest.fixture
+async def stall_at(
+    sandbox: RunningSandbox, http: HttpClient, far_end: WireServer
+) -> AsyncIterator[Callable[[str], Stall]]:
+    """Opens a merchant's stall at the channel of this name."""
+    opened: list[Stall] = []
+
+    def open_stall(name: str) -> Stall:
+        opened.append(STALLS[name](sandbox, http, far_end))
+        return opened[-1]
+
+    yield open_stall
+    for stall in opened:
+        await asyncio.to_thread(sandbox.settle)
+        if shut := getattr(stall.channel, "shut", None):
+            await shut()
