@@ -105,7 +105,6 @@ from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
 from tongbao.payments.checkouts import api as checkouts_api
 from tongbao.payments.checkouts.api import PublicUrl
 from tongbao.payments.checkouts.model import PREFIX as CASHIER_PREFIX
-from tongbao.payments.checkouts.offers import merchants_own
 from tongbao.payments.collecting import api as payments_api
 from tongbao.payments.collecting.chase import CHASE_POLICY, chase_attempt
 from tongbao.payments.collecting.outcomes import (
@@ -338,7 +337,7 @@ class Platform:
         mounts: dict[str, Asgi] = {
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token),
             "/console": ConsoleApp(self.flow, self.keyring, settings.public_url),
-            CASHIER_PREFIX: CashierApp(self.flow, merchants_own(self.flow), settings.public_url),
+            CASHIER_PREFIX: CashierApp(self.flow, settings.public_url),
             **probes(self.db),
             **proofs_api.publications(self.db),
         }

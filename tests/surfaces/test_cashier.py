@@ -29,6 +29,7 @@ from tongbao.parties.merchants.merchants import set_suspended
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.checkouts.model import ReturnUrlUnsafe, check_return_url
 from tongbao.payments.plates.model import EmvAsked, PlateCurrencyUnknown, emv_text
+from tongbao.payments.routing.health import CALLS_MIN
 from tongbao.rails.channels.accounts import AccountState, set_gateway, set_state
 from tongbao.surfaces.cashier.desk import ACTS_PER_MINUTE, Throttle
 from tongbao.surfaces.cashier.scanners import Place, place_of
@@ -104,19 +105,37 @@ async def test_the_merchant_can_limit_the_channels(stage: Stage, till: Till) -> 
     assert METHOD.findall(page.text) == ["wechat_pay.qr"]
 
 
+@pytest.mark.parametrize(
+    ("closed", "left"),
+    [(["alipay"], ["wechat_pay.qr"]), (["alipay", "wechat_pay"], [])],
+    ids=["one", "all"],
+)
 async def test_a_channel_that_is_closed_is_not_offered_and_none_is_said_so(
-    stage: Stage, till: Till
+    stage: Stage, till: Till, closed: list[str], left: list[str]
 ) -> None:
     checkout = await till.open()
+    async with stage.db.begin("operator") as tx:
+        for channel in closed:
+            await set_state(tx, stage.accounts[channel], AccountState.CLOSED)
     async with reader(stage) as one:
-        for channel, left in (("alipay", ["wechat_pay.qr"]), ("wechat_pay", [])):
-            async with stage.db.begin("operator") as tx:
-                await set_state(tx, stage.accounts[channel], AccountState.CLOSED)
-            stage.platform.accounts.forget()
-            page = await one.get(page_of(checkout))
-            assert METHOD.findall(page.text) == left
-    assert "There is no way to pay at present" in page.text
-    assert "No money was taken" in page.text
+        page = await one.get(page_of(checkout))
+    assert METHOD.findall(page.text) == left
+    if not left:
+        assert "There is no way to pay at present" in page.text
+        assert "No money was taken" in page.text
+
+
+async def test_a_channel_that_is_down_is_not_offered(stage: Stage, till: Till) -> None:
+    """Its calls are lost until its breaker opens; the page then has the other channel only."""
+    checkout = await till.open()
+    stage.fault("wechat_pay", "pay", "http_500_unpaid", times=-1)
+    await asyncio.gather(*(stage.show_qr("wechat_pay") for _ in range(CALLS_MIN)))
+    watch = stage.platform.router.watch
+    await watch.write()
+    watch.forget()
+    async with reader(stage) as one:
+        page = await one.get(page_of(checkout))
+    assert METHOD.findall(page.text) == ["alipay.qr", "alipay.web"]
 
 
 async def test_the_way_paid_last_time_comes_first_and_the_cookie_knows_nothing_else(

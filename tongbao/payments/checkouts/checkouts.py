@@ -39,6 +39,7 @@ from tongbao.payments.checkouts.model import (
     Offer,
     check_return_url,
 )
+from tongbao.payments.checkouts.offers import asked_of_router
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import Attempt, HowAsked, NewPayment, Payment, PaymentState
 from tongbao.payments.collecting.outcomes import Flow
@@ -48,11 +49,13 @@ from tongbao.payments.collecting.payments import (
     create_payment,
     resume_payment,
 )
+from tongbao.payments.routing.model import PlaceTaken
 from tongbao.rails.channels.contract import PayMode
 
 TRY_TAKEN: Final = "checkout.try_taken"
 _MINUTE: Final = timedelta(minutes=1)
 _TOKEN_BYTES: Final = 16
+_PLACES_MAX: Final = 3
 
 
 class _OrderTaken(Exception):
@@ -163,7 +166,7 @@ async def try_paying(
 
     Raises:
         CheckoutClosed, CheckoutTriedTooOften, MerchantSuspended, PriceNotAgreed, ChannelNotOpened,
-        ModeNotOffered, OrderNumberUsed, StateContended
+        ModeNotOffered, OrderNumberUsed, StateContended, NoChannelLeft, NoChannelUp, PlaceTaken
     """
     standing = await queries.latest_try(flow.db, checkout)
     if standing is not None:
@@ -179,15 +182,32 @@ async def try_paying(
         raise CheckoutClosed
     if checkout.tries >= TRIES_MAX:
         raise CheckoutTriedTooOften
-    asked = await _terms(flow, checkout, offer, visitor, now)
     try:
-        return await create_payment(flow, asked, _taking(checkout), new_id())
+        return await _place(flow, checkout, offer, visitor)
     except InFlight:  # somebody else made the next try, or the merchant called the checkout off
         checkout = await queries.checkout(flow.db, checkout.book, checkout.id)
         made = await queries.latest_try(flow.db, checkout)
         if made is None:
             raise CheckoutClosed from None
         return made
+
+
+async def _place(
+    flow: Flow, checkout: Checkout, offer: Offer, visitor: Visitor
+) -> tuple[Payment, Attempt]:
+    """Make the next try where routing places it; others may take that place first.
+
+    Raises:
+        InFlight, PlaceTaken, and what refuses a payment
+    """
+    payment_id, taking = new_id(), _taking(checkout)
+    for _ in range(_PLACES_MAX):
+        asked = await _terms(flow, checkout, offer, visitor, payment_id)
+        try:
+            return await create_payment(flow, asked, taking, payment_id)
+        except PlaceTaken:
+            await flow.router.refresh()
+    raise PlaceTaken
 
 
 def _taking(checkout: Checkout) -> Callable[[UUID, datetime], Write]:
@@ -201,15 +221,22 @@ def _taking(checkout: Checkout) -> Callable[[UUID, datetime], Write]:
 
 
 async def _terms(
-    flow: Flow, checkout: Checkout, offer: Offer, visitor: Visitor, now: datetime
+    flow: Flow, checkout: Checkout, offer: Offer, visitor: Visitor, payment_id: UUID
 ) -> NewPayment:
+    now = flow.db.clock.now()
     merchant = await merchants.merchant_with_id(flow.db, checkout.merchant_id)
     merchant.check_active()
     plan = await merchants.price_plan_at(flow.db, merchant.id, checkout.mode, now)
     fee = fee_for([plan] if plan else [], offer.channel, offer.mode, checkout.money, now)
-    account_id = await merchants.channel_account_of(
-        flow.db, merchant.id, checkout.mode, offer.channel
+    wanted = asked_of_router(
+        checkout, offer.mode, payment_id=payment_id, now=now, channel=offer.channel
     )
+    decision = await flow.router.place(wanted)
+    if decision is not None:
+        account_id = decision.chosen.account_id
+    else:
+        place = (merchant.id, checkout.mode, offer.channel)
+        account_id = await merchants.channel_account_of(flow.db, *place)
     lifetime = TRY_LIFETIMES.get(offer.mode, TRY_LIFETIME)
     return NewPayment(
         merchant_id=merchant.id,
@@ -228,6 +255,7 @@ async def _terms(
         metadata={**checkout.metadata, METADATA_KEY: show("cko", checkout.id)},
         client_ip=visitor.client_ip,
         how=_how(offer, visitor),
+        decision=decision,
     )
 
 

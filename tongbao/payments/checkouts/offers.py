@@ -1,89 +1,50 @@
-"""Which ways to pay a checkout are open now: who is asked, and the plain answer.
-
-Routing, where there is one, answers instead; it knows what is up, what costs less, what is full.
-"""
+"""Which ways to pay a checkout are open now: whoever routes payments is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
-from msgspec import Struct
-
-from tongbao.kernel.licence import Mode
-from tongbao.kernel.money import Money
-from tongbao.parties.merchants import queries as merchants
 from tongbao.payments.checkouts.model import Checkout, Offer
 from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.routing.model import Asked
 from tongbao.rails.channels.contract import PayMode
 
-PAGE_MODES: Final = frozenset({PayMode.QR, PayMode.IN_APP, PayMode.H5, PayMode.WEB})
+PAGE_MODES: Final = (PayMode.QR, PayMode.IN_APP, PayMode.H5, PayMode.WEB)
 """What a page can do. The other modes need a till or the merchant's app."""
 
 
-class Wanted(Struct, frozen=True):
-    """What somebody wants to pay, as far as it decides how they can."""
+async def offers_for(flow: Flow, checkout: Checkout, now: datetime) -> list[Offer]:
+    """Return the ways that are up and can take the checkout's amount, the best first.
 
-    merchant_id: UUID
-    mode: Mode
-    money: Money
-    channels: Sequence[str]  # empty: any
-    at: datetime
-
-
-class Offering(Protocol):
-    """Says which ways to pay can take a payment at this moment."""
-
-    async def __call__(self, wanted: Wanted) -> Sequence[Offer]:
-        """Return the ways that are up and can take it, the best first; none is an answer too."""
+    None at all is an answer too.
+    """
+    asked = asked_of_router(checkout, PAGE_MODES[0], payment_id=checkout.id, now=now)
+    return [
+        Offer(each.channel, each.pay_mode)
+        for each in await flow.router.methods(asked, PAGE_MODES)
+        if not checkout.channels or each.channel in checkout.channels
+    ]
 
 
-class Health(Protocol):
-    """Says which channel is up, as far as is known without asking it."""
-
-    def __call__(self, channel: str, account_id: UUID) -> bool:
-        """Return whether payments over our account at the channel may be tried."""
-
-
-def all_up(channel: str, account_id: UUID) -> bool:
-    """Believe that every channel is up; its own answer tells otherwise."""
-    del channel, account_id
-    return True
-
-
-def merchants_own(flow: Flow, is_up: Health = all_up) -> Offering:
-    """Return who offers what the merchant has a price and an open account for, in that order."""
-
-    async def offering(wanted: Wanted) -> Sequence[Offer]:
-        plan = await merchants.price_plan_at(flow.db, wanted.merchant_id, wanted.mode, wanted.at)
-        if plan is None or plan.currency != wanted.money.currency:
-            return []
-        accounts = await merchants.channels_of(flow.db, wanted.merchant_id, wanted.mode)
-        found = []
-        for line in plan.lines:
-            account_id = accounts.get(line.channel)
-            offer = Offer(line.channel, PayMode(line.pay_mode))
-            if account_id is None or not _can_take(flow, offer, wanted):
-                continue
-            if is_up(offer.channel, account_id) and (await flow.account(account_id)).is_open:
-                found.append(offer)
-        return found
-
-    return offering
-
-
-def wanted_by(checkout: Checkout, now: datetime) -> Wanted:
-    """Return what is asked for a checkout."""
-    return Wanted(checkout.merchant_id, checkout.mode, checkout.money, checkout.channels, now)
-
-
-def _can_take(flow: Flow, offer: Offer, wanted: Wanted) -> bool:
-    channel = flow.channels.get(offer.channel)
-    return (
-        channel is not None
-        and offer.mode in channel.modes & PAGE_MODES
-        and wanted.money.currency in channel.currencies
-        and (not wanted.channels or offer.channel in wanted.channels)
+def asked_of_router(
+    checkout: Checkout,
+    pay_mode: PayMode,
+    *,
+    payment_id: UUID,
+    now: datetime,
+    channel: str | None = None,
+) -> Asked:
+    """Return what a checkout asks of routing: any channel's account, or the one that was chosen."""
+    return Asked(
+        payment_id=payment_id,
+        book=checkout.book,
+        merchant_id=checkout.merchant_id,
+        mode=checkout.mode,
+        pay_mode=pay_mode,
+        money=checkout.money,
+        at=now,
+        channel=channel,
+        metadata=checkout.metadata,
     )

@@ -19,7 +19,6 @@ from tongbao.infra.web.problem import (
 )
 from tongbao.kernel.errors import Busy, Forbidden, Refusal
 from tongbao.payments.checkouts.model import PREFIX
-from tongbao.payments.checkouts.offers import Offering
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.surfaces.cashier import checkouts, plates
 from tongbao.surfaces.cashier.desk import Desk, Route, Visit
@@ -72,8 +71,8 @@ ROUTES: Final = (
 class CashierApp:
     """An ASGI application to mount at ``/pay``."""
 
-    def __init__(self, flow: Flow, offering: Offering, public_url: str) -> None:
-        self._desk = Desk(flow, offering, public_url)
+    def __init__(self, flow: Flow, public_url: str) -> None:
+        self._desk = Desk(flow, public_url)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, refusals included, in the customer's language."""

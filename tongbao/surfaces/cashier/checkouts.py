@@ -17,7 +17,7 @@ from tongbao.parties.merchants import queries as merchants
 from tongbao.payments.checkouts import queries
 from tongbao.payments.checkouts.checkouts import Visitor, give_up, try_paying
 from tongbao.payments.checkouts.model import Checkout, Offer
-from tongbao.payments.checkouts.offers import wanted_by
+from tongbao.payments.checkouts.offers import offers_for
 from tongbao.payments.collecting.chase import look_at
 from tongbao.payments.collecting.model import view_payment
 from tongbao.rails.channels.contract import Redirect, ShowQr, SubmitForm
@@ -91,7 +91,7 @@ async def choose_method(visit: Visit) -> Reply:
     """
     visit.check_pace()
     checkout = (await _standing(visit)).checkout
-    offers = await visit.desk.offering(wanted_by(checkout, visit.desk.db.clock.now()))
+    offers = await offers_for(visit.desk.flow, checkout, visit.desk.db.clock.now())
     chosen = visit.request.form.get("method", "")
     offer = next((each for each in offers if each.key == chosen), None)
     if offer is None:
@@ -175,7 +175,7 @@ async def _choices(visit: Visit, standing: Standing) -> dict[str, object]:
     asked = visit.request
     place = place_of(asked.headers.get("user-agent", ""))
     remembered = asked.cookies.get(cookie_name(METHOD_COOKIE, is_https=visit.desk.is_https), "")
-    offers = await visit.desk.offering(wanted_by(checkout, visit.desk.db.clock.now()))
+    offers = await offers_for(visit.desk.flow, checkout, visit.desk.db.clock.now())
     shown = arrange(offers, place, remembered=remembered, knows_payer=_knows_nobody)
     failure = None
     if standing.payment is not None and standing.attempt is not None:

@@ -14,7 +14,6 @@ from tongbao.infra.db import Db
 from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.clock import monotonic
 from tongbao.payments.checkouts.model import PREFIX
-from tongbao.payments.checkouts.offers import Offering
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.surfaces.page_kit import assets
 from tongbao.surfaces.page_kit.rendering import Templates
@@ -66,9 +65,8 @@ class Throttle:
 class Desk:
     """What the cashier works with, built once."""
 
-    def __init__(self, flow: Flow, offering: Offering, public_url: str) -> None:
+    def __init__(self, flow: Flow, public_url: str) -> None:
         self.flow = flow
-        self.offering = offering
         self.public_url = public_url.rstrip("/")
         self.is_https = self.public_url.startswith("https://")
         files = assets.Assets(f"{PREFIX}/static", [assets.KIT, HERE / "static"])
