@@ -29,6 +29,7 @@ from tongbao_sandbox.wechat_papay import Agreements
 from tongbao_sandbox.wechat_parking import Parkings
 from tongbao_sandbox.wechat_refunds import Refunds
 from tongbao_sandbox.wechat_splits import Splits
+from tongbao_sandbox.wechat_statements import Statements
 from tongbao_sandbox.wechat_transfers import Transfers
 from tongbao_sandbox.wechat_wire import Call, Handler, Outcome, Problem
 
@@ -79,7 +80,7 @@ class WechatPay:
                 *agreements.routes(),
                 *parkings.routes(),
                 ("GET", "/v3/bill/tradebill", bills.trade_bill),
-                ("GET", "/v3/bill/fundflowbill", bills.fund_bill),
+                *Statements(desk, bills, splits).routes(),
                 ("GET", "/v3/billdownload/file", bills.download),
             )
         ]

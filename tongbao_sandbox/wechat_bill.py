@@ -48,11 +48,6 @@ SUMMARIES: Final = {
     "SUCCESS": "总交易单数,应结订单总金额,手续费总金额,订单总金额",
     "REFUND": _SUMMARY,
 }
-FUND_HEADER: Final = (
-    "记账时间,微信支付业务单号,资金流水单号,业务名称,业务类型,收支类型,收支金额(元),账户结余(元),"
-    "资金变更提交申请人,备注,业务凭证号"
-)
-FUND_SUMMARY: Final = "资金流水总笔数,收入笔数,收入金额,支出笔数,支出金额"
 _REFUND_WORDS: Final = {
     "processing": "PROCESSING",
     "done": "SUCCESS",
@@ -101,30 +96,20 @@ class Bills:
 
     def trade_bill(self, call: Call) -> Outcome:
         """Offer the trade bill of a day for download."""
-        day = self._day(call)
+        day = self.day(call)
         kind = call.query.get("bill_type", "ALL")
         if kind not in HEADERS:
             raise parameter_error("bill_type", kind, "账单类型不存在", "query")
         merchant = call.query.get("sub_mchid", "")
         rows = [
             row
-            for row in self._rows(day)
+            for row in self.rows(day)
             if (kind in {"ALL", row.state} or _gives_back(kind, row))
             and merchant in {"", row.sub_mchid}
         ]
         if not rows:
             raise Problem(400, "NO_STATEMENT_EXIST", "账单文件不存在")
-        return self._offer(call, self._render(kind, rows))
-
-    def fund_bill(self, call: Call) -> Outcome:
-        """Offer the movements of the merchant's basic account on a day for download."""
-        day = self._day(call)
-        account = call.query.get("account_type", "BASIC")
-        if account not in {"BASIC", "OPERATION", "FEES"}:
-            raise parameter_error("account_type", account, "账户类型不存在", "query")
-        if account != "BASIC" or not self._rows(day):
-            raise Problem(400, "NO_STATEMENT_EXIST", "账单文件不存在")
-        return self._offer(call, self._render_funds(day))
+        return self.offer(call, self._render(kind, rows))
 
     def download(self, call: Call) -> Outcome:
         """Hand out the file behind a link, unsigned."""
@@ -143,7 +128,8 @@ class Bills:
 
     # Days and links -------------------------------------------------------------------------
 
-    def _day(self, call: Call) -> date:
+    def day(self, call: Call) -> date:
+        """Return the day a bill is asked for, or refuse: too early, too late, no day."""
         text = call.query.get("bill_date", "")
         try:
             day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=CHINA).date()
@@ -162,7 +148,8 @@ class Bills:
             raise Problem(400, "STATEMENT_CREATING", "账单生成中，请稍后再试")
         return day
 
-    def _offer(self, call: Call, content: bytes) -> Outcome:
+    def offer(self, call: Call, content: bytes) -> Outcome:
+        """Keep a file and answer with its link and digest."""
         digest = hashlib.sha1(content).hexdigest()  # noqa: S324 - the protocol's own choice
         fault = self._world.faults.take(NAME, "bill", "", frozenset({"truncate"}))
         if fault.name:
@@ -181,9 +168,15 @@ class Bills:
             }
         )
 
+    def all_rows(self) -> list[Row]:
+        """Return every payment and refund there ever was, without planted differences."""
+        rows = [self._payment(trade) for trade in self._world.state.trades(NAME) if trade.paid_at]
+        return rows + [self._refund(refund) for refund in self._world.state.refunds(NAME)]
+
     # Rows -----------------------------------------------------------------------------------
 
-    def _rows(self, day: date) -> list[Row]:
+    def rows(self, day: date) -> list[Row]:
+        """Return the trades of a day as its bills tell them."""
         kept = self._world.state.document(NAME, f"rows:{day}")
         if kept is not None and kept[0]:
             return msgspec.json.decode(kept[0], type=list[Row])
@@ -282,8 +275,8 @@ class Bills:
     # Files ----------------------------------------------------------------------------------
 
     def _render(self, kind: str, rows: Sequence[Row]) -> bytes:
-        lines = [HEADERS[kind], *(_line(self._cells(kind, row)) for row in rows), SUMMARIES[kind]]
-        count, money, fee = self._figures()
+        lines = [HEADERS[kind], *(line(self._cells(kind, row)) for row in rows), SUMMARIES[kind]]
+        count, money, fee = self.figures()
         paid, refunded = sum(row.amount for row in rows), sum(row.refund for row in rows)
         figures = [count(len(rows)), money(paid)]
         if kind != "SUCCESS":
@@ -291,7 +284,7 @@ class Bills:
         figures += [fee(sum(row.fee for row in rows)), money(paid)]
         if kind != "SUCCESS":
             figures.append(money(refunded))
-        return _file([*lines, _line(figures)])
+        return file([*lines, line(figures)])
 
     def _cells(self, kind: str, row: Row) -> list[str]:
         rate = f"{self._fee_ppm() // 10000}.{self._fee_ppm() % 10000 // 100:02d}%"
@@ -306,7 +299,7 @@ class Bills:
         times = [row.time, row.refund_done] if kind == "REFUND" else []
         return [*head, *times, *refund, *tail, yuan(row.refund), ""]
 
-    def _figures(self) -> tuple[Callable[[int], str], Callable[[int], str], Callable[[int], str]]:
+    def figures(self) -> tuple[Callable[[int], str], Callable[[int], str], Callable[[int], str]]:
         """Return how the summary writes a count, an amount and a fee.
 
         Real files of some merchants print the figures with as few decimals as they need.
@@ -314,32 +307,6 @@ class Bills:
         if self._world.setting("wechat.bill_summary", "plain") == "trimmed":
             return (lambda count: f"{count}.0"), _trimmed, _trimmed
         return str, yuan, fee_text
-
-    def _render_funds(self, day: date) -> bytes:
-        balance, lines = self._balance_before(day), [FUND_HEADER]
-        sums = {"收入": [0, 0], "支出": [0, 0]}
-        for row in self._rows(day):
-            for name, amount in _movements(row):
-                balance += amount
-                way = "收入" if amount > 0 else "支出"
-                sums[way][0] += 1
-                sums[way][1] += abs(amount)
-                ref = row.transaction_id if row.state == "SUCCESS" else row.refund_id
-                flow = f"1000039501{self._world.state.next_number('wechat.flow'):018d}"
-                cells = [row.time, ref, flow, name, name, way, yuan(abs(amount)), yuan(balance)]
-                lines.append(_line([*cells, "system", row.title, row.own_number]))
-        count, money, _ = self._figures()
-        total = count(sums["收入"][0] + sums["支出"][0])
-        figures = [total]
-        for number, amount in sums.values():
-            figures += [count(number), money(amount)]
-        return _file([*lines, FUND_SUMMARY, _line(figures)])
-
-    def _balance_before(self, day: date) -> int:
-        start = plain(datetime.combine(day, time(), CHINA))
-        rows = [self._payment(trade) for trade in self._world.state.trades(NAME) if trade.paid_at]
-        rows += [self._refund(refund) for refund in self._world.state.refunds(NAME)]
-        return sum(amount for row in rows if row.time < start for _name, amount in _movements(row))
 
 
 def yuan(fen: int) -> str:
@@ -362,7 +329,7 @@ def _gives_back(kind: str, row: Row) -> bool:
     return kind == "REFUND" and row.state == "REVOKED"
 
 
-def _movements(row: Row) -> list[tuple[str, int]]:
+def movements(row: Row) -> list[tuple[str, int]]:
     """Return what a row does to the basic account, line by line."""
     if row.state == "SUCCESS":
         lines = [("交易", row.amount), ("扣除交易手续费", -row.fee)]
@@ -371,11 +338,12 @@ def _movements(row: Row) -> list[tuple[str, int]]:
     return [(name, amount) for name, amount in lines if amount]
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
     """Join cells as the real file does: a backtick before each, and no comma inside one."""
     safe = (cell.replace(",", "\\ ").replace("\r", " ").replace("\n", " ") for cell in cells)
     return ",".join(f"`{cell}" for cell in safe)
 
 
-def _file(lines: Sequence[str]) -> bytes:
+def file(lines: Sequence[str]) -> bytes:
+    """Return the lines as a bill's file."""
     return ("\ufeff" + "".join(f"{line}\r\n" for line in lines)).encode()

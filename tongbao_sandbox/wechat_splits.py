@@ -166,7 +166,7 @@ class Splits:
         before = self._desk.kept("shared", trade.number) or {"amount": 0}
         freed = sum(share["amount"] for share in shares)
         self._desk.keep("shared", trade.number, {"amount": before["amount"] + freed})
-        self._note(body["out_order_no"], business_date(now))
+        self._note("split", body["out_order_no"])
         if fault.name != "processing":
             after_s = float(self._world.setting("wechat.split_after_s", AFTER_S))
             when = now + timedelta(seconds=after_s)
@@ -240,6 +240,7 @@ class Splits:
             "create_time": rfc3339(now),
             "finish_time": rfc3339(now),
             "asked": body,
+            "trade_ref": split["transaction_id"],
         }
         if fault.name == "failed":
             kept["fail_reason"] = fault.argument or "BALANCE_NOT_ENOUGH"
@@ -249,15 +250,49 @@ class Splits:
             moved = {**share, "amount": body["amount"]}
             self._tell("PROFITSHARING_RETURN", "分账回退", split, moved, body["out_return_no"])
         self._desk.keep("return", body["out_return_no"], kept)
+        self._note("return", body["out_return_no"])
         return _shown(kept)
 
     # Used by the bills ------------------------------------------------------------------------
 
-    def shares_of(self, day: date) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return the shares asked for on a day, each with its split."""
-        numbers = (self._desk.kept("split-day", day.isoformat()) or {"numbers": []})["numbers"]
-        splits = [kept for number in numbers if (kept := self._desk.kept("split", number))]
-        return [(split, share) for split in splits for share in split["receivers"]]
+    def lines_of(self, day: date) -> list[dict[str, Any]]:
+        """Return the shares and returns of a day, for the bill of shares."""
+        lines = [
+            {**split, **share, "kind": "分账", "at": split["made_at"]}
+            for split in self._all("split")
+            for share in split["receivers"]
+        ]
+        lines += [
+            {
+                **back,
+                "transaction_id": back["trade_ref"],
+                "account": back["return_mchid"],
+                "kind": "分账回退",
+                "at": back["create_time"],
+            }
+            for back in self._all("return")
+        ]
+        return [line for line in lines if business_date(datetime.fromisoformat(line["at"])) == day]
+
+    def movements(self) -> list[tuple[datetime, str, int, str, str]]:
+        """Return what left the merchant's account and came back: when, name, fen, ref, number."""
+        moved: list[tuple[datetime, str, int, str, str]] = []
+        for split in self._all("split"):
+            for share in split["receivers"]:
+                if share["result"] == "SUCCESS" and share["description"] != _FREED:
+                    at = datetime.fromisoformat(share["finish_time"])
+                    refs = split["order_id"], split["out_order_no"]
+                    moved.append((at, "分账", -share["amount"], *refs))
+        for back in self._all("return"):
+            if back["result"] == "SUCCESS":
+                at = datetime.fromisoformat(back["finish_time"])
+                refs = back["return_id"], back["out_return_no"]
+                moved.append((at, "分账回退", back["amount"], *refs))
+        return moved
+
+    def _all(self, kind: str) -> list[dict[str, Any]]:
+        numbers = (self._desk.kept("all", kind) or {"numbers": []})["numbers"]
+        return [kept for number in numbers if (kept := self._desk.kept(kind, number))]
 
     # Small things -----------------------------------------------------------------------------
 
@@ -304,9 +339,9 @@ class Splits:
     def _reads(self, sealed: str, call: Call) -> bool:
         return bool(self._desk.vault.reads(sealed, call.wanted_serial))
 
-    def _note(self, number: str, day: date) -> None:
-        listed = self._desk.kept("split-day", day.isoformat()) or {"numbers": []}
-        self._desk.keep("split-day", day.isoformat(), {"numbers": [*listed["numbers"], number]})
+    def _note(self, kind: str, number: str) -> None:
+        listed = self._desk.kept("all", kind) or {"numbers": []}
+        self._desk.keep("all", kind, {"numbers": [*listed["numbers"], number]})
 
     def _tell(
         self, event: str, summary: str, split: dict[str, Any], share: dict[str, Any], number: str
@@ -347,7 +382,7 @@ def _asked(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown(kept: dict[str, Any]) -> Outcome:
-    hidden = {"asked", "trade", "made_at"}
+    hidden = {"asked", "trade", "made_at", "trade_ref"}
     content = {key: value for key, value in kept.items() if key not in hidden}
     if "receivers" in content:
         content["receivers"] = [

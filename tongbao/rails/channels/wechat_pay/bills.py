@@ -156,7 +156,12 @@ def _columns(header: str | BillFault) -> list[str] | None:
     return header.split(",") if header.startswith(_HEADER_START) else None
 
 
-def _cells(text: str, columns: list[str]) -> dict[str, str]:
+def cells_of(text: str, columns: list[str]) -> dict[str, str]:
+    """Return a line's values by the names of their columns.
+
+    Raises:
+        RowMalformed
+    """
     cells = text.removeprefix("`").split(",`")
     if not text.startswith("`") or len(cells) != len(columns):
         raise RowMalformed("bill.columns_differ")
@@ -165,7 +170,7 @@ def _cells(text: str, columns: list[str]) -> dict[str, str]:
 
 def _row(number: int, text: str, columns: list[str]) -> BillRow | BillFault:
     try:
-        return _trade(number, _cells(text, columns))
+        return _trade(number, cells_of(text, columns))
     except RowMalformed as malformed:
         return fault(number, malformed.code, text)
 
@@ -226,7 +231,7 @@ def _total(names: list[str], values: tuple[int, str | BillFault]) -> BillTotal |
     if isinstance(text, BillFault):
         return text
     try:
-        row = _cells(text, names)
+        row = cells_of(text, names)
         return BillTotal(
             payment_count=None,
             payment_amount=amount(cell(row, "订单总金额", "应结订单总金额", "总交易额"), "CNY"),

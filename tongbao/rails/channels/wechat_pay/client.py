@@ -40,7 +40,7 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.exchange import TimeLimits
-from tongbao.rails.channels.wechat_pay import bills, callbacks
+from tongbao.rails.channels.wechat_pay import bills, callbacks, statements
 from tongbao.rails.channels.wechat_pay.gateway import Gateway
 from tongbao.rails.channels.wechat_pay.products import (
     agreements,
@@ -62,6 +62,7 @@ class WechatPay:
     modes = frozenset({*orders.PRODUCTS, PayMode.AGREEMENT})
     currencies = frozenset({CURRENCY})
     bill_terms = bills.TERMS
+    further_bills = statements.KINDS
 
     def __init__(
         self,
@@ -204,3 +205,9 @@ class WechatPay:
     def parse_bill(self, path: Path) -> Iterator[BillLine]:
         """Read a trade bill row by row."""
         return bills.parse_trade_bill(path)
+
+    async def download_further_bill(
+        self, account: ChannelAccount, kind: str, day: date, folder: Path
+    ) -> Answer[BillOutcome]:
+        """Fetch the day's bill of funds (three accounts) or of shares."""
+        return await statements.download_statement(self.gateway, account, kind, day, folder)
