@@ -47,6 +47,8 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.refunds._store.FIND_REFUND",
         "tongbao.payments.refunds._store.FIND_REFUND_ANYWHERE",
         "tongbao.payments.authorisations._store.FIND_COMPLETION",
+        "tongbao.payments.agreements._store.FIND_AGREEMENT",
+        "tongbao.payments.agreements._store.FIND_AGREEMENT_ANYWHERE",
     ),
     "a merchant's or an operator's page, which may span books": (
         "tongbao.clearing.payouts._store.LIST_PAYOUTS",
@@ -63,7 +65,9 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.collecting._store.PAYMENTS_BY_CHANNEL_REF",
         "tongbao.payments.collecting._store.TALLY",
         "tongbao.payments.collecting._store.TALLY_UNKNOWN",
+        "tongbao.payments.collecting._store.UNKNOWN_BY_ACCOUNT",
         "tongbao.payments.refunds._store.LIST_REFUNDS",
+        "tongbao.payments.agreements._store.LIST_AGREEMENTS",
     ),
     "a worker's round over all books": (
         "tongbao.clearing.payouts._store.CONTRADICTED",

@@ -13,6 +13,7 @@ from tongbao.infra.db import Query, Statement
 from tongbao.payments.collecting.model import (
     Attempt,
     ExchangeRow,
+    OpenUnknown,
     OverdueAttempt,
     PaidAttempt,
     Payment,
@@ -291,6 +292,15 @@ TALLY_UNKNOWN = Query(
           and ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
         group by mode, state, currency
         order by mode, currency""",
+)
+
+UNKNOWN_BY_ACCOUNT = Query(
+    OpenUnknown,
+    """select a.account_id, count(*) as attempts, min(a.created_at) as oldest_at
+         from payment p
+         join attempt a on a.book = p.book and a.payment_id = p.id and a.state = 'unknown'
+        where p.state = 'unknown'
+        group by a.account_id""",
 )
 
 # One list for the API (its merchant and mode) and the console (both null: everyone's).

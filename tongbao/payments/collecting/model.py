@@ -310,6 +310,14 @@ class OverdueAttempt(Struct, frozen=True):
     expires_at: datetime
 
 
+class OpenUnknown(Struct, frozen=True):
+    """How many attempts of an account nobody knows the end of, and since when."""
+
+    account_id: UUID
+    attempts: int
+    oldest_at: datetime
+
+
 class StateChange(Struct, frozen=True):
     """One row of payment_state_change: a step of a payment and why it was taken."""
 

@@ -25,6 +25,7 @@ from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.model import (
     Attempt,
     ExchangeRow,
+    OpenUnknown,
     OverdueAttempt,
     PaidAttempt,
     Payment,
@@ -239,6 +240,11 @@ async def money_at_risk(
 ) -> list[Tally]:
     """Return the payments nobody knows the end of: their money may be here or not."""
     return await store.TALLY_UNKNOWN.all(on, merchant_id, mode)
+
+
+async def unknown_by_account(on: Db | Tx) -> dict[UUID, OpenUnknown]:
+    """Return how many attempts of each account nobody knows the end of."""
+    return {each.account_id: each for each in await store.UNKNOWN_BY_ACCOUNT.all(on)}
 
 
 async def open_cases(on: Db | Tx, limit: int = 50) -> list[PaymentCase]:

@@ -20,8 +20,8 @@ from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import PriceLine, PricePlan, plan_at
 from tongbao.payments.routing import _store as store
 from tongbao.payments.routing._store import RoutingDecision, RoutingRuleSet, ShadowTally
-from tongbao.payments.routing.choosing import choose, targets
-from tongbao.payments.routing.health import Breaker
+from tongbao.payments.routing.choosing import Rate, choose, targets
+from tongbao.payments.routing.health import new_breaker
 from tongbao.payments.routing.model import (
     PLACE_TAKEN,
     Asked,
@@ -69,6 +69,21 @@ class Offered(Struct, frozen=True):
 
     fit: Sequence[Offer]
     unfit: Sequence[tuple[Offer, Reason]]
+
+
+class AccountHealth(Struct, frozen=True):
+    """How an account stands. ``rates`` by way of paying and class of cards; ``used`` of today."""
+
+    account_id: UUID
+    channel: str
+    mode: Mode
+    number: str
+    gate: Gate
+    since: datetime | None
+    why: str
+    rates: Mapping[str, Rate]
+    used: Mapping[str, tuple[int, int]]
+    is_open: bool
 
 
 class LiveRouter:
@@ -165,6 +180,39 @@ class LiveRouter:
         """Return what some rules would decide with what is known now; for drafts and replays."""
         await self._know(asked.at)
         return self._decide(asked, table, await self._terms_of((asked.merchant_id, asked.mode)))
+
+    async def offers(self, asked: Asked, table: RuleTable) -> Sequence[Offer]:
+        """Return the accounts that could take a payment by these rules."""
+        terms = await self._terms_of((asked.merchant_id, asked.mode))
+        return self._offered(asked, table, terms).fit
+
+    async def health(self) -> list[AccountHealth]:
+        """Return how every account stands, and what of its day is used."""
+        await self._know(self._db.clock.now())
+        watch = self.watch
+        found = []
+        for row in await list_accounts(self._db):
+            breaker = watch.breakers.get(row.id) or new_breaker(row.id)
+            standing = watch.standings.get(row.id)
+            used = {
+                currency: figures
+                for (account_id, currency), figures in watch.used.items()
+                if account_id == row.id
+            }
+            facts = AccountHealth(
+                account_id=row.id,
+                channel=row.channel,
+                mode=row.mode,
+                number=row.merchant_number,
+                gate=breaker.gate,
+                since=breaker.since if breaker.version else None,
+                why=breaker.why,
+                rates=standing.rates if standing is not None else {},
+                used=used,
+                is_open=row.id in {each.id for each in open_accounts([row], row.mode)},
+            )
+            found.append(facts)
+        return found
 
     async def table_at(self, mode: Mode, at: datetime) -> RuleTable:
         """Return the rules in force at a moment from now on."""
@@ -307,11 +355,6 @@ def _args(row: RoutingDecision) -> tuple[object, ...]:
 async def decisions_of_payment(on: Db | Tx, book: int, payment_id: UUID) -> list[RoutingDecision]:
     """Return why each attempt of a payment went where it went, oldest first."""
     return await store.DECISIONS_OF_PAYMENT.all(on, book, payment_id)
-
-
-async def breakers(on: Db | Tx) -> list[Breaker]:
-    """Return the breakers that ever turned."""
-    return await store.BREAKERS.all(on)
 
 
 async def shadow_tallies(on: Db | Tx) -> dict[UUID, ShadowTally]:

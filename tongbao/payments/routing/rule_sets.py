@@ -160,6 +160,20 @@ async def rule_sets(on: Db | Tx, limit: int = 50) -> list[RoutingRuleSet]:
     return await store.LIST_RULE_SETS.all(on, limit)
 
 
+def as_shown(each: RoutingRuleSet) -> dict[str, object]:
+    """Return a rule set as people see it in a list."""
+    return {
+        "rule_set": show(PREFIX, each.id),
+        "mode": each.mode.value,
+        "number": each.number,
+        "name": each.name,
+        "state": "shadow" if each.is_shadow else each.state.value,
+        "maker": each.maker,
+        "checker": each.checker or "",
+        "valid_from": each.valid_from.isoformat() if each.valid_from is not None else "",
+    }
+
+
 async def _locked_draft(tx: Tx, rule_set_id: UUID) -> RoutingRuleSet:
     found = await store.LOCK_RULE_SET.first(tx, rule_set_id)
     if found is None:
