@@ -347,7 +347,8 @@ class CardStall(Stall):
         return PayMode.CARD
 
     async def order(self, mode: PayMode, **changes: Any) -> PayOrder:
-        card = f"625188{new_id().int % 10**8:08d}88"  # each order has a card of its own
+        # Each order has a card of its own; digits 00NN at its end would choose a refusal.
+        card = f"625188{new_id().int % 10**6:06d}7788"
         made = await super().order(mode, **{"card": card_host.card(card), **changes})
         self.cards[made.number] = card
         return made

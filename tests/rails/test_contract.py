@@ -316,6 +316,75 @@ async def test_evidence_is_capped(
     assert answer.exchange.reply.endswith("[150000 bytes]")
 
 
+# --- answers about something else
+
+
+LIES: dict[str, dict[str, list[Any]]] = {
+    "wechat_pay": {
+        "amount.total": [1998, 2000, 0],
+        "amount.currency": ["USD"],
+        "mchid": ["1900009999"],
+        "appid": ["wx0000000000000000"],
+        "out_trade_no": ["01k9another000000000000000"],
+    },
+    "alipay": {
+        "total_amount": ["19.98", "20", "1999"],
+        "out_trade_no": ["01k9another000000000000000"],
+    },
+    "unionpay": {
+        "txnAmt": ["1998", "2000"],
+        "currencyCode": ["840"],
+        "merId": ["777290058110097"],
+        "orderId": ["01k9another000000000000000"],
+    },
+    "unionpay_qra": {
+        "total_fee": ["1998", "2000"],
+        "fee_type": ["USD"],
+        "mch_id": ["QRA00000000KKR1"],
+        "out_trade_no": ["01k9another000000000000000"],
+    },
+}
+
+
+def every_lie() -> list[Any]:
+    """Alipay's answers name neither merchant nor app: its signature alone says whose they are."""
+    return [
+        pytest.param(name, field, value, id=f"{name}: {field}={value}")
+        for name, fields in LIES.items()
+        for field, values in fields.items()
+        for value in values
+    ]
+
+
+def _with(answer: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    told = json.loads(json.dumps(answer))
+    inner = told.get("json") or told["fields"]
+    *above, last = path.split(".")
+    for name in above:
+        inner = inner[name]
+    inner[last] = value
+    return told
+
+
+@pytest.mark.parametrize(("name", "field", "value"), every_lie())
+async def test_a_signed_answer_about_something_else_is_unknown(
+    name: str, field: str, value: Any, far_end: WireServer, http: HttpClient, tmp_path: Path
+) -> None:
+    peer = PEERS[name]
+    paid = next(
+        case["answers"][0]
+        for case in recorded(name)
+        if case["call"] == "query" and case["outcome"].get("type") == "succeeded"
+    )
+    account = peer.account(far_end.url)
+    far_end.react = lambda heard: peer.answer(paid, heard)
+    honest = await ask(peer.channel(http), account, "query", tmp_path)
+    assert isinstance(honest.outcome, Succeeded)
+    far_end.react = lambda heard: peer.answer(_with(paid, field, value), heard)
+    lied_to = await ask(peer.channel(http), account, "query", tmp_path)
+    assert isinstance(lied_to.outcome, Unknown), lied_to
+
+
 # --- callbacks
 
 
