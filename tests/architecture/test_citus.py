@@ -65,7 +65,6 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.collecting._store.PAYMENTS_BY_CHANNEL_REF",
         "tongbao.payments.collecting._store.TALLY",
         "tongbao.payments.collecting._store.TALLY_UNKNOWN",
-        "tongbao.payments.collecting._store.UNKNOWN_BY_ACCOUNT",
         "tongbao.payments.refunds._store.LIST_REFUNDS",
         "tongbao.payments.agreements._store.LIST_AGREEMENTS",
     ),
