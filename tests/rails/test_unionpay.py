@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 import pytest
@@ -22,6 +22,7 @@ from tests.rails.peers import (
     UnionPayPeer,
     issued_pem,
     order,
+    refund_order,
     rsa_key,
 )
 from tests.rails.wire_server import WireServer
@@ -372,3 +373,25 @@ def test_the_how_to_connects_an_account(tmp_path: Path) -> None:
         new = read_account(tmp_path / "account.toml")
         assert msgspec.convert(dict(new.keys), SECRETS[new.channel])
     assert {read_account(tmp_path / "account.toml").channel} == {"unionpay_qra"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "product"),
+    [
+        (PayMode.QR, "000000"),
+        (PayMode.APP, "000000"),
+        (PayMode.PAYMENT_CODE, "000000"),
+        (PayMode.WEB, "000202"),
+        (PayMode.H5, "000202"),
+        (None, "000202"),
+    ],
+)
+async def test_a_refund_is_of_the_product_of_its_payment(
+    mode: PayMode | None, product: str, far_end: WireServer, http: HttpClient
+) -> None:
+    account = msgspec.structs.replace(PEER.account(far_end.url), app_id="000202")
+    await UnionPay(http).refund(account, refund_order(order_mode=mode))
+    asked = dict(parse_qsl(far_end.heard[0].body.decode()))
+    assert asked["bizType"] == product
+    assert asked["origQryId"] == "512209110416475616528"
+    assert asked["txnAmt"] == "500"

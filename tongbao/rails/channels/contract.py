@@ -100,6 +100,7 @@ class RefundOrder(Struct, frozen=True):
     order_money: Money
     reason: str = ""
     order_ref: str | None = None  # the channel's own number of what is given back, where known
+    order_mode: PayMode | None = None  # how the customer met it, where known
 
 
 class Exchange(Struct, frozen=True):

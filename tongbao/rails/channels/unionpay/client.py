@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Final
 
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now as real_time
@@ -50,8 +49,12 @@ from tongbao.rails.channels.unionpay.gateway import Answered, Gateway
 from tongbao.rails.channels.unionpay.wire import (
     AUTHORISATION_CANCEL,
     AUTHORISATIONS,
+    AUTHORISED,
+    BACK_QUERIES,
     CANCEL,
     CANCEL_SUFFIX,
+    CANCELLED,
+    CAPTURED,
     COMPLETION,
     COMPLETION_CANCEL,
     CURRENCY,
@@ -59,26 +62,20 @@ from tongbao.rails.channels.unionpay.wire import (
     FILE,
     FRONT,
     FRONT_MODES,
+    FRONT_QUERIES,
+    PAID,
     PAYMENTS,
     QUESTION,
     REFUND,
+    REFUNDED,
     Transaction,
     china_text,
     common_fields,
     following_fields,
     is_over,
     order_fields,
+    unpayable,
 )
-
-FRONT_QUERIES: Final = tuple(timedelta(minutes=minutes) for minutes in (5, 10, 30, 60, 120))
-BACK_QUERIES: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 4, 8, 16, 32))
-"""UnionPay's own advice (the comments of its demo): how long after a transaction to ask."""
-
-PAID: Final = frozenset({"01"})
-CAPTURED: Final = frozenset({COMPLETION.type_})
-REFUNDED: Final = frozenset({REFUND.type_})
-AUTHORISED: Final = frozenset({"02"})
-CANCELLED: Final = frozenset({CANCEL.type_})
 
 
 class UnionPay:
@@ -202,7 +199,13 @@ class UnionPay:
     async def capture(self, account: ChannelAccount, capture: Capture) -> Answer[Outcome]:
         """Take the money, once, in full or less (预授权完成)."""
         return await self._follow(
-            account, COMPLETION, capture.number, capture.money, capture.channel_ref, call="pay"
+            account,
+            COMPLETION,
+            capture.number,
+            capture.money,
+            origin=capture.channel_ref,
+            product=AUTHORISATIONS[capture.order.mode].product,
+            call="pay",
         )
 
     async def query_capture(
@@ -283,7 +286,7 @@ class UnionPay:
         order: PayOrder,
         kinds: Mapping[PayMode, Transaction],
     ) -> Answer[Outcome]:
-        if reason := _unpayable(order, kinds):
+        if reason := unpayable(order, kinds):
             return Answer(NotSent(reason), unsent("POST", account.gateway, reason))
         kind = kinds[order.mode]
         fields = order_fields(account, order, kind)
@@ -334,7 +337,13 @@ class UnionPay:
         self, account: ChannelAccount, refund: RefundOrder, origin: str
     ) -> Answer[RefundOutcome]:
         return await self._follow(
-            account, REFUND, refund.number, refund.money, origin, call="refund"
+            account,
+            REFUND,
+            refund.number,
+            refund.money,
+            origin=origin,
+            product=PAYMENTS[refund.order_mode].product if refund.order_mode in PAYMENTS else "",
+            call="refund",
         )
 
     async def _follow(
@@ -343,11 +352,14 @@ class UnionPay:
         kind: Transaction,
         number: str,
         money: Money,
-        origin: str,
         *,
+        origin: str,
+        product: str,
         call: answers.MoneyCall,
     ) -> Answer[Pending | Declined | NotSent | Unknown]:
-        fields = following_fields(account, number, kind, money=money, origin=origin)
+        fields = following_fields(
+            account, number, kind, money=money, origin=origin, product=product
+        )
         heard, exchange = await self._gateway.call(account, kind, fields)
         match heard:
             case Answered() if heard.code == DONE:
@@ -363,7 +375,13 @@ class UnionPay:
         """Cancel a payment and ask what became of that; one that cannot be stands as paid."""
         number = order.number + CANCEL_SUFFIX
         asked = await self._follow(
-            account, CANCEL, number, order.money, paid.channel_ref, call="refund"
+            account,
+            CANCEL,
+            number,
+            order.money,
+            origin=paid.channel_ref,
+            product=PAYMENTS[order.mode].product,
+            call="refund",
         )
         exchange = followed_by(exchange, asked.exchange)
         if isinstance(asked.outcome, NotSent | Unknown) and asked.exchange.status is None:
@@ -384,7 +402,15 @@ class UnionPay:
         self, account: ChannelAccount, kind: Transaction, voiding: Voiding
     ) -> Answer[VoidOutcome]:
         number, money = voiding.number, voiding.money
-        asked = await self._follow(account, kind, number, money, voiding.channel_ref, call="refund")
+        asked = await self._follow(
+            account,
+            kind,
+            number,
+            money,
+            origin=voiding.channel_ref,
+            product=AUTHORISATIONS[voiding.order.mode].product,
+            call="refund",
+        )
         if isinstance(asked.outcome, Pending) or asked.exchange.status is None:
             return asked
         # Refused: perhaps because an earlier call of this number did it.
@@ -405,13 +431,3 @@ class UnionPay:
 
 def _hidden(order: PayOrder) -> tuple[str, ...]:
     return (order.auth_code,) if order.auth_code else ()
-
-
-def _unpayable(order: PayOrder, kinds: Mapping[PayMode, Transaction]) -> str | None:
-    if order.mode not in kinds:
-        return f"no {order.mode} here"
-    if order.money.currency not in UnionPay.currencies:
-        return f"UnionPay does not take {order.money.currency} here"
-    if order.mode is PayMode.PAYMENT_CODE and not order.auth_code:
-        return "there is no payment code"
-    return None

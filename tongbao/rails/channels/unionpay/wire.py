@@ -77,6 +77,16 @@ FILE: Final = Transaction("76", "01", SCANNED, "")
 FRONT_MODES: Final = frozenset({PayMode.WEB, PayMode.H5, PayMode.APP, PayMode.QR})
 """The customer acts at UnionPay, and may try again there until the order's time is over."""
 
+FRONT_QUERIES: Final = tuple(timedelta(minutes=minutes) for minutes in (5, 10, 30, 60, 120))
+BACK_QUERIES: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 4, 8, 16, 32))
+"""UnionPay's own advice (the comments of its demo): how long after a transaction to ask."""
+
+PAID: Final = frozenset({"01"})
+CAPTURED: Final = frozenset({COMPLETION.type_})
+REFUNDED: Final = frozenset({REFUND.type_})
+AUTHORISED: Final = frozenset({"02"})
+CANCELLED: Final = frozenset({CANCEL.type_})
+
 CANCEL_SUFFIX: Final = "x"
 """A payment is cancelled under its own number and this; 27 characters, so never another's."""
 
@@ -116,11 +126,21 @@ def order_fields(account: ChannelAccount, order: PayOrder, kind: Transaction) ->
 
 
 def following_fields(
-    account: ChannelAccount, number: str, kind: Transaction, *, money: Money, origin: str
+    account: ChannelAccount,
+    number: str,
+    kind: Transaction,
+    *,
+    money: Money,
+    origin: str,
+    product: str,
 ) -> dict[str, str]:
-    """Return what follows a transaction: a refund, a completion, a cancellation of it."""
+    """Return what follows a transaction: a refund, a completion, a cancellation of it.
+
+    It is of the same product as what it follows; empty is the account's own.
+    """
     return {
         **common_fields(account, number, kind),
+        "bizType": product or account.app_id,
         **money_fields(money),
         "backUrl": account.notify_url,
         "origQryId": origin,
@@ -224,6 +244,17 @@ def china_text(at: datetime) -> str:
 def is_over(order: PayOrder, now: datetime) -> bool:
     """Whether nobody can pay the order any more: its time is over, and a minute for their clock."""
     return now >= order.expires_at + timedelta(minutes=1)
+
+
+def unpayable(order: PayOrder, kinds: Mapping[PayMode, Transaction]) -> str | None:
+    """Return why an order cannot be offered in this way, or None."""
+    if order.mode not in kinds:
+        return f"no {order.mode} here"
+    if order.money.currency != CURRENCY:
+        return f"UnionPay does not take {order.money.currency} here"
+    if order.mode is PayMode.PAYMENT_CODE and not order.auth_code:
+        return "there is no payment code"
+    return None
 
 
 def _parts(text: str) -> list[str] | None:
