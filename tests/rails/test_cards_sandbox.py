@@ -38,6 +38,15 @@ SILENT = ("time_out_paid", "bad_signature_paid", "wrong_amount_paid", "reset_mid
 
 @pytest.fixture
 async def cards() -> AsyncIterator[Cards]:
+    """Waits long enough for any answer that comes."""
+    channel = Cards()
+    yield channel
+    await channel.shut()
+
+
+@pytest.fixture
+async def hasty() -> AsyncIterator[Cards]:
+    """Gives up soon, where no answer will come."""
     channel = Cards(LineLimits(answer_s=0.6))
     yield channel
     await channel.shut()
@@ -66,6 +75,15 @@ def fresh_card() -> str:
 def money_on(sandbox: RunningSandbox, number: str) -> tuple[int, int]:
     shown = sandbox.post("cards/card", number=number)
     return shown["balance"], shown["held"]
+
+
+async def comes_to(sandbox: RunningSandbox, number: str, money: tuple[int, int]) -> bool:
+    """Whether the host comes to this; who gave up on it was perhaps quicker than it was."""
+    for _ in range(200):
+        if money_on(sandbox, number) == money:
+            return True
+        await asyncio.sleep(0.05)
+    return False
 
 
 def order_with(number: str, amount: int = 1999, **changes: Any) -> PayOrder:
@@ -127,15 +145,15 @@ async def test_not_enough_money_is_a_refusal(
     assert money_on(sandbox, number) == (1998, 0)
 
 
-@pytest.mark.parametrize("fault", [*SILENT, "slow:1"])
+@pytest.mark.parametrize("fault", [*SILENT, "slow:2"])
 async def test_money_taken_without_a_good_answer_is_given_back_by_the_reversal(
-    fault: str, cards: Cards, ours: ChannelAccount, sandbox: RunningSandbox
+    fault: str, cards: Cards, hasty: Cards, ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
     number = fresh_card()
     placed = order_with(number)
     sandbox.fault("cards", "pay", fault, number=trace_of(placed.number).reference)
-    assert isinstance((await cards.pay(ours, placed)).outcome, Unknown)
-    assert money_on(sandbox, number) == (BALANCE - 1999, 0), "a time-out was no failure"
+    assert isinstance((await hasty.pay(ours, placed)).outcome, Unknown)
+    assert await comes_to(sandbox, number, (BALANCE - 1999, 0)), "a time-out was no failure"
 
     for _ in range(3):
         assert (await cards.close(ours, without_card(placed))).outcome == Closed("00")
@@ -155,12 +173,17 @@ async def test_money_taken_without_a_good_answer_is_given_back_by_the_reversal(
     ],
 )
 async def test_magic_amounts_lose_the_answer(
-    amount: int, is_taken: bool, cards: Cards, ours: ChannelAccount, sandbox: RunningSandbox
+    amount: int,
+    is_taken: bool,
+    cards: Cards,
+    hasty: Cards,
+    ours: ChannelAccount,
+    sandbox: RunningSandbox,
 ) -> None:
     number = fresh_card()
     placed = order_with(number, amount)
-    assert isinstance((await cards.pay(ours, placed)).outcome, Unknown)
-    assert money_on(sandbox, number) == (BALANCE - amount * is_taken, 0)
+    assert isinstance((await hasty.pay(ours, placed)).outcome, Unknown)
+    assert await comes_to(sandbox, number, (BALANCE - amount * is_taken, 0))
 
     closed = (await cards.close(ours, without_card(placed))).outcome
     assert isinstance(closed, Closed if is_taken else Absent)
@@ -179,9 +202,9 @@ async def test_a_doubled_answer_is_one(
 async def test_a_slow_answer_holds_up_no_other(
     ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
-    cards = Cards(LineLimits(answer_s=5.0, lines_max=1))
+    cards = Cards(LineLimits(lines_max=1))
     slow = order_with(fresh_card())
-    sandbox.fault("cards", "pay", "slow:1.5", number=trace_of(slow.number).reference)
+    sandbox.fault("cards", "pay", "slow:4", number=trace_of(slow.number).reference)
     waiting = asyncio.create_task(cards.pay(ours, slow))
     await asyncio.sleep(0.1)
     quick = [await cards.pay(ours, order_with(fresh_card())) for _ in range(3)]
@@ -193,13 +216,13 @@ async def test_a_slow_answer_holds_up_no_other(
 
 @pytest.mark.parametrize("fault", ["time_out_done", "bad_signature_done", "reset_mid_frame_done"])
 async def test_a_reversal_whose_answer_is_lost_is_repeated_and_gives_back_once(
-    fault: str, cards: Cards, ours: ChannelAccount, sandbox: RunningSandbox
+    fault: str, cards: Cards, hasty: Cards, ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
     number = fresh_card()
     placed = order_with(number)
     await cards.pay(ours, placed)
     sandbox.fault("cards", "close", fault, number=trace_of(placed.number).reference)
-    assert isinstance((await cards.close(ours, without_card(placed))).outcome, Unknown)
+    assert isinstance((await hasty.close(ours, without_card(placed))).outcome, Unknown)
     assert (await cards.close(ours, without_card(placed))).outcome == Closed("00")
     assert money_on(sandbox, number) == (BALANCE, 0)
 
@@ -215,15 +238,15 @@ async def test_a_reversal_that_overtakes_its_purchase_bars_it(
 
 
 async def test_a_sweep_of_reversals_leaves_nothing_taken(
-    cards: Cards, ours: ChannelAccount, sandbox: RunningSandbox
+    cards: Cards, hasty: Cards, ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
     """Every way of losing an answer, at once, on shared connections; then every one reversed."""
     number = fresh_card()
-    faults = [*SILENT, "time_out_unpaid", "slow:1", "reset"] * 3
+    faults = [*SILENT, "time_out_unpaid", "slow:3", "reset"] * 3
     placed = [order_with(number, 100 + at) for at in range(len(faults))]
     for one, fault in zip(placed, faults, strict=True):
         sandbox.fault("cards", "pay", fault, number=trace_of(one.number).reference)
-    answers = await asyncio.gather(*(cards.pay(ours, one) for one in placed))
+    answers = await asyncio.gather(*(hasty.pay(ours, one) for one in placed))
     assert not any(isinstance(answer.outcome, Succeeded | Declined) for answer in answers)
 
     open_ones = placed
@@ -258,14 +281,14 @@ async def test_refunds_never_exceed_what_was_paid(
 
 @pytest.mark.parametrize("fault", ["time_out_done", "time_out_not_done", "bad_signature_done"])
 async def test_a_refund_whose_answer_is_lost_is_made_once(
-    fault: str, cards: Cards, ours: ChannelAccount, sandbox: RunningSandbox
+    fault: str, cards: Cards, hasty: Cards, ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
     number = fresh_card()
     placed = order_with(number)
     await cards.pay(ours, placed)
     refund = refund_order(placed, 500)
     sandbox.fault("cards", "refund", fault, number=trace_of(refund.number).reference)
-    assert isinstance((await cards.refund(ours, refund)).outcome, Unknown)
+    assert isinstance((await hasty.refund(ours, refund)).outcome, Unknown)
     assert isinstance((await cards.query_refund(ours, refund)).outcome, Succeeded)
     assert money_on(sandbox, number) == (BALANCE - 1499, 0)
 
@@ -280,7 +303,7 @@ async def held_order(
 
 
 async def test_authorise_then_capture_less(
-    cards: Cards, ours: ChannelAccount, sandbox: RunningSandbox
+    cards: Cards, hasty: Cards, ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
     number = fresh_card()
     placed, held = await held_order(cards, ours, number)
@@ -290,7 +313,7 @@ async def test_authorise_then_capture_less(
         base32(new_id()), without_card(placed), held.channel_ref, held.code, Money(9_000, "CNY")
     )
     sandbox.fault("cards", "capture", "time_out_done")
-    assert isinstance((await cards.capture(ours, capture)).outcome, Unknown)
+    assert isinstance((await hasty.capture(ours, capture)).outcome, Unknown)
     for _ in range(2):
         assert isinstance((await cards.query_capture(ours, capture)).outcome, Succeeded)
     assert money_on(sandbox, number) == (BALANCE - 9_000, 0)
@@ -315,7 +338,7 @@ async def test_a_capture_of_too_much_or_without_its_code_is_refused(
 
 
 async def test_a_void_frees_what_was_set_aside_and_a_repeat_says_so_again(
-    cards: Cards, ours: ChannelAccount, sandbox: RunningSandbox
+    cards: Cards, hasty: Cards, ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
     number = fresh_card()
     placed, held = await held_order(cards, ours, number)
@@ -323,18 +346,18 @@ async def test_a_void_frees_what_was_set_aside_and_a_repeat_says_so_again(
         base32(new_id()), without_card(placed), held.channel_ref, held.code, placed.money
     )
     sandbox.fault("cards", "void", "time_out_done")
-    assert isinstance((await cards.void(ours, voiding)).outcome, Unknown)
+    assert isinstance((await hasty.void(ours, voiding)).outcome, Unknown)
     assert (await cards.void(ours, voiding)).outcome == Closed("00")
     assert money_on(sandbox, number) == (BALANCE, 0)
 
 
 async def test_an_authorisation_without_an_answer_is_reversed(
-    cards: Cards, ours: ChannelAccount, sandbox: RunningSandbox
+    cards: Cards, hasty: Cards, ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
     number = fresh_card()
     placed = order_with(number, 77701, captures=False)
-    assert isinstance((await cards.authorise(ours, placed)).outcome, Unknown)
-    assert money_on(sandbox, number) == (BALANCE, 77701)
+    assert isinstance((await hasty.authorise(ours, placed)).outcome, Unknown)
+    assert await comes_to(sandbox, number, (BALANCE, 77701))
     assert (await cards.close(ours, without_card(placed))).outcome == Closed("00")
     assert money_on(sandbox, number) == (BALANCE, 0)
 
@@ -373,13 +396,16 @@ async def test_a_balance_is_what_the_card_has(
     assert money_on(sandbox, number) == (BALANCE, 10_000)
 
 
-async def test_totals_agree_with_what_was_done(cards: Cards, fresh_sandbox: RunningSandbox) -> None:
+async def test_totals_agree_with_what_was_done(
+    cards: Cards, hasty: Cards, fresh_sandbox: RunningSandbox
+) -> None:
     ours = account_at(fresh_sandbox)
     number = fresh_card()
     paid = order_with(number, 1000)
     undone = order_with(number, 77701)
     await cards.pay(ours, paid)
-    await cards.pay(ours, undone)
+    await hasty.pay(ours, undone)
+    assert await comes_to(fresh_sandbox, number, (BALANCE - 78701, 0))
     await cards.close(ours, undone)
     await cards.refund(ours, refund_order(paid, 300))
     told = await cards.compare_totals(ours, base32(new_id()), Totals(1, 1000, 1, 300))
@@ -392,13 +418,15 @@ async def test_totals_agree_with_what_was_done(cards: Cards, fresh_sandbox: Runn
 async def test_a_sign_in_that_goes_wrong_sends_nothing(
     fault: str, ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
-    cards = Cards(LineLimits(sign_in_s=0.5, answer_s=1.0))
+    hasty = Cards(LineLimits(sign_in_s=0.5))
+    patient = Cards()
     number = fresh_card()
     sandbox.fault("cards", "sign_in", fault)
-    assert isinstance((await cards.pay(ours, order_with(number))).outcome, NotSent)
-    assert isinstance((await cards.pay(ours, order_with(number))).outcome, Succeeded)
+    assert isinstance((await hasty.pay(ours, order_with(number))).outcome, NotSent)
+    assert isinstance((await patient.pay(ours, order_with(number))).outcome, Succeeded)
     assert money_on(sandbox, number) == (BALANCE - 1999, 0)
-    await cards.shut()
+    await hasty.shut()
+    await patient.shut()
 
 
 @pytest.mark.parametrize("changes", [{"master_key": "00" * 16}, {"mac": "x9.19"}])
@@ -428,8 +456,12 @@ async def test_connections_dropped_by_the_host_are_opened_again(
 ) -> None:
     await cards.pay(ours, order_with(fresh_card()))
     assert sandbox.post("cards/hang-up")["closed"] >= 1
-    await asyncio.sleep(0.05)
-    assert isinstance((await cards.pay(ours, order_with(fresh_card()))).outcome, Succeeded)
+    async with asyncio.timeout(20):
+        while True:  # until the end of the connection has come through, a call may be Unknown
+            outcome = (await cards.pay(ours, order_with(fresh_card()))).outcome
+            if isinstance(outcome, Succeeded):
+                break
+            assert isinstance(outcome, Unknown)
 
 
 async def test_no_file_of_the_sandbox_holds_a_card_number(

@@ -4,7 +4,7 @@ create table channel_account (
     id              uuid primary key,
     channel         text not null check (channel <> ''),
     mode            text not null check (mode in ('live', 'sandbox')),
-    gateway         text not null check (gateway ~ '^https?://[^/]' and gateway !~ '/$'),
+    gateway         text not null check (gateway ~ '^(https?|tcps?)://[^/]' and gateway !~ '/$'),
     merchant_number text not null check (merchant_number <> ''),
     app_id          text not null check (app_id <> ''),
     -- the unguessable part of the address the channel sends callbacks to
@@ -14,7 +14,7 @@ create table channel_account (
     -- closed: no new payments; those made are still asked about, refunded and reconciled
     state           text not null check (state in ('open', 'closed')),
     created_at      timestamptz not null,
-    check (mode = 'sandbox' or gateway like 'https://%'),
+    check (mode = 'sandbox' or gateway ~ '^(https|tcps)://'),
     unique (channel, mode, merchant_number, app_id),
     unique (notify_token)
 );

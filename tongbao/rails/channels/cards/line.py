@@ -94,7 +94,8 @@ class Line:
         if not self.is_open:
             return NotSent("the connection is closed")
         if key in self._waiting:
-            return NotSent("the same message is under way on this connection")
+            # Nothing leaves now, but its twin has left, and nobody knows what becomes of that one.
+            return Unknown("the same message is under way")
         try:
             raw = self._framed(message)
         except Refusal as fault:

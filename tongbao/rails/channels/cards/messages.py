@@ -206,7 +206,10 @@ def hidden_of(card: CardRead | None) -> tuple[str, ...]:
 def _envelope(account: ChannelAccount, trace: Trace, card: CardRead | None) -> dict[int, Value]:
     secrets = secrets_of(account)
     terminal = (card.terminal if card else "") or account.app_id
-    merchant = (card.merchant if card else "") or account.merchant_number
+    merchant = account.merchant_number
+    if card is not None and card.merchant not in {"", merchant}:
+        # The host pays out to the merchant of field 42: nobody but us says who that is.
+        raise Unsendable("the card was read for another merchant")
     return {
         7: trace.time,
         11: trace.number,

@@ -1,0 +1,221 @@
+"""Cards from the API to the issuer and back: what was not answered is undone, and stays undone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.stage import Stage, new_number
+from tongbao.infra.db import Db
+from tongbao.kernel.ids import new_id
+from tongbao.kernel.licence import Mode
+from tongbao.parties.merchants.merchants import connect_channel, set_price_plan
+from tongbao.parties.merchants.model import PriceLine
+from tongbao.rails.channels.accounts import NewAccount
+from tongbao.rails.channels.cards.client import Cards
+from tongbao.rails.channels.cards.line import LineLimits
+from tongbao.rails.channels.cards.messages import trace_of
+from tongbao.surfaces.demo.stage import open_accounts
+from tongbao.wiring import SECRETS
+from tongbao_sdk.models import Payment
+
+BALANCE = 1_000_000
+AMOUNT = 1999
+USED: list[str] = []
+"""Every card number a test used: none of them may be found anywhere."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def card_host(module_stage: Stage) -> AsyncIterator[None]:
+    """An account at the sandbox's card host, its price, and a channel that does not wait long."""
+    stage = module_stage
+    given = stage.sandbox.credentials["cards"]
+    order = NewAccount(
+        channel="cards",
+        mode=Mode.SANDBOX,
+        gateway=stage.sandbox.hosts["cards"],
+        merchant_number=given["merchant_number"],
+        app_id=given["terminal"],
+        fee_ppm=4_000,
+        keys={name: given[name] for name in ("master_key", "institution", "switch")},
+    )
+    keyring, merchant = stage.platform.keyring, stage.shop.merchant
+    account = (await open_accounts(stage.db, keyring, SECRETS, [order]))["cards"]
+    async with stage.db.begin("operator") as tx:
+        await set_price_plan(tx, merchant.id, Mode.SANDBOX, [PriceLine("cards", "card", 6_000)])
+        await connect_channel(tx, merchant.id, Mode.SANDBOX, "cards", account)
+    channels: Any = stage.flow.channels
+    kept, channels["cards"] = channels["cards"], Cards(LineLimits(answer_s=1.5))
+    yield
+    await channels["cards"].shut()
+    channels["cards"] = kept
+
+
+def fresh_card() -> str:
+    number = f"625188{new_id().int % 10**8:08d}77"
+    USED.append(number)
+    return number
+
+
+async def swipe(stage: Stage, number: str, amount: int = AMOUNT, **more: Any) -> Payment:
+    method = {
+        "mode": "card",
+        "channel": "cards",
+        "card": {
+            "number": number,
+            "expiry": "4912",
+            "entry": "051",
+            "terminal": "10000001",
+            "merchant": stage.sandbox.credentials["cards"]["merchant_number"],
+            "track2": f"{number}=49121201234500000000",
+        },
+    }
+    terms = {"merchant_order_no": new_number(), "subject": "tea", **more}
+    return await stage.call(stage.client.payments.create, amount=amount, method=method, **terms)
+
+
+async def on_card(stage: Stage, number: str) -> tuple[int, int]:
+    shown = await stage.control("cards/card", number=number)
+    return shown["balance"], shown["held"]
+
+
+async def comes_to(stage: Stage, number: str, money: tuple[int, int]) -> bool:
+    """Whether the host comes to this; who gave up on it was perhaps quicker than it was."""
+    for _ in range(200):
+        if await on_card(stage, number) == money:
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+async def script(stage: Stage, fault: str) -> None:
+    """The next purchase meets this."""
+    stage.sandbox.fault("cards", "pay", fault)
+
+
+async def test_a_card_pays_and_is_given_back_to(stage: Stage) -> None:
+    number = fresh_card()
+    payment = await swipe(stage, number)
+    assert (payment["status"], payment["amount_captured"]) == ("succeeded", AMOUNT)
+    assert await on_card(stage, number) == (BALANCE - AMOUNT, 0)
+
+    refund = await stage.refund(payment, 500)
+    await stage.idle()
+    assert (await stage.read(refund))["status"] == "succeeded"
+    assert await on_card(stage, number) == (BALANCE - AMOUNT + 500, 0)
+
+
+async def test_a_refused_card_is_a_failed_payment_with_its_code(stage: Stage) -> None:
+    payment = await swipe(stage, "6251880000990051")
+    assert payment["status"] == "failed"
+    assert await stage.cases(payment) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "time_out_paid",
+        "time_out_unpaid",
+        "bad_signature_paid",
+        "wrong_amount_paid",
+        "reset_mid_frame_paid",
+        "reset",
+        "slow:3",
+    ],
+)
+async def test_what_was_not_answered_is_reversed_by_the_chase(fault: str, stage: Stage) -> None:
+    number = fresh_card()
+    await script(stage, fault)
+    payment = await swipe(stage, number)
+    assert payment["status"] not in {"succeeded", "failed", "closed"}, "silence is no failure"
+
+    await stage.advance(seconds=120)
+    ended = await stage.read(payment)
+    assert ended["status"] in {"closed", "failed"}
+    assert await on_card(stage, number) == (BALANCE, 0)
+    assert await stage.postings(payment) == []
+
+
+async def test_a_reversal_is_repeated_until_it_is_answered(stage: Stage) -> None:
+    number = fresh_card()
+    await script(stage, "time_out_paid")
+    payment = await swipe(stage, number)
+    reference = trace_of((await stage.attempt_of(payment)).number).reference
+    stage.sandbox.fault("cards", "close", "time_out_not_done", number=reference, times=2)
+    stage.sandbox.fault("cards", "close", "time_out_done", number=reference)
+
+    await stage.advance(seconds=35)
+    assert (await stage.read(payment))["status"] not in {"closed", "failed"}
+    assert await comes_to(stage, number, (BALANCE - AMOUNT, 0))
+    for _ in range(3):  # one more without effect, one whose answer is lost, one that is answered
+        await stage.advance(hours=1)
+    assert (await stage.read(payment))["status"] in {"closed", "failed"}
+    assert await on_card(stage, number) == (BALANCE, 0), "given back once"
+
+
+async def test_money_set_aside_on_a_card_is_captured(stage: Stage) -> None:
+    number = fresh_card()
+    payment = await swipe(stage, number, capture="manual", capture_within_s=7200)
+    assert payment["status"] == "authorised"
+    assert await on_card(stage, number) == (BALANCE, AMOUNT)
+
+    captured = await stage.call(stage.client.payments.capture, payment["id"], amount=1500)
+    assert (captured["status"], captured["amount_captured"]) == ("succeeded", 1500)
+    assert await on_card(stage, number) == (BALANCE - 1500, 0)
+
+
+async def test_money_set_aside_on_a_card_is_let_go(stage: Stage) -> None:
+    number = fresh_card()
+    payment = await swipe(stage, number, capture="manual", capture_within_s=7200)
+    await stage.call(stage.client.payments.void, payment["id"])
+    await stage.idle()
+    assert await on_card(stage, number) == (BALANCE, 0)
+
+
+async def test_an_authorisation_that_was_not_answered_holds_nothing_in_the_end(
+    stage: Stage,
+) -> None:
+    number = fresh_card()
+    await script(stage, "time_out_paid")
+    payment = await swipe(stage, number, capture="manual", capture_within_s=7200)
+    assert await comes_to(stage, number, (BALANCE, AMOUNT))
+    await stage.advance(seconds=120)
+    assert (await stage.read(payment))["status"] in {"closed", "failed"}
+    assert await on_card(stage, number) == (BALANCE, 0)
+
+
+async def test_no_table_and_no_log_holds_a_card_number(
+    stage: Stage, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("DEBUG")
+    for fault in ("time_out_paid", "bad_signature_paid"):
+        await script(stage, fault)
+        await swipe(stage, fresh_card())
+    kept = await swipe(stage, fresh_card())
+    await stage.advance(seconds=120)
+
+    said = "".join((caplog.text, *capfd.readouterr()))
+    rows = await everything_in(stage.db)
+    assert kept["status"] == "succeeded"
+    assert "625188******" in rows, "the evidence is there, and masked"
+    for number in USED:
+        hidden = (number, f"{number}=4912", number.encode().hex())
+        assert not any(text in rows or text in said for text in hidden)
+
+
+async def everything_in(db: Db) -> str:
+    """Every row of every table, as text; bytes as hex."""
+    tables = await db.pool.fetch(
+        "select quote_ident(table_schema) || '.' || quote_ident(table_name) as name"
+        " from information_schema.tables where table_type = 'BASE TABLE'"
+        " and table_schema not in ('pg_catalog', 'information_schema')"
+    )
+    rows = []
+    for table in tables:
+        found = await db.pool.fetch(f"select t::text as text from {table['name']} t")
+        rows += [row["text"] for row in found]
+    return msgspec.json.encode(rows).decode()
