@@ -47,6 +47,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
+from tongbao.rails.channels.error_map import error_map
 from tongbao.rails.channels.wechat_pay import wire
 from tongbao.rails.channels.wechat_pay.bills import parse_trade_bill
 from tongbao.rails.channels.wechat_pay.client import WechatPay
@@ -455,6 +456,47 @@ def test_a_callback_that_is_no_document_is_unreadable(http: HttpClient) -> None:
     for body in (b"[]", b"\xff", json.dumps({"id": 5}).encode()):
         with pytest.raises(CallbackUnreadable):
             PEER.channel(http).read_callback(account, PEER.signature(body), body, real_now())
+
+
+# --- codes
+
+DOOR = (
+    *("PARAM_ERROR", "INVALID_REQUEST", "APPID_MCHID_NOT_MATCH", "ORDER_CLOSED", "MCH_NOT_EXISTS"),
+    *("NO_STATEMENT_EXIST", "STATEMENT_CREATING", "SIGN_ERROR", "NO_AUTH", "NOT_ENOUGH"),
+    *("OUT_TRADE_NO_USED", "RULE_LIMIT", "TRADE_ERROR", "USER_ACCOUNT_ABNORMAL"),
+    *("ORDER_NOT_EXIST", "RESOURCE_NOT_EXISTS", "FREQUENCY_LIMITED", "RATELIMIT_EXCEEDED"),
+    *("SYSTEM_ERROR", "SERVICE_UNAVAILABLE", "TRADE_OVERDUE", "REFUND_FEE_MISMATCH"),
+)
+SHARES = (
+    *("ACCOUNT_ABNORMAL", "NO_RELATION", "RECEIVER_HIGH_RISK", "NO_AUTH", "INVALID_REQUEST"),
+    *("RECEIVER_REAL_NAME_NOT_VERIFIED", "RECEIVER_RECEIPT_LIMIT", "PAYER_ACCOUNT_ABNORMAL"),
+    *("BALANCE_NOT_ENOUGH", "TIME_OUT_CLOSED"),
+)
+PAYOUTS = ("PAYEE_ACCOUNT_ABNORMAL", "ACCOUNT_FROZEN", "NOT_ENOUGH", "OVERDUE_CLOSE")
+
+
+@pytest.mark.parametrize(
+    ("call", "codes"), [("split", SHARES), ("transfer", PAYOUTS), ("pay", DOOR), ("refund", DOOR)]
+)
+def test_every_documented_code_is_known_with_advice_in_both_languages(
+    call: Any, codes: tuple[str, ...]
+) -> None:
+    """The codes of the vendor's pages and of the recorded samples."""
+    entries = error_map("wechat_pay").entries
+    for code in codes:
+        known = [entry for entry in entries if entry.code == code]
+        assert known, code
+        assert all(entry.en and re.search(r"[\u4e00-\u9fff]", entry.zh) for entry in known), code
+        if call in {"split", "transfer"}:
+            assert any(call in entry.on or not entry.on for entry in known), (code, call)
+
+
+def test_only_positive_evidence_refuses_a_repeated_call() -> None:
+    """What also appears when an earlier call went through is believed only after a query."""
+    for call in ("pay", "refund", "split", "transfer"):
+        for code in ("INVALID_REQUEST", "NOT_ENOUGH"):
+            entry = error_map("wechat_pay").find(call, code)
+            assert entry.ask or call == "pay", (call, code)
 
 
 # --- bills

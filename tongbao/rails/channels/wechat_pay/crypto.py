@@ -121,7 +121,7 @@ def platform_key(pem: str) -> PlatformKey:
 def sign(scheme: Scheme, private_key_pem: str, message: bytes) -> str:
     """Return the base64 signature of a message."""
     if scheme == "SM2":
-        raw = _sm2().sign(_der(private_key_pem), message)
+        raw = _sm2().sign(der_of(private_key_pem), message)
         r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
         return b64encode(encode_dss_signature(r, s)).decode()
     return b64encode(_private_key(private_key_pem).sign(message, PKCS1v15(), SHA256())).decode()
@@ -262,13 +262,14 @@ def _sm2() -> sm2.Sm2:
     return found
 
 
-def _der(pem: str) -> bytes:
+def der_of(pem: str) -> bytes:
+    """Return what a PEM holds."""
     lines = [line for line in pem.strip().splitlines() if not line.startswith("-----")]
     return b64decode("".join(lines))
 
 
 def _bare_key(pem: str) -> RSAPublicKey | bytes:
-    point = _point_in(_der(pem)) if "BEGIN" in pem else None
+    point = _point_in(der_of(pem)) if "BEGIN" in pem else None
     return point or _large_rsa(load_pem_public_key(pem.encode()))
 
 
