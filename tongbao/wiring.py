@@ -86,6 +86,16 @@ from tongbao.parties.identity.keys import KeysOnRecord, RecentKeys
 from tongbao.parties.identity.model import scopes_under
 from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.payments.agreements import api as agreements_api
+from tongbao.payments.agreements.agreements import (
+    AGREEMENT_POLICY,
+    AgreementEndedEvent,
+    AgreementFailed,
+    AgreementSignedEvent,
+    ChaseAgreement,
+    Reach,
+    chase_agreement,
+)
 from tongbao.payments.authorisations import api as authorisations_api
 from tongbao.payments.authorisations.completions import (
     COMPLETION_POLICY,
@@ -173,6 +183,9 @@ EVENTS: Final[Sequence[type[Event]]] = (
     PaymentCaptured,
     PaymentCaptureFailed,
     PaymentVoided,
+    AgreementSignedEvent,
+    AgreementFailed,
+    AgreementEndedEvent,
     LateMoneyReceived,
     RefundSucceeded,
     RefundFailed,
@@ -190,6 +203,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ChaseCompletion: COMPLETION_POLICY,
     ExpireAuthorisation: COMPLETION_POLICY,
     LetGo: COMPLETION_POLICY,
+    ChaseAgreement: AGREEMENT_POLICY,
     SubmitRefund: REFUND_POLICY,
     BelieveCallback: DEFAULT_POLICY,
     DeliverWebhook: DELIVER_POLICY,
@@ -230,6 +244,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *checkouts_api.ROUTES,
         *plates_api.ROUTES,
         *authorisations_api.ROUTES,
+        *agreements_api.ROUTES,
         *proofs_api.ROUTES,
         *refunds_api.ROUTES,
         *events_api.ROUTES,
@@ -261,6 +276,7 @@ def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[T
         ChaseCompletion: partial(chase_completion, flow),
         ExpireAuthorisation: partial(expire_authorisation, flow),
         LetGo: partial(let_go, flow),
+        ChaseAgreement: partial(chase_agreement, reach_of(flow)),
         SubmitRefund: partial(submit_refund, flow),
         BelieveCallback: partial(believe_callback, flow),
         DeliverWebhook: courier.deliver,
@@ -271,6 +287,11 @@ def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[T
         RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
         ProveLedger: partial(prove_ledger, Proofs(flow.db, clearing.keyring)),
     }
+
+
+def reach_of(flow: Flow) -> Reach:
+    """Return what agreements need of what payments do."""
+    return Reach(flow.db, flow.channels, flow.account, flow.nudge)
 
 
 def subscribers(flow: Flow, clearing: Clearing) -> Mapping[type[Event], Sequence[Subscriber]]:
@@ -358,6 +379,7 @@ class Platform:
             ),
             provides={
                 "flow": self.flow,
+                "reach": reach_of(self.flow),
                 "keyring": self.keyring,
                 "ledger": self.ledger,
                 "webhook_rules": self.webhook_rules,

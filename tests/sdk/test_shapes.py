@@ -16,6 +16,7 @@ from tongbao_sdk import Tongbao, models
 REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
     "RefundView": models.Refund,
+    "AgreementView": models.Agreement,
     "EventView": models.Event,
     "WebhookEndpointView": models.WebhookEndpoint,
     "DeliveryView": models.WebhookDelivery,
@@ -163,6 +164,22 @@ def every_call(shop: Tongbao) -> None:
         capture_within_s=3600,
     )
     shop.payments.capture("pay_1", amount=1, currency="CNY")
+    shop.agreements.create(
+        merchant_agreement_no="1",
+        channel="alipay",
+        plan="p",
+        display_name="d",
+        payer_id="1",
+        return_url="https://a.example",
+        limit_each=1,
+        period="month",
+        limit_per_period=1,
+        expires_in_s=60,
+    )
+    shop.agreements.get("agr_1")
+    shop.agreements.find("1")
+    list(shop.agreements.list(status="active"))
+    shop.agreements.end("agr_1")
     shop.payments.void("pay_1")
     shop.payments.get("pay_1")
     shop.payments.find("1")

@@ -102,7 +102,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("wallet", "payment_code", "payment", "payment_state_change", "attempt", "refund"),
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
-        "completion",
+        *("completion", "agreement", "agreement_use", "agreement_exchange"),
     ),
     *_everywhere(
         "named by a foreign key of tables with a book; written at a migration or once a month",

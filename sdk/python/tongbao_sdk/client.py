@@ -8,6 +8,7 @@ from typing import Self, cast
 
 import httpx2 as httpx
 
+from tongbao_sdk.agreements import Agreements
 from tongbao_sdk.cashier import Checkouts, Plates
 from tongbao_sdk.clearing import Payouts, Settlements
 from tongbao_sdk.models import Balance, Merchant
@@ -50,6 +51,7 @@ class Tongbao:
         )
         self.payments = Payments(self.transport)
         self.refunds = Refunds(self.transport)
+        self.agreements = Agreements(self.transport)
         self.checkouts = Checkouts(self.transport)
         self.plates = Plates(self.transport)
         self.events = Events(self.transport)

@@ -25,6 +25,8 @@ PaymentStatus = Literal[
     "closed",
     "voided",
 ]
+AgreementStatus = Literal["created", "pending", "unknown", "active", "ending", "ended", "failed"]
+Period = Literal["day", "week", "month", "year"]
 CaptureMode = Literal["automatic", "manual"]
 RefundStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
 PayoutStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
@@ -70,6 +72,7 @@ class MethodUsed(TypedDict):
 
     channel: str
     mode: PayMode
+    agreement_id: NotRequired[str]
 
 
 class ShowQr(TypedDict):
@@ -142,6 +145,32 @@ class Payment(TypedDict):
     amount_capturing: NotRequired[int]
     authorised_at: NotRequired[str]
     capture_before: NotRequired[str]
+
+
+class Agreement(TypedDict):
+    """What a customer signed, or is to sign: money may be taken under it while it is active."""
+
+    id: str
+    object: Literal["agreement"]
+    mode: Mode
+    merchant_agreement_no: str
+    channel: str
+    plan: str
+    display_name: str
+    currency: str
+    status: AgreementStatus
+    version: int
+    amount_used: int
+    created_at: str
+    expires_at: str
+    limit_each: NotRequired[int]
+    period: NotRequired[Period]
+    limit_per_period: NotRequired[int]
+    next_action: NotRequired[NextAction]
+    code: NotRequired[str]
+    signed_at: NotRequired[str]
+    ends_at: NotRequired[str]
+    ended_at: NotRequired[str]
 
 
 class Refund(TypedDict):

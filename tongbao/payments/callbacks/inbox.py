@@ -16,6 +16,8 @@ from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Lease, Task, enqueue
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import UnknownId, from_base32, new_id
+from tongbao.payments.agreements.agreements import Reach, ask_about
+from tongbao.payments.agreements.queries import agreement_by_number
 from tongbao.payments.authorisations.outcomes import ask_channel as ask_about_completion
 from tongbao.payments.authorisations.outcomes import record_completion_news
 from tongbao.payments.authorisations.queries import completion_by_number
@@ -160,6 +162,8 @@ async def _believe(flow: Flow, account: ChannelAccount, callback: Callback) -> I
         return InboundState.ORPHANED
     if callback.kind is CallbackKind.REFUND:
         return await _believe_refund(flow, account, callback)
+    if callback.kind is CallbackKind.AGREEMENT:
+        return await _believe_agreement(flow, account, callback)
     return await _believe_payment(flow, account, callback)
 
 
@@ -192,6 +196,17 @@ async def _believe_completion(
     if completion.state.is_open:
         # It was vague, or of another amount: the channel's own answer decides.
         await ask_about_completion(flow, completion)
+    return InboundState.PROCESSED
+
+
+async def _believe_agreement(
+    flow: Flow, account: ChannelAccount, callback: Callback
+) -> InboundState:
+    """Ask how the agreement stands: what may be taken is known from the channel's own answer."""
+    agreement = await agreement_by_number(flow.db, callback.number)
+    if agreement is None or agreement.account_id != account.id:
+        return InboundState.ORPHANED
+    await ask_about(Reach(flow.db, flow.channels, flow.account, flow.nudge), agreement)
     return InboundState.PROCESSED
 
 

@@ -41,7 +41,7 @@ from tongbao.payments.checkouts.model import (
 )
 from tongbao.payments.checkouts.offers import asked_of_router
 from tongbao.payments.collecting import queries as payments
-from tongbao.payments.collecting.model import Attempt, HowAsked, NewPayment, Payment, PaymentState
+from tongbao.payments.collecting.model import Attempt, NewPayment, Payment, PaymentState
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import (
     OrderNumberUsed,
@@ -49,6 +49,7 @@ from tongbao.payments.collecting.payments import (
     create_payment,
     resume_payment,
 )
+from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import PlaceTaken
 from tongbao.rails.channels.contract import PayMode
 

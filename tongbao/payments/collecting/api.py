@@ -28,12 +28,22 @@ from tongbao.parties.accounts.payment_codes import find_code
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import (
     ChannelNotOpened,
+    LateSuccess,
     Merchant,
     MerchantSuspended,
     PriceNotAgreed,
     PricePlan,
     fee_for,
 )
+from tongbao.payments.agreements.agreements import AgreementNotFound, how_under, use_writes
+from tongbao.payments.agreements.model import (
+    Agreement,
+    AgreementCurrencyDiffers,
+    AgreementLimitEach,
+    AgreementLimitPerPeriod,
+    AgreementNotActive,
+)
+from tongbao.payments.agreements.queries import usable_agreement
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import (
     WALLET,
@@ -44,7 +54,7 @@ from tongbao.payments.collecting.model import (
     PaymentView,
     view_payment,
 )
-from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.collecting.outcomes import Flow, StateContended
 from tongbao.payments.collecting.payments import (
     EXPIRES_DEFAULT,
     EXPIRES_MAX,
@@ -52,6 +62,7 @@ from tongbao.payments.collecting.payments import (
     ModeNotOffered,
     NotClosable,
     OrderNumberUsed,
+    UseRefused,
     WalletNeedsCode,
     check_closable,
     close_payment,
@@ -132,6 +143,11 @@ _EXAMPLE = CreatePayment(
             MerchantSuspended,
             PriceNotAgreed,
             ChannelNotOpened,
+            AgreementNotFound,
+            AgreementNotActive,
+            AgreementCurrencyDiffers,
+            AgreementLimitEach,
+            AgreementLimitPerPeriod,
             NoChannelLeft,
             NoChannelUp,
             PlaceTaken,
@@ -168,7 +184,9 @@ async def create(
                 return view_payment(*await create_payment(flow, asked, use.write, payment_id))
             except PlaceTaken:
                 await flow.router.refresh()
-        raise PlaceTaken
+            except UseRefused:
+                continue  # the agreement is read again, and says why
+        raise PlaceTaken if channel is None else StateContended
 
     async def resume(payment_id: UUID) -> PaymentView:
         payment = await queries.payment(flow.db, caller.book, payment_id)
@@ -229,6 +247,15 @@ async def _terms(
     merchant.check_active()
     plan = await merchants.price_plan_at(flow.db, merchant.id, caller.mode, now)
     plans = [plan] if plan is not None else []
+    if data.method.agreement_id is not None:
+        of = (caller.merchant_id, caller.mode)
+        agreement = await usable_agreement(flow.db, data.method.agreement_id, of, money)
+        if channel not in {None, agreement.channel}:
+            raise InvalidValue(param="$.method.channel", reason="the agreement is of another")
+        over = (agreement.channel, agreement.account_id)
+        fee = fee_for(plans, agreement.channel, data.method.mode, money, now)
+        asked = new_payment(data, caller, money, (merchant, plan, fee), over, client_ip=client_ip)
+        return _under(agreement, asked, payment_id, now)
     decision = None
     if channel != WALLET:
         wanted = _asked_of_router(data, caller, what, now=now, payment_id=payment_id)
@@ -241,6 +268,15 @@ async def _terms(
     over = (channel or "", account_id)
     asked = new_payment(data, caller, money, (merchant, plan, fee), over, client_ip=client_ip)
     return asked if decision is None else replace(asked, decision=decision)
+
+
+def _under(agreement: Agreement, asked: NewPayment, payment_id: UUID, now: datetime) -> NewPayment:
+    """Return the payment as one under the agreement, counted against its limits.
+
+    What comes too late goes back: its place within the limits may have been taken since.
+    """
+    uses = use_writes(agreement, payment_id, asked.money, now)
+    return replace(asked, how=how_under(agreement), uses=uses, late_success=LateSuccess.REFUND)
 
 
 async def _account_of(flow: Flow, caller: Caller, channel: str) -> UUID:

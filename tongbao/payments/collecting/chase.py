@@ -24,7 +24,6 @@ from tongbao.payments.collecting.model import (
     Attempt,
     AttemptState,
     CaseKind,
-    HowAsked,
     NewPayment,
     Payment,
 )
@@ -36,6 +35,7 @@ from tongbao.payments.collecting.outcomes import (
     open_case,
     record_news,
 )
+from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import Decision, NoChannelLeft, NoChannelUp
 from tongbao.rails.channels.capabilities import Authorising
 from tongbao.rails.channels.contract import (

@@ -26,6 +26,7 @@ from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import LateSuccess
+from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import Decision
 from tongbao.rails.channels.contract import CardRead, NextAction, PayMode
 from tongbao.rails.channels.error_map import error_map
@@ -203,16 +204,6 @@ class Attempt(Struct, frozen=True):
         return Money(self.amount, self.currency)
 
 
-class HowAsked(Struct, frozen=True, omit_defaults=True):
-    """What a channel is told of the customer beside the way of paying, in every call alike."""
-
-    payer_id: str | None = None  # the channel's id of the customer: openid, buyer id
-    return_url: str | None = None
-    app_id: str | None = None
-    agreement_id: UUID | None = None
-    agreement_ref: str | None = None  # the channel's own number of that agreement
-
-
 class NewPayment(Struct, frozen=True):
     """A merchant's request with the terms that apply to it, ready to be written down."""
 
@@ -236,6 +227,7 @@ class NewPayment(Struct, frozen=True):
     card: CardRead | None = None
     capture_within_s: int | None = None
     decision: Decision | None = None
+    uses: tuple[Write, ...] = ()  # counted in the payment's own commit, or refused there
 
     @property
     def is_routed(self) -> bool:
@@ -374,11 +366,12 @@ class Tally(Struct, frozen=True):
     oldest_at: datetime
 
 
-class MethodView(Struct, frozen=True):
+class MethodView(Struct, frozen=True, omit_defaults=True):
     """How a payment is made, as the API shows it."""
 
     channel: str
     mode: PayMode
+    agreement_id: str | UnsetType = UNSET
 
 
 class Failure(Struct, frozen=True):
@@ -435,7 +428,7 @@ def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
         amount=payment.amount,
         currency=payment.currency,
         subject=payment.subject,
-        method=MethodView(payment.channel, payment.pay_mode),
+        method=_view_method(payment, attempt),
         status=payment.state,
         version=payment.version,
         amount_captured=payment.captured,
@@ -456,6 +449,13 @@ def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
         authorised_at=payment.authorised_at or UNSET,
         capture_before=payment.authorised_until or UNSET,
     )
+
+
+def _view_method(payment: Payment, attempt: Attempt) -> MethodView:
+    if attempt.how is None or attempt.how.agreement_id is None:
+        return MethodView(payment.channel, payment.pay_mode)
+    agreement = show("agr", attempt.how.agreement_id)
+    return MethodView(payment.channel, payment.pay_mode, agreement)
 
 
 def _next_action(payment: Payment, attempt: Attempt) -> NextAction | UnsetType:

@@ -27,6 +27,7 @@ from tongbao.kernel.money import Money
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
 from tongbao.ledger.rules import posting
+from tongbao.payments.agreements.agreements import release_writes
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import (
     UNPAID,
@@ -41,7 +42,6 @@ from tongbao.payments.collecting.model import (
     Attempt,
     CaseKind,
     Payment,
-    PaymentCase,
     PaymentState,
     PaymentView,
     RiskHook,
@@ -204,6 +204,7 @@ async def record_news(
             *_follow_up_writes(payment, attempt, step, now),
             *(flow.router.ended(attempt.book, attempt.id) if step.ends_unpaid else ()),
             *(step.instead.writes if step.instead is not None else ()),
+            *_release_writes(attempt, step, now),
         )
         failpoint("payments.before_outcome")
         if await _commit(flow, payment, attempt, step, writes):
@@ -389,32 +390,9 @@ def exchange_write(
 
 def case_write(payment: Payment, kind: CaseKind, detail: str, now: datetime) -> Write:
     """Return the write that opens a case; the same case opens once, however often it is seen."""
-    fingerprint = sha256(f"{kind}/{detail}".encode()).hexdigest()
-    case = PaymentCase(
-        book=payment.book,
-        id=derived_id(payment.id, fingerprint),
-        payment_id=payment.id,
-        merchant_id=payment.merchant_id,
-        mode=payment.mode,
-        kind=kind,
-        detail=detail,
-        opened_at=now,
-        closed_at=None,
-        resolution=None,
-    )
-    return Write(
-        store.INSERT_CASE,
-        (
-            case.book,
-            case.id,
-            case.payment_id,
-            case.merchant_id,
-            case.mode,
-            case.kind,
-            case.detail,
-            case.opened_at,
-        ),
-    )
+    case_id = derived_id(payment.id, sha256(f"{kind}/{detail}".encode()).hexdigest())
+    whose = (payment.id, payment.merchant_id, payment.mode)
+    return Write(store.INSERT_CASE, (payment.book, case_id, *whose, kind, detail, now))
 
 
 def _case_writes(payment: Payment, step: Step, now: datetime) -> tuple[Write, ...]:
@@ -439,6 +417,14 @@ def _follow_up_writes(
         task = ExpireAuthorisation(before.book, before.id)
         writes.append(task_write(task, run_at=run_at, key=f"authorised/{before.id}"))
     return tuple(writes)
+
+
+def _release_writes(attempt: Attempt, step: Step, now: datetime) -> tuple[Write, ...]:
+    """Return the writes that give an agreement back what the payment counted and did not take."""
+    is_under_one = attempt.how is not None and attempt.how.agreement_id is not None
+    if not is_under_one or not step.ends_unpaid or step.instead is not None:
+        return ()
+    return release_writes(attempt.book, attempt.payment_id, now)
 
 
 async def open_case(flow: Flow, payment: Payment, kind: CaseKind, detail: str) -> None:

@@ -119,6 +119,10 @@ Taking = Callable[[UUID, datetime], Write]
 """How a request takes its idempotency key, for the commit that makes its payment."""
 
 
+class UseRefused(Exception):
+    """A limit that was free a moment ago is not any more; nothing was written."""
+
+
 class _OrderTaken(Exception):
     """The order number was there first."""
 
@@ -132,7 +136,7 @@ async def create_payment(
 
     Raises:
         OrderNumberUsed, ModeNotOffered, CaptureNotOffered, ChannelNotOpened, StateContended,
-        PlaceTaken
+        PlaceTaken, UseRefused
     """
     channel = flow.channels.get(asked.channel)
     if (
@@ -152,6 +156,7 @@ async def create_payment(
             await _write_intention(tx, payment, attempt, take)
             if asked.decision is not None:
                 await _take_place(tx, flow.router.writes(asked.decision, attempt.id, tx.now))
+            await _count(tx, asked.uses)
     except _OrderTaken:
         return await _earlier(flow, asked, take)
     failpoint("payments.after_intention")
@@ -177,6 +182,12 @@ async def _take_place(tx: Tx, writes: Iterable[Write]) -> None:
     for write in writes:
         if await write.run(tx) == 0 and write.refusal is not None:
             raise PlaceTaken
+
+
+async def _count(tx: Tx, uses: Iterable[Write]) -> None:
+    for write in uses:
+        if await write.run(tx) == 0 and write.refusal is not None:
+            raise UseRefused
 
 
 async def _earlier(flow: Flow, asked: NewPayment, take: Taking) -> tuple[Payment, Attempt]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Final
+from uuid import UUID
 
 from msgspec import Meta, Struct
 
 from tongbao.kernel.errors import Invalid
-from tongbao.payments.collecting.model import HowAsked
 from tongbao.rails.channels.contract import CardRead, PayMode
 
 AuthCode = Annotated[str, Meta(min_length=16, max_length=24, pattern=r"^[0-9]+(?!\n)$")]
@@ -28,6 +28,16 @@ class MethodFieldForeign(Invalid):
     code = "payment.method_field_foreign"
     advice = "Remove the field named in param, or choose the mode it belongs to."
     advice_zh = "param 所示字段不属于该支付方式，请删除或改用对应的支付方式。"
+
+
+class HowAsked(Struct, frozen=True, omit_defaults=True):
+    """What a channel is told of the customer beside the way of paying, in every call alike."""
+
+    payer_id: str | None = None  # the channel's id of the customer: openid, buyer id
+    return_url: str | None = None
+    app_id: str | None = None
+    agreement_id: UUID | None = None
+    agreement_ref: str | None = None  # the channel's own number of that agreement
 
 
 class CardReading(Struct, frozen=True, forbid_unknown_fields=True):

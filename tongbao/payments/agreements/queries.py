@@ -1,0 +1,85 @@
+"""Read agreements: for the merchant's API, for payments under them, for callbacks."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from tongbao.infra.db import Db, Tx
+from tongbao.kernel.ids import from_base32, parse
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
+from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+from tongbao.payments.agreements import _store as store
+from tongbao.payments.agreements.agreements import AgreementNotFound
+from tongbao.payments.agreements.model import Agreement, AgreementState
+
+
+async def agreement_of_merchant(
+    on: Db | Tx, agreement_id: UUID, merchant: UUID, mode: Mode
+) -> Agreement:
+    """Return the merchant's agreement.
+
+    Raises:
+        AgreementNotFound: also for another merchant's, or another mode's.
+    """
+    found = await store.FIND_AGREEMENT.first(on, agreement_id, merchant, mode)
+    if found is None:
+        raise AgreementNotFound
+    return found
+
+
+async def usable_agreement(on: Db, shown_id: str, of: tuple[UUID, Mode], money: Money) -> Agreement:
+    """Return a merchant's agreement, by the id it is shown with, that allows taking this much now.
+
+    Raises:
+        UnknownId, AgreementNotFound, AgreementNotActive, AgreementCurrencyDiffers,
+        AgreementLimitEach, AgreementLimitPerPeriod
+    """
+    found = await agreement_of_merchant(on, parse("agr", shown_id), *of)
+    found.check_usable(money, on.clock.now())
+    return found
+
+
+async def agreement(on: Db | Tx, book: int, agreement_id: UUID) -> Agreement:
+    """Return an agreement that is known to exist."""
+    return await store.GET_AGREEMENT.one(on, book, agreement_id)
+
+
+async def agreement_by_number(on: Db | Tx, number: str) -> Agreement | None:
+    """Return the agreement a channel means by our number, if it is one of ours.
+
+    Raises:
+        UnknownId: it is not a number of ours at all.
+    """
+    return await store.FIND_AGREEMENT_ANYWHERE.first(on, from_base32(number))
+
+
+async def list_agreements(
+    on: Db | Tx,
+    of: tuple[UUID, Mode],
+    *,
+    status: AgreementState | None = None,
+    number: str | None = None,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> Page[Agreement]:
+    """Return a page of a merchant's agreements in a mode, newest first.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size = page_size(limit)
+    after = _cursor_id(cursor)
+    rows = await store.LIST_AGREEMENTS.all(on, *of, status, number, after, size + 1)
+    more = len(rows) > size
+    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+
+
+def _cursor_id(cursor: str | None) -> UUID | None:
+    if cursor is None:
+        return None
+    try:
+        [text] = decode_cursor(cursor)
+        return UUID(text)
+    except ValueError:
+        raise CursorInvalid(param="cursor") from None
