@@ -62,7 +62,7 @@ def certify(seller_id: str, app_id: str, app_public: rsa.RSAPublicKey, alipay_ke
         shown={
             "app_certificate_pem": _pem(app),
             "alipay_certificate_pem": _pem(alipay),
-            "root_certificates_pem": _pem(root) + _pem(other),
+            "root_certificates_pem": f"{_pem(root)}\n{_pem(other)}",  # as Alipay's file has them
         },
         kept={"authority_private_key_pem": root_key_pem},
     )

@@ -69,6 +69,30 @@ def test_it_finds_the_bill_on_the_next_day(heard):
     assert heard["bill_begins"] == "PK"
 
 
+def test_its_signed_pages_are_paid_and_what_comes_back_verifies(heard):
+    assert {kind: told["state"] for kind, told in heard["pages"].items()} == {
+        "web": "paid",
+        "h5": "paid",
+        "app": "paid",
+    }
+    for kind in ("web", "h5"):
+        assert heard["pages"][kind]["returned"]
+        assert not heard["pages"][kind]["tampered"]
+    assert heard["pages"]["app"]["result"]["out_trade_no"] == "PAGE-app"
+
+
+def test_it_asks_with_certificates_shares_and_pays_out(heard):
+    found = heard["certificate"]
+    assert found["query"]["trade_status"] == "TRADE_SUCCESS"
+    assert found["bind"]["result_code"] == "SUCCESS"
+    assert found["settle"]["trade_no"] == found["query"]["trade_no"]
+    [share] = found["settle_query"]["royalty_detail_list"]
+    assert (share["amount"], share["state"]) == ("3.00", "SUCCESS")
+    assert found["transfer"]["status"] == "SUCCESS"
+    assert found["transfer_query"]["trans_amount"] == "8.80"
+    assert found["downloaded"].startswith("-----BEGIN CERTIFICATE-----")
+
+
 def test_it_verifies_every_notification_and_no_forgery(heard):
     told = [
         (one["fields"]["out_trade_no"], one["fields"]["trade_status"]) for one in heard["notices"]

@@ -8,10 +8,11 @@ import json
 import sys
 import threading
 import urllib.request
+from base64 import b64decode
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
-from alipay import AliPay
+from alipay import AliPay, DCAliPay
 from alipay.exceptions import AliPayException, AliPayValidationError
 
 
@@ -70,11 +71,87 @@ def main():
     fields, sign = notices.received[0]
     heard["tampered_verified"] = client.verify({**fields, "total_amount": "0.01"}, sign)
 
+    heard["pages"] = pages(client, control, given["url"])
+    heard["certificate"] = in_certificate_mode(merchant, control, given["url"])
+
     control("faults", channel="alipay", on="query", fault="bad_signature")
     heard["bad_signature"] = refusal_of(lambda: client.api_alipay_trade_query("QR-1"))
     client._appid = "1"
     heard["stranger"] = refusal_of(lambda: client.api_alipay_trade_query("QR-1"))
     json.dump(heard, sys.stdout, ensure_ascii=False)
+
+
+def pages(client, control, url):
+    """Pay on every page that the client can sign, and check what comes back to the merchant."""
+    address = f"{url}/alipay/gateway.do?"
+    kinds = {
+        "web": client.api_alipay_trade_page_pay,
+        "h5": client.api_alipay_trade_wap_pay,
+        "app": client.api_alipay_trade_app_pay,
+    }
+    heard = {}
+    for kind, sign in kinds.items():
+        back = {} if kind == "app" else {"return_url": "https://shop.example/paid"}
+        signed = sign(subject="拿铁 & 茶", out_trade_no=f"PAGE-{kind}", total_amount="6.60", **back)
+        told = control("alipay/visit", url=signed if kind == "app" else address + signed)
+        heard[kind] = {"state": told["state"]}
+        if back:
+            fields = dict(parse_qsl(urlsplit(told["returned"]).query))
+            sign_of = fields.pop("sign")
+            heard[kind]["returned"] = client.verify(dict(fields), sign_of)
+            changed = {**fields, "total_amount": "0.01"}
+            heard[kind]["tampered"] = client.verify(changed, sign_of)
+        else:
+            heard[kind]["result"] = client._verify_and_return_sync_response(
+                told["result"]["result"], "alipay_trade_app_pay_response"
+            )
+    return heard
+
+
+def in_certificate_mode(merchant, control, url):
+    """Ask with certificates instead of a bare key: trades, shares, payouts, and a certificate."""
+    client = DCAliPay(
+        appid=merchant["app_id"],
+        app_notify_url=None,
+        app_private_key_string=merchant["app_private_key_pem"],
+        app_public_key_cert_string=merchant["app_certificate_pem"],
+        alipay_public_key_cert_string=merchant["alipay_certificate_pem"],
+        alipay_root_cert_string=merchant["root_certificates_pem"],
+    )
+    client._gateway = f"{url}/alipay/gateway.do"
+    heard = {}
+    shown = client.api_alipay_trade_precreate("拿铁", "CERT-1", "10.00")
+    control("customer/scan", qr_code=shown["qr_code"], action="pay")
+    heard["query"] = client.api_alipay_trade_query("CERT-1")
+    receiver = {"type": "userId", "account": "2088722000000101"}
+    bound = {"receiver_list": [receiver], "out_request_no": "B1"}
+    heard["bind"] = client.server_api("alipay.trade.royalty.relation.bind", bound)
+    share = {
+        "royalty_type": "transfer",
+        "trans_in": receiver["account"],
+        "trans_in_type": "userId",
+        "amount": "3.00",
+    }
+    trade_no = heard["query"]["trade_no"]
+    heard["settle"] = client.api_alipay_trade_order_settle("S1", trade_no, [share])
+    heard["settle_query"] = client.server_api(
+        "alipay.trade.order.settle.query", {"out_request_no": "S1", "trade_no": trade_no}
+    )
+    heard["transfer"] = client.api_alipay_fund_trans_uni_transfer(
+        "T1", "ALIPAY_USER_ID", "2088722000000201", "8.80", order_title="佣金"
+    )
+    heard["transfer_query"] = client.server_api(
+        "alipay.fund.trans.common.query",
+        {
+            "out_biz_no": "T1",
+            "product_code": "TRANS_ACCOUNT_NO_PWD",
+            "biz_scene": "DIRECT_TRANSFER",
+        },
+    )
+    wanted = {"alipay_cert_sn": client.get_cert_sn(merchant["alipay_certificate_pem"])}
+    found = client.server_api("alipay.open.app.alipaycert.download", wanted)
+    heard["downloaded"] = b64decode(found["alipay_cert_content"]).decode()
+    return heard
 
 
 def refusal_of(call):
