@@ -32,7 +32,12 @@ from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Tongbao
 from tongbao_sdk.models import Payment, Refund
 
-AT_SANDBOX = {"wechat_pay": "wechat", "alipay": "alipay"}
+AT_SANDBOX = {
+    "wechat_pay": "wechat",
+    "alipay": "alipay",
+    "unionpay": "unionpay",
+    "unionpay_qra": "unionpay_qra",
+}
 """What the sandbox calls our channels."""
 
 
