@@ -63,6 +63,7 @@ from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.general import vouchers
 from tongbao.ledger.general.vouchers import BUILD_POLICY, BuildVouchers, run_build_vouchers
+from tongbao.ledger.model import BookElsewhere, LedgerOverloaded, LedgerUnanswered
 from tongbao.ledger.movements import queries as movements
 from tongbao.ledger.movements import splits
 from tongbao.ledger.movements.crossings import (
@@ -358,7 +359,7 @@ class Platform:
         mounts: dict[str, Asgi] = {
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token),
             "/console": ConsoleApp(self.flow, self.keyring, settings.public_url),
-            CASHIER_PREFIX: CashierApp(self.flow, settings.public_url),
+            CASHIER_PREFIX: CashierApp(self.flow, self.keyring, settings.public_url),
             **probes(self.db),
             **proofs_api.publications(self.db),
         }
@@ -376,6 +377,7 @@ class Platform:
                 public_url=settings.public_url,
                 docs_url=f"{settings.public_url}{ERRORS}",
                 scopes=scopes_under(settings.licence),
+                busy=(LedgerOverloaded, LedgerUnanswered, BookElsewhere),
             ),
             provides={
                 "flow": self.flow,

@@ -73,6 +73,7 @@ class ApiFacts(Struct, frozen=True, kw_only=True):
     public_url: str
     docs_url: str
     scopes: Mapping[str, str]  # name → what a key with it may do
+    busy: tuple[type[Refusal], ...] = ()  # what every route that writes once may answer for now
 
 
 class Operation(Struct, frozen=True):
@@ -256,7 +257,8 @@ def _responses(operation: Operation, schemas: _Schemas, facts: ApiFacts) -> dict
     responses = {str(operation.handler.status_code): done}
 
     by_status: dict[int, list[type[Refusal]]] = defaultdict(list)
-    for refusal in operation.refusals():
+    busy = facts.busy if operation.access.idempotent else ()
+    for refusal in dict.fromkeys([*operation.refusals(), *busy]):
         by_status[status_of(refusal)].append(refusal)
     for status, refusals in sorted(by_status.items()):
         responses[str(status)] = _problems(refusals, schemas, facts, headers)
