@@ -100,12 +100,11 @@ def test_a_consumers_emv_code_is_its_issuers() -> None:
     assert owner_of_text("nonsense") is None
 
 
-def test_unionpay_is_recognised_and_not_offered() -> None:
-    found = recognise("62" + "0" * 17)
-    assert found is not None
-    assert found.channel == "unionpay"
-    with pytest.raises(PaymentCodeUnknown):
-        channel_of_code("62" + "0" * 17)
+def test_unionpays_codes_are_charged() -> None:
+    assert channel_of_code("62" + "0" * 17) == "unionpay"
+    for other in ("62" + "0" * 16, "62" + "0" * 18, "63" + "0" * 17):
+        with pytest.raises(PaymentCodeUnknown):
+            channel_of_code(other)
 
 
 def test_no_code_can_be_of_two_owners() -> None:

@@ -31,7 +31,6 @@ class CodeRange(Struct, frozen=True):
     digits_min: int
     digits_max: int
     prefixes: frozenset[str]
-    offered: bool = True
 
 
 class TextOwner(Struct, frozen=True):
@@ -48,7 +47,7 @@ def _prefixes(first: int, last: int) -> frozenset[str]:
 # In the order they are tried: the longest lengths and the narrowest prefixes first. No two rows
 # can fit the same code, which a test holds.
 CODE_RANGES: Final = (
-    CodeRange("unionpay", 19, 19, frozenset({"62"}), offered=False),
+    CodeRange("unionpay", 19, 19, frozenset({"62"})),
     CodeRange("alipay", 16, 24, _prefixes(25, 30)),
     CodeRange("wechat_pay", 18, 18, _prefixes(10, 15)),
     CodeRange("wallet", 18, 18, frozenset({"88"})),
@@ -62,7 +61,7 @@ TEXT_OWNERS: Final = (
 
 
 def recognise(auth_code: str) -> CodeRange | None:
-    """Return whose payment code this is, offered or not, or None when it is nobody's."""
+    """Return whose payment code this is, or None when it is nobody's."""
     if not (auth_code.isascii() and auth_code.isdigit()):
         return None
     for row in CODE_RANGES:
@@ -87,10 +86,10 @@ def channel_of_code(auth_code: str) -> str:
     """Return the channel a payment code belongs to.
 
     Raises:
-        PaymentCodeUnknown: nobody's, or of a channel that is not offered.
+        PaymentCodeUnknown: nobody's, or none that is charged by its digits.
     """
     found = recognise(auth_code)
-    if found is None or not found.offered:
-        owner = found.channel if found is not None else owner_of_text(auth_code)
+    if found is None:
+        owner = owner_of_text(auth_code)
         raise PaymentCodeUnknown(param="$.method.auth_code", owner=owner)
     return found.channel

@@ -1,0 +1,181 @@
+"""UnionPay from the API to the gateway and back, in every way of paying, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.stage import Stage, new_number
+from tongbao.kernel.licence import Mode
+from tongbao.parties.merchants.merchants import connect_channel, set_price_plan
+from tongbao.parties.merchants.model import PriceLine
+from tongbao.rails.channels.accounts import NewAccount
+from tongbao.rails.channels.exchange import TimeLimits
+from tongbao.rails.channels.unionpay.client import UnionPay
+from tongbao.surfaces.demo.stage import open_accounts
+from tongbao.wiring import SECRETS
+from tongbao_sdk.models import Payment
+
+AMOUNT = 1999
+MODES = ("qr", "payment_code", "web", "h5", "app")
+KEYS = (
+    *("merchant_private_key_pem", "merchant_certificate_pem"),
+    *("root_certificate_pem", "middle_certificate_pem"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def unionpay(module_stage: Stage) -> AsyncIterator[None]:
+    """An account at the simulated UnionPay, its prices, and a channel that does not wait long."""
+    stage = module_stage
+    given = stage.sandbox.credentials["unionpay"]
+    order = NewAccount(
+        channel="unionpay",
+        mode=Mode.SANDBOX,
+        gateway=f"{stage.sandbox.url}/unionpay",
+        merchant_number=given["mer_id"],
+        app_id="000201",
+        fee_ppm=4_000,
+        keys={name: given[name] for name in KEYS},
+    )
+    keyring, merchant = stage.platform.keyring, stage.shop.merchant
+    account = (await open_accounts(stage.db, keyring, SECRETS, [order]))["unionpay"]
+    async with stage.db.begin("operator") as tx:
+        lines = [PriceLine("unionpay", mode, 6_000) for mode in MODES]
+        await set_price_plan(tx, merchant.id, Mode.SANDBOX, lines)
+        await connect_channel(tx, merchant.id, Mode.SANDBOX, "unionpay", account)
+    channels: Any = stage.flow.channels
+    kept = channels["unionpay"]
+    limits = TimeLimits(ask_s=1.0)
+    channels["unionpay"] = UnionPay(stage.platform.http, limits=limits, clock=stage.db.clock.now)
+    yield
+    channels["unionpay"] = kept
+
+
+async def ask(stage: Stage, mode: str, **more: Any) -> Payment:
+    method = {"mode": mode, "channel": "unionpay"}
+    if mode in {"web", "h5"}:
+        method["return_url"] = "https://shop.example/back"
+    if mode == "payment_code":
+        method["auth_code"] = await stage.code("unionpay", more.pop("behaviour", "pay"))
+    terms = {"merchant_order_no": new_number(), "subject": "茶 & tea", **more}
+    return await stage.call(stage.client.payments.create, amount=AMOUNT, method=method, **terms)
+
+
+async def act(stage: Stage, payment: Payment, action: str = "pay") -> None:
+    """Let the customer do it, where this way of paying takes the customer."""
+    step = payment["next_action"]
+    if step["type"] == "submit_form":
+        await stage.control("unionpay/visit", fields=step["fields"], action=action)
+    else:
+        await stage.customer(payment, action)
+    await stage.idle()
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "payment_code"])
+async def test_a_customer_pays_and_gets_some_of_it_back(mode: str, stage: Stage) -> None:
+    payment = await ask(stage, mode)
+    assert payment["status"] == "pending"
+    await act(stage, payment)
+    paid = await stage.read(payment)
+    assert (paid["status"], paid["amount_captured"]) == ("succeeded", AMOUNT)
+
+    refund = await stage.refund(paid, 500)
+    await stage.advance(seconds=30)
+    assert (await stage.read(refund))["status"] == "succeeded"
+    assert await stage.given_back(paid) == [500]
+    assert await stage.cases(paid) == []
+
+
+async def test_a_shown_code_is_charged(stage: Stage) -> None:
+    payment = await ask(stage, "payment_code")
+    await stage.advance(seconds=5)
+    assert (await stage.read(payment))["status"] == "succeeded"
+    declined = await ask(stage, "payment_code", behaviour="decline")
+    assert declined["status"] == "failed"
+
+
+@pytest.mark.parametrize("fault", ["time_out_paid", "bad_signature_paid", "http_500_paid"])
+async def test_a_charge_that_was_not_answered_is_found(fault: str, stage: Stage) -> None:
+    stage.fault("unionpay", "pay", fault)
+    payment = await ask(stage, "payment_code")
+    assert payment["status"] not in {"failed", "closed"}, "silence is no failure"
+    await stage.advance(seconds=20)
+    assert (await stage.read(payment))["status"] == "succeeded"
+
+
+async def test_a_charge_that_never_arrived_ends_unpaid(stage: Stage) -> None:
+    stage.fault("unionpay", "pay", "time_out_unpaid")
+    payment = await ask(stage, "payment_code")
+    assert payment["status"] not in {"failed", "closed", "succeeded"}
+    await stage.advance(minutes=5)
+    assert (await stage.read(payment))["status"] in {"closed", "failed"}
+    assert await stage.postings(payment) == []
+
+
+async def test_an_order_nobody_pays_ends_with_its_time(stage: Stage) -> None:
+    payment = await ask(stage, "web", expires_in_s=600)
+    await act(stage, payment, "decline")
+    assert (await stage.read(payment))["status"] == "pending", "another card may do it"
+    for _ in range(6):
+        await stage.advance(minutes=5)
+    assert (await stage.read(payment))["status"] in {"closed", "failed"}
+
+
+async def test_a_lost_notification_is_made_good_by_asking(stage: Stage) -> None:
+    payment = await ask(stage, "web")
+    await stage.fault_of(payment, "callback", "lost")
+    await act(stage, payment)
+    await stage.advance(minutes=10)
+    assert (await stage.read(payment))["status"] == "succeeded"
+
+
+async def test_a_wrong_amount_or_a_forgery_is_not_believed(stage: Stage) -> None:
+    payment = await ask(stage, "qr")
+    await stage.fault_of(payment, "callback", "wrong_amount")
+    await act(stage, payment)
+    await stage.advance(minutes=10)
+    paid = await stage.read(payment)
+    assert (paid["status"], paid["amount_captured"]) == ("succeeded", AMOUNT)
+    forged = await ask(stage, "qr")
+    await stage.fault_of(forged, "callback", "forged")
+    await act(stage, forged)
+    assert (await stage.read(forged))["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("mode", ["qr", "web", "app"])
+async def test_money_is_set_aside_captured_and_given_back(mode: str, stage: Stage) -> None:
+    payment = await ask(stage, mode, capture="manual", capture_within_s=7200)
+    await act(stage, payment)
+    assert (await stage.read(payment))["status"] == "authorised"
+    await stage.call(stage.client.payments.capture, payment["id"], amount=1500)
+    await stage.advance(minutes=1)
+    captured = await stage.read(payment)
+    assert (captured["status"], captured["amount_captured"]) == ("succeeded", 1500)
+    refund = await stage.refund(captured, 1500)
+    await stage.advance(minutes=1)
+    assert (await stage.read(refund))["status"] == "succeeded"
+    assert await stage.cases(captured) == []
+
+
+async def test_money_set_aside_is_let_go(stage: Stage) -> None:
+    payment = await ask(stage, "qr", capture="manual", capture_within_s=7200)
+    await act(stage, payment)
+    await stage.call(stage.client.payments.void, payment["id"])
+    await stage.advance(minutes=2)
+    assert (await stage.read(payment))["status"] in {"closed", "voided"}
+    trade = await stage.trade_of(payment)
+    assert trade
+    assert trade["state"] == "reversed"
+
+
+async def test_a_refund_that_was_not_answered_is_made_once(stage: Stage) -> None:
+    payment = await ask(stage, "qr")
+    await act(stage, payment)
+    stage.fault("unionpay", "refund", "time_out_done")
+    refund = await stage.refund(payment, 700)
+    await stage.advance(minutes=2)
+    assert (await stage.read(refund))["status"] == "succeeded"
+    assert await stage.given_back(payment) == [700]
