@@ -56,7 +56,7 @@ async def card_host(module_stage: Stage) -> AsyncIterator[None]:
 
 
 def fresh_card() -> str:
-    number = f"625188{new_id().int % 10**8:08d}77"
+    number = f"625188{new_id().int % 10**7:07d}177"
     USED.append(number)
     return number
 
