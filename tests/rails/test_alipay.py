@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
+import tongbao_sandbox
 from tests.rails.peers import (
     ORDER_NUMBER,
     REFUND_NUMBER,
@@ -29,13 +31,13 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay import bills, wire
 from tongbao.rails.channels.alipay.bills import BillDamaged, check_archive, parse_trade_bill
-from tongbao.rails.channels.alipay.secrets import (
-    AlipaySecrets,
+from tongbao.rails.channels.alipay.crypto import (
     notice_text,
     public_key,
     request_text,
     verify,
 )
+from tongbao.rails.channels.alipay.secrets import AlipaySecrets
 from tongbao.rails.channels.contract import (
     BillFault,
     Callback,
@@ -49,6 +51,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
+from tongbao.rails.channels.error_map import UNMAPPED, error_map
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 PEER = AlipayPeer()
@@ -367,3 +370,42 @@ def test_an_archive_that_unpacks_without_end_is_damaged(
 def test_a_subject_cannot_look_like_more_fields_of_a_notification() -> None:
     content = wire.precreate_content(order("alipay", PayMode.QR, subject="茶/2&total_amount=0.01"))
     assert content["subject"] == "茶／2＆total_amount＝0.01"
+
+
+# --- codes
+
+FACTS = {
+    *("10003", "20000", "20001", "40001", "40002", "40006"),
+    *("aop.unknow-error", "isv.invalid-signature"),
+    *("ACQ.SYSTEM_ERROR", "ACQ.TRADE_NOT_EXIST", "ACQ.TRADE_HAS_SUCCESS", "ACQ.TRADE_HAS_CLOSE"),
+    *("ACQ.TRADE_STATUS_ERROR", "ACQ.PAYMENT_AUTH_CODE_INVALID", "ACQ.BUYER_BALANCE_NOT_ENOUGH"),
+    *("ACQ.SELLER_BALANCE_NOT_ENOUGH", "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL"),
+}
+"""Every code that the protocol's description names; 40004 is explained below."""
+
+
+def said_by_the_sandbox() -> set[str]:
+    """Every refusal written in the simulated Alipay; pages are shown to people and not to us."""
+    said: set[str] = set()
+    for path in Path(tongbao_sandbox.__path__[0]).glob("alipay*.py"):
+        text = path.read_text("utf-8")
+        said |= set(re.findall(r'Refusal\(\s*"\d+",\s*"([^"]+)"', text))
+        said |= set(re.findall(r'_no_(?:pay|refund)\((?:trade, )?"([^"]+)"', text))
+    return said - {"USER_AGREEMENT_EXIST"}
+
+
+def test_every_code_of_the_facts_and_of_the_sandbox_is_mapped_with_advice() -> None:
+    mapped = {entry.code: entry for entry in error_map("alipay").entries}
+    said = said_by_the_sandbox()
+    assert {"ACQ.AGREEMENT_INVALID", "PAYEE_NOT_EXIST", "ACQ.ALLOC_AMOUNT_VALIDATE_ERROR"} <= said
+    assert FACTS | said <= set(mapped)
+    for entry in mapped.values():
+        assert entry.en
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in entry.zh), entry.code
+
+
+def test_a_business_code_nobody_mapped_is_unknown_and_counted() -> None:
+    """40004 says only that some business code follows, so it must not speak for one."""
+    before = UNMAPPED.labels("alipay", "pay")._value.get()
+    assert error_map("alipay").find("pay", "ACQ.NEVER_HEARD_OF", "40004").meaning == "unknown"
+    assert UNMAPPED.labels("alipay", "pay")._value.get() == before + 1

@@ -19,14 +19,14 @@ from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.alipay.secrets import (
-    AlipaySecrets,
+from tongbao.rails.channels.alipay.crypto import (
     certificate_number,
     leads_to_roots,
     notice_text,
     public_key,
     verify,
 )
+from tongbao.rails.channels.alipay.secrets import AlipaySecrets
 from tongbao.rails.channels.contract import (
     Absent,
     Callback,
@@ -316,6 +316,24 @@ async def test_a_certificate_changed_in_mid_flight_is_fetched_and_believed(
     assert isinstance((await other.channel.query(other.account, order)).outcome, Succeeded)
     await desk.control("alipay/rotate-certificate")
     assert isinstance((await other.channel.query(other.account, order)).outcome, Unknown)
+
+
+async def test_a_stranger_naming_certificates_does_not_keep_alipays_own_waiting(
+    fresh_sandbox: RunningSandbox, http: HttpClient, far_end: WireServer
+) -> None:
+    desk = Desk(fresh_sandbox, http, far_end)
+    desk.account = account_of(fresh_sandbox, far_end.url, "certificate")
+    order = desk.order(PayMode.IN_APP)
+    await desk.offer(order)
+    forged = b"alipay_cert_sn=0123&sign_type=RSA2&sign=AAAA"
+    with pytest.raises(CallbackKeyUnknown):
+        desk.channel.read_callback(desk.account, {}, forged, real_now())
+    await desk.channel.refresh_keys(desk.account)  # the stranger's minute has begun
+    await desk.control("alipay/rotate-certificate")
+    await desk.scan(order)
+    assert isinstance((await desk.channel.query(desk.account, order)).outcome, Succeeded)
+    [callback] = await desk.callbacks()  # what an answer taught serves notifications too
+    assert isinstance(callback, Callback)
 
 
 async def test_only_alipays_own_certificates_are_believed(

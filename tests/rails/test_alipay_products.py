@@ -17,12 +17,12 @@ from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
+from tongbao.rails.channels.alipay.crypto import notice_text, public_key, verify
 from tongbao.rails.channels.alipay.products.parking import (
     ParkedCar,
     PlateChargeable,
     PlateNotChargeable,
 )
-from tongbao.rails.channels.alipay.secrets import notice_text, public_key, verify
 from tongbao.rails.channels.capabilities import (
     Agreeing,
     AgreementEnded,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final, assert_never
 from urllib.parse import quote, urlencode
@@ -29,9 +30,9 @@ from tongbao.rails.channels.alipay.gateway import (
 )
 from tongbao.rails.channels.alipay.products.agreements import AlipayAgreements
 from tongbao.rails.channels.alipay.products.parking import AlipayParking
+from tongbao.rails.channels.alipay.products.refunds import AlipayRefunds
 from tongbao.rails.channels.alipay.products.splits import AlipaySplits
 from tongbao.rails.channels.alipay.products.transfers import AlipayTransfers
-from tongbao.rails.channels.alipay.refunds import AlipayRefunds
 from tongbao.rails.channels.alipay.wire import (
     PAGES,
     UNDONE,
@@ -185,7 +186,9 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
             CallbackForged, CallbackKeyUnknown, CallbackUnreadable
         """
         del headers, now  # the signature is in the form, and the form is signed at each resend
-        return notices.read(account, body, lambda serial: self._gateway.key(account, serial))
+        return notices.read(
+            account, body, lambda serial: self._gateway.key_of_notice(account, serial)
+        )
 
     async def refresh_keys(self, account: ChannelAccount) -> None:
         """Fetch the certificate a notification named, in certificate mode.

@@ -19,13 +19,12 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from msgspec import Raw, Struct
 
 from tongbao.infra.http import HttpClient, HttpReply
 from tongbao.kernel.clock import BUSINESS_ZONE, monotonic
-from tongbao.rails.channels.alipay.secrets import (
-    AlipaySecrets,
+from tongbao.rails.channels.alipay.crypto import (
+    PublicKey,
     certificate_number,
     leads_to_roots,
     public_key,
@@ -34,6 +33,7 @@ from tongbao.rails.channels.alipay.secrets import (
     sign,
     verify,
 )
+from tongbao.rails.channels.alipay.secrets import AlipaySecrets
 from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
 from tongbao.rails.channels.error_map import error_map
 from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode, evidence
@@ -41,6 +41,7 @@ from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode, ev
 DONE: Final = "10000"
 WAITING: Final = "10003"
 REFRESH_PAUSE_S: Final = 60.0
+SERIAL_MAX: Final = 64
 CERTIFICATE: Final = "alipay.open.app.alipaycert.download"
 
 _PATH: Final = "/gateway.do"
@@ -134,7 +135,7 @@ class Gateway:
         self.real_now = real_now
         self._fetched: dict[UUID, dict[str, str]] = {}
         self._wanted: dict[UUID, str] = {}
-        self._refreshed_at: dict[UUID, float] = {}
+        self._refreshed_at: dict[tuple[UUID, str], float] = {}
         self._refreshing: dict[UUID, asyncio.Lock] = {}
 
     async def call(
@@ -154,7 +155,7 @@ class Gateway:
         if isinstance(said, Unknown):
             return said, exchange
         if self.key(account, said.serial) is None:
-            await self.refresh_keys(account)
+            await self._learn(account, said.serial[:SERIAL_MAX], "answer")
         key = self.key(account, said.serial)
         if key is None or not verify(key, said.text, said.signature):
             return Unknown("the reply's signature does not verify"), exchange
@@ -181,36 +182,46 @@ class Gateway:
         note = "signed here; no call was made: the customer brings it to Alipay"
         return {**fields, "sign": signature}, evidence(shown, None, note, 0)
 
-    def key(self, account: ChannelAccount, serial: str) -> RSAPublicKey | None:
+    def key(self, account: ChannelAccount, serial: str) -> PublicKey | None:
         """Return the key Alipay signs with under this certificate number, or None.
 
-        None asks for `refresh_keys`, which then looks for this number. In public-key mode there is
-        one key, whatever number is said beside it.
+        In public-key mode there is one key, whatever number is said beside it.
         """
         keys = secrets_of(account)
         held = keys.alipay_public_key_pem
         if not keys.app_certificate_pem or serial in {"", certificate_number(held)}:
             return public_key(held)
         fetched = self._fetched.get(account.id, {}).get(serial)
-        if fetched is None:
-            self._wanted[account.id] = serial[:64]
-            return None
-        return public_key(fetched)
+        return None if fetched is None else public_key(fetched)
+
+    def key_of_notice(self, account: ChannelAccount, serial: str) -> PublicKey | None:
+        """Return the same for a notification, and remember what it named for `refresh_keys`."""
+        key = self.key(account, serial)
+        if key is None:
+            self._wanted[account.id] = serial[:SERIAL_MAX]
+        return key
 
     async def refresh_keys(self, account: ChannelAccount) -> None:
-        """Fetch the certificate that was missed last, at most once a minute per account."""
+        """Fetch the certificate a notification named last, at most once a minute per account.
+
+        Anybody can send a notification that names a certificate, so what answers of Alipay itself
+        name has a minute of its own and cannot be kept waiting by that.
+        """
+        if wanted := self._wanted.pop(account.id, None):
+            await self._learn(account, wanted, "callback")
+
+    async def _learn(self, account: ChannelAccount, serial: str, named_by: str) -> None:
         async with self._refreshing.setdefault(account.id, asyncio.Lock()):
-            wanted = self._wanted.pop(account.id, None)
-            before = self._refreshed_at.get(account.id)
-            if wanted is None or wanted in self._fetched.get(account.id, {}):
+            known = self._fetched.setdefault(account.id, {})
+            before = self._refreshed_at.get((account.id, named_by))
+            is_early = before is not None and monotonic() - before < REFRESH_PAUSE_S
+            if serial in known or is_early:
                 return
-            if before is not None and monotonic() - before < REFRESH_PAUSE_S:
-                return
-            self._refreshed_at[account.id] = monotonic()
-            pem = await self._fetch_certificate(account, wanted)
+            self._refreshed_at[account.id, named_by] = monotonic()
+            pem = await self._fetch_certificate(account, serial)
             if pem is not None:
-                self._fetched.setdefault(account.id, {})[wanted] = pem
-                _log.info("alipay_certificate_fetched", account=str(account.id), serial=wanted)
+                known[serial] = pem
+                _log.info("alipay_certificate_fetched", account=str(account.id), serial=serial)
 
     async def _fetch_certificate(self, account: ChannelAccount, serial: str) -> str | None:
         """Return a certificate of Alipay's that leads to our roots and signs its own delivery."""

@@ -7,9 +7,8 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from tongbao.rails.channels.alipay.secrets import notice_text, verify
+from tongbao.rails.channels.alipay.crypto import PublicKey, notice_text, verify
 from tongbao.rails.channels.alipay.wire import moment, yuan
 from tongbao.rails.channels.contract import (
     Callback,
@@ -41,7 +40,7 @@ _REFUND_MARKS: Final = ("gmt_refund", "out_biz_no")
 
 
 def read(
-    account: ChannelAccount, body: bytes, key_of: Callable[[str], RSAPublicKey | None]
+    account: ChannelAccount, body: bytes, key_of: Callable[[str], PublicKey | None]
 ) -> Callback:
     """Return what a notification says; ``key_of`` knows Alipay's keys by certificate number.
 

@@ -1,1 +1,1 @@
-"""What Alipay does beside collecting: shares, payouts, agreements, car parks."""
+"""Alipay beside collecting: refunds, shares, payouts, agreements, car parks."""
