@@ -54,11 +54,11 @@ def common(keys, notify_url):
     }
 
 
-def with_certificates(keys, notify_url, gateway, folder):
+def with_certificates(keys, notify_url, gateway, folder, **more):
     """The client as it is after its first download: the platform certificate in its folder."""
     certificate = pathlib.Path(folder) / f"{keys['platform_serial']}.pem"
     certificate.write_text(keys["platform_certificate_pem"])
-    client = WeChatPay(**common(keys, notify_url), cert_dir=folder)
+    client = WeChatPay(**common(keys, notify_url), cert_dir=folder, **more)
     client._core._gate_way = gateway
     return client
 
@@ -223,4 +223,5 @@ class Notices:
         raise TimeoutError("no callback came")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from tongbao.kernel.money import Money
 from tongbao.rails.channels.capabilities import (
     AgreementOrder,
     AgreementOutcome,
+    IdentifyOutcome,
     Receiver,
     SplitOrder,
     SplitOutcome,
@@ -44,6 +45,7 @@ from tongbao.rails.channels.wechat_pay import bills, callbacks, statements
 from tongbao.rails.channels.wechat_pay.gateway import Gateway
 from tongbao.rails.channels.wechat_pay.products import (
     agreements,
+    identity,
     orders,
     refunds,
     splits,
@@ -102,6 +104,14 @@ class WechatPay:
     ) -> Answer[RefundOutcome]:
         """Send a refund that the customer's card or account could not take somewhere else."""
         return await refunds.send_on(self.gateway, account, stuck)
+
+    def identity_address(self, account: ChannelAccount, back_url: str, state: str) -> str | None:
+        """Return where WeChat says, without asking the customer, who opened a page in it."""
+        return identity.address(account, back_url, state)
+
+    async def identify(self, account: ChannelAccount, code: str) -> Answer[IdentifyOutcome]:
+        """Ask for the openid behind the code a page came back with."""
+        return await identity.identify(self.gateway, account, code)
 
     async def add_receiver(self, account: ChannelAccount, receiver: Receiver) -> Answer[Outcome]:
         """Let WeChat Pay know who may get shares."""

@@ -32,7 +32,8 @@ class WechatPaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     certificates are fetched when an unknown serial appears. While WeChat Pay moves an account from
     one to the other, both are held. ``app_ids`` are further apps bound to the merchant number.
     With ``profit_sharing`` every order is placed so that it may be split, and its money stays
-    frozen until the split that finishes it, or `unfreeze`.
+    frozen until the split that finishes it, or `unfreeze`. ``app_secret`` is needed by the hosted
+    cashier inside WeChat only.
     """
 
     api_v3_key: str
@@ -44,6 +45,7 @@ class WechatPaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     app_ids: frozenset[str] = frozenset()
     scheme: Scheme = "RSA"
     profit_sharing: bool = False
+    app_secret: str = ""  # of the official account, so that a page in WeChat learns who is there
 
     def __post_init__(self) -> None:
         if len(self.api_v3_key.encode()) != 32:

@@ -170,7 +170,7 @@ async def charge(
         return Answer(NotSent(reason), unsent("POST", account.gateway + target, reason))
     body = documents.ParkingRequest(
         appid=ids.sp_appid,
-        sub_appid=ids.sub_appid,
+        sub_appid=ids.sub_appid or ids.sp_appid,  # required here, unlike elsewhere
         sub_mchid=ids.sub_mchid,
         description=order.subject[:DESCRIPTION_MAX] or order.number,
         out_trade_no=order.number,
