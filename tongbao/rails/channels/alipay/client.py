@@ -186,9 +186,7 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
             CallbackForged, CallbackKeyUnknown, CallbackUnreadable
         """
         del headers, now  # the signature is in the form, and the form is signed at each resend
-        return notices.read(
-            account, body, lambda serial: self._gateway.key_of_notice(account, serial)
-        )
+        return notices.read(account, body, partial(self._gateway.key_of_notice, account))
 
     async def refresh_keys(self, account: ChannelAccount) -> None:
         """Fetch the certificate a notification named, in certificate mode.
