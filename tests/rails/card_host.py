@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -177,10 +178,12 @@ def answer_to(fields: Fields, code: str = "00", **changes: bytes) -> Fields:
 
 
 @asynccontextmanager
-async def card_host(cipher: str = "3des", mac: str = "ecb") -> AsyncIterator[CardHost]:
+async def card_host(
+    cipher: str = "3des", mac: str = "ecb", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[CardHost]:
     host = CardHost(cipher, mac)
-    server = await asyncio.start_server(host.serve, "127.0.0.1", 0)
-    host.url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(host.serve, "127.0.0.1", 0, ssl=tls)
+    host.url = f"{'tcps' if tls else 'tcp'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield host
     finally:

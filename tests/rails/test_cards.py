@@ -8,13 +8,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.rails.card_host import (
     CHIP,
@@ -37,6 +42,7 @@ from tongbao.kernel.codecs.iso8583_dialects import CUPS
 from tongbao.kernel.codecs.iso8583_parts import CardBalance
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
+from tongbao.payments.collecting.chase import CODE_WINDOW
 from tongbao.rails.channels.capabilities import Authorising, Capture, Voiding
 from tongbao.rails.channels.cards.answers import BalanceKnown
 from tongbao.rails.channels.cards.client import Cards
@@ -72,6 +78,7 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.error_map import UNMAPPED, error_map
+from tongbao.surfaces.cli.channels import read_account
 from tongbao_sandbox.cards_crypto import pin_block
 from tongbao_sandbox.cards_message import Fields, parse
 
@@ -496,6 +503,72 @@ async def test_a_sign_in_that_is_not_answered_means_not_sent() -> None:
     server.close()
 
 
+async def test_many_who_wait_for_a_host_that_never_answers_are_all_told(host: CardHost) -> None:
+    server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    cards = Cards(LineLimits(connect_s=0.2, sign_in_s=0.3))
+    url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    answers = await asyncio.gather(*(cards.pay(account(url), order()) for _ in range(6)))
+    reasons = [one.outcome.reason for one in answers if isinstance(one.outcome, NotSent)]
+    assert len(reasons) == 6
+    assert "no connection in time" in reasons, "nobody waits for everybody before him"
+    await cards.shut()
+    server.close()
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a card host")])
+    now = real_now()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "host.pem"
+    encoding = serialization.Encoding.PEM
+    pem.write_bytes(
+        certificate.public_bytes(encoding)
+        + key.private_bytes(
+            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context, pem
+
+
+async def test_tls_is_spoken_with_a_host_whose_certificate_is_known(
+    certified: tuple[ssl.SSLContext, Path], cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, pem = certified
+    async with card_host(tls=context) as host:
+        host.react = replies()
+        stranger = await cards.pay(account(host.url), order())
+        assert isinstance(stranger.outcome, NotSent)
+        assert not host.connections
+
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        assert isinstance((await cards.pay(account(host.url), order())).outcome, Succeeded)
+
+
+async def test_no_card_goes_in_the_clear_to_a_host_that_should_speak_tls(
+    host: CardHost, cards: Cards
+) -> None:
+    url = host.url.replace("tcp://", "tcps://")
+    assert isinstance((await cards.pay(account(url), order())).outcome, NotSent)
+    assert host.heard.empty()
+
+
 async def test_replaced_keys_sign_in_anew(host: CardHost, cards: Cards) -> None:
     host.react = replies()
     await cards.pay(account(host.url), order())
@@ -826,3 +899,18 @@ def test_the_hosts_own_parser_reads_what_we_write() -> None:
         at: value if isinstance(value, bytes) else value.encode()
         for at, value in message.fields.items()
     }
+
+
+def test_a_call_ends_before_its_reversal_begins() -> None:
+    """Otherwise the chase would undo what its customer is still being asked to pay."""
+    limits = LineLimits()
+    longest_s = limits.answer_s + limits.connect_s + limits.sign_in_s + limits.answer_s
+    assert timedelta(seconds=longest_s) < CODE_WINDOW
+
+
+def test_the_account_file_of_the_page_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "cards.md"
+    file = tmp_path / "cards.toml"
+    file.write_text(page.read_text("utf-8").split("```toml\n")[1].split("```")[0], "utf-8")
+    found = read_account(file)
+    assert isinstance(msgspec.convert(dict(found.keys), CardSecrets), CardSecrets)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import reduce
 from hmac import compare_digest
+from operator import xor
 from typing import Final
 
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
@@ -73,7 +74,8 @@ def is_mac_of(secrets: CardSecrets, mac_key: bytes, text: bytes, mac: bytes) -> 
 
 def _mac_ecb(cipher: Cipher, key: bytes, text: bytes) -> bytes:
     size = BLOCK_BYTES[cipher]
-    digits = reduce(_xor, _blocks(text, size), bytes(size)).hex().upper().encode()
+    numbers = (int.from_bytes(block, "big") for block in _blocks(text, size))
+    digits = f"{reduce(xor, numbers, 0):0{2 * size}X}".encode()
     first = _encrypt(cipher, key, digits[:size])
     second = _encrypt(cipher, key, _xor(first, digits[size:]))
     return second.hex().upper().encode()[:MAC_BYTES]

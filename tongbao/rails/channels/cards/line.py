@@ -10,6 +10,7 @@ an answer; everything else is `Unknown`.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import suppress
 from typing import Final
@@ -41,6 +42,8 @@ from tongbao.rails.channels.contract import ChannelAccount, NotSent, Unknown
 APPROVED: Final = "00"
 MAC_FIELD: Final = 64
 MAC_FIELD_FAR: Final = 128
+KEEP_ALIVE_S: Final = 30
+"""Seconds of silence after which the system asks whether the far end is still there."""
 MAC_REFUSED: Final = "A0"
 """Field 39: the far end does not know our MAC key, so the next call signs in anew."""
 
@@ -234,6 +237,7 @@ async def open_line(account: ChannelAccount, limits: LineLimits, trace_number: i
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
     except OSError as failure:
         raise CannotSend(f"not connected: {type(failure).__name__}") from None
+    _keep_alive(writer)
     line = Line(account, reader, writer, limits)
     try:
         await line.sign_in(trace_number)
@@ -241,6 +245,15 @@ async def open_line(account: ChannelAccount, limits: LineLimits, trace_number: i
         line.stop()
         raise
     return line
+
+
+def _keep_alive(writer: asyncio.StreamWriter) -> None:
+    """Have the system notice a dead connection before a message is lost in it."""
+    sock: socket.socket | None = writer.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
 
 
 def _key_of(message: Message, answer_type: str) -> Key:

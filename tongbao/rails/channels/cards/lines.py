@@ -84,7 +84,7 @@ class _Pool:
         except TimeoutError:
             return NotSent("every connection is busy")
         try:
-            line = await self._line()
+            line = await self._line_in_time()
             line.reserved += 1
             try:
                 return await line.ask(message)
@@ -103,6 +103,14 @@ class _Pool:
     def retire(self) -> None:
         self._retired = True
         self._drop_closed()
+
+    async def _line_in_time(self) -> Line:
+        """Return a line with room; who waits behind others that try in vain does not wait long."""
+        try:
+            async with asyncio.timeout(self._limits.connect_s + self._limits.sign_in_s):
+                return await self._line()
+        except TimeoutError:
+            raise CannotSend("no connection in time") from None
 
     async def _line(self) -> Line:
         if (line := self._with_room()) is not None:
