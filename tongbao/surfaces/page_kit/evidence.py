@@ -7,10 +7,16 @@ channels' own documents.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from datetime import date, datetime
+from itertools import groupby
 from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
+from msgspec import Struct
+
+from tongbao.kernel.clock import business_date
 
 MASKED_FIELDS: Final = frozenset(
     {
@@ -102,3 +108,33 @@ def _json(text: str) -> str | None:
     except msgspec.DecodeError:
         return None
     return msgspec.json.format(msgspec.json.encode(masked_tree(tree)), indent=2).decode()
+
+
+class Sheet(Struct, frozen=True):
+    """One document of evidence, laid out and masked."""
+
+    label: str
+    text: str
+
+
+class Entry(Struct, frozen=True):
+    """One thing that happened."""
+
+    at: datetime
+    rank: int  # the order among what carries one time
+    kind: str
+    id: str
+    title: str
+    note: str = ""
+    tone: str = "plain"
+    sheets: tuple[Sheet, ...] = ()
+    replays: str | None = None  # the delivery that may be sent again
+
+
+def by_day(unordered: Iterable[Entry]) -> list[tuple[date, list[Entry]]]:
+    """Return what happened in the order it happened, business day by business day."""
+    ordered = sorted(unordered, key=lambda each: (each.at, each.rank))
+    return [
+        (day, list(happened))
+        for day, happened in groupby(ordered, key=lambda each: business_date(each.at))
+    ]
