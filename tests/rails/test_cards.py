@@ -20,6 +20,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.rails.card_host import (
     CHIP,
@@ -37,14 +39,14 @@ from tests.rails.card_host import (
     refund_order,
 )
 from tongbao.kernel.clock import real_now
-from tongbao.kernel.codecs.iso8583 import decode, encode
+from tongbao.kernel.codecs.iso8583 import Message, decode, encode
 from tongbao.kernel.codecs.iso8583_dialects import CUPS
 from tongbao.kernel.codecs.iso8583_parts import CardBalance
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
 from tongbao.payments.collecting.chase import CODE_WINDOW
 from tongbao.rails.channels.capabilities import Authorising, Capture, Voiding
-from tongbao.rails.channels.cards.answers import BalanceKnown
+from tongbao.rails.channels.cards.answers import BalanceKnown, taken
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.crypto import (
     WorkingKeysWrong,
@@ -419,6 +421,35 @@ async def test_what_cannot_be_written_is_never_sent(
     assert isinstance(answer.outcome, NotSent)
     assert host.heard.empty()
     assert PAN not in msgspec.json.encode(answer.exchange).decode()
+
+
+@given(
+    code=st.sampled_from(["00", "11", "16", "10", "51", "96", "ZZ"]),
+    changes=st.dictionaries(
+        st.sampled_from([2, 3, 4, 7, 12, 13, 25, 32, 33, 38, 49, 90]),
+        st.text("0123456789", max_size=42),
+        max_size=3,
+    ),
+    dropped=st.sets(st.sampled_from([2, 3, 4, 7, 12, 13, 25, 38, 49])),
+)
+def test_success_is_only_what_says_all_of_it(
+    code: str, changes: dict[int, str], dropped: set[int]
+) -> None:
+    ours = order()
+    trace = trace_of(ours.number)
+    asked = request(account("tcp://h:1"), PURCHASE, trace, ours.money, card=ours.card)
+    fields = {**asked.fields, 38: "123456", 39: code, **changes}
+    answer = Message("0210", {at: fields[at] for at in fields if at not in dropped})
+
+    outcome = taken(asked, answer, trace, ours.money)
+    if isinstance(outcome, Succeeded):
+        assert code in {"00", "11", "16"}
+        assert answer.text(4) == "000000001999"
+        assert answer.text(49) == "156"
+        assert all(answer.text(at) in {"", asked.text(at)} for at in (2, 3, 7, 25, 32, 33, 90))
+    elif isinstance(outcome, Declined):
+        assert code == "51"
+        assert answer.text(4) in {"", "000000001999"}
 
 
 # Silence, and what comes instead ------------------------------------------------------------------
@@ -867,11 +898,18 @@ async def test_nothing_of_a_card_is_in_the_evidence_the_errors_or_the_log(
     kept: list[str] = []
     for code in ("00", "51", "96"):
         host.react = replies(
-            code, f63=echo, f44=PAN.encode(), f60=PAN.encode(), f35=TRACK2.encode()
+            code,
+            f63=echo,
+            f44=PAN.encode(),
+            f60=PAN.encode(),
+            f35=TRACK2.encode(),
+            f2=PAN.encode(),
+            f90=(PAN + PAN + "0" * 10).encode(),
         )
         for answer in (
             await cards.pay(account(host.url), ours),
             await cards.close(account(host.url), ours),
+            await cards.close(account(host.url), msgspec.structs.replace(ours, card=None)),
             await cards.authorise(account(host.url), order(captures=False)),
             await cards.balance(account(host.url), base32(new_id()), ours.card or card()),
         ):

@@ -9,7 +9,12 @@ from uuid import UUID
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.codecs.iso8583 import Message
 from tongbao.rails.channels.cards.line import CannotSend, Line, LineLimits, open_line
-from tongbao.rails.channels.cards.messages import hidden_of, secrets_of, shown
+from tongbao.rails.channels.cards.messages import (
+    SHOWN_OF_OURS,
+    hidden_of,
+    secrets_of,
+    shown,
+)
 from tongbao.rails.channels.contract import (
     CardRead,
     ChannelAccount,
@@ -43,7 +48,7 @@ class Lines:
             headers={},
             body=b"",
             shown_url=account.gateway,
-            shown_body=shown(message),
+            shown_body=shown(message, SHOWN_OF_OURS),
             hidden=hidden_of(card),
         )
         if isinstance(answer, Message):

@@ -53,9 +53,11 @@ TOTALS: Final = "0500"
 REVERSAL: Final = "0400"
 
 SHOWN: Final = frozenset(
-    {3, 4, 7, 11, 12, 13, 15, 18, 22, 25, 32, 33, 37, 38, 39, 41, 42, 49, 60, 70, 90, 100}
+    {3, 4, 7, 11, 12, 13, 15, 18, 22, 25, 32, 33, 37, 38, 39, 41, 42, 49, 70, 100}
 )
 """Fields that go into the evidence as they are; of every other only that it was there."""
+SHOWN_OF_OURS: Final = SHOWN | {60, 90}
+"""Long enough for a card number, so shown only where we wrote them."""
 
 
 class Trace(Struct, frozen=True):
@@ -174,14 +176,14 @@ def secrets_of(account: ChannelAccount) -> CardSecrets:
     return account.secrets
 
 
-def shown(message: Message) -> str:
+def shown(message: Message, fields: frozenset[int] = SHOWN) -> str:
     """Return the message for people: the card number as six and four digits, most of it hidden."""
     lines = [message.mti]
     for number in sorted(message.fields):
         value = message.fields[number]
         if number == 2 and isinstance(value, str):
             lines.append(f"2 {masked(value)}")
-        elif number in SHOWN and isinstance(value, str):
+        elif number in fields and isinstance(value, str):
             lines.append(f"{number} {value}")
         else:
             lines.append(f"{number} *** ({len(value)})")
