@@ -30,9 +30,11 @@ from tongbao.kernel.ids import UnknownId, base32, from_base32
 from tongbao.kernel.money import Money, share_half_up
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import net_of_references
+from tongbao.payments.authorisations.outcomes import record_completion_news
+from tongbao.payments.authorisations.queries import completions_with_ids
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.chase import look_at, pay_order
-from tongbao.payments.collecting.model import Attempt, AttemptState
+from tongbao.payments.collecting.model import AT_THE_COUNTER, Attempt, AttemptState
 from tongbao.payments.collecting.outcomes import Evidence, record_news
 from tongbao.payments.refunds import queries as refunds
 from tongbao.payments.refunds.model import GivenBack, Refund, RefundState
@@ -41,7 +43,6 @@ from tongbao.rails.channels.contract import (
     ChannelAccount,
     Closed,
     Declined,
-    PayMode,
     Succeeded,
 )
 
@@ -216,6 +217,7 @@ async def _known_behind(run: Run, rows: Sequence[RowAlone]) -> list[Item]:
     """Return what we hold under the rows' numbers, after telling payments what the rows say."""
     if not rows:
         return []
+    await _tell_captures(run, rows)
     attempts = await _attempts_behind(run, rows)
     given_back = await _refunds_behind(run, rows)
     shown = await _shown(run, [row.number for row in rows])
@@ -233,6 +235,17 @@ async def _known_behind(run: Run, rows: Sequence[RowAlone]) -> list[Item]:
     return items
 
 
+async def _tell_captures(run: Run, rows: Sequence[RowAlone]) -> None:
+    """Record what the rows say of captures that nobody knew to have happened."""
+    moved = {row.number: row for row in rows if (row.kind, row.outcome) == ("payment", "moved")}
+    for capture in await completions_with_ids(run.context.db, _ids(moved)):
+        if capture.account_id == run.account.id and capture.state.is_open:
+            row = moved[capture.number]
+            taken = Succeeded(row.channel_ref, Money(row.amount, row.currency), row.at)
+            evidence = Evidence("bill")
+            await record_completion_news(run.context.flow, capture, taken, evidence)
+
+
 async def _shown(run: Run, numbers: Sequence[str]) -> set[tuple[str, str]]:
     """Return which of these the account's bills show, whatever day."""
     found = await store.SHOWN.all(run.context.db, run.account.id, list(numbers))
@@ -242,7 +255,10 @@ async def _shown(run: Run, numbers: Sequence[str]) -> set[tuple[str, str]]:
 async def _attempts_behind(run: Run, rows: Sequence[RowAlone]) -> Mapping[str, Attempt]:
     ids = _ids(row.number for row in rows if row.kind != "refund")
     found = await payments.attempts_with_ids(run.context.db, ids)
-    return {attempt.number: attempt for attempt in found if attempt.account_id == run.account.id}
+    # Money that was set aside first stands on the bill under its capture's number.
+    return {
+        attempt.taken_number: attempt for attempt in found if attempt.account_id == run.account.id
+    }
 
 
 async def _refunds_behind(run: Run, rows: Sequence[RowAlone]) -> Mapping[str, Refund]:
@@ -273,11 +289,11 @@ async def _item_of_payment(run: Run, row: RowAlone, attempt: Attempt, *, is_reve
     state = "open" if attempt.state.is_open else "not_moved"
     return _payment_item(
         run,
-        (attempt.book, attempt.number, attempt.payment_id),
-        attempt.money,
+        (attempt.book, attempt.taken_number, attempt.payment_id),
+        attempt.taken,
         days=days,
         state="moved" if is_paid or is_reversed else state,
-        to_book=attempt.amount if is_paid else 0,
+        to_book=attempt.taken.amount if is_paid else 0,
     )
 
 
@@ -304,10 +320,10 @@ async def _tell_payment(
 def _may_be_undone(attempt: Attempt) -> bool:
     """Whether we have undone the order, or may be at it: then what was paid went back since.
 
-    A payment code's order is undone until the channel says that it is; a shown code only before
+    An order at the counter is undone until the channel says that it is; a shown code only before
     anybody pays it.
     """
-    is_code = attempt.pay_mode is PayMode.PAYMENT_CODE
+    is_code = attempt.pay_mode in AT_THE_COUNTER
     return attempt.state is AttemptState.CLOSED or (attempt.state.is_open and is_code)
 
 

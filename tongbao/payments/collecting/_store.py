@@ -237,6 +237,7 @@ OVERDUE_ATTEMPTS = Query(
           join payment p on p.book = a.book and p.id = a.payment_id
          where a.account_id = $1 and a.state in ('created', 'pending', 'unknown')
            and p.expires_at < $2
+           and p.capture_within_s is null  -- what is only set aside stands on no bill
          order by a.id""",
 )
 CHANGES_OF_PAYMENT = Query(
