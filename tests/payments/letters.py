@@ -16,6 +16,9 @@ from tongbao_sandbox.alipay_crypto import load_private_key, signed_notify
 from tongbao_sandbox.credentials import KEPT, SHOWN
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sandbox.seam import Keys
+from tongbao_sandbox.unionpay_crypto import Signer
+from tongbao_sandbox.unionpay_crypto import signed as signed_form
+from tongbao_sandbox.unionpay_qra import document
 from tongbao_sandbox.wechat_crypto import Vault
 
 AT = "2026-11-21T12:00:00+08:00"
@@ -31,6 +34,7 @@ class Institution:
         self._vault = Vault(Keys(shown=shown["wechat"], kept=kept["wechat"]))
         self._alipay = load_private_key(kept["alipay"]["private_key_pem"])
         self._stranger = load_private_key(kept["alipay"]["forger_private_key_pem"])
+        self._shown, self._kept = shown, kept
 
     def paid(
         self,
@@ -60,6 +64,10 @@ class Institution:
                 "amount": {"total": money.amount, "payer_total": money.amount, "currency": "CNY"},
             }
             return self._wechat(content, variant)
+        if account.channel == "unionpay":
+            return self._unionpay(number, money, ref, merchant, app_id, variant)
+        if account.channel == "unionpay_qra":
+            return self._qra(number, money, ref, merchant, variant)
         fields = {
             "notify_type": "trade_status_sync",
             "notify_id": uuid4().hex,
@@ -78,6 +86,65 @@ class Institution:
         key = self._alipay if variant == "genuine" else self._stranger
         form = str(httpx2.QueryParams(signed_notify(key, fields)))
         return {"Content-Type": "application/x-www-form-urlencoded"}, form.encode()
+
+    def _unionpay(
+        self,
+        number: str,
+        money: Money,
+        ref: str,
+        merchant: str,
+        app_id: str | None,
+        variant: str,
+    ) -> Letter:
+        """UnionPay tells of successes only, so its old news is the same news told anew."""
+        fields = {
+            "version": "5.1.0",
+            "encoding": "UTF-8",
+            "bizType": app_id or "000000",
+            "accessType": "0",
+            "merId": merchant,
+            "orderId": number,
+            "txnType": "01",
+            "txnSubType": "07",
+            "txnTime": "20261121115930",
+            "txnAmt": str(money.amount),
+            "currencyCode": "156",
+            "queryId": ref,
+            "traceNo": ref[-7:-1],
+            "traceTime": "1121120000",
+            "settleDate": "1121",
+            "respCode": "00",
+            "respMsg": "success",
+            "reqReserved": uuid4().hex,
+        }
+        kept, who = self._kept["unionpay"], "signer" if variant == "genuine" else "forger"
+        signer = Signer(kept[f"{who}_private_key_pem"], kept[f"{who}_certificate_pem"])
+        form = httpx2.QueryParams(signed_form(fields, "01", key="", signer=signer))
+        headers = {"Content-Type": "application/x-www-form-urlencoded;charset=UTF-8"}
+        return headers, str(form).encode()
+
+    def _qra(self, number: str, money: Money, ref: str, merchant: str, variant: str) -> Letter:
+        """Qra, too, tells of successes only."""
+        fields = {
+            "version": "2.0",
+            "charset": "UTF-8",
+            "sign_type": "MD5",
+            "status": "0",
+            "result_code": "0",
+            "pay_result": "0",
+            "mch_id": merchant,
+            "out_trade_no": number,
+            "total_fee": str(money.amount),
+            "fee_type": "CNY",
+            "trade_type": "pay.unionpay.native",
+            "transaction_id": ref,
+            "time_end": "20261121120000",
+            "nonce_str": uuid4().hex,
+        }
+        key = self._shown["unionpay_qra"]["secure_key"]
+        if variant != "genuine":
+            key = self._kept["unionpay_qra"]["forger_key"]
+        return {"Content-Type": "text/xml;charset=UTF-8"}, document(key, fields)
 
     def _wechat(self, content: dict[str, Any], variant: str) -> Letter:
         sealed = self._vault.seal(msgspec.json.encode(content), "transaction")

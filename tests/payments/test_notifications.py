@@ -2,11 +2,14 @@
 
 One end state, one posting, one event: for every disturbance, channel and state of the payment. The
 channel's own callback is always lost here; what arrives is written by hand and really signed.
+
+Of UnionPay's two channels a sample runs by default; TONGBAO_CAMPAIGN=1 runs the whole matrix.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,11 +17,57 @@ import pytest
 
 from tests.payments.letters import Letter, Postman, states_of_callbacks
 from tests.stage import Stage
+from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
+from tongbao.parties.merchants.merchants import connect_channel, set_price_plan
+from tongbao.parties.merchants.model import PriceLine
+from tongbao.rails.channels.accounts import NewAccount
+from tongbao.surfaces.demo.stage import open_accounts
+from tongbao.wiring import SECRETS
 from tongbao_sdk.models import Payment
 
+WHOLE = os.environ.get("TONGBAO_CAMPAIGN", "0") != "0"
 CHANNELS = ("wechat_pay", "alipay")
+AT_UNIONPAY = ("unionpay", "unionpay_qra")
+EVERYWHERE = (*CHANNELS, *AT_UNIONPAY)
 COPIES = 100
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def every_channel(module_stage: Stage) -> None:
+    """The shop takes money at UnionPay, too."""
+    stage = module_stage
+    shown = stage.sandbox.credentials
+    pems = ("merchant_private_key_pem", "merchant_certificate_pem")
+    authority = ("root_certificate_pem", "middle_certificate_pem")
+    orders = [
+        NewAccount(
+            channel="unionpay",
+            mode=Mode.SANDBOX,
+            gateway=f"{stage.sandbox.url}/unionpay",
+            merchant_number=shown["unionpay"]["mer_id"],
+            app_id="000201",
+            fee_ppm=6000,
+            keys={name: shown["unionpay"][name] for name in (*pems, *authority)},
+        ),
+        NewAccount(
+            channel="unionpay_qra",
+            mode=Mode.SANDBOX,
+            gateway=f"{stage.sandbox.url}/qra",
+            merchant_number=shown["unionpay_qra"]["mch_id"],
+            app_id="qra",
+            fee_ppm=6000,
+            keys={"secure_key": shown["unionpay_qra"]["secure_key"]},
+        ),
+    ]
+    stage.accounts |= await open_accounts(stage.db, stage.platform.keyring, SECRETS, orders)
+    prices = [PriceLine(channel, "qr", 8_000) for channel in EVERYWHERE]
+    merchant = stage.shop.merchant.id
+    async with stage.db.begin("operator") as tx:
+        await set_price_plan(tx, merchant, Mode.SANDBOX, prices)
+        for channel in AT_UNIONPAY:
+            account = stage.accounts[channel]
+            await connect_channel(tx, merchant, Mode.SANDBOX, channel, account)
 
 
 class Told:
@@ -151,9 +200,24 @@ TELLING = {"late", "doubled", "reordered", "wrong_amount"}
 """After these even a closed payment's late money is known, without waiting for the bill."""
 
 
-@pytest.mark.parametrize("disturbed", DISTURBANCES)
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("channel", CHANNELS)
+def matrix() -> list[Any]:
+    """Channel × state × disturbance; each pair of the last two once at UnionPay by default."""
+    cases = []
+    for row, state in enumerate(STATES):
+        for column, disturbed in enumerate(DISTURBANCES):
+            turn = AT_UNIONPAY[(row + column) % 2]
+            cases += [
+                pytest.param(channel, state, disturbed, id=f"{channel}-{name}")
+                for name in [f"{state.__name__}-{disturbed.__name__}"]
+                for channel in EVERYWHERE
+                if (WHOLE or channel in {*CHANNELS, turn})
+                # UnionPay closes nothing before its time is over, and then no money comes.
+                and not (channel == "unionpay" and state is closed)
+            ]
+    return cases
+
+
+@pytest.mark.parametrize(("channel", "state", "disturbed"), matrix())
 async def test_the_end_is_the_same(
     stage: Stage,
     postman: Postman,
@@ -190,7 +254,7 @@ async def test_the_end_is_the_same(
         assert await stage.events(payment) == ["payment.closed"]
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("channel", EVERYWHERE)
 @pytest.mark.parametrize(
     "fault", ["lost:2", "doubled", "late:120", "forged", "wrong_amount", "reordered", "signtest"]
 )
@@ -198,7 +262,7 @@ async def test_a_channels_own_bad_luck_changes_nothing_either(
     stage: Stage, channel: str, fault: str
 ) -> None:
     """The same through the sandbox's courier, with its retry plan."""
-    if fault == "signtest" and channel == "alipay":
+    if fault == "signtest" and channel != "wechat_pay":
         fault = "doubled"  # only WeChat Pay probes signatures
     payment = await stage.show_qr(channel)
     await stage.fault_of(payment, "callback", fault)

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from tests.rails.stalls import STALLS, Stall
+from tests.rails.stalls import HOLD_S, STALLS, Stall
 from tests.rails.wire_server import WireServer, wire_server
 from tongbao.infra.http import HttpClient
 from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+
+HOLD_S_OF_ALL = 1.0
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ async def far_end() -> AsyncIterator[WireServer]:
 @pytest.fixture(scope="session")
 def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
-        running.post("settings", hold_s=1.0)
+        running.post("settings", hold_s=HOLD_S_OF_ALL)
         yield running
 
 
@@ -53,12 +55,14 @@ async def stall_at(
 ) -> AsyncIterator[Callable[[str], Stall]]:
     """Opens a merchant's stall at the channel of this name."""
     opened: list[Stall] = []
+    sandbox.post("settings", hold_s=HOLD_S)
 
     def open_stall(name: str) -> Stall:
         opened.append(STALLS[name](sandbox, http, far_end))
         return opened[-1]
 
     yield open_stall
+    sandbox.post("settings", hold_s=HOLD_S_OF_ALL)
     for stall in opened:
         await asyncio.to_thread(sandbox.settle)
         if shut := getattr(stall.channel, "shut", None):

@@ -68,6 +68,7 @@ from tongbao.rails.channels.unionpay.wire import (
     QUESTION,
     REFUND,
     REFUNDED,
+    REPEATED,
     Transaction,
     china_text,
     common_fields,
@@ -163,10 +164,8 @@ class UnionPay:
             case Succeeded(channel_ref=ref):
                 answer = await self._refund(account, refund, ref)
                 return Answer(answer.outcome, followed_by(exchange, answer.exchange))
-            case Absent() | Declined():
-                return Answer(NotSent("there is no such payment to give back"), exchange)
-            case Pending(reason=reason):
-                return Answer(NotSent(f"the payment is not through: {reason}"), exchange)
+            case Absent() | Declined() | Pending():
+                return Answer(NotSent("no payment is through that could go back"), exchange)
             case Unknown():
                 return Answer(found, exchange)
 
@@ -298,9 +297,19 @@ class UnionPay:
             case Answered() if heard.code == DONE:
                 return Answer(answers.offered(heard, account, order), exchange)
             case Answered():
-                return Answer(answers.refused("pay", heard), exchange)
+                refused = Answer(answers.refused("pay", heard), exchange)
+                is_repeat = order.captures and heard.code == REPEATED
+                return await self._if_paid(account, order, refused) if is_repeat else refused
             case NotSent() | Unknown():
                 return Answer(heard, exchange)
+
+    async def _if_paid(
+        self, account: ChannelAccount, order: PayOrder, repeat: Answer[Outcome]
+    ) -> Answer[Outcome]:
+        asked = await self.query(account, order)
+        both = followed_by(repeat.exchange, asked.exchange)
+        paid = asked.outcome
+        return Answer(paid if isinstance(paid, Succeeded) else repeat.outcome, both)
 
     async def _find(
         self,
@@ -421,11 +430,9 @@ class UnionPay:
         match found:
             case Succeeded():
                 return Answer(Closed(), exchange)
-            case Pending() | Declined():
-                return Answer(found, exchange)
             case Absent():
                 return Answer(asked.outcome, exchange)
-            case Unknown():
+            case Pending() | Declined() | Unknown():
                 return Answer(found, exchange)
 
 

@@ -22,6 +22,7 @@ from tongbao.rails.channels.contract import ChannelAccount, PayMode, PayOrder
 CURRENCY: Final = "CNY"
 FIELDS_MAX: Final = 200
 DONE: Final = "00"
+REPEATED: Final = "12"  # an earlier call of this number is there
 DONE_WITH_DEFECT: Final = "A6"  # the money moved, and something beside it did not
 
 FRONT: Final = "frontTransReq.do"

@@ -22,6 +22,7 @@ from tongbao.rails.channels.contract import (
     Closed,
     CloseOutcome,
     Declined,
+    Exchange,
     NotSent,
     Outcome,
     PayMode,
@@ -55,6 +56,7 @@ from tongbao.rails.channels.unionpay_qra.wire import (
 )
 
 _ERRORS: Final = error_map("unionpay_qra")
+_REPEATED: Final = frozenset({"ORDERPAID", "OUT_TRADE_NO_USED"})
 _NO_FILE: Final = "Qra has no file of its day; its acquirer's statement says what was settled"
 
 
@@ -100,9 +102,21 @@ class Qra:
             case Answered(fields=fields):
                 return Answer(_offered(fields, order), exchange)
             case Refused():
-                return Answer(_meant("pay", heard), exchange)
+                return await self._refused(account, order, heard, exchange)
             case NotSent() | Unknown():
                 return Answer(heard, exchange)
+
+    async def _refused(
+        self, account: ChannelAccount, order: PayOrder, refused: Refused, exchange: Exchange
+    ) -> Answer[Outcome]:
+        """Return what a refused order means; a repeat may be of what is paid, so it is asked."""
+        meant = _meant("pay", refused)
+        if refused.code not in _REPEATED:
+            return Answer(meant, exchange)
+        asked = await self.query(account, order)
+        both = followed_by(exchange, asked.exchange)
+        paid = asked.outcome
+        return Answer(paid if isinstance(paid, Succeeded) else meant, both)
 
     async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
         """Ask what became of the order."""
