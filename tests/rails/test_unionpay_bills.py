@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import BillFault, BillFile, BillKind, BillRow
+from tongbao.rails.channels.contract import BillFault, BillFile, BillKind, BillRow, BillTotal
 from tongbao.rails.channels.unionpay import bills
 from tongbao.rails.channels.unionpay.bills import (
     BillDamaged,
@@ -62,7 +62,7 @@ def archive(path: Path, lines: list[bytes], *, day: str = "300101", **more: list
 @pytest.mark.parametrize("separator", [b" ", b"\t", b","])
 def test_a_line_says_what_moved(separator: bytes, tmp_path: Path) -> None:
     rows = [line(PAYMENT, separator=separator), line(BACK, separator=separator)]
-    payment, back = parse_trades(archive(tmp_path / "x.zip", rows))
+    payment, back, end = parse_trades(archive(tmp_path / "x.zip", rows))
     assert isinstance(payment, BillRow)
     assert isinstance(back, BillRow)
     assert (payment.kind, payment.number, payment.order_number) == (
@@ -74,11 +74,12 @@ def test_a_line_says_what_moved(separator: bytes, tmp_path: Path) -> None:
     assert (back.kind, back.number, back.order_number) == (BillKind.REFUND, REFUND, NUMBER)
     assert (back.money, back.fee) == (Money(500, "CNY"), Money(-3, "CNY"))
     assert {payment.state, back.state} <= bills.TERMS.moved
+    assert end == BillTotal()  # whole, and without figures of its own
 
 
 def test_a_newer_file_splits_its_tail_otherwise(tmp_path: Path) -> None:
     rows = [line(PAYMENT, NEWER), line({k: v for k, v in BACK.items() if k < 35}, NEWER)]
-    payment, back = parse_trades(archive(tmp_path / "x.zip", rows))
+    payment, back, _ = parse_trades(archive(tmp_path / "x.zip", rows))
     assert isinstance(payment, BillRow)
     assert isinstance(back, BillRow)
     assert payment.money == Money(1999, "CNY")
@@ -88,7 +89,7 @@ def test_a_newer_file_splits_its_tail_otherwise(tmp_path: Path) -> None:
 def test_what_we_cancelled_is_told_by_its_order(tmp_path: Path) -> None:
     undone = PAYMENT | {12: f"{NUMBER}x", 16: "C000000000012", 17: "D000000001987", 20: "31"}
     for fields in (undone, undone | {41: NUMBER}):
-        [row] = parse_trades(archive(tmp_path / "x.zip", [line(fields)]))
+        [row, _] = parse_trades(archive(tmp_path / "x.zip", [line(fields)]))
         assert isinstance(row, BillRow)
         assert (row.kind, row.number, row.order_number) == (BillKind.REFUND, NUMBER, NUMBER)
         assert row.fee == Money(-12, "CNY")
@@ -129,10 +130,11 @@ BROKEN: dict[str, Any] = {
 @pytest.mark.parametrize("why", sorted(BROKEN))
 def test_a_broken_line_is_a_fault_and_the_others_count(why: str, tmp_path: Path) -> None:
     path = archive(tmp_path / "x.zip", [line(PAYMENT), BROKEN[why], line(BACK)])
-    first, fault, last = parse_trades(path)
+    first, fault, last, end = parse_trades(path)
     assert isinstance(first, BillRow)
     assert isinstance(last, BillRow)
     assert isinstance(fault, BillFault)
+    assert end == BillTotal()
     assert fault.line == 2
     assert fault.code.startswith("bill.")
     assert len(fault.text) <= 120
@@ -141,7 +143,7 @@ def test_a_broken_line_is_a_fault_and_the_others_count(why: str, tmp_path: Path)
 
 def test_a_fault_is_shown_in_chinese(tmp_path: Path) -> None:
     path = archive(tmp_path / "x.zip", ["街角书店的一行".encode("gbk")])
-    [fault] = parse_trades(path)
+    [fault, _] = parse_trades(path)
     assert isinstance(fault, BillFault)
     assert fault.text == "街角书店的一行"
 
@@ -151,12 +153,14 @@ def test_a_file_cut_off_anywhere_is_seen(tmp_path: Path) -> None:
     cut = tmp_path / "cut.zip"
     for size in range(0, len(whole) - 1, 7):
         cut.write_bytes(whole[:size])
-        assert any(isinstance(row, BillFault) for row in parse_trades(cut)), size
+        rows = list(parse_trades(cut))
+        assert isinstance(rows[-1], BillFault), size
+        assert BillTotal() not in rows
     for place in range(40, len(whole) - 250, 11):
         cut.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         rows = list(parse_trades(cut))
         good = [row for row in rows if isinstance(row, BillRow)]
-        assert len(rows) > len(good) or len(good) == 2, place
+        assert (BillTotal() not in rows) or len(good) == 2, place
 
 
 def test_lists_of_other_names_are_not_read(tmp_path: Path) -> None:
@@ -173,6 +177,7 @@ def test_a_file_is_read_as_a_stream(tmp_path: Path) -> None:
     rows = parse_trades(archive(tmp_path / "x.zip", [line(PAYMENT)] * 5000))
     assert isinstance(next(rows), BillRow)
     assert sum(1 for _ in itertools.islice(rows, 4999)) == 4999
+    assert next(rows) == BillTotal()
     assert next(rows, None) is None
 
 
@@ -206,7 +211,7 @@ def test_a_file_is_unpacked_once_it_is_known_to_be_whole(tmp_path: Path) -> None
     found = unpack(packed, tmp_path / "y.zip", MERCHANT, DAY)
     assert isinstance(found, BillFile)
     assert found.size == (tmp_path / "x.zip").stat().st_size
-    assert len(list(parse_trades(found.path))) == 1
+    assert len(list(parse_trades(found.path))) == 2
     for merchant, day in ((MERCHANT, date(2030, 1, 2)), ("777290058167152", DAY)):
         with pytest.raises(BillDamaged):
             unpack(packed, tmp_path / "z.zip", merchant, day)

@@ -26,6 +26,7 @@ from tongbao.infra.db import Db
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import base32, new_id
+from tongbao.kernel.money import Money
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.refunds import queries as refunds
 from tongbao.rails.channels.contract import (
@@ -297,9 +298,9 @@ class Sheet:
             self._amounts[BillKind.REFUND],
             self._fees,
             told.row_count if told else None,
-            told.payment_amount.amount if told else None,
-            told.refund_amount.amount if told else None,
-            told.fee_amount.amount if told and told.fee_amount else None,
+            _fen(told.payment_amount) if told else None,
+            _fen(told.refund_amount) if told else None,
+            _fen(told.fee_amount) if told else None,
             is_said,
             is_said and self._agrees(told),
         )
@@ -310,11 +311,15 @@ class Sheet:
         pairs = (
             (told.row_count, self.row_count),
             (told.payment_count, self._counts[BillKind.PAYMENT]),
-            (told.payment_amount.amount, self._amounts[BillKind.PAYMENT]),
-            (told.refund_amount.amount, self._amounts[BillKind.REFUND]),
-            (told.fee_amount.amount if told.fee_amount else None, self._fees),
+            (_fen(told.payment_amount), self._amounts[BillKind.PAYMENT]),
+            (_fen(told.refund_amount), self._amounts[BillKind.REFUND]),
+            (_fen(told.fee_amount), self._fees),
         )
         return all(said is None or said == read for said, read in pairs)
+
+
+def _fen(money: Money | None) -> int | None:
+    return None if money is None else money.amount
 
 
 def _is_number(text: str) -> bool:

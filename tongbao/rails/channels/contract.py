@@ -318,12 +318,16 @@ class BillFault(Struct, frozen=True):
 
 
 class BillTotal(Struct, frozen=True):
-    """What the bill's own trailer says, to be compared with the rows."""
+    """What the bill's own trailer says, to be compared with the rows; None: it does not say.
 
-    payment_count: int | None
-    payment_amount: Money
-    refund_amount: Money
-    fee_amount: Money | None  # None: the bill does not say
+    It also says that the bill is whole. A file that proves that in another way, by its checksum,
+    and has no figures yields one without any.
+    """
+
+    payment_count: int | None = None
+    payment_amount: Money | None = None
+    refund_amount: Money | None = None
+    fee_amount: Money | None = None
     row_count: int | None = None
 
 

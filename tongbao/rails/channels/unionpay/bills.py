@@ -32,6 +32,7 @@ from tongbao.rails.channels.contract import (
     BillLine,
     BillRow,
     BillTerms,
+    BillTotal,
 )
 from tongbao.rails.channels.unionpay.wire import CANCEL, CANCEL_SUFFIX, CURRENCY, with_year
 
@@ -55,6 +56,7 @@ _AMOUNT_DIGITS: Final = 12
 _CHUNK: Final = 1024 * 1024
 _PACKINGS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _NAME: Final = re.compile(r"INN(\d{6})\d{2}(ZME?)_(\d{15})")
+_DAMAGED: Final = "bill.archive_damaged"
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
 _KINDS: Final = {
     "01": BillKind.PAYMENT,
@@ -140,15 +142,22 @@ def _check_lists(archive: zipfile.ZipFile, merchant: str, day: date) -> None:
 
 
 def parse_trades(path: Path) -> Iterator[BillLine]:
-    """Yield the rows and faults of the list of trades; the archive's own checksum ends it."""
+    """Yield the rows and faults of the list of trades.
+
+    Reading a member to its end compares its checksum, so what ends it proves that it was whole.
+    """
+    is_whole = True
     for number, line, day in _lines(path, "ZM"):
         if isinstance(line, BillFault):
+            is_whole = is_whole and line.code != _DAMAGED
             yield line
             continue
         try:
             yield _trade(number, _cut(line), day)
         except RowMalformed as malformed:
             yield fault(number, malformed.code, _readable(line))
+    if is_whole:
+        yield BillTotal()
 
 
 def parse_differences(path: Path) -> Iterator[Difference | BillFault]:
@@ -220,7 +229,7 @@ def _lines(path: Path, kind: str) -> Iterator[tuple[int, str | BillFault, dateti
                         if line:
                             yield number, _renumbered(line, number), day
     except _DAMAGE:
-        yield number + 1, fault(number + 1, "bill.archive_damaged", path.name), _EPOCH
+        yield number + 1, fault(number + 1, _DAMAGED, path.name), _EPOCH
 
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=BUSINESS_ZONE)
