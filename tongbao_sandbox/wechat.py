@@ -24,6 +24,8 @@ from tongbao_sandbox.wechat_combined import Combined
 from tongbao_sandbox.wechat_crypto import SCHEME, Vault, in_window, read_authorization
 from tongbao_sandbox.wechat_customers import PAGE, Customers
 from tongbao_sandbox.wechat_desk import NAME, Desk, transaction
+from tongbao_sandbox.wechat_identity import PATHS as IDENTITY_PATHS
+from tongbao_sandbox.wechat_identity import Identities
 from tongbao_sandbox.wechat_orders import Orders
 from tongbao_sandbox.wechat_papay import Agreements
 from tongbao_sandbox.wechat_parking import Parkings
@@ -64,6 +66,7 @@ class WechatPay:
         self._agreements = agreements = Agreements(desk, orders)
         self._parkings = parkings = Parkings(desk, orders)
         self._customers = Customers(desk, orders)
+        self._identities = Identities(world, self._vault)
         refund = "/v3/refund/domestic/refunds"
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
             (method, _pattern(path), handler)
@@ -91,6 +94,8 @@ class WechatPay:
         """Answer a merchant's request, or a customer's browser on its way."""
         if request.path == PAGE:
             return self._customers.page(request)
+        if request.path in IDENTITY_PATHS:
+            return self._identities.answer(request)
         fitting = [
             (method, handler, match)
             for method, pattern, handler in self._routes

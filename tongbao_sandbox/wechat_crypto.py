@@ -69,6 +69,7 @@ def make_keys() -> Keys:
     shown = {
         "mchid": "1900000109",
         "appid": "wxd678efh567hg6787",
+        "app_secret": secrets.token_hex(16),
         "api_v3_key": "".join(secrets.choice(_LETTERS) for _ in range(32)),
         "merchant_serial": serial_of(merchant_certificate),
         "merchant_private_key_pem": merchant,
@@ -154,6 +155,7 @@ class Vault:
         self._setting = setting
         self.mchid = shown["mchid"]
         self.appid = shown["appid"]
+        self.app_secret = shown.get("app_secret", "")
         self.sub_mchid = shown.get("sub_mchid", SUB_MCHID)
         self._key = shown["api_v3_key"].encode()
         self._merchant_serial = shown["merchant_serial"]

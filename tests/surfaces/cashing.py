@@ -37,10 +37,12 @@ PHONE = (
 DESKTOP = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 
 
-async def price_every_way(stage: Stage, merchant_id: UUID) -> None:
-    """Agree prices for every way to pay that a page has."""
+async def price_every_way(stage: Stage, merchant_id: UUID, *further: str) -> None:
+    """Agree prices for every way to pay that a browser has, and further ones."""
     lines = [
-        PriceLine(channel, mode, 8_000) for channel in ("wechat_pay", "alipay") for mode in MODES
+        PriceLine(channel, mode, 8_000)
+        for channel in ("wechat_pay", "alipay")
+        for mode in (*MODES, *further)
     ]
     async with stage.db.begin("operator") as tx:
         await set_price_plan(tx, merchant_id, Mode.SANDBOX, lines)

@@ -311,6 +311,33 @@ async def test_inside_another_app_the_page_says_how_to_go_on(stage: Stage, till:
         assert not watched.complaints
 
 
+async def test_inside_wechat_one_press_opens_the_payment(stage: Stage, till: Till) -> None:
+    """WeChat's own code is played by the test, and its part of the payment by the sandbox."""
+    await price_every_way(stage, till.shop.merchant.id, "in_app")
+    plate = await till.plate(amount=500)
+    options = {"viewport": {"width": 320, "height": 640}, "user_agent": WECHAT_APP}
+    async with browsing(stage, **options) as watched:
+        page = watched.page
+        await page.add_init_script(
+            "window.WeixinJSBridge = {invoke(name, given, done) {"
+            " window.opened = [name, given]; window.done = done; }}"
+        )
+        await page.goto(plate["url"])
+        await page.get_by_role("button", name="去付款").click()
+        await page.get_by_role("button", name="微信支付 直接付款").click()
+        await page.wait_for_function("() => window.opened")
+        name, parameters = await page.evaluate("window.opened")
+        assert name == "getBrandWCPayRequest"
+        assert await fits(page)
+        assert await page.evaluate("location.search") == ""
+
+        await stage.control("wechat/open", parameters=parameters)
+        await stage.idle()
+        await page.evaluate("window.done({err_msg: 'get_brand_wcpay_request:ok'})")
+        await page.get_by_role("heading", name="支付成功").wait_for(timeout=15_000)
+        assert not ours(watched)
+
+
 async def test_a_phone_goes_to_the_channels_page(stage: Stage, till: Till) -> None:
     checkout = await till.open()
     options = {"viewport": {"width": 390, "height": 800}, "user_agent": PHONE, "locale": "en"}

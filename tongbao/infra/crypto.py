@@ -100,6 +100,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("ledger.note_sm2", Algorithm.SM2, "ledger.proof_key", "The same, by SM2."),
         Purpose("ledger.blind", Algorithm.SHAKE_256, "ledger.proof_key", "Salts of leaves."),
         Purpose("payment_code", Algorithm.HMAC_SHA_256, _FILE_KEY, "A wallet's payment codes."),
+        Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
     )
 }
 """The inventory. A purpose that is not here cannot be used."""

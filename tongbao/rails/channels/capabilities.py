@@ -292,6 +292,38 @@ class Agreeing(Protocol):
         """End it."""
 
 
+# --- who is there, inside the channel's own app (静默授权) ----------------------------------------
+
+
+class Identified(Struct, frozen=True, tag="identified"):
+    """The channel says who the customer is, to the app that asked."""
+
+    payer_id: str
+
+    def __repr__(self) -> str:  # a person
+        return "Identified(…)"
+
+
+IdentifyOutcome = Identified | Declined | NotSent | Unknown
+
+
+@runtime_checkable
+class Identifying(Protocol):
+    """Tells who opened a page inside the channel's app, by sending their browser there and back.
+
+    Nobody can pay on a page inside the app (`PayMode.IN_APP`) without.
+    """
+
+    def identity_address(self, account: ChannelAccount, back_url: str, state: str) -> str | None:
+        """Return where to send the browser; it comes back with ``code`` and ``state`` added.
+
+        None where the account's keys do not serve for it.
+        """
+
+    async def identify(self, account: ChannelAccount, code: str) -> Answer[IdentifyOutcome]:
+        """Ask whose code this is; a code serves once."""
+
+
 # --- further bills --------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 
+from tongbao.infra.crypto import Keyring
 from tongbao.infra.web.problem import (
     InternalError,
     MethodNotAllowed,
@@ -20,7 +21,7 @@ from tongbao.infra.web.problem import (
 from tongbao.kernel.errors import Busy, Forbidden, Refusal
 from tongbao.payments.checkouts.model import PREFIX
 from tongbao.payments.collecting.outcomes import Flow
-from tongbao.surfaces.cashier import checkouts, plates
+from tongbao.surfaces.cashier import checkouts, payers, plates
 from tongbao.surfaces.cashier.desk import Desk, Route, Visit
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
@@ -59,6 +60,8 @@ ROUTES: Final = (
     Route("GET", "/c/{token}", checkouts.show_checkout),
     Route("GET", "/c/{token}/state", checkouts.tell_state),
     Route("GET", "/c/{token}/go", checkouts.leave),
+    Route("GET", "/c/{token}/who", payers.go_and_ask),
+    Route("GET", "/c/{token}/known", payers.come_back),
     Route("POST", "/c/{token}/method", checkouts.choose_method),
     Route("POST", "/c/{token}/other", checkouts.choose_another),
     Route("POST", "/c/{token}/check", checkouts.check_now),
@@ -71,8 +74,8 @@ ROUTES: Final = (
 class CashierApp:
     """An ASGI application to mount at ``/pay``."""
 
-    def __init__(self, flow: Flow, public_url: str) -> None:
-        self._desk = Desk(flow, public_url)
+    def __init__(self, flow: Flow, keyring: Keyring, public_url: str) -> None:
+        self._desk = Desk(flow, keyring, public_url)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, refusals included, in the customer's language."""

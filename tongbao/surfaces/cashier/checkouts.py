@@ -20,8 +20,9 @@ from tongbao.payments.checkouts.model import Checkout, Offer
 from tongbao.payments.checkouts.offers import offers_for
 from tongbao.payments.collecting.chase import look_at
 from tongbao.payments.collecting.model import view_payment
-from tongbao.rails.channels.contract import Redirect, ShowQr, SubmitForm
+from tongbao.rails.channels.contract import OpenApp, PayMode, Redirect, ShowQr, SubmitForm
 from tongbao.surfaces.cashier.desk import Visit
+from tongbao.surfaces.cashier.payers import must_ask, payer_of
 from tongbao.surfaces.cashier.scanners import Place, arrange, place_of
 from tongbao.surfaces.cashier.scenes import (
     Scene,
@@ -60,9 +61,15 @@ async def show_checkout(visit: Visit) -> Reply:
     }
     match scene:
         case Scene.CHOOSE:
-            facts |= await _choices(visit, standing)
+            offers = await offers_for(visit.desk.flow, checkout, now)
+            if await must_ask(visit, checkout, offers):
+                return redirect(f"{checkout.path}/who")
+            facts |= _choices(visit, standing, offers)
         case Scene.SCAN:
             facts |= _code(standing)
+        case Scene.LEAVE:
+            action = standing.attempt.action if standing.attempt is not None else None
+            facts["opens"] = dict(action.parameters) if isinstance(action, OpenApp) else None
         case _:
             pass
     if payment is not None and scene in {Scene.SCAN, Scene.LEAVE}:
@@ -96,13 +103,26 @@ async def choose_method(visit: Visit) -> Reply:
     offer = next((each for each in offers if each.key == chosen), None)
     if offer is None:
         return redirect(checkout.path)  # it has gone since: the page says what is left
-    visitor = Visitor(visit.client_ip, f"{visit.desk.public_url}{checkout.path}")
+    visitor = Visitor(
+        visit.client_ip,
+        f"{visit.desk.public_url}{checkout.path}",
+        _payer_id(visit, checkout, offer),
+    )
     payment, attempt = await try_paying(visit.desk.flow, checkout, offer, visitor)
     stands = (payment.channel, payment.pay_mode) == (offer.channel, offer.mode)
     leaves = stands and isinstance(attempt.action, Redirect | SubmitForm)
     scene = scene_of(Standing(checkout, payment, attempt), visit.desk.db.clock.now())
     to = f"{checkout.path}/go" if leaves and scene is Scene.LEAVE else checkout.path
+    if stands and isinstance(attempt.action, OpenApp):
+        to = f"{checkout.path}?open=1"
     return redirect(to).also(_remember(offer, is_https=visit.desk.is_https))
+
+
+def _payer_id(visit: Visit, checkout: Checkout, offer: Offer) -> str | None:
+    """Return what the channel calls the customer, where the way to pay needs it."""
+    payer = payer_of(visit, checkout)
+    wants = offer.mode is PayMode.IN_APP and payer is not None and payer.channel == offer.channel
+    return payer.payer_id if payer is not None and wants else None
 
 
 async def leave(visit: Visit) -> Reply:
@@ -169,14 +189,14 @@ async def _standing(visit: Visit) -> Standing:
     return Standing(checkout, *latest) if latest is not None else Standing(checkout)
 
 
-async def _choices(visit: Visit, standing: Standing) -> dict[str, object]:
+def _choices(visit: Visit, standing: Standing, offers: list[Offer]) -> dict[str, object]:
     """Return the ways to pay that are up and work here, and what became of the last one."""
-    checkout = standing.checkout
     asked = visit.request
     place = place_of(asked.headers.get("user-agent", ""))
     remembered = asked.cookies.get(cookie_name(METHOD_COOKIE, is_https=visit.desk.is_https), "")
-    offers = await offers_for(visit.desk.flow, checkout, visit.desk.db.clock.now())
-    shown = arrange(offers, place, remembered=remembered, knows_payer=_knows_nobody)
+    payer = payer_of(visit, standing.checkout)
+    payable = payer.channel if payer is not None and payer.payer_id is not None else None
+    shown = arrange(offers, place, remembered=remembered, payer_known_at=payable)
     failure = None
     if standing.payment is not None and standing.attempt is not None:
         view = view_payment(standing.payment, standing.attempt)
@@ -189,10 +209,6 @@ async def _choices(visit: Visit, standing: Standing) -> dict[str, object]:
         "failure": failure,
         "last": standing.payment,
     }
-
-
-def _knows_nobody(_offer: Offer) -> bool:
-    return False
 
 
 def _code(standing: Standing) -> dict[str, object]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.clock import monotonic
@@ -65,8 +66,9 @@ class Throttle:
 class Desk:
     """What the cashier works with, built once."""
 
-    def __init__(self, flow: Flow, public_url: str) -> None:
+    def __init__(self, flow: Flow, keyring: Keyring, public_url: str) -> None:
         self.flow = flow
+        self.keyring = keyring
         self.public_url = public_url.rstrip("/")
         self.is_https = self.public_url.startswith("https://")
         files = assets.Assets(f"{PREFIX}/static", [assets.KIT, HERE / "static"])

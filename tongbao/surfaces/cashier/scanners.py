@@ -6,7 +6,7 @@ of them, and where it is a phone's it can also go to the channel and come back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -65,12 +65,12 @@ def arrange(
     place: Place,
     *,
     remembered: str,
-    knows_payer: Callable[[Offer], bool],
+    payer_known_at: str | None,
 ) -> list[Offer]:
     """Return the offers that work in a place: the one used last time, then one channel's together.
 
-    ``knows_payer`` says whether the customer's id at the channel is known, without which no page
-    pays inside the channel's app.
+    ``payer_known_at`` is the channel whose id of the customer is known, without which no page pays
+    inside the channel's app.
     """
     working = _WORKING[place]
     own = CHANNEL_OF.get(place)
@@ -79,7 +79,7 @@ def arrange(
         for offer in offers
         if offer.mode in working
         and (own is None or offer.channel == own)
-        and (offer.mode is not PayMode.IN_APP or knows_payer(offer))
+        and (offer.mode is not PayMode.IN_APP or offer.channel == payer_known_at)
     ]
     channels = list(dict.fromkeys(offer.channel for offer in offers))
     return sorted(

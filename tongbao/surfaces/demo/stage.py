@@ -67,6 +67,7 @@ def account_orders(sandbox_url: str, credentials: Credentials) -> list[NewAccoun
             fee_ppm=CHANNEL_FEE_PPM,
             keys={
                 "api_v3_key": wechat["api_v3_key"],
+                "app_secret": wechat.get("app_secret", ""),
                 "merchant_serial": wechat["merchant_serial"],
                 "merchant_private_key_pem": wechat["merchant_private_key_pem"],
                 "platform_keys": {wechat["platform_serial"]: wechat["platform_certificate_pem"]},

@@ -20,6 +20,23 @@
     if (form) form.submit();
   }
 
+  // Inside a channel's app: its own code takes the payment, and this page shows what became of it.
+  const opener = document.querySelector("[data-opens]");
+  if (opener) {
+    const parameters = JSON.parse(opener.dataset.parameters);
+    const within = {
+      wechat_pay: pay => window.WeixinJSBridge ? pay() : document.addEventListener(
+        "WeixinJSBridgeReady", pay, {once: true}),
+    };
+    const pay = () => window.WeixinJSBridge.invoke("getBrandWCPayRequest", parameters, again);
+    const open = () => (within[opener.dataset.opens] || (() => {}))(pay);
+    opener.addEventListener("click", open);
+    if (location.search === "?open=1") {
+      history.replaceState(null, "", location.pathname);
+      open();
+    }
+  }
+
   const timer = document.querySelector("[data-left]");
   if (timer) {
     const end = performance.now() + 1000 * timer.dataset.left;
