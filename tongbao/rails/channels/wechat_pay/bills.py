@@ -49,9 +49,10 @@ from tongbao.rails.channels.wechat_pay.gateway import (
     Gateway,
     Refused,
     ids_of,
+    in_path,
+    no_bill,
     signed_headers,
 )
-from tongbao.rails.channels.wechat_pay.products.answers import in_path, no_bill
 
 FILE_MAX: Final = 2 * 1024**3
 UNPACKED_MAX: Final = 16 * 1024**3

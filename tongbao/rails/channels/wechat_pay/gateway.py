@@ -15,7 +15,17 @@ from msgspec.structs import replace
 
 from tongbao.infra.http import HttpClient, HttpReply
 from tongbao.kernel.clock import monotonic
-from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
+from tongbao.rails.channels.contract import (
+    BillEmpty,
+    BillNotReady,
+    ChannelAccount,
+    Declined,
+    Exchange,
+    NotSent,
+    Pending,
+    Unknown,
+)
+from tongbao.rails.channels.error_map import Entry, error_map
 from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode
 from tongbao.rails.channels.wechat_pay.crypto import (
     EnvelopeBroken,
@@ -31,6 +41,7 @@ from tongbao.rails.channels.wechat_pay.documents.orders import CertificateList, 
 from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
 
 CERTIFICATES: Final = "/v3/certificates"
+ERRORS: Final = error_map("wechat_pay")
 REFRESH_PAUSE_S: Final = 60.0
 
 _USER_AGENT: Final = "tongbao/1"  # without one WeChat Pay answers 400 before it looks at anything
@@ -130,6 +141,35 @@ def signed_headers(
     if keys.public_key_id:
         headers["wechatpay-serial"] = keys.public_key_id
     return headers
+
+
+def in_path(number: str) -> str:
+    """Return a number as a part of a path or query."""
+    return quote(number, safe="")
+
+
+def meant(entry: Entry, refused: Refused) -> Pending | Declined | NotSent | Unknown:
+    """Return what a refused order, refund, split or transfer means for the money."""
+    match entry.meaning:
+        case "declined":
+            return Declined(refused.code, refused.message, retry_elsewhere=entry.retry_elsewhere)
+        case "not_sent":
+            return NotSent(f"{refused.code}: {refused.message}")
+        case "pending":
+            return Pending(reason=refused.code)
+        case _:
+            return Unknown(f"{refused.code}: {refused.message}")
+
+
+def no_bill(refused: Refused) -> BillNotReady | BillEmpty | Unknown:
+    """Return why there is no bill."""
+    match ERRORS.find("bill", refused.code).meaning:
+        case "empty":
+            return BillEmpty(refused.code)
+        case "not_ready":
+            return BillNotReady(refused.code)
+        case _:
+            return Unknown(f"{refused.code}: {refused.message}")
 
 
 class Gateway:

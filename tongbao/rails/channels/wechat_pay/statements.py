@@ -35,8 +35,11 @@ from tongbao.rails.channels.contract import (
 )
 from tongbao.rails.channels.exchange import unsent
 from tongbao.rails.channels.wechat_pay.bills import cells_of, download
-from tongbao.rails.channels.wechat_pay.gateway import Gateway, ids_of
-from tongbao.rails.channels.wechat_pay.products.answers import in_path
+from tongbao.rails.channels.wechat_pay.gateway import (
+    Gateway,
+    ids_of,
+    in_path,
+)
 from tongbao.rails.channels.wechat_pay.wire import CURRENCY
 
 ACCOUNTS: Final = {"funds": "BASIC", "funds_operation": "OPERATION", "funds_fees": "FEES"}

@@ -28,12 +28,14 @@ from tongbao.rails.channels.exchange import decode, followed_by, unsent
 from tongbao.rails.channels.wechat_pay.documents import agreements as documents
 from tongbao.rails.channels.wechat_pay.documents.parts import Amount
 from tongbao.rails.channels.wechat_pay.gateway import (
+    ERRORS,
     Answered,
     Gateway,
     Refused,
+    in_path,
+    meant,
     secrets_of,
 )
-from tongbao.rails.channels.wechat_pay.products.answers import ERRORS, in_path, meant
 from tongbao.rails.channels.wechat_pay.products.orders import pay_refused
 from tongbao.rails.channels.wechat_pay.wire import (
     CURRENCY,

@@ -30,14 +30,16 @@ from tongbao.rails.channels.exchange import decode, unsent
 from tongbao.rails.channels.wechat_pay.documents import orders as documents
 from tongbao.rails.channels.wechat_pay.documents.parts import Amount, Payer
 from tongbao.rails.channels.wechat_pay.gateway import (
+    ERRORS,
     Answered,
     Gateway,
     Ids,
     Refused,
     ids_of,
+    in_path,
+    meant,
     secrets_of,
 )
-from tongbao.rails.channels.wechat_pay.products.answers import ERRORS, in_path, meant
 from tongbao.rails.channels.wechat_pay.products.orders import PRODUCTS, offered, unpayable
 from tongbao.rails.channels.wechat_pay.wire import (
     CURRENCY,

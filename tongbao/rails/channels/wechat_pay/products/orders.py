@@ -39,13 +39,15 @@ from tongbao.rails.channels.wechat_pay.documents.orders import (
     Transaction,
 )
 from tongbao.rails.channels.wechat_pay.gateway import (
+    ERRORS,
     Answered,
     Gateway,
     Refused,
     ids_of,
+    in_path,
+    meant,
     secrets_of,
 )
-from tongbao.rails.channels.wechat_pay.products.answers import ERRORS, in_path, meant
 from tongbao.rails.channels.wechat_pay.wire import (
     CURRENCY,
     encode,

@@ -28,8 +28,15 @@ from tongbao.rails.channels.exchange import decode, followed_by, unsent
 from tongbao.rails.channels.wechat_pay.documents import vehicles as documents
 from tongbao.rails.channels.wechat_pay.documents.orders import Transaction
 from tongbao.rails.channels.wechat_pay.documents.parts import Amount
-from tongbao.rails.channels.wechat_pay.gateway import Answered, Gateway, Refused, ids_of
-from tongbao.rails.channels.wechat_pay.products.answers import ERRORS, in_path, meant
+from tongbao.rails.channels.wechat_pay.gateway import (
+    ERRORS,
+    Answered,
+    Gateway,
+    Refused,
+    ids_of,
+    in_path,
+    meant,
+)
 from tongbao.rails.channels.wechat_pay.wire import (
     CURRENCY,
     DESCRIPTION_MAX,

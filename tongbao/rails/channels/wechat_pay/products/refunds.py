@@ -23,8 +23,15 @@ from tongbao.rails.channels.contract import (
 from tongbao.rails.channels.exchange import decode, followed_by, unsent
 from tongbao.rails.channels.wechat_pay.crypto import NotEncryptable
 from tongbao.rails.channels.wechat_pay.documents.orders import AbnormalRefundRequest, Refund
-from tongbao.rails.channels.wechat_pay.gateway import Answered, Gateway, Refused, ids_of
-from tongbao.rails.channels.wechat_pay.products.answers import ERRORS, in_path, meant
+from tongbao.rails.channels.wechat_pay.gateway import (
+    ERRORS,
+    Answered,
+    Gateway,
+    Refused,
+    ids_of,
+    in_path,
+    meant,
+)
 from tongbao.rails.channels.wechat_pay.wire import (
     encode,
     refund_differs,

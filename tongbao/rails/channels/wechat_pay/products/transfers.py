@@ -29,8 +29,15 @@ from tongbao.rails.channels.wechat_pay.documents.transfers import (
     TransferBill,
     TransferRequest,
 )
-from tongbao.rails.channels.wechat_pay.gateway import Answered, Gateway, Refused, secrets_of
-from tongbao.rails.channels.wechat_pay.products.answers import ERRORS, in_path, meant
+from tongbao.rails.channels.wechat_pay.gateway import (
+    ERRORS,
+    Answered,
+    Gateway,
+    Refused,
+    in_path,
+    meant,
+    secrets_of,
+)
 from tongbao.rails.channels.wechat_pay.wire import (
     CURRENCY,
     encode,
