@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.payments.test_interleavings import key_of
+from tests.payments.test_interleavings import holding, key_of
 from tests.stage import Stage, new_number
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
@@ -467,3 +467,20 @@ async def test_the_limit_is_the_databases_too(stage: Stage) -> None:
             "update agreement set used = 1001 where book = $1 and id = $2", (row.book, row.id)
         )
     assert row.check_usable(Money(1000, "CNY"), stage.db.clock.now()) is None
+
+
+async def test_a_deduction_that_waited_sees_the_one_it_waited_for(stage: Stage) -> None:
+    """One forced interleaving for the lock of the agreement's row."""
+    agreement = await signed(stage, period="day", limit_per_period=1500)
+    row = await row_of(stage, agreement)
+    lock = "select 1 from agreement where book = $1 and id = $2 for update"
+
+    async with holding(stage, lock, row.book, row.id) as rivals:
+        for _ in range(2):
+            await rivals.start(deduct(stage, agreement, 1000))
+    said = await rivals.ends()
+
+    assert [each.code for each in said if isinstance(each, Refused)] == [
+        "agreement.limit_per_period"
+    ]
+    assert (await read(stage, agreement))["amount_used"] == 1000

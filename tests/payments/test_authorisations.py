@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 
 from tests.payments.issuer import Issuer
-from tests.payments.test_interleavings import key_of
+from tests.payments.test_interleavings import holding, key_of
 from tests.stage import Stage, new_number
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.money import Money
 from tongbao.payments.authorisations import queries
-from tongbao.payments.authorisations.completions import capture_payment, let_go, void_payment
+from tongbao.payments.authorisations.completions import (
+    PaymentNotAuthorised,
+    capture_payment,
+    let_go,
+    void_payment,
+)
 from tongbao.payments.authorisations.outcomes import ask_channel
 from tongbao.payments.callbacks.inbox import receive
 from tongbao.payments.collecting.outcomes import Evidence, LetGo, record_news
@@ -496,3 +501,44 @@ async def test_a_late_authorisation_is_let_go_once_whoever_dies(
     await stage.idle()
 
     assert await completions(stage, payment) == [("void", "succeeded", AMOUNT)]
+
+
+# One forced interleaving per lock
+
+
+async def test_a_capture_that_waited_sees_the_one_it_waited_for(
+    stage: Stage, issuer: Issuer
+) -> None:
+    payment = await set_aside(stage)
+    row = await stage.row_of(payment)
+    lock = "select 1 from payment where book = $1 and id = $2 for update"
+
+    async with holding(stage, lock, row.book, row.id) as rivals:
+        for amount in (1000, 900):
+            money = Money(amount, "CNY")
+            rival = capture_payment(stage.flow, row, money, 7, take=key_of(stage).write)
+            await rivals.start(rival)
+    said = await rivals.ends()
+
+    assert [type(each) for each in said].count(PaymentNotAuthorised) == 1
+    assert len(await completions(stage, payment)) == 1
+    assert held(issuer).taken.amount == (await stage.read(payment))["amount_captured"]
+
+
+async def test_a_void_that_waited_sees_the_capture_it_waited_for(
+    stage: Stage, issuer: Issuer
+) -> None:
+    payment = await set_aside(stage)
+    row = await stage.row_of(payment)
+    lock = "select 1 from payment where book = $1 and id = $2 for update"
+
+    async with holding(stage, lock, row.book, row.id) as rivals:
+        money = Money(AMOUNT, "CNY")
+        await rivals.start(capture_payment(stage.flow, row, money, 14, take=key_of(stage).write))
+        await rivals.start(void_payment(stage.flow, row, "merchant"))
+    said = await rivals.ends()
+
+    assert [type(each) for each in said].count(PaymentNotAuthorised) == 1
+    [(kind, state, _)] = await completions(stage, payment)
+    assert state == "succeeded"
+    assert held(issuer).is_void == (kind == "void")
