@@ -361,6 +361,9 @@ class InOrder:
     async def methods(self, asked: Asked, pay_modes: Sequence[PayMode]) -> Any:
         raise NotImplementedError
 
+    async def health(self) -> Any:
+        raise NotImplementedError
+
 
 def plays(depth: int = TRIES_MAX) -> list[tuple[str, ...]]:
     """Every way that channels can behave one after the other, while each sends it on."""

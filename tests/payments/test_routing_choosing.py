@@ -15,13 +15,12 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money, share_half_up
 from tongbao.payments.routing.choosing import (
-    Rate,
     Standing,
     bin_class,
     choose,
     rate_key,
 )
-from tongbao.payments.routing.model import Decision, Gate, Manner, Offer, Price, Reason
+from tongbao.payments.routing.model import Decision, Gate, Manner, Offer, Price, Rate, Reason
 from tongbao.payments.routing.rules import (
     NO_RULES,
     Limit,

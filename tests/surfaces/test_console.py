@@ -30,7 +30,9 @@ from tongbao.surfaces.operator_console.app import ROUTES, ConsoleApp
 from tongbao.surfaces.page_kit import remembered
 
 OPEN_TO_ANYBODY = {("GET", "/login"), ("POST", "/login"), ("POST", "/language")}
-PAGES = ("/payments", "/cases", "/reconciliation", "/settlements", "/ledger", "/health")
+PAGES = (
+    *("/payments", "/cases", "/reconciliation", "/settlements", "/ledger", "/channels", "/health"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +57,7 @@ def filled(pattern: str) -> str:
         "delivery_id": "whd",
         "payment_id": "pay",
         "refund_id": "ref",
+        "rule_set_id": "rrs",
         "settlement_id": "set",
     }
     return re.sub(r"\{(\w+)\}", lambda name: show(kinds.get(name[1], "tsk"), new_id()), pattern)

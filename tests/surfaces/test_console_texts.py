@@ -30,6 +30,7 @@ from tongbao.ledger.verify import CHECKS
 from tongbao.payments.callbacks.model import InboundState
 from tongbao.payments.collecting.model import CaseKind, CloseReason, PaymentState
 from tongbao.payments.refunds.model import RefundState
+from tongbao.payments.routing.model import Gate, Manner
 from tongbao.rails.channels.contract import PayMode
 from tongbao.surfaces import docs_site, operator_console, page_kit
 from tongbao.surfaces.operator_console.visit import PAGES
@@ -45,8 +46,9 @@ SITES = [CONSOLE, DOCS]
 
 OPEN = {
     "account", "action", "because", "bill_state", "break", "break_state", "callback", "case",
-    "channel", "check", "day_action", "delivery_state", "health", "kind", "kind_of_entry",
-    "lasting", "mode", "nav", "outcome", "pay_mode", "payout_state", "posting", "purpose",
+    "channel", "check", "day_action", "delivery_state", "gate", "health", "kind", "kind_of_entry",
+    "lasting", "manner", "mode", "nav", "outcome", "pay_mode", "payout_state", "posting", "purpose",
+    "rules",
     "refund_state", "request_state", "settle", "settlement_state", "state", "tag", "why",
 }  # fmt: skip
 """Groups whose keys are put together from values, so that no text names them."""
@@ -106,6 +108,8 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("case", CaseKind),
         ("day_action", DayAction),
         ("request_state", RequestState),
+        ("gate", Gate),
+        ("manner", Manner),
         ("mode", Mode),
         ("pay_mode", PayMode),
         ("check", CHECKS),
@@ -341,6 +345,9 @@ PUT_TOGETHER = {
         "break_proposed",
         "break_closed",
         "break_open",
+        "rules_activated",
+        "rules_shadowed",
+        "rules_withdrawn",
         "day_asked",
         "day_approved",
         "day_rejected",

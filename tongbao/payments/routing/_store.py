@@ -2,66 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
-from tongbao.kernel.licence import Mode
 from tongbao.payments.routing.health import Breaker, Recent
-from tongbao.payments.routing.model import Candidate, Excluded, Manner
-
-
-class RuleSetState(StrEnum):
-    """Where a rule set stands; the last two are ends."""
-
-    DRAFT = "draft"
-    ACTIVE = "active"
-    WITHDRAWN = "withdrawn"
-
-
-class RoutingRuleSet(Struct, frozen=True):
-    """One row of routing_rule_set: a version of a mode's rules, as they were written."""
-
-    id: UUID
-    mode: Mode
-    number: int
-    name: str
-    source: str
-    state: RuleSetState
-    is_shadow: bool
-    maker: str
-    made_at: datetime
-    checker: str | None
-    decided_at: datetime | None
-    valid_from: datetime | None
-
-
-class RoutingDecision(Struct, frozen=True):
-    """One row of routing_decision: who took an attempt and why, and who did not and why."""
-
-    book: int
-    attempt_id: UUID
-    payment_id: UUID
-    merchant_id: UUID
-    mode: Mode
-    rule_set_id: UUID | None
-    rule: str
-    manner: Manner
-    account_id: UUID
-    channel: str
-    bin_class: str
-    candidates: list[Candidate]
-    excluded: list[Excluded]
-    shadow_id: UUID | None
-    day: date
-    currency: str
-    amount: int
-    is_counted: bool
-    at: datetime
+from tongbao.payments.routing.model import RoutingDecision, RoutingRuleSet, ShadowTally
 
 
 class Window(Struct, frozen=True):
@@ -84,15 +32,6 @@ class QuotaUse(Struct, frozen=True):
     currency: str
     amount: int
     payments: int
-
-
-class ShadowTally(Struct, frozen=True):
-    """How a draft compared with the rules in force, over all its days."""
-
-    rule_set_id: UUID
-    decided: int
-    differed: int
-    cost_less: int
 
 
 class CardAttempt(Struct, frozen=True):

@@ -22,6 +22,7 @@ from tongbao.payments.routing.model import (
     Gate,
     Manner,
     Offer,
+    Rate,
     Reason,
 )
 from tongbao.payments.routing.rules import Compiled, Limit, RuleTable, Terms
@@ -38,14 +39,6 @@ _SCHEMES: Final = (
 )  # fmt: skip
 """Issuer number ranges by scheme, as the schemes publish them (UnionPay 62 and 81, Visa 4,
 Mastercard 51-55 and 2221-2720, American Express 34 and 37, JCB 3528-3589)."""
-
-
-class Rate(Struct, frozen=True):
-    """How an account fared lately in one way of paying and class of cards."""
-
-    success_ppm: int
-    latency_ms: int
-    samples: int
 
 
 class Standing(Struct, frozen=True):

@@ -18,8 +18,8 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tongbao.payments.routing.choosing import UNPROVEN, Rate, Standing, rate_key
-from tongbao.payments.routing.model import PPM, Gate, Heard
+from tongbao.payments.routing.choosing import UNPROVEN, Standing, rate_key
+from tongbao.payments.routing.model import PPM, Gate, Heard, Rate
 from tongbao.rails.channels.contract import PayMode
 
 _BUCKET_S: Final = 10

@@ -9,7 +9,7 @@ A decision names accounts only. What may be tried after one of them has refused,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Final, Protocol
 from uuid import UUID
@@ -194,6 +194,87 @@ class MethodUp(Struct, frozen=True):
     latency_ms: int
 
 
+class Rate(Struct, frozen=True):
+    """How an account fared lately in one way of paying and class of cards."""
+
+    success_ppm: int
+    latency_ms: int
+    samples: int
+
+
+class AccountHealth(Struct, frozen=True):
+    """How an account stands. ``rates`` by way of paying and class of cards; ``used`` of today."""
+
+    account_id: UUID
+    channel: str
+    mode: Mode
+    number: str
+    gate: Gate
+    since: datetime | None
+    why: str
+    rates: Mapping[str, Rate]
+    used: Mapping[str, tuple[int, int]]
+    is_open: bool
+
+
+class RuleSetState(StrEnum):
+    """Where a rule set stands; the last two are ends."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    WITHDRAWN = "withdrawn"
+
+
+class RoutingRuleSet(Struct, frozen=True):
+    """One row of routing_rule_set: a version of a mode's rules, as they were written."""
+
+    id: UUID
+    mode: Mode
+    number: int
+    name: str
+    source: str
+    state: RuleSetState
+    is_shadow: bool
+    maker: str
+    made_at: datetime
+    checker: str | None
+    decided_at: datetime | None
+    valid_from: datetime | None
+
+
+class RoutingDecision(Struct, frozen=True):
+    """One row of routing_decision: who took an attempt and why, and who did not and why."""
+
+    book: int
+    attempt_id: UUID
+    payment_id: UUID
+    merchant_id: UUID
+    mode: Mode
+    rule_set_id: UUID | None
+    rule: str
+    manner: Manner
+    account_id: UUID
+    channel: str
+    bin_class: str
+    candidates: list[Candidate]
+    excluded: list[Excluded]
+    shadow_id: UUID | None
+    day: date
+    currency: str
+    amount: int
+    is_counted: bool
+    at: datetime
+
+
+class ShadowTally(Struct, frozen=True):
+    """How a draft compared with the rules in force, over all its days."""
+
+    rule_set_id: UUID
+    decided: int
+    differed: int
+    cost_less: int
+
+
 class Router(Protocol):
     """Who is asked which account takes a payment; wiring says who that is."""
 
@@ -223,6 +304,9 @@ class Router(Protocol):
 
     async def methods(self, asked: Asked, pay_modes: Sequence[PayMode]) -> list[MethodUp]:
         """Return the ways this payment could be made now, the most valuable first."""
+
+    async def health(self) -> list[AccountHealth]:
+        """Return how every account stands, and what of its day is used."""
 
 
 class AsAsked:
@@ -257,6 +341,10 @@ class AsAsked:
     async def methods(self, asked: Asked, pay_modes: Sequence[PayMode]) -> list[MethodUp]:
         """Offer nothing."""
         del asked, pay_modes
+        return []
+
+    async def health(self) -> list[AccountHealth]:
+        """Know nothing."""
         return []
 
 

@@ -19,11 +19,11 @@ from tongbao.kernel.money import Money
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import PriceLine, PricePlan, plan_at
 from tongbao.payments.routing import _store as store
-from tongbao.payments.routing._store import RoutingDecision, RoutingRuleSet, ShadowTally
-from tongbao.payments.routing.choosing import Rate, choose, targets
+from tongbao.payments.routing.choosing import choose, targets
 from tongbao.payments.routing.health import new_breaker
 from tongbao.payments.routing.model import (
     PLACE_TAKEN,
+    AccountHealth,
     Asked,
     Decision,
     Excluded,
@@ -35,6 +35,9 @@ from tongbao.payments.routing.model import (
     Offer,
     Price,
     Reason,
+    RoutingDecision,
+    RoutingRuleSet,
+    ShadowTally,
 )
 from tongbao.payments.routing.rules import NO_RULES, Limit, RuleTable, compile_rules, read_rules
 from tongbao.payments.routing.watch import KNOWN_FOR_S, Watch
@@ -69,21 +72,6 @@ class Offered(Struct, frozen=True):
 
     fit: Sequence[Offer]
     unfit: Sequence[tuple[Offer, Reason]]
-
-
-class AccountHealth(Struct, frozen=True):
-    """How an account stands. ``rates`` by way of paying and class of cards; ``used`` of today."""
-
-    account_id: UUID
-    channel: str
-    mode: Mode
-    number: str
-    gate: Gate
-    since: datetime | None
-    why: str
-    rates: Mapping[str, Rate]
-    used: Mapping[str, tuple[int, int]]
-    is_open: bool
 
 
 class LiveRouter:

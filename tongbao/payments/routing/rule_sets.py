@@ -19,11 +19,11 @@ from tongbao.infra.db import Db, Tx
 from tongbao.kernel.errors import Busy, Conflict, Forbidden, NotFound, Rejected
 from tongbao.kernel.ids import new_id, show
 from tongbao.payments.routing import _store as store
-from tongbao.payments.routing._store import RoutingRuleSet, RuleSetState
+from tongbao.payments.routing.model import RoutingRuleSet, RuleSetState
 from tongbao.payments.routing.rules import check_targets, read_rules
 from tongbao.rails.channels.accounts import list_accounts
 
-PREFIX: Final = "rrs"
+RULE_SET_PREFIX: Final = "rrs"
 _TRIES_MAX: Final = 5
 
 
@@ -151,7 +151,7 @@ async def rule_set(on: Db | Tx, rule_set_id: UUID) -> RoutingRuleSet:
     """
     found = await store.GET_RULE_SET.first(on, rule_set_id)
     if found is None:
-        raise RuleSetUnknown(rule_set=show(PREFIX, rule_set_id))
+        raise RuleSetUnknown(rule_set=show(RULE_SET_PREFIX, rule_set_id))
     return found
 
 
@@ -163,7 +163,7 @@ async def rule_sets(on: Db | Tx, limit: int = 50) -> list[RoutingRuleSet]:
 def as_shown(each: RoutingRuleSet) -> dict[str, object]:
     """Return a rule set as people see it in a list."""
     return {
-        "rule_set": show(PREFIX, each.id),
+        "rule_set": show(RULE_SET_PREFIX, each.id),
         "mode": each.mode.value,
         "number": each.number,
         "name": each.name,
@@ -177,7 +177,7 @@ def as_shown(each: RoutingRuleSet) -> dict[str, object]:
 async def _locked_draft(tx: Tx, rule_set_id: UUID) -> RoutingRuleSet:
     found = await store.LOCK_RULE_SET.first(tx, rule_set_id)
     if found is None:
-        raise RuleSetUnknown(rule_set=show(PREFIX, rule_set_id))
+        raise RuleSetUnknown(rule_set=show(RULE_SET_PREFIX, rule_set_id))
     if found.state is not RuleSetState.DRAFT:
         raise RuleSetDecided(state=found.state.value)
     return found
@@ -191,4 +191,4 @@ async def _note(tx: Tx, what: str, each: RoutingRuleSet) -> None:
         "maker": each.maker,
         "valid_from": each.valid_from.isoformat() if each.valid_from is not None else None,
     }
-    await audit.record(tx, f"routing.{what}", show(PREFIX, each.id), facts)
+    await audit.record(tx, f"routing.{what}", show(RULE_SET_PREFIX, each.id), facts)

@@ -1,4 +1,4 @@
-"""What operators do: ask a channel, close, send a webhook again, close a case, replay a task.
+"""What operators do: ask, close, send again, decide about rules, close a case, replay a task.
 
 Every act is confirmed on its page, needs its own permission, and leaves a line in the audit log.
 """
@@ -20,6 +20,14 @@ from tongbao.payments.collecting.model import WALLET, PaymentCase
 from tongbao.payments.collecting.payments import check_closable, close_case, close_payment
 from tongbao.payments.refunds.outcomes import ask_channel
 from tongbao.payments.refunds.queries import RefundNotFound, refund_by_number
+from tongbao.payments.routing.router import shadow_tallies
+from tongbao.payments.routing.rule_sets import (
+    RULE_SET_PREFIX,
+    activate,
+    rule_sets,
+    stand_in_shadow,
+    withdraw,
+)
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit
 from tongbao.surfaces.page_kit.replies import Reply, redirect
 
@@ -137,6 +145,63 @@ async def show_health(visit: Visit) -> Reply:
         "done": query.get("done"),
     }
     return await visit.page("health.html", facts)
+
+
+async def show_channels(visit: Visit) -> Reply:
+    """Return how every account at a channel fares, and the rules that choose among them."""
+    db = visit.desk.db
+    unknown = await queries.unknown_by_account(db)
+    tallies = await shadow_tallies(db)
+    facts = {
+        "accounts": [
+            (show("chn", each.account_id), each, unknown.get(each.account_id))
+            for each in await visit.desk.flow.router.health()
+        ],
+        "rule_sets": [
+            (show(RULE_SET_PREFIX, each.id), each, tallies.get(each.id))
+            for each in await rule_sets(db)
+        ],
+        "me": visit.operator.actor,
+        "done": visit.request.query.get("done"),
+    }
+    return await visit.page("channels.html", facts)
+
+
+async def activate_rules(visit: Visit) -> Reply:
+    """Put in force what a colleague has drawn up.
+
+    Raises:
+        RuleSetUnknown, RuleSetDecided, RuleSetOwnDraft, StartTaken
+    """
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        await activate(tx, _rule_set_id(visit))
+    return redirect(f"{PREFIX}/channels?done=rules_activated")
+
+
+async def shadow_rules(visit: Visit) -> Reply:
+    """Ask a draft beside the rules in force, and only count what it says.
+
+    Raises:
+        RuleSetUnknown, RuleSetDecided
+    """
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        await stand_in_shadow(tx, _rule_set_id(visit))
+    return redirect(f"{PREFIX}/channels?done=rules_shadowed")
+
+
+async def withdraw_rules(visit: Visit) -> Reply:
+    """Give a draft up.
+
+    Raises:
+        RuleSetUnknown, RuleSetDecided
+    """
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        await withdraw(tx, _rule_set_id(visit))
+    return redirect(f"{PREFIX}/channels?done=rules_withdrawn")
+
+
+def _rule_set_id(visit: Visit) -> UUID:
+    return parse(RULE_SET_PREFIX, visit.params["rule_set_id"])
 
 
 async def replay_dead_letter(visit: Visit) -> Reply:

@@ -111,6 +111,15 @@ ROUTES: Final = (
             ("withdraw", books.withdraw_day_request),
         )
     ),
+    Route("GET", "/channels", actions.show_channels, _VIEW),
+    *(
+        Route("POST", f"/channels/rules/{{rule_set_id}}/{name}", view, Permission.DEPLOYMENT_ACT)
+        for name, view in (
+            ("activate", actions.activate_rules),
+            ("shadow", actions.shadow_rules),
+            ("withdraw", actions.withdraw_rules),
+        )
+    ),
     Route("GET", "/health", actions.show_health, _VIEW),
     Route(
         "POST",

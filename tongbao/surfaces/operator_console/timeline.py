@@ -30,6 +30,8 @@ from tongbao.payments.collecting.model import WALLET, Payment, PaymentState
 from tongbao.payments.collecting.queries import Timeline
 from tongbao.payments.refunds.model import Refund
 from tongbao.payments.refunds.queries import refunds_of_payment
+from tongbao.payments.routing.model import RoutingDecision
+from tongbao.payments.routing.router import decisions_of_payment
 from tongbao.rails.channels.contract import PayMode
 from tongbao.rails.channels.error_map import error_map
 from tongbao.surfaces.operator_console.books import account_names, t_accounts
@@ -79,6 +81,7 @@ class Dossier(Struct, frozen=True):
     deliveries: Sequence[tuple[WebhookDelivery, Sequence[WebhookAttempt]]]
     acts: Sequence[AuditEntry]
     breaks: Sequence[ReconBreak]
+    decisions: Sequence[RoutingDecision]
 
     @property
     def payment(self) -> Payment:
@@ -151,6 +154,7 @@ async def _gather(desk: Desk, payment_id: UUID) -> Dossier:
         ],
         acts=[act for each in shown for act in await audit.entries_of_subject(db, each)],
         breaks=await breaks_of_payment(db, payment.id),
+        decisions=await decisions_of_payment(db, payment.book, payment.id),
     )
 
 
@@ -202,6 +206,7 @@ def by_day(unordered: Iterable[Entry]) -> list[tuple[date, list[Entry]]]:
 def entries(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
     """Yield everything that happened, in no order."""
     yield from _changes(dossier, texts)
+    yield from _decisions(dossier, texts)
     yield from _attempts(dossier, texts)
     yield from _exchanges(dossier, texts)
     yield from _callbacks(dossier, texts)
@@ -232,6 +237,15 @@ def _changes(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
             note=texts("timeline.because", why=texts.named("because", change.why)),
             tone=_tone(change.to_state),
         )
+
+
+def _decisions(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for why in dossier.decisions:
+        title = texts("timeline.decision", rule=why.rule, by=texts.named("manner", why.manner))
+        note = texts("timeline.others", left=len(why.candidates) - 1, out=len(why.excluded))
+        sheet = Sheet(texts("timeline.scores"), pretty(msgspec.to_builtins(why)))
+        name = f"decision-{why.attempt_id.hex}"
+        yield Entry(why.at, 1, "decision", name, title, note, sheets=(sheet,))
 
 
 def _attempts(dossier: Dossier, texts: Texts) -> Iterator[Entry]:

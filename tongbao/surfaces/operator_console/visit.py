@@ -27,7 +27,9 @@ from tongbao.surfaces.page_kit.requests import PageRequest
 from tongbao.surfaces.page_kit.texts import Texts, load_texts
 
 PREFIX: Final = "/console"
-PAGES: Final = ("payments", "cases", "reconciliation", "settlements", "ledger", "health")
+PAGES: Final = (
+    *("payments", "cases", "reconciliation", "settlements", "ledger", "channels", "health"),
+)
 LICENSED_PAGES: Final = frozenset({"settlements"})
 """Pages about other people's money, which a firm that may not hold it does not have."""
 HERE: Final = Path(__file__).parent

@@ -16,7 +16,7 @@ from tongbao.payments.collecting.queries import timeline, unknown_by_account
 from tongbao.payments.routing.model import Asked, Offer
 from tongbao.payments.routing.router import LiveRouter, decisions_of_payment, shadow_tallies
 from tongbao.payments.routing.rule_sets import (
-    PREFIX,
+    RULE_SET_PREFIX,
     activate,
     as_shown,
     draw_up,
@@ -215,7 +215,7 @@ def routing_explain(context: Context, payment: str) -> None:
             {
                 "at": each.at.isoformat(),
                 "rule": each.rule,
-                "rule_set": show(PREFIX, each.rule_set_id) if each.rule_set_id else "",
+                "rule_set": show(RULE_SET_PREFIX, each.rule_set_id) if each.rule_set_id else "",
                 "by": each.manner.value,
                 "channel": each.channel,
                 "account": show("chn", each.account_id),
@@ -243,7 +243,7 @@ def _do(
 ) -> None:
     async def work(platform: Platform) -> dict[str, object]:
         async with platform.db.begin(actor()) as tx:
-            return await act(tx, parse(PREFIX, draft))
+            return await act(tx, parse(RULE_SET_PREFIX, draft))
 
     context.show(context.run(work))
 
@@ -256,8 +256,8 @@ def _router(platform: Platform) -> LiveRouter:
 
 
 async def _source(db: Db, draft: str) -> str:
-    if draft.startswith(f"{PREFIX}_"):
-        return (await rule_set(db, parse(PREFIX, draft))).source
+    if draft.startswith(f"{RULE_SET_PREFIX}_"):
+        return (await rule_set(db, parse(RULE_SET_PREFIX, draft))).source
     return _text(Path(draft))
 
 

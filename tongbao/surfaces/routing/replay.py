@@ -23,9 +23,9 @@ from tongbao.kernel.licence import Mode
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import WALLET, Attempt, Payment
 from tongbao.payments.collecting.queries import PaymentFilter
-from tongbao.payments.routing.choosing import Rate, Standing, choose, rate_key
+from tongbao.payments.routing.choosing import Standing, choose, rate_key
 from tongbao.payments.routing.health import Tally, rate_of
-from tongbao.payments.routing.model import Asked, Gate, Offer
+from tongbao.payments.routing.model import Asked, Gate, Offer, Rate
 from tongbao.payments.routing.rules import RuleTable
 from tongbao.rails.channels.contract import PayMode
 
