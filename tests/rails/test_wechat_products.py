@@ -61,7 +61,7 @@ def combined_order(shop: WechatShop, mode: PayMode = PayMode.QR) -> combined.Com
 
 
 async def parts_of(shop: WechatShop, order: combined.CombinedOrder) -> list[Any]:
-    found = (await combined.query(shop.channel.gateway, shop.account, order)).outcome
+    found = (await shop.channel.query_combined(shop.account, order)).outcome
     assert isinstance(found, tuple)
     return [part.outcome for part in found]
 
@@ -81,9 +81,9 @@ async def test_all_parts_are_paid_at_once(
 ) -> None:
     if partner:
         shop.become_partner()
-    gateway, order = shop.channel.gateway, combined_order(shop, mode)
-    assert isinstance((await combined.query(gateway, shop.account, order)).outcome, Absent)
-    placed = (await combined.place(gateway, shop.account, order)).outcome
+    order = combined_order(shop, mode)
+    assert isinstance((await shop.channel.query_combined(shop.account, order)).outcome, Absent)
+    placed = (await shop.channel.pay_combined(shop.account, order)).outcome
     assert isinstance(placed, Pending)
     assert isinstance(placed.action, action)
     assert all(isinstance(one, Pending) for one in await parts_of(shop, order))
@@ -98,8 +98,8 @@ async def test_all_parts_are_paid_at_once(
 
 
 async def test_a_part_is_refunded_like_any_order(shop: WechatShop) -> None:
-    gateway, order = shop.channel.gateway, combined_order(shop)
-    await combined.place(gateway, shop.account, order)
+    order = combined_order(shop)
+    await shop.channel.pay_combined(shop.account, order)
     await shop.scan(shop.order(PayMode.QR, number=order.parts[0].number))
     refund = RefundOrder(number(), order.parts[1].number, yuan(100), yuan(700))
     assert isinstance((await shop.channel.refund(shop.account, refund)).outcome, Pending)
@@ -108,33 +108,33 @@ async def test_a_part_is_refunded_like_any_order(shop: WechatShop) -> None:
 
 
 async def test_a_combined_order_is_closed_whole(shop: WechatShop) -> None:
-    gateway, order = shop.channel.gateway, combined_order(shop)
-    assert isinstance((await combined.close(gateway, shop.account, order)).outcome, Absent)
-    await combined.place(gateway, shop.account, order)
-    assert isinstance((await combined.close(gateway, shop.account, order)).outcome, Closed)
+    order = combined_order(shop)
+    assert isinstance((await shop.channel.close_combined(shop.account, order)).outcome, Absent)
+    await shop.channel.pay_combined(shop.account, order)
+    assert isinstance((await shop.channel.close_combined(shop.account, order)).outcome, Closed)
     assert all(isinstance(one, Closed) for one in await parts_of(shop, order))
     paid = combined_order(shop)
-    await combined.place(gateway, shop.account, paid)
+    await shop.channel.pay_combined(shop.account, paid)
     await shop.scan(shop.order(PayMode.QR, number=paid.parts[0].number))
-    assert isinstance((await combined.close(gateway, shop.account, paid)).outcome, Unknown)
+    assert isinstance((await shop.channel.close_combined(shop.account, paid)).outcome, Unknown)
 
 
 async def test_the_same_parts_again_are_the_same_order(shop: WechatShop) -> None:
-    gateway, order = shop.channel.gateway, combined_order(shop)
-    once = await combined.place(gateway, shop.account, order)
-    again = await combined.place(gateway, shop.account, order)
+    order = combined_order(shop)
+    once = await shop.channel.pay_combined(shop.account, order)
+    again = await shop.channel.pay_combined(shop.account, order)
     assert once.outcome == again.outcome
     other = combined.CombinedOrder(
         order.order, [order.parts[0], combined.CombinedPart(number(), yuan(700), "茶")]
     )
-    answer = await combined.place(gateway, shop.account, other)
+    answer = await shop.channel.pay_combined(shop.account, other)
     assert isinstance(answer.outcome, Unknown), "the number was used: never a refusal"
-    assert isinstance((await combined.query(gateway, shop.account, other)).outcome, Unknown)
+    assert isinstance((await shop.channel.query_combined(shop.account, other)).outcome, Unknown)
 
 
 async def test_an_amount_that_differs_is_a_contradiction(shop: WechatShop) -> None:
-    gateway, order = shop.channel.gateway, combined_order(shop)
-    await combined.place(gateway, shop.account, order)
+    order = combined_order(shop)
+    await shop.channel.pay_combined(shop.account, order)
     first, second = order.parts
     claimed = combined.CombinedOrder(
         order.order,
@@ -157,7 +157,7 @@ async def test_what_is_no_combined_order_is_not_sent(shop: WechatShop, trouble: 
             shop.order(PayMode.QR, money=yuan(600)), [first, first]
         ),
     }[trouble]
-    answer = await combined.place(shop.channel.gateway, shop.account, wrong)
+    answer = await shop.channel.pay_combined(shop.account, wrong)
     assert isinstance(answer.outcome, NotSent)
 
 
@@ -339,22 +339,22 @@ def entrance(shop: WechatShop) -> parking.Entrance:
 
 async def test_a_car_drives_in_and_is_charged_on_leaving(shop: WechatShop) -> None:
     shop.become_partner(shop.keys["sub_appid"])
-    gateway, drive_in = shop.channel.gateway, entrance(shop)
-    looked = await parking.look_up(gateway, shop.account, PLATE, OPENID)
+    drive_in = entrance(shop)
+    looked = await shop.channel.look_up_plate(shop.account, PLATE, OPENID)
     assert looked.outcome == parking.ParkingOpen()
-    entered = (await parking.enter(gateway, shop.account, drive_in)).outcome
+    entered = (await shop.channel.enter_parking(shop.account, drive_in)).outcome
     assert isinstance(entered, parking.ParkingOpen)
-    assert (await parking.enter(gateway, shop.account, drive_in)).outcome == entered
+    assert (await shop.channel.enter_parking(shop.account, drive_in)).outcome == entered
     order = shop.order(PayMode.AGREEMENT)
-    asked = await parking.query_charge(gateway, shop.account, order)
+    asked = await shop.channel.query_parking(shop.account, order)
     assert isinstance(asked.outcome, Absent)
     fee = stay(entered.parking_id, drive_in.at)
-    taken = await parking.charge(gateway, shop.account, order, fee)
+    taken = await shop.channel.charge_parking(shop.account, order, fee)
     assert taken.outcome == Pending(reason="ACCEPTED")
     await shop.advance(2)
-    done = (await parking.query_charge(gateway, shop.account, order)).outcome
+    done = (await shop.channel.query_parking(shop.account, order)).outcome
     assert isinstance(done, Succeeded)
-    assert (await parking.charge(gateway, shop.account, order, fee)).outcome == done
+    assert (await shop.channel.charge_parking(shop.account, order, fee)).outcome == done
     [news] = await shop.callbacks()
     assert isinstance(news, Callback)
     assert (news.number, news.outcome) == (order.number, done)
@@ -365,10 +365,9 @@ async def test_a_car_drives_in_and_is_charged_on_leaving(shop: WechatShop) -> No
 async def test_a_plate_that_cannot_be_charged_says_so(shop: WechatShop) -> None:
     shop.become_partner()
     shop.sandbox.fault("wechat", "agreement", "plate_paused", number=PLATE.number, times=2)
-    gateway = shop.channel.gateway
-    looked = await parking.look_up(gateway, shop.account, PLATE, OPENID)
+    looked = await shop.channel.look_up_plate(shop.account, PLATE, OPENID)
     assert looked.outcome == parking.ParkingBlocked("PAUSE")
-    entered = await parking.enter(gateway, shop.account, entrance(shop))
+    entered = await shop.channel.enter_parking(shop.account, entrance(shop))
     assert entered.outcome == parking.ParkingBlocked("PAUSE")
 
 
@@ -378,25 +377,24 @@ async def test_a_plate_that_cannot_be_charged_says_so(shop: WechatShop) -> None:
 )
 async def test_an_unanswered_fee_is_asked_about(shop: WechatShop, fault: str, found: type) -> None:
     shop.become_partner()
-    gateway, drive_in = shop.channel.gateway, entrance(shop)
-    entered = (await parking.enter(gateway, shop.account, drive_in)).outcome
+    drive_in = entrance(shop)
+    entered = (await shop.channel.enter_parking(shop.account, drive_in)).outcome
     assert isinstance(entered, parking.ParkingOpen)
     order = shop.order(PayMode.AGREEMENT)
     shop.sandbox.fault("wechat", "pay", fault, number=order.number)
     fee = stay(entered.parking_id, drive_in.at)
-    answer = await parking.charge(gateway, shop.account, order, fee)
+    answer = await shop.channel.charge_parking(shop.account, order, fee)
     assert isinstance(answer.outcome, Unknown)
-    asked = await parking.query_charge(gateway, shop.account, order)
+    asked = await shop.channel.query_parking(shop.account, order)
     assert isinstance(asked.outcome, found)
 
 
 async def test_parking_is_for_providers(shop: WechatShop) -> None:
-    gateway = shop.channel.gateway
     now = datetime.fromisoformat(shop.sandbox.get("clock")["now"])
     order = shop.order(PayMode.AGREEMENT)
     answers = [
-        await parking.look_up(gateway, shop.account, PLATE, OPENID),
-        await parking.enter(gateway, shop.account, entrance(shop)),
-        await parking.charge(gateway, shop.account, order, stay("1", now)),
+        await shop.channel.look_up_plate(shop.account, PLATE, OPENID),
+        await shop.channel.enter_parking(shop.account, entrance(shop)),
+        await shop.channel.charge_parking(shop.account, order, stay("1", now)),
     ]
     assert all(isinstance(answer.outcome, NotSent) for answer in answers)

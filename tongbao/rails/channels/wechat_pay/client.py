@@ -30,6 +30,7 @@ from tongbao.rails.channels.contract import (
     Callback,
     CallbackReply,
     ChannelAccount,
+    Closed,
     CloseOutcome,
     Outcome,
     PayMode,
@@ -45,8 +46,10 @@ from tongbao.rails.channels.wechat_pay import bills, callbacks, statements
 from tongbao.rails.channels.wechat_pay.gateway import Gateway
 from tongbao.rails.channels.wechat_pay.products import (
     agreements,
+    combined,
     identity,
     orders,
+    parking,
     refunds,
     splits,
     transfers,
@@ -221,3 +224,43 @@ class WechatPay:
     ) -> Answer[BillOutcome]:
         """Fetch the day's bill of funds (three accounts) or of shares."""
         return await statements.download_statement(self.gateway, account, kind, day, folder)
+
+    async def pay_combined(
+        self, account: ChannelAccount, order: combined.CombinedOrder
+    ) -> Answer[Outcome]:
+        """Offer several orders to the customer as one payment."""
+        return await combined.place(self.gateway, account, order)
+
+    async def query_combined(
+        self, account: ChannelAccount, order: combined.CombinedOrder
+    ) -> Answer[tuple[combined.PartFound, ...] | Absent | Unknown]:
+        """Ask what became of each part of a combined order."""
+        return await combined.query(self.gateway, account, order)
+
+    async def close_combined(
+        self, account: ChannelAccount, order: combined.CombinedOrder
+    ) -> Answer[Closed | Absent | Unknown]:
+        """Make all parts of a combined order unpayable."""
+        return await combined.close(self.gateway, account, order)
+
+    async def look_up_plate(
+        self, account: ChannelAccount, plate: parking.Plate, openid: str
+    ) -> Answer[parking.ParkingOutcome]:
+        """Ask whether a plate may be charged for parking."""
+        return await parking.look_up(self.gateway, account, plate, openid)
+
+    async def enter_parking(
+        self, account: ChannelAccount, entrance: parking.Entrance
+    ) -> Answer[parking.ParkingOutcome]:
+        """Tell WeChat Pay that a car drove in."""
+        return await parking.enter(self.gateway, account, entrance)
+
+    async def charge_parking(
+        self, account: ChannelAccount, order: PayOrder, stay: parking.Stay
+    ) -> Answer[Outcome]:
+        """Take a parking fee."""
+        return await parking.charge(self.gateway, account, order, stay)
+
+    async def query_parking(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
+        """Ask what became of a parking fee."""
+        return await parking.query_charge(self.gateway, account, order)
