@@ -124,12 +124,17 @@ async def test_an_order_nobody_pays_ends_with_its_time(stage: Stage) -> None:
     assert (await stage.read(payment))["status"] in {"closed", "failed"}
 
 
-async def test_a_lost_notification_is_made_good_by_asking(stage: Stage) -> None:
-    payment = await ask(stage, "web")
+async def test_a_lost_notification_is_made_good_by_asking_as_unionpay_wants(stage: Stage) -> None:
+    payment = await ask(stage, "web", expires_in_s=7200)
+    await stage.advance(seconds=10)
     await stage.fault_of(payment, "callback", "lost")
+    await stage.fault_of(payment, "query", "stale")
     await act(stage, payment)
-    await stage.advance(minutes=10)
-    assert (await stage.read(payment))["status"] == "succeeded"
+    for minutes, status in ((6, "pending"), (9, "pending"), (2, "succeeded")):
+        await stage.advance(minutes=minutes)
+        assert (await stage.read(payment))["status"] == status, minutes
+    asked = [call for call in await stage.calls_about(payment) if "queryTrans" in call]
+    assert len(asked) == 3, "after seconds, then after 5 and 10 minutes more"
 
 
 async def test_a_wrong_amount_or_a_forgery_is_not_believed(stage: Stage) -> None:

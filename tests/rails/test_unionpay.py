@@ -34,6 +34,7 @@ from tongbao.rails.channels.contract import (
     CallbackForged,
     CallbackKind,
     CallbackUnreadable,
+    Paced,
     PayMode,
     Pending,
     SubmitForm,
@@ -273,7 +274,9 @@ def test_the_plan_of_queries_is_unionpays(http: HttpClient) -> None:
     minutes = [delay.total_seconds() / 60 for delay in channel.query_delays(PayMode.WEB)]
     assert minutes == [5, 10, 30, 60, 120]
     seconds = [delay.total_seconds() for delay in channel.query_delays(PayMode.PAYMENT_CODE)]
-    assert seconds == [1, 2, 4, 8, 16, 32]
+    assert seconds[:6] == [1, 2, 4, 8, 16, 32]
+    assert seconds == sorted(seconds)
+    assert isinstance(channel, Paced)
 
 
 # --- notifications

@@ -47,6 +47,7 @@ from tongbao.rails.channels.contract import (
     Closed,
     Declined,
     NotSent,
+    Paced,
     PayMode,
     PayOrder,
     Succeeded,
@@ -167,7 +168,7 @@ async def chase_attempt(flow: Flow, task: ChaseAttempt, _lease: Lease) -> Again 
     if now >= payment.expires_at + UNDECIDED_AFTER:
         detail = "its time is over, and the channel has not said what became of it"
         await open_case(flow, payment, CaseKind.UNDECIDED, detail)
-    return Again(_next_look(payment, attempt, now))
+    return Again(_next_look(flow, payment, attempt, now))
 
 
 async def look_at(flow: Flow, payment: Payment, attempt: Attempt) -> tuple[Payment, Attempt]:
@@ -264,7 +265,7 @@ async def _look_again(flow: Flow, payment: Payment, attempt: Attempt) -> Again |
         detail = "the channel told of a success after the end and never confirmed it"
         await open_case(flow, payment, CaseKind.UNDECIDED, detail)
         return None  # the channel's bill says it in the end
-    return Again(_next_look(payment, attempt, now))
+    return Again(_next_look(flow, payment, attempt, now))
 
 
 def next_move(
@@ -315,9 +316,14 @@ def _is_settled_at_once(attempt: Attempt) -> bool:
     return attempt.pay_mode in AT_THE_COUNTER or attempt.pay_mode is PayMode.AGREEMENT
 
 
-def _next_look(payment: Payment, attempt: Attempt, now: datetime) -> timedelta:
-    delays = _CODE_DELAYS if _is_settled_at_once(attempt) else _QR_DELAYS
-    delay = timedelta(seconds=delays[min(attempt.queries, len(delays) - 1)])
+def _next_look(flow: Flow, payment: Payment, attempt: Attempt, now: datetime) -> timedelta:
+    channel, looks = flow.channels[attempt.channel], attempt.queries
+    if isinstance(channel, Paced) and now < payment.expires_at:
+        gaps = channel.query_delays(attempt.pay_mode)
+        delay = gaps[min(max(looks - 1, 0), len(gaps) - 1)]
+    else:
+        delays = _CODE_DELAYS if _is_settled_at_once(attempt) else _QR_DELAYS
+        delay = timedelta(seconds=delays[min(looks, len(delays) - 1)])
     deadlines = [payment.expires_at]
     if attempt.pay_mode in AT_THE_COUNTER:
         deadlines.append(attempt.created_at + CODE_WINDOW)

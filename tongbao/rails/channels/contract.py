@@ -7,11 +7,11 @@ the raw exchange, which is the evidence shown to people.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from msgspec import Struct
@@ -406,3 +406,11 @@ class Channel(Protocol):
 
     def parse_bill(self, path: Path) -> Iterator[BillLine]:
         """Read a bill as a stream, row by row, never whole in memory."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """Says itself how often it wants to be asked about an order that can still be paid."""
+
+    def query_delays(self, mode: PayMode) -> Sequence[timedelta]:
+        """Return the gaps between one question and the next; the last one goes on."""

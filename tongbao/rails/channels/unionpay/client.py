@@ -102,7 +102,7 @@ class UnionPay:
         self._gateway = Gateway(http, limits or TimeLimits(), clock=clock, real_now=real_now)
 
     def query_delays(self, mode: PayMode) -> tuple[timedelta, ...]:
-        """Return how long after an order to ask what became of it, as UnionPay advises."""
+        """Return how long to wait between questions about an order, as UnionPay advises."""
         return FRONT_QUERIES if mode in FRONT_MODES else BACK_QUERIES
 
     async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:

@@ -79,8 +79,11 @@ FRONT_MODES: Final = frozenset({PayMode.WEB, PayMode.H5, PayMode.APP, PayMode.QR
 """The customer acts at UnionPay, and may try again there until the order's time is over."""
 
 FRONT_QUERIES: Final = tuple(timedelta(minutes=minutes) for minutes in (5, 10, 30, 60, 120))
-BACK_QUERIES: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 4, 8, 16, 32))
-"""UnionPay's own advice (the comments of its demo): how long after a transaction to ask."""
+BACK_QUERIES: Final = tuple(
+    timedelta(seconds=seconds) for seconds in (1, 2, 4, 8, 16, 32, 300, 1800, 3600)
+)
+"""UnionPay's own advice (the comments of its demo): how long to wait between questions. Behind the
+scenes it says six times, and to go on while the answer is 03, 04 or 05: we do so more rarely."""
 
 PAID: Final = frozenset({"01"})
 CAPTURED: Final = frozenset({COMPLETION.type_})
