@@ -104,6 +104,7 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
         money=refund.money,
         order_money=attempt.taken,
         order_ref=attempt.channel_ref,
+        order_mode=attempt.pay_mode,
         reason=refund.reason,
     )
     if refund.state is not RefundState.REQUESTED:
