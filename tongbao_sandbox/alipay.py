@@ -16,6 +16,7 @@ from tongbao_sandbox import (
     alipay_certs,
     alipay_days,
     alipay_funds,
+    alipay_magic,
     alipay_pages,
     alipay_parking,
     alipay_rest,
@@ -32,6 +33,7 @@ from tongbao_sandbox.alipay_wire import (
     Identity,
     Refusal,
     check,
+    fen_of,
     framed,
     framed_unsigned,
     read_ask,
@@ -208,7 +210,10 @@ class Alipay:
         if not number:
             trade = trades.find(self._world, ask)
             number = trade.number if trade else ""
-        return take(NAME, point, number)
+        scripted = take(NAME, point, number)
+        if scripted.name:
+            return scripted
+        return alipay_magic.fault_of(self._world, point, number, fen_of(ask))
 
     def _before(self, ask: Ask, fault: Fault) -> None:
         if fault.name != "paid_just_before":

@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from tongbao_sandbox import alipay_agreements as agreements
+from tongbao_sandbox import alipay_magic
 from tongbao_sandbox import alipay_shares as shares
 from tongbao_sandbox import alipay_trade as trades
 from tongbao_sandbox.alipay_bill import yuan
@@ -223,6 +224,7 @@ def new_trade(world: World, ask: Ask, mode: TradeMode, amount: int, subject: str
     if mode == "qr":
         token = f"https://qr.alipay.com/bax{secrets.token_hex(11)}"
     lives = ASKING_LIVES if mode == "payment_code" else OFFER_LIVES
+    alipay_magic.script_callback(world, number, amount)
     return Trade(
         channel=NAME,
         number=number,

@@ -187,6 +187,17 @@ def amount_of(ask: Ask, name: str) -> int:
         raise invalid(name) from None
 
 
+def fen_of(ask: Ask) -> int | None:
+    """Return what a payment or a refund asks for, or None when it is no amount or none is named."""
+    for name in ("total_amount", "refund_amount", "total_fee"):
+        if ask.text(name):
+            try:
+                return amount_of(ask, name)
+            except Refusal:
+                return None
+    return None
+
+
 def need(ask: Ask, name: str) -> str:
     """Return a text that must be there.
 

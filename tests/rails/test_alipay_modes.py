@@ -359,3 +359,36 @@ def test_certificate_mode_needs_all_its_certificates() -> None:
     ):
         with pytest.raises(ValueError):
             AlipaySecrets(app_private_key_pem="x", alipay_public_key_pem="PUBLIC KEY", **keys)
+
+
+# --- amounts that bring bad luck along
+
+
+@pytest.mark.parametrize(
+    ("fen", "first"), [(77701, Succeeded), (77704, Succeeded), (77711, Succeeded), (77702, Absent)]
+)
+async def test_a_magic_amount_loses_its_answer_once(desk: Desk, fen: int, first: type) -> None:
+    order = desk.order(PayMode.IN_APP, money=Money(fen, "CNY"))
+    assert isinstance((await desk.channel.pay(desk.account, order)).outcome, Unknown)
+    assert isinstance((await desk.channel.query(desk.account, order)).outcome, first)
+    again = (await desk.channel.pay(desk.account, order)).outcome
+    assert isinstance(again, Pending if first is Absent else Succeeded)
+
+
+@pytest.mark.parametrize(("fen", "tries"), [(77720, 1), (77722, 2), (77721, 0)])
+async def test_a_magic_amount_spoils_its_notification(desk: Desk, fen: int, tries: int) -> None:
+    order = desk.order(PayMode.WEB, money=Money(fen, "CNY"))
+    await desk.visit(await desk.offer(order))
+    assert len(await desk.callbacks()) == tries
+    assert isinstance((await desk.channel.query(desk.account, order)).outcome, Succeeded)
+
+
+async def test_a_refund_of_a_magic_amount_is_stuck(desk: Desk) -> None:
+    order = desk.order(PayMode.WEB, money=Money(100_000, "CNY"))
+    await desk.visit(await desk.offer(order))
+    refund = RefundOrder(base32(new_id()), order.number, Money(77733, "CNY"), Money(100_000, "CNY"))
+    stuck = await desk.channel.refund(desk.account, refund)
+    assert isinstance(stuck.outcome, Unknown)
+    await desk.control("alipay/refund", number=refund.number, state="done")
+    found = await desk.channel.query_refund(desk.account, refund)
+    assert isinstance(found.outcome, Succeeded)
