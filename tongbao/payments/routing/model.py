@@ -129,7 +129,7 @@ class Offer(Struct, frozen=True):
     is_own: bool = True  # it serves this merchant; of others only those that a rule names
 
 
-class Candidate(Struct, frozen=True):
+class Candidate(Struct, frozen=True, gc=False):
     """An account that may take the payment, and the figures that rank it."""
 
     account_id: UUID
@@ -141,7 +141,7 @@ class Candidate(Struct, frozen=True):
     is_probe: bool = False
 
 
-class Excluded(Struct, frozen=True):
+class Excluded(Struct, frozen=True, gc=False):
     """An account that may not take the payment."""
 
     account_id: UUID
