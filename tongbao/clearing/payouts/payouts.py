@@ -32,6 +32,7 @@ from tongbao.infra.db import Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, task_write
+from tongbao.kernel.codecs.iso20022 import PayoutOrder
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
@@ -41,7 +42,6 @@ from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.merchants import bank_account_number
 from tongbao.parties.merchants.model import Merchant
 from tongbao.rails.channels.accounts import list_accounts, open_accounts
-from tongbao.rails.channels.bank_transfer.messages import PayoutOrder
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.http import HttpClient, HttpReply
-from tongbao.rails.channels.bank_transfer.messages import (
-    BankSecrets,
+from tongbao.kernel.codecs.iso20022 import (
+    MessageMalformed,
     PaymentStatus,
     PayoutOrder,
-    StatusMalformed,
     fault_of,
     read_status,
     write_payment,
 )
+from tongbao.rails.channels.bank_transfer.messages import BankSecrets
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
@@ -105,7 +105,7 @@ def _verdict(reply: HttpReply, order: PayoutOrder) -> _Verdict:
     """Only a readable status about this very payment is evidence, whatever the HTTP status."""
     try:
         status = read_status(reply.body)
-    except StatusMalformed as fault:
+    except MessageMalformed as fault:
         return Unknown(f"http_{reply.status}: {fault}")
     if status.message_id != order.number or status.end_to_end_id not in {None, order.number}:
         return Unknown("the bank spoke about another payment")
