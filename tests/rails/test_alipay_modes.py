@@ -392,3 +392,11 @@ async def test_a_refund_of_a_magic_amount_is_stuck(desk: Desk) -> None:
     await desk.control("alipay/refund", number=refund.number, state="done")
     found = await desk.channel.query_refund(desk.account, refund)
     assert isinstance(found.outcome, Succeeded)
+
+
+async def test_a_business_clock_far_ahead_spoils_no_signature(desk: Desk) -> None:
+    """Windows are in real time, whatever day the platform is made to play."""
+    desk.account = account_of(desk.sandbox, desk.wire.url, "rest and certificate")
+    desk.now = lambda: real_now() + timedelta(days=40)
+    order = desk.order(PayMode.IN_APP)
+    assert isinstance((await desk.channel.query(desk.account, order)).outcome, Absent)

@@ -161,7 +161,7 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
         makes it unpayable; who scans and pays in between gets the money back by that. A page nobody
         opened cannot even be cancelled: until its time is over it is `Unknown`.
         """
-        asked_at = self._gateway.real_now()
+        asked_at = self._gateway.now()
         is_charge = order.mode in _CHARGES
         method = "alipay.trade.cancel" if is_charge else "alipay.trade.close"
         heard, exchange = await self._gateway.call(

@@ -22,7 +22,7 @@ import structlog
 from msgspec import Raw, Struct
 
 from tongbao.infra.http import HttpClient, HttpReply
-from tongbao.kernel.clock import BUSINESS_ZONE, monotonic
+from tongbao.kernel.clock import BUSINESS_ZONE, monotonic, real_now
 from tongbao.rails.channels.alipay.crypto import (
     PublicKey,
     certificate_number,
@@ -127,12 +127,10 @@ def gateway_address(account: ChannelAccount) -> str:
 class Gateway:
     """Asks and checks. It remembers only fetched certificates, by account."""
 
-    def __init__(
-        self, http: HttpClient, limits: TimeLimits, real_now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, http: HttpClient, limits: TimeLimits, clock: Callable[[], datetime]) -> None:
         self.http = http
         self.limits = limits
-        self.real_now = real_now
+        self.now = clock  # business time; windows of signatures and certificates are in real time
         self._fetched: dict[UUID, dict[str, str]] = {}
         self._wanted: dict[UUID, str] = {}
         self._refreshed_at: dict[tuple[UUID, str], float] = {}
@@ -239,7 +237,7 @@ class Gateway:
                 pem,
                 installed=keys.alipay_public_key_pem,
                 roots=keys.root_certificates_pem,
-                now=self.real_now(),
+                now=real_now(),
             )
             and certificate_number(pem) == serial
             and said.serial in {serial, certificate_number(keys.alipay_public_key_pem)}
@@ -275,7 +273,7 @@ class Gateway:
             "format": "JSON",
             "charset": "utf-8",
             "sign_type": "RSA2",
-            "timestamp": self.real_now().astimezone(BUSINESS_ZONE).strftime(_TIME),
+            "timestamp": self.now().astimezone(BUSINESS_ZONE).strftime(_TIME),
             "version": "1.0",
         }
         keys = secrets_of(account)
@@ -338,7 +336,7 @@ class Gateway:
             headers["alipay-root-cert-sn"] = root_number(keys.root_certificates_pem)
         claims |= {
             "nonce": secrets.token_hex(16),
-            "timestamp": str(int(self.real_now().timestamp() * 1000)),
+            "timestamp": str(int(real_now().timestamp() * 1000)),
         }
         claimed = ",".join(f"{name}={value}" for name, value in claims.items())
         message = f"{claimed}\n{verb}\n{target}\n".encode() + body + b"\n"

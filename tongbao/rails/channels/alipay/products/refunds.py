@@ -81,7 +81,7 @@ class AlipayRefunds:
         )
         match heard:
             case Answered():
-                return Answer(answers.found(heard.node, refund, self._gateway.real_now()), exchange)
+                return Answer(answers.found(heard.node, refund, self._gateway.now()), exchange)
             case Refused():
                 entry = _ERRORS.find("query_refund", heard.sub_code, heard.code)
                 if entry.meaning == "absent":

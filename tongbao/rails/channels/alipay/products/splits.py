@@ -182,7 +182,7 @@ class AlipaySplits:
                 related = decode(heard.node, _Related)
                 if related is None or related.result_code != "SUCCESS":
                     return Answer(Unknown("the answer does not say SUCCESS"), exchange)
-                now = self._gateway.real_now()
+                now = self._gateway.now()
                 return Answer(Succeeded(receiver.account, _NONE, now), exchange)
             case Refused():
                 entry = _ERRORS.find("split", heard.sub_code, heard.code)
