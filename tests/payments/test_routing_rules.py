@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from tongbao.payments.routing.rules import (
     ANY,
     DAYS,
     ConditionImpossible,
+    Limit,
     LimitMalformed,
     Rule,
     RuleFile,
@@ -28,6 +30,7 @@ from tongbao.payments.routing.rules import (
     RuleUnreachable,
     SplitMalformed,
     TargetUnknown,
+    Terms,
     When,
     check_targets,
     compile_rules,
@@ -35,6 +38,7 @@ from tongbao.payments.routing.rules import (
     read_rules,
 )
 from tongbao.rails.channels.contract import PayMode
+from tools.house import ROOT
 
 HEAD = 'name = "autumn"\nmode = "live"\n'
 MERCHANTS = [UUID(int=n) for n in (1, 2, 3)]
@@ -151,6 +155,25 @@ def test_targets_must_exist() -> None:
         with pytest.raises(TargetUnknown) as refused:
             check_targets(said, channels, accounts)
         assert refused.value.facts["rule"] == "first"
+
+
+@pytest.mark.parametrize("page", ["how-to/write-routing-rules.md", "reference/routing-rules.md"])
+def test_the_examples_in_the_documentation_are_rules(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    [example] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+
+    said = read_rules(example)
+
+    assert said.rule
+    assert said.limit
+
+
+def test_every_field_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "reference" / "routing-rules.md").read_text("utf-8")
+
+    for part in (RuleFile, Rule, When, Limit, Terms):
+        assert not [name for name in part.__struct_fields__ if f"`{name}`" not in text
+                    and f"[{name}]" not in text]  # fmt: skip
 
 
 def test_an_empty_file_leaves_all_to_the_figures() -> None:
