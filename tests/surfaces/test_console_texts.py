@@ -27,6 +27,7 @@ from tongbao.ledger.general.model import DayAction, RequestState
 from tongbao.ledger.rules.chart import CHART
 from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
+from tongbao.payments.authorisations.model import CompletionState
 from tongbao.payments.callbacks.model import InboundState
 from tongbao.payments.collecting.model import CaseKind, CloseReason, PaymentState
 from tongbao.payments.refunds.model import RefundState
@@ -46,7 +47,8 @@ SITES = [CONSOLE, DOCS]
 
 OPEN = {
     "account", "action", "because", "bill_state", "break", "break_state", "callback", "case",
-    "channel", "check", "day_action", "delivery_state", "gate", "health", "kind", "kind_of_entry",
+    "channel", "check", "completion", "completion_state", "day_action", "delivery_state", "gate",
+    "health", "kind", "kind_of_entry",
     "lasting", "manner", "mode", "nav", "outcome", "pay_mode", "payout_state", "posting", "purpose",
     "rules",
     "refund_state", "request_state", "settle", "settlement_state", "state", "tag", "why",
@@ -97,6 +99,7 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
     [
         ("state", PaymentState),
         ("refund_state", RefundState),
+        ("completion_state", CompletionState),
         ("delivery_state", DeliveryState),
         ("bill_state", BillState),
         ("break_state", BreakState),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, datetime
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -18,11 +16,12 @@ from tongbao.infra.audit import AuditEntry
 from tongbao.infra.outbox import EventRow, events_of_resource
 from tongbao.infra.webhooks.deliveries import attempts_of, deliveries_of_resource
 from tongbao.infra.webhooks.model import WebhookAttempt, WebhookDelivery
-from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import parse, show
 from tongbao.ledger.queries import RecordedTransfer, transfers_of_reference
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
+from tongbao.payments.authorisations.model import Completion
+from tongbao.payments.authorisations.queries import completions_of_payment
 from tongbao.payments.callbacks.inbox import callbacks_about
 from tongbao.payments.callbacks.model import InboundCallback
 from tongbao.payments.collecting import queries
@@ -36,37 +35,23 @@ from tongbao.rails.channels.contract import PayMode
 from tongbao.rails.channels.error_map import error_map
 from tongbao.surfaces.operator_console.books import account_names, t_accounts
 from tongbao.surfaces.operator_console.visit import Desk, Visit
-from tongbao.surfaces.page_kit.evidence import masked, masked_tree, readable
+from tongbao.surfaces.page_kit.evidence import (
+    Entry,
+    Sheet,
+    by_day,
+    masked,
+    masked_tree,
+    readable,
+)
 from tongbao.surfaces.page_kit.rendering import figures, pretty
 from tongbao.surfaces.page_kit.replies import JSON, Reply, file_reply
 from tongbao.surfaces.page_kit.texts import Texts
 
-GOOD: Final = frozenset({"succeeded", "delivered", "processed", "payment.succeeded"})
+GOOD: Final = frozenset({"succeeded", "authorised", "delivered", "processed", "payment.succeeded"})
 BAD: Final = frozenset(
     {"failed", "declined", "forged", "mismatched", "rejected", "unreadable", "not_sent"}
 )
 WAITING: Final = frozenset({"unknown", "no_answer", "pending", "throttled", "orphaned"})
-
-
-class Sheet(Struct, frozen=True):
-    """One document of evidence, laid out and masked."""
-
-    label: str
-    text: str
-
-
-class Entry(Struct, frozen=True):
-    """One thing that happened."""
-
-    at: datetime
-    rank: int  # the order among what carries one time
-    kind: str
-    id: str
-    title: str
-    note: str = ""
-    tone: str = "plain"
-    sheets: tuple[Sheet, ...] = ()
-    replays: str | None = None  # the delivery that may be sent again
 
 
 class Dossier(Struct, frozen=True):
@@ -75,6 +60,7 @@ class Dossier(Struct, frozen=True):
     story: Timeline
     merchant: Merchant
     refunds: Sequence[Refund]
+    completions: Sequence[Completion]
     callbacks: Sequence[InboundCallback]
     transfers: Sequence[RecordedTransfer]
     events: Sequence[EventRow]
@@ -110,7 +96,7 @@ async def _facts(visit: Visit) -> dict[str, object]:
     payment, attempt = dossier.payment, dossier.story.attempts[-1]
     names = await account_names(visit.desk.db, dossier.transfers, dossier.merchant)
     asks_channel = payment.channel != WALLET
-    is_open = payment.state.is_open or any(refund.state.is_open for refund in dossier.refunds)
+    is_open = payment.ended_at is None or any(refund.state.is_open for refund in dossier.refunds)
     return {
         "dossier": dossier,
         "payment": payment,
@@ -134,12 +120,15 @@ async def _gather(desk: Desk, payment_id: UUID) -> Dossier:
     payment = story.payment
     refunds = await refunds_of_payment(db, payment.book, payment.id)
     shown = [show("pay", payment.id), *(show("ref", refund.id) for refund in refunds)]
-    numbers = [each.number for each in story.attempts] + [each.number for each in refunds]
+    completions = await completions_of_payment(db, payment)
+    numbers = [*(each.number for each in story.attempts), *(each.number for each in refunds)]
+    numbers += [each.number for each in completions]
     references = [payment.id, *(refund.id for refund in refunds)]
     return Dossier(
         story=story,
         merchant=await merchants.merchant_with_id(db, payment.merchant_id),
         refunds=refunds,
+        completions=completions,
         callbacks=await callbacks_about(db, numbers),
         transfers=[
             transfer
@@ -176,9 +165,9 @@ def explanation(dossier: Dossier, texts: Texts) -> str:
             said = error_map(payment.channel).customer_text(code)
             words = said.zh if texts.language == "zh" else said.en
             return texts("why.failed", channel=channel, code=code, words=words)
-        case PaymentState.CLOSED:
-            late = "_late" if payment.captured else ""
-            return texts(f"why.closed_{payment.close_reason}") + (texts("why.late") if late else "")
+        case PaymentState.CLOSED | PaymentState.VOIDED:
+            late = texts("why.late") if payment.captured else ""
+            return texts(f"why.{payment.state}_{payment.close_reason}") + late
         case _:
             return texts(f"why.{payment.state}", channel=channel)
 
@@ -194,15 +183,6 @@ def _given_back(payment: Payment, texts: Texts) -> str:
     return texts("why.given_back", amount=amount)
 
 
-def by_day(unordered: Iterable[Entry]) -> list[tuple[date, list[Entry]]]:
-    """Return what happened in the order it happened, business day by business day."""
-    ordered = sorted(unordered, key=lambda each: (each.at, each.rank))
-    return [
-        (day, list(happened))
-        for day, happened in groupby(ordered, key=lambda each: business_date(each.at))
-    ]
-
-
 def entries(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
     """Yield everything that happened, in no order."""
     yield from _changes(dossier, texts)
@@ -212,6 +192,7 @@ def entries(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
     yield from _callbacks(dossier, texts)
     yield from _postings(dossier, texts)
     yield from _refunds(dossier, texts)
+    yield from _completions(dossier, texts)
     yield from _cases(dossier, texts)
     yield from _events(dossier, texts)
     yield from _acts(dossier, texts)
@@ -356,6 +337,19 @@ def _refunds(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
                 note=refund.code or refund.channel_ref or "",
                 tone=_tone(refund.state),
             )
+
+
+def _completions(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
+    for done in dossier.completions:
+        amount = f"{figures(done.amount, done.currency)} {done.currency}"
+        named, name = texts.named("completion", done.kind), f"completion-{done.number}"
+        what = texts("timeline.completion", what=named, amount=amount)
+        yield Entry(done.created_at, 4, done.kind, name, what, done.number)
+        if done.ended_at is not None:
+            state = texts.named("completion_state", done.state)
+            end = texts("timeline.completion_end", what=what, state=state)
+            note = done.code or done.channel_ref or ""
+            yield Entry(done.ended_at, 6, done.kind, f"{name}-end", end, note, _tone(done.state))
 
 
 def _cases(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
