@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from tongbao_sandbox import wechat_magic
 from tongbao_sandbox.clock import china
 from tongbao_sandbox.model import Fault, PaymentCode, Refund, Trade
 from tongbao_sandbox.seam import Refused
@@ -67,7 +68,8 @@ class Orders:
             self._check_app(body)
             if product == "jsapi" and not any(at(body, f"/payer/{n}") for n in openid_names(body)):
                 raise parameter_error("/payer/openid", "", "必填参数缺失")
-            fault = self._world.faults.take(NAME, "pay", body["out_trade_no"])
+            total = body["amount"]["total"]
+            fault = wechat_magic.fault_of(self._desk, "pay", body["out_trade_no"], total)
             return spoilt(fault, lambda: self._place(call, body, product, fault))
 
         return place
@@ -228,6 +230,7 @@ class Orders:
         if expires <= now:
             raise parameter_error("/time_expire", body["time_expire"], "订单失效时间早于当前时间")
         kept = (*IDS, "attach", "scene_info", "settle_info", "combine")
+        wechat_magic.script_callback(self._desk, body["out_trade_no"], body["amount"]["total"])
         named = (at(body, f"/payer/{name}") for name in ("openid", "sub_openid", "sp_openid"))
         return self._world.state.put_trade(
             Trade(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from tongbao_sandbox import wechat_magic
 from tongbao_sandbox.faults import allow
 from tongbao_sandbox.model import Fault, Refund, RefundState, Trade
 from tongbao_sandbox.seam import Refused
@@ -79,7 +80,8 @@ class Refunds:
         body = checked(call.body, RULES)
         if not body.get("out_trade_no") and not body.get("transaction_id"):
             raise parameter_error("/transaction_id", "", "微信订单号与商户订单号不能同时为空")
-        fault = self._world.faults.take(NAME, "refund", body["out_refund_no"])
+        amount = body["amount"]["refund"]
+        fault = wechat_magic.fault_of(self._desk, "refund", body["out_refund_no"], amount)
         return spoilt(fault, lambda: self._ask(body, fault))
 
     def by_number(self, call: Call) -> Outcome:

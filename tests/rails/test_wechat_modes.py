@@ -22,6 +22,7 @@ from tongbao.rails.channels.contract import (
     Callback,
     CallbackKind,
     Closed,
+    Declined,
     NotSent,
     OpenApp,
     PayMode,
@@ -323,3 +324,40 @@ async def test_a_refund_nobody_asked_for_cannot_be_sent_on(shop: WechatShop) -> 
     stuck = AbnormalRefund(refund, "50001", to="MERCHANT_BANK_CARD")
     answer = await shop.channel.send_on_refund(shop.account, stuck)
     assert isinstance(answer.outcome, Unknown)
+
+
+# --- amounts that choose a fault
+
+
+@pytest.mark.parametrize(
+    ("fen", "found"),
+    [(77701, Succeeded), (77702, Absent), (77709, Pending), (77711, Succeeded), (77713, Absent)],
+)
+async def test_an_amount_chooses_what_becomes_of_the_answer_once(
+    shop: WechatShop, fen: int, found: type
+) -> None:
+    order = shop.order(PayMode.QR, money=Money(fen, "CNY"))
+    assert isinstance((await shop.channel.pay(shop.account, order)).outcome, Unknown)
+    assert isinstance((await shop.channel.query(shop.account, order)).outcome, found)
+    if found is not Succeeded:
+        assert isinstance((await shop.channel.pay(shop.account, order)).outcome, Pending)
+
+
+@pytest.mark.parametrize(
+    ("fen", "read", "forged"), [(77722, 2, 0), (77724, 1, 1), (77725, 1, 0), (77727, 1, 1)]
+)
+async def test_an_amount_chooses_what_becomes_of_the_callback(
+    shop: WechatShop, fen: int, read: int, forged: int
+) -> None:
+    await shop.paid(money=Money(fen, "CNY"))
+    seen = await shop.callbacks()
+    assert (len(seen) - seen.count("forged"), seen.count("forged")) == (read, forged)
+
+
+async def test_an_amount_chooses_what_becomes_of_a_refund(shop: WechatShop) -> None:
+    order = await shop.paid(money=Money(200_000, "CNY"))
+    lost = shop.refund(order, 77731)
+    assert isinstance((await shop.channel.refund(shop.account, lost)).outcome, Unknown)
+    assert isinstance((await shop.channel.query_refund(shop.account, lost)).outcome, Pending)
+    poor = await shop.channel.refund(shop.account, shop.refund(order, 77735))
+    assert isinstance(poor.outcome, Declined)
