@@ -40,6 +40,7 @@ from tongbao.payments.collecting.payments import create_payment
 from tongbao.payments.routing import _store as store
 from tongbao.payments.routing.health import CALLS_MIN, PROBES, PROBES_ANSWERED_MIN, REST
 from tongbao.payments.routing.model import (
+    PLACE_TAKEN,
     Asked,
     Candidate,
     Decision,
@@ -414,6 +415,36 @@ async def test_never_two_attempts_that_could_both_be_paid(
     await assert_one_attempt_lives(stage.db)
 
 
+class Full(InOrder):
+    """Has no place left for whoever comes from elsewhere."""
+
+    def writes(self, decision: Decision, attempt_id: UUID, now: datetime) -> tuple[Write, ...]:
+        del attempt_id, now
+        is_second = bool(decision.asked.tried)
+        return (Write(NOTHING, (), refusal=PLACE_TAKEN),) if is_second else ()
+
+
+NOTHING = Statement("delete from routing_quota where false")
+
+
+async def test_a_second_place_that_is_taken_ends_the_payment_as_it_was(own_stage: Stage) -> None:
+    stage, names = own_stage, ("wechat_pay", "alipay")
+    truth = Truth()
+    channels = {name: Scripted(name, truth) for name in names}
+    channels["wechat_pay"].plays = "not sent"
+    router = Full([(name, new_id()) for name in names])
+    flow = replace(stage.flow, channels=channels, router=router, account=open_account)
+    wanted = asked_of(stage)
+    decision = await router.place(wanted)
+
+    payment, attempt = await create_payment(
+        flow, terms(stage, wanted, decision), by_hand, wanted.payment_id
+    )
+
+    assert (payment.state, payment.channel, attempt.state) == ("failed", "wechat_pay", "not_sent")
+    assert len(truth.orders) == 1
+
+
 async def test_the_schema_refuses_a_second_live_attempt(own_stage: Stage) -> None:
     payment = await own_stage.show_qr("wechat_pay")
     attempt = await own_stage.attempt_of(payment)
@@ -643,6 +674,28 @@ async def test_what_was_heard_survives_a_restart_and_is_shared(db: Db) -> None:
     rate = restarted.standings[account].rates["qr/"]
     assert (rate.samples, rate.latency_ms) == (31, 40)
     assert rate.success_ppm == (30 * 1_000_000 + 20 * 950_000) // 51
+
+
+async def test_cards_have_a_window_for_each_class(own_stage: Stage) -> None:
+    stage, attempt_id = own_stage, new_id()
+    account = stage.accounts["wechat_pay"]
+    asked = asked_of(stage, PayMode.CARD, bin="62284800")
+    placed = [Candidate(account, "wechat_pay", 0, 1, 1, 1)]
+    decision = Decision(asked, None, "test", Manner.VALUE, placed, (), "unionpay")
+    async with stage.db.begin("tests") as tx:
+        for write in router_of(stage).writes(decision, attempt_id, tx.now):
+            await write.run(tx)
+    watch = Watch(stage.db)
+    heard = told(account, "declined", "declined")
+    watch.hear(replace(heard, attempt_id=attempt_id, pay_mode=PayMode.CARD))
+
+    await watch.write()
+
+    [row] = await stage.db.fetch("select pay_mode, bin_class, tried, won from routing_bucket", ())
+    assert tuple(row.values()) == ("card", "unionpay", 1, 0)
+    assert list(watch.standings[account].rates) == ["card/unionpay"]
+    [kept] = await stage.db.fetch("select to_jsonb(d)::text as all from routing_decision d", ())
+    assert "622848" not in kept["all"]
 
 
 async def test_a_breaker_opens_for_every_process_and_is_probed_by_few(db: Db) -> None:
