@@ -30,6 +30,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.merchants import set_suspended
 from tongbao.parties.merchants.model import LateSuccess
+from tongbao.payments.checkouts.checkouts import prune_abandoned
 from tongbao.payments.checkouts.model import ReturnUrlUnsafe, check_return_url
 from tongbao.payments.collecting.queries import last_attempt
 from tongbao.payments.plates.model import EmvAsked, PlateCurrencyUnknown, emv_text
@@ -465,6 +466,19 @@ async def test_a_merchant_calls_a_checkout_off_at_the_channel_first(
     assert again["status"] == "closed"
 
 
+async def test_a_checkout_is_closing_until_its_channel_says_so(stage: Stage, till: Till) -> None:
+    checkout = await till.open()
+    async with reader(stage) as one:
+        await choose(one, checkout, "wechat_pay.qr")
+        await stage.fault_of(await till.as_payment(checkout), "close", "http_500", times=2)
+        told = await till.said("POST", f"/v1/checkouts/{checkout['id']}/close")
+        assert told["status"] == "closing"
+        assert scene(await one.get(page_of(checkout))) == "confirming"
+        await stage.advance(minutes=5)
+        assert (await till.seen(checkout))["status"] == "closed"
+        assert scene(await one.get(page_of(checkout))) == "closed"
+
+
 async def test_a_paid_checkout_cannot_be_called_off(stage: Stage, till: Till) -> None:
     checkout = await till.open()
     async with reader(stage) as one:
@@ -616,6 +630,20 @@ async def test_looking_at_a_plate_writes_nothing(stage: Stage, till: Till) -> No
     assert (await till.said("GET", "/v1/checkouts"))["items"] == []
 
 
+async def test_what_nobody_tried_to_pay_at_a_plate_is_forgotten(stage: Stage, till: Till) -> None:
+    plate, own = await till.plate(), await till.open()
+    async with reader(stage) as one:
+        await one.post(page_of(plate), {"amount": "1"})
+        tried = await one.follow(await one.post(page_of(plate), {"amount": "2"}))
+        await one.post(f"{tried.url.path}/method", {"method": "alipay.qr"})
+    await prune_abandoned(stage.db)
+    assert len((await till.said("GET", "/v1/checkouts"))["items"]) == 3
+    stage.db.clock.offset += timedelta(days=1, minutes=31)
+    await prune_abandoned(stage.db)
+    left = (await till.said("GET", "/v1/checkouts"))["items"]
+    assert {each["amount"] for each in left} == {200, own["amount"]}
+
+
 async def test_a_fixed_plate_takes_its_own_amount_only(stage: Stage, till: Till) -> None:
     plate = await till.plate(amount=500)
     async with reader(stage) as one:
@@ -718,7 +746,19 @@ async def test_an_address_nobody_was_given_says_nothing(stage: Stage, till: Till
             page = await one.get(path)
             assert page.status_code == 404, path
             assert "测试商店" not in page.text
-        assert (await one.post(page_of(checkout), {})).status_code == 405
+        assert (await one.post(f"{page_of(checkout)}/state", {})).status_code == 405
+
+
+async def test_a_channel_may_send_the_customer_back_with_a_form(stage: Stage, till: Till) -> None:
+    checkout = await till.open()
+    async with reader(stage) as one:
+        told = {"respCode": "00", "orderId": "x", "method": "alipay.qr"}
+        reply = await one.post(page_of(checkout), told, **{"sec-fetch-site": "cross-site"})
+        assert reply.headers["location"] == page_of(checkout)
+        assert (await one.follow(reply)).status_code == 200
+        strange = await one.post("/pay/c/x%0d%0ay", told, **{"sec-fetch-site": "cross-site"})
+        assert strange.headers["location"] == "/pay/c/x%0D%0Ay"
+    assert (await till.row(checkout)).tries == 0, "what the form says is not read"
 
 
 async def test_forms_of_foreign_pages_are_refused(stage: Stage, till: Till) -> None:

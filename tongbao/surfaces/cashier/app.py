@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 
@@ -55,9 +56,18 @@ async def set_language(visit: Visit) -> Reply:
     return reply.also(language_cookie(chosen, is_https=visit.desk.is_https))
 
 
+async def come_back_by_form(visit: Visit) -> Reply:
+    """Show the checkout to a customer whom a channel's page sent back with a form.
+
+    UnionPay's does (its ``frontUrl``). Nothing the form says is read: it is no evidence.
+    """
+    return redirect(f"{PREFIX}/c/{quote(visit.params['token'], safe='')}")
+
+
 ROUTES: Final = (
     Route("GET", "/language", set_language),
     Route("GET", "/c/{token}", checkouts.show_checkout),
+    Route("POST", "/c/{token}", come_back_by_form),
     Route("GET", "/c/{token}/state", checkouts.tell_state),
     Route("GET", "/c/{token}/go", checkouts.leave),
     Route("GET", "/c/{token}/who", payers.go_and_ask),
@@ -90,7 +100,8 @@ class CashierApp:
             return file
         try:
             route, params = _route_of(visit.request)
-            self._check_origin(visit.request)
+            if route.view is not come_back_by_form:  # which comes from elsewhere, and does nothing
+                self._check_origin(visit.request)
             there = Visit(visit.desk, visit.request, params, visit.nonce, visit.client_ip)
             return await route.view(there)
         except Refusal as refusal:
