@@ -111,6 +111,7 @@ def make_keys() -> Keys:
             "app_private_key_pem": app_private,
             "app_public_key_pem": app_public,
             "alipay_public_key_pem": alipay_public,
+            "app_auth_token": f"202611BB{secrets.token_hex(16)}",
             **certified.shown,
         },
         kept={
@@ -138,11 +139,13 @@ class Alipay:
         self._world = world
         keys = world.keys[NAME]
         self._forger = load_private_key(keys.kept["forger_private_key_pem"])
+        # A data directory from before certificates goes on with keys alone.
         self._identity = Identity(
             app_id=keys.shown["app_id"],
             app_key=load_public_key(keys.shown["app_public_key_pem"]),
-            certificate_number=alipay_certs.number_of(keys.shown["app_certificate_pem"]),
-            root_number=alipay_certs.root_number_of(keys.shown["root_certificates_pem"]),
+            certificate_number=alipay_certs.number_of(keys.shown.get("app_certificate_pem", "")),
+            root_number=alipay_certs.root_number_of(keys.shown.get("root_certificates_pem", "")),
+            auth_token=keys.shown.get("app_auth_token", ""),
         )
 
     # The gateway ------------------------------------------------------------------------------

@@ -69,12 +69,16 @@ def certify(seller_id: str, app_id: str, app_public: rsa.RSAPublicKey, alipay_ke
 
 
 def number_of(pem: str) -> str:
-    """Return how Alipay names the first certificate of a PEM."""
+    """Return how Alipay names the first certificate of a PEM; nothing has no name."""
+    if not pem:
+        return ""
     return _number(x509.load_pem_x509_certificate(pem.encode()))
 
 
 def root_number_of(pem: str) -> str:
     """Return how Alipay names a set of roots."""
+    if not pem:
+        return ""
     roots = x509.load_pem_x509_certificates(pem.encode())
     return "_".join(_number(root) for root in roots if root.signature_algorithm_oid in _RSA)
 

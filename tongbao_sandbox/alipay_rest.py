@@ -20,7 +20,14 @@ from tongbao_sandbox.seam import Reply, Request, decode_object
 PREFIX: Final = "/v3/"
 _SCHEME: Final = "ALIPAY-SHA256withRSA "
 _WINDOW_S: Final = 600
-_STATUS: Final = {"10000": 200, "10003": 202, "20000": 500, "40006": 403, "40005": 429}
+_STATUS: Final = {
+    "10000": 200,
+    "10003": 202,
+    "20000": 500,
+    "20001": 401,
+    "40006": 403,
+    "40005": 429,
+}
 
 
 def read(request: Request, identity: Identity, methods: frozenset[str]) -> Ask:
@@ -43,8 +50,11 @@ def read(request: Request, identity: Identity, methods: frozenset[str]) -> Ask:
     number = claims.get("app_cert_sn", "")
     identity.check_certificates(number, request.headers.get("alipay-root-cert-sn", ""))
     body = request.body.decode("utf-8", "replace")
+    token = request.headers.get("alipay-app-auth-token", "")
+    identity.check_token(token)
+    tail = f"{token}\n" if token else ""
     targets = (request.target, request.prefix + request.target)
-    texts = [f"{claimed}\n{request.method}\n{target}\n{body}\n" for target in targets]
+    texts = [f"{claimed}\n{request.method}\n{target}\n{body}\n{tail}" for target in targets]
     if not any(is_signed(identity.app_key, text, signature) for text in texts):
         raise Refusal("40002", "isv.invalid-signature", "验签出错")
     if method not in methods:

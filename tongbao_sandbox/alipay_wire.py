@@ -33,6 +33,7 @@ _HEADLINES: Final = {
     "10000": "Success",
     "10003": "order success pay inprocess",
     "20000": "Service Currently Unavailable",
+    "20001": "Insufficient Authorization Permissions",
     "40001": "Missing Required Arguments",
     "40002": "Invalid Arguments",
     "40004": "Business Failed",
@@ -47,6 +48,7 @@ class Identity(Struct, frozen=True):
     app_key: rsa.RSAPublicKey
     certificate_number: str
     root_number: str
+    auth_token: str  # what the merchant gave a service provider
 
     def check_certificates(self, number: str, roots: str) -> None:
         """Refuse certificates that are named wrong, or only in part; naming none is right too.
@@ -58,6 +60,15 @@ class Identity(Struct, frozen=True):
             raise Refusal(
                 "40002", "isv.invalid-app-cert-sn", "应用公钥证书序列号或根证书序列号无效"
             )
+
+    def check_token(self, token: str) -> None:
+        """Refuse a service provider with a token that no merchant gave; none is right too.
+
+        Raises:
+            Refusal
+        """
+        if token not in {"", self.auth_token}:
+            raise Refusal("20001", "aop.invalid-app-auth-token", "无效的应用授权令牌")
 
 
 class Ask(Struct, frozen=True):
@@ -101,7 +112,7 @@ class Refusal(Exception):
             "sub_msg": sub_msg,
             **(extra or {}),
         }
-        self.by_gateway = sub_code.startswith("isv.") or code == "40005"
+        self.by_gateway = sub_code.startswith(("isv.", "aop.")) or code == "40005"
 
 
 def success(fields: Mapping[str, Any], code: str = "10000") -> dict[str, Any]:
@@ -141,6 +152,7 @@ def check(params: dict[str, str], identity: Identity, methods: frozenset[str]) -
     for is_right, sub_code, sub_msg in wrong:
         if not is_right:
             raise Refusal("40002", sub_code, sub_msg)
+    identity.check_token(params.get("app_auth_token", ""))
     identity.check_certificates(
         params.get("app_cert_sn", ""), params.get("alipay_root_cert_sn", "")
     )

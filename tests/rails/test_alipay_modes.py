@@ -400,3 +400,19 @@ async def test_a_business_clock_far_ahead_spoils_no_signature(desk: Desk) -> Non
     desk.now = lambda: real_now() + timedelta(days=40)
     order = desk.order(PayMode.IN_APP)
     assert isinstance((await desk.channel.query(desk.account, order)).outcome, Absent)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_service_provider_acts_with_the_merchants_token_and_with_no_other(
+    desk: Desk, kind: str
+) -> None:
+    token = desk.sandbox.credentials["alipay"]["app_auth_token"]
+    for given, outcome in ((token, Pending), ("stolen", NotSent)):
+        changes = {"app_auth_token": given}
+        desk.account = account_of(desk.sandbox, desk.wire.url, kind, **changes)
+        answer = await desk.channel.pay(desk.account, desk.order(PayMode.IN_APP))
+        assert isinstance(answer.outcome, outcome), answer
+        assert given not in repr(answer.exchange)
+    desk.account = account_of(desk.sandbox, desk.wire.url, kind, app_auth_token=token)
+    page = await desk.channel.pay(desk.account, desk.order(PayMode.WEB))
+    assert token not in repr(page.exchange)

@@ -825,3 +825,19 @@ def test_planted_differences_stay_in_the_bill(bill_shop):
     shop.sandbox.post("alipay/bill/forget", day=str(day))
     rows = {row[1]: row for row in rows_of(download(shop, ask_for_bill(shop, day))[1])}
     assert rows.keys() == {kept, dropped, changed, costly}
+
+
+def test_a_directory_from_before_certificates_goes_on_with_keys_alone(tmp_path, inbox):
+    with start_sandbox(tmp_path) as first:
+        kept = json.loads(first.credentials_path.read_text())
+    for name in ("app_certificate_pem", "alipay_certificate_pem", "root_certificates_pem"):
+        del kept["alipay"][name]
+    del kept["alipay"]["app_auth_token"]
+    first.credentials_path.write_text(json.dumps(kept))
+    with start_sandbox(tmp_path) as again:
+        shop = Merchant(again, inbox)
+        number, code = shop.order()
+        shop.scan(code)
+        assert shop.query(number)["trade_status"] == "TRADE_SUCCESS"
+        refused = shop.raw(shop.params("alipay.trade.query", {}, app_cert_sn="x"))[1]
+        assert shop.checked(refused)["sub_code"] == "isv.invalid-app-cert-sn"

@@ -174,7 +174,8 @@ class Gateway:
         if return_url:
             fields["return_url"] = return_url
         address = gateway_address(account)
-        shown = Request("SIGN", address, {}, b"", f"{address}?{urlencode(fields)}", text, hidden)
+        kept_back = (*hidden, secrets_of(account).app_auth_token)
+        shown = Request("SIGN", address, {}, b"", f"{address}?{urlencode(fields)}", text, kept_back)
         fields["biz_content"] = text
         signature = sign(secrets_of(account).app_private_key_pem, request_text(fields))
         note = "signed here; no call was made: the customer brings it to Alipay"
@@ -280,6 +281,8 @@ class Gateway:
         if keys.app_certificate_pem:
             common["app_cert_sn"] = certificate_number(keys.app_certificate_pem)
             common["alipay_root_cert_sn"] = root_number(keys.root_certificates_pem)
+        if keys.app_auth_token:
+            common["app_auth_token"] = keys.app_auth_token
         return common
 
     def _form_request(
@@ -309,7 +312,7 @@ class Gateway:
             body=urlencode({"biz_content": text}).encode(),
             shown_url=f"{address}?{urlencode(common)}",
             shown_body=text,
-            hidden=hidden,
+            hidden=(*hidden, secrets_of(account).app_auth_token),
         )
 
     def _rest_request(
@@ -340,6 +343,9 @@ class Gateway:
         }
         claimed = ",".join(f"{name}={value}" for name, value in claims.items())
         message = f"{claimed}\n{verb}\n{target}\n".encode() + body + b"\n"
+        if keys.app_auth_token:
+            headers["alipay-app-auth-token"] = keys.app_auth_token
+            message += keys.app_auth_token.encode() + b"\n"
         signature = sign(keys.app_private_key_pem, message)
         headers["authorization"] = f"{_SCHEME} {claimed},sign={signature}"
         if body:

@@ -12,7 +12,8 @@ class AlipaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
 
     In certificate mode ``alipay_public_key_pem`` is Alipay's certificate; newer ones are fetched by
     themselves and believed when they lead to ``root_certificates_pem``. ``protocol`` chooses
-    between the gateway's form protocol and the REST one.
+    between the gateway's form protocol and the REST one. With ``app_auth_token`` the application is
+    a service provider's, acting for the merchant who gave it that token.
     """
 
     app_private_key_pem: str
@@ -20,6 +21,7 @@ class AlipaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     app_certificate_pem: str = ""
     root_certificates_pem: str = ""
     protocol: Literal["v1", "v3"] = "v1"
+    app_auth_token: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.app_certificate_pem) != bool(self.root_certificates_pem):
