@@ -76,7 +76,7 @@ create table payment_state_change (
     primary key (book, payment_id, version),
     check (from_state || '>' || to_state = any (array[
         -- another attempt, on another channel, in the place of one that provably was not paid
-        'created>created', 'pending>created', 'unknown>created',
+        'created>created',
         'created>pending', 'created>unknown', 'created>succeeded', 'created>failed',
         'created>closed',
         'pending>unknown', 'pending>succeeded', 'pending>failed', 'pending>closed',

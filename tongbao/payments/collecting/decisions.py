@@ -81,11 +81,12 @@ _NONE: Final = Step()
 def going_elsewhere(payment: Payment, step: Step, instead: Instead | None, now: datetime) -> Step:
     """Return the step with another attempt in the place of the payment's end, where it may be.
 
-    It may where the step itself proves that the channel did not and will not take the money, and
-    nobody has called the payment off.
+    It may where the step itself proves that the channel did not and will not take the money, this
+    was the only call there was, and nobody has called the payment off.
     """
     is_wanted = payment.close_requested_at is None and now < payment.expires_at
-    if instead is None or step.payment is None or not (step.ends_unpaid and is_wanted):
+    was_first = payment.state is PaymentState.CREATED
+    if instead is None or not (step.ends_unpaid and was_first and is_wanted):
         return step
     over = instead.attempt.channel
     moved = replace(payment, state=PaymentState.CREATED, channel=over, fee=instead.fee)
