@@ -72,6 +72,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.clearing.payouts._store.CONTRADICTED",
         "tongbao.clearing.payouts._store.OPEN_PAYOUTS",
         "tongbao.parties.accounts._store.PRUNE_CODES",
+        "tongbao.payments.checkouts._store.PRUNE_ABANDONED",
     ),
     "a channel's bill has the payments of all books": (
         "tongbao.clearing.reconciliation._store.CLEAR_ITEMS",

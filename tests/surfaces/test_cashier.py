@@ -470,7 +470,7 @@ async def test_a_checkout_is_closing_until_its_channel_says_so(stage: Stage, til
     checkout = await till.open()
     async with reader(stage) as one:
         await choose(one, checkout, "wechat_pay.qr")
-        await stage.fault_of(await till.as_payment(checkout), "close", "http_500", times=2)
+        await stage.fault_of(await till.as_payment(checkout), "close", "http_500")
         told = await till.said("POST", f"/v1/checkouts/{checkout['id']}/close")
         assert told["status"] == "closing"
         assert scene(await one.get(page_of(checkout))) == "confirming"

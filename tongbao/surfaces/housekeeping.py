@@ -14,6 +14,7 @@ from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
 from tongbao.parties.identity.sessions import prune_sessions
+from tongbao.payments.checkouts.checkouts import prune_abandoned
 
 _EVERY: Final = timedelta(minutes=1)
 _HOLDS_MAX: Final = 500
@@ -23,7 +24,7 @@ KEEP_HOUSE_POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(_EVERY,))
 
 
 class KeepHouse(Task, frozen=True, tag="housekeeping.keep"):
-    """Prune nonces, answers, sessions and codes; expire holds past their time; make partitions."""
+    """Prune what is over; expire holds past their time; make partitions."""
 
 
 async def seed(tx: Tx) -> None:
@@ -37,6 +38,7 @@ async def keep_house(
     """Do one round and come back in a minute."""
     await idempotency.prune(db)
     await prune_sessions(db)
+    await prune_abandoned(db)
     if licence.may_hold_funds:  # elsewhere there are no wallets, nor tables for them
         await prune_codes(db)
     await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)

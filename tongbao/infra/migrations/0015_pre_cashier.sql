@@ -48,3 +48,5 @@ create table checkout (
 create index checkout_of_merchant on checkout (merchant_id, mode, id);
 create index checkout_by_time on checkout (merchant_id, created_at);
 create index checkout_of_plate on checkout (plate_id, created_at) where plate_id is not null;
+create index checkout_abandoned on checkout (expires_at)
+    where payment_id is null and plate_id is not null;

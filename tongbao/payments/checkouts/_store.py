@@ -26,6 +26,11 @@ CALL_OFF = Statement(
     """update checkout set called_off_at = $3
         where book = $1 and id = $2 and called_off_at is null"""
 )
+# What nobody ever tried to pay and no merchant gave a number: a plate makes one at every opening.
+PRUNE_ABANDONED = Statement(
+    """delete from checkout
+        where payment_id is null and plate_id is not null and expires_at < $1"""
+)
 GET_CHECKOUT = Query(Checkout, f"select {_CHECKOUT} from checkout where book = $1 and id = $2")
 FIND_CHECKOUT = Query(
     Checkout, f"select {_CHECKOUT} from checkout where id = $1 and merchant_id = $2 and mode = $3"

@@ -55,6 +55,7 @@ from tongbao.rails.channels.contract import PayMode
 
 TRY_TAKEN: Final = "checkout.try_taken"
 _MINUTE: Final = timedelta(minutes=1)
+_ABANDONED_KEPT: Final = timedelta(days=1)
 _TOKEN_BYTES: Final = 16
 _PLACES_MAX: Final = 3
 
@@ -131,6 +132,11 @@ async def opened_by_plate(db: Db, plate_id: UUID, limit: int) -> int:
     """Return how many checkouts a plate has opened within the last minute, up to a limit."""
     since = db.clock.now() - _MINUTE
     return await store.CREATED_OF_PLATE_SINCE.one(db, plate_id, since, limit)
+
+
+async def prune_abandoned(db: Db) -> None:
+    """Forget what plates opened and nobody tried to pay, a day after its time."""
+    await store.PRUNE_ABANDONED.run(db, db.clock.now() - _ABANDONED_KEPT)
 
 
 def _row(asked: CheckoutAsked, checkout_id: UUID, now: datetime) -> Checkout:

@@ -84,8 +84,9 @@ async def come_back(visit: Visit) -> Reply:
     """Ask the channel whose code the browser came back with, and keep the answer in the browser.
 
     Raises:
-        CheckoutNotFound
+        CheckoutNotFound, TooManyRequests
     """
+    visit.check_pace()
     checkout = await queries.checkout_of_token(visit.desk.db, visit.params["token"])
     asking = await _asking(visit, checkout)
     query = visit.request.query
