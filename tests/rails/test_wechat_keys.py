@@ -271,6 +271,21 @@ async def test_names_are_not_sent_under_sm2(shop: WechatShop) -> None:
 
 
 @needs_sm2
+async def test_a_machine_without_sm2_sends_nothing_in_it(
+    shop: WechatShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctypes.util.find_library", lambda _: None)
+    sm2.provider.cache_clear()
+    try:
+        answer = await sm_shop(shop).channel.pay(shop.account, shop.order(PayMode.QR))
+    finally:
+        monkeypatch.undo()
+        sm2.provider.cache_clear()
+    assert isinstance(answer.outcome, NotSent)
+    assert answer.exchange.status is None
+
+
+@needs_sm2
 def test_the_two_implementations_of_sm2_agree() -> None:
     private, public = wechat_sm.new_pair()
     held = crypto.platform_key(public).key

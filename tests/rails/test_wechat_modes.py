@@ -179,6 +179,23 @@ async def test_a_sub_merchants_app_is_named_to_wechat(shop: WechatShop) -> None:
     assert answer.outcome.action.parameters["appId"] == shop.keys["sub_appid"]
 
 
+async def test_a_page_of_the_provider_knows_the_customer_as_its_own(shop: WechatShop) -> None:
+    shop.become_partner(shop.keys["sub_appid"])
+    order = shop.order(PayMode.IN_APP, app_id=shop.keys["appid"])
+    answer = await shop.channel.pay(shop.account, order)
+    body = json.loads(answer.exchange.request)
+    assert "sub_appid" not in body
+    assert body["payer"] == {"sp_openid": OPENID}
+    assert isinstance(answer.outcome, Pending)
+    assert isinstance(answer.outcome.action, OpenApp)
+    assert answer.outcome.action.parameters["appId"] == shop.keys["appid"]
+    await shop.scan(order)
+    assert isinstance((await shop.channel.query(shop.account, order)).outcome, Succeeded)
+    [callback] = await shop.callbacks()
+    assert isinstance(callback, Callback)
+    assert callback.app_id is None, "an app of ours, though not the account's own"
+
+
 async def test_an_h5_link_comes_back_to_the_merchant(shop: WechatShop, http: HttpClient) -> None:
     order = shop.order(PayMode.H5, return_url="https://shop.example/done?order=1&x=2")
     action = await shop.offer(order)

@@ -97,6 +97,17 @@ async def test_all_parts_are_paid_at_once(
     assert len(json.loads(news.content)["sub_orders"]) == 2
 
 
+async def test_a_combined_page_is_opened_for_the_provider_that_combines(shop: WechatShop) -> None:
+    shop.become_partner(shop.keys["sub_appid"])
+    order = combined_order(shop, PayMode.IN_APP)
+    placed = (await shop.channel.pay_combined(shop.account, order)).outcome
+    assert isinstance(placed, Pending)
+    assert isinstance(placed.action, OpenApp)
+    assert placed.action.parameters["appId"] == shop.keys["appid"]
+    await shop.control("wechat/open", parameters=dict(placed.action.parameters))
+    assert all(isinstance(one, Succeeded) for one in await parts_of(shop, order))
+
+
 async def test_a_part_is_refunded_like_any_order(shop: WechatShop) -> None:
     order = combined_order(shop)
     await shop.channel.pay_combined(shop.account, order)
@@ -342,6 +353,9 @@ async def test_a_car_drives_in_and_is_charged_on_leaving(shop: WechatShop) -> No
     drive_in = entrance(shop)
     looked = await shop.channel.look_up_plate(shop.account, PLATE, OPENID)
     assert looked.outcome == parking.ParkingOpen()
+    shown = f"{looked.exchange.url}{looked.exchange.reply}"
+    assert PLATE.number not in shown
+    assert "B888888" not in shown
     entered = (await shop.channel.enter_parking(shop.account, drive_in)).outcome
     assert isinstance(entered, parking.ParkingOpen)
     assert (await shop.channel.enter_parking(shop.account, drive_in)).outcome == entered

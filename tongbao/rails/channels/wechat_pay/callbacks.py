@@ -224,8 +224,10 @@ def _merchant(account: ChannelAccount, mchid: str | None, resource: Document) ->
 
 
 def _app(account: ChannelAccount, app_id: str | None) -> str | None:
-    """Return the app, or None where it is a further one that the account is bound to."""
-    return None if app_id in secrets_of(account).app_ids else app_id
+    """Return the app, or None where it is another one that the account's orders may come from."""
+    keys = secrets_of(account)
+    others = {*keys.app_ids, keys.partner.sp_appid if keys.partner else None}
+    return None if app_id != account.app_id and app_id in others else app_id
 
 
 _BY_TYPE: Final[Mapping[str, Reader]] = {"transaction": _payment, "refund": _refund}

@@ -118,6 +118,11 @@ def platform_key(pem: str) -> PlatformKey:
     )
 
 
+def can_sign(scheme: Scheme) -> bool:
+    """Whether this machine knows the scheme's algorithms."""
+    return scheme == "RSA" or sm2.provider() is not None
+
+
 def sign(scheme: Scheme, private_key_pem: str, message: bytes) -> str:
     """Return the base64 signature of a message."""
     if scheme == "SM2":

@@ -26,12 +26,13 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.error_map import Entry, error_map
-from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode
+from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode, unsent
 from tongbao.rails.channels.wechat_pay.crypto import (
     EnvelopeBroken,
     NotEncryptable,
     Verdict,
     authorization,
+    can_sign,
     check_signature,
     encrypt_field,
     open_envelope,
@@ -113,7 +114,7 @@ def ids_of(account: ChannelAccount, app_id: str | None = None) -> Ids:
     return Ids(
         sp_appid=partner.sp_appid,
         sp_mchid=partner.sp_mchid,
-        sub_appid=app_id or partner.sub_appid or None,
+        sub_appid=(app_id or partner.sub_appid or None) if app_id != partner.sp_appid else None,
         sub_mchid=account.merchant_number,
     )
 
@@ -204,6 +205,9 @@ class Gateway:
         ``hidden`` texts are masked in the evidence; ``encrypted_for`` is the serial of the key
         under which fields of the body are encrypted.
         """
+        if not can_sign(secrets_of(account).scheme):
+            reason = "this machine has no library that knows SM2"
+            return NotSent(reason), unsent(method, account.gateway + target, reason)
         request = self._request(account, method, target, body, hidden)
         if encrypted_for:
             request = replace(

@@ -40,7 +40,7 @@ from tongbao.rails.channels.wechat_pay.gateway import (
     meant,
     secrets_of,
 )
-from tongbao.rails.channels.wechat_pay.products.orders import PRODUCTS, offered, unpayable
+from tongbao.rails.channels.wechat_pay.products.orders import PRODUCTS, offered, opened, unpayable
 from tongbao.rails.channels.wechat_pay.wire import (
     CURRENCY,
     DESCRIPTION_MAX,
@@ -89,7 +89,7 @@ async def place(
     heard, exchange = await gateway.call(account, "POST", path, encode(_request(account, combined)))
     match heard:
         case Answered():
-            return Answer(offered(gateway, account, order, heard.body), exchange)
+            return Answer(_offered(gateway, account, order, heard.body), exchange)
         case Refused():
             outcome = meant(ERRORS.find("pay", heard.code), heard)
             if ERRORS.find("pay", heard.code).ask:  # an earlier call may have gone through
@@ -149,6 +149,17 @@ async def close(
             return Answer(Unknown(heard.reason), exchange)
         case _:
             assert_never(heard)
+
+
+def _offered(
+    gateway: Gateway, account: ChannelAccount, order: PayOrder, body: bytes
+) -> Succeeded | Pending | Declined | Unknown:
+    """Return what the customer is to do; a page or app is opened for whoever combines."""
+    if order.mode in {PayMode.IN_APP, PayMode.APP}:
+        ids = ids_of(account, order.app_id)
+        app_id = ids.appid or ids.sp_appid or ""
+        return opened(gateway, account, order.mode, app_id, decode(body, documents.Prepaid))
+    return offered(gateway, account, order, body)
 
 
 def _unlike_its_parts(combined: CombinedOrder) -> str | None:

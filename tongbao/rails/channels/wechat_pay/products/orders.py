@@ -180,7 +180,8 @@ def hidden_of(order: PayOrder) -> tuple[str, ...]:
 
 def unpayable(account: ChannelAccount, order: PayOrder) -> str | None:
     """Return why the order cannot be sent, before anything is."""
-    apps = {None, account.app_id, *secrets_of(account).app_ids}
+    keys = secrets_of(account)
+    apps = {None, account.app_id, *keys.app_ids, keys.partner.sp_appid if keys.partner else None}
     lacks_code = order.mode is PayMode.PAYMENT_CODE and not order.auth_code
     lacks_payer = order.mode is PayMode.IN_APP and not order.payer_id
     reasons = (
@@ -210,7 +211,9 @@ def offered(
             outcome = _read(body, account, order)
             return Declined(outcome.code) if isinstance(outcome, Closed) else outcome
         case _:
-            return _opened(gateway, account, order, decode(body, Prepaid))
+            ids = ids_of(account, order.app_id)
+            app_id = ids.appid or ids.sub_appid or ids.sp_appid or ""
+            return opened(gateway, account, order.mode, app_id, decode(body, Prepaid))
 
 
 def _sent_there(order: PayOrder, offer: H5Url | None) -> Pending | Unknown:
@@ -222,15 +225,14 @@ def _sent_there(order: PayOrder, offer: H5Url | None) -> Pending | Unknown:
     return Pending(Redirect(url))
 
 
-def _opened(
-    gateway: Gateway, account: ChannelAccount, order: PayOrder, offer: Prepaid | None
+def opened(
+    gateway: Gateway, account: ChannelAccount, mode: PayMode, app_id: str, offer: Prepaid | None
 ) -> Pending | Unknown:
-    """Return what the page or app hands to WeChat, signed now: the page has names of its own."""
+    """Return what the page or app hands to WeChat, signed now: each has names of its own."""
     if offer is None or not offer.prepay_id:
         return Unknown("the answer holds no prepay_id")
-    ids, keys, now = ids_of(account, order.app_id), secrets_of(account), gateway.real_now()
-    app_id = ids.appid or ids.sub_appid or ids.sp_appid or ""
-    if order.mode is PayMode.IN_APP:
+    keys, now = secrets_of(account), gateway.real_now()
+    if mode is PayMode.IN_APP:
         package = f"prepay_id={offer.prepay_id}"
         signed = opening(keys, app_id, package, now)
         parameters = {

@@ -113,7 +113,8 @@ async def look_up(
         "openid": openid,
     }
     text = "&".join(f"{name}={in_path(value)}" for name, value in query.items())
-    heard, exchange = await gateway.call(account, "GET", f"{SERVICES}?{text}")
+    hidden = (plate.number, in_path(plate.number))
+    heard, exchange = await gateway.call(account, "GET", f"{SERVICES}?{text}", hidden=hidden)
     match heard:
         case Answered():
             found = decode(heard.body, documents.ParkingPlate)
@@ -148,7 +149,8 @@ async def enter(
         parking_name=entrance.place,
         free_duration=entrance.free_s,
     )
-    heard, exchange = await gateway.call(account, "POST", ENTRANCES, encode(body))
+    hidden = (entrance.plate.number,)
+    heard, exchange = await gateway.call(account, "POST", ENTRANCES, encode(body), hidden=hidden)
     match heard:
         case Answered():
             found = decode(heard.body, documents.Parking)
@@ -186,7 +188,8 @@ async def charge(
         amount=Amount(total=order.money.amount, currency=order.money.currency),
         parking_info=_stay(stay),
     )
-    heard, exchange = await gateway.call(account, "POST", target, encode(body))
+    hidden = (stay.plate.number,)
+    heard, exchange = await gateway.call(account, "POST", target, encode(body), hidden=hidden)
     match heard:
         case Answered():
             outcome = _read(heard.body, account, order)
