@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode
 
 from msgspec import structs
 
-from tongbao_sandbox import faults, unionpay_days, unionpay_page
+from tongbao_sandbox import faults, unionpay_days, unionpay_magic, unionpay_page
 from tongbao_sandbox import unionpay_trade as trades
 from tongbao_sandbox.model import Callback, Fault, PaymentCode, Refund, Trade
 from tongbao_sandbox.seam import Outgoing, Refused, Reply, Request, World
@@ -104,7 +104,7 @@ class UnionPay:
         point = _POINTS.get(ask.text("txnType"), "close")
         if point == "bill":
             return self._world.faults.take(NAME, point, "", unionpay_days.CALL_FAULTS)
-        return self._world.faults.take(NAME, point, number)
+        return unionpay_magic.fault_of(self._world, NAME, point, number, ask.text("txnAmt"))
 
     def _do(self, ask: Ask, fault: Fault) -> dict[str, str]:
         """Carry a request out and return what its answer says beside the code."""
@@ -357,7 +357,7 @@ class UnionPay:
         ask = Ask(fields, "frontTransReq.do", "")
         try:
             self._check(ask)
-            self._do(ask, self._world.faults.take(NAME, "pay", ask.text("orderId")))
+            self._do(ask, self._fault(ask))
         except Refusal as refusal:
             raise Refused(f"{refusal.code} {message(refusal.code)}") from None
         trade = trades.find(self._world, ask.text("orderId"))

@@ -20,6 +20,7 @@ from tongbao_sandbox import faults
 from tongbao_sandbox.clock import CHINA, china
 from tongbao_sandbox.model import Callback, Fault, PaymentCode, Refund, Trade
 from tongbao_sandbox.seam import Keys, Outgoing, Refused, Reply, Request, World
+from tongbao_sandbox.unionpay_magic import fault_of
 
 NAME: Final = "unionpay_qra"
 REFUND_AFTER_S: Final = 1.0
@@ -137,7 +138,8 @@ class Qra:
 
     def _fault(self, asked: Fields) -> Fault:
         number = asked.get("out_refund_no") or asked.get("out_trade_no", "")
-        return self._world.faults.take(NAME, _POINTS[asked["service"]], number)
+        amount = asked.get("refund_fee") or asked.get("total_fee", "")
+        return fault_of(self._world, NAME, _POINTS[asked["service"]], number, amount)
 
     def _framed(self, fields: dict[str, str], fault: Fault) -> Reply:
         kind = fault.name

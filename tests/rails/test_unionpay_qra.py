@@ -289,3 +289,13 @@ async def test_there_is_no_file_of_a_day(shop: Shop, tmp_path: Path) -> None:
     assert isinstance(answer.outcome, Unknown)
     [fault] = shop.channel.parse_bill(tmp_path / "x")
     assert isinstance(fault, BillFault)
+
+
+async def test_a_magic_amount_meets_its_fault_once(shop: Shop) -> None:
+    made = shop.code("pay")
+    order = PayOrder(
+        **{name: getattr(made, name) for name in made.__struct_fields__}
+        | {"money": Money(77701, "CNY")}
+    )
+    assert isinstance((await shop.channel.pay(shop.account, order)).outcome, Unknown)
+    assert isinstance((await shop.channel.query(shop.account, order)).outcome, Succeeded)

@@ -641,3 +641,35 @@ async def test_a_file_with_faults(
     assert not any(isinstance(row, BillFault) for row in rows)
     amounts = [(row.money.amount, row.fee.amount) for row in rows if isinstance(row, BillRow)]
     assert amounts == [(2006, 12), (1999, 13), (55, 0)]
+
+
+# --- amounts that bring bad luck
+
+
+@pytest.mark.parametrize(("fen", "end"), [(77701, Succeeded), (77702, Absent), (77711, Succeeded)])
+async def test_a_magic_amount_meets_its_fault_once(fen: int, end: type, shop: Shop) -> None:
+    made = shop.code("pay")
+    order = PayOrder(
+        **{name: getattr(made, name) for name in made.__struct_fields__}
+        | {"money": Money(fen, "CNY")}
+    )
+    assert isinstance((await shop.channel.pay(shop.account, order)).outcome, Unknown)
+    assert isinstance((await shop.channel.query(shop.account, order)).outcome, end)
+    again = (await shop.channel.pay(shop.account, order)).outcome
+    assert isinstance(again, Succeeded | Pending)
+
+
+async def test_a_magic_amounts_notification_goes_wrong(shop: Shop) -> None:
+    await shop.paid(money=Money(77725, "CNY"))
+    await shop.settle()
+    [callback] = shop.callbacks()
+    assert isinstance(callback, Callback)
+    assert isinstance(callback.outcome, Succeeded)
+    assert callback.outcome.money == Money(77726, "CNY")
+
+
+async def test_a_magic_refund_is_not_covered(shop: Shop) -> None:
+    order, ref = await shop.paid(money=Money(100_000, "CNY"))
+    refund = refund_of(order, order_ref=ref, money=Money(77735, "CNY"))
+    assert isinstance((await shop.channel.refund(shop.account, refund)).outcome, Pending)
+    assert isinstance((await shop.channel.query_refund(shop.account, refund)).outcome, Declined)
