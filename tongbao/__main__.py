@@ -15,6 +15,7 @@ from tongbao.surfaces.cli.demo import demo
 from tongbao.surfaces.cli.merchants import key, merchant
 from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, settings, tasks
 from tongbao.surfaces.cli.serve import serve
+from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.routing.cli import routing
@@ -38,7 +39,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 
 COMMANDS = (
     *(demo, serve, migrate, settings, doctor, db),
-    *(operator, merchant, key, channel),
+    *(operator, merchant, key, channel, new_channel),
     *(reconcile, settle, gl, ledger, tasks, routing),
 )
 for command in COMMANDS:

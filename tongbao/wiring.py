@@ -145,6 +145,8 @@ from tongbao.payments.routing.watch import Watch
 from tongbao.rails.channels.accounts import ChannelAccounts
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
+from tongbao.rails.channels.bank_files.client import BankFiles
+from tongbao.rails.channels.bank_files.secrets import BankFilesSecrets
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
 from tongbao.rails.channels.bank_transfer.messages import BankSecrets
 from tongbao.rails.channels.cards.client import Cards
@@ -172,6 +174,7 @@ SECRETS: Final[Mapping[str, type[Struct]]] = {
     "alipay": AlipaySecrets,
     "unionpay": UnionPaySecrets,
     "unionpay_qra": QraSecrets,
+    "bank_files": BankFilesSecrets,
     "bank_transfer": BankSecrets,
     "cards": CardSecrets,
 }
@@ -234,6 +237,7 @@ def channels(http: HttpClient, clock: Clock) -> Mapping[str, Channel]:
         UnionPay(http, clock=clock.now),
         Qra(http, clock=clock.now),
         Cards(),
+        BankFiles(http, clock=clock.now),
     )
     return {channel.name: channel for channel in made}
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 import tongbao.rails.channels
+from tests.rails.connector import connectors
 from tests.rails.peers import (
     AUTH_CODES,
     LIMITS,
@@ -166,8 +167,8 @@ def good_answer(name: str, call: str) -> dict[str, Any]:
 def test_every_channel_folder_is_under_this_suite() -> None:
     with_codes = {path.parent.name for path in CHANNELS_FOLDER.glob("*/errors.toml")}
     found = with_codes & {path.parent.name for path in CHANNELS_FOLDER.glob("*/client.py")}
-    assert found == set(PEERS) | OVER_TCP
-    for name in found - OVER_TCP:
+    assert found == set(PEERS) | OVER_TCP | set(connectors())
+    for name in PEERS:
         cases = recorded(name)
         assert {case["call"] for case in cases} >= {"pay", "query", "close", "refund"}
 

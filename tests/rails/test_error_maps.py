@@ -68,7 +68,7 @@ def recorded_codes(channel: str) -> set[str]:
     if not path.exists():
         return set()
     cases = [case for case in json.loads(path.read_text()) if "nobody mapped" not in case["name"]]
-    return set(_in_answers([case["answers"] for case in cases], FIELDS[channel])) - INVENTED
+    return set(_in_answers([case["answers"] for case in cases], FIELDS.get(channel, ()))) - INVENTED
 
 
 def sandbox_codes(channel: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""The connector kit: `tongbao new-channel` begins a further payment channel."""
