@@ -94,7 +94,7 @@ def by_code(digits: str, **more: Any) -> Asking:
             "payment.method_field_foreign",
         ),
         (by_code("99" + "0" * 16), "payment_code.unknown"),
-        (by_code("62" + "0" * 17), "payment_code.unknown"),
+        (by_code("62" + "0" * 17), "price.not_agreed"),
         (by_code("28" + "0" * 16, channel="wechat_pay"), "request.invalid_value"),
         (by_code("88" + "0" * 16), "wallet.code_used_or_expired"),
         (by_code("28" + "0" * 16 + "\n"), "request.invalid_value"),
