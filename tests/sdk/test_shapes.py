@@ -11,7 +11,7 @@ from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hi
 import httpx2 as httpx
 
 from tests.stage import Stage
-from tongbao_sdk import Tongbao, models
+from tongbao_sdk import Tongbao, cashier, models
 
 REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
@@ -23,8 +23,8 @@ REPLIES: dict[str, Any] = {
     "AttemptView": models.DeliveryAttempt,
     "ApiKeyView": models.ApiKey,
     "MerchantView": models.Merchant,
-    "CheckoutView": models.Checkout,
-    "PlateView": models.Plate,
+    "CheckoutView": cashier.Checkout,
+    "PlateView": cashier.Plate,
     "WalletView": models.Wallet,
     "PaymentCodeView": models.PaymentCode,
     "TopUpView": models.TopUp,
@@ -206,7 +206,7 @@ def every_call(shop: Tongbao) -> None:
     shop.checkouts.get("cko_1")
     list(shop.checkouts.list(merchant_order_no="1"))
     shop.checkouts.close("cko_1")
-    emv: models.EmvDetails = {"category": "5814", "name": "TEA", "city": "HANGZHOU"}
+    emv: cashier.EmvDetails = {"category": "5814", "name": "TEA", "city": "HANGZHOU"}
     shop.plates.create(name="n", subject="t", amount=1, emv=emv)
     shop.plates.get("plt_1")
     list(shop.plates.list())

@@ -62,7 +62,8 @@ def draw(text: str) -> Modules:
     blank, free = _patterns(version)
     filled = _placed(blank, free, codewords)
     tried = [_masked(filled, free, number) for number in range(len(_MASKS))]
-    return tuple(map(tuple, min(tried, key=_penalty)))
+    best = min(tried, key=_penalty)
+    return tuple(tuple(row) for row in best)
 
 
 def path(modules: Modules) -> str:
