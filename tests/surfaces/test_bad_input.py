@@ -134,14 +134,13 @@ METHODS: list[tuple[Any, int, str, str | None]] = [
     ("qr", 400, "request.wrong_type", "$.method"),
     ({}, 400, "request.missing_field", "$.method.mode"),
     ({"mode": "cash"}, 400, "request.invalid_value", "$.method.mode"),
-    ({"mode": "qr"}, 400, "payment.method_field_missing", "$.method.channel"),
     *[
         ({"mode": mode, **given}, 400, "payment.method_field_missing", f"$.method.{field}")
         for mode, given, field in (
             ("in_app", {"channel": "wechat_pay"}, "payer_id"),
             ("app", {}, "channel"),
             ("h5", {"channel": "alipay"}, "return_url"),
-            ("web", {"return_url": "https://shop.example/"}, "channel"),
+            ("web", {"return_url": "https://shop.example/", "payer_id": "o1"}, "channel"),
             ("agreement", {"channel": "alipay"}, "agreement_id"),
             ("card", {"channel": "cards"}, "card"),
         )
