@@ -1,145 +1,68 @@
 """Wiring: the one module that knows everyone. Settings go in, a running platform comes out.
 
-Read the tables first: ROUTES, TASKS, SUBSCRIBERS and CHANNELS are the whole of who does what.
+Read the tables first: `routes` and `channels` here, tasks and events in `duties`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
 from tongbao.clearing import daily
 from tongbao.clearing.context import Clearing
-from tongbao.clearing.daily import (
-    DAILY_POLICY,
-    ReconcileDaily,
-    SettleDaily,
-    run_reconcile_daily,
-    run_settle_daily,
-)
 from tongbao.clearing.payouts import api as payouts_api
-from tongbao.clearing.payouts.model import PayoutFailed, PayoutSucceeded
-from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
-from tongbao.clearing.reconciliation.days import (
-    RECONCILE_POLICY,
-    ReconcileDay,
-    run_reconcile_day,
-)
-from tongbao.clearing.reconciliation.model import DayReconciled
 from tongbao.clearing.settlement import api as settlement_api
-from tongbao.clearing.settlement.model import SettlementClosed
-from tongbao.clearing.settlement.settlements import (
-    SETTLE_POLICY,
-    SettleDay,
-    on_payout_ended,
-    run_settle_day,
-)
+from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, subscribers
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, LockNotFree, connect
 from tongbao.infra.embedded import EmbeddedServer
 from tongbao.infra.http import Anywhere, HttpClient, LoopbackAllowed, PublicOnly
 from tongbao.infra.migrate import migrate
-from tongbao.infra.outbox import Event, Subscriber, public_types
+from tongbao.infra.outbox import public_types
 from tongbao.infra.settings import Settings
-from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task
 from tongbao.infra.telemetry import set_up_logging
 from tongbao.infra.web.app import App, Asgi
 from tongbao.infra.web.openapi import ApiFacts
 from tongbao.infra.webhooks.courier import Courier
-from tongbao.infra.webhooks.deliveries import DELIVER_POLICY, DeliverWebhook, plan_deliveries
-from tongbao.infra.webhooks.model import WebhookEndpointDisabled, WebhookRules, WebhookTest
+from tongbao.infra.webhooks.deliveries import plan_deliveries
+from tongbao.infra.webhooks.model import WebhookRules
 from tongbao.infra.worker import Worker
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.general import vouchers
-from tongbao.ledger.general.vouchers import BUILD_POLICY, BuildVouchers, run_build_vouchers
 from tongbao.ledger.model import BookElsewhere, LedgerOverloaded, LedgerUnanswered
 from tongbao.ledger.movements import queries as movements
 from tongbao.ledger.movements import splits
-from tongbao.ledger.movements.crossings import (
-    COMPLETE_POLICY,
-    CompleteMovement,
-    run_complete_movement,
-)
-from tongbao.ledger.movements.queries import WATCH_POLICY, WatchMovements, run_watch_movements
-from tongbao.ledger.movements.splits import (
-    REBALANCE_POLICY,
-    RebalanceSplits,
-    run_rebalance_splits,
-)
 from tongbao.ledger.proofs import checkpoints
-from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_ledger
-from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts import api as accounts_api
-from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.identity import api as identity_api
 from tongbao.parties.identity.keys import KeysOnRecord, RecentKeys
 from tongbao.parties.identity.model import scopes_under
 from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.payments.agreements import api as agreements_api
-from tongbao.payments.agreements.agreements import (
-    AGREEMENT_POLICY,
-    AgreementEndedEvent,
-    AgreementFailed,
-    AgreementSignedEvent,
-    ChaseAgreement,
-    Reach,
-    chase_agreement,
-)
 from tongbao.payments.authorisations import api as authorisations_api
-from tongbao.payments.authorisations.completions import (
-    COMPLETION_POLICY,
-    chase_completion,
-    expire_authorisation,
-    let_go,
-)
-from tongbao.payments.authorisations.outcomes import (
-    ChaseCompletion,
-    PaymentCaptured,
-    PaymentCaptureFailed,
-    PaymentVoided,
-)
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
 from tongbao.payments.callbacks.api import CallbackApp
-from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
 from tongbao.payments.checkouts import api as checkouts_api
 from tongbao.payments.checkouts.api import PublicUrl
 from tongbao.payments.checkouts.model import PREFIX as CASHIER_PREFIX
 from tongbao.payments.collecting import api as payments_api
-from tongbao.payments.collecting.chase import CHASE_POLICY, chase_attempt
 from tongbao.payments.collecting.outcomes import (
-    ChaseAttempt,
-    ExpireAuthorisation,
     Flow,
-    LateMoneyReceived,
-    LetGo,
-    PaymentAuthorised,
-    PaymentClosed,
-    PaymentFailed,
-    PaymentSucceeded,
 )
 from tongbao.payments.hot.route import PATH, WalletPayments
 from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
-from tongbao.payments.refunds.outcomes import (
-    REFUND_POLICY,
-    RefundFailed,
-    RefundSucceeded,
-    SubmitRefund,
-    submit_refund,
-)
-from tongbao.payments.refunds.refunds import on_late_money
 from tongbao.payments.routing.router import LiveRouter
 from tongbao.payments.routing.watch import Watch
 from tongbao.rails.channels.accounts import ChannelAccounts
@@ -165,7 +88,6 @@ from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
 from tongbao.surfaces.cashier.app import CashierApp
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
-from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.proofs import api as proofs_api
 
@@ -177,51 +99,6 @@ SECRETS: Final[Mapping[str, type[Struct]]] = {
     "bank_files": BankFilesSecrets,
     "bank_transfer": BankSecrets,
     "cards": CardSecrets,
-}
-
-EVENTS: Final[Sequence[type[Event]]] = (
-    PaymentSucceeded,
-    PaymentFailed,
-    PaymentClosed,
-    PaymentAuthorised,
-    PaymentCaptured,
-    PaymentCaptureFailed,
-    PaymentVoided,
-    AgreementSignedEvent,
-    AgreementFailed,
-    AgreementEndedEvent,
-    LateMoneyReceived,
-    RefundSucceeded,
-    RefundFailed,
-    WalletToppedUp,
-    SettlementClosed,
-    PayoutSucceeded,
-    PayoutFailed,
-    DayReconciled,
-    WebhookEndpointDisabled,
-    WebhookTest,
-)
-
-POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
-    ChaseAttempt: CHASE_POLICY,
-    ChaseCompletion: COMPLETION_POLICY,
-    ExpireAuthorisation: COMPLETION_POLICY,
-    LetGo: COMPLETION_POLICY,
-    ChaseAgreement: AGREEMENT_POLICY,
-    SubmitRefund: REFUND_POLICY,
-    BelieveCallback: DEFAULT_POLICY,
-    DeliverWebhook: DELIVER_POLICY,
-    ReconcileDaily: DAILY_POLICY,
-    ReconcileDay: RECONCILE_POLICY,
-    SettleDaily: DAILY_POLICY,
-    SettleDay: SETTLE_POLICY,
-    SubmitPayout: PAYOUT_POLICY,
-    KeepHouse: KEEP_HOUSE_POLICY,
-    BuildVouchers: BUILD_POLICY,
-    CompleteMovement: COMPLETE_POLICY,
-    WatchMovements: WATCH_POLICY,
-    RebalanceSplits: REBALANCE_POLICY,
-    ProveLedger: PROVE_POLICY,
 }
 
 
@@ -261,52 +138,6 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *payouts_api.routes(licence),
         *(clock_api.ROUTES if allows_test_clock else []),
     ]
-
-
-Handler = Callable[[Any, Lease], Awaitable[Again | None]]
-
-
-def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[Task], Handler]:
-    """Return who does which task; what a firm may not do, nobody here does."""
-    settling: dict[type[Task], Handler] = {
-        SettleDaily: partial(run_settle_daily, clearing),
-        SettleDay: partial(run_settle_day, clearing),
-        SubmitPayout: partial(run_submit_payout, clearing),
-    }
-    return {
-        **(settling if flow.licence.may_hold_funds else {}),
-        ReconcileDaily: partial(run_reconcile_daily, clearing),
-        ReconcileDay: partial(run_reconcile_day, clearing),
-        ChaseAttempt: partial(chase_attempt, flow),
-        ChaseCompletion: partial(chase_completion, flow),
-        ExpireAuthorisation: partial(expire_authorisation, flow),
-        LetGo: partial(let_go, flow),
-        ChaseAgreement: partial(chase_agreement, reach_of(flow)),
-        SubmitRefund: partial(submit_refund, flow),
-        BelieveCallback: partial(believe_callback, flow),
-        DeliverWebhook: courier.deliver,
-        KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence),
-        BuildVouchers: partial(run_build_vouchers, flow.db),
-        CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),
-        WatchMovements: partial(run_watch_movements, flow.db),
-        RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
-        ProveLedger: partial(prove_ledger, Proofs(flow.db, clearing.keyring)),
-    }
-
-
-def reach_of(flow: Flow) -> Reach:
-    """Return what agreements need of what payments do."""
-    return Reach(flow.db, flow.channels, flow.account, flow.nudge)
-
-
-def subscribers(flow: Flow, clearing: Clearing) -> Mapping[type[Event], Sequence[Subscriber]]:
-    """Return who hears which event; an event nobody here hears still goes to webhooks."""
-    heard: dict[type[Event], Sequence[Subscriber]] = dict.fromkeys(EVENTS, ())
-    heard[LateMoneyReceived] = (Subscriber("refunds.on_late_money", partial(on_late_money, flow)),)
-    if flow.licence.may_hold_funds:
-        ended = Subscriber("settlement.on_payout_ended", partial(on_payout_ended, clearing))
-        heard[PayoutSucceeded] = heard[PayoutFailed] = (ended,)
-    return heard
 
 
 class Platform:

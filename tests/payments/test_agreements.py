@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from tests.payments.test_interleavings import holding, key_of
 from tests.stage import Stage, new_number
+from tongbao.duties import reach_of
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.ids import base32, new_id, parse
@@ -39,7 +40,6 @@ from tongbao.rails.channels.capabilities import (
 )
 from tongbao.rails.channels.contract import Absent, Declined, NotSent, Redirect, Unknown
 from tongbao.surfaces.demo.stage import SHOP_FEES
-from tongbao.wiring import reach_of
 from tongbao_sdk import Refused
 
 PLAN = "GENERAL_WITHHOLDING_P/INDUSTRY|CARRENTAL"

@@ -1,0 +1,188 @@
+"""Duties: what follows from every task and event of the house, and how often a task is tried.
+
+What is declared anywhere and is not in these tables fails a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from tongbao.clearing.context import Clearing
+from tongbao.clearing.daily import (
+    DAILY_POLICY,
+    ReconcileDaily,
+    SettleDaily,
+    run_reconcile_daily,
+    run_settle_daily,
+)
+from tongbao.clearing.payouts.model import PayoutFailed, PayoutSucceeded
+from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
+from tongbao.clearing.reconciliation.days import (
+    RECONCILE_POLICY,
+    ReconcileDay,
+    run_reconcile_day,
+)
+from tongbao.clearing.reconciliation.model import DayReconciled
+from tongbao.clearing.settlement.model import SettlementClosed
+from tongbao.clearing.settlement.settlements import (
+    SETTLE_POLICY,
+    SettleDay,
+    on_payout_ended,
+    run_settle_day,
+)
+from tongbao.infra.outbox import Event, Subscriber
+from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task
+from tongbao.infra.webhooks.courier import Courier
+from tongbao.infra.webhooks.deliveries import DELIVER_POLICY, DeliverWebhook
+from tongbao.infra.webhooks.model import WebhookEndpointDisabled, WebhookTest
+from tongbao.ledger.general.vouchers import BUILD_POLICY, BuildVouchers, run_build_vouchers
+from tongbao.ledger.movements.crossings import (
+    COMPLETE_POLICY,
+    CompleteMovement,
+    run_complete_movement,
+)
+from tongbao.ledger.movements.queries import WATCH_POLICY, WatchMovements, run_watch_movements
+from tongbao.ledger.movements.splits import (
+    REBALANCE_POLICY,
+    RebalanceSplits,
+    run_rebalance_splits,
+)
+from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_ledger
+from tongbao.ledger.proofs.model import Proofs
+from tongbao.parties.accounts.wallets import WalletToppedUp
+from tongbao.payments.agreements.agreements import (
+    AGREEMENT_POLICY,
+    AgreementEndedEvent,
+    AgreementFailed,
+    AgreementSignedEvent,
+    ChaseAgreement,
+    Reach,
+    chase_agreement,
+)
+from tongbao.payments.authorisations.completions import (
+    COMPLETION_POLICY,
+    chase_completion,
+    expire_authorisation,
+    let_go,
+)
+from tongbao.payments.authorisations.outcomes import (
+    ChaseCompletion,
+    PaymentCaptured,
+    PaymentCaptureFailed,
+    PaymentVoided,
+)
+from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
+from tongbao.payments.collecting.chase import CHASE_POLICY, chase_attempt
+from tongbao.payments.collecting.outcomes import (
+    ChaseAttempt,
+    ExpireAuthorisation,
+    Flow,
+    LateMoneyReceived,
+    LetGo,
+    PaymentAuthorised,
+    PaymentClosed,
+    PaymentFailed,
+    PaymentSucceeded,
+)
+from tongbao.payments.refunds.outcomes import (
+    REFUND_POLICY,
+    RefundFailed,
+    RefundSucceeded,
+    SubmitRefund,
+    submit_refund,
+)
+from tongbao.payments.refunds.refunds import on_late_money
+from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
+
+EVENTS: Final[Sequence[type[Event]]] = (
+    PaymentSucceeded,
+    PaymentFailed,
+    PaymentClosed,
+    PaymentAuthorised,
+    PaymentCaptured,
+    PaymentCaptureFailed,
+    PaymentVoided,
+    AgreementSignedEvent,
+    AgreementFailed,
+    AgreementEndedEvent,
+    LateMoneyReceived,
+    RefundSucceeded,
+    RefundFailed,
+    WalletToppedUp,
+    SettlementClosed,
+    PayoutSucceeded,
+    PayoutFailed,
+    DayReconciled,
+    WebhookEndpointDisabled,
+    WebhookTest,
+)
+
+POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
+    ChaseAttempt: CHASE_POLICY,
+    ChaseCompletion: COMPLETION_POLICY,
+    ExpireAuthorisation: COMPLETION_POLICY,
+    LetGo: COMPLETION_POLICY,
+    ChaseAgreement: AGREEMENT_POLICY,
+    SubmitRefund: REFUND_POLICY,
+    BelieveCallback: DEFAULT_POLICY,
+    DeliverWebhook: DELIVER_POLICY,
+    ReconcileDaily: DAILY_POLICY,
+    ReconcileDay: RECONCILE_POLICY,
+    SettleDaily: DAILY_POLICY,
+    SettleDay: SETTLE_POLICY,
+    SubmitPayout: PAYOUT_POLICY,
+    KeepHouse: KEEP_HOUSE_POLICY,
+    BuildVouchers: BUILD_POLICY,
+    CompleteMovement: COMPLETE_POLICY,
+    WatchMovements: WATCH_POLICY,
+    RebalanceSplits: REBALANCE_POLICY,
+    ProveLedger: PROVE_POLICY,
+}
+
+
+Handler = Callable[[Any, Lease], Awaitable[Again | None]]
+
+
+def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[Task], Handler]:
+    """Return who does which task; what a firm may not do, nobody here does."""
+    settling: dict[type[Task], Handler] = {
+        SettleDaily: partial(run_settle_daily, clearing),
+        SettleDay: partial(run_settle_day, clearing),
+        SubmitPayout: partial(run_submit_payout, clearing),
+    }
+    return {
+        **(settling if flow.licence.may_hold_funds else {}),
+        ReconcileDaily: partial(run_reconcile_daily, clearing),
+        ReconcileDay: partial(run_reconcile_day, clearing),
+        ChaseAttempt: partial(chase_attempt, flow),
+        ChaseCompletion: partial(chase_completion, flow),
+        ExpireAuthorisation: partial(expire_authorisation, flow),
+        LetGo: partial(let_go, flow),
+        ChaseAgreement: partial(chase_agreement, reach_of(flow)),
+        SubmitRefund: partial(submit_refund, flow),
+        BelieveCallback: partial(believe_callback, flow),
+        DeliverWebhook: courier.deliver,
+        KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence),
+        BuildVouchers: partial(run_build_vouchers, flow.db),
+        CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),
+        WatchMovements: partial(run_watch_movements, flow.db),
+        RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
+        ProveLedger: partial(prove_ledger, Proofs(flow.db, clearing.keyring)),
+    }
+
+
+def reach_of(flow: Flow) -> Reach:
+    """Return what agreements need of what payments do."""
+    return Reach(flow.db, flow.channels, flow.account, flow.nudge)
+
+
+def subscribers(flow: Flow, clearing: Clearing) -> Mapping[type[Event], Sequence[Subscriber]]:
+    """Return who hears which event; an event nobody here hears still goes to webhooks."""
+    heard: dict[type[Event], Sequence[Subscriber]] = dict.fromkeys(EVENTS, ())
+    heard[LateMoneyReceived] = (Subscriber("refunds.on_late_money", partial(on_late_money, flow)),)
+    if flow.licence.may_hold_funds:
+        ended = Subscriber("settlement.on_payout_ended", partial(on_payout_ended, clearing))
+        heard[PayoutSucceeded] = heard[PayoutFailed] = (ended,)
+    return heard
