@@ -25,7 +25,6 @@ from tests.surfaces.cashing import (
 )
 from tests.surfaces.visitors import Reader, reader
 from tongbao.kernel.codecs import emv_qr_merchant as emv
-from tongbao.kernel.codecs import qr_symbol
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.merchants import set_suspended
@@ -40,6 +39,7 @@ from tongbao.surfaces.cashier.desk import ACTS_PER_MINUTE, Throttle
 from tongbao.surfaces.cashier.scanners import Place, place_of
 from tongbao.surfaces.cashier.scenes import is_safe_to_leave_for
 from tongbao.surfaces.demo.stage import account_orders
+from tongbao.surfaces.page_kit.qr import draw
 from tongbao.surfaces.page_kit.texts import load_texts
 from tongbao.wiring import SECRETS
 
@@ -179,7 +179,7 @@ async def test_a_customer_scans_pays_and_is_led_back(stage: Stage, till: Till) -
         page = await choose(one, checkout, "wechat_pay.qr")
         assert scene(page) == "scan"
         payment = await till.as_payment(checkout)
-        drawn = qr_symbol.path(qr_symbol.draw(payment["next_action"]["code_url"]))
+        drawn = draw(payment["next_action"]["code_url"]).path
         assert drawn in page.text
 
         await stage.customer(payment)
@@ -663,8 +663,8 @@ async def test_a_plates_image_is_its_address_and_its_emv_text_checks_out(
         image = await one.get(f"{page_of(plate)}/code.svg")
         other = await one.get(f"{page_of(plate)}/code.svg?as=emv")
     assert image.headers["content-type"] == "image/svg+xml"
-    assert qr_symbol.path(qr_symbol.draw(plate["url"])) in image.text
-    assert qr_symbol.path(qr_symbol.draw(plate["emv_text"])) in other.text
+    assert draw(plate["url"]).path in image.text
+    assert draw(plate["emv_text"]).path in other.text
     code = emv.decode(plate["emv_text"])
     assert code.value(emv.AMOUNT) == "5.00"
     assert code.name_in("zh") == "测试商店"

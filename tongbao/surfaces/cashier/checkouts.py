@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from tongbao.kernel.codecs import qr_symbol
 from tongbao.kernel.ids import show
 from tongbao.parties.merchants import queries as merchants
 from tongbao.payments.checkouts import queries
@@ -31,6 +30,7 @@ from tongbao.surfaces.cashier.scenes import (
     origin_of,
     scene_of,
 )
+from tongbao.surfaces.page_kit.qr import draw
 from tongbao.surfaces.page_kit.replies import JSON, Header, Reply, cookie_name, file_reply, redirect
 
 METHOD_COOKIE: Final = "tongbao_pay_by"
@@ -215,12 +215,8 @@ def _code(standing: Standing) -> dict[str, object]:
     """Return the code to scan, drawn."""
     action = standing.attempt.action if standing.attempt is not None else None
     text = action.code_url if isinstance(action, ShowQr) else ""
-    symbol = qr_symbol.draw(text[:_QR_DRAWN_MAX])
-    return {
-        "qr_path": qr_symbol.path(symbol),
-        "qr_size": len(symbol) + 2 * qr_symbol.QUIET_ZONE,
-        "qr_text": text,
-    }
+    symbol = draw(text[:_QR_DRAWN_MAX])
+    return {"qr_path": symbol.path, "qr_size": symbol.size, "qr_text": text}
 
 
 def _back_url(checkout: Checkout) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from markupsafe import escape
 
-from tongbao.kernel.codecs import qr_symbol
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.money import (
     AmountMalformed,
@@ -19,6 +18,7 @@ from tongbao.parties.merchants.model import MerchantState
 from tongbao.payments.plates.model import Plate
 from tongbao.payments.plates.plates import open_at_plate, plate_of_token
 from tongbao.surfaces.cashier.desk import Visit
+from tongbao.surfaces.page_kit.qr import draw
 from tongbao.surfaces.page_kit.replies import Reply, file_reply, redirect
 
 SVG = "image/svg+xml"
@@ -61,13 +61,13 @@ async def draw_plate(visit: Visit) -> Reply:
     text = f"{visit.desk.public_url}{plate.path}"
     if visit.request.query.get("as") == "emv" and plate.emv_text is not None:
         text = plate.emv_text
-    symbol = qr_symbol.draw(text)
-    size = len(symbol) + 2 * qr_symbol.QUIET_ZONE
+    symbol = draw(text)
+    size = symbol.size
     image = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}"'
         f' shape-rendering="crispEdges"><title>{escape(plate.name)}</title>'
         f'<path fill="#fff" d="M0,0h{size}v{size}h-{size}z"/>'
-        f'<path d="{qr_symbol.path(symbol)}"/></svg>'
+        f'<path d="{symbol.path}"/></svg>'
     )
     return file_reply(image.encode(), SVG)
 
