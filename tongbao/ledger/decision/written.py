@@ -90,9 +90,7 @@ def written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: dat
     journal["debit_previous"], journal["credit_previous"] = previous[0::2], previous[1::2]
     journal["debit_after"], journal["credit_after"] = running[0::2], running[1::2]
     touched = state.touches[slots]
-    ordinal = (touched - starts).repeat(lengths) + touch  # of the touch before this one
-    [marked] = ((ordinal + 1) % MARK_EVERY == 0).nonzero()
-    at = line[marked]
+    nth = (touched - starts).repeat(lengths) + touch + 1
     opened, ended, holds, holds_before = _holds(state, lines, chosen)
     requests = _requests(batch, lines, codes)
     transfers: list[bytes] = lines.ids if len(chosen) == len(lines.ids) else ids.tolist()
@@ -117,13 +115,20 @@ def written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: dat
             touches_before=touched,
             last=ids[line[starts + lengths - 1]],
             last_before=state.last[slots],
-            marks=Marks(state.accounts[slot[marked]], state.last_seq + 1 + at, ids[at]),
+            marks=_marks(state, ids, nth, slot=slot, line=line),
             holds=holds,
             holds_before=holds_before,
             transfers=transfers,
             groups=groups,
         ),
     )
+
+
+def _marks(state: BookState, ids: Records, nth: Whole, *, slot: Whole, line: Whole) -> Marks:
+    """Return the touches that are the 64th of their account, or the 128th, and so on."""
+    [marked] = (nth % MARK_EVERY == 0).nonzero()
+    at = line[marked]
+    return Marks(state.accounts[slot[marked]], state.last_seq + 1 + at, ids[at])
 
 
 def _journal(state: BookState, batch: Batch, lines: Lines, chosen: Whole, now: datetime) -> Records:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, overload
 
 import numpy as np
 
 from tongbao.infra.db import Write
+from tongbao.kernel.clock import monotonic
 from tongbao.ledger.decision.records import (
     COMPANION_REFUSED,
     CREATED,
@@ -17,7 +18,7 @@ from tongbao.ledger.decision.records import (
     Codes,
     code_of,
 )
-from tongbao.ledger.model import Group, GroupDiffers, Result
+from tongbao.ledger.model import Group, GroupDiffers, GroupInFlight, Result
 
 _NUMBER_OF: Final = {
     "ledger.exists_different_amount": code_of(GroupDiffers),
@@ -135,3 +136,28 @@ def joined(batches: Sequence[Batch]) -> Batch:
         ids=np.concatenate([batch.ids for batch in batches]),
         refused=np.concatenate([batch.refused for batch in batches]),
     )
+
+
+def those_in_time(calls: Iterable[Call], failure: Exception | None) -> list[Call]:
+    """Return who still waits; tell the others that nothing was decided, or the failure."""
+    now = monotonic()
+    late = [call for call in calls if now >= call.deadline]
+    if failure is None:
+        answer_in_flight(late)
+    else:
+        fail(late, failure)
+    return [call for call in calls if now < call.deadline]
+
+
+def answer_in_flight(calls: Iterable[Call]) -> None:
+    """Say for certain that nothing was decided."""
+    for call in calls:
+        if not call.answer.done():
+            call.answer.set_result([Result("in_flight", GroupInFlight.code)] * len(call))
+
+
+def fail(calls: Iterable[Call], failure: BaseException) -> None:
+    """Tell who still waits that this went wrong."""
+    for call in calls:
+        if not call.answer.done():
+            call.answer.set_exception(failure)

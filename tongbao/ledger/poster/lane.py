@@ -29,9 +29,9 @@ from tongbao.ledger.decision.records import REPEATED
 from tongbao.ledger.door.companions import NotAll
 from tongbao.ledger.door.names import Names
 from tongbao.ledger.door.repeats import answer_repeats
-from tongbao.ledger.model import GroupInFlight, LedgerOverloaded, Result
+from tongbao.ledger.model import LedgerOverloaded
 from tongbao.ledger.poster import _store as store
-from tongbao.ledger.poster.calls import Call
+from tongbao.ledger.poster.calls import Call, answer_in_flight, fail, those_in_time
 from tongbao.ledger.poster.commit import Fenced, Head, Plan, settle_companions, write
 from tongbao.ledger.poster.lease import read_head, stop_book, take_book
 from tongbao.ledger.poster.projection import ACTOR, Follower, JournalBroken, carry
@@ -354,14 +354,14 @@ class Lane:
         match failure:
             case Fenced():
                 _log.warning("ledger_fenced", book=self._book)
-                self._requeue(_those_in_time(plan.calls, None))
+                self._requeue(those_in_time(plan.calls, None))
                 await self._pause()
             case DatabaseUnavailable() if was_sent:
                 self._doubtful = plan
             case DatabaseUnavailable():
-                self._requeue(_those_in_time(plan.calls, failure))
+                self._requeue(those_in_time(plan.calls, failure))
             case LockNotFree():
-                _answer_in_flight(plan.calls)
+                answer_in_flight(plan.calls)
             case JournalBroken():
                 await stop_book(self._db, self._book, str(failure))
                 self._requeue(plan.calls)
@@ -371,12 +371,12 @@ class Lane:
     def _hand_over(self) -> None:
         """Send everybody who waits to whoever keeps the book now."""
         calls, self._queue, self._waiting = [*self._queue], deque(), 0
-        _fail(calls, Moved())
+        fail(calls, Moved())
 
     def _halve(self, plan: Plan, failure: Exception) -> None:
         """Try fewer calls at a time, until the one that the database cannot take stands alone."""
         if len(plan.calls) == 1:
-            _fail(plan.calls, failure)
+            fail(plan.calls, failure)
             _log.error("ledger_call_failed", book=self._book, failure=type(failure).__name__)
             return
         self._calls_max = max(1, len(plan.calls) // 2)
@@ -409,14 +409,14 @@ class Lane:
         now = monotonic()
         for call in calls:
             if isinstance(failure, LockNotFree):
-                _answer_in_flight([call])
+                answer_in_flight([call])
             elif call.begun and isinstance(failure, DatabaseUnavailable) and now < call.deadline:
                 self._queue.append(call)
                 self._waiting += call.transfers
             else:
-                _fail([call], failure)
+                fail([call], failure)
         if self._doubtful is not None and isinstance(failure, DatabaseUnavailable | LockNotFree):
-            _fail([call for call in self._doubtful.calls if now >= call.deadline], failure)
+            fail([call for call in self._doubtful.calls if now >= call.deadline], failure)
             if all(call.answer.done() for call in self._doubtful.calls):
                 self._doubtful = None
 
@@ -429,7 +429,7 @@ class Lane:
         self._waiting = 0
         self._committing = self._doubtful = self._taken = None
         self._forget()
-        _fail(calls, crash)
+        fail(calls, crash)
 
     def _watch(self) -> None:
         self._patrol = asyncio.get_running_loop().call_later(_PATROL_S, self._on_patrol)
@@ -441,27 +441,3 @@ class Lane:
             if now >= call.deadline and not call.begun and not call.answer.done():
                 call.answer.set_exception(LedgerOverloaded(book=self._book))
         self._watch()
-
-
-def _those_in_time(calls: Iterable[Call], failure: Exception | None) -> list[Call]:
-    """Return who still waits; tell the others that nothing was decided, or the failure."""
-    now = monotonic()
-    late = [call for call in calls if now >= call.deadline]
-    if failure is None:
-        _answer_in_flight(late)
-    else:
-        _fail(late, failure)
-    return [call for call in calls if now < call.deadline]
-
-
-def _answer_in_flight(calls: Iterable[Call]) -> None:
-    """Say for certain that nothing was decided."""
-    for call in calls:
-        if not call.answer.done():
-            call.answer.set_result([Result("in_flight", GroupInFlight.code)] * len(call))
-
-
-def _fail(calls: Iterable[Call], failure: BaseException) -> None:
-    for call in calls:
-        if not call.answer.done():
-            call.answer.set_exception(failure)

@@ -141,8 +141,12 @@ async def offer_qr(programme: Programme, order_no: str, amount: int, channel: st
 
 async def scan(programme: Programme, payment: Payment, act: str = "pay") -> None:
     """Have a customer scan the code and pay or decline."""
-    code_url = payment["next_action"]["code_url"]
-    await programme.call(programme.sandbox.control, "customer/scan", code_url=code_url, action=act)
+    todo = payment["next_action"]
+    if todo["type"] != "show_qr":
+        raise AssertionError(f"a QR was to be scanned, not {todo['type']}")
+    await programme.call(
+        programme.sandbox.control, "customer/scan", code_url=todo["code_url"], action=act
+    )
 
 
 async def show_code(programme: Programme, channel: str, behaviour: str, **more: object) -> str:
