@@ -382,3 +382,27 @@ async def test_nobody_listening_means_not_sent():
     told = await BankTransfer(http).pay_out(account("http://127.0.0.1:1/bank"), ORDER)
     await http.close()
     assert isinstance(told.outcome, NotSent)
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_done"),
+    [
+        ("time_out_done", True),
+        ("http_500_done", True),
+        ("time_out_not_done", False),
+        ("http_500_not_done", False),
+    ],
+)
+async def test_a_payout_without_a_good_answer_is_unknown_and_paid_once(
+    bank, sandbox, fault, is_done
+):
+    client, ours = bank
+    order = order_to("6222020200112239999")
+    sandbox.fault("bank", "pay", fault, number=order.number)
+    assert isinstance((await client.pay_out(ours, order)).outcome, Unknown)
+    found = (await client.query(ours, order)).outcome
+    assert isinstance(found, Pending if is_done else Absent), found
+    for _ in range(2):
+        assert isinstance((await client.pay_out(ours, order)).outcome, Pending)
+    sandbox.advance(3)
+    assert isinstance((await client.query(ours, order)).outcome, Succeeded)
