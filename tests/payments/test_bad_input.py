@@ -238,6 +238,7 @@ async def test_a_forged_callback_is_kept_and_changes_nothing(
 ) -> None:
     payment = await stage.show_qr(channel)
     number = (await stage.attempt_of(payment)).number
+    await stage.idle()
     before = await counts(stage)
 
     reply = await postman.tell(channel, number, Money(payment["amount"], "CNY"), variant="forged")

@@ -38,6 +38,14 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         client.checkouts.create, merchant_order_no=new_number(), amount=1999, subject="tea"
     )
     plate = await stage.call(client.plates.create, name="counter", subject="tea")
+    agreement = await stage.call(
+        client.agreements.create,
+        merchant_agreement_no=new_number(),
+        channel="alipay",
+        plan="GENERAL_WITHHOLDING_P",
+        display_name="member",
+        return_url="https://shop.example/member",
+    )
     [payout] = await stage.call(lambda: list(client.payouts.list()))
     return {
         "payment_id": paid["id"],
@@ -51,6 +59,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "payout_id": payout["id"],
         "checkout_id": checkout["id"],
         "plate_id": plate["id"],
+        "agreement_id": agreement["id"],
     }
 
 

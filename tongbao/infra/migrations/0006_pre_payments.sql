@@ -117,7 +117,7 @@ create table attempt (
     authorised_at      timestamptz,
     authorisation_ref  text,      -- the channel's number of the authorisation
     authorisation_code text,
-    capture_id         uuid,      -- of the capture that took the money, where it was set aside first
+    capture_id         uuid,      -- of the capture that took money set aside first
     capture_amount     bigint     check (capture_amount between 1 and amount),
     primary key (book, payment_id, id),
     check (state <> 'succeeded' or (channel_ref is not null and paid_at is not null)),

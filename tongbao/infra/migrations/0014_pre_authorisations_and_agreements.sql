@@ -49,7 +49,8 @@ create table agreement (
     id                    uuid        not null,
     merchant_id           uuid        not null,
     mode                  text        not null check (mode in ('live', 'sandbox')),
-    merchant_agreement_no text        not null check (length(merchant_agreement_no) between 1 and 64),
+    merchant_agreement_no text        not null
+        check (length(merchant_agreement_no) between 1 and 64),
     request_hash          bytea       not null,
     channel               text        not null,
     account_id            uuid        not null,
@@ -80,7 +81,8 @@ create table agreement (
     unique (merchant_agreement_no, merchant_id, mode, book),
     check ((period is null) = (limit_per_period is null)),
     check (used >= 0 and (limit_per_period is null or used <= limit_per_period)),
-    check (state not in ('active', 'ending') or (agreement_ref is not null and signed_at is not null)),
+    check (state not in ('active', 'ending')
+           or (agreement_ref is not null and signed_at is not null)),
     check ((ended_at is null) = (state in ('created', 'pending', 'unknown', 'active', 'ending')))
 );
 create unique index agreement_by_id on agreement (id, book);
