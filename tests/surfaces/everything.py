@@ -46,6 +46,8 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         display_name="member",
         return_url="https://shop.example/member",
     )
+    await stage.control("alipay/visit", url=agreement["next_action"]["url"], action="pay")
+    await stage.idle()
     [payout] = await stage.call(lambda: list(client.payouts.list()))
     return {
         "payment_id": paid["id"],
