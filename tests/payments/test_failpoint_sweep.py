@@ -358,7 +358,7 @@ async def test_a_flow_passes_what_it_says(scene: Scene, name: str, tmp_path: Pat
     # callback, and it asks once more.
     expected = FLOWS[name].passes
     async with asyncio.timeout(30):
-        while not expected <= (names := set(passed.read_text().split())):
+        while not expected <= (names := set(passed.read_text().split())):  # noqa: ASYNC110 - a file
             await asyncio.sleep(0.02)
     perhaps = {"payments.after_query", "refunds.after_query", "ledger.after_take_over"}
     assert expected <= names <= expected | perhaps
