@@ -17,11 +17,19 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from tongbao_sdk import WebhookInvalid, verify_webhook
 
 _START_S: Final = 30
 _STOP_S: Final = 10
+
+
+class _Ready(Struct, frozen=True):
+    """What the sandbox says once it serves, as far as the demo needs it."""
+
+    url: str
+    credentials: str
 
 
 class Sandbox:
@@ -33,10 +41,10 @@ class Sandbox:
         line = process.stdout.readline()
         if not line:
             raise RuntimeError("the sandbox did not start")
-        ready = msgspec.json.decode(line, type=dict[str, str])
+        ready = msgspec.json.decode(line, type=_Ready)
         self.process = process
-        self.url = ready["url"]
-        credentials = Path(ready["credentials"]).read_bytes()
+        self.url = ready.url
+        credentials = Path(ready.credentials).read_bytes()
         self.credentials = msgspec.json.decode(credentials, type=dict[str, dict[str, str]])
 
     def control(self, path: str, *, method: str = "POST", **body: object) -> Any:
