@@ -46,6 +46,7 @@ BESIDE: Final = {
     "/ledger/verifier": "the program that checks receipts, to keep and to read",
     "/metrics": "how it fares, for Prometheus",
     "/openapi.json": "the OpenAPI document",
+    "/pay": "the hosted cashier: for whoever has the unguessable address of a checkout or plate",
     "/readyz": "whether it can serve",
     "/v1/openapi.json": "the OpenAPI document of this version",
 }

@@ -232,7 +232,7 @@ async def test_silence_and_strangers_are_unknown(
         lambda heard: PEER.answer(good, heard, key="somebody"),
         lambda heard: PEER.answer({**good, "node": "another_response"}, heard),
     ]
-    channel = PEER.channel(http, TimeLimits(ask_s=0.2, bill_s=0.2))
+    channel = PEER.channel(http, TimeLimits(ask_s=0.5, bill_s=0.5))
     for trouble in troubles:
         far_end.react = trouble
         answer = await CALLS[name](channel, PEER.account(far_end.url))

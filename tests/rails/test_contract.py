@@ -194,7 +194,7 @@ async def test_silence_is_unknown(
     peer: Peer, call: str, far_end: WireServer, http: HttpClient, tmp_path: Path
 ) -> None:
     far_end.react = lambda _: "hang"
-    channel = peer.channel(http, TimeLimits(ask_s=0.2, bill_s=0.2))
+    channel = peer.channel(http, TimeLimits(ask_s=0.5, bill_s=0.5))
     answer = await ask(channel, peer.account(far_end.url), call, tmp_path)
     assert isinstance(answer.outcome, Unknown)
     assert answer.exchange.status is None

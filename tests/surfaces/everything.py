@@ -42,12 +42,14 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         client.agreements.create,
         merchant_agreement_no=new_number(),
         channel="alipay",
-        plan="GENERAL_WITHHOLDING_P",
+        plan="GENERAL_WITHHOLDING_P/INDUSTRY|CARRENTAL",
         display_name="member",
         return_url="https://shop.example/member",
     )
     await stage.control("alipay/visit", url=agreement["next_action"]["url"], action="pay")
     await stage.idle()
+    agreement = await stage.call(client.agreements.get, agreement["id"])
+    assert agreement["status"] == "active"
     [payout] = await stage.call(lambda: list(client.payouts.list()))
     return {
         "payment_id": paid["id"],
@@ -89,5 +91,7 @@ async def snapshot(stage: Stage, *, without: tuple[str, ...] = ()) -> dict[str, 
 
 PROOF_OF_CALLS = ("api_nonce", "api_key")
 """What every signed call leaves, refused or not: its nonce, and when the key was last used."""
+HEARD_OF_CHANNELS = ("routing_bucket", "routing_breaker")
+"""How calls to channels fared, written down a moment later."""
 REFUSED_BY_THE_BOOK = ("ledger_request", "ledger_batch", "ledger_book", "ledger_watermark")
 """What a refusal of the ledger leaves, which it remembers for ever."""

@@ -59,10 +59,7 @@ def written(state: BookState, batch: Batch, lines: Lines, codes: Codes, now: dat
     place, slot, starts = touches or by_account(debit, credit)
     line, is_credit, slots = place >> 1, place & 1, slot[starts]
     ids = np.ascontiguousarray(batch.records["id"])[chosen]
-    lengths = -starts
-    lengths[:-1] += starts[1:]
-    lengths[-1:] += len(place)
-
+    lengths = np.diff(starts, append=len(place))
     changes = np.zeros((len(place), 4), np.int64)
     touch, posted = np.arange(len(place)), lines.posted[chosen][line]
     changes[touch, 2 * is_credit] = lines.held[chosen][line]

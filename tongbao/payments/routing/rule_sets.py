@@ -31,8 +31,8 @@ class RuleSetUnknown(NotFound):
     """There is no such rule set."""
 
     code = "routing.rule_set_unknown"
-    advice = "List them with `tongbao routing list`."
-    advice_zh = "请使用 `tongbao routing list` 查找规则集标识。"
+    advice = "List them with tongbao routing list."
+    advice_zh = "请使用 tongbao routing list 查找规则集标识。"
 
 
 class RuleSetDecided(Conflict):

@@ -71,8 +71,8 @@ class TargetUnknown(Invalid):
     """A rule or limit names a channel or account that does not exist in this mode."""
 
     code = "routing.target_unknown"
-    advice = "Name a channel, or an account of this mode as `tongbao channel list` shows it."
-    advice_zh = "请填写已有渠道名称，或 `tongbao channel list` 显示的本模式账户标识。"
+    advice = "Name a channel, or an account of this mode as tongbao channel list shows it."
+    advice_zh = "请填写已有渠道名称，或 tongbao channel list 显示的本模式账户标识。"
 
 
 class SplitMalformed(Invalid):
