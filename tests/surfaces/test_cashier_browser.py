@@ -225,8 +225,7 @@ async def test_a_lost_connection_is_said_and_found_again(stage: Stage, till: Til
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size[0]))
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("locale", ["zh-CN", "en"])
+@pytest.mark.parametrize(("locale", "scheme"), [("zh-CN", "light"), ("en", "dark")])
 async def test_every_page_fits_and_can_be_read(
     stage: Stage, till: Till, tmp_path: Path, size: tuple[int, int], scheme: str, locale: str
 ) -> None:

@@ -36,7 +36,7 @@ CHECKS = (
     "unsupported_method",
 )
 CAMPAIGN = int(os.environ.get("TONGBAO_CAMPAIGN", "1"))
-EXAMPLES = 6 * CAMPAIGN
+EXAMPLES = 4 * CAMPAIGN
 SEED = 20261121 if CAMPAIGN == 1 else secrets.randbelow(2**32)
 
 
