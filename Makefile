@@ -19,9 +19,8 @@ demo: runtime ## Install, start everything and play a trading day (ARGS=--exit e
 
 test: dev clients ## Install and run every check and every test
 	@sh tools/check.sh
-	@# Four at a time even on two cores: most tests wait for a process, a disk or a clock. A module's
-	@# tests stay together, and so share its sandbox and its database.
-	@.venv/bin/python -m pytest -n 4 --dist worksteal -rs $(ARGS)
+	@# Four at a time even on two cores: most tests wait for a process, a disk or a clock.
+	@.venv/bin/python -m pytest -n 4 -rs $(ARGS)
 
 lint: dev ## Run the checks alone: ruff, mypy, import contracts
 	@sh tools/check.sh
