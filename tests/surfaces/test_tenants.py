@@ -10,7 +10,6 @@ from tests.infra.signed_client import SignedClient
 from tests.stage import Stage
 from tests.surfaces.crawl import ID, crawl
 from tests.surfaces.everything import (
-    HEARD_OF_CHANNELS,
     PROOF_OF_CALLS,
     snapshot,
     something_of_everything,
@@ -58,13 +57,13 @@ async def test_a_stranger_learns_nothing_and_changes_nothing(stage: Stage, who: 
             other = await live_key(stage, stage.shop)
     owner = SignedClient(app, stage.shop.key_id, stage.shop.secret.reveal())
     stranger = SignedClient(app, other.key_id, other.secret.reveal())
-    before = await snapshot(stage, without=(*PROOF_OF_CALLS, *HEARD_OF_CHANNELS))
+    before = await snapshot(stage, without=PROOF_OF_CALLS)
 
     found = await crawl(app.document, owner, stranger)
 
     assert [each for each in found.breaches if not SHARED[who].search(each)] == []
     assert found.untried == set()
-    assert await snapshot(stage, without=(*PROOF_OF_CALLS, *HEARD_OF_CHANNELS)) == before
+    assert await snapshot(stage, without=PROOF_OF_CALLS) == before
 
 
 async def test_lists_show_the_callers_own_and_nothing_else(stage: Stage) -> None:
