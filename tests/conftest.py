@@ -7,13 +7,15 @@ seconds and nobody reads it after a crash; a test about crashes takes `durable_s
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -44,6 +46,7 @@ _TEMPLATE = "template_tongbao"
 # server is to kill it, and files in memory outlive that as those on a disk do.
 _IN_MEMORY = Path("/dev/shm")
 _IN_MEMORY_FREE_MIN = 3 << 30
+_LOOP = pytest.StashKey[asyncio.AbstractEventLoop]()
 _WATCHDOG = """
 read -r _
 kill -QUIT $(head -qn1 "$1"/*/postmaster.pid "$1"/*/*/postmaster.pid) 2>/dev/null
@@ -219,6 +222,29 @@ async def dsn(make_dsn: Callable[..., Awaitable[str]]) -> str:
 async def db(make_db: MakeDb, dsn: str) -> Db:
     """This test's own migrated database."""
     return await make_db(dsn=dsn)
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def _loop(request: pytest.FixtureRequest) -> None:
+    request.config.stash[_LOOP] = asyncio.get_running_loop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test cut off by its time limit says what every task was waiting for.
+
+    The stack of the thread shows the loop's selector alone.
+    """
+    report = yield
+    loop = item.config.stash.get(_LOOP, None)
+    if report.failed and "Timeout" in report.longreprtext[-200:] and loop is not None:
+        waiting = StringIO()
+        for task in asyncio.all_tasks(loop):
+            task.print_stack(file=waiting)
+        report.sections.append(("tasks of the loop", waiting.getvalue()))
+    return report
 
 
 @pytest.fixture(autouse=True)
