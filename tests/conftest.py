@@ -22,6 +22,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 from hypothesis import settings
 
 from tongbao.infra import db as database
@@ -227,6 +228,21 @@ async def db(make_db: MakeDb, dsn: str) -> Db:
 @pytest.fixture(scope="session", autouse=True)
 async def _loop(request: pytest.FixtureRequest) -> None:
     request.config.stash[_LOOP] = asyncio.get_running_loop()
+
+
+def pytest_configure() -> None:
+    """Let failures be logged plainly: drawn with every local value they hold a loop up for seconds."""
+    plain = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=True),
+            plain,
+        ]
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -210,7 +210,7 @@ def silent(tmp_path):
 async def test_a_silent_keeper_is_left_alone_until_its_lease_is_over(
     db, processes, silent, monkeypatch
 ):
-    monkeypatch.setattr(client, "_SILENCE_S", 0.1)
+    monkeypatch.setattr(client, "_SILENT_BEATS_MAX", 2)
     monkeypatch.setattr(client, "_BEAT_S", 0.05)
     ledger = await processes()
     await SET_HOLDER.run(db, silent, real_now() + timedelta(seconds=5))
@@ -224,7 +224,7 @@ async def test_a_silent_keeper_is_left_alone_until_its_lease_is_over(
 async def test_a_lease_from_a_clock_that_stepped_back_holds_nobody_up(
     db, processes, silent, monkeypatch
 ):
-    monkeypatch.setattr(client, "_SILENCE_S", 0.1)
+    monkeypatch.setattr(client, "_SILENT_BEATS_MAX", 2)
     monkeypatch.setattr(client, "_BEAT_S", 0.05)
     ledger = await processes()
     await SET_HOLDER.run(db, silent, real_now() + 3 * route.LEASE)
@@ -258,7 +258,7 @@ asyncio.run(main())
 async def test_a_keeper_stopped_while_it_sends_a_commit_does_not_keep_the_book_for_ever(
     db, dsn, processes, silent, monkeypatch
 ):
-    monkeypatch.setattr(client, "_SILENCE_S", 0.1)
+    monkeypatch.setattr(client, "_SILENT_BEATS_MAX", 2)
     monkeypatch.setattr(client, "_BEAT_S", 0.05)
     monkeypatch.setattr(route, "LEASE", timedelta(seconds=0.5))
     await SET_HOLDER.run(db, silent, real_now() + timedelta(seconds=0.5))

@@ -277,7 +277,7 @@ async def test_a_poster_that_ends_answers_what_it_was_asked_and_nothing_more(tmp
 async def test_a_poster_that_is_stopped_is_found_out_and_a_slow_one_is_waited_for(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(client_module, "_SILENCE_S", 0.4)
+    monkeypatch.setattr(client_module, "_SILENT_BEATS_MAX", 8)
     monkeypatch.setattr(client_module, "_BEAT_S", 0.05)
     door = asyncio.Event()
 

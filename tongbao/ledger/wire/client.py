@@ -48,7 +48,8 @@ _FRAMES_OPEN_MAX: Final = 2
 _FRAME_TRANSFERS_MAX: Final = 4000
 _CONNECT_S: Final = 2.0
 _BEAT_S: Final = 0.25
-_SILENCE_S: Final = 2.0
+# Beats and not seconds: while this process itself stands still, none is counted against the other.
+_SILENT_BEATS_MAX: Final = 8
 _GRACE_S: Final = 5.0
 
 
@@ -189,7 +190,7 @@ class _Line(asyncio.Protocol):
         self._waiting: dict[int, int] = {}
         self._full = False
         self._lives: list[asyncio.Future[None]] = []
-        self._heard = 0.0
+        self._silent_beats = 0
         self._beat: asyncio.TimerHandle | None = None
 
     async def ask(self, book: int, asked: Asked, deadline: float) -> list[Result]:
@@ -255,7 +256,7 @@ class _Line(asyncio.Protocol):
 
     def data_received(self, received: bytes) -> None:
         """Give out the answers."""
-        self._heard = monotonic()
+        self._silent_beats = 0
         try:
             for body in self._frames.feed(received):
                 self._take(decode_reply(body))
@@ -338,7 +339,7 @@ class _Line(asyncio.Protocol):
 
     def _watch(self) -> None:
         if self._beat is None:
-            self._heard = monotonic()
+            self._silent_beats = 0
             self._beat = asyncio.get_running_loop().call_later(_BEAT_S, self._on_beat)
 
     def _on_beat(self) -> None:
@@ -356,7 +357,8 @@ class _Line(asyncio.Protocol):
                 _fail(waiter.answer, LedgerUnanswered(book=waiter.book))
         if not self._sent and not self._lives and not any(self._queues.values()):
             return
-        if now - self._heard > _SILENCE_S:
+        self._silent_beats += 1
+        if self._silent_beats > _SILENT_BEATS_MAX:
             self.hang_up()
             return
         self._write(ping_frame())
