@@ -231,7 +231,7 @@ async def _loop(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_configure() -> None:
-    """Let failures be logged plainly: drawn with every local value they hold a loop up for seconds."""
+    """Let failures be logged plainly: drawn with all their local values they hold the loop up."""
     plain = structlog.dev.ConsoleRenderer(
         colors=False, exception_formatter=structlog.dev.plain_traceback
     )
