@@ -190,6 +190,9 @@ class Vault:
         ``rest`` is the fourth line and the signature over all four.
         """
         lines = f"{app_id}\n{timestamp}\n{nonce}\n{rest[0]}\n".encode()
+        modern = self._sm2.get("sm2_merchant_public_key_pem")
+        if modern and wechat_sm.verifies(modern, lines, rest[1]):
+            return True
         return self._is_merchants(lines, rest[1])
 
     def _is_merchants(self, lines: bytes, signature: str) -> bool:
@@ -202,6 +205,9 @@ class Vault:
 
     def reads(self, sealed: str, serial: str) -> str:
         """Return what a merchant encrypted for the key with this serial, or nothing."""
+        if serial == self._sm2.get("sm2_platform_key_id"):
+            found = wechat_sm.opens(self._sm2["sm2_platform_private_key_pem"], sealed)
+            return found.decode("utf-8", "replace")
         keys = {one.serial: one.key for one in (self._now, self._following) if one is not None}
         key = {**keys, self._public_key_id: self._modern}.get(serial)
         padding = OAEP(MGF1(hashes.SHA1()), hashes.SHA1(), None)  # noqa: S303

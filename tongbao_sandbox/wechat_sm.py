@@ -1,7 +1,8 @@
 """The Chinese algorithms of WeChat Pay API v3: SM2 with SM3 to sign, SM4-GCM to seal.
 
-Written from GB/T 32918.2 (SM2 on the curve of GB/T 32918.5), GB/T 32905 (SM3) and RFC 8998, in
-plain integers and without care for timing: these keys protect nothing.
+Names come encrypted with SM2, base64 of the DER form. Written from GB/T 32918.2 and .4 (SM2 on the
+curve of GB/T 32918.5), GM/T 0009 (the DER form), GB/T 32905 (SM3) and RFC 8998, in plain integers
+and without care for timing: these keys protect nothing.
 """
 
 from __future__ import annotations
@@ -73,6 +74,48 @@ def verifies(public_pem: str, message: bytes, signature: str) -> bool:
         return False
     point = _plus(_times(s, _G), _times(t, public))
     return point is not None and (_digest(public, message) + point[0]) % _N == r
+
+
+def opens(private_pem: str, sealed: str) -> bytes:
+    """Return what was encrypted for the key, base64 of the DER form, or nothing."""
+    try:
+        x, y, digest, text = _cipher_parts(b64decode(sealed, validate=True))
+    except (ValueError, IndexError):
+        return b""
+    point = (int.from_bytes(x, "big"), int.from_bytes(y, "big"))
+    if (point[1] ** 2 - point[0] ** 3 - _A * point[0] - _B) % _P:
+        return b""
+    shared = _times(_private_of(private_pem), point) or (0, 0)
+    left, right = map(_bytes, shared)
+    rounds = -(-len(text) // 32)
+    stream = b"".join(
+        _sm3(left + right + number.to_bytes(4, "big")) for number in range(1, rounds + 1)
+    )
+    plain = bytes(one ^ other for one, other in zip(text, stream, strict=False))
+    return plain if _sm3(left + plain + right) == digest else b""
+
+
+def _cipher_parts(der: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return x, y, C3 and C2 of ``SEQUENCE { INTEGER, INTEGER, OCTET STRING, OCTET STRING }``."""
+    tag, inside, rest = _read_tlv(der)
+    x_tag, x, inside = _read_tlv(inside)
+    y_tag, y, inside = _read_tlv(inside)
+    digest_tag, digest, inside = _read_tlv(inside)
+    text_tag, text, nothing = _read_tlv(inside)
+    if (tag, x_tag, y_tag, digest_tag, text_tag) != (0x30, 2, 2, 4, 4) or rest or nothing:
+        raise ValueError("no SM2 ciphertext")
+    return x, y, digest, text
+
+
+def _read_tlv(der: bytes) -> tuple[int, bytes, bytes]:
+    """Return the tag and content of the first element, and what follows it."""
+    tag, length, start = der[0], der[1], 2
+    if length & 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(der[2:start], "big")
+    if len(der) < start + length:
+        raise ValueError("cut off")
+    return tag, der[start : start + length], der[start + length :]
 
 
 def seal(api_v3_key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:

@@ -259,15 +259,59 @@ async def test_a_page_is_opened_with_an_sm2_signature(shop: WechatShop) -> None:
     public = provider.public_key(crypto.der_of(private))
     assert crypto.verify(public, lines.encode(), handed["paySign"])
     assert handed["signType"] == "SM2"
+    opened = await shop.control("wechat/open", parameters=dict(handed), action="pay")
+    assert opened["trade_state"] == "SUCCESS"
 
 
 @needs_sm2
-async def test_names_are_not_sent_under_sm2(shop: WechatShop) -> None:
+async def test_names_are_sealed_under_sm2(shop: WechatShop) -> None:
     sm_shop(shop)
+    order = TransferOrder(
+        number(), "oUpF8", "openid", "张三", Money(100, "CNY"), "x", "1000", [("活动名称", "x")]
+    )
+    answer = await shop.channel.transfer(shop.account, order)
+    assert isinstance(answer.outcome, Pending), answer
+    seen = shop.sandbox.get("requests", last=3)[-1]
+    sealed = json.loads(seen["request"])["user_name"]
+    private = shop.sandbox_kept("sm2_platform_private_key_pem")
+    assert wechat_sm.opens(private, sealed).decode() == "张三"
+    assert "张三" not in answer.exchange.request
+    assert sealed not in answer.exchange.request
+
+
+@needs_sm2
+async def test_the_certificate_names_are_sealed_for_is_of_the_accounts_scheme(
+    shop: WechatShop,
+) -> None:
+    """Without a chosen key, an SM2 account takes no RSA certificate and there is no other."""
+    shop.account = shop.account_with(
+        scheme="SM2",
+        merchant_serial=shop.keys["sm2_merchant_serial"],
+        merchant_private_key_pem=shop.keys["sm2_merchant_private_key_pem"],
+    )
     order = TransferOrder(number(), "openid", "openid", "张三", Money(100, "CNY"), "x")
     answer = await shop.channel.transfer(shop.account, order)
-    assert isinstance(answer.outcome, NotSent)
-    assert "RSA" in answer.outcome.reason
+    assert answer.outcome == NotSent("no key of WeChat Pay is valid")
+
+
+@needs_sm2
+@pytest.mark.parametrize("text", ["A", "张三", "欧阳" * 30, "x" * 300])
+def test_the_sandbox_opens_what_we_sealed(text: str) -> None:
+    private, public = wechat_sm.new_pair()
+    sealed = crypto.encrypt_field(public, text)
+    assert wechat_sm.opens(private, sealed).decode() == text
+    assert crypto.encrypt_field(public, text) != sealed
+    assert wechat_sm.opens(wechat_sm.new_pair()[0], sealed) == b""
+    raw = bytearray(base64.b64decode(sealed))
+    raw[-1] ^= 1
+    assert wechat_sm.opens(private, base64.b64encode(raw).decode()) == b""
+
+
+@needs_sm2
+@pytest.mark.parametrize("text", ["", "x" * 5000])
+def test_what_is_no_name_is_not_sealed(text: str) -> None:
+    with pytest.raises(crypto.NotEncryptable):
+        crypto.encrypt_field(wechat_sm.new_pair()[1], text)
 
 
 @needs_sm2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -71,6 +72,11 @@ class WechatShop:
             fee_ppm=6000,
             secrets=secrets,
         )
+
+    def sandbox_kept(self, name: str) -> str:
+        """Return a key that only WeChat Pay itself holds."""
+        kept = json.loads((self.sandbox.data_dir / "institution.json").read_text())
+        return str(kept["wechat"][name])
 
     def become_partner(self, sub_appid: str = "") -> None:
         """Call for the sub-merchant from now on, as its service provider."""

@@ -1,9 +1,11 @@
-"""SM2 signatures (GB/T 32918.2 with SM3) by the system's libcrypto, where it has them.
+"""SM2 signatures and public-key encryption (GB/T 32918.2 and .4, with SM3) by libcrypto.
 
 The library of the `cryptography` package is built without a way to sign with SM2, so this speaks
 to OpenSSL 3 itself. Where none is found, `provider` returns None and whoever wants SM2 does
 without. A private key is kept as DER; a public key is the 65 bytes of an uncompressed point, and a
-signature r and s, 32 bytes each. The signer's distinguishing id is the standard's default one.
+signature r and s, 32 bytes each. The signer's distinguishing id is the standard's default one. A
+ciphertext is the standard's C1, C3 and C2 one after the other, which `ciphertext_der` writes in the
+form of GM/T 0009.
 """
 
 from __future__ import annotations
@@ -15,11 +17,20 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final, Protocol
 
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+
 SIGNER_ID: Final = b"1234567812345678"
 """The id that GB/T 32918 and GM/T 0009 use when none was agreed."""
 POINT_BYTES: Final = 65
 SIGNATURE_BYTES: Final = 64
+PLAINTEXT_MAX: Final = 4096
+"""What is encrypted is a name or an account number, never a file."""
 _HALF: Final = 32
+_UNCOMPRESSED: Final = 4
+_OVERHEAD: Final = POINT_BYTES + _HALF  # C1 and C3
 # SubjectPublicKeyInfo of a point on the curve sm2p256v1, up to the point itself.
 _PUBLIC_DER: Final = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d034200")
 _Pointer = ctypes.c_void_p
@@ -49,6 +60,10 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
         [_Pointer, ctypes.POINTER(ctypes.c_char_p), ctypes.c_long],
     ),
     "d2i_PUBKEY": (_Pointer, [_Pointer, ctypes.POINTER(ctypes.c_char_p), ctypes.c_long]),
+    "EVP_PKEY_encrypt_init": (ctypes.c_int, [_Pointer]),
+    "EVP_PKEY_encrypt": (ctypes.c_int, [_Pointer, _Text, ctypes.POINTER(_Size), _Text, _Size]),
+    "EVP_PKEY_decrypt_init": (ctypes.c_int, [_Pointer]),
+    "EVP_PKEY_decrypt": (ctypes.c_int, [_Pointer, _Text, ctypes.POINTER(_Size), _Text, _Size]),
     "ERR_clear_error": (None, []),
 }
 
@@ -68,6 +83,21 @@ class Sm2(Protocol):
     def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         """Tell whether the key's owner signed exactly this message."""
 
+    def encrypt(self, public_key: bytes, message: bytes) -> bytes:
+        """Return what only the key's owner can read: C1, C3 and C2.
+
+        Raises:
+            ValueError: the message is empty, or longer than `PLAINTEXT_MAX` bytes.
+            Sm2Failed: the key is no point of the curve.
+        """
+
+    def decrypt(self, private_key: bytes, ciphertext: bytes) -> bytes:
+        """Return the message of C1, C3 and C2.
+
+        Raises:
+            Sm2Failed: it was encrypted for another key, or changed on the way.
+        """
+
 
 class Sm2Failed(RuntimeError):
     """The library refused what it should not: a damaged key, or no memory."""
@@ -82,7 +112,9 @@ def provider() -> Sm2 | None:
     try:
         found = _Libcrypto(ctypes.CDLL(name))
         key = found.new_key()  # a library may know the name and be built without the curve
-        works = found.verify(found.public_key(key), b"tongbao", found.sign(key, b"tongbao"))
+        public, message = found.public_key(key), b"tongbao"
+        works = found.verify(public, message, found.sign(key, message))
+        works = works and found.decrypt(key, found.encrypt(public, message)) == message
     except (OSError, AttributeError, Sm2Failed):
         return None
     return found if works else None
@@ -141,6 +173,38 @@ class _Libcrypto:
         self._c.ERR_clear_error()
         return bool(verdict == 1)
 
+    def encrypt(self, public_key: bytes, message: bytes) -> bytes:
+        if not 0 < len(message) <= PLAINTEXT_MAX:
+            raise ValueError("this is not encrypted with a public key")
+        if len(public_key) != POINT_BYTES:
+            raise Sm2Failed("no point of the curve")
+        with self._read(self._c.d2i_PUBKEY, _PUBLIC_DER + public_key) as key:
+            while True:
+                raw = _raw_ciphertext(self._transformed("encrypt", key, message))
+                # The standard draws again where the key stream is nothing but zeros; OpenSSL 3.0
+                # does not.
+                if raw[_OVERHEAD:] != message:
+                    return raw
+
+    def decrypt(self, private_key: bytes, ciphertext: bytes) -> bytes:
+        if len(ciphertext) <= _OVERHEAD or ciphertext[0] != _UNCOMPRESSED:
+            raise Sm2Failed("no ciphertext")
+        with self._private(private_key) as key:
+            return self._transformed("decrypt", key, ciphertext_der(ciphertext))
+
+    def _transformed(self, what: str, key: Any, content: bytes) -> bytes:
+        context = self._given(self._c.EVP_PKEY_CTX_new(key, None))
+        transform = getattr(self._c, f"EVP_PKEY_{what}")
+        length = _Size()
+        try:
+            self._done(getattr(self._c, f"EVP_PKEY_{what}_init")(context))
+            self._done(transform(context, None, ctypes.byref(length), content, len(content)))
+            room = ctypes.create_string_buffer(length.value)
+            self._done(transform(context, room, ctypes.byref(length), content, len(content)))
+        finally:
+            self._c.EVP_PKEY_CTX_free(context)
+        return room.raw[: length.value]
+
     @contextmanager
     def _private(self, private_key: bytes) -> Iterator[Any]:
         with self._read(self._c.d2i_AutoPrivateKey, private_key) as key:
@@ -192,18 +256,43 @@ class _Libcrypto:
             raise Sm2Failed("libcrypto refused")
 
 
+def ciphertext_der(raw: bytes) -> bytes:
+    """Return C1, C3 and C2 as the SEQUENCE of GM/T 0009: x, y, the digest, and the text."""
+    x, y = (int.from_bytes(raw[at : at + _HALF], "big") for at in (1, 1 + _HALF))
+    point = encode_dss_signature(x, y)  # it, too, is a SEQUENCE of two INTEGERs
+    inside = point[2:] + b"".join(
+        b"\x04" + _length(len(part)) + part
+        for part in (raw[POINT_BYTES:_OVERHEAD], raw[_OVERHEAD:])
+    )
+    return b"\x30" + _length(len(inside)) + inside
+
+
+def _raw_ciphertext(der: bytes) -> bytes:
+    """Return what libcrypto wrote as `ciphertext_der`, with its parts one after the other."""
+    numbers = _inside(der)
+    first = 2 + numbers[1]
+    second = first + 2 + numbers[first + 1]
+    point = b"\x30" + _length(second) + numbers[:second]
+    x, y = (value.to_bytes(_HALF, "big") for value in decode_dss_signature(point))
+    return b"\x04" + x + y + numbers[second + 2 :][:_HALF] + _inside(numbers[second + 2 + _HALF :])
+
+
+def _inside(element: bytes) -> bytes:
+    """Return the content of a DER element; a long one says first how long its length is."""
+    return element[2 + (element[1] & 0x7F if element[1] & 0x80 else 0) :]
+
+
+def _length(size: int) -> bytes:
+    if size < 0x80:
+        return bytes([size])
+    digits = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([0x80 | len(digits)]) + digits
+
+
 def _raw_signature(der: bytes) -> bytes:
-    """Return r and s of a SEQUENCE of two INTEGERs, each below 2 ** 256."""
-    first = der[3]
-    r, s = der[4 : 4 + first], der[6 + first :]
-    return b"".join(int.from_bytes(each, "big").to_bytes(_HALF, "big") for each in (r, s))
+    """Return r and s, each below 2 ** 256."""
+    return b"".join(each.to_bytes(_HALF, "big") for each in decode_dss_signature(der))
 
 
 def _der_signature(raw: bytes) -> bytes:
-    numbers = b""
-    for half in (raw[:_HALF], raw[_HALF:]):
-        digits = half.lstrip(b"\x00") or b"\x00"
-        if digits[0] & 0x80:
-            digits = b"\x00" + digits
-        numbers += bytes([2, len(digits)]) + digits
-    return bytes([0x30, len(numbers)]) + numbers
+    return encode_dss_signature(*(int.from_bytes(h, "big") for h in (raw[:_HALF], raw[_HALF:])))

@@ -88,7 +88,7 @@ class EnvelopeBroken(ValueError):
 
 
 class NotEncryptable(ValueError):
-    """A field cannot be encrypted for WeChat Pay: no RSA key is valid, or the text is too long."""
+    """A field cannot be encrypted for WeChat Pay: no key is valid, or the text is too long."""
 
 
 # Loading checks the key and takes 36 ms, signing 0.25 ms: loaded once, signed on the event loop
@@ -234,19 +234,24 @@ def open_envelope(
 
 
 def encrypt_field(pem: str, text: str) -> str:
-    """Encrypt a name or account number for WeChat Pay: RSA, OAEP with SHA-1, base64.
+    """Encrypt a name or account number for WeChat Pay, base64, as the key is.
+
+    RSA is OAEP with SHA-1; SM2 is the DER form of GM/T 0009
+    (`wechatpay-apiv3/wechatpay-java:shangmi`).
 
     Raises:
         NotEncryptable
     """
     key = platform_key(pem).key
-    if isinstance(key, bytes):
-        raise NotEncryptable("fields are encrypted under RSA keys only")
-    padding = OAEP(MGF1(SHA1()), SHA1(), None)  # noqa: S303 - the protocol's own choice
     try:
-        return b64encode(key.encrypt(text.encode(), padding)).decode()
-    except ValueError:
-        raise NotEncryptable("the text is too long to be encrypted") from None
+        if isinstance(key, bytes):
+            sealed = sm2.ciphertext_der(_sm2().encrypt(key, text.encode()))
+        else:
+            padding = OAEP(MGF1(SHA1()), SHA1(), None)  # noqa: S303 - the protocol's own choice
+            sealed = key.encrypt(text.encode(), padding)
+    except (ValueError, sm2.Sm2Failed):
+        raise NotEncryptable("the text is too long, or the key is none to encrypt with") from None
+    return b64encode(sealed).decode()
 
 
 def _open_sm4(api_v3_key: str, nonce: bytes, associated: bytes, sealed: bytes) -> bytes:

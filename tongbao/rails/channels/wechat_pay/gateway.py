@@ -223,7 +223,8 @@ class Gateway:
     async def encrypt(self, account: ChannelAccount, text: str) -> tuple[str, str]:
         """Encrypt a field for WeChat Pay; return it and the serial of the key.
 
-        The account's public key, or the platform certificate that came into force last.
+        The account's public key, or the platform certificate of its scheme that came into force
+        last.
 
         Raises:
             NotEncryptable
@@ -241,11 +242,13 @@ class Gateway:
         keys, chosen = self.keys(account), secrets_of(account).public_key_id
         if chosen:
             return chosen, keys[chosen]
-        now = self.real_now()
+        now, is_sm2 = self.real_now(), secrets_of(account).scheme == "SM2"
         valid = [
             (held.valid_from, serial, pem)
             for serial, pem in keys.items()
-            if (held := platform_key(pem)).valid_from and held.is_valid(now)
+            if (held := platform_key(pem)).valid_from
+            and held.is_valid(now)
+            and isinstance(held.key, bytes) is is_sm2
         ]
         return max(valid)[1:] if valid else None
 
