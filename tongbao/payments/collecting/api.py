@@ -62,6 +62,7 @@ from tongbao.payments.collecting.payments import (
     ModeNotOffered,
     NotClosable,
     OrderNumberUsed,
+    Taking,
     UseRefused,
     WalletNeedsCode,
     check_closable,
@@ -166,27 +167,11 @@ async def create(
     confirms or the channel is silent. A webhook tells the end. The same order number with the
     same content returns the payment it already made. Without a channel we choose one.
     """
-    money = positive(data.amount, data.currency)
-    channel = _channel_asked(data.method)
-    client_ip = _client_ip(request)
-    if channel == WALLET and data.capture == "manual":
-        raise CaptureNotOffered(channel=channel)
+    _check_asked(data)
+    ip = _client_ip(request)
 
     async def fresh(use: Idempotency) -> PaymentView:
-        payment_id = new_id()
-        for _ in range(_PLACES_MAX):
-            asked = await _terms(
-                flow, caller, data, (channel, money), client_ip=client_ip, payment_id=payment_id
-            )
-            if channel == WALLET:
-                return view_payment(*await _collect_from_wallet(flow, keyring, asked, use))
-            try:
-                return view_payment(*await create_payment(flow, asked, use.write, payment_id))
-            except PlaceTaken:
-                await flow.router.refresh()
-            except UseRefused:
-                continue  # the agreement is read again, and says why
-        raise PlaceTaken if channel is None else StateContended
+        return view_payment(*await collect_asked(flow, keyring, caller, data, (use.write, ip)))
 
     async def resume(payment_id: UUID) -> PaymentView:
         payment = await queries.payment(flow.db, caller.book, payment_id)
@@ -195,8 +180,39 @@ async def create(
     return await answer_once(request, flow.db, fresh=fresh, resume=resume)
 
 
+def _check_asked(data: CreatePayment) -> tuple[str | None, Money]:
+    money = positive(data.amount, data.currency)
+    channel = _channel_asked(data.method)
+    if channel == WALLET and data.capture == "manual":
+        raise CaptureNotOffered(channel=channel)
+    return channel, money
+
+
+async def collect_asked(
+    flow: Flow, keyring: Keyring, caller: Caller, data: CreatePayment, by: tuple[Taking, str]
+) -> tuple[Payment, Attempt]:
+    """Collect for a merchant; ``by``: the write that takes the key in its commit, the client's IP.
+
+    `create` names what this refuses.
+    """
+    (channel, money), (take, client_ip), payment_id = _check_asked(data), by, new_id()
+    for _ in range(_PLACES_MAX):
+        asked = await _terms(
+            flow, caller, data, (channel, money), client_ip=client_ip, payment_id=payment_id
+        )
+        if channel == WALLET:
+            return await _collect_from_wallet(flow, keyring, asked, take)
+        try:
+            return await create_payment(flow, asked, take, payment_id)
+        except PlaceTaken:
+            await flow.router.refresh()
+        except UseRefused:
+            continue  # the agreement is read again, and says why
+    raise PlaceTaken if channel is None else StateContended
+
+
 async def _collect_from_wallet(
-    flow: Flow, keyring: Keyring, asked: NewPayment, use: Idempotency
+    flow: Flow, keyring: Keyring, asked: NewPayment, take: Taking
 ) -> tuple[Payment, Attempt]:
     now = flow.db.clock.now()
     try:
@@ -205,12 +221,12 @@ async def _collect_from_wallet(
         )
     except CodeUsedOrExpired:
         # It may be this very order that has used it: then that payment is the answer.
-        earlier = await earlier_payment(flow, asked, use.write)
+        earlier = await earlier_payment(flow, asked, take)
         if earlier is None:
             raise
         return earlier
     scanned = ScannedCode(code.book, code.code_hash, code.mode, wallet.id, wallet.currency)
-    return await pay_by_wallet(flow, asked, use.write, payment_id=new_id(), code=scanned)
+    return await pay_by_wallet(flow, asked, take, payment_id=new_id(), code=scanned)
 
 
 def _channel_asked(method: MethodAsked) -> str | None:
