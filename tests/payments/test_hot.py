@@ -19,6 +19,7 @@ from tests.payments.invariants import assert_money_is_conserved
 from tests.stage import Stage, new_number
 from tongbao.infra.db import Write
 from tongbao.infra.web.app import App
+from tongbao.infra.web.hot import HotDoor
 from tongbao.infra.web.idempotency import REPLAYED_HEADER
 from tongbao.kernel.ids import parse
 from tongbao.parties.accounts import _store as accounts
@@ -359,7 +360,7 @@ def app_with(stage: Stage, risk: Any) -> App:
     flow = replace(platform.flow, risk=risk)
     app = platform.app()
     keys = RecentKeys(platform.db, platform.keyring)
-    app._hot = {PATH: WalletPayments(flow, platform.keyring, keys)}
+    app.door = HotDoor({PATH: WalletPayments(flow, platform.keyring, keys)})
     return app
 
 

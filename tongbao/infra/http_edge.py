@@ -1,15 +1,18 @@
-"""The bounds of a request before the application sees it: how large and how slow its head may be.
+"""What the server does before the application sees a request: bounds, and the short way in.
 
 The server's parser takes headers of any size for any time, from anybody; the application's own
-limits begin with the body.
+limits begin with the body. A request for a hot route that arrives whole is handed to its door
+directly, without a task and the messages of ASGI, which cost more than the route itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
+from typing import Any, Final, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers, beyond the bytes that arrive together with the first of them."""
@@ -23,9 +26,30 @@ _TOO_LARGE: Final = (
 )
 
 
+Scope = MutableMapping[str, Any]
+
+
+class Door(Protocol):
+    """Takes whole requests of hot routes; `infra.web.hot.HotDoor` is one."""
+
+    def may_take(self, scope: Scope) -> bool:
+        """Return whether it has a route for it."""
+
+    def take(
+        self,
+        scope: Scope,
+        body: bytes,
+        answered: Callable[[bytes, bytes], None],
+        handed_over: Callable[[], None],
+    ) -> None:
+        """Answer with the lines of a head and a body, or hand the request over."""
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection: uvicorn's, closed when a message is too large or its head too slow."""
 
+    door: Door | None = None  # of the class that `protocol_with` makes
+    _whole: RequestResponseCycle | None = None  # begun, and for the door if it is whole at once
     _steps = 0  # beginnings, heads and ends of messages so far
     _received = 0  # bytes since the last step
     _reads_head = True
@@ -46,6 +70,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Parse what arrived and give up on a message that is larger than any we take."""
         before = self._steps
         super().data_received(data)
+        if self._whole is not None:
+            self._hand_in(self._whole)
         if self._in_head:  # most heads come whole, and need no timer
             self._start_timer()
         if self._steps != before:
@@ -76,6 +102,39 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._reads_head = True
         super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin a request, which takes the short way when it is for the door and arrives whole."""
+        scope = cast("Scope", cycle.scope)
+        if self.door is None or app is not self.app or not self.door.may_take(scope):
+            super()._start_asgi_task(cycle, app)
+        elif cycle.more_body:
+            self._whole = cycle  # until the bytes at hand are parsed
+        else:
+            self._hand_in(cycle)
+
+    def _hand_in(self, cycle: RequestResponseCycle) -> None:
+        self._whole = None
+        door, ordinary = self.door, partial(super()._start_asgi_task, cycle, self.app)
+        if door is None or cycle.more_body or cycle.waiting_for_100_continue:
+            ordinary()
+            return
+        scope = cast("Scope", cycle.scope)
+        if any(name == b"x-forwarded-for" for name, _ in scope["headers"]):
+            _see_through_proxy(scope, self.app)
+        door.take(scope, bytes(cycle.body), partial(self._answer, cycle), ordinary)
+
+    def _answer(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+        """Send a whole answer, unless nobody is there to hear it."""
+        if cycle.disconnected:
+            return
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        standing = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+        self.transport.write(b"".join([head, *standing, end, body]))
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+
     def _start_timer(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self.transport.close)
@@ -92,3 +151,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._reads_head and (self.cycle is None or self.cycle.response_complete):
             self.transport.write(_TOO_LARGE)
         self.transport.close()
+
+
+def protocol_with(door: Door) -> type[BoundedHttpProtocol]:
+    """Return the protocol of a server whose hot routes are behind the door."""
+    return type("HttpProtocolWithDoor", (BoundedHttpProtocol,), {"door": door})
+
+
+def _see_through_proxy(scope: Scope, app: Any) -> None:
+    """Put in the client whom a trusted proxy names, as uvicorn does in front of the application."""
+    trusted, client = getattr(app, "trusted_hosts", None), scope.get("client")
+    if trusted is None or client is None or client[0] not in trusted:
+        return
+    named: Sequence[bytes] = [
+        value for name, value in scope["headers"] if name == b"x-forwarded-for"
+    ]
+    host, port = trusted.get_trusted_client_address(b", ".join(named).decode("latin1"))
+    if host:
+        scope["client"] = (host, port)

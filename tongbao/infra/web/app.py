@@ -10,17 +10,14 @@ Every answer carries the request id; everything that is not an answer becomes a 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final, cast, get_args
 
 import msgspec
-import prometheus_client as metrics
 import structlog
 from litestar import Litestar, Request, Response
 from litestar.connection import ASGIConnection
@@ -32,8 +29,11 @@ from litestar.routes import HTTPRoute
 from tongbao.infra.db import Db
 from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate
 from tongbao.infra.web.caller import Caller, access_of
+from tongbao.infra.web.counting import observe
+from tongbao.infra.web.hot import CREATED, HotDoor, HotRoute
 from tongbao.infra.web.openapi import ApiFacts, Operation, describe
 from tongbao.infra.web.problem import (
+    ANSWER_HEADERS,
     BodyTooLarge,
     BodyTooSlow,
     InternalError,
@@ -45,15 +45,12 @@ from tongbao.infra.web.problem import (
     render,
 )
 from tongbao.infra.web.request import (
-    CREATED,
     ApiRequest,
     BodyUnexpected,
-    HotRoute,
     InvalidValue,
     RepeatedParameter,
     UnknownField,
     WrongType,
-    hot_request,
     refusal_of_exception,
 )
 from tongbao.kernel.clock import monotonic
@@ -69,23 +66,10 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODY_MAX: Final = 1024 * 1024
 BODY_SECONDS_MAX: Final = 30
 DOCUMENT_PATHS: Final = ("/openapi.json", "/v1/openapi.json")
-_STANDING_HEADERS: Final = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-)
 
 _WITH_OFFSET: Final = re.compile(r"([Zz]|[+-]\d\d:?\d\d)$")
-_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-
-HTTP_REQUESTS: Final = metrics.Counter(
-    "tongbao_http_requests", "HTTP requests answered", ["method", "route", "status"]
-)
-HTTP_SECONDS: Final = metrics.Histogram(
-    "tongbao_http_seconds", "Time from a request's first byte to its answer's last", ["route"]
-)
 
 log = structlog.get_logger()
-_ROOT: Final = logging.getLogger()
 
 
 class RouteWithoutScope(TypeError):
@@ -97,7 +81,10 @@ class ClientGone(Exception):
 
 
 class App:
-    """The assembled ASGI application. ``document`` is its OpenAPI document."""
+    """The assembled ASGI application.
+
+    ``document`` is its OpenAPI document; by ``door`` a server may hand in what need not be ASGI.
+    """
 
     def __init__(
         self,
@@ -110,7 +97,7 @@ class App:
         mounts: Mapping[str, Asgi] | None = None,
         hot: Mapping[str, HotRoute] | None = None,
     ) -> None:
-        self._hot = hot or {}
+        self.door = HotDoor(hot or {})
         self._db = db
         self._keys = keys
         self._facts = facts
@@ -151,7 +138,10 @@ class App:
         try:
             body = await _read_body(scope, receive)
             scope["state"]["body"] = body
-            if await self._hot_answer(scope, body, reply):
+            created = await self.door.ask(scope, body)
+            if created is not None:
+                scope["path_template"] = scope["path"]
+                await reply.created(created)
                 return
             _check_mounted_path(prefix, scope["path"])
             target = self._signed_api if prefix is None else self._mounts[prefix]
@@ -164,7 +154,8 @@ class App:
             log.exception("request_failed")
             await reply.problem(rendering(InternalError()))
         finally:
-            _observe(scope, prefix, reply.status, monotonic() - started)
+            route = prefix or scope.get("path_template") or "unmatched"
+            observe(scope["method"], route, reply.status or 499, monotonic() - started)
 
     async def _signed_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Prove who is calling, then let the framework route and decode."""
@@ -185,21 +176,8 @@ class App:
             _check_media_type(scope)
         await cast("Asgi", self._api)(scope, receive, send)
 
-    async def _hot_answer(self, scope: Scope, body: bytes, reply: _Reply) -> bool:
-        """Let the path's hot route answer, where there is one and it does."""
-        hot = self._hot.get(scope["path"])
-        request = None if hot is None else hot_request(scope, body)
-        answer = None if hot is None or request is None else await hot(request)
-        if answer is None:
-            return False
-        scope["path_template"] = scope["path"]
-        await reply.created(answer)
-        return True
-
     def _mounted_at(self, path: str) -> str | None:
         """Return the longest mount the path lies under; ``/`` is only the root page itself."""
-        if path in self._hot:
-            return None
         under = [
             prefix
             for prefix in self._mounts
@@ -231,7 +209,7 @@ class _Reply:
             self.status = message["status"]
             headers = list(message.get("headers", ()))
             present = {name.lower() for name, _ in headers}
-            headers += [pair for pair in _STANDING_HEADERS if pair[0] not in present]
+            headers += [pair for pair in ANSWER_HEADERS if pair[0] not in present]
             headers.append((b"x-request-id", self._request_id))
             message = {**message, "headers": headers}
         await self._send(message)
@@ -242,7 +220,7 @@ class _Reply:
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
-            *_STANDING_HEADERS,
+            *ANSWER_HEADERS,
             (b"x-request-id", self._request_id),
         ]
         await self._send({"type": "http.response.start", "status": CREATED, "headers": headers})
@@ -417,24 +395,6 @@ def _json_file(content: bytes) -> Asgi:
         await send({"type": "http.response.body", "body": content})
 
     return serve
-
-
-@lru_cache(maxsize=4096)
-def _counters(method: str, route: str, status: int) -> tuple[metrics.Counter, metrics.Histogram]:
-    return HTTP_REQUESTS.labels(method, route, status), HTTP_SECONDS.labels(route)
-
-
-def _observe(scope: Scope, prefix: str | None, status: int | None, seconds: float) -> None:
-    """Count and log the request under its route, never under its path: paths are without end."""
-    route = prefix or scope.get("path_template") or "unmatched"
-    method = scope["method"] if scope["method"] in _METHODS else "other"
-    counted, timed = _counters(method, route, status or 499)
-    counted.inc()
-    timed.observe(seconds)
-    if _ROOT.isEnabledFor(logging.INFO):  # finding out costs less than a line that goes nowhere
-        log.info(
-            "http_request", method=method, route=route, status=status, ms=round(seconds * 1000)
-        )
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

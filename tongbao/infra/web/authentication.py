@@ -134,6 +134,13 @@ class SigningKeys(Protocol):
         """Remember, coarsely, that the key was used just now."""
 
 
+class RememberedKeys(SigningKeys, Protocol):
+    """Keys of which some are at hand."""
+
+    def known(self, key_id: UUID) -> SigningKey | None:
+        """Return the key when it was found a moment ago, else None: then `find` it."""
+
+
 _FIELD: Final = re.compile(r" ?(key|timestamp|nonce|signature)=([A-Za-z0-9._~+/=-]{1,128})")
 # The header as most programs write it, in one go; whatever differs is read field by field.
 _USUAL: Final = re.compile(
@@ -225,6 +232,16 @@ async def prove(request: SignedRequest, keys: SigningKeys) -> tuple[Authorizatio
     key = await keys.find(said.key_id)
     if key is None:
         raise KeyUnknown
+    check_signature(request, said, key)
+    return said, key
+
+
+def check_signature(request: SignedRequest, said: Authorization, key: SigningKey) -> None:
+    """Check that the key is good and has signed the request a moment ago.
+
+    Raises:
+        KeyRevoked, SignatureInvalid, TimestampStale
+    """
     expected = hmac_sha256(
         key.secret.reveal().encode(), signing_text(request, said.timestamp, said.nonce)
     )
@@ -236,7 +253,6 @@ async def prove(request: SignedRequest, keys: SigningKeys) -> tuple[Authorizatio
     now = real_now()
     if abs(now.timestamp() - said.timestamp) > WINDOW_S:
         raise TimestampStale(our_time=int(now.timestamp()))
-    return said, key
 
 
 def nonce_write(said: Authorization) -> Write:

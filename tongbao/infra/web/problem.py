@@ -104,6 +104,13 @@ _STATUS_OF_KIND: Final[tuple[tuple[type[Refusal], int], ...]] = (
 )
 
 
+ANSWER_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+)
+"""What every answer carries that does not say otherwise itself."""
+
+
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why a request was not done, and what its sender can do about it."""
 

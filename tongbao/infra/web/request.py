@@ -7,7 +7,6 @@ bodies are decoded here, strictly, from the very bytes that were signed.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Annotated, Any, Final, cast
 
@@ -19,10 +18,9 @@ from litestar.exceptions import (
     NotFoundException,
     ValidationException,
 )
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from tongbao.infra.db import ValueOutOfRange
-from tongbao.infra.web.authentication import SignedRequest
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.problem import InternalError, MethodNotAllowed, RouteUnknown
 from tongbao.kernel.errors import Invalid, Refusal
@@ -242,51 +240,3 @@ def _refusal_of_parameters(exception: ValidationException) -> Refusal:
     if key == "data":
         return BodyMissing(param="$")
     return refusal_of_validation(str(found.get("message", "")), root=key or "query")
-
-
-# Hot routes: plain callables beside the framework, for the few requests that come by thousands. One
-# answers what goes well and nothing else. Whatever is unusual about a request, from a header to a
-# refusal, it leaves undone and hands over: the ordinary route of the same path then takes it as if
-# nobody had looked at it, so that there is one place that says no.
-
-CREATED: Final = 201
-_JSON: Final = b"application/json"
-_KEY: Final = KEY_HEADER.encode()
-_ONCE: Final = frozenset({b"authorization", b"content-type", _KEY})
-
-
-class HotRequest(Struct, frozen=True):
-    """A POST as it arrived, with nothing unusual about its form."""
-
-    signed: SignedRequest
-    idempotency_key: str
-    client_ip: str
-
-
-HotRoute = Callable[[HotRequest], Awaitable[bytes | None]]
-"""Return the JSON of what was created, or None where the ordinary route shall take the request."""
-
-
-def hot_request(scope: MutableMapping[str, Any], body: bytes) -> HotRequest | None:
-    """Return the request for a hot route, or None when anything about its form is unusual."""
-    if scope["method"] != "POST" or scope["query_string"] or not body:
-        return None
-    found: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        if name == b"content-encoding" or (name in _ONCE and name in found):
-            return None
-        if name in _ONCE:
-            found[name] = value
-    if len(found) < len(_ONCE) or found[b"content-type"] != _JSON:
-        return None
-    key = found[_KEY].decode("latin-1").strip()
-    if not key or len(key) > KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
-        return None
-    target = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
-    authorization = (found[b"authorization"].decode("latin-1"),)
-    client = scope.get("client")
-    return HotRequest(
-        SignedRequest("POST", target, body, authorization),
-        key,
-        client[0] if client else "127.0.0.1",
-    )

@@ -156,6 +156,10 @@ class RecentKeys:
         self._on_record = KeysOnRecord(db, keyring)
         self._keys = Remembered(self._on_record.find_all, seconds=KEY_STANDS_S)
 
+    def known(self, key_id: UUID) -> SigningKey | None:
+        """Return the key when it was found within the last second, else None."""
+        return self._keys.known(key_id)
+
     async def find(self, key_id: UUID) -> SigningKey | None:
         """Return the key; one that was revoked within the last second may still look good."""
         return self._keys.known(key_id) or await self._keys.get(key_id)

@@ -6,7 +6,7 @@ first, and does what it says. A case is closed by a person, with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -256,7 +256,7 @@ async def pay_by_wallet(
     payment, attempt = paid_rows(asked, payment_id, code, now)
     event = event_write(end_event(payment, view_payment(payment, attempt)), now=now)
     first = (take(payment.id, now), *verdict.meters)
-    result = await submit_paid(flow, payment, attempt, code, companions=(*first, event))
+    [result] = await submit_paid(flow, [paid_group(payment, attempt, code, (*first, event))])
     if result.happened:
         return payment, attempt
     if result.code == ORDER_TAKEN:
@@ -277,15 +277,10 @@ def paid_rows(
     return payment, msgspec.structs.replace(attempt, **paid)
 
 
-async def submit_paid(
-    flow: Flow,
-    payment: Payment,
-    attempt: Attempt,
-    code: ScannedCode,
-    *,
-    companions: tuple[Write, ...],
-) -> Result:
-    """Write a payment of the own wallet and move its money, with more in the same commit."""
+def paid_group(
+    payment: Payment, attempt: Attempt, code: ScannedCode, companions: tuple[Write, ...]
+) -> Group:
+    """Return a payment of the own wallet with its money, and more, as one group of the ledger."""
     currency, now = payment.currency, payment.created_at
     transfers = posting.transfers(
         "payment.captured_by_wallet",
@@ -296,7 +291,7 @@ async def submit_paid(
         },
         amounts={"gross": payment.money, "fee": Money(payment.fee, currency)},
     )
-    group = Group(
+    return Group(
         id=transfers[0].id,
         book=payment.book,
         transfers=transfers,
@@ -307,12 +302,16 @@ async def submit_paid(
             spend_write(code.book, code.wallet_id, payment.money, now),
         ),
     )
+
+
+async def submit_paid(flow: Flow, paid: Sequence[Group]) -> list[Result]:
+    """Write payments of the own wallet and move their money; return what became of each."""
     failpoint("payments.before_wallet")
-    [result] = await flow.ledger.submit([group])
+    results = await flow.ledger.submit(paid)
     failpoint("payments.after_wallet")
-    if result.happened:
+    if any(result.happened for result in results):
         flow.nudge()
-    return result
+    return results
 
 
 def _paid_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:

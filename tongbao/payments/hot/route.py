@@ -1,8 +1,12 @@
 """`POST /v1/payments` for the own wallet: one read and one group commit, whatever else goes on.
 
-    request ─► signature ─► terms (remembered) ─► code and key (asked for many at once)
-            ─► risk ─► one group: nonce, key with its answer, payment, attempt, change, event,
-               code used up, day's spending counted, transfers ─► answer
+    requests ─► signatures ─► codes, keys and terms, asked for all that came meanwhile ─► risk
+             ─► a group each: nonce, key with its answer, payment, attempt, change, event,
+                code used up, day's spending counted, transfers ─► answers
+
+Requests that arrive while others are being looked up are taken together, and their groups handed
+to the ledger together: what a payment costs beyond its own rows is shared. Each is decided by
+itself all the same.
 
 Anything that is not a fresh, good payment from the own wallet goes to the ordinary route. So does
 what the group refused for a nonce, key or order number that somebody had taken in between: nothing
@@ -12,49 +16,57 @@ failed payment, as there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Final
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Final, TypeVar
 
 import msgspec
+import structlog
 from msgspec import Struct
 from prometheus_client import Counter
 
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db, Write, write_all
-from tongbao.infra.lookups import Lookups
+from tongbao.infra.db import Write, write_all
 from tongbao.infra.outbox import object_event_write
 from tongbao.infra.web.authentication import (
+    Authorization,
     NonceReplayed,
+    RememberedKeys,
     SigningKey,
-    SigningKeys,
+    check_signature,
     nonce_write,
-    prove,
+    read_authorization,
 )
-from tongbao.infra.web.caller import Caller
+from tongbao.infra.web.hot import CREATED, Answer, HotRequest
 from tongbao.infra.web.idempotency import Idempotency, InFlight, canonical, taken, use_of
-from tongbao.infra.web.request import CREATED, HotRequest, decode
+from tongbao.infra.web.request import decode
 from tongbao.kernel.errors import Busy, Refusal
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import positive
+from tongbao.ledger.model import Group
 from tongbao.parties.accounts.model import ScannedCode
 from tongbao.parties.accounts.payment_codes import CodeDigits, CodeReader, scanned_codes
 from tongbao.parties.merchants.model import fee_for, plan_at
 from tongbao.payments.collecting.api import CreatePayment, new_payment
-from tongbao.payments.collecting.model import WALLET, NewPayment, view_payment
+from tongbao.payments.collecting.model import WALLET, NewPayment, allow_all, view_payment
 from tongbao.payments.collecting.outcomes import Flow, end_event
 from tongbao.payments.collecting.payments import (
     ORDER_TAKEN,
     birth_writes,
+    paid_group,
     paid_rows,
     refused_rows,
     submit_paid,
 )
-from tongbao.payments.hot.terms import RecentTerms
+from tongbao.payments.hot.terms import RecentTerms, Terms, Whose
 from tongbao.payments.methods.asked import has_more_than_code
 from tongbao.rails.channels.contract import PayMode
 
 PATH: Final = "/v1/payments"
+TOGETHER_MAX: Final = 500
+"""Requests that are looked up and handed to the ledger together, at most."""
+
 _OPERATION: Final = f"POST {PATH}"
 _SCOPE: Final = "payments:write"
 _MARK: Final = b'"auth_code"'
@@ -67,132 +79,280 @@ _TAKEN: Final = Counter(
     "Requests to collect from the own wallet, by the way they took",
     ["way"],
 )
+_log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class _Asked(Struct):
+    """A request, to be answered once."""
+
+    request: HotRequest
+    tell: Callable[[Answer], None]
+    told: bool = False
+
+    def answer(self, answer: Answer) -> None:
+        """Give the first answer; later ones are for nobody."""
+        if not self.told:
+            self.told = True
+            self.tell(answer)
+
+
+class _Proved(Struct, frozen=True):
+    """What a known sender asks for, in a form that this route takes."""
+
+    asked: _Asked
+    said: Authorization
+    key: SigningKey
+    content: CreatePayment
+    digits: CodeDigits
+    use: Idempotency
+
+    @property
+    def whose(self) -> Whose:
+        """Return whose terms apply."""
+        return self.key.caller.merchant_id, self.key.caller.mode
 
 
 class _Good(Struct, frozen=True):
     """A payment that nothing speaks against so far."""
 
-    asked: NewPayment
+    proved: _Proved
+    payment: NewPayment
     code: ScannedCode
-    use: Idempotency
-    nonce: Write
-    meters: tuple[Write, ...]
-    key: SigningKey
+    meters: tuple[Write, ...] = ()
+
+
+class _Draft(Struct, frozen=True):
+    """A payment as it will stand in the books, and its answer then."""
+
+    good: _Good
+    group: Group
+    answer: bytes
 
 
 class WalletPayments:
     """Takes payments from the own wallet for one process."""
 
-    def __init__(self, flow: Flow, keyring: Keyring, keys: SigningKeys) -> None:
+    def __init__(self, flow: Flow, keyring: Keyring, keys: RememberedKeys) -> None:
         self._flow = flow
         self._keys = keys
         self._short, self._handed_over = _TAKEN.labels("short"), _TAKEN.labels("handed over")
         self._reader = CodeReader(keyring)
         self._terms = RecentTerms(flow.db)
-        self._codes = Lookups(partial(_scanned, flow.db))
-        self._taken = Lookups(partial(taken, flow.db))
+        self._waiting: list[_Asked] = []
+        self._looking: asyncio.Task[None] | None = None
+        self._paying: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, request: HotRequest) -> bytes | None:
-        """Return the payment as JSON once it is durable; None hands the request over.
+    def take(self, request: HotRequest, answered: Callable[[Answer], None]) -> None:
+        """Answer with the payment as JSON once it is durable; None hands the request over.
 
-        Raises:
-            Busy: the database or the ledger cannot say now; the key says later what became of it.
+        `Busy` is answered when the database or the ledger cannot say now; the request's key says
+        later what became of it.
         """
         if _MARK not in request.signed.body:
-            return None
+            answered(None)
+            return
+        self._waiting.append(_Asked(request, answered))
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_on())
+
+    async def _look_on(self) -> None:
+        """Look up whoever waits, together, until nobody does; what is good is paid meanwhile."""
         try:
-            good = await self._look(request)
-        except Busy:
-            raise
+            while self._waiting:
+                asked = self._waiting[:TOGETHER_MAX]
+                self._waiting = self._waiting[TOGETHER_MAX:]
+                books: dict[int, list[_Good]] = {}
+                for each in await self._or_say_why(asked, self._look(asked)):
+                    books.setdefault(each.payment.book, []).append(each)
+                for good in books.values():
+                    task = asyncio.create_task(self._pay_and_answer(good))
+                    self._paying.add(task)
+                    task.add_done_callback(self._paying.discard)
+        finally:
+            self._looking = None
+
+    async def _or_say_why(self, asked: Sequence[_Asked], work: Awaitable[list[T]]) -> list[T]:
+        """Return what comes of the work; where it fails, everybody without an answer gets one."""
+        try:
+            return await work
+        except Busy as busy:
+            for each in asked:
+                each.answer(busy)
+        except Exception:  # noqa: BLE001 - whatever it is, everybody is answered
+            # Nobody knows what happened. The ordinary route asks the request's key, or fails alone.
+            _log.exception("wallet_payments_failed")
+            self._hand_over(asked)
+        return []
+
+    def _hand_over(self, asked: Sequence[_Asked]) -> None:
+        self._handed_over.inc(sum(not each.told for each in asked))
+        for each in asked:
+            each.answer(None)
+
+    # Looking
+
+    async def _look(self, asked: Sequence[_Asked]) -> list[_Good]:
+        """Return those that are good as far as can be seen before they are tried."""
+        proved = await self._prove(asked)
+        if not proved:
+            self._hand_over(asked)
+            return []
+        codes, is_taken, terms = await asyncio.gather(
+            scanned_codes(self._flow.db, [each.digits for each in proved], self._now()),
+            taken(self._flow.db, [each.use for each in proved]),
+            self._terms.of({each.whose for each in proved}),
+        )
+        good = [
+            one
+            for each in proved
+            if not is_taken.get(each.use)
+            and (one := self._fit(each, codes.get(each.digits), terms[each.whose])) is not None
+        ]
+        if self._flow.risk is not allow_all:
+            judged = await asyncio.gather(*map(self._judge, good))
+            good = [each for each in judged if each is not None]
+        went_on = {id(each.proved.asked) for each in good}
+        self._hand_over([each for each in asked if id(each) not in went_on])
+        return good
+
+    async def _prove(self, asked: Sequence[_Asked]) -> list[_Proved]:
+        """Return what is signed as it should be and has the usual form."""
+        said = [(each, _said(each.request)) for each in asked]
+        keys = {one.key_id: self._keys.known(one.key_id) for _, one in said if one is not None}
+        new = [key_id for key_id, key in keys.items() if key is None]
+        if new:
+            keys |= zip(new, await asyncio.gather(*map(self._keys.find, new)), strict=True)
+        found = [
+            self._understand(each, one, keys[one.key_id]) for each, one in said if one is not None
+        ]
+        return [each for each in found if each is not None]
+
+    def _understand(
+        self, asked: _Asked, said: Authorization, key: SigningKey | None
+    ) -> _Proved | None:
+        if key is None or _SCOPE not in key.caller.scopes:
+            return None
+        signed = asked.request.signed
+        try:
+            check_signature(signed, said, key)
+            content: CreatePayment = decode(signed.body, CreatePayment)
         except Refusal:
             return None
-        answer = None if good is None else await self._pay(good)
-        (self._handed_over if answer is None else self._short).inc()
-        return answer
+        digits = self._digits(content, key)
+        if digits is None or len(content.metadata) > _METADATA_KEYS_MAX:
+            return None
+        body = canonical(PATH, signed.body)
+        use = use_of(key.caller, _OPERATION, asked.request.idempotency_key, body)
+        return _Proved(asked, said, key, content, digits, use)
 
-    async def _look(self, request: HotRequest) -> _Good | None:
-        """Return the payment when it is good as far as can be seen before it is tried."""
-        said, key = await prove(request.signed, self._keys)
-        caller = key.caller
-        data: CreatePayment = decode(request.signed.body, CreatePayment)
-        digits = self._digits(data, caller)
-        if digits is None or _SCOPE not in caller.scopes:
-            return None
-        body = canonical(PATH, request.signed.body)
-        use = use_of(caller, _OPERATION, request.idempotency_key, body)
-        code_found, is_taken = self._codes.get(digits), self._taken.get(use)
-        asked = await self._asked(data, caller, request.client_ip)
-        code = await code_found
-        if await is_taken or code is None or asked is None:
-            return None
-        if code.currency != asked.money.currency:
-            return None
-        verdict = await self._flow.risk(asked, code.wallet_id)
-        if verdict.declined is not None:
-            return None
-        return _Good(asked, code, use, nonce_write(said), verdict.meters, key)
-
-    def _digits(self, data: CreatePayment, caller: Caller) -> CodeDigits | None:
-        method = data.method
+    def _digits(self, content: CreatePayment, key: SigningKey) -> CodeDigits | None:
+        method = content.method
         if method.mode is not PayMode.PAYMENT_CODE or method.channel not in {None, WALLET}:
             return None
-        if has_more_than_code(method) or data.capture != "automatic" or data.capture_within_s:
+        if has_more_than_code(method) or content.capture != "automatic" or content.capture_within_s:
             return None  # the ordinary route says what is wrong with that
+        caller = key.caller
         return self._reader.read(method.auth_code or "", book=caller.book, mode=caller.mode)
 
-    async def _asked(
-        self, data: CreatePayment, caller: Caller, client_ip: str
-    ) -> NewPayment | None:
-        terms = await self._terms.of((caller.merchant_id, caller.mode))
-        if terms is None or len(data.metadata) > _METADATA_KEYS_MAX:
+    def _fit(self, proved: _Proved, code: ScannedCode | None, terms: Terms | None) -> _Good | None:
+        """Return the payment under the merchant's terms, if code and merchant are good for it."""
+        if code is None or terms is None or code.currency != proved.content.currency:
             return None
-        terms.merchant.check_active()
-        money = positive(data.amount, data.currency)
-        now = self._flow.db.clock.now()
-        fee = fee_for(terms.plans, WALLET, PayMode.PAYMENT_CODE, money, now)
-        agreed = (terms.merchant, plan_at(terms.plans, now), fee)
-        return new_payment(
-            data, caller, money, agreed, (WALLET, caller.merchant_id), client_ip=client_ip
+        content, caller = proved.content, proved.key.caller
+        now = self._now()
+        try:
+            terms.merchant.check_active()
+            money = positive(content.amount, content.currency)
+            fee = fee_for(terms.plans, WALLET, PayMode.PAYMENT_CODE, money, now)
+        except Refusal:
+            return None
+        payment = new_payment(
+            content,
+            caller,
+            money,
+            (terms.merchant, plan_at(terms.plans, now), fee),
+            (WALLET, caller.merchant_id),
+            client_ip=proved.asked.request.client_ip,
         )
+        return _Good(proved, payment, code)
 
-    async def _pay(self, good: _Good) -> bytes | None:
-        """Write the payment and its money in one commit, with the answer it gets."""
-        now = self._flow.db.clock.now()
-        payment, attempt = paid_rows(good.asked, new_id(), good.code, now)
-        view = view_payment(payment, attempt)
-        answer = msgspec.json.encode(view)
-        companions = (
-            good.use.answered_write(payment.id, now, CREATED, answer),
-            good.nonce,
-            *good.meters,
-            object_event_write(end_event(payment, view), answer, now=now),
-        )
-        result = await submit_paid(self._flow, payment, attempt, good.code, companions=companions)
-        if not result.happened:
-            if result.status == "in_flight" or result.code in _FOR_THE_ORDINARY_ROUTE:
-                return None
-            return await self._refuse(good, result.code or "wallet.declined")
-        if not good.key.use_noted:
-            await self._keys.note_use(good.key)
-        return answer
+    async def _judge(self, good: _Good) -> _Good | None:
+        """Ask the risk hook; what it declines is the ordinary route's to say."""
+        verdict = await self._flow.risk(good.payment, good.code.wallet_id)
+        if verdict.declined is not None:
+            return None
+        return msgspec.structs.replace(good, meters=verdict.meters)
 
-    async def _refuse(self, good: _Good, code: str) -> bytes | None:
+    def _now(self) -> datetime:
+        return self._flow.db.clock.now()
+
+    # Paying
+
+    async def _pay_and_answer(self, good: list[_Good]) -> None:
+        asked = [each.proved.asked for each in good]
+        for each, code in await self._or_say_why(asked, self._pay(good)):
+            one = each.proved.asked
+            await self._or_say_why([one], self._refuse(each, code))
+
+    async def _pay(self, good: Sequence[_Good]) -> list[tuple[_Good, str]]:
+        """Write the payments and their money in one commit, answer, and return the refused."""
+        now = self._now()
+        drafts = [_draft(each, now) for each in good]
+        results = await submit_paid(self._flow, [each.group for each in drafts])
+        refused, back = [], []
+        for draft, result in zip(drafts, results, strict=True):
+            if result.happened:
+                draft.good.proved.asked.answer(draft.answer)
+            elif result.status == "in_flight" or result.code in _FOR_THE_ORDINARY_ROUTE:
+                back.append(draft.good.proved.asked)
+            else:
+                refused.append((draft.good, result.code or "wallet.declined"))
+        self._hand_over(back)
+        self._short.inc(len(good) - len(back))
+        for key in {each.proved.key.caller.key_id: each.proved.key for each in good}.values():
+            if not key.use_noted:
+                await self._keys.note_use(key)
+        return refused
+
+    async def _refuse(self, good: _Good, code: str) -> list[tuple[_Good, str]]:
         """Write down the payment that the wallet has refused, with the answer it gets."""
-        now = self._flow.db.clock.now()
-        payment, attempt = refused_rows(good.asked, code, now)
+        now = self._now()
+        payment, attempt = refused_rows(good.payment, code, now)
         answer = msgspec.json.encode(view_payment(payment, attempt))
+        proved = good.proved
         writes = (
-            good.use.answered_write(payment.id, now, CREATED, answer),
-            good.nonce,
+            proved.use.answered_write(payment.id, now, CREATED, answer),
+            nonce_write(proved.said),
             *birth_writes(payment, attempt),
         )
         async with self._flow.db.begin("payments") as tx:
             refused = await write_all(tx, writes)
-        if refused is not None:
-            return None
-        self._flow.nudge()
-        return answer
+        if refused is None:
+            proved.asked.answer(answer)
+            self._flow.nudge()
+        else:
+            self._hand_over([proved.asked])
+        return []
 
 
-async def _scanned(db: Db, asked: Sequence[CodeDigits]) -> dict[CodeDigits, ScannedCode]:
-    return await scanned_codes(db, asked, db.clock.now())
+def _said(request: HotRequest) -> Authorization | None:
+    try:
+        return read_authorization(request.signed.authorization)
+    except Refusal:
+        return None
+
+
+def _draft(good: _Good, now: datetime) -> _Draft:
+    """Return the payment as it stands once its group has happened."""
+    payment, attempt = paid_rows(good.payment, new_id(), good.code, now)
+    view = view_payment(payment, attempt)
+    answer = msgspec.json.encode(view)
+    companions = (
+        good.proved.use.answered_write(payment.id, now, CREATED, answer),
+        nonce_write(good.proved.said),
+        *good.meters,
+        object_event_write(end_event(payment, view), answer, now=now),
+    )
+    return _Draft(good, paid_group(payment, attempt, good.code, companions), answer)

@@ -15,7 +15,7 @@ import click
 import structlog
 import uvicorn
 
-from tongbao.infra.http_edge import BoundedHttpProtocol
+from tongbao.infra.http_edge import protocol_with
 from tongbao.infra.settings import Settings
 from tongbao.kernel.errors import Conflict
 from tongbao.surfaces.cli.context import Context, Platform, refusals_told
@@ -123,9 +123,10 @@ async def serve_roles(
 
 async def serve_http(platform: Platform, listening: socket.socket, stop: asyncio.Event) -> None:
     """Serve the HTTP application until ``stop`` is set."""
+    app = platform.app()
     config = uvicorn.Config(
-        platform.app(),
-        http=BoundedHttpProtocol,
+        app,
+        http=protocol_with(app.door),
         ws="none",
         log_config=None,
         access_log=False,

@@ -1,0 +1,146 @@
+"""Hot routes: the few requests that come by thousands, answered beside the framework.
+
+One answers what goes well and nothing else. Whatever is unusual about a request, from a header to a
+refusal, it leaves undone and hands over: the ordinary route of the same path then takes it as if
+nobody had looked at it, so that there is one place that says no.
+
+    server ─► HotDoor.take ─► HotRoute.take ─► bytes: the answer
+                                            └► None: on to the application, as any other request
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
+
+from tongbao.infra.web.authentication import SignedRequest
+from tongbao.infra.web.counting import observe
+from tongbao.infra.web.problem import ANSWER_HEADERS
+from tongbao.infra.web.request import KEY_HEADER, KEY_LENGTH_MAX
+from tongbao.kernel.clock import monotonic
+from tongbao.kernel.errors import Refusal
+from tongbao.kernel.ids import new_id, show
+
+CREATED: Final = 201
+
+_LOOKED_AT: Final = "hot_answer"  # in a scope's state: what its hot route said when it gave it back
+_CREATED_HEAD: Final = b"".join(
+    [
+        b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: %d\r\n",
+        *(b"%b: %b\r\n" % header for header in ANSWER_HEADERS),
+        b"x-request-id: %b\r\n",
+    ]
+)
+_JSON: Final = b"application/json"
+_KEY: Final = KEY_HEADER.encode()
+
+
+Scope = MutableMapping[str, Any]
+
+
+class HotRequest(Struct, frozen=True):
+    """A POST as it arrived, with nothing unusual about its form."""
+
+    signed: SignedRequest
+    idempotency_key: str
+    client_ip: str
+
+
+Answer = bytes | Refusal | None
+"""The JSON of what was created, why that cannot be said now, or None: nothing was done."""
+
+
+class HotRoute(Protocol):
+    """Takes requests of one path, as many together as it likes."""
+
+    def take(self, request: HotRequest, answered: Callable[[Answer], None]) -> None:
+        """Answer the request once, now or later; None where the ordinary route shall take it."""
+
+
+class HotDoor:
+    """Where a server hands in requests of hot paths, without the interface of applications."""
+
+    def __init__(self, routes: Mapping[str, HotRoute]) -> None:
+        self._routes = routes
+
+    def may_take(self, scope: Scope) -> bool:
+        """Return whether there is a hot route for it."""
+        return scope["method"] == "POST" and scope["path"] in self._routes
+
+    def take(
+        self,
+        scope: Scope,
+        body: bytes,
+        answered: Callable[[bytes, bytes], None],
+        handed_over: Callable[[], None],
+    ) -> None:
+        """Answer with a head of whole lines, its end left out, and a body; or hand over."""
+        began = monotonic()
+
+        def reply(answer: Answer) -> None:
+            if not isinstance(answer, bytes):
+                scope["state"][_LOOKED_AT] = answer
+                handed_over()
+                return
+            request_id = show("req", new_id()).encode()
+            answered(_CREATED_HEAD % (len(answer), request_id), answer)
+            observe("POST", scope["path"], CREATED, monotonic() - began)
+
+        request = hot_request(scope, body)
+        if request is None:
+            reply(None)
+        else:
+            self._routes[scope["path"]].take(request, reply)
+
+    async def ask(self, scope: Scope, body: bytes) -> bytes | None:
+        """Return the JSON of what was created, or None where the ordinary route shall answer.
+
+        For a request that came through the application, perhaps because `take` handed it over.
+
+        Raises:
+            Refusal: it cannot be said now.
+        """
+        answer: Answer
+        if _LOOKED_AT in scope["state"]:
+            answer = scope["state"][_LOOKED_AT]
+        else:
+            request = hot_request(scope, body) if self.may_take(scope) else None
+            answer = None if request is None else await self._told(scope["path"], request)
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+    async def _told(self, path: str, request: HotRequest) -> Answer:
+        told: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def tell(answer: Answer) -> None:
+            if not told.done():  # who asked may have gone
+                told.set_result(answer)
+
+        self._routes[path].take(request, tell)
+        return await told
+
+
+def hot_request(scope: Scope, body: bytes) -> HotRequest | None:
+    """Return the request for a hot route, or None when anything about its form is unusual."""
+    if scope["method"] != "POST" or scope["query_string"] or not body:
+        return None
+    headers = dict(scope["headers"])
+    if len(headers) != len(scope["headers"]) or b"content-encoding" in headers:
+        return None  # one of them came twice
+    authorization = headers.get(b"authorization", b"")
+    if headers.get(b"content-type") != _JSON or not authorization:
+        return None
+    key = headers.get(_KEY, b"").decode("latin-1").strip()
+    if not key or len(key) > KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
+        return None
+    target = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+    client = scope.get("client")
+    return HotRequest(
+        SignedRequest("POST", target, body, (authorization.decode("latin-1"),)),
+        key,
+        client[0] if client else "127.0.0.1",
+    )
