@@ -13,7 +13,7 @@ from tongbao_sandbox.clock import rfc3339
 from tongbao_sandbox.faults import allow
 from tongbao_sandbox.model import Fault
 from tongbao_sandbox.seam import Refused
-from tongbao_sandbox.wechat_desk import NAME, Desk, Event
+from tongbao_sandbox.wechat_desk import IDS, NAME, Desk, Event
 from tongbao_sandbox.wechat_orders import Orders
 from tongbao_sandbox.wechat_wire import (
     Call,
@@ -32,16 +32,20 @@ from tongbao_sandbox.wechat_wire import (
 AFTER_S: Final = 1.0
 LASTS: Final = timedelta(days=365)
 _SIGN: Final = "/v3/papay/scheduled-deduct-sign/contracts/pre-entrust-sign"
+_PARTNER_SIGN: Final = "/v3/papay/scheduled-deduct-sign/partner/contracts/pre-entrust-sign"
 _CONTRACT: Final = "/v3/papay/sign/contracts/plan-id/{plan}/out-contract-code/{number}"
+_PARTNER_CONTRACT: Final = (
+    "/v3/papay/sign/partner/contracts/plan-id/{plan}/out-contract-code/{number}"
+)
+_DIRECT: Final = (Rule("/appid", str, length_max=32),)
+_PARTNER: Final = (Rule("/sp_appid", str, length_max=32), Rule("/sub_mchid", str, length_max=32))
 _OFFER: Final = (
-    Rule("/appid", str, length_max=32),
     Rule("/plan_id", int, check=is_positive),
     Rule("/out_contract_code", str, check=is_number),
     Rule("/contract_display_account", str, length_max=32),
     Rule("/contract_notify_url", str, length_max=256, check=is_notify_url),
 )
 _DEDUCT: Final = (
-    Rule("/appid", str, length_max=32),
     Rule("/out_trade_no", str, check=is_number),
     Rule("/description", str, length_max=127),
     Rule("/transaction_notify_url", str, length_max=256, check=is_notify_url),
@@ -64,17 +68,35 @@ class Agreements:
     def routes(self) -> tuple[tuple[str, str, Handler], ...]:
         """Return every call about agreements."""
         return (
-            ("POST", f"{_SIGN}/h5", self.offer),
-            ("POST", f"{_SIGN}/jsapi", self.offer),
-            ("GET", _CONTRACT, self.by_number),
-            ("POST", f"{_CONTRACT}/terminate", self.terminate),
+            *(
+                ("POST", f"{path}/{page}", handler)
+                for path, handler in ((_SIGN, self.offer), (_PARTNER_SIGN, self.offer_as_partner))
+                for page in ("h5", "jsapi")
+            ),
+            *(
+                route
+                for path in (_CONTRACT, _PARTNER_CONTRACT)
+                for route in (
+                    ("GET", path, self.by_number),
+                    ("POST", f"{path}/terminate", self.terminate),
+                )
+            ),
             ("POST", "/v3/papay/contracts/{id}/notify", self.announce),
             ("POST", "/v3/papay/pay/transactions/apply", self.deduct),
+            ("POST", "/v3/papay/pay/partner/transactions/apply", self.deduct_as_partner),
         )
 
     def offer(self, call: Call) -> Outcome:
         """Offer an agreement; it exists once the customer has signed."""
-        body = checked(call.body, _OFFER)
+        return self._offer(call, checked(call.body, (*_DIRECT, *_OFFER)))
+
+    def offer_as_partner(self, call: Call) -> Outcome:
+        """Offer an agreement with a service provider's merchant."""
+        body = checked(call.body, (*_PARTNER, *_OFFER))
+        self._check_sub(body["sub_mchid"])
+        return self._offer(call, body)
+
+    def _offer(self, call: Call, body: dict[str, Any]) -> Outcome:
         number = body["out_contract_code"]
         fault = self._world.faults.take(NAME, "agreement", number)
 
@@ -93,7 +115,8 @@ class Agreements:
     def by_number(self, call: Call) -> Outcome:
         """Say whether an agreement is signed."""
         fault = self._world.faults.take(NAME, "agreement", call.variables["number"])
-        return spoilt(fault, lambda: Outcome(self._shown(self._existing(call))))
+        sub_mchid = call.query.get("sub_mchid")
+        return spoilt(fault, lambda: Outcome(self._shown(self._existing(call, sub_mchid))))
 
     def terminate(self, call: Call) -> Outcome:
         """End an agreement for the merchant."""
@@ -101,7 +124,7 @@ class Agreements:
         fault = self._world.faults.take(NAME, "agreement", call.variables["number"])
 
         def end() -> Outcome:
-            kept = self._existing(call)
+            kept = self._existing(call, body.get("sub_mchid"))
             if kept["state"] == "SIGNED":
                 remark = body["contract_termination_remark"]
                 kept = self._end(kept, "MERCHANT_TERMINATE", remark)
@@ -117,22 +140,35 @@ class Agreements:
 
     def deduct(self, call: Call) -> Outcome:
         """Accept a deduction; the money is taken a little later, or is not there."""
-        body = checked(call.body, _DEDUCT)
+        return self._deduct_under(checked(call.body, (*_DIRECT, *_DEDUCT)))
+
+    def deduct_as_partner(self, call: Call) -> Outcome:
+        """Accept a deduction for a service provider's merchant."""
+        body = checked(call.body, (*_PARTNER, *_DEDUCT))
+        self._check_sub(body["sub_mchid"])
+        return self._deduct_under(body)
+
+    def _check_sub(self, sub_mchid: str) -> None:
+        if sub_mchid != self._desk.vault.sub_mchid:
+            raise parameter_error("/sub_mchid", sub_mchid, "特约商户号未绑定")
+
+    def _deduct_under(self, body: dict[str, Any]) -> Outcome:
         fault = self._world.faults.take(NAME, "pay", body["out_trade_no"])
         return spoilt(fault, lambda: self._deduct(body, fault))
 
     def _deduct(self, body: dict[str, Any], fault: Fault) -> Outcome:
         known = self._orders.find(body["out_trade_no"])
         order = {
-            "mchid": self._desk.vault.mchid,
-            **{name: body[name] for name in ("appid", "out_trade_no", "description", "amount")},
+            "sp_mchid" if "sub_mchid" in body else "mchid": self._desk.vault.mchid,
+            **{name: body[name] for name in IDS if name in body},
+            **{name: body[name] for name in ("out_trade_no", "description", "amount")},
             "notify_url": body["transaction_notify_url"],
             "contract_id": body["contract_id"],
         }
         if known is not None and known.extra["body"] != order:
             raise Problem(403, "OUT_TRADE_NO_USED", "商户订单号重复")
         if known is None:
-            kept = self._signed(body["contract_id"])
+            kept = self._signed(body["contract_id"], body.get("sub_mchid"))
             known = self._orders.new(order, "papay")
             now = self._world.clock.now()
             after_s = float(self._world.setting("wechat.deduct_after_s", AFTER_S))
@@ -168,7 +204,7 @@ class Agreements:
             kept |= {
                 "state": "SIGNED",
                 "contract_id": f"{self._world.state.next_number('wechat.contract'):018d}",
-                "openid": kept["body"].get("openid") or "o" + secrets.token_urlsafe(21)[:27],
+                "openid": _openid(kept["body"]) or "o" + secrets.token_urlsafe(21)[:27],
                 "signed_at": rfc3339(now),
                 "expires_at": rfc3339(now + LASTS),
             }
@@ -195,32 +231,40 @@ class Agreements:
         self._tell("ENTRUST.TERMINATE", "解约成功", kept)
         return kept
 
-    def _existing(self, call: Call) -> dict[str, Any]:
+    def _existing(self, call: Call, sub_mchid: str | None) -> dict[str, Any]:
         kept = self._desk.kept("contract", call.variables["number"])
-        fits = kept is not None and str(kept["body"]["plan_id"]) == call.variables["plan"]
+        fits = (
+            kept is not None
+            and str(kept["body"]["plan_id"]) == call.variables["plan"]
+            and kept["body"].get("sub_mchid") == sub_mchid
+        )
         if kept is None or not fits or kept["state"] == "OFFERED":
             raise Problem(404, "RESOURCE_NOT_EXISTS", "协议不存在")
         return kept
 
-    def _signed(self, contract_id: str) -> dict[str, Any]:
+    def _signed(self, contract_id: str, sub_mchid: str | None = None) -> dict[str, Any]:
         found = self._desk.kept("contract-id", contract_id)
         kept = self._desk.kept("contract", found["number"]) if found else None
-        if kept is None or kept["state"] != "SIGNED":
+        is_theirs = kept is not None and kept["body"].get("sub_mchid") == sub_mchid
+        if kept is None or kept["state"] != "SIGNED" or not is_theirs:
             raise parameter_error("/contract_id", contract_id, "协议不存在或已解约")
         return kept
 
     def _shown(self, kept: dict[str, Any]) -> dict[str, Any]:
         body = kept["body"]
         content = {
-            "mchid": self._desk.vault.mchid,
+            "sp_mchid" if "sub_mchid" in body else "mchid": self._desk.vault.mchid,
             "contract_id": kept.get("contract_id", ""),
-            **{name: body[name] for name in ("appid", "plan_id", "out_contract_code")},
+            **{name: body[name] for name in IDS if name in body},
+            **{name: body[name] for name in ("plan_id", "out_contract_code")},
             "contract_display_account": body["contract_display_account"],
             "contract_state": kept["state"],
             "contract_signed_time": kept.get("signed_at", ""),
             "contract_expired_time": kept.get("expires_at", ""),
-            "openid": kept.get("openid", ""),
+            "sp_openid" if "sub_mchid" in body else "openid": kept.get("openid", ""),
         }
+        if "sub_appid" in body:
+            content["sub_openid"] = kept.get("openid", "")
         return {**content, "contract_terminate_info": kept["ended"]} if "ended" in kept else content
 
     def _tell(self, name: str, summary: str, kept: dict[str, Any]) -> None:
@@ -228,3 +272,9 @@ class Agreements:
         self._desk.notify(
             kept["body"]["out_contract_code"], kept["body"]["contract_notify_url"], event
         )
+
+
+def _openid(body: dict[str, Any]) -> str:
+    """Return the customer the merchant named, for whichever app."""
+    names = ("openid", "sub_openid", "sp_openid")
+    return next((str(body[name]) for name in names if body.get(name)), "")

@@ -10,6 +10,7 @@ from tongbao_sandbox.clock import rfc3339
 from tongbao_sandbox.faults import allow
 from tongbao_sandbox.model import Fault
 from tongbao_sandbox.seam import Refused
+from tongbao_sandbox.wechat_crypto import SUB_APPID
 from tongbao_sandbox.wechat_desk import NAME, Desk, Event
 from tongbao_sandbox.wechat_wire import (
     Call,
@@ -27,6 +28,7 @@ from tongbao_sandbox.wechat_wire import (
 
 CONFIRM_WITHIN: Final = timedelta(hours=24)
 _PATH: Final = "/v3/fund-app/mch-transfer/transfer-bills"
+_PARTNER_PATH: Final = "/v3/fund-app/mch-transfer/partner/transfer-bills"
 _RULES: Final = (
     Rule("/appid", str, length_max=32),
     Rule("/out_bill_no", str, check=is_number),
@@ -44,6 +46,8 @@ allow(
 )
 allow("transfer_query", "http_500", "time_out", "bad_signature")
 _SHOWN: Final = ("out_bill_no", "transfer_bill_no", "create_time", "state", "package_info")
+_SHOWN_TO_PARTNERS: Final = ("sub_mchid", *(name for name in _SHOWN if name != "state"))
+_ASKED: Final = ("sub_mchid", "appid", "out_bill_no", "openid")
 
 
 class Transfers:
@@ -55,38 +59,57 @@ class Transfers:
 
     def routes(self) -> tuple[tuple[str, str, Handler], ...]:
         """Return every call about payouts."""
-        number = f"{_PATH}/out-bill-no/{{number}}"
-        return (
-            ("POST", _PATH, self.pay_out),
-            ("GET", number, self.by_number),
-            ("POST", f"{number}/cancel", self.cancel),
+        return tuple(
+            route
+            for path, pay_out in ((_PATH, self.pay_out), (_PARTNER_PATH, self.pay_out_as_partner))
+            for route in (
+                ("POST", path, pay_out),
+                ("GET", f"{path}/out-bill-no/{{number}}", self.by_number),
+                ("POST", f"{path}/out-bill-no/{{number}}/cancel", self.cancel),
+            )
         )
 
     def pay_out(self, call: Call) -> Outcome:
         """Offer money to a customer, who is to confirm; the same again answers the same."""
-        body = checked(call.body, _RULES)
-        if body["appid"] != self._desk.vault.appid:
+        return self._pay_out_as(call, checked(call.body, _RULES), _SHOWN)
+
+    def pay_out_as_partner(self, call: Call) -> Outcome:
+        """Offer money of a service provider's merchant."""
+        body = checked(call.body, (Rule("/sub_mchid", str, length_max=32), *_RULES))
+        if body["sub_mchid"] != self._desk.vault.sub_mchid:
+            raise parameter_error("/sub_mchid", body["sub_mchid"], "特约商户号未绑定")
+        return self._pay_out_as(call, body, _SHOWN_TO_PARTNERS)
+
+    def _pay_out_as(self, call: Call, body: dict[str, Any], shown: tuple[str, ...]) -> Outcome:
+        apps = {self._desk.vault.appid, *([SUB_APPID] if "sub_mchid" in body else [])}
+        if body["appid"] not in apps:
             raise Problem(400, "APPID_MCHID_NOT_MATCH", "商户号和APPID没有绑定关系")
         name = body.get("user_name", "")
         if name and not self._desk.vault.reads(name, call.wanted_serial):
             raise parameter_error("/user_name", "", "敏感信息解密失败")
         fault = self._world.faults.take(NAME, "transfer", body["out_bill_no"])
-        return spoilt(fault, lambda: self._pay_out(body, fault))
+
+        def do() -> Outcome:
+            kept = self._pay_out(body, fault)
+            return Outcome({key: kept[key] for key in shown if key in kept})
+
+        return spoilt(fault, do)
 
     def by_number(self, call: Call) -> Outcome:
         """Say what became of a payout."""
-        number = call.variables["number"]
+        number, sub_mchid = call.variables["number"], call.query.get("sub_mchid", "")
         fault = self._world.faults.take(NAME, "transfer_query", number)
-        return spoilt(fault, lambda: Outcome(_public(self._existing(number))))
+        return spoilt(fault, lambda: Outcome(_public(self._existing(number, sub_mchid))))
 
     def cancel(self, call: Call) -> Outcome:
         """Take a payout back that nobody has confirmed."""
-        kept = self._existing(call.variables["number"])
+        sub_mchid = checked(call.body, ()).get("sub_mchid", "") if call.body else ""
+        kept = self._existing(call.variables["number"], sub_mchid)
         if kept["state"] != "WAIT_USER_CONFIRM":
             raise Problem(400, "INVALID_REQUEST", "当前单据状态不支持撤销")
         kept = self._end(kept, "CANCELLED")
-        shown = ("out_bill_no", "transfer_bill_no", "state", "update_time")
-        return Outcome({key: kept[key] for key in shown})
+        shown = ("sub_mchid", "out_bill_no", "transfer_bill_no", "state", "update_time")
+        return Outcome({key: kept[key] for key in shown if key in kept})
 
     def decide(self, number: str, action: str) -> dict[str, Any]:
         """Let the payee confirm, or the payout fail; for the control API."""
@@ -104,19 +127,19 @@ class Transfers:
         if kept is not None and kept["state"] == "WAIT_USER_CONFIRM":
             self._end(kept, "FAIL", "OVERDUE_CLOSE")
 
-    def _pay_out(self, body: dict[str, Any], fault: Fault) -> Outcome:
+    def _pay_out(self, body: dict[str, Any], fault: Fault) -> dict[str, Any]:
         asked = {key: value for key, value in body.items() if key != "user_name"}
         known = self._desk.kept("transfer", body["out_bill_no"])
         if known is not None:
             if known["asked"] != asked:
                 raise Problem(400, "ALREADY_EXISTS", "商户单号已存在")
-            return Outcome({key: known[key] for key in _SHOWN if key in known})
+            return known
         if fault.name == "not_enough":
             raise Problem(403, "NOT_ENOUGH", "资金不足")
         now = self._world.clock.now()
         kept: dict[str, Any] = {
-            "mch_id": self._desk.vault.mchid,
-            **{key: body[key] for key in ("appid", "out_bill_no", "openid")},
+            "mchid" if "sub_mchid" in body else "mch_id": self._desk.vault.mchid,
+            **{key: body[key] for key in _ASKED if key in body},
             "transfer_bill_no": f"1330000071{self._world.state.next_number('wechat.pay'):020d}",
             "state": "WAIT_USER_CONFIRM",
             "transfer_amount": body["transfer_amount"],
@@ -131,7 +154,7 @@ class Transfers:
         if fault.name == "at_once":
             kept = self._end(kept, "SUCCESS")
         self._world.courier.at(NAME, "transfer", body["out_bill_no"], when=now + CONFIRM_WITHIN)
-        return Outcome({key: kept[key] for key in _SHOWN if key in kept})
+        return kept
 
     def _end(self, kept: dict[str, Any], state: str, reason: str = "") -> dict[str, Any]:
         kept = {**kept, "state": state, "update_time": rfc3339(self._world.clock.now())}
@@ -140,17 +163,17 @@ class Transfers:
         self._desk.keep("transfer", kept["out_bill_no"], kept)
         shown = ("out_bill_no", "transfer_bill_no", "state", "transfer_amount", "fail_reason")
         resource = {
-            "mchid": kept["mch_id"],
-            **{key: kept[key] for key in (*shown, "openid", "create_time") if key in kept},
+            "mchid": kept.get("mch_id") or kept["mchid"],
+            **{key: kept[key] for key in (*shown, *_ASKED, "create_time") if key in kept},
             "update_time": kept["update_time"],
         }
         event = Event("mch_payment", "MCHTRANSFER.BILL.FINISHED", "商家转账单据终态通知", resource)
         self._desk.notify(kept["out_bill_no"], kept["notify_url"], event)
         return kept
 
-    def _existing(self, number: str) -> dict[str, Any]:
+    def _existing(self, number: str, sub_mchid: str) -> dict[str, Any]:
         kept = self._desk.kept("transfer", number)
-        if kept is None:
+        if kept is None or kept.get("sub_mchid", "") != sub_mchid:
             raise Problem(404, "NOT_FOUND", "记录不存在")
         return kept
 

@@ -45,6 +45,13 @@ def shop(sandbox: RunningSandbox, http: HttpClient, far_end: WireServer) -> Wech
     return WechatShop(sandbox, http, far_end)
 
 
+@pytest.fixture(params=["direct", "partner", "partner with an app"])
+def any_shop(request: pytest.FixtureRequest, shop: WechatShop) -> WechatShop:
+    if request.param != "direct":
+        shop.become_partner(shop.keys["sub_appid"] if "app" in request.param else "")
+    return shop
+
+
 def yuan(fen: int) -> Money:
     return Money(fen, "CNY")
 
@@ -198,8 +205,9 @@ def test_the_channel_takes_agreements(shop: WechatShop) -> None:
 
 @pytest.mark.parametrize("payer", [None, OPENID])
 async def test_an_agreement_is_signed_told_of_and_ended(
-    shop: WechatShop, payer: str | None
+    any_shop: WechatShop, payer: str | None
 ) -> None:
+    shop = any_shop
     order, contract = await signed(shop, payer_id=payer)
     assert contract.agreement_ref
     assert contract.payer
@@ -208,6 +216,8 @@ async def test_an_agreement_is_signed_told_of_and_ended(
     [news] = await shop.callbacks()
     assert isinstance(news, Callback)
     assert (news.kind, news.number) == (CallbackKind.AGREEMENT, order.number)
+    assert news.merchant_number == shop.account.merchant_number
+    assert news.app_id == shop.account.app_id
     ended = await shop.channel.end_agreement(
         shop.account, order, contract.agreement_ref, "不再需要"
     )
@@ -253,7 +263,8 @@ async def deduction(shop: WechatShop) -> PayOrder:
     return shop.order(PayMode.AGREEMENT, agreement_ref=contract.agreement_ref)
 
 
-async def test_a_deduction_is_accepted_and_then_taken(shop: WechatShop) -> None:
+async def test_a_deduction_is_accepted_and_then_taken(any_shop: WechatShop) -> None:
+    shop = any_shop
     order = await deduction(shop)
     assert isinstance((await shop.channel.query(shop.account, order)).outcome, Absent)
     assert (await shop.channel.pay(shop.account, order)).outcome == Pending(reason="ACCEPTED")
@@ -322,13 +333,24 @@ async def test_a_deduction_is_announced(shop: WechatShop) -> None:
     assert isinstance(unknown.outcome, NotSent)
 
 
-async def test_a_plan_is_a_number_and_a_provider_signs_nothing(shop: WechatShop) -> None:
-    odd = await shop.channel.offer_agreement(shop.account, agreement(plan="gold"))
+async def test_a_plan_is_a_number(any_shop: WechatShop) -> None:
+    odd = await any_shop.channel.offer_agreement(any_shop.account, agreement(plan="gold"))
     assert isinstance(odd.outcome, NotSent)
+
+
+async def test_a_provider_cannot_announce_a_deduction(shop: WechatShop) -> None:
+    """WeChat Pay documents the notice for merchants alone (``papay/contracts/{id}/notify``)."""
     shop.become_partner()
-    refused = await shop.channel.offer_agreement(shop.account, agreement())
-    assert isinstance(refused.outcome, NotSent)
-    order = shop.order(PayMode.AGREEMENT, agreement_ref="1")
+    told = await agreements.announce(shop.channel.gateway, shop.account, "1", yuan(1))
+    assert isinstance(told.outcome, NotSent)
+    assert told.exchange.status is None
+
+
+async def test_a_merchants_agreement_is_not_the_providers(shop: WechatShop) -> None:
+    own, contract = await signed(shop)
+    shop.become_partner()
+    assert isinstance((await shop.channel.query_agreement(shop.account, own)).outcome, Absent)
+    order = shop.order(PayMode.AGREEMENT, agreement_ref=contract.agreement_ref)
     assert isinstance((await shop.channel.pay(shop.account, order)).outcome, NotSent)
 
 

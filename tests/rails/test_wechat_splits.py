@@ -256,14 +256,21 @@ def payout(**changes: Any) -> TransferOrder:
     return TransferOrder(**{**fields, **changes})
 
 
-async def test_a_payout_waits_for_its_payee(payer: WechatShop) -> None:
-    order = payout()
+@pytest.fixture(params=["direct", "partner", "partner with an app"])
+def any_payer(request: pytest.FixtureRequest, payer: WechatShop) -> WechatShop:
+    if request.param != "direct":
+        payer.become_partner(payer.keys["sub_appid"] if "app" in request.param else "")
+    return payer
+
+
+async def test_a_payout_waits_for_its_payee(any_payer: WechatShop) -> None:
+    payer, order = any_payer, payout()
     assert isinstance((await payer.channel.query_transfer(payer.account, order)).outcome, Absent)
     offered = await payer.channel.transfer(payer.account, order)
     assert isinstance(offered.outcome, Pending)
     assert offered.outcome.reason == "WAIT_USER_CONFIRM"
     assert isinstance(offered.outcome.action, OpenApp)
-    assert offered.outcome.action.parameters["mchId"] == payer.account.merchant_number
+    assert offered.outcome.action.parameters["mchId"] == payer.keys["mchid"], "who signs"
     assert "张三" not in offered.exchange.request
     again = await payer.channel.transfer(payer.account, order)
     assert again.outcome == offered.outcome
@@ -275,10 +282,33 @@ async def test_a_payout_waits_for_its_payee(payer: WechatShop) -> None:
     news = (await payer.callbacks())[-1]
     assert isinstance(news, Callback)
     assert (news.kind, news.number) == (CallbackKind.TRANSFER, order.number)
+    assert news.merchant_number == payer.account.merchant_number
     assert news.outcome == done
 
 
-async def test_a_payout_may_fail_be_taken_back_or_run_out(payer: WechatShop) -> None:
+@pytest.mark.parametrize(("app", "name"), [("", "appId"), ("sub_appid", "subAppId")])
+async def test_a_provider_opens_its_merchants_payout(
+    payer: WechatShop, app: str, name: str
+) -> None:
+    payer.become_partner(payer.keys[app] if app else "")
+    offered = (await payer.channel.transfer(payer.account, payout())).outcome
+    assert isinstance(offered, Pending)
+    assert isinstance(offered.action, OpenApp)
+    handed = offered.action.parameters
+    assert handed["subMchId"] == payer.keys["sub_mchid"]
+    assert handed[name] == payer.account.app_id
+    assert len(handed) == 4
+
+
+async def test_a_provider_asks_about_its_own_merchants_payouts_only(payer: WechatShop) -> None:
+    order = payout()
+    await payer.channel.transfer(payer.account, order)
+    payer.become_partner()
+    assert isinstance((await payer.channel.query_transfer(payer.account, order)).outcome, Absent)
+
+
+async def test_a_payout_may_fail_be_taken_back_or_run_out(any_payer: WechatShop) -> None:
+    payer = any_payer
     failed, undone, late = payout(), payout(), payout()
     for order in (failed, undone, late):
         await payer.channel.transfer(payer.account, order)
@@ -336,8 +366,6 @@ async def test_what_a_payout_is_refused_for(payer: WechatShop) -> None:
     assert isinstance((await payer.channel.transfer(payer.account, other)).outcome, Unknown)
     foreign = await payer.channel.transfer(payer.account, payout(money=Money(1, "USD")))
     assert isinstance(foreign.outcome, NotSent)
-    payer.become_partner()
-    assert isinstance((await payer.channel.transfer(payer.account, payout())).outcome, NotSent)
 
 
 async def test_a_payout_callback_with_another_amount_is_read_as_it_says(payer: WechatShop) -> None:

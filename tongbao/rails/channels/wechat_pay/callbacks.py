@@ -188,14 +188,14 @@ def _split(account: ChannelAccount, content: bytes) -> _News | None:
     )
 
 
-def _transfer(_account: ChannelAccount, content: bytes) -> _News | None:
+def _transfer(account: ChannelAccount, content: bytes) -> _News | None:
     bill = decode(content, TransferBill)
     if bill is None:
         return None
     return _News(
         kind=CallbackKind.TRANSFER,
         number=bill.out_bill_no,
-        merchant_number=bill.mchid,
+        merchant_number=_merchant(account, bill.mchid, bill),
         app_id=None,
         outcome=transfer_outcome(bill),
     )
@@ -209,8 +209,8 @@ def _agreement(account: ChannelAccount, content: bytes) -> _News | None:
     return _News(
         kind=CallbackKind.AGREEMENT,
         number=contract.out_contract_code,
-        merchant_number=contract.mchid,
-        app_id=_app(account, contract.appid),
+        merchant_number=_merchant(account, contract.mchid, contract),
+        app_id=_app(account, contract.sub_appid or contract.sp_appid or contract.appid),
         outcome=Closed(state) if state == "TERMINATED" else Unknown(f"{state}: ask for the rest"),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar, assert_never
 from urllib.parse import quote
 from uuid import UUID
 
@@ -16,6 +16,8 @@ from msgspec.structs import replace
 from tongbao.infra.http import HttpClient, HttpReply
 from tongbao.kernel.clock import monotonic
 from tongbao.rails.channels.contract import (
+    Absent,
+    Answer,
     BillEmpty,
     BillNotReady,
     ChannelAccount,
@@ -25,7 +27,7 @@ from tongbao.rails.channels.contract import (
     Pending,
     Unknown,
 )
-from tongbao.rails.channels.error_map import Entry, error_map
+from tongbao.rails.channels.error_map import Call, Entry, error_map
 from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode, unsent
 from tongbao.rails.channels.wechat_pay.crypto import (
     EnvelopeBroken,
@@ -78,6 +80,7 @@ class Refused(Struct, frozen=True):
 
 
 Heard = Answered | Refused | NotSent | Unknown
+T = TypeVar("T")
 
 
 def secrets_of(account: ChannelAccount) -> WechatPaySecrets:
@@ -162,6 +165,24 @@ def meant(entry: Entry, refused: Refused) -> Pending | Declined | NotSent | Unkn
             return Unknown(f"{refused.code}: {refused.message}")
 
 
+def read_or_absent(heard: Heard, point: Call, read: Callable[[bytes], T]) -> T | Absent | Unknown:
+    """Return what ``read`` makes of the answer to a question, or why nothing can be said.
+
+    `Absent` only where the error map of the ``point`` says that there is no such thing.
+    """
+    match heard:
+        case Answered():
+            return read(heard.body)
+        case Refused():
+            if ERRORS.find(point, heard.code).meaning == "absent":
+                return Absent(heard.code)
+            return Unknown(f"{point} refused: {heard.code}")
+        case NotSent() | Unknown():
+            return Unknown(heard.reason)
+        case _:
+            assert_never(heard)
+
+
 def no_bill(refused: Refused) -> BillNotReady | BillEmpty | Unknown:
     """Return why there is no bill."""
     match ERRORS.find("bill", refused.code).meaning:
@@ -219,6 +240,19 @@ class Gateway:
         if not isinstance(reply, HttpReply):
             return reply, exchange
         return await self._judge(account, reply), exchange
+
+    async def question(
+        self,
+        account: ChannelAccount,
+        target: str,
+        point: Call,
+        read: Callable[[bytes], T],
+        *,
+        hidden: tuple[str, ...] = (),
+    ) -> Answer[T | Absent | Unknown]:
+        """Ask with GET and return what `read_or_absent` says, with the evidence."""
+        heard, exchange = await self.call(account, "GET", target, hidden=hidden)
+        return Answer(read_or_absent(heard, point, read), exchange)
 
     async def encrypt(self, account: ChannelAccount, text: str) -> tuple[str, str]:
         """Encrypt a field for WeChat Pay; return it and the serial of the key.

@@ -74,6 +74,9 @@ class DeductRequest(Document, frozen=True):
     """Asks to take money under an agreement."""
 
     appid: str | None = None
+    sp_appid: str | None = None
+    sub_appid: str | None = None
+    sub_mchid: str | None = None
     out_trade_no: str | None = None
     description: str | None = None
     transaction_notify_url: str | None = None
@@ -116,6 +119,11 @@ class SignRequest(Document, frozen=True):
 
     appid: str | None = None
     openid: str | None = None
+    sp_appid: str | None = None
+    sp_openid: str | None = None
+    sub_appid: str | None = None
+    sub_openid: str | None = None
+    sub_mchid: str | None = None
     plan_id: int | None = None
     out_contract_code: str | None = None
     insured_display_name: str | None = None
@@ -153,6 +161,7 @@ class TerminateRequest(Document, frozen=True):
     """Asks to end an agreement."""
 
     contract_termination_remark: str | None = None
+    sub_mchid: str | None = None
 
 
 class Termination(Document, frozen=True):
@@ -167,8 +176,12 @@ class Contract(Document, frozen=True):
     """An agreement in answers and callbacks."""
 
     mchid: str | None = None
+    sp_mchid: str | None = None
+    sub_mchid: str | None = None
     contract_id: str | None = None
     appid: str | None = None
+    sp_appid: str | None = None
+    sub_appid: str | None = None
     plan_id: int | None = None
     out_contract_code: str | None = None
     insured_display_name: str | None = None
@@ -177,6 +190,8 @@ class Contract(Document, frozen=True):
     contract_expired_time: str | None = None
     contract_terminate_info: Termination | None = None
     openid: str | None = None
+    sp_openid: str | None = None
+    sub_openid: str | None = None
     out_user_code: str | None = None
     contract_display_account: str | None = None
     deduct_schedule: DeductSchedule | None = None

@@ -91,6 +91,7 @@ class AuthorisationClosed(Document, frozen=True):
 class TransferRequest(Document, frozen=True):
     """Asks to pay out to a customer."""
 
+    sub_mchid: str | None = None
     appid: str | None = None
     out_bill_no: str | None = None
     transfer_scene_id: str | None = None
@@ -105,6 +106,12 @@ class TransferRequest(Document, frozen=True):
     sponsor_mchid: str | None = None
     authorization_id: str | None = None
     user_qq: str | None = None
+
+
+class TransferCancelling(Document, frozen=True):
+    """Asks to take a payout back; only a service provider says more than the path does."""
+
+    sub_mchid: str | None = None
 
 
 class BatchDetail(Document, frozen=True):
@@ -227,4 +234,5 @@ class TransferBill(Document, frozen=True):
     openid: str | None = None
     user_name: str | None = None
     mchid: str | None = None
+    sub_mchid: str | None = None
     user_qq: str | None = None

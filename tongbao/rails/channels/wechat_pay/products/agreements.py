@@ -1,4 +1,9 @@
-"""Agreements of WeChat Pay (委托代扣): offered, asked about, ended, and taken under."""
+"""Agreements of WeChat Pay (委托代扣): offered, asked about, ended, and taken under.
+
+A service provider has addresses of its own and names its merchant in every call
+(`TheNorthMemory/wechatpay-openapi`, ``papay/**/partner``). The only call it has none for is the
+notice before a deduction.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +31,14 @@ from tongbao.rails.channels.contract import (
 )
 from tongbao.rails.channels.exchange import decode, followed_by, unsent
 from tongbao.rails.channels.wechat_pay.documents import agreements as documents
-from tongbao.rails.channels.wechat_pay.documents.parts import Amount
+from tongbao.rails.channels.wechat_pay.documents.parts import Amount, Payer
 from tongbao.rails.channels.wechat_pay.gateway import (
     ERRORS,
     Answered,
     Gateway,
+    Ids,
     Refused,
+    ids_of,
     in_path,
     meant,
     secrets_of,
@@ -46,22 +53,33 @@ from tongbao.rails.channels.wechat_pay.wire import (
 )
 
 SIGN: Final = "/v3/papay/scheduled-deduct-sign/contracts/pre-entrust-sign"
+PARTNER_SIGN: Final = "/v3/papay/scheduled-deduct-sign/partner/contracts/pre-entrust-sign"
 CONTRACTS: Final = "/v3/papay/sign/contracts"
+PARTNER_CONTRACTS: Final = "/v3/papay/sign/partner/contracts"
 DEDUCT: Final = "/v3/papay/pay/transactions/apply"
+PARTNER_DEDUCT: Final = "/v3/papay/pay/partner/transactions/apply"
 NOTICES: Final = "/v3/papay/contracts"
-_PARTNER: Final = "agreements of a service provider are not offered here"
+_NO_NOTICE: Final = "WeChat Pay lets merchants announce a deduction, not their service providers"
 
 
 async def offer(
     gateway: Gateway, account: ChannelAccount, order: AgreementOrder
 ) -> Answer[AgreementOutcome]:
     """Offer an agreement: in WeChat to a customer it knows, else in a phone's browser."""
-    target = f"{SIGN}/{'jsapi' if order.payer_id else 'h5'}"
-    if reason := _unsignable(account, order):
+    ids = ids_of(account)
+    payer = _payer(ids, order.payer_id)
+    path = PARTNER_SIGN if ids.sub_mchid else SIGN
+    target = f"{path}/{'jsapi' if order.payer_id else 'h5'}"
+    if reason := _unsignable(order):
         return Answer(NotSent(reason), unsent("POST", account.gateway + target, reason))
     body = documents.SignRequest(
-        appid=account.app_id,
-        openid=order.payer_id,
+        appid=ids.appid,
+        sp_appid=ids.sp_appid,
+        sub_appid=ids.sub_appid,
+        sub_mchid=ids.sub_mchid,
+        openid=payer.openid,
+        sp_openid=payer.sp_openid,
+        sub_openid=payer.sub_openid,
         plan_id=int(order.plan),
         out_contract_code=order.number,
         contract_display_account=order.display_name,
@@ -86,7 +104,10 @@ async def query(
     gateway: Gateway, account: ChannelAccount, order: AgreementOrder
 ) -> Answer[AgreementOutcome]:
     """Ask whether it is signed; one that nobody signed is not known there."""
-    heard, exchange = await gateway.call(account, "GET", _path(order))
+    target = _path(account, order)
+    if sub_mchid := ids_of(account).sub_mchid:
+        target = f"{target}?sub_mchid={in_path(sub_mchid)}"
+    heard, exchange = await gateway.call(account, "GET", target)
     match heard:
         case Answered():
             return Answer(_read(heard.body, account, order), exchange)
@@ -102,8 +123,9 @@ async def end(
     gateway: Gateway, account: ChannelAccount, order: AgreementOrder, reason: str
 ) -> Answer[AgreementOutcome]:
     """End it; where the answer does not say that it is ended, ask."""
-    body = encode(documents.TerminateRequest(reason[:256] or "商户解约"))
-    heard, exchange = await gateway.call(account, "POST", f"{_path(order)}/terminate", body)
+    body = documents.TerminateRequest(reason[:256] or "商户解约", ids_of(account).sub_mchid)
+    target = f"{_path(account, order)}/terminate"
+    heard, exchange = await gateway.call(account, "POST", target, encode(body))
     if isinstance(heard, Answered):
         outcome = _read(heard.body, account, order)
         if isinstance(outcome, AgreementEnded):
@@ -119,17 +141,22 @@ async def end(
 
 async def deduct(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
     """Take money under an agreement: accepted now, decided later and told by callback."""
-    if reason := _undeductible(account, order):
-        return Answer(NotSent(reason), unsent("POST", account.gateway + DEDUCT, reason))
+    ids = ids_of(account)
+    target = PARTNER_DEDUCT if ids.sub_mchid else DEDUCT
+    if reason := _undeductible(order):
+        return Answer(NotSent(reason), unsent("POST", account.gateway + target, reason))
     body = documents.DeductRequest(
-        appid=account.app_id,
+        appid=ids.appid,
+        sp_appid=ids.sp_appid,
+        sub_appid=ids.sub_appid,
+        sub_mchid=ids.sub_mchid,
         out_trade_no=order.number,
         description=order.subject[:DESCRIPTION_MAX] or order.number,
         transaction_notify_url=account.notify_url,
         contract_id=order.agreement_ref,
         amount=Amount(total=order.money.amount, currency=order.money.currency),
     )
-    heard, exchange = await gateway.call(account, "POST", DEDUCT, encode(body))
+    heard, exchange = await gateway.call(account, "POST", target, encode(body))
     match heard:
         case Answered():
             taken = decode(heard.body, documents.Deducted) or documents.Deducted()
@@ -149,12 +176,14 @@ async def announce(
     gateway: Gateway, account: ChannelAccount, agreement_ref: str, money: Money
 ) -> Answer[NotSent | Unknown | None]:
     """Tell a customer through WeChat what will be taken; some plans want it a day before."""
+    target = f"{NOTICES}/{in_path(agreement_ref)}/notify"
+    if secrets_of(account).partner is not None:
+        return Answer(NotSent(_NO_NOTICE), unsent("POST", account.gateway + target, _NO_NOTICE))
     body = documents.DeductNotice(
         mchid=account.merchant_number,
         appid=account.app_id,
         estimated_amount=Amount(amount=money.amount, currency=money.currency),
     )
-    target = f"{NOTICES}/{in_path(agreement_ref)}/notify"
     heard, exchange = await gateway.call(account, "POST", target, encode(body))
     match heard:
         case Answered():
@@ -167,21 +196,25 @@ async def announce(
             assert_never(heard)
 
 
-def _path(order: AgreementOrder) -> str:
-    return f"{CONTRACTS}/plan-id/{in_path(order.plan)}/out-contract-code/{in_path(order.number)}"
+def _path(account: ChannelAccount, order: AgreementOrder) -> str:
+    path = CONTRACTS if secrets_of(account).partner is None else PARTNER_CONTRACTS
+    return f"{path}/plan-id/{in_path(order.plan)}/out-contract-code/{in_path(order.number)}"
 
 
-def _unsignable(account: ChannelAccount, order: AgreementOrder) -> str | None:
-    if secrets_of(account).partner is not None:
-        return _PARTNER
+def _payer(ids: Ids, payer_id: str | None) -> Payer:
+    """Return the customer under the name that goes with the app that knows them."""
+    if ids.appid:
+        return Payer(openid=payer_id)
+    return Payer(sub_openid=payer_id) if ids.sub_appid else Payer(sp_openid=payer_id)
+
+
+def _unsignable(order: AgreementOrder) -> str | None:
     if not (order.plan.isascii() and order.plan.isdigit()):
         return "a plan of WeChat Pay is a number"
     return None
 
 
-def _undeductible(account: ChannelAccount, order: PayOrder) -> str | None:
-    if secrets_of(account).partner is not None:
-        return _PARTNER
+def _undeductible(order: PayOrder) -> str | None:
     if order.money.currency != CURRENCY:
         return f"WeChat Pay does not take {order.money.currency}"
     return None if order.agreement_ref else "there is no agreement to take it under"
@@ -199,10 +232,14 @@ def _read(
     body: bytes, account: ChannelAccount, order: AgreementOrder
 ) -> AgreementSigned | AgreementEnded | Unknown:
     contract = decode(body, documents.Contract) or documents.Contract()
+    ids = ids_of(account)
     difference = first_difference(
         [
-            ("mchid", contract.mchid, account.merchant_number),
-            ("appid", contract.appid, account.app_id),
+            ("mchid", contract.mchid, ids.mchid),
+            ("appid", contract.appid, ids.appid),
+            ("sp_mchid", contract.sp_mchid, ids.sp_mchid),
+            ("sp_appid", contract.sp_appid, ids.sp_appid),
+            ("sub_mchid", contract.sub_mchid, ids.sub_mchid),
             ("out_contract_code", contract.out_contract_code, order.number),
             ("plan_id", str(contract.plan_id), order.plan),
         ]
@@ -215,7 +252,8 @@ def _read(
             if at is None or not contract.contract_id:
                 return Unknown("a signed agreement without number or time")
             ends_at = moment(contract.contract_expired_time)
-            return AgreementSigned(contract.contract_id, contract.openid, at, ends_at)
+            payer = contract.openid or contract.sub_openid or contract.sp_openid
+            return AgreementSigned(contract.contract_id, payer, at, ends_at)
         case "TERMINATED":
             why = contract.contract_terminate_info or documents.Termination()
             return AgreementEnded(why.contract_termination_mode or "TERMINATED")

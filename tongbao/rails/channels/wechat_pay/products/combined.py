@@ -38,6 +38,7 @@ from tongbao.rails.channels.wechat_pay.gateway import (
     ids_of,
     in_path,
     meant,
+    read_or_absent,
     secrets_of,
 )
 from tongbao.rails.channels.wechat_pay.products.orders import PRODUCTS, offered, opened, unpayable
@@ -106,18 +107,9 @@ async def query(
 ) -> Answer[tuple[PartFound, ...] | Absent | Unknown]:
     """Ask what became of the parts; each is compared with what was asked."""
     target = f"{PATH}/out-trade-no/{in_path(combined.order.number)}"
-    heard, exchange = await gateway.call(account, "GET", target)
-    match heard:
-        case Answered():
-            return Answer(_read(heard.body, account, combined), exchange)
-        case Refused():
-            if ERRORS.find("query", heard.code).meaning == "absent":
-                return Answer(Absent(heard.code), exchange)
-            return Answer(Unknown(f"query refused: {heard.code}"), exchange)
-        case NotSent() | Unknown():
-            return Answer(Unknown(heard.reason), exchange)
-        case _:
-            assert_never(heard)
+    return await gateway.question(
+        account, target, "query", lambda body: _read(body, account, combined)
+    )
 
 
 async def close(
@@ -138,17 +130,7 @@ async def close(
     )
     target = f"{PATH}/out-trade-no/{in_path(combined.order.number)}/close"
     heard, exchange = await gateway.call(account, "POST", target, encode(body))
-    match heard:
-        case Answered():
-            return Answer(Closed("CLOSED"), exchange)
-        case Refused():
-            if ERRORS.find("close", heard.code).meaning == "absent":
-                return Answer(Absent(heard.code), exchange)
-            return Answer(Unknown(f"not closed: {heard.code}"), exchange)
-        case NotSent() | Unknown():
-            return Answer(Unknown(heard.reason), exchange)
-        case _:
-            assert_never(heard)
+    return Answer(read_or_absent(heard, "close", lambda _: Closed("CLOSED")), exchange)
 
 
 def _offered(

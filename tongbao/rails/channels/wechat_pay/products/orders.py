@@ -93,18 +93,9 @@ async def pay(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> Ans
 async def query(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
     """Ask what became of the order."""
     target = f"{path_of(account)}/out-trade-no/{in_path(order.number)}?{ids_of(account).query}"
-    heard, exchange = await gateway.call(account, "GET", target, hidden=hidden_of(order))
-    match heard:
-        case Answered():
-            return Answer(_read(heard.body, account, order), exchange)
-        case Refused():
-            if ERRORS.find("query", heard.code).meaning == "absent":
-                return Answer(Absent(heard.code), exchange)
-            return Answer(Unknown(f"query refused: {heard.code}"), exchange)
-        case NotSent() | Unknown():
-            return Answer(Unknown(heard.reason), exchange)
-        case _:
-            assert_never(heard)
+    return await gateway.question(
+        account, target, "query", lambda body: _read(body, account, order), hidden=hidden_of(order)
+    )
 
 
 async def close(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:

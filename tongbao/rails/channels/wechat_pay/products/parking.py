@@ -217,18 +217,9 @@ async def query_charge(
     """Ask what became of a fee."""
     sub_mchid = in_path(account.merchant_number)
     target = f"{CHARGES}/out-trade-no/{in_path(order.number)}?sub_mchid={sub_mchid}"
-    heard, exchange = await gateway.call(account, "GET", target)
-    match heard:
-        case Answered():
-            return Answer(_read(heard.body, account, order), exchange)
-        case Refused():
-            if ERRORS.find("query", heard.code).meaning == "absent":
-                return Answer(Absent(heard.code), exchange)
-            return Answer(Unknown(f"query refused: {heard.code}"), exchange)
-        case NotSent() | Unknown():
-            return Answer(Unknown(heard.reason), exchange)
-        case _:
-            assert_never(heard)
+    return await gateway.question(
+        account, target, "query", lambda body: _read(body, account, order)
+    )
 
 
 def _stay(stay: Stay) -> documents.Stay:

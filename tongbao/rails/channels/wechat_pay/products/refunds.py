@@ -84,18 +84,7 @@ async def query(
     target = f"{REFUNDS}/{in_path(order.number)}"
     if sub_mchid := ids_of(account).sub_mchid:
         target = f"{target}?sub_mchid={in_path(sub_mchid)}"
-    heard, exchange = await gateway.call(account, "GET", target)
-    match heard:
-        case Answered():
-            return Answer(_read(heard.body, order), exchange)
-        case Refused():
-            if ERRORS.find("query_refund", heard.code).meaning == "absent":
-                return Answer(Absent(heard.code), exchange)
-            return Answer(Unknown(f"refund query refused: {heard.code}"), exchange)
-        case NotSent() | Unknown():
-            return Answer(Unknown(heard.reason), exchange)
-        case _:
-            assert_never(heard)
+    return await gateway.question(account, target, "query_refund", lambda body: _read(body, order))
 
 
 async def send_on(

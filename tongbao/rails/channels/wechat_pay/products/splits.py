@@ -142,16 +142,12 @@ async def query_split(
 ) -> Answer[SplitQueryOutcome]:
     """Ask what became of the shares, or of what was freed."""
     target = f"{PATH}/orders/{in_path(order.number)}?transaction_id={in_path(order.channel_ref)}"
-    heard, exchange = await gateway.call(account, "GET", _for_sub(account, target, "&"))
-    match heard:
-        case Answered():
-            return Answer(_read(heard.body, account, order), exchange)
-        case Refused():
-            return Answer(_absent(heard), exchange)
-        case NotSent() | Unknown():
-            return Answer(Unknown(heard.reason), exchange)
-        case _:
-            assert_never(heard)
+    return await gateway.question(
+        account,
+        _for_sub(account, target, "&"),
+        "query_split",
+        lambda body: _read(body, account, order),
+    )
 
 
 async def unsplit_money(
@@ -159,19 +155,14 @@ async def unsplit_money(
 ) -> Answer[Money | Absent | Unknown]:
     """Ask how much of a payment may still be split."""
     target = f"{PATH}/transactions/{in_path(channel_ref)}/amounts"
-    heard, exchange = await gateway.call(account, "GET", target)
-    match heard:
-        case Answered():
-            left = decode(heard.body, documents.Unsplit)
-            if left is None or left.unsplit_amount is None or left.transaction_id != channel_ref:
-                return Answer(Unknown("the answer is no amount of this payment"), exchange)
-            return Answer(yuan(left.unsplit_amount), exchange)
-        case Refused():
-            return Answer(_absent(heard), exchange)
-        case NotSent() | Unknown():
-            return Answer(Unknown(heard.reason), exchange)
-        case _:
-            assert_never(heard)
+
+    def read(body: bytes) -> Money | Unknown:
+        left = decode(body, documents.Unsplit)
+        if left is None or left.unsplit_amount is None or left.transaction_id != channel_ref:
+            return Unknown("the answer is no amount of this payment")
+        return yuan(left.unsplit_amount)
+
+    return await gateway.question(account, target, "query_split", read)
 
 
 async def return_split(
@@ -212,16 +203,9 @@ async def query_return(
     """Ask what became of a return."""
     target = f"{PATH}/return-orders/{in_path(back.number)}?out_order_no="
     target = _for_sub(account, f"{target}{in_path(back.split_number)}", "&")
-    heard, exchange = await gateway.call(account, "GET", target)
-    match heard:
-        case Answered():
-            return Answer(_read_return(heard.body, back), exchange)
-        case Refused():
-            return Answer(_absent(heard), exchange)
-        case NotSent() | Unknown():
-            return Answer(Unknown(heard.reason), exchange)
-        case _:
-            assert_never(heard)
+    return await gateway.question(
+        account, target, "query_split", lambda body: _read_return(body, back)
+    )
 
 
 async def _keep(
@@ -298,12 +282,6 @@ def _without_shares(order: SplitOrder) -> SplitOrder:
 def _for_sub(account: ChannelAccount, target: str, joint: str) -> str:
     sub_mchid = ids_of(account).sub_mchid
     return f"{target}{joint}sub_mchid={in_path(sub_mchid)}" if sub_mchid else target
-
-
-def _absent(refused: Refused) -> Absent | Unknown:
-    if ERRORS.find("query_split", refused.code).meaning == "absent":
-        return Absent(refused.code)
-    return Unknown(f"query refused: {refused.code}")
 
 
 def _read(

@@ -1,4 +1,9 @@
-"""Payouts of WeChat Pay to a customer's change (商家转账), confirmed there by the customer."""
+"""Payouts of WeChat Pay to a customer's change (商家转账), confirmed there by the customer.
+
+A service provider pays out of its merchant's account, at an address of its own and with the
+merchant's number in every call (`TheNorthMemory/wechatpay-openapi`,
+``fund-app/mch-transfer/partner``).
+"""
 
 from __future__ import annotations
 
@@ -27,6 +32,7 @@ from tongbao.rails.channels.wechat_pay.crypto import NotEncryptable
 from tongbao.rails.channels.wechat_pay.documents.transfers import (
     Purpose,
     TransferBill,
+    TransferCancelling,
     TransferRequest,
 )
 from tongbao.rails.channels.wechat_pay.gateway import (
@@ -34,9 +40,11 @@ from tongbao.rails.channels.wechat_pay.gateway import (
     Answered,
     Gateway,
     Refused,
+    ids_of,
     in_path,
     meant,
     secrets_of,
+    signer_of,
 )
 from tongbao.rails.channels.wechat_pay.wire import (
     CURRENCY,
@@ -46,6 +54,7 @@ from tongbao.rails.channels.wechat_pay.wire import (
 )
 
 PATH: Final = "/v3/fund-app/mch-transfer/transfer-bills"
+PARTNER_PATH: Final = "/v3/fund-app/mch-transfer/partner/transfer-bills"
 _REMARK_MAX: Final = 32
 
 
@@ -57,18 +66,19 @@ async def transfer(
     The payee's name goes encrypted. An answer that says the money moved is asked about, because
     it names no amount.
     """
-    reason, sealed, serial = _unpayable(account, order), None, ""
+    path = _path(account)
+    reason, sealed, serial = _unpayable(order), None, ""
     try:
         if order.payee_name and not reason:
             sealed, serial = await gateway.encrypt(account, order.payee_name)
     except NotEncryptable as failure:
         reason = str(failure)
     if reason:
-        return Answer(NotSent(reason), unsent("POST", account.gateway + PATH, reason))
+        return Answer(NotSent(reason), unsent("POST", account.gateway + path, reason))
     heard, exchange = await gateway.call(
         account,
         "POST",
-        PATH,
+        path,
         encode(_request(account, order, sealed)),
         hidden=(sealed,) if sealed else (),
         encrypted_for=serial,
@@ -112,6 +122,7 @@ async def _settled(
 
 def _request(account: ChannelAccount, order: TransferOrder, sealed: str | None) -> TransferRequest:
     return TransferRequest(
+        sub_mchid=ids_of(account).sub_mchid,
         appid=account.app_id,
         out_bill_no=order.number,
         transfer_scene_id=order.scene,
@@ -128,36 +139,36 @@ async def query_transfer(
     gateway: Gateway, account: ChannelAccount, order: TransferOrder
 ) -> Answer[TransferQueryOutcome]:
     """Ask what became of a payout."""
-    target = f"{PATH}/out-bill-no/{in_path(order.number)}"
-    heard, exchange = await gateway.call(account, "GET", target)
-    match heard:
-        case Answered():
-            return Answer(_read(heard.body, account, order), exchange)
-        case Refused():
-            if ERRORS.find("query_transfer", heard.code).meaning == "absent":
-                return Answer(Absent(heard.code), exchange)
-            return Answer(Unknown(f"query refused: {heard.code}"), exchange)
-        case NotSent() | Unknown():
-            return Answer(Unknown(heard.reason), exchange)
-        case _:
-            assert_never(heard)
+    target = _bill_of(account, order)
+    if sub_mchid := ids_of(account).sub_mchid:
+        target = f"{target}?sub_mchid={in_path(sub_mchid)}"
+    return await gateway.question(
+        account, target, "query_transfer", lambda body: _read(body, account, order)
+    )
 
 
 async def cancel_transfer(
     gateway: Gateway, account: ChannelAccount, order: TransferOrder
 ) -> Answer[TransferQueryOutcome]:
     """Take a payout back that its payee has not confirmed; then say how it stands."""
-    target = f"{PATH}/out-bill-no/{in_path(order.number)}/cancel"
-    _, exchange = await gateway.call(account, "POST", target)
+    sub_mchid = ids_of(account).sub_mchid
+    body = encode(TransferCancelling(sub_mchid)) if sub_mchid else b""
+    _, exchange = await gateway.call(account, "POST", f"{_bill_of(account, order)}/cancel", body)
     asked = await query_transfer(gateway, account, order)
     return Answer(asked.outcome, followed_by(exchange, asked.exchange))
 
 
-def _unpayable(account: ChannelAccount, order: TransferOrder) -> str:
+def _path(account: ChannelAccount) -> str:
+    return PATH if secrets_of(account).partner is None else PARTNER_PATH
+
+
+def _bill_of(account: ChannelAccount, order: TransferOrder) -> str:
+    return f"{_path(account)}/out-bill-no/{in_path(order.number)}"
+
+
+def _unpayable(order: TransferOrder) -> str:
     if order.money.currency != CURRENCY:
         return f"WeChat Pay does not pay out {order.money.currency}"
-    if secrets_of(account).partner is not None:
-        return "a service provider does not pay out for its merchants here"
     return ""
 
 
@@ -170,18 +181,22 @@ def _sent(
         return Unknown("the answer is no payout")
     if bill.out_bill_no != order.number:
         return Unknown("contradiction: out_bill_no is another")
-    if bill.state == "WAIT_USER_CONFIRM" and bill.package_info:
-        handed = {
-            "mchId": account.merchant_number,
-            "appId": account.app_id,
-            "package": bill.package_info,
-        }
-        return Pending(OpenApp(handed), bill.state)
+    # A service provider's answer names no state, only what opens the page.
+    if bill.state in {None, "WAIT_USER_CONFIRM"} and bill.package_info:
+        return Pending(OpenApp(_opening(account, bill.package_info)), "WAIT_USER_CONFIRM")
     match transfer_outcome(bill):
         case Pending() | Declined() as outcome:
             return outcome
         case _:
             return None
+
+
+def _opening(account: ChannelAccount, package: str) -> dict[str, str]:
+    """Return what a page hands to WeChat's ``requestMerchantTransfer``."""
+    ids, handed = ids_of(account), {"mchId": signer_of(account), "package": package}
+    if ids.sub_mchid:
+        handed["subMchId"] = ids.sub_mchid
+    return {**handed, "subAppId" if ids.sub_appid else "appId": account.app_id}
 
 
 def _read(
@@ -193,7 +208,8 @@ def _read(
     difference = first_difference(
         [
             ("out_bill_no", bill.out_bill_no, order.number),
-            ("mch_id", bill.mch_id or bill.mchid, account.merchant_number),
+            ("mch_id", bill.mch_id or bill.mchid, signer_of(account)),
+            ("sub_mchid", bill.sub_mchid, ids_of(account).sub_mchid),
             ("appid", bill.appid, account.app_id),
             ("transfer_amount", bill.transfer_amount, order.money.amount),
             ("openid", bill.openid, order.payee),
