@@ -69,7 +69,7 @@ async def claim(
 ) -> list[store.TaskRow]:
     real = real or real_now()
     types = ["tests.greet", "tests.wave"]
-    return await store.CLAIM.all(db, types, db.clock.now(), real, places, real + lease)
+    return await store.CLAIM.all(db, types, db.clock.now(), real, places, real + lease, [], [])
 
 
 async def claimed_lease(db: Db, lease: timedelta = MINUTE) -> Lease:
@@ -153,7 +153,7 @@ async def test_two_claims_at_the_same_time_never_take_one_task_twice(db: Db) -> 
         for number in range(5):
             await enqueue(tx, Greet(f"n{number}"))
     real = real_now()
-    args = (["tests.greet"], db.clock.now(), real, 3, real + MINUTE)
+    args = (["tests.greet"], db.clock.now(), real, 3, real + MINUTE, [], [])
 
     async with db.begin("one") as one, db.begin("two") as two:
         first = await store.CLAIM.all(one, *args)
@@ -211,7 +211,9 @@ async def test_a_hold_that_waited_for_a_claim_sees_that_it_lost(db: Db) -> None:
     lease = await claimed_lease(db, lease=timedelta(seconds=30))
     real = real_now() + MINUTE
     async with db.begin("other") as other:
-        await store.CLAIM.one(other, ["tests.greet"], db.clock.now(), real, 1, real + MINUTE)
+        await store.CLAIM.one(
+            other, ["tests.greet"], db.clock.now(), real, 1, real + MINUTE, [], []
+        )
 
         async def hold() -> None:
             async with db.begin("paused") as tx:

@@ -471,8 +471,9 @@ async def test_stopping_lets_short_tasks_end_and_gives_long_ones_back(db: Db) ->
     await began.acquire()
     stop.set()
     await working
+    until = real_now() + timedelta(minutes=1)
     (left,) = await store.CLAIM.all(
-        db, ["tests.greet"], db.clock.now(), real_now(), 9, real_now() + timedelta(minutes=1)
+        db, ["tests.greet"], db.clock.now(), real_now(), 9, until, [], []
     )
     assert left.args == {"name": "long"}
     assert left.failures == 0
@@ -606,10 +607,10 @@ async def test_an_end_that_cannot_be_written_down_holds_up_no_other(
     worker = worker_of(db, greet)
     write_down = worker._write_down
 
-    async def fail_for_bad(ended: Sequence[Any]) -> None:
+    async def fail_for_bad(tx: Tx, ended: Sequence[Any]) -> None:
         if any(end.row.args == {"name": "bad"} for end in ended):
             raise RuntimeError("cannot be written")
-        await write_down(ended)
+        await write_down(tx, ended)
 
     monkeypatch.setattr(worker, "_write_down", fail_for_bad)
     await ask(db, Greet("bad"), *[Greet(f"n{number}") for number in range(5)])

@@ -38,17 +38,41 @@ class Count(Struct, frozen=True):
     count: int
 
 
+# The arguments are given as text: a set of them is then an array of texts, which the driver knows.
 INSERT: Final = Statement(
-    "insert into task (id, type, args, key, run_at) values ($1, $2, $3, $4, $5)"
-    " on conflict (type, key) where key is not null do nothing"
+    "insert into task (id, type, args, key, run_at) values ($1, $2, $3::text::jsonb, $4, $5)"
+    " on conflict (type, key) where key is not null do nothing",
+    many="""
+    insert into task (id, type, args, key, run_at)
+    select * from unnest($1::uuid[], $2::text[], $3::text[]::jsonb[], $4::text[],
+                         $5::timestamptz[])
+    on conflict (type, key) where key is not null do nothing""",
+)
+# One that runs already is left to find out by itself.
+CANCEL: Final = Statement(
+    "delete from task where type = $1 and key = $2 and lease_until is null",
+    many="""
+    delete from task t using unnest($1::text[], $2::text[]) as c (type, key)
+     where t.type = c.type and t.key = c.key and t.lease_until is null""",
 )
 
 # An expired lease means that the last attempt ended without a word: that counts as a failure, so
-# that a task which kills its worker cannot do so for ever.
+# that a task which kills its worker cannot do so for ever. A type with places of its own is looked
+# for by itself, so that it takes no more of them, and before the others, which take what is left.
 CLAIM: Final = Query(
     TaskRow,
     """
-    with due as (
+    with own as (
+        select found.id
+          from unnest($6::text[], $7::int[]) as limited (type, places)
+         cross join lateral (
+               select id from task
+                where type = limited.type and run_at <= $2
+                  and (lease_until is null or lease_until <= $3)
+                order by run_at, id
+                limit limited.places
+                  for update skip locked) found),
+    shared as (
         select id from task
          where type = any($1::text[]) and run_at <= $2
            and (lease_until is null or lease_until <= $3)
@@ -59,7 +83,7 @@ CLAIM: Final = Query(
        set attempt = t.attempt + 1,
            failures = t.failures + case when t.lease_until is null then 0 else 1 end,
            lease_until = $5
-      from due
+      from (select id from own union all select id from shared limit $4) as due
      where t.id = due.id
     returning t.id, t.type, t.args, t.key, t.run_at, t.attempt, t.failures""",
 )
@@ -86,12 +110,22 @@ ALIVE: Final = Query(
 )
 
 TOUCH_LEASE: Final = Statement(
-    "update task set lease_until = lease_until where id = $1 and attempt = $2 and lease_until > $3"
+    "update task set lease_until = lease_until where id = $1 and attempt = $2 and lease_until > $3",
+    many="""
+    update task t set lease_until = t.lease_until
+      from unnest($1::uuid[], $2::int[], $3::timestamptz[]) as l (id, attempt, at)
+     where t.id = l.id and t.attempt = l.attempt and t.lease_until > l.at""",
 )
 HOLD: Final = Query(
     UUID, "select id from task where id = $1 and attempt = $2 and lease_until > $3 for update"
 )
-FINISH: Final = Statement("delete from task where id = $1 and attempt = $2 and lease_until > $3")
+FINISH: Final = Statement(
+    "delete from task where id = $1 and attempt = $2 and lease_until > $3",
+    many="""
+    delete from task t
+     using unnest($1::uuid[], $2::int[], $3::timestamptz[]) as f (id, attempt, at)
+     where t.id = f.id and t.attempt = f.attempt and t.lease_until > f.at""",
+)
 
 # Completions are fenced by the attempt alone: the work is over, and if nobody has begun it again
 # there is nobody to protect.

@@ -164,9 +164,14 @@ class Lease:
         Raises:
             LeaseLost
         """
-        if not await store.FINISH.run(tx, self.task_id, self.attempt, real_now()):
+        if not await self.finish_write().run(tx):
             raise LeaseLost
         self.finished = True
+
+    def finish_write(self) -> Write:
+        """Return the write that ends the task; who has committed it sets ``finished``."""
+        args = (self.task_id, self.attempt, real_now())
+        return Write(store.FINISH, args, refusal=LEASE_LOST)
 
 
 Handler = Callable[[Any, Lease], Awaitable[Again | None]]
@@ -190,6 +195,11 @@ def task_write(task: Task, *, run_at: datetime, key: str | None = None) -> Write
     return Write(store.INSERT, _row_of(task, run_at, key))
 
 
+def cancel_write(task: type[Task], key: str) -> Write:
+    """Return the write that takes a waiting task away; one that runs is left to end by itself."""
+    return Write(store.CANCEL, (tag_of(task), key))
+
+
 async def enqueue(
     tx: Tx, task: Task, *, run_at: datetime | None = None, key: str | None = None
 ) -> None:
@@ -199,14 +209,16 @@ async def enqueue(
 
 async def enqueue_many(tx: Tx, tasks: Sequence[tuple[Task, datetime, str | None]]) -> None:
     """Ask for several tasks, each with its time and key, in one round trip."""
-    await store.INSERT.run_many(tx, [_row_of(task, run_at, key) for task, run_at, key in tasks])
+    rows = [_row_of(task, run_at, key) for task, run_at, key in tasks]
+    if rows:
+        await store.INSERT.run_set(tx, rows)
 
 
 async def enqueue_raw(tx: Tx, rows: Sequence[tuple[str, dict[str, object], str, datetime]]) -> None:
     """Ask for tasks given as type, args, key and time; for the outbox, which has no classes."""
-    await store.INSERT.run_many(
-        tx, [(new_id(), type_, args, key, run_at) for type_, args, key, run_at in rows]
-    )
+    if rows:
+        found = [(new_id(), type_, _text(args), key, run_at) for type_, args, key, run_at in rows]
+        await store.INSERT.run_set(tx, found)
 
 
 async def unfinished(db: Db) -> int:
@@ -241,7 +253,7 @@ async def replay(tx: Tx, task_id: UUID) -> None:
         DeadLetterUnknown, DeadLetterSuperseded
     """
     dead = await _take(tx, task_id)
-    again = (dead.id, dead.type, dead.args, dead.key, tx.now)
+    again = (dead.id, dead.type, _text(dead.args), dead.key, tx.now)
     if not await store.INSERT.run(tx, *again):
         raise DeadLetterSuperseded(task=show("tsk", task_id))
     await audit.record(tx, "task.replay", show("tsk", task_id), {"type": dead.type})
@@ -269,4 +281,8 @@ def _row_of(task: Task, run_at: datetime, key: str | None) -> tuple[object, ...]
     args = msgspec.to_builtins(task)
     type_ = tag_of(type(task))
     del args[type(task).__struct_config__.tag_field]
-    return (new_id(), type_, args, key, run_at)
+    return (new_id(), type_, _text(args), key, run_at)
+
+
+def _text(args: dict[str, Any] | dict[str, object]) -> str:
+    return msgspec.json.encode(args).decode()

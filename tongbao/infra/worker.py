@@ -1,8 +1,9 @@
 """The worker: claims due tasks, runs them under leases, and dispatches the outbox.
 
-One loop does the bookkeeping (write what became of tasks, dispatch events, claim more) and every
-task runs beside it. Whoever enqueues in this process calls `Worker.nudge` after the commit; other
-processes are noticed at the next poll.
+One loop does the bookkeeping (write what became of tasks, dispatch events, claim more), all of a
+turn in one transaction, and every task runs beside it. Whoever enqueues in this process calls
+`Worker.nudge` after the commit; other processes are noticed at the next poll. The first nudge is
+heard at once, and those that follow closely share a turn.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tongbao.infra import _task_store as store
 from tongbao.infra import outbox
 from tongbao.infra._task_jobs import ArgsMalformed, Job, jobs_of
 from tongbao.infra._task_store import TaskRow
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, FanOut, Subscriber
 from tongbao.infra.tasks import (
@@ -90,6 +91,7 @@ class Worker:
         lease_s: float = 30.0,
         heartbeat_s: float = 10.0,
         poll_s: float = 0.1,
+        turn_s: float = 0.02,
         grace_s: float = 20.0,
     ) -> None:
         self._db = db
@@ -100,6 +102,8 @@ class Worker:
         self._lease = timedelta(seconds=lease_s)
         self._heartbeat_s = heartbeat_s
         self._poll_s = poll_s
+        self._turn_s = turn_s
+        self._turned_at = float("-inf")
         self._grace_s = grace_s
         self._running: dict[UUID, _Run] = {}
         self._ended: list[_Ended] = []
@@ -122,9 +126,12 @@ class Worker:
         try:
             while not stop.is_set():
                 self._raise_crash()
-                # Each step by itself: work that cannot be dispatched must not stop all other work.
-                for step in (self._settle, self._dispatch, self._claim, self._observe):
-                    await self._survive(step)
+                self._turned_at = monotonic()
+                if not await self._turned_whole():
+                    # Each step by itself: what cannot be dispatched must not stop all other work.
+                    for step in (self._settle, self._dispatch, self._claim):
+                        await self._survive(step)
+                await self._survive(self._observe)
                 await self._rest()
             await self._drain()
         finally:
@@ -161,10 +168,42 @@ class Worker:
     async def _round(self) -> int:
         """Write down, dispatch, claim; return how many events were dispatched."""
         self._raise_crash()
-        await self._settle()
-        dispatched = await self._dispatch()
-        await self._claim()
-        return dispatched
+        try:
+            return await self._turn()
+        except Busy:
+            raise
+        except Exception:  # noqa: BLE001 - the steps by themselves show whose it is
+            await self._settle()
+            dispatched = await self._dispatch()
+            await self._claim()
+            return dispatched
+
+    async def _turn(self) -> int:
+        """Write down, dispatch and claim in one transaction; say how many events there were.
+
+        When it fails nothing of it has happened, and what had ended still waits to be told.
+        """
+        ended = self._taken_ended()
+        try:
+            async with self._db.begin("worker") as tx:
+                if ended:
+                    await self._write_down(tx, ended)
+                count = await self._dispatched(tx)
+                rows = await self._claimed(tx)
+        except BaseException:
+            self._ended = ended + self._ended
+            raise
+        self._begin(rows)
+        self._note_dispatched(count)
+        if count >= _EVENTS_MAX:
+            self._wake.set()
+        return count
+
+    def _taken_ended(self) -> list[_Ended]:
+        if self._ended:
+            failpoint("tasks.before_done")
+        ended, self._ended = self._ended, []
+        return ended
 
     def _raise_crash(self) -> None:
         if self._crash is not None:
@@ -174,6 +213,14 @@ class Worker:
         await stop.wait()
         self._wake.set()
 
+    async def _turned_whole(self) -> bool:
+        """Take a turn, and say whether all of it was possible."""
+        try:
+            await self._turn()
+        except Exception:  # noqa: BLE001 - the steps by themselves show whose it is
+            return False
+        return True
+
     async def _rest(self) -> None:
         """Wait for a nudge, an ended task, the end, or the next poll."""
         try:
@@ -181,6 +228,8 @@ class Worker:
                 await self._wake.wait()
         except TimeoutError:
             pass
+        if (pause := self._turned_at + self._turn_s - monotonic()) > 0:
+            await asyncio.sleep(pause)
         self._wake.clear()
 
     async def _survive(self, step: Callable[[], Awaitable[object]]) -> None:
@@ -201,38 +250,47 @@ class Worker:
     # Claiming and running
 
     async def _dispatch(self) -> int:
-        if not self._subscribers:
-            return 0
         total = 0
         while True:
             async with self._db.begin("worker") as tx:
-                count = await outbox.dispatch(
-                    tx, self._subscribers, self._fan_outs, events_max=_EVENTS_MAX
-                )
-            if count:
-                failpoint("outbox.dispatched")
-            metrics.EVENTS_DISPATCHED.inc(count)
+                count = await self._dispatched(tx)
+            self._note_dispatched(count)
             total += count
             if count < _EVENTS_MAX:
                 return total
 
+    async def _dispatched(self, tx: Tx) -> int:
+        if not self._subscribers:
+            return 0
+        return await outbox.dispatch(tx, self._subscribers, self._fan_outs, events_max=_EVENTS_MAX)
+
+    def _note_dispatched(self, count: int) -> None:
+        if count:
+            failpoint("outbox.dispatched")
+            metrics.EVENTS_DISPATCHED.inc(count)
+
     async def _claim(self) -> None:
+        self._begin(await self._claimed(self._db))
+
+    async def _claimed(self, on: Db | Tx) -> list[TaskRow]:
+        places = self._concurrency - len(self._running)
+        if places <= 0:
+            return []
         taken = Counter(run.row.type for run in self._running.values())
-        unlimited = []
+        unlimited, limited, left = [], [], []
         for type_, job in self._jobs.items():
             if job.policy.concurrency_max is None:
                 unlimited.append(type_)
-            else:
-                places = min(job.policy.concurrency_max, max(1, self._concurrency // 2))
-                await self._claim_types([type_], places - taken[type_])
-        await self._claim_types(unlimited, self._concurrency)
-
-    async def _claim_types(self, types: list[str], places: int) -> None:
-        places = min(places, self._concurrency - len(self._running))
-        if places <= 0 or not types:
-            return
+                continue
+            own = min(job.policy.concurrency_max, max(1, self._concurrency // 2)) - taken[type_]
+            if own > 0:
+                limited.append(type_)
+                left.append(own)
         now, real = self._db.clock.now(), real_now()
-        rows = await store.CLAIM.all(self._db, types, now, real, places, real + self._lease)
+        until = real + self._lease
+        return await store.CLAIM.all(on, unlimited, now, real, places, until, limited, left)
+
+    def _begin(self, rows: Sequence[TaskRow]) -> None:
         if rows:
             failpoint("tasks.claimed")
         for row in sorted(rows, key=lambda row: (row.run_at, row.id)):
@@ -256,7 +314,8 @@ class Worker:
         finally:
             self._running.pop(run.row.id, None)
             self._wake.set()
-        self._ended.append(ended)
+        if ended.verdict != "done" or not run.lease.finished:
+            self._ended.append(ended)
         metrics.TASK_RUNS.labels(run.row.type, ended.verdict).inc()
         metrics.TASK_SECONDS.labels(run.row.type).observe(monotonic() - started)
 
@@ -324,12 +383,12 @@ class Worker:
     # Writing down what became of tasks
 
     async def _settle(self) -> None:
-        if not self._ended:
+        ended = self._taken_ended()
+        if not ended:
             return
-        failpoint("tasks.before_done")
-        ended, self._ended = self._ended, []
         try:
-            await self._write_down(ended)
+            async with self._db.begin("worker") as tx:
+                await self._write_down(tx, ended)
         except Exception as failure:
             if isinstance(failure, Busy):
                 self._ended = ended + self._ended
@@ -347,28 +406,28 @@ class Worker:
         """
         for place, end in enumerate(ended):
             try:
-                await self._write_down([end])
+                async with self._db.begin("worker") as tx:
+                    await self._write_down(tx, [end])
             except Busy:
                 self._ended = [*ended[place:], *self._ended]
                 raise
             except Exception as bug:  # noqa: BLE001 - the others must not wait for it
                 self._note_bug("task_not_written_down", bug)
 
-    async def _write_down(self, ended: Sequence[_Ended]) -> None:
+    async def _write_down(self, tx: Tx, ended: Sequence[_Ended]) -> None:
         def of(*verdicts: Verdict) -> list[_Ended]:
             return [end for end in ended if end.verdict in verdicts]
 
-        async with self._db.begin("worker") as tx:
-            if done := of("done"):
-                await store.DELETE_DONE.run(tx, *_keys(done))
-            if later := of("again", "busy", "retry"):
-                whens, counts = [end.run_at for end in later], [end.failures for end in later]
-                reasons = [end.reason for end in later]
-                await store.RESCHEDULE.run(tx, *_keys(later), whens, counts, reasons)
-            if back := of("given_back"):
-                await store.GIVE_BACK.run(tx, *_keys(back))
-            if dead := of("dead"):
-                await store.BURY.run(tx, *_keys(dead), [end.reason for end in dead], tx.now)
+        if done := of("done"):
+            await store.DELETE_DONE.run(tx, *_keys(done))
+        if later := of("again", "busy", "retry"):
+            whens, counts = [end.run_at for end in later], [end.failures for end in later]
+            reasons = [end.reason for end in later]
+            await store.RESCHEDULE.run(tx, *_keys(later), whens, counts, reasons)
+        if back := of("given_back"):
+            await store.GIVE_BACK.run(tx, *_keys(back))
+        if dead := of("dead"):
+            await store.BURY.run(tx, *_keys(dead), [end.reason for end in dead], tx.now)
 
     # Leases
 
