@@ -26,6 +26,7 @@ from tongbao.clearing.context import Clearing
 from tongbao.clearing.reconciliation import queries
 from tongbao.clearing.reconciliation.days import reconcile_day
 from tongbao.infra import embedded
+from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, connect
 from tongbao.infra.http import HttpClient, LoopbackAllowed
@@ -37,6 +38,7 @@ from tongbao.kernel.money import share_half_up
 from tongbao.ledger.book import Ledger
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
 from tongbao.rails.channels.contract import Answer, BillFile, ChannelAccount, Exchange
 from tongbao.rails.channels.wechat_pay.bills import TERMS, parse_trade_bill
@@ -219,6 +221,8 @@ def clearing_on(db: Db, folder: Path, bill: Path) -> Clearing:
     channel: Any = Prepared(bill)
     flow = Flow(
         db=db,
+        commits=Commits(db, "payments"),
+        reads=PaymentReads(db),
         ledger=Ledger(db, Licence.PAYMENT_INSTITUTION),
         channels={"wechat_pay": channel},
         account=the_account,

@@ -20,6 +20,7 @@ from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.settlement import api as settlement_api
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, subscribers
 from tongbao.infra import embedded, test_clock
+from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, LockNotFree, connect
 from tongbao.infra.embedded import EmbeddedServer
@@ -60,6 +61,7 @@ from tongbao.payments.collecting import api as payments_api
 from tongbao.payments.collecting.outcomes import (
     Flow,
 )
+from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.payments.hot.route import PATH, WalletPayments
 from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
@@ -166,6 +168,8 @@ class Platform:
         self.router = LiveRouter(db, by_name, Watch(db))
         self.flow = Flow(
             db=db,
+            commits=Commits(db, "payments"),
+            reads=PaymentReads(db),
             ledger=self.ledger,
             channels=by_name,
             account=self.accounts.get,

@@ -18,6 +18,7 @@ from tongbao.clearing.payouts.queries import open_payouts
 from tongbao.clearing.settlement import settlements as room
 from tongbao.clearing.settlement.model import AccountHeldBack
 from tongbao.clearing.settlement.settlements import settle_day
+from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.http import HttpClient, LoopbackAllowed
@@ -33,6 +34,7 @@ from tongbao.ledger.verify import verify
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK, open_merchant
 from tongbao.parties.merchants.model import Merchant
 from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
 from tongbao.rails.channels.contract import Declined, Exchange, Succeeded
 
@@ -121,6 +123,8 @@ async def books(db: Db, tmp_path: Path) -> Books:
 
     flow = Flow(
         db=db,
+        commits=Commits(db, "payments"),
+        reads=PaymentReads(db),
         ledger=ledger,
         channels={},
         account=no_account,

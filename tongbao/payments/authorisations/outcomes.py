@@ -267,7 +267,7 @@ def _bumped(completion: Completion | None) -> Completion | None:
 async def _commit(flow: Flow, rows: Rows, step: CompletionStep, writes: tuple[Write, ...]) -> bool:
     """Commit the step whole; False when a row had moved on and nothing was written."""
     if not step.takes or step.payment is None or not flow.licence.may_hold_funds:
-        return await commit_unless_moved_on(flow.db, writes)
+        return await commit_unless_moved_on(flow.commits, writes)
     # Every try is a group of its own, as with what is collected at once: the transfers' ids, of
     # the payment, keep the money exactly-once.
     group = Group(

@@ -16,6 +16,7 @@ from tongbao.payments.collecting.model import (
     OpenUnknown,
     OverdueAttempt,
     PaidAttempt,
+    PaidBy,
     Payment,
     PaymentCase,
     StateChange,
@@ -36,20 +37,61 @@ _CASE: Final = """book, id, payment_id, merchant_id, mode, kind, detail, opened_
     resolution"""
 _CHANGE: Final = "book, payment_id, version, from_state, to_state, why, at"
 
+# Each of these has a form for many rows: what comes at one moment shares a commit. Its JSON
+# is given as text, because a set of texts is an array that the driver knows.
 INSERT_PAYMENT = Statement(
     f"""insert into payment ({_PAYMENT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)
-        on conflict (merchant_order_no, merchant_id, mode, book) do nothing"""
+                $19, $20, $21, $22::text::jsonb, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)
+        on conflict (merchant_order_no, merchant_id, mode, book) do nothing""",
+    many=f"""insert into payment ({_PAYMENT})
+        select * from unnest(
+            $1::int[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
+            $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[],
+            $14::bigint[], $15::bigint[], $16::bigint[], $17::bool[], $18::text[], $19::text[],
+            $20::text[], $21::timestamptz[], $22::text[]::jsonb[], $23::timestamptz[],
+            $24::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::int[], $28::int[],
+            $29::bigint[], $30::bigint[], $31::timestamptz[], $32::timestamptz[])
+        on conflict (merchant_order_no, merchant_id, mode, book) do nothing""",
 )
 INSERT_ATTEMPT = Statement(
     f"""insert into attempt ({_ATTEMPT})
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23, $24, $25)"""
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::text::jsonb,
+                $16::text::jsonb, $17, $18, $19, $20, $21, $22, $23, $24, $25)""",
+    many=f"""insert into attempt ({_ATTEMPT})
+        select * from unnest(
+            $1::int[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::uuid[],
+            $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[],
+            $14::text[], $15::text[]::jsonb[], $16::text[]::jsonb[], $17::text[],
+            $18::timestamptz[], $19::timestamptz[], $20::int[], $21::timestamptz[], $22::text[],
+            $23::text[], $24::uuid[], $25::bigint[])""",
 )
 INSERT_CHANGE = Statement(
-    f"insert into payment_state_change ({_CHANGE}) values ($1, $2, $3, $4, $5, $6, $7)"
+    f"insert into payment_state_change ({_CHANGE}) values ($1, $2, $3, $4, $5, $6, $7)",
+    many=f"""insert into payment_state_change ({_CHANGE})
+        select * from unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[],
+                             $7::timestamptz[])""",
 )
+
+
+def payment_row(payment: Payment) -> tuple[object, ...]:
+    """Return the arguments of `INSERT_PAYMENT`."""
+    row = list(msgspec.structs.astuple(payment))
+    row[_METADATA_AT] = msgspec.json.encode(payment.metadata).decode()
+    return tuple(row)
+
+
+def attempt_row(attempt: Attempt) -> tuple[object, ...]:
+    """Return the arguments of `INSERT_ATTEMPT`."""
+    row = list(msgspec.structs.astuple(attempt))
+    for at in _ACTION_AT, _HOW_AT:
+        row[at] = None if row[at] is None else msgspec.json.encode(row[at]).decode()
+    return tuple(row)
+
+
+_METADATA_AT: Final = Payment.__struct_fields__.index("metadata")
+_ACTION_AT: Final = Attempt.__struct_fields__.index("action")
+_HOW_AT: Final = Attempt.__struct_fields__.index("how")
 
 # A payment from the own wallet is at its end the moment it begins, so its rows are only appended.
 APPEND_PAYMENT = Append(
@@ -138,7 +180,11 @@ def paid_change_row(payment: Payment) -> bytes:
 
 INSERT_EXCHANGE = Statement(
     f"""insert into exchange ({_EXCHANGE})
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"""
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)""",
+    many=f"""insert into exchange ({_EXCHANGE})
+        select * from unnest($1::int[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
+                             $7::text[], $8::text[], $9::int[], $10::text[], $11::int[],
+                             $12::text[], $13::timestamptz[])""",
 )
 INSERT_CASE = Statement(
     f"""insert into payment_case ({_CASE}) values ($1, $2, $3, $4, $5, $6, $7, $8, null, null)
@@ -151,7 +197,21 @@ UPDATE_PAYMENT = Statement(
           set state = $4, captured = $5, failure_code = $6, close_reason = $7, succeeded_at = $8,
               ended_at = $9, fee = $10, authorised = $11, capturing = $12, authorised_at = $13,
               authorised_until = $14, version = version + 1
-        where book = $1 and id = $2 and version = $3"""
+        where book = $1 and id = $2 and version = $3""",
+    many="""update payment p
+          set state = becomes.state, captured = becomes.captured,
+              failure_code = becomes.failure_code, close_reason = becomes.close_reason,
+              succeeded_at = becomes.succeeded_at, ended_at = becomes.ended_at, fee = becomes.fee,
+              authorised = becomes.authorised, capturing = becomes.capturing,
+              authorised_at = becomes.authorised_at, authorised_until = becomes.authorised_until,
+              version = p.version + 1
+         from unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $5::bigint[], $6::text[],
+                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::bigint[],
+                     $11::bigint[], $12::bigint[], $13::timestamptz[], $14::timestamptz[])
+           as becomes (book, id, version, state, captured, failure_code, close_reason,
+                       succeeded_at, ended_at, fee, authorised, capturing, authorised_at,
+                       authorised_until)
+        where p.book = becomes.book and p.id = becomes.id and p.version = becomes.version""",
 )
 # Right after the update of its state, which raised the version.
 MOVE_PAYMENT = Statement(
@@ -162,9 +222,27 @@ UPDATE_ATTEMPT = Statement(
           set state = $4, code = $5, channel_ref = $6, payer = $7, action = $8::text::jsonb,
               paid_at = $9, authorised_at = $10, authorisation_ref = $11,
               authorisation_code = $12, capture_id = $13, capture_amount = $14
-        where book = $1 and id = $2 and state = $3"""
+        where book = $1 and id = $2 and state = $3""",
+    many="""update attempt a
+          set state = becomes.state, code = becomes.code, channel_ref = becomes.channel_ref,
+              payer = becomes.payer, action = becomes.action::jsonb, paid_at = becomes.paid_at,
+              authorised_at = becomes.authorised_at, authorisation_ref = becomes.authorisation_ref,
+              authorisation_code = becomes.authorisation_code, capture_id = becomes.capture_id,
+              capture_amount = becomes.capture_amount
+         from unnest($1::int[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[],
+                     $7::text[], $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[],
+                     $12::text[], $13::uuid[], $14::bigint[])
+           as becomes (book, id, from_state, state, code, channel_ref, payer, action, paid_at,
+                       authorised_at, authorisation_ref, authorisation_code, capture_id,
+                       capture_amount)
+        where a.book = becomes.book and a.id = becomes.id and a.state = becomes.from_state""",
 )
-COUNT_QUERY = Statement("update attempt set queries = queries + 1 where book = $1 and id = $2")
+COUNT_QUERY = Statement(
+    "update attempt set queries = queries + 1 where book = $1 and id = $2",
+    many="""update attempt a set queries = a.queries + 1
+         from unnest($1::int[], $2::uuid[]) as asked (book, id)
+        where a.book = asked.book and a.id = asked.id""",
+)
 REQUEST_CLOSE = Statement(
     """update payment set close_requested_at = $3
         where book = $1 and id = $2 and close_requested_at is null
@@ -197,6 +275,8 @@ FIND_PAYMENT_BY_ORDER = Query(
 FIND_PAYMENT_ANYWHERE = Query(Payment, f"select {_PAYMENT} from payment where id = $1")
 GET_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where book = $1 and id = $2")
 FIND_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where id = $1")
+PAYMENTS_WITH_IDS = Query(Payment, f"select {_PAYMENT} from payment where id = any($1::uuid[])")
+ATTEMPTS_WITH_OWN_IDS = Query(Attempt, f"select {_ATTEMPT} from attempt where id = any($1::uuid[])")
 ATTEMPTS_OF_PAYMENT = Query(
     Attempt, f"select {_ATTEMPT} from attempt where book = $1 and payment_id = $2 order by id"
 )
@@ -209,6 +289,13 @@ PAID_BY_TRADE = Query(
     UUID,
     """select id from attempt
         where book = $1 and account_id = $2 and channel_ref = $3 and channel <> 'wallet'""",
+)
+PAID_BY_TRADES = Query(
+    PaidBy,
+    """select a.book, a.account_id, a.channel_ref, a.id
+         from unnest($1::int[], $2::uuid[], $3::text[]) as asked (book, account_id, channel_ref)
+         join attempt a on a.book = asked.book and a.account_id = asked.account_id
+          and a.channel_ref = asked.channel_ref and a.channel <> 'wallet'""",
 )
 # By what the channel knows their money by: the attempt's own id, or its capture's.
 ATTEMPTS_WITH_IDS = Query(

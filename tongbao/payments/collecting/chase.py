@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
@@ -104,7 +104,9 @@ async def collect(
         evidence = Evidence("channel answer", purpose=purpose, exchange=answer.exchange)
         decision = await _elsewhere(flow, attempt, decision, answer.outcome)
         instead = None if decision is None else await _instead(flow, payment, attempt, decision)
-        payment, after = await record_news(flow, attempt, answer.outcome, evidence, instead=instead)
+        payment, after = await record_news(
+            flow, attempt, answer.outcome, evidence, instead=instead, known=payment
+        )
         if after.id == attempt.id:
             return payment, after
         attempt = after
@@ -146,7 +148,7 @@ async def _instead(
     moved = (payment.book, payment.id, payment.version + 1, chosen.channel, fee)
     writes = (
         Write(store.MOVE_PAYMENT, moved, refusal=MOVED_ON),
-        Write(store.INSERT_ATTEMPT, astuple(new)),
+        Write(store.INSERT_ATTEMPT, store.attempt_row(new)),
         chase_write(new, now),
         *flow.router.writes(decision, new.id, now),
     )
@@ -156,7 +158,7 @@ async def _instead(
 async def chase_attempt(flow: Flow, task: ChaseAttempt, _lease: Lease) -> Again | None:
     """Take the next look at an attempt; return when to look again, or None at its end."""
     attempt = await store.GET_ATTEMPT.one(flow.db, task.book, task.attempt_id)
-    payment = await store.GET_PAYMENT.one(flow.db, task.book, attempt.payment_id)
+    payment = await flow.reads.payment(attempt.payment_id)
     if task.late:
         return await _look_again(flow, payment, attempt)
     if not attempt.state.is_open:

@@ -293,6 +293,15 @@ class PaidAttempt(Struct, frozen=True):
     paid_at: datetime
 
 
+class PaidBy(Struct, frozen=True):
+    """Which attempt a channel's trade has paid, or was set aside for."""
+
+    book: int
+    account_id: UUID
+    channel_ref: str
+    id: UUID
+
+
 class OverdueAttempt(Struct, frozen=True):
     """An attempt whose end is not known although its payment's time is over."""
 

@@ -16,10 +16,11 @@ from msgspec import Struct
 from msgspec.json import encode
 from msgspec.structs import replace
 
-from tongbao.infra.db import Db, Write, write_all
+from tongbao.infra.commits import Commits
+from tongbao.infra.db import Db, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, event_write
-from tongbao.infra.tasks import Task, task_write
+from tongbao.infra.tasks import Task, cancel_write, task_write
 from tongbao.kernel.errors import Busy
 from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Licence
@@ -48,6 +49,7 @@ from tongbao.payments.collecting.model import (
     allow_all,
     view_payment,
 )
+from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.payments.routing.model import AS_ASKED, PLACE_TAKEN, Router
 from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
 
@@ -65,9 +67,14 @@ class StateContended(Busy):
 
 
 class Flow(Struct, frozen=True):
-    """What every step of the flow needs, built once by wiring."""
+    """What every step of the flow needs, built once by wiring.
+
+    ``commits`` and ``reads`` are shared by all that goes on at a moment in this process.
+    """
 
     db: Db
+    commits: Commits
+    reads: PaymentReads
     ledger: Ledger
     channels: Mapping[str, Channel]
     account: Callable[[UUID], Awaitable[ChannelAccount]]
@@ -161,12 +168,11 @@ class Evidence(Struct, frozen=True):
         return None if self.exchange is None else (self.purpose, self.exchange.duration_ms)
 
 
-async def commit_unless_moved_on(db: Db, writes: Iterable[Write]) -> bool:
-    """Run the writes in one transaction; False, and nothing written, when a row had moved on."""
-    async with db.begin("payments") as tx:
-        refusal = await write_all(tx, writes)
-        if refusal not in {None, MOVED_ON, PLACE_TAKEN}:
-            raise RuntimeError(f"a payment's rows contradict each other: {refusal}")
+async def commit_unless_moved_on(commits: Commits, writes: Iterable[Write]) -> bool:
+    """Write all in one commit; False, and nothing written, when a row had moved on."""
+    refusal = await commits.write(writes)
+    if refusal not in {None, MOVED_ON, PLACE_TAKEN}:
+        raise RuntimeError(f"a payment's rows contradict each other: {refusal}")
     return refusal is None
 
 
@@ -177,23 +183,28 @@ async def record_news(
     evidence: Evidence,
     *,
     instead: Instead | None = None,
+    known: Payment | None = None,
 ) -> tuple[Payment, Attempt]:
     """Apply news about an attempt exactly once and return both rows as they are afterwards.
 
     ``instead`` begins where the news ends the attempt unpaid, and is then the attempt returned.
+    ``known``: its payment, where both were written or read a moment ago and the news changes them
+    if they still stand so; they are read again only where they do not.
 
     Raises:
         StateContended: others kept winning; nothing was written, and asking again is safe.
     """
     exchange_id = new_id()
     for _ in range(_TRIES_MAX):
-        payment = await store.GET_PAYMENT.one(flow.db, attempt.book, attempt.payment_id)
-        attempt = await store.GET_ATTEMPT.one(flow.db, attempt.book, attempt.id)
+        if known is not None:
+            payment, known = known, None
+        else:
+            payment, attempt = await flow.reads.both(attempt)
         if not (go_together(payment, attempt) or await _is_replaced(flow.db, attempt)):
             continue  # they change together, and did between the two reads
         now = flow.db.clock.now()
         step = next_step(payment, attempt, news, now, is_fresh=evidence.is_fresh) or Step()
-        step = await _unless_paid_elsewhere(flow.db, attempt, step)
+        step = await _unless_paid_elsewhere(flow, attempt, step)
         step = going_elsewhere(payment, step, instead, now)
         after = _bumped(step.payment) or payment, step.attempt or attempt
         writes = (
@@ -205,6 +216,7 @@ async def record_news(
             *(flow.router.ended(attempt.book, attempt.id) if step.ends_unpaid else ()),
             *(step.instead.writes if step.instead is not None else ()),
             *_release_writes(attempt, step, now),
+            *_chase_ends(attempt, step),
         )
         failpoint("payments.before_outcome")
         if await _commit(flow, payment, attempt, step, writes):
@@ -230,15 +242,15 @@ async def _is_replaced(db: Db, attempt: Attempt) -> bool:
     return await store.LIVE_BESIDE.first(db, *place) is not None
 
 
-async def _unless_paid_elsewhere(db: Db, before: Attempt, step: Step) -> Step:
+async def _unless_paid_elsewhere(flow: Flow, before: Attempt, step: Step) -> Step:
     """Return the step, or a contradiction when it would take a trade's or payment's money twice."""
     tried = step.attempt
     if tried is None or tried.channel_ref is None:
         return step
-    if step.rule is not None and await _is_replaced(db, before):
+    if step.rule is not None and await _is_replaced(flow.db, before):
         detail = f"{before.number} was {before.state}, another took its place, and it was paid"
         return Step(case=CaseKind.CONTRADICTION, detail=detail)
-    other = await store.PAID_BY_TRADE.first(db, tried.book, tried.account_id, tried.channel_ref)
+    other = await flow.reads.attempt_paid_by((tried.book, tried.account_id, tried.channel_ref))
     if other in {None, tried.id}:
         return step
     detail = f"channel number {tried.channel_ref} has paid another order already"
@@ -254,7 +266,7 @@ async def _commit(
 ) -> bool:
     """Commit the step whole; False when a row had moved on and nothing was written."""
     if step.rule is None or not flow.licence.may_hold_funds:
-        return await commit_unless_moved_on(flow.db, writes)
+        return await commit_unless_moved_on(flow.commits, writes)
     # Every try is a group of its own: the ledger remembers a refusal for ever, and neither being
     # overtaken nor a frozen account is for ever. The transfers' ids keep the money exactly-once.
     group = Group(
@@ -425,6 +437,13 @@ def _release_writes(attempt: Attempt, step: Step, now: datetime) -> tuple[Write,
     if not is_under_one or not step.ends_unpaid or step.instead is not None:
         return ()
     return release_writes(attempt.book, attempt.payment_id, now)
+
+
+def _chase_ends(attempt: Attempt, step: Step) -> tuple[Write, ...]:
+    """Return the write that calls the chase off where the attempt has ended, unless it runs."""
+    if step.attempt is None or step.attempt.state.is_open or not attempt.state.is_open:
+        return ()
+    return (cancel_write(ChaseAttempt, f"chase/{attempt.id}"),)
 
 
 async def open_case(flow: Flow, payment: Payment, kind: CaseKind, detail: str) -> None:

@@ -6,7 +6,7 @@ first, and does what it says. A case is closed by a person, with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -40,7 +40,7 @@ from tongbao.payments.collecting.model import (
 )
 from tongbao.payments.collecting.outcomes import Flow, StateContended, change_write, end_event
 from tongbao.payments.collecting.queries import last_attempt
-from tongbao.payments.routing.model import PlaceTaken
+from tongbao.payments.routing.model import PLACE_TAKEN, PlaceTaken
 from tongbao.rails.channels.capabilities import Authorising
 
 EXPIRES_DEFAULT: Final = timedelta(minutes=30)
@@ -152,42 +152,38 @@ async def create_payment(
     failpoint("payments.before_intention")
     payment, attempt = _rows(asked, payment_id, flow.db.clock.now(), PaymentState.CREATED)
     try:
-        async with flow.db.begin("payments") as tx:
-            await _write_intention(tx, payment, attempt, take)
-            if asked.decision is not None:
-                await _take_place(tx, flow.router.writes(asked.decision, attempt.id, tx.now))
-            await _count(tx, asked.uses)
+        await _commit_intention(flow, payment, attempt, asked, take)
     except _OrderTaken:
         return await _earlier(flow, asked, take)
     failpoint("payments.after_intention")
     return await collect(flow, payment, attempt, asked)
 
 
-async def _write_intention(tx: Tx, payment: Payment, attempt: Attempt, take: Taking) -> None:
-    if await take(payment.id, tx.now).run(tx) == 0:
-        raise InFlight
-    if await store.INSERT_PAYMENT.run(tx, *msgspec.structs.astuple(payment)) == 0:
-        raise _OrderTaken
-    await store.INSERT_ATTEMPT.run(tx, *msgspec.structs.astuple(attempt))
-    await change_write("new", payment, payment.version, "asked by the merchant", tx.now).run(tx)
-    await chase_write(attempt, tx.now).run(tx)
-
-
-async def _take_place(tx: Tx, writes: Iterable[Write]) -> None:
-    """Count the payment where it was placed.
+async def _commit_intention(
+    flow: Flow, payment: Payment, attempt: Attempt, asked: NewPayment, take: Taking
+) -> None:
+    """Write down what is about to be asked of the channel, where it counts, and who will look.
 
     Raises:
-        PlaceTaken
+        InFlight, PlaceTaken, UseRefused, _OrderTaken
     """
-    for write in writes:
-        if await write.run(tx) == 0 and write.refusal is not None:
-            raise PlaceTaken
-
-
-async def _count(tx: Tx, uses: Iterable[Write]) -> None:
-    for write in uses:
-        if await write.run(tx) == 0 and write.refusal is not None:
-            raise UseRefused
+    now = payment.created_at
+    placed = flow.router.writes(asked.decision, attempt.id, now) if asked.decision else ()
+    refused = await flow.commits.write(
+        (
+            take(payment.id, now),
+            Write(store.INSERT_PAYMENT, store.payment_row(payment), refusal=ORDER_TAKEN),
+            Write(store.INSERT_ATTEMPT, store.attempt_row(attempt)),
+            change_write("new", payment, payment.version, "asked by the merchant", now),
+            chase_write(attempt, now),
+            *placed,
+            *asked.uses,
+        )
+    )
+    if refused is None:
+        return
+    named = {InFlight.code: InFlight, ORDER_TAKEN: _OrderTaken, PLACE_TAKEN: PlaceTaken}
+    raise named.get(refused, UseRefused)
 
 
 async def _earlier(flow: Flow, asked: NewPayment, take: Taking) -> tuple[Payment, Attempt]:
@@ -325,10 +321,10 @@ def _paid_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
 
 def birth_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
     """Return the writes of a payment that is at its end the moment it begins."""
-    astuple, now = msgspec.structs.astuple, payment.created_at
+    now = payment.created_at
     return (
-        Write(store.INSERT_PAYMENT, astuple(payment), refusal=ORDER_TAKEN),
-        Write(store.INSERT_ATTEMPT, astuple(attempt)),
+        Write(store.INSERT_PAYMENT, store.payment_row(payment), refusal=ORDER_TAKEN),
+        Write(store.INSERT_ATTEMPT, store.attempt_row(attempt)),
         change_write("new", payment, payment.version, "own wallet", now),
         event_write(end_event(payment, view_payment(payment, attempt)), now=now),
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from msgspec import Struct
 
 from tongbao.infra.db import Db, Tx
+from tongbao.infra.lookups import Lookups
 from tongbao.kernel.errors import NotFound
 from tongbao.kernel.ids import from_base32
 from tongbao.kernel.licence import Mode
@@ -65,6 +67,63 @@ class Timeline(Struct, frozen=True):
     changes: list[StateChange]
     exchanges: list[ExchangeRow]
     cases: list[PaymentCase]
+
+
+Trade = tuple[int, UUID, str]
+"""A channel's trade: the book, our account at the channel, and the channel's number."""
+
+
+class PaymentReads:
+    """Reads payments and attempts for everybody who wants some at this moment, in one question.
+
+    What is read is never older than the question, as if each had asked for itself.
+    """
+
+    def __init__(self, db: Db) -> None:
+        self._payments = Lookups(partial(_payments, db))
+        self._attempts = Lookups(partial(_attempts, db))
+        self._paid_by = Lookups(partial(_paid_by, db))
+
+    async def both(self, attempt: Attempt) -> tuple[Payment, Attempt]:
+        """Return an attempt, which is known to exist, as it is now, and its payment."""
+        asked = self._payments.get(attempt.payment_id), self._attempts.get(attempt.id)
+        payment, found = await asked[0], await asked[1]
+        if payment is None or found is None:
+            raise LookupError(attempt.id)
+        return payment, found
+
+    async def payment(self, payment_id: UUID) -> Payment:
+        """Return a payment that is known to exist."""
+        found = await self._payments.get(payment_id)
+        if found is None:
+            raise LookupError(payment_id)
+        return found
+
+    async def attempt_by_number(self, number: str) -> Attempt | None:
+        """Return the attempt a channel means by our number, if it is one of ours.
+
+        Raises:
+            UnknownId: it is not a number of ours at all.
+        """
+        return await self._attempts.get(from_base32(number))
+
+    async def attempt_paid_by(self, trade: Trade) -> UUID | None:
+        """Return the attempt that a trade of a channel has paid, or was set aside for."""
+        return await self._paid_by.get(trade)
+
+
+async def _payments(db: Db, ids: Sequence[UUID]) -> dict[UUID, Payment]:
+    return {each.id: each for each in await store.PAYMENTS_WITH_IDS.all(db, ids)}
+
+
+async def _attempts(db: Db, ids: Sequence[UUID]) -> dict[UUID, Attempt]:
+    return {each.id: each for each in await store.ATTEMPTS_WITH_OWN_IDS.all(db, ids)}
+
+
+async def _paid_by(db: Db, trades: Sequence[Trade]) -> dict[Trade, UUID]:
+    columns = [list(column) for column in zip(*trades, strict=True)]
+    found = await store.PAID_BY_TRADES.all(db, *columns)
+    return {(each.book, each.account_id, each.channel_ref): each.id for each in found}
 
 
 async def payment_of_merchant(on: Db | Tx, payment_id: UUID, merchant: UUID, mode: Mode) -> Payment:

@@ -157,7 +157,7 @@ async def _commit(
 ) -> bool:
     # Late money was never the merchant's: nothing was held, so only giving it back is posted.
     if step.ledger is None or not flow.licence.may_hold_funds:
-        return await commit_unless_moved_on(flow.db, writes)
+        return await commit_unless_moved_on(flow.commits, writes)
     rule = _END_RULES[refund.kind, step.ledger]
     attempt = await payments.paid_attempt(flow.db, payment)
     group = Group(
