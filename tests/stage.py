@@ -18,6 +18,7 @@ import uvicorn
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.settings import Settings, default_socket_dir
+from tongbao.infra.web.app import App
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence
@@ -40,6 +41,7 @@ AT_SANDBOX = {
 }
 """What the sandbox calls our channels."""
 
+Accounts = dict[str, Any]
 
 _CALLERS = ThreadPoolExecutor(64, thread_name_prefix="sdk")
 
@@ -72,9 +74,10 @@ class Stage:
     """Everything a test of a flow acts on."""
 
     def __init__(
-        self, platform: Platform, sandbox: RunningSandbox, shop: Shop, accounts: dict[str, Any]
+        self, platform: Platform, app: App, sandbox: RunningSandbox, shop: Shop, accounts: Accounts
     ) -> None:
         self.platform = platform
+        self.app = app
         self.db = platform.db
         self.flow = platform.flow
         self.sandbox = sandbox
@@ -278,17 +281,26 @@ async def _live_together(db: Db, sandbox: RunningSandbox) -> None:
 
 @asynccontextmanager
 async def served(app: Any, listening: socket.socket) -> AsyncIterator[None]:
-    """Serve an ASGI app on this loop."""
+    """Serve an ASGI app on this loop.
+
+    Uvicorn's own ``serve`` looks ten times a second whether it is to end, and then waits a tenth
+    of a second more; a thousand stages do not wait for that.
+    """
     config = uvicorn.Config(app, log_config=None, lifespan="off")
+    config.load()
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
-        await asyncio.sleep(0.005)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listening])
     try:
         yield
     finally:
-        server.should_exit = True
-        await task
+        for each in server.servers:
+            each.close()
+        state = server.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        while state.connections or state.tasks:  # noqa: ASYNC110 - uvicorn tells it no other way
+            await asyncio.sleep(0.001)
 
 
 def listen() -> socket.socket:
@@ -314,9 +326,10 @@ async def staged(
     orders = account_orders(sandbox.url, sandbox.credentials)
     accounts = await open_accounts(db, platform.keyring, SECRETS, orders)
     shop = await open_shop(db, platform.keyring, settings.licence, accounts, name="测试商店")
-    async with served(platform.app(), listening):
+    app = platform.app()
+    async with served(app, listening):
         try:
-            yield Stage(platform, sandbox, shop, accounts)
+            yield Stage(platform, app, sandbox, shop, accounts)
         finally:
             for client in (platform.http, *platform.webhook_http.values()):
                 await client.close()

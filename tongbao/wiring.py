@@ -228,7 +228,7 @@ class Platform:
             },
             mounts=mounts,
         )
-        app.mount("/docs", DocsApp(app.document, settings.public_url))
+        app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))
         return app
 
     async def seed(self) -> None:

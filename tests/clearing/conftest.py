@@ -16,6 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.conftest import TEST_LICENCE
+from tests.sandboxes import start_sandbox
 from tests.stage import AT_SANDBOX, Stage, staged
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.reconciliation import days, queries
@@ -31,7 +32,7 @@ from tongbao.ledger.verify import verify
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 from tongbao.rails.channels.contract import Answer, Channel
 from tongbao.rails.channels.contract import BillFile as Downloaded
-from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+from tongbao_sandbox.launch import RunningSandbox
 
 CHANNELS = ("wechat_pay", "alipay")
 

@@ -16,11 +16,12 @@ import pytest
 
 from tests.payments.invariants import assert_money_is_conserved
 from tests.payments.letters import Postman
+from tests.sandboxes import start_sandbox
 from tests.stage import Stage, staged
 from tongbao.infra import db as database
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import Clock
-from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+from tongbao_sandbox.launch import RunningSandbox
 
 
 @pytest.fixture(scope="module")

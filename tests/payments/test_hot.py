@@ -34,7 +34,7 @@ Ask = Callable[..., Awaitable[Reply]]
 
 @pytest.fixture
 def client(stage: Stage) -> SignedClient:
-    return client_of(stage, stage.platform.app())
+    return client_of(stage, stage.app)
 
 
 def client_of(stage: Stage, app: App) -> SignedClient:
@@ -308,7 +308,7 @@ async def test_unsigned_and_badly_signed_requests_are_told_so(
 
 async def test_a_revoked_key_works_for_a_second_at_most(stage: Stage) -> None:
     shop = await stage.open_shop()
-    client = SignedClient(stage.platform.app(), shop.key_id, shop.secret.reveal())
+    client = SignedClient(stage.app, shop.key_id, shop.secret.reveal())
     code = await stage.wallet_code()
     assert (await client.post(PATH, body_of(code), key=new_number())).status == 201
     async with stage.db.begin("tests") as tx:
@@ -323,7 +323,7 @@ async def test_a_revoked_key_works_for_a_second_at_most(stage: Stage) -> None:
 
 async def test_a_suspended_merchant_collects_for_a_second_at_most(stage: Stage) -> None:
     shop = await stage.open_shop()
-    client = SignedClient(stage.platform.app(), shop.key_id, shop.secret.reveal())
+    client = SignedClient(stage.app, shop.key_id, shop.secret.reveal())
     assert (
         await client.post(PATH, body_of(await stage.wallet_code()), key=new_number())
     ).status == 201
@@ -397,7 +397,7 @@ async def test_every_statement_of_the_commit_has_a_form_for_many(stage: Stage) -
 
     stage.platform.ledger.submit = watching
     try:
-        client = client_of(stage, stage.platform.app())
+        client = client_of(stage, stage.app)
         reply = await client.post(PATH, body_of(await stage.wallet_code()), key=new_number())
     finally:
         del stage.platform.ledger.submit

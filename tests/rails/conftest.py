@@ -9,8 +9,9 @@ import pytest
 
 from tests.rails.stalls import HOLD_S, STALLS, Stall
 from tests.rails.wire_server import WireServer, wire_server
+from tests.sandboxes import start_sandbox
 from tongbao.infra.http import HttpClient
-from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+from tongbao_sandbox.launch import RunningSandbox
 
 HOLD_S_OF_ALL = 1.0
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
+from tests.sandboxes import start_sandbox
 from tongbao.infra.http import HttpClient, HttpReply, NoAnswerError, NotSentError
 from tongbao.kernel.codecs.iso20022 import (
     MessageMalformed,
@@ -33,7 +34,6 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao_sandbox.launch import start_sandbox
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "iso20022"
 PAIN_001 = etree.XMLSchema(file=str(VECTORS / "pain.001.001.09.xsd"))

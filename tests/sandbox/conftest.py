@@ -4,7 +4,8 @@ import pytest
 
 from tests.sandbox.inbox import Inbox
 from tests.sandbox.wechat_merchant import WechatMerchant
-from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+from tests.sandboxes import start_sandbox
+from tongbao_sandbox.launch import RunningSandbox
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from tongbao_sandbox.launch import start_sandbox
+from tests.sandboxes import start_sandbox
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "iso20022"
 PAIN_001 = etree.XMLSchema(file=str(VECTORS / "pain.001.001.09.xsd"))

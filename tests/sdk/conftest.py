@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.sandboxes import start_sandbox
 from tests.sdk.flaky import FlakyPlatform, flaky_platform
 from tests.stage import Stage, staged
 from tongbao.infra.db import Db
-from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+from tongbao_sandbox.launch import RunningSandbox
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ NOT_REPLIES = {"Problem"}  # it is `Refused`
 
 
 async def test_every_reply_has_the_type_the_sdk_says(stage: Stage) -> None:
-    document = stage.platform.app().document
+    document = stage.app.document
     schemas = document["components"]["schemas"]
     shown = {name for name in shown_in_replies(document) if "properties" in schemas[name]}
     pages = {name for name in shown if name.startswith("Page")}
@@ -249,7 +249,7 @@ def every_call(shop: Tongbao) -> None:
 
 
 async def test_every_route_has_a_method_that_can_say_everything(stage: Stage) -> None:
-    document = stage.platform.app().document
+    document = stage.app.document
     shop = Recorder()
     every_call(shop)
     called = {f"{at[0]} {re.sub(r'/[a-z]{3}_1', '/{}', at[1])}": at for at in shop.seen}
@@ -271,7 +271,7 @@ async def test_every_route_has_a_method_that_can_say_everything(stage: Stage) ->
 async def test_no_method_is_for_a_route_that_does_not_exist(stage: Stage) -> None:
     known = {
         f"{verb.upper()} {re.sub(r'{[^}]+}', '{}', path)}"
-        for path, methods in stage.platform.app().document["paths"].items()
+        for path, methods in stage.app.document["paths"].items()
         for verb in methods
     }
     shop = Recorder()

@@ -54,7 +54,7 @@ class Till:
     def __init__(self, stage: Stage, shop: Shop | None = None) -> None:
         self.stage = stage
         self.shop = shop or stage.shop
-        self.api = SignedClient(stage.platform.app(), self.shop.key_id, self.shop.secret.reveal())
+        self.api = SignedClient(stage.app, self.shop.key_id, self.shop.secret.reveal())
 
     async def open(self, amount: int = 1999, **more: Any) -> dict[str, Any]:
         """Open a checkout."""

@@ -30,7 +30,7 @@ BODY_MAX = 1024 * 1024
 
 @pytest.fixture
 def client(stage: Stage) -> SignedClient:
-    return SignedClient(stage.platform.app(), stage.shop.key_id, stage.shop.secret.reveal())
+    return SignedClient(stage.app, stage.shop.key_id, stage.shop.secret.reveal())
 
 
 def check_problem(reply: Reply, status: int, code: str, param: str | None = None) -> None:

@@ -23,7 +23,7 @@ from tools.house import ROOT
 
 
 async def test_every_operation_is_shown_with_its_parts(stage: Stage) -> None:
-    document = stage.platform.app().document
+    document = stage.app.document
     async with reader(stage) as visitor:
         for group in groups_of(document, stage.url):
             page = (await visitor.get(f"/docs/{group.tag}")).text
@@ -154,7 +154,7 @@ async def test_examples_work_when_they_are_pasted(stage: Stage) -> None:
 
 async def test_every_example_is_whole(stage: Stage) -> None:
     """Shell and Python parse, and every body fits its own schema's demands."""
-    document = stage.platform.app().document
+    document = stage.app.document
     for group in groups_of(document, stage.url):
         for operation in group.operations:
             shell, code = (example.text for example in operation.examples)

@@ -149,7 +149,7 @@ async def test_the_api_keeps_what_its_document_promises(stage: Stage) -> None:
     signer = Signer(stage.shop.key_id, stage.shop.secret.reveal())
     async with receiving() as receiver:
         known = await something_of_everything(stage, stage.shop, receiver.url)
-        document = with_examples(stage.platform.app().document, known)
+        document = with_examples(stage.app.document, known)
 
         found = await asyncio.to_thread(explore, document, stage.url, signer)
 
@@ -162,7 +162,7 @@ async def test_the_api_keeps_what_its_document_promises(stage: Stage) -> None:
 @pytest.mark.parametrize("how", ["unsigned", "garbage", "unknown_key", "wrong_secret"])
 async def test_no_route_answers_who_is_not_proved(stage: Stage, how: str) -> None:
     """Whatever the route and whatever else is wrong with the request, the proof comes first."""
-    app = stage.platform.app()
+    app = stage.app
     stranger = SignedClient(app, stage.shop.key_id, "sk_sandbox_wrong")
     if how == "unknown_key":
         stranger.key_id = show("key", new_id())

@@ -122,7 +122,7 @@ async def blunder(day: Day) -> None:
     """Mistakes that put a secret or a card number where none belongs."""
     stage = day.stage
     secret = stage.shop.secret.reveal()
-    client = SignedClient(stage.platform.app(), stage.shop.key_id, secret)
+    client = SignedClient(stage.app, stage.shop.key_id, secret)
     order: dict[str, Any] = {
         "merchant_order_no": "A-1",
         "amount": 1999,

@@ -47,7 +47,7 @@ async def live_key(stage: Stage, shop: Shop) -> Shop:
 @pytest.mark.parametrize("who", ["other merchant", "other mode"])
 async def test_a_stranger_learns_nothing_and_changes_nothing(stage: Stage, who: str) -> None:
     """Every id the owner can see is tried at every route; the answers are those of made-up ids."""
-    app = stage.platform.app()
+    app = stage.app
     async with receiving() as receiver:
         await something_of_everything(stage, stage.shop, receiver.url)
         if who == "other merchant":
@@ -67,7 +67,7 @@ async def test_a_stranger_learns_nothing_and_changes_nothing(stage: Stage, who: 
 
 
 async def test_lists_show_the_callers_own_and_nothing_else(stage: Stage) -> None:
-    app = stage.platform.app()
+    app = stage.app
     async with receiving() as receiver:
         mine = await something_of_everything(stage, stage.shop, receiver.url)
         other = await stage.open_shop()

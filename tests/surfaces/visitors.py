@@ -161,23 +161,43 @@ class Watched(Struct):
 
 @asynccontextmanager
 async def browsing(stage: Stage, **options: Any) -> AsyncIterator[Watched]:
-    """A real browser on the platform, watched for console errors and foreign requests."""
+    """A real browser on the platform, watched for console errors and foreign requests.
+
+    Its profile is new; the program is started once and lives as long as the tests.
+    """
+    options = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 900}, **options}
+    context = await (await _browser()).new_context(**options)
+    try:
+        page = await context.new_page()
+        watched = Watched(page, [], [])
+        page.on("console", lambda message: _note(watched, message))
+        page.on("pageerror", lambda error: watched.complaints.append(str(error)))
+        page.on("request", lambda asked: _origin(watched, stage.url, asked.url))
+        yield watched
+    finally:
+        await context.close()
+
+
+_running: list[Any] = []
+
+
+async def _browser() -> Any:
     from playwright.async_api import async_playwright
 
     needs_chromium()
-    options = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 900}, **options}
-    async with async_playwright() as play:
-        browser = await play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        try:
-            context = await browser.new_context(**options)
-            page = await context.new_page()
-            watched = Watched(page, [], [])
-            page.on("console", lambda message: _note(watched, message))
-            page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-            page.on("request", lambda asked: _origin(watched, stage.url, asked.url))
-            yield watched
-        finally:
-            await browser.close()
+    if not _running:
+        play = await async_playwright().start()
+        _running[:] = [play, await play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)]
+    return _running[-1]
+
+
+async def close_browser() -> None:
+    """End the browser, if anybody used it."""
+    if _running:
+        play, browser = _running
+        _running.clear()
+        await browser.close()
+        await play.stop()
 
 
 def _note(watched: Watched, message: Any) -> None:

@@ -15,6 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, cast, get_args
 
 import msgspec
@@ -103,9 +104,17 @@ class App:
         self._facts = facts
         self._api = _litestar(handlers, {"db": db, **(provides or {})})
         self.operations = _operations(self._api, facts.scopes)
-        self.document = describe(self.operations, facts)
-        document = _json_file(msgspec.json.encode(self.document))
+        document = _json_file(lambda: self._document_file)
         self._mounts = {**dict.fromkeys(DOCUMENT_PATHS, document), **(mounts or {})}
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document, written when somebody first asks for it."""
+        return describe(self.operations, self._facts)
+
+    @cached_property
+    def _document_file(self) -> bytes:
+        return msgspec.json.encode(self.document)
 
     def mount(self, prefix: str, app: Asgi) -> None:
         """Serve everything under the prefix by another application, which knows its own rights."""
@@ -380,17 +389,17 @@ def _target(scope: Scope) -> str:
     return cast("bytes", path + b"?" + query if query else path).decode("latin-1")
 
 
-def _json_file(content: bytes) -> Asgi:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(content)).encode()),
-    ]
-
+def _json_file(made: Callable[[], bytes]) -> Asgi:
     async def serve(scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["method"] != "GET":
             raise MethodNotAllowed(allow="GET")
         if scope["path"] not in DOCUMENT_PATHS:
             raise RouteUnknown
+        content = made()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+        ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 

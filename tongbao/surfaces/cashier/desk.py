@@ -16,11 +16,9 @@ from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.clock import monotonic
 from tongbao.payments.checkouts.model import PREFIX
 from tongbao.payments.collecting.outcomes import Flow
-from tongbao.surfaces.page_kit import assets
-from tongbao.surfaces.page_kit.rendering import Templates
+from tongbao.surfaces.page_kit.rendering import templates_of
 from tongbao.surfaces.page_kit.replies import Reply, page_policy, page_reply
 from tongbao.surfaces.page_kit.requests import PageRequest
-from tongbao.surfaces.page_kit.texts import load_texts
 
 HERE: Final = Path(__file__).parent
 NO_MARKUP: Final = "'none'"
@@ -71,8 +69,7 @@ class Desk:
         self.keyring = keyring
         self.public_url = public_url.rstrip("/")
         self.is_https = self.public_url.startswith("https://")
-        files = assets.Assets(f"{PREFIX}/static", [assets.KIT, HERE / "static"])
-        self.templates = Templates(HERE / "templates", files, load_texts(HERE / "texts"))
+        self.templates = templates_of(PREFIX, HERE)
         self.acts = Throttle(ACTS_PER_MINUTE, 60.0)
         self.looks = Throttle(1, LOOK_EVERY_S)
 

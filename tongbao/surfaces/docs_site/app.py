@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from tongbao.infra.web.problem import MethodNotAllowed, RouteUnknown
-from tongbao.surfaces.docs_site.reference import catalogue, groups_of
-from tongbao.surfaces.page_kit import assets
-from tongbao.surfaces.page_kit.rendering import Templates, new_nonce
+from tongbao.surfaces.docs_site.reference import Group, catalogue, groups_of
+from tongbao.surfaces.page_kit.rendering import new_nonce, templates_of
 from tongbao.surfaces.page_kit.replies import (
     Receive,
     Reply,
@@ -24,7 +23,6 @@ from tongbao.surfaces.page_kit.replies import (
     send_reply,
 )
 from tongbao.surfaces.page_kit.requests import LANGUAGES, PageRequest, read_request
-from tongbao.surfaces.page_kit.texts import load_texts
 
 PREFIX: Final = "/docs"
 ERRORS: Final = f"{PREFIX}/errors"
@@ -39,13 +37,15 @@ class DocsApp:
     A page is rendered once per language and kept; only the nonce of its script is new each time.
     """
 
-    def __init__(self, document: Mapping[str, Any], public_url: str) -> None:
+    def __init__(self, document: Callable[[], Mapping[str, Any]], public_url: str) -> None:
         self._document = document
         self._url = public_url.rstrip("/")
-        self._groups = {group.tag: group for group in groups_of(document, self._url)}
-        files = assets.Assets(f"{PREFIX}/static", [assets.KIT, _HERE / "static"])
-        self._templates = Templates(_HERE / "templates", files, load_texts(_HERE / "texts"))
-        self._rendered = lru_cache(maxsize=2 * (len(self._groups) + 2))(self._render)
+        self._templates = templates_of(PREFIX, _HERE)
+        self._rendered = cache(self._render)
+
+    @cached_property
+    def _groups(self) -> Mapping[str, Group]:
+        return {group.tag: group for group in groups_of(self._document(), self._url)}
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -82,13 +82,14 @@ class DocsApp:
 
     def _render(self, page: str, language: str) -> str:
         other = "en" if language == "zh" else "zh"
+        document = self._document()
         facts: dict[str, Any] = {
             "nonce": _NONCE,
             "page": page,
-            "info": self._document["info"],
+            "info": document["info"],
             "url": self._url,
             "groups": self._groups.values(),
-            "scopes": self._document["x-scopes"],
+            "scopes": document["x-scopes"],
             "errors": ERRORS,
             "switch": f"{PREFIX}/language?{urlencode({'to': other, 'page': page})}",
         }

@@ -19,12 +19,11 @@ from tongbao.parties.identity.model import ROLES, Operator, Permission, SessionE
 from tongbao.parties.identity.sessions import Session
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import count_open_cases
-from tongbao.surfaces.page_kit import assets
 from tongbao.surfaces.page_kit.remembered import Remembered
-from tongbao.surfaces.page_kit.rendering import Templates
+from tongbao.surfaces.page_kit.rendering import templates_of
 from tongbao.surfaces.page_kit.replies import Reply, page_policy, page_reply
 from tongbao.surfaces.page_kit.requests import PageRequest
-from tongbao.surfaces.page_kit.texts import Texts, load_texts
+from tongbao.surfaces.page_kit.texts import Texts
 
 PREFIX: Final = "/console"
 PAGES: Final = (
@@ -45,8 +44,7 @@ class Desk:
         self.flow = flow
         self.keyring = keyring
         self.public_url = public_url.rstrip("/")
-        files = assets.Assets(f"{PREFIX}/static", [assets.KIT, HERE / "static"])
-        self.templates = Templates(HERE / "templates", files, load_texts(HERE / "texts"))
+        self.templates = templates_of(PREFIX, HERE)
         self.verifying = asyncio.Lock()
         self.counted: Remembered[Any] = Remembered()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +16,8 @@ from markupsafe import Markup, escape
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.ids import show
 from tongbao.kernel.money import Money
-from tongbao.surfaces.page_kit.assets import Assets
-from tongbao.surfaces.page_kit.texts import Texts
+from tongbao.surfaces.page_kit import assets
+from tongbao.surfaces.page_kit.texts import Texts, load_texts
 
 KIT: Final = Path(__file__).parent / "templates"
 
@@ -25,8 +25,8 @@ KIT: Final = Path(__file__).parent / "templates"
 class Templates:
     """The templates of one set of pages, with its files and its texts in every language."""
 
-    def __init__(self, folder: Path, assets: Assets, texts: Mapping[str, Texts]) -> None:
-        self.assets = assets
+    def __init__(self, folder: Path, files: assets.Assets, texts: Mapping[str, Texts]) -> None:
+        self.assets = files
         self.texts = texts
         self._environment = Environment(
             loader=FileSystemLoader([folder, KIT]),
@@ -36,7 +36,7 @@ class Templates:
             lstrip_blocks=True,
         )
         self._environment.globals.update(
-            asset=assets.__getitem__,
+            asset=files.__getitem__,
             figures=figures,
             moment=moment,
             money=money,
@@ -51,6 +51,16 @@ class Templates:
         return template.render(
             t=texts, named=texts.named, language=language, lasting=partial(lasting, texts), **facts
         )
+
+
+@cache
+def templates_of(prefix: str, folder: Path) -> Templates:
+    """Return what a set of pages below a prefix is made of, read once in a process.
+
+    Its folder holds ``templates``, ``static`` and ``texts``; the kit adds its own to the first two.
+    """
+    files = assets.Assets(f"{prefix}/static", [assets.KIT, folder / "static"])
+    return Templates(folder / "templates", files, load_texts(folder / "texts"))
 
 
 def new_nonce() -> str:
