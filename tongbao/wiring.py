@@ -50,8 +50,10 @@ from tongbao.parties.identity.keys import KeysOnRecord, RecentKeys
 from tongbao.parties.identity.model import scopes_under
 from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.parties.offline_codes import api as offline_codes_api
 from tongbao.payments.agreements import api as agreements_api
 from tongbao.payments.authorisations import api as authorisations_api
+from tongbao.payments.callbacks import inbox
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
 from tongbao.payments.callbacks.api import CallbackApp
 from tongbao.payments.checkouts import api as checkouts_api
@@ -136,6 +138,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *merchants_api.ROUTES,
         *identity_api.ROUTES,
         *accounts_api.routes(licence),
+        *offline_codes_api.routes(licence),
         *settlement_api.routes(licence),
         *payouts_api.routes(licence),
         *(clock_api.ROUTES if allows_test_clock else []),

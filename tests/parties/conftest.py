@@ -23,6 +23,7 @@ from tongbao.parties.identity.model import SCOPES, scopes_under
 from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import BankAccount, open_merchant
 from tongbao.parties.merchants.model import Merchant
+from tongbao.parties.offline_codes import api as offline_codes_api
 
 LICENCE = Licence.PAYMENT_INSTITUTION
 
@@ -94,6 +95,7 @@ def assembled(db: Db, keyring: Keyring, ledger: Ledger, licence: Licence) -> App
         scopes=scopes_under(licence),
     )
     handlers = [*identity_api.ROUTES, *merchants_api.ROUTES, *accounts_api.routes(licence)]
+    handlers += offline_codes_api.routes(licence)
     return App(
         handlers,
         db=db,

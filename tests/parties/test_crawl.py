@@ -26,7 +26,9 @@ async def test_a_stranger_learns_nothing_by_any_id(
 ) -> None:
     """The stranger is another merchant, or the same one in its other mode."""
     owner = await make_client()
-    await owner.post("/v1/wallets", {"holder_name": "张三"}, key="w")
+    opened = await owner.post("/v1/wallets", {"holder_name": "张三"}, key="w")
+    path = f"/v1/wallets/{opened.json['id']}/offline_keys"
+    await owner.post(path, {"device_name": "phone"}, key="k")
     if other_mode:
         stranger = await make_client(mode=Mode.LIVE)
     else:

@@ -394,13 +394,16 @@ async def test_an_aggregator_has_neither_the_routes_nor_the_tables(
     bare = await make_db(migrated=False)
     await migrate(bare, Licence.AGGREGATOR, "tests")
     tables = await bare.fetch(
-        "select relname from pg_class where relname in ('wallet', 'payment_code')", ()
+        "select relname from pg_class where relname in ('wallet', 'payment_code', 'offline_key')",
+        (),
     )
 
     assert licensed - aggregator == {
-        operation.path for operation in app.operations if "wallet" in operation.path
+        operation.path
+        for operation in app.operations
+        if "wallet" in operation.path or "offline_key" in operation.path
     }
-    assert not any("wallet" in path for path in aggregator)
+    assert not any("wallet" in path or "offline_key" in path for path in aggregator)
     assert not tables
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tongbao.parties.accounts.model import CODE_PREFIX
+from tongbao.parties.offline_codes.model import PREFIX as OFFLINE_PREFIX
 from tongbao.rails.channels.codes import (
     CODE_RANGES,
     TEXT_OWNERS,
@@ -46,10 +47,11 @@ def test_the_table_says_what_the_channels_own_rules_say(rule: dict[str, str]) ->
             assert ours == bool(re.search(rule["regex"], code)), code
 
 
-def test_the_wallets_own_prefix_is_nobody_elses() -> None:
-    assert channel_of_code(CODE_PREFIX + "0" * 16) == "wallet"
-    taken = {prefix for row in CODE_RANGES if row.channel != "wallet" for prefix in row.prefixes}
-    assert CODE_PREFIX not in taken
+@pytest.mark.parametrize("prefix", [CODE_PREFIX, OFFLINE_PREFIX])
+def test_the_wallets_own_prefixes_are_nobody_elses(prefix: str) -> None:
+    assert channel_of_code(prefix + "0" * 16) == "wallet"
+    taken = {each for row in CODE_RANGES if row.channel != "wallet" for each in row.prefixes}
+    assert prefix not in taken
 
 
 @pytest.mark.parametrize(

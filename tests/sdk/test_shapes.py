@@ -28,6 +28,7 @@ REPLIES: dict[str, Any] = {
     "WalletView": models.Wallet,
     "PaymentCodeView": models.PaymentCode,
     "TopUpView": models.TopUp,
+    "OfflineKeyView": models.OfflineKey,
     "ClockView": models.ClockReading,
     "MethodView": models.MethodUsed,
     "ShowQr": models.ShowQr,
@@ -234,6 +235,9 @@ def every_call(shop: Tongbao) -> None:
     shop.wallets.get("wal_1")
     list(shop.wallets.list())
     shop.wallets.payment_code("wal_1")
+    shop.wallets.give_offline_key("wal_1", device_name="phone", replaces="ofk_1")
+    list(shop.wallets.offline_keys("wal_1"))
+    shop.wallets.revoke_offline_key("ofk_1")
     shop.wallets.freeze("wal_1")
     shop.wallets.unfreeze("wal_1")
     shop.wallets.top_up("wal_1", amount=1)

@@ -37,6 +37,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     checkout = await stage.call(
         client.checkouts.create, merchant_order_no=new_number(), amount=1999, subject="tea"
     )
+    phone = await stage.call(client.wallets.give_offline_key, wallet["id"], device_name="phone")
     plate = await stage.call(client.plates.create, name="counter", subject="tea")
     agreement = await stage.call(
         client.agreements.create,
@@ -58,6 +59,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "endpoint_id": endpoint["id"],
         "delivery_id": delivery["id"],
         "wallet_id": wallet["id"],
+        "offline_key_id": phone["id"],
         "key_id": other["id"],
         "settlement_id": show("set", settled.id),
         "payout_id": payout["id"],

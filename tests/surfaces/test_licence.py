@@ -21,6 +21,8 @@ LICENSED = {
     "/v1/wallets",
     "/v1/wallets/{wallet_id:str}",
     "/v1/wallets/{wallet_id:str}/payment_codes",
+    "/v1/wallets/{wallet_id:str}/offline_keys",
+    "/v1/offline_keys/{offline_key_id:str}/revoke",
     "/v1/wallets/{wallet_id:str}/freeze",
     "/v1/wallets/{wallet_id:str}/unfreeze",
     "/v1/test_helpers/wallets/{wallet_id:str}/top_up",
@@ -67,7 +69,11 @@ async def test_an_aggregators_document_and_server_know_nothing_of_funds(
     aggregator: Stage,
 ) -> None:
     document = aggregator.platform.app().document
-    assert not [path for path in document["paths"] if "wallet" in path or "settlement" in path]
+    assert not [
+        path
+        for path in document["paths"]
+        if "wallet" in path or "settlement" in path or "offline" in path
+    ]
     assert not {name for name in document["components"]["schemas"] if "Wallet" in name}
 
     for call in (aggregator.client.wallets.list, aggregator.client.settlements.list):

@@ -91,7 +91,8 @@ async def test_lists_show_the_callers_own_and_nothing_else(stage: Stage) -> None
         assert {reply.status for reply in replies} == {200}
         shown[name] = {each for reply in replies for each in ID.findall(reply.body.decode())}
 
-    del mine["delivery_id"], theirs["delivery_id"]  # listed below its endpoint only
+    for one in (mine, theirs):
+        del one["delivery_id"], one["offline_key_id"]  # listed below endpoint and wallet only
     assert set(mine.values()) <= shown["mine"]
     assert set(theirs.values()) <= shown["theirs"]
     assert not shown["mine"] & shown["theirs"]

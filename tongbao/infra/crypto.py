@@ -63,6 +63,7 @@ class Algorithm(StrEnum):
 
     AES_256_GCM = "AES-256-GCM, key by HKDF-SHA-256, committed"
     HMAC_SHA_256 = "HMAC-SHA-256"
+    HMAC_SM3 = "HMAC-SM3 (GB/T 32905)"
     ED25519 = "Ed25519"
     SM2 = "SM2 with SM3 (GB/T 32918)"
     SHAKE_256 = "SHAKE-256, the key first"
@@ -100,6 +101,8 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("ledger.note_sm2", Algorithm.SM2, "ledger.proof_key", "The same, by SM2."),
         Purpose("ledger.blind", Algorithm.SHAKE_256, "ledger.proof_key", "Salts of leaves."),
         Purpose("payment_code", Algorithm.HMAC_SHA_256, _FILE_KEY, "A wallet's payment codes."),
+        Purpose("offline_key.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A phone's code secret."),
+        Purpose("offline_code", Algorithm.HMAC_SM3, "offline_key.secret", "Codes of a phone."),
         Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
     )
 }
@@ -191,6 +194,11 @@ def bind(*parts: str | bytes | UUID) -> bytes:
 def hmac_sha256(key: bytes, *parts: bytes) -> bytes:
     """Return the HMAC-SHA-256 of the parts, one after the other."""
     return hmac.digest(key, b"".join(parts), "sha256")
+
+
+def hmac_sm3(key: bytes, *parts: bytes) -> bytes:
+    """Return the HMAC-SM3 of the parts, one after the other."""
+    return hmac.digest(key, b"".join(parts), "sm3")
 
 
 def constant_time_equal(one: bytes, other: bytes) -> bool:

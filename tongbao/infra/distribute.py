@@ -103,6 +103,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
+        *("offline_key", "offline_code", "offline_allowance"),
     ),
     *_everywhere(
         "named by a foreign key of tables with a book; written at a migration or once a month",

@@ -388,6 +388,27 @@ class PaymentCode(TypedDict):
     expires_at: str
 
 
+class OfflineKey(TypedDict):
+    """A phone's key for codes made without network; `OfflineWallet` makes them."""
+
+    id: str
+    object: Literal["offline_key"]
+    wallet_id: str
+    device_name: str
+    status: str
+    alias: str
+    algorithm: Literal["HMAC-SM3"]
+    prefix: str
+    digits: int
+    step_s: int
+    limit_each: int
+    limit_per_day: int
+    created_at: str
+    expires_at: str
+    server_time: str
+    secret: NotRequired[str]  # hex, in the first answer only
+
+
 class TopUp(TypedDict):
     """Sandbox money put into a wallet."""
 

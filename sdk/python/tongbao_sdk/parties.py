@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Unpack, cast
 
-from tongbao_sdk.models import ApiKey, PaymentCode, TopUp, Wallet
+from tongbao_sdk.models import ApiKey, OfflineKey, PaymentCode, TopUp, Wallet
 from tongbao_sdk.transport import Once, Transport, path_of
 
 
@@ -59,6 +59,32 @@ class Wallets:
         """Return a new one-time code the wallet's holder shows at the counter."""
         path = path_of("wallets", wallet_id, "payment_codes")
         return cast("PaymentCode", self._transport.post(path))
+
+    def give_offline_key(
+        self,
+        wallet_id: str,
+        *,
+        device_name: str,
+        replaces: str | None = None,
+        **once: Unpack[Once],
+    ) -> OfflineKey:
+        """Return a key with which the holder's phone makes codes without network, for a day.
+
+        The reply shows its secret once: hand it to the phone, where `offline_codes.OfflineWallet`
+        or its like works with it, and keep no copy. ``replaces`` is the phone's key so far.
+        """
+        path = path_of("wallets", wallet_id, "offline_keys")
+        body = {"device_name": device_name, "replaces": replaces}
+        return cast("OfflineKey", self._transport.post(path, body, **once))
+
+    def offline_keys(self, wallet_id: str, *, limit: int = 100) -> Iterator[OfflineKey]:
+        """Yield the wallet's keys for codes without network, newest first, without secrets."""
+        return self._transport.pages(path_of("wallets", wallet_id, "offline_keys"), limit=limit)
+
+    def revoke_offline_key(self, key_id: str) -> OfflineKey:
+        """End a key at once: its codes pay no more."""
+        path = path_of("offline_keys", key_id, "revoke")
+        return cast("OfflineKey", self._transport.post(path))
 
     def freeze(self, wallet_id: str) -> Wallet:
         """Stop spending from a wallet; money may still come back to it."""

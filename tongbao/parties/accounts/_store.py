@@ -21,6 +21,9 @@ INSERT_WALLET: Final = Query(
     returning {_WALLET}""",
 )
 GET_WALLET: Final = Query(Wallet, f"select {_WALLET} from wallet where book = $1 and id = $2")
+LOCK_WALLET: Final = Query(
+    Wallet, f"select {_WALLET} from wallet where book = $1 and id = $2 for no key update"
+)
 LIST_WALLETS: Final = Query(
     Wallet,
     f"""

@@ -26,6 +26,16 @@ async def wallet_of_caller(on: Db | Tx, caller: Caller, wallet_id: UUID) -> Wall
     return wallet
 
 
+async def locked_wallet(tx: Tx, wallet: Wallet) -> Wallet:
+    """Return the wallet as it is when its lock is had, which the transaction then keeps."""
+    return await store.LOCK_WALLET.one(tx, wallet.book, wallet.id)
+
+
+async def wallet_with_id(on: Db | Tx, book: int, wallet_id: UUID) -> Wallet:
+    """Return a wallet that is known to exist."""
+    return await store.GET_WALLET.one(on, book, wallet_id)
+
+
 async def wallets_of_caller(
     on: Db | Tx, caller: Caller, *, cursor: str | None, limit: int | None
 ) -> Page[Wallet]:

@@ -19,12 +19,7 @@ from tongbao.infra.web.request import ApiRequest, InvalidValue, NumberField
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import Money, positive
 from tongbao.kernel.pages import Page
-from tongbao.parties.accounts.model import (
-    CodeUsedOrExpired,
-    ScannedCode,
-    WalletCurrencyDiffers,
-)
-from tongbao.parties.accounts.payment_codes import find_code
+from tongbao.parties.accounts.model import CodeUsedOrExpired, WalletCurrencyDiffers
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import (
     ChannelNotOpened,
@@ -35,6 +30,8 @@ from tongbao.parties.merchants.model import (
     PricePlan,
     fee_for,
 )
+from tongbao.parties.offline_codes.codes import scanned_code
+from tongbao.parties.offline_codes.model import OfflineKeyStopped
 from tongbao.payments.agreements.agreements import AgreementNotFound, how_under, use_writes
 from tongbao.payments.agreements.model import (
     Agreement,
@@ -140,6 +137,7 @@ _EXAMPLE = CreatePayment(
             WalletNeedsCode,
             PaymentCodeUnknown,
             CodeUsedOrExpired,
+            OfflineKeyStopped,
             WalletCurrencyDiffers,
             MerchantSuspended,
             PriceNotAgreed,
@@ -214,18 +212,16 @@ async def collect_asked(
 async def _collect_from_wallet(
     flow: Flow, keyring: Keyring, asked: NewPayment, take: Taking
 ) -> tuple[Payment, Attempt]:
-    now = flow.db.clock.now()
     try:
-        code, wallet = await find_code(
-            flow.db, keyring, asked.auth_code or "", book=asked.book, mode=asked.mode, now=now
+        scanned = await scanned_code(
+            flow.db, keyring, asked.auth_code or "", book=asked.book, mode=asked.mode
         )
-    except CodeUsedOrExpired:
+    except (CodeUsedOrExpired, OfflineKeyStopped):
         # It may be this very order that has used it: then that payment is the answer.
         earlier = await earlier_payment(flow, asked, take)
         if earlier is None:
             raise
         return earlier
-    scanned = ScannedCode(code.book, code.code_hash, code.mode, wallet.id, wallet.currency)
     return await pay_by_wallet(flow, asked, take, payment_id=new_id(), code=scanned)
 
 

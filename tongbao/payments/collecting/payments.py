@@ -24,9 +24,8 @@ from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, Group, Result
 from tongbao.ledger.rules import posting
 from tongbao.parties.accounts.model import ScannedCode, WalletCurrencyDiffers
-from tongbao.parties.accounts.payment_codes import use_code_write
-from tongbao.parties.accounts.wallets import spend_write
 from tongbao.parties.merchants.model import ChannelNotOpened
+from tongbao.parties.offline_codes.codes import code_writes
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.chase import chase_write, collect, look_at, next_move
 from tongbao.payments.collecting.model import (
@@ -294,8 +293,7 @@ def paid_group(
         companions=(
             *companions,
             *_paid_writes(payment, attempt),
-            use_code_write(code, payment.id, now),
-            spend_write(code.book, code.wallet_id, payment.money, now),
+            *code_writes(code, payment.id, payment.money, now),
         ),
     )
 

@@ -50,7 +50,7 @@ CODE_RANGES: Final = (
     CodeRange("unionpay", 19, 19, frozenset({"62"})),
     CodeRange("alipay", 16, 24, _prefixes(25, 30)),
     CodeRange("wechat_pay", 18, 18, _prefixes(10, 15)),
-    CodeRange("wallet", 18, 18, frozenset({"88"})),
+    CodeRange("wallet", 18, 18, frozenset({"88", "89"})),  # with network, and made without
 )
 
 TEXT_OWNERS: Final = (
