@@ -73,7 +73,20 @@ from tongbao.payments.authorisations.outcomes import (
     PaymentCaptureFailed,
     PaymentVoided,
 )
-from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
+from tongbao.payments.callbacks.inbox import (
+    BelieveCallback,
+    TakeKept,
+    believe_callback,
+    take_kept,
+)
+from tongbao.payments.callbacks.model import Takers
+from tongbao.payments.callbacks.takers import take_agreement, take_payment, take_refund
+from tongbao.payments.checkouts.closing import (
+    CLOSING_POLICY,
+    CheckoutClosedEvent,
+    CloseCheckout,
+    close_checkout_unpaid,
+)
 from tongbao.payments.collecting.chase import CHASE_POLICY, chase_attempt
 from tongbao.payments.collecting.outcomes import (
     ChaseAttempt,
@@ -94,6 +107,7 @@ from tongbao.payments.refunds.outcomes import (
     submit_refund,
 )
 from tongbao.payments.refunds.refunds import on_late_money
+from tongbao.rails.channels.contract import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 
 EVENTS: Final[Sequence[type[Event]]] = (
@@ -107,6 +121,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
     AgreementSignedEvent,
     AgreementFailed,
     AgreementEndedEvent,
+    CheckoutClosedEvent,
     LateMoneyReceived,
     RefundSucceeded,
     RefundFailed,
@@ -127,6 +142,8 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ChaseAgreement: AGREEMENT_POLICY,
     SubmitRefund: REFUND_POLICY,
     BelieveCallback: DEFAULT_POLICY,
+    TakeKept: DEFAULT_POLICY,
+    CloseCheckout: CLOSING_POLICY,
     DeliverWebhook: DELIVER_POLICY,
     ReconcileDaily: DAILY_POLICY,
     ReconcileDay: RECONCILE_POLICY,
@@ -145,7 +162,9 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
 Handler = Callable[[Any, Lease], Awaitable[Again | None]]
 
 
-def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[Task], Handler]:
+def handlers(
+    flow: Flow, clearing: Clearing, courier: Courier, *, public_url: str
+) -> Mapping[type[Task], Handler]:
     """Return who does which task; what a firm may not do, nobody here does."""
     settling: dict[type[Task], Handler] = {
         SettleDaily: partial(run_settle_daily, clearing),
@@ -162,7 +181,9 @@ def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[T
         LetGo: partial(let_go, flow),
         ChaseAgreement: partial(chase_agreement, reach_of(flow)),
         SubmitRefund: partial(submit_refund, flow),
-        BelieveCallback: partial(believe_callback, flow),
+        BelieveCallback: partial(believe_callback, flow, takers(flow)),
+        TakeKept: partial(take_kept, flow.db, takers(flow)),
+        CloseCheckout: partial(close_checkout_unpaid, flow.db, public_url),
         DeliverWebhook: courier.deliver,
         KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence),
         BuildVouchers: partial(run_build_vouchers, flow.db),
@@ -176,6 +197,15 @@ def handlers(flow: Flow, clearing: Clearing, courier: Courier) -> Mapping[type[T
 def reach_of(flow: Flow) -> Reach:
     """Return what agreements need of what payments do."""
     return Reach(flow.db, flow.channels, flow.account, flow.nudge)
+
+
+def takers(flow: Flow) -> Takers:
+    """Return who takes which kind of a channel's notice; any other kind is kept meanwhile."""
+    return {
+        CallbackKind.PAYMENT: partial(take_payment, flow),
+        CallbackKind.REFUND: partial(take_refund, flow),
+        CallbackKind.AGREEMENT: partial(take_agreement, reach_of(flow)),
+    }
 
 
 def subscribers(flow: Flow, clearing: Clearing) -> Mapping[type[Event], Sequence[Subscriber]]:

@@ -188,7 +188,12 @@ class Platform:
         )
         self.worker = Worker(
             db,
-            handlers(self.flow, self.clearing, Courier(db, keyring, self.webhook_http)),
+            handlers(
+                self.flow,
+                self.clearing,
+                Courier(db, keyring, self.webhook_http),
+                public_url=settings.public_url,
+            ),
             POLICIES,
             subscribers(self.flow, self.clearing),
             concurrency=settings.worker_concurrency,
@@ -243,6 +248,7 @@ class Platform:
             await movements.seed(tx)
             await splits.seed(tx)
             await checkpoints.seed(tx)
+            await inbox.seed(tx)
 
     async def follow_clock(self, stop: asyncio.Event) -> None:
         """Keep business time up with the deployment's, where a test clock may move it."""

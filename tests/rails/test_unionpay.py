@@ -297,7 +297,7 @@ NEWS = {
     "changes",
     [
         {"txnType": "00"},
-        {"txnType": "77"},
+        {"txnType": ""},
         {"respCode": "05"},
         {"respCode": ""},
         {"queryId": ""},
@@ -323,6 +323,13 @@ def test_news_of_each_kind(kind: str, expected: type, http: HttpClient) -> None:
     news = UnionPay(http).read_callback(PEER.account(NOWHERE), headers, body, real_now())
     assert isinstance(news.outcome, expected)
     assert news.kind is CallbackKind.PAYMENT
+
+
+def test_news_of_what_this_adapter_does_not_know_says_so(http: HttpClient) -> None:
+    headers, body = PEER.callback({**NEWS, "txnType": "79", "bizType": "000202"})
+    news = UnionPay(http).read_callback(PEER.account(NOWHERE), headers, body, real_now())
+    assert (news.kind, news.app_id) == (CallbackKind.OTHER, None)
+    assert isinstance(news.outcome, Unknown)
 
 
 def test_news_of_another_product_is_not_this_accounts(http: HttpClient) -> None:

@@ -444,6 +444,16 @@ def test_refund_callbacks_say_what_became_of_the_refund(
     assert isinstance(callback.outcome, kind)
 
 
+def test_a_callback_about_a_car_park_is_of_its_own_kind(http: HttpClient) -> None:
+    news = json.loads(model("Vehicle__VehicleEntranceStateChangeResource"))
+    account = PEER.account("http://127.0.0.1:9")
+    told = {**news, "original_type": "vehicle", "event_type": "VEHICLE.CHANGED"}
+    headers, body = PEER.callback(told)
+    callback = PEER.channel(http).read_callback(account, headers, body, real_now())
+    assert (callback.kind, callback.number) == (CallbackKind.PARKING, news["out_parking_no"])
+    assert callback.merchant_number == news["sp_mchid"], "and not whose address it came to"
+
+
 def test_a_callback_sealed_under_another_api_key_is_refused(http: HttpClient) -> None:
     headers, body = PEER.callback(payment_news())
     account = PEER.account("http://127.0.0.1:9", api_v3_key="f" * 32)

@@ -29,12 +29,19 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.merchants import set_suspended
 from tongbao.parties.merchants.model import LateSuccess
-from tongbao.payments.checkouts.checkouts import prune_abandoned
-from tongbao.payments.checkouts.model import ReturnUrlUnsafe, check_return_url
+from tongbao.payments.checkouts import _store as store
+from tongbao.payments.checkouts.checkouts import Visitor, prune_abandoned, try_paying
+from tongbao.payments.checkouts.model import (
+    CheckoutClosed,
+    Offer,
+    ReturnUrlUnsafe,
+    check_return_url,
+)
 from tongbao.payments.collecting.queries import last_attempt
 from tongbao.payments.plates.model import EmvAsked, PlateCurrencyUnknown, emv_text
 from tongbao.payments.routing.health import CALLS_MIN
 from tongbao.rails.channels.accounts import AccountState, replace_keys, set_gateway, set_state
+from tongbao.rails.channels.contract import PayMode
 from tongbao.surfaces.cashier.desk import ACTS_PER_MINUTE, Throttle
 from tongbao.surfaces.cashier.scanners import Place, place_of
 from tongbao.surfaces.cashier.scenes import is_safe_to_leave_for
@@ -44,6 +51,7 @@ from tongbao.surfaces.page_kit.texts import load_texts
 from tongbao.wiring import SECRETS
 
 METHOD = re.compile(r'name="method" value="([^"]+)"')
+SOMEBODY = Visitor("203.0.113.9", "https://pay.example/pay/c/somebody")
 SCENE = re.compile(r'data-scene="(\w+)"')
 
 
@@ -448,6 +456,76 @@ async def test_a_checkout_ends_with_its_time(stage: Stage, till: Till) -> None:
     assert refused.status_code == 409
     assert "checkout.closed" in refused.text
     assert (await till.seen(checkout))["status"] == "closed"
+
+
+async def test_a_merchant_is_told_once_of_a_checkout_that_ended_unpaid(
+    stage: Stage, till: Till
+) -> None:
+    """Never tried, tried and left, called off: one event each, with what was asked for."""
+    untried, left, off = [await till.open(expires_in_s=600) for _ in range(3)]
+    async with reader(stage) as one:
+        await choose(one, left, "wechat_pay.qr")
+        await choose(one, off, "alipay.qr")
+    await till.said("POST", f"/v1/checkouts/{off['id']}/close")
+    for _ in range(2):
+        await till.said("POST", f"/v1/checkouts/{off['id']}/close")
+        await stage.idle()
+    assert await stage.events(off) == ["checkout.closed"], "it is told at once"
+    assert await stage.events(untried) == await stage.events(left) == []
+
+    await stage.advance(seconds=541)
+    assert await stage.events(untried) == ["checkout.closed"]
+    await stage.advance(minutes=20)
+    await stage.advance(minutes=20)
+
+    for checkout in (untried, left, off):
+        assert await stage.events(checkout) == ["checkout.closed"]
+        seen = await till.seen(checkout)
+        assert (seen["status"], seen["amount"]) == ("closed", 1999)
+        events = await till.said("GET", f"/v1/events?resource_id={checkout['id']}")
+        [told] = events["items"]
+        assert (told["type"], told["data"]["object"]) == ("checkout.closed", seen)
+
+
+async def test_nothing_is_told_of_a_checkout_that_is_paid_or_that_nobody_asked_for(
+    stage: Stage, till: Till
+) -> None:
+    paid, plate = await till.open(expires_in_s=600), await till.plate()
+    async with reader(stage) as one:
+        await choose(one, paid, "wechat_pay.qr")
+        await stage.customer(await till.as_payment(paid))
+        await one.post(page_of(plate), {"amount": "1"})
+    await stage.advance(minutes=31)
+    await stage.advance(minutes=31)
+    assert await stage.events(paid) == []
+    rows = await stage.db.fetch("select 1 from event where type = 'checkout.closed'", ())
+    assert rows == [], "whoever looks at a plate and walks away was never asked for anything"
+
+
+async def test_no_try_begins_once_it_is_told_that_a_checkout_closed(
+    stage: Stage, till: Till
+) -> None:
+    """Both decide on what they saw; the row's own count of tries decides between them."""
+    checkout = await till.open(expires_in_s=600)
+    row = await till.row(checkout)
+    await stage.advance(minutes=10)
+    assert await stage.events(checkout) == ["checkout.closed"]
+    stage.db.clock.offset -= timedelta(minutes=10)
+
+    with pytest.raises(CheckoutClosed):  # as a customer saw it a moment before
+        await try_paying(stage.flow, row, Offer("wechat_pay", PayMode.QR), SOMEBODY)
+
+    assert (await till.seen(checkout))["status"] == "closed"
+
+
+async def test_a_try_that_began_first_keeps_the_checkout_open(stage: Stage, till: Till) -> None:
+    checkout = await till.open(expires_in_s=600)
+    row = await till.row(checkout)
+    async with reader(stage) as one:
+        await choose(one, checkout, "wechat_pay.qr")
+    async with stage.db.begin("checkouts") as tx:
+        closed = await store.CLOSE.run(tx, row.book, row.id, row.tries, tx.now)
+    assert closed == 0
 
 
 async def test_a_merchant_calls_a_checkout_off_at_the_channel_first(

@@ -28,6 +28,7 @@ class Checkout(TypedDict):
     return_url: NotRequired[str]
     payment_id: NotRequired[str]
     plate_id: NotRequired[str]
+    closed_at: NotRequired[str]
 
 
 class EmvDetails(TypedDict):

@@ -211,13 +211,20 @@ create table inbound_callback (
     headers         jsonb       not null,
     body            bytea       not null,
     number          text        not null,
+    kind            text,                  -- what it speaks about
     callback        jsonb,                 -- as read after verification; none when forged
     state           text        not null check (state in
-        ('received', 'processed', 'mismatched', 'orphaned', 'forged', 'unreadable')),
+        ('received', 'processed', 'mismatched', 'orphaned', 'kept', 'forged', 'unreadable')),
     copies          int         not null default 1,
     received_at     timestamptz not null,
-    processed_at    timestamptz
+    processed_at    timestamptz,
+    -- What nobody took, for people to look at. A column of its own, so that the index below is not
+    -- touched by what is processed.
+    aside           bool        not null generated always as
+        (state in ('mismatched', 'orphaned', 'kept', 'forged', 'unreadable')) stored,
+    check ((kind is null) = (callback is null))
 );
+create index inbound_callback_aside on inbound_callback (id) where aside;
 create unique index inbound_callback_once on inbound_callback (account_id, notification_id)
     where callback is not null;
 create unique index inbound_callback_refused_once on inbound_callback (account_id, notification_id)

@@ -39,6 +39,7 @@ create table checkout (
     called_off_at      timestamptz,
     created_at         timestamptz not null,
     expires_at         timestamptz not null,
+    closed_at          timestamptz,                   -- when its merchant was told it ended unpaid
     primary key (book, id),
     unique (token, book),
     unique (merchant_order_no, merchant_id, mode, book),

@@ -8,14 +8,15 @@ from uuid import UUID
 from tongbao.infra.db import Query, Statement
 from tongbao.payments.callbacks.model import InboundCallback
 
-_CALLBACK: Final = """id, account_id, channel, notification_id, headers, body, number, callback,
-    state, copies, received_at, processed_at"""
+_WRITTEN: Final = """id, account_id, channel, notification_id, headers, body, number, kind,
+    callback, state, copies, received_at, processed_at"""
+_CALLBACK: Final = f"{_WRITTEN}, aside"
 
 # A copy of a notification that was stored before only raises its count.
 KEEP_CALLBACK = Query(
     UUID,
-    f"""insert into inbound_callback ({_CALLBACK})
-        values ($1, $2, $3, $4, $5, $6, $7, $8, 'received', 1, $9, null)
+    f"""insert into inbound_callback ({_WRITTEN})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'received', 1, $10, null)
         on conflict (account_id, notification_id) where callback is not null
         do update set copies = inbound_callback.copies + 1
         returning id""",
@@ -23,9 +24,9 @@ KEEP_CALLBACK = Query(
 # Whoever knows the address can send what verifies as nothing, so a copy is counted and not kept,
 # and an account keeps only so many a day.
 KEEP_REFUSED = Statement(
-    f"""insert into inbound_callback ({_CALLBACK})
-        select $1::uuid, $2::uuid, $3::text, $4::text, $5::jsonb, $6::bytea, '', null, $7::text, 1,
-               $8::timestamptz, $8::timestamptz
+    f"""insert into inbound_callback ({_WRITTEN})
+        select $1::uuid, $2::uuid, $3::text, $4::text, $5::jsonb, $6::bytea, '', null, null,
+               $7::text, 1, $8::timestamptz, $8::timestamptz
          where (select count(*) from inbound_callback
                  where account_id = $2 and callback is null and received_at > $9) < $10
         on conflict (account_id, notification_id) where callback is null
@@ -35,7 +36,25 @@ MARK_CALLBACK = Statement(
     """update inbound_callback set state = $2, processed_at = $3
         where id = $1 and state = 'received'"""
 )
+# Of a kind that somebody takes now: believed again, as when it came.
+TAKE_KEPT = Query(
+    UUID,
+    """with kept as materialized (
+           select id from inbound_callback
+            where aside and state = 'kept' and kind = any($1::text[])
+            order by id limit $2 for update skip locked)
+       update inbound_callback c set state = 'received', processed_at = null
+         from kept where c.id = kept.id
+       returning c.id""",
+)
 GET_CALLBACK = Query(InboundCallback, f"select {_CALLBACK} from inbound_callback where id = $1")
+LIST_ASIDE = Query(
+    InboundCallback,
+    f"""select {_CALLBACK} from inbound_callback
+         where aside and ($1::text is null or state = $1) and ($2::text is null or kind = $2)
+           and ($3::text is null or channel = $3) and ($4::uuid is null or id < $4)
+         order by id desc limit $5""",
+)
 CALLBACKS_ABOUT = Query(
     InboundCallback,
     f"select {_CALLBACK} from inbound_callback where number = any($1::text[]) order by id",

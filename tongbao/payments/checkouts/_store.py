@@ -9,18 +9,24 @@ from tongbao.payments.checkouts.model import Checkout
 
 _CHECKOUT: Final = """book, id, merchant_id, mode, token, plate_id, merchant_order_no, request_hash,
     amount, currency, subject, channels, return_url, metadata, payment_id, tries, called_off_at,
-    created_at, expires_at"""
+    created_at, expires_at, closed_at"""
 
 INSERT_CHECKOUT = Statement(
     f"""insert into checkout ({_CHECKOUT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19)
+                $19, $20)
         on conflict (merchant_order_no, merchant_id, mode, book) do nothing"""
 )
 # Compare and set, in the commit that makes the payment: of two tabs one makes the try.
 TAKE_TRY = Statement(
     """update checkout set tries = tries + 1, payment_id = $4
-        where book = $1 and id = $2 and tries = $3 and called_off_at is null"""
+        where book = $1 and id = $2 and tries = $3 and called_off_at is null
+          and closed_at is null"""
+)
+# Compare and set, against whoever makes another try at this moment.
+CLOSE = Statement(
+    """update checkout set closed_at = $4
+        where book = $1 and id = $2 and tries = $3 and closed_at is null"""
 )
 CALL_OFF = Statement(
     """update checkout set called_off_at = $3

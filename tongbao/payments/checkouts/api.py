@@ -102,8 +102,8 @@ async def create_checkout(
     """Open a checkout and get the address of its page.
 
     The customer pays there by a way they choose. Each try is a payment whose metadata names the
-    checkout; the webhook ``payment.succeeded`` tells that it is paid. The same order number with
-    the same content returns the checkout it already made.
+    checkout; the webhook ``payment.succeeded`` tells that it is paid, ``checkout.closed`` that it
+    ended unpaid. The same order number with the same content returns the checkout it already made.
     """
     asked = _asked(data, caller)
 

@@ -18,12 +18,14 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.tasks import enqueue
 from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.ids import new_id, show
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import LateSuccess, fee_for
 from tongbao.payments.checkouts import _store as store
 from tongbao.payments.checkouts import queries
+from tongbao.payments.checkouts.closing import CloseCheckout, over_at
 from tongbao.payments.checkouts.model import (
     CREATED_PER_MINUTE_MAX,
     METADATA_KEY,
@@ -53,7 +55,6 @@ from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import PlaceTaken
 from tongbao.rails.channels.contract import PayMode
 
-TRY_TAKEN: Final = "checkout.try_taken"
 _MINUTE: Final = timedelta(minutes=1)
 _ABANDONED_KEPT: Final = timedelta(days=1)
 _TOKEN_BYTES: Final = 16
@@ -101,6 +102,8 @@ async def _insert(tx: Tx, checkout: Checkout) -> None:
         raise _OrderTaken
     if await _is_paid_otherwise(tx, checkout):
         raise OrderNumberUsed(merchant_order_no=checkout.merchant_order_no)
+    ending = CloseCheckout(checkout.book, checkout.id)
+    await enqueue(tx, ending, run_at=over_at(checkout), key=f"checkout/{checkout.id}")
 
 
 async def _is_paid_otherwise(tx: Tx, checkout: Checkout) -> bool:
@@ -222,7 +225,7 @@ def _taking(checkout: Checkout) -> Callable[[UUID, datetime], Write]:
 
     def take(payment_id: UUID, _now: datetime) -> Write:
         args = (checkout.book, checkout.id, checkout.tries, payment_id)
-        return Write(store.TAKE_TRY, args, refusal=TRY_TAKEN)
+        return Write(store.TAKE_TRY, args, refusal=InFlight.code)
 
     return take
 
@@ -296,6 +299,9 @@ async def call_off(flow: Flow, checkout: Checkout, actor: str) -> Checkout:
         raise CheckoutPaid
     async with flow.db.begin(actor) as tx:
         await store.CALL_OFF.run(tx, checkout.book, checkout.id, tx.now)
+        ending = CloseCheckout(checkout.book, checkout.id)
+        await enqueue(tx, ending, key=f"checkout/{checkout.id}/off")
     checkout = await queries.checkout(flow.db, checkout.book, checkout.id)
     await give_up(flow, checkout)
+    flow.nudge()
     return checkout

@@ -5,6 +5,8 @@ try is, and open while another may be made.
 
     open ──a try succeeds──► paid
      └──its time is over, or it is called off──► closing ──the last try has ended──► closed
+
+That it closed is written down once, with the event that tells of it; no try begins afterwards.
 """
 
 from __future__ import annotations
@@ -125,6 +127,7 @@ class Checkout(Struct, frozen=True):
     called_off_at: datetime | None
     created_at: datetime
     expires_at: datetime
+    closed_at: datetime | None = None  # when its merchant was told that it ended unpaid
 
     def __repr__(self) -> str:  # the token opens the page
         return f"Checkout({self.id}, {self.amount} {self.currency})"
@@ -150,7 +153,8 @@ class Checkout(Struct, frozen=True):
 
     def takes_tries(self, now: datetime) -> bool:
         """Return whether another try may begin, as far as its time goes."""
-        return self.called_off_at is None and now + TRY_LIFETIME_MIN <= self.expires_at
+        is_ended = self.called_off_at is not None or self.closed_at is not None
+        return not is_ended and now + TRY_LIFETIME_MIN <= self.expires_at
 
 
 class CheckoutAsked(Struct, frozen=True):
@@ -214,6 +218,7 @@ class CheckoutView(Struct, frozen=True, omit_defaults=True):
     return_url: str | UnsetType = UNSET
     payment_id: str | UnsetType = UNSET
     plate_id: str | UnsetType = UNSET
+    closed_at: datetime | UnsetType = UNSET
 
 
 def status_of(checkout: Checkout, payment: Payment | None, now: datetime) -> CheckoutStatus:
@@ -248,6 +253,7 @@ def view_checkout(
         return_url=checkout.return_url or UNSET,
         payment_id=show("pay", checkout.payment_id) if checkout.payment_id else UNSET,
         plate_id=show("plt", checkout.plate_id) if checkout.plate_id else UNSET,
+        closed_at=checkout.closed_at or UNSET,
     )
 
 

@@ -229,6 +229,8 @@ class CallbackKind(StrEnum):
     SPLIT = "split"  # a share was given or taken back; ``number`` is the split's or the return's
     TRANSFER = "transfer"  # a payout to a customer's account at the channel ended
     AGREEMENT = "agreement"  # signed or ended; ``number`` is ours of the agreement
+    PARKING = "parking"  # a car may or may not be charged; ``number`` is the entrance's
+    OTHER = "other"  # of a product this adapter does not know; ``number`` may be empty
 
 
 class Callback(Struct, frozen=True):

@@ -22,8 +22,8 @@ from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
 from tongbao.payments.authorisations.model import Completion
 from tongbao.payments.authorisations.queries import completions_of_payment
-from tongbao.payments.callbacks.inbox import callbacks_about
 from tongbao.payments.callbacks.model import InboundCallback
+from tongbao.payments.callbacks.queries import callbacks_about
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import WALLET, Payment, PaymentState
 from tongbao.payments.collecting.queries import Timeline

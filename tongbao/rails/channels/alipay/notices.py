@@ -59,8 +59,10 @@ def read(
         return _message(account, fields)
     if fields.get("notify_type") in _AGREEMENT_NEWS:
         return _agreement(account, fields)
-    if fields.get("notify_type") != "trade_status_sync" or not all(map(fields.get, _NEEDED)):
-        raise CallbackUnreadable(kind=fields.get("notify_type", "")[:32])
+    if fields.get("notify_type") != "trade_status_sync":
+        return _other(account, fields)
+    if not all(map(fields.get, _NEEDED)):
+        raise CallbackUnreadable(kind="trade_status_sync")
     is_refund = _speaks_of_refund(fields)
     return Callback(
         kind=CallbackKind.REFUND if is_refund else CallbackKind.PAYMENT,
@@ -103,6 +105,21 @@ def _message(account: ChannelAccount, fields: Mapping[str, str]) -> Callback:
         merchant_number=account.merchant_number,
         app_id=fields["app_id"],
         outcome=Unknown("it changed; ask about it"),
+        content=_shown(fields),
+    )
+
+
+def _other(account: ChannelAccount, fields: Mapping[str, str]) -> Callback:
+    """Return news of a product that is not in use here, for whoever wants to know."""
+    if not all(map(fields.get, _MESSAGE_NEEDED)):
+        raise CallbackUnreadable(kind=fields.get("notify_type", "")[:32])
+    return Callback(
+        kind=CallbackKind.OTHER,
+        notification_id=fields["notify_id"],
+        number="",
+        merchant_number=account.merchant_number,
+        app_id=fields["app_id"],
+        outcome=Unknown("of a product that is not in use here"),
         content=_shown(fields),
     )
 

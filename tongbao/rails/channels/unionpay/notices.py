@@ -34,14 +34,16 @@ from tongbao.rails.channels.unionpay.wire import (
 )
 
 _NEEDED: Final = ("merId", "orderId", "txnType", "respCode", "queryId")
+_ANSWER: Final = "00"  # what became of an order: said when asked, and no notification
 _KINDS: Final = {
     "01": CallbackKind.PAYMENT,
     "02": CallbackKind.PAYMENT,
     "03": CallbackKind.PAYMENT,
     "04": CallbackKind.REFUND,
+    **dict.fromkeys(("31", "32", "33"), CallbackKind.PAYMENT),
 }
-_NEWS: Final = frozenset({"31", "32", "33"})
-"""Something was undone: no payment, but a reason to ask about one."""
+_MOVES: Final = frozenset({"01", "02", "03", "04"})
+"""What says that money moved; the rest is no more than a reason to ask."""
 
 
 def read(account: ChannelAccount, body: bytes, now: datetime) -> Callback:
@@ -57,7 +59,7 @@ def read(account: ChannelAccount, body: bytes, now: datetime) -> Callback:
     if reason := refusal(secrets_of(account), fields, now):
         raise CallbackForged(reason=reason)
     kind = fields.get("txnType", "")
-    if kind not in _KINDS.keys() | _NEWS or not all(map(fields.get, _NEEDED)):
+    if kind == _ANSWER or not all(map(fields.get, _NEEDED)):
         raise CallbackUnreadable(kind=kind[:8])
     if fields["respCode"] not in {DONE, DONE_WITH_DEFECT}:
         raise CallbackUnreadable(kind=f"respCode {fields['respCode'][:8]}")
@@ -65,12 +67,12 @@ def read(account: ChannelAccount, body: bytes, now: datetime) -> Callback:
     if kind == CANCEL.type_:
         number = number.removesuffix(CANCEL_SUFFIX)
     return Callback(
-        kind=_KINDS.get(kind, CallbackKind.PAYMENT),
+        kind=_KINDS.get(kind, CallbackKind.OTHER),
         # The digest tells apart what is sent again from what is sent anew.
         notification_id=f"{fields['queryId']}-{hashlib.sha256(signed_text(fields)).hexdigest()[:16]}",
         number=number,
         merchant_number=fields["merId"],
-        app_id=_product(account, fields),
+        app_id=_product(account, fields) if kind in _KINDS else None,
         outcome=_outcome(fields, now),
         content=msgspec.json.encode(shown_fields(fields)).decode(),
     )
@@ -103,7 +105,7 @@ def _fields(body: bytes) -> dict[str, str]:
 
 
 def _outcome(fields: Mapping[str, str], now: datetime) -> Succeeded | Authorised | Unknown:
-    if fields["txnType"] not in _KINDS:
+    if fields["txnType"] not in _MOVES:
         return Unknown(f"txnType {fields['txnType']} is done; ask about the order")
     outcome = moved(fields, now)
     if isinstance(outcome, Unknown):

@@ -36,7 +36,7 @@ from tongbao.rails.channels.wechat_pay.documents.orders import (
     Refund,
     Transaction,
 )
-from tongbao.rails.channels.wechat_pay.documents.parts import Document, Envelope
+from tongbao.rails.channels.wechat_pay.documents.parts import Envelope
 from tongbao.rails.channels.wechat_pay.documents.splits import SplitNews
 from tongbao.rails.channels.wechat_pay.documents.transfers import TransferBill
 from tongbao.rails.channels.wechat_pay.gateway import secrets_of
@@ -88,7 +88,8 @@ def read(
         raise CallbackUnreadable
     content = _open(account, notification.resource)
     news = _reader_of(notification)(account, content)
-    if news is None or not news.number or not news.merchant_number:
+    is_told = news is not None and (news.number or news.kind is CallbackKind.OTHER)
+    if news is None or not is_told or not news.merchant_number:
         raise CallbackUnreadable(
             kind=(notification.resource.original_type or "")[:32],
             event=notification.event_type[:64],
@@ -96,7 +97,7 @@ def read(
     return Callback(
         kind=news.kind,
         notification_id=notification.id,
-        number=news.number,
+        number=news.number or "",
         merchant_number=news.merchant_number,
         app_id=news.app_id,
         outcome=news.outcome,
@@ -133,11 +134,30 @@ Reader = Callable[[ChannelAccount, bytes], _News | None]
 
 def _reader_of(notification: Notification) -> Reader:
     by_type = _BY_TYPE.get(notification.resource.original_type or "")
-    return by_type or _BY_EVENT.get(notification.event_type.split(".")[0], _unread)
+    return by_type or _BY_EVENT.get(notification.event_type.split(".")[0], _other)
 
 
-def _unread(_account: ChannelAccount, _content: bytes) -> _News | None:
-    return None
+class _Strange(Struct, frozen=True):
+    """As much as is understood of news that no reader here knows."""
+
+    out_parking_no: str | None = None
+    mchid: str | None = None
+    sp_mchid: str | None = None
+    sub_mchid: str | None = None
+
+
+def _other(account: ChannelAccount, content: bytes) -> _News | None:
+    """Read whose news it is; an entrance to a car park has a number, other products none."""
+    news = decode(content, _Strange)
+    if news is None:
+        return None
+    return _News(
+        kind=CallbackKind.PARKING if news.out_parking_no else CallbackKind.OTHER,
+        number=news.out_parking_no,
+        merchant_number=_merchant(account, news.mchid, news) or account.merchant_number,
+        app_id=None,
+        outcome=Unknown("of a product that is not in use here"),
+    )
 
 
 def _payment(account: ChannelAccount, content: bytes) -> _News | None:
@@ -215,7 +235,7 @@ def _agreement(account: ChannelAccount, content: bytes) -> _News | None:
     )
 
 
-def _merchant(account: ChannelAccount, mchid: str | None, resource: Document) -> str | None:
+def _merchant(account: ChannelAccount, mchid: str | None, resource: Struct) -> str | None:
     """Return whose resource it is: the sub-merchant's, unless the provider is not ours."""
     partner, provider = secrets_of(account).partner, getattr(resource, "sp_mchid", None) or mchid
     if partner is not None and provider != partner.sp_mchid:

@@ -1,0 +1,32 @@
+"""What others may ask about callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tongbao.infra.db import Db, Tx
+from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.payments.callbacks import _store as store
+from tongbao.payments.callbacks.model import InboundCallback, NoticeFilter
+from tongbao.payments.collecting.queries import cursor_id
+
+
+async def callbacks_about(on: Db | Tx, numbers: Sequence[str]) -> list[InboundCallback]:
+    """Return every callback about these numbers of ours, oldest first, for a timeline."""
+    return await store.CALLBACKS_ABOUT.all(on, list(numbers))
+
+
+async def list_aside(
+    on: Db | Tx, wanted: NoticeFilter, *, cursor: str | None = None, limit: int | None = None
+) -> Page[InboundCallback]:
+    """Return a page of what channels sent and nobody took, newest first.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size = page_size(limit)
+    rows = await store.LIST_ASIDE.all(
+        on, wanted.state, wanted.kind, wanted.channel, cursor_id(cursor), size + 1
+    )
+    more = len(rows) > size
+    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
