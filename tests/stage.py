@@ -17,6 +17,7 @@ import uvicorn
 
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.infra.http_edge import protocol_with
 from tongbao.infra.settings import Settings, default_socket_dir
 from tongbao.infra.web.app import App
 from tongbao.kernel.clock import real_now
@@ -280,13 +281,13 @@ async def _live_together(db: Db, sandbox: RunningSandbox) -> None:
 
 
 @asynccontextmanager
-async def served(app: Any, listening: socket.socket) -> AsyncIterator[None]:
-    """Serve an ASGI app on this loop.
+async def served(app: App, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve the application on this loop, with the short way in that hot routes have.
 
     Uvicorn's own ``serve`` looks ten times a second whether it is to end, and then waits a tenth
     of a second more; a thousand stages do not wait for that.
     """
-    config = uvicorn.Config(app, log_config=None, lifespan="off")
+    config = uvicorn.Config(app, http=protocol_with(app.door), log_config=None, lifespan="off")
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

@@ -406,3 +406,54 @@ async def test_every_statement_of_the_commit_has_a_form_for_many(stage: Stage) -
     assert reply.json["status"] == "succeeded"
     assert len({id(write.statement) for write in paying}) == 8
     assert all(write.statement.many for write in paying)
+
+
+async def test_of_many_at_once_each_gets_its_own_answer(stage: Stage) -> None:
+    client = client_of(stage, stage.platform.app())
+    stranger = SignedClient(client.app, stage.shop.key_id, "sk_sandbox_of_nobody")
+    _, codes = await codes_of_one_wallet(stage, 5, balance=100_000)
+    good = [body_of(code) for code in codes[:3]]
+    used = body_of(codes[0])
+    await client.post(PATH, used, key=new_number())
+    asked = [
+        *((client, each) for each in good),
+        (stranger, body_of(codes[3])),
+        (client, body_of(codes[3], -1)),
+        (client, body_of("2" * 18)),
+        (client, body_of(codes[4], 200_000)),
+    ]
+
+    replies = await asyncio.gather(*[who.post(PATH, each, key=new_number()) for who, each in asked])
+
+    assert [reply.code or reply.json["status"] for reply in replies] == [
+        "wallet.code_used_or_expired",
+        "succeeded",
+        "succeeded",
+        "auth.signature_invalid",
+        "money.amount_out_of_range",
+        "payment_code.unknown",
+        "failed",
+    ]
+    await assert_money_is_conserved(stage.db)
+
+
+async def test_what_fails_unforeseen_is_left_to_the_ordinary_route(stage: Stage) -> None:
+    async def stumbling(asked: NewPayment, wallet_id: UUID) -> Verdict:
+        del wallet_id
+        if asked.money.amount == 13:
+            raise ZeroDivisionError
+        return Verdict()
+
+    client = client_of(stage, app_with(stage, stumbling))
+    _, codes = await codes_of_one_wallet(stage, 3, balance=100_000)
+
+    replies = await asyncio.gather(
+        *[
+            client.post(PATH, body_of(code, amount), key=new_number())
+            for code, amount in zip(codes, (10, 13, 20), strict=True)
+        ]
+    )
+
+    # The ordinary route, which takes all three then, asks the platform's own hook.
+    assert [reply.json["status"] for reply in replies] == ["succeeded"] * 3
+    await assert_money_is_conserved(stage.db)

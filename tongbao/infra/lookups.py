@@ -7,7 +7,7 @@ question waits for nobody. Of what changes rarely the answer may be remembered f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from tongbao.kernel.clock import monotonic
@@ -62,6 +62,7 @@ class Remembered(Generic[K, V]):
     def __init__(
         self, find: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], *, seconds: float
     ) -> None:
+        self._find = find
         self._lookups = Lookups(find)
         self._seconds = seconds
         self._known: dict[K, tuple[float, V | None]] = {}
@@ -82,6 +83,27 @@ class Remembered(Generic[K, V]):
             self._known.clear()
         self._known[key] = asked_at + self._seconds, value
         return value
+
+    async def all(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return what is remembered of these keys and stands, and ask for the rest at once.
+
+        A key that is unknown is left out, and asked for again the next time.
+        """
+        now, found, new = monotonic(), dict[K, V](), list[K]()
+        for key in keys:
+            entry = self._known.get(key)
+            if entry is None or entry[0] <= now or entry[1] is None:
+                new.append(key)
+            else:
+                found[key] = entry[1]
+        if new:
+            if len(self._known) + len(new) > REMEMBERED_MAX:
+                self._known.clear()
+            until = now + self._seconds
+            for key, value in (await self._find(new)).items():
+                found[key] = value
+                self._known[key] = until, value
+        return found
 
     def amend(self, key: K, value: V) -> None:
         """Put this in the place of what is remembered, for no longer than that stands."""

@@ -13,7 +13,7 @@ import binascii
 import hashlib
 import re
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Final, Protocol
@@ -135,10 +135,10 @@ class SigningKeys(Protocol):
 
 
 class RememberedKeys(SigningKeys, Protocol):
-    """Keys of which some are at hand."""
+    """Keys that are asked for many at a time."""
 
-    def known(self, key_id: UUID) -> SigningKey | None:
-        """Return the key when it was found a moment ago, else None: then `find` it."""
+    async def find_all(self, ids: Iterable[UUID]) -> Mapping[UUID, SigningKey]:
+        """Return those of these keys that are on record, revoked or not."""
 
 
 _FIELD: Final = re.compile(r" ?(key|timestamp|nonce|signature)=([A-Za-z0-9._~+/=-]{1,128})")

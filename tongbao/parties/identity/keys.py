@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import lru_cache, partial
 from typing import Final
@@ -156,9 +156,9 @@ class RecentKeys:
         self._on_record = KeysOnRecord(db, keyring)
         self._keys = Remembered(self._on_record.find_all, seconds=KEY_STANDS_S)
 
-    def known(self, key_id: UUID) -> SigningKey | None:
-        """Return the key when it was found within the last second, else None."""
-        return self._keys.known(key_id)
+    async def find_all(self, ids: Iterable[UUID]) -> dict[UUID, SigningKey]:
+        """Return those of these keys that are on record, as they were within the last second."""
+        return await self._keys.all(ids)
 
     async def find(self, key_id: UUID) -> SigningKey | None:
         """Return the key; one that was revoked within the last second may still look good."""

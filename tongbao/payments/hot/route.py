@@ -208,7 +208,7 @@ class WalletPayments:
             one
             for each in proved
             if not is_taken.get(each.use)
-            and (one := self._fit(each, codes.get(each.digits), terms[each.whose])) is not None
+            and (one := self._fit(each, codes.get(each.digits), terms.get(each.whose))) is not None
         ]
         if self._flow.risk is not allow_all:
             judged = await asyncio.gather(*map(self._judge, good))
@@ -220,12 +220,11 @@ class WalletPayments:
     async def _prove(self, asked: Sequence[_Asked]) -> list[_Proved]:
         """Return what is signed as it should be and has the usual form."""
         said = [(each, _said(each.request)) for each in asked]
-        keys = {one.key_id: self._keys.known(one.key_id) for _, one in said if one is not None}
-        new = [key_id for key_id, key in keys.items() if key is None]
-        if new:
-            keys |= zip(new, await asyncio.gather(*map(self._keys.find, new)), strict=True)
+        keys = await self._keys.find_all({one.key_id for _, one in said if one is not None})
         found = [
-            self._understand(each, one, keys[one.key_id]) for each, one in said if one is not None
+            self._understand(each, one, keys.get(one.key_id))
+            for each, one in said
+            if one is not None
         ]
         return [each for each in found if each is not None]
 

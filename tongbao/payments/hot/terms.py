@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
@@ -36,13 +35,9 @@ class RecentTerms:
         self._db = db
         self._terms = Remembered(self._find, seconds=TERMS_STAND_S)
 
-    async def of(self, whose: Iterable[Whose]) -> dict[Whose, Terms | None]:
-        """Return these merchants' terms in a mode each; None where there is no such merchant."""
-        terms = {each: self._terms.known(each) for each in whose}
-        new = [each for each, known in terms.items() if known is None]
-        if new:
-            terms |= zip(new, await asyncio.gather(*map(self._terms.get, new)), strict=True)
-        return terms
+    async def of(self, whose: Iterable[Whose]) -> dict[Whose, Terms]:
+        """Return these merchants' terms in a mode each, of those that there are."""
+        return await self._terms.all(whose)
 
     async def _find(self, asked: Sequence[Whose]) -> dict[Whose, Terms]:
         theirs = await merchants.merchants_with_ids(self._db, [each for each, _ in asked])
