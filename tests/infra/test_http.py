@@ -501,3 +501,102 @@ async def test_an_answer_instead_of_a_file_is_returned_and_no_file_made(
     got = await fetch(client, await serve(says(reply)), tmp_path / "bill.csv")
     assert (got.status, got.path, got.body) == (404, None, b"none")
     assert names_in(tmp_path) == []
+
+
+# Connections stay open
+
+
+def answering(replies: Sequence[bytes], connections: list[int]) -> Script:
+    """Answer one request after the other on each connection, and count the connections."""
+    left = list(replies)
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(len(connections))
+        while left:
+            await request_of(reader)
+            writer.write(left.pop(0))
+            await writer.drain()
+
+    return script
+
+
+async def test_a_connection_carries_one_request_after_the_other(
+    client: HttpClient, serve: Serve
+) -> None:
+    connections: list[int] = []
+    url = await serve(answering([OK, OK, OK], connections))
+    for _ in range(3):
+        assert (await get(client, url)).body == b"ok"
+    assert len(connections) == 1
+
+
+async def test_calls_at_one_time_have_a_connection_each(client: HttpClient, serve: Serve) -> None:
+    connections: list[int] = []
+    both = asyncio.Barrier(2)
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        await request_of(reader)
+        await both.wait()
+        writer.write(OK)
+        await writer.drain()
+
+    url = await serve(script)
+    replies = await asyncio.gather(get(client, url), get(client, url))
+    assert [reply.body for reply in replies] == [b"ok", b"ok"]
+    assert len(connections) == 2
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged",
+    ],
+    ids=["says close", "is old", "says more than was asked"],
+)
+async def test_a_connection_that_should_end_is_not_used_again(
+    client: HttpClient, serve: Serve, first: bytes
+) -> None:
+    connections: list[int] = []
+    url = await serve(answering([first, OK], connections))
+    for _ in range(2):
+        assert (await get(client, url)).body == b"ok"
+    assert len(connections) == 2
+
+
+async def test_a_connection_that_ended_meanwhile_is_not_used_again(
+    client: HttpClient, serve: Serve
+) -> None:
+    connections: list[int] = []
+    ended = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        await request_of(reader)
+        writer.write(OK)
+        await writer.drain()
+        ended.set()
+
+    url = await serve(script)
+    assert (await get(client, url)).body == b"ok"
+    await ended.wait()
+    await asyncio.sleep(0.02)
+    assert (await get(client, url)).body == b"ok"
+    assert len(connections) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "body"),
+    [
+        (b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" + OK, b"ok"),
+        (b"HTTP/1.1 200 OK\r\n\r\nto the end", b"to the end"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok"),
+    ],
+    ids=["hints before", "no length", "chunks"],
+)
+async def test_an_answer_is_read_whole_however_it_ends(
+    client: HttpClient, serve: Serve, reply: bytes, body: bytes
+) -> None:
+    assert (await get(client, await serve(says(reply)))).body == body

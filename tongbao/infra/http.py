@@ -33,15 +33,22 @@ import httpcore2
 import prometheus_client
 from msgspec import Struct
 
+from tongbao.infra.http_wire import (
+    ADDRESSES_TRIED_MAX,
+    CONNECT_TIMEOUT_S,
+    CONNECTIONS_MAX,
+    IDLE_CONNECTIONS_MAX,
+    IDLE_S,
+    CallFailed,
+    ConnectError,
+    Progress,
+    Wire,
+    tls_context,
+)
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Rejected
 
 USER_AGENT: Final = "tongbao/1"
-CONNECT_TIMEOUT_S: Final = 10.0
-CONNECTIONS_MAX: Final = 200
-IDLE_CONNECTIONS_MAX: Final = 50
-IDLE_S: Final = 15.0
-ADDRESSES_TRIED_MAX: Final = 3
 ERROR_REPLY_MAX_BYTES: Final = 256 * 1024
 
 OUTBOUND_SECONDS: Final = prometheus_client.Histogram(
@@ -188,17 +195,15 @@ class HttpClient:
     ) -> None:
         self._guard: Guard = guard or Anywhere()
         self._resolver = _PinningBackend(self._guard, resolve)
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=tls,
-            max_connections=CONNECTIONS_MAX,
-            max_keepalive_connections=IDLE_CONNECTIONS_MAX,
-            keepalive_expiry=IDLE_S,
-            network_backend=self._resolver,
-        )
+        self._wire = Wire(self._resolver.addresses, tls)
+        self._tls = tls
+        self._files: httpcore2.AsyncConnectionPool | None = None
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._pool.aclose()
+        self._wire.close()
+        if self._files is not None:
+            await self._files.aclose()
 
     async def check(self, url: str) -> None:
         """Refuse an address now rather than at every later call.
@@ -210,7 +215,7 @@ class HttpClient:
         if reason is None and parts is not None:
             try:
                 await self._resolver.addresses(parts.hostname or "", parts.port or 443)
-            except httpcore2.ConnectError as refused:
+            except ConnectError as refused:
                 reason = str(refused)
         if reason is not None:
             raise AddressRefused(param="url", reason=reason)
@@ -234,9 +239,24 @@ class HttpClient:
         """
         began = monotonic()
         with _timed():
-            async with self._exchange(method, url, headers, body, timeout_s=timeout_s) as reply:
-                content = await _read(reply, reply_max_bytes)
-        return HttpReply(reply.status, _headers(reply), content, _ms_since(began))
+            parts, reason = self._read_url(url)
+            if parts is None or reason is not None:
+                raise NotSentError(reason or "not a URL")
+            progress = Progress()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    answer = await self._wire.call(
+                        method,
+                        parts,
+                        _sent_headers(headers),
+                        body,
+                        reply_max_bytes=reply_max_bytes,
+                        progress=progress,
+                    )
+            except (CallFailed, OSError) as failure:  # time-outs and TLS failures are the latter
+                kind = NoAnswerError if progress.sending else NotSentError
+                raise kind(_reason(failure, progress.step), _ms_since(began)) from failure
+        return HttpReply(answer.status, answer.headers, answer.body, _ms_since(began))
 
     async def download(
         self,
@@ -297,16 +317,14 @@ class HttpClient:
         _, reason = self._read_url(url)
         if reason is not None:
             raise NotSentError(reason)
-        began, progress = monotonic(), _Progress()
+        began, progress = monotonic(), _FileProgress()
         connect_s = min(timeout_s, CONNECT_TIMEOUT_S)
         timeouts = {"connect": connect_s, "read": timeout_s, "write": timeout_s, "pool": timeout_s}
-        # No encoding, or a small reply could unpack to a huge one.
-        given = {"user-agent": USER_AGENT, "accept": "*/*", "accept-encoding": "identity"}
-        given |= {name.lower(): value for name, value in headers.items()}
+        given = _sent_headers(headers)
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._pool.stream(
+                self._pool().stream(
                     method,
                     url,
                     headers=list(given.items()),
@@ -321,10 +339,29 @@ class HttpClient:
         except httpcore2.LocalProtocolError as failure:
             # The request could not be written down, so it was not sent either.
             kind = NoAnswerError if progress.headers_left else NotSentError
-            raise kind(_reason(failure, progress), _ms_since(began)) from failure
+            raise kind(_reason(failure, progress.step), _ms_since(began)) from failure
         except _FAILURES as failure:
             kind = NoAnswerError if progress.sending else NotSentError
-            raise kind(_reason(failure, progress), _ms_since(began)) from failure
+            raise kind(_reason(failure, progress.step), _ms_since(began)) from failure
+
+    def _pool(self) -> httpcore2.AsyncConnectionPool:
+        """Return the connections for files, which are taken piece by piece; few fetch any."""
+        if self._files is None:
+            self._files = httpcore2.AsyncConnectionPool(
+                ssl_context=self._tls or tls_context(),
+                max_connections=CONNECTIONS_MAX,
+                max_keepalive_connections=IDLE_CONNECTIONS_MAX,
+                keepalive_expiry=IDLE_S,
+                network_backend=self._resolver,
+            )
+        return self._files
+
+
+def _sent_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    # No encoding, or a small reply could unpack to a huge one.
+    given = {"user-agent": USER_AGENT, "accept": "*/*", "accept-encoding": "identity"}
+    given |= {name.lower(): value for name, value in headers.items()}
+    return given
 
 
 _FAILURES: Final = (
@@ -337,7 +374,7 @@ _FAILURES: Final = (
 )
 
 
-class _Progress:
+class _FileProgress:
     """How far a request got: the engine reports each step as it begins and ends."""
 
     def __init__(self) -> None:
@@ -369,11 +406,11 @@ class _PinningBackend(httpcore2.AsyncNetworkBackend):
             found = await self._resolve(host, port)
             addresses = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
         except (OSError, ValueError) as failure:  # UnicodeError, from a strange name, is the latter
-            raise httpcore2.ConnectError("name not resolved") from failure
+            raise ConnectError("name not resolved") from failure
         if not addresses:
-            raise httpcore2.ConnectError("name not resolved")
+            raise ConnectError("name not resolved")
         if not all(self._guard.allows(address) for address in addresses):
-            raise httpcore2.ConnectError("address not allowed")
+            raise ConnectError("address not allowed")
         return list(found)
 
     async def connect_tcp(
@@ -386,7 +423,11 @@ class _PinningBackend(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         """Resolve, check and connect, in one step that nothing can come between."""
         failure: Exception = httpcore2.ConnectError("name not resolved")
-        for address in (await self.addresses(host, port))[:ADDRESSES_TRIED_MAX]:
+        try:
+            addresses = await self.addresses(host, port)
+        except ConnectError as refused:
+            raise httpcore2.ConnectError(str(refused)) from refused
+        for address in addresses[:ADDRESSES_TRIED_MAX]:
             try:
                 return await self._network.connect_tcp(
                     address, port, timeout, local_address, socket_options
@@ -433,9 +474,9 @@ def _headers(reply: httpcore2.Response) -> dict[str, str]:
     return joined
 
 
-def _reason(failure: Exception, progress: _Progress) -> str:
+def _reason(failure: Exception, step: str) -> str:
     text = str(failure)[:200]
-    return f"{type(failure).__name__} at {progress.step}" + (f": {text}" if text else "")
+    return f"{type(failure).__name__} at {step}" + (f": {text}" if text else "")
 
 
 @contextmanager
