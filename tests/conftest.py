@@ -225,6 +225,19 @@ async def db(make_db: MakeDb, dsn: str) -> Db:
     return await make_db(dsn=dsn)
 
 
+@pytest.fixture(scope="module")
+async def module_db(
+    server: embedded.EmbeddedServer, _admin: asyncpg.Connection, _template: str
+) -> AsyncIterator[Db]:
+    """A migrated database that the tests of a module share."""
+    name = f"test_{uuid4().hex}"
+    await _admin.execute(f"create database {name} template {_template} strategy file_copy")
+    on = await database.connect(on_database(server.dsn, name), Clock())
+    yield on
+    on.pool.terminate()
+    await _admin.execute(f"drop database {name} with (force)")
+
+
 @pytest.fixture(scope="session", autouse=True)
 async def _loop(request: pytest.FixtureRequest) -> None:
     request.config.stash[_LOOP] = asyncio.get_running_loop()

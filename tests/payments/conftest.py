@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import pytest
 
@@ -18,9 +15,7 @@ from tests.payments.invariants import assert_money_is_conserved
 from tests.payments.letters import Postman
 from tests.sandboxes import start_sandbox
 from tests.stage import Stage, staged
-from tongbao.infra import db as database
 from tongbao.infra.db import Db
-from tongbao.kernel.clock import Clock
 from tongbao_sandbox.launch import RunningSandbox
 
 
@@ -30,17 +25,6 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
         running.post("settings", hold_s=0.02)
         yield running
-
-
-@pytest.fixture(scope="module")
-async def module_db(server: Any, _admin: Any, _template: str) -> AsyncIterator[Db]:
-    """A migrated database that the tests of a module share."""
-    name = f"test_{uuid4().hex}"
-    await _admin.execute(f"create database {name} template {_template} strategy file_copy")
-    on = await database.connect(urlunsplit(urlsplit(server.dsn)._replace(path=f"/{name}")), Clock())
-    yield on
-    on.pool.terminate()
-    await _admin.execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture(scope="module")

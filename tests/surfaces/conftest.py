@@ -47,6 +47,23 @@ async def stage(db: Db, tmp_path: Path, sandbox: RunningSandbox) -> AsyncIterato
         yield ready
 
 
+@pytest.fixture(scope="module")
+async def module_stage(
+    module_db: Db, tmp_path_factory: pytest.TempPathFactory, sandbox: RunningSandbox
+) -> AsyncIterator[Stage]:
+    """A platform for all tests of a module that look at their own payments only."""
+    async with staged(module_db, tmp_path_factory.mktemp("platform"), sandbox) as ready:
+        yield ready
+
+
+@pytest.fixture
+async def shared_stage(module_stage: Stage) -> Stage:
+    """The module's platform, at the sandbox's time; the sandbox has forgotten earlier faults."""
+    module_stage.sandbox.delete("faults")
+    await module_stage.live_together()
+    return module_stage
+
+
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     """Thousands of requests need not each leave a line."""

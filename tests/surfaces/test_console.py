@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -67,9 +68,9 @@ def filled(pattern: str) -> str:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.pattern}")
-async def test_nothing_is_shown_or_done_without_a_session(stage: Stage, route: Any) -> None:
+async def test_nothing_is_shown_or_done_without_a_session(shared_stage: Stage, route: Any) -> None:
     """Denied by default: a route that forgets its permission would fail here."""
-    async with reader(stage) as visitor:
+    async with reader(shared_stage) as visitor:
         path = f"/console{filled(route.pattern)}"
         reply = await (
             visitor.get(path) if route.method == "GET" else visitor.post(path, {"a": "b"})
@@ -651,10 +652,11 @@ async def test_calling_off_closes_at_the_channel_first(stage: Stage, admin: Read
 
 async def test_a_refund_can_be_asked_about(stage: Stage, admin: Reader) -> None:
     paid = await stage.paid("wechat_pay")
+    stage.fault("wechat_pay", "callback", "lost:9")
     refund = await stage.refund(paid, 100)
     assert refund["status"] == "pending"
     await admin.get(f"/console/payments/{paid['id']}")
-    stage.sandbox.advance(60)
+    await asyncio.to_thread(stage.sandbox.advance, 60)
 
     done = await admin.send(f"/console/refunds/{refund['id']}/ask")
 

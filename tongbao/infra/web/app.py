@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, cast, get_args
 
 import msgspec
@@ -102,7 +102,8 @@ class App:
         self._db = db
         self._keys = keys
         self._facts = facts
-        self._api = _litestar(handlers, {"db": db, **(provides or {})})
+        self._given = {"db": db, **(provides or {})}
+        self._api = _litestar(tuple(handlers), tuple(sorted(self._given)))
         self.operations = _operations(self._api, facts.scopes)
         document = _json_file(lambda: self._document_file)
         self._mounts = {**dict.fromkeys(DOCUMENT_PATHS, document), **(mounts or {})}
@@ -179,6 +180,7 @@ class App:
         )
         caller = await authenticate(signed, self._keys, self._db)
         scope["state"]["caller"] = caller
+        scope["state"]["given"] = self._given
         if "\x00" in scope["path"]:
             raise RouteUnknown
         if body:
@@ -245,8 +247,13 @@ class _Reply:
         await self({"type": "http.response.body", "body": problem.body})
 
 
-def _litestar(handlers: Sequence[HTTPRouteHandler], provides: Mapping[str, object]) -> Litestar:
-    dependencies = {name: Provide(_constant(value)) for name, value in provides.items()}
+@lru_cache(maxsize=16)
+def _litestar(handlers: tuple[HTTPRouteHandler, ...], given: tuple[str, ...]) -> Litestar:
+    """Return the framework's part, which knows of an application what its routes are given by name.
+
+    So it is built once for all applications of the same routes: that takes longer than the rest.
+    """
+    dependencies = {name: Provide(_given(name)) for name in given}
     with warnings.catch_warnings():
         # It infers what an argument is from its name, and warns that its next major will not. We
         # hold this major, and the handlers read better without a marker on every argument.
@@ -314,9 +321,9 @@ async def _caller(request: Request[Any, Any, Any]) -> Caller:
     return cast("Caller", request.scope["state"]["caller"])
 
 
-def _constant(value: object) -> Callable[[], Awaitable[object]]:
-    async def provide() -> object:
-        return value
+def _given(name: str) -> Callable[..., Awaitable[object]]:
+    async def provide(request: Request[Any, Any, Any]) -> object:
+        return request.scope["state"]["given"][name]
 
     return provide
 
