@@ -32,7 +32,7 @@ class Institution:
         shown = msgspec.json.decode((sandbox.data_dir / SHOWN).read_bytes())
         kept = msgspec.json.decode((sandbox.data_dir / KEPT).read_bytes())
         self._vault = Vault(Keys(shown=shown["wechat"], kept=kept["wechat"]))
-        self._alipay = load_private_key(kept["alipay"]["private_key_pem"])
+        self._alipay_key = load_private_key(kept["alipay"]["private_key_pem"])
         self._stranger = load_private_key(kept["alipay"]["forger_private_key_pem"])
         self._shown, self._kept = shown, kept
 
@@ -63,29 +63,25 @@ class Institution:
                 "payer": {"openid": "o-someone"},
                 "amount": {"total": money.amount, "payer_total": money.amount, "currency": "CNY"},
             }
-            return self._wechat(content, variant)
+            return self.sealed(content, "transaction", "TRANSACTION.SUCCESS", variant)
         if account.channel == "unionpay":
             return self._unionpay(number, money, ref, merchant, app_id, variant)
         if account.channel == "unionpay_qra":
             return self._qra(number, money, ref, merchant, variant)
-        fields = {
-            "notify_type": "trade_status_sync",
-            "notify_id": uuid4().hex,
-            "notify_time": "2026-11-21 12:00:01",
-            "app_id": app,
-            "seller_id": merchant,
-            "charset": "utf-8",
-            "version": "1.0",
-            "trade_no": ref,
-            "out_trade_no": number,
-            "buyer_id": "2088722000000001",
-            "trade_status": "WAIT_BUYER_PAY" if waiting else "TRADE_SUCCESS",
-            "total_amount": money.decimal_text(),
-            **({} if waiting else {"gmt_payment": "2026-11-21 12:00:00"}),
-        }
-        key = self._alipay if variant == "genuine" else self._stranger
-        form = str(httpx2.QueryParams(signed_notify(key, fields)))
-        return {"Content-Type": "application/x-www-form-urlencoded"}, form.encode()
+        return self._alipay(
+            {
+                "notify_type": "trade_status_sync",
+                "seller_id": merchant,
+                "trade_no": ref,
+                "out_trade_no": number,
+                "buyer_id": "2088722000000001",
+                "trade_status": "WAIT_BUYER_PAY" if waiting else "TRADE_SUCCESS",
+                "total_amount": money.decimal_text(),
+                **({} if waiting else {"gmt_payment": "2026-11-21 12:00:00"}),
+            },
+            app,
+            variant,
+        )
 
     def _unionpay(
         self,
@@ -95,6 +91,7 @@ class Institution:
         merchant: str,
         app_id: str | None,
         variant: str,
+        **changes: str,
     ) -> Letter:
         """UnionPay tells of successes only, so its old news is the same news told anew."""
         fields = {
@@ -116,6 +113,7 @@ class Institution:
             "respCode": "00",
             "respMsg": "success",
             "reqReserved": uuid4().hex,
+            **changes,
         }
         kept, who = self._kept["unionpay"], "signer" if variant == "genuine" else "forger"
         signer = Signer(kept[f"{who}_private_key_pem"], kept[f"{who}_certificate_pem"])
@@ -146,16 +144,112 @@ class Institution:
             key = self._kept["unionpay_qra"]["forger_key"]
         return {"Content-Type": "text/xml;charset=UTF-8"}, document(key, fields)
 
-    def _wechat(self, content: dict[str, Any], variant: str) -> Letter:
-        sealed = self._vault.seal(msgspec.json.encode(content), "transaction")
+    def refunded(
+        self,
+        account: ChannelAccount,
+        order: tuple[str, str, Money],
+        number: str,
+        money: Money,
+        *,
+        ref: str | None = None,
+        mchid: str | None = None,
+        variant: str = "genuine",
+    ) -> Letter:
+        """A letter that says so much went back of an order: our number, theirs, what was paid."""
+        paid_number, paid_ref, paid = order
+        merchant, ref = mchid or account.merchant_number, ref or uuid4().hex[:28]
+        if account.channel == "unionpay":
+            changes = {"txnType": "04", "txnSubType": "00", "origQryId": paid_ref}
+            return self._unionpay(number, money, ref, merchant, None, variant, **changes)
+        if account.channel == "wechat_pay":
+            content = {
+                "mchid": merchant,
+                "out_trade_no": paid_number,
+                "transaction_id": paid_ref,
+                "out_refund_no": number,
+                "refund_id": ref,
+                "refund_status": "SUCCESS",
+                "success_time": AT,
+                "user_received_account": "支付用户零钱",
+                "amount": {"total": paid.amount, "refund": money.amount},
+            }
+            return self.sealed(content, "refund", "REFUND.SUCCESS", variant)
+        return self._alipay(
+            {
+                "notify_type": "trade_status_sync",
+                "seller_id": merchant,
+                "trade_no": paid_ref,
+                "out_trade_no": paid_number,
+                "out_biz_no": number,
+                "trade_status": "TRADE_SUCCESS",
+                "total_amount": paid.decimal_text(),
+                "refund_fee": money.decimal_text(),
+                "gmt_payment": "2026-11-21 12:00:00",
+                "gmt_refund": "2026-11-21 12:00:01.000",
+            },
+            account.app_id,
+            variant,
+        )
+
+    def agreed(
+        self,
+        account: ChannelAccount,
+        number: str,
+        *,
+        ended: bool = False,
+        mchid: str | None = None,
+        app_id: str | None = None,
+        variant: str = "genuine",
+    ) -> Letter:
+        """A letter that says an agreement is signed, or (``ended``) signed no more."""
+        if account.channel == "wechat_pay":
+            content = {
+                "mchid": mchid or account.merchant_number,
+                "appid": app_id or account.app_id,
+                "out_contract_code": number,
+                "contract_id": "123124412412423431",
+                "contract_state": "TERMINATED" if ended else "SIGNED",
+                "openid": "o-someone",
+            }
+            event = "ENTRUST.TERMINATE" if ended else "ENTRUST.SIGN"
+            return self.sealed(content, "entrust", event, variant)
+        return self._alipay(
+            {
+                "notify_type": "dut_user_unsign" if ended else "dut_user_sign",
+                "external_agreement_no": number,
+                "agreement_no": "20265322001234567890",
+                "status": "UNSIGN" if ended else "NORMAL",
+            },
+            app_id or ("another" if mchid else account.app_id),
+            variant,
+        )
+
+    def _alipay(self, fields: dict[str, str], app_id: str, variant: str) -> Letter:
+        told = {
+            "notify_id": uuid4().hex,
+            "notify_time": "2026-11-21 12:00:01",
+            "app_id": app_id,
+            "charset": "utf-8",
+            "version": "1.0",
+            **fields,
+        }
+        key = self._alipay_key if variant == "genuine" else self._stranger
+        form = str(httpx2.QueryParams(signed_notify(key, told)))
+        return {"Content-Type": "application/x-www-form-urlencoded"}, form.encode()
+
+    def sealed(
+        self, content: dict[str, Any], kind: str, event: str, variant: str = "genuine"
+    ) -> Letter:
+        """WeChat Pay's letter about anything."""
+        sealed = self._vault.seal(msgspec.json.encode(content), kind)
         body = msgspec.json.encode(
             {
                 "id": uuid4().hex,
                 "create_time": AT,
                 "resource_type": "encrypt-resource",
-                "event_type": "TRANSACTION.SUCCESS",
-                "summary": "支付成功",
-                "resource": {"original_type": "transaction", **sealed},
+                "event_type": event,
+                "summary": "通知",
+                "resource": {"original_type": kind, **sealed},
             }
         )
         headers = dict(self._vault.headers(body, variant=variant))

@@ -23,6 +23,7 @@ MASK: Final = "***"
 _PERSONAL: Final = frozenset(
     {
         *("name", "user_name", "real_name", "payee_name", "payee_real_name", "payer_name"),
+        *("user_display_name", "display_name"),
         *("phone", "mobile", "payer_phone", "cert_no", "id_card_number", "identity_no"),
         *("plate_number", "plate_no", "car_number", "address", "email"),
     }
