@@ -24,6 +24,7 @@ from tongbao_sandbox.control import Control
 from tongbao_sandbox.credentials import SHOWN, load_or_create
 from tongbao_sandbox.delivery import PostOffice
 from tongbao_sandbox.faults import Faults
+from tongbao_sandbox.panel.server import Panel
 from tongbao_sandbox.seam import Listening, World
 from tongbao_sandbox.state import State
 
@@ -50,7 +51,8 @@ async def serve(data_dir: Path, port: int, parent_pid: int | None) -> None:
     world = World(state=state, clock=clock, faults=faults, courier=post_office, keys=keys)
     channels = {name: make(world) for name, (_, make) in CHANNELS.items()}
     post_office.use(channels)
-    app = App(world, channels, Control(world, channels, post_office))
+    control = Control(world, channels, post_office)
+    app = App(world, channels, control, Panel(world, channels, control, post_office))
 
     # uvicorn raises the signal that stopped it once more at its end; by then it has been obeyed.
     for number in (signal.SIGTERM, signal.SIGINT):

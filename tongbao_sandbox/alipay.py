@@ -350,6 +350,7 @@ class Alipay:
                 self._world, body["plate"], body["number"]
             ),
             ("POST", "rotate-certificate"): lambda: alipay_certs.rotate(self._world),
+            ("POST", "bill/make"): lambda: alipay_days.make(self._world, body["day"]),
             ("POST", "bill/forget"): lambda: alipay_days.forget(self._world, body["day"]),
         }
         if (method, path) not in told:

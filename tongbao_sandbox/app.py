@@ -17,6 +17,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tongbao_sandbox.control import Control
+from tongbao_sandbox.panel.server import PANEL, Panel
 from tongbao_sandbox.seam import Channel, Reply, Request, World
 
 BODY_MAX: Final = 10 * 1024 * 1024
@@ -43,9 +44,12 @@ class Wire(HttpToolsProtocol):
 class App:
     """The one ASGI callable."""
 
-    def __init__(self, world: World, channels: Mapping[str, Channel], control: Control) -> None:
+    def __init__(
+        self, world: World, channels: Mapping[str, Channel], control: Control, panel: Panel
+    ) -> None:
         self._world = world
         self._control = control
+        self._panel = panel
         self._by_prefix = sorted(channels.values(), key=lambda channel: -len(channel.prefix))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +64,9 @@ class App:
             return
         if path.startswith("/control/"):
             reply = await self._control.answer(_request(scope, path, "/control", body))
+        elif path in {"/", PANEL} or path.startswith(f"{PANEL}/"):
+            prefix = PANEL if path.startswith(PANEL) else ""
+            reply = await self._panel.answer(_request(scope, path, prefix, body))
         else:
             reply = self._answer(scope, path, body)
         await self._act_out(reply, scope, receive, send)

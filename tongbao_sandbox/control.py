@@ -15,10 +15,16 @@ import msgspec
 from tongbao_sandbox.delivery import SCAN, PostOffice
 from tongbao_sandbox.faults import UnknownFault
 from tongbao_sandbox.model import PaymentCode
+from tongbao_sandbox.panel.origin import is_own
 from tongbao_sandbox.seam import Channel, Refused, Reply, Request, World, decode_object
 
 _ACTIONS: Final = frozenset({"pay", "decline", "abandon"})
 _BEHAVIOURS: Final = frozenset({"pay", "ask", "ask_then_pay", "ask_forever", "decline", "cancel"})
+
+LATE_S: Final = 60.0
+"""How much later a callback comes that is to be late, in seconds of the virtual clock."""
+SENSELESS: Final = (Refused, UnknownFault, ValueError, TypeError, KeyError)
+"""What a request raises that makes no sense."""
 
 Query = Mapping[str, str]
 Body = dict[str, Any]
@@ -54,6 +60,8 @@ class Control:
 
     async def answer(self, request: Request) -> Reply:
         """Answer one request; what waits is done outside the transaction."""
+        if "origin" in request.headers and not is_own(request):
+            return _json(403, {"error": "a page from elsewhere may not tell the sandbox anything"})
         path = request.path.strip("/")
         query = dict(parse_qsl(request.query))
         body = decode_object(request.body or b"{}")
@@ -63,23 +71,28 @@ class Control:
             return _json(200, {"idle": await self._post.settle(float(body.get("timeout_s", 10)))})
         try:
             with self._world.state.begin():
-                result = self._do(request.method, path, query, body)
-        except (Refused, UnknownFault, ValueError, TypeError, KeyError) as refusal:
+                result = self.do(request.method, path, query, body)
+        except SENSELESS as refusal:
             return _json(400, {"error": f"{type(refusal).__name__}: {refusal}"})
-        return _json(200, result) if result is not _NOWHERE else _json(404, {"error": "no route"})
+        return _json(200, result) if result is not NOWHERE else _json(404, {"error": "no route"})
 
-    def _do(self, method: str, path: str, query: Query, body: Body) -> Any:
+    def do(self, method: str, path: str, query: Query, body: Body) -> Any:
+        """Do what a route says, inside the caller's transaction; `NOWHERE` where there is none.
+
+        Raises:
+            one of `SENSELESS`
+        """
         if route := self._routes.get((method, path)):
             return route(query, body)
         head, _, rest = path.partition("/")
         if method == "DELETE" and head == "faults" and rest.isdigit():
             self._world.faults.clear(int(rest))
             return {}
-        if method == "POST" and head == "callbacks" and rest.endswith("/resend"):
-            return self._resend(rest.removesuffix("/resend"))
+        if method == "POST" and head == "callbacks":
+            return self._change_callback(rest, body)
         if channel := self._channels.get(head):
             return channel.control(method, rest, {**query, **body})
-        return _NOWHERE
+        return NOWHERE
 
     # Clock and settings ---------------------------------------------------------------------
 
@@ -163,16 +176,26 @@ class Control:
             for callback in self._post.callbacks(query.get("channel"), query.get("number"))
         ]
 
-    def _resend(self, callback_id: str) -> Any:
-        if not callback_id.isdigit() or not self._post.resend(int(callback_id)):
-            raise Refused("no such callback")
+    def _change_callback(self, path: str, body: Body) -> Any:
+        callback_id, _, change = path.partition("/")
+        changes: dict[str, Callable[[int], bool]] = {
+            "resend": self._post.resend,
+            "lose": self._post.lose,
+            "double": self._post.double,
+            "late": lambda one: self._post.delay(one, float(body.get("seconds", LATE_S))),
+        }
+        if change not in changes:
+            raise Refused(f"a callback can {sorted(changes)}")
+        if not callback_id.isdigit() or not changes[change](int(callback_id)):
+            raise Refused("no such callback, or it waits no more")
         return {"id": int(callback_id)}
 
     def _requests(self, query: Query, _body: Body) -> Any:
         return self._world.state.exchanges(int(query.get("last", 100)))
 
 
-_NOWHERE: Final = object()
+NOWHERE: Final = object()
+"""What is answered to an unknown route."""
 
 
 def _json(status: int, content: Any) -> Reply:

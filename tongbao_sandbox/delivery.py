@@ -100,12 +100,50 @@ class PostOffice:
         self.kick()
         return cursor.rowcount == 1
 
+    def lose(self, callback_id: int) -> bool:
+        """Never deliver a callback that waits; false when none with this id does."""
+        cursor = self._state.db.execute(
+            "update callback set state = 'lost', next_us = null, held = 0"
+            " where id = ? and state = 'waiting'",
+            (callback_id,),
+        )
+        return cursor.rowcount == 1
+
+    def delay(self, callback_id: int, seconds: float) -> bool:
+        """Try a callback that waits so much later; false when none with this id does."""
+        when = self._clock.now() + timedelta(seconds=seconds)
+        cursor = self._state.db.execute(
+            "update callback set next_us = ?, held = 0 where id = ? and state = 'waiting'",
+            (to_us(when), callback_id),
+        )
+        self.kick()
+        return cursor.rowcount == 1
+
+    def double(self, callback_id: int) -> bool:
+        """Deliver a callback now and a copy of it besides; false when there is none."""
+        now = to_us(self._clock.now())
+        cursor = self._state.db.execute(
+            "insert into callback (channel, kind, number, url, content, variant, state, tries,"
+            " next_us, made_us, lose, held) select channel, kind, number, url, content, variant,"
+            " 'waiting', 0, ?, made_us, 0, 0 from callback where id = ?",
+            (now, callback_id),
+        )
+        return cursor.rowcount == 1 and self.resend(callback_id)
+
     def callbacks(self, channel: str | None = None, number: str | None = None) -> list[Callback]:
         """Return the callbacks, oldest first."""
         rows = self._state.db.execute(
             f"{_CALLBACK} where (?1 is null or channel = ?1) and (?2 is null or number = ?2)"
             " order by id",
             (channel, number),
+        )
+        return [_callback(row) for row in rows]
+
+    def newest_callbacks(self, channel: str, most: int) -> list[Callback]:
+        """Return a channel's callbacks: those that wait, then the newest of the others."""
+        rows = self._state.db.execute(
+            f"{_CALLBACK} where channel = ? order by state = 'waiting' desc, id desc limit ?",
+            (channel, most),
         )
         return [_callback(row) for row in rows]
 
@@ -290,10 +328,14 @@ class PostOffice:
             lose = int(fault.argument or -1)
         elif name == "reordered":
             first = now + timedelta(seconds=HELD_AT_MOST_S)
+        waits = bool(self._state.setting(f"{letter[0]}.hold_callbacks", False))
         self._state.db.execute(
             "insert into callback (channel, kind, number, url, content, variant, state, tries,"
             " next_us, made_us, lose, held) values (?, ?, ?, ?, ?, ?, 'waiting', 0, ?, ?, ?, ?)",
-            (*letter, variant, to_us(first), to_us(now), lose, int(name == "reordered")),
+            (
+                *(*letter, variant, None if waits else to_us(first), to_us(now), lose),
+                int(name == "reordered" and not waits),
+            ),
         )
 
 

@@ -159,6 +159,26 @@ class State:
             Trade, "select doc from trade where ?1 is null or channel = ?1 order by rowid", channel
         )
 
+    def newest_trades(self, channel: str, number: str, most: int) -> list[Trade]:
+        """Return the trades last touched, the newest first; ``number`` is how theirs begin."""
+        return self._all(
+            Trade,
+            "select doc from trade where channel = ?1 and substr(number, 1, length(?2)) = ?2"
+            " order by rowid desc limit ?3",
+            channel,
+            number,
+            most,
+        )
+
+    def count_trades(self, channel: str) -> tuple[int, int]:
+        """Return how many trades there are, and how many a customer may still pay."""
+        row = self.db.execute(
+            "select count(*), count(*) filter (where state in ('offered', 'waiting', 'asking'))"
+            " from trade where channel = ?",
+            (channel,),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
     def trades_paid_on(self, channel: str, day: date) -> list[Trade]:
         """Return the trades paid on a business day of China, by time of payment."""
         start, end = day_bounds(day)
@@ -237,6 +257,16 @@ class State:
         )
         return code
 
+    def newest_codes(self, channel: str, most: int) -> list[PaymentCode]:
+        """Return the payment codes last made or used, the newest first."""
+        return self._all(
+            PaymentCode,
+            "select doc from payment_code where json_extract(doc, '$.channel') = ?"
+            " order by rowid desc limit ?",
+            channel,
+            most,
+        )
+
     def code(self, code: str) -> PaymentCode | None:
         """Return the payment code with these digits."""
         return self._one(PaymentCode, "select doc from payment_code where code = ?", code)
@@ -254,6 +284,26 @@ class State:
             "select content, at_us from document where channel = ? and name = ?", (channel, name)
         ).fetchone()
         return None if row is None else (row[0], from_us(row[1]))
+
+    def documents(self, channel: str, prefix: str, most: int) -> list[bytes]:
+        """Return the kept files whose names begin so, the newest first, the emptied left out."""
+        return [content for _, content in self.named_documents(channel, prefix, most)]
+
+    def named_documents(self, channel: str, prefix: str, most: int) -> list[tuple[str, bytes]]:
+        """Return the same with their names."""
+        return self.db.execute(
+            "select name, content from document where channel = ?1 and length(content) > 0"
+            " and substr(name, 1, length(?2)) = ?2 order by rowid desc limit ?3",
+            (channel, prefix, most),
+        ).fetchall()
+
+    def count_documents(self, channel: str, prefix: str) -> int:
+        """Return how many files have names that begin so."""
+        row = self.db.execute(
+            "select count(*) from document where channel = ?1 and substr(name, 1, length(?2)) = ?2",
+            (channel, prefix),
+        ).fetchone()
+        return int(row[0])
 
     # Log of requests -----------------------------------------------------------------------
 

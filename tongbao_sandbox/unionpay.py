@@ -328,11 +328,13 @@ class UnionPay:
                 return self._visit(body["fields"], body.get("action", "pay"))
             case ("POST", "rotate"):
                 return {"certificate": rotate(self._world)}
+            case ("POST", "bill/make"):
+                return unionpay_days.make(self._world, body["day"])
             case ("POST", "bill/forget"):
                 return unionpay_days.forget(self._world, body["day"])
             case ("POST", "difference"):
                 return unionpay_days.add_difference(self._world, body)
-        raise Refused("UnionPay can be told: decide, visit, rotate, difference, bill/forget")
+        raise Refused("UnionPay can be told: decide, visit, rotate, difference, bill/make, forget")
 
     def _settle(self, number: str, state: str) -> Any:
         item = trades.find_any(self._world, number)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import structs
 
 from tongbao.kernel.clock import business_date, day_bounds
+from tongbao_sandbox import early_bills
 from tongbao_sandbox.model import Fault, Refund, Trade
 from tongbao_sandbox.seam import World
 from tongbao_sandbox.unionpay_bill import FEE_PPM, Difference, Line, bill_zip, fee_of
@@ -36,7 +37,8 @@ def file_of(world: World, ask: Ask, fault: Fault) -> dict[str, str]:
         raise Refusal("32")
     day = _latest(ask.text("settleDate"), business_date(world.clock.now()))
     ready_at = day_bounds(day)[1] + timedelta(hours=world.setting("unionpay.bill_hour", READY_HOUR))
-    is_late = world.clock.now() < ready_at or fault.name == "late"
+    is_ready = world.clock.now() >= ready_at or early_bills.is_early(world, NAME, day)
+    is_late = not is_ready or fault.name == "late"
     lines = [] if is_late else _lines(world, day)
     if not lines:
         raise Refusal("98")
@@ -48,6 +50,13 @@ def file_of(world: World, ask: Ask, fault: Fault) -> dict[str, str]:
         "fileName": f"{merchant}_{day:%Y%m%d}.zip",
         "fileContent": b64encode(packed).decode(),
     }
+
+
+def make(world: World, day: str) -> dict[str, Any]:
+    """Fix a day's rows now, and give them out before their time."""
+    forget(world, day)
+    early_bills.mark(world, NAME, date.fromisoformat(day))
+    return {"day": day, "rows": len(_lines(world, date.fromisoformat(day)))}
 
 
 def forget(world: World, day: str) -> dict[str, Any]:

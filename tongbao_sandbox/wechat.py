@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -244,25 +245,32 @@ class WechatPay:
                 self._orders.act(action, number, at)
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """Settle a refund by hand, forget a bill, or send a signature probe."""
-        if (method, path) == ("POST", "refund"):
-            return self._refunds.settle(body["number"], body["state"])
-        if (method, path) == ("POST", "bill/forget"):
-            self._bills.forget(date.fromisoformat(body["day"]))
-            return {}
-        if (method, path) == ("POST", "probe"):
-            trade = self._orders.find(body["number"])
-            if trade is None:
-                raise Refused("no such order")
-            self._orders.probe(trade)
-            return {}
-        if (method, path) == ("POST", "open"):
-            return self._customers.open(body["parameters"], body.get("action", "pay"))
-        if (method, path) == ("POST", "transfer"):
-            return self._transfers.decide(body["number"], body.get("action", "confirm"))
-        if (method, path) == ("POST", "agreement"):
-            return self._agreements.decide(body["number"], body.get("action", "sign"))
-        raise Refused("there are: POST refund, bill/forget, probe, open, transfer, agreement")
+        """Do what only WeChat Pay can be told; README.md has the list."""
+        told: dict[tuple[str, str], Callable[[], Any]] = {
+            ("POST", "refund"): lambda: self._refunds.settle(body["number"], body["state"]),
+            ("POST", "bill/forget"): lambda: self._bills.forget(date.fromisoformat(body["day"])),
+            ("POST", "bill/make"): lambda: self._bills.make(date.fromisoformat(body["day"])),
+            ("POST", "probe"): lambda: self._probe(body["number"]),
+            ("POST", "open"): lambda: self._customers.open(
+                body["parameters"], body.get("action", "pay")
+            ),
+            ("POST", "transfer"): lambda: self._transfers.decide(
+                body["number"], body.get("action", "confirm")
+            ),
+            ("POST", "agreement"): lambda: self._agreements.decide(
+                body["number"], body.get("action", "sign")
+            ),
+        }
+        if (method, path) not in told:
+            raise Refused(f"WeChat Pay can be told: {', '.join(name for _, name in told)}")
+        return told[method, path]()
+
+    def _probe(self, number: str) -> dict[str, Any]:
+        trade = self._orders.find(number)
+        if trade is None:
+            raise Refused("no such order")
+        self._orders.probe(trade)
+        return {}
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import share_half_up
+from tongbao_sandbox import early_bills
 from tongbao_sandbox.clock import CHINA, plain
 from tongbao_sandbox.model import Refund, Trade
 from tongbao_sandbox.wechat_desk import NAME, Desk, trade_type
@@ -122,9 +123,16 @@ class Bills:
             content, media="application/x-gzip" if zipped else "text/plain; charset=utf-8"
         )
 
-    def forget(self, day: date) -> None:
+    def make(self, day: date) -> dict[str, Any]:
+        """Fix the day's rows now, and give them out before their time; for the control API."""
+        self.forget(day)
+        early_bills.mark(self._world, NAME, day)
+        return {"day": str(day), "rows": len(self.rows(day))}
+
+    def forget(self, day: date) -> dict[str, Any]:
         """Make the day's rows anew at the next request; for the control API."""
         self._world.state.put_document(NAME, f"rows:{day}", b"", self._world.clock.now())
+        return {}
 
     # Days and links -------------------------------------------------------------------------
 
@@ -138,6 +146,8 @@ class Bills:
         if call.query.get("tar_type", "GZIP") != "GZIP":
             raise parameter_error("tar_type", call.query["tar_type"], "压缩格式不支持", "query")
         now = self._world.clock.now()
+        if early_bills.is_early(self._world, NAME, day):
+            return day
         if day >= business_date(now):
             raise parameter_error("bill_date", text, "不能查询当日或未来的账单", "query")
         if now - datetime.combine(day, time(), CHINA) > KEPT_FOR:

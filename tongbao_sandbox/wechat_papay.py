@@ -158,9 +158,9 @@ class Agreements:
 
     def _deduct(self, body: dict[str, Any], fault: Fault) -> Outcome:
         known = self._orders.find(body["out_trade_no"])
-        order = {
-            "sp_mchid" if "sub_mchid" in body else "mchid": self._desk.vault.mchid,
+        order: dict[str, Any] = {
             **{name: body[name] for name in IDS if name in body},
+            "sp_mchid" if "sub_mchid" in body else "mchid": self._desk.vault.mchid,
             **{name: body[name] for name in ("out_trade_no", "description", "amount")},
             "notify_url": body["transaction_notify_url"],
             "contract_id": body["contract_id"],
@@ -253,9 +253,9 @@ class Agreements:
     def _shown(self, kept: dict[str, Any]) -> dict[str, Any]:
         body = kept["body"]
         content = {
+            **{name: body[name] for name in IDS if name in body},
             "sp_mchid" if "sub_mchid" in body else "mchid": self._desk.vault.mchid,
             "contract_id": kept.get("contract_id", ""),
-            **{name: body[name] for name in IDS if name in body},
             **{name: body[name] for name in ("plan_id", "out_contract_code")},
             "contract_display_account": body["contract_display_account"],
             "contract_state": kept["state"],

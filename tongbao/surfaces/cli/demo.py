@@ -186,7 +186,7 @@ def _tell_addresses(console: Console, settings: Settings, login: Login) -> None:
     console.print(f"           login {login.login}, password {login.password}")
     console.print(f"           code {code} now; for an authenticator app: {login.totp_secret}")
     console.print(f"  API      {settings.public_url}/docs")
-    console.print(f"  sandbox  {settings.sandbox_url}/control")
+    console.print(f"  sandbox  {settings.sandbox_url}/panel")
     console.print(f"  commands tongbao --config {settings.data_dir / _SETTINGS_FILE} --help")
 
 
