@@ -71,6 +71,7 @@ class Stall:
     unasked: frozenset[PayMode] = frozenset()  # offers that are signed without asking the channel
     answers_queries = True  # False: nobody can be asked, so what is unknown is closed
     closes_open = True  # False: an order that was offered ends by its own time
+    tells: frozenset[str] = frozenset({"payment", "refund"})  # what it sends notices of
 
     def __init__(self, sandbox: RunningSandbox, http: HttpClient, wire: WireServer) -> None:
         self.sandbox = sandbox
@@ -319,6 +320,7 @@ class QraStall(Stall):
     name = "unionpay_qra"
     at_sandbox = "unionpay_qra"
     makes = Qra
+    tells = frozenset({"payment"})
 
     def open(self, http: HttpClient) -> None:
         given = self.sandbox.credentials["unionpay_qra"]
@@ -332,6 +334,7 @@ class CardStall(Stall):
     at_sandbox = "cards"
     makes = Cards
     answers_queries = False
+    tells = frozenset()
 
     def open(self, http: HttpClient) -> None:
         del http

@@ -18,6 +18,7 @@ from tongbao.kernel.money import Money
 from tongbao.rails.channels.contract import (
     Absent,
     Callback,
+    CallbackKind,
     Closed,
     Declined,
     NotSent,
@@ -439,3 +440,42 @@ async def test_a_barred_card_payment_cannot_come_late(stall_at: OpenStall) -> No
     assert isinstance((await stall.channel.close(stall.account, order)).outcome, Absent)
     assert not isinstance((await stall.place(order)).outcome, Succeeded)
     assert stall.taken(order) == 0
+
+
+# --- notices
+
+
+TELLING = sorted(name for name in STALLS if STALLS[name].tells)
+NOTICE_FAULTS = ["lost:1", "doubled", "late:5", "reordered", "forged", "wrong_amount"]
+
+
+@pytest.mark.parametrize("fault", NOTICE_FAULTS)
+@pytest.mark.parametrize("channel", TELLING)
+async def test_a_notice_says_what_is_so_or_is_refused(
+    channel: str, fault: str, stall_at: OpenStall
+) -> None:
+    """Of a payment and of a refund, read as they arrive: each its own kind, number and amount."""
+    stall = stall_at(channel)
+    order = await stall.order(PayMode.QR)
+    stall.fault("callback", fault, order.number)
+    await stall.place(order)
+    await stall.meet(order)
+    refund = stall.refund(order, 500)
+    if "refund" in stall.tells:
+        stall.fault("callback", fault, refund.number)
+    await stall.channel.refund(stall.account, refund)
+    await stall.advance(3)  # some take a moment
+    await stall.advance(400)  # UnionPay says it again after five minutes
+
+    heard = stall.callbacks()
+    read = [one for one in heard if isinstance(one, Callback)]
+    expected = [(CallbackKind.PAYMENT, order.number)]
+    expected += [(CallbackKind.REFUND, refund.number)] if "refund" in stall.tells else []
+    copies = 2 if fault == "doubled" else 1
+    assert sorted((one.kind, one.number) for one in read) == sorted(expected * copies)
+    assert heard.count("forged") == (len(expected) if fault == "forged" else 0)
+    told = {CallbackKind.PAYMENT: PRICE, CallbackKind.REFUND: refund.money}
+    for one in read:
+        assert isinstance(one.outcome, Succeeded | Unknown), one
+        if isinstance(one.outcome, Succeeded):
+            assert (one.outcome.money == told[one.kind]) == (fault != "wrong_amount"), one
