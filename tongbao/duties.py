@@ -109,6 +109,7 @@ from tongbao.payments.refunds.outcomes import (
 from tongbao.payments.refunds.refunds import on_late_money
 from tongbao.rails.channels.contract import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
+from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant
 
 EVENTS: Final[Sequence[type[Event]]] = (
     PaymentSucceeded,
@@ -145,6 +146,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     TakeKept: DEFAULT_POLICY,
     CloseCheckout: CLOSING_POLICY,
     DeliverWebhook: DELIVER_POLICY,
+    TellJeepayMerchant: TELL_POLICY,
     ReconcileDaily: DAILY_POLICY,
     ReconcileDay: RECONCILE_POLICY,
     SettleDaily: DAILY_POLICY,
@@ -185,6 +187,7 @@ def handlers(
         TakeKept: partial(take_kept, flow.db, takers(flow)),
         CloseCheckout: partial(close_checkout_unpaid, flow.db, public_url),
         DeliverWebhook: courier.deliver,
+        TellJeepayMerchant: Messenger(flow.db, clearing.keyring, courier.clients).tell,
         KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence),
         BuildVouchers: partial(run_build_vouchers, flow.db),
         CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),

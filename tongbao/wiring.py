@@ -92,6 +92,9 @@ from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
 from tongbao.surfaces.cashier.app import CashierApp
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
+from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
+from tongbao.surfaces.jeepay.notices import plan_notices
+from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.proofs import api as proofs_api
 
@@ -197,7 +200,7 @@ class Platform:
             POLICIES,
             subscribers(self.flow, self.clearing),
             concurrency=settings.worker_concurrency,
-            fan_outs=[plan_deliveries],
+            fan_outs=[plan_deliveries, plan_notices],
         )
 
     def app(self) -> App:
@@ -209,6 +212,7 @@ class Platform:
             CASHIER_PREFIX: CashierApp(self.flow, self.keyring, settings.public_url),
             **probes(self.db),
             **proofs_api.publications(self.db),
+            **self._jeepay(),
         }
         recent_keys = RecentKeys(self.db, self.keyring)
         wallet_payments = WalletPayments(self.flow, self.keyring, recent_keys)
@@ -238,6 +242,14 @@ class Platform:
         )
         app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))
         return app
+
+    def _jeepay(self) -> dict[str, Asgi]:
+        """Return the façade for jeepay's programs, where the deployment says that it has one."""
+        if not self.settings.jeepay_facade:
+            return {}
+        behind = Facade(self.flow, self.keyring, self.settings.public_url, self.webhook_rules)
+        facade = JeepayFacade(behind)
+        return {PAY_PREFIX: facade, REFUND_PREFIX: facade}
 
     async def seed(self) -> None:
         """Enqueue the work that comes back by itself; what is there already stays as it is."""

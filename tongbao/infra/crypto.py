@@ -88,6 +88,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("channel.secrets", Algorithm.AES_256_GCM, _FILE_KEY, "Our keys at a channel."),
         Purpose("webhook.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A webhook endpoint's keys."),
         Purpose("api_key.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A merchant's API secret."),
+        Purpose("jeepay.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A jeepay app's secret."),
         Purpose("operator.totp", Algorithm.AES_256_GCM, _FILE_KEY, "An operator's TOTP seed."),
         Purpose("merchant.bank_account", Algorithm.AES_256_GCM, _FILE_KEY, "Where we pay to."),
         Purpose("api.request", Algorithm.HMAC_SHA_256, "api_key.secret", "Signed API requests."),

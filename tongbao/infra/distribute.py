@@ -127,6 +127,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "telling merchants: found by endpoint, and behind the answer",
         *("webhook_endpoint", "webhook_key", "webhook_delivery", "webhook_attempt"),
+        "jeepay_notice",
     ),
     *_at_home(
         "asked before the merchant's book is known",
@@ -134,6 +135,10 @@ TABLES: Final[tuple[Placed, ...]] = (
     ),
     *_at_home("people who work at the console", "operator", "operator_session"),
     *_at_home("asked before the merchant's book is known", "plate"),
+    *_at_home(
+        "asked before the merchant's book is known; nothing of them is money",
+        *("jeepay_app", "jeepay_order", "jeepay_refund"),
+    ),
     *_at_home(
         "figures of accounts and rules for them, of all books together",
         *("routing_rule_set", "routing_shadow", "routing_bucket", "routing_breaker"),

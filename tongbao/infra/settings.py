@@ -104,6 +104,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")]
     sandbox_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")] | None = None
     test_clock: bool = False
+    jeepay_facade: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     worker_concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8
@@ -148,6 +149,8 @@ _MEANINGS: Final = {
     " addresses and links.",
     "sandbox_url": "Origin of the sandbox that plays the channels; unset where there is none.",
     "test_clock": "Whether business time may be advanced by hand. Never on where real money moves.",
+    "jeepay_facade": "Whether programs written for jeepay are answered, where their merchants were"
+    " let in. They sign with MD5, which nothing else here accepts.",
     "log_level": "Least level that is logged: debug, info, warning or error.",
     "log_format": "json for machines, console for people.",
     "worker_concurrency": "How many tasks one worker process runs at a time.",

@@ -109,7 +109,7 @@ class Courier:
     def __init__(self, db: Db, keyring: Keyring, clients: Mapping[Mode, HttpClient]) -> None:
         self._db = db
         self._keyring = keyring
-        self._clients = clients
+        self.clients = clients
         self._gates: WeakValueDictionary[UUID, _Gate] = WeakValueDictionary()
 
     async def deliver(self, task: DeliverWebhook, lease: Lease) -> Again | None:
@@ -151,7 +151,7 @@ class Courier:
         body = payload(row)
         timestamp = int(real_now().timestamp())  # receivers compare it with their clock
         headers = _HEADERS | signed_headers(keys, show("evt", row.id), timestamp, body)
-        client = self._clients[letter.mode]
+        client = self.clients[letter.mode]
         try:
             reply = await client.send(
                 "POST", letter.url, headers, body, timeout_s=TIMEOUT_S, reply_max_bytes=_READ_MAX

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import click
 
@@ -23,6 +24,8 @@ from tongbao.parties.merchants.merchants import (
 from tongbao.parties.merchants.model import LateSuccess, Merchant, PriceLine
 from tongbao.rails.channels.accounts import ChannelAccountNotFound, list_accounts
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor
+from tongbao.surfaces.jeepay import apps, notices
+from tongbao.surfaces.jeepay.model import FacadeOff, JeepayApp, NewSecret, NotifyBy
 
 _MODES = click.Choice([mode.value for mode in Mode])
 
@@ -227,6 +230,142 @@ def key_create(
         return {"key": show("key", made.key.id), "secret": made.secret.reveal()}
 
     context.show(context.run(work))
+
+
+@merchant.group("jeepay")
+def jeepay() -> None:
+    """Programs written for jeepay: who is let in, and what they were told."""
+
+
+@jeepay.command("enable")
+@click.argument("merchant")
+@_mode_option
+@click.option("--mch-no", type=Text(64), help="The merchant's mchNo at jeepay. Default: our id.")
+@click.option("--app-id", type=Text(64), help="The program's appId at jeepay. Default: a new one.")
+@click.option(
+    "--notify-by",
+    type=click.Choice(get_args(NotifyBy)),
+    default="form",
+    show_default=True,
+    help="Where notices have their fields: in a form, or in the address, as at first in jeepay.",
+)
+@click.pass_obj
+def jeepay_enable(
+    context: Context,
+    *,
+    merchant: str,
+    mode: str,
+    mch_no: str | None,
+    app_id: str | None,
+    notify_by: NotifyBy,
+) -> None:
+    """Let a merchant's programs in; the secret is new, and shown this once."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        if not platform.settings.jeepay_facade:
+            raise FacadeOff
+        async with platform.db.begin(actor()) as tx:
+            made = await apps.enable(
+                tx,
+                platform.keyring,
+                parse("mch", merchant),
+                Mode(mode),
+                mch_no=mch_no,
+                app_id=app_id,
+                notify_by=notify_by,
+            )
+        return _new_secret_facts(made)
+
+    context.show(context.run(work))
+
+
+@jeepay.command("roll")
+@click.argument("app_id")
+@click.pass_obj
+def jeepay_roll(context: Context, app_id: str) -> None:
+    """Give a program a new secret, shown this once; the old one ends at once."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        async with platform.db.begin(actor()) as tx:
+            made = await apps.roll(tx, platform.keyring, app_id)
+        return _new_secret_facts(made)
+
+    context.show(context.run(work))
+
+
+@jeepay.command("disable")
+@click.argument("app_id")
+@click.pass_obj
+def jeepay_disable(context: Context, app_id: str) -> None:
+    """Let a program in no more and send it nothing; its orders and refunds go on."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        async with platform.db.begin(actor()) as tx:
+            return _app_facts(await apps.disable(tx, app_id))
+
+    context.show(context.run(work))
+
+
+@jeepay.command("list")
+@click.argument("merchant")
+@click.pass_obj
+def jeepay_list(context: Context, merchant: str) -> None:
+    """List a merchant's programs, newest first."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        found = await apps.apps_of(platform.db, parse("mch", merchant))
+        return [_app_facts(each) for each in found]
+
+    context.show(context.run(work))
+
+
+@jeepay.command("notices")
+@click.argument("merchant")
+@_mode_option
+@click.option("--unanswered", is_flag=True, help="Only those that nobody answered success to.")
+@click.option("--limit", default=20, show_default=True, help="How many of the newest.")
+@click.pass_obj
+def jeepay_notices(
+    context: Context, merchant: str, mode: str, *, unanswered: bool, limit: int
+) -> None:
+    """Show what a merchant was told, and what their program answered."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        found = await notices.notices_of(
+            platform.db, parse("mch", merchant), Mode(mode), only_unanswered=unanswered, limit=limit
+        )
+        return [notices.view_notice(each) for each in found]
+
+    context.show(context.run(work))
+
+
+@jeepay.command("resend")
+@click.argument("notice")
+@click.pass_obj
+def jeepay_resend(context: Context, notice: str) -> None:
+    """Send a notice that has ended again, from the first try."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        async with platform.db.begin(actor()) as tx:
+            sent = await notices.send_again(tx, parse(notices.PREFIX, notice))
+        return notices.view_notice(sent)
+
+    context.show(context.run(work))
+
+
+def _new_secret_facts(made: NewSecret) -> dict[str, object]:
+    return {**_app_facts(made.app), "secret": made.secret.reveal()}
+
+
+def _app_facts(app: JeepayApp) -> dict[str, object]:
+    return {
+        "mch_no": app.mch_no,
+        "app_id": app.app_id,
+        "mode": app.mode.value,
+        "state": "enabled" if app.disabled_at is None else "disabled",
+        "notify_by": app.notify_by,
+        "secret_tail": app.secret_tail,
+    }
 
 
 def _set_suspended(context: Context, merchant: str, *, suspended: bool, because: str) -> None:
