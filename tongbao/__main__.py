@@ -9,7 +9,7 @@ import click
 from tongbao.surfaces.auditing.commands import COMMANDS as AUDITING
 from tongbao.surfaces.cli.books import gl
 from tongbao.surfaces.cli.channels import channel
-from tongbao.surfaces.cli.clearing import reconcile, settle
+from tongbao.surfaces.cli.clearing import batches, reconcile, settle
 from tongbao.surfaces.cli.context import Context
 from tongbao.surfaces.cli.demo import demo
 from tongbao.surfaces.cli.merchants import key, merchant
@@ -40,7 +40,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 COMMANDS = (
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, channel, new_channel),
-    *(reconcile, settle, gl, ledger, tasks, routing),
+    *(reconcile, batches, settle, gl, ledger, tasks, routing),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -9,6 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from tongbao.clearing.batches.batches import (
+    BATCHES_POLICY,
+    COMPARE_POLICY,
+    CloseBatches,
+    CompareBatch,
+    run_close_batches,
+    run_compare_batch,
+)
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.daily import (
     DAILY_POLICY,
@@ -149,6 +157,8 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     TellJeepayMerchant: TELL_POLICY,
     ReconcileDaily: DAILY_POLICY,
     ReconcileDay: RECONCILE_POLICY,
+    CloseBatches: BATCHES_POLICY,
+    CompareBatch: COMPARE_POLICY,
     SettleDaily: DAILY_POLICY,
     SettleDay: SETTLE_POLICY,
     SubmitPayout: PAYOUT_POLICY,
@@ -177,6 +187,8 @@ def handlers(
         **(settling if flow.licence.may_hold_funds else {}),
         ReconcileDaily: partial(run_reconcile_daily, clearing),
         ReconcileDay: partial(run_reconcile_day, clearing),
+        CloseBatches: partial(run_close_batches, clearing),
+        CompareBatch: partial(run_compare_batch, clearing),
         ChaseAttempt: partial(chase_attempt, flow),
         ChaseCompletion: partial(chase_completion, flow),
         ExpireAuthorisation: partial(expire_authorisation, flow),

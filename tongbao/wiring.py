@@ -15,6 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
 from tongbao.clearing import daily
+from tongbao.clearing.batches import batches
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.settlement import api as settlement_api
@@ -56,6 +57,7 @@ from tongbao.payments.authorisations import api as authorisations_api
 from tongbao.payments.callbacks import inbox
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
 from tongbao.payments.callbacks.api import CallbackApp
+from tongbao.payments.card_balances import api as card_balances_api
 from tongbao.payments.checkouts import api as checkouts_api
 from tongbao.payments.checkouts.api import PublicUrl
 from tongbao.payments.checkouts.model import PREFIX as CASHIER_PREFIX
@@ -134,6 +136,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *plates_api.ROUTES,
         *authorisations_api.ROUTES,
         *agreements_api.ROUTES,
+        *card_balances_api.ROUTES,
         *proofs_api.ROUTES,
         *refunds_api.ROUTES,
         *events_api.ROUTES,
@@ -200,7 +203,8 @@ class Platform:
             POLICIES,
             subscribers(self.flow, self.clearing),
             concurrency=settings.worker_concurrency,
-            fan_outs=[plan_deliveries, plan_notices],
+            # Asked with every event, so only where somebody can have asked to be told.
+            fan_outs=[plan_deliveries, *([plan_notices] if settings.jeepay_facade else [])],
         )
 
     def app(self) -> App:
@@ -256,6 +260,7 @@ class Platform:
         async with self.db.begin("startup") as tx:
             await housekeeping.seed(tx)
             await daily.seed(tx, self.settings.licence)
+            await batches.seed(tx)
             await vouchers.seed(tx)
             await movements.seed(tx)
             await splits.seed(tx)

@@ -279,7 +279,7 @@ class Cards:
         return "00", {}
 
     def _totals(self, asked: Asked) -> tuple[str, Fields]:
-        ours = self._book.totals(asked.text(41), asked.text(42))
+        ours = self._book.settle(asked.text(41), asked.text(42), asked.reference)
         figures = f"{ours[0]:03d}{ours[1]:012d}{ours[2]:03d}{ours[3]:012d}"
         verdict = "1" if asked.text(48)[:30] == figures else "2"
         return "00", {48: f"{figures}{verdict}{'0' * 31}".encode()}

@@ -48,6 +48,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     about: str = ""  # the reference of the transaction it refers to
     state: str = "done"  # done, reversed, cancelled, captured
     refunded: int = 0
+    batch: str = ""  # the reference of the settlement that closed its batch
 
 
 class CardBook:
@@ -131,18 +132,28 @@ class CardBook:
                 self.move(entry.card, balance=entry.amount)
         self.put_entry(structs.replace(entry, state=state))
 
-    def totals(self, terminal: str, merchant: str) -> tuple[int, int, int, int]:
-        """Return count and amount of debits and of credits of one terminal."""
+    def settle(self, terminal: str, merchant: str, reference: str) -> tuple[int, int, int, int]:
+        """Close a terminal's batch; return count and amount of its debits and of its credits.
+
+        A repeat under the same reference closes nothing more and is answered as the first was.
+        """
+        found = self._world.state.document(NAME, f"batch.{reference}")
+        if found is not None:
+            return msgspec.json.decode(found[0], type=tuple[int, int, int, int])
         ours = [
             entry
             for entry in self.entries()
-            if (entry.terminal, entry.merchant) == (terminal, merchant)
+            if (entry.terminal, entry.merchant, entry.batch) == (terminal, merchant, "")
             and entry.code == "00"
             and entry.state == "done"
         ]
+        for entry in ours:
+            self.put_entry(structs.replace(entry, batch=reference))
         debits = [entry.amount for entry in ours if entry.kind in {"purchase", "capture"}]
         returned = [entry.amount for entry in ours if entry.kind == "refund"]
-        return len(debits), sum(debits), len(returned), sum(returned)
+        figures = len(debits), sum(debits), len(returned), sum(returned)
+        self._put(f"batch.{reference}", figures)
+        return figures
 
     def _put(self, name: str, record: Any) -> None:
         now = self._world.clock.now()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,7 +22,8 @@ from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.messages import trace_of
 from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.wiring import SECRETS
-from tongbao_sdk.models import Payment
+from tongbao_sdk import Refused
+from tongbao_sdk.models import Card, Payment
 
 BALANCE = 1_000_000
 AMOUNT = 1999
@@ -61,18 +63,22 @@ def fresh_card() -> str:
     return number
 
 
+def reading(stage: Stage, number: str) -> Card:
+    return {
+        "number": number,
+        "expiry": "4912",
+        "entry": "051",
+        "terminal": "10000001",
+        "merchant": stage.sandbox.credentials["cards"]["merchant_number"],
+        "track2": f"{number}=49121201234500000000",
+    }
+
+
 async def swipe(stage: Stage, number: str, amount: int = AMOUNT, **more: Any) -> Payment:
     method = {
         "mode": "card",
         "channel": "cards",
-        "card": {
-            "number": number,
-            "expiry": "4912",
-            "entry": "051",
-            "terminal": "10000001",
-            "merchant": stage.sandbox.credentials["cards"]["merchant_number"],
-            "track2": f"{number}=49121201234500000000",
-        },
+        "card": reading(stage, number),
     }
     terms = {"merchant_order_no": new_number(), "subject": "tea", **more}
     return await stage.call(stage.client.payments.create, amount=amount, method=method, **terms)
@@ -107,6 +113,25 @@ async def test_a_card_pays_and_is_given_back_to(stage: Stage) -> None:
     await stage.idle()
     assert (await stage.read(refund))["status"] == "succeeded"
     assert await on_card(stage, number) == (BALANCE - AMOUNT + 500, 0)
+
+
+async def test_a_card_tells_what_it_has_and_nothing_of_it_is_kept(stage: Stage) -> None:
+    number = fresh_card()
+    ask = partial(stage.call, stage.client.payments.card_balances)
+
+    told = await ask(reading(stage, number))
+    with pytest.raises(Refused) as declined:
+        await ask(reading(stage, "6251880000990051"))
+    stage.sandbox.fault("cards", "query", "bad_signature")
+    again = await ask(reading(stage, number))
+
+    assert {(each["kind"], each["amount"], each["currency"]) for each in told["balances"]} == {
+        ("ledger", BALANCE, "CNY"),
+        ("available", BALANCE, "CNY"),
+    }
+    assert declined.value.code == "card_balance.declined"
+    assert declined.value.facts["reason"] == "51"
+    assert again == told, "an answer that cannot be trusted is none, and the client asks again"
 
 
 async def test_a_refused_card_is_a_failed_payment_with_its_code(stage: Stage) -> None:

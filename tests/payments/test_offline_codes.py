@@ -54,7 +54,7 @@ async def test_the_same_order_gets_its_payment_and_another_order_nothing(stage: 
 
 
 async def test_a_revoked_phone_is_told_from_a_wrong_code(stage: Stage) -> None:
-    wallet_id, phone, key_id = await phone_of(stage)
+    _, phone, key_id = await phone_of(stage)
     await stage.call(stage.client.wallets.revoke_offline_key, key_id)
 
     right = phone.code()

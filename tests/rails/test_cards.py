@@ -45,7 +45,14 @@ from tongbao.kernel.codecs.iso8583_parts import CardBalance
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
 from tongbao.payments.collecting.chase import CODE_WINDOW
-from tongbao.rails.channels.capabilities import Authorising, Capture, Voiding
+from tongbao.rails.channels.capabilities import (
+    Authorising,
+    Capture,
+    TotalsAgree,
+    TotalsDiffer,
+    Voiding,
+)
+from tongbao.rails.channels.capabilities import BatchTotals as Totals
 from tongbao.rails.channels.cards.answers import BalanceKnown, taken
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.crypto import (
@@ -66,7 +73,6 @@ from tongbao.rails.channels.cards.messages import (
     trace_of,
 )
 from tongbao.rails.channels.cards.secrets import CardSecrets
-from tongbao.rails.channels.cards.totals import Totals, TotalsAgree, TotalsDiffer
 from tongbao.rails.channels.contract import (
     Absent,
     Authorised,

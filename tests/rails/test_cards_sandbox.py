@@ -13,12 +13,17 @@ import pytest
 from tests.rails.card_host import account, card, order, refund_order
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import Capture, Voiding
-from tongbao.rails.channels.cards.answers import BalanceKnown
+from tongbao.rails.channels.capabilities import (
+    BalanceKnown,
+    Capture,
+    TotalsAgree,
+    TotalsDiffer,
+    Voiding,
+)
+from tongbao.rails.channels.capabilities import BatchTotals as Totals
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.messages import trace_of
-from tongbao.rails.channels.cards.totals import Totals, TotalsAgree, TotalsDiffer
 from tongbao.rails.channels.contract import (
     Absent,
     Authorised,
@@ -408,10 +413,14 @@ async def test_totals_agree_with_what_was_done(
     assert await comes_to(fresh_sandbox, number, (BALANCE - 78701, 0))
     await cards.close(ours, undone)
     await cards.refund(ours, refund_order(paid, 300))
-    told = await cards.compare_totals(ours, base32(new_id()), Totals(1, 1000, 1, 300))
+    first, figures = base32(new_id()), Totals(1, 1000, 1, 300)
+    told = await cards.compare_totals(ours, first, figures)
     assert told.outcome == TotalsAgree()
-    told = await cards.compare_totals(ours, base32(new_id()), Totals(2, 78701, 1, 300))
-    assert told.outcome == TotalsDiffer(Totals(1, 1000, 1, 300))
+    told = await cards.compare_totals(ours, first, figures)
+    assert told.outcome == TotalsAgree(), "a repeat is the same question about the same batch"
+    await cards.pay(ours, order_with(number, 500))
+    told = await cards.compare_totals(ours, base32(new_id()), Totals(2, 1500, 1, 300))
+    assert told.outcome == TotalsDiffer(Totals(1, 500, 0, 0)), "the first batch is closed"
 
 
 @pytest.mark.parametrize("fault", ["refused", "wrong_check_value", "time_out", "reset"])

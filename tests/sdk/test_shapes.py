@@ -29,6 +29,8 @@ REPLIES: dict[str, Any] = {
     "PaymentCodeView": models.PaymentCode,
     "TopUpView": models.TopUp,
     "OfflineKeyView": models.OfflineKey,
+    "CardBalancesView": models.CardBalances,
+    "CardBalanceView": models.CardBalance,
     "ClockView": models.ClockReading,
     "MethodView": models.MethodUsed,
     "ShowQr": models.ShowQr,
@@ -182,6 +184,12 @@ def every_call(shop: Tongbao) -> None:
     list(shop.agreements.list(status="active"))
     shop.agreements.end("agr_1")
     shop.payments.void("pay_1")
+    card: models.Card = {
+        "number": "6251880000000177", "expiry": "4912", "entry": "051", "terminal": "1",
+        "merchant": "1", "track2": "6251880000000177=4912", "sequence": "1", "chip_hex": "00",
+        "pin_block_hex": "0" * 16,
+    }  # fmt: skip
+    shop.payments.card_balances(card)
     shop.payments.get("pay_1")
     shop.payments.find("1")
     shop.payments.receipt("pay_1")

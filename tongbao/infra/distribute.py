@@ -147,6 +147,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "a channel's bill has the payments of all books",
         *("bill_file", "bill_row", "bill_fault", "recon_break", "recon_waiting"),
+        *("batch", "batch_item"),
     ),
 )
 

@@ -54,6 +54,22 @@ class Card(TypedDict):
     pin_block_hex: NotRequired[str]
 
 
+class CardBalance(TypedDict):
+    """One balance of a card; ``amount`` is negative when it is owed."""
+
+    account: str
+    kind: Literal["ledger", "available", "other"]
+    amount: int
+    currency: str
+
+
+class CardBalances(TypedDict):
+    """What a card has, as its issuer says."""
+
+    object: Literal["card_balances"]
+    balances: list[CardBalance]
+
+
 class Method(TypedDict):
     """How to collect. A payment code says by itself which channel it is of."""
 

@@ -7,6 +7,8 @@ from typing import Unpack, cast
 
 from tongbao_sdk.models import (
     CaptureMode,
+    Card,
+    CardBalances,
     Channel,
     Method,
     Payment,
@@ -58,6 +60,14 @@ class Payments:
             "capture_within_s": capture_within_s,
         }
         return cast("Payment", self._transport.post(path_of("payments"), body, **once))
+
+    def card_balances(self, card: Card) -> CardBalances:
+        """Ask a card's issuer what the card has that a terminal has just read.
+
+        Raises:
+            Refused, Unanswered
+        """
+        return cast("CardBalances", self._transport.post(path_of("card_balances"), {"card": card}))
 
     def get(self, payment_id: str) -> Payment:
         """Return one payment."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from uuid import UUID
 
 from tongbao.clearing.reconciliation import _store as store
@@ -14,7 +15,43 @@ from tongbao.clearing.reconciliation.model import (
 )
 from tongbao.infra import audit
 from tongbao.infra.db import Tx
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import derived_id, show
+from tongbao.kernel.licence import Mode
+
+
+async def raise_totals_break(
+    tx: Tx,
+    *,
+    account_id: UUID,
+    channel: str,
+    mode: Mode,
+    day: date,
+    currency: str,
+    told: int | None,
+    ours: int,
+    found_in: UUID,
+) -> None:
+    """Open a difference between a channel's total and ours; found again, it is the same one.
+
+    Without the channel's figures (``told`` None) the money in question is not known, and shown as
+    nothing. ``found_in`` is the bill or the batch.
+    """
+    difference = 0 if told is None else told - ours
+    await store.ADD_TOTALS_BREAK.run(
+        tx,
+        derived_id(account_id, f"{day}/totals_differ"),
+        account_id,
+        channel,
+        mode,
+        day,
+        currency,
+        told,
+        ours,
+        difference,
+        found_in,
+        found_in,
+        tx.now,
+    )
 
 
 async def propose_close(tx: Tx, break_id: UUID, reason: str) -> ReconBreak:

@@ -10,11 +10,17 @@ from tongbao.clearing.context import Clearing, Progress, in_silence
 from tongbao.clearing.reconciliation import _store as store
 from tongbao.clearing.reconciliation.bills import bill_of_day, obtain
 from tongbao.clearing.reconciliation.matching import compare, days_to_look_at_again
-from tongbao.clearing.reconciliation.model import BillFile, BillState, DayNotBilled
+from tongbao.clearing.reconciliation.model import (
+    BillFile,
+    BillState,
+    ChannelUnbilled,
+    DayNotBilled,
+)
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import show
 from tongbao.rails.channels.accounts import ChannelAccountNotFound, list_accounts
+from tongbao.rails.channels.capabilities import Unbilled
 from tongbao.rails.channels.contract import ChannelAccount
 
 RECONCILE_POLICY: Final = RetryPolicy(
@@ -52,7 +58,7 @@ async def reconcile_day(
     another version. A bill that is not there yet comes back as requested, with the reason.
 
     Raises:
-        DayNotBilled, ChannelAccountNotFound, RunOvertaken
+        DayNotBilled, ChannelAccountNotFound, ChannelUnbilled, RunOvertaken
     """
     if day >= business_date(context.db.clock.now()):
         raise DayNotBilled(day=day.isoformat())
@@ -85,13 +91,14 @@ async def reconcile_everyone(
 async def billed_accounts(context: Clearing) -> list[UUID]:
     """Return our accounts at channels that send bills, closed ones too."""
     rows = await list_accounts(context.db)
-    return [row.id for row in rows if row.channel in context.flow.channels]
+    return [row.id for row in rows if _sends_bills(context, row.channel)]
 
 
 async def run_reconcile_day(context: Clearing, task: ReconcileDay, _lease: Lease) -> Again | None:
     """Take the next step of an account's day; return when to look again, or None at its end."""
     bill = await store.CURRENT_BILL.first(context.db, task.account_id, task.day)
-    if bill is not None and bill.state.is_final:
+    account = await context.flow.account(task.account_id)
+    if (bill is not None and bill.state.is_final) or not _sends_bills(context, account.channel):
         return None
     bill = await reconcile_day(context, task.account_id, task.day)
     if bill.state.is_final:
@@ -122,4 +129,11 @@ async def _account(context: Clearing, account_id: UUID) -> ChannelAccount:
     account = await context.flow.account(account_id)
     if account.channel not in context.flow.channels:
         raise ChannelAccountNotFound(account=show("chn", account_id))
+    if not _sends_bills(context, account.channel):
+        raise ChannelUnbilled(channel=account.channel)
     return account
+
+
+def _sends_bills(context: Clearing, name: str) -> bool:
+    channel: object = context.flow.channels.get(name)
+    return channel is not None and not isinstance(channel, Unbilled)

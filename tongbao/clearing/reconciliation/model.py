@@ -225,6 +225,14 @@ class DayNotBilled(Conflict):
     advice_zh = "只能对已结束的业务日对账，账单通常于次日 9 点后生成。"
 
 
+class ChannelUnbilled(Conflict):
+    """The channel sends no bill, so there is nothing to compare a day with."""
+
+    code = "reconciliation.unbilled"
+    advice = "Compare the account's totals instead, if its channel does that."
+    advice_zh = "该渠道不提供对账单，如渠道支持，请改用轧账核对总额。"
+
+
 class RunOvertaken(Busy):
     """Another run of the same bill began meanwhile, and its result counts."""
 

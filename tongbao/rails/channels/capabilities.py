@@ -14,12 +14,14 @@ from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from tongbao.kernel.codecs.iso8583_parts import CardBalance
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
     Authorised,
     BillOutcome,
+    CardRead,
     ChannelAccount,
     Closed,
     Declined,
@@ -322,6 +324,72 @@ class Identifying(Protocol):
 
     async def identify(self, account: ChannelAccount, code: str) -> Answer[IdentifyOutcome]:
         """Ask whose code this is; a code serves once."""
+
+
+# --- no bill, but totals (轧账) -------------------------------------------------------------------
+
+
+@runtime_checkable
+class Unbilled(Protocol):
+    """Sends no bill of its trades, by this connection or ever; nobody is to wait for one."""
+
+    no_bill_because: str
+
+
+class BatchTotals(Struct, frozen=True):
+    """What a batch came to, in minor units: debits are purchases and captures, credits refunds."""
+
+    debit_count: int
+    debit_amount: int
+    credit_count: int
+    credit_amount: int
+
+    @property
+    def net(self) -> int:
+        """What the customers paid, less what they got back."""
+        return self.debit_amount - self.credit_amount
+
+
+class TotalsAgree(Struct, frozen=True, tag="agree"):
+    """The channel has the same figures."""
+
+
+class TotalsDiffer(Struct, frozen=True, tag="differ"):
+    """The channel has other figures: these, where it gives them."""
+
+    theirs: BatchTotals | None
+
+
+@runtime_checkable
+class ComparingTotals(Protocol):
+    """Closes an account's batch and compares what it came to; the next trade opens another."""
+
+    def totals_fit(self, totals: BatchTotals) -> bool:
+        """Return whether the channel's message can hold the figures."""
+
+    async def compare_totals(
+        self, account: ChannelAccount, number: str, totals: BatchTotals
+    ) -> Answer[TotalsAgree | TotalsDiffer | NotSent | Unknown]:
+        """Compare; ``number`` is ours of the batch, and a repeat is answered as the first was."""
+
+
+# --- what a card has ------------------------------------------------------------------------------
+
+
+class BalanceKnown(Struct, frozen=True, tag="balance"):
+    """What a card has, as its issuer says."""
+
+    balances: tuple[CardBalance, ...]
+
+
+@runtime_checkable
+class TellingBalances(Protocol):
+    """Asks a card's issuer what the card has (余额查询)."""
+
+    async def balance(
+        self, account: ChannelAccount, number: str, card: CardRead
+    ) -> Answer[BalanceKnown | Declined | NotSent | Unknown]:
+        """Ask; ``number`` is ours of this question. Nothing of it is kept."""
 
 
 # --- further bills --------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ from datetime import date, datetime
 
 import click
 
+from tongbao.clearing.batches.batches import close_batch, latest_batches
+from tongbao.clearing.batches.model import Batch, BatchState
 from tongbao.clearing.context import Progress
 from tongbao.clearing.reconciliation.days import reconcile_everyone
 from tongbao.clearing.reconciliation.model import BillFile
 from tongbao.clearing.reconciliation.queries import BreakFilter, list_breaks
 from tongbao.clearing.settlement.settlements import settle_day
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import parse, show
 from tongbao.surfaces.cli.context import Context, Platform
 
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
@@ -60,6 +62,39 @@ def _bill_facts(bill: BillFile) -> dict[str, object]:
         "matched": bill.matched_count,
         "waiting": bill.waiting_count,
         "differences": bill.break_count,
+    }
+
+
+@click.command()
+@click.option("--close", "account", help="Close this account's batch now: chn_…")
+@click.pass_obj
+def batches(context: Context, *, account: str | None) -> None:
+    """Show the batches of channels without bills; exit 1 when one to be closed does not agree."""
+
+    async def work(platform: Platform) -> list[Batch]:
+        if account is not None:
+            return [await close_batch(platform.clearing, parse("chn", account))]
+        return await latest_batches(platform.db)
+
+    found = context.run(work)
+    context.show([_batch_facts(each) for each in found])
+    if account is not None and any(each.state is not BatchState.AGREES for each in found):
+        raise SystemExit(1)
+
+
+def _batch_facts(batch: Batch) -> dict[str, object]:
+    return {
+        "account": show("chn", batch.account_id),
+        "channel": batch.channel,
+        "mode": batch.mode,
+        "batch": batch.number,
+        "until": batch.ends.isoformat(timespec="seconds"),
+        "state": batch.state,
+        "debits": f"{batch.debit_count}: {batch.debit_amount}",
+        "credits": f"{batch.credit_count}: {batch.credit_amount}",
+        "their_net": batch.their_net,
+        "tries": batch.tries,
+        "last_answer": batch.last_answer,
     }
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from msgspec import Struct
-
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.codecs.iso8583 import FieldMalformed, Message
-from tongbao.kernel.codecs.iso8583_parts import CardBalance, read_balances
+from tongbao.kernel.codecs.iso8583_parts import read_balances
 from tongbao.kernel.money import Money
+from tongbao.rails.channels.capabilities import (
+    BalanceKnown,
+    BatchTotals,
+    TotalsAgree,
+    TotalsDiffer,
+)
 from tongbao.rails.channels.cards.messages import Trace
-from tongbao.rails.channels.cards.totals import Totals, TotalsAgree, TotalsDiffer, read_totals
+from tongbao.rails.channels.cards.totals import read_totals
 from tongbao.rails.channels.contract import (
     Absent,
     Authorised,
@@ -33,12 +37,6 @@ _ECHOED: Final = (3, 7, 25, 32, 33, 90)
 """Compared where the host repeats them; trace, terminal, merchant and reference have been."""
 
 _ERRORS: Final = error_map("cards")
-
-
-class BalanceKnown(Struct, frozen=True, tag="balance"):
-    """What a card has, as its issuer says."""
-
-    balances: tuple[CardBalance, ...]
 
 
 def taken(
@@ -100,7 +98,7 @@ def balance(asked: Message, answer: Message) -> BalanceKnown | Declined | Unknow
         return Unknown("the balances cannot be read")
 
 
-def compared(answer: Message, ours: Totals) -> TotalsAgree | TotalsDiffer | Unknown:
+def compared(answer: Message, ours: BatchTotals) -> TotalsAgree | TotalsDiffer | Unknown:
     """Return whether the host has our figures; its word alone is not enough for a yes."""
     code = answer.text(39)
     read = read_totals(answer.text(48))

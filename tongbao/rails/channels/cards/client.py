@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import Final
 
 from tongbao.kernel.codecs.iso8583 import Message
-from tongbao.rails.channels.capabilities import AuthoriseOutcome, Capture, Voiding, VoidOutcome
+from tongbao.rails.channels.capabilities import (
+    AuthoriseOutcome,
+    BalanceKnown,
+    BatchTotals,
+    Capture,
+    TotalsAgree,
+    TotalsDiffer,
+    Voiding,
+    VoidOutcome,
+)
 from tongbao.rails.channels.cards import answers
-from tongbao.rails.channels.cards.answers import BalanceKnown
 from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.lines import Lines
 from tongbao.rails.channels.cards.messages import (
@@ -35,7 +43,7 @@ from tongbao.rails.channels.cards.messages import (
     totals_request,
     trace_of,
 )
-from tongbao.rails.channels.cards.totals import Totals, TotalsAgree, TotalsDiffer
+from tongbao.rails.channels.cards.totals import fits
 from tongbao.rails.channels.contract import (
     Answer,
     Authorised,
@@ -66,7 +74,8 @@ from tongbao.rails.channels.exchange import unsent
 
 NO_INQUIRY: Final = "ISO 8583 has no inquiry: what was not answered is reversed"
 NO_BILL: Final = "no_bill_over_8583"
-"""The clearing files of cards (ZM and its like) come from UnionPay, not over this connection."""
+"""The clearing files of cards (ZM and its like) come from UnionPay, not over this connection. So
+nobody waits for one (`Unbilled`); the day's totals are compared instead (`ComparingTotals`)."""
 
 _FOUND_NOTHING: Final = frozenset[str]()
 
@@ -75,6 +84,7 @@ class Cards:
     """One terminal at one card host per account."""
 
     name = "cards"
+    no_bill_because = NO_BILL
     modes = frozenset({PayMode.CARD})
     currencies = frozenset({"CNY"})
     bill_terms = BillTerms(
@@ -236,10 +246,18 @@ class Cards:
             return Answer(heard, exchange)
         return Answer(answers.balance(asked, heard), exchange)
 
+    def totals_fit(self, totals: BatchTotals) -> bool:
+        """Return whether field 48 can hold the figures: three digits of a count."""
+        return fits(totals)
+
     async def compare_totals(
-        self, account: ChannelAccount, number: str, totals: Totals
+        self, account: ChannelAccount, number: str, totals: BatchTotals
     ) -> Answer[TotalsAgree | TotalsDiffer | NotSent | Unknown]:
-        """Compare the batch's totals with the host's (0500); ``number`` is ours of the question."""
+        """Compare the batch's totals with the host's (0500), which closes the batch there.
+
+        ``number`` is ours of the batch. It makes trace and reference, so a repeat is the same
+        question, and the host answers it as it answered the first.
+        """
         try:
             asked = totals_request(account, number, totals)
         except Unsendable as fault:

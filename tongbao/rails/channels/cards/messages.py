@@ -18,8 +18,9 @@ from tongbao.kernel.codecs.iso8583 import Message, Value
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import from_base32
 from tongbao.kernel.money import Money
+from tongbao.rails.channels.capabilities import BatchTotals
 from tongbao.rails.channels.cards.secrets import CardSecrets
-from tongbao.rails.channels.cards.totals import Totals, write_totals
+from tongbao.rails.channels.cards.totals import fits, write_totals
 from tongbao.rails.channels.contract import CardRead, ChannelAccount
 
 CURRENCY: Final = "CNY"
@@ -155,13 +156,13 @@ def sign_in(account: ChannelAccount, trace_number: int) -> Message:
     return _to_the_host(account, SIGN_IN, f"{trace_number:06d}", "004")
 
 
-def totals_request(account: ChannelAccount, number: str, totals: Totals) -> Message:
+def totals_request(account: ChannelAccount, number: str, totals: BatchTotals) -> Message:
     """Return the request to compare a batch's totals (60.3: 201).
 
     Raises:
         Unsendable
     """
-    if not totals.fits:
+    if not fits(totals):
         raise Unsendable("the totals do not fit in field 48")
     trace = trace_of(number)
     message = _to_the_host(account, TOTALS, trace.number, "201")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from msgspec import Struct
-
 from tongbao.kernel.codecs.iso8583 import FieldMalformed
 from tongbao.kernel.codecs.iso8583_parts import split_field
+from tongbao.rails.channels.capabilities import BatchTotals
 
 _LAYOUT: Final = (
     ("debit_count", 3),
@@ -28,48 +27,24 @@ _VERDICTS: Final[dict[str, Verdict]] = {
 }
 
 
-class Totals(Struct, frozen=True):
-    """What a batch came to, in minor units: debits are purchases and captures, credits refunds."""
-
-    debit_count: int
-    debit_amount: int
-    credit_count: int
-    credit_amount: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether field 48 can hold the figures."""
-        counts, amounts = (
-            (self.debit_count, self.credit_count),
-            (
-                self.debit_amount,
-                self.credit_amount,
-            ),
-        )
-        return all(0 <= count <= 999 for count in counts) and all(
-            0 <= amount < 10**12 for amount in amounts
-        )
+def fits(totals: BatchTotals) -> bool:
+    """Return whether field 48 can hold the figures."""
+    counts = (totals.debit_count, totals.credit_count)
+    amounts = (totals.debit_amount, totals.credit_amount)
+    return all(0 <= count <= 999 for count in counts) and all(
+        0 <= amount < 10**12 for amount in amounts
+    )
 
 
-class TotalsAgree(Struct, frozen=True, tag="agree"):
-    """The host has the same figures."""
-
-
-class TotalsDiffer(Struct, frozen=True, tag="differ"):
-    """The host has other figures: these, where it gives them."""
-
-    theirs: Totals | None
-
-
-def write_totals(totals: Totals) -> str:
-    """Return field 48 of the request; `Totals.fits` must hold."""
+def write_totals(totals: BatchTotals) -> str:
+    """Return field 48 of the request; `fits` must hold."""
     return (
         f"{totals.debit_count:03d}{totals.debit_amount:012d}"
         f"{totals.credit_count:03d}{totals.credit_amount:012d}0{_FOREIGN}"
     )
 
 
-def read_totals(text: str) -> tuple[Totals, Verdict] | None:
+def read_totals(text: str) -> tuple[BatchTotals, Verdict] | None:
     """Return the figures and the verdict in field 48 of an answer, or None if it has none."""
     try:
         parts = split_field(text[:31], _LAYOUT)
@@ -78,7 +53,7 @@ def read_totals(text: str) -> tuple[Totals, Verdict] | None:
     verdict = _VERDICTS.get(parts.get("verdict", ""))
     if verdict is None or not (text.isascii() and text.isdigit()):
         return None
-    totals = Totals(
+    totals = BatchTotals(
         int(parts["debit_count"]),
         int(parts["debit_amount"]),
         int(parts["credit_count"]),

@@ -52,3 +52,47 @@ begin
     ) with (fillfactor = 70);
 end
 $$;
+
+-- The batches of accounts whose channel sends no bill: our totals, and what the channel says of
+-- them. The figures are written down before the question, so that a repeat asks the same.
+create table batch (
+    id                  uuid        not null primary key,
+    account_id          uuid        not null,
+    channel             text        not null,
+    mode                text        not null check (mode in ('live', 'sandbox')),
+    number              int         not null check (number > 0), -- of the account, without a gap
+    currency            text        not null check (currency ~ '^[A-Z]{3}$'),
+    begins              timestamptz not null,
+    ends                timestamptz not null,
+    state               text        not null check (state in
+        ('asked', 'agrees', 'differs', 'too_large')),
+    debit_count         int         not null check (debit_count >= 0),
+    debit_amount        bigint      not null check (debit_amount >= 0),
+    credit_count        int         not null check (credit_count >= 0),
+    credit_amount       bigint      not null check (credit_amount >= 0),
+    their_debit_count   int,
+    their_debit_amount  bigint,
+    their_credit_count  int,
+    their_credit_amount bigint,
+    tries               int         not null check (tries >= 0),
+    last_answer         text        not null, -- why there is no answer yet
+    answered_at         timestamptz,
+    unique (account_id, number),
+    check (begins < ends),
+    check ((state in ('agrees', 'differs')) = (answered_at is not null))
+);
+-- One batch of an account at a time is without an answer.
+create unique index batch_asked on batch (account_id) where state = 'asked';
+create index batch_at on batch (ends, id);
+
+-- What was counted: a payment's or a refund's number is in one batch of its account.
+create table batch_item (
+    account_id uuid not null,
+    number     text not null check (number <> ''),
+    batch_id   uuid not null references batch (id),
+    primary key (account_id, number)
+);
+create index batch_item_of on batch_item (batch_id);
+
+-- A difference is found in a bill, or in a batch.
+alter table recon_break drop constraint recon_break_bill_id_fkey;

@@ -1,0 +1,1 @@
+"""What a card has: asked of its issuer at a terminal, and kept nowhere."""
