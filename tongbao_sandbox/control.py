@@ -15,7 +15,7 @@ import msgspec
 from tongbao_sandbox.delivery import SCAN, PostOffice
 from tongbao_sandbox.faults import UnknownFault
 from tongbao_sandbox.model import PaymentCode
-from tongbao_sandbox.panel.origin import is_own
+from tongbao_sandbox.origin import is_own
 from tongbao_sandbox.seam import Channel, Refused, Reply, Request, World, decode_object
 
 _ACTIONS: Final = frozenset({"pay", "decline", "abandon"})

@@ -17,11 +17,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final, Protocol
 
-from cryptography.hazmat.primitives.asymmetric.utils import (
-    decode_dss_signature,
-    encode_dss_signature,
-)
-
 SIGNER_ID: Final = b"1234567812345678"
 """The id that GB/T 32918 and GM/T 0009 use when none was agreed."""
 POINT_BYTES: Final = 65
@@ -258,28 +253,57 @@ class _Libcrypto:
 
 def ciphertext_der(raw: bytes) -> bytes:
     """Return C1, C3 and C2 as the SEQUENCE of GM/T 0009: x, y, the digest, and the text."""
-    x, y = (int.from_bytes(raw[at : at + _HALF], "big") for at in (1, 1 + _HALF))
-    point = encode_dss_signature(x, y)  # it, too, is a SEQUENCE of two INTEGERs
-    inside = point[2:] + b"".join(
-        b"\x04" + _length(len(part)) + part
-        for part in (raw[POINT_BYTES:_OVERHEAD], raw[_OVERHEAD:])
-    )
-    return b"\x30" + _length(len(inside)) + inside
+    parts = raw[POINT_BYTES:_OVERHEAD], raw[_OVERHEAD:]
+    strings = b"".join(b"\x04" + _length(len(part)) + part for part in parts)
+    return _sequence(_integers(raw[1:POINT_BYTES]) + strings)
 
 
 def _raw_ciphertext(der: bytes) -> bytes:
     """Return what libcrypto wrote as `ciphertext_der`, with its parts one after the other."""
-    numbers = _inside(der)
-    first = 2 + numbers[1]
-    second = first + 2 + numbers[first + 1]
-    point = b"\x30" + _length(second) + numbers[:second]
-    x, y = (value.to_bytes(_HALF, "big") for value in decode_dss_signature(point))
-    return b"\x04" + x + y + numbers[second + 2 :][:_HALF] + _inside(numbers[second + 2 + _HALF :])
+    x, rest = _next_element(_next_element(der)[0])
+    y, rest = _next_element(rest)
+    digest, rest = _next_element(rest)
+    text, _ = _next_element(rest)
+    return bytes([_UNCOMPRESSED]) + _half(x) + _half(y) + digest + text
 
 
-def _inside(element: bytes) -> bytes:
-    """Return the content of a DER element; a long one says first how long its length is."""
-    return element[2 + (element[1] & 0x7F if element[1] & 0x80 else 0) :]
+def _raw_signature(der: bytes) -> bytes:
+    """Return r and s of a SEQUENCE of two INTEGERs, each below 2 ** 256."""
+    r, rest = _next_element(_next_element(der)[0])
+    s, _ = _next_element(rest)
+    return _half(r) + _half(s)
+
+
+def _der_signature(raw: bytes) -> bytes:
+    return _sequence(_integers(raw))
+
+
+def _half(digits: bytes) -> bytes:
+    return int.from_bytes(digits, "big").to_bytes(_HALF, "big")
+
+
+def _integers(raw: bytes) -> bytes:
+    """Return two numbers of 32 bytes as two INTEGERs, each as short as it can be."""
+    numbers = b""
+    for half in (raw[:_HALF], raw[_HALF:]):
+        digits = half.lstrip(b"\x00") or b"\x00"
+        if digits[0] & 0x80:
+            digits = b"\x00" + digits
+        numbers += bytes([2, len(digits)]) + digits
+    return numbers
+
+
+def _sequence(inside: bytes) -> bytes:
+    return b"\x30" + _length(len(inside)) + inside
+
+
+def _next_element(der: bytes) -> tuple[bytes, bytes]:
+    """Return the content of the first DER element, and what follows it."""
+    length, start = der[1], 2
+    if length & 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(der[2:start], "big")
+    return der[start : start + length], der[start + length :]
 
 
 def _length(size: int) -> bytes:
@@ -287,12 +311,3 @@ def _length(size: int) -> bytes:
         return bytes([size])
     digits = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return bytes([0x80 | len(digits)]) + digits
-
-
-def _raw_signature(der: bytes) -> bytes:
-    """Return r and s, each below 2 ** 256."""
-    return b"".join(each.to_bytes(_HALF, "big") for each in decode_dss_signature(der))
-
-
-def _der_signature(raw: bytes) -> bytes:
-    return encode_dss_signature(*(int.from_bytes(h, "big") for h in (raw[:_HALF], raw[_HALF:])))

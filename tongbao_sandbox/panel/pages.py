@@ -141,7 +141,7 @@ def _trade(look: Look, trade: Trade) -> str:
     money = Money(trade.amount, trade.currency).decimal_text()
     about = f"{plain(trade.created_at)} · {say(look.language, f'mode.{trade.mode}')}"
     about = f"{about} · {trade.subject}"
-    return _item(look, trade.number, about, f"{trade.currency} {money}", trade.state, form)
+    return _item(look, trade.number, about, f"{trade.currency} {money}", trade.state, form=form)
 
 
 def _codes(look: Look, codes: Sequence[PaymentCode]) -> str:
@@ -199,7 +199,7 @@ def _callback(look: Look, one: Callback) -> str:
     )
     form = _form(look, "callback", f'<input type="hidden" name="id" value="{one.id}">{buttons}')
     state = "queued" if waits else one.state
-    return _item(look, one.number or kind, " · ".join(words), "", state, form)
+    return _item(look, one.number or kind, " · ".join(words), "", state, form=form)
 
 
 def _faults(look: Look, faults: Sequence[Fault], names: Mapping[str, Sequence[str]]) -> str:
@@ -235,7 +235,7 @@ def _fault(look: Look, one: Fault) -> str:
     hidden = f'<input type="hidden" name="id" value="{one.id}">'
     form = _form(look, "disarm", hidden + f"<button>{look.say('disarm')}</button>")
     about = one.number or say(look.language, "any_number")
-    return _item(look, words, about, "", state, form)
+    return _item(look, words, about, "", state, form=form)
 
 
 def _bill(look: Look, day: str | None) -> str:
@@ -271,7 +271,7 @@ def _matter(look: Look, one: Matter) -> str:
             _button(f"choice.{choice}", look, value=choice, name="choice") for choice in one.choices
         )
         form = _form(look, "matter", hidden + buttons)
-    return _item(look, one.number, about, money, one.state, form)
+    return _item(look, one.number, about, money, one.state, form=form)
 
 
 def _clock(look: Look) -> str:
@@ -336,7 +336,7 @@ def _button(
     return f'<button name="{name}" value="{escape(value)}"{shown}>{look.say(key)}</button>'
 
 
-def _item(look: Look, number: str, about: str, money: str, state: str, form: str = "") -> str:
+def _item(look: Look, number: str, about: str, money: str, state: str, *, form: str = "") -> str:
     kind = "good" if state in _GOOD else "bad" if state in _BAD else ""
     kind = "open" if state in _OPEN else kind
     amount = f'<span class="amount">{escape(money)}</span>' if money else ""

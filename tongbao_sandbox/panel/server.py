@@ -17,9 +17,9 @@ from tongbao.kernel.clock import business_date
 from tongbao_sandbox.control import NOWHERE, SENSELESS, Control
 from tongbao_sandbox.delivery import PostOffice
 from tongbao_sandbox.faults import FAULTS
+from tongbao_sandbox.origin import is_loopback, is_own
 from tongbao_sandbox.panel import pages, texts
 from tongbao_sandbox.panel.matters import matters_of
-from tongbao_sandbox.panel.origin import is_loopback, is_own
 from tongbao_sandbox.seam import Channel, Refused, Reply, Request, World
 
 PANEL: Final = "/panel"
