@@ -413,6 +413,8 @@ async def test_what_cannot_be_done_is_refused_in_jeepays_words(program: Program,
     [
         ({"divisionMode": 1}, "jeepay.division_not_offered: divisionMode"),
         ({"amount": 0}, "money.amount_out_of_range"),
+        ({"amount": "9" * 30}, "money.amount_out_of_range"),
+        ({"amount": 9 * 10**15 + 1}, "money.amount_out_of_range"),
         ({"amount": "19.99"}, "request.wrong_type: amount"),
         ({"currency": "usd"}, "price.not_agreed"),
         ({"currency": "yuan"}, "request.invalid_value: currency"),

@@ -10,17 +10,19 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import httpx2 as httpx
 import pytest
 import structlog
 
 from tests.payments.invariants import assert_money_is_conserved
 from tests.payments.letters import Postman, states_of_callbacks
-from tests.stage import Stage, staged
+from tests.stage import Stage, new_number, staged
 from tests.surfaces.commands import Cli
 from tests.surfaces.jeepaying import (
     Ear,
@@ -30,7 +32,9 @@ from tests.surfaces.jeepaying import (
     program_of,
     sign,
 )
+from tongbao.infra import failpoints
 from tongbao.infra.db import Db, connect
+from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.telemetry import set_up_logging
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.ids import new_id, show
@@ -454,6 +458,58 @@ async def test_10_a_signed_callback_is_compared_before_a_merchant_hears_of_it(
         assert await states_of_callbacks(stage, number)
         assert await program.state(order) == 1
         assert ear.heard == []
+
+
+# And a process that dies at any step: the same request again carries on where it was broken off.
+
+
+@pytest.mark.parametrize("place", ["before_intention", "after_intention", "after_channel_call"])
+async def test_an_order_whose_process_died_is_carried_on_by_a_repeat(
+    stage: Stage, program: Program, place: str
+) -> None:
+    number = new_number()
+    with pytest.raises(SimulatedCrash):
+        async with dying_at(stage, program, f"payments.{place}") as dying:
+            await dying.order("WX_NATIVE", mchOrderNo=number)
+
+    order = await program.order("WX_NATIVE", mchOrderNo=number)
+
+    assert (order.data["orderState"], order.data["payDataType"]) == (1, "codeUrl")
+    rows = await stage.db.fetch("select id from payment where merchant_order_no = $1", (number,))
+    assert [show("pay", row["id"]) for row in rows] == [order.data["payOrderId"]]
+    await stage.customer(payment_of(order.data))
+    await stage.idle()
+    assert await program.state(order.data) == 2
+
+
+@pytest.mark.parametrize("place", ["before_request", "after_request", "after_channel_call"])
+async def test_a_refund_whose_process_died_is_made_once(
+    stage: Stage, program: Program, place: str
+) -> None:
+    order, number = await paid(stage, program, "wechat_pay"), new_number()
+    with pytest.raises(SimulatedCrash):
+        async with dying_at(stage, program, f"refunds.{place}") as dying:
+            await dying.refund(order, 700, mchRefundNo=number)
+
+    refund = await program.refund(order, 700, mchRefundNo=number)
+
+    assert (refund.code, refund.data["state"] in {1, 2}) == (0, True)
+    for _ in range(2):
+        await stage.advance(seconds=30)
+    assert await program.refund_state(refund.data) == 2
+    assert await stage.given_back(payment_of(order)) == [700]
+
+
+@asynccontextmanager
+async def dying_at(stage: Stage, program: Program, place: str) -> AsyncIterator[Program]:
+    """The program, calling a process that dies there; only the requests' part of it does."""
+    transport = httpx.ASGITransport(app=stage.platform.app())
+    failpoints.arm(f"{place}:raise")
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url=stage.url) as http:
+            yield Program(http, program.mch_no, program.app_id, program.key)
+    finally:
+        failpoints.arm(None)
 
 
 @pytest.fixture
