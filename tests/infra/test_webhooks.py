@@ -444,10 +444,10 @@ async def test_nobody_reaches_another_merchants_endpoint(db: Db, keyring: Keyrin
 async def test_secrets_are_stored_sealed_and_acts_are_audited(db: Db, keyring: Keyring) -> None:
     issued = await endpoint(db, keyring, "https://shop.example/")
     assert issued.secret.reveal() not in repr(issued)
-    (key,) = await store.KEYS_IN_USE.all(db, issued.endpoint.id, db.clock.now())
+    (key,) = await store.KEYS_IN_USE.all(db, [issued.endpoint.id], db.clock.now())
     shared = base64.b64decode(issued.secret.reveal().removeprefix("whsec_"))
     assert shared not in key.sealed
-    (opened,) = await endpoints.signing_keys_of(db, keyring, issued.endpoint.id, db.clock.now())
+    opened = endpoints.opened_key(keyring, key)
     assert opened.shared == shared
     assert opened.public_text == issued.public_key
 
@@ -462,7 +462,7 @@ async def test_secrets_are_stored_sealed_and_acts_are_audited(db: Db, keyring: K
     entries = await audit.entries_of_subject(db, show("whe", issued.endpoint.id))
     acts = [entry.action.removeprefix("webhook_endpoint.") for entry in entries]
     assert acts == ["create", "update", "disable", "enable", "delete"]
-    assert await endpoints.signing_keys_of(db, keyring, issued.endpoint.id, real_now()) == []
+    assert await endpoints.signing_keys_of(db, [issued.endpoint.id], real_now()) == {}
 
 
 # Delivering
@@ -827,7 +827,7 @@ async def test_two_rotations_at_once_leave_one_key_that_stays(db: Db, keyring: K
         other = asyncio.create_task(rotate())
         await somebody_waits(db)
     await other
-    keys = await store.KEYS_IN_USE.all(db, endpoint_id, db.clock.now())
+    keys = await store.KEYS_IN_USE.all(db, [endpoint_id], db.clock.now())
     assert Counter(key.retires_at is None for key in keys) == {True: 1, False: 1}
 
 

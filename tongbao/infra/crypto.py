@@ -15,6 +15,7 @@ import binascii
 import hmac
 import os
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -234,7 +235,13 @@ def ed25519_public_key(private_key: bytes) -> bytes:
 
 def ed25519_sign(private_key: bytes, message: bytes) -> bytes:
     """Return the 64-byte signature."""
-    return Ed25519PrivateKey.from_private_bytes(private_key).sign(message)
+    return _ed25519_key(private_key).sign(message)
+
+
+@lru_cache(maxsize=64)
+def _ed25519_key(private_key: bytes) -> Ed25519PrivateKey:
+    """Return the key with what follows from its seed, which takes as long as to sign."""
+    return Ed25519PrivateKey.from_private_bytes(private_key)
 
 
 def ed25519_verify(public_key: bytes, message: bytes, signature: bytes) -> bool:

@@ -218,9 +218,14 @@ class Tx:
 class Db:
     """The database, for a caller who owns its transactions and may use the network between them."""
 
-    def __init__(self, pool: Any, clock: Clock) -> None:
+    def __init__(self, pool: Any, clock: Clock, *, kept_max: int = 0) -> None:
         self.pool = pool
         self.clock = clock
+        # The pool's own way to give a connection out and take it back costs as much as a statement,
+        # so some are kept at hand between uses.
+        self._kept: list[Any] = []
+        self._kept_max = kept_max
+        self._waiting = 0
 
     @asynccontextmanager
     async def begin(self, actor: str) -> AsyncIterator[Tx]:
@@ -229,31 +234,79 @@ class Db:
         Raises:
             DatabaseUnavailable, LockNotFree
         """
-        async with _named_failures(), self._connection() as connection, connection.transaction():
-            yield Tx(connection, self.clock.now(), actor)
+        async with _named_failures():
+            connection = await self._take()
+            try:
+                async with connection.transaction():
+                    yield Tx(connection, self.clock.now(), actor)
+            except BaseException:
+                await self.pool.release(connection)
+                raise
+            await self._give_back(connection)
 
     async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
         """Run one statement in a transaction of its own and return its records."""
-        async with _named_failures(), self._connection() as connection:
-            return list(await connection.fetch(sql, *args))
+        try:
+            connection = await self._take()
+            try:
+                found = await connection.fetch(sql, *args)
+            except BaseException:
+                await self.pool.release(connection)
+                raise
+            await self._give_back(connection)
+        except Exception as failure:
+            _raise_named(failure)
+            raise
+        return list(found)
 
     async def execute(self, sql: str, args: Sequence[object]) -> int:
         """Run one statement in a transaction of its own and return how many rows it touched."""
-        async with _named_failures(), self._connection() as connection:
-            return _touched(await connection.execute(sql, *args))
+        try:
+            connection = await self._take()
+            try:
+                status = await connection.execute(sql, *args)
+            except BaseException:
+                await self.pool.release(connection)
+                raise
+            await self._give_back(connection)
+        except Exception as failure:
+            _raise_named(failure)
+            raise
+        return _touched(status)
 
     async def close(self) -> None:
         """Close every connection."""
+        kept, self._kept, self._kept_max = self._kept, [], 0
+        for connection in kept:
+            await self.pool.release(connection)
         await self.pool.close()
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        with _named_absence():
-            connection = await self.pool.acquire()
-        try:
-            yield connection
-        finally:
+    async def _take(self) -> Any:
+        while self._kept:
+            connection = self._kept.pop()
+            if _is_open(connection):
+                return connection
             await self.pool.release(connection)
+        self._waiting += 1
+        try:
+            with _named_absence():
+                return await self.pool.acquire()
+        finally:
+            self._waiting -= 1
+
+    async def _give_back(self, connection: Any) -> None:
+        """Keep a connection whose work ended well, unless somebody waits for one at the pool."""
+        if self._waiting == 0 and len(self._kept) < self._kept_max and _is_open(connection):
+            self._kept.append(connection)
+        else:
+            await self.pool.release(connection)
+
+
+def _is_open(connection: Any) -> bool:
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:  # it was lost, and the pool has it back already
+        return False
 
 
 class _Refused(Exception):
@@ -298,7 +351,7 @@ async def connect(dsn: str, clock: Clock, *, connections_max: int = 10) -> Db:
                 init=_prepare_connection,
                 reset=_leave_as_it_is,
             )
-    return Db(pool, clock)
+    return Db(pool, clock, kept_max=connections_max // 2)
 
 
 async def _prepare_connection(connection: Any) -> None:
@@ -332,28 +385,40 @@ def _named_absence() -> Iterator[None]:
 async def _named_failures() -> AsyncIterator[None]:
     try:
         yield
-    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+    except Exception as failure:
+        _raise_named(failure)
+        raise
+
+
+_UNAVAILABLE: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,  # no disk, memory or connection left
+    asyncpg.InternalClientError,  # the driver's own confusion over a connection that died
+    ConnectionError,
+    TimeoutError,  # our own limit on one statement; what it did meanwhile is unknown
+    asyncpg.QueryCanceledError,  # the same limit, noticed by the server first
+)
+
+
+def _raise_named(failure: Exception) -> None:
+    """Raise what a failure of the driver means; return where it means nothing else.
+
+    Raises:
+        LockNotFree, ValueOutOfRange, DatabaseUnavailable
+    """
+    if isinstance(failure, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
         raise LockNotFree from None
-    except asyncpg.DataError as failure:  # an InterfaceError too, but no failure of the database
+    if isinstance(failure, asyncpg.DataError):  # also an InterfaceError, but not the database's
         if isinstance(failure.__cause__, OverflowError):
             raise ValueOutOfRange from None
-        raise
-    except (
-        asyncpg.PostgresConnectionError,
-        asyncpg.InterfaceError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.AdminShutdownError,
-        asyncpg.CrashShutdownError,
-        asyncpg.InsufficientResourcesError,  # no disk, memory or connection left
-        asyncpg.InternalClientError,  # the driver's own confusion over a connection that died
-        ConnectionError,
-        TimeoutError,  # our own limit on one statement; what it did meanwhile is unknown
-        asyncpg.QueryCanceledError,  # the same limit, noticed by the server first
-    ) as failure:
+    elif isinstance(failure, _UNAVAILABLE):
         raise DatabaseUnavailable from failure
-    except asyncpg.PostgresError as bug:
-        bug.detail = None  # it repeats the values of a row, and this may be logged
-        raise
+    if isinstance(failure, asyncpg.PostgresError):
+        failure.detail = None  # it repeats the values of a row, and this may be logged
 
 
 def uuids(ids: Sequence[bytes]) -> list[UUID]:

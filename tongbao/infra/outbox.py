@@ -122,6 +122,7 @@ _MARK_DISPATCHED: Final = Statement(
     "update event set dispatched_at = $2 where id = any($1::uuid[]) and dispatched_at is null"
 )
 _GET: Final = Query(EventRow, f"select {_EVENT} from event where id = $1")
+_GET_MANY: Final = Query(EventRow, f"select {_EVENT} from event where id = any($1::uuid[])")
 
 # An event without `object` is between our own domains and is not shown to merchants.
 _GET_OF_MERCHANT: Final = Query(
@@ -240,6 +241,11 @@ async def mark_dispatched(tx: Tx, event_id: UUID) -> None:
 async def event_row(on: Db | Tx, event_id: UUID) -> EventRow | None:
     """Return an event of anybody's."""
     return await _GET.first(on, event_id)
+
+
+async def event_rows(on: Db | Tx, event_ids: Sequence[UUID]) -> dict[UUID, EventRow]:
+    """Return those of these events that there are, by id."""
+    return {row.id: row for row in await _GET_MANY.all(on, event_ids)}
 
 
 async def event_of_merchant(

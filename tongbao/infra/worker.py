@@ -314,8 +314,7 @@ class Worker:
         finally:
             self._running.pop(run.row.id, None)
             self._wake.set()
-        if ended.verdict != "done" or not run.lease.finished:
-            self._ended.append(ended)
+        self._ended.append(ended)
         metrics.TASK_RUNS.labels(run.row.type, ended.verdict).inc()
         metrics.TASK_SECONDS.labels(run.row.type).observe(monotonic() - started)
 

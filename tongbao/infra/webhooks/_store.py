@@ -131,10 +131,14 @@ DELETE_ENDPOINT: Final = Statement(
     "update webhook_endpoint set state = 'deleted', disabled_because = null, slot = null"
     " where id = $1"
 )
+# The same endpoint may stand in a set many times, and most often nothing is to be changed.
 ENDPOINT_WORKS: Final = Statement(
     """
     update webhook_endpoint set failing_since = null, failures_in_row = 0, resting_until = null
-     where id = $1 and (failing_since is not null or resting_until is not null)"""
+     where id = $1 and (failing_since is not null or resting_until is not null)""",
+    many="""
+    update webhook_endpoint set failing_since = null, failures_in_row = 0, resting_until = null
+     where id = any($1::uuid[]) and (failing_since is not null or resting_until is not null)""",
 )
 ENDPOINT_FAILED: Final = Query(
     WebhookEndpoint,
@@ -161,7 +165,7 @@ KEYS_IN_USE: Final = Query(
     WebhookKey,
     f"""
     select {_KEY} from webhook_key
-     where endpoint_id = $1 and (retires_at is null or retires_at > $2)
+     where endpoint_id = any($1::uuid[]) and (retires_at is null or retires_at > $2)
      order by id desc""",
 )
 
@@ -178,21 +182,49 @@ INSERT_DELIVERY: Final = Statement(
            (id, endpoint_id, event_id, merchant_id, mode, resource_id, event_type, state, round,
             tries, attempts, next_at, created_at)
     values ($1, $2, $3, $4, $5, $6, $7, 'pending', 1, 0, 0, $8, $8)
-    on conflict (endpoint_id, event_id) do nothing"""
+    on conflict (endpoint_id, event_id) do nothing""",
+    many="""
+    insert into webhook_delivery
+           (id, endpoint_id, event_id, merchant_id, mode, resource_id, event_type, state, round,
+            tries, attempts, next_at, created_at)
+    select p.id, p.endpoint_id, p.event_id, p.merchant_id, p.mode, p.resource_id, p.event_type,
+           'pending', 1, 0, 0, p.at, p.at
+      from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
+                  $7::text[], $8::timestamptz[])
+        as p (id, endpoint_id, event_id, merchant_id, mode, resource_id, event_type, at)
+    on conflict (endpoint_id, event_id) do nothing""",
 )
-GET_LETTER: Final = Query(
+LETTERS: Final = Query(
     Letter,
     """
     select d.id, d.endpoint_id, d.event_id, d.merchant_id, d.mode, d.state, d.round, d.tries,
            d.attempts, e.url, e.state as endpoint_state, e.resting_until
       from webhook_delivery d join webhook_endpoint e on e.id = d.endpoint_id
-     where d.id = $1""",
+     where d.id = any($1::uuid[])""",
 )
 INSERT_ATTEMPT: Final = Statement(
     """
     insert into webhook_attempt
            (delivery_id, number, merchant_id, mode, at, outcome, status, duration_ms, reply)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9)""",
+    many="""
+    insert into webhook_attempt
+           (delivery_id, number, merchant_id, mode, at, outcome, status, duration_ms, reply)
+    select * from unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::timestamptz[],
+                         $6::text[], $7::int[], $8::int[], $9::text[])""",
+)
+DELIVERED: Final = Statement(
+    """
+    update webhook_delivery
+       set tries = tries + 1, attempts = attempts + 1, last_status = $2, state = 'succeeded',
+           next_at = null, closed_at = $3
+     where id = $1 and state = 'pending'""",
+    many="""
+    update webhook_delivery d
+       set tries = d.tries + 1, attempts = d.attempts + 1, last_status = told.status,
+           state = 'succeeded', next_at = null, closed_at = told.at
+      from unnest($1::uuid[], $2::int[], $3::timestamptz[]) as told (id, status, at)
+     where d.id = told.id and d.state = 'pending'""",
 )
 TRIED: Final = Statement(
     """

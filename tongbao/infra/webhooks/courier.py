@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -13,16 +14,18 @@ import prometheus_client as prometheus
 import structlog
 from msgspec import Struct
 
+from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db, Tx
+from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.http import HttpClient, NoAnswerError, NotSentError
-from tongbao.infra.outbox import event_row
-from tongbao.infra.tasks import Again, Lease
+from tongbao.infra.lookups import Lookups
+from tongbao.infra.outbox import event_rows
+from tongbao.infra.tasks import Again, Lease, LeaseLost
 from tongbao.infra.telemetry import redact_text
 from tongbao.infra.webhooks import _store as store
 from tongbao.infra.webhooks.deliveries import DeliverWebhook
-from tongbao.infra.webhooks.endpoints import give_up_on_endpoint, signing_keys_of
+from tongbao.infra.webhooks.endpoints import give_up_on_endpoint, opened_key, signing_keys_of
 from tongbao.infra.webhooks.model import (
     DISABLE_AFTER,
     REPLY_MAX,
@@ -31,14 +34,15 @@ from tongbao.infra.webhooks.model import (
     DeliveryState,
     DisabledBecause,
     EndpointState,
+    WebhookKey,
     delay_after,
     outcome_of_status,
     payload,
     rest_after,
     retry_after,
 )
-from tongbao.infra.webhooks.signing import signed_headers
-from tongbao.kernel.clock import real_now
+from tongbao.infra.webhooks.signing import SigningKey, signed_headers
+from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 
@@ -47,6 +51,8 @@ IN_FLIGHT_MAX: Final = 4
 _FULL_WAIT_S: Final = 1.0
 _FULL_PAUSE: Final = timedelta(seconds=1)
 _READ_MAX: Final = 256 * 1024
+_OPENED_S: Final = 30.0
+_OPENED_MAX: Final = 1000
 _HEADERS: Final = {"content-type": "application/json", "user-agent": "Tongbao-Webhooks/1"}
 
 ATTEMPTS: Final = prometheus.Counter(
@@ -110,14 +116,18 @@ class Courier:
         self._db = db
         self._keyring = keyring
         self.clients = clients
+        self._commits = Commits(db, "webhooks")
+        self._letters = Lookups(partial(_letters, db))
+        self._events = Lookups(partial(event_rows, db))
+        self._keys = Lookups(partial(_keys, db))
+        self._opened: dict[bytes, tuple[float, SigningKey]] = {}
         self._gates: WeakValueDictionary[UUID, _Gate] = WeakValueDictionary()
 
     async def deliver(self, task: DeliverWebhook, lease: Lease) -> Again | None:
         """Try a delivery once and say when to try again."""
-        letter = await store.GET_LETTER.first(self._db, task.delivery_id)
-        if letter is None or letter.state is not DeliveryState.PENDING:
-            return None
-        if letter.round != task.round:
+        letter = await self._letters.get(task.delivery_id)
+        is_due = letter is not None and letter.state is DeliveryState.PENDING
+        if letter is None or not is_due or letter.round != task.round:
             return None  # a later round has a task of its own
         if letter.endpoint_state is not EndpointState.ENABLED:
             await self._close_unsent(letter, lease)
@@ -135,6 +145,9 @@ class Courier:
         failpoint("webhooks.sent")
         ATTEMPTS.labels(met.outcome).inc()
         SECONDS.observe(met.duration_ms / 1000)
+        if met.outcome is AttemptOutcome.DELIVERED:
+            await self._record_delivered(letter, met, lease)
+            return None
         async with self._db.begin("webhooks") as tx:
             await lease.hold(tx)
             again = await _record(tx, letter, met)
@@ -142,12 +155,43 @@ class Courier:
                 await lease.finish(tx)
             return again
 
+    async def _record_delivered(self, letter: store.Letter, met: _Met, lease: Lease) -> None:
+        """Write down that a delivery succeeded, and end its task, with others of the moment.
+
+        Raises:
+            LeaseLost: nothing is written; whoever has the task now delivers once more.
+        """
+        now = self._db.clock.now()
+        writes = (
+            lease.finish_write(),
+            Write(store.DELIVERED, (letter.id, met.status, now)),
+            Write(store.INSERT_ATTEMPT, _attempt(letter, met, now)),
+            Write(store.ENDPOINT_WORKS, (letter.endpoint_id,)),
+        )
+        if await self._commits.write(writes) is not None:
+            raise LeaseLost
+        lease.finished = True
+        CLOSED.labels(DeliveryState.SUCCEEDED).inc()
+
+    def _signing_keys(self, sealed: Sequence[WebhookKey]) -> list[SigningKey]:
+        """Return the keys opened, which takes longer than to sign with them."""
+        keys, now = [], monotonic()
+        for each in sealed:
+            known = self._opened.get(each.sealed)
+            if known is None or known[0] <= now:
+                if len(self._opened) >= _OPENED_MAX:
+                    self._opened.clear()
+                known = now + _OPENED_S, opened_key(self._keyring, each)
+                self._opened[each.sealed] = known
+            keys.append(known[1])
+        return keys
+
     async def _send(self, letter: store.Letter) -> _Met:
-        row = await event_row(self._db, letter.event_id)
+        asked = self._events.get(letter.event_id), self._keys.get(letter.endpoint_id)
+        row, sealed = await asked[0], await asked[1]
         if row is None:
             raise LookupError(f"event of delivery {letter.id}")
-        now = self._db.clock.now()
-        keys = await signing_keys_of(self._db, self._keyring, letter.endpoint_id, now)
+        keys = self._signing_keys(sealed or ())
         body = payload(row)
         timestamp = int(real_now().timestamp())  # receivers compare it with their clock
         headers = _HEADERS | signed_headers(keys, show("evt", row.id), timestamp, body)
@@ -175,33 +219,31 @@ class Courier:
             await lease.finish(tx)
 
 
+async def _letters(db: Db, ids: Sequence[UUID]) -> dict[UUID, store.Letter]:
+    return {letter.id: letter for letter in await store.LETTERS.all(db, ids)}
+
+
+async def _keys(db: Db, endpoint_ids: Sequence[UUID]) -> dict[UUID, list[WebhookKey]]:
+    return await signing_keys_of(db, endpoint_ids, db.clock.now())
+
+
 async def _record(tx: Tx, letter: store.Letter, met: _Met) -> Again | None:
-    """Write down an attempt and what follows from it for the delivery and its endpoint."""
+    """Write down a failed attempt and what follows from it for the delivery and its endpoint."""
     tries = letter.tries + 1
     delay = delay_after(letter.id, tries)
     next_at = tx.now if delay is None else tx.now + max(delay, met.wait)
     await store.TRIED.run(tx, letter.id, met.status, next_at)
-    await store.INSERT_ATTEMPT.run(
-        tx,
-        letter.id,
-        letter.attempts + 1,
-        letter.merchant_id,
-        letter.mode,
-        tx.now,
-        met.outcome,
-        met.status,
-        met.duration_ms,
-        met.reply,
-    )
-    if met.outcome is AttemptOutcome.DELIVERED:
-        await _close(tx, letter, DeliveryState.SUCCEEDED)
-        await store.ENDPOINT_WORKS.run(tx, letter.endpoint_id)
-        return None
+    await store.INSERT_ATTEMPT.run(tx, *_attempt(letter, met, tx.now))
     gave_up = await _note_failure(tx, letter.endpoint_id, met)
     if delay is None or gave_up:
         await _close(tx, letter, DeliveryState.FAILED)
         return None
     return Again(next_at - tx.now)
+
+
+def _attempt(letter: store.Letter, met: _Met, at: datetime) -> tuple[object, ...]:
+    which = (letter.id, letter.attempts + 1, letter.merchant_id, letter.mode, at)
+    return (*which, met.outcome, met.status, met.duration_ms, met.reply)
 
 
 async def _note_failure(tx: Tx, endpoint_id: UUID, met: _Met) -> bool:

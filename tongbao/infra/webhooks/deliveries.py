@@ -187,7 +187,7 @@ async def attempts_of(on: Db | Tx, delivery_id: UUID) -> list[WebhookAttempt]:
 
 async def _plan(tx: Tx, pairs: Sequence[tuple[EventRow, UUID]]) -> None:
     planned = [(new_id(), event, endpoint_id) for event, endpoint_id in pairs]
-    await store.INSERT_DELIVERY.run_many(
+    await store.INSERT_DELIVERY.run_set(
         tx,
         [
             (

@@ -24,6 +24,7 @@ from tongbao.infra.webhooks.model import (
     OverlapInvalid,
     WebhookEndpoint,
     WebhookEndpointDisabled,
+    WebhookKey,
     WebhookRules,
     check_event_types,
     check_url,
@@ -213,21 +214,26 @@ async def endpoint_of(on: Db | Tx, owner: Owner, endpoint_id: UUID) -> WebhookEn
 
 async def public_keys_of(on: Db | Tx, endpoint_id: UUID, now: datetime) -> list[str]:
     """Return the keys by which anybody can verify what we send now, newest first."""
-    return [key.public_key for key in await store.KEYS_IN_USE.all(on, endpoint_id, now)]
+    return [key.public_key for key in await store.KEYS_IN_USE.all(on, [endpoint_id], now)]
 
 
 async def signing_keys_of(
-    on: Db | Tx, keyring: Keyring, endpoint_id: UUID, now: datetime
-) -> list[SigningKey]:
-    """Return the keys that sign now, newest first.
+    on: Db | Tx, endpoint_ids: Sequence[UUID], now: datetime
+) -> dict[UUID, list[WebhookKey]]:
+    """Return the keys that sign now, as they are sealed, of each endpoint, newest first."""
+    found: dict[UUID, list[WebhookKey]] = {}
+    for key in await store.KEYS_IN_USE.all(on, endpoint_ids, now):
+        found.setdefault(key.endpoint_id, []).append(key)
+    return found
+
+
+def opened_key(keyring: Keyring, key: WebhookKey) -> SigningKey:
+    """Return a key as it signs.
 
     Raises:
         SealUnreadable
     """
-    keys = await store.KEYS_IN_USE.all(on, endpoint_id, now)
-    return [
-        unpacked(keyring.open(_PURPOSE, key.sealed, _place(endpoint_id, key.id))) for key in keys
-    ]
+    return unpacked(keyring.open(_PURPOSE, key.sealed, _place(key.endpoint_id, key.id)))
 
 
 async def _issue_key(tx: Tx, keyring: Keyring, endpoint: WebhookEndpoint) -> IssuedKey:

@@ -13,13 +13,21 @@ _WRITTEN: Final = """id, account_id, channel, notification_id, headers, body, nu
 _CALLBACK: Final = f"{_WRITTEN}, aside"
 
 # A copy of a notification that was stored before only raises its count.
-KEEP_CALLBACK = Query(
-    UUID,
+KEEP_CALLBACK = Statement(
     f"""insert into inbound_callback ({_WRITTEN})
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'received', 1, $10, null)
+        values ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9::text::jsonb, 'received', 1, $10,
+                null)
         on conflict (account_id, notification_id) where callback is not null
-        do update set copies = inbound_callback.copies + 1
-        returning id""",
+        do update set copies = inbound_callback.copies + 1""",
+    many=f"""insert into inbound_callback ({_WRITTEN})
+        select k.id, k.account_id, k.channel, k.notification_id, k.headers::jsonb, k.body,
+               k.number, k.kind, k.callback::jsonb, 'received', 1, k.at, null
+          from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[],
+                      $7::text[], $8::text[], $9::text[], $10::timestamptz[])
+            as k (id, account_id, channel, notification_id, headers, body, number, kind, callback,
+                  at)
+        on conflict (account_id, notification_id) where callback is not null
+        do update set copies = inbound_callback.copies + 1""",
 )
 # Whoever knows the address can send what verifies as nothing, so a copy is counted and not kept,
 # and an account keeps only so many a day.
@@ -34,7 +42,10 @@ KEEP_REFUSED = Statement(
 )
 MARK_CALLBACK = Statement(
     """update inbound_callback set state = $2, processed_at = $3
-        where id = $1 and state = 'received'"""
+        where id = $1 and state = 'received'""",
+    many="""update inbound_callback c set state = m.state, processed_at = m.at
+         from unnest($1::uuid[], $2::text[], $3::timestamptz[]) as m (id, state, at)
+        where c.id = m.id and c.state = 'received'""",
 )
 # Of a kind that somebody takes now: believed again, as when it came.
 TAKE_KEPT = Query(
@@ -48,6 +59,11 @@ TAKE_KEPT = Query(
        returning c.id""",
 )
 GET_CALLBACK = Query(InboundCallback, f"select {_CALLBACK} from inbound_callback where id = $1")
+FIND_CALLBACK = Query(
+    InboundCallback,
+    f"""select {_CALLBACK} from inbound_callback
+         where account_id = $1 and notification_id = $2 and callback is not null""",
+)
 LIST_ASIDE = Query(
     InboundCallback,
     f"""select {_CALLBACK} from inbound_callback

@@ -7,21 +7,22 @@ at the first start with somebody who takes it, believed as if it had come then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
+import msgspec
 import structlog
 from prometheus_client import Counter
 
-from tongbao.infra.db import Db, Tx
+from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.tasks import Again, Lease, Task, enqueue, enqueue_many
+from tongbao.infra.tasks import Again, Lease, Task, enqueue, enqueue_many, task_write
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id
 from tongbao.payments.callbacks import _store as store
-from tongbao.payments.callbacks.model import InboundState, Takers, redacted
+from tongbao.payments.callbacks.model import InboundCallback, InboundState, Takers, redacted
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.rails.channels.contract import (
     Callback,
@@ -46,9 +47,14 @@ _log = structlog.get_logger()
 
 
 class BelieveCallback(Task, frozen=True, tag="callbacks.believe"):
-    """Believe a stored callback: compare it with what we asked and record the news."""
+    """Believe a stored callback: compare it with what we asked and record the news.
+
+    A copy is known by its account and notification, as it is stored under the first one's id.
+    """
 
     callback_id: UUID
+    account_id: UUID | None = None
+    notification_id: str | None = None
 
 
 class TakeKept(Task, frozen=True, tag="callbacks.take_kept"):
@@ -78,8 +84,7 @@ async def receive(
         return channel.reply_to_callback(accepted=False)
     RECEIVED.labels(account.channel, "verified").inc()
     failpoint("callbacks.before_store")
-    async with flow.db.begin(f"channel:{account.channel}") as tx:
-        await _keep(tx, account, callback, kept, body)
+    await flow.commits.write(_keeping(account, callback, kept, body, flow.db.clock.now()))
     failpoint("callbacks.after_store")
     flow.nudge()
     return channel.reply_to_callback(accepted=True)
@@ -114,36 +119,47 @@ async def _keep_refused(
     )
 
 
-async def _keep(
-    tx: Tx, account: ChannelAccount, callback: Callback, headers: dict[str, str], body: bytes
-) -> None:
-    callback_id = await store.KEEP_CALLBACK.one(
-        tx,
-        new_id(),
+def _keeping(
+    account: ChannelAccount, callback: Callback, headers: dict[str, str], body: bytes, now: datetime
+) -> tuple[Write, ...]:
+    """Return the writes that store a callback, or count a copy of one, and have it believed."""
+    callback_id, notification_id = new_id(), callback.notification_id
+    row = (
+        callback_id,
         account.id,
         account.channel,
-        callback.notification_id,
-        headers,
+        notification_id,
+        msgspec.json.encode(headers).decode(),
         body,
         callback.number,
         callback.kind,
-        redacted(callback),
-        tx.now,
+        msgspec.json.encode(redacted(callback)).decode(),
+        now,
     )
-    await enqueue(tx, BelieveCallback(callback_id), key=f"callback/{callback_id}")
+    task = BelieveCallback(callback_id, account.id, notification_id)
+    believing = task_write(task, run_at=now, key=f"callback/{callback_id}")
+    return (Write(store.KEEP_CALLBACK, row), believing)
 
 
 async def believe_callback(
     flow: Flow, takers: Takers, task: BelieveCallback, _lease: Lease
 ) -> None:
     """Give a stored callback to whoever takes its kind; hearing it again changes nothing."""
-    row = await store.GET_CALLBACK.one(flow.db, task.callback_id)
-    if row.state is not InboundState.RECEIVED or row.callback is None:
+    row = await _stored(flow.db, task)
+    if row is None or row.state is not InboundState.RECEIVED or row.callback is None:
         return  # done before this copy's turn came
     account = await flow.account(row.account_id)
     state = await _believe(takers, account, row.callback)
     failpoint("callbacks.before_mark")
-    await store.MARK_CALLBACK.run(flow.db, row.id, state, flow.db.clock.now())
+    await flow.commits.write([Write(store.MARK_CALLBACK, (row.id, state, flow.db.clock.now()))])
+
+
+async def _stored(db: Db, task: BelieveCallback) -> InboundCallback | None:
+    """Return the callback; a copy is stored under the id that the first of them came with."""
+    row = await store.GET_CALLBACK.first(db, task.callback_id)
+    if row is None and task.account_id is not None:
+        row = await store.FIND_CALLBACK.first(db, task.account_id, task.notification_id)
+    return row
 
 
 async def _believe(takers: Takers, account: ChannelAccount, callback: Callback) -> InboundState:
