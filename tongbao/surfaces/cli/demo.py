@@ -25,7 +25,13 @@ from tongbao.parties.identity.operators import create_first_operator
 from tongbao.surfaces.cli.context import Context, Platform
 from tongbao.surfaces.demo.play import play
 from tongbao.surfaces.demo.programme import Programme
-from tongbao.surfaces.demo.stage import account_orders, open_accounts, open_shop
+from tongbao.surfaces.demo.stage import (
+    DEMO_FEES,
+    account_orders,
+    further_orders,
+    open_accounts,
+    open_shop,
+)
 from tongbao.surfaces.demo.theatre import Receiver, Sandbox, answers, child, free_port, until
 from tongbao_sdk import Tongbao
 
@@ -113,10 +119,16 @@ async def _whole_day(
     login = await _operator(platform)
     await _open_the_day(platform, sandbox)
     orders = account_orders(sandbox.url, sandbox.credentials)
+    orders += further_orders(sandbox.url, sandbox.hosts["cards"], sandbox.credentials)
     accounts = await open_accounts(platform.db, platform.keyring, platform.secret_types, orders)
     day = business_date(platform.db.clock.now()).strftime("%Y%m%d")
     shop = await open_shop(
-        platform.db, platform.keyring, settings.licence, accounts, name=f"通宝示范店 {day}"
+        platform.db,
+        platform.keyring,
+        settings.licence,
+        accounts,
+        name=f"通宝示范店 {day}",
+        fees=DEMO_FEES,
     )
     log = settings.data_dir / "serve.log"
     receiver = Receiver()

@@ -5,7 +5,7 @@ What an operator does by hand for a real firm; the demo and the tests do it in o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -44,6 +44,20 @@ SHOP_FEES: Final = (
     PriceLine("alipay", "payment_code", 7_000),
     PriceLine("wallet", "payment_code", 3_000),
 )
+
+_FEES: Final[Mapping[str, Mapping[int, tuple[str, ...]]]] = {
+    "wechat_pay": {8_000: ("in_app", "app", "h5"), 7_000: ("agreement",)},
+    "alipay": {8_000: ("in_app", "app", "h5", "web"), 7_000: ("agreement",)},
+    "unionpay": {6_500: ("qr", "app", "h5", "web"), 6_000: ("payment_code",)},
+    "cards": {5_500: ("card",)},
+}
+DEMO_FEES: Final = SHOP_FEES + tuple(
+    PriceLine(channel, mode, ppm)
+    for channel, prices in _FEES.items()
+    for ppm, modes in prices.items()
+    for mode in modes
+)
+"""A price for every way to pay that the sandbox knows, so that the cashier shows each."""
 
 
 class Shop(Struct, frozen=True):
@@ -97,6 +111,33 @@ def account_orders(sandbox_url: str, credentials: Credentials) -> list[NewAccoun
     ]
 
 
+def further_orders(sandbox_url: str, card_host: str, credentials: Credentials) -> list[NewAccount]:
+    """Return our accounts at UnionPay and at the card host, where the demo plays no scene."""
+    unionpay, cards = credentials["unionpay"], credentials["cards"]
+    ours = ("merchant_private_key_pem", "merchant_certificate_pem")
+    theirs = ("root_certificate_pem", "middle_certificate_pem")
+    return [
+        NewAccount(
+            channel="unionpay",
+            mode=Mode.SANDBOX,
+            gateway=f"{sandbox_url}/unionpay",
+            merchant_number=unionpay["mer_id"],
+            app_id="000201",
+            fee_ppm=4_000,
+            keys={name: unionpay[name] for name in (*ours, *theirs)},
+        ),
+        NewAccount(
+            channel="cards",
+            mode=Mode.SANDBOX,
+            gateway=card_host,
+            merchant_number=cards["merchant_number"],
+            app_id=cards["terminal"],
+            fee_ppm=4_000,
+            keys={name: cards[name] for name in ("master_key", "institution", "switch")},
+        ),
+    ]
+
+
 async def open_accounts(
     db: Db, keyring: Keyring, secret_types: SecretTypes, orders: list[NewAccount]
 ) -> dict[str, UUID]:
@@ -123,6 +164,7 @@ async def open_shop(
     name: str,
     late_success: LateSuccess = LateSuccess.REFUND,
     bank_number: str = "6222020200112233445",
+    fees: Sequence[PriceLine] = SHOP_FEES,
 ) -> Shop:
     """Open a merchant with prices, channels and an API key that may do everything."""
     async with db.begin("operator") as tx:
@@ -133,14 +175,14 @@ async def open_shop(
             bank_account=BankAccount(name, Secret(bank_number)),
             late_success=late_success,
         )
-        await set_price_plan(tx, merchant.id, Mode.SANDBOX, _fees(licence))
-        for channel in ("wechat_pay", "alipay"):
+        await set_price_plan(tx, merchant.id, Mode.SANDBOX, _fees(licence, fees))
+        for channel in sorted({line.channel for line in fees} & accounts.keys()):
             await connect_channel(tx, merchant.id, Mode.SANDBOX, channel, accounts[channel])
         return await _with_key(tx, keyring, licence, merchant)
 
 
-def _fees(licence: Licence) -> list[PriceLine]:
-    return [line for line in SHOP_FEES if line.channel != "wallet" or licence.may_hold_funds]
+def _fees(licence: Licence, fees: Sequence[PriceLine]) -> list[PriceLine]:
+    return [line for line in fees if line.channel != "wallet" or licence.may_hold_funds]
 
 
 async def _with_key(tx: Tx, keyring: Keyring, licence: Licence, merchant: Merchant) -> Shop:

@@ -30,6 +30,7 @@ class _Ready(Struct, frozen=True):
 
     url: str
     credentials: str
+    hosts: dict[str, str] = {}
 
 
 class Sandbox:
@@ -44,6 +45,7 @@ class Sandbox:
         ready = msgspec.json.decode(line, type=_Ready)
         self.process = process
         self.url = ready.url
+        self.hosts = ready.hosts
         credentials = Path(ready.credentials).read_bytes()
         self.credentials = msgspec.json.decode(credentials, type=dict[str, dict[str, str]])
 
