@@ -224,9 +224,10 @@ async def test_a_request_says_when_it_was_made(program: Program, at: str) -> Non
     assert "jeepay.request_stale" in (await program.call("pay/query", reqTime=at)).msg
 
 
-async def test_a_time_in_seconds_is_taken_too(program: Program) -> None:
-    """As in the published examples."""
-    said = await program.call("pay/query", mchOrderNo="no such", reqTime=str(now_ms() // 1000))
+@pytest.mark.parametrize("at", [lambda now: now // 1000, lambda now: now, lambda now: now * 1000])
+async def test_a_time_is_taken_in_every_unit_that_clients_send(program: Program, at: Any) -> None:
+    """Seconds as in the published examples, microseconds as unify-z/jeepay-nodejs-sdk."""
+    said = await program.call("pay/query", mchOrderNo="no such", reqTime=at(now_ms()))
     assert "jeepay.order_unknown" in said.msg
 
 
