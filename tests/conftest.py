@@ -65,6 +65,7 @@ class DurableServer:
     """A private server with production durability, for tests that kill it."""
 
     def __init__(self, folder: Path) -> None:
+        """Start it on a folder that may have a cluster in it."""
         self.folder = folder
         self.running = embedded.start(folder)
 
@@ -136,15 +137,29 @@ def server_folder() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture
-def durable_server() -> Iterator[DurableServer]:
-    """A server of this test's own with the settings of production."""
+@pytest.fixture(scope="session")
+def _untouched_cluster() -> Iterator[Path]:
     with temporary_folder() as folder:
-        durable = DurableServer(folder)
-        try:
-            yield durable
-        finally:
-            durable.running.stop()
+        embedded.start(folder / "made").stop()
+        yield folder / "made"
+
+
+@pytest.fixture
+def data_folder(server_folder: Path, _untouched_cluster: Path) -> Path:
+    """A folder with a cluster in it that nothing was done to; to make one takes a second."""
+    copy = ["cp", "-a", _untouched_cluster, server_folder / "data"]  # its owner is another user
+    subprocess.run(copy, check=True)
+    return server_folder / "data"
+
+
+@pytest.fixture
+def durable_server(data_folder: Path) -> Iterator[DurableServer]:
+    """A server of this test's own with the settings of production."""
+    durable = DurableServer(data_folder)
+    try:
+        yield durable
+    finally:
+        durable.running.stop()
 
 
 @pytest.fixture(scope="session")

@@ -48,8 +48,8 @@ async def note(dsn: str, number: int) -> datetime:
 
 
 @pytest.fixture
-async def running(server_folder: Path) -> embedded.EmbeddedServer:
-    server = embedded.start(server_folder / "data")
+async def running(data_folder: Path) -> embedded.EmbeddedServer:
+    server = embedded.start(data_folder)
     await ask(server.dsn, "create table noted (n int)")
     return server
 
@@ -216,9 +216,9 @@ async def test_old_backups_go_and_the_log_that_only_they_needed(
 
 
 async def test_a_backup_needs_a_server_that_runs_and_archives(
-    server_folder: Path,
+    data_folder: Path, server_folder: Path
 ) -> None:
-    data = server_folder / "data"
+    data = data_folder
     embedded.start(data).stop()
     with pytest.raises(BackupServerStopped):
         backup.take(data)
@@ -238,8 +238,8 @@ async def test_only_the_role_for_it_may_copy_the_cluster(running) -> None:
         is False  # fmt: skip
 
 
-async def test_a_cluster_from_before_backups_learns_to_be_copied(server_folder: Path) -> None:
-    data = server_folder / "data"
+async def test_a_cluster_from_before_backups_learns_to_be_copied(data_folder: Path) -> None:
+    data = data_folder
     embedded.start(data).stop()
     hba = next(data.glob("postgres-*")) / "pg_hba.conf"
     place = embedded.start(data)._place

@@ -45,9 +45,9 @@ async def ask(dsn: str, sql: str) -> object:
         await connection.close()
 
 
-async def test_a_start_finds_the_server_that_runs(server_folder: Path) -> None:
-    first = embedded.start(server_folder)
-    second = embedded.start(server_folder)
+async def test_a_start_finds_the_server_that_runs(data_folder: Path) -> None:
+    first = embedded.start(data_folder)
+    second = embedded.start(data_folder)
     assert (first.started_here, second.started_here) == (True, False)
     assert (first.dsn, first.pid) == (second.dsn, second.pid)
     second.stop()
@@ -55,11 +55,11 @@ async def test_a_start_finds_the_server_that_runs(server_folder: Path) -> None:
     first.stop()  # nothing left to do
 
 
-async def test_what_was_stored_is_there_after_a_restart(server_folder: Path) -> None:
-    server = embedded.start(server_folder)
+async def test_what_was_stored_is_there_after_a_restart(data_folder: Path) -> None:
+    server = embedded.start(data_folder)
     await ask(server.dsn, "create table kept as select 7 as n")
     server.stop()
-    server = embedded.start(server_folder)
+    server = embedded.start(data_folder)
     assert await ask(server.dsn, "select n from kept") == 7
 
 
@@ -105,13 +105,13 @@ def test_a_server_outlives_the_process_that_was_killed_and_is_found(
     assert found.pid is None
 
 
-def test_a_pid_file_that_now_names_a_stranger_is_no_obstacle(server_folder: Path) -> None:
-    embedded.start(server_folder).stop()
-    cluster = next(server_folder.glob("postgres-*"))
+def test_a_pid_file_that_now_names_a_stranger_is_no_obstacle(data_folder: Path) -> None:
+    embedded.start(data_folder).stop()
+    cluster = next(data_folder.glob("postgres-*"))
     stranger = subprocess.Popen(["/bin/sleep", "60"], **place.server_owner().run_as())
     try:
         (cluster / "postmaster.pid").write_text(f"{stranger.pid}\n{cluster}\n")
-        server = embedded.start(server_folder)
+        server = embedded.start(data_folder)
         assert server.started_here
         assert server.pid != stranger.pid
         server.stop()
@@ -167,55 +167,55 @@ def test_the_password_is_for_its_owner_only_and_not_printed(server_folder: Path)
     assert (modes["password"], modes["run"], modes["server.log"]) == ("600", "700", "600")
 
 
-async def test_the_log_repeats_no_value_of_a_row(server_folder: Path) -> None:
-    server = embedded.start(server_folder)
+async def test_the_log_repeats_no_value_of_a_row(data_folder: Path) -> None:
+    server = embedded.start(data_folder)
     await ask(server.dsn, "create table person (card text primary key)")
     await ask(server.dsn, "insert into person values ('4111111111111111')")
     with pytest.raises(asyncpg.UniqueViolationError):
         await ask(server.dsn, "insert into person values ('4111111111111111')")
-    said = (server_folder / "server.log").read_text()
+    said = (data_folder / "server.log").read_text()
     assert "duplicate key" in said
     assert "4111111111111111" not in said
 
 
-def test_data_of_another_postgresql_are_not_passed_over(server_folder: Path) -> None:
-    embedded.start(server_folder).stop()
-    cluster = next(server_folder.glob("postgres-*"))
-    cluster.rename(server_folder / "postgres-12")
+def test_data_of_another_postgresql_are_not_passed_over(data_folder: Path) -> None:
+    embedded.start(data_folder).stop()
+    cluster = next(data_folder.glob("postgres-*"))
+    cluster.rename(data_folder / "postgres-12")
     with pytest.raises(EmbeddedVersionChanged):
-        embedded.start(server_folder)
+        embedded.start(data_folder)
 
 
 @needs_root
-def test_a_folder_that_root_made_is_refused_to_others(server_folder: Path) -> None:
-    embedded.start(server_folder).stop()
+def test_a_folder_that_root_made_is_refused_to_others(data_folder: Path) -> None:
+    embedded.start(data_folder).stop()
     script = START.replace("server = embedded", "os.setuid(65533); server = embedded")
     refused = subprocess.run(
-        [sys.executable, "-c", "import os\n" + script, server_folder],
+        [sys.executable, "-c", "import os\n" + script, data_folder],
         capture_output=True, check=False,
     )  # fmt: skip
     assert b"embedded.folder_unsafe" in refused.stderr
 
 
-async def test_the_operators_own_settings_win(server_folder: Path) -> None:
-    (server_folder / "local.conf").write_text("work_mem = '7MB'\nmax_wal_size = '5GB'\n")
-    server = embedded.start(server_folder)
+async def test_the_operators_own_settings_win(data_folder: Path) -> None:
+    (data_folder / "local.conf").write_text("work_mem = '7MB'\nmax_wal_size = '5GB'\n")
+    server = embedded.start(data_folder)
     assert await ask(server.dsn, "show work_mem") == "7MB"
     assert await ask(server.dsn, "show max_wal_size") == "5GB"
 
 
-def test_a_lost_password_is_refused_by_name(server_folder: Path) -> None:
-    embedded.start(server_folder).stop()
-    (server_folder / "password").unlink()
+def test_a_lost_password_is_refused_by_name(data_folder: Path) -> None:
+    embedded.start(data_folder).stop()
+    (data_folder / "password").unlink()
     with pytest.raises(EmbeddedPasswordMissing):
-        embedded.start(server_folder)
+        embedded.start(data_folder)
 
 
-def test_a_server_that_cannot_start_says_why(server_folder: Path) -> None:
-    embedded.start(server_folder).stop()
-    (server_folder / "local.conf").write_text("port = nonsense\n")
+def test_a_server_that_cannot_start_says_why(data_folder: Path) -> None:
+    embedded.start(data_folder).stop()
+    (data_folder / "local.conf").write_text("port = nonsense\n")
     with pytest.raises(EmbeddedDatabaseFailed, match="nonsense"):
-        embedded.start(server_folder)
+        embedded.start(data_folder)
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "with space, comma and 'quote'"])

@@ -51,8 +51,8 @@ def cli_of_a_dsn(dsn: str, tmp_path: Path) -> Iterator[Cli]:
 
 
 @pytest.fixture
-async def running(server_folder: Path, make_db) -> AsyncIterator[Db]:
-    server = embedded.start(server_folder / "data")
+async def running(data_folder: Path, make_db) -> AsyncIterator[Db]:
+    server = embedded.start(data_folder)
     on = await make_db(dsn=server.dsn)
     await migrate(on, LICENCE, "tests")
     yield on
