@@ -6,21 +6,34 @@ page.sign opened ─► TEMP ── the customer agrees ─► NORMAL ── uns
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct, structs
 
+from tongbao.kernel.clock import business_date
 from tongbao_sandbox import alipay_trade as trades
 from tongbao_sandbox.alipay_trade import NAME
-from tongbao_sandbox.alipay_wire import Ask, Refusal, invalid, need, success
+from tongbao_sandbox.alipay_wire import Ask, Refusal, amount_of, invalid, need, success
 from tongbao_sandbox.clock import plain
 from tongbao_sandbox.model import Fault
 from tongbao_sandbox.seam import Refused, World
 
+PERIODIC: Final = "CYCLE_PAY_AUTH_P"
 SIGN: Final = "alipay.user.agreement.page.sign"
+LAST_DAY: Final = 28
+"""A month's plan begins on a day that every month has."""
 LIVES: Final = timedelta(days=36500)
+
+
+class Rules(Struct, frozen=True):
+    """What may be taken under a periodic agreement (周期扣款); money in fen."""
+
+    begins: date
+    single: int
+    total: int | None = None
+    payments: int | None = None
 
 
 class Agreement(Struct, frozen=True):
@@ -38,6 +51,9 @@ class Agreement(Struct, frozen=True):
     return_url: str = ""
     by_certificate: bool = False
     behaviour: str = "pay"  # or decline: what happens when money is taken under it
+    rules: Rules | None = None  # of 周期扣款
+    taken: int = 0  # fen
+    payments: int = 0
 
 
 def opened(world: World, ask: Ask) -> Agreement:
@@ -65,6 +81,7 @@ def opened(world: World, ask: Ask) -> Agreement:
         notify_url=ask.params.get("notify_url", ""),
         return_url=ask.params.get("return_url", ""),
         by_certificate=ask.by_certificate,
+        rules=_rules(ask) if product == PERIODIC else None,
     )
     return put(world, made)
 
@@ -106,7 +123,7 @@ def end(world: World, agreement: Agreement, notify_url: str = "") -> Agreement:
     return done
 
 
-def usable(world: World, ask: Ask) -> Agreement:
+def usable(world: World, ask: Ask, amount: int) -> Agreement:
     """Return the agreement that a payment names, if money can be taken under it.
 
     Raises:
@@ -121,7 +138,59 @@ def usable(world: World, ask: Ask) -> Agreement:
         raise Refusal("40004", "ACQ.AGREEMENT_INVALID", "协议已失效")
     if ask.text("product_code") != found.product.removesuffix("_P"):
         raise Refusal("40004", "ACQ.AGREEMENT_INVALID", "协议与产品不匹配")
+    if found.rules is not None:
+        _check_rules(found, found.rules, amount, business_date(world.clock.now()))
     return found
+
+
+def note_payment(world: World, agreement: Agreement, amount: int) -> None:
+    """Count what was taken under an agreement."""
+    taken, payments = agreement.taken + amount, agreement.payments + 1
+    put(world, structs.replace(agreement, taken=taken, payments=payments))
+
+
+def _rules(ask: Ask) -> Rules:
+    """Return the rules of a periodic agreement; without them it is not signed.
+
+    Raises:
+        Refusal
+    """
+    told = ask.biz.get("period_rule_params")
+    if not isinstance(told, dict):
+        raise invalid("period_rule_params")
+    rules = Ask(ask.method, dict(told), {}, "")
+    try:
+        begins, every = date.fromisoformat(str(told["execute_time"])), int(told["period"])
+        payments = int(told["total_payments"]) if "total_payments" in told else None
+    except (KeyError, ValueError):
+        raise invalid("period_rule_params") from None
+    total = amount_of(rules, "total_amount") if "total_amount" in told else None
+    is_month = told.get("period_type") == "MONTH"
+    if told.get("period_type") not in {"DAY", "MONTH"} or every < 1:
+        raise invalid("period_type")
+    if is_month and begins.day > LAST_DAY:
+        raise invalid("execute_time")
+    return Rules(begins, amount_of(rules, "single_amount"), total, payments)
+
+
+def _check_rules(agreement: Agreement, rules: Rules, amount: int, today: date) -> None:
+    troubles = (
+        (today < rules.begins, "DATE_NOT_MATCH", "扣款日期不在签约时的允许范围之内"),
+        (amount > rules.single, "SINGLE_FEE_EXCEED", "周期扣款的单笔金额超过签约时限制"),
+        (
+            rules.total is not None and agreement.taken + amount > rules.total,
+            "TOTAL_FEE_EXCEED",
+            "周期扣款的累计金额超过签约时限制",
+        ),
+        (
+            rules.payments is not None and agreement.payments >= rules.payments,
+            "TOTAL_TIMES_EXCEED",
+            "周期扣款的总次数超过签约时限制",
+        ),
+    )
+    for is_so, code, words in troubles:
+        if is_so:
+            raise Refusal("40004", f"ACQ.CYCLE_PAY_{code}", words)
 
 
 def decide(world: World, number: str, action: str) -> dict[str, Any]:

@@ -242,6 +242,7 @@ def new_trade(world: World, ask: Ask, mode: TradeMode, amount: int, subject: str
             "body": ask.text("body"),
             "passback_params": ask.text("passback_params"),
             "by_certificate": ask.by_certificate,
+            "frozen": (ask.biz.get("extend_params") or {}).get("royalty_freeze") == "true",
         },
     )
 
@@ -267,7 +268,7 @@ def _pay_under_agreement(
     known = trades.find(world, ask)
     if known is not None:
         return _pay_again(known, "agreement", amount)
-    agreement = agreements.usable(world, ask)
+    agreement = agreements.usable(world, ask, amount)
     order = new_trade(world, ask, "agreement", amount, subject)
     trade = trades.create(world, order, agreement.user)
     if fault.name.endswith("_made"):
@@ -276,6 +277,7 @@ def _pay_under_agreement(
         now = world.clock.now()
         world.state.put_trade(structs.replace(trade, state="failed", closed_at=now))
         raise _no_pay("ACQ.BUYER_BALANCE_NOT_ENOUGH", "买家余额不足", trade.number)
+    agreements.note_payment(world, agreement, amount)
     return _paid(trades.collect(world, trade, world.clock.now()))
 
 

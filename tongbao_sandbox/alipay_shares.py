@@ -96,6 +96,8 @@ def settle(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
     made = Split(trade.number, number, f"{now:%Y%m%d}0025300{serial:017d}", now, wanted, finishes)
     shared = int(trade.extra.get("shared", 0)) + sum(one.amount for one in wanted)
     extra = {**trade.extra, "shared": shared, "share_finished": finishes}
+    if finishes:
+        extra["frozen"] = False
     world.state.put_trade(structs.replace(trade, extra=extra))
     _put(world, made)
     argument = f"{number} {fault.name}"

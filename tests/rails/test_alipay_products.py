@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,21 +15,24 @@ from msgspec import structs
 from tests.rails.alipay_desk import KINDS, PRICE, Desk, account_of
 from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
-from tongbao.kernel.clock import real_now
+from tongbao.kernel.clock import business_date, real_now
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
+from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.crypto import notice_text, public_key, verify
 from tongbao.rails.channels.alipay.products.parking import (
     ParkedCar,
     PlateChargeable,
     PlateNotChargeable,
 )
+from tongbao.rails.channels.alipay.secrets import AlipaySecrets
 from tongbao.rails.channels.capabilities import (
     Agreeing,
     AgreementEnded,
     AgreementOffered,
     AgreementOrder,
     AgreementSigned,
+    AgreementTerms,
     Receiver,
     RefundingShares,
     Share,
@@ -47,6 +51,7 @@ from tongbao.rails.channels.contract import (
     Closed,
     Declined,
     NotSent,
+    OpenApp,
     PayMode,
     PayOrder,
     Pending,
@@ -348,6 +353,45 @@ async def test_a_used_number_for_another_payout_is_never_called_declined(plain: 
     assert isinstance((await plain.channel.query_transfer(plain.account, other)).outcome, Unknown)
 
 
+# --- what is paid stays frozen until it is shared
+
+
+@pytest.mark.parametrize("mode", sorted(Alipay.modes - {PayMode.AGREEMENT}))
+async def test_an_order_to_be_shared_stays_frozen(plain: Desk, mode: PayMode) -> None:
+    kept = plain.account.secrets
+    assert isinstance(kept, AlipaySecrets)
+    account = structs.replace(plain.account, secrets=structs.replace(kept, profit_sharing=True))
+    made = plain.sandbox.post("customer/payment-code", channel="alipay")
+    code = {"auth_code": made["auth_code"]} if mode is PayMode.PAYMENT_CODE else {}
+    order = plain.order(mode, **code)
+    answer = await plain.channel.pay(account, order)
+    if mode in {PayMode.WEB, PayMode.H5, PayMode.APP}:
+        assert isinstance(answer.outcome, Pending)
+        assert isinstance(answer.outcome.action, Redirect | OpenApp)
+        offered = answer.outcome.action
+        text = offered.url if isinstance(offered, Redirect) else offered.parameters["orderString"]
+        await plain.visit(text)
+    [trade] = plain.sandbox.get("trades", channel="alipay", number=order.number)
+    assert trade["extra"]["frozen"] is True
+
+
+async def test_the_split_that_finishes_frees_the_rest(plain: Desk) -> None:
+    kept = plain.account.secrets
+    assert isinstance(kept, AlipaySecrets)
+    plain.account = structs.replace(
+        plain.account, secrets=structs.replace(kept, profit_sharing=True)
+    )
+    order = plain.order(PayMode.QR)
+    await plain.channel.pay(plain.account, order)
+    await plain.scan(order)
+    paid = (await plain.channel.query(plain.account, order)).outcome
+    assert isinstance(paid, Succeeded)
+    split = SplitOrder(base32(new_id()), paid.channel_ref, [])
+    assert isinstance((await plain.channel.unfreeze(plain.account, split)).outcome, SplitUnderWay)
+    [trade] = plain.sandbox.get("trades", channel="alipay", number=order.number)
+    assert trade["extra"]["frozen"] is False
+
+
 # --- agreements
 
 
@@ -412,6 +456,107 @@ async def test_an_agreement_is_offered_signed_charged_and_ended(desk: Desk) -> N
     assert len({one.notification_id for one in told}) == 2  # signed, and ended
     assert all(one.app_id == account.app_id for one in told)
     assert all(isinstance(one.outcome, Unknown) for one in told)
+
+
+# --- agreements to be charged from time to time (周期扣款)
+
+PERIODIC = "CYCLE_PAY_AUTH_P/INDUSTRY|DIGITAL_MEDIA"
+
+
+def periodic(desk: Desk, **changes: Any) -> AgreementOrder:
+    today = business_date(datetime.fromisoformat(desk.sandbox.get("clock")["now"]))
+    fields: dict[str, Any] = {
+        "begins": today,
+        "period": "month",
+        "limit_each": PRICE,
+        "limit_per_period": Money(5000, "CNY"),
+    }
+    return agreement(plan=PERIODIC, terms=AgreementTerms(**{**fields, **changes}))
+
+
+async def rules_of(desk: Desk, order: AgreementOrder) -> dict[str, Any]:
+    offered = (await desk.channel.offer_agreement(desk.account, order)).outcome
+    assert isinstance(offered, AgreementOffered), offered
+    assert isinstance(offered.action, Redirect)
+    fields = dict(parse_qsl(urlsplit(offered.action.url).query))
+    content = json.loads(fields["biz_content"])
+    assert content["product_code"] == "GENERAL_WITHHOLDING"
+    rules: dict[str, Any] = content["period_rule_params"]
+    return rules
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        ({}, {"period_type": "MONTH", "period": 1, "execute_time": "2030-01-28"}),
+        ({"period": "day"}, {"period_type": "DAY", "period": 1}),
+        ({"period": "week"}, {"period_type": "DAY", "period": 7}),
+        ({"period": "year"}, {"period_type": "MONTH", "period": 12}),
+        ({"begins": date(2030, 1, 29)}, {"execute_time": "2030-02-01"}),
+        ({"begins": date(2030, 12, 31)}, {"execute_time": "2031-01-01"}),
+        (
+            {"begins": date(2030, 1, 31), "period": "week"},
+            {"period_type": "DAY", "period": 7, "execute_time": "2030-01-31"},
+        ),
+        ({"limit_each": None}, {"single_amount": "50.00"}),
+        ({"limit_per_period": Money(7, "CNY")}, {"single_amount": "0.07"}),
+        ({"limit_total": Money(60000, "CNY")}, {"total_amount": "600.00"}),
+        ({"payments_max": 12}, {"total_payments": 12}),
+    ],
+)
+async def test_a_periodic_agreement_is_offered_with_its_rules(
+    plain: Desk, changes: dict[str, Any], rules: dict[str, Any]
+) -> None:
+    told = await rules_of(plain, periodic(plain, **{"begins": date(2030, 1, 28), **changes}))
+    expected = {
+        "period_type": "MONTH",
+        "period": 1,
+        "execute_time": "2030-01-28",
+        "single_amount": "19.99",
+    }
+    assert told == {**expected, **rules}
+
+
+@pytest.mark.parametrize(
+    "changes", [None, {"period": None}, {"limit_each": None, "limit_per_period": None}]
+)
+async def test_a_periodic_agreement_without_rules_is_not_offered(
+    plain: Desk, changes: dict[str, Any] | None
+) -> None:
+    order = agreement(plan=PERIODIC) if changes is None else periodic(plain, **changes)
+    answer = await plain.channel.offer_agreement(plain.account, order)
+    assert isinstance(answer.outcome, NotSent)
+
+
+async def test_other_agreements_are_offered_without_rules(plain: Desk) -> None:
+    order = structs.replace(periodic(plain), plan=PLAN)
+    offered = (await plain.channel.offer_agreement(plain.account, order)).outcome
+    assert isinstance(offered, AgreementOffered)
+    assert isinstance(offered.action, Redirect)
+    assert "period_rule_params" not in offered.action.url
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"limit_each": Money(1998, "CNY")}, "SINGLE_FEE_EXCEED"),
+        ({"limit_total": Money(3997, "CNY")}, "TOTAL_FEE_EXCEED"),
+        ({"payments_max": 1}, "TOTAL_TIMES_EXCEED"),
+        ({"begins": date(2099, 1, 1)}, "DATE_NOT_MATCH"),
+    ],
+)
+async def test_what_a_periodic_agreement_does_not_allow_is_declined(
+    plain: Desk, changes: dict[str, Any], code: str
+) -> None:
+    signed = await sign(plain, periodic(plain, **changes))
+    assert signed.agreement_ref.startswith("CYCLE_PAY_AUTH/")
+    outcomes = []
+    for _ in range(2):
+        paying = plain.order(PayMode.AGREEMENT, agreement_ref=signed.agreement_ref)
+        outcomes.append((await plain.channel.pay(plain.account, paying)).outcome)
+    assert isinstance(outcomes[1], Declined)
+    assert outcomes[1].code == f"ACQ.CYCLE_PAY_{code}"
+    assert isinstance(outcomes[0], Succeeded) is code.startswith("TOTAL")
 
 
 async def test_whoever_signed_comes_back_with_a_signed_address(plain: Desk) -> None:

@@ -30,6 +30,7 @@ from tongbao.rails.channels.capabilities import (
     AgreementOrder,
     AgreementOutcome,
     AgreementSigned,
+    AgreementTerms,
 )
 from tongbao.rails.channels.contract import Absent, Declined, NextAction, NotSent, Unknown
 
@@ -161,6 +162,21 @@ class Agreement(Struct, frozen=True):
             display_name=self.display_name,
             return_url=self.return_url,
             payer_id=self.payer_id,
+            terms=self.terms,
+        )
+
+    @property
+    def terms(self) -> AgreementTerms:
+        """What may be taken under it, in the channel's terms."""
+        each, per_period = (
+            None if limit is None else Money(limit, self.currency)
+            for limit in (self.limit_each, self.limit_per_period)
+        )
+        return AgreementTerms(
+            begins=business_date(self.created_at),
+            period=None if self.period is None else self.period.value,
+            limit_each=each,
+            limit_per_period=per_period,
         )
 
     def used_at(self, at: datetime) -> int:

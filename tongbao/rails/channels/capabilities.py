@@ -235,6 +235,17 @@ class Transferring(Protocol):
 # --- agreements (签约, 代扣) ----------------------------------------------------------------------
 
 
+class AgreementTerms(Struct, frozen=True):
+    """What may be taken under an agreement, for a channel that shows it and keeps to it."""
+
+    begins: date  # the first day on which something is taken, in China's zone
+    period: Literal["day", "week", "month", "year"] | None = None
+    limit_each: Money | None = None
+    limit_per_period: Money | None = None
+    limit_total: Money | None = None
+    payments_max: int | None = None
+
+
 class AgreementOrder(Struct, frozen=True):
     """An agreement to be offered to a customer. ``number`` is ours."""
 
@@ -243,6 +254,7 @@ class AgreementOrder(Struct, frozen=True):
     display_name: str
     return_url: str | None = None
     payer_id: str | None = None
+    terms: AgreementTerms | None = None
 
 
 class AgreementSigned(Struct, frozen=True, tag="agreement_signed"):

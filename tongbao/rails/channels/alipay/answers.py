@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar, assert_never
 
-from tongbao.rails.channels.alipay.gateway import (
-    Refused,
-)
+from tongbao.rails.channels.alipay.gateway import Answered, Refused
 from tongbao.rails.channels.alipay.wire import (
     Created,
     Precreated,
@@ -37,10 +36,31 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao.rails.channels.error_map import Entry, error_map
+from tongbao.rails.channels.error_map import Call, Entry, error_map
 from tongbao.rails.channels.exchange import decode
 
 _ERRORS: Final = error_map("alipay")
+T = TypeVar("T")
+
+
+def read_or_absent(
+    heard: Answered | Refused | NotSent | Unknown, call: Call, read: Callable[[bytes], T]
+) -> T | Absent | Unknown:
+    """Return what ``read`` makes of the answer to a question, or why nothing can be said.
+
+    `Absent` only where the error map says that there is no such thing.
+    """
+    match heard:
+        case Answered():
+            return read(heard.node)
+        case Refused():
+            if _ERRORS.find(call, heard.sub_code, heard.code).meaning == "absent":
+                return Absent(heard.shown_code)
+            return Unknown(f"{call} refused: {heard.shown_code}")
+        case NotSent() | Unknown():
+            return Unknown(heard.reason)
+        case _:
+            assert_never(heard)
 
 
 def offered(node: bytes, order: PayOrder) -> Pending | Unknown:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 from urllib.parse import quote, urlencode
 
 from tongbao.infra.http import HttpClient, NoAnswerError, NotSentError
@@ -27,6 +27,7 @@ from tongbao.rails.channels.alipay.gateway import (
     Gateway,
     Refused,
     gateway_address,
+    secrets_of,
 )
 from tongbao.rails.channels.alipay.products.agreements import AlipayAgreements
 from tongbao.rails.channels.alipay.products.parking import AlipayParking
@@ -120,7 +121,7 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
             case _:
                 return self._pay_on_page(account, order)
         heard, exchange = await self._gateway.call(
-            account, method, content, notify=True, hidden=_hidden(order)
+            account, method, {**content, **_frozen(account)}, notify=True, hidden=_hidden(order)
         )
         match heard:
             case Answered():
@@ -141,18 +142,8 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
             {"out_trade_no": order.number},
             hidden=_hidden(order),
         )
-        match heard:
-            case Answered():
-                return Answer(answers.traded(heard.node, order), exchange)
-            case Refused():
-                entry = _ERRORS.find("query", heard.sub_code, heard.code)
-                if entry.meaning == "absent":
-                    return Answer(Absent(heard.shown_code), exchange)
-                return Answer(Unknown(f"query refused: {heard.shown_code}"), exchange)
-            case NotSent() | Unknown():
-                return Answer(Unknown(heard.reason), exchange)
-            case _:
-                assert_never(heard)
+        found = answers.read_or_absent(heard, "query", lambda node: answers.traded(node, order))
+        return Answer(found, exchange)
 
     async def close(self, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:
         """Close an open trade; cancel a charge, which gives back what was paid.
@@ -243,7 +234,10 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
     def _pay_on_page(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
         method, _ = PAGES[order.mode]
         fields, exchange = self._gateway.signed_form(
-            account, method, page_content(order), return_url=order.return_url
+            account,
+            method,
+            {**page_content(order), **_frozen(account)},
+            return_url=order.return_url,
         )
         carried = urlencode(fields, quote_via=quote)
         action: NextAction = (
@@ -372,6 +366,13 @@ _READ_PAID: Final[Mapping[PayMode, Callable[[bytes, PayOrder], Outcome]]] = {
 }
 _CHARGES: Final = frozenset({PayMode.PAYMENT_CODE, PayMode.AGREEMENT})
 """What is taken at once, and cancelled rather than closed."""
+
+
+def _frozen(account: ChannelAccount) -> dict[str, Any]:
+    """Return what keeps the money of an order frozen until its shares are given."""
+    if not secrets_of(account).profit_sharing:
+        return {}
+    return {"extend_params": {"royalty_freeze": "true"}}
 
 
 def _hidden(order: PayOrder) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ class AlipaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     In certificate mode ``alipay_public_key_pem`` is Alipay's certificate; newer ones are fetched by
     themselves and believed when they lead to ``root_certificates_pem``. ``protocol`` chooses
     between the gateway's form protocol and the REST one. With ``app_auth_token`` the application is
-    a service provider's, acting for the merchant who gave it that token.
+    a service provider's, acting for the merchant who gave it that token. With ``profit_sharing``
+    every order is placed with ``royalty_freeze``: what is paid stays frozen until the split that
+    finishes it, or `unfreeze`.
     """
 
     app_private_key_pem: str
@@ -22,6 +24,7 @@ class AlipaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     root_certificates_pem: str = ""
     protocol: Literal["v1", "v3"] = "v1"
     app_auth_token: str = ""
+    profit_sharing: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.app_certificate_pem) != bool(self.root_certificates_pem):

@@ -2,10 +2,16 @@
 
 An agreement's reference is the product it was signed for, a slash, and Alipay's number: a payment
 under it must name both.
+
+周期扣款 (``CYCLE_PAY_AUTH_P``) is signed with the rules that Alipay shows the customer and keeps
+to: how often, from when on, and how much (``period_rule_params`` of
+alipay.user.agreement.page.sign, `alipay/alipay-sdk-java-all`:PeriodRuleParams.java).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import date
 from typing import Any, Final, assert_never
 from urllib.parse import quote, urlencode
 
@@ -32,11 +38,24 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.error_map import error_map
-from tongbao.rails.channels.exchange import decode
+from tongbao.rails.channels.exchange import decode, unsent
 
 _ERRORS: Final = error_map("alipay")
 _PERSONAL: Final = "_P"
 """How the code of a person's agreement ends; without it, it is the code payments name."""
+_PERIODIC: Final = "CYCLE_PAY_AUTH_P"
+_SIGNED_AS: Final[Mapping[str, str]] = {_PERIODIC: "GENERAL_WITHHOLDING"}
+"""What an agreement is signed as, where that is not what payments under it name."""
+_PERIODS: Final[Mapping[str, tuple[str, int]]] = {
+    "day": ("DAY", 1),
+    "week": ("DAY", 7),
+    "month": ("MONTH", 1),
+    "year": ("MONTH", 12),
+}
+_LAST_DAY_OF_ALL_MONTHS: Final = 28
+_NO_RULES: Final = (
+    "a periodic plan says how often and how much: period, and limit_each or per period"
+)
 
 
 class _Agreement(Struct, frozen=True):
@@ -63,9 +82,15 @@ class AlipayAgreements:
         self, account: ChannelAccount, order: AgreementOrder
     ) -> Answer[AgreementOutcome]:
         """Sign the page on which the customer agrees; no call is made."""
+        product = order.plan.partition("/")[0]
+        rules = _rules(order) if product == _PERIODIC else {}
+        if rules is None:
+            address = gateway_address(account)
+            return Answer(NotSent(_NO_RULES), unsent("POST", address, _NO_RULES))
         content = {
             **_named(order),
-            "product_code": _product(order.plan.partition("/")[0]),
+            **rules,
+            "product_code": _SIGNED_AS.get(product, _product(product)),
             "access_params": {"channel": "QRCODEORSMS"},
             "external_logon_id": order.display_name,
         }
@@ -86,18 +111,8 @@ class AlipayAgreements:
         heard, exchange = await self._gateway.call(
             account, "alipay.user.agreement.query", _named(order)
         )
-        match heard:
-            case Answered():
-                return Answer(_read(heard.node, order), exchange)
-            case Refused():
-                entry = _ERRORS.find("agreement", heard.sub_code, heard.code)
-                if entry.meaning == "absent":
-                    return Answer(Absent(heard.shown_code), exchange)
-                return Answer(Unknown(f"agreement query refused: {heard.shown_code}"), exchange)
-            case NotSent() | Unknown():
-                return Answer(Unknown(heard.reason), exchange)
-            case _:
-                assert_never(heard)
+        found = answers.read_or_absent(heard, "agreement", lambda node: _read(node, order))
+        return Answer(found, exchange)
 
     async def end_agreement(
         self, account: ChannelAccount, order: AgreementOrder, agreement_ref: str, reason: str
@@ -133,6 +148,35 @@ def _named(order: AgreementOrder) -> dict[str, str]:
     product, _, scene = order.plan.partition("/")
     named = {"external_agreement_no": order.number, "personal_product_code": product}
     return {**named, "sign_scene": scene} if scene else named
+
+
+def _rules(order: AgreementOrder) -> dict[str, Any] | None:
+    """Return the rules of a periodic agreement, or None where the terms do not say enough."""
+    terms = order.terms
+    limits = (terms.limit_each, terms.limit_per_period) if terms else ()
+    known = [limit for limit in limits if limit is not None]
+    if terms is None or terms.period is None or not known:
+        return None
+    kind, count = _PERIODS[terms.period]
+    begins = terms.begins
+    if kind == "MONTH" and begins.day > _LAST_DAY_OF_ALL_MONTHS:
+        begins = _next_first(begins)
+    rules: dict[str, Any] = {
+        "period_type": kind,
+        "period": count,
+        "execute_time": begins.isoformat(),
+        "single_amount": min(known, key=lambda limit: limit.amount).decimal_text(),
+    }
+    if terms.limit_total is not None:
+        rules["total_amount"] = terms.limit_total.decimal_text()
+    if terms.payments_max is not None:
+        rules["total_payments"] = terms.payments_max
+    return {"period_rule_params": rules}
+
+
+def _next_first(day: date) -> date:
+    """Return the first of the next month: Alipay takes no day that some months lack."""
+    return date(day.year + day.month // 12, day.month % 12 + 1, 1)
 
 
 def _product(personal: str) -> str:

@@ -122,18 +122,8 @@ class AlipaySplits:
         """Ask what became of each share."""
         question = {"out_request_no": split.number, "trade_no": split.channel_ref}
         heard, exchange = await self._gateway.call(account, f"{SETTLE}.query", question)
-        match heard:
-            case Answered():
-                return Answer(_read_shares(heard.node, split), exchange)
-            case Refused():
-                entry = _ERRORS.find("query_split", heard.sub_code, heard.code)
-                if entry.meaning == "absent":
-                    return Answer(Absent(heard.shown_code), exchange)
-                return Answer(Unknown(f"split query refused: {heard.shown_code}"), exchange)
-            case NotSent() | Unknown():
-                return Answer(Unknown(heard.reason), exchange)
-            case _:
-                assert_never(heard)
+        found = answers.read_or_absent(heard, "query_split", lambda node: _read_shares(node, split))
+        return Answer(found, exchange)
 
     async def return_split(self, account: ChannelAccount, back: SplitReturn) -> Answer[Outcome]:
         """Do nothing: Alipay takes a share back only together with a refund."""
@@ -151,18 +141,8 @@ class AlipaySplits:
         }
         method = "alipay.trade.fastpay.refund.query"
         heard, exchange = await self._gateway.call(account, method, question)
-        match heard:
-            case Answered():
-                return Answer(_read_back(heard.node, back), exchange)
-            case Refused():
-                entry = _ERRORS.find("query_refund", heard.sub_code, heard.code)
-                if entry.meaning == "absent":
-                    return Answer(Absent(heard.shown_code), exchange)
-                return Answer(Unknown(f"refund query refused: {heard.shown_code}"), exchange)
-            case NotSent() | Unknown():
-                return Answer(Unknown(heard.reason), exchange)
-            case _:
-                assert_never(heard)
+        found = answers.read_or_absent(heard, "query_refund", lambda node: _read_back(node, back))
+        return Answer(found, exchange)
 
     async def _relate(
         self, account: ChannelAccount, receiver: Receiver, method: str

@@ -95,18 +95,10 @@ class AlipayTransfers:
         heard, exchange = await self._gateway.call(
             account, "alipay.fund.trans.common.query", question, hidden=_hidden(order)
         )
-        match heard:
-            case Answered():
-                return Answer(_read(heard.node, order, is_query=True), exchange)
-            case Refused():
-                entry = _ERRORS.find("query_transfer", heard.sub_code, heard.code)
-                if entry.meaning == "absent":
-                    return Answer(Absent(heard.shown_code), exchange)
-                return Answer(Unknown(f"transfer query refused: {heard.shown_code}"), exchange)
-            case NotSent() | Unknown():
-                return Answer(Unknown(heard.reason), exchange)
-            case _:
-                assert_never(heard)
+        found = answers.read_or_absent(
+            heard, "query_transfer", lambda node: _read(node, order, is_query=True)
+        )
+        return Answer(found, exchange)
 
     async def _ask_again(
         self,
