@@ -1,44 +1,15 @@
 """A client that others wrote meets the simulated WeChat Pay and is satisfied with it."""
 
-import json
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tongbao_sandbox.launch import start_sandbox
-
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".clients" / "wechatpayv3" / "bin" / "python"
-DRIVE = ROOT / "tests" / "clients" / "wechatpayv3" / "drive.py"
+from tests.sandbox.wechat_driver import heard_by
 
 
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    if not PYTHON.exists():
-        reason = "wechatpayv3 is not installed: run `make clients`"
-        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
-        keys = sandbox.credentials["wechat"]
-        run = subprocess.run(
-            [PYTHON, DRIVE],
-            input=json.dumps({"url": sandbox.url, "credentials": keys}),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return {"keys": keys, **json.loads(run.stdout)}
-
-
-@pytest.fixture
-def heard(drive: dict[str, Any]) -> dict[str, Any]:
-    return drive
+def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return heard_by("drive.py", tmp_path_factory.mktemp("sandbox"))
 
 
 def test_it_fetches_and_decrypts_the_platform_certificate(heard: dict[str, Any]) -> None:

@@ -1,39 +1,15 @@
 """A client that others wrote uses the simulated WeChat Pay's further products."""
 
-import json
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tongbao_sandbox.launch import start_sandbox
-
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".clients" / "wechatpayv3" / "bin" / "python"
-DRIVE = ROOT / "tests" / "clients" / "wechatpayv3" / "products.py"
+from tests.sandbox.wechat_driver import heard_by
 
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    if not PYTHON.exists():
-        reason = "wechatpayv3 is not installed: run `make clients`"
-        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
-        keys = sandbox.credentials["wechat"]
-        run = subprocess.run(
-            [PYTHON, DRIVE],
-            input=json.dumps({"url": sandbox.url, "credentials": keys}),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return {"keys": keys, **json.loads(run.stdout)}
+    return heard_by("products.py", tmp_path_factory.mktemp("sandbox"))
 
 
 def test_what_it_signs_for_a_page_and_an_app_opens_wechat(heard: dict[str, Any]) -> None:
