@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2 as httpx
 import pytest
@@ -396,6 +396,29 @@ async def test_8_nobody_is_told_of_what_did_not_happen(stage: Stage, program: Pr
 
         assert ear.heard == []
         assert await program.state(page) == 0
+
+
+async def test_8_a_page_that_was_paid_is_told_whoever_else_names_it(
+    stage: Stage, program: Program
+) -> None:
+    with Ear() as ear:
+        page = (await program.order("QR_CASHIER", notifyUrl=ear.url)).data
+        path = urlsplit(page["payData"]).path
+        async with httpx.AsyncClient(base_url=stage.url, headers={"origin": stage.url}) as one:
+            await one.post(f"{path}/method", data={"method": "wechat_pay.qr"})
+        [tried] = await stage.db.fetch(
+            "select id from payment where merchant_order_no = $1", (page["mchOrderNo"],)
+        )
+        strangers = stage.client_of(await stage.open_shop())
+        metadata = {"checkout_id": page["payOrderId"]}
+        named = await stage.show_qr("alipay", 1, client=strangers, metadata=metadata)
+        await stage.customer({"id": show("pay", tried["id"]), "object": "payment"})
+        await stage.customer(named)
+        await stage.idle()
+
+        assert [(each["payOrderId"], each["state"]) for each in ear.heard] == [
+            (page["payOrderId"], "2")
+        ]
 
 
 async def test_8_a_disabled_program_is_told_nothing(

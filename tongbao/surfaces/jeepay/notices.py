@@ -92,14 +92,18 @@ async def plan_notices(tx: Tx, events: Sequence[EventRow]) -> None:
 
     This is a fan-out of the dispatcher; an event already planned is passed over.
     """
-    told = [event for event in events if event.type in TOLD_STATES]
-    named = {target: event for event in told for target in _targets(event)}
+    named: dict[UUID, list[EventRow]] = {}  # several may name one page, a stranger's among them
+    for event in events:
+        for target in _targets(event) if event.type in TOLD_STATES else ():
+            named.setdefault(target, []).append(event)
     if not named:
         return
     for order in await store.ORDERS_OF_TARGETS.all(tx, list(named)):
-        await _plan(tx, named[order.target], order, ("order", order.target))
+        for event in named[order.target]:
+            await _plan(tx, event, order, ("order", order.target))
     for refund in await store.REFUNDS_WITH_IDS.all(tx, list(named)):
-        await _plan(tx, named[refund.refund_id], refund, ("refund", refund.refund_id))
+        for event in named[refund.refund_id]:
+            await _plan(tx, event, refund, ("refund", refund.refund_id))
 
 
 def _targets(event: EventRow) -> list[UUID]:
