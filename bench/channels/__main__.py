@@ -8,7 +8,7 @@ The platform is served whole by one process; the sandbox, PostgreSQL and the sho
 time is told apart and charged to nobody. A customer scans each code and pays, the channel calls
 back, the shop hears of it by a webhook. What the platform's process has used meanwhile is divided
 by the payments, and put beside the floor of each channel's own signatures and encryption, timed
-bare in the same run.
+bare in the same seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from bench.channels.floor import floor_us, primitives, signatures_per_second, thread_hop_us
+from bench.channels.floor import Beside, primitives, signatures_per_second, thread_hop_us
 from bench.channels.meters import used_s, used_with_children_s
 from bench.channels.shop import Ears, Shop
 from bench.channels.watched import Seen
@@ -79,7 +79,7 @@ class Figures(Struct, frozen=True):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--payments", type=int, default=300, help="of each channel")
-    parser.add_argument("--warm-up", type=int, default=60, help="of each, which do not count")
+    parser.add_argument("--warm-up", type=int, default=120, help="of each, which do not count")
     parser.add_argument("--together", type=int, default=32, help="payments under way at a time")
     parser.add_argument("--channels", default=",".join(CHANNELS))
     parser.add_argument("--watch", action="store_true", help="tell where the time goes")
@@ -230,7 +230,8 @@ class Bench(Struct, frozen=True):
         idle_shares = [(now - then) / waited for now, then in zip(self.used_s(), idle, strict=True)]
         self._seen()
         before = self.used_s()
-        seconds = self.shop.sell(channel, payments, together=together, scan=self._scan)
+        with Beside() as beside:
+            seconds = self.shop.sell(channel, payments, together=together, scan=self._scan)
         used = [
             (now - then - share * seconds) / payments * 1e6
             for now, then, share in zip(self.used_s(), before, idle_shares, strict=True)
@@ -239,7 +240,7 @@ class Bench(Struct, frozen=True):
             channel=channel,
             payments=payments,
             platform_us=used[0],
-            floor_us=floor_us(channel, primitives()),
+            floor_us=beside.floor_us(channel),
             database_us=used[1],
             sandbox_us=used[2],
             seconds=seconds,
@@ -262,9 +263,8 @@ class Bench(Struct, frozen=True):
 
 
 def _tell(found: list[Figures]) -> None:
-    known = primitives()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
-    print("primitives, µs: " + ", ".join(f"{p.name} {p.us:.1f}" for p in known.values()))
+    print("primitives alone, µs: " + ", ".join(f"{p.name} {p.us:.1f}" for p in primitives()))
     print("processor time per payment, µs; database and sandbox are other processes, not counted")
     print(
         f"{'channel':14}{'payments':>10}{'platform':>10}{'floor':>8}{'×':>7}"

@@ -1,4 +1,4 @@
-"""The floor: the signatures and encryption a payment cannot do without, timed bare in the same run.
+"""The floor: the signatures and encryption a payment cannot do without, timed bare meanwhile.
 
 The primitives are called directly, with keys of the size each protocol prescribes, loaded before.
 """
@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Self
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
@@ -21,6 +22,8 @@ from msgspec import Struct
 
 _DOCUMENT = os.urandom(1200)
 _ROUNDS = 400
+_ROUNDS_BESIDE = 4
+_PAUSE_S = 0.2
 
 Work = Callable[[], object]
 
@@ -32,34 +35,74 @@ class Primitive(Struct, frozen=True):
     us: float
 
 
-def timed(name: str, work: Work, rounds: int = _ROUNDS) -> Primitive:
-    """Run the work many times and return what one took: the best of five rounds."""
-    best = float("inf")
-    for _ in range(5):
-        begun = time.thread_time_ns()
-        for _ in range(rounds // 5):
-            work()
-        best = min(best, (time.thread_time_ns() - begun) / (rounds // 5) / 1000)
-    return Primitive(name, best)
-
-
-def primitives() -> dict[str, Primitive]:
-    """Time every primitive that the channels' protocols and our own webhooks use."""
+def works() -> dict[str, Work]:
+    """Return every primitive that the channels' protocols and our own webhooks use, with keys."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public, scheme = private.public_key(), padding.PKCS1v15()
     signature = private.sign(_DOCUMENT, scheme, hashes.SHA256())
     box, nonce = AESGCM(os.urandom(32)), os.urandom(12)
     sealed = box.encrypt(nonce, _DOCUMENT, b"transaction")
     ours, key = ed25519.Ed25519PrivateKey.generate(), os.urandom(32)
-    made: list[Primitive] = [
-        timed("sign", lambda: private.sign(_DOCUMENT, scheme, hashes.SHA256())),
-        timed("verify", lambda: public.verify(signature, _DOCUMENT, scheme, hashes.SHA256())),
-        timed("open", lambda: box.decrypt(nonce, sealed, b"transaction")),
-        timed("hmac", lambda: hmac.digest(key, _DOCUMENT, hashlib.sha256)),
-        timed("md5", lambda: hashlib.md5(_DOCUMENT).hexdigest()),
-        timed("ed25519", lambda: base64.b64encode(ours.sign(_DOCUMENT))),
-    ]
-    return {each.name: each for each in made}
+    return {
+        "sign": lambda: private.sign(_DOCUMENT, scheme, hashes.SHA256()),
+        "verify": lambda: public.verify(signature, _DOCUMENT, scheme, hashes.SHA256()),
+        "open": lambda: box.decrypt(nonce, sealed, b"transaction"),
+        "hmac": lambda: hmac.digest(key, _DOCUMENT, hashlib.sha256),
+        "md5": lambda: hashlib.md5(_DOCUMENT).hexdigest(),
+        "ed25519": lambda: base64.b64encode(ours.sign(_DOCUMENT)),
+    }
+
+
+def primitives() -> list[Primitive]:
+    """Time every primitive alone: the best of five rounds."""
+    return [_alone(name, work) for name, work in works().items()]
+
+
+def _alone(name: str, work: Work) -> Primitive:
+    best = min(_timed(work, _ROUNDS // 5) for _ in range(5))
+    return Primitive(name, best)
+
+
+def _timed(work: Work, times: int) -> float:
+    begun = time.thread_time_ns()
+    for _ in range(times):
+        work()
+    return (time.thread_time_ns() - begun) / times / 1000
+
+
+class Beside:
+    """Times the primitives now and then while something else goes on.
+
+    A machine that has other work to do makes signatures dearer as it makes everything dearer. So
+    the floor is what they take on the same processors in the same seconds, on the average.
+    """
+
+    def __init__(self) -> None:
+        self._works = works()
+        self._sums = dict.fromkeys(self._works, 0.0)
+        self._rounds = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            for name, work in self._works.items():
+                self._sums[name] += _timed(work, _ROUNDS_BESIDE)
+            self._rounds += 1
+            if self._stop.wait(_PAUSE_S):
+                return
+
+    def floor_us(self, channel: str) -> float:
+        """Return what a payment at the channel must at least spend, in microseconds."""
+        return sum(self._sums[step] / self._rounds for step in STEPS[channel])
 
 
 STEPS: dict[str, tuple[str, ...]] = {
@@ -73,11 +116,6 @@ STEPS: dict[str, tuple[str, ...]] = {
 
 UnionPay's certificate comes with each answer; its chain is checked once and remembered.
 """
-
-
-def floor_us(channel: str, known: dict[str, Primitive]) -> float:
-    """Return what a payment at the channel must at least spend, in microseconds."""
-    return sum(known[step].us for step in STEPS[channel])
 
 
 async def thread_hop_us(rounds: int = 500) -> float:

@@ -73,7 +73,7 @@ class Watch:
         self._file = file
         self._ticks: Counter[tuple[str, str]] = Counter()
         self._calls: Counter[str] = Counter()
-        self._places: dict[object, tuple[str, str]] = {}
+        self._places: dict[object, tuple[int, str]] = {}
 
     def begin(self) -> None:
         """Look on from now."""

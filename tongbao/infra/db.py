@@ -27,6 +27,7 @@ _UUID: Final = asyncpg.pgproto.pgproto.UUID
 _PLAIN: Final = {str, int, bool, bytes, float, UUID, datetime, date, Decimal, type(None)}
 _STREAM_CHUNK: Final = 1000
 _COPY_S_MAX: Final = 7 * 24 * 3600.0
+_SPARE: Final = 2  # connections that stay at the pool, for who asks it directly
 _SESSION: Final = {
     "lock_timeout": "5s",
     "statement_timeout": "60s",
@@ -351,7 +352,7 @@ async def connect(dsn: str, clock: Clock, *, connections_max: int = 10) -> Db:
                 init=_prepare_connection,
                 reset=_leave_as_it_is,
             )
-    return Db(pool, clock, kept_max=connections_max // 2)
+    return Db(pool, clock, kept_max=max(connections_max - _SPARE, 0))
 
 
 async def _prepare_connection(connection: Any) -> None:

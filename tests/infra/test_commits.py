@@ -1,0 +1,131 @@
+"""Commits of many callers: shared where they can be, and nobody hears of another's refusal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tongbao.infra.commits import Commits
+from tongbao.infra.db import Db, Query, Statement, Write
+from tongbao.kernel.ids import new_id
+
+MAKE = Statement("create table if not exists scratch_jar (id uuid primary key, cats int not null)")
+DROP = Statement("drop table if exists scratch_jar")
+PUT = Statement(
+    "insert into scratch_jar (id, cats) values ($1, $2) on conflict do nothing",
+    many="insert into scratch_jar (id, cats) select * from unnest($1::uuid[], $2::int[])"
+    " on conflict do nothing",
+)
+TAKE = Statement("update scratch_jar set cats = cats - 1 where id = $1 and cats > 0")
+BREAK = Statement("update scratch_jar set cats = null where id = $1")
+JARS = Query(int, "select count(*) from scratch_jar")
+CATS = Query(int, "select cats from scratch_jar where id = $1")
+
+
+@pytest.fixture
+async def jars(db: Db) -> AsyncIterator[Db]:
+    await MAKE.run(db)
+    yield db
+    await DROP.run(db)
+
+
+@pytest.fixture
+def begun(jars: Db, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Say how many transactions have begun."""
+    times = 0
+    real = jars.begin
+
+    def counted(actor: str) -> Any:
+        nonlocal times
+        times += 1
+        return real(actor)
+
+    monkeypatch.setattr(jars, "begin", counted)
+    return lambda: times
+
+
+def put(id_: UUID, cats: int = 1) -> Write:
+    return Write(PUT, (id_, cats), refusal="jar.taken")
+
+
+async def test_what_is_asked_at_once_shares_a_commit(jars: Db, begun: Callable[[], int]) -> None:
+    commits = Commits(jars, "tests")
+    first = asyncio.create_task(commits.write([put(new_id())]))
+    others = [asyncio.create_task(commits.write([put(new_id())])) for _ in range(20)]
+    assert await asyncio.gather(first, *others) == [None] * 21
+    assert await JARS.one(jars) == 21
+    assert begun() == 1
+
+
+async def test_a_refusal_undoes_its_own_writes_and_nobody_elses(jars: Db) -> None:
+    commits, taken, beside = Commits(jars, "tests"), new_id(), new_id()
+    assert await commits.write([put(taken)]) is None
+    found = await asyncio.gather(
+        commits.write([put(new_id())]),
+        commits.write([put(beside), put(taken)]),
+        commits.write([put(new_id()), put(new_id())]),
+    )
+    assert found == [None, "jar.taken", None]
+    assert await JARS.one(jars) == 4
+    assert await CATS.all(jars, beside) == []
+
+
+async def test_of_two_who_want_one_thing_at_once_one_gets_it(jars: Db) -> None:
+    commits, wanted, jar = Commits(jars, "tests"), new_id(), new_id()
+    found = await asyncio.gather(*[commits.write([put(wanted)]) for _ in range(3)])
+    assert sorted(found, key=str) == [None, "jar.taken", "jar.taken"]
+    await commits.write([put(jar, cats=2)])
+    take = Write(TAKE, (jar,), refusal="jar.empty")
+    taken = await asyncio.gather(*[commits.write([take]) for _ in range(3)])
+    assert sorted(taken, key=str) == [None, None, "jar.empty"]
+    assert await CATS.one(jars, jar) == 0
+
+
+async def test_a_bug_of_one_is_told_to_that_one_only(jars: Db) -> None:
+    commits, jar = Commits(jars, "tests"), new_id()
+    await commits.write([put(jar)])
+    found = await asyncio.gather(
+        commits.write([put(new_id())]),
+        commits.write([Write(BREAK, (jar,))]),
+        commits.write([put(new_id())]),
+        return_exceptions=True,
+    )
+    assert (found[0], found[2]) == (None, None)
+    assert "null" in str(found[1])
+    assert await JARS.one(jars) == 3
+
+
+async def test_one_that_waits_for_a_lock_holds_up_no_other(jars: Db) -> None:
+    commits, jar = Commits(jars, "tests"), new_id()
+    await commits.write([put(jar, cats=9)])
+    take = Write(TAKE, (jar,), refusal="jar.empty")
+    async with jars.begin("other") as tx:
+        await TAKE.run(tx, jar)
+        waiting = asyncio.create_task(commits.write([take]))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(4):  # less than anybody waits for a lock
+            assert await commits.write([put(new_id())]) is None
+        assert not waiting.done()
+    assert await waiting is None
+    assert await CATS.one(jars, jar) == 7
+
+
+async def test_who_is_gone_before_it_begins_is_not_written_for(jars: Db) -> None:
+    commits = Commits(jars, "tests")
+    gone = asyncio.create_task(commits.write([put(new_id())]))
+    stays = asyncio.create_task(commits.write([put(new_id())]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await stays is None
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert await JARS.one(jars) == 1
+
+
+async def test_nothing_to_write_is_written_at_once(jars: Db, begun: Callable[[], int]) -> None:
+    assert await Commits(jars, "tests").write([]) is None
+    assert begun() == 0
