@@ -11,11 +11,11 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509.oid import NameOID
+from msgspec import Struct
 
 from tests.rails.wire_server import Heard, http_reply
 from tongbao.infra.http import HttpClient
@@ -129,6 +130,30 @@ def refund_order(**changes: Any) -> RefundOrder:
     return RefundOrder(**{**fields, **changes})
 
 
+NAMED: Final[Mapping[str, tuple[int, str, str]]] = {
+    "wechat_pay": (1, "1230000109", "wxd678efh567hg6787"),
+    "alipay": (2, "2088721003899159", "9021000122682882"),
+    "unionpay": (3, "777290058167151", "000201"),
+    "unionpay_qra": (4, "QRA29045311KKR1", "qra"),
+}
+"""Who we are at each peer: the account's id, our merchant number, our app."""
+
+
+def account_at(gateway: str, channel: str, keys: Struct) -> ChannelAccount:
+    account_id, merchant_number, app_id = NAMED[channel]
+    return ChannelAccount(
+        id=UUID(int=account_id),
+        channel=channel,
+        mode=Mode.SANDBOX,
+        gateway=gateway,
+        merchant_number=merchant_number,
+        app_id=app_id,
+        notify_url=f"https://pay.example/callbacks/{channel}/t",
+        fee_ppm=6000,
+        secrets=keys,
+    )
+
+
 class Peer(Protocol):
     """What the contract suite needs to know of a channel."""
 
@@ -171,17 +196,7 @@ class WechatPeer:
             "merchant_private_key_pem": private_pem(rsa_key("merchant")),
             "platform_keys": {self.serial: public_pem(rsa_key("platform"))},
         }
-        return ChannelAccount(
-            id=UUID(int=1),
-            channel=self.name,
-            mode=Mode.SANDBOX,
-            gateway=gateway,
-            merchant_number="1230000109",
-            app_id="wxd678efh567hg6787",
-            notify_url="https://pay.example/callbacks/wechat_pay/t",
-            fee_ppm=6000,
-            secrets=WechatPaySecrets(**{**keys, **changes}),
-        )
+        return account_at(gateway, self.name, WechatPaySecrets(**{**keys, **changes}))
 
     def answer(self, recorded: Answer, heard: Heard, *, key: str = "platform") -> bytes:
         del heard
@@ -257,17 +272,7 @@ class AlipayPeer:
             "app_private_key_pem": private_pem(rsa_key("merchant")),
             "alipay_public_key_pem": public_pem(rsa_key("platform")),
         }
-        return ChannelAccount(
-            id=UUID(int=2),
-            channel=self.name,
-            mode=Mode.SANDBOX,
-            gateway=gateway,
-            merchant_number="2088721003899159",
-            app_id="9021000122682882",
-            notify_url="https://pay.example/callbacks/alipay/t",
-            fee_ppm=6000,
-            secrets=AlipaySecrets(**{**keys, **changes}),
-        )
+        return account_at(gateway, self.name, AlipaySecrets(**{**keys, **changes}))
 
     def answer(self, recorded: Answer, heard: Heard, *, key: str = "platform") -> bytes:
         if "status" in recorded:
@@ -328,17 +333,7 @@ class UnionPayPeer:
             "root_certificate_pem": issued_pem("root", "root", by="root"),
             "middle_certificate_pem": issued_pem("middle", "middle", by="root"),
         }
-        return ChannelAccount(
-            id=UUID(int=3),
-            channel=self.name,
-            mode=Mode.SANDBOX,
-            gateway=gateway,
-            merchant_number="777290058167151",
-            app_id="000201",
-            notify_url="https://pay.example/callbacks/unionpay/t",
-            fee_ppm=6000,
-            secrets=UnionPaySecrets(**{**keys, **changes}),
-        )
+        return account_at(gateway, self.name, UnionPaySecrets(**{**keys, **changes}))
 
     def issued(self, key: str, name: str, **changes: Any) -> str:
         """A certificate for a key, as the authority below UnionPay's root gives them out."""
@@ -401,17 +396,7 @@ class QraPeer:
         return Qra(http, limits=limits)
 
     def account(self, gateway: str) -> ChannelAccount:
-        return ChannelAccount(
-            id=UUID(int=4),
-            channel=self.name,
-            mode=Mode.SANDBOX,
-            gateway=gateway,
-            merchant_number="QRA29045311KKR1",
-            app_id="qra",
-            notify_url="https://pay.example/callbacks/unionpay_qra/t",
-            fee_ppm=6000,
-            secrets=QraSecrets(self.key),
-        )
+        return account_at(gateway, self.name, QraSecrets(self.key))
 
     def answer(self, recorded: Answer, heard: Heard, *, key: str = "platform") -> bytes:
         if "status" in recorded:
