@@ -86,10 +86,13 @@ async def seed(tx: Tx) -> None:
 
 
 async def run_close_batches(context: Clearing, _task: CloseBatches, _lease: Lease) -> Again:
-    """Ask for the batch of every account that has one, and come again tomorrow."""
+    """Ask for the batch of every account that has one, and come again tomorrow.
+
+    An account whose host is still silent about the last one has a task for it already.
+    """
     now = context.db.clock.now()
     tasks = [
-        (CompareBatch(row.id, now), now, f"{row.id}/{business_date(now)}")
+        (CompareBatch(row.id, now), now, str(row.id))
         for row in await list_accounts(context.db)
         if isinstance(context.flow.channels.get(row.channel), ComparingTotals)
     ]
