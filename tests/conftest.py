@@ -8,6 +8,7 @@ seconds and nobody reads it after a crash; a test about crashes takes `durable_s
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -271,6 +272,12 @@ def pytest_configure() -> None:
             plain,
         ]
     )
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector of garbage what is there to the end: modules, and thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

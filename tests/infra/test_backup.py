@@ -218,15 +218,14 @@ async def test_old_backups_go_and_the_log_that_only_they_needed(
 async def test_a_backup_needs_a_server_that_runs_and_archives(
     data_folder: Path, server_folder: Path
 ) -> None:
-    data = data_folder
-    embedded.start(data).stop()
+    embedded.start(data_folder).stop()
     with pytest.raises(BackupServerStopped):
-        backup.take(data)
+        backup.take(data_folder)
     with pytest.raises(BackupMissing):
-        backup.restore(data, real_now(), server_folder / "then")
-    server = embedded.start(data, {"archive_mode": "off"})
+        backup.restore(data_folder, real_now(), server_folder / "then")
+    server = embedded.start(data_folder, {"archive_mode": "off"})
     with pytest.raises(BackupArchiveOff):
-        backup.take(data)
+        backup.take(data_folder)
     server.stop()
 
 
@@ -239,17 +238,16 @@ async def test_only_the_role_for_it_may_copy_the_cluster(running) -> None:
 
 
 async def test_a_cluster_from_before_backups_learns_to_be_copied(data_folder: Path) -> None:
-    data = data_folder
-    embedded.start(data).stop()
-    hba = next(data.glob("postgres-*")) / "pg_hba.conf"
-    place = embedded.start(data)._place
-    embedded.start(data).stop()
+    embedded.start(data_folder).stop()
+    hba = next(data_folder.glob("postgres-*")) / "pg_hba.conf"
+    place = embedded.start(data_folder)._place
+    embedded.start(data_folder).stop()
     embedded.run_single(place, place.cluster, "drop role tongbao_backup\n")
     hba.write_text("local all tongbao scram-sha-256\n")
 
-    server = embedded.start(data)
+    server = embedded.start(data_folder)
 
-    assert backup.take(data).files
+    assert backup.take(data_folder).files
     server.stop()
 
 
