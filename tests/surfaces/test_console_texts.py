@@ -27,12 +27,13 @@ from tongbao.ledger.general.model import DayAction, RequestState
 from tongbao.ledger.rules.chart import CHART
 from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
+from tongbao.payments.agreements.model import AgreementState, Period
 from tongbao.payments.authorisations.model import CompletionState
 from tongbao.payments.callbacks.model import InboundState
 from tongbao.payments.collecting.model import CaseKind, CloseReason, PaymentState
 from tongbao.payments.refunds.model import RefundState
 from tongbao.payments.routing.model import Gate, Manner
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract import CallbackKind, PayMode
 from tongbao.surfaces import docs_site, operator_console, page_kit
 from tongbao.surfaces.operator_console.visit import PAGES
 from tongbao.surfaces.page_kit.evidence import MASKED_FIELDS, masked, masked_tree, readable
@@ -46,10 +47,12 @@ KIT = Path(page_kit.__path__[0])
 SITES = [CONSOLE, DOCS]
 
 OPEN = {
-    "account", "action", "because", "bill_state", "break", "break_state", "callback", "case",
+    "account", "action", "agreement_state", "agreement_why",
+    "because", "bill_state", "break", "break_state", "callback", "case",
     "channel", "check", "completion", "completion_state", "day_action", "delivery_state", "gate",
     "health", "kind", "kind_of_entry",
-    "lasting", "manner", "mode", "nav", "outcome", "pay_mode", "payout_state", "posting", "purpose",
+    "lasting", "manner", "mode", "nav", "notice",
+    "outcome", "pay_mode", "payout_state", "period", "posting", "purpose",
     "rules",
     "refund_state", "request_state", "settle", "settlement_state", "state", "tag", "why",
 }  # fmt: skip
@@ -107,6 +110,10 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("settlement_state", SettlementState),
         ("payout_state", PayoutState),
         ("settle", Figures.__struct_fields__),
+        ("agreement_state", AgreementState),
+        ("agreement_why", AgreementState),
+        ("period", Period),
+        ("notice", CallbackKind),
         ("callback", InboundState),
         ("case", CaseKind),
         ("day_action", DayAction),

@@ -102,7 +102,7 @@ create table agreement_use (
     primary key (book, payment_id),
     foreign key (book, agreement_id) references agreement (book, id)
 );
-create index agreement_use_of on agreement_use (book, agreement_id);
+create index agreement_use_of on agreement_use (book, agreement_id, payment_id);
 
 create table agreement_exchange (
     book         int         not null,

@@ -6,6 +6,7 @@ from typing import Final
 
 from tongbao.infra.db import Query, Statement
 from tongbao.payments.agreements.model import Agreement
+from tongbao.payments.agreements.records import AgreementExchange, AgreementUse
 
 _AGREEMENT: Final = """book, id, merchant_id, mode, merchant_agreement_no, request_hash, channel,
     account_id, plan, display_name, payer_id, return_url, currency, limit_each, period,
@@ -72,8 +73,25 @@ FIND_AGREEMENT_BY_NUMBER = Query(
 LIST_AGREEMENTS = Query(
     Agreement,
     f"""select {_AGREEMENT} from agreement
-         where merchant_id = $1 and mode = $2 and ($3::text is null or state = $3)
-           and ($4::text is null or merchant_agreement_no = $4)
-           and ($5::uuid is null or id < $5)
-         order by id desc limit $6""",
+         where ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
+           and ($3::text is null or state = $3) and ($4::text is null or channel = $4)
+           and ($5::text is null or merchant_agreement_no = $5)
+           and ($6::timestamptz is null or created_at >= $6)
+           and ($7::timestamptz is null or created_at < $7)
+           and ($8::uuid is null or id < $8)
+         order by id desc limit $9""",
+)
+LIST_USES = Query(
+    AgreementUse,
+    """select book, payment_id, agreement_id, amount, period_begins, at, released_at
+         from agreement_use
+        where book = $1 and agreement_id = $2 and ($3::uuid is null or payment_id < $3)
+        order by payment_id desc limit $4""",
+)
+EXCHANGES_OF_AGREEMENT = Query(
+    AgreementExchange,
+    """select book, id, agreement_id, purpose, method, url, request, status, reply, duration_ms,
+              outcome, at
+         from agreement_exchange
+        where book = $1 and agreement_id = $2 order by id desc limit $3""",
 )

@@ -38,6 +38,7 @@ from tongbao.payments.agreements.model import (
     Period,
     view_agreement,
 )
+from tongbao.payments.agreements.records import AgreementFilter
 
 _OFFER_S_MAX = int(timedelta(days=30).total_seconds())
 
@@ -197,14 +198,13 @@ async def list_agreements(
     limit: int | None = None,
 ) -> Page[AgreementView]:
     """Return agreements, newest first, by status or the merchant's agreement number."""
-    page = await queries.list_agreements(
-        db,
-        (caller.merchant_id, caller.mode),
+    wanted = AgreementFilter(
+        merchant_id=caller.merchant_id,
+        mode=caller.mode,
         status=status,
-        number=merchant_agreement_no,
-        cursor=cursor,
-        limit=limit,
+        merchant_agreement_no=merchant_agreement_no,
     )
+    page = await queries.list_agreements(db, wanted, cursor=cursor, limit=limit)
     now = db.clock.now()
     return Page([view_agreement(each, now) for each in page.items], page.next_cursor)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
+
+from msgspec.structs import astuple
 
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import from_base32, parse
@@ -11,7 +14,10 @@ from tongbao.kernel.money import Money
 from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
 from tongbao.payments.agreements import _store as store
 from tongbao.payments.agreements.agreements import AgreementNotFound
-from tongbao.payments.agreements.model import Agreement, AgreementState
+from tongbao.payments.agreements.model import Agreement
+from tongbao.payments.agreements.records import AgreementExchange, AgreementFilter, AgreementUse
+
+_EXCHANGES_MAX: Final = 200
 
 
 async def agreement_of_merchant(
@@ -54,25 +60,51 @@ async def agreement_by_number(on: Db | Tx, number: str) -> Agreement | None:
     return await store.FIND_AGREEMENT_ANYWHERE.first(on, from_base32(number))
 
 
+async def agreement_with_id(on: Db | Tx, agreement_id: UUID) -> Agreement:
+    """Return anybody's agreement, for people of the platform.
+
+    Raises:
+        AgreementNotFound
+    """
+    found = await store.FIND_AGREEMENT_ANYWHERE.first(on, agreement_id)
+    if found is None:
+        raise AgreementNotFound
+    return found
+
+
 async def list_agreements(
-    on: Db | Tx,
-    of: tuple[UUID, Mode],
-    *,
-    status: AgreementState | None = None,
-    number: str | None = None,
-    cursor: str | None = None,
-    limit: int | None = None,
+    on: Db | Tx, wanted: AgreementFilter, *, cursor: str | None = None, limit: int | None = None
 ) -> Page[Agreement]:
-    """Return a page of a merchant's agreements in a mode, newest first.
+    """Return a page of agreements, newest first.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size, given = page_size(limit), astuple(wanted)
+    rows = await store.LIST_AGREEMENTS.all(on, *given, _cursor_id(cursor), size + 1)
+    more = len(rows) > size
+    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+
+
+async def uses_of_agreement(
+    on: Db | Tx, agreement: Agreement, *, cursor: str | None = None, limit: int | None = None
+) -> Page[AgreementUse]:
+    """Return a page of what was taken under an agreement, newest first.
 
     Raises:
         CursorInvalid, PageSizeInvalid
     """
     size = page_size(limit)
-    after = _cursor_id(cursor)
-    rows = await store.LIST_AGREEMENTS.all(on, *of, status, number, after, size + 1)
+    place = (agreement.book, agreement.id)
+    rows = await store.LIST_USES.all(on, *place, _cursor_id(cursor), size + 1)
     more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return Page(rows[:size], encode_cursor(str(rows[size - 1].payment_id)) if more else None)
+
+
+async def exchanges_of_agreement(on: Db | Tx, agreement: Agreement) -> list[AgreementExchange]:
+    """Return the latest of what was asked of the channel about an agreement, oldest first."""
+    place = (agreement.book, agreement.id)
+    return (await store.EXCHANGES_OF_AGREEMENT.all(on, *place, _EXCHANGES_MAX))[::-1]
 
 
 def _cursor_id(cursor: str | None) -> UUID | None:

@@ -5,6 +5,8 @@ Every act is confirmed on its page, needs its own permission, and leaves a line 
 
 from __future__ import annotations
 
+from typing import Final
+from urllib.parse import urlencode
 from uuid import UUID
 
 from tongbao.infra import audit, outbox, tasks
@@ -14,6 +16,8 @@ from tongbao.infra.webhooks.endpoints import Owner
 from tongbao.kernel.errors import Conflict
 from tongbao.kernel.ids import parse, show
 from tongbao.parties.merchants.queries import merchants_with_ids
+from tongbao.payments.callbacks.model import ASIDE, InboundState, NoticeFilter
+from tongbao.payments.callbacks.queries import list_aside
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.chase import look_at
 from tongbao.payments.collecting.model import WALLET, PaymentCase
@@ -28,8 +32,13 @@ from tongbao.payments.routing.rule_sets import (
     stand_in_shadow,
     withdraw,
 )
+from tongbao.rails.channels.contract import CallbackKind
+from tongbao.surfaces.operator_console.payments import FilterMalformed
+from tongbao.surfaces.operator_console.timeline import sheets_of
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit
 from tongbao.surfaces.page_kit.replies import Reply, redirect
+
+_NOTICES: Final = 20
 
 
 class NothingToAsk(Conflict):
@@ -130,6 +139,36 @@ async def close_one_case(visit: Visit) -> Reply:
     if visit.request.form.get("from") == "payment":
         return _back_to(closed.payment_id, "case_closed")
     return redirect(f"{PREFIX}/cases?done=case_closed")
+
+
+async def show_notices(visit: Visit) -> Reply:
+    """Return what channels sent and nobody took: kept, about nothing of ours, or not believed.
+
+    Raises:
+        FilterMalformed, CursorInvalid
+    """
+    query, desk = visit.request.query, visit.desk
+    chosen = {name: query.get(name, "") for name in ("state", "kind", "channel")}
+    try:
+        wanted = NoticeFilter(
+            state=InboundState(chosen["state"]) if chosen["state"] else None,
+            kind=CallbackKind(chosen["kind"]) if chosen["kind"] else None,
+            channel=chosen["channel"] or None,
+        )
+    except ValueError:
+        raise FilterMalformed from None
+    page = await list_aside(desk.db, wanted, cursor=query.get("cursor"), limit=_NOTICES)
+    given = {name: value for name, value in chosen.items() if value}
+    older = urlencode({**given, "cursor": page.next_cursor}) if page.next_cursor else None
+    facts = {
+        "chosen": chosen,
+        "states": ASIDE,
+        "kinds": list(CallbackKind),
+        "channels": sorted(desk.flow.channels),
+        "notices": [(each, sheets_of(each, visit.texts)) for each in page.items],
+        "older": f"{PREFIX}/notices?{older}" if older else None,
+    }
+    return await visit.page("notices.html", facts)
 
 
 async def show_health(visit: Visit) -> Reply:

@@ -26,15 +26,29 @@ from tongbao.kernel.errors import Refusal
 from tongbao.parties.identity.model import CsrfTokenWrong, Permission, SessionEnded
 from tongbao.parties.identity.sessions import Session, session_of
 from tongbao.payments.collecting.outcomes import Flow
-from tongbao.surfaces.operator_console import actions, books, clearing, login, payments, timeline
+from tongbao.surfaces.operator_console import (
+    actions,
+    agreements,
+    books,
+    clearing,
+    payments,
+    timeline,
+)
 from tongbao.surfaces.operator_console.visit import (
     FORM_TOKEN,
     PREFIX,
     SESSION,
+    START,
     VISITOR,
     Desk,
     Route,
     Visit,
+    ask_login,
+    new_visitor_token,
+    send_language,
+    send_login,
+    send_logout,
+    show_login,
 )
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
@@ -59,14 +73,14 @@ _SETTLE: Final = Permission.SETTLEMENT_ACT
 
 async def show_start(_visit: Visit) -> Reply:
     """Send whoever asks for the console as such to its first page."""
-    return redirect(login.START)
+    return redirect(START)
 
 
 ROUTES: Final = (
-    Route("GET", "/login", login.show_login, None),
-    Route("POST", "/login", login.send_login, None),
-    Route("POST", "/language", login.send_language, None),
-    Route("POST", "/logout", login.send_logout, _VIEW),
+    Route("GET", "/login", show_login, None),
+    Route("POST", "/login", send_login, None),
+    Route("POST", "/language", send_language, None),
+    Route("POST", "/logout", send_logout, _VIEW),
     Route("GET", "", show_start, _VIEW),
     Route("GET", "/payments", payments.show_payments, _VIEW),
     Route("GET", "/payments/live", payments.show_live_payments, _VIEW, is_poll=True),
@@ -83,6 +97,10 @@ ROUTES: Final = (
         _ACT,
     ),
     Route("POST", "/refunds/{refund_id}/ask", actions.ask_about_refund, _ACT),
+    Route("GET", "/agreements", agreements.show_agreements, _VIEW),
+    Route("GET", "/agreements.csv", agreements.export_agreements, _VIEW),
+    Route("GET", "/agreements/{agreement_id}", agreements.show_agreement, _VIEW),
+    Route("POST", "/agreements/{agreement_id}/ask", agreements.ask_about_agreement, _ACT),
     Route("GET", "/cases", actions.show_cases, _VIEW),
     Route("POST", "/cases/{case_id}/close", actions.close_one_case, _ACT),
     Route("GET", "/reconciliation", clearing.show_reconciliation, _VIEW),
@@ -120,6 +138,7 @@ ROUTES: Final = (
             ("withdraw", actions.withdraw_rules),
         )
     ),
+    Route("GET", "/notices", actions.show_notices, _VIEW),
     Route("GET", "/health", actions.show_health, _VIEW),
     Route(
         "POST",
@@ -166,7 +185,7 @@ class ConsoleApp:
         if visit.session is None and (route is None or route.permission is not None):
             if visit.request.is_followed_from_elsewhere():
                 return visit.part("continue.html", {})
-            return login.ask_login(visit)
+            return ask_login(visit)
         if route is None:
             raise _nowhere(visit.request, may_hold_funds=self._may_hold_funds)
         if visit.session is not None and route.permission is not None:
@@ -177,7 +196,7 @@ class ConsoleApp:
 
     def _visit(self, asked: PageRequest) -> Visit:
         name = cookie_name(VISITOR, is_https=self._desk.is_https)
-        token = asked.cookies.get(name) or login.new_visitor_token()
+        token = asked.cookies.get(name) or new_visitor_token()
         return Visit(self._desk, asked, params={}, nonce=new_nonce(), form_token=token)
 
     async def _with_session(self, visit: Visit, route: Route | None) -> Visit:

@@ -1,4 +1,4 @@
-"""The list of payments: live, filtered, searched, counted, and as a file."""
+"""The list of payments: live, filtered, searched, counted, as a file; and one in plain words."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ from tongbao.kernel.money import Money
 from tongbao.kernel.pages import PAGE_MAX
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
+from tongbao.payments.agreements.model import Agreement
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import WALLET, Payment, PaymentState, Tally
 from tongbao.payments.collecting.queries import PaymentFilter
 from tongbao.payments.refunds.queries import refund_by_number
+from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.error_map import error_map
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit, mode_of
+from tongbao.surfaces.page_kit.rendering import figures
 from tongbao.surfaces.page_kit.replies import CSV, Reply, leave_for, redirect, stream_reply
+from tongbao.surfaces.page_kit.texts import Texts
 
 ROWS: Final = 50
 FRESH_FOR: Final = timedelta(seconds=6)
 _MERCHANTS_SHOWN: Final = 100
+CSV_MARK: Final = "\ufeff".encode()  # what Excel knows UTF-8 by
 _CSV_COLUMNS: Final = (
     "payment_id",
     "merchant_id",
@@ -99,19 +105,37 @@ class Filters(Struct, frozen=True):
         """
         try:
             status = PaymentState(self.status) if self.status else None
-            first = date.fromisoformat(self.since) if self.since else None
-            last = date.fromisoformat(self.until) if self.until else None
         except ValueError:
             raise FilterMalformed from None
+        first, end = self.period()
         return PaymentFilter(
             merchant_id=self.merchant_id,
             mode=mode_of(self.mode),
             status=status,
             channel=self.channel or None,
             merchant_order_no=self.q or None,
-            created_from=day_bounds(first)[0] if first else None,
-            created_to=day_bounds(last)[1] if last else None,
+            created_from=first,
+            created_to=end,
         )
+
+    def period(self) -> tuple[datetime | None, datetime | None]:
+        """Return where the days that were chosen begin and end.
+
+        Raises:
+            FilterMalformed
+        """
+        try:
+            first = date.fromisoformat(self.since) if self.since else None
+            last = date.fromisoformat(self.until) if self.until else None
+        except ValueError:
+            raise FilterMalformed from None
+        return day_bounds(first)[0] if first else None, day_bounds(last)[1] if last else None
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What is not left at any, by name."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value for name, value in fields.items() if value}
 
     @property
     def is_empty(self) -> bool:
@@ -160,14 +184,21 @@ async def show_payments(visit: Visit) -> Reply:
     if filters.q and (found := await _searched(visit.desk, filters.q)):
         own = f"{PREFIX}/payments/{show('pay', found)}"
         return leave_for(own) if visit.request.is_by_script else redirect(own)
-    known = await merchants.list_merchants(visit.desk.db, cursor=None, limit=_MERCHANTS_SHOWN)
     facts = {
-        "merchants": [(show("mch", each.id), each.name) for each in known.items],
-        "merchants_are_all": known.next_cursor is None,
+        **await merchant_choices(visit.desk),
         "states": list(PaymentState),
         "channels": sorted({*visit.desk.flow.channels, WALLET}),
     }
     return await visit.page("payments.html", facts | await _list_facts(visit, filters))
+
+
+async def merchant_choices(desk: Desk) -> dict[str, object]:
+    """Return the merchants a filter offers, and whether they are all."""
+    known = await merchants.list_merchants(desk.db, cursor=None, limit=_MERCHANTS_SHOWN)
+    return {
+        "merchants": [(show("mch", each.id), each.name) for each in known.items],
+        "merchants_are_all": known.next_cursor is None,
+    }
 
 
 async def show_live_payments(visit: Visit) -> Reply:
@@ -181,8 +212,7 @@ async def export_payments(visit: Visit) -> Reply:
     filters = Filters.of(visit.request.query)
     wanted = filters.wanted()
     async with visit.desk.db.begin(visit.operator.actor) as tx:
-        chosen = {name: value for name, value in _named(filters).items() if value}
-        await audit.record(tx, "payments.exported", "payments", chosen)
+        await audit.record(tx, "payments.exported", "payments", filters.chosen)
     day = business_date(visit.desk.db.clock.now()).isoformat()
     return stream_reply(_csv(visit.desk, wanted), CSV, name=f"payments-{day}.csv")
 
@@ -191,7 +221,7 @@ async def _list_facts(visit: Visit, filters: Filters) -> dict[str, object]:
     desk, query = visit.desk, visit.request.query
     cursor = query.get("cursor")
     page = await queries.list_payments(desk.db, filters.wanted(), cursor=cursor, limit=ROWS)
-    names = await _names(desk, page.items)
+    names = await names_of(desk, page.items)
     now = desk.db.clock.now()
     return {
         "filters": filters,
@@ -212,7 +242,8 @@ def _row(payment: Payment, names: Mapping[UUID, Merchant], now: datetime) -> Row
     )
 
 
-async def _names(desk: Desk, page: Sequence[Payment]) -> Mapping[UUID, Merchant]:
+async def names_of(desk: Desk, page: Sequence[Payment | Agreement]) -> Mapping[UUID, Merchant]:
+    """Return the merchants of what is on a page."""
     return await merchants.merchants_with_ids(desk.db, [each.merchant_id for each in page])
 
 
@@ -250,12 +281,12 @@ async def _today(desk: Desk, filters: Filters, now: datetime) -> Today:
 
 
 async def _csv(desk: Desk, wanted: PaymentFilter) -> AsyncIterator[bytes]:
-    yield "\ufeff".encode() + _line(_CSV_COLUMNS)  # the mark that Excel knows UTF-8 by
+    yield CSV_MARK + csv_line(_CSV_COLUMNS)
     cursor: str | None = None
     while True:
         page = await queries.list_payments(desk.db, wanted, cursor=cursor, limit=PAGE_MAX)
-        names = await _names(desk, page.items)
-        yield b"".join(_line(_csv_cells(each, names[each.merchant_id])) for each in page.items)
+        names = await names_of(desk, page.items)
+        yield b"".join(csv_line(_csv_cells(each, names[each.merchant_id])) for each in page.items)
         cursor = page.next_cursor
         if cursor is None:
             return
@@ -289,7 +320,8 @@ def _csv_cells(payment: Payment, merchant: Merchant) -> list[str]:
     ]
 
 
-def _line(cells: Sequence[str]) -> bytes:
+def csv_line(cells: Sequence[str]) -> bytes:
+    """Return a line of a file for spreadsheets."""
     out = io.StringIO()
     csv.writer(out).writerow([_harmless(cell) for cell in cells])
     return out.getvalue().encode()
@@ -300,5 +332,33 @@ def _harmless(cell: str) -> str:
     return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell
 
 
-def _named(filters: Filters) -> dict[str, str]:
-    return {name: getattr(filters, name) for name in filters.__struct_fields__}
+def explanation(payment: Payment, last_why: str, texts: Texts) -> str:
+    """Return in plain words where a payment stands and why; its last change says the latter."""
+    channel = texts.named("channel", payment.channel)
+    if payment.state.is_open and payment.close_requested_at is not None:
+        return texts("why.closing", channel=channel)
+    match payment.state:
+        case PaymentState.PENDING:
+            is_code = payment.pay_mode is PayMode.PAYMENT_CODE
+            return texts(f"why.pending_{'code' if is_code else 'qr'}", channel=channel)
+        case PaymentState.SUCCEEDED:
+            key = f"why.told_{last_why.replace(' ', '_')}"
+            told = texts.by_key.get(key, texts.by_key["why.told"])
+            return told.format(channel=channel) + _given_back(payment, texts)
+        case PaymentState.FAILED:
+            code = payment.failure_code or ""
+            said = error_map(payment.channel).customer_text(code)
+            words = said.zh if texts.language == "zh" else said.en
+            return texts("why.failed", channel=channel, code=code, words=words)
+        case PaymentState.CLOSED | PaymentState.VOIDED:
+            late = texts("why.late") if payment.captured else ""
+            return texts(f"why.{payment.state}_{payment.close_reason}") + late
+        case _:
+            return texts(f"why.{payment.state}", channel=channel)
+
+
+def _given_back(payment: Payment, texts: Texts) -> str:
+    if not payment.refunded:
+        return ""
+    amount = f"{figures(payment.refunded, payment.currency)} {payment.currency}"
+    return texts("why.given_back", amount=amount)

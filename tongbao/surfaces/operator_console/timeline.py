@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -20,20 +20,20 @@ from tongbao.kernel.ids import parse, show
 from tongbao.ledger.queries import RecordedTransfer, transfers_of_reference
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
+from tongbao.payments.agreements.records import AgreementExchange
 from tongbao.payments.authorisations.model import Completion
 from tongbao.payments.authorisations.queries import completions_of_payment
 from tongbao.payments.callbacks.model import InboundCallback
 from tongbao.payments.callbacks.queries import callbacks_about
 from tongbao.payments.collecting import queries
-from tongbao.payments.collecting.model import WALLET, Payment, PaymentState
+from tongbao.payments.collecting.model import WALLET, ExchangeRow, Payment
 from tongbao.payments.collecting.queries import Timeline
 from tongbao.payments.refunds.model import Refund
 from tongbao.payments.refunds.queries import refunds_of_payment
 from tongbao.payments.routing.model import RoutingDecision
 from tongbao.payments.routing.router import decisions_of_payment
-from tongbao.rails.channels.contract import PayMode
-from tongbao.rails.channels.error_map import error_map
 from tongbao.surfaces.operator_console.books import account_names, t_accounts
+from tongbao.surfaces.operator_console.payments import explanation
 from tongbao.surfaces.operator_console.visit import Desk, Visit
 from tongbao.surfaces.page_kit.evidence import (
     Entry,
@@ -47,7 +47,9 @@ from tongbao.surfaces.page_kit.rendering import figures, pretty
 from tongbao.surfaces.page_kit.replies import JSON, Reply, file_reply
 from tongbao.surfaces.page_kit.texts import Texts
 
-GOOD: Final = frozenset({"succeeded", "authorised", "delivered", "processed", "payment.succeeded"})
+GOOD: Final = frozenset(
+    {"succeeded", "authorised", "delivered", "processed", "payment.succeeded", "active"}
+)
 BAD: Final = frozenset(
     {"failed", "declined", "forged", "mismatched", "rejected", "unreadable", "not_sent"}
 )
@@ -102,7 +104,7 @@ async def _facts(visit: Visit) -> dict[str, object]:
         "payment": payment,
         "payment_id": show("pay", payment.id),
         "attempt": attempt,
-        "why": explanation(dossier, visit.texts),
+        "why": explanation(payment, dossier.story.changes[-1].why, visit.texts),
         "days": by_day(entries(dossier, visit.texts)),
         "accounts": t_accounts(dossier.transfers, names, visit.request.language),
         "payer": masked(attempt.payer) if attempt.payer else None,
@@ -147,59 +149,25 @@ async def _gather(desk: Desk, payment_id: UUID) -> Dossier:
     )
 
 
-def explanation(dossier: Dossier, texts: Texts) -> str:
-    """Return in plain words where the payment stands and why."""
-    payment = dossier.payment
-    channel = texts.named("channel", payment.channel)
-    if payment.state.is_open and payment.close_requested_at is not None:
-        return texts("why.closing", channel=channel)
-    match payment.state:
-        case PaymentState.PENDING:
-            is_code = payment.pay_mode is PayMode.PAYMENT_CODE
-            return texts(f"why.pending_{'code' if is_code else 'qr'}", channel=channel)
-        case PaymentState.SUCCEEDED:
-            told = texts.by_key.get(_told_key(dossier), texts.by_key["why.told"])
-            return told.format(channel=channel) + _given_back(payment, texts)
-        case PaymentState.FAILED:
-            code = payment.failure_code or ""
-            said = error_map(payment.channel).customer_text(code)
-            words = said.zh if texts.language == "zh" else said.en
-            return texts("why.failed", channel=channel, code=code, words=words)
-        case PaymentState.CLOSED | PaymentState.VOIDED:
-            late = texts("why.late") if payment.captured else ""
-            return texts(f"why.{payment.state}_{payment.close_reason}") + late
-        case _:
-            return texts(f"why.{payment.state}", channel=channel)
-
-
-def _told_key(dossier: Dossier) -> str:
-    return f"why.told_{dossier.story.changes[-1].why.replace(' ', '_')}"
-
-
-def _given_back(payment: Payment, texts: Texts) -> str:
-    if not payment.refunded:
-        return ""
-    amount = f"{figures(payment.refunded, payment.currency)} {payment.currency}"
-    return texts("why.given_back", amount=amount)
-
-
 def entries(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
     """Yield everything that happened, in no order."""
     yield from _changes(dossier, texts)
     yield from _decisions(dossier, texts)
     yield from _attempts(dossier, texts)
-    yield from _exchanges(dossier, texts)
-    yield from _callbacks(dossier, texts)
+    yield from exchange_entries(dossier.story.exchanges, texts)
+    yield from callback_entries(dossier.callbacks, texts)
     yield from _postings(dossier, texts)
     yield from _refunds(dossier, texts)
     yield from _completions(dossier, texts)
     yield from _cases(dossier, texts)
-    yield from _events(dossier, texts)
-    yield from _acts(dossier, texts)
+    yield from event_entries(dossier.events, texts)
+    yield from _deliveries(dossier, texts)
+    yield from act_entries(dossier.acts, texts)
     yield from _breaks(dossier, texts)
 
 
-def _tone(word: str) -> str:
+def tone_of(word: str) -> str:
+    """Return how good a state is to hear of."""
     if word in GOOD:
         return "good"
     if word in BAD:
@@ -216,7 +184,7 @@ def _changes(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
             id=f"change-{change.version}",
             title=texts("timeline.state", state=texts.named("state", change.to_state)),
             note=texts("timeline.because", why=texts.named("because", change.why)),
-            tone=_tone(change.to_state),
+            tone=tone_of(change.to_state),
         )
 
 
@@ -242,12 +210,15 @@ def _attempts(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
                 mode=texts.named("pay_mode", attempt.pay_mode),
             ),
             note=texts("timeline.number", number=attempt.number),
-            tone=_tone(attempt.state),
+            tone=tone_of(attempt.state),
         )
 
 
-def _exchanges(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
-    for exchange in dossier.story.exchanges:
+def exchange_entries(
+    exchanges: Iterable[ExchangeRow | AgreementExchange], texts: Texts
+) -> Iterator[Entry]:
+    """Yield what we asked a channel, and what it said."""
+    for exchange in exchanges:
         status = texts("timeline.no_answer") if exchange.status is None else str(exchange.status)
         request = f"{exchange.method} {exchange.url}\n\n{exchange.request}"
         yield Entry(
@@ -261,7 +232,7 @@ def _exchanges(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
                 outcome=texts.named("outcome", exchange.outcome),
             ),
             note=texts("timeline.took", status=status, ms=exchange.duration_ms),
-            tone=_tone(exchange.outcome),
+            tone=tone_of(exchange.outcome),
             sheets=(
                 Sheet(texts("timeline.request"), readable(request)),
                 Sheet(texts("timeline.reply"), readable(exchange.reply)),
@@ -269,13 +240,9 @@ def _exchanges(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
         )
 
 
-def _callbacks(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
-    for callback in dossier.callbacks:
-        read = callback.callback
-        sheets = [Sheet(texts("timeline.content"), readable(read.content))] if read else []
-        headers = "\n".join(f"{name}: {value}" for name, value in callback.headers.items())
-        raw = callback.body.decode("utf-8", errors="replace")
-        sheets.append(Sheet(texts("timeline.as_received"), readable(f"{headers}\n\n{raw}")))
+def callback_entries(callbacks: Iterable[InboundCallback], texts: Texts) -> Iterator[Entry]:
+    """Yield what a channel told us by itself."""
+    for callback in callbacks:
         yield Entry(
             at=callback.received_at,
             rank=3,
@@ -285,9 +252,19 @@ def _callbacks(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
             note=texts(
                 "timeline.copies", count=callback.copies, notification=callback.notification_id[:64]
             ),
-            tone=_tone(callback.state),
-            sheets=tuple(sheets),
+            tone=tone_of(callback.state),
+            sheets=sheets_of(callback, texts),
         )
+
+
+def sheets_of(callback: InboundCallback, texts: Texts) -> tuple[Sheet, ...]:
+    """Return what a callback says, and how it came."""
+    read = callback.callback
+    sheets = [Sheet(texts("timeline.content"), readable(read.content))] if read else []
+    headers = "\n".join(f"{name}: {value}" for name, value in callback.headers.items())
+    raw = callback.body.decode("utf-8", errors="replace")
+    sheets.append(Sheet(texts("timeline.as_received"), readable(f"{headers}\n\n{raw}")))
+    return tuple(sheets)
 
 
 def _postings(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
@@ -335,7 +312,7 @@ def _refunds(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
                     state=texts.named("refund_state", refund.state),
                 ),
                 note=refund.code or refund.channel_ref or "",
-                tone=_tone(refund.state),
+                tone=tone_of(refund.state),
             )
 
 
@@ -349,7 +326,7 @@ def _completions(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
             state = texts.named("completion_state", done.state)
             end = texts("timeline.completion_end", what=what, state=state)
             note = done.code or done.channel_ref or ""
-            yield Entry(done.ended_at, 6, done.kind, f"{name}-end", end, note, _tone(done.state))
+            yield Entry(done.ended_at, 6, done.kind, f"{name}-end", end, note, tone_of(done.state))
 
 
 def _cases(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
@@ -375,8 +352,9 @@ def _cases(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
             )
 
 
-def _events(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
-    for event in dossier.events:
+def event_entries(events: Iterable[EventRow], texts: Texts) -> Iterator[Entry]:
+    """Yield what was published."""
+    for event in events:
         yield Entry(
             at=event.at,
             rank=8,
@@ -386,6 +364,9 @@ def _events(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
             note=show("evt", event.id),
             sheets=(Sheet(texts("timeline.content"), pretty(masked_tree(event.body))),),
         )
+
+
+def _deliveries(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
     for delivery, tries in dossier.deliveries:
         whd = show("whd", delivery.id)
         yield Entry(
@@ -399,7 +380,7 @@ def _events(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
                 state=texts.named("delivery_state", delivery.state),
             ),
             note=texts("timeline.tries", id=whd, count=delivery.attempts),
-            tone=_tone(delivery.state),
+            tone=tone_of(delivery.state),
             sheets=(_tries_sheet(tries, texts),) if tries else (),
             replays=whd if delivery.closed_at is not None else None,
         )
@@ -414,8 +395,9 @@ def _tries_sheet(tries: Sequence[WebhookAttempt], texts: Texts) -> Sheet:
     return Sheet(texts("timeline.each_try"), "\n".join(lines))
 
 
-def _acts(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
-    for act in dossier.acts:
+def act_entries(acts: Iterable[AuditEntry], texts: Texts) -> Iterator[Entry]:
+    """Yield what people did."""
+    for act in acts:
         facts = ", ".join(f"{name}: {value}" for name, value in act.facts.items())
         yield Entry(
             at=act.at,

@@ -20,6 +20,9 @@ from tongbao.kernel.clock import business_date
 
 MASKED_FIELDS: Final = frozenset(
     {
+        "alipay_logon_id",
+        "alipay_open_id",
+        "alipay_user_id",
         "auth_code",
         "buyer_id",
         "buyer_logon_id",
@@ -27,9 +30,11 @@ MASKED_FIELDS: Final = frozenset(
         "buyer_user_id",
         "buyer_user_name",
         "client_ip",
+        "external_logon_id",
         "openid",
         "payer",
         "payer_client_ip",
+        "principal_id",
         "sp_openid",
         "spbill_create_ip",
         "sub_openid",
