@@ -72,7 +72,7 @@ class WechatPay:
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
             (method, _pattern(path), handler)
             for method, path, handler in (
-                ("GET", "/v3/certificates", lambda _call: Outcome(self._vault.certificates())),
+                ("GET", "/v3/certificates", self._certificates),
                 *orders.routes("/v3/pay/transactions", partner=False),
                 *orders.routes("/v3/pay/partner/transactions", partner=True),
                 ("POST", refund, refunds.ask),
@@ -146,6 +146,9 @@ class WechatPay:
         if not complete:
             raise Problem(400, "INVALID_REQUEST", "Http头缺少Accept或User-Agent")
         return said.scheme
+
+    def _certificates(self, call: Call) -> Outcome:
+        return Outcome(self._vault.certificates(call.query.get("algorithm_type", "")))
 
     def _framed(self, outcome: Outcome, wanted_serial: str, scheme: str) -> Reply:
         """Sign the answer; files go out unsigned, and 204 is signed over nothing."""

@@ -39,6 +39,8 @@ PROBE: Final = "WECHATPAY/SIGNTEST/"
 """A signature that begins so is a probe: the merchant must refuse it."""
 WINDOW: Final = timedelta(minutes=5)
 
+_SM2_NAMES: Final = ("sm2_platform_key_id", "sm2_platform_serial")
+"""Under what names the platform's SM2 key is known: its own, and its certificate's."""
 _ITEM: Final = re.compile(r'\s*([a-z_]+)="([^"]*)"\s*')
 _ITEMS: Final = frozenset({"mchid", "nonce_str", "signature", "timestamp", "serial_no"})
 _LETTERS: Final = string.ascii_letters + string.digits
@@ -66,6 +68,7 @@ def make_keys() -> Keys:
     platform_certificate = _certificate(platform, "Tenpay.com sign", root)
     sm2_merchant, sm2_merchant_public = wechat_sm.new_pair()
     sm2_platform, sm2_platform_public = wechat_sm.new_pair()
+    sm2_serial = secrets.randbits(159)
     shown = {
         "mchid": "1900000109",
         "appid": "wxd678efh567hg6787",
@@ -85,6 +88,10 @@ def make_keys() -> Keys:
         "sm2_merchant_private_key_pem": sm2_merchant,
         "sm2_platform_key_id": "PUB_KEY_ID_02" + secrets.token_hex(15).upper(),
         "sm2_platform_public_key_pem": sm2_platform_public,
+        "sm2_platform_serial": f"{sm2_serial:040X}",
+        "sm2_platform_certificate_pem": wechat_sm.certificate(
+            sm2_platform, sm2_platform_public, name="Tenpay.com sign", serial=sm2_serial, days=3650
+        ),
     }
     kept = {
         "platform_private_key_pem": platform,
@@ -205,7 +212,7 @@ class Vault:
 
     def reads(self, sealed: str, serial: str) -> str:
         """Return what a merchant encrypted for the key with this serial, or nothing."""
-        if serial == self._sm2.get("sm2_platform_key_id"):
+        if serial and serial in {self._sm2.get(name) for name in _SM2_NAMES}:
             found = wechat_sm.opens(self._sm2["sm2_platform_private_key_pem"], sealed)
             return found.decode("utf-8", "replace")
         keys = {one.serial: one.key for one in (self._now, self._following) if one is not None}
@@ -232,7 +239,7 @@ class Vault:
         timestamp, nonce = str(int(real_now().timestamp())), secrets.token_hex(16).upper()
         lines = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
         if scheme == wechat_sm.SCHEME:
-            serial, signature = self._sign_sm2(lines, variant)
+            serial, signature = self._sign_sm2(lines, wanted_serial, variant)
         else:
             serial, signature = self._sign(lines, wanted_serial, variant)
         if variant == "signtest":
@@ -253,11 +260,13 @@ class Vault:
         signature = b64encode(key.sign(lines, PKCS1v15(), hashes.SHA256())).decode()
         return self._public_key_id if modern else platform.serial, signature
 
-    def _sign_sm2(self, lines: bytes, variant: str) -> tuple[str, str]:
+    def _sign_sm2(self, lines: bytes, wanted_serial: str, variant: str) -> tuple[str, str]:
         private = self._sm2["sm2_platform_private_key_pem"]
         if variant == "forged":
             private, _ = wechat_sm.new_pair()
-        return self._sm2["sm2_platform_key_id"], wechat_sm.sign(private, lines)
+        key_id = self._sm2["sm2_platform_key_id"]
+        serial = key_id if wanted_serial == key_id else self._sm2.get("sm2_platform_serial", key_id)
+        return serial, wechat_sm.sign(private, lines)
 
     def seal(self, plaintext: bytes, associated: str, scheme: str = SCHEME) -> dict[str, str]:
         """Encrypt for the merchant; the tag follows the ciphertext, all in base64."""
@@ -276,21 +285,28 @@ class Vault:
             "nonce": nonce,
         }
 
-    def certificates(self) -> dict[str, object]:
-        """Return the answer of GET /v3/certificates: the platform certificates, encrypted."""
+    def certificates(self, algorithm: str = "") -> dict[str, object]:
+        """Return the answer of GET /v3/certificates: the platform certificates, encrypted.
+
+        ``algorithm`` SM2 asks for the one certificate of that scheme.
+        """
+        if algorithm == "SM2":
+            serial = self._sm2.get("sm2_platform_serial", "")  # none in an older data directory
+            pem = self._sm2.get("sm2_platform_certificate_pem", "")
+            return {"data": [self._listed(serial, pem, wechat_sm.SCHEME)] if pem else []}
         stage = self._setting("wechat.rotation", "")
         listed = [] if stage == "retired" else [self._now]
         if stage and self._following is not None:
             listed.append(self._following)
-        return {"data": [self._listed(one) for one in listed]}
+        return {"data": [self._listed(one.serial, one.certificate) for one in listed]}
 
-    def _listed(self, platform: _Platform) -> dict[str, object]:
-        certificate = x509.load_pem_x509_certificate(platform.certificate.encode())
+    def _listed(self, serial: str, pem: str, scheme: str = SCHEME) -> dict[str, object]:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
         return {
             "effective_time": rfc3339(certificate.not_valid_before_utc),
-            "encrypt_certificate": self.seal(platform.certificate.encode(), "certificate"),
+            "encrypt_certificate": self.seal(pem.encode(), "certificate", scheme),
             "expire_time": rfc3339(certificate.not_valid_after_utc),
-            "serial_no": platform.serial,
+            "serial_no": serial,
         }
 
     def _signer(self) -> _Platform:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from base64 import b64decode, b64encode
+from datetime import timedelta
 from hashlib import new as new_hash
 from typing import Final
 
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import SM4
 from cryptography.hazmat.primitives.ciphers.modes import GCM
+
+from tongbao.kernel.clock import real_now
 
 SCHEME: Final = "WECHATPAY2-SM2-WITH-SM3"
 ALGORITHM: Final = "AEAD_SM4_GCM"
@@ -32,6 +35,7 @@ _G: Final = (
     0xBC3736A2F4F6779C59BDCEE36B692153D0A9877CC62A474002DF32E52139F0A0,
 )
 _ID: Final = b"1234567812345678"
+_SM2_WITH_SM3: Final = bytes.fromhex("06082a811ccf55018375")
 _CURVE_OID: Final = bytes.fromhex("06082a811ccf5501822d")
 
 Point = tuple[int, int] | None
@@ -47,6 +51,23 @@ def new_pair() -> tuple[str, str]:
     algorithm = _tlv(0x30, bytes.fromhex("06072a8648ce3d0201") + _CURVE_OID)
     public = _tlv(0x30, algorithm + _tlv(0x03, b"\x00" + shown))
     return _pem("EC PRIVATE KEY", _tlv(0x30, inner)), _pem("PUBLIC KEY", public)
+
+
+def certificate(private_pem: str, public_pem: str, *, name: str, serial: int, days: int) -> str:
+    """Return a certificate of a key, signed by itself with SM2 and SM3, as PEM (RFC 5280)."""
+    now = real_now()
+    algorithm = _tlv(0x30, _SM2_WITH_SM3)
+    common_name = bytes.fromhex("0603550403") + _tlv(0x0C, name.encode())
+    named = _tlv(0x30, _tlv(0x31, _tlv(0x30, common_name)))
+    ends = now + timedelta(days=days)
+    valid = b"".join(_tlv(0x17, f"{at:%y%m%d%H%M%S}Z".encode()) for at in (now, ends))
+    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
+    inside = bytes.fromhex("a003020102") + _tlv(0x02, number) + algorithm + named
+    inside += _tlv(0x30, valid) + named + _der(public_pem)
+    told = _tlv(0x30, inside)
+    signature = b64decode(sign(private_pem, told))
+    whole = told + algorithm + _tlv(0x03, b"\x00" + signature)
+    return _pem("CERTIFICATE", _tlv(0x30, whole))
 
 
 def sign(private_pem: str, message: bytes) -> str:
@@ -169,8 +190,12 @@ def _shown(point: Point) -> bytes:
 
 
 def _tlv(tag: int, content: bytes) -> bytes:
-    """Return a short DER element: everything here is below 128 bytes."""
-    return bytes([tag, len(content)]) + content
+    """Return a DER element."""
+    size = len(content)
+    if size < 0x80:
+        return bytes([tag, size]) + content
+    digits = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(digits)]) + digits + content
 
 
 def _pem(label: str, der: bytes) -> str:

@@ -174,22 +174,32 @@ async def test_an_account_moves_from_certificates_to_a_public_key(shop: WechatSh
 # --- the Chinese algorithms
 
 
-def sm_shop(shop: WechatShop) -> WechatShop:
+def sm_shop(shop: WechatShop, *, by_certificate: bool = False) -> WechatShop:
+    """Speak SM2 from now on, with WeChat Pay's public key or with certificates still to fetch."""
     key_id = shop.keys["sm2_platform_key_id"]
+    known = {key_id: shop.keys["sm2_platform_public_key_pem"]}
     shop.account = shop.account_with(
         scheme="SM2",
         merchant_serial=shop.keys["sm2_merchant_serial"],
         merchant_private_key_pem=shop.keys["sm2_merchant_private_key_pem"],
-        platform_keys={key_id: shop.keys["sm2_platform_public_key_pem"]},
-        public_key_id=key_id,
+        platform_keys={} if by_certificate else known,
+        public_key_id="" if by_certificate else key_id,
     )
     return shop
 
 
+async def tell_in_sm2(shop: WechatShop, *, by_certificate: bool = False) -> None:
+    serial = "" if by_certificate else shop.keys["sm2_platform_key_id"]
+    await set_to(shop, callback_scheme=SCHEMES["SM2"], callback_serial=serial)
+
+
 @needs_sm2
-async def test_a_payment_in_sm2_from_order_to_refund(shop: WechatShop) -> None:
-    sm_shop(shop)
-    await set_to(shop, callback_scheme=SCHEMES["SM2"])
+@pytest.mark.parametrize("by_certificate", [False, True])
+async def test_a_payment_in_sm2_from_order_to_refund(
+    shop: WechatShop, by_certificate: bool
+) -> None:
+    sm_shop(shop, by_certificate=by_certificate)
+    await tell_in_sm2(shop, by_certificate=by_certificate)
     order = await shop.paid()
     done = (await shop.channel.query(shop.account, order)).outcome
     assert isinstance(done, Succeeded)
@@ -209,7 +219,7 @@ async def test_a_payment_in_sm2_from_order_to_refund(shop: WechatShop) -> None:
 @needs_sm2
 async def test_forgeries_in_sm2_are_not_believed(shop: WechatShop) -> None:
     sm_shop(shop)
-    await set_to(shop, callback_scheme=SCHEMES["SM2"])
+    await tell_in_sm2(shop)
     order = shop.order(PayMode.QR)
     shop.sandbox.fault("wechat", "pay", "bad_signature_paid", number=order.number)
     assert isinstance((await shop.channel.pay(shop.account, order)).outcome, Unknown)
@@ -264,8 +274,9 @@ async def test_a_page_is_opened_with_an_sm2_signature(shop: WechatShop) -> None:
 
 
 @needs_sm2
-async def test_names_are_sealed_under_sm2(shop: WechatShop) -> None:
-    sm_shop(shop)
+@pytest.mark.parametrize("by_certificate", [False, True])
+async def test_names_are_sealed_under_sm2(shop: WechatShop, by_certificate: bool) -> None:
+    sm_shop(shop, by_certificate=by_certificate)
     order = TransferOrder(
         number(), "oUpF8", "openid", "张三", Money(100, "CNY"), "x", "1000", [("活动名称", "x")]
     )
@@ -280,18 +291,40 @@ async def test_names_are_sealed_under_sm2(shop: WechatShop) -> None:
 
 
 @needs_sm2
-async def test_the_certificate_names_are_sealed_for_is_of_the_accounts_scheme(
-    shop: WechatShop,
-) -> None:
-    """Without a chosen key, an SM2 account takes no RSA certificate and there is no other."""
+async def test_an_sm2_account_believes_no_rsa_certificate(shop: WechatShop) -> None:
+    """It fetches its own kind; that of the other scheme neither verifies nor seals."""
+    sm_shop(shop, by_certificate=True)
+    await shop.channel.refresh_keys(shop.account)
+    keys = shop.channel.gateway.keys(shop.account)
+    assert list(keys) == [shop.keys["sm2_platform_serial"]]
+    held = crypto.platform_key(keys[shop.keys["sm2_platform_serial"]])
+    public = crypto.platform_key(shop.keys["sm2_platform_public_key_pem"])
+    assert held.key == public.key
+    assert held.is_valid(real_now())
     shop.account = shop.account_with(
         scheme="SM2",
         merchant_serial=shop.keys["sm2_merchant_serial"],
         merchant_private_key_pem=shop.keys["sm2_merchant_private_key_pem"],
+        platform_keys={shop.keys["platform_serial"]: shop.keys["platform_certificate_pem"]},
     )
+    _, serial = await shop.channel.gateway.encrypt(shop.account, "张三")
+    assert serial == shop.keys["sm2_platform_serial"]
+
+
+@needs_sm2
+async def test_a_machine_without_sm2_asks_for_no_certificate_in_it(
+    shop: WechatShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sm_shop(shop, by_certificate=True)
+    monkeypatch.setattr("ctypes.util.find_library", lambda _: None)
+    sm2.provider.cache_clear()
     order = TransferOrder(number(), "openid", "openid", "张三", Money(100, "CNY"), "x")
-    answer = await shop.channel.transfer(shop.account, order)
-    assert answer.outcome == NotSent("no key of WeChat Pay is valid")
+    try:
+        answer = await shop.channel.transfer(shop.account, order)
+    finally:
+        monkeypatch.undo()
+        sm2.provider.cache_clear()
+    assert isinstance(answer.outcome, NotSent)
 
 
 @needs_sm2

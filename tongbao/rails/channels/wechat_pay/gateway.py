@@ -41,9 +41,12 @@ from tongbao.rails.channels.wechat_pay.crypto import (
     platform_key,
 )
 from tongbao.rails.channels.wechat_pay.documents.orders import CertificateList, ListedCertificate
-from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
+from tongbao.rails.channels.wechat_pay.secrets import Scheme, WechatPaySecrets
 
-CERTIFICATES: Final = "/v3/certificates"
+CERTIFICATES: Final[Mapping[Scheme, str]] = {
+    "RSA": "/v3/certificates",
+    "SM2": "/v3/certificates?algorithm_type=SM2",  # wechatpay-apiv3/wechatpay-java:shangmi
+}
 ERRORS: Final = error_map("wechat_pay")
 REFRESH_PAUSE_S: Final = 60.0
 
@@ -327,7 +330,10 @@ class Gateway:
         return check_signature(reply.headers, reply.body, keys, self.real_now(), scheme)
 
     async def _fetch_certificates(self, account: ChannelAccount) -> dict[str, str]:
-        request = self._request(account, "GET", CERTIFICATES, b"", ())
+        scheme = secrets_of(account).scheme
+        if not can_sign(scheme):
+            return {}
+        request = self._request(account, "GET", CERTIFICATES[scheme], b"", ())
         reply, _ = await ask(self.http, request, timeout_s=self.limits.ask_s)
         if not isinstance(reply, HttpReply) or reply.status != 200:
             _log.warning("wechat_certificates_not_fetched", account=str(account.id))
