@@ -21,7 +21,11 @@ NOTIFY_LEAVES_OUT: Final = frozenset({"sign", "sign_type"})
 @lru_cache(maxsize=32)
 def load_private_key(pem: str) -> rsa.RSAPrivateKey:
     """Read an RSA private key; anything else is a broken installation."""
-    key = serialization.load_pem_private_key(pem.encode(), password=None)
+    key = serialization.load_pem_private_key(
+        pem.encode(),
+        password=None,
+        unsafe_skip_rsa_key_validation=True,  # our own make; it takes 40 ms for each key
+    )
     if not isinstance(key, rsa.RSAPrivateKey):
         raise TypeError("Alipay signs with RSA keys only")
     return key
