@@ -36,7 +36,7 @@ class BalanceUnanswered(Busy):
     code = "card_balance.unanswered"
     advice = "Ask again; a question moves no money."
     advice_zh = "未收到可信应答，查询不涉及资金，请重试。"
-    retry_after_s = 5
+    retry_after_s = 1
 
 
 class CardBalanceView(Struct, frozen=True):
