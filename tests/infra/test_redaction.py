@@ -135,7 +135,11 @@ def test_other_numbers_stay(text: str) -> None:
     assert redact_text(text) == text
 
 
-@pytest.mark.parametrize("code", ["134567890123456789", "286512345678901234", "301234567890123456"])
+@pytest.mark.parametrize(
+    "code",
+    ["134567890123456789", "286512345678901234", "301234567890123456", "881234567890123456",
+     "891234567890123456"],
+)  # fmt: skip
 def test_a_payment_code_is_removed(code: str) -> None:
     assert code not in redact_text(f"code {code} scanned")
 

@@ -28,9 +28,9 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
 from tongbao.infra.db import Db
+from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate
 from tongbao.infra.web.caller import Caller, access_of
-from tongbao.infra.web.counting import observe
 from tongbao.infra.web.hot import CREATED, HotDoor, HotRoute
 from tongbao.infra.web.openapi import ApiFacts, Operation, describe
 from tongbao.infra.web.problem import (
@@ -165,7 +165,7 @@ class App:
             await reply.problem(rendering(InternalError()))
         finally:
             route = prefix or scope.get("path_template") or "unmatched"
-            observe(scope["method"], route, reply.status or 499, monotonic() - started)
+            observe_request(scope["method"], route, reply.status or 499, monotonic() - started)
 
     async def _signed_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Prove who is calling, then let the framework route and decode."""

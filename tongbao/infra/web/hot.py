@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
+from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.authentication import SignedRequest
-from tongbao.infra.web.counting import observe
 from tongbao.infra.web.problem import ANSWER_HEADERS
 from tongbao.infra.web.request import KEY_HEADER, KEY_LENGTH_MAX
 from tongbao.kernel.clock import monotonic
@@ -87,7 +87,7 @@ class HotDoor:
                 return
             request_id = show("req", new_id()).encode()
             answered(_CREATED_HEAD % (len(answer), request_id), answer)
-            observe("POST", scope["path"], CREATED, monotonic() - began)
+            observe_request("POST", scope["path"], CREATED, monotonic() - began)
 
         request = hot_request(scope, body)
         if request is None:
