@@ -6,19 +6,30 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+import msgspec
 import pytest
 
 from tests.sandbox.inbox import Inbox
 from tests.sandbox.wechat_merchant import WechatMerchant
+from tongbao.kernel.money import Money
+from tongbao_sandbox import alipay_agreements, alipay_funds, alipay_shares, bank
+from tongbao_sandbox.bank_messages import Report
+from tongbao_sandbox.cards_book import CardBook, Entry
 from tongbao_sandbox.channels import CHANNELS
-from tongbao_sandbox.faults import FAULTS
+from tongbao_sandbox.clock import VirtualClock
+from tongbao_sandbox.delivery import PostOffice
+from tongbao_sandbox.faults import FAULTS, Faults
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sandbox.panel import texts
+from tongbao_sandbox.panel.matters import matters_of
 from tongbao_sandbox.panel.server import _POINTS
+from tongbao_sandbox.seam import World
+from tongbao_sandbox.state import State
 
 PARTIES = sorted(CHANNELS)
 VOID = {"meta", "link", "input", "!doctype"}
@@ -139,7 +150,7 @@ def test_an_empty_party_says_so(visitor: Visitor) -> None:
     assert "No fault is armed" in visitor.section("faults")
     assert "has no bill" in visitor.section("bill")
     visitor.go("/panel/cards")
-    assert "Nothing else yet" in visitor.section("entries")
+    assert "No transaction yet" in visitor.section("entries")
 
 
 # --- what a form does
@@ -295,6 +306,96 @@ def test_a_refund_in_processing_is_decided(
     assert merchant.query_refund(refund).json["status"] == expected
     again = visitor.send("wechat/matter", kind="refund", number=refund, choice=choice)
     assert again.status_code == 400
+
+
+PAYOUT = {
+    "openid": "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o",
+    "transfer_amount": 500,
+    "transfer_remark": "报销",
+    "transfer_scene_id": "1000",
+    "transfer_scene_report_infos": [],
+}
+
+
+def test_a_payout_is_confirmed_and_an_agreement_signed(
+    visitor: Visitor, merchant: WechatMerchant
+) -> None:
+    number, ours = merchant.number(), {"appid": merchant.appid}
+    path = "/v3/fund-app/mch-transfer/transfer-bills"
+    made = merchant.call("POST", path, {**PAYOUT, **ours, "out_bill_no": number})
+    assert made.status == 200, made.json
+    visitor.do("wechat/matter", kind="transfer", number=number, choice="confirm")
+    found = merchant.call("GET", f"{path}/out-bill-no/{number}").json
+    assert found["state"] == "SUCCESS"
+
+    signing = "/v3/papay/scheduled-deduct-sign/contracts/pre-entrust-sign/h5"
+    offer = {
+        "plan_id": 12535,
+        "out_contract_code": number,
+        "contract_display_account": "A",
+        "contract_notify_url": merchant.notify_url,
+    }
+    merchant.call("POST", signing, {**offer, **ours})
+    visitor.do("wechat/matter", kind="agreement", number=number, choice="sign")
+    signed = f"/v3/papay/sign/contracts/plan-id/12535/out-contract-code/{number}"
+    assert merchant.call("GET", signed).json["contract_state"] == "SIGNED"
+    assert "SIGNED" in visitor.section("matters")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A world without its server, to put things into."""
+    state = State(tmp_path / "sandbox.sqlite3")
+    clock, faults = VirtualClock(state), Faults(state)
+    courier = PostOffice(state, clock, faults)
+    yield World(state, clock, faults, courier, {"bank": bank.make_keys()})
+    state.close()
+
+
+@pytest.mark.parametrize(
+    ("choice", "status"), [("settle", "ACSC"), ("reject", "RJCT"), ("return", "RJCT")]
+)
+def test_a_pending_bank_payment_is_decided(world: World, choice: str, status: str) -> None:
+    now = world.clock.now()
+    report = Report("I1", "E1", Money(8850, "CNY"), "PDNG", None, "", None, now)
+    held = msgspec.json.encode(bank.Held("digest", (report,), ("62220002",), now))
+    world.state.put_document("bank", "order.PAY1", held, now)
+    [open_] = matters_of(world, "bank")
+    assert (open_.number, open_.state, open_.amount) == ("PAY1", "PDNG", 8850)
+    body = {"number": open_.number, open_.word: choice}
+    bank.Bank(world).control("POST", open_.path, body)
+    [decided] = matters_of(world, "bank")
+    assert (decided.state, decided.choices) == (status, ())
+
+
+def test_card_transactions_and_alipays_matters_are_listed(world: World) -> None:
+    now = world.clock.now()
+    entry = Entry(
+        key="k",
+        reference="r1",
+        kind="purchase",
+        card="c",
+        amount=100,
+        code="00",
+        terminal="t",
+        merchant="m",
+    )
+    CardBook(world).put_entry(entry)
+    [listed] = matters_of(world, "cards")
+    assert (listed.kind, listed.number, listed.state) == ("purchase", "r1", "00 done")
+    share = alipay_shares.Share("2088", "userId", 300, "PROCESSING")
+    kept = {
+        "payout/p1": alipay_funds.Payout("p1", "o1", "2088", 880, "DEALING", now),
+        "agreement/a1": alipay_agreements.Agreement("a1", "P", "S", "2088", "NORMAL", now),
+        "split/t1/s1": alipay_shares.Split("t1", "s1", "n1", now, (share,), finishes=True),
+    }
+    for name, record in kept.items():
+        world.state.put_document("alipay", name, msgspec.json.encode(record), now)
+    assert [(one.kind, one.number, one.choices) for one in matters_of(world, "alipay")] == [
+        ("transfer", "p1", ("success", "fail")),
+        ("agreement", "a1", ("pay", "decline", "end")),
+        ("split", "s1", ("success", "fail")),
+    ]
 
 
 def test_only_what_is_offered_can_be_told(visitor: Visitor) -> None:

@@ -252,7 +252,7 @@ def _bill(look: Look, day: str | None) -> str:
 
 def _matters(look: Look, title: str, matters: Sequence[Matter]) -> str:
     items = "".join(_matter(look, one) for one in matters)
-    listed = f"<ul>{items}</ul>" if items else f"<p>{look.say('no_matters')}</p>"
+    listed = f"<ul>{items}</ul>" if items else f"<p>{look.say(f'no_{title}')}</p>"
     return _section(look, title, listed)
 
 

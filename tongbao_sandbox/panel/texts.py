@@ -114,6 +114,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     # other matters
     "matters": ("Refunds and other matters", "退款及其他事项"),
     "entries": ("Transactions", "交易"),
+    "no_entries": ("No transaction yet.", "暂无交易。"),
     "no_matters": ("Nothing else yet.", "暂无其他事项。"),
     "kind.refund": ("Refund", "退款"),
     "kind.transfer": ("Payout", "转账"),
