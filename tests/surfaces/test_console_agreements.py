@@ -205,7 +205,7 @@ async def test_what_nobody_took_is_shown_with_what_it_is_about(stage: Stage, adm
     kept = await admin.get("/console/notices?state=kept&kind=split&channel=wechat_pay")
     other = await admin.get("/console/notices?kind=transfer")
 
-    assert "Signature wrong" in whole.text
+    assert "Not the channel" in whole.text
     assert "Share of a payment" in kept.text
     assert number in kept.text
     assert number not in other.text

@@ -29,7 +29,7 @@ from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
 from tongbao.payments.agreements.model import AgreementState, Period
 from tongbao.payments.authorisations.model import CompletionState
-from tongbao.payments.callbacks.model import InboundState
+from tongbao.payments.callbacks.model import ASIDE, InboundState
 from tongbao.payments.collecting.model import CaseKind, CloseReason, PaymentState
 from tongbao.payments.refunds.model import RefundState
 from tongbao.payments.routing.model import Gate, Manner
@@ -51,7 +51,7 @@ OPEN = {
     "because", "bill_state", "break", "break_state", "callback", "case",
     "channel", "check", "completion", "completion_state", "day_action", "delivery_state", "gate",
     "health", "kind", "kind_of_entry",
-    "lasting", "manner", "mode", "nav", "notice",
+    "lasting", "manner", "mode", "nav", "notice", "notice_state",
     "outcome", "pay_mode", "payout_state", "period", "posting", "purpose",
     "rules",
     "refund_state", "request_state", "settle", "settlement_state", "state", "tag", "why",
@@ -114,6 +114,7 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("agreement_why", AgreementState),
         ("period", Period),
         ("notice", CallbackKind),
+        ("notice_state", ASIDE),
         ("callback", InboundState),
         ("case", CaseKind),
         ("day_action", DayAction),

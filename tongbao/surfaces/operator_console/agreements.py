@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 from uuid import UUID
@@ -25,6 +24,7 @@ from tongbao.payments.agreements.records import AgreementExchange, AgreementFilt
 from tongbao.payments.callbacks.model import InboundCallback
 from tongbao.payments.callbacks.queries import callbacks_about
 from tongbao.payments.collecting.model import Payment
+from tongbao.payments.collecting.queries import payment as payment_of
 from tongbao.rails.channels.capabilities import Agreeing
 from tongbao.surfaces.operator_console.actions import NothingToAsk
 from tongbao.surfaces.operator_console.payments import (
@@ -48,6 +48,12 @@ from tongbao.surfaces.page_kit.evidence import Entry, by_day, masked
 from tongbao.surfaces.page_kit.replies import CSV, Reply, redirect, stream_reply
 from tongbao.surfaces.page_kit.texts import Texts
 
+_USES: Final = 20
+_STATES: Final = {
+    "agreement.signed": AgreementState.ACTIVE,
+    "agreement.ended": AgreementState.ENDED,
+    "agreement.failed": AgreementState.FAILED,
+}
 _CSV_COLUMNS: Final = (
     "agreement_id",
     "merchant_id",
@@ -134,7 +140,7 @@ async def show_agreement(visit: Visit) -> Reply:
     file = await _gather(desk, parse("agr", visit.params["agreement_id"]))
     agreement, now = file.agreement, desk.db.clock.now()
     cursor = visit.request.query.get("cursor")
-    uses = await queries.uses_of_agreement(desk.db, agreement, cursor=cursor, limit=ROWS)
+    uses = await queries.uses_of_agreement(desk.db, agreement, cursor=cursor, limit=_USES)
     own = f"{PREFIX}/agreements/{show('agr', agreement.id)}"
     facts = {
         "file": file,
@@ -218,9 +224,7 @@ async def _gather(desk: Desk, agreement_id: UUID) -> File:
 async def _with_payments(
     desk: Desk, uses: Sequence[AgreementUse]
 ) -> list[tuple[AgreementUse, Payment]]:
-    reads = desk.flow.reads  # one question for all of them
-    payments = await asyncio.gather(*(reads.payment(each.payment_id) for each in uses))
-    return list(zip(uses, payments, strict=True))
+    return [(each, await payment_of(desk.db, each.book, each.payment_id)) for each in uses]
 
 
 def _explanation(agreement: Agreement, texts: Texts) -> str:
@@ -231,17 +235,12 @@ def _explanation(agreement: Agreement, texts: Texts) -> str:
 
 def _entries(file: File, texts: Texts) -> Iterator[Entry]:
     """Yield everything that happened, in no order."""
-    agreement = file.agreement
-    ended = AgreementState.FAILED if agreement.signed_at is None else AgreementState.ENDED
-    for at, state in (
-        (agreement.created_at, AgreementState.CREATED),
-        (agreement.signed_at, AgreementState.ACTIVE),
-        (agreement.ended_at, ended),
-    ):
-        if at is not None:
-            title = texts("timeline.agreement", state=texts.named("agreement_state", state))
-            rank = 0 if state is AgreementState.CREATED else 4
-            yield Entry(at, rank, "agreement", f"state-{state}", title, tone=tone_of(state))
+    # As they became known here; the channel's own times may be of another clock.
+    known = [(_STATES[each.type], each.at) for each in file.events if each.type in _STATES]
+    for state, at in ((AgreementState.CREATED, file.agreement.created_at), *known):
+        title = texts("timeline.agreement", state=texts.named("agreement_state", state))
+        rank = 0 if state is AgreementState.CREATED else 4
+        yield Entry(at, rank, "agreement", f"state-{state}", title, tone=tone_of(state))
     yield from exchange_entries(file.exchanges, texts)
     yield from callback_entries(file.callbacks, texts)
     yield from event_entries(file.events, texts)
