@@ -25,9 +25,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import Struct
 
 from tongbao.kernel.errors import Conflict
@@ -308,3 +310,16 @@ def _require(purpose: str, algorithm: Algorithm) -> Purpose:
 def _check_gcm(key: bytes, nonce: bytes) -> None:
     if len(key) != KEY_BYTES or len(nonce) != len(_NONCE):
         raise ValueError("AES-256-GCM takes 32 bytes of key and 12 of nonce")
+
+
+@lru_cache(maxsize=256)
+def rsa_private_key(pem: str) -> RSAPrivateKey:
+    """Return the RSA key in a PEM, checked once: that takes 36 ms, and signing 0.25 ms.
+
+    Raises:
+        ValueError, TypeError: it is no RSA key.
+    """
+    key = load_pem_private_key(pem.encode(), None)
+    if not isinstance(key, RSAPrivateKey):
+        raise TypeError("the key is no RSA key")
+    return key

@@ -7,7 +7,7 @@ not positive evidence is `Unknown`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -16,11 +16,16 @@ from msgspec import Struct
 
 from tongbao.kernel.codecs.iso8583_parts import CardBalance
 from tongbao.kernel.money import Money
+from tongbao.rails.channels.bill_text import fault
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
     Authorised,
+    BillLine,
     BillOutcome,
+    Callback,
+    CallbackForged,
+    CallbackReply,
     CardRead,
     ChannelAccount,
     Closed,
@@ -36,6 +41,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
+from tongbao.rails.channels.exchange import unsent
 
 # --- authorise, capture, void -------------------------------------------------------------------
 
@@ -417,3 +423,46 @@ class FurtherBills(Protocol):
         self, account: ChannelAccount, kind: str, day: date, folder: Path
     ) -> Answer[BillOutcome]:
         """Fetch one of them into ``folder``."""
+
+
+# --- what some channels do not have --------------------------------------------------------------
+
+
+class Uncalled:
+    """The callbacks of a channel that sends none, and so has no keys for them either."""
+
+    def read_callback(
+        self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
+    ) -> Callback:
+        """Refuse: the channel never calls, so this is somebody else.
+
+        Raises:
+            CallbackForged
+        """
+        del account, headers, body, now
+        raise CallbackForged
+
+    async def refresh_keys(self, account: ChannelAccount) -> None:
+        """Do nothing: there are no keys to fetch."""
+
+    def reply_to_callback(self, accepted: bool) -> CallbackReply:
+        """Return 404: nobody calls back."""
+        del accepted
+        return CallbackReply(404, {}, b"")
+
+
+class Unfiled:
+    """The bill of a channel that makes no file of its day; ``no_file`` says why."""
+
+    no_file: str
+
+    async def download_bill(
+        self, account: ChannelAccount, day: date, folder: Path
+    ) -> Answer[BillOutcome]:
+        """Say that there is none."""
+        del day, folder
+        return Answer(Unknown(self.no_file), unsent("GET", account.gateway, self.no_file))
+
+    def parse_bill(self, path: Path) -> Iterator[BillLine]:
+        """Yield one fault: no file is this channel's bill."""
+        yield fault(0, "bill.format_unknown", path.name)

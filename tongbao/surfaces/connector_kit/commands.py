@@ -48,21 +48,13 @@ _CLIENT: Final = Template('''\
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import date, datetime
-from pathlib import Path
 from typing import Final
 
 from tongbao.infra.http import HttpClient
-from tongbao.rails.channels.bill_text import fault
+from tongbao.rails.channels.capabilities import Uncalled, Unfiled
 from tongbao.rails.channels.contract import (
     Answer,
-    BillLine,
-    BillOutcome,
     BillTerms,
-    Callback,
-    CallbackForged,
-    CallbackReply,
     ChannelAccount,
     CloseOutcome,
     NotSent,
@@ -80,12 +72,16 @@ from tongbao.rails.channels.exchange import TimeLimits, unsent
 _NOT_BUILT: Final = "$name: not built yet"
 
 
-class $klass:
-    """Keeps no state; fill in one call after the other and run the suite after each."""
+class $klass(Uncalled, Unfiled):
+    """Keeps no state; fill in one call after the other and run the suite after each.
+
+    Until it has its own, callbacks are refused (`Uncalled`) and there is no bill (`Unfiled`).
+    """
 
     name = "$name"
     modes = frozenset[PayMode]()
     currencies = frozenset({"CNY"})
+    no_file = _NOT_BUILT
     bill_terms = BillTerms(
         moved=frozenset(),
         under_way=frozenset(),
@@ -125,35 +121,6 @@ class $klass:
         """Ask what became of the refund."""
         del refund
         return Answer(Unknown(_NOT_BUILT), unsent("GET", account.gateway, _NOT_BUILT))
-
-    def read_callback(
-        self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
-    ) -> Callback:
-        """Believe nothing: no signature can be verified yet.
-
-        Raises:
-            CallbackForged
-        """
-        del account, headers, body, now
-        raise CallbackForged
-
-    async def refresh_keys(self, account: ChannelAccount) -> None:
-        """Do nothing: no keys are fetched."""
-
-    def reply_to_callback(self, accepted: bool) -> CallbackReply:
-        """Say what stops the resends, or asks for the next."""
-        return CallbackReply(200 if accepted else 500, {}, b"")
-
-    async def download_bill(
-        self, account: ChannelAccount, day: date, folder: Path
-    ) -> Answer[BillOutcome]:
-        """Fetch the day's bill."""
-        del day, folder
-        return Answer(Unknown(_NOT_BUILT), unsent("GET", account.gateway, _NOT_BUILT))
-
-    def parse_bill(self, path: Path) -> Iterator[BillLine]:
-        """Yield one fault: no bill can be read yet."""
-        yield fault(0, "bill.format_unknown", path.name)
 ''')
 _SECRETS: Final = Template('''\
 """The keys of an account at $title."""

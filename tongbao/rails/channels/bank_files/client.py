@@ -7,9 +7,8 @@ bank booked, in both directions, it tells in camt.054 files, matched by the end-
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from tongbao.infra.http import HttpClient
@@ -19,21 +18,17 @@ from tongbao.kernel.ids import UnknownId, from_base32
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.bank_files import folders
 from tongbao.rails.channels.bank_files.secrets import BankFilesSecrets
-from tongbao.rails.channels.bill_text import fault
 from tongbao.rails.channels.capabilities import (
     TransferOrder,
     TransferOutcome,
     TransferQueryOutcome,
+    Uncalled,
+    Unfiled,
 )
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
-    BillLine,
-    BillOutcome,
     BillTerms,
-    Callback,
-    CallbackForged,
-    CallbackReply,
     ChannelAccount,
     Closed,
     CloseOutcome,
@@ -56,18 +51,18 @@ from tongbao.rails.channels.exchange import unsent
 
 NOTICE_DAYS: Final = timedelta(days=5)
 """How long after an order's time the bank may still tell of a transfer: over a long week-end."""
-_NO_BILL: Final = "the bank sends notices, and no bill of the day"
 _NO_REFUND: Final = "a transfer is given back by a payout"
 
 _Direction = Literal["credit", "debit"]
 
 
-class BankFiles:
+class BankFiles(Uncalled, Unfiled):
     """Keeps no state: the folders do."""
 
     name = "bank_files"
     modes = frozenset({PayMode.WEB})
     currencies = frozenset({"CNY"})
+    no_file = "the bank sends notices, and no bill of the day"
     bill_terms = BillTerms(
         moved=frozenset(),
         under_way=frozenset(),
@@ -173,36 +168,6 @@ class BankFiles:
         shown = f"told in {', '.join(read.files) or 'no file'}; unreadable: {len(read.unreadable)}"
         evidence = Exchange("READ", url, number, 0, shown, 0)
         return Answer(_verdict(read, money, direction), evidence)
-
-    def read_callback(
-        self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
-    ) -> Callback:
-        """Refuse: notices come in the folder, and nobody may bring one by HTTP.
-
-        Raises:
-            CallbackForged
-        """
-        del account, headers, body, now
-        raise CallbackForged
-
-    async def refresh_keys(self, account: ChannelAccount) -> None:
-        """Do nothing: there are no keys."""
-
-    def reply_to_callback(self, accepted: bool) -> CallbackReply:
-        """Return 404: nobody calls back."""
-        del accepted
-        return CallbackReply(404, {}, b"")
-
-    async def download_bill(
-        self, account: ChannelAccount, day: date, folder: Path
-    ) -> Answer[BillOutcome]:
-        """Say that there is none."""
-        del day, folder
-        return Answer(Unknown(_NO_BILL), unsent("READ", account.gateway, _NO_BILL))
-
-    def parse_bill(self, path: Path) -> Iterator[BillLine]:
-        """Yield one fault: no file is this bank's bill."""
-        yield fault(0, "bill.format_unknown", path.name)
 
 
 def _verdict(

@@ -8,8 +8,8 @@ and that is how one asks about them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from tongbao.rails.channels.capabilities import (
     Capture,
     TotalsAgree,
     TotalsDiffer,
+    Uncalled,
     Voiding,
     VoidOutcome,
 )
@@ -51,9 +52,6 @@ from tongbao.rails.channels.contract import (
     BillNotReady,
     BillOutcome,
     BillTerms,
-    Callback,
-    CallbackForged,
-    CallbackReply,
     CardRead,
     ChannelAccount,
     CloseOutcome,
@@ -80,7 +78,7 @@ nobody waits for one (`Unbilled`); the day's totals are compared instead (`Compa
 _FOUND_NOTHING: Final = frozenset[str]()
 
 
-class Cards:
+class Cards(Uncalled):
     """One terminal at one card host per account."""
 
     name = "cards"
@@ -268,25 +266,6 @@ class Cards:
         return Answer(answers.compared(heard, totals), exchange)
 
     # What cards do not have -----------------------------------------------------------------------
-
-    def read_callback(
-        self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
-    ) -> Callback:
-        """Refuse: a card host sends no callbacks, so this is none.
-
-        Raises:
-            CallbackForged
-        """
-        del account, headers, body, now
-        raise CallbackForged
-
-    async def refresh_keys(self, account: ChannelAccount) -> None:
-        """Do nothing: each connection signs in for its own keys."""
-
-    def reply_to_callback(self, accepted: bool) -> CallbackReply:
-        """Return 404: nobody calls back."""
-        del accepted
-        return CallbackReply(404, {}, b"")
 
     async def download_bill(
         self, account: ChannelAccount, day: date, folder: Path

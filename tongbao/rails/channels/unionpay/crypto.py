@@ -19,12 +19,12 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256, SM3, Hash
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
+from tongbao.infra.crypto import rsa_private_key
 from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
 
 UNIONPAY_NAME: Final = "中国银联股份有限公司"
@@ -49,7 +49,7 @@ def sign(secrets: UnionPaySecrets, fields: Mapping[str, str]) -> dict[str, str]:
     if secrets.sign_method == RSA:
         whole["certId"] = certificate_id(secrets.merchant_certificate_pem)
         hexadecimal = hashlib.sha256(signed_text(whole)).hexdigest().encode()
-        signature = _private_key(secrets.merchant_private_key_pem).sign(
+        signature = rsa_private_key(secrets.merchant_private_key_pem).sign(
             hexadecimal, PKCS1v15(), SHA256()
         )
         return {**whole, "signature": b64encode(signature).decode()}
@@ -173,14 +173,6 @@ def _sm3(message: bytes) -> str:
     digest = Hash(SM3())
     digest.update(message)
     return digest.finalize().hex()
-
-
-@lru_cache(maxsize=256)
-def _private_key(pem: str) -> RSAPrivateKey:
-    key = load_pem_private_key(pem.encode(), None)
-    if not isinstance(key, RSAPrivateKey):
-        raise TypeError("the merchant's key is no RSA key")
-    return key
 
 
 @lru_cache(maxsize=256)

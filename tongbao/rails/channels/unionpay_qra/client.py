@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Final
 
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now as real_time
-from tongbao.rails.channels.bill_text import fault
+from tongbao.rails.channels.capabilities import Unfiled
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
-    BillLine,
-    BillOutcome,
     BillTerms,
     Callback,
     CallbackReply,
@@ -57,15 +54,15 @@ from tongbao.rails.channels.unionpay_qra.wire import (
 
 _ERRORS: Final = error_map("unionpay_qra")
 _REPEATED: Final = frozenset({"ORDERPAID", "OUT_TRADE_NO_USED"})
-_NO_FILE: Final = "Qra has no file of its day; its acquirer's statement says what was settled"
 
 
-class Qra:
+class Qra(Unfiled):
     """``unified.trade``: a code any wallet scans, and the code of any wallet."""
 
     name = "unionpay_qra"
     modes = frozenset({PayMode.QR, PayMode.PAYMENT_CODE})
     currencies = frozenset({CURRENCY})
+    no_file = "Qra has no file of its day; its acquirer's statement says what was settled"
     bill_terms = BillTerms(
         moved=frozenset(),
         under_way=frozenset(),
@@ -207,17 +204,6 @@ class Qra:
     def reply_to_callback(self, accepted: bool) -> CallbackReply:
         """Return ``success``, or a word that asks for the next resend."""
         return notices.reply(accepted=accepted)
-
-    async def download_bill(
-        self, account: ChannelAccount, day: date, folder: Path
-    ) -> Answer[BillOutcome]:
-        """Say that there is no file."""
-        del day, folder
-        return Answer(Unknown(_NO_FILE), unsent("POST", gateway_address(account), _NO_FILE))
-
-    def parse_bill(self, path: Path) -> Iterator[BillLine]:
-        """Yield one fault: no file is Qra's."""
-        yield fault(0, "bill.format_unknown", path.name)
 
 
 def _offered(fields: Mapping[str, str], order: PayOrder) -> Pending | Unknown:
