@@ -10,10 +10,11 @@ figures depend on the machine, and their ratio less.
 from __future__ import annotations
 
 import argparse
+import gc
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from time import perf_counter_ns
+from time import thread_time_ns
 from typing import Any
 from uuid import UUID
 
@@ -127,12 +128,12 @@ def fits(when: When, asked: Asked) -> bool:
 
 
 def timed(decide: Callable[[Asked], Any], payments: Sequence[Asked]) -> tuple[list[Any], list[int]]:
-    """Return what was decided and how many nanoseconds each decision took."""
+    """Return what was decided and how many nanoseconds of a processor each decision took."""
     decided, took = [], []
     for asked in payments:
-        began = perf_counter_ns()
+        began = thread_time_ns()
         found = decide(asked)
-        took.append(perf_counter_ns() - began)
+        took.append(thread_time_ns() - began)
         decided.append(found)
     return decided, took
 
@@ -157,6 +158,10 @@ def main() -> None:
         decision = choose(asked, world.table, world.offers, world.standings, {})
         return decision.chosen.account_id
 
+    # As in the server: what is there stays, and the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     warm = world.payments[:500]
     timed(ours, warm)
     timed(lambda asked: plainly(world, asked), warm)

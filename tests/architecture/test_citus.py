@@ -41,6 +41,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.checkouts._store.FIND_BY_TOKEN",
         "tongbao.payments.checkouts._store.FIND_CHECKOUT",
         "tongbao.payments.collecting._store.FIND_ATTEMPT",
+        "tongbao.payments.collecting._store.FIND_ATTEMPTS",
         "tongbao.payments.collecting._store.FIND_CASE",
         "tongbao.payments.collecting._store.FIND_PAYMENT",
         "tongbao.payments.collecting._store.FIND_PAYMENT_ANYWHERE",

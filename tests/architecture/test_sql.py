@@ -99,6 +99,24 @@ async def test_every_statement_prepares_and_returns_what_its_struct_says(
     assert not problems, "\n" + "\n".join(problems)
 
 
+async def test_a_form_for_many_rows_takes_an_array_of_each_parameter(db: Db) -> None:
+    problems: list[str] = []
+
+    async with db.pool.acquire() as connection:
+        for found in statements():
+            many = found.thing.many if isinstance(found.thing, Statement) else None
+            if many is None or many.startswith("copy "):
+                continue
+            one, several = [
+                [each.name for each in (await connection.prepare(sql)).get_parameters()]
+                for sql in (found.thing.sql, many)
+            ]
+            if several != [f"{name}[]" for name in one]:
+                problems.append(f"{found.where}: {one} and {several}")
+
+    assert not problems, "\n" + "\n".join(problems)
+
+
 async def test_a_stored_struct_is_its_table(columns: list[Column]) -> None:
     """Its fields are the table's columns, all of them, in order, and optional where they may be."""
     problems: list[str] = []

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tongbao.infra.addresses import is_public
 from tongbao.infra.http import (
     AddressRefused,
     Guard,
@@ -26,7 +27,6 @@ from tongbao.infra.http import (
     NoAnswerError,
     NotSentError,
     PublicOnly,
-    is_public,
 )
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -321,15 +321,86 @@ async def test_a_reply_that_outlasts_the_time_has_no_answer(
         b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001,
         b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001,
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000 + b"\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x:\r\n" * 1000 + b"Content-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
     ids=["cut", "cut chunks", "cut head", "not http", "encoded", "large", "large, no length",
-         "large head"],
+         "large head", "many headers", "two lengths"],
 )  # fmt: skip
 async def test_a_reply_cut_broken_or_too_large_has_no_answer(
     client: HttpClient, serve: Serve, reply: bytes
 ) -> None:
     with pytest.raises(NoAnswerError):
         await get(client, await serve(says(reply)), most=1000)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Way: a\r\n\r\n2\r\nok\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more"),
+    [
+        (CHUNKED + b"0\r\n", b"x: " + b"x" * 4096 + b"\r\n"),
+        (CHUNKED + b"0\r\nx: ", b"x" * 4096),
+        (CHUNKED + b"1;", b"x" * 4096),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
+    ],
+    ids=["trailers", "a trailer", "an extension", "not yet"],
+)
+async def test_what_comes_beside_a_body_without_end_has_no_answer(
+    client: HttpClient, serve: Serve, beginning: bytes, more: bytes
+) -> None:
+    """Whoever takes our webhooks could fill our memory with it."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(beginning)
+        while True:
+            writer.write(more)
+            await writer.drain()
+
+    with pytest.raises(NoAnswerError, match="too large"):
+        await get(client, await serve(script))
+
+
+async def test_a_trailer_is_no_header(client: HttpClient, serve: Serve) -> None:
+    url = await serve(says(CHUNKED + b"0\r\nX-Way: b\r\n\r\n"))
+    assert (await get(client, url)).headers["x-way"] == "a"
+
+
+@pytest.mark.parametrize(
+    "late",
+    [b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", b""],
+    ids=["a word", "end"],
+)
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_what_is_said_between_two_calls_answers_neither(
+    serve: Serve, tmp_path: Path, late: bytes, *, is_tls: bool
+) -> None:
+    """A proxy that is tired of waiting says so: the next call must not take it for its answer."""
+    server, trusting = certificate(tmp_path, "merchant.example") if is_tls else (None, None)
+    opened: list[asyncio.StreamWriter] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
+        while await request_of(reader):
+            writer.write(OK)
+            await writer.drain()
+
+    port = (await serve(script, tls=server)).rpartition(":")[2]
+    client = HttpClient(LoopbackAllowed(), resolve=answers("127.0.0.1"), tls=trusting)
+    url = f"http{'s' if is_tls else ''}://merchant.example:{port}/"
+    assert (await get(client, url)).status == 200
+    assert (await get(client, url)).status == 200
+    assert len(opened) == 1
+
+    # Nothing of the loop runs between these words and the next call.
+    words = opened[0].get_extra_info("socket").dup()
+    words.send(late) if late else words.shutdown(socket.SHUT_WR)
+    words.close()
+    assert (await get(client, url)).status == 200
+    assert len(opened) == 2
+    await client.close()
 
 
 async def test_a_reply_of_exactly_the_cap_is_an_answer(client: HttpClient, serve: Serve) -> None:

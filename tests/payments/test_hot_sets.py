@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from tongbao.infra import outbox
 from tongbao.infra.db import Db, Statement
+from tongbao.infra.tasks import cancel_write, task_write
 from tongbao.infra.web import _store as web
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
@@ -23,11 +24,27 @@ from tongbao.kernel.money import Money
 from tongbao.parties.accounts import _store as accounts
 from tongbao.parties.accounts.model import ScannedCode
 from tongbao.parties.merchants.model import LateSuccess
+from tongbao.payments.callbacks import _store as callbacks
 from tongbao.payments.collecting import _store as collecting
-from tongbao.payments.collecting.model import NewPayment, view_payment
-from tongbao.payments.collecting.outcomes import end_event
+from tongbao.payments.collecting.model import (
+    Attempt,
+    AttemptState,
+    CloseReason,
+    NewPayment,
+    Payment,
+    PaymentState,
+    view_payment,
+)
+from tongbao.payments.collecting.outcomes import (
+    Evidence,
+    LetGo,
+    attempt_write,
+    end_event,
+    exchange_write,
+    payment_writes,
+)
 from tongbao.payments.collecting.payments import paid_rows
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract import Exchange, PayMode, ShowQr, Unknown
 
 NOW = real_now()
 DAY = NOW.date()
@@ -56,6 +73,23 @@ PAID = [
     paid_rows(replace(ASKED, merchant_order_no=f"order-{number}"), new_id(), CODE, NOW)
     for number in range(5)
 ]
+ENDS = {"state": PaymentState.CLOSED, "close_reason": CloseReason.EXPIRED, "ended_at": NOW}
+SHOWN = {"state": AttemptState.PENDING, "action": ShowQr("weixin://茶"), "code": "WAIT"}
+SEEN = Evidence("query", "query", Exchange("GET", "/x", "", 200, "{}", 3))
+
+
+def opened(number: int) -> tuple[Payment, Attempt]:
+    """Return a payment that somebody is to make at a channel, and its attempt."""
+    payment, attempt = paid_rows(
+        replace(ASKED, merchant_order_no=f"open-{number}"), new_id(), CODE, NOW
+    )
+    still = {"state": PaymentState.PENDING, "captured": 0, "succeeded_at": None, "ended_at": None}
+    unpaid = {"state": AttemptState.CREATED, "channel": "alipay", "paid_at": None}
+    return replace(payment, **still), replace(attempt, channel_ref=None, **unpaid)
+
+
+OPEN, MADE = ([opened(10 * turn + number) for number in range(4)] for turn in (1, 2))
+TASK = task_write(LetGo(BOOK, new_id()), run_at=NOW).statement
 VIEWS = [view_payment(*each) for each in PAID]
 EVENTS = [end_event(payment, view) for (payment, _), view in zip(PAID, VIEWS, strict=True)]
 OBJECTS = [
@@ -122,14 +156,75 @@ CASES = {
         collecting.APPEND_PAYMENT,
         [(collecting.paid_payment_row(payment),) for payment, _ in PAID],
         collecting.INSERT_PAYMENT,
-        [astuple(payment) for payment, _ in PAID],
+        [collecting.payment_row(payment) for payment, _ in PAID],
     ),
     "attempt": Case(
         "attempt",
         collecting.APPEND_ATTEMPT,
         [(collecting.paid_attempt_row(attempt),) for _, attempt in PAID],
         collecting.INSERT_ATTEMPT,
-        [astuple(attempt) for _, attempt in PAID],
+        [collecting.attempt_row(attempt) for _, attempt in PAID],
+    ),
+    "payment as it is made": same(
+        "payment", collecting.INSERT_PAYMENT, [collecting.payment_row(each) for each, _ in OPEN]
+    ),
+    "attempt as it is made": same(
+        "attempt", collecting.INSERT_ATTEMPT, [collecting.attempt_row(each) for _, each in OPEN]
+    ),
+    "payment as it ends": same(
+        "payment",
+        collecting.UPDATE_PAYMENT,
+        [payment_writes(each, replace(each, **ENDS), "x", NOW)[0].args for each, _ in MADE],
+    ),
+    "attempt as it ends": same(
+        "attempt",
+        collecting.UPDATE_ATTEMPT,
+        [attempt_write(each, replace(each, **SHOWN)).args for _, each in MADE],
+    ),
+    "question counted": same(
+        "attempt", collecting.COUNT_QUERY, [(BOOK, each.id) for _, each in MADE]
+    ),
+    "exchange": same(
+        "exchange",
+        collecting.INSERT_EXCHANGE,
+        [
+            exchange_write((BOOK, each.id), new_id(), SEEN, Unknown("x"), NOW).args
+            for each, _ in OPEN
+        ],
+    ),
+    "task": same(
+        "task",
+        TASK,
+        [task_write(LetGo(BOOK, each.id), run_at=NOW, key=str(each.id)).args for each, _ in OPEN],
+    ),
+    "task called off": same(
+        "task",
+        cancel_write(LetGo, "").statement,
+        [cancel_write(LetGo, str(each.id)).args for each, _ in MADE],
+    ),
+    "callback": same(
+        "inbound_callback",
+        callbacks.KEEP_CALLBACK,
+        [
+            (
+                new_id(),
+                MERCHANT,
+                "alipay",
+                str(number),
+                '{"a": "茶"}',
+                b"x",
+                "n",
+                "payment",
+                "{}",
+                NOW,
+            )
+            for number in range(4)
+        ],
+    ),
+    "callback marked": same(
+        "inbound_callback",
+        callbacks.MARK_CALLBACK,
+        [(each.id, "processed", NOW) for each, _ in MADE],
     ),
     "change": Case(
         "payment_state_change",
@@ -155,6 +250,13 @@ async def furnish(db: Db) -> None:
             " values ($1, $2, $3, 'sandbox', '*', 'CNY', 'active', 100, $4, 0, $5)",
             (BOOK, wallet, MERCHANT, DAY, NOW),
         )
+    for payment, attempt in MADE:
+        await collecting.INSERT_PAYMENT.run(db, *collecting.payment_row(payment))
+        await collecting.INSERT_ATTEMPT.run(db, *collecting.attempt_row(attempt))
+        task = (payment.id, "authorisations.let_go", "{}", str(payment.id), NOW)
+        await TASK.run(db, *task)
+        kept = (payment.id, MERCHANT, "alipay", str(payment.id), "{}", b"", "n", "payment", "{}")
+        await callbacks.KEEP_CALLBACK.run(db, *kept, NOW)
     for code in CODES:
         await db.execute(
             "insert into payment_code (book, code_hash, wallet_id, mode, created_at, expires_at)"

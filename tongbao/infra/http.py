@@ -25,6 +25,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -33,6 +34,7 @@ import httpcore2
 import prometheus_client
 from msgspec import Struct
 
+from tongbao.infra.addresses import Address, is_public
 from tongbao.infra.http_wire import (
     ADDRESSES_TRIED_MAX,
     CONNECT_TIMEOUT_S,
@@ -43,7 +45,6 @@ from tongbao.infra.http_wire import (
     ConnectError,
     Progress,
     Wire,
-    tls_context,
 )
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Rejected
@@ -57,17 +58,7 @@ OUTBOUND_SECONDS: Final = prometheus_client.Histogram(
     ["end"],
 )
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-# Ranges that Python calls global although what answers there may be our own network.
-_NOT_PUBLIC: Final = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15",
-        "64:ff9b::/96", "64:ff9b:1::/48", "2001::/23", "2002::/16", "3fff::/20", "fec0::/10",
-    )
-)  # fmt: skip
 
 
 class HttpSilence(Exception):
@@ -168,15 +159,6 @@ class LoopbackAllowed(PublicOnly):
         return address.is_loopback or super().allows(address)
 
 
-def is_public(address: Address) -> bool:
-    """Tell whether an address is anybody's on the internet, and not ours or a disguise of ours."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    if any(address in network for network in _NOT_PUBLIC if network.version == address.version):
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
-
-
 async def system_resolve(host: str, port: int) -> Sequence[str]:
     """Return the addresses of a name as the system's resolver knows them."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -195,8 +177,8 @@ class HttpClient:
     ) -> None:
         self._guard: Guard = guard or Anywhere()
         self._resolver = _PinningBackend(self._guard, resolve)
-        self._wire = Wire(self._resolver.addresses, tls)
         self._tls = tls
+        self._wire = Wire(self._resolver.addresses, self._trust)
         self._files: httpcore2.AsyncConnectionPool | None = None
 
     async def close(self) -> None:
@@ -344,17 +326,28 @@ class HttpClient:
             kind = NoAnswerError if progress.sending else NotSentError
             raise kind(_reason(failure, progress.step), _ms_since(began)) from failure
 
+    def _trust(self) -> ssl.SSLContext:
+        return self._tls or tls_context()
+
     def _pool(self) -> httpcore2.AsyncConnectionPool:
         """Return the connections for files, which are taken piece by piece; few fetch any."""
         if self._files is None:
             self._files = httpcore2.AsyncConnectionPool(
-                ssl_context=self._tls or tls_context(),
+                ssl_context=self._trust(),
                 max_connections=CONNECTIONS_MAX,
                 max_keepalive_connections=IDLE_CONNECTIONS_MAX,
                 keepalive_expiry=IDLE_S,
                 network_backend=self._resolver,
             )
         return self._files
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return the context by which this process trusts others; making one takes 24 ms."""
+    context = httpcore2.default_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _sent_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
 from typing import Any, Final
 from urllib.parse import SplitResult
 
-import httpcore2
 import httptools
 from msgspec import Struct
 
@@ -27,6 +26,8 @@ IDLE_CONNECTIONS_MAX: Final = 50
 IDLE_S: Final = 15.0
 ADDRESSES_TRIED_MAX: Final = 3
 HEAD_MAX_BYTES: Final = 64 * 1024
+"""Of all that comes beside a body: heads, trailers, and what may stand between chunks."""
+HEADERS_MAX: Final = 256
 
 _PORTS: Final = {"http": 80, "https": 443}
 _SWITCHING: Final = 101
@@ -77,14 +78,6 @@ class Progress:
         self.sending = False
 
 
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Return the context by which this process trusts others; making one takes 24 ms."""
-    context = httpcore2.default_ssl_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
 class Connection(asyncio.Protocol):
     """One connection, which carries one request at a time."""
 
@@ -119,16 +112,23 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def has_spoken(self) -> bool:
+        """Whether bytes, or its end, wait unread: none of that answers what is asked next."""
+        waiting = select.poll()
+        waiting.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(waiting.poll(0))
+
     def _begin(self, body_max: int) -> None:
         self._body_max = body_max
+        self._bodiless = 0  # bytes since the last piece of the body
         self._keeps = False
         self._parser = httptools.HttpResponseParser(self)
         self._expect()
 
     def _expect(self) -> None:
-        self._head_bytes = 0
         self._in_head = True
         self._headers: dict[str, str] = {}
+        self._headers_left = HEADERS_MAX
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._status = 0
@@ -144,16 +144,15 @@ class Connection(asyncio.Protocol):
         if self._answer is None or self._answer.done():
             self.close()
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._bodiless += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as failure:
             cause = failure.__context__
             self._fail(cause if isinstance(cause, CallFailed) else _broken(failure))
             return
-        if self._in_head and self._head_bytes > HEAD_MAX_BYTES:
-            self._fail(RemoteProtocolError("head too large"))
+        if self._bodiless > HEAD_MAX_BYTES and not self._answer.done():
+            self._fail(RemoteProtocolError("head or trailers too large"))
 
     def eof_received(self) -> bool:
         """Take the end for the answer's, where nothing else says how long it is."""
@@ -179,7 +178,12 @@ class Connection(asyncio.Protocol):
             raise RemoteProtocolError("says more than was asked")
 
     def on_header(self, raw_name: bytes, raw_value: bytes) -> None:
-        """Take a header; several of one name are one list."""
+        """Take a header; several of one name are one list. A trailer is none (RFC 9110 §6.5.1)."""
+        if not self._in_head:
+            return
+        self._headers_left -= 1
+        if self._headers_left < 0:
+            raise RemoteProtocolError("too many headers")
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         before = self._headers.get(name)
         self._headers[name] = value if before is None else f"{before}, {value}"
@@ -195,6 +199,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         """Take a piece, as long as there may be more."""
+        self._bodiless = 0
         self._body_bytes += len(piece)
         if self._body_bytes > self._body_max:
             raise ReplyTooLarge(f"reply larger than {self._body_max} bytes")
@@ -226,7 +231,7 @@ class Connection(asyncio.Protocol):
 class Wire:
     """Connections to others, kept open between calls."""
 
-    def __init__(self, addresses: Addresses, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, addresses: Addresses, tls: Callable[[], ssl.SSLContext]) -> None:
         self._addresses = addresses
         self._tls = tls
         self._idle: dict[tuple[str, str, int], deque[Connection]] = {}
@@ -280,7 +285,8 @@ class Wire:
         idle = self._idle.get(key)
         while idle:
             connection = idle.pop()
-            if connection.usable and monotonic() - connection.idle_since < IDLE_S:
+            is_fresh = monotonic() - connection.idle_since < IDLE_S
+            if connection.usable and is_fresh and not connection.has_spoken():
                 return connection, key
             connection.close()
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -307,7 +313,7 @@ class Wire:
         loop, plain = asyncio.get_running_loop(), connection.transport
         try:
             connection.transport = await loop.start_tls(
-                plain, connection, self._tls or tls_context(), server_hostname=host
+                plain, connection, self._tls(), server_hostname=host
             )
         except BaseException:
             plain.abort()

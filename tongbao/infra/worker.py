@@ -9,19 +9,26 @@ heard at once, and those that follow closely share a turn.
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from datetime import timedelta
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from msgspec import Struct
 
 from tongbao.infra import _queue_metrics as metrics
 from tongbao.infra import _task_store as store
 from tongbao.infra import outbox
+from tongbao.infra._task_ends import (
+    Ended,
+    Verdict,
+    frames_of,
+    later,
+    reason_of,
+    storable,
+    write_down,
+)
 from tongbao.infra._task_jobs import ArgsMalformed, Job, jobs_of
 from tongbao.infra._task_store import TaskRow
 from tongbao.infra.db import Db, Tx
@@ -36,25 +43,11 @@ from tongbao.infra.tasks import (
     tag_of,
 )
 from tongbao.kernel.clock import monotonic, real_now
-from tongbao.kernel.errors import Busy, Refusal
+from tongbao.kernel.errors import Busy
 
 _EVENTS_MAX: Final = 100
 _OBSERVE_EVERY_S: Final = 5.0
-_REASON_MAX: Final = 500
-_LAST_MOMENT: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _log: Final = structlog.get_logger()
-
-Verdict = Literal["done", "again", "busy", "retry", "dead", "given_back", "lost"]
-
-
-class _Ended(Struct, frozen=True):
-    """What became of one run, to be written down with the others of its round."""
-
-    row: TaskRow
-    verdict: Verdict
-    run_at: datetime
-    failures: int = 0
-    reason: str | None = None
 
 
 class _Run:
@@ -106,7 +99,7 @@ class Worker:
         self._turned_at = float("-inf")
         self._grace_s = grace_s
         self._running: dict[UUID, _Run] = {}
-        self._ended: list[_Ended] = []
+        self._ended: list[Ended] = []
         self._failures: list[Exception] = []
         self._crash: BaseException | None = None
         self._wake = asyncio.Event()
@@ -199,7 +192,7 @@ class Worker:
             self._wake.set()
         return count
 
-    def _taken_ended(self) -> list[_Ended]:
+    def _taken_ended(self) -> list[Ended]:
         if self._ended:
             failpoint("tasks.before_done")
         ended, self._ended = self._ended, []
@@ -245,7 +238,7 @@ class Worker:
 
     def _note_bug(self, what: str, bug: Exception) -> None:
         metrics.LOOP_FAILURES.inc()
-        _log.error(what, reason=_reason(bug), frames=_frames(bug))
+        _log.error(what, reason=reason_of(bug), frames=frames_of(bug))
 
     # Claiming and running
 
@@ -318,7 +311,7 @@ class Worker:
         metrics.TASK_RUNS.labels(run.row.type, ended.verdict).inc()
         metrics.TASK_SECONDS.labels(run.row.type).observe(monotonic() - started)
 
-    async def _outcome(self, run: _Run, job: Job) -> _Ended:
+    async def _outcome(self, run: _Run, job: Job) -> Ended:
         row, policy = run.row, job.policy
         if row.failures >= policy.attempts_max:  # it took its workers down with it
             return self._as_verdict(run, "dead", "lease_expired")
@@ -331,7 +324,7 @@ class Worker:
             return self._as_verdict(run, "done")
         return self._as_verdict(run, "again", after=again.after)
 
-    def _after_failure(self, run: _Run, policy: RetryPolicy, failure: Exception) -> _Ended:
+    def _after_failure(self, run: _Run, policy: RetryPolicy, failure: Exception) -> Ended:
         match failure:
             case LeaseLost():
                 return self._as_verdict(run, "lost")
@@ -344,9 +337,9 @@ class Worker:
             case _:
                 return self._counted(run, policy, failure)
 
-    def _counted(self, run: _Run, policy: RetryPolicy, failure: Exception) -> _Ended:
+    def _counted(self, run: _Run, policy: RetryPolicy, failure: Exception) -> Ended:
         row, failures = run.row, run.row.failures + 1
-        reason = _reason(failure)
+        reason = reason_of(failure)
         self._remember(failure)
         last = failures >= policy.attempts_max
         _log.error(
@@ -356,7 +349,7 @@ class Worker:
             failures=failures,
             last=last,
             reason=reason,
-            frames=_frames(failure),
+            frames=frames_of(failure),
         )
         if last:
             return self._as_verdict(run, "dead", reason)
@@ -375,9 +368,9 @@ class Worker:
         *,
         after: timedelta = timedelta(),
         failures: int = 0,
-    ) -> _Ended:
-        run_at = _later(self._db.clock.now(), after)
-        return _Ended(run.row, verdict, run_at, failures, reason and _storable(reason))
+    ) -> Ended:
+        run_at = later(self._db.clock.now(), after)
+        return Ended(run.row, verdict, run_at, failures, reason and storable(reason))
 
     # Writing down what became of tasks
 
@@ -397,7 +390,7 @@ class Worker:
             self._ended = ended + self._ended
             raise
 
-    async def _write_down_singly(self, ended: Sequence[_Ended]) -> None:
+    async def _write_down_singly(self, ended: Sequence[Ended]) -> None:
         """Find the one that cannot be written and let its lease run out, so that the rest goes on.
 
         Raises:
@@ -413,20 +406,8 @@ class Worker:
             except Exception as bug:  # noqa: BLE001 - the others must not wait for it
                 self._note_bug("task_not_written_down", bug)
 
-    async def _write_down(self, tx: Tx, ended: Sequence[_Ended]) -> None:
-        def of(*verdicts: Verdict) -> list[_Ended]:
-            return [end for end in ended if end.verdict in verdicts]
-
-        if done := of("done"):
-            await store.DELETE_DONE.run(tx, *_keys(done))
-        if later := of("again", "busy", "retry"):
-            whens, counts = [end.run_at for end in later], [end.failures for end in later]
-            reasons = [end.reason for end in later]
-            await store.RESCHEDULE.run(tx, *_keys(later), whens, counts, reasons)
-        if back := of("given_back"):
-            await store.GIVE_BACK.run(tx, *_keys(back))
-        if dead := of("dead"):
-            await store.BURY.run(tx, *_keys(dead), [end.reason for end in dead], tx.now)
+    async def _write_down(self, tx: Tx, ended: Sequence[Ended]) -> None:
+        await write_down(tx, ended)
 
     # Leases
 
@@ -472,42 +453,6 @@ class Worker:
             return
         self._observed_at = monotonic()
         await metrics.observe(self._db, known=set(self._jobs), known_events=set(self._subscribers))
-
-
-def _keys(ended: Sequence[_Ended]) -> tuple[list[UUID], list[int]]:
-    return [end.row.id for end in ended], [end.row.attempt for end in ended]
-
-
-def _reason(failure: BaseException) -> str:
-    """Name a failure without its message, which may quote anything; a refusal's text is safe."""
-    if isinstance(failure, Refusal):
-        return str(failure)
-    where = traceback.extract_tb(failure.__traceback__)
-    place = f" at {_place(where[-1])}" if where else ""
-    return f"{type(failure).__module__}.{type(failure).__qualname__}{place}"
-
-
-def _storable(reason: str) -> str:
-    """Return a reason as the database takes it: a refusal's facts may quote any bytes."""
-    text = reason[:_REASON_MAX].replace("\0", "\ufffd")
-    return text.encode(errors="replace").decode()
-
-
-def _later(now: datetime, after: timedelta) -> datetime:
-    """Return a moment from now, or the last one there is: what is asked for may be absurd."""
-    try:
-        return now + after
-    except OverflowError:
-        return _LAST_MOMENT
-
-
-def _frames(failure: BaseException) -> list[str]:
-    return [_place(frame) for frame in traceback.extract_tb(failure.__traceback__)[-6:]]
-
-
-def _place(frame: traceback.FrameSummary) -> str:
-    """Return file, line and function, without the folders of this machine."""
-    return f"{'/'.join(frame.filename.split('/')[-3:])}:{frame.lineno} {frame.name}"
 
 
 async def _abandon(*tasks: asyncio.Task[Any]) -> None:

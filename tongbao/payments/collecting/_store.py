@@ -275,8 +275,21 @@ FIND_PAYMENT_BY_ORDER = Query(
 FIND_PAYMENT_ANYWHERE = Query(Payment, f"select {_PAYMENT} from payment where id = $1")
 GET_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where book = $1 and id = $2")
 FIND_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where id = $1")
-PAYMENTS_WITH_IDS = Query(Payment, f"select {_PAYMENT} from payment where id = any($1::uuid[])")
-ATTEMPTS_WITH_OWN_IDS = Query(Attempt, f"select {_ATTEMPT} from attempt where id = any($1::uuid[])")
+FIND_ATTEMPTS = Query(Attempt, f"select {_ATTEMPT} from attempt where id = any($1::uuid[])")
+GET_PAYMENTS = Query(
+    Payment,
+    f"""select {_PAYMENT} from payment
+         where (book, id) in (
+               select asked.book, asked.id
+                 from unnest($1::int[], $2::uuid[]) as asked (book, id))""",
+)
+GET_ATTEMPTS = Query(
+    Attempt,
+    f"""select {_ATTEMPT} from attempt
+         where (book, id) in (
+               select asked.book, asked.id
+                 from unnest($1::int[], $2::uuid[]) as asked (book, id))""",
+)
 ATTEMPTS_OF_PAYMENT = Query(
     Attempt, f"select {_ATTEMPT} from attempt where book = $1 and payment_id = $2 order by id"
 )
@@ -292,7 +305,7 @@ PAID_BY_TRADE = Query(
 )
 PAID_BY_TRADES = Query(
     PaidBy,
-    """select a.book, a.account_id, a.channel_ref, a.id
+    """select asked.book, asked.account_id, asked.channel_ref as trade, a.id
          from unnest($1::int[], $2::uuid[], $3::text[]) as asked (book, account_id, channel_ref)
          join attempt a on a.book = asked.book and a.account_id = asked.account_id
           and a.channel_ref = asked.channel_ref and a.channel <> 'wallet'""",

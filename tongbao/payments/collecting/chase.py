@@ -158,7 +158,7 @@ async def _instead(
 async def chase_attempt(flow: Flow, task: ChaseAttempt, _lease: Lease) -> Again | None:
     """Take the next look at an attempt; return when to look again, or None at its end."""
     attempt = await store.GET_ATTEMPT.one(flow.db, task.book, task.attempt_id)
-    payment = await flow.reads.payment(attempt.payment_id)
+    payment = await flow.reads.payment(task.book, attempt.payment_id)
     if task.late:
         return await _look_again(flow, payment, attempt)
     if not attempt.state.is_open:

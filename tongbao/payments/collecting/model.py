@@ -298,7 +298,7 @@ class PaidBy(Struct, frozen=True):
 
     book: int
     account_id: UUID
-    channel_ref: str
+    trade: str
     id: UUID
 
 

@@ -69,6 +69,8 @@ class Timeline(Struct, frozen=True):
     cases: list[PaymentCase]
 
 
+Place = tuple[int, UUID]
+"""Where a row is: its book and its id."""
 Trade = tuple[int, UUID, str]
 """A channel's trade: the book, our account at the channel, and the channel's number."""
 
@@ -82,19 +84,21 @@ class PaymentReads:
     def __init__(self, db: Db) -> None:
         self._payments = Lookups(partial(_payments, db))
         self._attempts = Lookups(partial(_attempts, db))
+        self._numbered = Lookups(partial(_numbered, db))
         self._paid_by = Lookups(partial(_paid_by, db))
 
     async def both(self, attempt: Attempt) -> tuple[Payment, Attempt]:
         """Return an attempt, which is known to exist, as it is now, and its payment."""
-        asked = self._payments.get(attempt.payment_id), self._attempts.get(attempt.id)
-        payment, found = await asked[0], await asked[1]
+        asked = self._payments.get((attempt.book, attempt.payment_id))
+        found = await self._attempts.get((attempt.book, attempt.id))
+        payment = await asked
         if payment is None or found is None:
             raise LookupError(attempt.id)
         return payment, found
 
-    async def payment(self, payment_id: UUID) -> Payment:
+    async def payment(self, book: int, payment_id: UUID) -> Payment:
         """Return a payment that is known to exist."""
-        found = await self._payments.get(payment_id)
+        found = await self._payments.get((book, payment_id))
         if found is None:
             raise LookupError(payment_id)
         return found
@@ -105,25 +109,34 @@ class PaymentReads:
         Raises:
             UnknownId: it is not a number of ours at all.
         """
-        return await self._attempts.get(from_base32(number))
+        return await self._numbered.get(from_base32(number))
 
     async def attempt_paid_by(self, trade: Trade) -> UUID | None:
         """Return the attempt that a trade of a channel has paid, or was set aside for."""
         return await self._paid_by.get(trade)
 
 
-async def _payments(db: Db, ids: Sequence[UUID]) -> dict[UUID, Payment]:
-    return {each.id: each for each in await store.PAYMENTS_WITH_IDS.all(db, ids)}
+async def _payments(db: Db, places: Sequence[Place]) -> dict[Place, Payment]:
+    found = await store.GET_PAYMENTS.all(db, *_columns(places))
+    return {(each.book, each.id): each for each in found}
 
 
-async def _attempts(db: Db, ids: Sequence[UUID]) -> dict[UUID, Attempt]:
-    return {each.id: each for each in await store.ATTEMPTS_WITH_OWN_IDS.all(db, ids)}
+async def _attempts(db: Db, places: Sequence[Place]) -> dict[Place, Attempt]:
+    found = await store.GET_ATTEMPTS.all(db, *_columns(places))
+    return {(each.book, each.id): each for each in found}
+
+
+async def _numbered(db: Db, ids: Sequence[UUID]) -> dict[UUID, Attempt]:
+    return {each.id: each for each in await store.FIND_ATTEMPTS.all(db, ids)}
 
 
 async def _paid_by(db: Db, trades: Sequence[Trade]) -> dict[Trade, UUID]:
-    columns = [list(column) for column in zip(*trades, strict=True)]
-    found = await store.PAID_BY_TRADES.all(db, *columns)
-    return {(each.book, each.account_id, each.channel_ref): each.id for each in found}
+    found = await store.PAID_BY_TRADES.all(db, *_columns(trades))
+    return {(each.book, each.account_id, each.trade): each.id for each in found}
+
+
+def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 async def payment_of_merchant(on: Db | Tx, payment_id: UUID, merchant: UUID, mode: Mode) -> Payment:
