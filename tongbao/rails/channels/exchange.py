@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.infra.http import HttpClient, HttpReply, NoAnswerError, NotSentError
-from tongbao.rails.channels.contract import Exchange, NotSent, Unknown
+from tongbao.rails.channels.contract import CallbackReply, Exchange, NotSent, Unknown
 
 EVIDENCE_MAX: Final = 16 * 1024
 REPLY_MAX: Final = 1024 * 1024
@@ -121,3 +121,10 @@ def _capped(text: str) -> str:
         return text
     note = f"… [{len(raw)} bytes]"
     return raw[: EVIDENCE_MAX - len(note.encode())].decode(errors="ignore") + note
+
+
+def plain_reply(*, accepted: bool) -> CallbackReply:
+    """Return the word ``success``, which stops the resends; anything else asks for the next."""
+    if accepted:
+        return CallbackReply(200, {"content-type": "text/plain"}, b"success")
+    return CallbackReply(500, {"content-type": "text/plain"}, b"fail")

@@ -42,7 +42,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao.rails.channels.exchange import TimeLimits, followed_by, unsent
+from tongbao.rails.channels.exchange import TimeLimits, followed_by, plain_reply, unsent
 from tongbao.rails.channels.unionpay import answers, notices
 from tongbao.rails.channels.unionpay.bills import TERMS, BillDamaged, parse_trades, unpack
 from tongbao.rails.channels.unionpay.gateway import Answered, Gateway
@@ -240,7 +240,7 @@ class UnionPay:
 
     def reply_to_callback(self, accepted: bool) -> CallbackReply:
         """Return 200, or an error that asks for the next resend."""
-        return notices.reply(accepted=accepted)
+        return plain_reply(accepted=accepted)
 
     async def download_bill(
         self, account: ChannelAccount, day: date, folder: Path

@@ -15,7 +15,6 @@ from tongbao.rails.channels.contract import (
     Callback,
     CallbackForged,
     CallbackKind,
-    CallbackReply,
     CallbackUnreadable,
     ChannelAccount,
     Succeeded,
@@ -76,13 +75,6 @@ def read(account: ChannelAccount, body: bytes, now: datetime) -> Callback:
         outcome=_outcome(fields, now),
         content=msgspec.json.encode(shown_fields(fields)).decode(),
     )
-
-
-def reply(*, accepted: bool) -> CallbackReply:
-    """Return status 200, which stops the resends; UnionPay does not look at the words."""
-    if accepted:
-        return CallbackReply(200, {"content-type": "text/plain"}, b"success")
-    return CallbackReply(500, {"content-type": "text/plain"}, b"fail")
 
 
 def _fields(body: bytes) -> dict[str, str]:

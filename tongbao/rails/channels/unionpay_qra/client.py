@@ -34,7 +34,7 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.error_map import Call, error_map
-from tongbao.rails.channels.exchange import TimeLimits, followed_by, unsent
+from tongbao.rails.channels.exchange import TimeLimits, followed_by, plain_reply, unsent
 from tongbao.rails.channels.unionpay_qra import notices
 from tongbao.rails.channels.unionpay_qra.gateway import (
     Answered,
@@ -203,7 +203,7 @@ class Qra(Unfiled):
 
     def reply_to_callback(self, accepted: bool) -> CallbackReply:
         """Return ``success``, or a word that asks for the next resend."""
-        return notices.reply(accepted=accepted)
+        return plain_reply(accepted=accepted)
 
 
 def _offered(fields: Mapping[str, str], order: PayOrder) -> Pending | Unknown:

@@ -11,7 +11,6 @@ from tongbao.rails.channels.contract import (
     Callback,
     CallbackForged,
     CallbackKind,
-    CallbackReply,
     CallbackUnreadable,
     ChannelAccount,
     Unknown,
@@ -54,10 +53,3 @@ def read_notice(account: ChannelAccount, body: bytes, now: datetime) -> Callback
         outcome=outcome,
         content=content,
     )
-
-
-def reply(*, accepted: bool) -> CallbackReply:
-    """Return the word ``success``, which stops the resends; anything else asks for the next."""
-    if accepted:
-        return CallbackReply(200, {"content-type": "text/plain"}, b"success")
-    return CallbackReply(500, {"content-type": "text/plain"}, b"fail")
