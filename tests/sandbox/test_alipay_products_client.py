@@ -1,0 +1,92 @@
+"""Alipay's own Python client meets the simulated agreements, car parks and account bill."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from tongbao_sandbox.launch import start_sandbox
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".clients" / "alipay_sdk_python" / "bin" / "python"
+DRIVE = ROOT / "tests" / "clients" / "alipay_sdk_python" / "products.py"
+
+
+def pkcs1(pem: str) -> str:
+    """The form of private key which that client reads."""
+    key = serialization.load_pem_private_key(pem.encode(), None)
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(
+        serialization.Encoding.PEM, form, serialization.NoEncryption()
+    ).decode()
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    if not PYTHON.exists():
+        reason = "alipay-sdk-python is not installed: run `make clients`"
+        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        shown = sandbox.credentials["alipay"]
+        given = {
+            "url": sandbox.url,
+            "credentials": shown,
+            "seller": "2088000000000000",
+            "private_key": pkcs1(shown["app_private_key_pem"]),
+        }
+        run = subprocess.run(
+            [PYTHON, DRIVE],
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_an_agreement_is_signed_charged_and_ended(heard: Any) -> None:
+    found = heard["agreement"]
+    assert not found["unknown"]["ok"]
+    assert found["unknown"]["sub_code"] == "USER_AGREEMENT_NOT_EXIST"
+    assert (found["query"]["ok"], found["query"]["status"]) == (True, "NORMAL")
+    assert found["query"]["external_agreement_no"] == "AG-1"
+    assert found["query"]["sign_time"]
+    assert (found["charge"]["ok"], found["charge"]["total_amount"]) == (True, "12.30")
+    assert found["ended"]["ok"]
+    assert (found["late"]["ok"], found["late"]["sub_code"]) == (False, "ACQ.AGREEMENT_INVALID")
+
+
+def test_a_periodic_agreement_keeps_its_rules(heard: Any) -> None:
+    found = heard["periodic"]
+    assert found["query"]["status"] == "NORMAL"
+    assert found["charge"]["ok"]
+    assert found["too_much"]["sub_code"] == "ACQ.CYCLE_PAY_SINGLE_FEE_EXCEED"
+
+
+def test_a_car_drives_in_pays_and_drives_out(heard: Any) -> None:
+    found = heard["parking"]
+    assert (found["unbound"]["agreement_status"], found["bound"]["agreement_status"]) == ("1", "0")
+    assert found["entered"]["ok"]
+    assert found["left"]["ok"]
+    assert (found["fee"]["ok"], found["fee"]["out_trade_no"]) == (True, "PARK-1")
+    assert found["fee"]["total_fee"] == "6.00"
+    assert found["fee"]["trade_no"]
+
+
+def test_the_account_bill_holds_what_was_taken(heard: Any) -> None:
+    assert heard["bill"]["ok"]
+    lines = heard["bill"]["lines"]
+    assert lines[0].startswith("#支付宝账务明细查询")
+    for number in ("AG-PAY-1", "AG-PAY-3", "PARK-1"):
+        assert any(number in line for line in lines), number
+    assert not any("AG-PAY-4" in line for line in lines)
