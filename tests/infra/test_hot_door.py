@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 
 from tongbao.infra.http_edge import protocol_with
 from tongbao.infra.web.hot import Answer, HotDoor, HotRequest
@@ -90,6 +92,13 @@ def application(route: Route) -> Application:
 
 @pytest.fixture
 async def connect(application: Application) -> AsyncIterator[Connect]:
+    async with serving(application) as connect:
+        yield connect
+
+
+@asynccontextmanager
+async def serving(application: Application) -> AsyncIterator[Connect]:
+    """Serve on the loop that runs; what comes of it opens a connection."""
     config = uvicorn.Config(
         application,
         port=0,
@@ -263,3 +272,66 @@ async def test_a_trusted_proxy_says_who_the_client_is(connect: Connect, route: R
     await answer_of(reader)
     [seen] = route.seen
     assert seen.client_ip == "203.0.113.7"
+
+
+async def test_a_trailer_is_no_header(connect: Connect, route: Route) -> None:
+    """A proxy sets headers and leaves trailers alone: else a client could name itself."""
+    reader, writer = await connect()
+    trailers = b"2\r\n{}\r\n0\r\nx-forwarded-for: 203.0.113.9\r\nidempotency-key: two\r\n\r\n"
+    head = b"x-forwarded-for: 203.0.113.7\r\ntransfer-encoding: chunked\r\n\r\n"
+    writer.write(HEAD + head + trailers)
+    await answer_of(reader)
+    [seen] = route.seen
+    assert (seen.client_ip, seen.idempotency_key) == ("203.0.113.7", "one")
+
+
+async def test_what_is_told_400_is_not_begun(connect: Connect, route: Route) -> None:
+    reader, writer = await connect()
+    writer.write(asked() + b"\0 nonsense\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    assert route.seen == []
+
+
+class Large(Route):
+    """Answers with much, a moment later, as one does that asks a database."""
+
+    answer_bytes = 500_000
+
+    def take(self, request: HotRequest, answered: Callable[[Answer], None]) -> None:
+        self.seen.append(request)
+        answer = b"%d " % len(self.seen) + b"." * self.answer_bytes
+        asyncio.get_running_loop().call_soon(answered, answer)
+
+
+async def test_who_does_not_read_its_answers_is_waited_for() -> None:
+    """As by the application's way, which such a client takes: its answers cost memory."""
+    route, times = Large(), 60
+    application = Application(HotDoor({PATH: route}))
+    async with serving(application) as connect:
+        reader, writer = await connect()
+        writer.write(asked() * times)
+        while not application.bodies:
+            assert len(route.seen) < times
+            await asyncio.sleep(0.005)
+        for number in range(1, times + 1):
+            assert b"%d .." % number in (await answer_of(reader))[2][:20]
+
+
+async def test_telling_who_left_raises_nothing_on_the_servers_loop() -> None:
+    """uvloop raises where one writes to what is closed, and others of the set are told next."""
+    await asyncio.to_thread(uvloop.run, leave_among_several_requests())
+
+
+async def leave_among_several_requests() -> None:
+    route = Route()
+    route.held = []
+    async with serving(Application(HotDoor({PATH: route}))) as connect:
+        reader, writer = await connect()
+        writer.write(asked(b"1") + asked(b"2") + asked(b"3"))
+        await route.asked(1)
+        route.held[0](MADE)
+        await answer_of(reader)
+        await route.asked(2)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        route.held[1](MADE)

@@ -86,6 +86,19 @@ async def test_trailers_without_end_close_the_connection(port: int) -> None:
     await sending
 
 
+@pytest.mark.parametrize(
+    "beginning", [b"1\r\na\r\n0\r\nx-a: ", b"1\r\na\r\n1;"], ids=["trailer", "extension"]
+)
+async def test_a_line_beside_a_body_is_no_longer_than_a_head(port: int, beginning: bytes) -> None:
+    """The parser copies what it has of a line with every piece that comes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(POST + b"transfer-encoding: chunked\r\n\r\n" + beginning)
+    await writer.drain()
+    sending = asyncio.create_task(send(writer, b"a" * 4096, 3 * HEAD_BYTES_MAX // 4096))
+    assert b"<1>" not in await heard(reader)
+    await sending
+
+
 @pytest.mark.parametrize("beginning", [b"", b"GET / HT", GET, b"\r\n"])
 async def test_a_head_that_does_not_come_closes_the_connection(
     port: int, monkeypatch: pytest.MonkeyPatch, beginning: bytes

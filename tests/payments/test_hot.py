@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
@@ -19,7 +20,8 @@ from tests.payments.invariants import assert_money_is_conserved
 from tests.stage import Stage, new_number
 from tongbao.infra.db import Write
 from tongbao.infra.web.app import App
-from tongbao.infra.web.hot import HotDoor
+from tongbao.infra.web.authentication import SignedRequest
+from tongbao.infra.web.hot import Answer, HotDoor, HotRequest
 from tongbao.infra.web.idempotency import REPLAYED_HEADER
 from tongbao.kernel.ids import parse
 from tongbao.parties.accounts import _store as accounts
@@ -435,6 +437,47 @@ async def test_of_many_at_once_each_gets_its_own_answer(stage: Stage) -> None:
         "failed",
     ]
     await assert_money_is_conserved(stage.db)
+
+
+async def test_a_code_shown_to_two_at_once_pays_one(stage: Stage, client: SignedClient) -> None:
+    _, [code] = await codes_of_one_wallet(stage, 1, balance=10_000)
+
+    replies = await asyncio.gather(
+        *[client.post(PATH, body_of(code), key=new_number()) for _ in range(5)]
+    )
+
+    ends = [reply.code or reply.json["status"] for reply in replies]
+    assert ends.count("succeeded") == 1
+    assert set(ends) <= {"succeeded", "failed", "wallet.code_used_or_expired"}
+    await assert_money_is_conserved(stage.db)
+
+
+async def test_who_cannot_be_told_costs_nobody_else_the_answer(
+    stage: Stage, client: SignedClient
+) -> None:
+    platform = stage.platform
+    keys = RecentKeys(platform.db, platform.keyring)
+    payments = WalletPayments(platform.flow, platform.keyring, keys)
+    _, codes = await codes_of_one_wallet(stage, 3, balance=10_000)
+    heard: asyncio.Queue[Answer] = asyncio.Queue()
+    wanting = [body_of(code) for code in codes]
+
+    def gone(answer: Answer) -> None:
+        raise RuntimeError("the handler is closed")
+
+    payments.take(hot_request_of(client, wanting[0]), gone)
+    for each in wanting[1:]:
+        payments.take(hot_request_of(client, each), heard.put_nowait)
+
+    async with asyncio.timeout(10):
+        told = [await heard.get() for _ in wanting[1:]]
+    assert [isinstance(each, bytes) and b'"succeeded"' in each for each in told] == [True] * 2
+
+
+def hot_request_of(client: SignedClient, asked: dict[str, Any]) -> HotRequest:
+    body = msgspec.json.encode(asked)
+    signed = client.authorization("POST", PATH, body)
+    return HotRequest(SignedRequest("POST", PATH, body, (signed,)), new_number(), "127.0.0.1")
 
 
 async def test_what_fails_unforeseen_is_left_to_the_ordinary_route(stage: Stage) -> None:

@@ -15,9 +15,10 @@ from typing import Any, Final, Protocol, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES_MAX: Final = 64 * 1024
-"""Request line and headers, beyond the bytes that arrive together with the first of them."""
+"""Request line and headers, beyond the bytes that arrive together with the first of them; and what
+comes beside a body, such as trailers: the parser copies a line anew with every piece of it."""
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Everything: a body of the largest size in the smallest chunks, and no trailers to speak of."""
+"""Everything: a body of the largest size in the smallest chunks."""
 HEAD_SECONDS_MAX: Final = 20.0
 
 _TOO_LARGE: Final = (
@@ -52,6 +53,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _whole: RequestResponseCycle | None = None  # begun, and for the door if it is whole at once
     _steps = 0  # beginnings, heads and ends of messages so far
     _received = 0  # bytes since the last step
+    _bodiless = 0  # bytes since then, or since the last piece of a body
     _reads_head = True
     _in_head = False  # a head has begun and is not whole
     _head_timer: asyncio.TimerHandle | None = None
@@ -69,16 +71,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what arrived and give up on a message that is larger than any we take."""
         before = self._steps
+        self._bodiless += len(data)
         super().data_received(data)
-        if self._whole is not None:
-            self._hand_in(self._whole)
+        whole, self._whole = self._whole, None
+        if whole is not None and not self.transport.is_closing():  # else it was told 400 already
+            self._hand_in(whole)
         if self._in_head:  # most heads come whole, and need no timer
             self._start_timer()
         if self._steps != before:
-            self._received = 0
+            self._received = self._bodiless = 0
             return
         self._received += len(data)
-        if self._received > (HEAD_BYTES_MAX if self._reads_head else MESSAGE_BYTES_MAX):
+        if self._bodiless > HEAD_BYTES_MAX or self._received > MESSAGE_BYTES_MAX:
             self._give_up()
         elif self._reads_head:
             self._start_timer()
@@ -88,6 +92,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._steps += 1
         self._in_head = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, and leave a trailer: it is none (RFC 9110 §6.5.1), and no proxy saw it."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Count what is no body from here."""
+        self._bodiless = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Let the body have the application's own limits."""
@@ -113,9 +127,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._hand_in(cycle)
 
     def _hand_in(self, cycle: RequestResponseCycle) -> None:
-        self._whole = None
         door, ordinary = self.door, partial(super()._start_asgi_task, cycle, self.app)
-        if door is None or cycle.more_body or cycle.waiting_for_100_continue:
+        is_whole = not (cycle.more_body or cycle.waiting_for_100_continue)
+        # Who does not read its answers takes the way that waits until it does.
+        if door is None or not is_whole or self.flow.write_paused:
             ordinary()
             return
         scope = cast("Scope", cycle.scope)
@@ -125,7 +140,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _answer(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
         """Send a whole answer, unless nobody is there to hear it."""
-        if cycle.disconnected:
+        # The server marks only the newest request of a connection that is lost, and uvloop raises
+        # where one writes to what is closed: to whoever is being told of a whole set of payments.
+        if cycle.disconnected or self.transport.is_closing():
             return
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         standing = [b"%b: %b\r\n" % header for header in cycle.default_headers]

@@ -92,10 +92,17 @@ class _Asked(Struct):
     told: bool = False
 
     def answer(self, answer: Answer) -> None:
-        """Give the first answer; later ones are for nobody."""
-        if not self.told:
-            self.told = True
+        """Give the first answer; later ones are for nobody.
+
+        Who cannot be told must not cost the others of its set theirs.
+        """
+        if self.told:
+            return
+        self.told = True
+        try:
             self.tell(answer)
+        except Exception:  # noqa: BLE001 - whatever it is
+            _log.exception("wallet_payment_untold")
 
 
 class _Proved(Struct, frozen=True):
