@@ -394,6 +394,38 @@ async def test_a_run_is_stopped_when_its_lease_is_found_lost(db: Db) -> None:
 FAR = real_now() + timedelta(days=1)
 
 
+async def test_a_worker_that_claims_its_own_task_again_stops_the_first_run(db: Db) -> None:
+    """Its database was away for longer than a lease; the second run must be known as running."""
+    began: asyncio.Queue[int] = asyncio.Queue()
+    stopped, ends = asyncio.Event(), asyncio.Event()
+    runs = 0
+
+    async def greet(_task: Greet, _lease: Lease) -> None:
+        nonlocal runs
+        runs += 1
+        began.put_nowait(runs)
+        try:
+            await ends.wait()
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+    await ask(db, Greet())
+    worker, stop = worker_of(db, greet), asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    async with asyncio.timeout(10):
+        assert await began.get() == 1
+        await EXPIRE.run(db, real_now())
+        worker.nudge()
+        assert await began.get() == 2
+        await stopped.wait()
+        stop.set()
+        await asyncio.sleep(0)
+        ends.set()  # stopping waits for the second run, and gives nothing back
+        await running
+    assert await COUNT.one(db) == 0
+
+
 async def test_a_handler_that_finished_its_task_is_not_stopped(db: Db) -> None:
     ended = False
 

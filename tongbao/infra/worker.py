@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -146,11 +147,7 @@ class Worker:
                 if not dispatched and not self._running and not self._ended:
                     break
                 if self._running:
-                    await asyncio.wait(
-                        self._asyncio_tasks(),
-                        timeout=self._poll_s,
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
+                    await self._one_ends(self._poll_s)
         finally:
             await _abandon(heartbeat, *self._asyncio_tasks())
         failures, self._failures = self._failures, []
@@ -216,11 +213,9 @@ class Worker:
 
     async def _rest(self) -> None:
         """Wait for a nudge, an ended task, the end, or the next poll."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._poll_s):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
         if (pause := self._turned_at + self._turn_s - monotonic()) > 0:
             await asyncio.sleep(pause)
         self._wake.clear()
@@ -287,6 +282,8 @@ class Worker:
         if rows:
             failpoint("tasks.claimed")
         for row in sorted(rows, key=lambda row: (row.run_at, row.id)):
+            if row.id in self._running:  # our own lease ran out before it was extended
+                self._running[row.id].stop("lost")
             run = self._running[row.id] = _Run(row)
             run.asyncio_task = asyncio.create_task(self._execute(run), name=row.type)
 
@@ -305,7 +302,8 @@ class Worker:
             self._crash = crash
             return
         finally:
-            self._running.pop(run.row.id, None)
+            if self._running.get(run.row.id) is run:  # else it is claimed anew, and runs again
+                del self._running[run.row.id]
             self._wake.set()
         self._ended.append(ended)
         metrics.TASK_RUNS.labels(run.row.type, ended.verdict).inc()
@@ -433,15 +431,18 @@ class Worker:
         """Let running tasks end within the grace period, then give the others back."""
         ends_at = monotonic() + self._grace_s
         while self._running and (left := ends_at - monotonic()) > 0:
-            await asyncio.wait(
-                self._asyncio_tasks(), timeout=left, return_when=asyncio.FIRST_COMPLETED
-            )
+            await self._one_ends(left)
             await self._survive(self._settle)
         for run in list(self._running.values()):
             run.stop("given_back")
         if tasks := self._asyncio_tasks():
             await asyncio.wait(tasks, timeout=self._grace_s)
         await self._survive(self._settle)
+
+    async def _one_ends(self, within_s: float) -> None:
+        await asyncio.wait(
+            self._asyncio_tasks(), timeout=within_s, return_when=asyncio.FIRST_COMPLETED
+        )
 
     def _asyncio_tasks(self) -> list[asyncio.Task[None]]:
         return [run.asyncio_task for run in self._running.values() if run.asyncio_task]
