@@ -25,6 +25,7 @@ from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, LockNotFree, connect
 from tongbao.infra.embedded import EmbeddedServer
+from tongbao.infra.hot_routes import HotDoor
 from tongbao.infra.http import Anywhere, HttpClient, LoopbackAllowed, PublicOnly
 from tongbao.infra.migrate import migrate
 from tongbao.infra.outbox import public_types
@@ -224,7 +225,7 @@ class Platform:
             routes(settings.licence, allows_test_clock=settings.test_clock),
             db=self.db,
             keys=KeysOnRecord(self.db, self.keyring),
-            hot={PATH: wallet_payments} if settings.licence.may_hold_funds else {},
+            door=HotDoor({PATH: wallet_payments}) if settings.licence.may_hold_funds else None,
             facts=ApiFacts(
                 title="Tongbao API",
                 version="1",

@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 import uvloop
 
+from tongbao.infra.hot_routes import Answer, HotDoor, HotRequest
 from tongbao.infra.http_edge import protocol_with
-from tongbao.infra.web.hot import Answer, HotDoor, HotRequest
 from tongbao.kernel.errors import Busy
 
 PATH = "/v1/payments"

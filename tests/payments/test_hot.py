@@ -19,9 +19,9 @@ from tests.infra.signed_client import Reply, SignedClient
 from tests.payments.invariants import assert_money_is_conserved
 from tests.stage import Stage, new_number
 from tongbao.infra.db import Write
+from tongbao.infra.hot_routes import Answer, HotDoor, HotRequest
 from tongbao.infra.web.app import App
 from tongbao.infra.web.authentication import SignedRequest
-from tongbao.infra.web.hot import Answer, HotDoor, HotRequest
 from tongbao.infra.web.idempotency import REPLAYED_HEADER
 from tongbao.kernel.ids import parse
 from tongbao.parties.accounts import _store as accounts

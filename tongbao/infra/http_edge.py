@@ -31,7 +31,7 @@ Scope = MutableMapping[str, Any]
 
 
 class Door(Protocol):
-    """Takes whole requests of hot routes; `infra.web.hot.HotDoor` is one."""
+    """Takes whole requests of hot routes; `infra.hot_routes.HotDoor` is one."""
 
     def may_take(self, scope: Scope) -> bool:
         """Return whether it has a route for it."""
@@ -44,6 +44,9 @@ class Door(Protocol):
         handed_over: Callable[[], None],
     ) -> None:
         """Answer with the lines of a head and a body, or hand the request over."""
+
+    async def ask(self, scope: Scope, body: bytes) -> bytes | None:
+        """Return the JSON of what was created, or None where the application shall answer."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -170,7 +173,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def protocol_with(door: Door) -> type[BoundedHttpProtocol]:
+def protocol_with(door: Door | None) -> type[BoundedHttpProtocol]:
     """Return the protocol of a server whose hot routes are behind the door."""
     return type("HttpProtocolWithDoor", (BoundedHttpProtocol,), {"door": door})
 

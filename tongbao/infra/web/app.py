@@ -28,10 +28,10 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
 from tongbao.infra.db import Db
+from tongbao.infra.http_edge import Door
 from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate
 from tongbao.infra.web.caller import Caller, access_of
-from tongbao.infra.web.hot import CREATED, HotDoor, HotRoute
 from tongbao.infra.web.openapi import ApiFacts, Operation, describe
 from tongbao.infra.web.problem import (
     ANSWER_HEADERS,
@@ -66,6 +66,7 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_MAX: Final = 1024 * 1024
 BODY_SECONDS_MAX: Final = 30
+_CREATED: Final = 201
 DOCUMENT_PATHS: Final = ("/openapi.json", "/v1/openapi.json")
 
 _WITH_OFFSET: Final = re.compile(r"([Zz]|[+-]\d\d:?\d\d)$")
@@ -96,9 +97,9 @@ class App:
         facts: ApiFacts,
         provides: Mapping[str, object] | None = None,
         mounts: Mapping[str, Asgi] | None = None,
-        hot: Mapping[str, HotRoute] | None = None,
+        door: Door | None = None,
     ) -> None:
-        self.door = HotDoor(hot or {})
+        self.door = door
         self._db = db
         self._keys = keys
         self._facts = facts
@@ -148,7 +149,7 @@ class App:
         try:
             body = await _read_body(scope, receive)
             scope["state"]["body"] = body
-            created = await self.door.ask(scope, body)
+            created = await self.door.ask(scope, body) if self.door is not None else None
             if created is not None:
                 scope["path_template"] = scope["path"]
                 await reply.created(created)
@@ -227,14 +228,14 @@ class _Reply:
 
     async def created(self, body: bytes) -> None:
         """Answer with what was created, in JSON."""
-        self.status = CREATED
+        self.status = _CREATED
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             *ANSWER_HEADERS,
             (b"x-request-id", self._request_id),
         ]
-        await self._send({"type": "http.response.start", "status": CREATED, "headers": headers})
+        await self._send({"type": "http.response.start", "status": _CREATED, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
     async def problem(self, problem: Rendered) -> None:

@@ -28,6 +28,7 @@ from prometheus_client import Counter
 
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Write, write_all
+from tongbao.infra.hot_routes import CREATED, Answer, HotRequest
 from tongbao.infra.outbox import object_event_write
 from tongbao.infra.web.authentication import (
     Authorization,
@@ -38,7 +39,6 @@ from tongbao.infra.web.authentication import (
     nonce_write,
     read_authorization,
 )
-from tongbao.infra.web.hot import CREATED, Answer, HotRequest
 from tongbao.infra.web.idempotency import Idempotency, InFlight, canonical, taken, use_of
 from tongbao.infra.web.request import decode
 from tongbao.kernel.errors import Busy, Refusal
