@@ -68,6 +68,7 @@ from tongbao.payments.collecting.outcomes import (
 )
 from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.payments.hot.route import PATH, WalletPayments
+from tongbao.payments.own_wallet import api as own_wallet_api
 from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
 from tongbao.payments.routing.router import LiveRouter
@@ -146,6 +147,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *identity_api.ROUTES,
         *accounts_api.routes(licence),
         *offline_codes_api.routes(licence),
+        *own_wallet_api.routes(licence),
         *settlement_api.routes(licence),
         *payouts_api.routes(licence),
         *(clock_api.ROUTES if allows_test_clock else []),

@@ -127,6 +127,19 @@ async def wallet(scene: Scene, refusals: int = 0) -> None:
     await ends(scene, payment, "succeeded")
 
 
+async def wallet_qr(scene: Scene) -> None:
+    """The merchant shows a code of our own, and a wallet's owner confirms it."""
+    opened = await scene.ask("wallet", scene.client.wallets.open, holder_name="张三")
+    await scene.ask("top_up", scene.client.wallets.top_up, opened["id"], amount=10_000)
+    await scene.rest()
+    await scene.from_here()
+    payment = await scene.create(channel="wallet", mode="qr")
+    code = payment["next_action"]["code_url"]
+    await scene.ask("confirm", scene.client.wallets.pay, opened["id"], code)
+    await ends(scene, payment, "succeeded")
+    assert await scene.wallet_balance(opened) == 10_000 - AMOUNT
+
+
 async def top_up(scene: Scene) -> None:
     """Money is put into a wallet."""
     await scene.from_here()
@@ -247,6 +260,14 @@ FLOWS = {
     ),
     "wallet": flow(wallet, passes=FROM_WALLET | BOOKED | TOLD, whole=True),
     "wallet, deaf merchant": flow(wallet, 2, passes=FROM_WALLET | BOOKED | TOLD),
+    "wallet scans": flow(
+        wallet_qr,
+        passes=points("payments", "before_intention after_intention")
+        | DECIDED
+        | FROM_WALLET
+        | BOOKED
+        | TOLD,
+    ),
     "wallet top-up": flow(
         top_up, passes=points("wallets", "before_top_up after_top_up") | BOOKED | TOLD
     ),

@@ -11,7 +11,7 @@ from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hi
 import httpx2 as httpx
 
 from tests.stage import Stage
-from tongbao_sdk import Tongbao, cashier, models
+from tongbao_sdk import Tongbao, cashier, models, parties
 
 REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
@@ -26,6 +26,7 @@ REPLIES: dict[str, Any] = {
     "CheckoutView": cashier.Checkout,
     "PlateView": cashier.Plate,
     "WalletView": models.Wallet,
+    "WalletQrView": parties.WalletQr,
     "PaymentCodeView": models.PaymentCode,
     "TopUpView": models.TopUp,
     "OfflineKeyView": models.OfflineKey,
@@ -243,6 +244,8 @@ def every_call(shop: Tongbao) -> None:
     shop.wallets.get("wal_1")
     list(shop.wallets.list())
     shop.wallets.payment_code("wal_1")
+    shop.wallets.scan("wal_1", "tongbao:pay/1")
+    shop.wallets.pay("wal_1", "tongbao:pay/1")
     shop.wallets.give_offline_key("wal_1", device_name="phone", replaces="ofk_1")
     list(shop.wallets.offline_keys("wal_1"))
     shop.wallets.revoke_offline_key("ofk_1")

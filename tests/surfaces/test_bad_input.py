@@ -124,7 +124,7 @@ FIELDS: list[tuple[dict[str, Any], int, str, str | None]] = [
     ),
 ]
 METHODS: list[tuple[Any, int, str, str | None]] = [
-    ({"mode": "qr", "channel": "wallet"}, 422, "payment.wallet_needs_code", None),
+    ({"mode": "app", "channel": "wallet"}, 422, "payment.wallet_needs_code", None),
     (
         {"mode": "payment_code", "auth_code": "7" * 18},
         422,

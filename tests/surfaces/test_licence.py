@@ -22,6 +22,8 @@ LICENSED = {
     "/v1/wallets/{wallet_id:str}",
     "/v1/wallets/{wallet_id:str}/payment_codes",
     "/v1/wallets/{wallet_id:str}/offline_keys",
+    "/v1/wallets/{wallet_id:str}/scans",
+    "/v1/wallets/{wallet_id:str}/payments",
     "/v1/offline_keys/{offline_key_id:str}/revoke",
     "/v1/wallets/{wallet_id:str}/freeze",
     "/v1/wallets/{wallet_id:str}/unfreeze",

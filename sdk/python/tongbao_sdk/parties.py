@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Unpack, cast
+from typing import Literal, NotRequired, TypedDict, Unpack, cast
 
-from tongbao_sdk.models import ApiKey, OfflineKey, PaymentCode, TopUp, Wallet
+from tongbao_sdk.models import ApiKey, Mode, OfflineKey, PaymentCode, TopUp, Wallet
 from tongbao_sdk.transport import Once, Transport, path_of
+
+
+class WalletQr(TypedDict):
+    """A merchant's code as the wallet that scanned it sees it."""
+
+    object: Literal["wallet_qr"]
+    payment_id: str
+    mode: Mode
+    payee: str
+    subject: str
+    amount: int
+    currency: str
+    status: Literal["payable", "paid", "ended"]
+    expires_at: str
+    paid_at: NotRequired[str]
+    paid_by_wallet: NotRequired[bool]
 
 
 class ApiKeys:
@@ -59,6 +75,16 @@ class Wallets:
         """Return a new one-time code the wallet's holder shows at the counter."""
         path = path_of("wallets", wallet_id, "payment_codes")
         return cast("PaymentCode", self._transport.post(path))
+
+    def scan(self, wallet_id: str, code: str) -> WalletQr:
+        """Return what a merchant's code asks for, to be shown before the holder confirms."""
+        path = path_of("wallets", wallet_id, "scans")
+        return cast("WalletQr", self._transport.post(path, {"code": code}))
+
+    def pay(self, wallet_id: str, code: str, **once: Unpack[Once]) -> WalletQr:
+        """Pay a merchant's code from the wallet; a refusal leaves the code payable."""
+        path = path_of("wallets", wallet_id, "payments")
+        return cast("WalletQr", self._transport.post(path, {"code": code}, **once))
 
     def give_offline_key(
         self,

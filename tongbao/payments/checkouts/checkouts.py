@@ -43,7 +43,13 @@ from tongbao.payments.checkouts.model import (
 )
 from tongbao.payments.checkouts.offers import asked_of_router
 from tongbao.payments.collecting import queries as payments
-from tongbao.payments.collecting.model import Attempt, NewPayment, Payment, PaymentState
+from tongbao.payments.collecting.model import (
+    WALLET,
+    Attempt,
+    NewPayment,
+    Payment,
+    PaymentState,
+)
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import (
     OrderNumberUsed,
@@ -52,7 +58,7 @@ from tongbao.payments.collecting.payments import (
     resume_payment,
 )
 from tongbao.payments.methods.asked import HowAsked
-from tongbao.payments.routing.model import PlaceTaken
+from tongbao.payments.routing.model import Decision, PlaceTaken
 from tongbao.rails.channels.contract import PayMode
 
 _MINUTE: Final = timedelta(minutes=1)
@@ -238,15 +244,7 @@ async def _terms(
     merchant.check_active()
     plan = await merchants.price_plan_at(flow.db, merchant.id, checkout.mode, now)
     fee = fee_for([plan] if plan else [], offer.channel, offer.mode, checkout.money, now)
-    wanted = asked_of_router(
-        checkout, offer.mode, payment_id=payment_id, now=now, channel=offer.channel
-    )
-    decision = await flow.router.place(wanted)
-    if decision is not None:
-        account_id = decision.chosen.account_id
-    else:
-        place = (merchant.id, checkout.mode, offer.channel)
-        account_id = await merchants.channel_account_of(flow.db, *place)
+    decision, account_id = await _placed(flow, checkout, offer, payment_id, now)
     lifetime = TRY_LIFETIMES.get(offer.mode, TRY_LIFETIME)
     return NewPayment(
         merchant_id=merchant.id,
@@ -267,6 +265,22 @@ async def _terms(
         how=_how(offer, visitor),
         decision=decision,
     )
+
+
+async def _placed(
+    flow: Flow, checkout: Checkout, offer: Offer, payment_id: UUID, now: datetime
+) -> tuple[Decision | None, UUID]:
+    """Return what routing decides, if it is asked, and the account; the own wallet has none."""
+    if offer.channel == WALLET:
+        return None, checkout.merchant_id
+    wanted = asked_of_router(
+        checkout, offer.mode, payment_id=payment_id, now=now, channel=offer.channel
+    )
+    decision = await flow.router.place(wanted)
+    if decision is not None:
+        return decision, decision.chosen.account_id
+    place = (checkout.merchant_id, checkout.mode, offer.channel)
+    return None, await merchants.channel_account_of(flow.db, *place)
 
 
 def _how(offer: Offer, visitor: Visitor) -> HowAsked | None:

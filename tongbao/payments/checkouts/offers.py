@@ -6,7 +6,10 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from tongbao.parties.merchants import queries as merchants
+from tongbao.parties.merchants.model import PriceNotAgreed, fee_for
 from tongbao.payments.checkouts.model import Checkout, Offer
+from tongbao.payments.collecting.model import WALLET
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.routing.model import Asked
 from tongbao.rails.channels.contract import PayMode
@@ -21,11 +24,24 @@ async def offers_for(flow: Flow, checkout: Checkout, now: datetime) -> list[Offe
     None at all is an answer too.
     """
     asked = asked_of_router(checkout, PAGE_MODES[0], payment_id=checkout.id, now=now)
-    return [
-        Offer(each.channel, each.pay_mode)
-        for each in await flow.router.methods(asked, PAGE_MODES)
-        if not checkout.channels or each.channel in checkout.channels
+    up = [
+        Offer(each.channel, each.pay_mode) for each in await flow.router.methods(asked, PAGE_MODES)
     ]
+    if await _is_wallet_open(flow, checkout, now):
+        up.append(Offer(WALLET, PayMode.QR))
+    return [each for each in up if not checkout.channels or each.channel in checkout.channels]
+
+
+async def _is_wallet_open(flow: Flow, checkout: Checkout, now: datetime) -> bool:
+    """Whether customers may pay from the platform's own wallet: routing knows no account of it."""
+    if not flow.licence.may_hold_funds:
+        return False
+    plan = await merchants.price_plan_at(flow.db, checkout.merchant_id, checkout.mode, now)
+    try:
+        fee_for([plan] if plan else [], WALLET, PayMode.QR, checkout.money, now)
+    except PriceNotAgreed:
+        return False
+    return True
 
 
 def asked_of_router(

@@ -198,7 +198,7 @@ async def collect_asked(
         asked = await _terms(
             flow, caller, data, (channel, money), client_ip=client_ip, payment_id=payment_id
         )
-        if channel == WALLET:
+        if channel == WALLET and asked.auth_code is not None:
             return await _collect_from_wallet(flow, keyring, asked, take)
         try:
             return await create_payment(flow, asked, take, payment_id)
@@ -233,7 +233,7 @@ def _channel_asked(method: MethodAsked) -> str | None:
         if method.channel not in {None, owner}:
             raise InvalidValue(param="$.method.channel", reason="the code is of another channel")
         return owner
-    if method.channel == WALLET:
+    if method.channel == WALLET and method.mode is not PayMode.QR:
         raise WalletNeedsCode
     return method.channel
 

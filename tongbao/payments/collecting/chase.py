@@ -21,6 +21,7 @@ from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import UNPAID, Instead, News
 from tongbao.payments.collecting.model import (
     AT_THE_COUNTER,
+    WALLET,
     Attempt,
     AttemptState,
     CaseKind,
@@ -38,6 +39,7 @@ from tongbao.payments.collecting.outcomes import (
 from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import Decision, NoChannelLeft, NoChannelUp
 from tongbao.rails.channels.capabilities import Authorising
+from tongbao.rails.channels.codes import own_qr
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
@@ -50,6 +52,8 @@ from tongbao.rails.channels.contract import (
     Paced,
     PayMode,
     PayOrder,
+    Pending,
+    ShowQr,
     Succeeded,
     Unknown,
 )
@@ -72,6 +76,7 @@ LATE_LOOKS_FOR: Final = timedelta(days=3)
 _CODE_DELAYS: Final = (2, 3, 5, 5, 5, 5, 10, 30, 60, 300, 600, 1800, 3600)
 _QR_DELAYS: Final = (5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 _PLAINLY: Final = HowAsked()
+_WALLET_LOOKS_MIN: Final = timedelta(seconds=1)
 CHASE_POLICY: Final = RetryPolicy(
     attempts_max=20, delays=tuple(timedelta(seconds=s) for s in (1, 2, 5, 15, 60, 300))
 )
@@ -94,6 +99,8 @@ async def collect(
     Raises:
         StateContended
     """
+    if attempt.channel == WALLET:
+        return await look_at(flow, payment, attempt)
     decision = asked.decision
     while True:
         channel, account = flow.channels[attempt.channel], await flow.account(attempt.account_id)
@@ -175,6 +182,8 @@ async def chase_attempt(flow: Flow, task: ChaseAttempt, _lease: Lease) -> Again 
 
 async def look_at(flow: Flow, payment: Payment, attempt: Attempt) -> tuple[Payment, Attempt]:
     """Ask the channel about an open attempt once, or close it when its time is over."""
+    if attempt.channel == WALLET:
+        return await _look_at_own_wallet(flow, payment, attempt)
     account = await flow.account(attempt.account_id)
     channel = flow.channels[attempt.channel]
     move = next_move(payment, attempt, flow.db.clock.now())
@@ -190,6 +199,22 @@ async def look_at(flow: Flow, payment: Payment, attempt: Attempt) -> tuple[Payme
     return await record_news(
         flow, attempt, news, Evidence(purpose, purpose=purpose, exchange=answer.exchange)
     )
+
+
+async def _look_at_own_wallet(
+    flow: Flow, payment: Payment, attempt: Attempt
+) -> tuple[Payment, Attempt]:
+    """Show a code that the own wallet pays, or close it.
+
+    Nobody else has to be asked, so nothing is ever unknown: who confirms changes these very rows,
+    and of a confirmation and a closing at once one finds that they have changed.
+    """
+    move = next_move(payment, attempt, flow.db.clock.now())
+    if move == "ask":
+        return payment, attempt
+    shown = Pending(ShowQr(own_qr(attempt.number)))
+    news: News = shown if move == "offer" else Closed()
+    return await record_news(flow, attempt, news, Evidence("own wallet"), known=payment)
 
 
 async def _ask(
@@ -319,6 +344,8 @@ def _is_settled_at_once(attempt: Attempt) -> bool:
 
 
 def _next_look(flow: Flow, payment: Payment, attempt: Attempt, now: datetime) -> timedelta:
+    if attempt.channel == WALLET:
+        return max(payment.expires_at - now, _WALLET_LOOKS_MIN)  # until then nothing is to be done
     channel, looks = flow.channels[attempt.channel], attempt.queries
     if isinstance(channel, Paced) and now < payment.expires_at:
         gaps = channel.query_delays(attempt.pay_mode)

@@ -21,7 +21,7 @@ from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
-from tongbao.ledger.model import AccountKey, Group, Result
+from tongbao.ledger.model import AccountKey, Group, Result, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.parties.accounts.model import ScannedCode, WalletCurrencyDiffers
 from tongbao.parties.merchants.model import ChannelNotOpened
@@ -29,6 +29,7 @@ from tongbao.parties.offline_codes.codes import code_writes
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.chase import chase_write, collect, look_at, next_move
 from tongbao.payments.collecting.model import (
+    WALLET,
     Attempt,
     AttemptState,
     NewPayment,
@@ -41,6 +42,7 @@ from tongbao.payments.collecting.outcomes import Flow, StateContended, change_wr
 from tongbao.payments.collecting.queries import last_attempt
 from tongbao.payments.routing.model import PLACE_TAKEN, PlaceTaken
 from tongbao.rails.channels.capabilities import Authorising
+from tongbao.rails.channels.contract import PayMode
 
 EXPIRES_DEFAULT: Final = timedelta(minutes=30)
 EXPIRES_MAX: Final = timedelta(hours=2)  # a WeChat Native code lives two hours
@@ -83,11 +85,11 @@ class NotClosable(Conflict):
 
 
 class WalletNeedsCode(Rejected):
-    """The own wallet takes payment codes only."""
+    """The own wallet takes payment codes, and codes that it scans itself."""
 
     code = "payment.wallet_needs_code"
-    advice = "Send the customer's wallet payment code as auth_code."
-    advice_zh = "请传入顾客钱包付款码 auth_code。"
+    advice = "Send the customer's wallet payment code as auth_code, or use mode qr."
+    advice_zh = "请传入顾客钱包付款码 auth_code，或改用 qr 支付方式。"
 
 
 class CaseUnknown(NotFound):
@@ -137,7 +139,21 @@ async def create_payment(
         OrderNumberUsed, ModeNotOffered, CaptureNotOffered, ChannelNotOpened, StateContended,
         PlaceTaken, UseRefused
     """
+    await _check_offered(flow, asked)
+    failpoint("payments.before_intention")
+    payment, attempt = _rows(asked, payment_id, flow.db.clock.now(), PaymentState.CREATED)
+    try:
+        await _commit_intention(flow, payment, attempt, asked, take)
+    except _OrderTaken:
+        return await _earlier(flow, asked, take)
+    failpoint("payments.after_intention")
+    return await collect(flow, payment, attempt, asked)
+
+
+async def _check_offered(flow: Flow, asked: NewPayment) -> None:
     channel = flow.channels.get(asked.channel)
+    if asked.channel == WALLET and asked.pay_mode is PayMode.QR and flow.licence.may_hold_funds:
+        return  # any currency that a price was agreed in; who pays has a wallet in it or has not
     if (
         channel is None
         or asked.pay_mode not in channel.modes
@@ -148,14 +164,6 @@ async def create_payment(
         raise CaptureNotOffered(channel=asked.channel)
     if not (await flow.account(asked.account_id)).is_open:
         raise ChannelNotOpened(channel=asked.channel)
-    failpoint("payments.before_intention")
-    payment, attempt = _rows(asked, payment_id, flow.db.clock.now(), PaymentState.CREATED)
-    try:
-        await _commit_intention(flow, payment, attempt, asked, take)
-    except _OrderTaken:
-        return await _earlier(flow, asked, take)
-    failpoint("payments.after_intention")
-    return await collect(flow, payment, attempt, asked)
 
 
 async def _commit_intention(
@@ -276,16 +284,7 @@ def paid_group(
     payment: Payment, attempt: Attempt, code: ScannedCode, companions: tuple[Write, ...]
 ) -> Group:
     """Return a payment of the own wallet with its money, and more, as one group of the ledger."""
-    currency, now = payment.currency, payment.created_at
-    transfers = posting.transfers(
-        "payment.captured_by_wallet",
-        reference=payment.id,
-        accounts={
-            "wallet": AccountKey("wallet", currency, code.wallet_id),
-            "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
-        },
-        amounts={"gross": payment.money, "fee": Money(payment.fee, currency)},
-    )
+    now, transfers = payment.created_at, wallet_transfers(payment, code.wallet_id)
     return Group(
         id=transfers[0].id,
         book=payment.book,
@@ -295,6 +294,20 @@ def paid_group(
             *_paid_writes(payment, attempt),
             *code_writes(code, payment.id, payment.money, now),
         ),
+    )
+
+
+def wallet_transfers(payment: Payment, wallet_id: UUID) -> tuple[Transfer, ...]:
+    """Return the transfers that pay a payment, with the merchant's fee, from an own wallet."""
+    currency = payment.currency
+    return posting.transfers(
+        "payment.captured_by_wallet",
+        reference=payment.id,
+        accounts={
+            "wallet": AccountKey("wallet", currency, wallet_id),
+            "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
+        },
+        amounts={"gross": payment.money, "fee": Money(payment.fee, currency)},
     )
 
 

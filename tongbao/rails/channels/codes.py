@@ -8,6 +8,7 @@ too, and its application identifier says whose it is.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from msgspec import Struct
@@ -53,7 +54,12 @@ CODE_RANGES: Final = (
     CodeRange("wallet", 18, 18, frozenset({"88", "89"})),  # with network, and made without
 )
 
+OWN_QR: Final = "tongbao:pay/"
+"""How the texts of the own wallet's codes begin; the number of an attempt follows. A phone that has
+the wallet's app opens it for them."""
+
 TEXT_OWNERS: Final = (
+    TextOwner("wallet", OWN_QR),
     TextOwner("wechat_pay", "weixin://wxpay/"),
     TextOwner("alipay", "https://qr.alipay.com/"),
     TextOwner("unionpay", "https://qr.95516.com/"),
@@ -80,6 +86,20 @@ def owner_of_text(text: str) -> str | None:
     except Refusal:
         return None
     return "unionpay" if any(map(emv_qr_consumer.is_unionpay, applications)) else None
+
+
+def own_qr(number: str) -> str:
+    """Return the text of a code that the own wallet's app pays; ``number``: of the attempt."""
+    return f"{OWN_QR}{number}"
+
+
+def number_of_own_qr(text: str) -> str | None:
+    """Return the attempt's number in a code of the own wallet, or None when it is none."""
+    found = _OWN_QR_FORM.fullmatch(text)
+    return found[1] if found is not None else None
+
+
+_OWN_QR_FORM: Final = re.compile(re.escape(OWN_QR) + "([0-9a-z]{26})", re.ASCII)
 
 
 def channel_of_code(auth_code: str) -> str:

@@ -19,6 +19,7 @@ from tongbao.payments.checkouts.model import Checkout, Offer
 from tongbao.payments.checkouts.offers import offers_for
 from tongbao.payments.collecting.chase import look_at
 from tongbao.payments.collecting.model import view_payment
+from tongbao.rails.channels.codes import OWN_QR
 from tongbao.rails.channels.contract import OpenApp, PayMode, Redirect, ShowQr, SubmitForm
 from tongbao.surfaces.cashier.desk import Visit
 from tongbao.surfaces.cashier.payers import must_ask, payer_of
@@ -66,7 +67,7 @@ async def show_checkout(visit: Visit) -> Reply:
                 return redirect(f"{checkout.path}/who")
             facts |= _choices(visit, standing, offers)
         case Scene.SCAN:
-            facts |= _code(standing)
+            facts |= _code(visit, standing)
         case Scene.LEAVE:
             action = standing.attempt.action if standing.attempt is not None else None
             facts["opens"] = dict(action.parameters) if isinstance(action, OpenApp) else None
@@ -211,12 +212,14 @@ def _choices(visit: Visit, standing: Standing, offers: list[Offer]) -> dict[str,
     }
 
 
-def _code(standing: Standing) -> dict[str, object]:
-    """Return the code to scan, drawn."""
+def _code(visit: Visit, standing: Standing) -> dict[str, object]:
+    """Return the code to scan, drawn; on a phone the own wallet's app also opens by a link."""
     action = standing.attempt.action if standing.attempt is not None else None
     text = action.code_url if isinstance(action, ShowQr) else ""
     symbol = draw(text[:_QR_DRAWN_MAX])
-    return {"qr_path": symbol.path, "qr_size": symbol.size, "qr_text": text}
+    place = place_of(visit.request.headers.get("user-agent", ""))
+    has_app = text.startswith(OWN_QR) and place in {Place.PHONE, Place.WALLET}
+    return {"qr_path": symbol.path, "qr_size": symbol.size, "app_url": text if has_app else None}
 
 
 def _back_url(checkout: Checkout) -> str | None:

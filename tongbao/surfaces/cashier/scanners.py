@@ -48,7 +48,7 @@ _WORKING: Final[Mapping[Place, tuple[PayMode, ...]]] = {
     Place.WECHAT: (PayMode.IN_APP,),
     Place.ALIPAY: (PayMode.IN_APP, PayMode.H5),
     Place.UNIONPAY: (PayMode.IN_APP, PayMode.H5, PayMode.WEB),
-    Place.WALLET: (PayMode.IN_APP, PayMode.H5),
+    Place.WALLET: (PayMode.QR,),  # the page links to the code, which the app then pays
     Place.PHONE: (PayMode.H5, PayMode.QR),
     Place.DESKTOP: (PayMode.QR, PayMode.WEB),
 }

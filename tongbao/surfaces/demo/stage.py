@@ -43,6 +43,7 @@ SHOP_FEES: Final = (
     PriceLine("alipay", "qr", 8_000),
     PriceLine("alipay", "payment_code", 7_000),
     PriceLine("wallet", "payment_code", 3_000),
+    PriceLine("wallet", "qr", 3_000),
 )
 
 _FEES: Final[Mapping[str, Mapping[int, tuple[str, ...]]]] = {
