@@ -41,6 +41,8 @@ RETRY_PLAN: Final = (
     *(10800.0, 10800.0, 10800.0, 21600.0, 21600.0),
 )
 """Seconds between the tries: 15 resends in 24 hours and 4 minutes."""
+ROTATION: Final = ("announced", "switched", "retired")
+"""The steps in which the platform certificate changes; `Vault` says what each means."""
 
 _ILL_FORMED: Final = "Http头Authorization值格式错误，请参考《微信支付商户REST API签名规则》"
 _UNVERIFIED: Final = "签名信息错误，验签失败"
@@ -254,6 +256,7 @@ class WechatPay:
             ("POST", "bill/forget"): lambda: self._bills.forget(date.fromisoformat(body["day"])),
             ("POST", "bill/make"): lambda: self._bills.make(date.fromisoformat(body["day"])),
             ("POST", "probe"): lambda: self._probe(body["number"]),
+            ("POST", "next-certificate"): self._rotate,
             ("POST", "open"): lambda: self._customers.open(
                 body["parameters"], body.get("action", "pay")
             ),
@@ -267,6 +270,15 @@ class WechatPay:
         if (method, path) not in told:
             raise Refused(f"WeChat Pay can be told: {', '.join(name for _, name in told)}")
         return told[method, path]()
+
+    def _rotate(self) -> dict[str, Any]:
+        """Take the change of the platform certificate one step on; there are three."""
+        before = self._world.setting("wechat.rotation", "")
+        if before == ROTATION[-1]:
+            raise Refused("the old certificate is gone and there is no third one")
+        stage = ROTATION[ROTATION.index(before) + 1] if before else ROTATION[0]
+        self._world.state.set_setting("wechat.rotation", stage)
+        return {"rotation": stage}
 
     def _probe(self, number: str) -> dict[str, Any]:
         trade = self._orders.find(number)

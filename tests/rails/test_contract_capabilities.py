@@ -80,7 +80,13 @@ def test_whoever_has_a_capability_has_all_of_it(method: str, stall_at: OpenStall
 
 
 def held_there(stall: Stall, order: PayOrder) -> int:
-    return stall.money_on(order)[1] if isinstance(stall, CardStall) else PRICE.amount
+    """What is set aside for an order, looked up at the sandbox."""
+    if isinstance(stall, CardStall):
+        return stall.money_on(order)[1]
+    [there] = stall.trades(order)
+    said = there["extra"]
+    is_set_aside = (there["state"], said["asked"]["txnType"]) == ("paid", "02")
+    return there["amount"] if is_set_aside and not said.get("captured") else 0
 
 
 def modes_to_authorise(channel: str) -> list[PayMode]:
@@ -131,6 +137,7 @@ async def test_money_is_set_aside_and_taken_once(
     found = (await stall.channel.query_capture(stall.account, part)).outcome
     assert isinstance(found, Succeeded), found
     assert found.money == yuan(1500)
+    assert held_there(stall, order) == 0
     second = (await stall.channel.capture(stall.account, capture_of(order, held, 499))).outcome
     assert isinstance(second, Declined), second
     late = (await stall.channel.void(stall.account, void_of(order, held))).outcome
@@ -147,6 +154,7 @@ async def test_money_set_aside_is_let_go_once(channel: str, stall_at: OpenStall)
     outcomes = [(await stall.channel.void(stall.account, voiding)).outcome for _ in range(3)]
     assert isinstance(outcomes[0], Closed | Pending), outcomes
     assert isinstance(outcomes[-1], Closed), outcomes
+    assert held_there(stall, order) == 0
     taken = (await stall.channel.capture(stall.account, capture_of(order, held, 1))).outcome
     assert isinstance(taken, Declined), taken
     if isinstance(stall, CardStall):

@@ -408,6 +408,25 @@ def test_only_what_is_offered_can_be_told(visitor: Visitor) -> None:
     assert "Done" in visitor.do("unionpay/tool", tool="rotate")
 
 
+def test_wechat_pays_certificate_changes_step_by_step(
+    visitor: Visitor, merchant: WechatMerchant, sandbox: RunningSandbox
+) -> None:
+    def listed() -> int:
+        return len(merchant.call("GET", "/v3/certificates").json["data"])
+
+    def signed_by() -> str:
+        return merchant.call("GET", "/v3/certificates").headers["wechatpay-serial"]
+
+    old = signed_by()
+    seen = []
+    for _ in range(3):
+        visitor.do("wechat/tool", tool="next-certificate")
+        seen.append((listed(), signed_by() == old))
+    assert seen == [(2, True), (2, False), (1, False)]
+    assert visitor.send("wechat/tool", tool="next-certificate").status_code == 400
+    sandbox.post("settings", **{"wechat.rotation": ""})
+
+
 # --- who may
 
 

@@ -38,6 +38,7 @@ _TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "alipay": ("rotate-certificate",),
     "cards": ("hang-up",),
     "unionpay": ("rotate",),
+    "wechat": ("next-certificate",),
 }
 _EVERYWHERE: Final = ("pay", "query", "close", "refund")
 _ONLINE: Final = (*_EVERYWHERE, "refund_query", "callback")

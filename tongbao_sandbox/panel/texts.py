@@ -146,6 +146,10 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "choice.return": ("Send back", "退汇"),
     "tools": ("Further", "其他操作"),
     "tool.rotate-certificate": ("Change the certificate", "更换证书"),
+    "tool.next-certificate": (
+        "Change the certificate, next step: announced, signing, alone",
+        "更换平台证书，下一步：公布、启用、旧证书停用",
+    ),
     "tool.rotate": ("Change the certificate", "更换证书"),
     "tool.hang-up": ("Drop every connection", "断开全部连接"),
     # states
