@@ -69,14 +69,8 @@ _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
 """What a request is called by at each point where faults may be scripted."""
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
-_NOT_DONE: Final = frozenset(
-    {
-        *("time_out_unpaid", "http_500_unpaid", "system_error_unpaid", "http_429", "reset"),
-        *("time_out_not_done", "http_500_not_done", "system_error_not_done"),
-        *("http_500", "system_error", "retry", "time_out"),
-    }
-)
-"""With these the request gets lost before anything happens; with all others it is carried out."""
+_NOT_DONE: Final = frozenset({"system_error", "retry"})
+"""With these too nothing happens; see `faults.is_lost`."""
 _LATE_SUCCESS_S: Final = 5.0
 
 faults.allow("pay", "system_error_paid", "system_error_unpaid")
@@ -85,13 +79,15 @@ faults.allow("refund", "system_error_done", "system_error_not_done", "not_enough
 faults.allow("close", "system_error", "retry", "time_out")
 _DONE_OR_NOT: Final = [
     f"{kind}_{how}"
-    for kind in ("time_out", "http_500", "system_error")
+    for kind in ("time_out", "http_500", "http_502", "system_error")
     for how in ("done", "not_done")
 ]
 for _point in ("split", "transfer", "agreement", "receiver", "parking"):
     faults.allow(_point, *_DONE_OR_NOT, "bad_signature_done", "http_429", "reset", "not_enough")
 for _point in ("split_query", "transfer_query", "agreement_query"):
-    faults.allow(_point, "http_500", "http_429", "time_out", "bad_signature", "system_error")
+    faults.allow(
+        _point, "http_500", "http_502", "http_429", "time_out", "bad_signature", "system_error"
+    )
 faults.allow("split", "share_fails", "stuck")
 faults.allow("transfer", "dealing", "fail")
 
@@ -192,7 +188,7 @@ class Alipay:
     def _carry_out(self, ask: Ask, framing: Framing) -> Reply:
         point, method = _METHODS[ask.method]
         fault = self._fault(ask, point)
-        if fault.name in _NOT_DONE:
+        if faults.is_lost(fault.name) or fault.name in _NOT_DONE:
             return self._misbehaving(ask, {}, fault, framing)
         self._before(ask, fault)
         try:
@@ -238,8 +234,9 @@ class Alipay:
     ) -> Reply:
         """Return the reply as the scripted fault leaves it."""
         kind, name = fault.name, ask.reply_name
-        if kind.startswith("http_500"):
-            return Reply(500, (("content-type", "text/html"),), b"<h1>Internal Server Error</h1>")
+        if kind.startswith("http_5"):
+            status, page = faults.error_page(kind)
+            return Reply(status, (("content-type", "text/html"),), page)
         if kind == "http_429":
             name = "error_response"
             content = Refusal("40005", "app-call-limited", "应用调用次数超限").content

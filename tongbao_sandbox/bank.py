@@ -40,6 +40,7 @@ XML: Final = (("content-type", "application/xml; charset=utf-8"),)
 TEXT: Final = (("content-type", "text/plain; charset=utf-8"),)
 
 faults.allow("pay", "http_500_not_done", "http_500_done", "time_out_done", "time_out_not_done")
+faults.allow("pay", "http_502_not_done", "http_502_done", "http_503_not_done")
 
 
 class Held(Struct, frozen=True):
@@ -105,7 +106,10 @@ class Bank:
     def _take_new(self, order: Order, digest: str) -> Reply:
         fault = self._world.faults.take(NAME, "pay", order.message_id).name
         if self._is_lost_first(order) or fault.endswith("_not_done"):
-            return Reply(503, TEXT) if fault.startswith("http") else Reply(503, ending="hold")
+            is_silent = not fault.startswith("http")
+            return Reply(
+                faults.http_status(fault) or 503, TEXT, ending="hold" if is_silent else "answer"
+            )
         if reason := order.header_fault():
             now = self._world.clock.now()
             return Reply(200, XML, write_rejection(order.message_id, reason, now=now, **self._id()))
@@ -118,8 +122,8 @@ class Bank:
         )
         self._keep(order.message_id, held)
         reply = self._report(order.message_id, held)
-        if fault.startswith("http_500"):
-            return Reply(500, TEXT)
+        if fault.startswith("http"):
+            return Reply(faults.http_status(fault), TEXT)
         is_silent = any(account.endswith("0003") for account in held.accounts)
         if is_silent or fault.startswith("time_out"):
             return structs.replace(reply, ending="hold")

@@ -6,6 +6,7 @@ every name means is written in README.md; the tables here are what the control A
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 from tongbao_sandbox.model import Fault
@@ -20,27 +21,53 @@ FAULTS: Final[dict[str, frozenset[str]]] = {
             "time_out_unpaid",
             "http_500_paid",
             "http_500_unpaid",
+            "http_502_paid",
+            "http_502_unpaid",
+            "http_503_unpaid",
             "http_429",
             "bad_signature_paid",
             "reset",
             "slow",
         }
     ),
-    "query": frozenset({"http_500", "stale", "time_out", "slow", "bad_signature", "http_429"}),
+    "query": frozenset(
+        {
+            "http_500",
+            "http_502",
+            "http_503",
+            "stale",
+            "time_out",
+            "slow",
+            "bad_signature",
+            "http_429",
+        }
+    ),
     "refund": frozenset(
         {
             "time_out_done",
             "time_out_not_done",
             "http_500_done",
             "http_500_not_done",
+            "http_502_done",
+            "http_502_not_done",
+            "http_503_not_done",
             "http_429",
             "bad_signature_done",
             "processing",
             "abnormal",
         }
     ),
-    "refund_query": frozenset({"http_500", "time_out"}),
-    "close": frozenset({"time_out_done", "http_500", "paid_just_before", "late_success"}),
+    "refund_query": frozenset({"http_500", "http_502", "http_503", "time_out"}),
+    "close": frozenset(
+        {
+            "time_out_done",
+            "http_500",
+            "http_502",
+            "http_503",
+            "paid_just_before",
+            "late_success",
+        }
+    ),
     "callback": frozenset(
         {
             "lost",
@@ -64,6 +91,26 @@ FAULTS: Final[dict[str, frozenset[str]]] = {
     ),
 }
 """What may be asked for, per point. A channel may add its own with `allow`."""
+
+
+_LOST: Final = frozenset({"http_429", "http_500", "http_502", "http_503", "reset", "time_out"})
+
+
+def http_status(name: str) -> int:
+    """Return the status a fault is answered with, 0 for none: 502 for ``http_502_paid``."""
+    head, _, rest = name.partition("_")
+    return int(rest[:3]) if head == "http" else 0
+
+
+def is_lost(name: str) -> bool:
+    """Whether a request with this fault gets lost before anything happens."""
+    return name in _LOST or name.endswith(("_unpaid", "_not_done"))
+
+
+def error_page(name: str) -> tuple[int, bytes]:
+    """Return the status and the page of a gateway that could not, whatever stands behind it."""
+    status = http_status(name)
+    return status, f"<h1>{status} {HTTPStatus(status).phrase}</h1>".encode()
 
 
 def allow(on: str, *names: str) -> None:

@@ -28,16 +28,8 @@ from tongbao_sandbox.unionpay_wire import (
 )
 
 _API: Final = "/gateway/api/"
-_NOT_DONE: Final = frozenset(
-    {
-        *("time_out_unpaid", "http_500_unpaid", "http_429", "reset", "code"),
-        *("time_out_not_done", "http_500_not_done", "http_500", "time_out"),
-    }
-)
-"""With these the request gets lost before anything happens; with all others it is carried out."""
 _POINTS: Final = {"01": "pay", "02": "pay", "03": "pay", "04": "refund", "76": "bill"}
 _CODE_LIVES: Final = timedelta(seconds=60)
-_FINISHING: Final = frozenset({"time_out_paid", "http_500_paid", "bad_signature_paid"})
 
 faults.allow("pay", "time_out_made", "processing", "code")
 faults.allow("query", "code")
@@ -85,7 +77,7 @@ class UnionPay:
 
     def _carry_out(self, ask: Ask) -> Reply:
         fault = self._fault(ask)
-        if fault.name in _NOT_DONE:
+        if faults.is_lost(fault.name) or fault.name == "code":
             return self._misbehaving(ask, {}, fault.argument or "05", fault)
         code, fields = DONE, {}
         try:
@@ -129,7 +121,7 @@ class UnionPay:
         trade, is_new = trades.new_order(self._world, ask, mode)
         if code is not None and is_new:
             trade = self._charge(trade, code, fault)
-        if fault.name in _FINISHING and trade.state in trades.OPEN:
+        if fault.name.endswith("_paid") and trade.state in trades.OPEN:
             trade = trades.collect(self._world, trade, self._world.clock.now())
         if fault.name == "processing":
             trade = self._keep_processing(trade, fault)
@@ -141,7 +133,7 @@ class UnionPay:
     def _charge(self, trade: Trade, code: PaymentCode, fault: Fault) -> Trade:
         self._world.state.put_code(structs.replace(code, used_for=trade.number))
         now = self._world.clock.now()
-        if fault.name in {*_FINISHING, "processing", "time_out_made"}:
+        if fault.name.endswith("_paid") or fault.name in {"processing", "time_out_made"}:
             return trade
         match code.behaviour:
             case "pay":
@@ -219,8 +211,9 @@ class UnionPay:
     def _misbehaving(self, ask: Ask, fields: dict[str, str], code: str, fault: Fault) -> Reply:
         """Return the reply as the scripted fault leaves it."""
         kind = fault.name
-        if kind.startswith("http_500"):
-            return Reply(500, (("content-type", "text/html"),), b"<h1>Internal Server Error</h1>")
+        if kind.startswith("http_5"):
+            status, told = faults.error_page(kind)
+            return Reply(status, (("content-type", "text/html"),), told)
         if kind == "http_429":
             return Reply(429)
         reply = self._framed(ask, fields, code, forged=kind.startswith("bad_signature"))
@@ -234,7 +227,7 @@ class UnionPay:
 
     def _shown_page(self, ask: Ask, fault: Fault, code: str) -> Reply:
         """Return the page a browser sees; a fault of the gateway hits it like any request."""
-        if fault.name.startswith(("time_out", "http_500")):
+        if fault.name.startswith(("time_out", "http_5")):
             return self._misbehaving(ask, {}, code, fault)
         if code != DONE:
             return page(200, f"<h1>无法付款</h1><p>{message(code)}</p>")

@@ -43,13 +43,6 @@ _POINTS: Final = {
     "unified.trade.refund": "refund",
     "unified.trade.refundquery": "refund_query",
 }
-_NOT_DONE: Final = frozenset(
-    {
-        *("time_out_unpaid", "http_500_unpaid", "http_429", "reset", "time_out", "http_500"),
-        *("time_out_not_done", "http_500_not_done"),
-    }
-)
-_PAID_ANYWAY: Final = frozenset({"time_out_paid", "http_500_paid", "bad_signature_paid"})
 _CODE_LIVES: Final = timedelta(seconds=60)
 
 faults.allow("pay", "time_out_made", "processing")
@@ -128,7 +121,7 @@ class Qra:
         if service is None or not is_signed or asked.get("mch_id") != self._shown["mch_id"]:
             return self._framed({"status": "400", "message": "签名错误或参数错误"}, faults.NONE)
         fault = self._fault(asked)
-        if fault.name in _NOT_DONE:
+        if faults.is_lost(fault.name):
             return self._framed({}, fault)
         try:
             fields = {"result_code": "0", **service(asked, fault)}
@@ -143,8 +136,8 @@ class Qra:
 
     def _framed(self, fields: dict[str, str], fault: Fault) -> Reply:
         kind = fault.name
-        if kind.startswith("http_500"):
-            return Reply(500)
+        if kind.startswith("http_5"):
+            return Reply(faults.http_status(kind))
         if kind == "http_429":
             return Reply(429)
         is_forged = kind.startswith("bad_signature")
@@ -169,7 +162,7 @@ class Qra:
 
     def _native(self, asked: Fields, fault: Fault) -> dict[str, str]:
         trade = self._order(asked, "qr")
-        if fault.name in _PAID_ANYWAY:
+        if fault.name.endswith("_paid"):
             self._collect(trade, self._world.clock.now())
         return {"code_url": trade.token, "out_trade_no": trade.number}
 
@@ -182,7 +175,7 @@ class Qra:
             raise Refusal("AUTHCODEEXPIRE", "付款码已过期")
         trade = self._order(asked, "payment_code")
         self._world.state.put_code(structs.replace(code, used_for=trade.number))
-        if fault.name in _PAID_ANYWAY or (code.behaviour == "pay" and fault.name != "processing"):
+        if fault.name.endswith("_paid") or (code.behaviour == "pay" and fault.name != "processing"):
             trade = self._collect(trade, now)
         elif code.behaviour == "decline":
             self._put(trade, state="failed")

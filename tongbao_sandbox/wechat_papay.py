@@ -54,7 +54,7 @@ _DEDUCT: Final = (
     Rule("/amount/total", int, check=is_positive),
 )
 allow("agreement", "http_500_done", "http_500_not_done", "time_out_done", "time_out_not_done")
-allow("agreement", "bad_signature_done", "http_429", "reset")
+allow("agreement", "http_502_done", "http_502_not_done", "bad_signature_done", "http_429", "reset")
 
 
 class Agreements:

@@ -35,11 +35,12 @@ _PATH: Final = "/v3/profitsharing"
 _FREED: Final = "解冻给分账方"
 _DONE: Final = (
     *("time_out_done", "time_out_not_done", "http_500_done", "http_500_not_done"),
+    *("http_502_done", "http_502_not_done"),
     *("http_429", "bad_signature_done", "reset"),
 )
 allow("split", *_DONE, "share_failed", "processing")
 allow("split_return", *_DONE, "failed")
-allow("split_query", "http_500", "time_out", "bad_signature")
+allow("split_query", "http_500", "http_502", "time_out", "bad_signature")
 
 _ORDER: Final = (
     Rule("/sub_mchid", str, required=False),

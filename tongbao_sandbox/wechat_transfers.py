@@ -42,9 +42,10 @@ _RULES: Final = (
 allow(
     "transfer",
     *("time_out_done", "time_out_not_done", "http_500_done", "http_500_not_done"),
+    *("http_502_done", "http_502_not_done"),
     *("http_429", "bad_signature_done", "reset", "not_enough", "at_once"),
 )
-allow("transfer_query", "http_500", "time_out", "bad_signature")
+allow("transfer_query", "http_500", "http_502", "time_out", "bad_signature")
 _SHOWN: Final = ("out_bill_no", "transfer_bill_no", "create_time", "state", "package_info")
 _SHOWN_TO_PARTNERS: Final = ("sub_mchid", *(name for name in _SHOWN if name != "state"))
 _ASKED: Final = ("sub_mchid", "appid", "out_bill_no", "openid")

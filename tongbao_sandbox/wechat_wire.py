@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tongbao_sandbox.faults import error_page, is_lost
 from tongbao_sandbox.model import Fault
 from tongbao_sandbox.seam import decode_object
 
@@ -78,12 +79,14 @@ def spoilt(fault: Fault, do: Callable[[], Outcome]) -> Outcome:
         raise frequency_limited()
     if name == "reset":
         return Outcome(None, ending="reset")
-    never_arrived = name in {"http_500", "time_out"} or name.endswith(("_unpaid", "_not_done"))
-    outcome = Outcome(None) if never_arrived else do()
+    outcome = Outcome(None) if is_lost(name) else do()
     if name.startswith("time_out"):
         return replace(outcome, ending="hold")
     if name.startswith("http_500"):
         raise system_error()
+    if name.startswith("http_"):  # not WeChat Pay's word but that of a proxy before it
+        status, content = error_page(name)
+        return Outcome(content, status=status, media="text/html")
     if name.startswith("bad_signature"):
         return replace(outcome, variant="forged")
     if name == "slow":

@@ -33,43 +33,51 @@ from tongbao_sandbox.faults import FAULTS
 WHOLE = os.environ.get("TONGBAO_CAMPAIGN", "0") != "0"
 OpenStall = Callable[[str], Stall]
 
+PROXY_PAYS = {"http_502_paid", "http_502_unpaid", "http_503_unpaid"}
+PROXY_REFUNDS = {"http_502_done", "http_502_not_done", "http_503_not_done"}
+PROXY = {"http_502", "http_503"}
 # What the sandbox can do wrong, by point and by channel ("" means every channel): the names under
 # "lost" leave us without a good answer, those under "told" do not.
 LOST: dict[str, dict[str, set[str]]] = {
     "pay": {
         "": {"time_out_paid", "time_out_unpaid", "bad_signature_paid", "reset"},
-        "wechat_pay": {"http_500_paid", "http_500_unpaid", "http_429", "time_out_made"},
-        "alipay": {
+        "wechat_pay": PROXY_PAYS
+        | {"http_500_paid", "http_500_unpaid", "http_429", "time_out_made"},
+        "alipay": PROXY_PAYS
+        | {
             *("http_500_paid", "http_500_unpaid", "http_429"),
             *("system_error_paid", "system_error_unpaid"),
         },
-        "unionpay": {"http_500_paid", "http_500_unpaid", "http_429", "time_out_made", "code"},
-        "unionpay_qra": {"http_500_paid", "http_500_unpaid", "http_429", "time_out_made"},
+        "unionpay": PROXY_PAYS
+        | {"http_500_paid", "http_500_unpaid", "http_429", "time_out_made", "code"},
+        "unionpay_qra": PROXY_PAYS
+        | {"http_500_paid", "http_500_unpaid", "http_429", "time_out_made"},
         "cards": {"wrong_amount_paid", "reset_mid_frame_paid"},
     },
     "query": {
-        "": {"time_out", "bad_signature", "http_500", "http_429"},
+        "": PROXY | {"time_out", "bad_signature", "http_500", "http_429"},
         "alipay": {"system_error"},
         "unionpay": {"code"},
     },
     "refund": {
         "": {"time_out_done", "time_out_not_done", "bad_signature_done"},
-        "wechat_pay": {"http_500_done", "http_500_not_done", "http_429"},
-        "alipay": {
+        "wechat_pay": PROXY_REFUNDS | {"http_500_done", "http_500_not_done", "http_429"},
+        "alipay": PROXY_REFUNDS
+        | {
             *("http_500_done", "http_500_not_done", "http_429"),
             *("system_error_done", "system_error_not_done"),
         },
-        "unionpay": {"http_500_done", "http_500_not_done", "http_429", "code"},
-        "unionpay_qra": {"http_500_done", "http_500_not_done", "http_429"},
+        "unionpay": PROXY_REFUNDS | {"http_500_done", "http_500_not_done", "http_429", "code"},
+        "unionpay_qra": PROXY_REFUNDS | {"http_500_done", "http_500_not_done", "http_429"},
         "cards": {"wrong_amount_done", "reset_mid_frame_done", "reset"},
     },
-    "refund_query": {"": {"http_500", "time_out"}, "unionpay": {"code"}, "cards": set()},
+    "refund_query": {"": PROXY | {"http_500", "time_out"}, "unionpay": {"code"}, "cards": set()},
     "close": {
         "": {"time_out_done"},
-        "wechat_pay": {"http_500"},
-        "alipay": {"http_500", "system_error", "retry", "time_out"},
-        "unionpay": {"http_500", "http_500_done", "bad_signature_done", "code"},
-        "unionpay_qra": {"http_500"},
+        "wechat_pay": PROXY | {"http_500"},
+        "alipay": PROXY | {"http_500", "system_error", "retry", "time_out"},
+        "unionpay": PROXY | {"http_500", "http_500_done", "bad_signature_done", "code"},
+        "unionpay_qra": PROXY | {"http_500"},
         "cards": {
             *("time_out_not_done", "bad_signature_done", "wrong_amount_done"),
             *("reset", "reset_mid_frame_done"),
@@ -85,7 +93,8 @@ TOLD: dict[str, set[str]] = {
 }
 ALIASES: dict[str, set[str]] = {
     # Names that `allow` also admits at a point where they say what another name says there.
-    "pay": {
+    "pay": PROXY_REFUNDS
+    | {
         *("time_out_done", "time_out_not_done", "http_500_done", "http_500_not_done"),
         *("bad_signature_done", "wrong_amount_done", "reset_mid_frame_done"),
     },

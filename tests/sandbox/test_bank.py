@@ -163,7 +163,13 @@ def test_an_account_ending_0005_is_lost_once(customer):
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "known"), [("http_500_done", 500, 200), ("http_500_not_done", 503, 404)]
+    ("fault", "status", "known"),
+    [
+        ("http_500_done", 500, 200),
+        ("http_500_not_done", 500, 404),
+        ("http_502_done", 502, 200),
+        ("http_503_not_done", 503, 404),
+    ],
 )
 def test_an_error_may_hide_a_payment(customer, fault, status, known):
     number, body = customer.order("6222020200112239999")

@@ -232,6 +232,8 @@ _POINTS: Final[Mapping[str, tuple[str, str]]] = {
 _HOW: Final[Mapping[str, tuple[str, str]]] = {
     "time_out": ("no answer", "无应答"),
     "http_500": ("error 500", "500 错误"),
+    "http_502": ("error 502", "502 错误"),
+    "http_503": ("error 503", "503 错误"),
     "system_error": ("system error", "系统异常"),
     "bad_signature": ("answer wrongly signed", "应答签名错误"),
     "wrong_amount": ("wrong amount", "金额错误"),
