@@ -11,7 +11,7 @@ import msgspec
 from msgspec import structs
 
 from tongbao.kernel.clock import business_date, day_bounds
-from tongbao_sandbox import alipay_fund_bill, early_bills
+from tongbao_sandbox import alipay_fund_bill, early_bills, late_rows
 from tongbao_sandbox.alipay_bill import FEE_PPM, Line, bill_zip, fee_of
 from tongbao_sandbox.alipay_trade import NAME, logon_of
 from tongbao_sandbox.alipay_wire import Ask, Refusal, success
@@ -23,7 +23,7 @@ READY_HOUR: Final = 9
 """The bill of a day is ready at this hour of the next one; ``alipay.bill_hour`` overrides."""
 LINK_LIVES: Final = timedelta(seconds=30)
 CALL_FAULTS: Final = frozenset({"late", "truncate"})
-_ROW_FAULTS: Final = frozenset({"drop_row", "wrong_amount", "wrong_fee"})
+_ROW_FAULTS: Final = frozenset({"drop_row", "late_row", "wrong_amount", "wrong_fee"})
 
 
 def download_url_query(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
@@ -80,13 +80,20 @@ def forget(world: World, day: str) -> dict[str, Any]:
 
 
 def _lines(world: World, day: date) -> list[Line]:
-    """Return the day's rows. Once made they stay, with whatever the faults did to them."""
+    """Return the day's rows, after those that came too late for the day before."""
+    return [*late_rows.left_over(world, NAME, day, Line), *_lines_of(world, day)]
+
+
+def _lines_of(world: World, day: date) -> list[Line]:
+    """Return the day's own rows. Once made they stay, with whatever the faults did to them."""
     name = f"bill/{day}"
     kept = world.state.document(NAME, name)
     if kept is not None and kept[0]:
         return msgspec.json.decode(kept[0], type=list[Line])
     true = _true_lines(world, day)
-    lines = [told for line in true for told in _misreported(world, line)]
+    late: list[Line] = []
+    lines = [told for line in true for told in _misreported(world, line, late)]
+    late_rows.put_off(world, NAME, day, late)
     while true:
         fault = world.faults.take(NAME, "bill", "", frozenset({"extra_row"}))
         if not fault.name:
@@ -139,12 +146,14 @@ def _refund_line(world: World, refund: Refund) -> Line:
     )
 
 
-def _misreported(world: World, line: Line) -> list[Line]:
-    """Return the row as the scripted fault leaves it: gone, changed, or as it was."""
+def _misreported(world: World, line: Line, late: list[Line]) -> list[Line]:
+    """Return the row as the scripted fault leaves it: gone, changed, as it was, or put to late."""
     number = line.request_number or line.number
     fault = world.faults.take(NAME, "bill", number, _ROW_FAULTS)
     delta = int(fault.argument or 1)
-    if fault.name == "drop_row":
+    if fault.name == "late_row":
+        late.append(line)
+    if fault.name in {"drop_row", "late_row"}:
         return []
     if fault.name == "wrong_amount":
         changed = line.amount - delta if line.is_refund else line.amount + delta

@@ -82,6 +82,7 @@ FAULTS: Final[dict[str, frozenset[str]]] = {
     "bill": frozenset(
         {
             "drop_row",
+            "late_row",
             "extra_row",
             "wrong_amount",
             "wrong_fee",

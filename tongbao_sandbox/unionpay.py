@@ -30,6 +30,7 @@ from tongbao_sandbox.unionpay_wire import (
 _API: Final = "/gateway/api/"
 _POINTS: Final = {"01": "pay", "02": "pay", "03": "pay", "04": "refund", "76": "bill"}
 _CODE_LIVES: Final = timedelta(seconds=60)
+_CHARGED: Final = frozenset({NAME, "unionpay_qra"})  # a phone's code is the same at either gateway
 
 faults.allow("pay", "time_out_made", "processing", "code")
 faults.allow("query", "code")
@@ -148,7 +149,7 @@ class UnionPay:
 
     def _usable_code(self, ask: Ask) -> PaymentCode:
         code = self._world.state.code(ask.text("qrNo"))
-        if code is None or code.channel != NAME:
+        if code is None or code.channel not in _CHARGED:
             raise Refusal("88")
         is_repeat = code.used_for == ask.text("orderId")
         is_old = code.made_at + _CODE_LIVES <= self._world.clock.now()

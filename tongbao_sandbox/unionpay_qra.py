@@ -44,6 +44,7 @@ _POINTS: Final = {
     "unified.trade.refundquery": "refund_query",
 }
 _CODE_LIVES: Final = timedelta(seconds=60)
+_CHARGED: Final = frozenset({NAME, "unionpay", "alipay", "wechat"})  # the codes of any wallet
 
 faults.allow("pay", "time_out_made", "processing")
 faults.allow("refund", "not_enough")
@@ -169,7 +170,7 @@ class Qra:
     def _micropay(self, asked: Fields, fault: Fault) -> dict[str, str]:
         code = self._world.state.code(asked.get("auth_code", ""))
         now = self._world.clock.now()
-        if code is None or code.channel != NAME:
+        if code is None or code.channel not in _CHARGED:
             raise Refusal("AUTH_CODE_INVALID", "付款码无效")
         if code.used_for not in {"", asked.get("out_trade_no")} or code.made_at + _CODE_LIVES < now:
             raise Refusal("AUTHCODEEXPIRE", "付款码已过期")

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import share_half_up
-from tongbao_sandbox import early_bills
+from tongbao_sandbox import early_bills, late_rows
 from tongbao_sandbox.clock import CHINA, plain
 from tongbao_sandbox.model import Refund, Trade
 from tongbao_sandbox.wechat_desk import NAME, Desk, trade_type
@@ -55,7 +55,7 @@ _REFUND_WORDS: Final = {
     "abnormal": "CHANGE",
     "closed": "FAIL",
 }
-_ROW_FAULTS: Final = frozenset({"drop_row", "wrong_amount", "wrong_fee"})
+_ROW_FAULTS: Final = frozenset({"drop_row", "late_row", "wrong_amount", "wrong_fee"})
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -187,6 +187,11 @@ class Bills:
 
     def rows(self, day: date) -> list[Row]:
         """Return the trades of a day as its bills tell them."""
+        late = late_rows.left_over(self._world, NAME, day, Row)
+        return [*late, *self._rows_of(day)]
+
+    def _rows_of(self, day: date) -> list[Row]:
+        """Return what the day's bill tells of this very day."""
         kept = self._world.state.document(NAME, f"rows:{day}")
         if kept is not None and kept[0]:
             return msgspec.json.decode(kept[0], type=list[Row])
@@ -195,15 +200,16 @@ class Bills:
         rows.sort(key=lambda row: row.time)
         if not rows:
             return []
-        rows = self._misreport(rows)
+        rows = self._misreport(day, rows)
         self._world.state.put_document(
             NAME, f"rows:{day}", msgspec.json.encode(rows), self._world.clock.now()
         )
         return rows
 
-    def _misreport(self, rows: Sequence[Row]) -> list[Row]:
+    def _misreport(self, day: date, rows: Sequence[Row]) -> list[Row]:
         """Plant the scripted differences."""
         told: list[Row] = []
+        late: list[Row] = []
         for row in rows:
             fault = self._world.faults.take(NAME, "bill", row.own_number, _ROW_FAULTS)
             delta = int(fault.argument or 1)
@@ -213,8 +219,11 @@ class Bills:
                 told.append(replace(row, refund=row.refund + delta))
             elif fault.name == "wrong_fee":
                 told.append(replace(row, fee=row.fee + delta))
+            elif fault.name == "late_row":
+                late.append(row)
             elif fault.name != "drop_row":
                 told.append(row)
+        late_rows.put_off(self._world, NAME, day, late)
         while True:
             fault = self._world.faults.take(NAME, "bill", "", frozenset({"extra_row"}))
             if not fault.name:

@@ -551,6 +551,36 @@ async def test_what_waited_in_vain_is_missing(day: Day) -> None:
     assert await day.classes("alipay", day.date + timedelta(days=1)) == []
 
 
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_a_row_that_comes_with_the_next_days_bill_is_cut_off_and_no_difference(
+    day: Day, channel: str
+) -> None:
+    """The channel's day ended before ours: what it took just then is on its next bill."""
+    await day.paid(channel, 2000)
+    await day.until(23, 55)
+    [payment] = await day.paid(channel, 1000)
+    number = await day.number(payment)
+    day.bill_fault(channel, "late_row", number)
+    await day.over()
+
+    first = await day.reconcile(channel)
+    assert (first.matched_count, first.waiting_count) == (1, 1)
+    assert await day.classes(channel) == []
+    report = await queries.report(day.db, day.account(channel), day.date)
+    assert [each.number for each in report.waiting] == [number]
+
+    await day.paid(channel, 3000)
+    await day.over(days=2)
+    second = await day.reconcile(channel, day=day.date + timedelta(days=1))
+
+    assert (second.row_count, second.matched_count) == (2, 2)
+    assert await day.classes(channel) == []
+    assert await day.classes(channel, second.day) == []
+    report = await queries.report(day.db, day.account(channel), day.date)
+    assert report.waiting == []
+    await day.sound()
+
+
 async def test_what_an_earlier_days_bill_shows_is_not_missing(day: Day) -> None:
     await day.until(23, 59)
     [payment] = await day.paid("wechat_pay", 1000)

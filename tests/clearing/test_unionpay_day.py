@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -118,3 +119,19 @@ async def test_a_file_cut_off_is_fetched_again(unionpay_day: Day) -> None:
     assert "not arrive whole" in cut.last_answer
     bill = await day.reconcile("unionpay")
     assert (bill.state, bill.matched_count) == ("matched", 1)
+
+
+async def test_a_row_that_comes_with_the_next_days_file_is_cut_off(unionpay_day: Day) -> None:
+    day = unionpay_day
+    await day.paid("unionpay", 2000)
+    await day.until(23, 55)
+    [payment] = await day.paid("unionpay", 1000)
+    day.bill_fault("unionpay", "late_row", await day.number(payment))
+    await day.over()
+    first = await day.reconcile("unionpay")
+    assert (first.matched_count, first.waiting_count) == (1, 1)
+    await day.over(days=2)
+    second = await day.reconcile("unionpay", day=day.date + timedelta(days=1))
+    assert second.matched_count == 1
+    assert await day.classes("unionpay") == []
+    assert await day.classes("unionpay", second.day) == []

@@ -257,6 +257,7 @@ _HOW: Final[Mapping[str, tuple[str, str]]] = {
     "reordered": ("out of order", "乱序"),
     "signtest": ("a signature probe comes along", "附带验签探测"),
     "drop_row": ("a row is missing", "缺少一行"),
+    "late_row": ("a row comes with the next day's bill", "一行延至次日账单"),
     "extra_row": ("a row too many", "多出一行"),
     "wrong_fee": ("wrong fee", "手续费错误"),
     "truncate": ("file cut off", "文件不完整"),
