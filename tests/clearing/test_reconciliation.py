@@ -581,6 +581,29 @@ async def test_a_row_that_comes_with_the_next_days_bill_is_cut_off_and_no_differ
     await day.sound()
 
 
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_a_row_of_midday_that_comes_a_day_late_is_missing_until_it_comes(
+    day: Day, channel: str
+) -> None:
+    payment, _ = await day.paid(channel, 1000, 2000)
+    number = await day.number(payment)
+    day.bill_fault(channel, "late_row", number)
+    await day.over()
+    await day.reconcile(channel)
+    assert await day.classes(channel) == [("missing_at_channel", number, -1000)]
+
+    await day.over(days=2)
+    second = await day.reconcile(channel, day=day.date + timedelta(days=1))
+
+    assert second.matched_count == 1
+    assert await day.classes(channel, second.day) == []
+    assert await day.classes(channel) == []
+    [gone] = await day.breaks(channel)
+    assert (gone.state, gone.closed_by) == ("gone", "reconciliation")
+    assert await day.booked("channel_cost") == 12 + 6
+    await day.sound()
+
+
 async def test_what_an_earlier_days_bill_shows_is_not_missing(day: Day) -> None:
     await day.until(23, 59)
     [payment] = await day.paid("wechat_pay", 1000)

@@ -169,6 +169,17 @@ SHOWN = Query(
      where r.number = any($2::text[]) and r.outcome <> 'failed'
        and f.account_id = $1 and f.superseded_at is null""",
 )
+LATE_ON = Query(
+    date,
+    """
+    select distinct b.day
+      from recon_break b
+      join bill_row r on r.number = b.number and r.kind = b.kind
+     where r.bill_id = $1 and r.outcome <> 'failed' and b.account_id = $2 and b.day <> $3
+       and b.break_class = 'missing_at_channel' and b.state in ('open', 'proposed')
+     order by b.day""",
+)
+"""The days on which something is missing that this bill shows."""
 
 # A difference that people closed stays closed while it is the same, and opens when it is another.
 _CHANGED: Final = """(b.state = 'gone' or (b.bill_amount, b.platform_amount, b.ledger_amount,

@@ -70,7 +70,7 @@ async def reconcile_day(
         return bill
     bill = await compare(context, account, bill, on_progress)
     if bill.state.is_final:
-        await _look_again(context, account, day, on_progress)
+        await _look_again(context, account, bill, on_progress)
     return bill
 
 
@@ -115,10 +115,10 @@ def look_again_after(bill: BillFile, now: datetime) -> timedelta:
 
 
 async def _look_again(
-    context: Clearing, account: ChannelAccount, day: date, progress: Progress
+    context: Clearing, account: ChannelAccount, came: BillFile, progress: Progress
 ) -> None:
     """Compare earlier days once more whose trades may stand on the bill that came now."""
-    for earlier in await days_to_look_at_again(context.db, account.id, day):
+    for earlier in await days_to_look_at_again(context.db, came):
         bill = await store.CURRENT_BILL.first(context.db, account.id, earlier)
         if bill is not None and bill.state in _READ:
             progress(f"look again at {earlier}", 0)

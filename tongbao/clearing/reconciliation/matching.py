@@ -87,8 +87,17 @@ async def compare(
     return await store.GET_BILL.one(db, bill.id)
 
 
-async def days_to_look_at_again(db: Db, account_id: UUID, but: date) -> list[date]:
-    """Return days that something waited on and whose neighbours' bills are all there by now."""
+async def days_to_look_at_again(db: Db, bill: BillFile) -> list[date]:
+    """Return the days whose comparison a bill that was compared may change.
+
+    On some, something waited, and their neighbours' bills are all there by now; on others,
+    something is missing that came late and is on this bill.
+    """
+    late = await store.LATE_ON.all(db, bill.id, bill.account_id, bill.day)
+    return sorted({*late, *await _days_waited_for(db, bill.account_id, bill.day)})
+
+
+async def _days_waited_for(db: Db, account_id: UUID, but: date) -> list[date]:
     waiting = await store.WAITING_OF_ACCOUNT.all(db, account_id)
     if not waiting:
         return []
