@@ -119,7 +119,7 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
             case PayMode.AGREEMENT:
                 method, content = "alipay.trade.pay", agreement_pay_content(order)
             case _:
-                return self._pay_on_page(account, order)
+                return await asyncio.to_thread(self._pay_on_page, account, order)
         heard, exchange = await self._gateway.call(
             account, method, {**content, **_frozen(account)}, notify=True, hidden=_hidden(order)
         )

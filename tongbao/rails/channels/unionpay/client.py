@@ -290,7 +290,7 @@ class UnionPay:
         kind = kinds[order.mode]
         fields = order_fields(account, order, kind)
         if kind.path == FRONT:
-            form, exchange = self._gateway.form(account, kind, fields)
+            form, exchange = await asyncio.to_thread(self._gateway.form, account, kind, fields)
             return Answer(Pending(action=form), exchange)
         heard, exchange = await self._gateway.call(account, kind, fields, hidden=_hidden(order))
         match heard:

@@ -232,7 +232,8 @@ class Gateway:
         if not can_sign(secrets_of(account).scheme):
             reason = "this machine has no library that knows SM2"
             return NotSent(reason), unsent(method, account.gateway + target, reason)
-        request = self._request(account, method, target, body, hidden)
+        # Signed beside the event loop: a private key takes a third of a millisecond of a processor.
+        request = await asyncio.to_thread(self._request, account, method, target, body, hidden)
         if encrypted_for:
             request = replace(
                 request, headers={**request.headers, "wechatpay-serial": encrypted_for}

@@ -10,6 +10,7 @@ alipay.user.agreement.page.sign, `alipay/alipay-sdk-java-all`:PeriodRuleParams.j
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import date
 from typing import Any, Final, assert_never
@@ -94,7 +95,8 @@ class AlipayAgreements:
             "access_params": {"channel": "QRCODEORSMS"},
             "external_logon_id": order.display_name,
         }
-        fields, exchange = self._gateway.signed_form(
+        fields, exchange = await asyncio.to_thread(
+            self._gateway.signed_form,
             account,
             "alipay.user.agreement.page.sign",
             content,

@@ -5,6 +5,7 @@ Each part is an order of its own afterwards: it is refunded, split and billed un
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final, assert_never
 
@@ -90,7 +91,8 @@ async def place(
     heard, exchange = await gateway.call(account, "POST", path, encode(_request(account, combined)))
     match heard:
         case Answered():
-            return Answer(_offered(gateway, account, order, heard.body), exchange)
+            offer = await asyncio.to_thread(_offered, gateway, account, order, heard.body)
+            return Answer(offer, exchange)
         case Refused():
             outcome = meant(ERRORS.find("pay", heard.code), heard)
             if ERRORS.find("pay", heard.code).ask:  # an earlier call may have gone through

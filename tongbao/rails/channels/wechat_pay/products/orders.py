@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, assert_never
 from urllib.parse import quote
 
@@ -56,6 +57,7 @@ from tongbao.rails.channels.wechat_pay.wire import (
     order_request,
 )
 
+_OPENED: Final = frozenset({PayMode.IN_APP, PayMode.APP})
 PRODUCTS: Final = {
     PayMode.QR: "native",
     PayMode.PAYMENT_CODE: "codepay",
@@ -80,6 +82,9 @@ async def pay(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> Ans
     target, body = f"{path}/{PRODUCTS[order.mode]}", encode(order_request(account, order))
     heard, exchange = await gateway.call(account, "POST", target, body, hidden=hidden_of(order))
     match heard:
+        case Answered() if order.mode in _OPENED:  # signed once more, beside the event loop
+            outcome = await asyncio.to_thread(offered, gateway, account, order, heard.body)
+            return Answer(outcome, exchange)
         case Answered():
             return Answer(offered(gateway, account, order, heard.body), exchange)
         case Refused():
