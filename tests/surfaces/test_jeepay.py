@@ -646,6 +646,9 @@ def test_every_way_names_a_way_of_paying_of_its_channel() -> None:
     chosen = ways.method_fields(ways.WAYS["UP_QR"], {}, {"unionpay_qra"}, "https://x.example")
     assert chosen == {"mode": "qr", "channel": "unionpay_qra"}
     assert ways.method_fields(ways.WAYS["UP_QR"], {}, set(), "")["channel"] == "unionpay"
+    for way in ("UP_BAR", "YSF_BAR", "WX_BAR", "ALI_BAR"):
+        charged = ways.method_fields(ways.WAYS[way], {}, {"unionpay_qra"}, "")
+        assert charged["channel"] == "unionpay_qra"
 
 
 def test_what_is_next_is_said_as_each_kind_of_client_takes_it() -> None:

@@ -84,7 +84,7 @@ from tongbao.payments.routing.model import (
     NoChannelUp,
     PlaceTaken,
 )
-from tongbao.rails.channels.codes import PaymentCodeUnknown, channel_of_code
+from tongbao.rails.channels.codes import PaymentCodeUnknown, takers_of_code
 from tongbao.rails.channels.contract import PayMode
 
 _METADATA_KEYS_MAX: Final = 50
@@ -226,13 +226,16 @@ async def _collect_from_wallet(
 
 
 def _channel_asked(method: MethodAsked) -> str | None:
-    """Return the channel that is named, by the merchant or the customer's code, if one is."""
+    """Return the channel that is named, by the merchant or the customer's code, if one is.
+
+    Codes that several channels can charge name none: the merchant does, or routing chooses.
+    """
     check_method(method)
     if method.auth_code is not None:
-        owner = channel_of_code(method.auth_code)
-        if method.channel not in {None, owner}:
+        takers = takers_of_code(method.auth_code)
+        if method.channel not in {None, *takers}:
             raise InvalidValue(param="$.method.channel", reason="the code is of another channel")
-        return owner
+        return takers[0] if len(takers) == 1 else method.channel
     if method.channel == WALLET and method.mode is not PayMode.QR:
         raise WalletNeedsCode
     return method.channel
@@ -271,7 +274,8 @@ async def _terms(
     decision = None
     if channel != WALLET:
         wanted = _asked_of_router(data, caller, what, now=now, payment_id=payment_id)
-        decision = await flow.router.place(wanted)
+        wanted = await flow.router.settled(wanted)
+        channel, decision = wanted.channel, await flow.router.place(wanted)
     if decision is not None:
         channel, account_id = decision.chosen.channel, decision.chosen.account_id
     fee = fee_for(plans, channel or "", data.method.mode, money, now)
@@ -305,8 +309,7 @@ def _asked_of_router(
     now: datetime,
     payment_id: UUID,
 ) -> Asked:
-    channel, money = what
-    card = data.method.card
+    (channel, money), card, code = what, data.method.card, data.method.auth_code
     return Asked(
         payment_id=payment_id,
         book=caller.book,
@@ -316,6 +319,7 @@ def _asked_of_router(
         money=money,
         at=now,
         channel=channel,
+        among=takers_of_code(code) if channel is None and code is not None else (),
         bin=card.number[:BIN_MAX] if card is not None else "",
         metadata=data.metadata,
         sets_aside=data.capture == "manual",

@@ -124,7 +124,7 @@ async def _elsewhere(
 ) -> Decision | None:
     """Return where else a payment may be tried that the channel has provably not taken.
 
-    A payment code is one wallet's, and a channel that was named stays: neither has another place.
+    A channel that was named stays, and a payment code goes only where it can be charged.
     """
     is_refusal = isinstance(news, NotSent) or (isinstance(news, Declined) and news.retry_elsewhere)
     if not is_refusal or decided is None or decided.asked.channel is not None:

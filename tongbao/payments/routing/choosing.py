@@ -6,12 +6,13 @@ expected value of an account is its success rate × (amount − cost); among equ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tongbao.payments.routing.model import (
     PPM,
@@ -135,24 +136,47 @@ class _Draws:
 _SPLIT, _EXPLORE, _WHICH, _PROBE = range(4)
 
 
+def settled(asked: Asked, fit: Sequence[Offer], connected: Collection[str] = ()) -> Asked:
+    """Return it with its channel named, unless its customer's code leaves a choice among ``fit``.
+
+    Where none of them can take the code, the merchant's own channel is named, or the one of the
+    code's scheme: what is asked of it next says what is missing.
+    """
+    if not asked.among:
+        return asked
+    offered = {offer.channel for offer in fit}
+    able = [channel for channel in asked.among if channel in offered]
+    if len(able) > 1:
+        return asked
+    own = [channel for channel in asked.among if channel in connected]
+    return replace(asked, channel=[*able, *own, *asked.among][0], among=())
+
+
 def targets(rule: Compiled, asked: Asked, offers: Sequence[Offer]) -> Sequence[Offer]:
     """Return the offers that a rule means.
 
-    Where the channel is named, the rule chooses among its accounts only, and where it knows none
-    of them the merchant's own takes the payment.
+    Where the channel is named, the rule chooses among its accounts only, and where a customer's
+    code is to be charged, among those that can; if it means none of them, the merchant's own take
+    the payment.
     """
-    if asked.channel is None:
-        if not rule.accounts and not rule.channels:
-            return [offer for offer in offers if offer.is_own]
-        return [
-            offer
-            for offer in offers
-            if (offer.is_own and offer.channel in rule.channels)
-            or offer.account_id in rule.accounts
-        ]
-    same = [offer for offer in offers if offer.channel == asked.channel]
-    named = [offer for offer in same if offer.account_id in rule.accounts]
-    return named or [offer for offer in same if offer.is_own]
+    if asked.channel is not None:
+        same = [offer for offer in offers if offer.channel == asked.channel]
+        named = [offer for offer in same if offer.account_id in rule.accounts]
+        return named or [offer for offer in same if offer.is_own]
+    if asked.among:
+        able = [offer for offer in offers if offer.channel in asked.among]
+        return _meant(rule, able) or [offer for offer in able if offer.is_own]
+    return _meant(rule, offers)
+
+
+def _meant(rule: Compiled, offers: Sequence[Offer]) -> list[Offer]:
+    if not rule.accounts and not rule.channels:
+        return [offer for offer in offers if offer.is_own]
+    return [
+        offer
+        for offer in offers
+        if (offer.is_own and offer.channel in rule.channels) or offer.account_id in rule.accounts
+    ]
 
 
 def _forbidden(asked: Asked, offer: Offer, table: RuleTable, used: Used) -> Reason | None:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from tongbao.infra.db import Write
@@ -91,7 +92,11 @@ class Gate(StrEnum):
 
 
 class Asked(Struct, frozen=True):
-    """A payment that wants a channel. ``channel``: the only one it may be, where that is known."""
+    """A payment that wants a channel. ``channel``: the only one it may be, where that is known.
+
+    ``among``: those that can charge the customer's code, the one of its own scheme first; empty
+    where any channel may be.
+    """
 
     payment_id: UUID
     book: int
@@ -101,6 +106,7 @@ class Asked(Struct, frozen=True):
     money: Money
     at: datetime  # business time
     channel: str | None = None
+    among: tuple[str, ...] = ()
     bin: str = ""  # the first digits of a card, `BIN_MAX` at most
     metadata: Mapping[str, str] = {}
     tried: frozenset[UUID] = frozenset()  # accounts that refused it before, provably
@@ -278,6 +284,9 @@ class ShadowTally(Struct, frozen=True):
 class Router(Protocol):
     """Who is asked which account takes a payment; wiring says who that is."""
 
+    async def settled(self, asked: Asked) -> Asked:
+        """Return it with its channel named, unless its customer's code leaves a choice."""
+
     async def place(self, asked: Asked) -> Decision | None:
         """Decide; None where there is nothing to decide: the channel is named, and no rules are.
 
@@ -311,6 +320,10 @@ class Router(Protocol):
 
 class AsAsked:
     """Routes nothing: every payment names its channel, and nobody listens."""
+
+    async def settled(self, asked: Asked) -> Asked:
+        """Leave a customer's code to the channel of its own scheme."""
+        return msgspec.structs.replace(asked, channel=asked.among[0]) if asked.among else asked
 
     async def place(self, asked: Asked) -> Decision | None:
         """Leave it at the channel that is named.

@@ -19,7 +19,7 @@ from tongbao.kernel.money import Money
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import PriceLine, PricePlan, plan_at
 from tongbao.payments.routing import _store as store
-from tongbao.payments.routing.choosing import choose, targets
+from tongbao.payments.routing.choosing import choose, settled, targets
 from tongbao.payments.routing.health import new_breaker
 from tongbao.payments.routing.model import (
     PLACE_TAKEN,
@@ -85,6 +85,15 @@ class LiveRouter:
         self._compiled: dict[UUID, RuleTable] = {}
         self._in_use: Sequence[RoutingRuleSet] = ()
         self._read_at: float | None = None
+
+    async def settled(self, asked: Asked) -> Asked:
+        """Return it with its channel named, unless its customer's code leaves a choice."""
+        if not asked.among:
+            return asked
+        await self._know(asked.at)
+        table = self._table(asked.mode, asked.at) or NO_RULES
+        terms = await self._terms_of((asked.merchant_id, asked.mode))
+        return settled(asked, self._offered(asked, table, terms).fit, terms.own)
 
     async def place(self, asked: Asked) -> Decision | None:
         """Decide; None where the channel is named and there are no rules.

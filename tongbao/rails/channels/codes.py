@@ -1,14 +1,16 @@
 """Whose code somebody scanned: the length and the first characters tell, as data.
 
 Two tables, because a till and a customer's phone scan different things. `CODE_RANGES` has the
-payment codes (付款码) a customer shows: digits. `TEXT_OWNERS` has the texts of codes that merchants
-show, which at a till only say that the wrong side was scanned. A consumer-presented EMV QR is text
-too, and its application identifier says whose it is.
+payment codes (付款码) a customer shows: digits. They say whose a code is, not who charges it: that
+can be any of several channels, which `CODE_TAKERS` names. `TEXT_OWNERS` has the texts of codes that
+merchants show, which at a till only say that the wrong side was scanned. A consumer-presented EMV
+QR is text too, and its application identifier says whose it is.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -26,9 +28,9 @@ class PaymentCodeUnknown(Rejected):
 
 
 class CodeRange(Struct, frozen=True):
-    """Codes of one owner: digits only, between two lengths, beginning with one of the prefixes."""
+    """Codes of one scheme: digits only, between two lengths, beginning with one of the prefixes."""
 
-    channel: str
+    scheme: str
     digits_min: int
     digits_max: int
     prefixes: frozenset[str]
@@ -53,6 +55,14 @@ CODE_RANGES: Final = (
     CodeRange("wechat_pay", 18, 18, _prefixes(10, 15)),
     CodeRange("wallet", 18, 18, frozenset({"88", "89"})),  # with network, and made without
 )
+
+CODE_TAKERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "unionpay": ("unionpay", "unionpay_qra"),
+    "alipay": ("alipay", "unionpay_qra"),
+    "wechat_pay": ("wechat_pay", "unionpay_qra"),
+    "wallet": ("wallet",),
+}
+"""The channels that can charge a scheme's codes, its own first. Qra charges those of any wallet."""
 
 OWN_QR: Final = "tongbao:pay/"
 """How the texts of the own wallet's codes begin; the number of an attempt follows. A phone that has
@@ -102,8 +112,8 @@ def number_of_own_qr(text: str) -> str | None:
 _OWN_QR_FORM: Final = re.compile(re.escape(OWN_QR) + "([0-9a-z]{26})", re.ASCII)
 
 
-def channel_of_code(auth_code: str) -> str:
-    """Return the channel a payment code belongs to.
+def takers_of_code(auth_code: str) -> tuple[str, ...]:
+    """Return the channels that can charge a payment code, the one of its own scheme first.
 
     Raises:
         PaymentCodeUnknown: nobody's, or none that is charged by its digits.
@@ -112,4 +122,4 @@ def channel_of_code(auth_code: str) -> str:
     if found is None:
         owner = owner_of_text(auth_code)
         raise PaymentCodeUnknown(param="$.method.auth_code", owner=owner)
-    return found.channel
+    return CODE_TAKERS[found.scheme]

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.payments.methods.asked import MethodAsked
+from tongbao.rails.channels.codes import CODE_TAKERS
 from tongbao.rails.channels.contract import (
     NextAction,
     OpenApp,
@@ -42,21 +43,21 @@ _UNIONPAY: Final = ("unionpay",)
 
 WAYS: Final[Mapping[str, Way]] = {
     "AUTO_BAR": Way(PayMode.PAYMENT_CODE),
-    "WX_BAR": Way(PayMode.PAYMENT_CODE, _WECHAT),
+    "WX_BAR": Way(PayMode.PAYMENT_CODE, CODE_TAKERS["wechat_pay"]),
     "WX_NATIVE": Way(PayMode.QR, _WECHAT),
     "WX_JSAPI": Way(PayMode.IN_APP, _WECHAT),
     "WX_LITE": Way(PayMode.IN_APP, _WECHAT),
     "WX_H5": Way(PayMode.H5, _WECHAT),
     "WX_APP": Way(PayMode.APP, _WECHAT),
-    "ALI_BAR": Way(PayMode.PAYMENT_CODE, _ALIPAY),
+    "ALI_BAR": Way(PayMode.PAYMENT_CODE, CODE_TAKERS["alipay"]),
     "ALI_QR": Way(PayMode.QR, _ALIPAY),
     "ALI_JSAPI": Way(PayMode.IN_APP, _ALIPAY),
     "ALI_LITE": Way(PayMode.IN_APP, _ALIPAY),
     "ALI_WAP": Way(PayMode.H5, _ALIPAY),
     "ALI_PC": Way(PayMode.WEB, _ALIPAY),
     "ALI_APP": Way(PayMode.APP, _ALIPAY),
-    "YSF_BAR": Way(PayMode.PAYMENT_CODE, _UNIONPAY),
-    "UP_BAR": Way(PayMode.PAYMENT_CODE, _UNIONPAY),
+    "YSF_BAR": Way(PayMode.PAYMENT_CODE, CODE_TAKERS["unionpay"]),
+    "UP_BAR": Way(PayMode.PAYMENT_CODE, CODE_TAKERS["unionpay"]),
     "UP_QR": Way(PayMode.QR, ("unionpay", "unionpay_qra")),
     "UP_APP": Way(PayMode.APP, _UNIONPAY),
     "UP_WAP": Way(PayMode.H5, _UNIONPAY),

@@ -2,8 +2,8 @@
 
 Both sides are measured by the same figures: what really became of the attempts of the period, by
 account and way of paying. Every payment is asked about as if its channel had been left to us; only
-a payment code stays with the wallet whose it is. What was never kept, a card's number, is unknown
-here too: a rule that asks for a BIN fits no payment of the past.
+a payment code stays with the channels that can charge it. What was never kept, a card's number, is
+unknown here too: a rule that asks for a BIN fits no payment of the past.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from tongbao.kernel.licence import Mode
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import WALLET, Attempt, Payment
 from tongbao.payments.collecting.queries import PaymentFilter
-from tongbao.payments.routing.choosing import Standing, choose, rate_key
+from tongbao.payments.routing.choosing import Standing, choose, rate_key, settled
 from tongbao.payments.routing.health import Tally, rate_of
 from tongbao.payments.routing.model import Asked, Gate, Offer, Rate
 from tongbao.payments.routing.rules import RuleTable
+from tongbao.rails.channels.codes import CODE_TAKERS
 from tongbao.rails.channels.contract import PayMode
 
 PAYMENTS_MAX: Final = 100_000
@@ -144,6 +145,7 @@ async def replay(past: Sequence[Past], draft: RuleTable, offers_of: OffersOf) ->
         asked, account_id = asked_again(each.payment), each.attempt.account_id
         currency, amount = asked.money.currency, asked.money.amount
         offers = await offers_of(asked)
+        asked = settled(asked, offers)
         price = next((one.price for one in offers if one.account_id == account_id), None)
         rate = standings[account_id].rates[rate_key(asked.pay_mode, "")]
         then = before.get((account_id, currency), Side())
@@ -166,7 +168,12 @@ async def replay(past: Sequence[Past], draft: RuleTable, offers_of: OffersOf) ->
 
 
 def asked_again(payment: Payment) -> Asked:
-    """Return what routing would be asked about a payment of the past."""
+    """Return what routing would be asked about a payment of the past.
+
+    A code was kept nowhere; its scheme is the channel's own, and of Qra's alone it is not known.
+    """
+    by_code = payment.pay_mode is PayMode.PAYMENT_CODE
+    takers = CODE_TAKERS.get(payment.channel, (payment.channel,))
     return Asked(
         payment_id=payment.id,
         book=payment.book,
@@ -175,7 +182,7 @@ def asked_again(payment: Payment) -> Asked:
         pay_mode=payment.pay_mode,
         money=payment.money,
         at=payment.created_at,
-        channel=payment.channel if payment.pay_mode is PayMode.PAYMENT_CODE else None,
+        among=takers if by_code else (),
         metadata=payment.metadata,
         sets_aside=payment.capture_within_s is not None,
     )
