@@ -86,7 +86,10 @@ def by_code(digits: str, **more: Any) -> Asking:
         (ask(currency="XXX"), "money.unknown_currency"),
         (ask(currency="USD"), "price.not_agreed"),
         (ask(method={"mode": "qr", "channel": "unionpay"}), "price.not_agreed"),
-        (ask(method={"mode": "qr", "channel": "wallet"}), "payment.wallet_needs_code"),
+        (
+            ask(method={"mode": "in_app", "channel": "wallet", "payer_id": "p"}),
+            "payment.wallet_needs_code",
+        ),
         (ask(method={"mode": "h5"}), "payment.method_field_missing"),
         (ask(method={"mode": "payment_code"}), "payment.method_field_missing"),
         (

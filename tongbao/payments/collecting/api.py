@@ -166,7 +166,7 @@ async def create(
     same content returns the payment it already made. Without a channel we choose one.
     """
     _check_asked(data)
-    ip = _client_ip(request)
+    ip = request.client.host if request.client is not None else "127.0.0.1"
 
     async def fresh(use: Idempotency) -> PaymentView:
         return view_payment(*await collect_asked(flow, keyring, caller, data, (use.write, ip)))
@@ -226,10 +226,7 @@ async def _collect_from_wallet(
 
 
 def _channel_asked(method: MethodAsked) -> str | None:
-    """Return the channel that is named, by the merchant or the customer's code, if one is.
-
-    Codes that several channels can charge name none: the merchant does, or routing chooses.
-    """
+    """Return the channel that is named, by the merchant or a code that one channel can charge."""
     check_method(method)
     if method.auth_code is not None:
         takers = takers_of_code(method.auth_code)
@@ -367,10 +364,6 @@ def _capture_within_s(data: CreatePayment) -> int | None:
             raise InvalidValue(param="$.capture_within_s", reason="capture is automatic")
         return None
     return data.capture_within_s or int(CAPTURE_WITHIN_DEFAULT.total_seconds())
-
-
-def _client_ip(request: ApiRequest) -> str:
-    return request.client.host if request.client is not None else "127.0.0.1"
 
 
 async def _view(db: Db, payment: Payment) -> PaymentView:
