@@ -302,6 +302,18 @@ async def test_an_object_already_encoded_is_told_as_any_other(make_db: Any) -> N
     assert {row["at"] for row in both[1]} == {NOW}
 
 
+async def test_every_question_counts_though_two_ask_about_one_attempt_at_once(db: Db) -> None:
+    await furnish(db)
+    (_, first), (_, second), *_ = MADE
+    asked = [(BOOK, each.id) for each in (first, second, first, first)]
+
+    async with db.begin("tests") as tx:
+        await collecting.COUNT_QUERY.run_set(tx, asked)
+
+    rows = await db.fetch("select queries from attempt order by queries desc limit 3", ())
+    assert [row["queries"] for row in rows] == [3, 1, 0]
+
+
 @pytest.mark.parametrize("name", ["key", "event", "code", "spending"])
 async def test_a_set_says_when_a_row_took_no_effect(db: Db, name: str) -> None:
     """The second time a row would touch nothing, or pass a limit."""

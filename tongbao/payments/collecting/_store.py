@@ -239,8 +239,11 @@ UPDATE_ATTEMPT = Statement(
 )
 COUNT_QUERY = Statement(
     "update attempt set queries = queries + 1 where book = $1 and id = $2",
-    many="""update attempt a set queries = a.queries + 1
-         from unnest($1::int[], $2::uuid[]) as asked (book, id)
+    # Two may have asked about the same attempt at one moment, and a join changes a row only once.
+    many="""update attempt a set queries = a.queries + asked.times
+         from (select each.book, each.id, count(*)::int as times
+                 from unnest($1::int[], $2::uuid[]) as each (book, id)
+                group by each.book, each.id) as asked
         where a.book = asked.book and a.id = asked.id""",
 )
 REQUEST_CLOSE = Statement(
