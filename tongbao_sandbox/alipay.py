@@ -298,7 +298,7 @@ class Alipay:
             raise Refused(f"the order is {trade.state} and cannot be paid")
         if action == "pay":
             trade = trades.collect(self._world, trade, now)
-        elif trade.mode == "payment_code" and action == "decline":
+        elif action == "decline" and (trade.mode == "payment_code" or trade.extra.get("held")):
             trade = trades.close(self._world, trade)
         elif trade.state == "offered":
             trade = trades.create(self._world, trade)

@@ -46,6 +46,8 @@ def pay(world: World, ask: Ask, fault: Fault) -> Content:
     world.state.put_code(structs.replace(code, used_for=trade.number))
     trade = structs.replace(trade, state="asking")
     now = world.clock.now()
+    if fault.name == "processing":
+        return success(trades.paid_fields(trades.hold(world, trade, fault)), "10003")
     if fault.name.endswith("_made"):
         return success(trades.paid_fields(world.state.put_trade(trade)), "10003")
     if code.behaviour == "pay" or fault.name.endswith("_paid"):
@@ -68,6 +70,8 @@ def precreate(world: World, ask: Ask, fault: Fault) -> Content:
         trade = world.state.put_trade(new_trade(world, ask, "qr", amount, subject))
         if fault.name.endswith("_paid"):
             trades.collect(world, trade, world.clock.now())
+        elif fault.name == "processing":
+            trades.hold(world, trade, fault)
     else:
         check_again(trade, "qr", amount)
     return success({"out_trade_no": trade.number, "qr_code": trade.token})
@@ -84,6 +88,8 @@ def create(world: World, ask: Ask, fault: Fault) -> Content:
         trade = trades.create(world, new_trade(world, ask, "in_app", amount, subject), buyer)
         if fault.name.endswith("_paid"):
             trade = trades.collect(world, trade, world.clock.now())
+        elif fault.name == "processing":
+            trade = trades.hold(world, trade, fault)
     else:
         check_again(trade, "in_app", amount)
         if trade.payer != buyer:
@@ -271,6 +277,8 @@ def _pay_under_agreement(
     agreement = agreements.usable(world, ask, amount)
     order = new_trade(world, ask, "agreement", amount, subject)
     trade = trades.create(world, order, agreement.user)
+    if fault.name == "processing":
+        return success(trades.paid_fields(trades.hold(world, trade, fault)), "10003")
     if fault.name.endswith("_made"):
         return success(trades.paid_fields(trade), "10003")
     if agreement.behaviour == "decline":

@@ -120,16 +120,24 @@ def decide(world: World, request: Request) -> Reply:
     action = parse_qs(request.body.decode("latin-1")).get("action", [""])[0]
     try:
         if action == "pay" and trade.state != "paid":
-            trade = trades.collect(world, _still_open(world, trade), world.clock.now())
+            trade = _paid(world, _still_open(world, trade))
         elif action == "abandon" and trade.state == "offered":
             trade = trades.create(world, trade)
     except Refusal as refusal:
         return error_page(refusal)
     if trade.state != "paid":
-        return _html(200, "<h1>暂不付款</h1>")
+        return _html(200, "<h1>处理中</h1>" if trade.extra.get("held") else "<h1>暂不付款</h1>")
     if not trade.extra["return_url"]:
         return _html(200, "<h1>付款成功</h1>")
     return Reply(303, (("location", returned(world, trade)),))
+
+
+def _paid(world: World, trade: Trade) -> Trade:
+    """Take the customer's money, unless the payment is to stay in processing."""
+    fault = world.faults.take(NAME, "pay", trade.number, frozenset({"processing"}))
+    if fault.name and trade.state != "paid":
+        return trades.hold(world, trade, fault)
+    return trades.collect(world, trade, world.clock.now())
 
 
 def returned(world: World, trade: Trade) -> str:
@@ -186,7 +194,7 @@ def visit(world: World, ask: Ask, action: str) -> dict[str, Any]:
     except Refusal as refusal:
         raise Refused(refusal.content["sub_code"]) from None
     if action == "pay":
-        trade = trades.collect(world, trade, world.clock.now())
+        trade = _paid(world, trade)
     elif trade.state == "offered":
         trade = trades.create(world, trade)
     told: dict[str, Any] = {"number": trade.number, "state": trade.state, "ref": trade.ref}

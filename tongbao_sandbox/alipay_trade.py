@@ -22,11 +22,13 @@ from tongbao_sandbox.alipay_bill import yuan
 from tongbao_sandbox.alipay_crypto import compact, load_private_key
 from tongbao_sandbox.alipay_wire import Ask, Refusal
 from tongbao_sandbox.clock import china, plain
-from tongbao_sandbox.model import Refund, Trade
+from tongbao_sandbox.model import Fault, Refund, Trade
 from tongbao_sandbox.seam import World
 
 NAME: Final = "alipay"
 OPEN: Final = frozenset({"waiting", "asking"})
+HELD_AT_MOST: Final = timedelta(days=30)
+"""How long a payment is kept in processing that nobody decides."""
 
 
 def status_of(trade: Trade) -> str:
@@ -90,6 +92,20 @@ def collect(world: World, trade: Trade, at: datetime) -> Trade:
     world.state.put_trade(trade)
     notify(world, trade, "payment", trade.number)
     return trade
+
+
+def hold(world: World, trade: Trade, fault: Fault) -> Trade:
+    """Keep a payment in processing until somebody decides it, or for the fault's seconds."""
+    now = world.clock.now()
+    if not trade.ref:
+        trade = create(world, trade)
+    if fault.argument:
+        when = now + timedelta(seconds=fault.seconds())
+        world.courier.at(NAME, "pay", trade.number, when=when)
+    held = {**trade.extra, "held": True}
+    return world.state.put_trade(
+        structs.replace(trade, state="asking", expires_at=now + HELD_AT_MOST, extra=held)
+    )
 
 
 def close(world: World, trade: Trade) -> Trade:

@@ -26,6 +26,7 @@ FAULTS: Final[dict[str, frozenset[str]]] = {
             "http_503_unpaid",
             "http_429",
             "bad_signature_paid",
+            "processing",
             "reset",
             "slow",
         }

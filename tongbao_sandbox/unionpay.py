@@ -32,7 +32,7 @@ _POINTS: Final = {"01": "pay", "02": "pay", "03": "pay", "04": "refund", "76": "
 _CODE_LIVES: Final = timedelta(seconds=60)
 _CHARGED: Final = frozenset({NAME, "unionpay_qra"})  # a phone's code is the same at either gateway
 
-faults.allow("pay", "time_out_made", "processing", "code")
+faults.allow("pay", "time_out_made", "code")
 faults.allow("query", "code")
 faults.allow("refund", "not_enough", "code")
 faults.allow("refund_query", "code", "stale")
@@ -359,7 +359,7 @@ class UnionPay:
         trade = trades.find(self._world, ask.text("orderId"))
         if trade is None:
             raise Refused("there is no such order")
-        if trade.state != "paid":
+        if trade.state != "paid" and not trade.extra.get("held"):
             trade = self._decide(trades.open_up(self._world, trade), action)
         carried = self._front_fields(trade) if trade.state == "paid" else {}
         return {"number": trade.number, "state": trade.state, "carried": carried}

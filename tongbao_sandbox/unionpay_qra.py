@@ -46,7 +46,7 @@ _POINTS: Final = {
 _CODE_LIVES: Final = timedelta(seconds=60)
 _CHARGED: Final = frozenset({NAME, "unionpay", "alipay", "wechat"})  # the codes of any wallet
 
-faults.allow("pay", "time_out_made", "processing")
+faults.allow("pay", "time_out_made")
 faults.allow("refund", "not_enough")
 
 Fields = Mapping[str, str]
@@ -165,6 +165,8 @@ class Qra:
         trade = self._order(asked, "qr")
         if fault.name.endswith("_paid"):
             self._collect(trade, self._world.clock.now())
+        elif fault.name == "processing" and trade.state in _OPEN:
+            self._hold(trade, fault)
         return {"code_url": trade.token, "out_trade_no": trade.number}
 
     def _micropay(self, asked: Fields, fault: Fault) -> dict[str, str]:
@@ -176,7 +178,11 @@ class Qra:
             raise Refusal("AUTHCODEEXPIRE", "付款码已过期")
         trade = self._order(asked, "payment_code")
         self._world.state.put_code(structs.replace(code, used_for=trade.number))
-        if fault.name.endswith("_paid") or (code.behaviour == "pay" and fault.name != "processing"):
+        if fault.name == "processing":
+            trade = self._hold(trade, fault)
+        if trade.extra.get("held"):
+            pass
+        elif fault.name.endswith("_paid") or code.behaviour == "pay":
             trade = self._collect(trade, now)
         elif code.behaviour == "decline":
             self._put(trade, state="failed")
@@ -332,6 +338,15 @@ class Qra:
             NAME, "payment", trade.number, url=trade.notify_url, content=content
         )
         return trade
+
+    def _hold(self, trade: Trade, fault: Fault) -> Trade:
+        """Keep a payment in processing until somebody decides it, or for the fault's seconds."""
+        now = self._world.clock.now()
+        if fault.argument:
+            when = now + timedelta(seconds=fault.seconds())
+            self._world.courier.at(NAME, "pay", trade.number, when=when)
+        held = {**trade.extra, "held": True}
+        return self._put(trade, state="asking", expires_at=now + timedelta(days=30), extra=held)
 
     def _told(self, trade: Trade) -> dict[str, str]:
         told = {

@@ -120,12 +120,12 @@ class Orders:
             return trade
         if action == "pay":
             good_for = LINK_FOR.get(trade.mode)
-            if good_for is not None and self._now() > trade.created_at + good_for:
+            if trade.state == "waiting" and good_for and self._now() > trade.created_at + good_for:
                 raise Refused("what the customer was given is older than two hours, or 5 minutes")
             return self.pay(trade)
         # A declined scan leaves the order open for another try; a refused password does not.
         if trade.mode != "payment_code":
-            return trade
+            return self._aged(self._world.state.put_trade(replace(trade, state="waiting")))
         return self._fail(trade, "用户取消支付")
 
     def new_payment_code(self) -> str:
@@ -213,8 +213,10 @@ class Orders:
             raise Problem(403, "OUT_TRADE_NO_USED", "商户订单号重复")
         pays = fault.name.endswith("_paid")
         if product == "codepay":
-            return self._codepay(body, known, pays=pays)
+            return self._codepay(body, known, fault)
         trade = known or self.new(body, product, call.origin)
+        if fault.name == "processing":
+            trade = self._hold(trade, fault)
         if pays and trade.state == "waiting":
             self.pay(trade)
         elif trade.state == "closed":
@@ -268,8 +270,8 @@ class Orders:
             case _:
                 return ""
 
-    def _codepay(self, body: dict[str, Any], known: Trade | None, *, pays: bool) -> Outcome:
-        trade = known or self._charge(body, self._use_code(body), pays=pays)
+    def _codepay(self, body: dict[str, Any], known: Trade | None, fault: Fault) -> Outcome:
+        trade = known or self._charge(body, self._use_code(body), fault)
         if trade.state == "failed":
             raise Problem(403, *trade.extra["decline"])
         if trade.state in {"closed", "reversed"}:
@@ -293,9 +295,21 @@ class Orders:
             raise Problem(400, "AUTH_CODE_EXPIRED", "付款码已过期，请刷新再试")
         return self._world.state.put_code(replace(code, used_for=body["out_trade_no"]))
 
-    def _charge(self, body: dict[str, Any], code: PaymentCode, *, pays: bool) -> Trade:
+    def _hold(self, trade: Trade, fault: Fault) -> Trade:
+        """Keep a payment in processing until somebody decides it, or for the fault's seconds."""
+        if trade.state not in {"waiting", "asking"}:
+            return trade
+        if fault.argument:
+            when = self._now() + timedelta(seconds=fault.seconds())
+            self._world.courier.at(NAME, "password", trade.number, when=when)
+        held = {**trade.extra, "held": True}
+        return self._world.state.put_trade(replace(trade, state="asking", extra=held))
+
+    def _charge(self, body: dict[str, Any], code: PaymentCode, fault: Fault) -> Trade:
         trade = self.new(body, "codepay")
-        if pays or code.behaviour == "pay":
+        if fault.name == "processing":
+            return self._hold(trade, fault)
+        if fault.name.endswith("_paid") or code.behaviour == "pay":
             return self.pay(trade)
         if code.behaviour == "decline":
             return self._fail(trade, "余额不足", ("NOT_ENOUGH", "用户账号余额不足"))

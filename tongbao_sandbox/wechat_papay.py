@@ -172,14 +172,12 @@ class Agreements:
             known = self._orders.new(order, "papay")
             now = self._world.clock.now()
             after_s = float(self._world.setting("wechat.deduct_after_s", AFTER_S))
+            if fault.name == "processing":  # without seconds it waits for somebody's word
+                after_s = fault.seconds()
             empty = "empty" if kept.get("empty") else ""
-            self._world.courier.at(
-                NAME,
-                "deduct",
-                known.number,
-                when=now + timedelta(seconds=after_s),
-                argument=empty,
-            )
+            if fault.name != "processing" or fault.argument:
+                when = now + timedelta(seconds=after_s)
+                self._world.courier.at(NAME, "deduct", known.number, when=when, argument=empty)
         if fault.name.endswith("_paid") and known.state == "waiting":
             self._orders.pay(known)
         return Outcome({"out_trade_no": known.number, "amount": body["amount"]})

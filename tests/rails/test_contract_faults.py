@@ -224,6 +224,35 @@ async def test_a_slow_answer_is_the_answer(
     assert isinstance(answer.outcome, Succeeded | Pending), answer
 
 
+PROCESSED = [
+    pytest.param(channel, mode, id=f"{channel}-{mode}")
+    for channel in sorted(STALLS)
+    if channel != "cards"  # a card host knows no processing
+    for mode in modes_of(channel)
+]
+
+
+@pytest.mark.parametrize(("channel", "mode"), PROCESSED)
+async def test_a_payment_in_processing_for_hours_is_open_until_it_is_decided(
+    channel: str, mode: PayMode, stall_at: OpenStall
+) -> None:
+    stall = stall_at(channel)
+    order = await stall.order(mode)
+    stall.fault("pay", f"processing:{6 * 3600}", order.number)
+    await stall.place(order)
+    if mode in stall.unasked:
+        await stall.meet(order)
+    for _ in range(2):
+        await stall.advance(2 * 3600)
+        found = (await stall.channel.query(stall.account, order)).outcome
+        assert isinstance(found, Pending), found
+        assert stall.taken(order) == 0
+    await stall.advance(2 * 3600 + 60)
+    found = (await stall.channel.query(stall.account, order)).outcome
+    assert isinstance(found, Succeeded), found
+    assert stall.taken(order) == PRICE.amount
+
+
 @pytest.mark.parametrize(("channel", "fault"), each("query"))
 async def test_a_question_without_a_good_answer_decides_nothing(
     channel: str, fault: str, stall_at: OpenStall

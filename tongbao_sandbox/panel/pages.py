@@ -131,7 +131,9 @@ def _trades(look: Look, trades: Sequence[Trade], desk: Desk) -> str:
 
 
 def _trade(look: Look, trade: Trade) -> str:
-    is_open = trade.state in {"offered", "waiting", "asking"} and trade.expires_at > look.now
+    is_open = trade.state in {"offered", "waiting", "asking"} and (
+        trade.expires_at > look.now or bool(trade.extra.get("held"))
+    )
     number = f'<input type="hidden" name="number" value="{escape(trade.number)}">'
     buttons = "".join(
         _button(action, look, value=action, is_main=action == "pay")
