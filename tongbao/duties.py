@@ -211,7 +211,7 @@ def handlers(
 
 def reach_of(flow: Flow) -> Reach:
     """Return what agreements need of what payments do."""
-    return Reach(flow.db, flow.channels, flow.account, flow.nudge)
+    return Reach(flow.db, flow.channels, flow.account, flow.nudge, flow.licence.may_hold_funds)
 
 
 def takers(flow: Flow) -> Takers:

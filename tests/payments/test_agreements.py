@@ -226,7 +226,7 @@ async def test_the_same_number_is_the_same_agreement(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("terms", "code"),
     [
-        ({"channel": "wallet"}, "agreement.not_offered"),
+        ({"channel": "cards"}, "agreement.not_offered"),
         ({"period": "month"}, "request.invalid_value"),
         ({"limit_per_period": 100}, "request.invalid_value"),
         ({"limit_each": 0}, "money.amount_out_of_range"),

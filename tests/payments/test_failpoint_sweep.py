@@ -81,6 +81,8 @@ EXCUSED: dict[str, str] = {
             "agreements.after_channel_call",
             "agreements.before_outcome",
             "agreements.after_outcome",
+            "agreements.before_own_change",
+            "agreements.after_own_change",
         ),
         "no flow signs anything; test_agreements dies there",
     ),

@@ -27,6 +27,7 @@ REPLIES: dict[str, Any] = {
     "PlateView": cashier.Plate,
     "WalletView": models.Wallet,
     "WalletQrView": parties.WalletQr,
+    "WalletAgreementView": parties.WalletAgreement,
     "PaymentCodeView": models.PaymentCode,
     "TopUpView": models.TopUp,
     "OfflineKeyView": models.OfflineKey,
@@ -246,6 +247,9 @@ def every_call(shop: Tongbao) -> None:
     shop.wallets.payment_code("wal_1")
     shop.wallets.scan("wal_1", "tongbao:pay/1")
     shop.wallets.pay("wal_1", "tongbao:pay/1")
+    shop.wallets.scan_agreement("wal_1", "tongbao:sign/1")
+    shop.wallets.sign("wal_1", "tongbao:sign/1")
+    shop.wallets.end_agreement("agr_1")
     shop.wallets.give_offline_key("wal_1", device_name="phone", replaces="ofk_1")
     list(shop.wallets.offline_keys("wal_1"))
     shop.wallets.revoke_offline_key("ofk_1")

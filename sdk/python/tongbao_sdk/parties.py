@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NotRequired, TypedDict, Unpack, cast
 
-from tongbao_sdk.models import ApiKey, Mode, OfflineKey, PaymentCode, TopUp, Wallet
+from tongbao_sdk.models import (
+    AgreementStatus,
+    ApiKey,
+    Mode,
+    OfflineKey,
+    PaymentCode,
+    Period,
+    TopUp,
+    Wallet,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 
@@ -23,6 +32,25 @@ class WalletQr(TypedDict):
     expires_at: str
     paid_at: NotRequired[str]
     paid_by_wallet: NotRequired[bool]
+
+
+class WalletAgreement(TypedDict):
+    """An agreement as the wallet's holder sees it: who may take how much."""
+
+    id: str
+    object: Literal["wallet_agreement"]
+    mode: Mode
+    payee: str
+    display_name: str
+    currency: str
+    status: AgreementStatus
+    expires_at: str
+    signed_by_wallet: NotRequired[bool]
+    limit_each: NotRequired[int]
+    period: NotRequired[Period]
+    limit_per_period: NotRequired[int]
+    signed_at: NotRequired[str]
+    ended_at: NotRequired[str]
 
 
 class ApiKeys:
@@ -85,6 +113,21 @@ class Wallets:
         """Pay a merchant's code from the wallet; a refusal leaves the code payable."""
         path = path_of("wallets", wallet_id, "payments")
         return cast("WalletQr", self._transport.post(path, {"code": code}, **once))
+
+    def scan_agreement(self, wallet_id: str, code: str) -> WalletAgreement:
+        """Return what an agreement would allow, to be shown before the holder signs."""
+        path = path_of("wallets", wallet_id, "agreement_scans")
+        return cast("WalletAgreement", self._transport.post(path, {"code": code}))
+
+    def sign(self, wallet_id: str, code: str, **once: Unpack[Once]) -> WalletAgreement:
+        """Sign an agreement: its merchant takes money within its limits until one ends it."""
+        path = path_of("wallets", wallet_id, "agreements")
+        return cast("WalletAgreement", self._transport.post(path, {"code": code}, **once))
+
+    def end_agreement(self, agreement_id: str, **once: Unpack[Once]) -> WalletAgreement:
+        """End an agreement that a wallet has signed, for its holder."""
+        path = path_of("wallet_agreements", agreement_id, "end")
+        return cast("WalletAgreement", self._transport.post(path, **once))
 
     def give_offline_key(
         self,

@@ -41,11 +41,13 @@ from tongbao.rails.channels.capabilities import (
     Agreeing,
     AgreementOutcome,
 )
+from tongbao.rails.channels.codes import OWN_WALLET, own_agreement_qr
 from tongbao.rails.channels.contract import (
     Answer,
     Channel,
     ChannelAccount,
     NotSent,
+    ShowQr,
     Unknown,
 )
 
@@ -98,6 +100,7 @@ class Reach(Struct, frozen=True):
     channels: Mapping[str, Channel]
     account: Callable[[UUID], Awaitable[ChannelAccount]]
     nudge: Callable[[], None]  # wakes this process's worker after a commit
+    has_wallets: bool = False  # of the platform's own, to which nobody has to be asked
 
 
 class ChaseAgreement(Task, frozen=True, tag="agreements.chase"):
@@ -146,6 +149,16 @@ def agreeing(channels: Mapping[str, Channel], name: str) -> Agreeing:
     return channel
 
 
+def check_offered(reach: Reach, channel: str) -> None:
+    """Raise unless agreements can be offered over the channel.
+
+    Raises:
+        AgreementNotOffered
+    """
+    if channel != OWN_WALLET or not reach.has_wallets:
+        agreeing(reach.channels, channel)
+
+
 async def offer_agreement(
     reach: Reach, asked: NewAgreement, take: Taking, agreement_id: UUID
 ) -> Agreement:
@@ -156,14 +169,17 @@ async def offer_agreement(
     Raises:
         AgreementNotOffered, AgreementNumberUsed, InFlight, AgreementContended
     """
-    agreeing(reach.channels, asked.channel)
+    check_offered(reach, asked.channel)
     now = reach.db.clock.now()
     agreement = asked.row(agreement_id, now)
     task = ChaseAgreement(agreement.book, agreement.id)
+    is_own = asked.channel == OWN_WALLET
+    look_at = agreement.expires_at if is_own else now + _DELAYS[0]
     writes = (
         take(agreement.id, now),
         Write(store.INSERT_AGREEMENT, astuple(agreement), refusal=_NUMBER_TAKEN),
-        task_write(task, run_at=now + _DELAYS[0], key=f"agreement/{agreement.id}"),
+        *((_row_write(agreement, _shown(agreement)),) if is_own else ()),
+        task_write(task, run_at=look_at, key=f"agreement/{agreement.id}"),
     )
     failpoint("agreements.before_intention")
     async with reach.db.begin("agreements") as tx:
@@ -173,7 +189,15 @@ async def offer_agreement(
     if refused is not None:
         raise InFlight
     failpoint("agreements.after_intention")
+    if is_own:
+        return replace(_shown(agreement), version=agreement.version + 1)
     return await ask(reach, agreement, "offer", is_first=True)
+
+
+def _shown(agreement: Agreement) -> Agreement:
+    """Return an agreement with the own wallet as its owner may sign it."""
+    action = ShowQr(own_agreement_qr(agreement.number))
+    return replace(agreement, state=AgreementState.PENDING, action=action)
 
 
 async def _earlier(reach: Reach, asked: NewAgreement, take: Taking) -> Agreement:
@@ -193,6 +217,8 @@ async def end_agreement(reach: Reach, agreement: Agreement, take: Taking) -> Agr
     Raises:
         AgreementNotActive, InFlight, AgreementContended
     """
+    if agreement.channel == OWN_WALLET:
+        return await change_own(reach, agreement, _ended, take)
     for _ in range(_TRIES_MAX):
         if agreement.state is not AgreementState.ACTIVE:
             raise AgreementNotActive(status=agreement.state)
@@ -211,6 +237,42 @@ async def end_agreement(reach: Reach, agreement: Agreement, take: Taking) -> Agr
         if refused != _MOVED_ON:
             raise InFlight
         agreement = await store.GET_AGREEMENT.one(reach.db, agreement.book, agreement.id)
+    raise AgreementContended
+
+
+def _ended(agreement: Agreement, now: datetime) -> Agreement:
+    if agreement.state is not AgreementState.ACTIVE:
+        raise AgreementNotActive(status=agreement.state)
+    return replace(agreement, state=AgreementState.ENDED, ended_at=now)
+
+
+async def change_own(
+    reach: Reach,
+    agreement: Agreement,
+    decide: Callable[[Agreement, datetime], Agreement | None],
+    take: Taking | None = None,
+) -> Agreement:
+    """Change an agreement with the own wallet as is decided on its row: nobody has to be asked.
+
+    Raises:
+        InFlight, AgreementContended, and what deciding raises
+    """
+    for _ in range(_TRIES_MAX):
+        agreement = await store.GET_AGREEMENT.one(reach.db, agreement.book, agreement.id)
+        now = reach.db.clock.now()
+        becomes = decide(agreement, now)
+        if becomes is None:
+            return agreement
+        taking = () if take is None else (take(agreement.id, now),)
+        failpoint("agreements.before_own_change")
+        async with reach.db.begin("agreements") as tx:
+            refused = await write_all(tx, (*taking, *_change_writes(agreement, becomes, now)))
+        if refused is None:
+            failpoint("agreements.after_own_change")
+            reach.nudge()
+            return replace(becomes, version=becomes.version + 1)
+        if refused != _MOVED_ON:
+            raise InFlight
     raise AgreementContended
 
 
@@ -354,6 +416,8 @@ async def ask_about(reach: Reach, agreement: Agreement) -> Agreement:
     Raises:
         AgreementNotOffered, AgreementContended
     """
+    if agreement.channel == OWN_WALLET:
+        return await change_own(reach, agreement, over)
     was_shown = agreement.state is AgreementState.PENDING
     if agreement.state.is_offer and not was_shown and agreement.expires_at > reach.db.clock.now():
         found = await ask(reach, agreement, "query")

@@ -25,8 +25,8 @@ from tongbao.payments.agreements.agreements import (
     AgreementNotOffered,
     AgreementNumberUsed,
     Reach,
-    agreeing,
     ask_about,
+    check_offered,
     end_agreement,
     offer_agreement,
 )
@@ -39,6 +39,7 @@ from tongbao.payments.agreements.model import (
     view_agreement,
 )
 from tongbao.payments.agreements.records import AgreementFilter
+from tongbao.rails.channels.codes import OWN_WALLET
 
 _OFFER_S_MAX = int(timedelta(days=30).total_seconds())
 
@@ -102,12 +103,14 @@ async def create_agreement(
     _check_limits(data)
 
     async def fresh(use: Idempotency) -> AgreementView:
-        agreeing(reach.channels, data.channel)
+        check_offered(reach, data.channel)
         merchant = await merchants.merchant_with_id(reach.db, caller.merchant_id)
         merchant.check_active()
-        account_id = await merchants.channel_account_of(
-            reach.db, merchant.id, caller.mode, data.channel
-        )
+        account_id = merchant.id
+        if data.channel != OWN_WALLET:  # which has no accounts
+            account_id = await merchants.channel_account_of(
+                reach.db, merchant.id, caller.mode, data.channel
+            )
         asked = _asked(data, caller, account_id)
         agreement = await offer_agreement(reach, asked, use.write, new_id())
         return view_agreement(agreement, reach.db.clock.now())

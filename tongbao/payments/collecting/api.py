@@ -233,7 +233,7 @@ def _channel_asked(method: MethodAsked) -> str | None:
         if method.channel not in {None, *takers}:
             raise InvalidValue(param="$.method.channel", reason="the code is of another channel")
         return takers[0] if len(takers) == 1 else method.channel
-    if method.channel == WALLET and method.mode is not PayMode.QR:
+    if method.channel == WALLET and method.mode not in {PayMode.QR, PayMode.AGREEMENT}:
         raise WalletNeedsCode
     return method.channel
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Final, Literal, assert_never
+from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from tongbao.infra.db import Write
+from tongbao.kernel.ids import new_id
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.collecting.model import (
     AT_THE_COUNTER,
@@ -19,6 +21,7 @@ from tongbao.payments.collecting.model import (
     AttemptState,
     CaseKind,
     CloseReason,
+    NewPayment,
     Payment,
     PaymentState,
 )
@@ -325,3 +328,70 @@ def close_reason(payment: Payment, attempt: Attempt, now: datetime) -> CloseReas
     if attempt.pay_mode in AT_THE_COUNTER and now < payment.expires_at:
         return CloseReason.NOT_PAID
     return CloseReason.EXPIRED
+
+
+_ATTEMPT_STATE: Final = {
+    PaymentState.CREATED: AttemptState.CREATED,
+    PaymentState.SUCCEEDED: AttemptState.SUCCEEDED,
+    PaymentState.FAILED: AttemptState.DECLINED,
+}
+
+
+def begun(
+    asked: NewPayment, payment_id: UUID, now: datetime, state: PaymentState
+) -> tuple[Payment, Attempt]:
+    """Return the rows of a payment that begins now: to be collected, or at its end already."""
+    is_paid = state is PaymentState.SUCCEEDED
+    payment = Payment(
+        book=asked.book,
+        id=payment_id,
+        merchant_id=asked.merchant_id,
+        mode=asked.mode,
+        merchant_order_no=asked.merchant_order_no,
+        request_hash=asked.fingerprint,
+        amount=asked.money.amount,
+        currency=asked.money.currency,
+        subject=asked.subject,
+        channel=asked.channel,
+        pay_mode=asked.pay_mode,
+        state=state,
+        captured=asked.money.amount if is_paid else 0,
+        refunded=0,
+        fee=asked.fee,
+        fee_returned=0,
+        refund_returns_fee=asked.refund_returns_fee,
+        late_success=asked.late_success,
+        failure_code=None,
+        close_reason=None,
+        close_requested_at=None,
+        metadata=asked.metadata,
+        created_at=now,
+        expires_at=now + asked.expires_in,
+        succeeded_at=now if is_paid else None,
+        ended_at=None if state.is_open else now,
+        version=1,
+        capture_within_s=asked.capture_within_s,
+    )
+    attempt = Attempt(
+        book=asked.book,
+        id=new_id(),
+        payment_id=payment_id,
+        merchant_id=asked.merchant_id,
+        mode=asked.mode,
+        channel=asked.channel,
+        account_id=asked.account_id,
+        pay_mode=asked.pay_mode,
+        amount=asked.money.amount,
+        currency=asked.money.currency,
+        state=_ATTEMPT_STATE[state],
+        code=None,
+        channel_ref=None,
+        payer=None,
+        action=None,
+        how=asked.how,
+        client_ip=asked.client_ip,
+        created_at=now,
+        paid_at=None,
+        queries=0,
+    )
+    return payment, attempt

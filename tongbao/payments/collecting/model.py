@@ -28,11 +28,11 @@ from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import Decision
+from tongbao.rails.channels.codes import OWN_WALLET
 from tongbao.rails.channels.contract import CardRead, NextAction, PayMode
 from tongbao.rails.channels.error_map import error_map
 
-WALLET = "wallet"
-"""The platform's own wallet: a channel without a network."""
+WALLET: Final = OWN_WALLET
 
 
 AT_THE_COUNTER: Final = frozenset({PayMode.PAYMENT_CODE, PayMode.CARD})

@@ -24,14 +24,16 @@ from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, Group, Result, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.parties.accounts.model import ScannedCode, WalletCurrencyDiffers
+from tongbao.parties.accounts.wallets import spend_write
 from tongbao.parties.merchants.model import ChannelNotOpened
 from tongbao.parties.offline_codes.codes import code_writes
+from tongbao.payments.agreements.agreements import USE_REFUSED
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.chase import chase_write, collect, look_at, next_move
+from tongbao.payments.collecting.decisions import begun
 from tongbao.payments.collecting.model import (
     WALLET,
     Attempt,
-    AttemptState,
     NewPayment,
     Payment,
     PaymentCase,
@@ -85,11 +87,11 @@ class NotClosable(Conflict):
 
 
 class WalletNeedsCode(Rejected):
-    """The own wallet takes payment codes, and codes that it scans itself."""
+    """The own wallet takes payment codes, codes that it scans itself, and agreements."""
 
     code = "payment.wallet_needs_code"
-    advice = "Send the customer's wallet payment code as auth_code, or use mode qr."
-    advice_zh = "请传入顾客钱包付款码 auth_code，或改用 qr 支付方式。"
+    advice = "Send the customer's wallet payment code as auth_code, or use mode qr or agreement."
+    advice_zh = "请传入顾客钱包付款码 auth_code，或改用 qr、agreement 支付方式。"
 
 
 class CaseUnknown(NotFound):
@@ -139,9 +141,11 @@ async def create_payment(
         OrderNumberUsed, ModeNotOffered, CaptureNotOffered, ChannelNotOpened, StateContended,
         PlaceTaken, UseRefused
     """
+    if asked.channel == WALLET and asked.pay_mode is PayMode.AGREEMENT:
+        return await _pay_under_agreement(flow, asked, take, payment_id)
     await _check_offered(flow, asked)
     failpoint("payments.before_intention")
-    payment, attempt = _rows(asked, payment_id, flow.db.clock.now(), PaymentState.CREATED)
+    payment, attempt = begun(asked, payment_id, flow.db.clock.now(), PaymentState.CREATED)
     try:
         await _commit_intention(flow, payment, attempt, asked, take)
     except _OrderTaken:
@@ -260,8 +264,45 @@ async def pay_by_wallet(
     event = event_write(end_event(payment, view_payment(payment, attempt)), now=now)
     first = (take(payment.id, now), *verdict.meters)
     [result] = await submit_paid(flow, [paid_group(payment, attempt, code, (*first, event))])
-    if result.happened:
-        return payment, attempt
+    return (payment, attempt) if result.happened else await _refused(flow, asked, take, result)
+
+
+async def _pay_under_agreement(
+    flow: Flow, asked: NewPayment, take: Taking, payment_id: UUID
+) -> tuple[Payment, Attempt]:
+    """Collect from the own wallet as its owner has signed, counted there: all of it is one commit.
+
+    Raises:
+        CaptureNotOffered, UseRefused, OrderNumberUsed, InFlight, StateContended
+    """
+    if asked.capture_within_s is not None:
+        raise CaptureNotOffered(channel=asked.channel)
+    if asked.how is None or asked.how.payer_id is None:
+        raise ValueError("an agreement with the own wallet names the wallet")
+    wallet_id, now = UUID(asked.how.payer_id), flow.db.clock.now()
+    verdict = await flow.risk(asked, wallet_id)
+    if verdict.declined is not None:
+        return await _record_wallet_refusal(flow, asked, take, verdict.declined)
+    payment, attempt = _paid_from(wallet_id, asked, payment_id, now)
+    companions = (
+        take(payment.id, now),
+        *verdict.meters,
+        *birth_writes(payment, attempt),
+        *asked.uses,
+        spend_write(payment.book, wallet_id, payment.money, now),
+    )
+    # A use that is refused may be tried again as the same payment, which is then another group.
+    transfers = wallet_transfers(payment, wallet_id)
+    [result] = await submit_paid(flow, [Group(new_id(), payment.book, transfers, companions)])
+    if result.code == USE_REFUSED:
+        raise UseRefused
+    return (payment, attempt) if result.happened else await _refused(flow, asked, take, result)
+
+
+async def _refused(
+    flow: Flow, asked: NewPayment, take: Taking, result: Result
+) -> tuple[Payment, Attempt]:
+    """Return what became of a payment whose group did not happen."""
     if result.code == ORDER_TAKEN:
         return await _earlier(flow, asked, take)
     if result.code == InFlight.code:
@@ -275,8 +316,14 @@ def paid_rows(
     asked: NewPayment, payment_id: UUID, code: ScannedCode, now: datetime
 ) -> tuple[Payment, Attempt]:
     """Return the rows of a payment that the own wallet makes at this moment."""
-    payment, attempt = _rows(asked, payment_id, now, PaymentState.SUCCEEDED)
-    paid = {"payer": str(code.wallet_id), "channel_ref": attempt.number, "paid_at": now}
+    return _paid_from(code.wallet_id, asked, payment_id, now)
+
+
+def _paid_from(
+    wallet_id: UUID, asked: NewPayment, payment_id: UUID, now: datetime
+) -> tuple[Payment, Attempt]:
+    payment, attempt = begun(asked, payment_id, now, PaymentState.SUCCEEDED)
+    paid = {"payer": str(wallet_id), "channel_ref": attempt.number, "paid_at": now}
     return payment, msgspec.structs.replace(attempt, **paid)
 
 
@@ -361,77 +408,11 @@ def refused_rows(asked: NewPayment, code: str, now: datetime) -> tuple[Payment, 
 
     The ledger remembers the refused group under its own id, so these have ids of their own.
     """
-    payment, attempt = _rows(asked, new_id(), now, PaymentState.FAILED)
+    payment, attempt = begun(asked, new_id(), now, PaymentState.FAILED)
     return (
         msgspec.structs.replace(payment, failure_code=code),
         msgspec.structs.replace(attempt, code=code),
     )
-
-
-_ATTEMPT_STATE: Final = {
-    PaymentState.CREATED: AttemptState.CREATED,
-    PaymentState.SUCCEEDED: AttemptState.SUCCEEDED,
-    PaymentState.FAILED: AttemptState.DECLINED,
-}
-
-
-def _rows(
-    asked: NewPayment, payment_id: UUID, now: datetime, state: PaymentState
-) -> tuple[Payment, Attempt]:
-    is_paid = state is PaymentState.SUCCEEDED
-    payment = Payment(
-        book=asked.book,
-        id=payment_id,
-        merchant_id=asked.merchant_id,
-        mode=asked.mode,
-        merchant_order_no=asked.merchant_order_no,
-        request_hash=asked.fingerprint,
-        amount=asked.money.amount,
-        currency=asked.money.currency,
-        subject=asked.subject,
-        channel=asked.channel,
-        pay_mode=asked.pay_mode,
-        state=state,
-        captured=asked.money.amount if is_paid else 0,
-        refunded=0,
-        fee=asked.fee,
-        fee_returned=0,
-        refund_returns_fee=asked.refund_returns_fee,
-        late_success=asked.late_success,
-        failure_code=None,
-        close_reason=None,
-        close_requested_at=None,
-        metadata=asked.metadata,
-        created_at=now,
-        expires_at=now + asked.expires_in,
-        succeeded_at=now if is_paid else None,
-        ended_at=None if state.is_open else now,
-        version=1,
-        capture_within_s=asked.capture_within_s,
-    )
-    attempt = Attempt(
-        book=asked.book,
-        id=new_id(),
-        payment_id=payment_id,
-        merchant_id=asked.merchant_id,
-        mode=asked.mode,
-        channel=asked.channel,
-        account_id=asked.account_id,
-        pay_mode=asked.pay_mode,
-        amount=asked.money.amount,
-        currency=asked.money.currency,
-        state=_ATTEMPT_STATE[state],
-        code=None,
-        channel_ref=None,
-        payer=None,
-        action=None,
-        how=asked.how,
-        client_ip=asked.client_ip,
-        created_at=now,
-        paid_at=None,
-        queries=0,
-    )
-    return payment, attempt
 
 
 def check_closable(payment: Payment) -> None:

@@ -64,12 +64,17 @@ CODE_TAKERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The channels that can charge a scheme's codes, its own first. Qra charges those of any wallet."""
 
+OWN_WALLET: Final = "wallet"
+"""The platform's own wallet: a channel without a network."""
 OWN_QR: Final = "tongbao:pay/"
 """How the texts of the own wallet's codes begin; the number of an attempt follows. A phone that has
 the wallet's app opens it for them."""
+OWN_AGREEMENT_QR: Final = "tongbao:sign/"
+"""The same of an agreement that its owner is to sign."""
 
 TEXT_OWNERS: Final = (
-    TextOwner("wallet", OWN_QR),
+    TextOwner(OWN_WALLET, OWN_QR),
+    TextOwner(OWN_WALLET, OWN_AGREEMENT_QR),
     TextOwner("wechat_pay", "weixin://wxpay/"),
     TextOwner("alipay", "https://qr.alipay.com/"),
     TextOwner("unionpay", "https://qr.95516.com/"),
@@ -103,13 +108,18 @@ def own_qr(number: str) -> str:
     return f"{OWN_QR}{number}"
 
 
-def number_of_own_qr(text: str) -> str | None:
-    """Return the attempt's number in a code of the own wallet, or None when it is none."""
-    found = _OWN_QR_FORM.fullmatch(text)
-    return found[1] if found is not None else None
+def own_agreement_qr(number: str) -> str:
+    """Return the text of a code that the own wallet's app signs; ``number``: the agreement's."""
+    return f"{OWN_AGREEMENT_QR}{number}"
 
 
-_OWN_QR_FORM: Final = re.compile(re.escape(OWN_QR) + "([0-9a-z]{26})", re.ASCII)
+def number_of_own_qr(text: str, begins: str = OWN_QR) -> str | None:
+    """Return the number in a code of the own wallet that begins so, or None when it is none."""
+    number = text.removeprefix(begins)
+    return number if number != text and _OWN_NUMBER.fullmatch(number) else None
+
+
+_OWN_NUMBER: Final = re.compile("[0-9a-z]{26}", re.ASCII)
 
 
 def takers_of_code(auth_code: str) -> tuple[str, ...]:
