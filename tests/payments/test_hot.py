@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from tongbao.kernel.ids import parse
 from tongbao.parties.accounts import _store as accounts
 from tongbao.parties.identity.keys import KEY_STANDS_S, KeysOnRecord, RecentKeys, revoke_key
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK, set_suspended
-from tongbao.payments.collecting.model import NewPayment, Verdict
+from tongbao.payments.collecting.model import NewPayment, Verdict, allow_all
 from tongbao.payments.hot.route import PATH, WalletPayments
 from tongbao.wiring import Platform
 
@@ -489,6 +490,7 @@ async def test_what_fails_unforeseen_is_left_to_the_ordinary_route(stage: Stage)
 
     client = client_of(stage, app_with(stage, stumbling))
     _, codes = await codes_of_one_wallet(stage, 3, balance=100_000)
+    before = taken("short"), taken("handed over")
 
     replies = await asyncio.gather(
         *[
@@ -497,6 +499,102 @@ async def test_what_fails_unforeseen_is_left_to_the_ordinary_route(stage: Stage)
         ]
     )
 
-    # The ordinary route, which takes all three then, asks the platform's own hook.
+    # The ordinary route, which takes the one that failed, asks the platform's own hook.
     assert [reply.json["status"] for reply in replies] == ["succeeded"] * 3
+    assert (taken("short"), taken("handed over")) == (before[0] + 2, before[1] + 1)
     await assert_money_is_conserved(stage.db)
+
+
+async def test_nobody_waits_for_the_risk_hooks_word_on_another(
+    stage: Stage, client: SignedClient
+) -> None:
+    said, asked_of = asyncio.Event(), []
+
+    async def slow_about_thirteen(asked: NewPayment, wallet_id: UUID) -> Verdict:
+        del wallet_id
+        asked_of.append(asked.money.amount)
+        if asked.money.amount == 13:
+            await said.wait()
+        return Verdict()
+
+    hot = hot_route_of(stage, slow_about_thirteen, judged_within_s=60)
+    _, codes = await codes_of_one_wallet(stage, 3, balance=10_000)
+    heard: asyncio.Queue[tuple[int, Answer]] = asyncio.Queue()
+
+    def hear(amount: int, answer: Answer) -> None:
+        heard.put_nowait((amount, answer))
+
+    for code, amount in zip(codes, (13, 10, 20), strict=True):
+        request = hot_request_of(client, body_of(code, amount))
+        hot.take(request, partial(hear, amount))
+
+    async with asyncio.timeout(10):
+        quick = [await heard.get() for _ in range(2)]
+        said.set()
+        slow = await heard.get()
+
+    assert sorted(asked_of) == [10, 13, 20]
+    assert {amount for amount, _ in quick} == {10, 20}
+    assert slow[0] == 13
+    assert all(is_paid(answer) for _, answer in [*quick, slow])
+
+
+async def test_what_the_risk_hook_is_slow_about_goes_to_the_ordinary_route(
+    stage: Stage, client: SignedClient
+) -> None:
+    async def silent_about_thirteen(asked: NewPayment, wallet_id: UUID) -> Verdict:
+        del wallet_id
+        if asked.money.amount == 13:
+            await asyncio.Event().wait()
+        return Verdict()
+
+    hot = hot_route_of(stage, silent_about_thirteen, judged_within_s=0.01)
+    _, codes = await codes_of_one_wallet(stage, 2, balance=10_000)
+    heard: dict[int, Answer] = {}
+    both = asyncio.Event()
+
+    def hear(amount: int, answer: Answer) -> None:
+        heard[amount] = answer
+        if len(heard) == 2:
+            both.set()
+
+    for code, amount in zip(codes, (13, 10), strict=True):
+        hot.take(hot_request_of(client, body_of(code, amount)), partial(hear, amount))
+
+    async with asyncio.timeout(10):
+        await both.wait()
+    assert is_paid(heard[10])
+    assert heard[13] is None
+
+
+async def test_the_wallets_that_refuse_are_written_down_together(
+    stage: Stage, client: SignedClient
+) -> None:
+    """In one commit, as the rows' own transaction number says."""
+    hot = hot_route_of(stage, allow_all)
+    _, codes = await codes_of_one_wallet(stage, 4, balance=100)
+    heard: asyncio.Queue[Answer] = asyncio.Queue()
+    for code in codes:
+        hot.take(hot_request_of(client, body_of(code, 200)), heard.put_nowait)
+
+    async with asyncio.timeout(10):
+        told = [await heard.get() for _ in codes]
+
+    ends = [msgspec.json.decode(each) for each in told if isinstance(each, bytes)]
+    assert [each["failure"]["code"] for each in ends] == ["ledger.exceeds_balance"] * 4
+    ids = [parse("pay", each["id"]) for each in ends]
+    commits = await rows(
+        stage, "select distinct xmin::text from payment where id = any($1::uuid[])", ids
+    )
+    assert len(commits) == 1
+
+
+def hot_route_of(stage: Stage, risk: Any, **limits: float) -> WalletPayments:
+    """The short way in by itself, asking another risk hook."""
+    platform = stage.platform
+    keys = RecentKeys(platform.db, platform.keyring)
+    return WalletPayments(replace(platform.flow, risk=risk), platform.keyring, keys, **limits)
+
+
+def is_paid(answer: Answer) -> bool:
+    return isinstance(answer, bytes) and b'"succeeded"' in answer

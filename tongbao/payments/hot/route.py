@@ -6,7 +6,8 @@
 
 Requests that arrive while others are being looked up are taken together, and their groups handed
 to the ledger together: what a payment costs beyond its own rows is shared. Each is decided by
-itself all the same.
+itself all the same. Nor does any wait for the risk hook's word on another: what is allowed goes on
+at once, and what the hook is slow about is left to the ordinary route.
 
 Anything that is not a fresh, good payment from the own wallet goes to the ordinary route. So does
 what the group refused for a nonce, key or order number that somebody had taken in between: nothing
@@ -17,7 +18,7 @@ failed payment, as there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -27,7 +28,7 @@ from msgspec import Struct
 from prometheus_client import Counter
 
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Write, write_all
+from tongbao.infra.db import Write
 from tongbao.infra.hot_routes import CREATED, Answer, HotRequest
 from tongbao.infra.outbox import object_event_write
 from tongbao.infra.web.authentication import (
@@ -49,7 +50,7 @@ from tongbao.parties.accounts.model import ScannedCode
 from tongbao.parties.accounts.payment_codes import CodeDigits, CodeReader, scanned_codes
 from tongbao.parties.merchants.model import fee_for, plan_at
 from tongbao.payments.collecting.api import CreatePayment, new_payment
-from tongbao.payments.collecting.model import WALLET, NewPayment, allow_all, view_payment
+from tongbao.payments.collecting.model import WALLET, NewPayment, Verdict, allow_all, view_payment
 from tongbao.payments.collecting.outcomes import Flow, end_event
 from tongbao.payments.collecting.payments import (
     ORDER_TAKEN,
@@ -66,6 +67,9 @@ from tongbao.rails.channels.contract import PayMode
 PATH: Final = "/v1/payments"
 TOGETHER_MAX: Final = 500
 """Requests that are looked up and handed to the ledger together, at most."""
+JUDGED_WITHIN_S: Final = 0.25
+"""What the risk hook has for one payment here: a customer at a till waits, and the ordinary route,
+which asks it anew, waits as long as it takes."""
 
 _OPERATION: Final = f"POST {PATH}"
 _SCOPE: Final = "payments:write"
@@ -82,6 +86,9 @@ _TAKEN: Final = Counter(
 _log = structlog.get_logger()
 
 T = TypeVar("T")
+
+_TOO_SLOW: Final = Verdict(declined="risk.too_slow")
+"""Tells nobody: the ordinary route asks again."""
 
 
 class _Asked(Struct):
@@ -141,15 +148,24 @@ class _Draft(Struct, frozen=True):
 class WalletPayments:
     """Takes payments from the own wallet for one process."""
 
-    def __init__(self, flow: Flow, keyring: Keyring, keys: RememberedKeys) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        keyring: Keyring,
+        keys: RememberedKeys,
+        *,
+        judged_within_s: float = JUDGED_WITHIN_S,
+    ) -> None:
         self._flow = flow
+        self._judged_within_s = judged_within_s
         self._keys = keys
         self._short, self._handed_over = _TAKEN.labels("short"), _TAKEN.labels("handed over")
         self._reader = CodeReader(keyring)
         self._terms = RecentTerms(flow.db)
         self._waiting: list[_Asked] = []
+        self._allowed: list[_Good] = []
         self._looking: asyncio.Task[None] | None = None
-        self._paying: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[object]] = set()
 
     def take(self, request: HotRequest, answered: Callable[[Answer], None]) -> None:
         """Answer with the payment as JSON once it is durable; None hands the request over.
@@ -170,15 +186,27 @@ class WalletPayments:
             while self._waiting:
                 asked = self._waiting[:TOGETHER_MAX]
                 self._waiting = self._waiting[TOGETHER_MAX:]
-                books: dict[int, list[_Good]] = {}
-                for each in await self._or_say_why(asked, self._look(asked)):
-                    books.setdefault(each.payment.book, []).append(each)
-                for good in books.values():
-                    task = asyncio.create_task(self._pay_and_answer(good))
-                    self._paying.add(task)
-                    task.add_done_callback(self._paying.discard)
+                good = await self._or_say_why(asked, self._look(asked))
+                if self._flow.risk is allow_all:
+                    self._go_on_with(good)
+                    continue
+                for each in good:
+                    self._run(self._or_say_why([each.proved.asked], self._judge(each)))
         finally:
             self._looking = None
+
+    def _go_on_with(self, good: Sequence[_Good]) -> None:
+        """Pay these, those of a book together."""
+        books: dict[int, list[_Good]] = {}
+        for each in good:
+            books.setdefault(each.payment.book, []).append(each)
+        for together in books.values():
+            self._run(self._pay_and_answer(together))
+
+    def _run(self, work: Coroutine[object, object, object]) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _or_say_why(self, asked: Sequence[_Asked], work: Awaitable[list[T]]) -> list[T]:
         """Return what comes of the work; where it fails, everybody without an answer gets one."""
@@ -217,9 +245,6 @@ class WalletPayments:
             if not is_taken.get(each.use)
             and (one := self._fit(each, codes.get(each.digits), terms.get(each.whose))) is not None
         ]
-        if self._flow.risk is not allow_all:
-            judged = await asyncio.gather(*map(self._judge, good))
-            good = [each for each in judged if each is not None]
         went_on = {id(each.proved.asked) for each in good}
         self._hand_over([each for each in asked if id(each) not in went_on])
         return good
@@ -284,12 +309,27 @@ class WalletPayments:
         )
         return _Good(proved, payment, code)
 
-    async def _judge(self, good: _Good) -> _Good | None:
-        """Ask the risk hook; what it declines is the ordinary route's to say."""
-        verdict = await self._flow.risk(good.payment, good.code.wallet_id)
+    async def _judge(self, good: _Good) -> list[_Good]:
+        """Ask the risk hook; what it declines, or is slow about, is the ordinary route's to say.
+
+        What it allows is paid with all that it allows in the same turn of the loop.
+        """
+        try:
+            async with asyncio.timeout(self._judged_within_s):
+                verdict = await self._flow.risk(good.payment, good.code.wallet_id)
+        except TimeoutError:
+            verdict = _TOO_SLOW
         if verdict.declined is not None:
-            return None
-        return msgspec.structs.replace(good, meters=verdict.meters)
+            self._hand_over([good.proved.asked])
+            return []
+        self._allowed.append(msgspec.structs.replace(good, meters=verdict.meters))
+        if len(self._allowed) == 1:
+            asyncio.get_running_loop().call_soon(self._pay_allowed)
+        return []
+
+    def _pay_allowed(self) -> None:
+        allowed, self._allowed = self._allowed, []
+        self._go_on_with(allowed)
 
     def _now(self) -> datetime:
         return self._flow.db.clock.now()
@@ -298,9 +338,13 @@ class WalletPayments:
 
     async def _pay_and_answer(self, good: list[_Good]) -> None:
         asked = [each.proved.asked for each in good]
-        for each, code in await self._or_say_why(asked, self._pay(good)):
-            one = each.proved.asked
-            await self._or_say_why([one], self._refuse(each, code))
+        refused = await self._or_say_why(asked, self._pay(good))
+        await asyncio.gather(
+            *[
+                self._or_say_why([each.proved.asked], self._refuse(each, code))
+                for each, code in refused
+            ]
+        )
 
     async def _pay(self, good: Sequence[_Good]) -> list[tuple[_Good, str]]:
         """Write the payments and their money in one commit, answer, and return the refused."""
@@ -333,9 +377,7 @@ class WalletPayments:
             nonce_write(proved.said),
             *birth_writes(payment, attempt),
         )
-        async with self._flow.db.begin("payments") as tx:
-            refused = await write_all(tx, writes)
-        if refused is None:
+        if await self._flow.commits.write(writes) is None:  # with others that are refused now
             proved.asked.answer(answer)
             self._flow.nudge()
         else:
