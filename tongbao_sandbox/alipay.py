@@ -16,12 +16,12 @@ from tongbao_sandbox import (
     alipay_certs,
     alipay_days,
     alipay_funds,
-    alipay_magic,
     alipay_pages,
     alipay_parking,
     alipay_rest,
     alipay_shares,
     faults,
+    magic,
 )
 from tongbao_sandbox import alipay_trade as trades
 from tongbao_sandbox.alipay_bill import yuan
@@ -209,10 +209,9 @@ class Alipay:
         if not number:
             trade = trades.find(self._world, ask)
             number = trade.number if trade else ""
-        scripted = take(NAME, point, number)
-        if scripted.name:
-            return scripted
-        return alipay_magic.fault_of(self._world, point, number, fen_of(ask))
+        if point not in magic.TABLE:
+            return take(NAME, point, number)
+        return magic.fault_of(self._world, NAME, point, number, fen_of(ask))
 
     def _before(self, ask: Ask, fault: Fault) -> None:
         if fault.name != "paid_just_before":
@@ -296,6 +295,8 @@ class Alipay:
         now = self._world.clock.now()
         if trade.state not in {"offered", *trades.OPEN} or trade.expires_at <= now:
             raise Refused(f"the order is {trade.state} and cannot be paid")
+        if action == "pay" and magic.is_declined(trade.amount):
+            action = "decline"
         if action == "pay":
             trade = trades.collect(self._world, trade, now)
         elif action == "decline" and (trade.mode == "payment_code" or trade.extra.get("held")):

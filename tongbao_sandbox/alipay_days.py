@@ -11,7 +11,7 @@ import msgspec
 from msgspec import structs
 
 from tongbao.kernel.clock import business_date, day_bounds
-from tongbao_sandbox import alipay_fund_bill, early_bills, late_rows
+from tongbao_sandbox import alipay_fund_bill, early_bills, late_rows, magic
 from tongbao_sandbox.alipay_bill import FEE_PPM, Line, bill_zip, fee_of
 from tongbao_sandbox.alipay_trade import NAME, logon_of
 from tongbao_sandbox.alipay_wire import Ask, Refusal, success
@@ -149,7 +149,7 @@ def _refund_line(world: World, refund: Refund) -> Line:
 def _misreported(world: World, line: Line, late: list[Line]) -> list[Line]:
     """Return the row as the scripted fault leaves it: gone, changed, as it was, or put to late."""
     number = line.request_number or line.number
-    fault = world.faults.take(NAME, "bill", number, _ROW_FAULTS)
+    fault = magic.fault_of(world, NAME, "bill", number, abs(line.amount), only=_ROW_FAULTS)
     delta = int(fault.argument or 1)
     if fault.name == "late_row":
         late.append(line)

@@ -11,9 +11,9 @@ from typing import Any, Final
 from msgspec import structs
 
 from tongbao_sandbox import alipay_agreements as agreements
-from tongbao_sandbox import alipay_magic
 from tongbao_sandbox import alipay_shares as shares
 from tongbao_sandbox import alipay_trade as trades
+from tongbao_sandbox import magic
 from tongbao_sandbox.alipay_bill import yuan
 from tongbao_sandbox.alipay_trade import NAME
 from tongbao_sandbox.alipay_wire import Ask, Refusal, amount_of, invalid, need, success
@@ -50,9 +50,10 @@ def pay(world: World, ask: Ask, fault: Fault) -> Content:
         return success(trades.paid_fields(trades.hold(world, trade, fault)), "10003")
     if fault.name.endswith("_made"):
         return success(trades.paid_fields(world.state.put_trade(trade)), "10003")
-    if code.behaviour == "pay" or fault.name.endswith("_paid"):
+    is_poor = code.behaviour == "decline" or magic.is_declined(amount)
+    if fault.name.endswith("_paid") or (code.behaviour == "pay" and not is_poor):
         return _paid(trades.collect(world, trade, now))
-    if code.behaviour == "decline":
+    if is_poor:
         world.state.put_trade(structs.replace(trade, state="failed", closed_at=now))
         raise _no_pay("ACQ.BUYER_BALANCE_NOT_ENOUGH", "买家余额不足", trade.number)
     later = {"ask_then_pay": "pay", "cancel": "quit"}.get(code.behaviour)
@@ -230,7 +231,7 @@ def new_trade(world: World, ask: Ask, mode: TradeMode, amount: int, subject: str
     if mode == "qr":
         token = f"https://qr.alipay.com/bax{secrets.token_hex(11)}"
     lives = ASKING_LIVES if mode == "payment_code" else OFFER_LIVES
-    alipay_magic.script_callback(world, number, amount)
+    magic.script_callback(world, NAME, number, amount)
     return Trade(
         channel=NAME,
         number=number,
@@ -281,7 +282,7 @@ def _pay_under_agreement(
         return success(trades.paid_fields(trades.hold(world, trade, fault)), "10003")
     if fault.name.endswith("_made"):
         return success(trades.paid_fields(trade), "10003")
-    if agreement.behaviour == "decline":
+    if agreement.behaviour == "decline" or magic.is_declined(amount):
         now = world.clock.now()
         world.state.put_trade(structs.replace(trade, state="failed", closed_at=now))
         raise _no_pay("ACQ.BUYER_BALANCE_NOT_ENOUGH", "买家余额不足", trade.number)

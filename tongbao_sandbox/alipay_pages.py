@@ -21,6 +21,7 @@ from msgspec import structs
 
 from tongbao_sandbox import alipay_agreements as agreements
 from tongbao_sandbox import alipay_trade as trades
+from tongbao_sandbox import magic
 from tongbao_sandbox.alipay_bill import yuan
 from tongbao_sandbox.alipay_crypto import compact, load_private_key, sign, signed_notify
 from tongbao_sandbox.alipay_methods import check_again, new_trade
@@ -133,8 +134,15 @@ def decide(world: World, request: Request) -> Reply:
 
 
 def _paid(world: World, trade: Trade) -> Trade:
-    """Take the customer's money, unless the payment is to stay in processing."""
-    fault = world.faults.take(NAME, "pay", trade.number, frozenset({"processing"}))
+    """Take the customer's money, unless there is too little or it is to stay in processing.
+
+    Raises:
+        Refusal
+    """
+    if magic.is_declined(trade.amount):
+        raise Refusal("40004", "ACQ.BUYER_BALANCE_NOT_ENOUGH", "买家余额不足")
+    only = frozenset({"processing"})
+    fault = magic.fault_of(world, NAME, "pay", trade.number, trade.amount, only=only)
     if fault.name and trade.state != "paid":
         return trades.hold(world, trade, fault)
     return trades.collect(world, trade, world.clock.now())
@@ -191,11 +199,11 @@ def visit(world: World, ask: Ask, action: str) -> dict[str, Any]:
         if ask.method == agreements.SIGN:
             return _visit_agreement(world, agreements.opened(world, ask), action)
         trade = open_order(world, ask)
+        if action == "pay":
+            trade = _paid(world, trade)
     except Refusal as refusal:
         raise Refused(refusal.content["sub_code"]) from None
-    if action == "pay":
-        trade = _paid(world, trade)
-    elif trade.state == "offered":
+    if action == "abandon" and trade.state == "offered":
         trade = trades.create(world, trade)
     told: dict[str, Any] = {"number": trade.number, "state": trade.state, "ref": trade.ref}
     if trade.state == "paid" and trade.extra["return_url"]:

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from tongbao.kernel.clock import business_date
-from tongbao_sandbox import faults
+from tongbao_sandbox import faults, magic
 from tongbao_sandbox.bank_messages import (
     Order,
     OrderMalformed,
@@ -104,7 +104,10 @@ class Bank:
         return self._take_new(order, digest)
 
     def _take_new(self, order: Order, digest: str) -> Reply:
-        fault = self._world.faults.take(NAME, "pay", order.message_id).name
+        amount = order.transactions[0].money.amount if order.transactions else None
+        fault = magic.fault_of(self._world, NAME, "pay", order.message_id, amount).name
+        # What is paid elsewhere is done here.
+        fault = fault.replace("_unpaid", "_not_done").replace("_paid", "_done")
         if self._is_lost_first(order) or fault.endswith("_not_done"):
             is_silent = not fault.startswith("http")
             return Reply(
@@ -113,7 +116,10 @@ class Bank:
         if reason := order.header_fault():
             now = self._world.clock.now()
             return Reply(200, XML, write_rejection(order.message_id, reason, now=now, **self._id()))
-        reports = tuple(self._judge(order.message_id, one) for one in order.transactions)
+        reports = tuple(
+            self._judge(order.message_id, one, is_held=fault == "processing")
+            for one in order.transactions
+        )
         held = Held(
             digest,
             reports,
@@ -139,7 +145,7 @@ class Bank:
         self._world.state.put_document(NAME, name, b"", self._world.clock.now())
         return True
 
-    def _judge(self, message_id: str, one: Transaction) -> Report:
+    def _judge(self, message_id: str, one: Transaction, *, is_held: bool) -> Report:
         """Return how a new transaction stands, and put its settlement on the agenda."""
         report = Report(
             instruction_id=one.instruction_id,
@@ -151,21 +157,27 @@ class Bank:
             bank_ref=None,
             accepted_at=self._world.clock.now(),
         )
-        if one.debtor_account != self._shown["debtor_account"]:
-            return _rejected(report, "AC02", "付款账号不符")
-        if one.money.currency != "CNY":
-            return _rejected(report, "AM03", "币种不支持")
-        if one.money.amount <= 0:
-            return _rejected(report, "AM01", "金额无效")
-        if one.creditor_account.endswith("0001"):
-            return _rejected(report, "AC03", "收款账号不存在")
-        if one.creditor_account.endswith("0002"):
+        if (refusal := self._refusal(one)) is not None:
+            return _rejected(report, *refusal)
+        if one.creditor_account.endswith("0002") or is_held:
             return structs.replace(report, status="PDNG")
         settle_after_s = float(self._world.setting("bank.settle_after_s", SETTLE_AFTER_S))
         when = self._world.clock.now() + timedelta(seconds=settle_after_s)
         action = "return" if one.creditor_account.endswith("0004") else "settle"
         self._world.courier.at(NAME, action, message_id, when=when, argument=one.end_to_end_id)
         return report
+
+    def _refusal(self, one: Transaction) -> tuple[str, str] | None:
+        """Return why the bank refuses a transaction at once, as code and words."""
+        if one.debtor_account != self._shown["debtor_account"]:
+            return "AC02", "付款账号不符"
+        if one.money.currency != "CNY":
+            return "AM03", "币种不支持"
+        if one.money.amount <= 0:
+            return "AM01", "金额无效"
+        if magic.is_declined(one.money.amount):
+            return "AM04", "余额不足"
+        return ("AC03", "收款账号不存在") if one.creditor_account.endswith("0001") else None
 
     def _report(self, message_id: str, held: Held) -> Reply:
         now = self._world.clock.now()

@@ -1,7 +1,7 @@
 """A card host, simulated: it signs terminals in, takes purchases and undoes them, over TCP.
 
 The last four digits of a test card's number, 00 and two more, choose the response code: …0051 has
-not enough money, …0055 a wrong PIN. Amounts from 777.01 yuan choose what becomes of the answer.
+not enough money, …0055 a wrong PIN. Amounts from 777.01 yuan choose a fault (`magic`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
-from tongbao_sandbox import faults
+from tongbao_sandbox import faults, magic
 from tongbao_sandbox.cards_book import NAME, PIN_TRIES, Card, CardBook, Entry
 from tongbao_sandbox.cards_crypto import Sealing, encrypted_pin
 from tongbao_sandbox.cards_host import Reaction, Server, Session
@@ -21,16 +21,6 @@ from tongbao_sandbox.clock import china
 from tongbao_sandbox.model import Callback, PaymentCode, Trade
 from tongbao_sandbox.seam import Outgoing, Refused, Reply, Request, World
 
-MAGIC_AMOUNTS: Final = {
-    77701: "time_out_paid",
-    77702: "time_out_unpaid",
-    77703: "slow:15",
-    77704: "bad_signature_paid",
-    77705: "wrong_amount_paid",
-    77706: "reset_mid_frame_paid",
-    77707: "slow:5",
-    77708: "doubled_answer",
-}
 _DONE: Final = ("time_out_done", "time_out_not_done", "bad_signature_done", "wrong_amount_done")
 _WIRE: Final = ("slow", "reset", "reset_mid_frame_done", "doubled_answer")
 faults.allow("pay", "wrong_amount_paid", "reset_mid_frame_paid", *_DONE, *_WIRE)
@@ -169,14 +159,12 @@ class Cards:
         )
 
     def _fault(self, asked: Asked) -> tuple[str, float]:
-        scripted = self._world.faults.take(NAME, _POINTS[asked.kind], asked.reference)
-        if scripted.name:
-            return scripted.name, scripted.seconds(5)
-        magic = (
-            MAGIC_AMOUNTS.get(asked.amount, "") if asked.kind in {"purchase", "authorise"} else ""
-        )
-        name, _, argument = magic.partition(":")
-        return name, float(argument or 0)
+        point = _POINTS[asked.kind]
+        if point in magic.TABLE:
+            fault = magic.fault_of(self._world, NAME, point, asked.reference, asked.amount)
+        else:
+            fault = self._world.faults.take(NAME, point, asked.reference)
+        return fault.name, fault.seconds(5)
 
     def _take(self, asked: Asked) -> tuple[str, Fields]:
         if self._book.entry(asked.key, asked.reference) is not None:
@@ -184,6 +172,8 @@ class Cards:
         if self._book.is_barred(asked.key, asked.reference):
             return "22", {}
         code = self._pin_code(asked) or self._book.judge(asked.number, asked.amount, asked.text(14))
+        if code == "00" and magic.is_declined(asked.amount):
+            code = "51"
         card = self._book.card(asked.number)
         authorisation = f"{self._world.state.next_number('cards.authorisation'):06d}"
         self._enter(asked, card.id, code, authorisation=authorisation if code == "00" else "")

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from tongbao_sandbox import magic
 from tongbao_sandbox.delivery import SCAN, PostOffice
 from tongbao_sandbox.faults import UnknownFault
 from tongbao_sandbox.model import PaymentCode
@@ -52,6 +53,7 @@ class Control:
             ("POST", "bill/faults"): lambda query, body: self._add_fault(
                 query, {**body, "on": "bill"}
             ),
+            ("GET", "amounts"): lambda query, _body: magic.amounts_of(query["channel"]),
             ("GET", "trades"): self._trades,
             ("GET", "refunds"): self._refunds,
             ("GET", "callbacks"): self._callbacks,

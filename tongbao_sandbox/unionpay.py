@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode
 
 from msgspec import structs
 
-from tongbao_sandbox import faults, unionpay_days, unionpay_magic, unionpay_page
+from tongbao_sandbox import faults, magic, unionpay_days, unionpay_page
 from tongbao_sandbox import unionpay_trade as trades
 from tongbao_sandbox.model import Callback, Fault, PaymentCode, Refund, Trade
 from tongbao_sandbox.seam import Outgoing, Refused, Reply, Request, World
@@ -97,7 +97,12 @@ class UnionPay:
         point = _POINTS.get(ask.text("txnType"), "close")
         if point == "bill":
             return self._world.faults.take(NAME, point, "", unionpay_days.CALL_FAULTS)
-        return unionpay_magic.fault_of(self._world, NAME, point, number, ask.text("txnAmt"))
+        if point == "close":
+            return self._world.faults.take(NAME, point, number)
+        amount = int(ask.text("txnAmt")) if ask.text("txnAmt").isdecimal() else None
+        if point == "pay":
+            magic.script_callback(self._world, NAME, number, amount)
+        return magic.fault_of(self._world, NAME, point, number, amount)
 
     def _do(self, ask: Ask, fault: Fault) -> dict[str, str]:
         """Carry a request out and return what its answer says beside the code."""
@@ -136,7 +141,7 @@ class UnionPay:
         now = self._world.clock.now()
         if fault.name.endswith("_paid") or fault.name in {"processing", "time_out_made"}:
             return trade
-        match code.behaviour:
+        match "decline" if magic.is_declined(trade.amount) else code.behaviour:
             case "pay":
                 return trades.collect(self._world, trade, now)
             case "decline":
@@ -286,9 +291,10 @@ class UnionPay:
         found = trades.find(self._world, trade.number)
         if found is None or found.state not in trades.OPEN or found.extra.get("held"):
             raise Refused(f"the order is {trade.state} and cannot be paid")
-        if action == "pay":
+        is_poor = magic.is_declined(found.amount)
+        if action == "pay" and not is_poor:
             return trades.collect(self._world, found, self._world.clock.now())
-        if action == "decline":
+        if action in {"pay", "decline"}:
             is_code = found.mode == "payment_code"
             return trades.fail(self._world, found, "64", finally_=is_code)
         return trades.open_up(self._world, found)

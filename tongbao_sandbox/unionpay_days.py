@@ -12,7 +12,7 @@ import msgspec
 from msgspec import structs
 
 from tongbao.kernel.clock import business_date, day_bounds
-from tongbao_sandbox import early_bills, late_rows
+from tongbao_sandbox import early_bills, late_rows, magic
 from tongbao_sandbox.model import Fault, Refund, Trade
 from tongbao_sandbox.seam import World
 from tongbao_sandbox.unionpay_bill import FEE_PPM, Difference, Line, bill_zip, fee_of
@@ -177,7 +177,7 @@ def _refund_line(world: World, refund: Refund) -> Line:
 
 def _misreported(world: World, line: Line, late: list[Line]) -> list[Line]:
     """Return the row as the scripted fault leaves it: gone, changed, as it was, or put to late."""
-    fault = world.faults.take(NAME, "bill", line.number, _ROW_FAULTS)
+    fault = magic.fault_of(world, NAME, "bill", line.number, line.amount, only=_ROW_FAULTS)
     delta = int(fault.argument or 1)
     if fault.name == "late_row":
         late.append(line)

@@ -16,11 +16,10 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, t
 
 from msgspec import structs
 
-from tongbao_sandbox import faults
+from tongbao_sandbox import faults, magic
 from tongbao_sandbox.clock import CHINA, china
 from tongbao_sandbox.model import Callback, Fault, PaymentCode, Refund, Trade
 from tongbao_sandbox.seam import Keys, Outgoing, Refused, Reply, Request, World
-from tongbao_sandbox.unionpay_magic import fault_of
 
 NAME: Final = "unionpay_qra"
 REFUND_AFTER_S: Final = 1.0
@@ -132,8 +131,13 @@ class Qra:
 
     def _fault(self, asked: Fields) -> Fault:
         number = asked.get("out_refund_no") or asked.get("out_trade_no", "")
-        amount = asked.get("refund_fee") or asked.get("total_fee", "")
-        return fault_of(self._world, NAME, _POINTS[asked["service"]], number, amount)
+        text = asked.get("refund_fee") or asked.get("total_fee", "")
+        amount, point = int(text) if text.isdecimal() else None, _POINTS[asked["service"]]
+        if point not in magic.TABLE:
+            return self._world.faults.take(NAME, point, number)
+        if point == "pay":
+            magic.script_callback(self._world, NAME, number, amount)
+        return magic.fault_of(self._world, NAME, point, number, amount)
 
     def _framed(self, fields: dict[str, str], fault: Fault) -> Reply:
         kind = fault.name
@@ -180,11 +184,12 @@ class Qra:
         self._world.state.put_code(structs.replace(code, used_for=trade.number))
         if fault.name == "processing":
             trade = self._hold(trade, fault)
-        if trade.extra.get("held"):
-            pass
-        elif fault.name.endswith("_paid") or code.behaviour == "pay":
+        is_poor = code.behaviour == "decline" or magic.is_declined(trade.amount)
+        if trade.extra.get("held") or fault.name == "time_out_made":
+            pass  # it waits for somebody's word
+        elif fault.name.endswith("_paid") or (code.behaviour == "pay" and not is_poor):
             trade = self._collect(trade, now)
-        elif code.behaviour == "decline":
+        elif is_poor:
             self._put(trade, state="failed")
             raise Refusal("NOTENOUGH", "余额不足")
         elif code.behaviour in {"ask_then_pay", "cancel"}:
@@ -387,6 +392,8 @@ class Qra:
         found = self._found(trade.number)
         if found is None or found.state not in _OPEN:
             raise Refused(f"the order is {trade.state} and cannot be paid")
+        if action == "pay" and magic.is_declined(found.amount):
+            action = "decline"
         if action == "pay":
             found = self._collect(found, self._world.clock.now())
         elif action == "decline" and found.mode == "payment_code":

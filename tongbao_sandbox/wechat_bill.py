@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import share_half_up
-from tongbao_sandbox import early_bills, late_rows
+from tongbao_sandbox import early_bills, late_rows, magic
 from tongbao_sandbox.clock import CHINA, plain
 from tongbao_sandbox.model import Refund, Trade
 from tongbao_sandbox.wechat_desk import NAME, Desk, trade_type
@@ -211,7 +211,10 @@ class Bills:
         told: list[Row] = []
         late: list[Row] = []
         for row in rows:
-            fault = self._world.faults.take(NAME, "bill", row.own_number, _ROW_FAULTS)
+            amount = row.amount or row.refund
+            fault = magic.fault_of(
+                self._world, NAME, "bill", row.own_number, amount, only=_ROW_FAULTS
+            )
             delta = int(fault.argument or 1)
             if fault.name == "wrong_amount" and row.state == "SUCCESS":
                 told.append(replace(row, amount=row.amount + delta))

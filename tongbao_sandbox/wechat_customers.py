@@ -53,7 +53,8 @@ class Customers:
         if request.method != "POST":
             return _page(200, _form(trade))
         try:
-            self._orders.scanned(trade, "pay")
+            if self._orders.scanned(trade, "pay").state != "paid":
+                return _page(200, "<p>支付失败</p>")
         except Refused as refused:
             return _page(200, f"<p>{escape(str(refused))}</p>")
         back = query.get("redirect_url", "")

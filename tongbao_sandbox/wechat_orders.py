@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tongbao_sandbox import wechat_magic
+from tongbao_sandbox import magic
 from tongbao_sandbox.clock import china
 from tongbao_sandbox.model import Fault, PaymentCode, Refund, Trade
 from tongbao_sandbox.seam import Refused
@@ -69,7 +69,7 @@ class Orders:
             if product == "jsapi" and not any(at(body, f"/payer/{n}") for n in openid_names(body)):
                 raise parameter_error("/payer/openid", "", "必填参数缺失")
             total = body["amount"]["total"]
-            fault = wechat_magic.fault_of(self._desk, "pay", body["out_trade_no"], total)
+            fault = magic.fault_of(self._world, NAME, "pay", body["out_trade_no"], total)
             return spoilt(fault, lambda: self._place(call, body, product, fault))
 
         return place
@@ -118,7 +118,7 @@ class Orders:
             raise Refused(f"the order is {trade.state}")
         if action == "abandon":
             return trade
-        if action == "pay":
+        if action == "pay" and not magic.is_declined(trade.amount):
             good_for = LINK_FOR.get(trade.mode)
             if trade.state == "waiting" and good_for and self._now() > trade.created_at + good_for:
                 raise Refused("what the customer was given is older than two hours, or 5 minutes")
@@ -232,7 +232,8 @@ class Orders:
         if expires <= now:
             raise parameter_error("/time_expire", body["time_expire"], "订单失效时间早于当前时间")
         kept = (*IDS, "attach", "scene_info", "settle_info", "combine")
-        wechat_magic.script_callback(self._desk, body["out_trade_no"], body["amount"]["total"])
+        total = body["amount"]["total"]
+        magic.script_callback(self._world, NAME, body["out_trade_no"], total)
         named = (at(body, f"/payer/{name}") for name in ("openid", "sub_openid", "sp_openid"))
         return self._world.state.put_trade(
             Trade(
@@ -240,7 +241,7 @@ class Orders:
                 number=body["out_trade_no"],
                 mode=MODES[product],
                 state="waiting",
-                amount=body["amount"]["total"],
+                amount=total,
                 currency=body["amount"].get("currency") or "CNY",
                 subject=body["description"],
                 created_at=now,
@@ -309,9 +310,12 @@ class Orders:
         trade = self.new(body, "codepay")
         if fault.name == "processing":
             return self._hold(trade, fault)
-        if fault.name.endswith("_paid") or code.behaviour == "pay":
+        if fault.name == "time_out_made":
+            return self._world.state.put_trade(replace(trade, state="asking"))
+        is_poor = code.behaviour == "decline" or magic.is_declined(trade.amount)
+        if fault.name.endswith("_paid") or (code.behaviour == "pay" and not is_poor):
             return self.pay(trade)
-        if code.behaviour == "decline":
+        if is_poor:
             return self._fail(trade, "余额不足", ("NOT_ENOUGH", "用户账号余额不足"))
         soon = self._now() + timedelta(seconds=code.after_s)
         if code.behaviour == "ask_then_pay":

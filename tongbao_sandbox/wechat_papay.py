@@ -9,6 +9,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tongbao_sandbox import magic
 from tongbao_sandbox.clock import rfc3339
 from tongbao_sandbox.faults import allow
 from tongbao_sandbox.model import Fault
@@ -153,7 +154,8 @@ class Agreements:
             raise parameter_error("/sub_mchid", sub_mchid, "特约商户号未绑定")
 
     def _deduct_under(self, body: dict[str, Any]) -> Outcome:
-        fault = self._world.faults.take(NAME, "pay", body["out_trade_no"])
+        total = body["amount"]["total"]
+        fault = magic.fault_of(self._world, NAME, "pay", body["out_trade_no"], total)
         return spoilt(fault, lambda: self._deduct(body, fault))
 
     def _deduct(self, body: dict[str, Any], fault: Fault) -> Outcome:
@@ -187,7 +189,7 @@ class Agreements:
         trade = self._orders.find(number)
         if trade is None or trade.state != "waiting":
             return
-        if argument == "empty":
+        if argument == "empty" or magic.is_declined(trade.amount):
             self._orders.fail_deduction(trade)
         else:
             self._orders.pay(trade, moment)

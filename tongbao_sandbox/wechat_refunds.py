@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tongbao_sandbox import wechat_magic
+from tongbao_sandbox import magic
 from tongbao_sandbox.faults import allow
 from tongbao_sandbox.model import Fault, Refund, RefundState, Trade
 from tongbao_sandbox.seam import Refused
@@ -81,7 +81,7 @@ class Refunds:
         if not body.get("out_trade_no") and not body.get("transaction_id"):
             raise parameter_error("/transaction_id", "", "微信订单号与商户订单号不能同时为空")
         amount = body["amount"]["refund"]
-        fault = wechat_magic.fault_of(self._desk, "refund", body["out_refund_no"], amount)
+        fault = magic.fault_of(self._world, NAME, "refund", body["out_refund_no"], amount)
         return spoilt(fault, lambda: self._ask(body, fault))
 
     def by_number(self, call: Call) -> Outcome:

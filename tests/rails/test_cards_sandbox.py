@@ -199,9 +199,9 @@ async def test_a_doubled_answer_is_one(
     cards: Cards, ours: ChannelAccount, sandbox: RunningSandbox
 ) -> None:
     number = fresh_card()
-    assert isinstance((await cards.pay(ours, order_with(number, 77708))).outcome, Succeeded)
+    assert isinstance((await cards.pay(ours, order_with(number, 77710))).outcome, Succeeded)
     assert isinstance((await cards.pay(ours, order_with(number, 1))).outcome, Succeeded)
-    assert money_on(sandbox, number) == (BALANCE - 77709, 0)
+    assert money_on(sandbox, number) == (BALANCE - 77711, 0)
 
 
 async def test_a_slow_answer_holds_up_no_other(

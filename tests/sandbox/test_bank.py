@@ -179,6 +179,29 @@ def test_an_error_may_hide_a_payment(customer, fault, status, known):
 
 
 @pytest.mark.parametrize(
+    ("yuan", "status", "known"),
+    [
+        ("777.11", 500, "ACTC"),
+        ("777.15", 502, "ACTC"),
+        ("777.08", 200, "PDNG"),
+        ("777.51", 200, "RJCT"),
+    ],
+)
+def test_an_amount_brings_its_fault(customer, yuan, status, known):
+    number, body = customer.order("6222020200112239999", amount=yuan, total=yuan)
+    assert customer.send("/payments", body)[0] == status
+    assert customer.ask(number)["TxSts"] == known
+
+
+@pytest.mark.parametrize("yuan", ["777.12", "777.16", "777.17"])
+def test_an_amount_loses_the_first_order(customer, yuan):
+    number, body = customer.order("6222020200112239999", amount=yuan, total=yuan)
+    assert customer.send("/payments", body)[0] >= 500
+    assert customer.send(f"/payments/{number}")[0] == 404
+    assert read(*customer.send("/payments", body))["TxSts"] == "ACTC"
+
+
+@pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"count": "2"}, "AM18"),

@@ -17,7 +17,7 @@ import pytest
 from tests.sandbox.inbox import Inbox
 from tests.sandbox.wechat_merchant import WechatMerchant
 from tongbao.kernel.money import Money
-from tongbao_sandbox import alipay_agreements, alipay_funds, alipay_shares, bank
+from tongbao_sandbox import alipay_agreements, alipay_funds, alipay_shares, bank, magic
 from tongbao_sandbox.bank_messages import Report
 from tongbao_sandbox.cards_book import CardBook, Entry
 from tongbao_sandbox.channels import CHANNELS
@@ -139,6 +139,28 @@ def test_every_word_has_its_chinese_and_every_fault_its_words() -> None:
             assert all(texts.fault(language, name) for name in names)
     assert set(_POINTS) == set(PARTIES)
     assert {on for points in _POINTS.values() for on in points} == set(FAULTS)
+
+
+def test_the_table_of_magic_amounts_is_whole_and_written_down() -> None:
+    readme = Path(magic.__file__).with_name("README.md").read_text()
+    assert set(magic.OBEYED) == set(PARTIES)
+    obeyed = frozenset().union(*magic.OBEYED.values())
+    for on, amounts in magic.TABLE.items():
+        for fen, fault in amounts.items():
+            assert fault == magic.DECLINED or fault.partition(":")[0] in FAULTS[on], fen
+            assert fen in obeyed, fen
+            assert str(fen) in readme, fen
+
+
+@pytest.mark.parametrize("party", PARTIES)
+def test_a_party_shows_the_amounts_that_it_obeys(
+    visitor: Visitor, sandbox: RunningSandbox, party: str
+) -> None:
+    told = sandbox.get("amounts", channel=party)
+    assert {one["fen"] for one in told} == magic.OBEYED[party]
+    visitor.go(f"/panel/{party}")
+    shown = re.findall(r"CNY (777\.\d\d)", visitor.section("amounts"))
+    assert shown == [Money(one["fen"], "CNY").decimal_text() for one in told]
 
 
 def test_an_empty_party_says_so(visitor: Visitor) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from tongbao.kernel.money import Money
 from tongbao_sandbox.clock import plain
+from tongbao_sandbox.magic import Magic
 from tongbao_sandbox.model import Callback, Fault, PaymentCode, Trade
 from tongbao_sandbox.panel import texts
 from tongbao_sandbox.panel.matters import Matter
@@ -61,6 +62,7 @@ class Desk(Struct, frozen=True, kw_only=True):
     names: Mapping[str, Sequence[str]]  # of faults, by point
     day: str | None
     matters: Sequence[Matter]
+    amounts: Sequence[Magic]
     tools: Sequence[str]
 
 
@@ -92,7 +94,8 @@ def party(look: Look, desk: Desk) -> str:
     parts.append(_matters(look, "entries" if desk.trades is None else "matters", desk.matters))
     if desk.callbacks is not None:
         parts.append(_callbacks(look, desk.callbacks, is_holding=desk.is_holding))
-    parts += [_faults(look, desk.faults, desk.names), _bill(look, desk.day), _clock(look)]
+    parts += [_faults(look, desk.faults, desk.names), _amounts(look, desk.amounts)]
+    parts += [_bill(look, desk.day), _clock(look)]
     if desk.tools:
         forms = "".join(
             _form(look, "tool", _button(f"tool.{tool}", look, value=tool, name="tool"))
@@ -238,6 +241,21 @@ def _fault(look: Look, one: Fault) -> str:
     form = _form(look, "disarm", hidden + f"<button>{look.say('disarm')}</button>")
     about = one.number or say(look.language, "any_number")
     return _item(look, words, about, "", state, form=form)
+
+
+def _amounts(look: Look, amounts: Sequence[Magic]) -> str:
+    items = "".join(_amount(look, one) for one in amounts)
+    return _section(look, "amounts", f"<p>{look.say('amounts_hint')}</p><ul>{items}</ul>")
+
+
+def _amount(look: Look, one: Magic) -> str:
+    name, _, argument = one.fault.partition(":")
+    words = f"{texts.point(look.language, one.on)}: {texts.fault(look.language, name)}"
+    words = f"{words} ({argument})" if argument else words
+    money = Money(one.fen, "CNY").decimal_text()
+    return (
+        f'<li><span class="what">{escape(words)}</span><span class="amount">CNY {money}</span></li>'
+    )
 
 
 def _bill(look: Look, day: str | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from tongbao.kernel.clock import business_date
+from tongbao_sandbox import magic
 from tongbao_sandbox.control import NOWHERE, SENSELESS, Control
 from tongbao_sandbox.delivery import PostOffice
 from tongbao_sandbox.faults import FAULTS
@@ -165,6 +166,7 @@ class Panel:
             names={on: sorted(FAULTS[on], key=_silence_first) for on in _POINTS[channel]},
             day=business_date(look.now).isoformat() if channel in _BILLS else None,
             matters=matters_of(self._world, channel),
+            amounts=magic.amounts_of(channel),
             tools=_TOOLS.get(channel, ()),
         )
 

@@ -102,6 +102,11 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "left": ("{left} left", "剩余 {left} 次"),
     "always": ("always", "始终"),
     "disarm": ("Disarm", "取消"),
+    "amounts": ("Magic amounts", "特殊金额"),
+    "amounts_hint": (
+        "An order, refund or bill row of such an amount meets this once, without a fault armed.",
+        "订单、退款或账单行为下列金额时，无需设置故障即触发一次。",
+    ),
     # bills
     "bill": ("Bill", "账单"),
     "bill_hint": (
@@ -244,6 +249,7 @@ _HOW: Final[Mapping[str, tuple[str, str]]] = {
     "stale": ("says it is not paid yet", "查询结果滞后"),
     "processing": ("stays in processing", "一直处理中"),
     "abnormal": ("ends as abnormal", "退款异常"),
+    "declined": ("the customer has too little money", "付款人余额不足"),
     "not_enough": ("too little money", "余额不足"),
     "code": ("answered with a code", "返回指定错误码"),
     "doubled_answer": ("answered twice", "应答两次"),
