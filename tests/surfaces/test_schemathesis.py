@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
+import re
 import secrets
 from collections import Counter
 from typing import Any
@@ -17,7 +18,7 @@ import schemathesis
 from schemathesis.engine import events, from_schema
 
 from tests.infra.signed_client import SignedClient
-from tests.stage import Stage
+from tests.stage import Stage, new_number
 from tests.surfaces.everything import something_of_everything
 from tests.surfaces.receiver import receiving
 from tongbao.infra import test_clock
@@ -40,8 +41,13 @@ EXAMPLES = 4 * CAMPAIGN
 SEED = 20261121 if CAMPAIGN == 1 else secrets.randbelow(2**32)
 
 
+WALLET = re.compile("wal_[0-9a-z]{26}")
+
+
 class Signer(requests.auth.AuthBase):
-    """Signs what is about to be sent, as the SDK would; it does not let its own key be ended.
+    """Signs what is about to be sent, as the SDK would.
+
+    It does not let its own key be ended, nor the wallet frozen that is to pay.
 
     Every other idempotency key is made new, or chance, which likes short texts, would repeat them.
     """
@@ -50,12 +56,15 @@ class Signer(requests.auth.AuthBase):
         self._key_id = key_id
         self._secret = secret
         self._calls = 0
+        self.spare_wallet = ""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         assert request.url is not None
         assert request.method is not None
         if request.url.endswith(("/revoke", "/roll")):
             request.url = request.url.replace(self._key_id, show("key", new_id()))
+        if request.url.endswith("/freeze") and self.spare_wallet:
+            request.url = WALLET.sub(self.spare_wallet, request.url)
         self._calls += 1
         key = request.headers.get("Idempotency-Key", "")
         if self._calls % 2 and 0 < len(key) < 200:
@@ -137,6 +146,33 @@ def with_examples(document: dict[str, Any], known: dict[str, str]) -> dict[str, 
     return document
 
 
+async def shown_to(stage: Stage, document: dict[str, Any], wallet_id: str) -> None:
+    """Give the routes of a wallet what merchants show it."""
+
+    async def offered() -> Any:
+        terms = {"plan": "tea", "display_name": "tea", "merchant_agreement_no": new_number()}
+        return await stage.call(stage.client.agreements.create, channel="wallet", **terms)
+
+    def path(of: str, name: str, value: str) -> None:
+        operation = document["paths"][of]["post"]
+        operation["parameters"] = [
+            {**each, "example": value} if each.get("name") == name else each
+            for each in operation["parameters"]  # which other operations may share
+        ]
+
+    payment, to_sign, signed = await stage.show_qr("wallet", 100), await offered(), await offered()
+    await stage.call(stage.client.wallets.sign, wallet_id, signed["next_action"]["code_url"])
+    path("/v1/wallet_agreements/{agreement_id}/end", "agreement_id", signed["id"])
+    for shown, routes in (
+        (payment, ("scans", "payments")),
+        (to_sign, ("agreement_scans", "agreements")),
+    ):
+        for route in routes:
+            operation = document["paths"][f"/v1/wallets/{{wallet_id}}/{route}"]["post"]
+            content: Any = operation["requestBody"]["content"]["application/json"]
+            content["example"] = {"code": shown["next_action"]["code_url"]}
+
+
 NEVER_DONE = {
     "POST /v1/api_keys/{key_id}/roll",  # it was revoked
     "POST /v1/card_balances",  # the shop has no account for cards
@@ -151,6 +187,9 @@ async def test_the_api_keeps_what_its_document_promises(stage: Stage) -> None:
     async with receiving() as receiver:
         known = await something_of_everything(stage, stage.shop, receiver.url)
         document = with_examples(stage.app.document, known)
+        await shown_to(stage, document, known["wallet_id"])
+        spare = await stage.call(stage.client.wallets.open, holder_name="李四")
+        signer.spare_wallet = spare["id"]
 
         found = await asyncio.to_thread(explore, document, stage.url, signer)
 
