@@ -19,10 +19,12 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509.oid import NameOID
+
+from tongbao.infra.crypto import rsa_private_key
 
 PublicKey = RSAPublicKey
 """A key that Alipay signs with."""
@@ -36,16 +38,6 @@ _ISSUER_PARTS: Final = (
     ("O", NameOID.ORGANIZATION_NAME),
     ("C", NameOID.COUNTRY_NAME),
 )
-
-
-# Loading checks the key and takes 36 ms, signing 0.25 ms: loaded once, signed on the event loop
-# (a thread would cost another 0.16 ms of it).
-@lru_cache(maxsize=256)
-def _private_key(pem: str) -> RSAPrivateKey:
-    key = load_pem_private_key(pem.encode(), None)
-    if not isinstance(key, RSAPrivateKey):
-        raise TypeError("the application's key is no RSA key")
-    return key
 
 
 @lru_cache(maxsize=256)
@@ -75,7 +67,7 @@ def notice_text(parameters: Mapping[str, str]) -> bytes:
 
 def sign(private_key_pem: str, message: bytes) -> str:
     """Return the base64 signature of a message."""
-    return b64encode(_private_key(private_key_pem).sign(message, PKCS1v15(), SHA256())).decode()
+    return b64encode(rsa_private_key(private_key_pem).sign(message, PKCS1v15(), SHA256())).decode()
 
 
 def verify(key: PublicKey, message: bytes, signature: str) -> bool:
