@@ -16,7 +16,8 @@ _made: dict[str, bytes] = {}
 
 
 def start_sandbox(folder: Path) -> RunningSandbox:
-    """Start a sandbox on an empty folder."""
+    """Start a sandbox on a folder that is empty or not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in _made.items():
         (folder / name).write_bytes(content)
     running = launch.start_sandbox(folder)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.rails.alipay_desk import PRICE, Desk, account_of
 from tests.rails.wire_server import WireServer
+from tests.sandboxes import start_sandbox
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import base32, new_id
@@ -37,7 +38,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+from tongbao_sandbox.launch import RunningSandbox
 
 SHOP = Receiver("userId", "2088722000000101")
 HEADER = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sandboxes import start_sandbox
 from tongbao.kernel.clock import business_date, real_now
-from tongbao_sandbox.launch import start_sandbox
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".clients" / "python_alipay_sdk" / "bin" / "python"

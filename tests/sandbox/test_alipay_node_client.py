@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tongbao_sandbox.launch import start_sandbox
+from tests.sandboxes import start_sandbox
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".clients" / "alipay_sdk_node"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from tongbao_sandbox.launch import start_sandbox
+from tests.sandboxes import start_sandbox
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".clients" / "alipay_sdk_python" / "bin" / "python"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tongbao_sandbox.launch import start_sandbox
+from tests.sandboxes import start_sandbox
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".clients" / "wechatpay_axios_plugin"

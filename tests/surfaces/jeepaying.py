@@ -8,18 +8,17 @@ as ``name=value``, then ``&key=`` and the secret, MD5, upper case. No code of ou
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from uuid import uuid4
 
 import httpx2 as httpx
 
 from tests.payments.invariants import assert_money_is_conserved
+from tests.sandbox.inbox import Inbox
 from tests.stage import Stage, new_number, staged
 from tongbao.infra import db as database
 from tongbao.kernel.clock import Clock, real_now
@@ -164,41 +163,25 @@ async def platform_with_facade(
     await admin.execute(f"drop database {name} with (force)")
 
 
-class Ear:
-    """A merchant's server at a notify URL: keeps what it is told and answers as the test says."""
+class Ear(Inbox):
+    """A merchant's server at a notify URL: says success, or first what the test tells it to."""
 
     def __init__(self) -> None:
-        self.heard: list[dict[str, str]] = []
-        self.queries: list[str] = []
-        self.bodies: list[bytes] = []
-        self.answers: list[tuple[int, bytes]] = []  # used up one by one, then success for ever
-        ear = self
+        super().__init__()
+        self.otherwise = (200, b"success")
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                query = urlsplit(self.path).query
-                ear.bodies.append(body)
-                ear.queries.append(query)
-                ear.heard.append(dict(parse_qsl(body.decode() or query)))
-                status, reply = ear.answers.pop(0) if ear.answers else (200, b"success")
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(reply)))
-                self.end_headers()
-                self.wfile.write(reply)
+    @property
+    def bodies(self) -> list[bytes]:
+        """What came, as it came."""
+        return [letter.body for letter in self.letters]
 
-            def log_message(self, *_args: object) -> None:
-                pass
+    @property
+    def queries(self) -> list[str]:
+        """What stood behind the addresses it came to."""
+        return [urlsplit(letter.path).query for letter in self.letters]
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/notify"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    @property
+    def heard(self) -> list[dict[str, str]]:
+        """The fields, wherever they stood."""
+        told = zip(self.bodies, self.queries, strict=True)
+        return [dict(parse_qsl(body.decode() or query)) for body, query in told]

@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import httpx2 as httpx
 import pytest
 
+from tests.sandboxes import start_sandbox
 from tests.stage import Stage, listen, new_number, served, settings_for
 from tests.surfaces.cashing import price_every_way
 from tests.surfaces.jeepaying import (
@@ -32,7 +33,7 @@ from tongbao.surfaces.jeepay.app import read_fields
 from tongbao.surfaces.jeepay.apps import disable, is_signed, roll, signature
 from tongbao.surfaces.jeepay.model import FieldsUnreadable
 from tongbao.wiring import Platform
-from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+from tongbao_sandbox.launch import RunningSandbox
 
 PUBLISHED = {
     "platId": "1000",

@@ -22,6 +22,7 @@ import structlog
 
 from tests.payments.invariants import assert_money_is_conserved
 from tests.payments.letters import Postman, states_of_callbacks
+from tests.sandboxes import start_sandbox
 from tests.stage import Stage, new_number, staged
 from tests.surfaces.commands import Cli
 from tests.surfaces.jeepaying import (
@@ -41,7 +42,7 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
 from tongbao.surfaces.jeepay.notices import DELAYS
 from tongbao.wiring import Platform
-from tongbao_sandbox.launch import RunningSandbox, start_sandbox
+from tongbao_sandbox.launch import RunningSandbox
 
 CHANNELS = {"wechat_pay": ("WX_NATIVE", "WX_BAR"), "alipay": ("ALI_QR", "ALI_BAR")}
 both_channels = pytest.mark.parametrize("channel", CHANNELS)
