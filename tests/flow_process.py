@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -166,6 +167,7 @@ class LiveProcess:
     def __init__(self, line: socket.socket, log: Path) -> None:
         self.log = log
         self._line = line
+        self._hearing = threading.RLock()  # its time limit is the socket's, for whoever reads
         self._heard = b""
         self._ended: int | None = None
         self.pid: int = self._hear()["ready"]
@@ -181,24 +183,26 @@ class LiveProcess:
         return not Path(f"/proc/{self.pid}").exists()
 
     def ended(self, within_s: float = 0.0) -> int | None:
-        """Return the exit code, negative for a signal; None while it lives."""
-        if self._ended is None:
-            self._line.settimeout(within_s)
-            try:
-                self._hear()
-            except (BlockingIOError, TimeoutError):
-                pass
-            finally:
-                self._line.settimeout(None)
-        return self._ended
+        """Return the exit code, negative for a signal; None while it lives. Any thread may ask."""
+        with self._hearing:
+            if self._ended is None:
+                self._line.settimeout(within_s)
+                try:
+                    self._hear()
+                except (BlockingIOError, TimeoutError):
+                    pass
+                finally:
+                    self._line.settimeout(None)
+            return self._ended
 
     def kill(self) -> None:
         """Kill it, if it lives, and wait until it is gone."""
-        if self.ended() is None:
-            os.kill(self.pid, signal.SIGKILL)
-            while self._ended is None:
-                self._hear()
-        self._line.close()
+        with self._hearing:
+            if self.ended() is None:
+                os.kill(self.pid, signal.SIGKILL)
+                while self._ended is None:
+                    self._hear()
+            self._line.close()
 
     def _hear(self) -> dict[str, Any]:
         while b"\n" not in self._heard:
