@@ -8,7 +8,7 @@ Whatever is not in the table of routes needs a session even to be told that it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -153,9 +153,12 @@ ROUTES: Final = (
 class ConsoleApp:
     """An ASGI application to mount at ``/console``."""
 
-    def __init__(self, flow: Flow, keyring: Keyring, public_url: str) -> None:
+    def __init__(
+        self, flow: Flow, keyring: Keyring, public_url: str, more: Sequence[Route] = ()
+    ) -> None:
+        """Build it with the pages here and those of other rooms, ``more``, that wiring hands in."""
         self._desk = Desk(flow, keyring, public_url)
-        self._may_hold_funds = flow.licence.may_hold_funds
+        self._routes = routes(may_hold_funds=flow.licence.may_hold_funds, more=more)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, refusals included, in the visitor's language."""
@@ -167,7 +170,7 @@ class ConsoleApp:
             return file
         visit = self._visit(asked)
         try:
-            route, params = _route_of(asked, may_hold_funds=self._may_hold_funds)
+            route, params = _route_of(asked, self._routes)
             visit = await self._with_session(visit, route)
             return await self._admit(replace(visit, params=params), route)
         except Refusal as refusal:
@@ -187,7 +190,7 @@ class ConsoleApp:
                 return visit.part("continue.html", {})
             return ask_login(visit)
         if route is None:
-            raise _nowhere(visit.request, may_hold_funds=self._may_hold_funds)
+            raise _nowhere(visit.request, self._routes)
         if visit.session is not None and route.permission is not None:
             visit.session.operator.check_may(route.permission)
         if route.method != "GET":
@@ -232,26 +235,24 @@ class ConsoleApp:
             raise CsrfTokenWrong
 
 
-def routes(*, may_hold_funds: bool) -> tuple[Route, ...]:
+def routes(*, may_hold_funds: bool, more: Sequence[Route] = ()) -> tuple[Route, ...]:
     """Return the routes a deployment has; what a firm may not do has none."""
-    return tuple(route for route in ROUTES if may_hold_funds or not route.is_licensed)
+    return tuple(route for route in (*ROUTES, *more) if may_hold_funds or not route.is_licensed)
 
 
-def _nowhere(asked: PageRequest, *, may_hold_funds: bool) -> Refusal:
+def _nowhere(asked: PageRequest, served: Sequence[Route]) -> Refusal:
     path = asked.path.removeprefix(PREFIX).rstrip("/")
-    fitting = (
-        each for each in routes(may_hold_funds=may_hold_funds) if each.match(path) is not None
-    )
+    fitting = (each for each in served if each.match(path) is not None)
     methods = sorted({each.method for each in fitting})
     return MethodNotAllowed(allow=", ".join(methods)) if methods else RouteUnknown()
 
 
 def _route_of(
-    asked: PageRequest, *, may_hold_funds: bool
+    asked: PageRequest, served: Sequence[Route]
 ) -> tuple[Route | None, Mapping[str, str]]:
     """Return the first route that fits; a fixed address stands before one with names in it."""
     path = asked.path.removeprefix(PREFIX).rstrip("/")
-    for route in routes(may_hold_funds=may_hold_funds):
+    for route in served:
         if route.method == asked.method and (params := route.match(path)) is not None:
             return route, params
     return None, {}
