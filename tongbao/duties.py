@@ -40,6 +40,14 @@ from tongbao.clearing.settlement.settlements import (
     on_payout_ended,
     run_settle_day,
 )
+from tongbao.controls.approvals.approvals import (
+    APPROVALS_POLICY,
+    ApplyApproval,
+    ExpireApproval,
+    run_apply,
+    run_expire,
+)
+from tongbao.controls.approvals.model import ApprovalMoved, Approvals, Bound, acts_of
 from tongbao.infra.outbox import Event, Subscriber
 from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task
 from tongbao.infra.webhooks.courier import Courier
@@ -141,6 +149,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
     DayReconciled,
     WebhookEndpointDisabled,
     WebhookTest,
+    ApprovalMoved,
 )
 
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
@@ -163,6 +172,8 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     SettleDay: SETTLE_POLICY,
     SubmitPayout: PAYOUT_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
+    ApplyApproval: APPROVALS_POLICY,
+    ExpireApproval: APPROVALS_POLICY,
     BuildVouchers: BUILD_POLICY,
     CompleteMovement: COMPLETE_POLICY,
     WatchMovements: WATCH_POLICY,
@@ -178,6 +189,7 @@ def handlers(
     flow: Flow, clearing: Clearing, courier: Courier, *, public_url: str
 ) -> Mapping[type[Task], Handler]:
     """Return who does which task; what a firm may not do, nobody here does."""
+    desk = approvals(flow, clearing)
     settling: dict[type[Task], Handler] = {
         SettleDaily: partial(run_settle_daily, clearing),
         SettleDay: partial(run_settle_day, clearing),
@@ -185,6 +197,8 @@ def handlers(
     }
     return {
         **(settling if flow.licence.may_hold_funds else {}),
+        ApplyApproval: partial(run_apply, desk),
+        ExpireApproval: partial(run_expire, desk),
         ReconcileDaily: partial(run_reconcile_daily, clearing),
         ReconcileDay: partial(run_reconcile_day, clearing),
         CloseBatches: partial(run_close_batches, clearing),
@@ -207,6 +221,14 @@ def handlers(
         RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
         ProveLedger: partial(prove_ledger, Proofs(flow.db, clearing.keyring)),
     }
+
+
+def approvals(flow: Flow, clearing: Clearing) -> Approvals:
+    """Return every dangerous act of the house, each with who does it once it is approved."""
+    del clearing
+    always: tuple[Bound, ...] = ()
+    licensed: tuple[Bound, ...] = ()
+    return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))
 
 
 def reach_of(flow: Flow) -> Reach:

@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
-from tongbao.infra.db import Db, Query, Statement, Tx
+from tongbao.infra.db import Db, Query, Statement, Tx, Write
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id
@@ -33,6 +34,11 @@ class AuditEntry(Struct, frozen=True):
 _INSERT = Statement(
     "insert into audit_entry (id, at, real_at, actor, action, subject, facts)"
     " values ($1, $2, $3, $4, $5, $6, $7)"
+)
+# The facts are given as text: a commit of another process takes no nested values.
+_APPEND = Statement(
+    "insert into audit_entry (id, at, real_at, actor, action, subject, facts)"
+    " values ($1, $2, $3, $4, $5, $6, $7::text::jsonb)"
 )
 _OF_SUBJECT = Query(
     AuditEntry,
@@ -55,6 +61,14 @@ async def record(tx: Tx, action: str, subject: str, facts: Mapping[str, Fact]) -
     entry_id = new_id()
     await _INSERT.run(tx, entry_id, tx.now, real_now(), tx.actor, action, subject, dict(facts))
     return entry_id
+
+
+def entry_write(
+    action: str, subject: str, facts: Mapping[str, Fact], *, actor: str, now: datetime
+) -> Write:
+    """Return the write that appends an entry, for a commit that another makes."""
+    text = msgspec.json.encode(facts).decode()
+    return Write(_APPEND, (new_id(), now, real_now(), actor, action, subject, text))
 
 
 async def entries_of_subject(on: Db | Tx, subject: str) -> list[AuditEntry]:

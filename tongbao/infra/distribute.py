@@ -137,6 +137,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home("asked before the merchant's book is known", "plate"),
     *_at_home(
         "asked before the merchant's book is known; nothing of them is money",
+    *_at_home("decided by people, and applied by tasks", "approval"),
         *("jeepay_app", "jeepay_order", "jeepay_refund"),
     ),
     *_at_home(

@@ -1,0 +1,1 @@
+"""Controls: whether something may be done at all, and on which day."""

@@ -1,0 +1,1 @@
+"""Four eyes: what is dangerous is proposed by one person and approved by another."""

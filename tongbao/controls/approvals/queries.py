@@ -1,0 +1,110 @@
+"""What waits for other eyes, what became of the rest, and what each would change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.controls.approvals import _store as store
+from tongbao.controls.approvals.model import (
+    PREFIX,
+    Act,
+    Acts,
+    Approval,
+    ApprovalNotFound,
+    Approvals,
+    ApprovalState,
+    Change,
+)
+from tongbao.infra.db import Db, Tx
+from tongbao.kernel.ids import show
+from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+
+
+class ApprovalFilter(Struct, frozen=True):
+    """Which approvals a list is about; what is left out does not matter."""
+
+    states: Sequence[ApprovalState] | None = None
+    act: str | None = None
+    maker: str | None = None
+    subject: str | None = None
+
+
+async def approval_with_id(on: Db | Tx, approval_id: UUID) -> Approval:
+    """Return an approval.
+
+    Raises:
+        ApprovalNotFound
+    """
+    found = await store.GET.first(on, approval_id)
+    if found is None:
+        raise ApprovalNotFound(approval=show(PREFIX, approval_id))
+    return found
+
+
+async def open_approval(on: Db | Tx, act: Act, subject: str) -> Approval | None:
+    """Return what is proposed, or approved and not yet applied, about a thing."""
+    return await store.OPEN_OF.first(on, act.name, subject)
+
+
+async def list_approvals(
+    on: Db | Tx, wanted: ApprovalFilter, *, cursor: str | None = None, limit: int | None = None
+) -> Page[Approval]:
+    """Return a page of approvals, newest first.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size = page_size(limit)
+    states = None if wanted.states is None else [each.value for each in wanted.states]
+    rows = await store.PAGE.all(
+        on, states, wanted.act, wanted.maker, wanted.subject, _after(cursor), size + 1
+    )
+    more = len(rows) > size
+    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+
+
+async def count_for(desk: Approvals, actor: str, may: Collection[str]) -> int:
+    """Return how many proposals wait that this person may decide about."""
+    names = checkable(desk.acts, may)
+    return await store.COUNT_FOR.one(desk.db, actor, names, desk.db.clock.now()) if names else 0
+
+
+def checkable(acts: Acts, may: Collection[str]) -> list[str]:
+    """Return the names of the acts that somebody with these permissions may decide about."""
+    return [name for name, bound in acts.items() if bound.act.checker in may]
+
+
+async def changes_of(desk: Approvals, approval: Approval) -> Sequence[Change]:
+    """Return what an approval changes; one nobody here knows shows its terms as they are."""
+    bound = desk.acts.get(approval.act)
+    if bound is None or bound.show is None:
+        return terms_as_changes(approval)
+    terms = msgspec.json.decode(approval.terms, type=bound.act.terms)
+    return await bound.show(desk.db, approval, terms)
+
+
+def terms_as_changes(approval: Approval) -> list[Change]:
+    """Return every term by its own name."""
+    terms = msgspec.json.decode(approval.terms)
+    return [
+        Change(name, name, None, value if isinstance(value, str) else _plain(value))
+        for name, value in terms.items()
+    ]
+
+
+def _plain(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _after(cursor: str | None) -> UUID | None:
+    if cursor is None:
+        return None
+    try:
+        [last] = decode_cursor(cursor)
+        return UUID(last)
+    except ValueError:
+        raise CursorInvalid(param="cursor") from None
