@@ -104,6 +104,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
         *("offline_key", "offline_code", "offline_allowance"),
+        *("commission", "commission_line"),
     ),
     *_everywhere(
         "named by a foreign key of tables with a book; written at a migration or once a month",
@@ -138,6 +139,12 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "asked before the merchant's book is known; nothing of them is money",
     *_at_home("decided by people, and applied by tasks", "approval"),
+    *_at_home(
+        "taking merchants on and what they are to us: decided by people, never on the way of money",
+        *("application", "application_document", "registration", "registration_exchange"),
+        *("merchant_standing", "merchant_term", "term_signature"),
+        *("agent", "agent_term", "agent_merchant", "store", "staff", "staff_store"),
+    ),
         *("jeepay_app", "jeepay_order", "jeepay_refund"),
     ),
     *_at_home(
