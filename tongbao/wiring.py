@@ -23,6 +23,7 @@ from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, subscribers
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
+from tongbao.infra.blobs.place import blobs_of
 from tongbao.infra.db import Db, LockNotFree, connect
 from tongbao.infra.embedded import EmbeddedServer
 from tongbao.infra.hot_routes import HotDoor
@@ -171,6 +172,7 @@ class Platform:
         self.ledger = Ledger(
             db,
             settings.licence,
+        self.blobs = blobs_of(settings, keyring)
             balances=settings.ledger_balances,
             sockets=settings.socket_dir,
         )
@@ -251,6 +253,7 @@ class Platform:
         return app
 
     def _jeepay(self) -> dict[str, Asgi]:
+                "blobs": self.blobs,
         """Return the façade for jeepay's programs, where the deployment says that it has one."""
         if not self.settings.jeepay_facade:
             return {}
@@ -272,6 +275,7 @@ class Platform:
 
     async def follow_clock(self, stop: asyncio.Event) -> None:
         """Keep business time up with the deployment's, where a test clock may move it."""
+        await asyncio.to_thread(self.blobs.sweep)
         if self.settings.test_clock:
             await test_clock.follow(self.db, stop)
 
@@ -298,6 +302,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
     server = start_database(settings)
     dsn = server.dsn if server else _given_dsn(settings)
     db = await connect(dsn, Clock(), connections_max=settings.db_connections_max)
+        await self.blobs.close()
     with contextlib.ExitStack() as stack:
         if server is not None and server.started_here:
             stack.callback(server.stop)

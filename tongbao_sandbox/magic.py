@@ -71,6 +71,7 @@ OBEYED: Final[Mapping[str, frozenset[int]]] = {
     "alipay": _ONLINE - {77727},
     "bank": (_HTTP - {77713}) | {77701, 77702, 77708, 77751},
     "cards": frozenset({*range(77701, 77708), 77710, 77714, 77731, 77732, 77751}),
+    "objects": frozenset(),
     "unionpay": _ONLINE - {77727},
     "unionpay_qra": _ONLINE - {77727, *TABLE["bill"]},
     "wechat": _ONLINE,

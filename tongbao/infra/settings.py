@@ -109,6 +109,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["json", "console"] = "json"
     worker_concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8
     db_connections_max: Annotated[int, Meta(ge=2, le=1000)] = 10
+    blob_s3_url: Annotated[str, Meta(pattern=r"^https?://[^/\s?#]+(/[^/\s?#]+)+$")] | None = None
+    blob_s3_region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,64}$")] = "us-east-1"
+    blob_s3_key_id: Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}$")] | None = None
+    blob_s3_secret: Secret | None = None
     ledger_balances: Literal["behind", "with_commit"] = "behind"
     failpoint: str | None = None
 
@@ -155,6 +159,11 @@ _MEANINGS: Final = {
     "log_format": "json for machines, console for people.",
     "worker_concurrency": "How many tasks one worker process runs at a time.",
     "db_connections_max": "Most database connections one process opens.",
+    "blob_s3_url": "Bucket of an S3-compatible store that keeps documents, as"
+    " `https://host/bucket`; unset keeps them in the folder `blobs` of the data folder.",
+    "blob_s3_region": "Region that requests to the bucket are signed for.",
+    "blob_s3_key_id": "Access key id for the bucket.",
+    "blob_s3_secret": "Secret access key for the bucket.",
     "ledger_balances": "When balances follow the journal: behind, a moment after the commit that"
     " answers, or with_commit, inside it, which costs half the speed.",
     "failpoint": "For tests: where the process dies, as name:kill9 or name:raise.",

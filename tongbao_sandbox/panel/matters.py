@@ -178,6 +178,7 @@ _LISTS: Final[Mapping[str, tuple[Callable[[World], Iterator[Matter]], ...]]] = {
     ),
     "bank": (_bank_payments,),
     "cards": (_card_entries,),
+    "objects": (),
     "unionpay": (_unionpay_held, _refunds("unionpay", "decide", ("done", "failed"))),
     "unionpay_qra": (_refunds("unionpay_qra", "refund", ("done", "abnormal")),),
     "wechat": (

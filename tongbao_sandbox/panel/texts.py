@@ -206,6 +206,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "party.alipay": ("Alipay", "支付宝"),
     "party.bank": ("The bank", "银行"),
     "party.cards": ("Card host", "银行卡主机"),
+    "party.objects": ("Object store", "对象存储"),
     "party.unionpay": ("UnionPay", "银联"),
     "party.unionpay_qra": ("UnionPay aggregated QR", "银联聚合码 Qra"),
     "party.wechat": ("WeChat Pay", "微信支付"),
@@ -233,6 +234,8 @@ _POINTS: Final[Mapping[str, tuple[str, str]]] = {
     "void": ("Voiding", "预授权撤销"),
     "totals": ("Totals", "对账总计"),
     "sign_in": ("Sign-in", "签到"),
+    "put": ("Storing a document", "存入文件"),
+    "get": ("Reading a document", "读取文件"),
 }
 _HOW: Final[Mapping[str, tuple[str, str]]] = {
     "time_out": ("no answer", "无应答"),
@@ -266,6 +269,7 @@ _HOW: Final[Mapping[str, tuple[str, str]]] = {
     "late_row": ("a row comes with the next day's bill", "一行延至次日账单"),
     "extra_row": ("a row too many", "多出一行"),
     "wrong_fee": ("wrong fee", "手续费错误"),
+    "damage": ("content changed", "内容被改动"),
     "truncate": ("file cut off", "文件不完整"),
     "share_failed": ("a share fails", "一笔分账失败"),
     "share_fails": ("the first share fails", "首笔分账失败"),
