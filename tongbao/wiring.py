@@ -21,9 +21,9 @@ from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.settlement import api as settlement_api
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, subscribers
 from tongbao.infra import embedded, test_clock
+from tongbao.infra.blobs.place import blobs_of
 from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.blobs.place import blobs_of
 from tongbao.infra.db import Db, LockNotFree, connect
 from tongbao.infra.embedded import EmbeddedServer
 from tongbao.infra.hot_routes import HotDoor
@@ -163,6 +163,7 @@ class Platform:
         self.db = db
         self.keyring = keyring
         self.secret_types = SECRETS
+        self.blobs = blobs_of(settings, keyring)
         self.http = HttpClient(Anywhere())
         sandbox_guard = LoopbackAllowed() if settings.sandbox_url else PublicOnly()
         self.webhook_http = {
@@ -172,7 +173,6 @@ class Platform:
         self.ledger = Ledger(
             db,
             settings.licence,
-        self.blobs = blobs_of(settings, keyring)
             balances=settings.ledger_balances,
             sockets=settings.socket_dir,
         )
@@ -243,6 +243,7 @@ class Platform:
                 "flow": self.flow,
                 "reach": reach_of(self.flow),
                 "keyring": self.keyring,
+                "blobs": self.blobs,
                 "ledger": self.ledger,
                 "webhook_rules": self.webhook_rules,
                 "public_url": PublicUrl(settings.public_url),
@@ -253,7 +254,6 @@ class Platform:
         return app
 
     def _jeepay(self) -> dict[str, Asgi]:
-                "blobs": self.blobs,
         """Return the façade for jeepay's programs, where the deployment says that it has one."""
         if not self.settings.jeepay_facade:
             return {}
@@ -263,6 +263,7 @@ class Platform:
 
     async def seed(self) -> None:
         """Enqueue the work that comes back by itself; what is there already stays as it is."""
+        await asyncio.to_thread(self.blobs.sweep)
         async with self.db.begin("startup") as tx:
             await housekeeping.seed(tx)
             await daily.seed(tx, self.settings.licence)
@@ -275,7 +276,6 @@ class Platform:
 
     async def follow_clock(self, stop: asyncio.Event) -> None:
         """Keep business time up with the deployment's, where a test clock may move it."""
-        await asyncio.to_thread(self.blobs.sweep)
         if self.settings.test_clock:
             await test_clock.follow(self.db, stop)
 
@@ -288,6 +288,7 @@ class Platform:
                 await channel.shut()
         for client in (self.http, *self.webhook_http.values()):
             await client.close()
+        await self.blobs.close()
         await self.db.close()
 
 
@@ -302,7 +303,6 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
     server = start_database(settings)
     dsn = server.dsn if server else _given_dsn(settings)
     db = await connect(dsn, Clock(), connections_max=settings.db_connections_max)
-        await self.blobs.close()
     with contextlib.ExitStack() as stack:
         if server is not None and server.started_here:
             stack.callback(server.stop)
