@@ -123,6 +123,12 @@ from tongbao.payments.refunds.outcomes import (
     submit_refund,
 )
 from tongbao.payments.refunds.refunds import on_late_money
+from tongbao.products.red_packets.hall import Hall, RedPacketEnded
+from tongbao.products.red_packets.returning import (
+    RETURN_POLICY,
+    ReturnRedPacket,
+    return_red_packet,
+)
 from tongbao.rails.channels.contract import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant
@@ -143,6 +149,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
     RefundSucceeded,
     RefundFailed,
     WalletToppedUp,
+    RedPacketEnded,
     SettlementClosed,
     PayoutSucceeded,
     PayoutFailed,
@@ -171,6 +178,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     SettleDaily: DAILY_POLICY,
     SettleDay: SETTLE_POLICY,
     SubmitPayout: PAYOUT_POLICY,
+    ReturnRedPacket: RETURN_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
     ApplyApproval: APPROVALS_POLICY,
     ExpireApproval: APPROVALS_POLICY,
@@ -194,6 +202,7 @@ def handlers(
         SettleDaily: partial(run_settle_daily, clearing),
         SettleDay: partial(run_settle_day, clearing),
         SubmitPayout: partial(run_submit_payout, clearing),
+        ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
     }
     return {
         **(settling if flow.licence.may_hold_funds else {}),

@@ -74,6 +74,9 @@ from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
 from tongbao.payments.routing.router import LiveRouter
 from tongbao.payments.routing.watch import Watch
+from tongbao.products.red_packets import api as red_packets_api
+from tongbao.products.red_packets.grabbing import Grabbers
+from tongbao.products.red_packets.hall import Hall
 from tongbao.rails.channels.accounts import ChannelAccounts
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
@@ -149,6 +152,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *accounts_api.routes(licence),
         *offline_codes_api.routes(licence),
         *own_wallet_api.routes(licence),
+        *red_packets_api.routes(licence),
         *settlement_api.routes(licence),
         *payouts_api.routes(licence),
         *(clock_api.ROUTES if allows_test_clock else []),
@@ -225,6 +229,7 @@ class Platform:
         }
         recent_keys = RecentKeys(self.db, self.keyring)
         wallet_payments = WalletPayments(self.flow, self.keyring, recent_keys)
+        hall = Hall(self.db, self.ledger)
         app = App(
             routes(settings.licence, allows_test_clock=settings.test_clock),
             db=self.db,
@@ -245,6 +250,8 @@ class Platform:
                 "keyring": self.keyring,
                 "blobs": self.blobs,
                 "ledger": self.ledger,
+                "hall": hall,
+                "grabbers": Grabbers(hall),
                 "webhook_rules": self.webhook_rules,
                 "public_url": PublicUrl(settings.public_url),
             },

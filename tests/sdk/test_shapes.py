@@ -11,7 +11,7 @@ from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hi
 import httpx2 as httpx
 
 from tests.stage import Stage
-from tongbao_sdk import Tongbao, cashier, models, parties
+from tongbao_sdk import Tongbao, cashier, models, parties, red_packets
 
 REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
@@ -26,6 +26,9 @@ REPLIES: dict[str, Any] = {
     "CheckoutView": cashier.Checkout,
     "PlateView": cashier.Plate,
     "WalletView": models.Wallet,
+    "RedPacketView": red_packets.RedPacket,
+    "GrabView": red_packets.Grab,
+    "GrabAnswer": red_packets.GrabAnswer,
     "WalletQrView": parties.WalletQr,
     "WalletAgreementView": parties.WalletAgreement,
     "PaymentCodeView": models.PaymentCode,
@@ -256,6 +259,14 @@ def every_call(shop: Tongbao) -> None:
     shop.wallets.freeze("wal_1")
     shop.wallets.unfreeze("wal_1")
     shop.wallets.top_up("wal_1", amount=1)
+    shop.red_packets.send(
+        "wal_1", kind="lucky", amount=2, parts=2, greeting="g", expires_in_s=60
+    )
+    shop.red_packets.get("rpk_1")
+    list(shop.red_packets.list(wallet_id="wal_1"))
+    shop.red_packets.grab("rpk_1", "wal_1")
+    list(shop.red_packets.grabs("rpk_1"))
+    list(shop.red_packets.received("wal_1"))
     shop.test_clock.read()
     shop.test_clock.advance(1)
     shop.merchant()

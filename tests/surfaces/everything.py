@@ -39,6 +39,11 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     )
     phone = await stage.call(client.wallets.give_offline_key, wallet["id"], device_name="phone")
     plate = await stage.call(client.plates.create, name="counter", subject="tea")
+    red_packet = await stage.call(
+        client.red_packets.send, wallet["id"], kind="lucky", amount=100, parts=2
+    )
+    grab = await stage.call(client.red_packets.grab, red_packet["id"], wallet["id"])
+    assert grab["outcome"] == "grabbed"
     agreement = await stage.call(
         client.agreements.create,
         merchant_agreement_no=new_number(),
@@ -65,6 +70,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "payout_id": payout["id"],
         "checkout_id": checkout["id"],
         "plate_id": plate["id"],
+        "red_packet_id": red_packet["id"],
         "agreement_id": agreement["id"],
     }
 

@@ -104,6 +104,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
         *("offline_key", "offline_code", "offline_allowance"),
+        *("red_packet", "red_packet_split", "red_packet_grab"),
         *("commission", "commission_line"),
     ),
     *_everywhere(
@@ -114,6 +115,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_everywhere("read by whoever decides and whoever reads a book; grows only", "ledger_code"),
     *_everywhere("read with every payment, changed by people", "channel_account", "channel_route"),
     *_everywhere("read with every payment, changed by people", "price_plan"),
+    *_everywhere("read with every red packet, changed by people", "red_packet_limit"),
     *_at_home(
         "facts of the deployment, written at migrations and by hand",
         *("schema_migration", "deployment", "deployment_clock", "number_range", "proof_key"),

@@ -15,6 +15,7 @@ from tongbao_sdk.models import Balance, Merchant
 from tongbao_sdk.notifications import Events, WebhookEndpoints
 from tongbao_sdk.parties import ApiKeys, Wallets
 from tongbao_sdk.payments import Payments, Refunds
+from tongbao_sdk.red_packets import RedPackets
 from tongbao_sdk.test_clock import TestClock
 from tongbao_sdk.transport import Language, Transport, path_of
 
@@ -60,6 +61,7 @@ class Tongbao:
         self.payouts = Payouts(self.transport)
         self.api_keys = ApiKeys(self.transport)
         self.wallets = Wallets(self.transport)
+        self.red_packets = RedPackets(self.transport)
         self.test_clock = TestClock(self.transport)
 
     def __enter__(self) -> Self:

@@ -28,6 +28,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "merchant:read": "Read the merchant's own profile and prices.",
     "payments:read": "Read payments.",
     "payments:write": "Create, confirm and close payments.",
+    "red_packets:read": "Read red packets and who took of them.",
+    "red_packets:write": "Send red packets and take of them.",
     "refunds:read": "Read refunds.",
     "refunds:write": "Give money back.",
     "settlements:read": "Read settlements, payouts and their lines.",
@@ -38,7 +40,9 @@ SCOPES: Final[Mapping[str, str]] = {
     "webhooks:write": "Manage webhook endpoints and replay deliveries.",
 }
 """Everything an API key can be allowed; a key has what it was given and no more."""
-_LICENSED: Final = frozenset({"wallets:read", "wallets:write"})
+_LICENSED: Final = frozenset(
+    {"wallets:read", "wallets:write", "red_packets:read", "red_packets:write"}
+)
 
 OVERLAP_MAX: Final = timedelta(days=30)
 """How long a replaced key may stay good beside its successor."""
