@@ -7,6 +7,7 @@ first eight bytes; an account's history is a chain from its newest transfer to i
 from __future__ import annotations
 
 from datetime import date, datetime
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -165,6 +166,12 @@ NET_OF_REFERENCES = Query(
            ) as moved
      group by r.reference""",
 )
+# All that references of a stretch of time did to an account, a row a transfer, for copying out.
+EXPORT_NETS: Final = """
+    select t.reference, case when t.debit_account = $2 then t.amount else - t.amount end
+      from ledger_transfer t
+     where t.book = $1 and t.id between $3 and $4 and t.kind in (1, 3)
+       and (t.debit_account = $2 or t.credit_account = $2)"""
 # From one transfer of an account towards its first: at most $4 steps, none past seq $5.
 WALK = Query(
     ChainRow,
@@ -225,6 +232,81 @@ MARKS_FROM = Query(
     select count(*)::int
       from ledger_mark
      where book = $1 and account = $2 and seq > $3""",
+)
+
+
+ACCOUNTS_OF_OWNERS = Query(
+    LedgerAccount,
+    """
+    select book, id, kind, owner, currency, side, floor, ceiling, state,
+           debits_pending, debits_posted, credits_pending, credits_posted, touches, last_transfer,
+           opened_at
+      from ledger_account
+     where book = $1 and owner = any($2::uuid[]) and kind = any($3::text[])
+     order by owner, currency, kind""",
+)
+
+
+class Walked(Struct, frozen=True):
+    """Posted movements of several accounts, column by column, each account's oldest first.
+
+    ``place`` counts the accounts asked for, from one. ``within`` says whether a movement is of
+    the account's days and was decided before its moment.
+    """
+
+    places: list[int]
+    seqs: list[int]
+    changes: list[int]
+    codes: list[str]
+    references: list[UUID]
+    biz_dates: list[date]
+    within: list[bool]
+    lost: list[int]  # places of accounts whose chain leaves this database
+
+
+# As WALK, for many accounts at a time: the arrays are the accounts, where each one's chain begins,
+# the number it ends before, the last accounting day asked for and the moment to stay before.
+WALK_MANY = Query(
+    Walked,
+    """
+    with recursive asked as (
+        select a.place::int as place, a.account, a.start, a.after, a.until, a.before
+          from unnest($2::bigint[], $3::uuid[], $4::bigint[], $5::date[], $6::timestamptz[])
+               with ordinality as a (account, start, after, until, before, place)
+    ), chain as (
+        select a.place, a.account, a.after, t.seq, t.kind, t.amount, t.code, t.reference,
+               t.biz_date, t.at, t.debit_account = a.account as is_debit,
+               case when t.debit_account = a.account then t.debit_previous
+                    else t.credit_previous end as previous
+          from asked a
+          left join ledger_transfer t on t.book = $1 and t.id = a.start
+         where t.seq is null or t.seq > a.after
+         union all
+        select c.place, c.account, c.after, t.seq, t.kind, t.amount, t.code, t.reference,
+               t.biz_date, t.at, t.debit_account = c.account as is_debit,
+               case when t.debit_account = c.account then t.debit_previous
+                    else t.credit_previous end as previous
+          from chain c
+          left join ledger_transfer t on t.book = $1 and t.id = c.previous
+         where c.previous is not null and (t.seq is null or t.seq > c.after)
+    ), line as (
+        select c.place, c.seq, case when c.is_debit = ($7 = 'debit') then c.amount
+                                    else - c.amount end as change,
+               k.code, c.reference, c.biz_date,
+               c.biz_date <= a.until and (a.before is null or c.at < a.before) as within
+          from chain c
+          join asked a on a.place = c.place
+          join ledger_code k on k.number = c.code
+         where c.kind in (1, 3)
+         order by c.place, c.seq
+    )
+    select coalesce(array_agg(place), '{}') as places, coalesce(array_agg(seq), '{}') as seqs,
+           coalesce(array_agg(change), '{}') as changes, coalesce(array_agg(code), '{}') as codes,
+           coalesce(array_agg(reference), '{}') as references,
+           coalesce(array_agg(biz_date), '{}') as biz_dates,
+           coalesce(array_agg(within), '{}') as within,
+           array(select place from chain where seq is null) as lost
+      from line""",
 )
 
 

@@ -8,7 +8,7 @@ another number of the book to wait for; 0 takes what is there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -211,6 +211,24 @@ async def net_of_references(
     lowest, highest = [low for low, _ in ranges], [high for _, high in ranges]
     rows = await store.NET_OF_REFERENCES.all(on, book, account.id, asked, lowest, highest)
     return {row.reference: row.net for row in rows}
+
+
+async def export_nets(
+    tx: Tx,
+    book: int,
+    key: AccountKey,
+    references: tuple[UUID, UUID],
+    take: Callable[[bytes], Awaitable[None]],
+) -> None:
+    """Copy out what did something to an account under references from the lowest to the highest.
+
+    One row per transfer, in PostgreSQL's binary COPY format: the reference, and debits less
+    credits in minor units. Of an account that does not exist nothing is sent, not even a header.
+    """
+    account = await _account(tx, book, key, 0)
+    if account is not None:
+        span = (_range_of(references[0])[0], _range_of(references[1])[1])
+        await tx.copy_out(store.EXPORT_NETS, (book, account.id, *span), take)
 
 
 async def statement(

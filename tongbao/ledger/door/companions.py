@@ -12,6 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from tongbao.infra.copy_rows import Append
 from tongbao.infra.db import DatabaseRefused, LockNotFree, Tx, ValueOutOfRange, Write
 from tongbao.ledger.door import _store as store
 
@@ -63,21 +64,57 @@ class NotAll(Exception):
     """Not every companion took effect; the transaction is spoilt."""
 
 
-async def run_whole(tx: Tx, work: Work) -> None:
-    """Run every group's companions, for a transaction that ends where one of them cannot be run.
+class Hopeful:
+    """The companions of a commit that ends where one of them cannot be run, in two parts.
 
-    Four round trips fewer than `run_companions`, which says which of them it was.
-
-    Raises:
-        NotAll
+    What each set begins by appending comes first: it waits for nobody but the holder of the same
+    key, so it can be written while the commit before is still under way. The rest changes rows, and
+    has to wait for whoever has changed them. Four round trips fewer than `run_companions`, which
+    says which companion it was.
     """
-    await store.SHORT_LOCKS.run(tx)
-    try:
-        for together in _alike(work):
-            await (_run_alone(tx, together[0][1]) if len(together) == 1 else _run_set(tx, together))
-    except _FAILURES as why:
-        raise NotAll from why
-    await store.USUAL_LOCKS.run(tx)
+
+    def __init__(self, work: Work) -> None:
+        self._sets = [(together, _appends(together[0][1])) for together in _alike(work)]
+
+    @property
+    def appends(self) -> int:
+        """How many rows the first part has."""
+        return sum(len(together) * first for together, first in self._sets)
+
+    async def append(self, tx: Tx) -> None:
+        """Write the first part.
+
+        Raises:
+            NotAll
+        """
+        await store.SHORT_LOCKS.run(tx)
+        for together, first in self._sets:
+            await self._run(tx, together, range(first))
+
+    async def change(self, tx: Tx) -> None:
+        """Write the rest.
+
+        Raises:
+            NotAll
+        """
+        for together, first in self._sets:
+            await self._run(tx, together, range(first, len(together[0][1])))
+        await store.USUAL_LOCKS.run(tx)
+
+    async def _run(self, tx: Tx, together: Work, steps: range) -> None:
+        try:
+            if len(together) == 1:
+                await _run_alone(tx, together[0][1][steps.start : steps.stop])
+            else:
+                await _run_set(tx, together, steps)
+        except _FAILURES as why:
+            raise NotAll from why
+
+
+def _appends(writes: Sequence[Write]) -> int:
+    """Return how many of a group's companions only append rows before the first that does more."""
+    places = (at for at, write in enumerate(writes) if not isinstance(write.statement, Append))
+    return next(places, len(writes))
 
 
 async def run_companions(tx: Tx, work: Work) -> dict[int, Verdict]:
@@ -113,7 +150,10 @@ async def _run(tx: Tx, work: Work) -> dict[int, Verdict]:
     """Run these groups, halving them where they cannot all be run."""
     try:
         async with tx.savepoint():
-            await (_run_alone(tx, work[0][1]) if len(work) == 1 else _run_set(tx, work))
+            if len(work) == 1:
+                await _run_alone(tx, work[0][1])
+            else:
+                await _run_set(tx, work, range(len(work[0][1])))
     except _FAILURES as why:
         if isinstance(why, LockNotFree):
             await store.SHORTEST_LOCKS.run(tx)  # everybody else waits for this one
@@ -136,8 +176,9 @@ async def _run_alone(tx: Tx, writes: Sequence[Write]) -> None:
             raise _CompanionRefused(write.refusal)
 
 
-async def _run_set(tx: Tx, work: Work) -> None:
-    for step, first in enumerate(work[0][1]):
+async def _run_set(tx: Tx, work: Work, steps: range) -> None:
+    for step in steps:
+        first = work[0][1][step]
         rows = [writes[step].args for _, writes in work]
         if first.statement.many is None:
             await first.statement.run_many(tx, rows)

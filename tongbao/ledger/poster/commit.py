@@ -35,10 +35,10 @@ from tongbao.ledger.decision.records import (
 )
 from tongbao.ledger.door.companions import (
     Failed,
+    Hopeful,
     Refused,
     Verdict,
     run_companions,
-    run_whole,
 )
 from tongbao.ledger.door.names import Accounts
 from tongbao.ledger.model import Result
@@ -89,6 +89,8 @@ class Plan:
         self.book = book
         self.calls = calls
         self.sealed = asyncio.Event()
+        self.is_decided = False
+        self.hopeful: Hopeful | None = None
         self.repeats: Mapping[int, Result] = {}
         self.batch: Batch
         self._asked: Batch
@@ -123,10 +125,15 @@ class Plan:
                     self.companions[place] = writes
             first += len(call)
 
-    def work_out(self, state: BookState) -> None:
-        """Decide, and encode what will be sent unless companions may still change it."""
+    def work_out(self, state: BookState, *, hoping: bool) -> None:
+        """Decide, and encode what will be sent unless companions may still change it.
+
+        They will not where every one of them takes effect, which is what we may be ``hoping`` for.
+        """
         self.decide(state)
-        if not self.companions:
+        if hoping and self.companions and not self.refused_work():
+            self.hopeful = Hopeful(self.work())
+        if self.hopeful is not None or not self.companions:
             self.encode()
 
     def decide(self, state: BookState) -> None:
@@ -134,6 +141,7 @@ class Plan:
         self.first_seq = state.last_seq + 1
         self.decision = decide(state, self.batch, self.now, self.latest)
         state.apply(self.decision)
+        self.is_decided = True
         self.digest = b""
 
     @property
@@ -250,23 +258,14 @@ class Plan:
         return self._companion_codes.get(place) or refusal_of(int(self.decision.codes[place])).code
 
 
-async def settle_companions(tx: Tx, plan: Plan, state: BookState, *, hoping: bool) -> None:
+async def settle_companions(tx: Tx, plan: Plan, state: BookState) -> None:
     """Run the companions of all created groups; decide again without those that cannot.
 
-    Afterwards plan and state say what really happens, as if the groups had come one by one. Who is
-    ``hoping`` that all of them can be run is spared the savepoints, and begins again where not.
-
-    Raises:
-        NotAll: the hope was vain; plan and state are as they were.
+    Afterwards plan and state say what really happens, as if the groups had come one by one.
     """
-    if not plan.companions:
-        return
-    work = plan.work()
-    if hoping and work:
-        await run_whole(tx, work)
-    else:
+    if plan.companions:
         await _settle_created(tx, plan, state)
-    await _hear_the_refused(tx, plan, state)
+        await _hear_the_refused(tx, plan, state)
 
 
 async def _settle_created(tx: Tx, plan: Plan, state: BookState) -> None:

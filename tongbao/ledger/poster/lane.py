@@ -1,11 +1,13 @@
 """The loop of one book: take what waits, decide it in memory, commit it, answer.
 
-    queue ──► decide ──► commit ──► answer
-               N + 1        N
+    queue ──► decide ──► append ──► change, commit ──► answer
+              N + 2       N + 1            N
 
 Whatever arrived while one batch was being committed is the next one; no timer holds anything back.
-A batch is decided on top of the one in its commit. When that fails, both are decided again from the
-rows. Nobody is answered before the commit, and the loop ends when nothing waits.
+A batch is decided on top of the one in its commit, in the hope that all of that takes effect, and on
+a connection of its own it appends the rows that wait for nobody. Then it waits for the commit before.
+When that fails, or hoped in vain, what was decided on top of it is undone and decided again. Nobody
+is answered before the commit, and the loop ends when nothing waits.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Final, Protocol
 import structlog
 from prometheus_client import Gauge, Histogram
 
-from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree
+from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.errors import Refusal
@@ -49,6 +51,7 @@ LAG_MAX: Final = 500_000
 
 _OVERLAP_MIN: Final = 200  # fewer are decided in no time; let them gather
 _ASIDE_MIN: Final = 400  # fewer are decided before a thread has taken them up
+_AHEAD_MIN: Final = 100  # fewer rows are appended in less time than it takes to begin early
 _CAUTIOUS: Final = 20  # commits that do not hope, after one of them hoped in vain
 _PATROL_S: Final = 0.25
 _RETRY_S: Final = 0.02
@@ -73,6 +76,10 @@ _log = structlog.get_logger()
 
 class Moved(Exception):
     """Another process keeps the book; nothing was decided here that it does not know of."""
+
+
+class _Undone(Exception):
+    """The commit that this one was decided on top of did not happen, or not like that."""
 
 
 class Claim(Protocol):
@@ -210,20 +217,31 @@ class Lane:
             if await self._settle(plan):
                 await self._recover(plan, failure)
             return
-        if not await self._settle(plan):
+        ahead = self._run_ahead(plan)
+        if not await self._settle(plan, ahead):
             return
         if plan.commits:
-            task = asyncio.create_task(self._commit(plan))
+            task = ahead or asyncio.create_task(self._commit(plan))
             self._committing = (task, plan)
             task.add_done_callback(lambda _: plan.sealed.set())
             await plan.sealed.wait()
         else:
             await self._answer_without_commit(plan)
 
-    async def _settle(self, following: Plan | None = None) -> bool:
-        """Wait for the commit under way and return whether it is in the book.
+    def _run_ahead(self, plan: Plan) -> asyncio.Task[None] | None:
+        """Let a plan append its rows while the commit before it is under way, where that pays."""
+        if self._committing is None or plan.hopeful is None or plan.hopeful.appends < _AHEAD_MIN:
+            return None
+        task = asyncio.create_task(self._commit(plan, behind=self._committing[0]))
+        task.add_done_callback(lambda _: plan.sealed.set())
+        return task
 
-        When it is not, the plan decided on top of it goes back to the queue with it.
+    async def _settle(
+        self, following: Plan | None = None, ahead: asyncio.Task[None] | None = None
+    ) -> bool:
+        """Wait for the commit under way and return whether the plan after it still stands.
+
+        When it does not, that one, decided on top of what did not happen, goes back to the queue.
         """
         if self._committing is None:
             return True
@@ -232,12 +250,43 @@ class Lane:
             await task
         except Exception as failure:  # noqa: BLE001 - sorted by kind in _recover
             self._committing = None
+            if ahead is not None:  # it hears of it, and ends; its connection is wanted
+                await asyncio.gather(ahead, return_exceptions=True)
             if following is not None:
                 self._requeue(following.calls)
-            await self._recover(plan, failure)
-            return False
+            if not isinstance(failure, NotAll):
+                await self._recover(plan, failure)
+                return False
+            return await self._again(plan, following)
+        except asyncio.CancelledError:
+            if ahead is not None:
+                ahead.cancel()
+            raise
         self._committing = None
         return True
+
+    async def _again(self, plan: Plan, following: Plan | None) -> bool:
+        """Commit a plan that hoped in vain, without hope; return whether nothing had followed it."""
+        self._cautious = _CAUTIOUS
+        try:
+            if following is not None:
+                self._take_back(following)
+            plan.hopeful = None
+            await self._commit(plan)
+        except Exception as failure:  # noqa: BLE001 - sorted by kind in _recover
+            await self._recover(plan, failure)
+            return False
+        return following is None
+
+    def _take_back(self, plan: Plan) -> None:
+        """Undo in memory what a plan decided that is not going to be committed like this.
+
+        Raises:
+            Fenced: it cannot be said how far its decision came.
+        """
+        if self._state is None or not plan.is_decided:
+            raise Fenced
+        self._state.revert(plan.decision)
 
     # One plan
 
@@ -253,20 +302,27 @@ class Lane:
         plan.compose(self._names.accounts(self._book), self._names.codes)
         await fill(self._db, state, plan.batch)
         plan.now, plan.latest = self._db.clock.now(), real_now() + AHEAD_MAX
+        hoping = not self._cautious
         if len(plan.batch.records) < _ASIDE_MIN:
-            plan.work_out(state)
+            plan.work_out(state, hoping=hoping)
         else:  # beside the loop, which meanwhile feeds the commit before
-            await asyncio.to_thread(plan.work_out, state)
+            await asyncio.to_thread(plan.work_out, state, hoping=hoping)
 
-    async def _commit(self, plan: Plan) -> None:
-        """Write the plan and answer its callers."""
+    async def _commit(self, plan: Plan, behind: asyncio.Task[None] | None = None) -> None:
+        """Write the plan, ``behind`` the commit under way if there is one, and answer its callers.
+
+        Raises:
+            NotAll: it hoped in vain; plan and memory are as they were.
+        """
         began = monotonic()
         self._cautious -= self._cautious > 0
-        try:
-            head = await self._write(plan, hoping=not self._cautious)
-        except NotAll:
-            self._cautious = _CAUTIOUS
-            head = await self._write(plan, hoping=False)
+        async with self._db.begin(ACTOR) as tx:
+            if plan.hopeful is not None:
+                await plan.hopeful.append(tx)
+                plan.sealed.set()
+            if behind is not None:
+                await _stands(behind)
+            head = await self._write(tx, plan)
         failpoint("ledger.after_commit")
         _COMMIT.observe(monotonic() - began)
         _BATCH.observe(len(plan.decision.journal))
@@ -277,21 +333,23 @@ class Lane:
             self._follower.follow(plan.last_seq, plan.carried)
         await self._answer(plan)
 
-    async def _write(self, plan: Plan, *, hoping: bool) -> Head:
-        """Write the plan in a transaction and return the book's new end."""
+    async def _write(self, tx: Tx, plan: Plan) -> Head:
+        """Write what may only be written now that the commit before has ended; return the new end."""
         state, head = self._state, self._head
         if state is None or head is None:
             raise Fenced
-        async with self._db.begin(ACTOR) as tx:
-            await settle_companions(tx, plan, state, hoping=hoping)
+        if plan.hopeful is not None:
+            await plan.hopeful.change(tx)
+        else:
+            await settle_companions(tx, plan, state)
             plan.sealed.set()
-            if plan.commits:
-                head = await write(tx, plan, head)
-            if self._with_balances and plan.commits:
-                mark = LedgerWatermark(self._book, plan.first_seq - 1, plan.number - 1)
-                if not await carry(tx, self._book, mark, [plan.carried]):
-                    raise Fenced
-            failpoint("ledger.before_commit")
+        if plan.commits:
+            head = await write(tx, plan, head)
+        if self._with_balances and plan.commits:
+            mark = LedgerWatermark(self._book, plan.first_seq - 1, plan.number - 1)
+            if not await carry(tx, self._book, mark, [plan.carried]):
+                raise Fenced
+        failpoint("ledger.before_commit")
         return head
 
     async def _answer_without_commit(self, plan: Plan) -> None:
@@ -441,3 +499,14 @@ class Lane:
             if now >= call.deadline and not call.begun and not call.answer.done():
                 call.answer.set_exception(LedgerOverloaded(book=self._book))
         self._watch()
+
+
+async def _stands(commit: asyncio.Task[None]) -> None:
+    """Wait until a commit has ended.
+
+    Raises:
+        _Undone: it is not in the book as it was planned.
+    """
+    await asyncio.wait({commit})
+    if commit.cancelled() or commit.exception() is not None:
+        raise _Undone

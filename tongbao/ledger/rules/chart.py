@@ -72,6 +72,13 @@ def _validated(kinds: Iterable[Kind]) -> Mapping[str, Kind]:
 
 CHART: Final = _validated(
     (
+        Kind(
+            "bad_debt",
+            Side.DEBIT,
+            OwnerKind.HOUSE,
+            "What merchants owed and will not pay",
+            "商户欠款损失",
+        ),
         Kind("bank", Side.DEBIT, OwnerKind.HOUSE, "Money at the bank", "银行存款"),
         Kind("channel_cost", Side.DEBIT, OwnerKind.HOUSE, "Channel fees paid", "渠道手续费支出"),
         Kind(
@@ -80,6 +87,23 @@ CHART: Final = _validated(
             OwnerKind.CHANNEL_ACCOUNT,
             "Collected by a channel, not yet received",
             "应收渠道款",
+        ),
+        Kind(
+            "dispute_at_scheme",
+            Side.DEBIT,
+            OwnerKind.CHANNEL_ACCOUNT,
+            "Taken back by a scheme, not decided yet",
+            "争议中被卡组织扣回款",
+            floor=0,
+        ),
+        Kind(
+            "dispute_held",
+            Side.CREDIT,
+            OwnerKind.MERCHANT,
+            "Set aside of a merchant's money for disputes",
+            "商户争议冻结款",
+            floor=0,
+            holds_funds=True,
         ),
         Kind(
             "exchange",
@@ -104,11 +128,28 @@ CHART: Final = _validated(
             "在途资金（转往他账簿）",
         ),
         Kind(
+            "merchant_debt",
+            Side.DEBIT,
+            OwnerKind.MERCHANT,
+            "Owed by a merchant, to be taken from what comes in",
+            "商户欠款",
+            floor=0,
+        ),
+        Kind(
             "merchant_payable",
             Side.CREDIT,
             OwnerKind.MERCHANT,
             "Owed to a merchant, not yet settled",
             "应付商户款",
+            floor=0,
+            holds_funds=True,
+        ),
+        Kind(
+            "merchant_reserve",
+            Side.CREDIT,
+            OwnerKind.MERCHANT,
+            "Kept back from a merchant for a time",
+            "商户滚动保证金",
             floor=0,
             holds_funds=True,
         ),
