@@ -4,10 +4,10 @@
               N + 2       N + 1            N
 
 Whatever arrived while one batch was being committed is the next one; no timer holds anything back.
-A batch is decided on top of the one in its commit, in the hope that all of that takes effect, and on
-a connection of its own it appends the rows that wait for nobody. Then it waits for the commit before.
-When that fails, or hoped in vain, what was decided on top of it is undone and decided again. Nobody
-is answered before the commit, and the loop ends when nothing waits.
+A batch is decided on top of the one in its commit, in the hope that all of that takes effect, and
+on a connection of its own it appends the rows that wait for nobody. Then it waits for the commit
+before. When that fails, or hoped in vain, what was decided on top of it is undone and decided
+again. Nobody is answered before the commit, and the loop ends when nothing waits.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ class Lane:
         return True
 
     async def _again(self, plan: Plan, following: Plan | None) -> bool:
-        """Commit a plan that hoped in vain, without hope; return whether nothing had followed it."""
+        """Commit a plan that hoped in vain, without hope; say whether nothing had followed it."""
         self._cautious = _CAUTIOUS
         try:
             if following is not None:
@@ -334,7 +334,7 @@ class Lane:
         await self._answer(plan)
 
     async def _write(self, tx: Tx, plan: Plan) -> Head:
-        """Write what may only be written now that the commit before has ended; return the new end."""
+        """Write what may only be written after the commit before; return the book's new end."""
         state, head = self._state, self._head
         if state is None or head is None:
             raise Fenced
