@@ -48,6 +48,7 @@ from tongbao.controls.approvals.approvals import (
     run_expire,
 )
 from tongbao.controls.approvals.model import ApprovalMoved, Approvals, Bound, acts_of
+from tongbao.controls.calendar import changes as calendar
 from tongbao.infra.outbox import Event, Subscriber
 from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task
 from tongbao.infra.webhooks.courier import Courier
@@ -235,7 +236,7 @@ def handlers(
 def approvals(flow: Flow, clearing: Clearing) -> Approvals:
     """Return every dangerous act of the house, each with who does it once it is approved."""
     del clearing
-    always: tuple[Bound, ...] = ()
+    always: tuple[Bound, ...] = (*calendar.bound(flow.db),)
     licensed: tuple[Bound, ...] = ()
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))
 

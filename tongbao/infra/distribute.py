@@ -141,6 +141,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "asked before the merchant's book is known; nothing of them is money",
     *_at_home("decided by people, and applied by tasks", "approval"),
+    *_at_home("read by tasks, changed by people", "calendar_day", "calendar_cut_off"),
     *_at_home(
         "taking merchants on and what they are to us: decided by people, never on the way of money",
         *("application", "application_document", "registration", "registration_exchange"),

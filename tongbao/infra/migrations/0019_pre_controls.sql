@@ -38,3 +38,63 @@ create index approval_of_subject on approval (subject, id);
 revoke update, delete, truncate on approval from current_user;
 grant update (state, checker, decided_at, note, ended_at, code, superseded_by)
     on approval to current_user;
+
+-- Days on which banks work although it is a weekend, or rest although it is none. Rows are only
+-- added: of a day the newest counts, and what was known at a moment can be asked for.
+create table calendar_day (
+    day          date not null,
+    known_from   timestamptz not null,
+    is_working   boolean not null,
+    name         text not null check (length(name) between 1 and 40),
+    source       text not null check (length(source) between 4 and 120),
+    approval_id  uuid,               -- none: came with the program
+    primary key (day, known_from)
+);
+revoke update, delete, truncate on calendar_day from current_user;
+
+-- General Office of the State Council, 关于2025年部分节假日安排的通知 of 12 November 2024 and
+-- 关于2026年部分节假日安排的通知 of 4 November 2025.
+insert into calendar_day (day, known_from, is_working, name, source)
+select holiday::date, told, false, name, source
+  from (values
+        (date '2025-01-01', date '2025-01-01',
+         timestamptz '2024-11-12 00:00:00+08', '元旦', '国办发明电〔2024〕12号'),
+        ('2025-01-28', '2025-02-04', '2024-11-12T00:00+08', '春节', '国办发明电〔2024〕12号'),
+        ('2025-04-04', '2025-04-06', '2024-11-12T00:00+08', '清明节', '国办发明电〔2024〕12号'),
+        ('2025-05-01', '2025-05-05', '2024-11-12T00:00+08', '劳动节', '国办发明电〔2024〕12号'),
+        ('2025-05-31', '2025-06-02', '2024-11-12T00:00+08', '端午节', '国办发明电〔2024〕12号'),
+        ('2025-10-01', '2025-10-08', '2024-11-12T00:00+08', '国庆节、中秋节', '国办发明电〔2024〕12号'),
+        ('2026-01-01', '2026-01-03', '2025-11-04T00:00+08', '元旦', '国办发明电〔2025〕7号'),
+        ('2026-02-15', '2026-02-23', '2025-11-04T00:00+08', '春节', '国办发明电〔2025〕7号'),
+        ('2026-04-04', '2026-04-06', '2025-11-04T00:00+08', '清明节', '国办发明电〔2025〕7号'),
+        ('2026-05-01', '2026-05-05', '2025-11-04T00:00+08', '劳动节', '国办发明电〔2025〕7号'),
+        ('2026-06-19', '2026-06-21', '2025-11-04T00:00+08', '端午节', '国办发明电〔2025〕7号'),
+        ('2026-09-25', '2026-09-27', '2025-11-04T00:00+08', '中秋节', '国办发明电〔2025〕7号'),
+        ('2026-10-01', '2026-10-07', '2025-11-04T00:00+08', '国庆节', '国办发明电〔2025〕7号')
+       ) as said (first, last, told, name, source),
+       generate_series(first::timestamp, last::timestamp, interval '1 day') as holiday;
+insert into calendar_day (day, known_from, is_working, name, source) values
+    ('2025-01-26', '2024-11-12 00:00:00+08', true, '春节调休上班', '国办发明电〔2024〕12号'),
+    ('2025-02-08', '2024-11-12 00:00:00+08', true, '春节调休上班', '国办发明电〔2024〕12号'),
+    ('2025-04-27', '2024-11-12 00:00:00+08', true, '劳动节调休上班', '国办发明电〔2024〕12号'),
+    ('2025-09-28', '2024-11-12 00:00:00+08', true, '国庆节、中秋节调休上班', '国办发明电〔2024〕12号'),
+    ('2025-10-11', '2024-11-12 00:00:00+08', true, '国庆节、中秋节调休上班', '国办发明电〔2024〕12号'),
+    ('2026-01-04', '2025-11-04 00:00:00+08', true, '元旦调休上班', '国办发明电〔2025〕7号'),
+    ('2026-02-14', '2025-11-04 00:00:00+08', true, '春节调休上班', '国办发明电〔2025〕7号'),
+    ('2026-02-28', '2025-11-04 00:00:00+08', true, '春节调休上班', '国办发明电〔2025〕7号'),
+    ('2026-05-09', '2025-11-04 00:00:00+08', true, '劳动节调休上班', '国办发明电〔2025〕7号'),
+    ('2026-09-20', '2025-11-04 00:00:00+08', true, '国庆节调休上班', '国办发明电〔2025〕7号'),
+    ('2026-10-10', '2025-11-04 00:00:00+08', true, '国庆节调休上班', '国办发明电〔2025〕7号');
+
+-- Until when of a business day something still belongs to it, in minutes after midnight in
+-- Asia/Shanghai; of a purpose the newest row that is valid on the day counts.
+create table calendar_cut_off (
+    purpose      text not null check (purpose ~ '^[a-z][a-z_]{1,31}$'),
+    valid_from   date not null,
+    known_from   timestamptz not null,
+    minute       int not null check (minute between 1 and 1440),
+    source       text not null check (length(source) between 4 and 120),
+    approval_id  uuid,
+    primary key (purpose, valid_from, known_from)
+);
+revoke update, delete, truncate on calendar_cut_off from current_user;
