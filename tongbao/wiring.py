@@ -51,9 +51,10 @@ from tongbao.parties.accounts import api as accounts_api
 from tongbao.parties.identity import api as identity_api
 from tongbao.parties.identity.keys import KeysOnRecord, RecentKeys
 from tongbao.parties.identity.model import scopes_under
-from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.parties.offline_codes import api as offline_codes_api
+from tongbao.parties.price_plans import api as price_plans_api
+from tongbao.parties.profile import api as profile_api
 from tongbao.payments.agreements import api as agreements_api
 from tongbao.payments.authorisations import api as authorisations_api
 from tongbao.payments.callbacks import inbox
@@ -147,7 +148,8 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *refunds_api.ROUTES,
         *events_api.ROUTES,
         *webhooks_api.ROUTES,
-        *merchants_api.ROUTES,
+        *profile_api.ROUTES,
+        *price_plans_api.ROUTES,
         *identity_api.ROUTES,
         *accounts_api.routes(licence),
         *offline_codes_api.routes(licence),

@@ -41,8 +41,9 @@ from tongbao.infra.db import connect
 from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Licence, Mode
-from tongbao.parties.merchants.merchants import connect_channel, set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.merchants.merchants import connect_channel
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.rails.channels.accounts import NewAccount
 from tongbao.surfaces.demo.stage import (
     Credentials,

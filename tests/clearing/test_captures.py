@@ -10,8 +10,9 @@ from tests.clearing.conftest import Day
 from tests.stage import new_number
 from tongbao.kernel.ids import base32
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import connect_channel, set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.merchants.merchants import connect_channel
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.authorisations import queries
 from tongbao.rails.channels.accounts import NewAccount
 from tongbao.surfaces.demo.stage import open_accounts

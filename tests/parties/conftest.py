@@ -20,10 +20,11 @@ from tongbao.parties.accounts import api as accounts_api
 from tongbao.parties.identity import api as identity_api
 from tongbao.parties.identity.keys import KeysOnRecord, create_key
 from tongbao.parties.identity.model import SCOPES, scopes_under
-from tongbao.parties.merchants import api as merchants_api
 from tongbao.parties.merchants.merchants import BankAccount, open_merchant
 from tongbao.parties.merchants.model import Merchant
 from tongbao.parties.offline_codes import api as offline_codes_api
+from tongbao.parties.price_plans import api as price_plans_api
+from tongbao.parties.profile import api as profile_api
 
 LICENCE = Licence.PAYMENT_INSTITUTION
 
@@ -94,7 +95,12 @@ def assembled(db: Db, keyring: Keyring, ledger: Ledger, licence: Licence) -> App
         docs_url="https://pay.example/docs/refusals",
         scopes=scopes_under(licence),
     )
-    handlers = [*identity_api.ROUTES, *merchants_api.ROUTES, *accounts_api.routes(licence)]
+    handlers = [
+        *identity_api.ROUTES,
+        *profile_api.ROUTES,
+        *price_plans_api.ROUTES,
+        *accounts_api.routes(licence),
+    ]
     handlers += offline_codes_api.routes(licence)
     return App(
         handlers,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tests.stage import Stage
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import connect_channel, set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.merchants.merchants import connect_channel
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.rails.channels.accounts import NewAccount
 from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.wiring import SECRETS

@@ -20,8 +20,9 @@ from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.ids import base32, new_id, parse
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.parties.merchants.merchants import SANDBOX_BOOK, set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.agreements import queries
 from tongbao.payments.agreements.agreements import ask, end_agreement, offer_agreement
 from tongbao.payments.agreements.model import (

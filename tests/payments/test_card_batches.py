@@ -31,8 +31,9 @@ from tongbao.clearing.reconciliation.queries import BreakFilter, list_breaks
 from tongbao.infra.failpoints import SimulatedCrash, arm
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import connect_channel, set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.merchants.merchants import connect_channel
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.rails.channels.accounts import NewAccount
 from tongbao.rails.channels.capabilities import BatchTotals, ComparingTotals, Unbilled
 from tongbao.rails.channels.cards.client import Cards

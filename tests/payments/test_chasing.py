@@ -25,6 +25,7 @@ from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, AccountState
 from tongbao.parties.merchants.model import LateSuccess
+from tongbao.parties.price_plans.model import Quote
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.chase import chase_attempt
 from tongbao.payments.collecting.model import Attempt, Payment
@@ -108,8 +109,7 @@ class Case:
                 "channel": "wechat_pay",
                 "pay_mode": mode,
                 "account_id": self.stage.accounts["wechat_pay"],
-                "fee": 16,
-                "refund_returns_fee": False,
+                "price": Quote(1, 16, False, now.date()),
                 "late_success": LateSuccess.REFUND,
                 "expires_in": timedelta(minutes=30),
                 "metadata": {},

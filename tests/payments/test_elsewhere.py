@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from hypothesis import given
@@ -10,11 +10,16 @@ from hypothesis import strategies as st
 
 from tests.payments.rows import NOON, new_attempt, new_payment
 from tests.payments.test_decisions import NEWS
+from tongbao.parties.price_plans.model import Quote
 from tongbao.payments.collecting.decisions import UNPAID, Instead, Step, going_elsewhere, next_step
 from tongbao.payments.collecting.model import AttemptState, Payment, PaymentState
 from tongbao.rails.channels.contract import Closed, Declined, NotSent
 
-OTHER = Instead(new_attempt(id=UUID(int=9), channel="alipay"), fee=7, writes=())
+OTHER = Instead(
+    new_attempt(id=UUID(int=9), channel="alipay"),
+    price=Quote(1, 7, False, date(2026, 11, 21)),
+    writes=(),
+)
 MOMENTS = st.integers(-10, 3600).map(lambda seconds: NOON + timedelta(seconds=seconds))
 TOGETHER = st.sampled_from(
     [

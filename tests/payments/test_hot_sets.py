@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from tongbao.kernel.money import Money
 from tongbao.parties.accounts import _store as accounts
 from tongbao.parties.accounts.model import ScannedCode
 from tongbao.parties.merchants.model import LateSuccess
+from tongbao.parties.price_plans.model import Quote
 from tongbao.payments.callbacks import _store as callbacks
 from tongbao.payments.collecting import _store as collecting
 from tongbao.payments.collecting.model import (
@@ -62,8 +63,7 @@ ASKED = NewPayment(
     channel="wallet",
     pay_mode=PayMode.PAYMENT_CODE,
     account_id=MERCHANT,
-    fee=3,
-    refund_returns_fee=True,
+    price=Quote(1, 3, True, date(2026, 11, 21)),
     late_success=LateSuccess.ACCEPT_IF_OPEN,
     expires_in=timedelta(minutes=5, microseconds=7),
     metadata={"till": "3", "名": '"'},

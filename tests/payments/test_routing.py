@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,8 +30,10 @@ from tongbao.kernel.clock import business_date, real_now
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.parties.merchants.merchants import SANDBOX_BOOK, set_price_plan
-from tongbao.parties.merchants.model import LateSuccess, PriceLine
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK
+from tongbao.parties.merchants.model import LateSuccess
+from tongbao.parties.price_plans.model import PriceLine, Quote
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.chase import TRIES_MAX
 from tongbao.payments.collecting.model import NewPayment, Payment
@@ -501,8 +503,7 @@ def terms(stage: Stage, asked: Asked, decision: Decision | None) -> NewPayment:
         channel=decision.chosen.channel,
         pay_mode=asked.pay_mode,
         account_id=decision.chosen.account_id,
-        fee=1,
-        refund_returns_fee=False,
+        price=Quote(1, 1, False, date(2026, 11, 21)),
         late_success=LateSuccess.REFUND,
         expires_in=timedelta(minutes=30),
         metadata={},

@@ -11,7 +11,7 @@ from tests.payments.everywhere import EVERYWHERE, open_everywhere
 from tests.payments.test_routing import anew, decisions, unplugged
 from tests.stage import Stage, new_number
 from tongbao.kernel.ids import show
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.price_plans.model import PriceLine
 from tongbao.payments.routing.rule_sets import activate, draw_up
 from tongbao.surfaces.routing.replay import asked_again
 from tongbao_sdk import Refused, Tongbao

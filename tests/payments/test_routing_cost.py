@@ -7,8 +7,8 @@ import pytest
 from tests.payments.test_routing import decisions, in_force, left_to_us
 from tests.stage import Stage
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 
 
 @pytest.mark.parametrize("cheap", ["alipay", "wechat_pay"])

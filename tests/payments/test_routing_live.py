@@ -11,8 +11,8 @@ from tests.payments.test_cards import AMOUNT, fresh_card, reading
 from tests.payments.test_routing import anew, decisions, left_to_us
 from tests.stage import Stage, new_number
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.routing.model import Manner
 from tongbao.payments.routing.rule_sets import activate, draw_up
 from tongbao_sdk import Refused

@@ -24,8 +24,8 @@ from tongbao.infra.telemetry import set_up_logging
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.parties.merchants.merchants import set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.wiring import Platform
 from tongbao_sdk import Refused
 

@@ -9,8 +9,9 @@ import pytest
 
 from tests.stage import Stage, new_number
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import connect_channel, set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.merchants.merchants import connect_channel
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.rails.channels.accounts import NewAccount
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao.rails.channels.unionpay.client import UnionPay

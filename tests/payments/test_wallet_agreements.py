@@ -15,8 +15,8 @@ from tongbao.duties import reach_of
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.own_wallet.signing import sign as sign_here
 from tongbao.surfaces.demo.stage import SHOP_FEES
 from tongbao_sdk import Refused

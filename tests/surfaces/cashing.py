@@ -10,8 +10,8 @@ from tests.infra.signed_client import SignedClient
 from tests.stage import Stage, new_number
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.checkouts import queries
 from tongbao.payments.checkouts.model import Checkout
 from tongbao.payments.collecting.model import Payment

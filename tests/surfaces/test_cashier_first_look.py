@@ -11,8 +11,8 @@ from tests.stage import Stage
 from tests.surfaces.cashing import UNIONPAY_APP, Till, price_every_way
 from tests.surfaces.visitors import browsing
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 SMALL = {"width": 320, "height": 640}

@@ -9,8 +9,8 @@ from tests.surfaces.cashing import DESKTOP, PHONE, Till, page_of
 from tests.surfaces.test_cashier import METHOD, choose, scene
 from tests.surfaces.visitors import reader
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.merchants import set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.surfaces.page_kit.qr import draw
 
 

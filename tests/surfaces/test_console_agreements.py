@@ -18,8 +18,8 @@ from tongbao.infra.audit import entries_of_subject
 from tongbao.kernel.ids import base32, new_id, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.identity.model import Role
-from tongbao.parties.merchants.merchants import set_price_plan
-from tongbao.parties.merchants.model import PriceLine
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.surfaces.operator_console import agreements
 
 PLAN = "GENERAL_WITHHOLDING_P/INDUSTRY|CARRENTAL"

@@ -7,7 +7,7 @@ spare has encoded, the one writer of a book only puts side by side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 from tongbao.infra.db import Db, Statement, Tx, UniqueKeyTaken
@@ -15,6 +15,7 @@ from tongbao.infra.db import Db, Statement, Tx, UniqueKeyTaken
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_FIRST_DAY: Final = _EPOCH.date()
 _DAY_US: Final = 86_400_000_000
 
 
@@ -65,6 +66,11 @@ def sized(value: bytes) -> bytes:
 def json(value: str) -> bytes:
     """Return a column of type jsonb."""
     return sized(b"\x01" + value.encode())
+
+
+def days(day: date | None) -> int:
+    """Return what a date counts: days since 2000."""
+    return 0 if day is None else (day - _FIRST_DAY).days
 
 
 def moment(at: datetime) -> int:

@@ -100,6 +100,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("ledger_tree", "ledger_tree_node", "ledger_checkpoint"),
         *("gl_range", "gl_voucher", "gl_voucher_line", "gl_day_total", "gl_day_request"),
         *("wallet", "payment_code", "payment", "payment_state_change", "attempt", "refund"),
+        "price_volume",
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),

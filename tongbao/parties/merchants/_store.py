@@ -1,4 +1,4 @@
-"""The SQL of merchants, prices and routes; nothing outside this package reads these tables."""
+"""The SQL of merchants and routes; nothing outside this package reads these tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.model import Merchant, PricePlan
+from tongbao.parties.merchants.model import Merchant
 
 
 class ChannelRoute(Struct, frozen=True):
@@ -25,11 +25,6 @@ _MERCHANT: Final = (
     "id, name, state, live_book, sandbox_book, late_success, settlement_delay_days, bank_holder,"
     " bank_account_masked, bank_account_sealed, opened_at"
 )
-_PLAN: Final = (
-    "id, merchant_id, mode, version, valid_from, currency, refund_returns_fee, lines, created_at,"
-    " created_by"
-)
-
 INSERT_MERCHANT: Final = Query(
     Merchant,
     f"""
@@ -47,40 +42,6 @@ LIST_MERCHANTS: Final = Query(
     Merchant,
     f"""
     select {_MERCHANT} from merchant where $1::uuid is null or id < $1 order by id desc limit $2""",
-)
-
-LAST_VERSION: Final = Query(
-    int,
-    "select coalesce(max(version), 0) as version from price_plan"
-    " where merchant_id = $1 and mode = $2",
-)
-INSERT_PLAN: Final = Query(
-    PricePlan,
-    f"""
-    insert into price_plan ({_PLAN}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-        on conflict do nothing
-    returning {_PLAN}""",
-)
-PLANS: Final = Query(
-    PricePlan,
-    f"select {_PLAN} from price_plan where merchant_id = $1 and mode = $2 order by valid_from",
-)
-PLANS_OF: Final = Query(
-    PricePlan,
-    """
-    select plan.id, plan.merchant_id, plan.mode, plan.version, plan.valid_from, plan.currency,
-           plan.refund_returns_fee, plan.lines, plan.created_at, plan.created_by
-      from unnest($1::uuid[], $2::text[]) as asked (merchant_id, mode)
-      join price_plan plan on plan.merchant_id = asked.merchant_id and plan.mode = asked.mode
-     order by plan.valid_from""",
-)
-PLAN_AT: Final = Query(
-    PricePlan,
-    f"""
-    select {_PLAN} from price_plan
-     where merchant_id = $1 and mode = $2 and valid_from <= $3
-     order by valid_from desc
-     limit 1""",
 )
 
 SET_ROUTE: Final = Statement("""

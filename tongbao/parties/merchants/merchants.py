@@ -1,9 +1,7 @@
-"""Open a merchant, agree prices, connect channels, suspend."""
+"""Open a merchant, connect channels, suspend."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -15,18 +13,12 @@ from tongbao.infra.db import Tx
 from tongbao.infra.settings import Secret
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.money import exponent_of
 from tongbao.parties.merchants import _store as store
 from tongbao.parties.merchants.model import (
     LateSuccess,
     Merchant,
     MerchantNotFound,
     MerchantState,
-    PriceInThePast,
-    PriceLine,
-    PricePlan,
-    PriceStartTaken,
-    check_lines,
     masked,
 )
 
@@ -78,47 +70,16 @@ async def open_merchant(
     return merchant
 
 
-async def set_price_plan(
-    tx: Tx,
-    merchant_id: UUID,
-    mode: Mode,
-    lines: Sequence[PriceLine],
-    *,
-    currency: str = "CNY",
-    refund_returns_fee: bool = True,
-    valid_from: datetime | None = None,
-) -> PricePlan:
-    """Agree new prices from a moment on, by default from now; earlier fees are untouched.
+async def lock_merchant(tx: Tx, merchant_id: UUID) -> Merchant:
+    """Return a merchant whose row nobody changes until the transaction ends.
 
     Raises:
-        MerchantNotFound, UnknownCurrency, PriceLinesInvalid, PriceInThePast, PriceStartTaken
+        MerchantNotFound
     """
-    exponent_of(currency)
-    agreed = check_lines(lines)
-    starts = valid_from or tx.now
-    if starts < tx.now:
-        raise PriceInThePast
-    if await store.LOCK_MERCHANT.first(tx, merchant_id) is None:
+    merchant = await store.LOCK_MERCHANT.first(tx, merchant_id)
+    if merchant is None:
         raise MerchantNotFound
-    version = 1 + await store.LAST_VERSION.one(tx, merchant_id, mode)
-    plan = await store.INSERT_PLAN.first(
-        tx,
-        new_id(),
-        merchant_id,
-        mode,
-        version,
-        starts,
-        currency,
-        refund_returns_fee,
-        agreed,
-        tx.now,
-        tx.actor,
-    )
-    if plan is None:
-        raise PriceStartTaken
-    facts = {"mode": mode.value, "version": version, "valid_from": starts.isoformat()}
-    await audit.record(tx, "merchant.price_plan_set", show("mch", merchant_id), facts)
-    return plan
+    return merchant
 
 
 async def connect_channel(
@@ -129,8 +90,7 @@ async def connect_channel(
     Raises:
         MerchantNotFound
     """
-    if await store.LOCK_MERCHANT.first(tx, merchant_id) is None:
-        raise MerchantNotFound
+    await lock_merchant(tx, merchant_id)
     await store.SET_ROUTE.run(tx, merchant_id, mode, channel, channel_account_id)
     facts = {"mode": mode.value, "channel": channel, "account": show("chn", channel_account_id)}
     await audit.record(tx, "merchant.channel_connected", show("mch", merchant_id), facts)

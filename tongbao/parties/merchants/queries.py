@@ -1,9 +1,8 @@
-"""What others may ask about merchants, their prices and their channels."""
+"""What others may ask about merchants and their channels."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection
 from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
@@ -14,7 +13,6 @@ from tongbao.parties.merchants.model import (
     ChannelNotOpened,
     Merchant,
     MerchantNotFound,
-    PricePlan,
 )
 
 
@@ -47,29 +45,6 @@ async def list_merchants(on: Db | Tx, *, cursor: str | None, limit: int | None) 
     found = await store.LIST_MERCHANTS.all(on, before, size + 1)
     last = found[size - 1] if len(found) > size else None
     return Page(found[:size], encode_moment(last.opened_at, last.id) if last else None)
-
-
-async def price_plans(on: Db | Tx, merchant_id: UUID, mode: Mode) -> list[PricePlan]:
-    """Return every version of a merchant's prices, in the order they begin."""
-    return await store.PLANS.all(on, merchant_id, mode)
-
-
-async def price_plan_at(
-    on: Db | Tx, merchant_id: UUID, mode: Mode, at: datetime
-) -> PricePlan | None:
-    """Return the prices in force at a moment, or None before the first."""
-    return await store.PLAN_AT.first(on, merchant_id, mode, at)
-
-
-async def price_plans_of(
-    on: Db | Tx, whose: Sequence[tuple[UUID, Mode]]
-) -> dict[tuple[UUID, Mode], list[PricePlan]]:
-    """Return every version of the prices of these merchants, in the order they begin."""
-    found: dict[tuple[UUID, Mode], list[PricePlan]] = {each: [] for each in whose}
-    ids, modes = [merchant_id for merchant_id, _ in whose], [mode for _, mode in whose]
-    for plan in await store.PLANS_OF.all(on, ids, modes):
-        found[plan.merchant_id, plan.mode].append(plan)
-    return found
 
 
 async def channel_account_of(on: Db | Tx, merchant_id: UUID, mode: Mode, channel: str) -> UUID:

@@ -13,8 +13,6 @@ from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest
 from tongbao.kernel.ids import parse
 from tongbao.kernel.money import Money, positive
-from tongbao.parties.merchants import queries as merchants
-from tongbao.parties.merchants.model import fee_for
 from tongbao.payments.authorisations.completions import (
     AuthorisationExpired,
     CaptureCurrencyDiffers,
@@ -96,10 +94,7 @@ async def _fee(flow: Flow, payment: Payment, money: Money) -> int:
     """Return the fee of a capture by the prices that were in force when the payment was made."""
     if money == payment.money:
         return payment.fee
-    at = payment.created_at
-    plan = await merchants.price_plan_at(flow.db, payment.merchant_id, payment.mode, at)
-    plans = [plan] if plan is not None else []
-    return fee_for(plans, payment.channel, payment.pay_mode, money, at)
+    return (await payments.price_again(flow.db, payment, money)).fee
 
 
 async def _view(flow: Flow, payment: Payment) -> PaymentView:

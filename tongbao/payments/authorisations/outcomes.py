@@ -29,7 +29,7 @@ from tongbao.payments.authorisations.model import (
 )
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.chase import authorising, pay_order
-from tongbao.payments.collecting.decisions import heard_of
+from tongbao.payments.collecting.decisions import go_together, heard_of
 from tongbao.payments.collecting.model import (
     Attempt,
     CaseKind,
@@ -49,7 +49,6 @@ from tongbao.payments.collecting.outcomes import (
     case_write,
     commit_unless_moved_on,
     exchange_write,
-    go_together,
     payment_writes,
 )
 from tongbao.rails.channels.capabilities import Authorising, Capture, Voiding

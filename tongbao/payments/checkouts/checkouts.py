@@ -22,7 +22,9 @@ from tongbao.infra.tasks import enqueue
 from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.ids import new_id, show
 from tongbao.parties.merchants import queries as merchants
-from tongbao.parties.merchants.model import LateSuccess, fee_for
+from tongbao.parties.merchants.model import LateSuccess
+from tongbao.parties.price_plans.model import inputs_at
+from tongbao.parties.price_plans.queries import price_plan_at, quote_with_volume
 from tongbao.payments.checkouts import _store as store
 from tongbao.payments.checkouts import queries
 from tongbao.payments.checkouts.closing import CloseCheckout, over_at
@@ -242,8 +244,8 @@ async def _terms(
     now = flow.db.clock.now()
     merchant = await merchants.merchant_with_id(flow.db, checkout.merchant_id)
     merchant.check_active()
-    plan = await merchants.price_plan_at(flow.db, merchant.id, checkout.mode, now)
-    fee = fee_for([plan] if plan else [], offer.channel, offer.mode, checkout.money, now)
+    plan = await price_plan_at(flow.db, merchant.id, checkout.mode, now)
+    inputs = inputs_at(offer.channel, offer.mode, checkout.money, now)
     decision, account_id = await _placed(flow, checkout, offer, payment_id, now)
     lifetime = TRY_LIFETIMES.get(offer.mode, TRY_LIFETIME)
     return NewPayment(
@@ -256,8 +258,7 @@ async def _terms(
         channel=offer.channel,
         pay_mode=offer.mode,
         account_id=account_id,
-        fee=fee,
-        refund_returns_fee=plan.refund_returns_fee if plan else False,
+        price=await quote_with_volume(flow.db, checkout.book, plan, inputs),
         late_success=LateSuccess.REFUND,
         expires_in=min(lifetime, checkout.expires_at - now),
         metadata={**checkout.metadata, METADATA_KEY: show("cko", checkout.id)},

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from tongbao.parties.merchants import queries as merchants
-from tongbao.parties.merchants.model import PriceNotAgreed, fee_for
+from tongbao.parties.price_plans.model import PriceNotAgreed, inputs_at, quote
+from tongbao.parties.price_plans.queries import price_plan_at
 from tongbao.payments.checkouts.model import Checkout, Offer
 from tongbao.payments.collecting.model import WALLET
 from tongbao.payments.collecting.outcomes import Flow
@@ -36,9 +36,9 @@ async def _is_wallet_open(flow: Flow, checkout: Checkout, now: datetime) -> bool
     """Whether customers may pay from the platform's own wallet: routing knows no account of it."""
     if not flow.licence.may_hold_funds:
         return False
-    plan = await merchants.price_plan_at(flow.db, checkout.merchant_id, checkout.mode, now)
+    plan = await price_plan_at(flow.db, checkout.merchant_id, checkout.mode, now)
     try:
-        fee_for([plan] if plan else [], WALLET, PayMode.QR, checkout.money, now)
+        quote(plan, inputs_at(WALLET, PayMode.QR, checkout.money, now))
     except PriceNotAgreed:
         return False
     return True

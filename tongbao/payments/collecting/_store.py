@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from tongbao.infra.copy_rows import Append, json, moment, sized, text
+from tongbao.infra.copy_rows import Append, days, json, moment, sized, text
 from tongbao.infra.db import Query, Statement
 from tongbao.payments.collecting.model import (
     Attempt,
@@ -27,7 +27,8 @@ _PAYMENT: Final = """book, id, merchant_id, mode, merchant_order_no, request_has
     subject, channel, pay_mode, state, captured, refunded, fee, fee_returned,
     refund_returns_fee, late_success, failure_code, close_reason, close_requested_at, metadata,
     created_at, expires_at, succeeded_at, ended_at, version, capture_within_s, authorised,
-    capturing, authorised_at, authorised_until"""
+    capturing, authorised_at, authorised_until, price_version, price_day, price_volume,
+    card_kind"""
 _ATTEMPT: Final = """book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode, amount,
     currency, state, code, channel_ref, payer, action, how, client_ip, created_at, paid_at,
     queries, authorised_at, authorisation_ref, authorisation_code, capture_id, capture_amount"""
@@ -35,6 +36,8 @@ _EXCHANGE: Final = """book, id, payment_id, refund_id, purpose, method, url, req
     duration_ms, outcome, at"""
 _CASE: Final = """book, id, payment_id, merchant_id, mode, kind, detail, opened_at, closed_at,
     resolution"""
+_ASKED: Final = """(book, id) in (
+    select asked.book, asked.id from unnest($1::int[], $2::uuid[]) as asked (book, id))"""
 _CHANGE: Final = "book, payment_id, version, from_state, to_state, why, at"
 
 # Each of these has a form for many rows: what comes at one moment shares a commit. Its JSON
@@ -42,7 +45,8 @@ _CHANGE: Final = "book, payment_id, version, from_state, to_state, why, at"
 INSERT_PAYMENT = Statement(
     f"""insert into payment ({_PAYMENT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22::text::jsonb, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)
+                $19, $20, $21, $22::text::jsonb, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32,
+                $33, $34, $35, $36)
         on conflict (merchant_order_no, merchant_id, mode, book) do nothing""",
     many=f"""insert into payment ({_PAYMENT})
         select * from unnest(
@@ -51,7 +55,8 @@ INSERT_PAYMENT = Statement(
             $14::bigint[], $15::bigint[], $16::bigint[], $17::bool[], $18::text[], $19::text[],
             $20::text[], $21::timestamptz[], $22::text[]::jsonb[], $23::timestamptz[],
             $24::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::int[], $28::int[],
-            $29::bigint[], $30::bigint[], $31::timestamptz[], $32::timestamptz[])
+            $29::bigint[], $30::bigint[], $31::timestamptz[], $32::timestamptz[], $33::int[],
+            $34::date[], $35::bigint[], $36::text[])
         on conflict (merchant_order_no, merchant_id, mode, book) do nothing""",
 )
 INSERT_ATTEMPT = Statement(
@@ -98,9 +103,9 @@ APPEND_PAYMENT = Append(
     "payment",
     (
         "book", "id", "merchant_id", "amount", "captured", "fee", "refund_returns_fee",
-        "created_at", "expires_at", "succeeded_at", "ended_at", "version", "mode",
-        "merchant_order_no", "request_hash", "currency", "subject", "channel", "pay_mode", "state",
-        "late_success", "metadata",
+        "created_at", "expires_at", "succeeded_at", "ended_at", "version", "price_version",
+        "price_day", "mode", "merchant_order_no", "request_hash", "currency", "subject", "channel",
+        "pay_mode", "state", "late_success", "metadata",
     ),
 )  # fmt: skip
 APPEND_ATTEMPT = Append(
@@ -114,7 +119,7 @@ APPEND_CHANGE = Append(
     "payment_state_change",
     ("book", "payment_id", "version", "at", "from_state", "to_state", "why"),
 )
-_PAYMENT_FIXED: Final = Struct("!hiii16si16siqiqiqi?iqiqiqiqii")
+_PAYMENT_FIXED: Final = Struct("!hiii16si16siqiqiqi?iqiqiqiqiiiiii")
 _ATTEMPT_FIXED: Final = Struct("!hiii16si16si16si16siqiqiq")
 _CHANGE_FIXED: Final = Struct("!hiii16siiiq")
 _HOW: Final = text("wallet") + text("payment_code")
@@ -126,10 +131,11 @@ def paid_payment_row(payment: Payment) -> bytes:
     """Return the row of `APPEND_PAYMENT`, of a payment that the own wallet has made."""
     at = moment(payment.created_at)
     fixed = _PAYMENT_FIXED.pack(
-        22,
+        24,
         4, payment.book, 16, payment.id.bytes, 16, payment.merchant_id.bytes, 8, payment.amount,
         8, payment.captured, 8, payment.fee, 1, payment.refund_returns_fee, 8, at,
         8, moment(payment.expires_at), 8, at, 8, at, 4, payment.version,
+        4, payment.price_version, 4, days(payment.price_day),
     )  # fmt: skip
     metadata = msgspec.json.encode(payment.metadata).decode() if payment.metadata else "{}"
     return b"".join(
@@ -196,7 +202,8 @@ UPDATE_PAYMENT = Statement(
     """update payment
           set state = $4, captured = $5, failure_code = $6, close_reason = $7, succeeded_at = $8,
               ended_at = $9, fee = $10, authorised = $11, capturing = $12, authorised_at = $13,
-              authorised_until = $14, version = version + 1
+              authorised_until = $14, card_kind = $15, refund_returns_fee = $16,
+              version = version + 1
         where book = $1 and id = $2 and version = $3""",
     many="""update payment p
           set state = becomes.state, captured = becomes.captured,
@@ -204,18 +211,23 @@ UPDATE_PAYMENT = Statement(
               succeeded_at = becomes.succeeded_at, ended_at = becomes.ended_at, fee = becomes.fee,
               authorised = becomes.authorised, capturing = becomes.capturing,
               authorised_at = becomes.authorised_at, authorised_until = becomes.authorised_until,
+              card_kind = becomes.card_kind, refund_returns_fee = becomes.refund_returns_fee,
               version = p.version + 1
          from unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $5::bigint[], $6::text[],
                      $7::text[], $8::timestamptz[], $9::timestamptz[], $10::bigint[],
-                     $11::bigint[], $12::bigint[], $13::timestamptz[], $14::timestamptz[])
+                     $11::bigint[], $12::bigint[], $13::timestamptz[], $14::timestamptz[],
+                     $15::text[], $16::bool[])
            as becomes (book, id, version, state, captured, failure_code, close_reason,
                        succeeded_at, ended_at, fee, authorised, capturing, authorised_at,
-                       authorised_until)
+                       authorised_until, card_kind, refund_returns_fee)
         where p.book = becomes.book and p.id = becomes.id and p.version = becomes.version""",
 )
 # Right after the update of its state, which raised the version.
 MOVE_PAYMENT = Statement(
-    "update payment set channel = $4, fee = $5 where book = $1 and id = $2 and version = $3"
+    """update payment
+          set channel = $4, fee = $5, refund_returns_fee = $6, price_version = $7, price_day = $8,
+              price_volume = $9, card_kind = $10
+        where book = $1 and id = $2 and version = $3"""
 )
 UPDATE_ATTEMPT = Statement(
     """update attempt
@@ -279,20 +291,8 @@ FIND_PAYMENT_ANYWHERE = Query(Payment, f"select {_PAYMENT} from payment where id
 GET_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where book = $1 and id = $2")
 FIND_ATTEMPT = Query(Attempt, f"select {_ATTEMPT} from attempt where id = $1")
 FIND_ATTEMPTS = Query(Attempt, f"select {_ATTEMPT} from attempt where id = any($1::uuid[])")
-GET_PAYMENTS = Query(
-    Payment,
-    f"""select {_PAYMENT} from payment
-         where (book, id) in (
-               select asked.book, asked.id
-                 from unnest($1::int[], $2::uuid[]) as asked (book, id))""",
-)
-GET_ATTEMPTS = Query(
-    Attempt,
-    f"""select {_ATTEMPT} from attempt
-         where (book, id) in (
-               select asked.book, asked.id
-                 from unnest($1::int[], $2::uuid[]) as asked (book, id))""",
-)
+GET_PAYMENTS = Query(Payment, f"select {_PAYMENT} from payment where {_ASKED}")
+GET_ATTEMPTS = Query(Attempt, f"select {_ATTEMPT} from attempt where {_ASKED}")
 ATTEMPTS_OF_PAYMENT = Query(
     Attempt, f"select {_ATTEMPT} from attempt where book = $1 and payment_id = $2 order by id"
 )
@@ -333,6 +333,13 @@ PAID_BETWEEN = Query(
          where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
            and channel <> 'wallet'""",
 )
+# The same rows in one currency, as columns without a null: they are copied out by the million.
+EXPORT_PAID: Final = """
+    select coalesce(capture_id, id), payment_id, book::bigint, coalesce(capture_amount, amount),
+           paid_at
+      from attempt
+     where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
+       and channel <> 'wallet' and currency = $4"""
 OVERDUE_ATTEMPTS = Query(
     OverdueAttempt,
     """select a.book, a.id, a.created_at, p.expires_at

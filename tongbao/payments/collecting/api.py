@@ -26,12 +26,11 @@ from tongbao.parties.merchants.model import (
     LateSuccess,
     Merchant,
     MerchantSuspended,
-    PriceNotAgreed,
-    PricePlan,
-    fee_for,
 )
 from tongbao.parties.offline_codes.codes import scanned_code
 from tongbao.parties.offline_codes.model import OfflineKeyStopped
+from tongbao.parties.price_plans.model import PriceNotAgreed, Quote, inputs_at
+from tongbao.parties.price_plans.queries import price_plan_at, quote_with_volume
 from tongbao.payments.agreements.agreements import AgreementNotFound, how_under, use_writes
 from tongbao.payments.agreements.model import (
     Agreement,
@@ -257,16 +256,16 @@ async def _terms(
     (channel, money), now = what, flow.db.clock.now()
     merchant = await merchants.merchant_with_id(flow.db, caller.merchant_id)
     merchant.check_active()
-    plan = await merchants.price_plan_at(flow.db, merchant.id, caller.mode, now)
-    plans = [plan] if plan is not None else []
+    plan = await price_plan_at(flow.db, merchant.id, caller.mode, now)
     if data.method.agreement_id is not None:
         of = (caller.merchant_id, caller.mode)
         agreement = await usable_agreement(flow.db, data.method.agreement_id, of, money)
         if channel not in {None, agreement.channel}:
             raise InvalidValue(param="$.method.channel", reason="the agreement is of another")
         over = (agreement.channel, agreement.account_id)
-        fee = fee_for(plans, agreement.channel, data.method.mode, money, now)
-        asked = new_payment(data, caller, money, (merchant, plan, fee), over, client_ip=client_ip)
+        inputs = inputs_at(agreement.channel, data.method.mode, money, now)
+        price = await quote_with_volume(flow.db, caller.book, plan, inputs)
+        asked = new_payment(data, caller, money, (merchant, price), over, client_ip=client_ip)
         return _under(agreement, asked, payment_id, now)
     decision = None
     if channel != WALLET:
@@ -275,11 +274,12 @@ async def _terms(
         channel, decision = wanted.channel, await flow.router.place(wanted)
     if decision is not None:
         channel, account_id = decision.chosen.channel, decision.chosen.account_id
-    fee = fee_for(plans, channel or "", data.method.mode, money, now)
+    inputs = inputs_at(channel or "", data.method.mode, money, now)
+    price = await quote_with_volume(flow.db, caller.book, plan, inputs)
     if decision is None:
         account_id = await _account_of(flow, caller, channel or "")
     over = (channel or "", account_id)
-    asked = new_payment(data, caller, money, (merchant, plan, fee), over, client_ip=client_ip)
+    asked = new_payment(data, caller, money, (merchant, price), over, client_ip=client_ip)
     return asked if decision is None else replace(asked, decision=decision)
 
 
@@ -327,13 +327,13 @@ def new_payment(
     data: CreatePayment,
     caller: Caller,
     money: Money,
-    terms: tuple[Merchant, PricePlan | None, int],
+    terms: tuple[Merchant, Quote],
     over: tuple[str, UUID],
     *,
     client_ip: str,
 ) -> NewPayment:
-    """Return the request with its terms (merchant, plan, fee) and its channel and account there."""
-    (merchant, plan, fee), (channel, account_id) = terms, over
+    """Return the request with its terms (merchant, price) and its channel and account there."""
+    (merchant, price), (channel, account_id) = terms, over
     lifetime = timedelta(seconds=data.expires_in_s) if data.expires_in_s else EXPIRES_DEFAULT
     return NewPayment(
         merchant_id=merchant.id,
@@ -345,8 +345,7 @@ def new_payment(
         channel=channel,
         pay_mode=data.method.mode,
         account_id=account_id,
-        fee=fee,
-        refund_returns_fee=plan.refund_returns_fee if plan is not None else False,
+        price=price,
         late_success=merchant.late_success,
         expires_in=lifetime,
         metadata=data.metadata,

@@ -15,8 +15,8 @@ from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, task_write
 from tongbao.kernel.ids import new_id
-from tongbao.parties.merchants.model import PriceNotAgreed, fee_for
-from tongbao.parties.merchants.queries import price_plan_at
+from tongbao.parties.price_plans.model import PriceNotAgreed, inputs_at
+from tongbao.parties.price_plans.queries import price_plan_at, quote_with_volume
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import UNPAID, Instead, News
 from tongbao.payments.collecting.model import (
@@ -145,21 +145,23 @@ async def _instead(
     """Return the attempt to make where it was decided, in the place of this one."""
     now, chosen = flow.db.clock.now(), decision.chosen
     plan = await price_plan_at(flow.db, attempt.merchant_id, attempt.mode, now)
-    plans = [plan] if plan is not None else []
+    inputs = inputs_at(chosen.channel, attempt.pay_mode, attempt.money, now)
     try:
-        fee = fee_for(plans, chosen.channel, attempt.pay_mode, attempt.money, now)
+        price = await quote_with_volume(flow.db, payment.book, plan, inputs)
     except PriceNotAgreed:
         return None  # until a moment ago it was
     over = {"channel": chosen.channel, "account_id": chosen.account_id}
     new = replace(attempt, id=new_id(), state=AttemptState.CREATED, created_at=now, **over)
-    moved = (payment.book, payment.id, payment.version + 1, chosen.channel, fee)
+    cost = (price.fee, price.refund_returns_fee)
+    why = (price.version, price.day, price.volume, price.card)
+    moved = (payment.book, payment.id, payment.version + 1, chosen.channel, *cost, *why)
     writes = (
         Write(store.MOVE_PAYMENT, moved, refusal=MOVED_ON),
         Write(store.INSERT_ATTEMPT, store.attempt_row(new)),
         chase_write(new, now),
         *flow.router.writes(decision, new.id, now),
     )
-    return Instead(new, fee, writes)
+    return Instead(new, price, writes)
 
 
 async def chase_attempt(flow: Flow, task: ChaseAttempt, _lease: Lease) -> Again | None:

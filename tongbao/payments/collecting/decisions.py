@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from tongbao.infra.db import Write
 from tongbao.kernel.ids import new_id
 from tongbao.parties.merchants.model import LateSuccess
+from tongbao.parties.price_plans.model import Quote
+from tongbao.parties.price_plans.queries import volume_write
 from tongbao.payments.collecting.model import (
     AT_THE_COUNTER,
     Attempt,
@@ -73,7 +75,7 @@ class Instead(Struct, frozen=True):
     """
 
     attempt: Attempt
-    fee: int
+    price: Quote
     writes: tuple[Write, ...]
 
 
@@ -92,7 +94,7 @@ def going_elsewhere(payment: Payment, step: Step, instead: Instead | None, now: 
     if instead is None or not (step.ends_unpaid and was_first and is_wanted):
         return step
     over = instead.attempt.channel
-    moved = replace(payment, state=PaymentState.CREATED, channel=over, fee=instead.fee)
+    moved = replace(payment, state=PaymentState.CREATED, channel=over, fee=instead.price.fee)
     return replace(step, payment=moved, instead=instead)
 
 
@@ -357,9 +359,9 @@ def begun(
         state=state,
         captured=asked.money.amount if is_paid else 0,
         refunded=0,
-        fee=asked.fee,
+        fee=asked.price.fee,
         fee_returned=0,
-        refund_returns_fee=asked.refund_returns_fee,
+        refund_returns_fee=asked.price.refund_returns_fee,
         late_success=asked.late_success,
         failure_code=None,
         close_reason=None,
@@ -371,6 +373,10 @@ def begun(
         ended_at=None if state.is_open else now,
         version=1,
         capture_within_s=asked.capture_within_s,
+        price_version=asked.price.version,
+        price_day=asked.price.day,
+        price_volume=asked.price.volume,
+        card_kind=asked.price.card,
     )
     attempt = Attempt(
         book=asked.book,
@@ -395,3 +401,20 @@ def begun(
         queries=0,
     )
     return payment, attempt
+
+
+def go_together(payment: Payment, attempt: Attempt) -> bool:
+    """Whether both rows are of one moment: open, with money set aside, or ended, both of them."""
+    of_payment = (payment.state.is_open, payment.state.is_held)
+    return of_payment == (attempt.state.is_open, attempt.state.is_held)
+
+
+def counted_writes(payment: Payment) -> tuple[Write, ...]:
+    """Return the write that counts a payment that succeeds in its month, if its price does.
+
+    It comes after the payment's own row: whoever waits for the month's row holds no other's.
+    """
+    if payment.state is not PaymentState.SUCCEEDED or payment.price_volume is None:
+        return ()
+    of = (payment.currency, payment.price_day or payment.created_at.date(), payment.captured)
+    return (volume_write(payment.book, payment.merchant_id, payment.mode, of),)

@@ -12,7 +12,7 @@ A payment is what the merchant asked; an attempt is one try on one channel.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final, Literal, Protocol
@@ -22,10 +22,12 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from tongbao.infra.db import Write
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import LateSuccess
+from tongbao.parties.price_plans.model import CardKind, Quote
 from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import Decision
 from tongbao.rails.channels.codes import OWN_WALLET
@@ -142,11 +144,27 @@ class Payment(Struct, frozen=True):
     capturing: int = 0  # what the capture that is under way asks for
     authorised_at: datetime | None = None
     authorised_until: datetime | None = None
+    price_version: int | None = None  # of the merchant's plan, with what else the fee came from
+    price_day: date | None = None
+    price_volume: int | None = None
+    card_kind: CardKind | None = None
 
     @property
     def money(self) -> Money:
         """What the merchant asked for."""
         return Money(self.amount, self.currency)
+
+    @property
+    def price(self) -> Quote:
+        """What it costs the merchant and why, as it was kept; of old payments version 0."""
+        return Quote(
+            version=self.price_version or 0,
+            fee=self.fee,
+            refund_returns_fee=self.refund_returns_fee,
+            day=self.price_day or business_date(self.created_at),
+            volume=self.price_volume,
+            card=self.card_kind,
+        )
 
     @property
     def taken(self) -> Money:
@@ -216,8 +234,7 @@ class NewPayment(Struct, frozen=True):
     channel: str
     pay_mode: PayMode
     account_id: UUID
-    fee: int
-    refund_returns_fee: bool
+    price: Quote
     late_success: LateSuccess
     expires_in: timedelta
     metadata: dict[str, str]

@@ -35,6 +35,8 @@ from tongbao.payments.collecting.decisions import (
     Instead,
     News,
     Step,
+    counted_writes,
+    go_together,
     going_elsewhere,
     heard_of,
     next_step,
@@ -228,12 +230,6 @@ async def record_news(
     raise StateContended
 
 
-def go_together(payment: Payment, attempt: Attempt) -> bool:
-    """Whether both rows are of one moment: open, with money set aside, or ended, both of them."""
-    of_payment = (payment.state.is_open, payment.state.is_held)
-    return of_payment == (attempt.state.is_open, attempt.state.is_held)
-
-
 async def _is_replaced(db: Db, attempt: Attempt) -> bool:
     """Whether another attempt of the payment is paid or may be; the schema allows one of them."""
     if attempt.state not in UNPAID:
@@ -325,10 +321,13 @@ def payment_writes(before: Payment, becomes: Payment, why: str, now: datetime) -
         becomes.capturing,
         becomes.authorised_at,
         becomes.authorised_until,
+        becomes.card_kind,
+        becomes.refund_returns_fee,
     )
     return (
         Write(store.UPDATE_PAYMENT, args, refusal=MOVED_ON),
         change_write(before.state, becomes, before.version + 1, why, now),
+        *(() if before.state is becomes.state else counted_writes(becomes)),
     )
 
 

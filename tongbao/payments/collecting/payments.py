@@ -30,7 +30,7 @@ from tongbao.parties.offline_codes.codes import code_writes
 from tongbao.payments.agreements.agreements import USE_REFUSED
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.chase import chase_write, collect, look_at, next_move
-from tongbao.payments.collecting.decisions import begun
+from tongbao.payments.collecting.decisions import begun, counted_writes
 from tongbao.payments.collecting.model import (
     WALLET,
     Attempt,
@@ -40,7 +40,12 @@ from tongbao.payments.collecting.model import (
     PaymentState,
     view_payment,
 )
-from tongbao.payments.collecting.outcomes import Flow, StateContended, change_write, end_event
+from tongbao.payments.collecting.outcomes import (
+    Flow,
+    StateContended,
+    change_write,
+    end_event,
+)
 from tongbao.payments.collecting.queries import last_attempt
 from tongbao.payments.routing.model import PLACE_TAKEN, PlaceTaken
 from tongbao.rails.channels.capabilities import Authorising
@@ -374,6 +379,7 @@ def _paid_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
         Write(store.APPEND_PAYMENT, (store.paid_payment_row(payment),), refusal=ORDER_TAKEN),
         Write(store.APPEND_ATTEMPT, (store.paid_attempt_row(attempt),), refusal=ORDER_TAKEN),
         Write(store.APPEND_CHANGE, (store.paid_change_row(payment),), refusal=ORDER_TAKEN),
+        *counted_writes(payment),
     )
 
 
@@ -384,6 +390,7 @@ def birth_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
         Write(store.INSERT_PAYMENT, store.payment_row(payment), refusal=ORDER_TAKEN),
         Write(store.INSERT_ATTEMPT, store.attempt_row(attempt)),
         change_write("new", payment, payment.version, "own wallet", now),
+        *counted_writes(payment),
         event_write(end_event(payment, view_payment(payment, attempt)), now=now),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -14,6 +14,7 @@ from tongbao.infra.lookups import Lookups
 from tongbao.kernel.errors import NotFound
 from tongbao.kernel.ids import from_base32
 from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
 from tongbao.kernel.pages import (
     CursorInvalid,
     Page,
@@ -23,6 +24,8 @@ from tongbao.kernel.pages import (
     encode_moment,
     page_size,
 )
+from tongbao.parties.price_plans.model import CardKind, Inputs, Quote, quote
+from tongbao.parties.price_plans.queries import price_plan_version
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.model import (
     Attempt,
@@ -170,6 +173,23 @@ async def payment(on: Db | Tx, book: int, payment_id: UUID) -> Payment:
     return await store.GET_PAYMENT.one(on, book, payment_id)
 
 
+async def price_again(
+    on: Db | Tx, payment: Payment, money: Money, card: CardKind | None = None
+) -> Quote:
+    """Return what so much of the payment costs, by the prices it began under.
+
+    ``card``: what is known of the card by now.
+
+    Raises:
+        PriceNotAgreed
+    """
+    kept = payment.price
+    plan = await price_plan_version(on, payment.merchant_id, payment.mode, kept.version)
+    known = card or kept.card or CardKind.ANY
+    how = (payment.channel, payment.pay_mode, money)
+    return quote(plan, Inputs(*how, kept.day, kept.volume or 0, known))
+
+
 async def attempt(on: Db | Tx, book: int, attempt_id: UUID) -> Attempt:
     """Return an attempt that is known to exist."""
     return await store.GET_ATTEMPT.one(on, book, attempt_id)
@@ -224,6 +244,21 @@ def paid_between(
 ) -> AsyncIterator[PaidAttempt]:
     """Yield what an account of ours collected in ``[start, end)`` of the channel's time."""
     return store.PAID_BETWEEN.stream(tx, account_id, start, end)
+
+
+async def export_paid(
+    tx: Tx,
+    account_id: UUID,
+    span: tuple[datetime, datetime],
+    currency: str,
+    take: Callable[[bytes], Awaitable[None]],
+) -> None:
+    """Copy out what `paid_between` yields in one currency, in PostgreSQL's binary COPY format.
+
+    The columns are the number's id, the payment's id, the book, the amount in minor units and the
+    channel's time; none is ever null.
+    """
+    await tx.copy_out(store.EXPORT_PAID, (account_id, *span, currency), take)
 
 
 async def overdue_attempts(on: Db | Tx, account_id: UUID, before: datetime) -> list[OverdueAttempt]:

@@ -48,7 +48,7 @@ from tongbao.kernel.money import positive
 from tongbao.ledger.model import Group
 from tongbao.parties.accounts.model import ScannedCode
 from tongbao.parties.accounts.payment_codes import CodeDigits, CodeReader, scanned_codes
-from tongbao.parties.merchants.model import fee_for, plan_at
+from tongbao.parties.price_plans.model import inputs_at, plan_at, quote
 from tongbao.payments.collecting.api import CreatePayment, new_payment
 from tongbao.payments.collecting.model import WALLET, NewPayment, Verdict, allow_all, view_payment
 from tongbao.payments.collecting.outcomes import Flow, end_event
@@ -296,14 +296,17 @@ class WalletPayments:
         try:
             terms.merchant.check_active()
             money = positive(content.amount, content.currency)
-            fee = fee_for(terms.plans, WALLET, PayMode.PAYMENT_CODE, money, now)
+            plan = plan_at(terms.plans, now)
+            price = quote(plan, inputs_at(WALLET, PayMode.PAYMENT_CODE, money, now))
         except Refusal:
             return None
+        if price.volume is not None:
+            return None  # the ordinary route asks what the month has brought
         payment = new_payment(
             content,
             caller,
             money,
-            (terms.merchant, plan_at(terms.plans, now), fee),
+            (terms.merchant, price),
             (WALLET, caller.merchant_id),
             client_ip=proved.asked.request.client_ip,
         )

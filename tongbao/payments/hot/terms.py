@@ -12,7 +12,9 @@ from tongbao.infra.db import Db
 from tongbao.infra.lookups import Remembered
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants import queries as merchants
-from tongbao.parties.merchants.model import Merchant, PricePlan
+from tongbao.parties.merchants.model import Merchant
+from tongbao.parties.price_plans.model import PricePlan
+from tongbao.parties.price_plans.queries import price_plans_of
 
 TERMS_STAND_S: Final = 0.9
 """How long they are believed: a suspended merchant collects no longer than that, and a price that
@@ -41,7 +43,7 @@ class RecentTerms:
 
     async def _find(self, asked: Sequence[Whose]) -> dict[Whose, Terms]:
         theirs = await merchants.merchants_with_ids(self._db, [each for each, _ in asked])
-        plans = await merchants.price_plans_of(self._db, asked)
+        plans = await price_plans_of(self._db, asked)
         return {
             whose: Terms(theirs[whose[0]], plans[whose]) for whose in asked if whose[0] in theirs
         }

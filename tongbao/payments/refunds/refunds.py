@@ -21,6 +21,7 @@ from tongbao.kernel.errors import Conflict, Rejected
 from tongbao.kernel.ids import base32, derived_id, new_id
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountFrozen, BookFrozen, ExceedsBalance, Group, GroupInFlight
+from tongbao.parties.price_plans.model import fee_back
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import WALLET, Attempt, Payment, PaymentState
 from tongbao.payments.collecting.outcomes import (
@@ -206,12 +207,11 @@ def _row(
     now: datetime,
 ) -> Refund:
     is_done = payment.channel == WALLET
-    fee_back = 0
+    returned = 0
     if payment.refund_returns_fee and kind == "merchant":
-        # What all refunds together should have returned, less what they have: no fen is lost.
-        back_in_all = payment.refunded + asked.money.amount
-        fee_back = payment.fee * back_in_all // payment.captured - payment.fee_returned
-        fee_back = min(max(fee_back, 0), payment.fee - payment.fee_returned, asked.money.amount)
+        back_in_all = min(payment.refunded + asked.money.amount, payment.captured)
+        returned = fee_back(payment.fee, payment.captured, back_in_all, payment.fee_returned)
+        returned = min(returned, asked.money.amount)
     return Refund(
         book=payment.book,
         id=refund_id,
@@ -222,7 +222,7 @@ def _row(
         merchant_refund_no=asked.merchant_refund_no,
         amount=asked.money.amount,
         currency=payment.currency,
-        fee_back=fee_back,
+        fee_back=returned,
         kind=kind,
         reason=asked.reason,
         state=RefundState.SUCCEEDED if is_done else RefundState.REQUESTED,

@@ -114,16 +114,18 @@ class Asked(Struct, frozen=True):
 
 
 class Price(Struct, frozen=True):
-    """What a payment costs: a share, plus a fixed sum, but no less than a minimum."""
+    """What a payment costs: a share, plus a fixed sum, within a floor and a cap."""
 
     rate_ppm: int
     fixed: int = 0
     least: int = 0
+    most: int | None = None
 
     def of(self, amount: int) -> int:
         """Return the cost in minor units, half up, never above the payment."""
         cost = (amount * self.rate_ppm + PPM // 2) // PPM + self.fixed
-        return min(max(cost, self.least), amount)
+        most = amount if self.most is None else min(self.most, amount)
+        return min(max(cost, self.least), most)
 
 
 class Offer(Struct, frozen=True):

@@ -17,7 +17,8 @@ from tongbao.kernel.clock import business_date, monotonic
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants import queries as merchants
-from tongbao.parties.merchants.model import PriceLine, PricePlan, plan_at
+from tongbao.parties.price_plans.model import CardKind, PriceLine, PricePlan, charge_of, plan_at
+from tongbao.parties.price_plans.queries import price_plans_of
 from tongbao.payments.routing import _store as store
 from tongbao.payments.routing.choosing import choose, settled, targets
 from tongbao.payments.routing.health import new_breaker
@@ -239,7 +240,9 @@ class LiveRouter:
             line = _line(plan, row.channel, asked.pay_mode, asked.money)
             price = Price(row.fee_ppm)
             if line is not None and table.terms.cost == "merchant":
-                price = Price(line.rate_ppm, line.fixed, line.fee_min)
+                # What the month has brought is not asked for each account: its first step counts.
+                charge, _ = charge_of(line, asked.money.amount, business_date(asked.at))
+                price = Price(charge.rate_ppm, charge.fixed, charge.fee_min, charge.fee_max)
             offer = Offer(row.id, row.channel, price, is_own)
             reason = self._unfit(row, asked, line)
             if reason is None:
@@ -309,7 +312,7 @@ class LiveRouter:
         return self._terms.known(whose) or await self._terms.get(whose) or Terms((), {}, ())
 
     async def _find(self, asked: Sequence[Whose]) -> dict[Whose, Terms]:
-        plans = await merchants.price_plans_of(self._db, asked)
+        plans = await price_plans_of(self._db, asked)
         accounts = await list_accounts(self._db)
         found = {}
         for whose in asked:
@@ -329,8 +332,8 @@ def _line(
 ) -> PriceLine | None:
     if plan is None or plan.currency != money.currency:
         return None
-    wanted = (channel, pay_mode)
-    return next((line for line in plan.lines if (line.channel, line.pay_mode) == wanted), None)
+    lines = plan.lines_for(channel, pay_mode)
+    return min(lines, key=lambda line: line.card is not CardKind.ANY, default=None)
 
 
 def _refusal(decision: Decision) -> NoChannelLeft | NoChannelUp:

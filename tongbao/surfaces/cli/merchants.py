@@ -18,10 +18,11 @@ from tongbao.parties.merchants.merchants import (
     BankAccount,
     connect_channel,
     open_merchant,
-    set_price_plan,
     set_suspended,
 )
-from tongbao.parties.merchants.model import LateSuccess, Merchant, PriceLine
+from tongbao.parties.merchants.model import LateSuccess, Merchant
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.rails.channels.accounts import ChannelAccountNotFound, list_accounts
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor
 from tongbao.surfaces.jeepay import apps, notices

@@ -18,13 +18,10 @@ from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.parties.identity.keys import create_key
 from tongbao.parties.identity.model import scopes_under
-from tongbao.parties.merchants.merchants import (
-    BankAccount,
-    connect_channel,
-    open_merchant,
-    set_price_plan,
-)
-from tongbao.parties.merchants.model import LateSuccess, Merchant, PriceLine
+from tongbao.parties.merchants.merchants import BankAccount, connect_channel, open_merchant
+from tongbao.parties.merchants.model import LateSuccess, Merchant
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.rails.channels.accounts import (
     NewAccount,
     SecretTypes,

@@ -13,18 +13,9 @@ from tongbao.infra.web.caller import Caller, needs
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants import queries
-from tongbao.parties.merchants.model import LateSuccess, MerchantState, PriceLine, PricePlan
-
-
-class PricePlanView(Struct, frozen=True, kw_only=True):
-    """What payments cost the merchant at present."""
-
-    id: str
-    version: int
-    valid_from: datetime
-    currency: str
-    refund_returns_fee: bool
-    lines: list[PriceLine]
+from tongbao.parties.merchants.model import LateSuccess, MerchantState
+from tongbao.parties.price_plans.api import PricePlanView, view_plan
+from tongbao.parties.price_plans.queries import price_plan_at
 
 
 class BankAccountView(Struct, frozen=True):
@@ -54,7 +45,7 @@ class MerchantView(Struct, frozen=True, kw_only=True, omit_defaults=True):
 async def get_merchant(db: Db, caller: Caller) -> MerchantView:
     """Return the merchant's own profile: channels, prices in force, bank account."""
     merchant = await queries.merchant_with_id(db, caller.merchant_id)
-    plan = await queries.price_plan_at(db, merchant.id, caller.mode, db.clock.now())
+    plan = await price_plan_at(db, merchant.id, caller.mode, db.clock.now())
     channels = await queries.channels_of(db, merchant.id, caller.mode)
     bank_account: BankAccountView | UnsetType = UNSET
     if merchant.bank_holder is not None and merchant.bank_account_masked is not None:
@@ -75,15 +66,3 @@ async def get_merchant(db: Db, caller: Caller) -> MerchantView:
 
 
 ROUTES = [get_merchant]
-
-
-def view_plan(plan: PricePlan) -> PricePlanView:
-    """Return the plan as its merchant may see it."""
-    return PricePlanView(
-        id=show("pln", plan.id),
-        version=plan.version,
-        valid_from=plan.valid_from,
-        currency=plan.currency,
-        refund_returns_fee=plan.refund_returns_fee,
-        lines=plan.lines,
-    )
