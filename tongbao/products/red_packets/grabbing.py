@@ -16,6 +16,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from msgspec.structs import replace
 
 from tongbao.infra.db import UniqueKeyTaken, Write
 from tongbao.infra.failpoints import failpoint
+from tongbao.infra.lookups import Lookups
 from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import cancel_write
 from tongbao.kernel.ids import new_id
@@ -48,6 +50,7 @@ QUEUES_MAX: Final = 1000
 _TRIES_MAX: Final = 8
 _PAUSE_S: Final = 0.02
 
+_Place = tuple[int, UUID]
 _Waiting = dict[UUID, list["asyncio.Future[RedPacketGrab | None]"]]
 
 
@@ -63,7 +66,8 @@ class Grabbers:
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
-        self._queues: OrderedDict[tuple[int, UUID], _Queue] = OrderedDict()
+        self._known = Lookups(self._read)  # a burst that begins asks once
+        self._queues: OrderedDict[_Place, _Queue] = OrderedDict()
 
     async def grab(self, wallet: Wallet, red_packet_id: UUID) -> RedPacketGrab | None:
         """Return the wallet's part, taken now or before; None when there is nothing to take.
@@ -78,12 +82,23 @@ class Grabbers:
         place = (wallet.book, red_packet_id)
         queue = self._queues.get(place)
         if queue is None:
-            known = await _known(self._hall, *place)
+            known = await self._known.get(place)
+            if known is None:
+                raise RedPacketNotFound
             queue = self._queues.setdefault(place, _Queue(self._hall, known))
             self._forget_the_idle()
         self._queues.move_to_end(place)
         queue.check_of(wallet)
         return await queue.join(wallet.id)
+
+    async def _read(self, places: Sequence[_Place]) -> Mapping[_Place, _Entitled]:
+        found: dict[_Place, _Entitled] = {}
+        for place in places:
+            packet = await store.GET_PACKET.first(self._hall.db, *place)
+            if packet is not None:
+                split = await store.GET_SPLIT.one(self._hall.db, *place)
+                found[place] = _Entitled(packet, split.amounts)
+        return found
 
     def _forget_the_idle(self) -> None:
         for place, queue in list(self._queues.items()):
@@ -123,7 +138,7 @@ class _Queue:
     async def _serve(self) -> None:
         try:
             while self._waiting:
-                first = list(self._waiting)[:TOGETHER_MAX]
+                first = list(islice(self._waiting, TOGETHER_MAX))
                 await self._serve_together({each: self._waiting.pop(each) for each in first})
         finally:
             self._serving = None
@@ -230,19 +245,6 @@ class _Queue:
             state=RedPacketState.EMPTIED if is_last else RedPacketState.OPEN,
             ended_at=now if is_last else None,
         )
-
-
-async def _known(hall: Hall, book: int, red_packet_id: UUID) -> _Entitled:
-    """Read a red packet with its split.
-
-    Raises:
-        RedPacketNotFound
-    """
-    packet = await store.GET_PACKET.first(hall.db, book, red_packet_id)
-    if packet is None:
-        raise RedPacketNotFound
-    split = await store.GET_SPLIT.one(hall.db, book, red_packet_id)
-    return _Entitled(packet, split.amounts)
 
 
 def _transfer(packet: RedPacket, grab: RedPacketGrab) -> Transfer:

@@ -1,0 +1,1 @@
+"""One red packet, tens of thousands of people: ours beside the usual ways, in one run."""
