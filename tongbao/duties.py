@@ -25,6 +25,16 @@ from tongbao.clearing.daily import (
     run_reconcile_daily,
     run_settle_daily,
 )
+from tongbao.clearing.disputes.chargebacks import WatchDispute
+from tongbao.clearing.disputes.deadlines import WATCH_POLICY as DISPUTE_POLICY
+from tongbao.clearing.disputes.deadlines import run_watch_dispute
+from tongbao.clearing.disputes.debts import DEBTS_POLICY, CollectDebts, run_collect_debts
+from tongbao.clearing.disputes.model import (
+    DisputeClosed,
+    DisputeDue,
+    DisputeOpened,
+    DisputeUpdated,
+)
 from tongbao.clearing.payouts.model import PayoutFailed, PayoutSucceeded
 from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
 from tongbao.clearing.reconciliation.days import (
@@ -155,6 +165,10 @@ EVENTS: Final[Sequence[type[Event]]] = (
     PayoutSucceeded,
     PayoutFailed,
     DayReconciled,
+    DisputeOpened,
+    DisputeUpdated,
+    DisputeDue,
+    DisputeClosed,
     WebhookEndpointDisabled,
     WebhookTest,
     ApprovalMoved,
@@ -180,6 +194,8 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     SettleDay: SETTLE_POLICY,
     SubmitPayout: PAYOUT_POLICY,
     ReturnRedPacket: RETURN_POLICY,
+    WatchDispute: DISPUTE_POLICY,
+    CollectDebts: DEBTS_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
     ApplyApproval: APPROVALS_POLICY,
     ExpireApproval: APPROVALS_POLICY,
@@ -204,6 +220,8 @@ def handlers(
         SettleDay: partial(run_settle_day, clearing),
         SubmitPayout: partial(run_submit_payout, clearing),
         ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
+        WatchDispute: partial(run_watch_dispute, flow),
+        CollectDebts: partial(run_collect_debts, flow),
     }
     return {
         **(settling if flow.licence.may_hold_funds else {}),

@@ -17,6 +17,8 @@ from msgspec import Struct
 from tongbao.clearing import daily
 from tongbao.clearing.batches import batches
 from tongbao.clearing.context import Clearing
+from tongbao.clearing.disputes import api as disputes_api
+from tongbao.clearing.disputes import debts
 from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.settlement import api as settlement_api
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, subscribers
@@ -157,6 +159,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *red_packets_api.routes(licence),
         *settlement_api.routes(licence),
         *payouts_api.routes(licence),
+        *disputes_api.routes(licence),
         *(clock_api.ROUTES if allows_test_clock else []),
     ]
 
@@ -276,6 +279,8 @@ class Platform:
         async with self.db.begin("startup") as tx:
             await housekeeping.seed(tx)
             await daily.seed(tx, self.settings.licence)
+            if self.settings.licence.may_hold_funds:
+                await debts.seed(tx)
             await batches.seed(tx)
             await vouchers.seed(tx)
             await movements.seed(tx)

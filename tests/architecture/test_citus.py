@@ -34,6 +34,10 @@ WITH_BOOK = {table for table, spread in PLACED.items() if spread is Spread.DISTR
 ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
     "what a month has of each book": ("tongbao.ledger.archive._store.MONTH_BOOKS",),
     "one row by an id from outside, before its book is known: a look at every shard's index": (
+        "tongbao.clearing.disputes._store.FIND_DISPUTE",
+        "tongbao.clearing.disputes._store.FIND_DISPUTE_ANYWHERE",
+        "tongbao.clearing.disputes._store.FIND_FILE",
+        "tongbao.clearing.disputes._store.FIND_FILE_ANYWHERE",
         "tongbao.clearing.payouts._store.FIND_PAYOUT",
         "tongbao.clearing.payouts._store.FIND_PAYOUT_ANYWHERE",
         "tongbao.clearing.settlement._store.FIND_SETTLEMENT",
@@ -52,6 +56,8 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.agreements._store.FIND_AGREEMENT_ANYWHERE",
     ),
     "a merchant's or an operator's page, which may span books": (
+        "tongbao.clearing.disputes._store.DISPUTES_OF_PAYMENT",
+        "tongbao.clearing.disputes._store.LIST_DISPUTES",
         "tongbao.clearing.payouts._store.LIST_PAYOUTS",
         "tongbao.clearing.settlement._store.LIST_SETTLEMENTS",
         "tongbao.parties.accounts._store.LIST_WALLETS",
@@ -70,6 +76,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.agreements._store.LIST_AGREEMENTS",
     ),
     "a worker's round over all books": (
+        "tongbao.clearing.disputes._store.OWING",
         "tongbao.clearing.payouts._store.CONTRADICTED",
         "tongbao.clearing.payouts._store.OPEN_PAYOUTS",
         "tongbao.parties.accounts._store.PRUNE_CODES",

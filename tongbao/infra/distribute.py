@@ -107,6 +107,8 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("offline_key", "offline_code", "offline_allowance"),
         *("red_packet", "red_packet_split", "red_packet_grab"),
         *("commission", "commission_line"),
+        *("dispute", "dispute_change", "evidence_file"),
+        *("complaint", "complaint_message", "complaint_reply", "complaint_exchange"),
     ),
     *_everywhere(
         "named by a foreign key of tables with a book; written at a migration or once a month",
@@ -120,6 +122,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "facts of the deployment, written at migrations and by hand",
         *("schema_migration", "deployment", "deployment_clock", "number_range", "proof_key"),
+        "dispute_term",
     ),
     *_at_home("one row a day for all books together", "ledger_day_root"),
     *_at_home("which books an account is split over, read by one task", "ledger_split"),

@@ -24,6 +24,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "api_keys:read": "List the merchant's API keys.",
     "api_keys:write": "Replace and revoke the merchant's API keys.",
     "balances:read": "Read balances and what moved them.",
+    "disputes:read": "Read disputes and customers' complaints.",
+    "disputes:write": "Answer disputes and complaints, and accept disputes.",
     "events:read": "List and read events.",
     "merchant:read": "Read the merchant's own profile and prices.",
     "payments:read": "Read payments.",

@@ -148,6 +148,7 @@ class Payment(Struct, frozen=True):
     price_day: date | None = None
     price_volume: int | None = None
     card_kind: CardKind | None = None
+    disputed: int = 0  # held or taken by disputes; refunded + disputed <= captured
 
     @property
     def money(self) -> Money:
@@ -165,6 +166,11 @@ class Payment(Struct, frozen=True):
             volume=self.price_volume,
             card=self.card_kind,
         )
+
+    @property
+    def left(self) -> int:
+        """What is neither given back, nor on its way, nor held or taken by disputes."""
+        return self.captured - self.refunded - self.disputed
 
     @property
     def taken(self) -> Money:
@@ -436,6 +442,7 @@ class PaymentView(Struct, frozen=True, omit_defaults=True):
     capture: Literal["automatic", "manual"] = "automatic"
     amount_authorised: int | UnsetType = UNSET
     amount_capturing: int | UnsetType = UNSET
+    amount_disputed: int | UnsetType = UNSET
     authorised_at: datetime | UnsetType = UNSET
     capture_before: datetime | UnsetType = UNSET
 
@@ -472,6 +479,7 @@ def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
         capture="automatic" if payment.capture_within_s is None else "manual",
         amount_authorised=payment.authorised or UNSET,
         amount_capturing=payment.capturing or UNSET,
+        amount_disputed=payment.disputed or UNSET,
         authorised_at=payment.authorised_at or UNSET,
         capture_before=payment.authorised_until or UNSET,
     )

@@ -469,3 +469,11 @@ async def close_case(tx: Tx, case_id: UUID, resolution: str) -> PaymentCase:
     facts = {"kind": closed.kind.value, "resolution": reason}
     await audit.record(tx, "payment.case_closed", show("pay", closed.payment_id), facts)
     return closed
+
+
+def disputed_write(book: int, payment_id: UUID, amount: int, *, refusal: str) -> Write:
+    """Return the write that raises what disputes hold or have taken, or lowers it again.
+
+    It touches no row when more would be disputed than is left of what came in.
+    """
+    return Write(store.ADD_DISPUTED, (book, payment_id, amount), refusal=refusal)

@@ -138,7 +138,7 @@ async def _refused_request(
             await take(earlier.id, tx.now).run(tx)
         return earlier
     if code == EXCEEDS_CAPTURED:
-        raise RefundExceedsCaptured(left=payment.captured - payment.refunded)
+        raise RefundExceedsCaptured(left=payment.left)
     if code == ExceedsBalance.code:
         raise MerchantBalanceTooLow
     if code == AccountFrozen.code:

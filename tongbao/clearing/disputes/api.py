@@ -1,0 +1,163 @@
+"""The routes of disputes: read them, answer with evidence, or accept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Response, get, post
+from litestar.handlers import HTTPRouteHandler
+from msgspec import Meta, Struct
+
+from tongbao.clearing.disputes import queries
+from tongbao.clearing.disputes.chargebacks import move_dispute
+from tongbao.clearing.disputes.model import (
+    AnswerMissing,
+    DisputeMoved,
+    DisputeNotFound,
+    DisputeState,
+    DisputeView,
+    Move,
+    view_dispute,
+)
+from tongbao.clearing.disputes.queries import DisputeFilter
+from tongbao.infra.db import Db
+from tongbao.infra.web.caller import Caller, needs
+from tongbao.infra.web.idempotency import Idempotency, answer_once
+from tongbao.infra.web.request import ApiRequest
+from tongbao.kernel.ids import parse
+from tongbao.kernel.licence import Licence
+from tongbao.kernel.pages import Page
+from tongbao.payments.collecting.outcomes import Flow
+
+
+class AnswerDispute(Struct, frozen=True, forbid_unknown_fields=True):
+    """Answer the present stage with these words and the files handed in before."""
+
+    answer: Annotated[str, Meta(max_length=2000)] = ""
+
+
+class AcceptDispute(Struct, frozen=True, forbid_unknown_fields=True):
+    """Give the disputed money up."""
+
+    note: Annotated[str, Meta(max_length=200)] = ""
+
+
+@get("/v1/disputes", opt=needs("disputes:read"))
+async def list_disputes(
+    db: Db,
+    caller: Caller,
+    *,
+    payment_id: str | None = None,
+    status: DisputeState | None = None,
+    scheme_ref: str | None = None,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> Page[DisputeView]:
+    """Return disputes, newest first, by payment, status or the scheme's number."""
+    wanted = DisputeFilter(
+        merchant_id=caller.merchant_id,
+        mode=caller.mode,
+        payment_id=parse("pay", payment_id) if payment_id else None,
+        status=status,
+        scheme_ref=scheme_ref,
+    )
+    page = await queries.list_disputes(db, wanted, cursor=cursor, limit=limit)
+    return Page([view_dispute(each) for each in page.items], page.next_cursor)
+
+
+@get("/v1/disputes/{dispute_id:str}", opt=needs("disputes:read", refuses=[DisputeNotFound]))
+async def get_dispute(dispute_id: str, db: Db, caller: Caller) -> DisputeView:
+    """Return one dispute."""
+    target = parse("dsp", dispute_id)
+    return view_dispute(
+        await queries.dispute_of_merchant(db, target, caller.merchant_id, caller.mode)
+    )
+
+
+@post(
+    "/v1/disputes/{dispute_id:str}/answer",
+    status_code=200,
+    opt=needs(
+        "disputes:write",
+        idempotent=True,
+        refuses=[DisputeNotFound, DisputeMoved, AnswerMissing],
+        request_example=AnswerDispute("The goods were handed over on 3 November; see the receipt."),
+    ),
+)
+async def answer_dispute(
+    dispute_id: str, data: AnswerDispute, request: ApiRequest, flow: Flow, caller: Caller
+) -> Response[DisputeView]:
+    """Hand in the answer to a retrieval request, chargeback or pre-arbitration.
+
+    The operator sends it on to the scheme. Until then a later answer takes the place of this one.
+    """
+    target = parse("dsp", dispute_id)
+
+    async def fresh(use: Idempotency) -> DisputeView:
+        found = await queries.dispute_of_merchant(flow.db, target, caller.merchant_id, caller.mode)
+        if not data.answer.strip() and not await queries.files_of(flow.db, found.book, found.id):
+            raise AnswerMissing(param="answer")
+        return view_dispute(
+            await move_dispute(
+                flow,
+                found,
+                Move.SUBMIT,
+                actor=caller.actor,
+                why="answered by the merchant",
+                answer=data.answer.strip(),
+                take=use.write,
+            )
+        )
+
+    async def resume(dispute: UUID) -> DisputeView:
+        return view_dispute(
+            await queries.dispute_of_merchant(flow.db, dispute, caller.merchant_id, caller.mode)
+        )
+
+    return await answer_once(request, flow.db, fresh=fresh, resume=resume)
+
+
+@post(
+    "/v1/disputes/{dispute_id:str}/accept",
+    status_code=200,
+    opt=needs(
+        "disputes:write",
+        idempotent=True,
+        refuses=[DisputeNotFound, DisputeMoved],
+        request_example=AcceptDispute("the customer is right"),
+    ),
+)
+async def accept_dispute(
+    dispute_id: str, data: AcceptDispute, request: ApiRequest, flow: Flow, caller: Caller
+) -> Response[DisputeView]:
+    """Give the disputed money up: it goes to the customer for good."""
+    target = parse("dsp", dispute_id)
+
+    async def fresh(use: Idempotency) -> DisputeView:
+        found = await queries.dispute_of_merchant(flow.db, target, caller.merchant_id, caller.mode)
+        return view_dispute(
+            await move_dispute(
+                flow,
+                found,
+                Move.ACCEPT,
+                actor=caller.actor,
+                why=f"accepted by the merchant: {data.note}".rstrip(": "),
+                take=use.write,
+            )
+        )
+
+    async def resume(dispute: UUID) -> DisputeView:
+        return view_dispute(
+            await queries.dispute_of_merchant(flow.db, dispute, caller.merchant_id, caller.mode)
+        )
+
+    return await answer_once(request, flow.db, fresh=fresh, resume=resume)
+
+
+_ROUTES = [list_disputes, get_dispute, answer_dispute, accept_dispute]
+
+
+def routes(licence: Licence) -> list[HTTPRouteHandler]:
+    """Return the routes a deployment has: none where the acquirer deals with disputes."""
+    return _ROUTES if licence.may_hold_funds else []
