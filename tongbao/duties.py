@@ -35,7 +35,7 @@ from tongbao.clearing.disputes.model import (
     DisputeOpened,
     DisputeUpdated,
 )
-from tongbao.clearing.payouts.model import PayoutFailed, PayoutSucceeded
+from tongbao.clearing.payouts.model import PayoutFailed, PayoutReturned, PayoutSucceeded
 from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
 from tongbao.clearing.reconciliation.days import (
     RECONCILE_POLICY,
@@ -50,6 +50,18 @@ from tongbao.clearing.settlement.settlements import (
     on_payout_ended,
     run_settle_day,
 )
+from tongbao.clearing.settlement_batches import batches as settlement_batches
+from tongbao.clearing.settlement_batches.batches import (
+    BATCH_POLICY,
+    DrawBatch,
+    DropBatch,
+    ReleaseBatch,
+    run_draw_batch,
+    run_drop_batch,
+    run_release_batch,
+)
+from tongbao.clearing.settlement_terms import terms as settlement_terms
+from tongbao.clearing.suspense import desk as suspense
 from tongbao.controls.approvals.approvals import (
     APPROVALS_POLICY,
     ApplyApproval,
@@ -79,6 +91,16 @@ from tongbao.ledger.movements.splits import (
 from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_ledger
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts.wallets import WalletToppedUp
+from tongbao.parties.onboarding.applications import ApplicationMoved
+from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
+from tongbao.parties.registrations.registrations import (
+    REGISTRATION_POLICY,
+    ChaseRegistration,
+    Registrar,
+    RegistrationMoved,
+    chase_registration,
+    on_application_moved,
+)
 from tongbao.payments.agreements.agreements import (
     AGREEMENT_POLICY,
     AgreementEndedEvent,
@@ -164,6 +186,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
     SettlementClosed,
     PayoutSucceeded,
     PayoutFailed,
+    PayoutReturned,
     DayReconciled,
     DisputeOpened,
     DisputeUpdated,
@@ -172,6 +195,8 @@ EVENTS: Final[Sequence[type[Event]]] = (
     WebhookEndpointDisabled,
     WebhookTest,
     ApprovalMoved,
+    ApplicationMoved,
+    RegistrationMoved,
 )
 
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
@@ -180,6 +205,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ExpireAuthorisation: COMPLETION_POLICY,
     LetGo: COMPLETION_POLICY,
     ChaseAgreement: AGREEMENT_POLICY,
+    ChaseRegistration: REGISTRATION_POLICY,
     SubmitRefund: REFUND_POLICY,
     BelieveCallback: DEFAULT_POLICY,
     TakeKept: DEFAULT_POLICY,
@@ -192,6 +218,9 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     CompareBatch: COMPARE_POLICY,
     SettleDaily: DAILY_POLICY,
     SettleDay: SETTLE_POLICY,
+    DrawBatch: BATCH_POLICY,
+    ReleaseBatch: BATCH_POLICY,
+    DropBatch: BATCH_POLICY,
     SubmitPayout: PAYOUT_POLICY,
     ReturnRedPacket: RETURN_POLICY,
     WatchDispute: DISPUTE_POLICY,
@@ -211,13 +240,16 @@ Handler = Callable[[Any, Lease], Awaitable[Again | None]]
 
 
 def handlers(
-    flow: Flow, clearing: Clearing, courier: Courier, *, public_url: str
+    flow: Flow, clearing: Clearing, courier: Courier, registrar: Registrar, *, public_url: str
 ) -> Mapping[type[Task], Handler]:
     """Return who does which task; what a firm may not do, nobody here does."""
     desk = approvals(flow, clearing)
     settling: dict[type[Task], Handler] = {
         SettleDaily: partial(run_settle_daily, clearing),
         SettleDay: partial(run_settle_day, clearing),
+        DrawBatch: partial(run_draw_batch, clearing),
+        ReleaseBatch: partial(run_release_batch, clearing),
+        DropBatch: partial(run_drop_batch, clearing),
         SubmitPayout: partial(run_submit_payout, clearing),
         ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
         WatchDispute: partial(run_watch_dispute, flow),
@@ -236,6 +268,7 @@ def handlers(
         ExpireAuthorisation: partial(expire_authorisation, flow),
         LetGo: partial(let_go, flow),
         ChaseAgreement: partial(chase_agreement, reach_of(flow)),
+        ChaseRegistration: partial(chase_registration, registrar),
         SubmitRefund: partial(submit_refund, flow),
         BelieveCallback: partial(believe_callback, flow, takers(flow)),
         TakeKept: partial(take_kept, flow.db, takers(flow)),
@@ -253,9 +286,13 @@ def handlers(
 
 def approvals(flow: Flow, clearing: Clearing) -> Approvals:
     """Return every dangerous act of the house, each with who does it once it is approved."""
-    del clearing
     always: tuple[Bound, ...] = (*calendar.bound(flow.db),)
-    licensed: tuple[Bound, ...] = ()
+    licensed: tuple[Bound, ...] = (
+        *suspense.bound_acts(flow),
+        *onboarding_acts(flow.db, clearing.keyring, flow.licence),
+        *settlement_terms.bound_acts(flow.db),
+        *settlement_batches.bound_acts(flow.db),
+    )
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))
 
 
@@ -273,11 +310,15 @@ def takers(flow: Flow) -> Takers:
     }
 
 
-def subscribers(flow: Flow, clearing: Clearing) -> Mapping[type[Event], Sequence[Subscriber]]:
+def subscribers(
+    flow: Flow, clearing: Clearing, registrar: Registrar
+) -> Mapping[type[Event], Sequence[Subscriber]]:
     """Return who hears which event; an event nobody here hears still goes to webhooks."""
     heard: dict[type[Event], Sequence[Subscriber]] = dict.fromkeys(EVENTS, ())
     heard[LateMoneyReceived] = (Subscriber("refunds.on_late_money", partial(on_late_money, flow)),)
+    moved = Subscriber("registrations.on_application", partial(on_application_moved, registrar))
+    heard[ApplicationMoved] = (moved,)
     if flow.licence.may_hold_funds:
         ended = Subscriber("settlement.on_payout_ended", partial(on_payout_ended, clearing))
-        heard[PayoutSucceeded] = heard[PayoutFailed] = (ended,)
+        heard[PayoutSucceeded] = heard[PayoutFailed] = heard[PayoutReturned] = (ended,)
     return heard

@@ -10,10 +10,17 @@ import pytest
 
 from tests.clearing.conftest import Day
 from tongbao.clearing.payouts import queries
-from tongbao.clearing.payouts.model import Payout, PayoutContended, PayoutState, next_payout_step
+from tongbao.clearing.payouts.model import (
+    Payout,
+    PayoutContended,
+    PayoutState,
+    Returned,
+    next_payout_step,
+)
 from tongbao.clearing.payouts.payouts import pay, pay_out
 from tongbao.clearing.settlement.queries import settlement_with_id
 from tongbao.clearing.settlement.settlements import settle_day
+from tongbao.clearing.settlement_terms.model import PaysBy
 from tongbao.infra import failpoints
 from tongbao.infra.crypto import bind
 from tongbao.infra.failpoints import SimulatedCrash
@@ -277,22 +284,27 @@ def payout_in(state: PayoutState) -> Payout:
         amount=100,
         currency="CNY",
         state=state,
+        pays_by=PaysBy.BANK_API,
+        file_id=None,
         account_id=None,
         bank_holder=None,
         bank_account_masked=None,
         bank_account_sealed=None,
         code=None,
         bank_ref=None,
+        return_ref=None,
         contradiction=None,
         sends=1,
         queries=0,
         version=1,
         created_at=real_now(),
         ended_at=None,
+        returned_at=None,
     )
 
 
 PAID = Succeeded("ref", Money(100, "CNY"), real_now())
+BACK = Returned("R1", Money(100, "CNY"), real_now(), "AC04")
 
 
 @pytest.mark.parametrize(
@@ -306,6 +318,7 @@ PAID = Succeeded("ref", Money(100, "CNY"), real_now())
         ("requested", Pending(), "pending", None),
         ("unknown", Pending(), "pending", None),
         ("requested", Unknown("reset"), "unknown", None),
+        ("succeeded", BACK, "returned", "payout.returned"),
     ],
 )
 def test_news_moves_a_payout(state: str, news: Any, becomes: str, rule: str | None) -> None:
@@ -328,6 +341,10 @@ def test_what_did_not_leave_and_what_is_not_known_ends_nothing(
         ("succeeded", Declined("AC04")),
         ("failed", PAID),
         ("pending", Succeeded("ref", Money(99, "CNY"), real_now())),
+        ("failed", BACK),
+        ("pending", BACK),
+        ("succeeded", Returned("R1", Money(99, "CNY"), real_now())),
+        ("returned", Declined("AC04")),
     ],
 )
 def test_a_contradiction_is_noted_once_and_moves_nothing(state: str, news: Any) -> None:
@@ -347,6 +364,9 @@ def test_a_contradiction_is_noted_once_and_moves_nothing(state: str, news: Any) 
         ("pending", Unknown("reset")),
         ("succeeded", Pending()),
         ("failed", Unknown("reset")),
+        ("returned", BACK),
+        ("returned", PAID),
+        ("returned", Pending()),
     ],
 )
 def test_old_news_changes_nothing(state: str, news: Any) -> None:

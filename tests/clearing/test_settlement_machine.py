@@ -5,139 +5,32 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import asynccontextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from tests.clearing.books import FIRST_DAY, Books, open_books
 from tongbao.clearing.context import Clearing
-from tongbao.clearing.payouts.payouts import record_payout_news
-from tongbao.clearing.payouts.queries import open_payouts
+from tongbao.clearing.settlement import closing
 from tongbao.clearing.settlement import settlements as room
 from tongbao.clearing.settlement.model import AccountHeldBack
 from tongbao.clearing.settlement.settlements import settle_day
-from tongbao.infra.commits import Commits
-from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
-from tongbao.infra.http import HttpClient, LoopbackAllowed
-from tongbao.kernel.clock import BUSINESS_ZONE, business_date, real_now
-from tongbao.kernel.ids import new_id
-from tongbao.kernel.licence import Licence, Mode
-from tongbao.kernel.money import Money
-from tongbao.ledger.book import Ledger
-from tongbao.ledger.model import AccountKey, AccountState, Group
-from tongbao.ledger.queries import balance_of
-from tongbao.ledger.rules import posting
+from tongbao.ledger.model import AccountState
 from tongbao.ledger.verify import verify
-from tongbao.parties.merchants.merchants import SANDBOX_BOOK, open_merchant
-from tongbao.parties.merchants.model import Merchant
-from tongbao.payments.collecting.outcomes import Flow
-from tongbao.payments.collecting.queries import PaymentReads
-from tongbao.rails.channels.bank_transfer.client import BankTransfer
-from tongbao.rails.channels.contract import Declined, Exchange, Succeeded
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 
-FIRST_DAY = date(2026, 11, 2)
-CHANNEL = UUID(int=0xC4A)
-SEEN = Exchange("POST", "bank", "order", 200, "status", 1)
 WAITING = """
     select count(*) from pg_stat_activity
      where datname = current_database() and wait_event_type = 'Lock'"""
 
 
-class Books:
-    """A merchant's account and what may happen to it."""
-
-    def __init__(self, db: Db, clearing: Clearing, merchant: Merchant) -> None:
-        self.db = db
-        self.clearing = clearing
-        self.ledger = clearing.flow.ledger
-        self.merchant = merchant
-        self.payable = AccountKey("merchant_payable", "CNY", merchant.id)
-        self.due = AccountKey("settlement_due", "CNY", merchant.id)
-        self.held: list[tuple[UUID, int, int]] = []
-
-    @property
-    def today(self) -> date:
-        return business_date(self.db.clock.now())
-
-    def at(self, day: date, hour: int, minute: int = 0) -> None:
-        """Put the business clock to a moment."""
-        moment = datetime(day.year, day.month, day.day, hour, minute, tzinfo=BUSINESS_ZONE)
-        self.db.clock.offset = moment - real_now()
-
-    async def post(self, rule: str, reference: UUID, **amounts: int) -> bool:
-        group = Group(
-            id=new_id(),
-            book=SANDBOX_BOOK,
-            transfers=posting.transfers(
-                rule,
-                reference=reference,
-                accounts={
-                    "merchant_payable": self.payable,
-                    "channel_receivable": AccountKey("channel_receivable", "CNY", CHANNEL),
-                },
-                amounts={name: Money(amount, "CNY") for name, amount in amounts.items()},
-            ),
-        )
-        [result] = await self.ledger.submit([group])
-        return result.happened
-
-    async def capture(self, gross: int, fee: int) -> None:
-        assert await self.post("payment.captured", new_id(), gross=gross, fee=fee)
-
-    async def hold(self, gross: int, fee_back: int) -> bool:
-        reference = new_id()
-        if not await self.post("refund.held", reference, gross=gross, fee_back=fee_back):
-            return False
-        self.held.append((reference, gross, fee_back))
-        return True
-
-    async def end_refund(self, place: int, *, succeeds: bool) -> None:
-        reference, _, fee_back = self.held.pop(place)
-        rule = "refund.succeeded" if succeeds else "refund.failed"
-        await self.post(rule, reference, fee_back=fee_back)
-
-    async def settle(self, day: date) -> list[Any]:
-        return await settle_day(self.clearing, day, merchant_id=self.merchant.id, mode=Mode.SANDBOX)
-
-    async def end_payouts(self, chance: random.Random) -> None:
-        for payout in await open_payouts(self.db, merchant_id=self.merchant.id):
-            paid = Succeeded("ref", payout.money, self.db.clock.now())
-            news = chance.choice([paid, Declined("AC03")])
-            await record_payout_news(self.clearing, payout, "query", news, SEEN)
-
-    async def posted(self, key: AccountKey) -> int:
-        return (await balance_of(self.db, SANDBOX_BOOK, key)).posted
-
-
 @pytest.fixture
 async def books(db: Db, tmp_path: Path) -> Books:
-    keyring = Keyring.from_file(tmp_path / "kek")
-    ledger = Ledger(db, Licence.PAYMENT_INSTITUTION)
-    await ledger.open_book(SANDBOX_BOOK, actor="tests")
-
-    async def no_account(_: UUID) -> Any:
-        raise LookupError
-
-    flow = Flow(
-        db=db,
-        commits=Commits(db, "payments"),
-        reads=PaymentReads(db),
-        ledger=ledger,
-        channels={},
-        account=no_account,
-        licence=Licence.PAYMENT_INSTITUTION,
-        nudge=lambda: None,
-    )
-    bank = BankTransfer(HttpClient(LoopbackAllowed()))
-    clearing = Clearing(flow=flow, bank=bank, keyring=keyring, folder=tmp_path)
-    async with db.begin("tests") as tx:
-        merchant = await open_merchant(tx, keyring, name="shop")
-    made = Books(db, clearing, merchant)
-    made.at(FIRST_DAY, 9)
-    return made
+    return await open_books(db, tmp_path)
 
 
 async def trade(books: Books, chance: random.Random) -> None:
@@ -287,13 +180,12 @@ async def test_a_refund_that_comes_in_between_leaves_less_to_pay(
     books.at(FIRST_DAY + timedelta(days=1), 11, 30)
     raced = []
 
-    async def read_then_refund(*where: Any) -> Any:
-        balance = await balance_of(*where)
+    async def refund_then_close(context: Clearing, drafts: Any) -> Any:
         if not raced:
             raced.append(await books.hold(400, 0))
-        return balance
+        return await closing.close_drawn(context, drafts)
 
-    monkeypatch.setattr(room, "balance_of", read_then_refund)
+    monkeypatch.setattr(room, "close_drawn", refund_then_close)
 
     [settlement] = await books.settle(FIRST_DAY)
 
@@ -340,18 +232,4 @@ async def test_a_frozen_account_is_left_out_and_settled_whole_when_it_is_thawed(
 
     [settlement] = await books.settle(FIRST_DAY)
     assert settlement.payable == 1_000
-    await check(books, FIRST_DAY)
-
-
-async def test_a_big_day_is_settled_in_pieces_of_lines(
-    books: Books, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room, "_CHUNK", 3)
-    for amount in range(1, 8):
-        await books.capture(amount, 0)
-    books.at(FIRST_DAY + timedelta(days=1), 11, 30)
-
-    [settlement] = await books.settle(FIRST_DAY)
-
-    assert (settlement.line_count, settlement.due) == (7, 28)
     await check(books, FIRST_DAY)

@@ -151,7 +151,11 @@ async def test_a_refund_of_money_that_was_settled_already_is_refused(stage: Stag
             "merchant_payable": payable,
             "settlement_due": AccountKey("settlement_due", "CNY", shop.merchant.id),
         },
-        amounts={"net": Money(balance.available, "CNY")},
+        amounts={
+            "net": Money(balance.available, "CNY"),
+            "reserve": Money(0, "CNY"),
+            "quick_fee": Money(0, "CNY"),
+        },
     )
     [result] = await stage.platform.ledger.submit([Group(new_id(), book, settled)])
     assert result.happened

@@ -12,8 +12,8 @@ from typing import Final
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.reconciliation.days import ReconcileDay, billed_accounts
 from tongbao.clearing.reconciliation.queries import last_day
-from tongbao.clearing.settlement.model import due_from
-from tongbao.clearing.settlement.settlements import SettleDay, all_merchants
+from tongbao.clearing.settlement.reserves import release_reserves
+from tongbao.clearing.settlement_batches.batches import open_batch
 from tongbao.infra.db import Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue, enqueue_many
 from tongbao.kernel.clock import BUSINESS_ZONE, business_date
@@ -60,17 +60,13 @@ async def run_reconcile_daily(context: Clearing, _task: ReconcileDaily, _lease: 
 async def run_settle_daily(context: Clearing, _task: SettleDaily, _lease: Lease) -> Again:
     """Ask for the newest day of every merchant that is due, and come again tomorrow.
 
-    What earlier days left unsettled is in it.
+    What earlier days left unsettled is in it, and what was kept back until today.
     """
     now = context.db.clock.now()
-    today = business_date(now)
-    async for merchant in all_merchants(context.db):
-        day = today - (due_from(merchant, today) - today)
-        tasks = [
-            (SettleDay(merchant.id, mode, day), now, f"{merchant.id}/{mode}/{day}") for mode in Mode
-        ]
-        async with context.db.begin("clearing") as tx:
-            await enqueue_many(tx, tasks)
+    await release_reserves(context)
+    async with context.db.begin("clearing") as tx:
+        for mode in Mode:
+            await open_batch(tx, mode, key=f"{mode}/{business_date(now)}")
     return Again(next_moment(now, SETTLE_AT) - now)
 
 

@@ -103,6 +103,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         "price_volume",
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
+        "reserve_part",
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
         *("offline_key", "offline_code", "offline_allowance"),
         *("red_packet", "red_packet_split", "red_packet_grab"),
@@ -141,17 +142,22 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("api_key", "api_nonce", "idempotency_key", "inbound_callback"),
     ),
     *_at_home("people who work at the console", "operator", "operator_session"),
-    *_at_home("asked before the merchant's book is known", "plate"),
-    *_at_home(
-        "asked before the merchant's book is known; nothing of them is money",
     *_at_home("decided by people, and applied by tasks", "approval"),
     *_at_home("read by tasks, changed by people", "calendar_day", "calendar_cut_off"),
+    *_at_home(
+        "settlement: what people agree and look at, and files for banks, of all books together",
+        *("settlement_term", "settlement_hold", "settlement_batch", "settlement_left_out"),
+        *("payout_file", "payout_answer"),
+    ),
     *_at_home(
         "taking merchants on and what they are to us: decided by people, never on the way of money",
         *("application", "application_document", "registration", "registration_exchange"),
         *("merchant_standing", "merchant_term", "term_signature"),
         *("agent", "agent_term", "agent_merchant", "store", "staff", "staff_store"),
     ),
+    *_at_home("asked before the merchant's book is known", "plate"),
+    *_at_home(
+        "asked before the merchant's book is known; nothing of them is money",
         *("jeepay_app", "jeepay_order", "jeepay_refund"),
     ),
     *_at_home(

@@ -24,7 +24,16 @@ from tongbao.ledger.rules.chart import (
 )
 
 OWNERS = {OwnerKind.HOUSE: None, OwnerKind.BOOK: book_owner(2)}
-FUNDS = {"dispute_held", "merchant_payable", "settlement_due", "subsidy", "wallet"}
+FUNDS = {
+    "dispute_held",
+    "merchant_payable",
+    "merchant_reserve",
+    "settlement_due",
+    "subsidy",
+    "wallet",
+}
+    "wallet",
+}
 
 
 async def test_the_database_has_the_same_kinds_as_the_chart(db):

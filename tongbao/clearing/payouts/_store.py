@@ -7,16 +7,24 @@ from typing import Final
 from tongbao.clearing.payouts.model import Payout, PayoutExchange
 from tongbao.infra.db import Query, Statement
 
-_PAYOUT: Final = """book, id, settlement_id, merchant_id, mode, amount, currency, state, account_id,
-    bank_holder, bank_account_masked, bank_account_sealed, code, bank_ref, contradiction, sends,
-    queries, version, created_at, ended_at"""
+_PAYOUT: Final = """book, id, settlement_id, merchant_id, mode, amount, currency, state, pays_by,
+    file_id, account_id, bank_holder, bank_account_masked, bank_account_sealed, code, bank_ref,
+    return_ref, contradiction, sends, queries, version, created_at, ended_at, returned_at"""
 _EXCHANGE: Final = """book, id, payout_id, purpose, method, url, request, status, reply,
     duration_ms, outcome, at"""
 
 INSERT_PAYOUT = Statement(
     f"""insert into payout ({_PAYOUT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20)"""
+                $19, $20, $21, $22, $23, $24)""",
+    many=f"""
+    insert into payout ({_PAYOUT})
+    select * from unnest(
+               $1::int[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[],
+               $6::bigint[], $7::text[], $8::text[], $9::text[], $10::uuid[],
+               $11::uuid[], $12::text[], $13::text[], $14::bytea[], $15::text[],
+               $16::text[], $17::text[], $18::text[], $19::int[], $20::int[],
+               $21::int[], $22::timestamptz[], $23::timestamptz[], $24::timestamptz[])""",
 )
 # The creditor is fixed once, and every instruction is counted before it leaves.
 FIX_CREDITOR = Statement(
@@ -33,8 +41,8 @@ COUNT_SEND = Statement(
 COUNT_QUERY = Statement("update payout set queries = queries + 1 where book = $1 and id = $2")
 UPDATE_PAYOUT = Statement(
     """update payout
-          set state = $4, code = $5, bank_ref = $6, contradiction = $7, ended_at = $8,
-              version = version + 1
+          set state = $4, code = $5, bank_ref = $6, return_ref = $7, contradiction = $8,
+              ended_at = $9, returned_at = $10, version = version + 1
         where book = $1 and id = $2 and version = $3"""
 )
 INSERT_EXCHANGE = Statement(

@@ -2,6 +2,7 @@
 
     requested ─► pending ─► succeeded | failed
          └────► unknown ◄─► pending
+    succeeded ─► returned        the bank sends the money back, up to days later
 
 A payout is made with the settlement it pays. Its number is the bank's idempotency key: it is
 instructed and asked about under that number only, until the bank has said how it ended.
@@ -17,6 +18,7 @@ from uuid import UUID
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from tongbao.clearing.settlement_terms.model import PaysBy
 from tongbao.infra.outbox import Event
 from tongbao.kernel.errors import Busy, NotFound
 from tongbao.kernel.ids import base32, show
@@ -28,13 +30,14 @@ _CODE_MAX: Final = 64
 
 
 class PayoutState(StrEnum):
-    """Where a payout stands; the last two are ends."""
+    """Where a payout stands; the last three are ends."""
 
     REQUESTED = "requested"
     PENDING = "pending"
     UNKNOWN = "unknown"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    RETURNED = "returned"
 
     @property
     def is_open(self) -> bool:
@@ -57,18 +60,22 @@ class Payout(Struct, frozen=True):
     amount: int
     currency: str
     state: PayoutState
+    pays_by: PaysBy
+    file_id: UUID | None
     account_id: UUID | None
     bank_holder: str | None
     bank_account_masked: str | None
     bank_account_sealed: bytes | None
     code: str | None
     bank_ref: str | None
+    return_ref: str | None
     contradiction: str | None
     sends: int
     queries: int
     version: int
     created_at: datetime
     ended_at: datetime | None
+    returned_at: datetime | None
 
     @property
     def number(self) -> str:
@@ -90,7 +97,7 @@ class PayoutExchange(Struct, frozen=True):
     book: int
     id: UUID
     payout_id: UUID
-    purpose: Literal["pay_out", "query"]
+    purpose: Literal["pay_out", "query", "file"]
     method: str
     url: str
     request: str
@@ -101,7 +108,16 @@ class PayoutExchange(Struct, frozen=True):
     at: datetime
 
 
-PayoutNews = Succeeded | Pending | Declined | NotSent | Unknown | Absent
+class Returned(Struct, frozen=True):
+    """The bank sent a payment back after it had paid it."""
+
+    return_ref: str
+    money: Money
+    at: datetime
+    reason: str = ""
+
+
+PayoutNews = Returned | Succeeded | Pending | Declined | NotSent | Unknown | Absent
 """Anything a bank can say about a payout."""
 
 
@@ -109,7 +125,7 @@ class PayoutStep(Struct, frozen=True):
     """What news does to a payout: the row as it becomes and the rule that books it."""
 
     payout: Payout
-    rule: Literal["payout.paid", "payout.failed"] | None = None
+    rule: Literal["payout.paid", "payout.failed", "payout.returned"] | None = None
 
 
 def next_payout_step(payout: Payout, news: PayoutNews, now: datetime) -> PayoutStep | None:
@@ -122,6 +138,8 @@ def next_payout_step(payout: Payout, news: PayoutNews, now: datetime) -> PayoutS
             return _on_paid(payout, news, now)
         case Declined():
             return _on_refused(payout, news, now)
+        case Returned():
+            return _on_returned(payout, news, now)
         case Pending() | Unknown():
             return _on_open(payout, news)
         case NotSent() | Absent():
@@ -131,7 +149,7 @@ def next_payout_step(payout: Payout, news: PayoutNews, now: datetime) -> PayoutS
 
 
 def _on_paid(payout: Payout, news: Succeeded, now: datetime) -> PayoutStep | None:
-    if payout.state is PayoutState.SUCCEEDED:
+    if payout.state in {PayoutState.SUCCEEDED, PayoutState.RETURNED}:
         return None
     if news.money != payout.money:
         return _contradicted(payout, f"the bank paid {news.money.decimal_text()}")
@@ -150,12 +168,32 @@ def _on_paid(payout: Payout, news: Succeeded, now: datetime) -> PayoutStep | Non
 def _on_refused(payout: Payout, news: Declined, now: datetime) -> PayoutStep | None:
     if payout.state is PayoutState.FAILED:
         return None
-    if payout.state is PayoutState.SUCCEEDED:
+    if payout.state in {PayoutState.SUCCEEDED, PayoutState.RETURNED}:
         return _contradicted(payout, f"refused with {news.code} after it had been paid")
     code = news.code[:_CODE_MAX]
     return PayoutStep(
         replace(payout, state=PayoutState.FAILED, code=code, ended_at=now), "payout.failed"
     )
+
+
+def _on_returned(payout: Payout, news: Returned, now: datetime) -> PayoutStep | None:
+    """A return gives back what was paid. Of what was never paid it is not believed."""
+    if payout.state is PayoutState.RETURNED:
+        return None
+    if news.money != payout.money:
+        return _contradicted(payout, f"the bank returned {news.money.decimal_text()}")
+    if payout.state is not PayoutState.SUCCEEDED:
+        return _contradicted(
+            payout, f"returned as {news.return_ref[:_CODE_MAX]} before it was paid"
+        )
+    returned = replace(
+        payout,
+        state=PayoutState.RETURNED,
+        code=news.reason[:_CODE_MAX] or None,
+        return_ref=news.return_ref[:_CODE_MAX],
+        returned_at=now,
+    )
+    return PayoutStep(returned, "payout.returned")
 
 
 def _on_open(payout: Payout, news: Pending | Unknown) -> PayoutStep | None:
@@ -188,10 +226,19 @@ class PayoutView(Struct, frozen=True, omit_defaults=True):
     bank_reference: str | UnsetType = UNSET
     failure_code: str | UnsetType = UNSET
     ended_at: datetime | UnsetType = UNSET
+    returned_at: datetime | UnsetType = UNSET
 
 
 class PayoutSucceeded(Event, frozen=True, kw_only=True, tag="payout.succeeded"):
     """The bank paid the merchant."""
+
+    object: PayoutView
+    book: int
+    settlement: UUID
+
+
+class PayoutReturned(Event, frozen=True, kw_only=True, tag="payout.returned"):
+    """The bank sent the money back; the merchant is owed it again and settled anew."""
 
     object: PayoutView
     book: int
@@ -208,7 +255,7 @@ class PayoutFailed(Event, frozen=True, kw_only=True, tag="payout.failed"):
 
 def view_payout(payout: Payout) -> PayoutView:
     """Return the payout as the API and the webhooks show it."""
-    is_failed = payout.state is PayoutState.FAILED
+    is_failed = payout.state in {PayoutState.FAILED, PayoutState.RETURNED}
     return PayoutView(
         id=show("pyo", payout.id),
         object="payout",
@@ -223,13 +270,20 @@ def view_payout(payout: Payout) -> PayoutView:
         bank_reference=payout.bank_ref or UNSET,
         failure_code=payout.code or UNSET if is_failed else UNSET,
         ended_at=payout.ended_at or UNSET,
+        returned_at=payout.returned_at or UNSET,
     )
+
+
+_EVENT_OF: Final = {
+    PayoutState.SUCCEEDED: PayoutSucceeded,
+    PayoutState.FAILED: PayoutFailed,
+    PayoutState.RETURNED: PayoutReturned,
+}
 
 
 def end_event(payout: Payout) -> Event:
     """Return the event that tells of the payout's end."""
-    kind = PayoutSucceeded if payout.state is PayoutState.SUCCEEDED else PayoutFailed
-    return kind(
+    return _EVENT_OF[payout.state](
         merchant_id=payout.merchant_id,
         mode=payout.mode,
         resource_id=show("pyo", payout.id),

@@ -28,6 +28,7 @@ from tongbao.clearing.payouts.model import (
     end_event,
     next_payout_step,
 )
+from tongbao.clearing.settlement_terms.model import PaysBy
 from tongbao.infra.db import Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
@@ -79,6 +80,7 @@ class NewPayout(Struct, frozen=True):
     merchant_id: UUID
     mode: Mode
     money: Money
+    pays_by: PaysBy = PaysBy.BANK_API
 
 
 def payout_writes(
@@ -94,22 +96,29 @@ def payout_writes(
         amount=asked.money.amount,
         currency=asked.money.currency,
         state=PayoutState.REQUESTED,
+        pays_by=asked.pays_by,
+        file_id=None,
         account_id=None,
         bank_holder=None,
         bank_account_masked=None,
         bank_account_sealed=None,
         code=None,
         bank_ref=None,
+        return_ref=None,
         contradiction=None,
         sends=0,
         queries=0,
         version=1,
         created_at=now,
         ended_at=None,
+        returned_at=None,
     )
+    row = Write(store.INSERT_PAYOUT, msgspec.structs.astuple(payout))
+    if asked.pays_by is PaysBy.BANK_FILE:
+        return (row,)  # it goes with the next file
     task = SubmitPayout(asked.book, payout_id)
     return (
-        Write(store.INSERT_PAYOUT, msgspec.structs.astuple(payout)),
+        row,
         task_write(task, run_at=pay_at, key=f"payout/{payout_id}"),
     )
 
@@ -204,7 +213,7 @@ async def _confirmed(
 async def record_payout_news(
     context: Clearing,
     payout: Payout,
-    purpose: Literal["pay_out", "query"],
+    purpose: Literal["pay_out", "query", "file"],
     news: PayoutNews,
     exchange: Exchange,
 ) -> Payout:
@@ -277,15 +286,17 @@ def _row_writes(before: Payout, step: PayoutStep | None) -> tuple[Write, ...]:
         after.state,
         after.code,
         after.bank_ref,
+        after.return_ref,
         after.contradiction,
         after.ended_at,
+        after.returned_at,
     )
     return (Write(store.UPDATE_PAYOUT, args, refusal=_MOVED_ON),)
 
 
 def _exchange_write(
     payout: Payout,
-    purpose: Literal["pay_out", "query"],
+    purpose: Literal["pay_out", "query", "file"],
     news: PayoutNews,
     seen: Exchange,
     *,

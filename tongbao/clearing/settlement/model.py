@@ -1,27 +1,32 @@
 """What a settlement is, how its figures come about, and when a day may be closed. No I/O.
 
-    closed ─► paid | unpaid        as its payout ended; closed for good when nothing was payable
+    drawn ─► closed ─► paid ─► returned     as its payout ended; closed for good when nothing was
+                  └──► unpaid               payable
 
-A settlement closes one merchant's day in one mode and currency. Its lines are the movements of
-the merchant's account that no settlement has had before, so every fen is settled once.
+A settlement closes one merchant's day in one mode and currency, or what there is so far when it is
+asked for (D+0). Its lines are the movements of the merchant's account that no settlement has had
+before, so every fen is settled once. It is drawn first, which fixes its lines and moves nothing,
+and closed when it is released, which moves the money.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Final, Literal
 from uuid import UUID
 
 from msgspec import UNSET, Struct, UnsetType
 
+from tongbao.clearing.settlement_terms.model import PaysBy
 from tongbao.infra.outbox import Event
-from tongbao.kernel.errors import Busy, Conflict, NotFound
+from tongbao.kernel.errors import Busy, Conflict, NotFound, Rejected
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.model import Merchant
+from tongbao.ledger.model import AccountKey
 
+PAYABLE: Final = "merchant_payable"
 OWN_RULE: Final = "settlement.closed"
 """The rule that takes what is payable off the merchant's account; its movements are no lines."""
 
@@ -43,16 +48,26 @@ COLUMN_OF_CODE: Final[Mapping[str, str]] = {
 class SettlementState(StrEnum):
     """Whether the merchant has the money."""
 
+    DRAWN = "drawn"
     CLOSED = "closed"
     PAID = "paid"
     UNPAID = "unpaid"  # the bank refused; the money is owed again, and in a later settlement
+    RETURNED = "returned"  # the bank had paid and sent it back; owed again, as above
+
+
+class SettlementKind(StrEnum):
+    """Why it was made."""
+
+    DAY = "day"
+    QUICK = "quick"  # the merchant asked (D+0)
 
 
 class Settlement(Struct, frozen=True):
     """One row of the settlement table.
 
-    ``due`` is what is owed; ``payable`` is the part of it that no open refund holds, and
-    ``carried`` the rest, which opens the next settlement.
+    ``due`` is what is owed. Of it ``reserved`` is kept until ``reserve_until``, ``quick_fee`` is
+    the price of D+0 and ``payable`` is paid out; ``carried`` is the rest, which opens the next
+    settlement.
     """
 
     book: int
@@ -60,8 +75,11 @@ class Settlement(Struct, frozen=True):
     merchant_id: UUID
     mode: Mode
     currency: str
+    kind: SettlementKind
     day: date
+    number: int
     previous_id: UUID | None
+    batch_id: UUID | None
     opening: int
     gross: int
     fees: int
@@ -69,22 +87,33 @@ class Settlement(Struct, frozen=True):
     fees_returned: int
     other: int
     due: int
+    reserved: int
+    quick_fee: int
     payable: int
     carried: int
     line_count: int
     through_seq: int  # every movement up to here is in this settlement or an earlier one
+    newest_seq: int  # and none above this one
+    reserve_until: date | None
+    pays_by: PaysBy
     state: SettlementState
     payout_id: UUID | None
-    closed_at: datetime
+    drawn_at: datetime
+    closed_at: datetime | None
+
+    @property
+    def key(self) -> AccountKey:
+        """The account it settles."""
+        return AccountKey(PAYABLE, self.currency, self.merchant_id)
 
 
 class SettlementLine(Struct, frozen=True):
     """One row of settlement_line: a movement of the merchant's account, as the ledger has it."""
 
     book: int
+    seq: int
     merchant_id: UUID
     mode: Mode
-    seq: int
     settlement_id: UUID
     code: str
     reference: UUID
@@ -116,17 +145,28 @@ def figures_of(sums: Mapping[str, int]) -> Figures:
     return Figures(**columns)
 
 
-def payable_of(due: int, available: int) -> int:
-    """Return how much of what is owed can be paid out now."""
-    return max(0, min(due, available))
+class ReservePart(Struct, frozen=True):
+    """One row of reserve_part: what a settlement kept back, until its day has come."""
+
+    book: int
+    settlement_id: UUID
+    merchant_id: UUID
+    mode: Mode
+    currency: str
+    amount: int
+    release_on: date
+    released_at: datetime | None
 
 
-def due_from(merchant: Merchant, day: date) -> date:
-    """Return the day on which a merchant's day may be closed: T+1, or later where so agreed.
+class BatchSum(Struct, frozen=True):
+    """What a batch comes to in one currency."""
 
-    A day is closed when it is over, so T+0 is T+1.
-    """
-    return day + timedelta(days=max(1, merchant.settlement_delay_days))
+    currency: str
+    count: int
+    due: int
+    payable: int
+    reserved: int
+    closed: int
 
 
 class SettlementView(Struct, frozen=True, omit_defaults=True):
@@ -137,6 +177,7 @@ class SettlementView(Struct, frozen=True, omit_defaults=True):
     mode: Mode
     day: date
     currency: str
+    kind: SettlementKind
     opening: int
     gross: int
     fees: int
@@ -144,11 +185,14 @@ class SettlementView(Struct, frozen=True, omit_defaults=True):
     fees_returned: int
     other: int
     due: int
+    reserved: int
+    quick_fee: int
     payable: int
     carried: int
     line_count: int
     status: SettlementState
-    closed_at: datetime
+    closed_at: datetime | UnsetType = UNSET
+    reserve_until: date | UnsetType = UNSET
     payout_id: str | UnsetType = UNSET
 
 
@@ -178,6 +222,7 @@ def view_settlement(settlement: Settlement) -> SettlementView:
         mode=settlement.mode,
         day=settlement.day,
         currency=settlement.currency,
+        kind=settlement.kind,
         opening=settlement.opening,
         gross=settlement.gross,
         fees=settlement.fees,
@@ -185,16 +230,24 @@ def view_settlement(settlement: Settlement) -> SettlementView:
         fees_returned=settlement.fees_returned,
         other=settlement.other,
         due=settlement.due,
+        reserved=settlement.reserved,
+        quick_fee=settlement.quick_fee,
         payable=settlement.payable,
         carried=settlement.carried,
         line_count=settlement.line_count,
         status=settlement.state,
-        closed_at=settlement.closed_at,
+        closed_at=settlement.closed_at or UNSET,
+        reserve_until=settlement.reserve_until or UNSET,
         payout_id=show("pyo", paid_by) if paid_by else UNSET,
     )
 
 
-_PREFIX_OF_RULE: Final = {"payment": "pay", "refund": "ref", "payout": "pyo"}
+_PREFIX_OF_RULE: Final = {
+    "payment": "pay",
+    "refund": "ref",
+    "payout": "pyo",
+    "settlement": "set",
+}
 
 
 def view_line(line: SettlementLine) -> SettlementLineView:
@@ -232,6 +285,30 @@ class DayPassed(Conflict):
     code = "settlement.day_passed"
     advice = "Days are closed in order; look at the later settlement's lines."
     advice_zh = "结算须按日顺序进行，该日内容已计入后续结算单。"
+
+
+class SettlementInBatch(Conflict):
+    """A settlement of the merchant is drawn in a batch and waits to be released."""
+
+    code = "settlement.in_batch"
+    advice = "Release the batch, or take the merchant out of it; then settle again."
+    advice_zh = "该商户已有结算单在批次中待放行，请放行或将其移出批次后重试。"
+
+
+class QuickNotAgreed(Rejected):
+    """Nothing was agreed with the merchant about settling before the day is over."""
+
+    code = "settlement.quick_not_agreed"
+    advice = "Ask us to open D+0 settlement for you."
+    advice_zh = "尚未开通 D+0 结算，请联系我们开通。"
+
+
+class NothingPayable(Rejected):
+    """Nothing is available, or less than the least that is paid out."""
+
+    code = "settlement.nothing_payable"
+    advice = "Look at the balance and at the terms; what is there is settled with the day."
+    advice_zh = "可结算金额不足或低于起付金额，款项将随日终结算。"
 
 
 class AccountHeldBack(Conflict):

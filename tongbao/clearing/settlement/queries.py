@@ -8,7 +8,13 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.clearing.settlement import _store as store
-from tongbao.clearing.settlement.model import Settlement, SettlementLine, SettlementNotFound
+from tongbao.clearing.settlement.model import (
+    BatchSum,
+    Settlement,
+    SettlementLine,
+    SettlementNotFound,
+    SettlementState,
+)
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
@@ -23,19 +29,23 @@ class SettlementFilter(Struct, frozen=True):
     mode: Mode | None = None
     day: date | None = None
     currency: str | None = None
+    state: SettlementState | None = None
+    batch_id: UUID | None = None
+    with_drawn: bool = False  # only for the house: a merchant sees what was released
 
 
 class CurrencyBalance(Struct, frozen=True):
     """What a merchant is owed in one currency.
 
     ``available`` may be settled or refunded; ``held`` is promised to open refunds; ``settling``
-    is settled and on its way to the bank.
+    is settled and on its way to the bank; ``reserved`` is kept back for a time.
     """
 
     currency: str
     available: int
     held: int
     settling: int
+    reserved: int = 0
 
 
 async def settlement_of_merchant(
@@ -47,7 +57,7 @@ async def settlement_of_merchant(
         SettlementNotFound: also for another merchant's, or another mode's.
     """
     settlement = await store.FIND_SETTLEMENT.first(on, settlement_id, merchant, mode)
-    if settlement is None:
+    if settlement is None or settlement.state is SettlementState.DRAWN:
         raise SettlementNotFound
     return settlement
 
@@ -83,6 +93,9 @@ async def list_settlements(
         wanted.mode,
         wanted.day,
         wanted.currency,
+        wanted.state,
+        wanted.batch_id,
+        wanted.with_drawn,
         cursor_id(cursor),
         size + 1,
     )
@@ -106,20 +119,32 @@ async def lines_of_settlement(
     return Page(rows[:size], encode_cursor(rows[size - 1].seq) if more else None)
 
 
+async def drawn_of_batch(
+    on: Db | Tx, batch_id: UUID, *, after: UUID | None = None, limit: int
+) -> list[Settlement]:
+    """Return what a batch has drawn and not closed, in the order of ids."""
+    return await store.DRAWN_OF_BATCH.all(on, batch_id, after, limit)
+
+
+async def sums_of_batch(on: Db | Tx, batch_id: UUID) -> list[BatchSum]:
+    """Return what a batch comes to, by currency."""
+    return await store.SUMS_OF_BATCH.all(on, batch_id)
+
+
 async def balance_of_merchant(on: Db | Tx, book: int, merchant: UUID) -> list[CurrencyBalance]:
     """Return what the merchant is owed, by currency."""
     balances = await balances_of_owner(on, book, merchant)
-    settling = {
-        each.account.currency: each.posted
-        for each in balances
-        if each.account.kind == "settlement_due"
-    }
+    settling, reserved = (
+        {each.account.currency: each.posted for each in balances if each.account.kind == kind}
+        for kind in ("settlement_due", "merchant_reserve")
+    )
     return [
         CurrencyBalance(
             currency=each.account.currency,
             available=each.available,
             held=each.held,
             settling=settling.get(each.account.currency, 0),
+            reserved=reserved.get(each.account.currency, 0),
         )
         for each in balances
         if each.account.kind == "merchant_payable"

@@ -1,71 +1,55 @@
-"""Close a merchant's day: lines, figures, posting, payout and event in one commit, or nothing.
+"""Close a merchant's day, or what there is so far (D+0): drawn and closed in one go.
 
-The figures are worked out from what the ledger shows, outside any transaction. What may change
-meanwhile is checked in the commit: that no other settlement follows the same one (its unique key),
-and that the account still covers what is payable (its floor). Whoever is too late starts over.
+A round over everybody is a batch (`clearing.settlement_batches`), which people may look at between
+the two steps.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator
-from datetime import date, datetime, time, timedelta
-from itertools import pairwise
+from collections.abc import AsyncIterator, Sequence
+from datetime import date, timedelta
 from typing import Final
 from uuid import UUID
 
-import msgspec
 import structlog
-from msgspec import Struct, field
-from prometheus_client import Counter as Metric
 
 from tongbao.clearing.context import Clearing, Progress, in_silence
-from tongbao.clearing.payouts.model import PayoutFailed, PayoutSucceeded
-from tongbao.clearing.payouts.payouts import NewPayout, payout_writes
+from tongbao.clearing.payouts.model import PayoutFailed, PayoutReturned, PayoutSucceeded
 from tongbao.clearing.settlement import _store as store
+from tongbao.clearing.settlement.closing import close_drawn
+from tongbao.clearing.settlement.drawing import Drawn, Wanted, draw
 from tongbao.clearing.settlement.model import (
-    OWN_RULE,
     AccountHeldBack,
     DayPassed,
+    NothingPayable,
+    QuickNotAgreed,
     Settlement,
-    SettlementClosed,
     SettlementContended,
+    SettlementInBatch,
+    SettlementKind,
     SettlementNotDue,
     SettlementState,
-    due_from,
-    figures_of,
-    payable_of,
-    view_settlement,
 )
-from tongbao.infra.db import Db, Write
-from tongbao.infra.failpoints import failpoint
-from tongbao.infra.outbox import event_write
+from tongbao.clearing.settlement_terms.model import due_from
+from tongbao.clearing.settlement_terms.queries import agreed_with, working_days
+from tongbao.infra.db import Db
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
-from tongbao.kernel.clock import BUSINESS_ZONE, business_date
-from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.clock import business_date
+from tongbao.kernel.errors import Refusal
+from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.money import Money
 from tongbao.kernel.pages import PAGE_MAX
-from tongbao.ledger.model import MOVED_BEFORE, AccountFrozen, AccountKey, ExceedsBalance, Group
-from tongbao.ledger.queries import StatementLine, balance_of, balances_of_owner, movements
-from tongbao.ledger.rules import posting
+from tongbao.ledger.chains import HistoryArchived
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
 
-SETTLEMENTS: Final = Metric("tongbao_settlements_total", "Merchants' days that were closed")
-PAY_AT: Final = time(12)
-"""When, on the business clock, what was settled is paid out."""
 SETTLE_POLICY: Final = RetryPolicy(
     attempts_max=15,
     delays=tuple(timedelta(minutes=m) for m in (1, 5, 15, 60)),
     time_limit=timedelta(hours=1),
 )
-
-_CONTENDED: Final = SettlementContended.code
 _TRIES_MAX: Final = 8
-_CHUNK: Final = 5000
 _log: Final = structlog.get_logger()
-_PAYABLE: Final = "merchant_payable"
 
 
 class SettleDay(Task, frozen=True, tag="settlement.settle_day"):
@@ -74,36 +58,6 @@ class SettleDay(Task, frozen=True, tag="settlement.settle_day"):
     merchant_id: UUID
     mode: Mode
     day: date
-
-
-class _Terms(Struct, frozen=True):
-    """Whose day is closed, on which account, and after which settlement."""
-
-    merchant: Merchant
-    mode: Mode
-    day: date
-    key: AccountKey
-    last: Settlement | None
-
-
-class _Lines(Struct):
-    """Movements that no settlement has had, column by column, newest first."""
-
-    seqs: list[int] = field(default_factory=list)
-    codes: list[str] = field(default_factory=list)
-    references: list[UUID] = field(default_factory=list)
-    amounts: list[int] = field(default_factory=list)
-    days: list[date] = field(default_factory=list)
-    sums: Counter[str] = field(default_factory=Counter)
-    through_seq: int = 0
-
-    def add(self, line: StatementLine) -> None:
-        self.seqs.append(line.seq)
-        self.codes.append(line.code)
-        self.references.append(line.reference)
-        self.amounts.append(line.change)
-        self.days.append(line.biz_date)
-        self.sums[line.code] += line.change
 
 
 async def settle_day(
@@ -119,7 +73,8 @@ async def settle_day(
     Without a merchant it is everyone's day, and who may not be settled now is left out.
 
     Raises:
-        MerchantNotFound, SettlementNotDue, DayPassed, AccountHeldBack, SettlementContended
+        MerchantNotFound, SettlementNotDue, DayPassed, AccountHeldBack, SettlementContended,
+        SettlementInBatch, HistoryArchived
     """
     settled: list[Settlement] = []
     modes = [mode] if mode else list(Mode)
@@ -127,7 +82,7 @@ async def settle_day(
         for each in modes:
             try:
                 settled += await settle_merchant(context, merchant, each, day)
-            except (SettlementNotDue, DayPassed, AccountHeldBack):
+            except (SettlementNotDue, DayPassed, AccountHeldBack, SettlementInBatch):
                 if merchant_id is not None:
                     raise
         on_progress("settle", len(settled))
@@ -140,14 +95,38 @@ async def settle_merchant(
     """Close one merchant's day in every currency it has; a day with nothing makes no settlement.
 
     Raises:
-        SettlementNotDue, DayPassed, AccountHeldBack, SettlementContended
+        SettlementNotDue, DayPassed, AccountHeldBack, SettlementContended, SettlementInBatch,
+        HistoryArchived
     """
-    if business_date(context.db.clock.now()) < (due := due_from(merchant, day)):
-        raise SettlementNotDue(day=day.isoformat(), due_from=due.isoformat())
-    balances = await balances_of_owner(context.db, merchant.book(mode), merchant.id)
-    currencies = [each.account.currency for each in balances if each.account.kind == _PAYABLE]
-    closed = [await _close(context, merchant, mode, currency, day) for currency in currencies]
-    return [settlement for settlement in closed if settlement is not None]
+    await _check_due(context, merchant, mode, day)
+    _, drawn = await _settle(context, merchant, Wanted(mode, day))
+    found = await store.SETTLED_ON.all(context.db, merchant.book(mode), merchant.id, mode, day)
+    currencies = {each.currency for each in found}
+    for last in drawn.closed:
+        if last.currency not in currencies:
+            raise DayPassed(day=day.isoformat(), closed=last.day.isoformat())
+    return found
+
+
+async def settle_quickly(
+    context: Clearing, merchant: Merchant, mode: Mode, currency: str
+) -> Settlement:
+    """Settle what there is so far and pay it out at once, for a fee (D+0).
+
+    Raises:
+        QuickNotAgreed, NothingPayable, AccountHeldBack, SettlementContended, SettlementInBatch
+    """
+    today = business_date(context.db.clock.now())
+    agreed = await agreed_with(context.db, mode, [merchant])
+    if not agreed.figures(merchant.id, today).quick_allowed:
+        raise QuickNotAgreed
+    closed, _ = await _settle(
+        context, merchant, Wanted(mode, kind=SettlementKind.QUICK, currency=currency)
+    )
+    for settlement in closed:
+        if settlement.kind is SettlementKind.QUICK and settlement.payable:
+            return settlement
+    raise NothingPayable
 
 
 async def run_settle_day(context: Clearing, task: SettleDay, _lease: Lease) -> Again | None:
@@ -155,172 +134,27 @@ async def run_settle_day(context: Clearing, task: SettleDay, _lease: Lease) -> A
     merchant = await merchants.merchant_with_id(context.db, task.merchant_id)
     try:
         await settle_merchant(context, merchant, task.mode, task.day)
-    except (DayPassed, AccountHeldBack) as held:
+    except (DayPassed, AccountHeldBack, SettlementInBatch) as held:
         # A later day was closed by hand, and this one with it; or tomorrow's round has it all.
         _log.warning("settlement_left_out", merchant=show("mch", merchant.id), reason=held.code)
     return None
 
 
 async def on_payout_ended(
-    context: Clearing, event: PayoutSucceeded | PayoutFailed, _event_id: UUID
+    context: Clearing, event: PayoutSucceeded | PayoutFailed | PayoutReturned, _event_id: UUID
 ) -> None:
-    """Mark a settlement as its payout ended; hearing of it twice marks it once."""
-    is_paid = isinstance(event, PayoutSucceeded)
-    state = SettlementState.PAID if is_paid else SettlementState.UNPAID
+    """Mark a settlement as its payout ended; hearing of it twice marks it once.
+
+    Events come in no order: a return is never overwritten by the success before it.
+    """
+    match event:
+        case PayoutSucceeded():
+            state = SettlementState.PAID
+        case PayoutFailed():
+            state = SettlementState.UNPAID
+        case _:
+            state = SettlementState.RETURNED
     await store.SET_STATE.run(context.db, event.book, event.settlement, state)
-
-
-async def _close(
-    context: Clearing, merchant: Merchant, mode: Mode, currency: str, day: date
-) -> Settlement | None:
-    db, book = context.db, merchant.book(mode)
-    key = AccountKey(_PAYABLE, currency, merchant.id)
-    for _ in range(_TRIES_MAX):
-        last = await store.LAST_SETTLEMENT.first(db, book, merchant.id, mode, currency)
-        if last is not None and last.day >= day:
-            return await _closed_before(db, last, day)
-        lines = await _unsettled(db, book, key, mode, day=day, last=last)
-        balance = await balance_of(db, book, key)
-        terms = _Terms(merchant, mode, day, key, last)
-        settlement = _draw(terms, lines, balance.available, db.clock.now())
-        if settlement is None:
-            return None
-        failpoint("settlement.before_close")
-        [result] = await context.flow.ledger.submit([_group(settlement, lines, key)])
-        failpoint("settlement.after_close")
-        if result.happened:
-            SETTLEMENTS.inc()
-            context.flow.nudge()
-            return settlement
-        if result.code == AccountFrozen.code:
-            raise AccountHeldBack(day=day.isoformat())
-        overtaken = result.code in {_CONTENDED, ExceedsBalance.code, *MOVED_BEFORE}
-        if not overtaken and result.status != "in_flight":
-            raise RuntimeError(f"the ledger refused a settlement: {result.code} of {day}")
-    raise SettlementContended
-
-
-async def _closed_before(db: Db, last: Settlement, day: date) -> Settlement | None:
-    """Return the day's settlement that is there already.
-
-    Raises:
-        DayPassed
-    """
-    found = await store.SETTLEMENT_OF_DAY.first(
-        db, last.book, last.merchant_id, last.mode, last.currency, day
-    )
-    if found is None:
-        raise DayPassed(day=day.isoformat(), closed=last.day.isoformat())
-    return found
-
-
-async def _unsettled(
-    db: Db, book: int, key: AccountKey, mode: Mode, *, day: date, last: Settlement | None
-) -> _Lines:
-    """Return the account's movements up to the day that no settlement has had.
-
-    A movement of the day may be committed after its settlement, and comes in the next one: what
-    counts is that it was not settled, not when the day was.
-    """
-    after = 0 if last is None else last.through_seq
-    had = set(await store.SETTLED_AFTER.all(db, book, key.owner, mode, after))
-    lines = _Lines()
-    newest, first_later = after, None
-    async for line in movements(db, book, key, after=after):
-        newest = max(newest, line.seq)
-        if line.biz_date > day:
-            first_later = line.seq
-        elif line.seq not in had and not line.code.startswith(f"{OWN_RULE}/"):
-            lines.add(line)
-    lines.through_seq = newest if first_later is None else first_later - 1
-    return lines
-
-
-def _draw(terms: _Terms, lines: _Lines, available: int, now: datetime) -> Settlement | None:
-    """Return the settlement as it would be, or None when there is nothing to settle."""
-    figures, last = figures_of(lines.sums), terms.last
-    opening = 0 if last is None else last.carried
-    due = opening + figures.net
-    payable = payable_of(due, available)
-    if not lines.seqs and not payable:
-        return None
-    return Settlement(
-        book=terms.merchant.book(terms.mode),
-        id=new_id(),
-        merchant_id=terms.merchant.id,
-        mode=terms.mode,
-        currency=terms.key.currency,
-        day=terms.day,
-        previous_id=None if last is None else last.id,
-        opening=opening,
-        gross=figures.gross,
-        fees=figures.fees,
-        refunds=figures.refunds,
-        fees_returned=figures.fees_returned,
-        other=figures.other,
-        due=due,
-        payable=payable,
-        carried=due - payable,
-        line_count=len(lines.seqs),
-        through_seq=lines.through_seq,
-        state=SettlementState.CLOSED,
-        payout_id=new_id() if payable else None,
-        closed_at=now,
-    )
-
-
-def _group(settlement: Settlement, lines: _Lines, key: AccountKey) -> Group:
-    """Return what closes the day: the posting and every row that goes with it."""
-    now = settlement.closed_at
-    event = SettlementClosed(
-        merchant_id=settlement.merchant_id,
-        mode=settlement.mode,
-        resource_id=show("set", settlement.id),
-        object=view_settlement(settlement),
-    )
-    return Group(
-        id=new_id(),  # the settlement's keys keep it to once; a refusal must not be remembered
-        book=settlement.book,
-        transfers=posting.transfers(
-            OWN_RULE,
-            reference=settlement.id,
-            accounts={
-                _PAYABLE: key,
-                "settlement_due": AccountKey("settlement_due", key.currency, key.owner),
-            },
-            amounts={"net": Money(settlement.payable, key.currency)},
-        ),
-        companions=(
-            Write(store.INSERT_SETTLEMENT, msgspec.structs.astuple(settlement), refusal=_CONTENDED),
-            *_line_writes(settlement, lines),
-            *_payout_writes(settlement, now),
-            event_write(event, now=now),
-        ),
-    )
-
-
-def _line_writes(settlement: Settlement, lines: _Lines) -> list[Write]:
-    place = (settlement.book, settlement.merchant_id, settlement.mode, settlement.id)
-    cuts = [*range(0, len(lines.seqs), _CHUNK), len(lines.seqs)]
-    columns = (lines.seqs, lines.codes, lines.references, lines.amounts, lines.days)
-    return [
-        Write(store.INSERT_LINES, (*place, *(column[start:end] for column in columns)))
-        for start, end in pairwise(cuts)
-    ]
-
-
-def _payout_writes(settlement: Settlement, now: datetime) -> tuple[Write, ...]:
-    if settlement.payout_id is None:
-        return ()
-    asked = NewPayout(
-        book=settlement.book,
-        settlement_id=settlement.id,
-        merchant_id=settlement.merchant_id,
-        mode=settlement.mode,
-        money=Money(settlement.payable, settlement.currency),
-    )
-    noon = datetime.combine(business_date(now), PAY_AT, BUSINESS_ZONE)
-    return payout_writes(settlement.payout_id, asked, now=now, pay_at=max(now, noon))
 
 
 async def all_merchants(db: Db, merchant_id: UUID | None = None) -> AsyncIterator[Merchant]:
@@ -340,3 +174,46 @@ async def all_merchants(db: Db, merchant_id: UUID | None = None) -> AsyncIterato
         if page.next_cursor is None:
             return
         cursor = page.next_cursor
+
+
+async def _check_due(context: Clearing, merchant: Merchant, mode: Mode, day: date) -> None:
+    agreed = await agreed_with(context.db, mode, [merchant])
+    due = due_from(agreed.figures(merchant.id, day), day, await working_days(context.db))
+    if business_date(context.db.clock.now()) < due:
+        raise SettlementNotDue(day=day.isoformat(), due_from=due.isoformat())
+
+
+async def _settle(
+    context: Clearing, merchant: Merchant, wanted: Wanted
+) -> tuple[list[Settlement], Drawn]:
+    """Draw and close until nothing of the merchant is left drawn, by us or by who died.
+
+    Raises:
+        AccountHeldBack, SettlementContended, SettlementInBatch, HistoryArchived
+    """
+    closed: list[Settlement] = []
+    for _ in range(_TRIES_MAX):
+        drawn = await draw(context, [merchant], wanted)
+        _raise_left_out(drawn)
+        drafts = [*drawn.new, *drawn.waiting]
+        if not drafts:
+            return closed, drawn
+        done = await close_drawn(context, drafts)
+        if done.left_out:
+            raise AccountHeldBack
+        closed += done.now
+        if done.now:
+            context.flow.nudge()
+        if not drawn.waiting and len(done.now) == len(drawn.new):
+            return closed, drawn
+    raise SettlementContended
+
+
+def _raise_left_out(drawn: Drawn) -> None:
+    """Raise what kept the merchant from being settled, but for days that are closed."""
+    if any(each.batch_id is not None for each in drawn.waiting):
+        raise SettlementInBatch
+    refusals: Sequence[type[Refusal]] = (AccountHeldBack, HistoryArchived)
+    for refusal in refusals:
+        if refusal.code in drawn.left_out.values():
+            raise refusal

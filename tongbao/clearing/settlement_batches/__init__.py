@@ -1,0 +1,1 @@
+"""Settlements of everybody that are drawn, looked at and let go together."""

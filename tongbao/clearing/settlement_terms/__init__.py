@@ -1,0 +1,1 @@
+"""What was agreed with merchants about settlement, and what keeps money back from them."""
