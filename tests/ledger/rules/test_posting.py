@@ -1,8 +1,12 @@
 """Posting rules: what each fact debits and credits, and which tables do not load."""
+
 from __future__ import annotations
+
 from datetime import UTC, datetime
 from uuid import UUID
+
 import pytest
+
 from tongbao.kernel.ids import derived_id
 from tongbao.kernel.money import CurrencyMismatch, Money
 from tongbao.ledger.model import AccountKey, TransferKind
@@ -16,6 +20,7 @@ from tongbao.ledger.rules.posting import (
     transfer_id,
     transfers,
 )
+
 REF = UUID(int=7)
 OWNER = UUID(int=8)
 OWNED = {
@@ -31,8 +36,12 @@ ROLES = {
     "giving_wallet": OWNED["wallet"],
     "getting_wallet": AccountKey("wallet", "CNY", UUID(int=9)),
 }
+
+
 def cny(amount):
     return Money(amount, "CNY")
+
+
 def movements(rule, accounts=None, **amounts):
     return [
         (
@@ -48,7 +57,11 @@ def movements(rule, accounts=None, **amounts):
             amounts={name: cny(amount) for name, amount in amounts.items()},
         )
     ]
+
+
 RECEIVABLE, PAYABLE, DUE = "channel_receivable", "merchant_payable", "settlement_due"
+
+
 @pytest.mark.parametrize(
     ("rule", "amounts", "expected"),
     [
@@ -110,6 +123,8 @@ RECEIVABLE, PAYABLE, DUE = "channel_receivable", "merchant_payable", "settlement
 )
 def test_each_fact_moves_what_the_rule_says(rule, amounts, expected):
     assert movements(rule, **amounts) == expected
+
+
 def test_a_payment_from_the_own_wallet_and_its_refund_meet_the_wallet():
     accounts = {"wallet": OWNED["wallet"], PAYABLE: OWNED[PAYABLE]}
     assert movements("wallet.topped_up", accounts, amount=9) == [("single", "bank", "wallet", 9)]
@@ -121,6 +136,8 @@ def test_a_payment_from_the_own_wallet_and_its_refund_meet_the_wallet():
         ("single", "fee_income", PAYABLE, 1),
         ("single", PAYABLE, "wallet", 9),
     ]
+
+
 def test_an_exchange_has_a_leg_in_each_currency_through_the_houses_positions():
     dollars = AccountKey("wallet", "USD", OWNER)
     legs = transfers(
@@ -133,6 +150,8 @@ def test_an_exchange_has_a_leg_in_each_currency_through_the_houses_positions():
         (OWNED["wallet"], AccountKey("exchange", "CNY"), 720),
         (AccountKey("exchange", "USD"), dollars, 100),
     ]
+
+
 def test_an_exchange_whose_wallets_are_the_wrong_way_round_is_a_bug():
     dollars = AccountKey("wallet", "USD", OWNER)
     with pytest.raises(CurrencyMismatch):
@@ -142,9 +161,13 @@ def test_an_exchange_whose_wallets_are_the_wrong_way_round_is_a_bug():
             accounts={"giving_wallet": dollars, "getting_wallet": OWNED["wallet"]},
             amounts={"given": cny(720), "got": Money(100, "USD"), "fee": cny(0)},
         )
+
+
 def test_an_account_of_any_kind_is_never_guessed():
     with pytest.raises(FactsDiffer):
         movements("cross_book.out", OWNED, amount=5)
+
+
 def test_ids_derive_from_the_reference_so_that_a_repeat_is_the_same_transfer():
     facts = {"reference": REF, "accounts": OWNED, "amounts": {"gross": cny(9), "fee": cny(1)}}
     first, again = transfers("payment.captured", **facts), transfers("payment.captured", **facts)
@@ -155,6 +178,8 @@ def test_ids_derive_from_the_reference_so_that_a_repeat_is_the_same_transfer():
     ]
     assert {line.reference for line in first} == {REF}
     assert [line.code for line in first] == ["payment.captured/gross", "payment.captured/fee"]
+
+
 def test_the_end_of_a_hold_names_what_the_held_rule_made():
     expires_at = datetime(2026, 5, 1, tzinfo=UTC)
     facts = {"reference": REF, "accounts": OWNED}
@@ -166,6 +191,8 @@ def test_the_end_of_a_hold_names_what_the_held_rule_made():
     assert held.id == transfer_id(REF, "refund.held", "gross")
     assert (held.expires_at, posted.expires_at) == (expires_at, None)
     assert len({held.id, posted.id, voided.id}) == 3
+
+
 @pytest.mark.parametrize(
     ("rule", "accounts", "amounts"),
     [
@@ -180,9 +207,13 @@ def test_the_end_of_a_hold_names_what_the_held_rule_made():
 def test_facts_that_do_not_fit_the_rule_are_a_bug_of_the_caller(rule, accounts, amounts):
     with pytest.raises(FactsDiffer):
         transfers(rule, reference=REF, accounts=accounts, amounts=amounts)
+
+
 def test_an_account_in_another_currency_than_the_amount_is_a_bug():
     with pytest.raises(CurrencyMismatch):
         transfers("payout.paid", reference=REF, accounts=OWNED, amounts={"amount": Money(1, "USD")})
+
+
 def test_a_preview_says_in_words_what_would_be_posted():
     shown = preview(
         "payment.captured",
@@ -205,6 +236,8 @@ def test_a_preview_says_in_words_what_would_be_posted():
     amounts = {"fee_back": cny(0)}
     [released] = preview("refund.failed", reference=REF, accounts={}, amounts=amounts).lines
     assert (released.kind, released.amount, released.debit) == (TransferKind.VOID, None, None)
+
+
 def test_every_rule_posts_something_and_speaks_both_languages():
     names = ("gross", "fee", "fee_back", "net", "amount", "given", "got", "reserve", "quick_fee")
     names += ("taken", "owed", "fee_owed", "at_scheme", "not_at_scheme")
@@ -213,19 +246,27 @@ def test_every_rule_posts_something_and_speaks_both_languages():
         assert transfers(name, reference=REF, accounts=OWNED | ROLES, amounts=amounts)
         assert RULES[name].en
         assert RULES[name].zh
+
+
 def table(leg, names='en = "Fact"\nzh = "事实"'):
     return f'["some.fact"]\n{names}\nlegs = [{leg}]'
+
+
 GOOD = '{ name = "a", kind = "single", debit = "bank", credit = "suspense", amount = "x" }'
 ROLE = (
     '{ name = "a", kind = "single", debit = "any", debit_as = "x", credit = "bank", amount = "x" }'
 )
 PAIR = ROLE.replace('"bank"', '"any", credit_as = "y"')
 HOLD = '{ name = "h", kind = "pending", debit = "bank", credit = "suspense", amount = "x" }'
+
+
 def test_a_sound_table_loads():
     assert load_rules(table(GOOD))
     assert load_rules(table(ROLE))
     assert load_rules(table(PAIR))
     assert load_rules(table(f'{HOLD}, {{ name = "p", kind = "post", ends = "some.fact/h" }}'))
+
+
 @pytest.mark.parametrize(
     "text",
     [
