@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
@@ -16,13 +17,21 @@ Progress = Callable[[str, int], None]
 """Hears how far a long command is: the step it is in, and how much of it is done."""
 
 
+QUICK_FROM: Final = 8 * 1024 * 1024
+"""How many bytes a bill has from which on the fast lane is worth its beginning."""
+
+
 class Clearing(Struct, frozen=True):
-    """Built once by wiring. ``folder`` keeps the bills as they came, and may be lost."""
+    """Built once by wiring. ``folder`` keeps the bills as they came, and may be lost.
+
+    Bills of ``quick_from`` bytes and more are compared in the fast lane, where there is one.
+    """
 
     flow: Flow
     bank: BankTransfer
     keyring: Keyring
     folder: Path
+    quick_from: int = QUICK_FROM
 
     @property
     def db(self) -> Db:

@@ -23,7 +23,7 @@ _BILL: Final = """id, account_id, channel, mode, day, version, state, currency, 
     refund_amount, fee_amount, told_row_count, told_payment_amount, told_refund_amount,
     told_fee_amount, is_complete, totals_agree, run_id, matched_count, matched_payment_amount,
     matched_refund_amount, break_count, waiting_count, downloaded_at, parsed_at, matched_at,
-    superseded_at"""
+    superseded_at, is_lean"""
 _BREAK: Final = """id, account_id, channel, mode, day, kind, number, break_class, currency,
     bill_amount, platform_amount, ledger_amount, bill_fee, expected_fee, difference, payment_id,
     refund_id, line, bill_id, run_id, state, found_at, seen_at, reopened, proposal, proposed_by,
@@ -44,7 +44,7 @@ INSERT_BILL = Statement(
     f"""insert into bill_file ({_BILL})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                 $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34,
-                $35)
+                $35, $36)
         on conflict do nothing"""
 )
 CURRENT_BILL = Query(
@@ -92,6 +92,55 @@ MARK_PARSED = Statement(
               told_refund_amount = $12, told_fee_amount = $13, is_complete = $14,
               totals_agree = $15, parsed_at = $16
         where id = $1 and state = 'downloaded'"""
+)
+# The rows of a lean bill that are kept are those its last run found no agreement on.
+MARK_LEAN = Statement(
+    """update bill_file
+          set state = 'parsed', is_lean = true, parsed_at = $2
+        where id = $1 and state = 'downloaded'"""
+)
+MARK_READ = Statement(
+    """update bill_file
+          set currency = $2, row_count = $3, fault_count = $4, payment_count = $5,
+              payment_amount = $6, refund_count = $7, refund_amount = $8, fee_amount = $9,
+              told_row_count = $10, told_payment_amount = $11, told_refund_amount = $12,
+              told_fee_amount = $13, is_complete = $14 or state in ('matched', 'empty'),
+              totals_agree = $15, parsed_at = $16, is_lean = $17
+        where id = $1"""
+)
+CLEAR_ROWS = Statement("delete from bill_row where bill_id = $1")
+CLEAR_FAULTS = Statement("delete from bill_fault where bill_id = $1")
+NUMBERS_OF_BILL = Query(
+    str,
+    """select distinct number from bill_row where bill_id = $1 and outcome = 'moved'
+         and ($2::timestamptz is null or at >= $2)""",
+)
+"""What a bill shows; of a whole one from a moment on, because a lean one has few rows."""
+
+
+class RowBeside(Struct, frozen=True):
+    """The number of a row that lies near midnight or outside its bill's day."""
+
+    kind: str
+    number: str
+
+
+ROWS_BESIDE = Query(
+    RowBeside,
+    """select distinct kind, number from bill_row
+        where bill_id = $1 and kind = 'payment' and (at < $2 or at >= $3)""",
+)
+ABSENT_ON = Query(
+    str,
+    """
+    select number from recon_break
+     where account_id = $1 and day = $2 and break_class = 'missing_at_channel'
+       and number = any($3::text[])
+    union
+    select number from recon_waiting
+     where account_id = $1 and day = $2 and number = any($3::text[])
+    union
+    select number from bill_row where bill_id = $4 and number = any($3::text[])""",
 )
 FAULTS_OF_BILL = Query(
     BillFault,
@@ -208,10 +257,10 @@ _FEE_WRONG: Final = f"""(t.outcome = 'moved' and case t.kind
     when 'payment' then t.fee <> i.expected_fee and t.fee <> {_OWN_FEE}
     else not (($10::bool and t.fee = 0)
               or ($9::bool and (t.fee = -i.expected_fee or t.fee = -{_OWN_FEE}))) end)"""
-_SEEN_BEFORE: Final = """((t.at < $13::timestamptz or t.at >= $14::timestamptz) and exists (
+_SEEN_BEFORE: Final = """((t.at < $13::timestamptz or t.at >= $14::timestamptz) and (exists (
     select 1 from bill_row o
      where o.number = t.number and o.kind = t.kind and o.bill_id = any($12::uuid[])
-       and o.outcome = 'moved'))"""
+       and o.outcome = 'moved') or (t.kind = 'payment' and t.number = any($16::text[]))))"""
 
 
 class Compared(Struct, frozen=True):

@@ -21,8 +21,14 @@ from prometheus_client import Counter
 
 from tongbao.clearing.context import Clearing, Progress
 from tongbao.clearing.reconciliation import _store as store
-from tongbao.clearing.reconciliation.model import BillFile, BillState
-from tongbao.infra.db import Db
+from tongbao.clearing.reconciliation.model import (
+    NEAR_MIDNIGHT,
+    BillFile,
+    BillFileLost,
+    BillState,
+)
+from tongbao.clearing.sets.lanes import Lane, Question, quick_bill, take_what_agrees
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import base32, new_id
@@ -90,7 +96,8 @@ async def obtain(
     ``again`` fetches one that is there already; another content becomes another version.
     """
     wanted = {BillState.REQUESTED, BillState.INCOMPLETE}
-    lost = bill.state is BillState.DOWNLOADED and not _place(context, bill).exists()
+    needs_file = bill.state is BillState.DOWNLOADED or bill.is_lean
+    lost = needs_file and not _place(context, bill).exists()
     if again or lost or bill.state in wanted:
         progress("download", 0)
         bill = await _fetch(context, account, bill)
@@ -200,16 +207,90 @@ async def _load(
     async with context.db.begin(_ACTOR) as tx:
         if (current := await store.LOCK_BILL.one(tx, bill.id)).state is not BillState.DOWNLOADED:
             return current
-        lines = channel.parse_bill(_place(context, bill))
-        sheet = Sheet(bill.id, channel.bill_terms, bill.currency)
-        # Reading happens in a thread: a million rows must not keep the worker from its leases.
-        while await asyncio.to_thread(sheet.read, lines, _CHUNK):
-            await tx.copy("bill_row", store.ROW_COLUMNS, sheet.rows)
-            await tx.copy("bill_fault", store.FAULT_COLUMNS, sheet.faults)
-            progress("read", sheet.row_count)
-        await store.MARK_PARSED.run(tx, bill.id, *sheet.figures(), tx.now)
+        place = _place(context, bill)
+        if quick_bill(context, bill.channel, place) is not None:
+            # It is read when it is compared: what agrees then need not be stored.
+            await store.MARK_LEAN.run(tx, bill.id, tx.now)
+        else:
+            lines = channel.parse_bill(place)
+            sheet = Sheet(bill.id, channel.bill_terms, bill.currency)
+            await _copy(tx, sheet, lines, progress)
+            await store.MARK_PARSED.run(tx, bill.id, *sheet.figures(), tx.now)
     failpoint("reconciliation.after_parse")
     return await store.GET_BILL.one(context.db, bill.id)
+
+
+async def _copy(tx: Tx, sheet: Sheet, lines: Iterator[BillLine], progress: Progress) -> None:
+    # Reading happens in a thread: a million rows must not keep the worker from its leases.
+    while await asyncio.to_thread(sheet.read, lines, _CHUNK):
+        await tx.copy("bill_row", store.ROW_COLUMNS, sheet.rows)
+        await tx.copy("bill_fault", store.FAULT_COLUMNS, sheet.faults)
+        progress("read", sheet.row_count)
+
+
+async def read_lean(
+    context: Clearing, account: ChannelAccount, bill: BillFile, home_book: int, progress: Progress
+) -> tuple[BillFile, Lane | None]:
+    """Take out of a lean bill what agrees and store the rest as its rows.
+
+    Without a fast lane any more, or for a bill it cannot take, every row is stored and the bill is
+    lean no longer.
+
+    Raises:
+        BillFileLost
+    """
+    place = _place(context, bill)
+    if not place.exists():
+        raise BillFileLost(day=bill.day.isoformat())
+    folder = context.folder / f"lane-{base32(new_id())}"
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    try:
+        lane = None
+        if (quick := quick_bill(context, bill.channel, place)) is not None:
+            asked = Question(
+                account=account,
+                day=bill.day,
+                currency=bill.currency,
+                bill=place,
+                folder=folder,
+                home_book=home_book,
+                suspects=await _shown_before(context.db, bill),
+            )
+            progress("take out what agrees", 0)
+            lane = await take_what_agrees(context, asked, quick)
+        failpoint("reconciliation.after_lane")
+        return await _store_rest(context, bill, place, lane, progress), lane
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _shown_before(db: Db, bill: BillFile) -> list[str]:
+    """Return the numbers on the day before's bill that may stand on this one a second time."""
+    earlier = await store.CURRENT_BILL.first(db, bill.account_id, bill.day - timedelta(days=1))
+    if earlier is None:
+        return []
+    start, _ = day_bounds(bill.day)
+    near = None if earlier.is_lean else start - NEAR_MIDNIGHT
+    return await store.NUMBERS_OF_BILL.all(db, earlier.id, near)
+
+
+async def _store_rest(
+    context: Clearing, bill: BillFile, place: Path, lane: Lane | None, progress: Progress
+) -> BillFile:
+    channel = context.flow.channels[bill.channel]
+    sheet = Sheet(bill.id, channel.bill_terms, bill.currency)
+    if lane is None:
+        lines = channel.parse_bill(place)
+    else:
+        sheet.agreed(lane)
+        lines = channel.parse_bill(lane.rest)
+    async with context.db.begin(_ACTOR) as tx:
+        await store.LOCK_BILL.one(tx, bill.id)
+        await store.CLEAR_ROWS.run(tx, bill.id)
+        await store.CLEAR_FAULTS.run(tx, bill.id)
+        await _copy(tx, sheet, lines, progress)
+        await store.MARK_READ.run(tx, bill.id, *sheet.figures(), tx.now, lane is not None)
+        return await store.GET_BILL.one(tx, bill.id)
 
 
 class Sheet:
@@ -229,6 +310,18 @@ class Sheet:
         self._amounts = dict.fromkeys(BillKind, 0)
         self._fees = 0
         self._told: BillTotal | None = None
+        self._lane: Lane | None = None
+
+    def agreed(self, lane: Lane) -> None:
+        """Count what a fast lane took out of the bill; the lines that follow are its rest."""
+        self._lane = lane
+        self.row_count += sum(each.count for each in lane.agreed)
+        self._counts[BillKind.PAYMENT] += sum(each.count for each in lane.agreed)
+        self._amounts[BillKind.PAYMENT] += sum(each.amount for each in lane.agreed)
+        self._fees += sum(each.fees for each in lane.agreed)
+
+    def _line(self, line: int) -> int:
+        return line if self._lane is None else self._lane.line_in_bill(line)
 
     def read(self, lines: Iterator[BillLine], count: int) -> bool:
         """Take the next lines; False when there are none."""
@@ -265,7 +358,7 @@ class Sheet:
         self.rows.append(
             (
                 self._bill_id,
-                row.line,
+                self._line(row.line),
                 kind,
                 row.number,
                 row.order_number,
@@ -282,7 +375,8 @@ class Sheet:
     def _take_fault(self, line: int, code: str, text: str) -> None:
         self._fault_count += 1
         shown = text[:_TEXT_MAX].replace("\0", "")  # the one character PostgreSQL does not take
-        self.faults.append((self._bill_id, self._fault_count, line, code, shown))
+        place = self._line(line)
+        self.faults.append((self._bill_id, self._fault_count, place, code, shown))
 
     def figures(self) -> tuple[object, ...]:
         """Return what the bill adds up to, as the bill's row keeps it."""

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from tongbao.clearing.context import Clearing, Progress
 from tongbao.clearing.reconciliation import _store as store
 from tongbao.clearing.reconciliation._store import BookAmount, Compared
+from tongbao.clearing.reconciliation.bills import read_lean
 from tongbao.clearing.reconciliation.model import (
     NEAR_MIDNIGHT,
     BillFile,
@@ -23,17 +24,18 @@ from tongbao.clearing.reconciliation.model import (
     DayReconciled,
     RunOvertaken,
 )
-from tongbao.clearing.reconciliation.staging import Run, close_absent, stage
+from tongbao.clearing.reconciliation.staging import Run, close_absent, ids_of_numbers, stage
 from tongbao.infra.db import Db, Tx, Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
-from tongbao.kernel.clock import day_bounds
+from tongbao.kernel.clock import business_date, day_bounds
 from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group
 from tongbao.ledger.rules import posting
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.payments.collecting import queries as payments
 from tongbao.rails.channels.contract import ChannelAccount
 
 BREAKS: Final = Counter(
@@ -56,7 +58,9 @@ async def compare(
     Raises:
         RunOvertaken: another run of the same bill began meanwhile.
     """
-    db = context.db
+    db, lane = context.db, None
+    if bill.is_lean:
+        bill, lane = await read_lean(context, account, bill, _home_book(bill.mode), progress)
     run = Run(
         context=context,
         account=account,
@@ -64,6 +68,7 @@ async def compare(
         id=new_id(),
         open_days=await _open_days(db, bill),
         progress=progress,
+        lane=lane,
     )
     async with db.begin(_ACTOR) as tx:
         before = await store.LOCK_BILL.one(tx, bill.id)
@@ -152,7 +157,41 @@ async def _compare_staged(run: Run, tx: Tx, staged: int) -> list[BookAmount]:
     )
     fees = await store.FEES_BY_BOOK.all(tx, bill.id, run.id, _home_book(bill.mode))
     await store.CLEAR_ITEMS.run(tx, run.id)
-    return fees
+    return _with_agreed(run, fees)
+
+
+def _with_agreed(run: Run, fees: Sequence[BookAmount]) -> list[BookAmount]:
+    """Add the fees of what agreed in the fast lane."""
+    by_book = {fee.book: fee for fee in fees}
+    for each in run.lane.agreed if run.lane else ():
+        fee = by_book.get(each.book, BookAmount(each.book, 0, 0))
+        by_book[each.book] = BookAmount(each.book, fee.entries + each.count, fee.amount + each.fees)
+    return list(by_book.values())
+
+
+async def _agreed_before(run: Run, tx: Tx, earlier: BillFile | None) -> list[str]:
+    """Return which of this bill's numbers agreed on the day before's, a lean one.
+
+    Such a row is stored nowhere. But it agreed exactly when the payment was ours by then, was paid
+    on that day, and is neither among what was left over nor missing.
+    """
+    if earlier is None or not earlier.is_lean or earlier.parsed_at is None:
+        return []
+    start, end = day_bounds(run.bill.day)
+    beside = await store.ROWS_BESIDE.all(
+        tx, run.bill.id, start + NEAR_MIDNIGHT, end - NEAR_MIDNIGHT
+    )
+    ids = ids_of_numbers(row.number for row in beside)
+    paid = {}
+    for attempt in await payments.attempts_with_ids(tx, ids):
+        is_there = attempt.account_id == run.account.id and attempt.paid_at is not None
+        if is_there and business_date(attempt.paid_at) == earlier.day:
+            payment = await payments.payment(tx, attempt.book, attempt.payment_id)
+            known_at = payment.succeeded_at
+            if known_at is not None and known_at <= earlier.parsed_at:
+                paid[attempt.taken_number] = attempt
+    absent = await store.ABSENT_ON.all(tx, run.account.id, earlier.day, sorted(paid), earlier.id)
+    return sorted(paid.keys() - set(absent))
 
 
 async def _compare_rows(run: Run, tx: Tx) -> Compared:
@@ -176,6 +215,7 @@ async def _compare_rows(run: Run, tx: Tx) -> Compared:
         start + NEAR_MIDNIGHT,
         end - NEAR_MIDNIGHT,
         bill.is_complete,
+        await _agreed_before(run, tx, earlier),
     )
 
 

@@ -67,7 +67,8 @@ class BreakState(StrEnum):
 class BillFile(Struct, frozen=True):
     """One row of bill_file: a version of an account's bill of a day, and what comparing it gave.
 
-    ``told_…`` is what the bill's own trailer says, where it says anything.
+    ``told_…`` is what the bill's own trailer says, where it says anything. Of a lean bill the
+    rows that agreed are counted and not kept; ``parsed_at`` is then when they last agreed.
     """
 
     id: UUID
@@ -105,6 +106,7 @@ class BillFile(Struct, frozen=True):
     parsed_at: datetime | None = None
     matched_at: datetime | None = None
     superseded_at: datetime | None = None
+    is_lean: bool = False
 
 
 class BillFault(Struct, frozen=True):
@@ -231,6 +233,15 @@ class ChannelUnbilled(Conflict):
     code = "reconciliation.unbilled"
     advice = "Compare the account's totals instead, if its channel does that."
     advice_zh = "该渠道不提供对账单，如渠道支持，请改用轧账核对总额。"
+
+
+class BillFileLost(Busy):
+    """The bill's file is not there any more, and the channel does not send it now."""
+
+    code = "reconciliation.file_lost"
+    advice = "Reconcile the day again later; the bill is fetched anew."
+    advice_zh = "账单文件已丢失且暂时无法重新下载，请稍后重试。"
+    retry_after_s = 600
 
 
 class RunOvertaken(Busy):

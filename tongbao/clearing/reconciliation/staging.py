@@ -24,6 +24,7 @@ from tongbao.clearing.reconciliation.model import (
     Item,
     days_it_may_stand_on,
 )
+from tongbao.clearing.sets.lanes import Lane
 from tongbao.infra.db import Tx
 from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import UnknownId, base32, from_base32
@@ -34,7 +35,12 @@ from tongbao.payments.authorisations.outcomes import record_completion_news
 from tongbao.payments.authorisations.queries import completions_with_ids
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.chase import look_at, pay_order
-from tongbao.payments.collecting.model import AT_THE_COUNTER, Attempt, AttemptState
+from tongbao.payments.collecting.model import (
+    AT_THE_COUNTER,
+    Attempt,
+    AttemptState,
+    PaidAttempt,
+)
 from tongbao.payments.collecting.outcomes import Evidence, record_news
 from tongbao.payments.refunds import queries as refunds
 from tongbao.payments.refunds.model import GivenBack, Refund, RefundState
@@ -60,6 +66,7 @@ class Run(Struct, frozen=True):
     id: UUID
     open_days: frozenset[date]
     progress: Progress
+    lane: Lane | None = None
 
 
 async def stage(run: Run) -> int:
@@ -71,7 +78,7 @@ async def stage(run: Run) -> int:
         items: list[Item] = []
         inside, until = start + NEAR_MIDNIGHT, end - NEAR_MIDNIGHT
         this_day = (run.bill.day, run.bill.day)
-        async for paid in payments.paid_between(tx, run.account.id, start, end):
+        async for paid in _paid(run, tx, start, end):
             place = (paid.book, base32(paid.id), paid.payment_id)
             days = this_day
             if not inside <= paid.paid_at < until:
@@ -89,6 +96,25 @@ async def stage(run: Run) -> int:
             count += await _put(run, tx, items)
         run.progress("look up", count)
     return count
+
+
+async def _paid(run: Run, tx: Tx, start: datetime, end: datetime) -> AsyncIterator[PaidAttempt]:
+    """Yield what the account collected on the day, without what agreed in the fast lane."""
+    if run.lane is None:
+        async for paid in payments.paid_between(tx, run.account.id, start, end):
+            yield paid
+        return
+    for at in range(0, len(run.lane.ours), _CHUNK):
+        for attempt in await payments.attempts_with_ids(tx, run.lane.ours[at : at + _CHUNK]):
+            if attempt.paid_at is not None:
+                yield PaidAttempt(
+                    book=attempt.book,
+                    id=from_base32(attempt.taken_number),
+                    payment_id=attempt.payment_id,
+                    amount=attempt.taken.amount,
+                    currency=attempt.taken.currency,
+                    paid_at=attempt.paid_at,
+                )
 
 
 async def _rows_alone(run: Run) -> AsyncIterator[list[RowAlone]]:
@@ -238,7 +264,7 @@ async def _known_behind(run: Run, rows: Sequence[RowAlone]) -> list[Item]:
 async def _tell_captures(run: Run, rows: Sequence[RowAlone]) -> None:
     """Record what the rows say of captures that nobody knew to have happened."""
     moved = {row.number: row for row in rows if (row.kind, row.outcome) == ("payment", "moved")}
-    for capture in await completions_with_ids(run.context.db, _ids(moved)):
+    for capture in await completions_with_ids(run.context.db, ids_of_numbers(moved)):
         if capture.account_id == run.account.id and capture.state.is_open:
             row = moved[capture.number]
             taken = Succeeded(row.channel_ref, Money(row.amount, row.currency), row.at)
@@ -253,7 +279,7 @@ async def _shown(run: Run, numbers: Sequence[str]) -> set[tuple[str, str]]:
 
 
 async def _attempts_behind(run: Run, rows: Sequence[RowAlone]) -> Mapping[str, Attempt]:
-    ids = _ids(row.number for row in rows if row.kind != "refund")
+    ids = ids_of_numbers(row.number for row in rows if row.kind != "refund")
     found = await payments.attempts_with_ids(run.context.db, ids)
     # Money that was set aside first stands on the bill under its capture's number.
     return {
@@ -264,14 +290,15 @@ async def _attempts_behind(run: Run, rows: Sequence[RowAlone]) -> Mapping[str, A
 async def _refunds_behind(run: Run, rows: Sequence[RowAlone]) -> Mapping[str, Refund]:
     db = run.context.db
     found = await refunds.refunds_with_ids(
-        db, _ids(row.number for row in rows if row.kind == "refund")
+        db, ids_of_numbers(row.number for row in rows if row.kind == "refund")
     )
     attempts = await payments.attempts_with_ids(db, [refund.attempt_id for refund in found])
     ours = {attempt.id for attempt in attempts if attempt.account_id == run.account.id}
     return {refund.number: refund for refund in found if refund.attempt_id in ours}
 
 
-def _ids(numbers: Iterable[str]) -> list[UUID]:
+def ids_of_numbers(numbers: Iterable[str]) -> list[UUID]:
+    """Return the ids behind those of the numbers that can be ours."""
     ids = []
     for number in numbers:
         try:

@@ -339,13 +339,33 @@ PAID_BETWEEN = Query(
          where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
            and channel <> 'wallet'""",
 )
-# The same rows in one currency, as columns without a null: they are copied out by the million.
+# The same rows as columns without a null: they are copied out by the million.
 EXPORT_PAID: Final = """
     select coalesce(capture_id, id), payment_id, book::bigint, coalesce(capture_amount, amount),
-           paid_at
+           (currency = $4)::int::bigint, paid_at
       from attempt
      where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
-       and channel <> 'wallet' and currency = $4"""
+       and channel <> 'wallet'"""
+
+
+class PaymentSpan(msgspec.Struct, frozen=True):
+    """The payments behind the first and the last thing an account collected."""
+
+    first_id: UUID
+    last_id: UUID
+
+
+PAID_SPAN = Query(
+    PaymentSpan,
+    """
+    select f.payment_id as first_id, l.payment_id as last_id
+      from (select payment_id from attempt
+             where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
+               and channel <> 'wallet' order by paid_at limit 1) f,
+           (select payment_id from attempt
+             where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
+               and channel <> 'wallet' order by paid_at desc limit 1) l""",
+)
 OVERDUE_ATTEMPTS = Query(
     OverdueAttempt,
     """select a.book, a.id, a.created_at, p.expires_at

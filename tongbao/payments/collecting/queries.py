@@ -253,12 +253,20 @@ async def export_paid(
     currency: str,
     take: Callable[[bytes], Awaitable[None]],
 ) -> None:
-    """Copy out what `paid_between` yields in one currency, in PostgreSQL's binary COPY format.
+    """Copy out what `paid_between` yields, in PostgreSQL's binary COPY format.
 
-    The columns are the number's id, the payment's id, the book, the amount in minor units and the
-    channel's time; none is ever null.
+    The columns are the number's id, the payment's id, the book, the amount in minor units, 1 where
+    it is in this currency and the channel's time; none is ever null.
     """
     await tx.copy_out(store.EXPORT_PAID, (account_id, *span, currency), take)
+
+
+async def payments_span(
+    on: Db | Tx, account_id: UUID, start: datetime, end: datetime
+) -> tuple[UUID, UUID] | None:
+    """Return the payments behind the first and the last thing collected; None: nothing was."""
+    found = await store.PAID_SPAN.first(on, account_id, start, end)
+    return None if found is None else (found.first_id, found.last_id)
 
 
 async def overdue_attempts(on: Db | Tx, account_id: UUID, before: datetime) -> list[OverdueAttempt]:

@@ -1,0 +1,1 @@
+"""Comparing whole sets of rows outside the database: what agrees need not be stored."""

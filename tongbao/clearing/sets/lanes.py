@@ -1,0 +1,176 @@
+"""The fast lane of a day: what plainly agrees is taken out, and only the rest is looked at.
+
+    bill ── parts ──┐                      ┌─ agreed: counted and summed up, stored nowhere
+    payments ───────┼─► the set engine ────┤
+    ledger ─────────┘                      └─ left over: the bill without the lines that agree
+
+The rest goes the ordinary way, through the channel's own parser and the comparison in the
+database, so that there is one place that decides what a difference is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.clearing.context import Clearing
+from tongbao.clearing.sets import duck
+from tongbao.clearing.sets.exporting import LineWriter
+from tongbao.clearing.sets.parts import NumberedLine, Part, all_lines, lines_with, split
+from tongbao.clearing.sets.quick import QUICK_BILLS, QuickBill
+from tongbao.kernel.clock import day_bounds
+from tongbao.kernel.ids import from_base32
+from tongbao.ledger.model import AccountKey
+from tongbao.ledger.queries import export_nets
+from tongbao.payments.collecting.queries import export_paid, payments_span
+from tongbao.rails.channels.contract import ChannelAccount
+
+_ACTOR: Final = "reconciliation"
+_BOM: Final = b"\xef\xbb\xbf"
+_MARGIN_MS: Final = int(timedelta(hours=1).total_seconds() * 1000)
+"""How much earlier and later than the payments at both ends the others may have been made. What
+was made still earlier is not found here, and therefore left over and looked up."""
+
+
+class Question(Struct, frozen=True):
+    """A bill to be compared in the fast lane."""
+
+    account: ChannelAccount
+    day: date
+    currency: str
+    bill: Path
+    folder: Path  # for what is written on the way; taken away afterwards
+    home_book: int
+    suspects: Sequence[str]
+
+
+class Lane(Struct, frozen=True):
+    """What came of it. ``rest`` is the bill without the lines that agree.
+
+    ``line_numbers`` are where the lines of ``rest`` stand in the bill; ``ours`` are the payments
+    of the day that did not agree, by their numbers' ids.
+    """
+
+    rest: Path
+    line_numbers: list[int]
+    line_count: int
+    agreed: list[duck.BookSum]
+    ours: list[UUID]
+
+    def line_in_bill(self, line: int) -> int:
+        """Return where a line of the rest stands in the bill; past its end, past the bill's."""
+        inside = line <= len(self.line_numbers)
+        return self.line_numbers[line - 1] if inside else self.line_count + 1
+
+
+def quick_bill(context: Clearing, channel: str, bill: Path) -> QuickBill | None:
+    """Return how to read a bill in the fast lane; None: it goes the ordinary way."""
+    quick = QUICK_BILLS.get(channel)
+    if quick is None or not duck.is_there() or bill.stat().st_size < context.quick_from:
+        return None
+    with bill.open("rb") as file:
+        header = file.readline(64 * 1024).removeprefix(_BOM).rstrip(b"\r\n")
+    return quick if header == quick.header.encode() else None
+
+
+async def take_what_agrees(context: Clearing, asked: Question, quick: QuickBill) -> Lane | None:
+    """Compare a day's bill, payments and ledger; leave the files of the rest in the folder.
+
+    The three sides are read at about the same time. Whatever one of them did not show yet is left
+    over, and looked at again the ordinary way. None: the bill goes on after its own trailer, which
+    only the channel's parser knows what to make of.
+    """
+    paid = asked.folder / "paid.csv"
+    engine = await asyncio.to_thread(duck.connect, asked.folder, os.cpu_count() or 1)
+    reading = asyncio.create_task(asyncio.to_thread(_read, engine, asked, quick))
+    try:
+        nets, _ = await asyncio.gather(_export_nets(context, asked), _export(context, asked, paid))
+        told = await reading
+        ours = duck.Ours(paid, nets, asked.account.fee_ppm, asked.suspects)
+        left = await asyncio.to_thread(duck.find_leftover, engine, told, ours)
+    finally:
+        await asyncio.wait([reading])  # a thread cannot be stopped, and it uses the engine
+        engine.close()
+    rest = asked.folder / "rest.bill"
+    lines = await asyncio.to_thread(_write_rest, rest, told, left)
+    last = told.parts[-1]
+    line_count = last.first_line + last.line_count - 1
+    if lines.trailer is not None and lines.trailer < line_count - 1:
+        return None
+    return Lane(
+        rest=rest,
+        line_numbers=lines.numbers,
+        line_count=line_count,
+        agreed=left.agreed,
+        ours=[from_base32(number) for number in left.ours],
+    )
+
+
+async def _export(context: Clearing, asked: Question, path: Path) -> None:
+    span = day_bounds(asked.day)
+    with LineWriter(path, duck.PAID_COLUMNS, span[0]) as writer:
+        async with context.db.begin(_ACTOR) as tx:
+            await tx.execute("set local statement_timeout = 0", ())
+            await export_paid(tx, asked.account.id, span, asked.currency, writer.take)
+        await writer.finish()
+
+
+async def _export_nets(context: Clearing, asked: Question) -> Path | None:
+    """Write what the ledger shows for payments made about that day; None: no ledger is kept.
+
+    Payments of other books than the home book are left over.
+    """
+    if not context.flow.licence.may_hold_funds:
+        return None
+    ids = await payments_span(context.db, asked.account.id, *day_bounds(asked.day))
+    path = asked.folder / "nets.csv"
+    if ids is None:
+        return path
+    key = AccountKey("channel_receivable", asked.currency, asked.account.id)
+    with LineWriter(path, duck.NET_COLUMNS) as writer:
+        async with context.db.begin(_ACTOR) as tx:
+            await tx.execute("set local statement_timeout = 0", ())
+            await export_nets(tx, asked.home_book, key, _wider(*ids), writer.take)
+        await writer.finish()
+    return path
+
+
+def _wider(first: UUID, last: UUID) -> tuple[UUID, UUID]:
+    low = max(0, (first.int >> 80) - _MARGIN_MS) << 80
+    high = (last.int >> 80) + _MARGIN_MS << 80
+    return UUID(int=low), UUID(int=min(high, (1 << 128) - 1))
+
+
+def _read(engine: Any, asked: Question, quick: QuickBill) -> duck.Told:
+    return duck.read_bill(engine, quick, split(asked.bill, asked.folder), asked.day)
+
+
+class _Rest(Struct, frozen=True):
+    numbers: list[int]
+    trailer: int | None
+
+
+def _write_rest(path: Path, told: duck.Told, left: duck.Leftover) -> _Rest:
+    numbers, trailer, begins = [], None, told.quick.trailer.encode()
+    with path.open("wb") as file:
+        for line in _lines_left(told.parts, left, told.quick.number):
+            numbers.append(line.number)
+            file.write(line.text)
+            if trailer is None and line.text.startswith(begins):
+                trailer = line.number
+    return _Rest(numbers, trailer)
+
+
+def _lines_left(parts: Sequence[Part], left: duck.Leftover, column: int) -> Iterator[NumberedLine]:
+    for part in parts:
+        if part.place in left.odd:
+            yield from all_lines(part)
+        elif part.place in left.rows:
+            yield from lines_with(part, left.rows[part.place], column)
