@@ -17,6 +17,7 @@ from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, sett
 from tongbao.surfaces.cli.serve import serve
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
+from tongbao.surfaces.fees.commands import fees
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.routing.cli import routing
 from tongbao.wiring import open_platform
@@ -39,7 +40,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 
 COMMANDS = (
     *(demo, serve, migrate, settings, doctor, db),
-    *(operator, merchant, key, channel, new_channel),
+    *(operator, merchant, key, channel, new_channel, fees),
     *(reconcile, batches, settle, gl, ledger, tasks, routing),
 )
 for command in COMMANDS:

@@ -93,6 +93,7 @@ from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.onboarding.applications import ApplicationMoved
 from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
+from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.registrations.registrations import (
     REGISTRATION_POLICY,
     ChaseRegistration,
@@ -286,7 +287,7 @@ def handlers(
 
 def approvals(flow: Flow, clearing: Clearing) -> Approvals:
     """Return every dangerous act of the house, each with who does it once it is approved."""
-    always: tuple[Bound, ...] = (*calendar.bound(flow.db),)
+    always: tuple[Bound, ...] = (*calendar.bound(flow.db), *price_plans.bound(flow.db))
     licensed: tuple[Bound, ...] = (
         *suspense.bound_acts(flow),
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),

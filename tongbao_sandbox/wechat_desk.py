@@ -146,7 +146,7 @@ def transaction(trade: Trade) -> dict[str, Any]:
     if trade.paid_at is not None:
         amount |= {"payer_currency": trade.currency, "payer_total": trade.amount}
         content |= {
-            "bank_type": "OTHERS",
+            "bank_type": trade.extra.get("bank_type", "OTHERS"),
             "payer": _payer(trade),
             "success_time": rfc3339(trade.paid_at),
             "trade_type": trade_type(trade),

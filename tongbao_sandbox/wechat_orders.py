@@ -178,6 +178,7 @@ class Orders:
         return trades[0]
 
     def _paid(self, trade: Trade, now: datetime) -> Trade:
+        bank_type = self._world.setting("wechat.bank_type", "OTHERS")
         return self._world.state.put_trade(
             replace(
                 trade,
@@ -185,6 +186,7 @@ class Orders:
                 paid_at=now,
                 ref=trade.ref or self._desk.transaction_id(now),
                 payer=trade.payer or "o" + secrets.token_urlsafe(21)[:27],
+                extra={**trade.extra, "bank_type": bank_type},
             )
         )
 

@@ -59,6 +59,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.clearing.disputes._store.DISPUTES_OF_PAYMENT",
         "tongbao.clearing.disputes._store.LIST_DISPUTES",
         "tongbao.clearing.payouts._store.LIST_PAYOUTS",
+        "tongbao.payments.collecting._store.PAYMENTS_BEGUN",
         "tongbao.clearing.settlement._store.LIST_SETTLEMENTS",
         "tongbao.parties.accounts._store.LIST_WALLETS",
         "tongbao.payments.checkouts._store.CREATED_OF_PLATE_SINCE",

@@ -206,21 +206,20 @@ UPDATE_PAYMENT = Statement(
               version = version + 1
         where book = $1 and id = $2 and version = $3""",
     many="""update payment p
-          set state = becomes.state, captured = becomes.captured,
-              failure_code = becomes.failure_code, close_reason = becomes.close_reason,
-              succeeded_at = becomes.succeeded_at, ended_at = becomes.ended_at, fee = becomes.fee,
-              authorised = becomes.authorised, capturing = becomes.capturing,
-              authorised_at = becomes.authorised_at, authorised_until = becomes.authorised_until,
-              card_kind = becomes.card_kind, refund_returns_fee = becomes.refund_returns_fee,
+          set state = n.state, captured = n.captured, failure_code = n.failure_code,
+              close_reason = n.close_reason, succeeded_at = n.succeeded_at, ended_at = n.ended_at,
+              fee = n.fee, authorised = n.authorised, capturing = n.capturing,
+              authorised_at = n.authorised_at, authorised_until = n.authorised_until,
+              card_kind = n.card_kind, refund_returns_fee = n.refund_returns_fee,
               version = p.version + 1
          from unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $5::bigint[], $6::text[],
                      $7::text[], $8::timestamptz[], $9::timestamptz[], $10::bigint[],
                      $11::bigint[], $12::bigint[], $13::timestamptz[], $14::timestamptz[],
                      $15::text[], $16::bool[])
-           as becomes (book, id, version, state, captured, failure_code, close_reason,
-                       succeeded_at, ended_at, fee, authorised, capturing, authorised_at,
-                       authorised_until, card_kind, refund_returns_fee)
-        where p.book = becomes.book and p.id = becomes.id and p.version = becomes.version""",
+           as n (book, id, version, state, captured, failure_code, close_reason, succeeded_at,
+                 ended_at, fee, authorised, capturing, authorised_at, authorised_until, card_kind,
+                 refund_returns_fee)
+        where p.book = n.book and p.id = n.id and p.version = n.version""",
 )
 # Right after the update of its state, which raised the version.
 MOVE_PAYMENT = Statement(
@@ -304,8 +303,8 @@ ATTEMPTS_OF_PAYMENT = Query(
 )
 ATTEMPTS_OF = Query(
     Attempt,
-    f"""select {_ATTEMPT} from attempt
-         where book = any($1::int[]) and payment_id = any($2::uuid[]) order by id""",
+    f"""select {_ATTEMPT} from attempt where book = any($1::int[]) and payment_id = any($2::uuid[])
+         order by id""",
 )
 PAID_BY_TRADE = Query(
     UUID,
@@ -327,8 +326,7 @@ ATTEMPTS_WITH_IDS = Query(
 )
 LIVE_BESIDE = Query(
     UUID,
-    """select id from attempt
-        where book = $1 and payment_id = $2 and id <> $3
+    """select id from attempt where book = $1 and payment_id = $2 and id <> $3
           and state not in ('declined', 'not_sent', 'closed') limit 1""",
 )
 PAID_BETWEEN = Query(
@@ -376,6 +374,12 @@ OVERDUE_ATTEMPTS = Query(
            and p.capture_within_s is null  -- what is only set aside stands on no bill
          order by a.id""",
 )
+PAYMENTS_BEGUN = Query(
+    Payment,
+    f"""select {_PAYMENT} from payment where created_at >= $1 and created_at < $2
+           and ($3::uuid is null or merchant_id = $3) and ($4::text is null or mode = $4)
+         order by created_at, id""",
+)
 CHANGES_OF_PAYMENT = Query(
     StateChange,
     f"""select {_CHANGE} from payment_state_change
@@ -397,8 +401,7 @@ OPEN_CASES = Query(
 )
 CLOSED_CASES = Query(
     PaymentCase,
-    f"""select {_CASE} from payment_case
-         where closed_at is not null
+    f"""select {_CASE} from payment_case where closed_at is not null
            and ($1::timestamptz is null or (opened_at, id) < ($1, $2::uuid))
          order by opened_at desc, id desc limit $3""",
 )

@@ -158,14 +158,9 @@ class Payment(Struct, frozen=True):
     @property
     def price(self) -> Quote:
         """What it costs the merchant and why, as it was kept; of old payments version 0."""
-        return Quote(
-            version=self.price_version or 0,
-            fee=self.fee,
-            refund_returns_fee=self.refund_returns_fee,
-            day=self.price_day or business_date(self.created_at),
-            volume=self.price_volume,
-            card=self.card_kind,
-        )
+        day = self.price_day or business_date(self.created_at)
+        kept = (self.fee, self.refund_returns_fee, day, self.price_volume, self.card_kind)
+        return Quote(self.price_version or 0, *kept)
 
     @property
     def left(self) -> int:

@@ -51,7 +51,7 @@ from tongbao.payments.collecting.model import (
     allow_all,
     view_payment,
 )
-from tongbao.payments.collecting.queries import PaymentReads
+from tongbao.payments.collecting.queries import PaymentReads, priced_by_card
 from tongbao.payments.routing.model import AS_ASKED, PLACE_TAKEN, Router
 from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
 
@@ -208,11 +208,12 @@ async def record_news(
         step = next_step(payment, attempt, news, now, is_fresh=evidence.is_fresh) or Step()
         step = await _unless_paid_elsewhere(flow, attempt, step)
         step = going_elsewhere(payment, step, instead, now)
+        step = await priced_by_card(flow.db, payment, step, news)
         after = _bumped(step.payment) or payment, step.attempt or attempt
         writes = (
             *_row_writes(payment, attempt, step, evidence.why, now),
             *_evidence_writes(attempt, exchange_id, evidence, news, now),
-            *_case_writes(payment, step, now),
+            *(() if step.case is None else (case_write(payment, step.case, step.detail, now),)),
             *_event_writes(payment, after, step, now),
             *_follow_up_writes(payment, attempt, step, now),
             *(flow.router.ended(attempt.book, attempt.id) if step.ends_unpaid else ()),
@@ -404,10 +405,6 @@ def case_write(payment: Payment, kind: CaseKind, detail: str, now: datetime) -> 
     case_id = derived_id(payment.id, sha256(f"{kind}/{detail}".encode()).hexdigest())
     whose = (payment.id, payment.merchant_id, payment.mode)
     return Write(store.INSERT_CASE, (payment.book, case_id, *whose, kind, detail, now))
-
-
-def _case_writes(payment: Payment, step: Step, now: datetime) -> tuple[Write, ...]:
-    return () if step.case is None else (case_write(payment, step.case, step.detail, now),)
 
 
 def _follow_up_writes(

@@ -8,6 +8,7 @@ from functools import partial
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.lookups import Lookups
@@ -27,6 +28,7 @@ from tongbao.kernel.pages import (
 from tongbao.parties.price_plans.model import CardKind, Inputs, Quote, quote
 from tongbao.parties.price_plans.queries import price_plan_version
 from tongbao.payments.collecting import _store as store
+from tongbao.payments.collecting.decisions import Step
 from tongbao.payments.collecting.model import (
     Attempt,
     ExchangeRow,
@@ -39,6 +41,7 @@ from tongbao.payments.collecting.model import (
     StateChange,
     Tally,
 )
+from tongbao.rails.channels.contract import Succeeded
 
 
 class PaymentNotFound(NotFound):
@@ -171,6 +174,25 @@ async def payment_by_order_no(
 async def payment(on: Db | Tx, book: int, payment_id: UUID) -> Payment:
     """Return a payment that is known to exist."""
     return await store.GET_PAYMENT.one(on, book, payment_id)
+
+
+async def priced_by_card(on: Db | Tx, payment: Payment, step: Step, news: object) -> Step:
+    """Return the step with the price of the card that paid, where the price depends on that."""
+    told = news.card if isinstance(news, Succeeded) else None
+    if step.payment is None or step.rule != "payment.captured":
+        return step
+    if told is None or payment.card_kind is None:
+        return step
+    price = await price_again(on, payment, payment.money, CardKind(told))
+    cost = {"fee": price.fee, "refund_returns_fee": price.refund_returns_fee}
+    return replace(step, payment=replace(step.payment, card_kind=price.card, **cost))
+
+
+def payments_begun(
+    tx: Tx, start: datetime, end: datetime, merchant_id: UUID | None, mode: Mode | None
+) -> AsyncIterator[Payment]:
+    """Yield the payments that began in ``[start, end)``, in that order, of all books."""
+    return store.PAYMENTS_BEGUN.stream(tx, start, end, merchant_id, mode)
 
 
 async def price_again(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from msgspec import Struct
@@ -121,6 +121,7 @@ class Succeeded(Struct, frozen=True, tag="succeeded"):
     money: Money
     at: datetime
     payer: str | None = None  # the channel's opaque id of the customer
+    card: Literal["debit", "credit", "foreign"] | None = None  # what paid, where it tells
 
 
 class Authorised(Struct, frozen=True, tag="authorised"):

@@ -21,6 +21,7 @@ from tongbao.parties.merchants.merchants import (
     set_suspended,
 )
 from tongbao.parties.merchants.model import LateSuccess, Merchant
+from tongbao.parties.price_plans.approving import PriceDraft, PriceTerms, propose_prices
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.rails.channels.accounts import ChannelAccountNotFound, list_accounts
@@ -124,6 +125,7 @@ def merchant_list(context: Context, limit: int) -> None:
     help="What a way of paying costs, in millionths: wechat_pay qr 6000 is 0.6 %. Repeatable.",
 )
 @click.option("--keep-fee", is_flag=True, help="Keep the fee of what is given back.")
+@click.option("--because", default="agreed with the merchant", show_default=True, help="Why.")
 @click.pass_obj
 def merchant_prices(
     context: Context,
@@ -132,11 +134,20 @@ def merchant_prices(
     mode: str,
     lines: Sequence[tuple[str, str, int]],
     keep_fee: bool,
+    because: str,
 ) -> None:
-    """Agree prices from now on; fees already taken stay as they were."""
+    """Agree prices from now on; fees already taken stay as they were.
+
+    Prices of real money are proposed, and in force once somebody else has approved them.
+    """
 
     async def work(platform: Platform) -> dict[str, object]:
         agreed = [PriceLine(channel, pay_mode, ppm) for channel, pay_mode, ppm in lines]
+        if Mode(mode) is Mode.LIVE:
+            terms = PriceTerms(Mode.LIVE, PriceDraft(agreed, refund_returns_fee=not keep_fee))
+            async with platform.db.begin(actor()) as tx:
+                waiting = await propose_prices(tx, parse("mch", merchant), terms, reason=because)
+            return {"merchant": merchant, "mode": mode, "approval": waiting.shown_id}
         async with platform.db.begin(actor()) as tx:
             plan = await set_price_plan(
                 tx,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -245,4 +245,14 @@ def _paid(transaction: Transaction) -> Succeeded | Unknown:
     if at is None or not transaction.transaction_id or amount is None or amount.total is None:
         return Unknown("a paid order without number, amount or time")
     money = yuan(amount.total, amount.currency)
-    return Succeeded(transaction.transaction_id, money, at, payer_of(transaction.payer))
+    payer, card = payer_of(transaction.payer), _card_of(transaction.bank_type)
+    return Succeeded(transaction.transaction_id, money, at, payer, card)
+
+
+def _card_of(bank_type: str | None) -> Literal["debit", "credit"] | None:
+    """Return the kind of card: banks are named such as ``ICBC_DEBIT``, a balance ``OTHERS``."""
+    if bank_type is None:
+        return None
+    if bank_type.endswith("_DEBIT"):
+        return "debit"
+    return "credit" if bank_type.endswith("_CREDIT") else None

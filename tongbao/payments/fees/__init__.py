@@ -1,0 +1,1 @@
+"""Fees worked out again: that each is what its plan says, and what another plan would have cost."""
