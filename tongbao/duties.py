@@ -102,6 +102,16 @@ from tongbao.parties.registrations.registrations import (
     chase_registration,
     on_application_moved,
 )
+from tongbao.parties.onboarding.applications import ApplicationMoved
+from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
+from tongbao.parties.registrations.registrations import (
+    REGISTRATION_POLICY,
+    ChaseRegistration,
+    Registrar,
+    RegistrationMoved,
+    chase_registration,
+    on_application_moved,
+)
 from tongbao.payments.agreements.agreements import (
     AGREEMENT_POLICY,
     AgreementEndedEvent,

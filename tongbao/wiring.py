@@ -55,8 +55,11 @@ from tongbao.parties.identity.keys import KeysOnRecord, RecentKeys
 from tongbao.parties.identity.model import scopes_under
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.parties.offline_codes import api as offline_codes_api
+from tongbao.parties.onboarding import api as onboarding_api
 from tongbao.parties.price_plans import api as price_plans_api
 from tongbao.parties.profile import api as profile_api
+from tongbao.parties.registrations import api as registrations_api
+from tongbao.parties.registrations.registrations import Registrar
 from tongbao.payments.agreements import api as agreements_api
 from tongbao.payments.authorisations import api as authorisations_api
 from tongbao.payments.callbacks import inbox
@@ -153,6 +156,8 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *profile_api.ROUTES,
         *price_plans_api.ROUTES,
         *identity_api.ROUTES,
+        *onboarding_api.routes(licence),
+        *registrations_api.ROUTES,
         *accounts_api.routes(licence),
         *offline_codes_api.routes(licence),
         *own_wallet_api.routes(licence),
@@ -203,6 +208,9 @@ class Platform:
         self.clearing = Clearing(
             flow=self.flow, bank=self.bank, keyring=keyring, folder=settings.data_dir / "bills"
         )
+        self.registrar = Registrar(
+            db, keyring, self.blobs, by_name, self.accounts.get, self.secret_types
+        )
         self.webhook_rules = WebhookRules(
             event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
         )
@@ -212,10 +220,11 @@ class Platform:
                 self.flow,
                 self.clearing,
                 Courier(db, keyring, self.webhook_http),
+                self.registrar,
                 public_url=settings.public_url,
             ),
             POLICIES,
-            subscribers(self.flow, self.clearing),
+            subscribers(self.flow, self.clearing, self.registrar),
             concurrency=settings.worker_concurrency,
             # Asked with every event, so only where somebody can have asked to be told.
             fan_outs=[plan_deliveries, *([plan_notices] if settings.jeepay_facade else [])],
@@ -254,6 +263,7 @@ class Platform:
                 "reach": reach_of(self.flow),
                 "keyring": self.keyring,
                 "blobs": self.blobs,
+                "licence": settings.licence,
                 "ledger": self.ledger,
                 "hall": hall,
                 "grabbers": Grabbers(hall),

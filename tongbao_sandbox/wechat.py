@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from tongbao_sandbox.model import Callback, PaymentCode, Trade
 from tongbao_sandbox.seam import Outgoing, Refused, Reply, Request, World
+from tongbao_sandbox.wechat_applyments import MEDIA_PATH, Applyments, parts_of
 from tongbao_sandbox.wechat_bill import Bills
 from tongbao_sandbox.wechat_combined import Combined
 from tongbao_sandbox.wechat_crypto import SCHEME, Vault, in_window, read_authorization
@@ -68,6 +69,7 @@ class WechatPay:
         self._transfers = transfers = Transfers(desk)
         self._agreements = agreements = Agreements(desk, orders)
         self._parkings = parkings = Parkings(desk, orders)
+        self._applyments = applyments = Applyments(desk)
         self._customers = Customers(desk, orders)
         self._identities = Identities(world, self._vault)
         refund = "/v3/refund/domestic/refunds"
@@ -85,6 +87,7 @@ class WechatPay:
                 *Combined(desk, orders).routes(),
                 *agreements.routes(),
                 *parkings.routes(),
+                *applyments.routes(),
                 ("GET", "/v3/bill/tradebill", bills.trade_bill),
                 *Statements(desk, bills, splits).routes(),
                 ("GET", "/v3/billdownload/file", bills.download),
@@ -141,9 +144,10 @@ class WechatPay:
         # The real host has no prefix. A client that signs the address it uses, prefix and all,
         # is as right as one that signs the documented path.
         targets = (request.target, request.prefix + request.target)
-        if not any(
-            self._vault.is_signed(said, request.method, target, request.body) for target in targets
-        ):
+        # Of a picture only what describes it is signed: its digest is in there.
+        is_picture = request.path == MEDIA_PATH
+        body = parts_of(request.body).get("meta", b"") if is_picture else request.body
+        if not any(self._vault.is_signed(said, request.method, each, body) for each in targets):
             raise Problem(401, "SIGN_ERROR", _FORGED)
         if not complete:
             raise Problem(400, "INVALID_REQUEST", "Http头缺少Accept或User-Agent")
@@ -246,6 +250,8 @@ class WechatPay:
                 self._agreements.take(number, argument, at)
             case "parking":
                 self._parkings.take(number, at)
+            case "applyment":
+                self._applyments.act(number, argument, at)
             case _:
                 self._orders.act(action, number, at)
 
@@ -265,6 +271,9 @@ class WechatPay:
             ),
             ("POST", "agreement"): lambda: self._agreements.decide(
                 body["number"], body.get("action", "sign")
+            ),
+            ("POST", "applyment"): lambda: self._applyments.decide(
+                body["number"], body["action"], body.get("argument", "")
             ),
         }
         if (method, path) not in told:

@@ -102,6 +102,10 @@ class Desk:
         if (said or "") != trade.extra.get("sub_mchid", ""):
             raise parameter_error("/sub_mchid", said or "", "子商户号与订单不一致")
 
+    def has_sub(self, merchant: str) -> bool:
+        """Whether this is a sub-merchant of the provider's: the first, or one taken on since."""
+        return merchant == self.vault.sub_mchid or self.kept("sub_mchid", merchant) is not None
+
     def _check_parties(self, said: Mapping[str, Any], start: str, location: str) -> None:
         signer = "sp_mchid" if "sp_mchid" in said else "mchid"
         value = said.get(signer) or ""
@@ -109,7 +113,7 @@ class Desk:
             issue = "商户号与签名的商户号不一致" if value else "必填参数缺失"
             raise parameter_error(f"{start}{signer}", value, issue, location)
         merchant = said.get("sub_mchid") or ""
-        if signer == "sp_mchid" and merchant != self.vault.sub_mchid:
+        if signer == "sp_mchid" and not self.has_sub(merchant):
             raise parameter_error(f"{start}sub_mchid", merchant, "特约商户号未绑定", location)
 
     def transaction_id(self, now: datetime) -> str:

@@ -35,11 +35,12 @@ def names(kinds) -> list[str]:
 def test_every_event_is_told() -> None:
     """One that is missing would wait in the outbox for ever."""
     assert names(duties.EVENTS) == names(house.events())
-    assert names(duties.subscribers(NOBODY, NOBODY)) == names(house.events())
+    assert names(duties.subscribers(NOBODY, NOBODY, NOBODY)) == names(house.events())
 
 
 def test_every_task_has_somebody_who_does_it_and_a_policy_for_failure() -> None:
-    assert names(duties.handlers(NOBODY, NOBODY, NOBODY, public_url="")) == names(house.tasks())
+    everyone = duties.handlers(NOBODY, NOBODY, NOBODY, NOBODY, public_url="")
+    assert names(everyone) == names(house.tasks())
     assert names(duties.POLICIES) == names(house.tasks())
 
 

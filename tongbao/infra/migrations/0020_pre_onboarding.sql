@@ -120,7 +120,7 @@ create table application_document (
                         'legal_id_back', 'store_front', 'store_inside', 'bank_permit',
                         'qualification')),
     media_type      text not null check (media_type in ('image/jpeg', 'image/png')),
-    bytes           int not null check (bytes between 1 and 2097152),
+    size            int not null check (size between 1 and 2097152),
     sha256          bytea not null check (length(sha256) = 32),
     blob_key        text not null check (blob_key <> ''),
     added_at        timestamptz not null,

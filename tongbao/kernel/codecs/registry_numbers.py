@@ -42,7 +42,7 @@ def is_resident_id(text: str, *, today: date) -> bool:
     except ValueError:
         return False
     total = sum(int(each) * pow(2, 17 - at, 11) for at, each in enumerate(text[:17]))
-    return text[17] == _RESIDENT_CHECKS[total % 11] and 1880 <= born.year and born <= today
+    return text[17] == _RESIDENT_CHECKS[total % 11] and born.year >= 1880 and born <= today
 
 
 def is_bank_number(text: str) -> bool:

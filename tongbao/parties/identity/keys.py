@@ -191,6 +191,15 @@ async def _insert(
     return NewKey(key, Secret(secret))
 
 
+def secret_of_key(keyring: Keyring, key: ApiKey) -> Secret:
+    """Return a key's secret, for the one answer that hands it out.
+
+    Raises:
+        SealUnreadable
+    """
+    return _open(keyring, key.secret_sealed, _place(key.id, key.merchant_id))
+
+
 def _open(keyring: Keyring, sealed: bytes, place: bytes) -> Secret:
     return Secret(keyring.open(_PURPOSE, sealed, place).decode())
 

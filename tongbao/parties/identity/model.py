@@ -23,6 +23,8 @@ from tongbao.kernel.licence import Licence, Mode
 SCOPES: Final[Mapping[str, str]] = {
     "api_keys:read": "List the merchant's API keys.",
     "api_keys:write": "Replace and revoke the merchant's API keys.",
+    "applications:read": "Read the applications made for merchants.",
+    "applications:write": "Apply for merchants, with their documents.",
     "balances:read": "Read balances and what moved them.",
     "disputes:read": "Read disputes and customers' complaints.",
     "disputes:write": "Answer disputes and complaints, and accept disputes.",
@@ -210,13 +212,16 @@ class Permission(StrEnum):
     BREAKS_ACT = "breaks_act"  # resolve reconciliation breaks
     SETTLEMENT_ACT = "settlement_act"  # close a day, send or repeat payouts
     MERCHANTS_ACT = "merchants_act"  # open merchants, set prices, make keys
+    ONBOARDING_ACT = "onboarding_act"  # review applications, change a merchant's standing
     DEPLOYMENT_ACT = "deployment_act"  # test clock, dead letters
     OPERATORS_ACT = "operators_act"  # add, disable and unlock operators
 
 
 ROLES: Final[Mapping[Role, frozenset[Permission]]] = {
     Role.VIEWER: frozenset({Permission.VIEW}),
-    Role.OPERATOR: frozenset({Permission.VIEW, Permission.PAYMENTS_ACT}),
+    Role.OPERATOR: frozenset(
+        {Permission.VIEW, Permission.PAYMENTS_ACT, Permission.ONBOARDING_ACT}
+    ),
     Role.FINANCE: frozenset({Permission.VIEW, Permission.BREAKS_ACT, Permission.SETTLEMENT_ACT}),
     Role.ADMIN: frozenset(Permission),
 }

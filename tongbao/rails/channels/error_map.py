@@ -28,6 +28,8 @@ Call = Literal[
     "transfer",
     "query_transfer",
     "agreement",
+    "registration",
+    "query_registration",
 ]
 Meaning = Literal[
     "declined", "unknown", "pending", "not_sent", "absent", "closed", "empty", "not_ready"

@@ -14,6 +14,8 @@ from tongbao.rails.channels.capabilities import (
     AgreementOutcome,
     IdentifyOutcome,
     Receiver,
+    RegistrationOrder,
+    RegistrationOutcome,
     SplitOrder,
     SplitOutcome,
     SplitQueryOutcome,
@@ -54,6 +56,7 @@ from tongbao.rails.channels.wechat_pay.products import (
     splits,
     transfers,
 )
+from tongbao.rails.channels.wechat_pay.registering import applyments
 from tongbao.rails.channels.wechat_pay.wire import CURRENCY
 
 
@@ -190,6 +193,24 @@ class WechatPay:
         """End an agreement; WeChat Pay knows it by our number."""
         del agreement_ref
         return await agreements.end(self.gateway, account, order, reason)
+
+    async def register(
+        self, account: ChannelAccount, order: RegistrationOrder
+    ) -> Answer[RegistrationOutcome]:
+        """Apply for a sub-merchant below our account, a service provider's."""
+        return await applyments.register(self.gateway, account, order)
+
+    async def query_registration(
+        self, account: ChannelAccount, order: RegistrationOrder
+    ) -> Answer[RegistrationOutcome]:
+        """Ask what became of an application."""
+        return await applyments.query(self.gateway, account, order)
+
+    def sub_account(
+        self, account: ChannelAccount, sub_merchant: str
+    ) -> tuple[str, Mapping[str, object]] | None:
+        """Return what an account of the sub-merchant's has: our keys, who call for it."""
+        return applyments.sub_account(account, sub_merchant)
 
     def read_callback(
         self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime

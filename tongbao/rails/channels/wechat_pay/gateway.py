@@ -238,6 +238,10 @@ class Gateway:
             request = replace(
                 request, headers={**request.headers, "wechatpay-serial": encrypted_for}
             )
+        return await self.send(account, request)
+
+    async def send(self, account: ChannelAccount, request: Request) -> tuple[Heard, Exchange]:
+        """Make one call that is signed already, and return what was heard, with the evidence."""
         reply, exchange = await ask(
             self.http, request, timeout_s=self.limits.ask_s, shown_headers=_SHOWN_HEADERS
         )
