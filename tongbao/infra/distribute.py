@@ -104,6 +104,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
         "reserve_part",
+        *("suspense_account", "suspense_item"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
         *("offline_key", "offline_code", "offline_allowance"),
         *("red_packet", "red_packet_split", "red_packet_grab"),

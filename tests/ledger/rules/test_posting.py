@@ -29,6 +29,9 @@ OWNED = {
     if kind.owner is not OwnerKind.HOUSE
 }
 ROLES = {
+    "home": AccountKey("fee_income", "CNY"),
+    "from": AccountKey("bank", "CNY"),
+    "to": AccountKey("suspense", "CNY"),
     "payer": OWNED["wallet"],
     "payee": OWNED["merchant_payable"],
     "funder": OWNED["merchant_payable"],

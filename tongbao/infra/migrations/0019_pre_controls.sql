@@ -98,3 +98,27 @@ create table calendar_cut_off (
     primary key (purpose, valid_from, known_from)
 );
 revoke update, delete, truncate on calendar_cut_off from current_user;
+
+-- Where differences go that two people gave up looking for.
+insert into ledger_account_kind (kind, side, floor) values ('written_off', 'debit', null);
+
+-- What lies in suspense, by what it came from: summed up behind the journal, up to a transfer.
+create table suspense_account (
+    book         int not null references ledger_book (book),
+    currency     text not null,
+    through_seq  bigint not null check (through_seq >= 0),
+    primary key (book, currency)
+);
+create table suspense_item (
+    book      int not null references ledger_book (book),
+    currency  text not null,
+    owner     uuid not null,         -- the payment, movement or adjustment it came from
+    amount    bigint not null,       -- below zero: more left than came in
+    code      text not null,         -- the posting that began it
+    first_at  timestamptz not null,
+    last_at   timestamptz not null,
+    last_seq  bigint not null check (last_seq > 0),
+    primary key (book, currency, owner),
+    check (last_at >= first_at)
+);
+create index suspense_item_open on suspense_item (book, first_at, owner) where amount <> 0;

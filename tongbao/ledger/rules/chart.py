@@ -187,6 +187,13 @@ CHART: Final = _validated(
             floor=0,
             holds_funds=True,
         ),
+        Kind(
+            "written_off",
+            Side.DEBIT,
+            OwnerKind.HOUSE,
+            "Differences written off",
+            "差错核销",
+        ),
     )
 )
 

@@ -211,6 +211,7 @@ class Permission(StrEnum):
     PAYMENTS_ACT = "payments_act"  # query, close, refund, replay a webhook
     BREAKS_ACT = "breaks_act"  # resolve reconciliation breaks
     SETTLEMENT_ACT = "settlement_act"  # close a day, send or repeat payouts
+    ADJUSTMENTS_ACT = "adjustments_act"  # suspense and adjustments by hand
     MERCHANTS_ACT = "merchants_act"  # open merchants, set prices, make keys
     ONBOARDING_ACT = "onboarding_act"  # review applications, change a merchant's standing
     DEPLOYMENT_ACT = "deployment_act"  # test clock, dead letters
@@ -222,7 +223,14 @@ ROLES: Final[Mapping[Role, frozenset[Permission]]] = {
     Role.OPERATOR: frozenset(
         {Permission.VIEW, Permission.PAYMENTS_ACT, Permission.ONBOARDING_ACT}
     ),
-    Role.FINANCE: frozenset({Permission.VIEW, Permission.BREAKS_ACT, Permission.SETTLEMENT_ACT}),
+    Role.FINANCE: frozenset(
+        {
+            Permission.VIEW,
+            Permission.BREAKS_ACT,
+            Permission.SETTLEMENT_ACT,
+            Permission.ADJUSTMENTS_ACT,
+        }
+    ),
     Role.ADMIN: frozenset(Permission),
 }
 

@@ -1,0 +1,120 @@
+"""What lies in suspense, item by item, summed up behind the journal from where it ended last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.clearing.suspense import _store as store
+from tongbao.clearing.suspense.model import SUSPENSE, SuspenseItem, SuspenseItemNotFound
+from tongbao.infra.db import Db
+from tongbao.infra.failpoints import failpoint
+from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.ledger import queries as ledger
+from tongbao.ledger.model import AccountKey
+from tongbao.ledger.queries import StatementLine
+from tongbao.payments.refunds.queries import refunds_with_ids
+
+
+class SuspenseSum(Struct, frozen=True):
+    """One suspense account: what the ledger holds, and what the items add up to."""
+
+    book: int
+    currency: str
+    balance: int
+    items: int
+
+    @property
+    def ties(self) -> bool:
+        """Whether every fen is explained by an item."""
+        return self.balance == self.items
+
+
+async def suspense_sums(db: Db) -> list[SuspenseSum]:
+    """Return every suspense account of every book, brought up to date.
+
+    Raises:
+        BalancesBehind, HistoryArchived
+    """
+    found = []
+    for head in await ledger.books(db):
+        kinds = [each for each in await ledger.sums(db, head.book) if each.kind == SUSPENSE]
+        currencies = sorted({each.currency for each in kinds})
+        found += [await _sum(db, head.book, currency) for currency in currencies]
+    return found
+
+
+async def open_items(
+    db: Db,
+    book: int,
+    *,
+    currency: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Page[SuspenseItem]:
+    """Return a page of a book's open items, oldest first, as `suspense_sums` last found them.
+
+    Raises:
+        PageSizeInvalid, CursorInvalid
+    """
+    size = page_size(limit)
+    rows = await store.OPEN_ITEMS.all(db, book, currency, *decode_moment(cursor), size + 1)
+    last = rows[size - 1] if len(rows) > size else None
+    return Page(rows[:size], encode_moment(last.first_at, last.owner) if last else None)
+
+
+async def item_now(db: Db, book: int, currency: str, owner: UUID) -> SuspenseItem:
+    """Return an item as the journal says that it is.
+
+    Raises:
+        SuspenseItemNotFound, BalancesBehind, HistoryArchived
+    """
+    await catch_up(db, book, currency)
+    item = await store.GET_ITEM.first(db, book, currency, owner)
+    if item is None:
+        raise SuspenseItemNotFound
+    return item
+
+
+async def catch_up(db: Db, book: int, currency: str) -> None:
+    """Sum up what happened to a suspense account since the last time.
+
+    Two at once do it once: who comes second finds that the account has moved on, and leaves.
+
+    Raises:
+        BalancesBehind, HistoryArchived
+    """
+    account = await store.GET_ACCOUNT.first(db, book, currency)
+    after = 0 if account is None else account.through_seq
+    key = AccountKey(SUSPENSE, currency)
+    lines = [line async for line in ledger.movements(db, book, key, after=after)]
+    if not lines:
+        return
+    owners = await _owners(db, lines)
+    async with db.begin("suspense") as tx:
+        await store.OPEN_ACCOUNT.run(tx, book, currency)
+        if not await store.MOVE_ON.run(tx, book, currency, after, lines[0].seq):
+            return
+        rows = [
+            (book, currency, owner, line.change, line.code, line.at, line.at, line.seq)
+            for line, owner in zip(reversed(lines), reversed(owners), strict=True)
+        ]
+        await store.ADD_MOVEMENT.run_many(tx, rows)
+        failpoint("suspense.before_catch_up_commit")
+
+
+async def _sum(db: Db, book: int, currency: str) -> SuspenseSum:
+    await catch_up(db, book, currency)
+    # The items first: what is posted meanwhile makes the balance newer, never the items.
+    items = await store.OPEN_SUM.one(db, book, currency)
+    balance = await ledger.balance_of(db, book, AccountKey(SUSPENSE, currency))
+    return SuspenseSum(book, currency, balance.posted, items)
+
+
+async def _owners(db: Db, lines: Sequence[StatementLine]) -> list[UUID]:
+    """Return whose each movement is: a refund of late money is about the payment."""
+    refunded = [line.reference for line in lines if line.code.startswith("late.refunded/")]
+    payments = {each.id: each.payment_id for each in await refunds_with_ids(db, refunded)}
+    return [payments.get(line.reference, line.reference) for line in lines]
