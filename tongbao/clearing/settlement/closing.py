@@ -7,6 +7,7 @@ account's floor), a hold that somebody placed. No settlement ever pays more than
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, time
 from typing import Final
@@ -40,7 +41,14 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger.many import OwnedAccount, accounts_of_owners
-from tongbao.ledger.model import MOVED_BEFORE, AccountFrozen, AccountKey, ExceedsBalance, Group
+from tongbao.ledger.model import (
+    MOVED_BEFORE,
+    AccountFrozen,
+    AccountKey,
+    ExceedsBalance,
+    Group,
+    Result,
+)
 from tongbao.ledger.rules import posting
 from tongbao.parties.merchants.queries import merchants_with_ids
 
@@ -48,6 +56,7 @@ SETTLEMENTS: Final = Metric("tongbao_settlements_total", "Settlements that were 
 PAY_AT: Final = time(12)
 """When, on the business clock, what was settled is paid out; what is settled later, at once."""
 DEADLINE_S: Final = 60.0
+PIECE: Final = 1_000
 
 _CONTENDED: Final = SettlementContended.code
 _TRIES_MAX: Final = 8
@@ -73,9 +82,7 @@ async def close_drawn(context: Clearing, drafts: Sequence[Settlement]) -> Closed
             return closed
         now = context.db.clock.now()
         failpoint("settlement.before_close")
-        results = await context.flow.ledger.submit(
-            [_group(each, now) for each in left], deadline_s=DEADLINE_S
-        )
+        results = await _submit(context, left, now)
         failpoint("settlement.after_close")
         again: list[Settlement] = []
         frozen: list[Settlement] = []
@@ -93,6 +100,17 @@ async def close_drawn(context: Clearing, drafts: Sequence[Settlement]) -> Closed
         await _drop(context, frozen, closed)
         left = await _looked_at_again(context, again, always=True)
     raise SettlementContended
+
+
+async def _submit(context: Clearing, drafts: Sequence[Settlement], now: datetime) -> list[Result]:
+    """Hand the drafts to the ledger piece by piece: it commits one while the next is made."""
+    pieces = []
+    for start in range(0, len(drafts), PIECE):
+        groups = [_group(each, now) for each in drafts[start : start + PIECE]]
+        asked = context.flow.ledger.submit(groups, deadline_s=DEADLINE_S)
+        pieces.append(asyncio.ensure_future(asked))
+        await asyncio.sleep(0)  # so that it begins
+    return [result for piece in await asyncio.gather(*pieces) for result in piece]
 
 
 async def _drop(context: Clearing, frozen: Sequence[Settlement], closed: Closed) -> None:

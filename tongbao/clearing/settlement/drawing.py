@@ -7,6 +7,7 @@ the chain is a unique key. What was drawn waits to be closed (`closing`) or is d
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -52,6 +53,8 @@ from tongbao.parties.merchants.model import Merchant
 
 DEBT: Final = "merchant_debt"
 ACTOR: Final = "settlement"
+PIECE: Final = 2_000
+"""Merchants read about in one question; several of them are asked at once."""
 _OWN: Final = f"{OWN_RULE}/"
 
 
@@ -149,7 +152,13 @@ async def draw(
     for merchant in merchants:
         books.setdefault(merchant.book(wanted.mode), []).append(merchant)
     drawn = Drawn()
-    drawings = [await _draw_book(context, book, its, reading, drawn) for book, its in books.items()]
+    drawings = await asyncio.gather(
+        *(
+            _draw_book(context, book, its[start : start + PIECE], reading, drawn)
+            for book, its in books.items()
+            for start in range(0, len(its), PIECE)
+        )
+    )
     failpoint("settlement.before_draw")
     async with db.begin(ACTOR) as tx:
         if await write_all(tx, also) is not None:

@@ -29,6 +29,7 @@ MOVE = Statement("update settlement_batch set state = $3 where id = $1 and state
 END = Statement(
     "update settlement_batch set state = $3, ended_at = $4 where id = $1 and state = $2"
 )
+ANALYZE = Statement("analyze settlement")
 INSERT_LEFT_OUT = Statement(
     f"""insert into settlement_left_out ({_LEFT_OUT}) values ($1, $2, $3, $4, $5, $6, $7)
         on conflict do nothing"""

@@ -110,17 +110,6 @@ class Shares(Struct, frozen=True):
     carried: int
 
 
-class WorkingDays(Struct, frozen=True):
-    """Which days people work: Monday to Friday but for holidays, and the made-up week-ends."""
-
-    holidays: frozenset[date] = frozenset()
-    made_up: frozenset[date] = frozenset()
-
-    def has(self, day: date) -> bool:
-        """Tell whether people work on a day."""
-        return day in self.made_up or (day.weekday() < 5 and day not in self.holidays)
-
-
 Works = Callable[[date], bool]
 """Tells whether people work on a day."""
 

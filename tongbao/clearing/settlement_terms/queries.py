@@ -14,11 +14,11 @@ from tongbao.clearing.settlement_terms.model import (
     SettlementHoldNotFound,
     SettlementTerm,
     TermFigures,
-    WorkingDays,
     Works,
     default_figures,
     in_force,
 )
+from tongbao.controls.calendar.queries import load_calendar
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.model import Merchant
@@ -71,6 +71,6 @@ async def hold_with_id(on: Db | Tx, hold_id: UUID) -> SettlementHold:
     return found
 
 
-async def working_days(_on: Db | Tx) -> Works:
-    """Return what tells working days from others."""
-    return WorkingDays().has
+async def working_days(on: Db | Tx) -> Works:
+    """Return what tells working days from others, as the calendar knows them now."""
+    return (await load_calendar(on)).is_working_day

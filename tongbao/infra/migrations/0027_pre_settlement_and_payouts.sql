@@ -131,7 +131,6 @@ begin
         where kind = 'day';
     create index settlement_of_merchant on settlement (merchant_id, mode, id);
     create index settlement_of_batch on settlement (batch_id, id) where batch_id is not null;
-    create index settlement_drawn on settlement (book, id) where state = 'drawn';
 
     -- Every movement of a merchant's account is settled once.
     create table settlement_line (
