@@ -102,15 +102,14 @@ from tongbao.parties.registrations.registrations import (
     chase_registration,
     on_application_moved,
 )
-from tongbao.parties.onboarding.applications import ApplicationMoved
-from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
-from tongbao.parties.registrations.registrations import (
-    REGISTRATION_POLICY,
-    ChaseRegistration,
-    Registrar,
-    RegistrationMoved,
-    chase_registration,
-    on_application_moved,
+from tongbao.parties.terminals.watch import (
+    WATCH_POLICY as TERMINALS_POLICY,
+)
+from tongbao.parties.terminals.watch import (
+    TerminalOffline,
+    TerminalOnline,
+    WatchTerminals,
+    run_watch_terminals,
 )
 from tongbao.payments.agreements.agreements import (
     AGREEMENT_POLICY,
@@ -203,6 +202,8 @@ EVENTS: Final[Sequence[type[Event]]] = (
     DisputeUpdated,
     DisputeDue,
     DisputeClosed,
+    TerminalOffline,
+    TerminalOnline,
     WebhookEndpointDisabled,
     WebhookTest,
     ApprovalMoved,
@@ -242,6 +243,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     BuildVouchers: BUILD_POLICY,
     CompleteMovement: COMPLETE_POLICY,
     WatchMovements: WATCH_POLICY,
+    WatchTerminals: TERMINALS_POLICY,
     RebalanceSplits: REBALANCE_POLICY,
     ProveLedger: PROVE_POLICY,
 }
@@ -290,6 +292,7 @@ def handlers(
         BuildVouchers: partial(run_build_vouchers, flow.db),
         CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),
         WatchMovements: partial(run_watch_movements, flow.db),
+        WatchTerminals: partial(run_watch_terminals, flow.db),
         RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
         ProveLedger: partial(prove_ledger, Proofs(flow.db, clearing.keyring)),
     }

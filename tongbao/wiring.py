@@ -60,6 +60,8 @@ from tongbao.parties.price_plans import api as price_plans_api
 from tongbao.parties.profile import api as profile_api
 from tongbao.parties.registrations import api as registrations_api
 from tongbao.parties.registrations.registrations import Registrar
+from tongbao.parties.terminals import api as terminals_api
+from tongbao.parties.terminals import watch as terminals_watch
 from tongbao.payments.agreements import api as agreements_api
 from tongbao.payments.authorisations import api as authorisations_api
 from tongbao.payments.callbacks import inbox
@@ -80,6 +82,11 @@ from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
 from tongbao.payments.routing.router import LiveRouter
 from tongbao.payments.routing.watch import Watch
+from tongbao.payments.terminal_notices.app import PREFIX as TERMINALS_PREFIX
+from tongbao.payments.terminal_notices.app import TerminalApp
+from tongbao.payments.terminal_notices.notices import MerchantsPlaces
+from tongbao.payments.terminal_notices.notices import plan_notices as plan_terminal_notices
+from tongbao.payments.terminal_notices.streams import Streams
 from tongbao.products.red_packets import api as red_packets_api
 from tongbao.products.red_packets.grabbing import Grabbers
 from tongbao.products.red_packets.hall import Hall
@@ -146,6 +153,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *payments_api.ROUTES,
         *checkouts_api.ROUTES,
         *plates_api.ROUTES,
+        *terminals_api.ROUTES,
         *authorisations_api.ROUTES,
         *agreements_api.ROUTES,
         *card_balances_api.ROUTES,
@@ -214,6 +222,7 @@ class Platform:
         self.webhook_rules = WebhookRules(
             event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
         )
+        self.streams = Streams(db)
         self.worker = Worker(
             db,
             handlers(
@@ -227,7 +236,11 @@ class Platform:
             subscribers(self.flow, self.clearing, self.registrar),
             concurrency=settings.worker_concurrency,
             # Asked with every event, so only where somebody can have asked to be told.
-            fan_outs=[plan_deliveries, *([plan_notices] if settings.jeepay_facade else [])],
+            fan_outs=[
+                plan_deliveries,
+                plan_terminal_notices,
+                *([plan_notices] if settings.jeepay_facade else []),
+            ],
         )
 
     def app(self) -> App:
@@ -237,6 +250,7 @@ class Platform:
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token),
             "/console": ConsoleApp(self.flow, self.keyring, settings.public_url),
             CASHIER_PREFIX: CashierApp(self.flow, self.keyring, settings.public_url),
+            TERMINALS_PREFIX: TerminalApp(self.db, self.keyring, self.streams),
             **probes(self.db),
             **proofs_api.publications(self.db),
             **self._jeepay(),
@@ -267,6 +281,7 @@ class Platform:
                 "ledger": self.ledger,
                 "hall": hall,
                 "grabbers": Grabbers(hall),
+                "places": MerchantsPlaces(),
                 "webhook_rules": self.webhook_rules,
                 "public_url": PublicUrl(settings.public_url),
             },
@@ -297,11 +312,16 @@ class Platform:
             await splits.seed(tx)
             await checkpoints.seed(tx)
             await inbox.seed(tx)
+            await terminals_watch.seed(tx)
 
     async def follow_clock(self, stop: asyncio.Event) -> None:
         """Keep business time up with the deployment's, where a test clock may move it."""
         if self.settings.test_clock:
             await test_clock.follow(self.db, stop)
+
+    def end_streams(self) -> None:
+        """Have every terminal that listens here connect again, to a process that goes on."""
+        self.streams.close()
 
     async def close(self) -> None:
         """Let no book be written any more and close every connection."""

@@ -11,7 +11,7 @@ from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hi
 import httpx2 as httpx
 
 from tests.stage import Stage
-from tongbao_sdk import Tongbao, cashier, models, parties, red_packets
+from tongbao_sdk import Tongbao, cashier, models, parties, red_packets, terminals
 
 REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
@@ -25,6 +25,11 @@ REPLIES: dict[str, Any] = {
     "MerchantView": models.Merchant,
     "CheckoutView": cashier.Checkout,
     "PlateView": cashier.Plate,
+    "TerminalView": terminals.TerminalDetails,
+    "ActivationCodeView": terminals.ActivationCode,
+    "LimitsView": terminals.TerminalLimits,
+    "Limits": terminals.Limits,
+    "ParametersView": terminals.TerminalParameters,
     "WalletView": models.Wallet,
     "RedPacketView": red_packets.RedPacket,
     "GrabView": red_packets.Grab,
@@ -170,6 +175,7 @@ def every_call(shop: Tongbao) -> None:
         metadata={"a": "b"},
         capture="manual",
         capture_within_s=3600,
+        terminal_id="trm_1",
     )
     shop.payments.capture("pay_1", amount=1, currency="CNY")
     shop.agreements.create(
@@ -225,6 +231,18 @@ def every_call(shop: Tongbao) -> None:
     shop.plates.get("plt_1")
     list(shop.plates.list())
     shop.plates.revoke("plt_1")
+    list(shop.terminals.list(status="bound", serial="S"))
+    shop.terminals.get("trm_1")
+    shop.terminals.activation_code("trm_1")
+    shop.terminals.place("trm_1", name="n", plate_id="plt_1", store_id="sto_1")
+    shop.terminals.suspend("trm_1", reason="r")
+    shop.terminals.resume("trm_1", reason="r")
+    shop.terminals.report_stolen("trm_1", reason="r")
+    shop.terminals.limits("trm_1")
+    shop.terminals.set_limits("trm_1", each=1, count=1, amount=1, currency="CNY")
+    list(shop.terminals.parameters("trm_1"))
+    shop.terminals.set_parameters("trm_1", {"volume": 1}, reason="r")
+    shop.terminals.roll_back_parameters("trm_1", version=1)
     shop.events.get("evt_1")
     list(shop.events.list(type="payment.succeeded", resource_id="pay_1", **time))
     shop.events.page(limit=1)
@@ -259,9 +277,7 @@ def every_call(shop: Tongbao) -> None:
     shop.wallets.freeze("wal_1")
     shop.wallets.unfreeze("wal_1")
     shop.wallets.top_up("wal_1", amount=1)
-    shop.red_packets.send(
-        "wal_1", kind="lucky", amount=2, parts=2, greeting="g", expires_in_s=60
-    )
+    shop.red_packets.send("wal_1", kind="lucky", amount=2, parts=2, greeting="g", expires_in_s=60)
     shop.red_packets.get("rpk_1")
     list(shop.red_packets.list(wallet_id="wal_1"))
     shop.red_packets.grab("rpk_1", "wal_1")

@@ -11,6 +11,9 @@ from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.proofs.checkpoints import prove_now
 from tongbao.ledger.proofs.model import Proofs
+from tongbao.parties.terminals import inventory
+from tongbao.parties.terminals.model import Parameters
+from tongbao.parties.terminals.parameters import set_own_parameters
 from tongbao.surfaces.demo.stage import Shop
 from tongbao_sdk import Tongbao
 from tongbao_sdk.models import Payment
@@ -70,9 +73,21 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "payout_id": payout["id"],
         "checkout_id": checkout["id"],
         "plate_id": plate["id"],
+        "terminal_id": await have_terminal(stage, shop),
         "red_packet_id": red_packet["id"],
         "agreement_id": agreement["id"],
     }
+
+
+async def have_terminal(stage: Stage, shop: Shop) -> str:
+    """Return the id of a terminal that stands at the shop."""
+    serial = f"SN{new_number()[:20].upper()}"
+    async with stage.db.begin("test") as tx:
+        await inventory.import_serials(tx, f"serial\n{serial}".encode(), name="b", model="S1")
+        found = await inventory.terminal_with_serial(tx, serial)
+        await inventory.assign_terminal(tx, found.id, shop.merchant, Mode.SANDBOX)
+        await set_own_parameters(tx, found.id, Parameters(volume=3), why="a quiet shop")
+    return show("trm", found.id)
 
 
 async def pay_by_wallet(stage: Stage, client: Tongbao, wallet_id: str) -> Payment:

@@ -115,6 +115,8 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("term.signer", Algorithm.AES_256_GCM, _FILE_KEY, "Who signed a merchant's terms."),
         Purpose("staff.person", Algorithm.AES_256_GCM, _FILE_KEY, "A merchant's people."),
         Purpose("staff.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "Their phones, to be found."),
+        Purpose("terminal.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A terminal's own secret."),
+        Purpose("terminal.request", Algorithm.HMAC_SHA_256, "terminal.secret", "Their requests."),
         Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
     )
 }

@@ -107,6 +107,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("suspense_account", "suspense_item"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
         *("offline_key", "offline_code", "offline_allowance"),
+        *("terminal_meter", "terminal_use"),
         *("red_packet", "red_packet_split", "red_packet_grab"),
         *("commission", "commission_line"),
         *("dispute", "dispute_change", "evidence_file"),
@@ -157,6 +158,12 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("agent", "agent_term", "agent_merchant", "store", "staff", "staff_store"),
     ),
     *_at_home("asked before the merchant's book is known", "plate"),
+    *_at_home(
+        "asked before the merchant's book is known, by machines of every merchant",
+        *("terminal", "terminal_batch", "terminal_binding", "terminal_heartbeat"),
+        *("terminal_template", "terminal_template_version", "terminal_parameter_version"),
+        *("terminal_feed", "terminal_notice"),
+    ),
     *_at_home(
         "asked before the merchant's book is known; nothing of them is money",
         *("jeepay_app", "jeepay_order", "jeepay_refund"),

@@ -15,6 +15,7 @@ from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
 from tongbao.parties.identity.sessions import prune_sessions
 from tongbao.payments.checkouts.checkouts import prune_abandoned
+from tongbao.payments.terminal_notices.notices import forget_old
 
 _EVERY: Final = timedelta(minutes=1)
 _HOLDS_MAX: Final = 500
@@ -39,6 +40,7 @@ async def keep_house(
     await idempotency.prune(db)
     await prune_sessions(db)
     await prune_abandoned(db)
+    await forget_old(db)
     if licence.may_hold_funds:  # elsewhere there are no wallets, nor tables for them
         await prune_codes(db)
     await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)

@@ -16,6 +16,7 @@ from tongbao_sdk.notifications import Events, WebhookEndpoints
 from tongbao_sdk.parties import ApiKeys, Wallets
 from tongbao_sdk.payments import Payments, Refunds
 from tongbao_sdk.red_packets import RedPackets
+from tongbao_sdk.terminals import Terminals
 from tongbao_sdk.test_clock import TestClock
 from tongbao_sdk.transport import Language, Transport, path_of
 
@@ -55,6 +56,7 @@ class Tongbao:
         self.agreements = Agreements(self.transport)
         self.checkouts = Checkouts(self.transport)
         self.plates = Plates(self.transport)
+        self.terminals = Terminals(self.transport)
         self.events = Events(self.transport)
         self.webhook_endpoints = WebhookEndpoints(self.transport)
         self.settlements = Settlements(self.transport)

@@ -38,6 +38,7 @@ class Payments:
         metadata: dict[str, str] | None = None,
         capture: CaptureMode | None = None,
         capture_within_s: int | None = None,
+        terminal_id: str | None = None,
         **once: Unpack[Once],
     ) -> Payment:
         """Collect ``amount`` minor units; what comes back says how far it got.
@@ -58,6 +59,7 @@ class Payments:
             "metadata": metadata,
             "capture": capture,
             "capture_within_s": capture_within_s,
+            "terminal_id": terminal_id,
         }
         return cast("Payment", self._transport.post(path_of("payments"), body, **once))
 

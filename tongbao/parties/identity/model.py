@@ -37,6 +37,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "refunds:read": "Read refunds.",
     "refunds:write": "Give money back.",
     "settlements:read": "Read settlements, payouts and their lines.",
+    "terminals:read": "Read the merchant's terminals.",
+    "terminals:write": "Place, limit and instruct the merchant's terminals.",
     "test_helpers:write": "Use the test helpers of the sandbox.",
     "wallets:read": "Read wallets.",
     "wallets:write": "Open, freeze and use wallets.",
@@ -212,6 +214,7 @@ class Permission(StrEnum):
     BREAKS_ACT = "breaks_act"  # resolve reconciliation breaks
     SETTLEMENT_ACT = "settlement_act"  # close a day, send or repeat payouts
     ADJUSTMENTS_ACT = "adjustments_act"  # suspense and adjustments by hand
+    TERMINALS_ACT = "terminals_act"  # assign, suspend, retire and instruct terminals
     MERCHANTS_ACT = "merchants_act"  # open merchants, set prices, make keys
     ONBOARDING_ACT = "onboarding_act"  # review applications, change a merchant's standing
     DEPLOYMENT_ACT = "deployment_act"  # test clock, dead letters
@@ -221,7 +224,12 @@ class Permission(StrEnum):
 ROLES: Final[Mapping[Role, frozenset[Permission]]] = {
     Role.VIEWER: frozenset({Permission.VIEW}),
     Role.OPERATOR: frozenset(
-        {Permission.VIEW, Permission.PAYMENTS_ACT, Permission.ONBOARDING_ACT}
+        {
+            Permission.VIEW,
+            Permission.PAYMENTS_ACT,
+            Permission.TERMINALS_ACT,
+            Permission.ONBOARDING_ACT,
+        }
     ),
     Role.FINANCE: frozenset(
         {

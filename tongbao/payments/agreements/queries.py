@@ -14,7 +14,13 @@ from tongbao.kernel.money import Money
 from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
 from tongbao.payments.agreements import _store as store
 from tongbao.payments.agreements.agreements import AgreementNotFound
-from tongbao.payments.agreements.model import Agreement
+from tongbao.payments.agreements.model import (
+    Agreement,
+    AgreementCurrencyDiffers,
+    AgreementLimitEach,
+    AgreementLimitPerPeriod,
+    AgreementNotActive,
+)
 from tongbao.payments.agreements.records import AgreementExchange, AgreementFilter, AgreementUse
 
 _EXCHANGES_MAX: Final = 200
@@ -32,6 +38,16 @@ async def agreement_of_merchant(
     if found is None:
         raise AgreementNotFound
     return found
+
+
+UNUSABLE: Final = (
+    AgreementNotFound,
+    AgreementNotActive,
+    AgreementCurrencyDiffers,
+    AgreementLimitEach,
+    AgreementLimitPerPeriod,
+)
+"""What `usable_agreement` refuses."""
 
 
 async def usable_agreement(on: Db, shown_id: str, of: tuple[UUID, Mode], money: Money) -> Agreement:

@@ -31,15 +31,9 @@ from tongbao.parties.offline_codes.codes import scanned_code
 from tongbao.parties.offline_codes.model import OfflineKeyStopped
 from tongbao.parties.price_plans.model import PriceNotAgreed, Quote, inputs_at
 from tongbao.parties.price_plans.queries import price_plan_at, quote_with_volume
-from tongbao.payments.agreements.agreements import AgreementNotFound, how_under, use_writes
-from tongbao.payments.agreements.model import (
-    Agreement,
-    AgreementCurrencyDiffers,
-    AgreementLimitEach,
-    AgreementLimitPerPeriod,
-    AgreementNotActive,
-)
-from tongbao.payments.agreements.queries import usable_agreement
+from tongbao.payments.agreements.agreements import how_under, use_writes
+from tongbao.payments.agreements.model import Agreement
+from tongbao.payments.agreements.queries import UNUSABLE, usable_agreement
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import (
     WALLET,
@@ -83,6 +77,7 @@ from tongbao.payments.routing.model import (
     NoChannelUp,
     PlaceTaken,
 )
+from tongbao.payments.uses.counting import AT_TERMINAL, at_terminal
 from tongbao.rails.channels.codes import PaymentCodeUnknown, takers_of_code
 from tongbao.rails.channels.contract import PayMode
 
@@ -98,7 +93,8 @@ class CreatePayment(Struct, frozen=True, forbid_unknown_fields=True):
     """Collect this much from a customer. ``amount`` is minor units: 1999 is 19.99 yuan.
 
     With ``capture`` manual the money is only set aside, for ``capture_within_s`` seconds (seven
-    days when not said), and moves when it is captured.
+    days when not said), and moves when it is captured. With ``terminal_id`` the payment counts
+    against that terminal's limits, and the terminal tells of it when it is paid.
     """
 
     merchant_order_no: NumberField
@@ -112,6 +108,7 @@ class CreatePayment(Struct, frozen=True, forbid_unknown_fields=True):
     capture_within_s: (
         Annotated[int, Meta(ge=3600, le=int(CAPTURE_WITHIN_MAX.total_seconds()))] | None
     ) = None
+    terminal_id: Annotated[str, Meta(max_length=64)] | None = None
 
 
 _EXAMPLE = CreatePayment(
@@ -141,11 +138,8 @@ _EXAMPLE = CreatePayment(
             MerchantSuspended,
             PriceNotAgreed,
             ChannelNotOpened,
-            AgreementNotFound,
-            AgreementNotActive,
-            AgreementCurrencyDiffers,
-            AgreementLimitEach,
-            AgreementLimitPerPeriod,
+            *UNUSABLE,
+            *AT_TERMINAL,
             NoChannelLeft,
             NoChannelUp,
             PlaceTaken,
@@ -192,24 +186,30 @@ async def collect_asked(
 
     `create` names what this refuses.
     """
-    (channel, money), (take, client_ip), payment_id = _check_asked(data), by, new_id()
+    (channel, money), (take, client_ip) = _check_asked(data), by
+    owner = (caller.merchant_id, caller.mode)
     for _ in range(_PLACES_MAX):
+        payment_id = new_id()  # a group of the ledger that was refused is so for ever
+        told, uses = await at_terminal(
+            flow.db, data.terminal_id, owner, book=caller.book, money=money, payment_id=payment_id
+        )
         asked = await _terms(
             flow, caller, data, (channel, money), client_ip=client_ip, payment_id=payment_id
         )
-        if channel == WALLET and asked.auth_code is not None:
-            return await _collect_from_wallet(flow, keyring, asked, take)
+        asked = replace(asked, metadata={**asked.metadata, **told}, uses=(*asked.uses, *uses))
         try:
+            if channel == WALLET and asked.auth_code is not None:
+                return await _collect_from_wallet(flow, keyring, asked, take, payment_id)
             return await create_payment(flow, asked, take, payment_id)
         except PlaceTaken:
             await flow.router.refresh()
         except UseRefused:
-            continue  # the agreement is read again, and says why
+            continue  # the agreement, or the terminal, is read again and says why
     raise PlaceTaken if channel is None else StateContended
 
 
 async def _collect_from_wallet(
-    flow: Flow, keyring: Keyring, asked: NewPayment, take: Taking
+    flow: Flow, keyring: Keyring, asked: NewPayment, take: Taking, payment_id: UUID
 ) -> tuple[Payment, Attempt]:
     try:
         scanned = await scanned_code(
@@ -221,7 +221,7 @@ async def _collect_from_wallet(
         if earlier is None:
             raise
         return earlier
-    return await pay_by_wallet(flow, asked, take, payment_id=new_id(), code=scanned)
+    return await pay_by_wallet(flow, asked, take, payment_id=payment_id, code=scanned)
 
 
 def _channel_asked(method: MethodAsked) -> str | None:

@@ -28,7 +28,6 @@ from tongbao.kernel.money import Money
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
 from tongbao.ledger.rules import posting
-from tongbao.payments.agreements.agreements import release_writes
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import (
     UNPAID,
@@ -53,6 +52,7 @@ from tongbao.payments.collecting.model import (
 )
 from tongbao.payments.collecting.queries import PaymentReads, priced_by_card
 from tongbao.payments.routing.model import AS_ASKED, PLACE_TAKEN, Router
+from tongbao.payments.uses.counting import given_back
 from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
 
 MOVED_ON: Final = "payment.moved_on"
@@ -218,7 +218,7 @@ async def record_news(
             *_follow_up_writes(payment, attempt, step, now),
             *(flow.router.ended(attempt.book, attempt.id) if step.ends_unpaid else ()),
             *(step.instead.writes if step.instead is not None else ()),
-            *_release_writes(attempt, step, now),
+            *_release_writes(payment, attempt, step, now),
             *_chase_ends(attempt, step),
         )
         failpoint("payments.before_outcome")
@@ -427,12 +427,13 @@ def _follow_up_writes(
     return tuple(writes)
 
 
-def _release_writes(attempt: Attempt, step: Step, now: datetime) -> tuple[Write, ...]:
-    """Return the writes that give an agreement back what the payment counted and did not take."""
-    is_under_one = attempt.how is not None and attempt.how.agreement_id is not None
-    if not is_under_one or not step.ends_unpaid or step.instead is not None:
+def _release_writes(
+    payment: Payment, attempt: Attempt, step: Step, now: datetime
+) -> tuple[Write, ...]:
+    """Return the writes that give back what the payment counted and did not take."""
+    if not step.ends_unpaid or step.instead is not None:
         return ()
-    return release_writes(attempt.book, attempt.payment_id, now)
+    return given_back(payment.book, payment.id, attempt.how, payment.metadata, now)
 
 
 def _chase_ends(attempt: Attempt, step: Step) -> tuple[Write, ...]:

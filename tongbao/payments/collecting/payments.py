@@ -27,7 +27,6 @@ from tongbao.parties.accounts.model import ScannedCode, WalletCurrencyDiffers
 from tongbao.parties.accounts.wallets import spend_write
 from tongbao.parties.merchants.model import ChannelNotOpened
 from tongbao.parties.offline_codes.codes import code_writes
-from tongbao.payments.agreements.agreements import USE_REFUSED
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.chase import chase_write, collect, look_at, next_move
 from tongbao.payments.collecting.decisions import begun, counted_writes
@@ -48,6 +47,7 @@ from tongbao.payments.collecting.outcomes import (
 )
 from tongbao.payments.collecting.queries import last_attempt
 from tongbao.payments.routing.model import PLACE_TAKEN, PlaceTaken
+from tongbao.payments.uses.counting import REFUSED
 from tongbao.rails.channels.capabilities import Authorising
 from tongbao.rails.channels.contract import PayMode
 
@@ -257,7 +257,7 @@ async def pay_by_wallet(
     nothing moves.
 
     Raises:
-        WalletCurrencyDiffers, OrderNumberUsed, InFlight, StateContended
+        WalletCurrencyDiffers, UseRefused, OrderNumberUsed, InFlight, StateContended
     """
     if asked.money.currency != code.currency:
         raise WalletCurrencyDiffers(currency=code.currency)
@@ -267,7 +267,7 @@ async def pay_by_wallet(
         return await _record_wallet_refusal(flow, asked, take, verdict.declined)
     payment, attempt = paid_rows(asked, payment_id, code, now)
     event = event_write(end_event(payment, view_payment(payment, attempt)), now=now)
-    first = (take(payment.id, now), *verdict.meters)
+    first = (take(payment.id, now), *verdict.meters, *asked.uses)
     [result] = await submit_paid(flow, [paid_group(payment, attempt, code, (*first, event))])
     return (payment, attempt) if result.happened else await _refused(flow, asked, take, result)
 
@@ -299,15 +299,19 @@ async def _pay_under_agreement(
     # A use that is refused may be tried again as the same payment, which is then another group.
     transfers = wallet_transfers(payment, wallet_id)
     [result] = await submit_paid(flow, [Group(new_id(), payment.book, transfers, companions)])
-    if result.code == USE_REFUSED:
-        raise UseRefused
     return (payment, attempt) if result.happened else await _refused(flow, asked, take, result)
 
 
 async def _refused(
     flow: Flow, asked: NewPayment, take: Taking, result: Result
 ) -> tuple[Payment, Attempt]:
-    """Return what became of a payment whose group did not happen."""
+    """Return what became of a payment whose group did not happen.
+
+    Raises:
+        UseRefused, OrderNumberUsed, InFlight, StateContended
+    """
+    if result.code in REFUSED:
+        raise UseRefused
     if result.code == ORDER_TAKEN:
         return await _earlier(flow, asked, take)
     if result.code == InFlight.code:

@@ -282,6 +282,8 @@ class WalletPayments:
         method = content.method
         if method.mode is not PayMode.PAYMENT_CODE or method.channel not in {None, WALLET}:
             return None
+        if content.terminal_id is not None:
+            return None  # which counts there
         if has_more_than_code(method) or content.capture != "automatic" or content.capture_within_s:
             return None  # the ordinary route says what is wrong with that
         caller = key.caller

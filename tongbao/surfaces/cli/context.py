@@ -43,6 +43,9 @@ class Platform(Protocol):
     def app(self) -> Any:
         """Return the HTTP application."""
 
+    def end_streams(self) -> None:
+        """Let go of those who are told things as they happen."""
+
     async def seed(self) -> None:
         """Enqueue what must always be enqueued."""
 

@@ -138,6 +138,7 @@ async def serve_http(platform: Platform, listening: socket.socket, stop: asyncio
     stopping = asyncio.create_task(stop.wait())
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+    platform.end_streams()  # or the server would wait for them, as long as it may
     server.should_exit = True
     stopping.cancel()
     with suppress(asyncio.CancelledError):
