@@ -12,7 +12,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.infra.db import Tx, Write, uuids
+from tongbao.infra.db import Tx, UniqueKeyTaken, Write, uuids
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import real_now
 from tongbao.ledger.decision.core import BookState, Decision, decide
@@ -133,7 +133,7 @@ class Plan:
         self.decide(state)
         if hoping and self.companions and not self.refused_work():
             self.hopeful = Hopeful(self.work())
-        if self.hopeful is not None or not self.companions:
+        if self.is_firm:
             self.encode()
 
     def decide(self, state: BookState) -> None:
@@ -143,6 +143,16 @@ class Plan:
         state.apply(self.decision)
         self.is_decided = True
         self.digest = b""
+
+    @property
+    def is_firm(self) -> bool:
+        """Whether companions will change nothing of the decision, or end the commit."""
+        return self.hopeful is not None or not self.companions
+
+    @property
+    def appends(self) -> int:
+        """How many rows can be written before the commit before has ended."""
+        return len(self.decision.journal) + (self.hopeful.appends if self.hopeful else 0)
 
     @property
     def commits(self) -> bool:
@@ -328,8 +338,22 @@ async def _settle_one_by_one(tx: Tx, plan: Plan, state: BookState) -> None:
     plan.decide(state)
 
 
-async def write(tx: Tx, plan: Plan, head: Head) -> Head:
-    """Append the plan to the book, if the book is where its holder left it; return its new end.
+async def append_journal(tx: Tx, plan: Plan) -> None:
+    """Append the plan's transfers: nobody else writes this book's, so it waits for nobody.
+
+    Raises:
+        Fenced: one is there that its holder does not know of.
+    """
+    if not len(plan.decision.journal):
+        return
+    try:
+        await tx.copy_binary(store.JOURNAL, JOURNAL_COLUMNS, plan.payload)
+    except UniqueKeyTaken:
+        raise Fenced from None
+
+
+async def advance(tx: Tx, plan: Plan, head: Head) -> Head:
+    """Move the book on to the plan, if the book is where its holder left it; return its new end.
 
     Raises:
         Fenced
@@ -358,8 +382,6 @@ async def write(tx: Tx, plan: Plan, head: Head) -> Head:
         raise Fenced
     failpoint("ledger.after_head")
     await _write_holds(tx, plan)
-    if len(journal):
-        await tx.copy_binary(store.JOURNAL, JOURNAL_COLUMNS, plan.payload)
     await _write_requests(tx, plan, after.batch)
     return after
 

@@ -34,7 +34,14 @@ from tongbao.ledger.door.repeats import answer_repeats
 from tongbao.ledger.model import LedgerOverloaded
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster.calls import Call, answer_in_flight, fail, those_in_time
-from tongbao.ledger.poster.commit import Fenced, Head, Plan, settle_companions, write
+from tongbao.ledger.poster.commit import (
+    Fenced,
+    Head,
+    Plan,
+    advance,
+    append_journal,
+    settle_companions,
+)
 from tongbao.ledger.poster.lease import read_head, stop_book, take_book
 from tongbao.ledger.poster.projection import ACTOR, Follower, JournalBroken, carry
 from tongbao.ledger.poster.recall import AHEAD_MAX, fill, state_of
@@ -230,7 +237,7 @@ class Lane:
 
     def _run_ahead(self, plan: Plan) -> asyncio.Task[None] | None:
         """Let a plan append its rows while the commit before it is under way, where that pays."""
-        if self._committing is None or plan.hopeful is None or plan.hopeful.appends < _AHEAD_MIN:
+        if self._committing is None or not plan.is_firm or plan.appends < _AHEAD_MIN:
             return None
         task = asyncio.create_task(self._commit(plan, behind=self._committing[0]))
         task.add_done_callback(lambda _: plan.sealed.set())
@@ -317,9 +324,11 @@ class Lane:
         began = monotonic()
         self._cautious -= self._cautious > 0
         async with self._db.begin(ACTOR) as tx:
-            if plan.hopeful is not None:
-                await plan.hopeful.append(tx)
+            if plan.is_firm:
+                if plan.hopeful is not None:
+                    await plan.hopeful.append(tx)
                 plan.sealed.set()
+                await append_journal(tx, plan)
             if behind is not None:
                 await _stands(behind)
             head = await self._write(tx, plan)
@@ -340,11 +349,13 @@ class Lane:
             raise Fenced
         if plan.hopeful is not None:
             await plan.hopeful.change(tx)
-        else:
+        elif not plan.is_firm:
             await settle_companions(tx, plan, state)
             plan.sealed.set()
+            plan.encode()
+            await append_journal(tx, plan)
         if plan.commits:
-            head = await write(tx, plan, head)
+            head = await advance(tx, plan, head)
         if self._with_balances and plan.commits:
             mark = LedgerWatermark(self._book, plan.first_seq - 1, plan.number - 1)
             if not await carry(tx, self._book, mark, [plan.carried]):

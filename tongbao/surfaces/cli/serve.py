@@ -23,7 +23,7 @@ from tongbao.surfaces.cli.context import Context, Platform, refusals_told
 ROLES: Final = ("api", "worker", "poster")
 _BACKLOG: Final = 2048
 _GRACE_S: Final = 10
-_COLLECT_EVERY: Final = 20_000  # new objects that may live in a circle
+_COLLECT_EVERY: Final = 100_000  # more than a few hundred requests under way have at a time
 _log = structlog.get_logger()
 
 
