@@ -102,6 +102,8 @@ from tongbao.parties.registrations.registrations import (
     chase_registration,
     on_application_moved,
 )
+from tongbao.parties.standing import standing
+from tongbao.parties.standing.standing import STANDING_POLICY, FinishExit, run_finish_exit
 from tongbao.parties.terminals.watch import (
     WATCH_POLICY as TERMINALS_POLICY,
 )
@@ -218,6 +220,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     LetGo: COMPLETION_POLICY,
     ChaseAgreement: AGREEMENT_POLICY,
     ChaseRegistration: REGISTRATION_POLICY,
+    FinishExit: STANDING_POLICY,
     SubmitRefund: REFUND_POLICY,
     BelieveCallback: DEFAULT_POLICY,
     TakeKept: DEFAULT_POLICY,
@@ -282,6 +285,7 @@ def handlers(
         LetGo: partial(let_go, flow),
         ChaseAgreement: partial(chase_agreement, reach_of(flow)),
         ChaseRegistration: partial(chase_registration, registrar),
+        FinishExit: partial(run_finish_exit, flow.db),
         SubmitRefund: partial(submit_refund, flow),
         BelieveCallback: partial(believe_callback, flow, takers(flow)),
         TakeKept: partial(take_kept, flow.db, takers(flow)),
@@ -300,7 +304,11 @@ def handlers(
 
 def approvals(flow: Flow, clearing: Clearing) -> Approvals:
     """Return every dangerous act of the house, each with who does it once it is approved."""
-    always: tuple[Bound, ...] = (*calendar.bound(flow.db), *price_plans.bound(flow.db))
+    always: tuple[Bound, ...] = (
+        *calendar.bound(flow.db),
+        *price_plans.bound(flow.db),
+        *standing.bound_acts(flow.db),
+    )
     licensed: tuple[Bound, ...] = (
         *suspense.bound_acts(flow),
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),

@@ -116,6 +116,7 @@ from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
+from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.proofs import api as proofs_api
 
@@ -248,7 +249,12 @@ class Platform:
         settings = self.settings
         mounts: dict[str, Asgi] = {
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token),
-            "/console": ConsoleApp(self.flow, self.keyring, settings.public_url),
+            "/console": ConsoleApp(
+                self.flow,
+                self.keyring,
+                settings.public_url,
+                more=(*onboarding_pages(self.registrar),),
+            ),
             CASHIER_PREFIX: CashierApp(self.flow, self.keyring, settings.public_url),
             TERMINALS_PREFIX: TerminalApp(self.db, self.keyring, self.streams),
             **probes(self.db),

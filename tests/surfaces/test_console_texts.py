@@ -27,6 +27,9 @@ from tongbao.ledger.general.model import DayAction, RequestState
 from tongbao.ledger.rules.chart import CHART
 from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
+from tongbao.parties.merchants.model import MerchantState
+from tongbao.parties.onboarding.model import ApplicationState, DocumentKind
+from tongbao.parties.registrations.model import RegistrationState
 from tongbao.payments.agreements.model import AgreementState, Period
 from tongbao.payments.authorisations.model import CompletionState
 from tongbao.payments.callbacks.model import ASIDE, InboundState
@@ -47,7 +50,8 @@ KIT = Path(page_kit.__path__[0])
 SITES = [CONSOLE, DOCS]
 
 OPEN = {
-    "account", "action", "agreement_state", "agreement_why",
+    "account", "action", "agreement_state", "application_state", "document", "finding",
+    "merchant_state", "registration_state", "agreement_why",
     "because", "bill_state", "break", "break_state", "callback", "case",
     "channel", "check", "completion", "completion_state", "day_action", "delivery_state", "gate",
     "health", "kind", "kind_of_entry",
@@ -126,6 +130,10 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("check", CHECKS),
         ("account", CHART),
         ("nav", PAGES),
+        ("application_state", ApplicationState),
+        ("document", DocumentKind),
+        ("registration_state", RegistrationState),
+        ("merchant_state", MerchantState),
         ("why", [f"closed {reason}" for reason in CloseReason]),
         ("posting", [f"{rule}/{leg.name}" for rule, terms in RULES.items() for leg in terms.legs]),
     ],

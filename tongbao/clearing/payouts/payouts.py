@@ -131,7 +131,7 @@ async def run_submit_payout(context: Clearing, task: SubmitPayout, _lease: Lease
     payout = await pay(context, payout)
     if not payout.state.is_open:
         return None
-    if payout.account_id is None:
+    if payout.sends == 0:  # nobody to pay it from, or a merchant whose money stays for now
         return Again(_WITHOUT_ACCOUNT)
     return Again(_DELAYS[min(payout.queries, len(_DELAYS) - 1)])
 

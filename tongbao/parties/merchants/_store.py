@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
 from tongbao.kernel.licence import Mode
-from tongbao.parties.merchants.model import Merchant
+from tongbao.parties.merchants.model import Merchant, Standing
 
 
 class ChannelRoute(Struct, frozen=True):
@@ -42,6 +42,19 @@ LIST_MERCHANTS: Final = Query(
     Merchant,
     f"""
     select {_MERCHANT} from merchant where $1::uuid is null or id < $1 order by id desc limit $2""",
+)
+
+_STANDING: Final = "owner_id, version, state, because, reserve_until, changed_by, changed_at"
+LAST_STANDING_VERSION: Final = Query(
+    int,
+    "select coalesce(max(version), 0) as version from merchant_standing where owner_id = $1",
+)
+INSERT_STANDING: Final = Statement(
+    f"insert into merchant_standing ({_STANDING}) values ($1, $2, $3, $4, $5, $6, $7)"
+)
+STANDINGS: Final = Query(
+    Standing,
+    f"select {_STANDING} from merchant_standing where owner_id = $1 order by version desc",
 )
 
 SET_ROUTE: Final = Statement("""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Final
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Tx
 from tongbao.infra.settings import Secret
+from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants import _store as store
@@ -18,6 +20,7 @@ from tongbao.parties.merchants.model import (
     LateSuccess,
     Merchant,
     MerchantNotFound,
+    MerchantStandsOtherwise,
     MerchantState,
     masked,
 )
@@ -97,18 +100,43 @@ async def connect_channel(
 
 
 async def set_suspended(tx: Tx, merchant_id: UUID, *, suspended: bool, because: str) -> Merchant:
-    """Stop a merchant from taking new payments, or let it go on.
+    """Stop a merchant from taking new payments at once, or let it go on; repeating changes nothing.
+
+    One person at the server may do this, and nothing else: any other standing is two people's.
 
     Raises:
-        MerchantNotFound
+        MerchantNotFound, MerchantStandsOtherwise
     """
-    state = MerchantState.SUSPENDED if suspended else MerchantState.ACTIVE
-    merchant = await store.SET_STATE.first(tx, merchant_id, state)
-    if merchant is None:
-        raise MerchantNotFound
-    action = "merchant.suspended" if suspended else "merchant.reinstated"
-    await audit.record(tx, action, show("mch", merchant_id), {"because": because})
-    return merchant
+    states = (MerchantState.ACTIVE, MerchantState.SUSPENDED)
+    merchant = await lock_merchant(tx, merchant_id)
+    if merchant.state not in states:
+        raise MerchantStandsOtherwise(status=merchant.state.value)
+    to = states[suspended]
+    if merchant.state is to:
+        return merchant
+    return (await set_state(tx, merchant_id, to, because=because))[0]
+
+
+async def set_state(
+    tx: Tx,
+    merchant_id: UUID,
+    to: MerchantState,
+    *,
+    because: str,
+    reserve_until: date | None = None,
+) -> tuple[Merchant, int]:
+    """Write down what a locked merchant may do from now on; return it and the line's version."""
+    version = 1 + await store.LAST_STANDING_VERSION.one(tx, merchant_id)
+    merchant = await store.SET_STATE.one(tx, merchant_id, to)
+    await store.INSERT_STANDING.run(
+        tx, merchant_id, version, to, because, reserve_until, tx.actor, tx.now
+    )
+    action = "reinstated" if to is MerchantState.ACTIVE else to.value
+    facts: dict[str, Fact] = {"because": because}
+    if reserve_until is not None:
+        facts["reserve_until"] = reserve_until.isoformat()
+    await audit.record(tx, f"merchant.{action}", show("mch", merchant_id), facts)
+    return merchant, version
 
 
 def bank_account_number(merchant: Merchant, keyring: Keyring) -> Secret | None:

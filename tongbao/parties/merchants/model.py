@@ -1,17 +1,18 @@
 """Merchants: what they are. No I/O.
 
-merchant  active ⇄ suspended
+merchant  active ⇄ suspended, held, stopped; leaving ──► gone
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.kernel.errors import NotFound, Rejected
+from tongbao.kernel.errors import Conflict, NotFound, Rejected
 from tongbao.kernel.licence import Mode
 
 
@@ -31,6 +32,22 @@ class MerchantSuspended(Rejected):
     advice_zh = "商户已被暂停收款，请联系我们恢复。"
 
 
+class MerchantHeld(Rejected):
+    """The merchant may move no money out at present: no refunds it asks for, no payouts."""
+
+    code = "merchant.held"
+    advice = "Contact us about the hold; customers are still paid back when a channel decides so."
+    advice_zh = "商户资金已被冻结转出，暂不能退款或出款，请联系我们。"
+
+
+class MerchantStandsOtherwise(Conflict):
+    """The merchant's standing is one that two people set, and only two people change it."""
+
+    code = "merchant.stands_otherwise"
+    advice = "Propose the change in the console, for another person to approve."
+    advice_zh = "该商户状态须双人复核变更，请在控制台提交。"
+
+
 class ChannelNotOpened(Rejected):
     """The merchant is not connected to this channel in this mode."""
 
@@ -40,10 +57,19 @@ class ChannelNotOpened(Rejected):
 
 
 class MerchantState(StrEnum):
-    """Whether the merchant may take new payments."""
+    """What the merchant may do: take new payments, give money back, be paid out."""
 
     ACTIVE = "active"
-    SUSPENDED = "suspended"
+    SUSPENDED = "suspended"  # no new payments
+    HELD = "held"  # no refunds it asks for, no payouts
+    STOPPED = "stopped"  # neither
+    LEAVING = "leaving"  # no new payments; payouts wait for the reserve's day
+    GONE = "gone"  # nothing but the last payout
+
+
+_TAKES: Final = frozenset({MerchantState.ACTIVE, MerchantState.HELD})
+_REFUNDS: Final = frozenset({MerchantState.ACTIVE, MerchantState.SUSPENDED, MerchantState.LEAVING})
+_IS_PAID: Final = frozenset({MerchantState.ACTIVE, MerchantState.SUSPENDED, MerchantState.GONE})
 
 
 class LateSuccess(StrEnum):
@@ -78,8 +104,34 @@ class Merchant(Struct, frozen=True):
         Raises:
             MerchantSuspended
         """
-        if self.state is not MerchantState.ACTIVE:
+        if self.state not in _TAKES:
             raise MerchantSuspended
+
+    def check_may_refund(self) -> None:
+        """Raise unless the merchant may ask for refunds.
+
+        Raises:
+            MerchantHeld
+        """
+        if self.state not in _REFUNDS:
+            raise MerchantHeld
+
+    @property
+    def is_paid_out(self) -> bool:
+        """Whether payouts go out; those of a merchant that leaves wait until it is gone."""
+        return self.state in _IS_PAID
+
+
+class Standing(Struct, frozen=True):
+    """One row of merchant_standing: what a merchant may do from a moment on, and who said why."""
+
+    owner_id: UUID
+    version: int
+    state: MerchantState
+    because: str
+    reserve_until: date | None
+    changed_by: str
+    changed_at: datetime
 
 
 def masked(number: str) -> str:

@@ -13,6 +13,7 @@ from tongbao.parties.merchants.model import (
     ChannelNotOpened,
     Merchant,
     MerchantNotFound,
+    Standing,
 )
 
 
@@ -63,3 +64,14 @@ async def channels_of(on: Db | Tx, merchant_id: UUID, mode: Mode) -> dict[str, U
     """Return the merchant's channels and our account that serves it at each."""
     routes = await store.ROUTES.all(on, merchant_id, mode)
     return {route.channel: route.channel_account_id for route in routes}
+
+
+async def standings_of(on: Db | Tx, merchant_id: UUID) -> list[Standing]:
+    """Return what a merchant might do from when on, and who said why, the newest first."""
+    return await store.STANDINGS.all(on, merchant_id)
+
+
+async def last_standing(on: Db | Tx, merchant_id: UUID) -> Standing | None:
+    """Return the last change of a merchant's standing, if there ever was one."""
+    found = await standings_of(on, merchant_id)
+    return found[0] if found else None

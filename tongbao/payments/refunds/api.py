@@ -16,6 +16,7 @@ from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import positive
 from tongbao.kernel.pages import Page
 from tongbao.ledger.model import AccountFrozen
+from tongbao.parties.merchants.model import MerchantHeld
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentNotFound
@@ -59,6 +60,7 @@ _EXAMPLE = CreateRefund("R-20261121-0001", 500, "CNY", "returned goods")
             RefundNumberUsed,
             MerchantBalanceTooLow,
             AccountFrozen,
+            MerchantHeld,
         ],
         request_example=_EXAMPLE,
     ),

@@ -21,6 +21,7 @@ from tongbao.kernel.errors import Conflict, Rejected
 from tongbao.kernel.ids import base32, derived_id, new_id
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountFrozen, BookFrozen, ExceedsBalance, Group, GroupInFlight
+from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.price_plans.model import fee_back
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import WALLET, Attempt, Payment, PaymentState
@@ -99,9 +100,10 @@ async def request_refund(
     wallet the money is back in the same commit.
 
     Raises:
-        PaymentNotCaptured, RefundCurrencyDiffers, RefundExceedsCaptured, RefundNumberUsed,
-        MerchantBalanceTooLow, AccountFrozen, StateContended
+        MerchantHeld, PaymentNotCaptured, RefundCurrencyDiffers, RefundExceedsCaptured,
+        RefundNumberUsed, MerchantBalanceTooLow, AccountFrozen, StateContended
     """
+    (await merchants.merchant_with_id(flow.db, payment.merchant_id)).check_may_refund()
     for _ in range(_TRIES_MAX):
         if payment.state is not PaymentState.SUCCEEDED:
             raise PaymentNotCaptured(status=payment.state)

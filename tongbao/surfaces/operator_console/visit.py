@@ -39,7 +39,7 @@ from tongbao.surfaces.page_kit.texts import Texts
 PREFIX: Final = "/console"
 PAGES: Final = (
     *("payments", "agreements", "cases", "reconciliation", "settlements", "ledger"),
-    *("channels", "notices", "health"),
+    *("applications", "channels", "notices", "health"),
 )
 LICENSED_PAGES: Final = frozenset({"settlements"})
 """Pages about other people's money, which a firm that may not hold it does not have."""

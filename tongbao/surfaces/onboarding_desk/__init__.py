@@ -1,0 +1,1 @@
+"""Console pages of onboarding: applications, what channels say of them, a merchant's standing."""
