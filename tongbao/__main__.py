@@ -9,12 +9,13 @@ import click
 from tongbao.surfaces.auditing.commands import COMMANDS as AUDITING
 from tongbao.surfaces.cli.books import gl
 from tongbao.surfaces.cli.channels import channel
-from tongbao.surfaces.cli.clearing import batches, reconcile, settle
+from tongbao.surfaces.cli.clearing import batches, reconcile
 from tongbao.surfaces.cli.context import Context
 from tongbao.surfaces.cli.demo import demo
 from tongbao.surfaces.cli.merchants import key, merchant
 from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, settings, tasks
 from tongbao.surfaces.cli.serve import serve
+from tongbao.surfaces.cli.settling import settle, settlement
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
 from tongbao.surfaces.fees.commands import fees
@@ -41,7 +42,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 COMMANDS = (
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, channel, new_channel, fees),
-    *(reconcile, batches, settle, gl, ledger, tasks, routing),
+    *(reconcile, batches, settle, settlement, gl, ledger, tasks, routing),
 )
 for command in COMMANDS:
     main.add_command(command)

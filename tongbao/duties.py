@@ -44,12 +44,7 @@ from tongbao.clearing.reconciliation.days import (
 )
 from tongbao.clearing.reconciliation.model import DayReconciled
 from tongbao.clearing.settlement.model import SettlementClosed
-from tongbao.clearing.settlement.settlements import (
-    SETTLE_POLICY,
-    SettleDay,
-    on_payout_ended,
-    run_settle_day,
-)
+from tongbao.clearing.settlement.settlements import on_payout_ended
 from tongbao.clearing.settlement_batches import batches as settlement_batches
 from tongbao.clearing.settlement_batches.batches import (
     BATCH_POLICY,
@@ -232,7 +227,6 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     CloseBatches: BATCHES_POLICY,
     CompareBatch: COMPARE_POLICY,
     SettleDaily: DAILY_POLICY,
-    SettleDay: SETTLE_POLICY,
     DrawBatch: BATCH_POLICY,
     ReleaseBatch: BATCH_POLICY,
     DropBatch: BATCH_POLICY,
@@ -262,7 +256,6 @@ def handlers(
     desk = approvals(flow, clearing)
     settling: dict[type[Task], Handler] = {
         SettleDaily: partial(run_settle_daily, clearing),
-        SettleDay: partial(run_settle_day, clearing),
         DrawBatch: partial(run_draw_batch, clearing),
         ReleaseBatch: partial(run_release_batch, clearing),
         DropBatch: partial(run_drop_batch, clearing),

@@ -21,6 +21,7 @@ from tongbao.clearing.disputes import api as disputes_api
 from tongbao.clearing.disputes import debts
 from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.settlement import api as settlement_api
+from tongbao.clearing.statements import api as statements_api
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, subscribers
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.blobs.place import blobs_of
@@ -173,6 +174,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *red_packets_api.routes(licence),
         *settlement_api.routes(licence),
         *payouts_api.routes(licence),
+        *statements_api.routes(licence),
         *disputes_api.routes(licence),
         *(clock_api.ROUTES if allows_test_clock else []),
     ]

@@ -123,6 +123,15 @@ HAD_AMONG = Query(
          join settlement_line l
            on l.book = $1 and l.seq = asked.seq and l.merchant_id = asked.merchant_id""",
 )
+SETTLED_UP_TO = Query(
+    int,
+    """select l.seq
+         from unnest($3::bigint[]) as asked (seq)
+         join settlement_line l
+           on l.book = $1 and l.seq = asked.seq and l.merchant_id = $2
+         join settlement s on s.book = l.book and s.id = l.settlement_id and s.number <= $4
+         where s.currency = $5""",
+)
 DRAWN_OF_BATCH = Query(
     Settlement,
     f"""select {_SETTLEMENT} from settlement

@@ -119,6 +119,14 @@ async def lines_of_settlement(
     return Page(rows[:size], encode_cursor(rows[size - 1].seq) if more else None)
 
 
+async def settled_among(on: Db | Tx, settlement: Settlement, seqs: list[int]) -> set[int]:
+    """Return which of these movements a settlement has, or one before it in its chain."""
+    found = await store.SETTLED_UP_TO.all(
+        on, settlement.book, settlement.merchant_id, seqs, settlement.number, settlement.currency
+    )
+    return set(found)
+
+
 async def drawn_of_batch(
     on: Db | Tx, batch_id: UUID, *, after: UUID | None = None, limit: int
 ) -> list[Settlement]:

@@ -7,11 +7,9 @@ the two steps.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Final
 from uuid import UUID
-
-import structlog
 
 from tongbao.clearing.context import Clearing, Progress, in_silence
 from tongbao.clearing.payouts.model import PayoutFailed, PayoutReturned, PayoutSucceeded
@@ -33,31 +31,15 @@ from tongbao.clearing.settlement.model import (
 from tongbao.clearing.settlement_terms.model import due_from
 from tongbao.clearing.settlement_terms.queries import agreed_with, working_days
 from tongbao.infra.db import Db
-from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Refusal
-from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import PAGE_MAX
 from tongbao.ledger.chains import HistoryArchived
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
 
-SETTLE_POLICY: Final = RetryPolicy(
-    attempts_max=15,
-    delays=tuple(timedelta(minutes=m) for m in (1, 5, 15, 60)),
-    time_limit=timedelta(hours=1),
-)
 _TRIES_MAX: Final = 8
-_log: Final = structlog.get_logger()
-
-
-class SettleDay(Task, frozen=True, tag="settlement.settle_day"):
-    """Close one merchant's day."""
-
-    merchant_id: UUID
-    mode: Mode
-    day: date
 
 
 async def settle_day(
@@ -127,17 +109,6 @@ async def settle_quickly(
         if settlement.kind is SettlementKind.QUICK and settlement.payable:
             return settlement
     raise NothingPayable
-
-
-async def run_settle_day(context: Clearing, task: SettleDay, _lease: Lease) -> Again | None:
-    """Close one merchant's day, unless a later one is closed already."""
-    merchant = await merchants.merchant_with_id(context.db, task.merchant_id)
-    try:
-        await settle_merchant(context, merchant, task.mode, task.day)
-    except (DayPassed, AccountHeldBack, SettlementInBatch) as held:
-        # A later day was closed by hand, and this one with it; or tomorrow's round has it all.
-        _log.warning("settlement_left_out", merchant=show("mch", merchant.id), reason=held.code)
-    return None
 
 
 async def on_payout_ended(

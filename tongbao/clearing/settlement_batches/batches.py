@@ -7,7 +7,7 @@ whoever dies is followed by somebody who goes on from there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -20,7 +20,6 @@ from tongbao.clearing.settlement.queries import (
     settlement_with_id,
     sums_of_batch,
 )
-from tongbao.clearing.settlement.settlements import SETTLE_POLICY
 from tongbao.clearing.settlement_batches import _store as store
 from tongbao.clearing.settlement_batches.model import (
     PREFIX,
@@ -37,7 +36,7 @@ from tongbao.controls.approvals.model import Act, Approval, Bound, Change, reaso
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.tasks import Again, Lease, Task, enqueue
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
@@ -49,7 +48,11 @@ from tongbao.parties.merchants.queries import list_merchants
 
 COHORT: Final = 6_000
 """Merchants drawn, or settlements closed, in one piece: few questions and short transactions."""
-BATCH_POLICY: Final = SETTLE_POLICY
+BATCH_POLICY: Final = RetryPolicy(
+    attempts_max=15,
+    delays=tuple(timedelta(minutes=m) for m in (1, 5, 15, 60)),
+    time_limit=timedelta(hours=1),
+)
 
 
 class DrawBatch(Task, frozen=True, tag="settlement.draw_batch"):

@@ -1,8 +1,8 @@
-"""Commands of the back office: reconcile a day, look at differences, settle a day by hand."""
+"""Commands of the back office: reconcile a day, look at differences."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 
 import click
 
@@ -12,7 +12,6 @@ from tongbao.clearing.context import Progress
 from tongbao.clearing.reconciliation.days import reconcile_everyone
 from tongbao.clearing.reconciliation.model import BillFile
 from tongbao.clearing.reconciliation.queries import BreakFilter, list_breaks
-from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.kernel.ids import parse, show
 from tongbao.surfaces.cli.context import Context, Platform
 
@@ -96,35 +95,6 @@ def _batch_facts(batch: Batch) -> dict[str, object]:
         "tries": batch.tries,
         "last_answer": batch.last_answer,
     }
-
-
-@click.command()
-@click.option("--day", required=True, type=_DAY, help="The business day, as 2026-11-21.")
-@click.pass_obj
-def settle(context: Context, day: datetime) -> None:
-    """Settle a day for every merchant that is due; what is settled already stays as it is."""
-
-    async def work(platform: Platform) -> list[dict[str, object]]:
-        closed = await settle_day(platform.clearing, _date(day), on_progress=_progress(context))
-        return [
-            {
-                "settlement": show("set", each.id),
-                "merchant": show("mch", each.merchant_id),
-                "mode": each.mode,
-                "currency": each.currency,
-                "due": each.due,
-                "payable": each.payable,
-                "carried": each.carried,
-                "state": each.state,
-            }
-            for each in closed
-        ]
-
-    context.show(context.run(work))
-
-
-def _date(day: datetime) -> date:
-    return day.date()
 
 
 def _progress(context: Context) -> Progress:

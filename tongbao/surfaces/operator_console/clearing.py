@@ -22,9 +22,9 @@ from tongbao.clearing.reconciliation.queries import BreakFilter
 from tongbao.clearing.settlement import queries as settlements
 from tongbao.clearing.settlement.model import Settlement, view_line
 from tongbao.clearing.settlement.queries import SettlementFilter
-from tongbao.clearing.settlement.settlements import SettleDay, all_merchants
+from tongbao.clearing.settlement_batches.batches import open_batch
 from tongbao.infra import audit
-from tongbao.infra.tasks import enqueue, enqueue_many
+from tongbao.infra.tasks import enqueue
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse, show
@@ -234,7 +234,9 @@ async def show_settlement(visit: Visit) -> Reply:
 
 
 async def settle_again(visit: Visit) -> Reply:
-    """Ask for a day of every merchant to be settled now; what is settled already stays so.
+    """Ask for a day of every merchant to be drawn now; what is settled already stays so.
+
+    Play money is settled by that; live money waits to be released.
 
     Raises:
         DayMalformed
@@ -244,13 +246,9 @@ async def settle_again(visit: Visit) -> Reply:
     now = db.clock.now()
     if day >= business_date(now):
         raise DayMalformed
-    tasks = [
-        (SettleDay(merchant.id, mode, day), now, f"{merchant.id}/{mode}/{day}")
-        async for merchant in all_merchants(db)
-        for mode in Mode
-    ]
     async with db.begin(visit.operator.actor) as tx:
-        await enqueue_many(tx, tasks)
+        for mode in Mode:
+            await open_batch(tx, mode, day=day)
         await audit.record(tx, "settlement.asked", "settlement", {"day": day.isoformat()})
     visit.desk.flow.nudge()
     return redirect(f"{PREFIX}/settlements?done=queued")

@@ -1,0 +1,1 @@
+"""Papers about settlements and payouts that tie to the ledger to the fen."""
