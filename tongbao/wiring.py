@@ -22,7 +22,7 @@ from tongbao.clearing.disputes import debts
 from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.settlement import api as settlement_api
 from tongbao.clearing.statements import api as statements_api
-from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, subscribers
+from tongbao.duties import EVENTS, POLICIES, approvals, handlers, reach_of, subscribers
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.blobs.place import blobs_of
 from tongbao.infra.commits import Commits
@@ -114,6 +114,7 @@ from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
 from tongbao.surfaces.cashier.app import CashierApp
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
+from tongbao.surfaces.four_eyes.routes import ROUTES as FOUR_EYES
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
@@ -222,6 +223,7 @@ class Platform:
         self.registrar = Registrar(
             db, keyring, self.blobs, by_name, self.accounts.get, self.secret_types
         )
+        self.approvals = approvals(self.flow, self.clearing)
         self.webhook_rules = WebhookRules(
             event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
         )
@@ -255,7 +257,8 @@ class Platform:
                 self.flow,
                 self.keyring,
                 settings.public_url,
-                more=(*onboarding_pages(self.registrar),),
+                (*FOUR_EYES, *onboarding_pages(self.registrar)),
+                approvals=self.approvals,
             ),
             CASHIER_PREFIX: CashierApp(self.flow, self.keyring, settings.public_url),
             TERMINALS_PREFIX: TerminalApp(self.db, self.keyring, self.streams),

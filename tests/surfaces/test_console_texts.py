@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from tongbao.clearing.payouts.model import PayoutState
 from tongbao.clearing.reconciliation.model import BillState, BreakClass, BreakState
 from tongbao.clearing.settlement.model import Figures, SettlementState
+from tongbao.controls.approvals.model import ApprovalState
+from tongbao.controls.calendar.changes import PURPOSES
 from tongbao.infra.webhooks.model import DeliveryState
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.general.model import DayAction, RequestState
@@ -51,14 +53,15 @@ SITES = [CONSOLE, DOCS]
 
 OPEN = {
     "account", "action", "agreement_state", "application_state", "document", "finding",
-    "merchant_state", "registration_state", "agreement_why",
+    "merchant_state", "registration_state", "agreement_why", "approval_state",
     "because", "bill_state", "break", "break_state", "callback", "case",
-    "channel", "check", "completion", "completion_state", "day_action", "delivery_state", "gate",
-    "health", "kind", "kind_of_entry",
+    "channel", "check", "completion", "completion_state", "cut_off", "day_action",
+    "delivery_state", "elsewhere", "gate", "health", "inbox_done", "kind", "kind_of_entry",
     "lasting", "manner", "mode", "nav", "notice", "notice_state",
     "outcome", "pay_mode", "payout_state", "period", "posting", "purpose",
     "rules",
-    "refund_state", "request_state", "settle", "settlement_state", "state", "tag", "why",
+    "refund_state", "request_state", "settle", "suspense_side",
+    "settlement_state", "state", "tag", "why",
 }  # fmt: skip
 """Groups whose keys are put together from values, so that no text names them."""
 
@@ -127,6 +130,8 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("manner", Manner),
         ("mode", Mode),
         ("pay_mode", PayMode),
+        ("approval_state", ApprovalState),
+        ("cut_off", PURPOSES),
         ("check", CHECKS),
         ("account", CHART),
         ("nav", PAGES),

@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 from msgspec.structs import replace
 
+from tongbao.controls.approvals.model import Approvals
 from tongbao.infra.crypto import Keyring, constant_time_equal
 from tongbao.infra.web.problem import (
     InternalError,
@@ -154,10 +155,16 @@ class ConsoleApp:
     """An ASGI application to mount at ``/console``."""
 
     def __init__(
-        self, flow: Flow, keyring: Keyring, public_url: str, more: Sequence[Route] = ()
+        self,
+        flow: Flow,
+        keyring: Keyring,
+        public_url: str,
+        more: Sequence[Route] = (),
+        *,
+        approvals: Approvals | None = None,
     ) -> None:
         """Build it with the pages here and those of other rooms, ``more``, that wiring hands in."""
-        self._desk = Desk(flow, keyring, public_url)
+        self._desk = Desk(flow, keyring, public_url, approvals or Approvals(flow.db, {}))
         self._routes = routes(may_hold_funds=flow.licence.may_hold_funds, more=more)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -271,7 +278,6 @@ def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
         "advice": refusal.advice_zh if is_chinese else refusal.advice,
         "title": title_of(type(refusal)),
         "request_id": request_id,
-        "open_cases": 0,
     }
     reply = visit.part("refused.html", facts, status=status)
     if isinstance(refusal, MethodNotAllowed):

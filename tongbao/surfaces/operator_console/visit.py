@@ -13,6 +13,8 @@ from urllib.parse import quote, urlencode
 
 from msgspec import Struct
 
+from tongbao.controls.approvals.model import Approvals
+from tongbao.controls.approvals.queries import count_for
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.kernel.licence import Mode
@@ -38,10 +40,10 @@ from tongbao.surfaces.page_kit.texts import Texts
 
 PREFIX: Final = "/console"
 PAGES: Final = (
-    *("payments", "agreements", "cases", "reconciliation", "settlements", "ledger"),
-    *("applications", "channels", "notices", "health"),
+    *("inbox", "payments", "agreements", "cases", "reconciliation", "settlements", "suspense"),
+    *("ledger", "calendar", "applications", "channels", "notices", "health"),
 )
-LICENSED_PAGES: Final = frozenset({"settlements"})
+LICENSED_PAGES: Final = frozenset({"settlements", "suspense"})
 """Pages about other people's money, which a firm that may not hold it does not have."""
 HERE: Final = Path(__file__).parent
 SESSION: Final = "tongbao_session"
@@ -53,8 +55,9 @@ FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
 class Desk:
     """What the console works with, built once."""
 
-    def __init__(self, flow: Flow, keyring: Keyring, public_url: str) -> None:
+    def __init__(self, flow: Flow, keyring: Keyring, public_url: str, approvals: Approvals) -> None:
         self.flow = flow
+        self.approvals = approvals
         self.keyring = keyring
         self.public_url = public_url.rstrip("/")
         self.templates = templates_of(PREFIX, HERE)
@@ -112,8 +115,17 @@ class Visit(Struct, frozen=True):
 
     async def page(self, template: str, facts: Mapping[str, object], *, status: int = 200) -> Reply:
         """Return a whole page, with what every page shows around its own facts."""
-        cases = 0 if self.session is None else await count_open_cases(self.desk.db)
-        return self.part(template, {"open_cases": cases, **facts}, status=status)
+        around = {} if self.session is None else await self._around()
+        return self.part(template, {**around, **facts}, status=status)
+
+    async def _around(self) -> dict[str, object]:
+        """Return what waits for somebody, for the navigation."""
+        me = self.operator
+        may = [each.value for each in ROLES[me.role]]
+        return {
+            "open_cases": await count_open_cases(self.desk.db),
+            "to_decide": await count_for(self.desk.approvals, me.actor, may),
+        }
 
     def part(self, template: str, facts: Mapping[str, object], *, status: int = 200) -> Reply:
         """Return a template filled in, with the policy its scripts and requests keep to."""
@@ -130,7 +142,7 @@ class Visit(Struct, frozen=True):
             pages=self.desk.pages,
             now=clock.now(),
             clock_offset=clock.offset,
-            **facts,
+            **{"open_cases": 0, "to_decide": 0, **facts},
         )
         return page_reply(html, status=status).also(page_policy(self.nonce))
 

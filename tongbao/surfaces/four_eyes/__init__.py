@@ -1,0 +1,1 @@
+"""Four eyes at the console and the command line: the inbox, the suspense desk, the calendar."""
