@@ -21,7 +21,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.identity.queries import keys_of_merchant
 from tongbao.parties.merchants.merchants import set_suspended
-from tongbao.parties.merchants.model import MerchantState, MerchantStandsOtherwise
+from tongbao.parties.merchants.model import MerchantStandsOtherwise, MerchantState
 from tongbao.parties.merchants.queries import merchant_with_id, standings_of
 from tongbao.parties.standing.standing import (
     ReserveDayWrong,

@@ -161,6 +161,8 @@ async def pay(context: Clearing, payout: Payout) -> Payout:
     Raises:
         PayoutContended
     """
+    if payout.sends == 0 and not await _is_paid_out(context, payout):
+        return payout
     payout = await _with_creditor(context, payout)
     if payout.account_id is None:
         return payout
@@ -171,6 +173,12 @@ async def pay(context: Clearing, payout: Payout) -> Payout:
         if not is_absent or not payout.state.is_open:
             return payout
     return await _instruct(context, account, payout, order)
+
+
+async def _is_paid_out(context: Clearing, payout: Payout) -> bool:
+    """Whether the merchant's standing lets its money out; what the bank has goes on regardless."""
+    merchant = await merchants.merchant_with_id(context.db, payout.merchant_id)
+    return merchant.is_paid_out
 
 
 async def _ask(
