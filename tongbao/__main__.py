@@ -19,6 +19,7 @@ from tongbao.surfaces.cli.settling import settle, settlement
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
 from tongbao.surfaces.fees.commands import fees
+from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.routing.cli import routing
 from tongbao.wiring import open_platform
@@ -43,6 +44,7 @@ COMMANDS = (
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, channel, new_channel, fees),
     *(reconcile, batches, settle, settlement, gl, ledger, tasks, routing),
+    *FOUR_EYES,
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -16,6 +16,7 @@ import uvloop
 from msgspec import Struct
 
 from tongbao.clearing.context import Clearing
+from tongbao.controls.approvals.model import Approvals
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.settings import Settings, load_settings
@@ -39,6 +40,7 @@ class Platform(Protocol):
     worker: Worker
     secret_types: SecretTypes
     clearing: Clearing
+    approvals: Approvals
 
     def app(self) -> Any:
         """Return the HTTP application."""
