@@ -61,6 +61,8 @@ from tongbao.parties.price_plans import api as price_plans_api
 from tongbao.parties.profile import api as profile_api
 from tongbao.parties.registrations import api as registrations_api
 from tongbao.parties.registrations.registrations import Registrar
+from tongbao.parties.staff import api as staff_api
+from tongbao.parties.stores import api as stores_api
 from tongbao.parties.terminals import api as terminals_api
 from tongbao.parties.terminals import watch as terminals_watch
 from tongbao.payments.agreements import api as agreements_api
@@ -169,6 +171,8 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *identity_api.ROUTES,
         *onboarding_api.routes(licence),
         *registrations_api.ROUTES,
+        *stores_api.ROUTES,
+        *staff_api.ROUTES,
         *accounts_api.routes(licence),
         *offline_codes_api.routes(licence),
         *own_wallet_api.routes(licence),

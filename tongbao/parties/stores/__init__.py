@@ -1,0 +1,1 @@
+"""Stores: where a merchant sells, under its own numbers, each with its place."""
