@@ -17,6 +17,14 @@ from tongbao.clearing.batches.batches import (
     run_close_batches,
     run_compare_batch,
 )
+from tongbao.clearing.complaints.complaints import (
+    PULL_POLICY,
+    PullComplaints,
+    run_pull_complaints,
+    take_complaint,
+)
+from tongbao.clearing.complaints.model import ComplaintOpened, ComplaintUpdated
+from tongbao.clearing.complaints.replies import REPLY_POLICY, SendReply, run_send_reply
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.daily import (
     DAILY_POLICY,
@@ -28,7 +36,12 @@ from tongbao.clearing.daily import (
 from tongbao.clearing.disputes.chargebacks import WatchDispute
 from tongbao.clearing.disputes.deadlines import WATCH_POLICY as DISPUTE_POLICY
 from tongbao.clearing.disputes.deadlines import run_watch_dispute
-from tongbao.clearing.disputes.debts import DEBTS_POLICY, CollectDebts, run_collect_debts
+from tongbao.clearing.disputes.debts import (
+    DEBTS_POLICY,
+    CollectDebts,
+    bound_write_off,
+    run_collect_debts,
+)
 from tongbao.clearing.disputes.model import (
     DisputeClosed,
     DisputeDue,
@@ -201,6 +214,8 @@ EVENTS: Final[Sequence[type[Event]]] = (
     DisputeClosed,
     TerminalOffline,
     TerminalOnline,
+    ComplaintOpened,
+    ComplaintUpdated,
     WebhookEndpointDisabled,
     WebhookTest,
     ApprovalMoved,
@@ -234,6 +249,8 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ReturnRedPacket: RETURN_POLICY,
     WatchDispute: DISPUTE_POLICY,
     CollectDebts: DEBTS_POLICY,
+    PullComplaints: PULL_POLICY,
+    SendReply: REPLY_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
     ApplyApproval: APPROVALS_POLICY,
     ExpireApproval: APPROVALS_POLICY,
@@ -268,6 +285,8 @@ def handlers(
         **(settling if flow.licence.may_hold_funds else {}),
         ApplyApproval: partial(run_apply, desk),
         ExpireApproval: partial(run_expire, desk),
+        PullComplaints: partial(run_pull_complaints, flow),
+        SendReply: partial(run_send_reply, flow),
         ReconcileDaily: partial(run_reconcile_daily, clearing),
         ReconcileDay: partial(run_reconcile_day, clearing),
         CloseBatches: partial(run_close_batches, clearing),
@@ -304,6 +323,7 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
     )
     licensed: tuple[Bound, ...] = (
         *suspense.bound_acts(flow),
+        bound_write_off(flow),
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),
         *settlement_terms.bound_acts(flow.db),
         *settlement_batches.bound_acts(flow.db),
@@ -322,6 +342,7 @@ def takers(flow: Flow) -> Takers:
         CallbackKind.PAYMENT: partial(take_payment, flow),
         CallbackKind.REFUND: partial(take_refund, flow),
         CallbackKind.AGREEMENT: partial(take_agreement, reach_of(flow)),
+        CallbackKind.COMPLAINT: partial(take_complaint, flow),
     }
 
 

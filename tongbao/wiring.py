@@ -16,6 +16,8 @@ from msgspec import Struct
 
 from tongbao.clearing import daily
 from tongbao.clearing.batches import batches
+from tongbao.clearing.complaints import api as complaints_api
+from tongbao.clearing.complaints import complaints
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.disputes import api as disputes_api
 from tongbao.clearing.disputes import debts
@@ -115,6 +117,7 @@ from tongbao.surfaces.api import events as events_api
 from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
 from tongbao.surfaces.cashier.app import CashierApp
+from tongbao.surfaces.disputes_desk import pages as disputes_desk
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.four_eyes.routes import ROUTES as FOUR_EYES
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
@@ -181,6 +184,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *payouts_api.routes(licence),
         *statements_api.routes(licence),
         *disputes_api.routes(licence),
+        *complaints_api.ROUTES,
         *(clock_api.ROUTES if allows_test_clock else []),
     ]
 
@@ -261,7 +265,11 @@ class Platform:
                 self.flow,
                 self.keyring,
                 settings.public_url,
-                (*FOUR_EYES, *onboarding_pages(self.registrar)),
+                (
+                    *FOUR_EYES,
+                    *onboarding_pages(self.registrar),
+                    *disputes_desk.console_routes(self.blobs),
+                ),
                 approvals=self.approvals,
             ),
             CASHIER_PREFIX: CashierApp(self.flow, self.keyring, settings.public_url),
@@ -322,6 +330,7 @@ class Platform:
             if self.settings.licence.may_hold_funds:
                 await debts.seed(tx)
             await batches.seed(tx)
+            await complaints.seed(tx)
             await vouchers.seed(tx)
             await movements.seed(tx)
             await splits.seed(tx)

@@ -23,6 +23,7 @@ from tongbao_sandbox.seam import Outgoing, Refused, Reply, Request, World
 from tongbao_sandbox.wechat_applyments import MEDIA_PATH, Applyments, parts_of
 from tongbao_sandbox.wechat_bill import Bills
 from tongbao_sandbox.wechat_combined import Combined
+from tongbao_sandbox.wechat_complaints import Complaints
 from tongbao_sandbox.wechat_crypto import SCHEME, Vault, in_window, read_authorization
 from tongbao_sandbox.wechat_customers import PAGE, Customers
 from tongbao_sandbox.wechat_desk import NAME, Desk, transaction
@@ -70,6 +71,7 @@ class WechatPay:
         self._agreements = agreements = Agreements(desk, orders)
         self._parkings = parkings = Parkings(desk, orders)
         self._applyments = applyments = Applyments(desk)
+        self._complaints = complaints = Complaints(desk, orders)
         self._customers = Customers(desk, orders)
         self._identities = Identities(world, self._vault)
         refund = "/v3/refund/domestic/refunds"
@@ -88,6 +90,7 @@ class WechatPay:
                 *agreements.routes(),
                 *parkings.routes(),
                 *applyments.routes(),
+                *complaints.routes(),
                 ("GET", "/v3/bill/tradebill", bills.trade_bill),
                 *Statements(desk, bills, splits).routes(),
                 ("GET", "/v3/billdownload/file", bills.download),
@@ -265,6 +268,9 @@ class WechatPay:
             ("POST", "next-certificate"): self._rotate,
             ("POST", "open"): lambda: self._customers.open(
                 body["parameters"], body.get("action", "pay")
+            ),
+            ("POST", "complain"): lambda: self._complaints.complain(
+                body["number"], body.get("detail", "东西没收到"), body.get("problem", "OTHERS")
             ),
             ("POST", "transfer"): lambda: self._transfers.decide(
                 body["number"], body.get("action", "confirm")

@@ -34,9 +34,10 @@ WITH_BOOK = {table for table, spread in PLACED.items() if spread is Spread.DISTR
 ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
     "what a month has of each book": ("tongbao.ledger.archive._store.MONTH_BOOKS",),
     "one row by an id from outside, before its book is known: a look at every shard's index": (
+        "tongbao.clearing.complaints._store.FIND_COMPLAINT",
+        "tongbao.clearing.complaints._store.FIND_COMPLAINT_ANYWHERE",
         "tongbao.clearing.disputes._store.FIND_DISPUTE",
         "tongbao.clearing.disputes._store.FIND_DISPUTE_ANYWHERE",
-        "tongbao.clearing.disputes._store.FIND_FILE",
         "tongbao.clearing.disputes._store.FIND_FILE_ANYWHERE",
         "tongbao.clearing.payouts._store.FIND_PAYOUT",
         "tongbao.clearing.payouts._store.FIND_PAYOUT_ANYWHERE",
@@ -58,6 +59,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
     "a merchant's or an operator's page, which may span books": (
         "tongbao.clearing.disputes._store.DISPUTES_OF_PAYMENT",
         "tongbao.clearing.disputes._store.LIST_DISPUTES",
+        "tongbao.clearing.complaints._store.LIST_COMPLAINTS",
         "tongbao.clearing.payouts._store.LIST_PAYOUTS",
         "tongbao.payments.collecting._store.PAYMENTS_BEGUN",
         "tongbao.clearing.settlement._store.LIST_SETTLEMENTS",

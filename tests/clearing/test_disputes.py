@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -42,7 +43,7 @@ from tongbao.infra import failpoints
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.clock import BUSINESS_ZONE, real_now
-from tongbao.kernel.ids import base32, parse
+from tongbao.kernel.ids import parse, show
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import balance_of
@@ -423,7 +424,7 @@ async def before_deadline(stage: Stage, dispute: Dispute, days: float) -> None:
 
 async def test_time_reminds_three_times_and_then_decides_as_the_scheme_says(stage: Stage) -> None:
     dispute = await charged(stage, await paid(stage))
-    shown = {"id": f"dsp_{_base32(dispute.id)}"}
+    shown = {"id": show("dsp", dispute.id)}
     assert dispute.deadline_at is not None
     assert dispute.term_source is not None
     assert dispute.deadline_at - dispute.opened_at > timedelta(days=25)
@@ -509,7 +510,7 @@ async def test_whoever_dies_reminding_reminds_once(stage: Stage) -> None:
     with dying("disputes.before_reminder"):
         await run_watch_dispute(stage.flow, WatchDispute(dispute.book, dispute.id), _NO_LEASE)
     await before_deadline(stage, dispute, 6.4)
-    shown = {"id": f"dsp_{_base32(dispute.id)}"}
+    shown = {"id": show("dsp", dispute.id)}
     assert (await stage.events(shown)).count("dispute.deadline_near") == 1
 
 
@@ -528,12 +529,71 @@ class dying:  # noqa: N801 - reads as a word
         return issubclass(kind, SimulatedCrash)
 
 
-def _base32(value: UUID) -> str:
-    return base32(value)
-
-
 async def test_left_of_payment_counts_disputes(stage: Stage) -> None:
     payment = await paid(stage)
     await charged(stage, payment, asked(4_000))
     assert (await stage.row_of(payment)).left == 6_000
     assert (await stage.read(payment))["amount_disputed"] == 4_000
+
+
+# Over the API
+
+
+def coded(content: bytes) -> str:
+    return b64encode(content).decode()
+
+
+PDF = coded(b"%PDF-1.7 a receipt")
+
+
+async def api(stage: Stage, client: Any, method: str, path: str, body: Any = None) -> Any:
+    """Ask as a merchant's program does, signed."""
+    transport = client.transport
+    return (
+        await stage.call(transport.get, path)
+        if method == "GET"
+        else await stage.call(transport.post, path, body)
+    )
+
+
+async def test_a_merchant_answers_with_files_and_another_cannot_even_see_it(stage: Stage) -> None:
+    dispute = await charged(stage, await paid(stage))
+    own = f"/v1/disputes/{show('dsp', dispute.id)}"
+    with pytest.raises(Refused) as refused:
+        await api(stage, stage.client, "POST", f"{own}/answer", {"answer": " "})
+    assert refused.value.code == "dispute.answer_missing"
+    page = {"name": "receipt.pdf", "media_type": "application/pdf"}
+    first = await api(stage, stage.client, "POST", f"{own}/files", {**page, "content": PDF})
+    again = await api(stage, stage.client, "POST", f"{own}/files", {**page, "content": PDF})
+    assert again == first, "the same content is the same file"
+    for content, media, code in (
+        (coded(b"%PDF-1.7 other"), "image/png", "blob.kind_differs"),
+        ("", "application/pdf", "blob.empty"),
+        (coded(b"%PDF-" + bytes(700 * 1024)), "application/pdf", "blob.too_large"),
+    ):
+        wrong = {"name": "x", "media_type": media, "content": content}
+        with pytest.raises(Refused) as refused:
+            await api(stage, stage.client, "POST", f"{own}/files", wrong)
+        assert refused.value.code == code
+
+    answered = await api(stage, stage.client, "POST", f"{own}/answer", {"answer": "see the file"})
+    assert "answered_at" in answered
+    [listed] = await api(stage, stage.client, "GET", f"{own}/files")
+    assert listed == first
+    stranger = stage.client_of(await stage.open_shop())
+    for method, path, body in (
+        ("GET", own, None),
+        ("GET", f"{own}/files", None),
+        ("POST", f"{own}/accept", {}),
+        ("POST", f"{own}/answer", {"answer": "mine"}),
+        ("POST", f"{own}/files", {**page, "content": PDF}),
+    ):
+        with pytest.raises(Refused) as refused:
+            await api(stage, stranger, method, path, body)
+        assert refused.value.code == "dispute.not_found"
+    assert (await api(stage, stranger, "GET", "/v1/disputes"))["items"] == []
+    accepted = await api(stage, stage.client, "POST", f"{own}/accept", {})
+    assert accepted["status"] == "accepted"
+    with pytest.raises(Refused) as refused:
+        await api(stage, stage.client, "POST", f"{own}/accept", {})
+    assert refused.value.code == "dispute.moved"

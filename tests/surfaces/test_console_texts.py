@@ -18,6 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tongbao.clearing.complaints.model import ComplaintState, ReplyState
+from tongbao.clearing.disputes.model import AtEnd, DisputeState
 from tongbao.clearing.payouts.model import PayoutState
 from tongbao.clearing.reconciliation.model import BillState, BreakClass, BreakState
 from tongbao.clearing.settlement.model import Figures, SettlementState
@@ -40,6 +42,7 @@ from tongbao.payments.refunds.model import RefundState
 from tongbao.payments.routing.model import Gate, Manner
 from tongbao.rails.channels.contract import CallbackKind, PayMode
 from tongbao.surfaces import docs_site, operator_console, page_kit
+from tongbao.surfaces.disputes_desk.pages import BY_OPERATORS, SCHEMES
 from tongbao.surfaces.operator_console.visit import PAGES
 from tongbao.surfaces.page_kit.evidence import MASKED_FIELDS, masked, masked_tree, readable
 from tongbao.surfaces.page_kit.remembered import Remembered
@@ -54,6 +57,8 @@ SITES = [CONSOLE, DOCS]
 OPEN = {
     "account", "action", "agreement_state", "application_state", "document", "finding",
     "merchant_state", "registration_state", "agreement_why", "approval_state",
+    "complaint_state", "dispute_at_end", "dispute_move", "dispute_state", "dispute_why",
+    "reply_kind", "reply_state", "said_by", "scheme",
     "because", "bill_state", "break", "break_state", "callback", "case",
     "channel", "check", "completion", "completion_state", "cut_off", "day_action",
     "delivery_state", "elsewhere", "gate", "health", "inbox_done", "kind", "kind_of_entry",
@@ -88,7 +93,7 @@ def test_both_languages_say_the_same_things(site: Path) -> None:
 def test_chinese_is_chinese(site: Path) -> None:
     latin = re.compile(r"[a-zA-Z]{3,}")
     allowed = {"JSON", "CSV", "API", "HTTPS", "Key", "Idempotency", "Accept", "Language", "TONGBAO"}
-    allowed |= {"SECRET", "KEY", "cursor", "next", "application", "problem", "json"}
+    allowed |= {"SECRET", "KEY", "dsp", "cursor", "next", "application", "problem", "json"}
     zh = load_texts(site / "texts")["zh"].by_key
 
     assert not [
@@ -119,6 +124,15 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("settle", Figures.__struct_fields__),
         ("agreement_state", AgreementState),
         ("agreement_why", AgreementState),
+        ("dispute_state", DisputeState),
+        ("dispute_why", DisputeState),
+        ("dispute_at_end", AtEnd),
+        ("dispute_move", BY_OPERATORS),
+        ("scheme", SCHEMES),
+        ("complaint_state", ComplaintState),
+        ("reply_state", ReplyState),
+        ("reply_kind", ("reply", "complete")),
+        ("said_by", ("customer", "merchant", "channel")),
         ("period", Period),
         ("notice", CallbackKind),
         ("notice_state", ASIDE),

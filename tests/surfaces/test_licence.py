@@ -39,6 +39,7 @@ LICENSED = {
     "/v1/disputes/{dispute_id:str}",
     "/v1/disputes/{dispute_id:str}/answer",
     "/v1/disputes/{dispute_id:str}/accept",
+    "/v1/disputes/{dispute_id:str}/files",
     "/v1/settlements",
     "/v1/settlements/{settlement_id:str}",
     "/v1/settlements/{settlement_id:str}/lines",

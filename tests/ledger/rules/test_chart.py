@@ -32,8 +32,6 @@ FUNDS = {
     "subsidy",
     "wallet",
 }
-    "wallet",
-}
 
 
 async def test_the_database_has_the_same_kinds_as_the_chart(db):

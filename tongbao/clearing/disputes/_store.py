@@ -87,8 +87,4 @@ FILES_OF = Query(
     EvidenceFile,
     f"select {_FILE} from evidence_file where book = $1 and subject_id = $2 order by id",
 )
-FIND_FILE = Query(
-    EvidenceFile,
-    f"select {_FILE} from evidence_file where id = $1 and merchant_id = $2 and mode = $3",
-)
 FIND_FILE_ANYWHERE = Query(EvidenceFile, f"select {_FILE} from evidence_file where id = $1")

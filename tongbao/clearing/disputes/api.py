@@ -11,21 +11,31 @@ from msgspec import Meta, Struct
 
 from tongbao.clearing.disputes import queries
 from tongbao.clearing.disputes.chargebacks import move_dispute
+from tongbao.clearing.disputes.evidence import (
+    FileView,
+    HandIn,
+    file_with_id,
+    keep_file,
+    view_file,
+)
 from tongbao.clearing.disputes.model import (
     AnswerMissing,
     DisputeMoved,
     DisputeNotFound,
     DisputeState,
     DisputeView,
+    EvidenceFull,
     Move,
     view_dispute,
 )
 from tongbao.clearing.disputes.queries import DisputeFilter
+from tongbao.infra.blobs.model import BlobEmpty, BlobKindDiffers, BlobTooLarge
+from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest
-from tongbao.kernel.ids import parse
+from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.licence import Licence
 from tongbao.kernel.pages import Page
 from tongbao.payments.collecting.outcomes import Flow
@@ -155,7 +165,63 @@ async def accept_dispute(
     return await answer_once(request, flow.db, fresh=fresh, resume=resume)
 
 
-_ROUTES = [list_disputes, get_dispute, answer_dispute, accept_dispute]
+@post(
+    "/v1/disputes/{dispute_id:str}/files",
+    opt=needs(
+        "disputes:write",
+        idempotent=True,
+        refuses=[
+            DisputeNotFound,
+            DisputeMoved,
+            EvidenceFull,
+            BlobTooLarge,
+            BlobKindDiffers,
+            BlobEmpty,
+        ],
+        request_example=HandIn("receipt.pdf", "application/pdf", b"%PDF-1.7"),
+    ),
+)
+async def hand_in_file(
+    dispute_id: str, data: HandIn, request: ApiRequest, flow: Flow, blobs: Blobs, caller: Caller
+) -> Response[FileView]:
+    """Hand in a file for the answer; it cannot be changed or taken back.
+
+    The same content again is the same file. What it shows goes to the scheme as it is.
+    """
+    target = parse("dsp", dispute_id)
+
+    async def fresh(use: Idempotency) -> FileView:
+        found = await queries.dispute_of_merchant(flow.db, target, caller.merchant_id, caller.mode)
+        if not found.state.asks_merchant:
+            raise DisputeMoved(status=found.state)
+        file_id = new_id()
+        kept = await keep_file(flow.db, blobs, found, data, actor=caller.actor, file_id=file_id)
+        async with flow.db.begin(caller.actor) as tx:
+            await use.take(tx, kept.id)
+        return view_file(kept)
+
+    async def resume(kept: UUID) -> FileView:
+        return view_file(await file_with_id(flow.db, kept))
+
+    return await answer_once(request, flow.db, fresh=fresh, resume=resume)
+
+
+@get("/v1/disputes/{dispute_id:str}/files", opt=needs("disputes:read", refuses=[DisputeNotFound]))
+async def list_dispute_files(dispute_id: str, db: Db, caller: Caller) -> list[FileView]:
+    """Return what was handed in for a dispute, oldest first."""
+    target = parse("dsp", dispute_id)
+    found = await queries.dispute_of_merchant(db, target, caller.merchant_id, caller.mode)
+    return [view_file(each) for each in await queries.files_of(db, found.book, found.id)]
+
+
+_ROUTES = [
+    list_disputes,
+    get_dispute,
+    answer_dispute,
+    accept_dispute,
+    hand_in_file,
+    list_dispute_files,
+]
 
 
 def routes(licence: Licence) -> list[HTTPRouteHandler]:

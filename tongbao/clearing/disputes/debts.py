@@ -196,3 +196,9 @@ async def _shown(_db: Db, _approval: Approval, terms: WriteOff) -> list[Change]:
     money = Money(terms.amount, terms.currency)
     text = f"{money.decimal_text()} {money.currency}"
     return [Change("written off", "核销金额", None, text)]
+
+
+async def debts(flow: Flow) -> list[tuple[Owing, Money]]:
+    """Return every merchant who owes something, and how much."""
+    found = [(owing, await debt_of(flow, owing)) for owing in await store.OWING.all(flow.db, None)]
+    return [(owing, money) for owing, money in found if money.amount > 0]

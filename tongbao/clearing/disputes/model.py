@@ -436,3 +436,19 @@ class AnswerMissing(Invalid):
     code = "dispute.answer_missing"
     advice = "Write what happened, or hand in files first."
     advice_zh = "请填写说明，或先上传证据文件。"
+
+
+class EvidenceFull(Rejected):
+    """A dispute or complaint takes ten files."""
+
+    code = "evidence.full"
+    advice = "Put several pages into one PDF."
+    advice_zh = "每个案件最多 10 个文件，请合并为一个 PDF。"
+
+
+class EvidenceNotFound(NotFound):
+    """There is no such file."""
+
+    code = "evidence.not_found"
+    advice = "Check the id against the dispute's list of files."
+    advice_zh = "未找到该文件，请核对文件列表。"

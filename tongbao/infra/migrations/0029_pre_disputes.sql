@@ -170,12 +170,10 @@ create table complaint (
     times          int         not null check (times >= 1), -- how often the customer has complained
     is_refunded    boolean     not null, -- the channel says that all was given back
     has_news       boolean     not null, -- the customer said something that nobody has answered
-    contact_sealed bytea,                -- the customer's telephone number
     answer_by      timestamptz not null,
     complained_at  timestamptz not null,
     first_seen_at  timestamptz not null,
     ended_at       timestamptz,
-    reminded       int         not null default 0,
     version        int         not null check (version > 0),
     primary key (book, id),
     unique (book, account_id, channel_ref),
@@ -189,6 +187,7 @@ create table complaint_message (
     book         int         not null,
     complaint_id uuid        not null,
     channel_ref  text        not null,
+    place        int         not null check (place >= 0), -- in the order the channel has them
     kind         text        not null,
     who          text        not null check (who in ('customer', 'merchant', 'channel')),
     text         text        not null,
@@ -207,7 +206,6 @@ create table complaint_reply (
     mode         text        not null check (mode in ('live', 'sandbox')),
     kind         text        not null check (kind in ('reply', 'complete')),
     text         text        not null check (length(text) <= 500),
-    file_ids     uuid[]      not null,
     state        text        not null check (state in
         ('requested', 'unknown', 'sent', 'refused')),
     code         text,

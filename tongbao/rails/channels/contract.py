@@ -231,6 +231,7 @@ class CallbackKind(StrEnum):
     TRANSFER = "transfer"  # a payout to a customer's account at the channel ended
     AGREEMENT = "agreement"  # signed or ended; ``number`` is ours of the agreement
     PARKING = "parking"  # a car may or may not be charged; ``number`` is the entrance's
+    COMPLAINT = "complaint"  # a customer complained, or more was said; ``number`` is the channel's
     OTHER = "other"  # of a product this adapter does not know; ``number`` may be empty
 
 

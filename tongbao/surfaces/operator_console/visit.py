@@ -40,10 +40,10 @@ from tongbao.surfaces.page_kit.texts import Texts
 
 PREFIX: Final = "/console"
 PAGES: Final = (
-    *("inbox", "payments", "agreements", "cases", "reconciliation", "settlements", "suspense"),
-    *("ledger", "calendar", "applications", "channels", "notices", "health"),
+    *("inbox", "payments", "agreements", "cases", "reconciliation", "settlements", "disputes"),
+    *("suspense", "ledger", "calendar", "applications", "channels", "notices", "health"),
 )
-LICENSED_PAGES: Final = frozenset({"settlements", "suspense"})
+LICENSED_PAGES: Final = frozenset({"settlements", "suspense", "disputes"})
 """Pages about other people's money, which a firm that may not hold it does not have."""
 HERE: Final = Path(__file__).parent
 SESSION: Final = "tongbao_session"

@@ -235,6 +235,26 @@ def _agreement(account: ChannelAccount, content: bytes) -> _News | None:
     )
 
 
+class _Complained(Struct, frozen=True):
+    """What news of a complaint says: which one. Whose it is, only the complaint itself says."""
+
+    complaint_id: str
+    action_type: str
+
+
+def _complaint(account: ChannelAccount, content: bytes) -> _News | None:
+    news = decode(content, _Complained)
+    if news is None:
+        return None
+    return _News(
+        kind=CallbackKind.COMPLAINT,
+        number=news.complaint_id[:64],
+        merchant_number=account.merchant_number,
+        app_id=None,
+        outcome=Unknown(f"{news.action_type[:64]}: ask for the rest"),
+    )
+
+
 def _merchant(account: ChannelAccount, mchid: str | None, resource: Struct) -> str | None:
     """Return whose resource it is: the sub-merchant's, unless the provider is not ours."""
     partner, provider = secrets_of(account).partner, getattr(resource, "sp_mchid", None) or mchid
@@ -258,4 +278,5 @@ _BY_EVENT: Final[Mapping[str, Reader]] = {
     "ENTRUST": _agreement,
     "INSURANCE_ENTRUST": _agreement,
     "PAPAY": _agreement,
+    "COMPLAINT": _complaint,
 }

@@ -12,10 +12,13 @@ from tongbao.kernel.money import Money
 from tongbao.rails.channels.capabilities import (
     AgreementOrder,
     AgreementOutcome,
+    ComplaintFound,
+    ComplaintsListed,
     IdentifyOutcome,
     Receiver,
     RegistrationOrder,
     RegistrationOutcome,
+    ReplySent,
     SplitOrder,
     SplitOutcome,
     SplitQueryOutcome,
@@ -34,6 +37,8 @@ from tongbao.rails.channels.contract import (
     ChannelAccount,
     Closed,
     CloseOutcome,
+    Declined,
+    NotSent,
     Outcome,
     PayMode,
     PayOrder,
@@ -45,6 +50,7 @@ from tongbao.rails.channels.contract import (
 )
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao.rails.channels.wechat_pay import bills, callbacks, statements
+from tongbao.rails.channels.wechat_pay.complaints import calls as complaints
 from tongbao.rails.channels.wechat_pay.gateway import Gateway
 from tongbao.rails.channels.wechat_pay.products import (
     agreements,
@@ -211,6 +217,29 @@ class WechatPay:
     ) -> tuple[str, Mapping[str, object]] | None:
         """Return what an account of the sub-merchant's has: our keys, who call for it."""
         return applyments.sub_account(account, sub_merchant)
+    async def find_complaints(
+        self, account: ChannelAccount, first: date, last: date
+    ) -> Answer[ComplaintsListed | Unknown]:
+        """List customers' complaints of some days."""
+        return await complaints.find(self.gateway, account, first, last)
+
+    async def read_complaint(
+        self, account: ChannelAccount, ref: str
+    ) -> Answer[ComplaintFound | Absent | Unknown]:
+        """Read a complaint with all that was said."""
+        return await complaints.read(self.gateway, account, ref)
+
+    async def reply_to_complaint(
+        self, account: ChannelAccount, ref: str, text: str
+    ) -> Answer[ReplySent | Declined | NotSent | Unknown]:
+        """Answer a customer's complaint."""
+        return await complaints.reply(self.gateway, account, ref, text)
+
+    async def complete_complaint(
+        self, account: ChannelAccount, ref: str
+    ) -> Answer[ReplySent | Declined | NotSent | Unknown]:
+        """Say that a complaint is dealt with."""
+        return await complaints.complete(self.gateway, account, ref)
 
     def read_callback(
         self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime

@@ -1,0 +1,1 @@
+"""Complaints: what customers say to a channel about a payment, and what is answered."""

@@ -1,0 +1,1 @@
+"""Customers' complaints at WeChat Pay (消费者投诉 2.0)."""

@@ -1,0 +1,1 @@
+"""The operators' pages of disputes, complaints and merchants' debts."""
