@@ -48,6 +48,7 @@ from tongbao.clearing.disputes.model import (
     DisputeOpened,
     DisputeUpdated,
 )
+from tongbao.clearing.payouts import files as payout_files
 from tongbao.clearing.payouts.model import PayoutFailed, PayoutReturned, PayoutSucceeded
 from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
 from tongbao.clearing.reconciliation.days import (
@@ -327,6 +328,7 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),
         *settlement_terms.bound_acts(flow.db),
         *settlement_batches.bound_acts(flow.db),
+        *payout_files.bound_acts(flow.db),
     )
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))
 

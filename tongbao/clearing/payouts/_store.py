@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from tongbao.clearing.payouts.model import Payout, PayoutExchange
+from tongbao.clearing.payouts.model import Payout, PayoutExchange, PayoutFile
 from tongbao.infra.db import Query, Statement
 
 _PAYOUT: Final = """book, id, settlement_id, merchant_id, mode, amount, currency, state, pays_by,
     file_id, account_id, bank_holder, bank_account_masked, bank_account_sealed, code, bank_ref,
     return_ref, contradiction, sends, queries, version, created_at, ended_at, returned_at"""
+_FILE: Final = """id, mode, account_id, layout, currency, count, amount, digest, state, made_by,
+    made_at, sent_by, sent_at"""
 _EXCHANGE: Final = """book, id, payout_id, purpose, method, url, request, status, reply,
     duration_ms, outcome, at"""
 
@@ -70,6 +72,56 @@ LIST_PAYOUTS = Query(
            and ($5::uuid is null or id < $5)
          order by id desc limit $6""",
 )
+# Those whose creditor is fixed; the oldest first, and one file's worth.
+UNFILED = Query(
+    Payout,
+    f"""select {_PAYOUT} from payout
+         where state = 'requested' and pays_by = 'bank_file' and file_id is null
+           and mode = $1 and currency = $2
+         order by created_at, id limit $3""",
+)
+SET_FILE = Statement(
+    """update payout set file_id = $3, version = version + 1
+        where book = $1 and id = $2 and version = $4 and file_id is null and account_id = $5"""
+)
+SEND_FILED = Statement(
+    """update payout set state = 'pending', sends = sends + 1, version = version + 1
+        where file_id = $1 and state = 'requested'"""
+)
+FREE_FILED = Statement(
+    """update payout set file_id = null, version = version + 1
+        where file_id = $1 and state = 'requested'"""
+)
+PAYOUTS_OF_FILE = Query(
+    Payout, f"select {_PAYOUT} from payout where file_id = $1 order by id limit $2"
+)
+PAYOUTS_WITH_IDS = Query(Payout, f"select {_PAYOUT} from payout where id = any($1::uuid[])")
+
+INSERT_FILE = Statement(
+    f"""insert into payout_file ({_FILE})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, 'made', $9, $10, null, null)"""
+)
+SEND_FILE = Statement(
+    """update payout_file set state = 'sent', sent_by = $2, sent_at = $3
+        where id = $1 and state = 'made'"""
+)
+ANSWER_FILE = Statement(
+    "update payout_file set state = 'answered' where id = any($1::uuid[]) and state = 'sent'"
+)
+DELETE_FILE = Statement("delete from payout_file where id = $1 and state = 'made'")
+GET_FILE = Query(PayoutFile, f"select {_FILE} from payout_file where id = $1")
+LIST_FILES = Query(
+    PayoutFile,
+    f"""select {_FILE} from payout_file where $1::uuid is null or id < $1
+         order by id desc limit $2""",
+)
+INSERT_ANSWER = Statement(
+    """insert into payout_answer (digest, account_id, kind, lines, applied, brought_by, brought_at)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (digest) do nothing"""
+)
+ANSWERED = Query(int, "select applied from payout_answer where digest = $1")
+
 CONTRADICTED = Query(
     Payout,
     f"""select {_PAYOUT} from payout where contradiction is not null

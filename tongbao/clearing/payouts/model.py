@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from tongbao.clearing.settlement_terms.model import PaysBy
 from tongbao.infra.outbox import Event
-from tongbao.kernel.errors import Busy, NotFound
+from tongbao.kernel.errors import Busy, Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
@@ -210,6 +210,32 @@ def _contradicted(payout: Payout, detail: str) -> PayoutStep | None:
     return PayoutStep(replace(payout, contradiction=detail))
 
 
+class PayoutFile(Struct, frozen=True):
+    """One row of payout_file: payouts that a bank gets as one file.
+
+    What is in it is fixed by its payouts; ``digest`` is the SHA-256 it comes out with every time.
+    """
+
+    id: UUID
+    mode: Mode
+    account_id: UUID
+    layout: Literal["pain001", "csv"]
+    currency: str
+    count: int
+    amount: int
+    digest: bytes
+    state: Literal["made", "sent", "answered"]
+    made_by: str
+    made_at: datetime
+    sent_by: str | None
+    sent_at: datetime | None
+
+    @property
+    def number(self) -> str:
+        """The message id under which the bank knows it."""
+        return base32(self.id)
+
+
 class PayoutView(Struct, frozen=True, omit_defaults=True):
     """A payout as the API and the webhooks show it."""
 
@@ -299,6 +325,38 @@ class PayoutNotFound(NotFound):
     code = "payout.not_found"
     advice = "Check the id, and that the API key is of the same merchant and mode."
     advice_zh = "请检查付款标识，并确认 API 密钥属于同一商户与模式。"
+
+
+class PayoutFileNotFound(NotFound):
+    """There is no such file."""
+
+    code = "payout_file.not_found"
+    advice = "List the files to find its id."
+    advice_zh = "请通过付款文件列表查找正确的标识。"
+
+
+class NothingToFile(Rejected):
+    """No payout waits for a file, or none whose merchant has a bank account."""
+
+    code = "payout_file.nothing"
+    advice = "Nothing to do: payouts by file appear after a settlement."
+    advice_zh = "当前没有待出文件的付款。"
+
+
+class PayoutFileMoved(Conflict):
+    """The file is in another state than this needs, or its payouts have changed."""
+
+    code = "payout_file.moved"
+    advice = "Look at the file again; it may have been sent or given up."
+    advice_zh = "付款文件状态已变更，请重新查看。"
+
+
+class AnswerMalformed(Invalid):
+    """The bank's file cannot be read, so nothing of it counts."""
+
+    code = "payout_answer.malformed"
+    advice = "Bring the whole file as the bank sent it: pain.002, camt.053, camt.054 or the CSV."
+    advice_zh = "请提供银行原始文件：pain.002、camt.053、camt.054 或结果 CSV。"
 
 
 class PayoutContended(Busy):

@@ -53,6 +53,7 @@ from tongbao.rails.channels.contract import (
 
 PAYOUTS: Final = Counter("tongbao_payouts_total", "Payouts that ended, by how", ["result"])
 BANK: Final = "bank_transfer"
+FILES: Final = "bank_files"
 CREDITOR_BANK: Final = "000000000000"
 """Merchants give an account number only, and the bank finds the creditor's bank by it."""
 
@@ -163,11 +164,11 @@ async def pay(context: Clearing, payout: Payout) -> Payout:
     """
     if payout.sends == 0 and not await _is_paid_out(context, payout):
         return payout
-    payout = await _with_creditor(context, payout)
+    payout = await with_creditor(context, payout)
     if payout.account_id is None:
         return payout
     account = await context.flow.account(payout.account_id)
-    order = await _order(context, payout)
+    order = await order_of(context, payout)
     if payout.state is not PayoutState.REQUESTED or payout.sends > 0:
         payout, is_absent = await _ask(context, account, payout, order)
         if not is_absent or not payout.state.is_open:
@@ -339,7 +340,7 @@ def _event_writes(before: Payout, step: PayoutStep | None, now: datetime) -> tup
 # To whom, and from which account of ours
 
 
-async def _with_creditor(context: Clearing, payout: Payout) -> Payout:
+async def with_creditor(context: Clearing, payout: Payout) -> Payout:
     """Return the payout with its creditor, which is fixed before the first instruction.
 
     A merchant without a bank account, or we without an account at a bank, means waiting.
@@ -348,7 +349,9 @@ async def _with_creditor(context: Clearing, payout: Payout) -> Payout:
         return payout
     merchant = await merchants.merchant_with_id(context.db, payout.merchant_id)
     ours = open_accounts(await list_accounts(context.db), payout.mode)
-    banks = [account.id for account in ours if account.channel == BANK]
+    by_file = payout.pays_by is PaysBy.BANK_FILE
+    kinds = (FILES, BANK) if by_file else (BANK,)
+    banks = [each.id for kind in kinds for each in ours if each.channel == kind]
     if merchant.bank_account_sealed is None or not banks:
         missing = "merchant" if banks else "ours"
         _log.warning("payout_without_account", payout=show("pyo", payout.id), missing=missing)
@@ -367,7 +370,7 @@ async def _with_creditor(context: Clearing, payout: Payout) -> Payout:
     return await store.GET_PAYOUT.one(context.db, payout.book, payout.id)
 
 
-async def _order(context: Clearing, payout: Payout) -> PayoutOrder:
+async def order_of(context: Clearing, payout: Payout) -> PayoutOrder:
     """Return the payout in the bank's terms, the same to the byte at every repeat."""
     merchant = await merchants.merchant_with_id(context.db, payout.merchant_id)
     return PayoutOrder(

@@ -7,6 +7,7 @@ instruction's and the transaction's id, so a repeat is byte for byte the same me
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, Protocol
 from xml.etree.ElementTree import Element, SubElement, TreeBuilder, tostring
@@ -20,6 +21,7 @@ from tongbao.kernel.money import Money, from_decimal_text
 
 PAYMENT_NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:pain.001.001.09"
 NOTICE_NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:camt.054.001.08"
+STATEMENT_NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"
 STATUS_NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:pain.002.001.10"
 PAYMENT_NAME: Final = "pain.001.001.09"
 DEPTH_MAX: Final = 40
@@ -116,21 +118,73 @@ def write_payment(order: PayoutOrder, payer: Payer) -> bytes:
     _text(instruction, "NbOfTxs", "1")
     _text(instruction, "CtrlSum", amount)
     _text(instruction, "ReqdExctnDt/Dt", business_date(order.created_at).isoformat())
+    _debtor(instruction, payer)
+    _transaction(instruction, order)
+    text = tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'.encode()
+
+
+def write_payments(
+    orders: Sequence[PayoutOrder], payer: Payer, *, number: str, created_at: datetime
+) -> bytes:
+    """Return several orders as one pain.001.001.09 document, booked one by one (BtchBookg)."""
+    if not orders or len({order.money.currency for order in orders}) != 1:
+        raise ValueError("a file has orders, and all in one currency")
+    total = Money(sum(order.money.amount for order in orders), orders[0].money.currency)
+    root = Element("Document", xmlns=PAYMENT_NAMESPACE)
+    initiation = SubElement(root, "CstmrCdtTrfInitn")
+    header = SubElement(initiation, "GrpHdr")
+    _text(header, "MsgId", number)
+    _text(header, "CreDtTm", created_at.astimezone(BUSINESS_ZONE).isoformat("T", "seconds"))
+    _text(header, "NbOfTxs", str(len(orders)))
+    _text(header, "CtrlSum", total.decimal_text())
+    _text(header, "InitgPty/Nm", payer.debtor_name)
+    instruction = SubElement(initiation, "PmtInf")
+    _text(instruction, "PmtInfId", number)
+    _text(instruction, "PmtMtd", "TRF")
+    _text(instruction, "BtchBookg", "false")
+    _text(instruction, "NbOfTxs", str(len(orders)))
+    _text(instruction, "CtrlSum", total.decimal_text())
+    _text(instruction, "ReqdExctnDt/Dt", business_date(created_at).isoformat())
+    _debtor(instruction, payer)
+    for order in orders:
+        _transaction(instruction, order)
+    text = tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'.encode()
+
+
+def _debtor(instruction: Element, payer: Payer) -> None:
     _text(instruction, "Dbtr/Nm", payer.debtor_name)
     _text(instruction, "DbtrAcct/Id/Othr/Id", payer.debtor_account)
     _text(instruction, "DbtrAgt/FinInstnId/ClrSysMmbId/MmbId", payer.debtor_bank)
+
+
+def _transaction(instruction: Element, order: PayoutOrder) -> None:
     transaction = SubElement(instruction, "CdtTrfTxInf")
     identity = SubElement(transaction, "PmtId")
     _text(identity, "InstrId", order.number)
     _text(identity, "EndToEndId", order.number)
-    _text(transaction, "Amt/InstdAmt", amount).set("Ccy", order.money.currency)
+    amount = _text(transaction, "Amt/InstdAmt", order.money.decimal_text())
+    amount.set("Ccy", order.money.currency)
     _text(transaction, "CdtrAgt/FinInstnId/ClrSysMmbId/MmbId", order.creditor_bank)
     _text(transaction, "Cdtr/Nm", order.creditor_name)
     _text(transaction, "CdtrAcct/Id/Othr/Id", order.creditor_account)
     if order.remittance:
         _text(transaction, "RmtInf/Ustrd", order.remittance)
-    text = tostring(root, encoding="unicode")
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'.encode()
+
+
+def read_statuses(body: bytes) -> list[PaymentStatus]:
+    """Return what a pain.002.001.10 document says about each of its payments.
+
+    Raises:
+        MessageMalformed
+    """
+    report = _parse(body, STATUS_NAMESPACE).find("{*}CstmrPmtStsRpt")
+    group = None if report is None else report.find("{*}OrgnlGrpInfAndSts")
+    if report is None or group is None:
+        raise MessageMalformed("no CstmrPmtStsRpt, or not about a message")
+    found = report.findall("{*}OrgnlPmtInfAndSts/{*}TxInfAndSts")
+    return [_status_of(report, group, each) for each in found]
 
 
 def read_status(body: bytes) -> PaymentStatus:
@@ -146,8 +200,11 @@ def read_status(body: bytes) -> PaymentStatus:
     transactions = report.findall("{*}OrgnlPmtInfAndSts/{*}TxInfAndSts")
     if group is None or len(transactions) > 1:
         raise MessageMalformed("not about one payment")
+    return _status_of(report, group, transactions[0] if transactions else group)
+
+
+def _status_of(report: Element, group: Element, subject: Element) -> PaymentStatus:
     message_id = _at(group, "{*}OrgnlMsgId")
-    subject = transactions[0] if transactions else group
     status = _at(subject, "{*}TxSts") or _at(group, "{*}GrpSts")
     if not message_id or not status:
         raise MessageMalformed("no message id or no status")
@@ -165,7 +222,7 @@ def read_status(body: bytes) -> PaymentStatus:
 
 
 def read_bookings(body: bytes, account: str) -> list[Booking]:
-    """Return what a camt.054.001.08 says was booked on ``account``, one for each transaction.
+    """Return what a camt.054.001.08 or camt.053.001.08 says was booked on ``account``.
 
     Entries that are not booked, are of another account or name no end-to-end id are left out:
     they are nothing that we have asked for.
@@ -173,12 +230,14 @@ def read_bookings(body: bytes, account: str) -> list[Booking]:
     Raises:
         MessageMalformed
     """
-    report = _parse(body, NOTICE_NAMESPACE).find("{*}BkToCstmrDbtCdtNtfctn")
-    if report is None:
-        raise MessageMalformed("no BkToCstmrDbtCdtNtfctn")
+    root = _parse(body, NOTICE_NAMESPACE, STATEMENT_NAMESPACE)
+    notices = root.findall("{*}BkToCstmrDbtCdtNtfctn/{*}Ntfctn")
+    statements = root.findall("{*}BkToCstmrStmt/{*}Stmt")
+    if root.find("{*}BkToCstmrDbtCdtNtfctn") is None and root.find("{*}BkToCstmrStmt") is None:
+        raise MessageMalformed("neither BkToCstmrDbtCdtNtfctn nor BkToCstmrStmt")
     return [
         booking
-        for notice in report.findall("{*}Ntfctn")
+        for notice in (*notices, *statements)
         if (_at(notice, "{*}Acct/{*}Id/{*}IBAN") or _at(notice, "{*}Acct/{*}Id/{*}Othr/{*}Id"))
         == account
         for entry in notice.findall("{*}Ntry")
@@ -243,7 +302,7 @@ def _moment(text: str | None) -> datetime | None:
         raise MessageMalformed("date and time") from None
 
 
-def _parse(body: bytes, namespace: str) -> Element:
+def _parse(body: bytes, *namespaces: str) -> Element:
     """Parse without a document type: where no entity is declared, none can be expanded."""
     builder = TreeBuilder()
     depth = 0
@@ -273,8 +332,9 @@ def _parse(body: bytes, namespace: str) -> Element:
     except expat.ExpatError as fault:
         raise MessageMalformed(f"line {fault.lineno}: not XML") from None
     root = builder.close()
-    if root.tag != f"{{{namespace}}}Document":
-        raise MessageMalformed(f"not a {namespace.rpartition(':')[2]} document")
+    if root.tag not in {f"{{{namespace}}}Document" for namespace in namespaces}:
+        names = " or ".join(namespace.rpartition(":")[2] for namespace in namespaces)
+        raise MessageMalformed(f"not a {names} document")
     return root
 
 
