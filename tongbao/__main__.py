@@ -16,6 +16,7 @@ from tongbao.surfaces.cli.merchants import key, merchant
 from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, settings, tasks
 from tongbao.surfaces.cli.serve import serve
 from tongbao.surfaces.cli.settling import settle, settlement
+from tongbao.surfaces.cli.sources import sources_group
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
 from tongbao.surfaces.fees.commands import fees
@@ -43,7 +44,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 COMMANDS = (
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, channel, new_channel, fees),
-    *(reconcile, batches, settle, settlement, gl, ledger, tasks, routing),
+    *(reconcile, sources_group, batches, settle, settlement, gl, ledger, tasks, routing),
     *FOUR_EYES,
 )
 for command in COMMANDS:

@@ -381,6 +381,19 @@ ADD_TOTALS_BREAK = Statement(
                 null, null, null, $10, $11, 'open', $12, $12, 0, null, null, null, null, null)
         {_AGAIN}"""
 )
+ADD_FOUND = Statement(
+    f"""insert into recon_break as b ({_BREAK})
+        values ($1, $2, $3, $4, $5, 'line', $6, $7, $8, $9, $10, null, null, null, $11,
+                null, null, $12, $13, $14, 'open', $15, $15, 0, null, null, null, null, null)
+        {_AGAIN}"""
+)
+NOTE_COMPARISON = Statement(
+    """update bill_file
+          set state = 'matched', is_complete = true, totals_agree = true, row_count = $2,
+              payment_amount = $3, refund_amount = $4, matched_count = $5, break_count = $6,
+              waiting_count = $7, parsed_at = coalesce(parsed_at, $8), matched_at = $8
+        where id = $1"""
+)
 # An incomplete bill shows what is there, and not what is missing.
 FORGET_GONE = Statement(
     """update recon_break

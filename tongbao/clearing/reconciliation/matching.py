@@ -184,8 +184,9 @@ async def _agreed_before(run: Run, tx: Tx, earlier: BillFile | None) -> list[str
     ids = ids_of_numbers(row.number for row in beside)
     paid = {}
     for attempt in await payments.attempts_with_ids(tx, ids):
-        is_there = attempt.account_id == run.account.id and attempt.paid_at is not None
-        if is_there and business_date(attempt.paid_at) == earlier.day:
+        if attempt.account_id != run.account.id or attempt.paid_at is None:
+            continue
+        if business_date(attempt.paid_at) == earlier.day:
             payment = await payments.payment(tx, attempt.book, attempt.payment_id)
             known_at = payment.succeeded_at
             if known_at is not None and known_at <= earlier.parsed_at:

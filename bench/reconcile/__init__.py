@@ -1,0 +1,1 @@
+"""How fast a big day is compared."""

@@ -1,0 +1,1 @@
+"""Matching the rows of two statements by rules that are data: one with one, and many with many."""

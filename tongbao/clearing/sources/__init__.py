@@ -1,0 +1,1 @@
+"""Statements of anybody, read by layouts that are data."""

@@ -1,0 +1,233 @@
+"""Take a file in, chunk by chunk; whoever dies on the way is followed by who reads on.
+
+Each chunk is a commit of its own, with a digest of its rows. A file that is not read to its end
+and does not say of itself what its rows say never counts: matching sees complete files only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from tongbao.clearing.sources import _store as store
+from tongbao.clearing.sources._store import StatementRow
+from tongbao.clearing.sources.layouts import built_in, decode_layout
+from tongbao.clearing.sources.model import (
+    NAME,
+    FileRefused,
+    FileSeenBefore,
+    FileState,
+    Layout,
+    LayoutWrong,
+    Source,
+    SourceFault,
+    SourceFile,
+    SourceRow,
+    SourceTaken,
+    SourceUnknown,
+)
+from tongbao.clearing.sources.reading import FATAL, Tally, read_and_check
+from tongbao.infra import audit
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.failpoints import failpoint
+from tongbao.kernel.errors import Busy
+from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.licence import Mode
+
+CHUNK_ROWS: Final = 10_000
+FAULTS_MAX: Final = 10_000
+"""So many lines that cannot be read are kept; a file with more is another format."""
+_BLOCK: Final = 1024 * 1024
+
+Read = SourceRow | SourceFault
+
+
+class FileMoved(Busy):
+    """The file was changed while it was read, or somebody else reads it now."""
+
+    code = "source.file_moved"
+    advice = "Give the same file again; it is read on from where it was."
+    advice_zh = "请重新提交同一文件，将从中断处继续读取。"
+    retry_after_s = 5
+
+
+async def add_source(tx: Tx, name: str, layout: Layout, mode: Mode) -> Source:
+    """Add a source; adding it again as it is changes nothing.
+
+    Raises:
+        LayoutWrong, SourceTaken
+    """
+    if not re.fullmatch(NAME, name):
+        raise LayoutWrong(problem="the source's name")
+    text = msgspec.json.encode(layout, order="sorted").decode()
+    if await store.ADD_SOURCE.run(tx, name, mode, text, tx.actor, tx.now):
+        await audit.record(tx, "source.added", name, {"layout": layout.name})
+    found = await store.LOCK_SOURCE.one(tx, name)
+    if found.layout != text or found.mode is not mode:
+        raise SourceTaken(source=name)
+    return found
+
+
+async def source_named(on: Db | Tx, name: str) -> Source:
+    """Return a source.
+
+    Raises:
+        SourceUnknown
+    """
+    found = await store.GET_SOURCE.first(on, name)
+    if found is None:
+        raise SourceUnknown(source=name[:64], built_in=", ".join(sorted(built_in())))
+    return found
+
+
+async def sources(on: Db | Tx) -> list[Source]:
+    """Return every source, by name."""
+    return await store.SOURCES.all(on)
+
+
+async def take_file(db: Db, name: str, day: date, path: Path, *, actor: str) -> SourceFile:
+    """Take a source's file of a day in; one that was begun before is read on.
+
+    A file of another content for the same day supersedes the earlier one when it is complete. A
+    refused file stays, with its faults, and nothing of it counts.
+
+    Raises:
+        SourceUnknown, FileSeenBefore, FileRefused, FileMoved
+    """
+    source = await source_named(db, name)
+    layout = decode_layout(source.layout)
+    digest, size = await asyncio.to_thread(_digest, path)
+    async with db.begin(actor) as tx:
+        await store.LOCK_SOURCE.one(tx, name)  # versions are counted one by one
+        file = await store.ADD_FILE.first(
+            tx, new_id(), name, day, digest, size, layout.currency, actor, tx.now
+        )
+        if file is not None:
+            await audit.record(tx, "source.file_taken", show("sfl", file.id), {"source": name})
+    if file is None:
+        file = await store.FILE_WITH_DIGEST.one(db, name, digest)
+    if file.state is not FileState.READING:
+        raise FileSeenBefore(file=show("sfl", file.id), state=file.state.value)
+    failpoint("sources.after_begin")
+    ended = await _read(db, layout, file, path, actor)
+    if ended.state is FileState.REFUSED:
+        raise FileRefused(file=show("sfl", file.id), fault=ended.code)
+    return ended
+
+
+async def _read(db: Db, layout: Layout, file: SourceFile, path: Path, actor: str) -> SourceFile:
+    there = {each.place: each for each in await store.CHUNKS.all(db, file.id)}
+    tally, fatal, count = Tally(), "", 0
+    async for place, chunk in _chunks(layout, path, tally):
+        fatal = fatal or next(
+            (each.code for each in chunk if isinstance(each, SourceFault) and each.code in FATAL),
+            "",
+        )
+        digest = hashlib.sha256(msgspec.json.encode(chunk)).hexdigest()
+        if place in there:
+            if there[place].sha256 != digest:
+                raise FileMoved
+        else:
+            await _put(db, file, (place, count, digest), chunk, actor)
+            failpoint("sources.after_chunk")
+        count += len(chunk)
+        if tally.faults > FAULTS_MAX:
+            fatal = fatal or "source.too_many_faults"
+            break
+    if not fatal and not tally.is_whole:
+        fatal = "source.truncated"
+    return await _end(db, file, tally, fatal, actor)
+
+
+async def _chunks(
+    layout: Layout, path: Path, tally: Tally
+) -> AsyncIterator[tuple[int, list[Read]]]:
+    lines: Iterator[Read] = read_and_check(layout, path, tally)
+    place = 0
+    # Reading happens in a thread: a million rows must not keep the worker from its leases.
+    while chunk := await asyncio.to_thread(_next, lines):
+        yield place, chunk
+        place += 1
+
+
+def _next(lines: Iterator[Read]) -> list[Read]:
+    return list(islice(lines, CHUNK_ROWS))
+
+
+async def _put(
+    db: Db, file: SourceFile, where: tuple[int, int, str], chunk: Sequence[Read], actor: str
+) -> None:
+    place, first, digest = where
+    async with db.begin(actor) as tx:
+        current = await store.LOCK_FILE.one(tx, file.id)
+        if current.state is not FileState.READING:
+            raise FileMoved
+        if not await store.ADD_CHUNK.run(tx, file.id, place, first, len(chunk), digest):
+            raise FileMoved  # somebody reads the same file and is ahead
+        rows = [_row(file.id, first + n, each) for n, each in enumerate(chunk)
+                if isinstance(each, SourceRow)]  # fmt: skip
+        faults = [(file.id, first + n, each.line, each.code, each.text)
+                  for n, each in enumerate(chunk) if isinstance(each, SourceFault)]  # fmt: skip
+        await tx.copy("source_row", store.ROW_COLUMNS, rows)
+        await tx.copy("source_fault", store.FAULT_COLUMNS, faults)
+
+
+def _row(file_id: UUID, place: int, row: SourceRow) -> tuple[object, ...]:
+    return (
+        file_id, place, row.line, row.kind, row.number, row.ref, row.batch, row.amount, row.fee,
+        row.currency, row.at, row.state,
+    )  # fmt: skip
+
+
+async def _end(db: Db, file: SourceFile, tally: Tally, fatal: str, actor: str) -> SourceFile:
+    state = FileState.REFUSED if fatal else FileState.COMPLETE
+    async with db.begin(actor) as tx:
+        await store.LOCK_FILE.one(tx, file.id)
+        if state is FileState.COMPLETE:
+            await store.SUPERSEDE.run(tx, file.source, file.day, file.id)
+        await store.END_FILE.run(
+            tx, file.id, state, fatal, tally.rows, tally.faults, tally.money_in, tally.money_out,
+            tally.fees, tx.now,
+        )  # fmt: skip
+        await audit.record(
+            tx, f"source.file_{state}", show("sfl", file.id), {"rows": tally.rows, "code": fatal}
+        )
+    failpoint("sources.after_end")
+    return await store.GET_FILE.one(db, file.id)
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest, path.stat().st_size
+
+
+async def current_file(on: Db | Tx, source: str, day: date) -> SourceFile | None:
+    """Return the complete file of a source's day, or None."""
+    return await store.CURRENT_FILE.first(on, source, day)
+
+
+async def files(
+    on: Db | Tx, *, source: str | None = None, before: UUID | None = None, limit: int
+) -> list[SourceFile]:
+    """Return files, newest first."""
+    return await store.FILES.all(on, source, before, limit)
+
+
+async def faults_of_file(on: Db | Tx, file_id: UUID, limit: int) -> list[SourceFault]:
+    """Return the first faults of a file, in order."""
+    return await store.FAULTS.all(on, file_id, limit)
+
+
+def rows_of_file(tx: Tx, file_id: UUID) -> AsyncIterator[StatementRow]:
+    """Yield the rows of a file in order; of one that is not complete they mean nothing."""
+    return store.ROWS.stream(tx, file_id)

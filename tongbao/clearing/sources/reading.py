@@ -1,0 +1,196 @@
+"""Read a file by its layout, and hold it to what it says of itself."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+from msgspec import Struct
+
+from tongbao.clearing.sources.cells import fault
+from tongbao.clearing.sources.channel_bills import PARSERS
+from tongbao.clearing.sources.documents import DocumentRefused, check_archive, read_xlsx, read_xml
+from tongbao.clearing.sources.model import (
+    Layout,
+    SourceFault,
+    SourceLine,
+    SourceRow,
+    SourceTotal,
+)
+from tongbao.clearing.sources.text_files import read_delimited, read_fixed, read_mt940
+
+READERS: Final = {
+    "delimited": read_delimited,
+    "fixed": read_fixed,
+    "mt940": read_mt940,
+    "xml": read_xml,
+}
+_ZIP: Final = b"PK\x03\x04"
+_DAMAGE: Final = (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError)
+PREVIEW_ROWS: Final = 20
+PREVIEW_FAULTS: Final = 20
+
+FATAL: Final = frozenset(
+    {
+        "source.truncated",
+        "source.header_missing",
+        "source.archive_damaged",
+        "source.archive_bomb",
+        "source.archive_unreadable",
+        "source.document_type",
+        "source.too_deep",
+        "source.text_too_long",
+        "source.too_many_cells",
+        "source.too_large",
+        "source.count_differs",
+        "source.sum_differs",
+        "source.balance_differs",
+        "source.trailer_malformed",
+        "source.header_unknown",
+        "source.sheet_missing",
+        "source.cell_without_place",
+        "source.cell_without_text",
+    }
+)
+"""Faults of the file as a whole: it is refused. Any other is a fault of one line."""
+
+
+class Tally(Struct):
+    """What the rows of a file add up to so far; after a total, what came since."""
+
+    rows: int = 0
+    faults: int = 0
+    money_in: int = 0
+    money_out: int = 0
+    fees: int = 0
+    since: int = 0
+    since_in: int = 0
+    since_out: int = 0
+    is_whole: bool = False
+
+    def take(self, row: SourceRow) -> None:
+        """Add a row."""
+        self.rows += 1
+        self.since += 1
+        self.fees += row.fee
+        if row.amount >= 0:
+            self.money_in += row.amount
+            self.since_in += row.amount
+        else:
+            self.money_out -= row.amount
+            self.since_out -= row.amount
+
+    def contradiction(self, told: SourceTotal) -> SourceFault | None:
+        """Return what a total says that the rows before it do not; then begin anew."""
+        found = self._compare(told)
+        self.since = self.since_in = self.since_out = 0
+        self.is_whole = True
+        return found
+
+    def _compare(self, told: SourceTotal) -> SourceFault | None:
+        net = self.since_in - self.since_out
+        for code, said, read in (
+            ("source.count_differs", told.count, self.since),
+            ("source.sum_differs", told.sum, net),
+            ("source.sum_differs", told.credit, self.since_in),
+            ("source.sum_differs", told.debit, self.since_out),
+        ):
+            if said is not None and abs(said) != abs(read):
+                return fault(told.line, code, f"{said} / {read}")
+        if told.opening is not None and told.closing is not None:
+            moved = told.closing - told.opening
+            if moved != net:
+                return fault(told.line, "source.balance_differs", f"{moved} / {net}")
+        return None
+
+
+class Preview(Struct, frozen=True):
+    """The beginning of a file as a layout reads it, and what the whole of it adds up to."""
+
+    rows: list[SourceRow]
+    faults: list[SourceFault]
+    tally: Tally
+    is_refused: bool
+
+
+def read_file(layout: Layout, path: Path) -> Iterator[SourceLine]:
+    """Yield rows, faults and totals as a stream; nothing is ever whole in memory."""
+    if path.stat().st_size > layout.bytes_max:
+        yield fault(0, "source.too_large", "")
+        return
+    if layout.format == "channel":
+        yield from PARSERS[layout.parser](path)
+    elif layout.format == "xlsx":
+        yield from read_xlsx(layout, path)
+    else:
+        yield from _read_text(layout, path)
+
+
+def read_and_check(layout: Layout, path: Path, tally: Tally) -> Iterator[SourceRow | SourceFault]:
+    """Yield rows and faults, those of the file's own figures among them, and add up the rows.
+
+    Rows beyond what the layout allows end the reading with a fault.
+    """
+    for each in read_file(layout, path):
+        if isinstance(each, SourceRow):
+            if tally.rows >= layout.rows_max:
+                tally.faults += 1
+                yield fault(each.line, "source.too_large", "")
+                return
+            tally.take(each)
+            yield each
+        elif isinstance(each, SourceFault):
+            tally.faults += 1
+            yield each
+        elif (found := tally.contradiction(each)) is not None and not tally.faults:
+            # A line that could not be read explains a total that differs; then it alone is told.
+            tally.faults += 1
+            yield found
+
+
+def preview(layout: Layout, path: Path) -> Preview:
+    """Return how a layout reads a file, without keeping anything of it."""
+    tally, is_refused = Tally(), False
+    rows: list[SourceRow] = []
+    faults: list[SourceFault] = []
+    for each in read_and_check(layout, path, tally):
+        if isinstance(each, SourceRow):
+            if len(rows) < PREVIEW_ROWS:
+                rows.append(each)
+            continue
+        is_refused = is_refused or each.code in FATAL
+        if len(faults) < PREVIEW_FAULTS:
+            faults.append(each)
+    return Preview(rows, faults, tally, is_refused or not tally.is_whole)
+
+
+def _read_text(layout: Layout, path: Path) -> Iterator[SourceLine]:
+    read = READERS[layout.format]
+    with path.open("rb") as file:
+        is_zip = file.read(len(_ZIP)) == _ZIP
+        file.seek(0)
+        if not is_zip:
+            yield from read(layout, file)
+            return
+        try:
+            with zipfile.ZipFile(file) as archive:
+                check_archive(archive, layout.bytes_max)
+                with _member(archive, layout) as member:
+                    yield from read(layout, member)
+        except DocumentRefused as refused:
+            yield fault(0, refused.code, "")
+        except _DAMAGE:
+            yield fault(0, "source.archive_damaged", "")
+
+
+def _member(archive: zipfile.ZipFile, layout: Layout) -> IO[bytes]:
+    for info in archive.infolist():
+        # The names in Chinese archives are GBK without the flag that says so.
+        name = info.filename
+        if not info.flag_bits & 0x800:
+            name = name.encode("cp437", "replace").decode("gb18030", "replace")
+        if not info.is_dir() and layout.member in name:
+            return archive.open(info)
+    raise DocumentRefused("source.archive_unreadable")
