@@ -57,6 +57,14 @@ from tongbao.clearing.reconciliation.days import (
     run_reconcile_day,
 )
 from tongbao.clearing.reconciliation.model import DayReconciled
+from tongbao.clearing.reserve import custody as reserve_custody
+from tongbao.clearing.reserve.proving import (
+    RESERVE_POLICY,
+    ProveReserve,
+    Reserve,
+    ReserveGapFound,
+    run_prove_reserve,
+)
 from tongbao.clearing.settlement.model import SettlementClosed
 from tongbao.clearing.settlement.settlements import on_payout_ended
 from tongbao.clearing.settlement_batches import batches as settlement_batches
@@ -217,6 +225,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
     TerminalOnline,
     ComplaintOpened,
     ComplaintUpdated,
+    ReserveGapFound,
     WebhookEndpointDisabled,
     WebhookTest,
     ApprovalMoved,
@@ -259,6 +268,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     CompleteMovement: COMPLETE_POLICY,
     WatchMovements: WATCH_POLICY,
     WatchTerminals: TERMINALS_POLICY,
+    ProveReserve: RESERVE_POLICY,
     RebalanceSplits: REBALANCE_POLICY,
     ProveLedger: PROVE_POLICY,
 }
@@ -274,6 +284,9 @@ def handlers(
     desk = approvals(flow, clearing)
     settling: dict[type[Task], Handler] = {
         SettleDaily: partial(run_settle_daily, clearing),
+        ProveReserve: partial(
+            run_prove_reserve, Reserve(flow.db, Proofs(flow.db, clearing.keyring))
+        ),
         DrawBatch: partial(run_draw_batch, clearing),
         ReleaseBatch: partial(run_release_batch, clearing),
         DropBatch: partial(run_drop_batch, clearing),
@@ -324,6 +337,7 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
     )
     licensed: tuple[Bound, ...] = (
         *suspense.bound_acts(flow),
+        *reserve_custody.bound_acts(flow.db),
         bound_write_off(flow),
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),
         *settlement_terms.bound_acts(flow.db),

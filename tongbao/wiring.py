@@ -22,6 +22,7 @@ from tongbao.clearing.context import Clearing
 from tongbao.clearing.disputes import api as disputes_api
 from tongbao.clearing.disputes import debts
 from tongbao.clearing.payouts import api as payouts_api
+from tongbao.clearing.reserve import proving as reserve
 from tongbao.clearing.settlement import api as settlement_api
 from tongbao.clearing.statements import api as statements_api
 from tongbao.duties import EVENTS, POLICIES, approvals, handlers, reach_of, subscribers
@@ -337,6 +338,7 @@ class Platform:
             await checkpoints.seed(tx)
             await inbox.seed(tx)
             await terminals_watch.seed(tx)
+            await reserve.seed(tx, self.settings.licence)
 
     async def follow_clock(self, stop: asyncio.Event) -> None:
         """Keep business time up with the deployment's, where a test clock may move it."""

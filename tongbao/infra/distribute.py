@@ -174,6 +174,10 @@ TABLES: Final[tuple[Placed, ...]] = (
         "routing_quota",
     ),
     *_at_home(
+        "what banks say, and proofs over all books together",
+        *("custody_account", "custody_balance", "reserve_rule", "reserve_proof", "reserve_gap"),
+    ),
+    *_at_home(
         "a channel's bill has the payments of all books",
         *("bill_file", "bill_row", "bill_fault", "recon_break", "recon_waiting"),
         *("batch", "batch_item"),

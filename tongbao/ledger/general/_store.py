@@ -268,6 +268,16 @@ SUMS_OF_ACCOUNTS = Query(
       join gl_day_total d on d.book = r.book
      group by r.batch, d.account, d.currency""",
 )
+SUMS_THROUGH = Query(
+    AccountSum,
+    """
+    select $3::bigint as batch, account as name, currency, sum(debits)::bigint as debits,
+           sum(credits)::bigint as credits
+      from gl_voucher_line
+     where book = $1 and biz_date <= $2 and last_batch <= $3
+     group by account, currency
+     order by account, currency""",
+)
 OVERDUE_HOLDS = Query(
     int,
     """

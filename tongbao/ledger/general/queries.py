@@ -12,7 +12,7 @@ from tongbao.infra.db import Db, Tx
 from tongbao.kernel.errors import NotFound
 from tongbao.kernel.money import Money
 from tongbao.ledger.general import _store as store
-from tongbao.ledger.general._store import Day
+from tongbao.ledger.general._store import AccountSum, Day
 from tongbao.ledger.general.accounts import GL_ACCOUNTS
 from tongbao.ledger.general.model import (
     GlDayRequest,
@@ -62,6 +62,15 @@ async def trial_balance(on: Db | Tx, book: int, day: date) -> TrialBalance:
             for total in totals
         ),
     )
+
+
+async def sums_through(on: Db | Tx, book: int, day: date, batch: int) -> list[AccountSum]:
+    """Return every account's sums of all days up to one, as vouchers up to a batch have them.
+
+    Vouchers never change, so the same question has the same answer for ever. ``batch`` is the last
+    one of a range, as `coverage` names it.
+    """
+    return await store.SUMS_THROUGH.all(on, book, day, batch)
 
 
 async def days(on: Db | Tx, book: int, *, limit: int = _DAYS) -> list[Day]:

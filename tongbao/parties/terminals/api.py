@@ -174,7 +174,7 @@ async def create_activation_code(terminal_id: str, db: Db, caller: Caller) -> Ac
         request_example=PlaceTerminal("counter 1", "plt_01jd2ch4cfe1z8q0v6y5m7n3xk"),
     ),
 )
-async def place(
+async def put_terminal(
     terminal_id: str, data: PlaceTerminal, db: Db, places: PlacesKnown, caller: Caller
 ) -> TerminalView:
     """Say where a terminal stands. What is left out it does not have any more. Safe to repeat."""
@@ -194,7 +194,7 @@ async def place(
         request_example=Reason("the shop is closed for a week"),
     ),
 )
-async def suspend(terminal_id: str, data: Reason, db: Db, caller: Caller) -> TerminalView:
+async def suspend_terminal(terminal_id: str, data: Reason, db: Db, caller: Caller) -> TerminalView:
     """Let a terminal take no payments and tell nothing for a while. Safe to repeat."""
     return await _move(db, caller, terminal_id, TerminalState.SUSPENDED, data.reason)
 
@@ -208,7 +208,7 @@ async def suspend(terminal_id: str, data: Reason, db: Db, caller: Caller) -> Ter
         request_example=Reason("open again"),
     ),
 )
-async def resume(terminal_id: str, data: Reason, db: Db, caller: Caller) -> TerminalView:
+async def resume_terminal(terminal_id: str, data: Reason, db: Db, caller: Caller) -> TerminalView:
     """Let a suspended terminal work again. Safe to repeat."""
     return await _move(db, caller, terminal_id, TerminalState.BOUND, data.reason)
 
@@ -222,7 +222,7 @@ async def resume(terminal_id: str, data: Reason, db: Db, caller: Caller) -> Term
         request_example=Reason("gone since last night"),
     ),
 )
-async def report_stolen(terminal_id: str, data: Reason, db: Db, caller: Caller) -> None:
+async def report_terminal_stolen(terminal_id: str, data: Reason, db: Db, caller: Caller) -> None:
     """Say that a terminal was stolen: its key ends at once, and it is the merchant's no more."""
     owner = (caller.merchant_id, caller.mode)
     async with db.begin(caller.actor) as tx:
@@ -239,7 +239,7 @@ async def report_stolen(terminal_id: str, data: Reason, db: Db, caller: Caller) 
     "/v1/terminals/{terminal_id:str}/limits",
     opt=needs("terminals:read", refuses=[TerminalNotFound]),
 )
-async def get_limits(terminal_id: str, db: Db, caller: Caller) -> LimitsView:
+async def get_terminal_limits(terminal_id: str, db: Db, caller: Caller) -> LimitsView:
     """Return a terminal's limits and what counts against them today."""
     terminal = await _of_caller(db, caller, terminal_id)
     return _limits(db, terminal, await meter_of(db, caller.book, terminal.id))
@@ -254,7 +254,7 @@ async def get_limits(terminal_id: str, db: Db, caller: Caller) -> LimitsView:
         request_example=SetLimits(each=50_000, amount=1_000_000),
     ),
 )
-async def limit(terminal_id: str, data: SetLimits, db: Db, caller: Caller) -> LimitsView:
+async def limit_terminal(terminal_id: str, data: SetLimits, db: Db, caller: Caller) -> LimitsView:
     """Set what a terminal may take; what is left out is unlimited. Safe to repeat.
 
     The platform's caps stand over these limits, whatever they say.
@@ -270,7 +270,9 @@ async def limit(terminal_id: str, data: SetLimits, db: Db, caller: Caller) -> Li
     "/v1/terminals/{terminal_id:str}/parameters",
     opt=needs("terminals:read", refuses=[TerminalNotFound]),
 )
-async def list_parameters(terminal_id: str, db: Db, caller: Caller) -> Page[ParametersView]:
+async def list_terminal_parameters(
+    terminal_id: str, db: Db, caller: Caller
+) -> Page[ParametersView]:
     """Return the versions of what a terminal is to do, latest first; the fifty last."""
     terminal = await _of_caller(db, caller, terminal_id)
     return Page([_version(each) for each in await versions_of(db, terminal.id)])
@@ -285,7 +287,7 @@ async def list_parameters(terminal_id: str, db: Db, caller: Caller) -> Page[Para
         request_example=SetParameters(Parameters(volume=9, language="zh"), "a noisy street"),
     ),
 )
-async def set_parameters(
+async def instruct_terminal(
     terminal_id: str, data: SetParameters, db: Db, caller: Caller
 ) -> TerminalView:
     """Tell a terminal what to do otherwise than its template; it fetches them on its heartbeat."""
@@ -306,7 +308,7 @@ async def set_parameters(
         request_example=RollBack(3),
     ),
 )
-async def roll_back_parameters(
+async def roll_back_terminal(
     terminal_id: str, data: RollBack, db: Db, caller: Caller
 ) -> TerminalView:
     """Give a terminal back what an old version said, as a new version."""
@@ -320,15 +322,15 @@ ROUTES: Final[list[HTTPRouteHandler]] = [
     list_all_terminals,
     get_terminal,
     create_activation_code,
-    place,
-    suspend,
-    resume,
-    report_stolen,
-    get_limits,
-    limit,
-    list_parameters,
-    set_parameters,
-    roll_back_parameters,
+    put_terminal,
+    suspend_terminal,
+    resume_terminal,
+    report_terminal_stolen,
+    get_terminal_limits,
+    limit_terminal,
+    list_terminal_parameters,
+    instruct_terminal,
+    roll_back_terminal,
 ]
 
 

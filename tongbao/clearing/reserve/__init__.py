@@ -1,0 +1,1 @@
+"""Reserve funds (备付金): customers' money is covered at banks, proved day by day."""

@@ -1,0 +1,239 @@
+"""Custody accounts and what banks say is on them.
+
+A bank's own paper is recorded as it comes in; whatever a person says, two people say: an account
+that is opened or closed, a balance by hand, an explanation of a gap.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.clearing.reserve import _store as store
+from tongbao.clearing.reserve.model import (
+    ACCOUNT,
+    GAP,
+    CustodyAccount,
+    CustodyAccountNotFound,
+    CustodyAccountTaken,
+    CustodyBalance,
+    Purpose,
+    ReserveGapExplained,
+    ReserveGapNotFound,
+    Source,
+    StatementDayWrong,
+)
+from tongbao.controls.approvals.approvals import in_transaction
+from tongbao.controls.approvals.model import Act, Approval, Bound, Change
+from tongbao.infra import audit
+from tongbao.infra.db import Db, Tx
+from tongbao.kernel.clock import business_date
+from tongbao.kernel.errors import Fact
+from tongbao.kernel.ids import derived_id, parse, show
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money, exponent_of
+from tongbao.parties.identity.model import Permission
+
+
+class OpenTerms(Struct, frozen=True):
+    """An account at a bank that is to count; only the end of its number is kept."""
+
+    mode: Mode
+    currency: str
+    purpose: Purpose
+    bank: str
+    account_tail: str
+    opened_on: date
+
+
+class CloseTerms(Struct, frozen=True):
+    """An account that counts no more, from a day on."""
+
+    account: str
+    closed_on: date
+
+
+class BalanceTerms(Struct, frozen=True):
+    """What an account closed a day with, as a person has read it; ``reference`` says where."""
+
+    account: str
+    day: date
+    amount: int
+    reference: str
+
+
+class ExplainTerms(Struct, frozen=True):
+    """Why there is a gap, and what was done."""
+
+    gap: str
+    explanation: str
+
+
+_FINANCE: Final = Permission.SETTLEMENT_ACT
+OPEN: Final = Act(
+    "reserve.account_open",
+    "Let an account at a bank count as custody",
+    "登记备付金银行账户",
+    OpenTerms,
+    maker=_FINANCE,
+    checker=_FINANCE,
+)
+CLOSE: Final = Act(
+    "reserve.account_close",
+    "Let a custody account count no more",
+    "停用备付金银行账户",
+    CloseTerms,
+    maker=_FINANCE,
+    checker=_FINANCE,
+)
+BALANCE: Final = Act(
+    "reserve.balance",
+    "Enter a bank's closing balance by hand",
+    "手工录入备付金账户余额",
+    BalanceTerms,
+    maker=_FINANCE,
+    checker=_FINANCE,
+)
+EXPLAIN: Final = Act(
+    "reserve.explain",
+    "Explain a gap of the reserve",
+    "解释备付金缺口",
+    ExplainTerms,
+    maker=_FINANCE,
+    checker=_FINANCE,
+)
+
+
+async def record_statement(
+    tx: Tx, account_id: UUID, day: date, amount: int, *, source: Source, content: bytes, name: str
+) -> CustodyBalance | None:
+    """Record what a bank's own paper says an account closed a day with; None when it is known.
+
+    ``content`` is the paper as it came, whose digest is kept, and ``name`` what it is called.
+    Whoever reads camt.053 or MT940 calls this; a later paper of the same day counts over it.
+
+    Raises:
+        CustodyAccountNotFound, StatementDayWrong
+    """
+    digest = sha256(content).digest()
+    return await _record(tx, account_id, day, amount, (source, name[:200], digest))
+
+
+async def _record(
+    tx: Tx, account_id: UUID, day: date, amount: int, paper: tuple[Source, str, bytes]
+) -> CustodyBalance | None:
+    account = await store.LOCK_ACCOUNT.first(tx, account_id)
+    if account is None:
+        raise CustodyAccountNotFound
+    if day >= business_date(tx.now) or not account.is_open_on(day):
+        raise StatementDayWrong(day=day.isoformat())
+    row = (account.id, day, amount, *paper, tx.now, tx.actor)
+    recorded = await store.ADD_BALANCE.first(tx, *row)
+    if recorded is not None:
+        source, _, digest = paper
+        facts: dict[str, Fact] = {
+            "day": day.isoformat(),
+            "amount": amount,
+            "version": recorded.version,
+            "source": source.value,
+            "digest": digest.hex(),
+        }
+        await audit.record(tx, "reserve.balance_recorded", show(ACCOUNT, account.id), facts)
+    return recorded
+
+
+async def custody_accounts(on: Db | Tx, mode: Mode | None = None) -> list[CustodyAccount]:
+    """Return every custody account, those that are closed too."""
+    return await store.ACCOUNTS.all(on, mode)
+
+
+async def custody_account(on: Db | Tx, account_id: UUID) -> CustodyAccount:
+    """Return a custody account.
+
+    Raises:
+        CustodyAccountNotFound
+    """
+    found = await store.GET_ACCOUNT.first(on, account_id)
+    if found is None:
+        raise CustodyAccountNotFound
+    return found
+
+
+async def balances_of(on: Db | Tx, account_id: UUID, limit: int = 31) -> list[CustodyBalance]:
+    """Return what banks said of an account, the newest days first."""
+    return await store.BALANCES.all(on, account_id, limit)
+
+
+def bound_acts(db: Db) -> tuple[Bound, ...]:
+    """Return what people may do to the reserve, two at a time, with what does it."""
+    return (
+        Bound(OPEN, in_transaction(db, _open), show=_show_open),
+        Bound(CLOSE, in_transaction(db, _close)),
+        Bound(BALANCE, in_transaction(db, _balance), show=_show_balance),
+        Bound(EXPLAIN, in_transaction(db, _explain), show=_show_gap),
+    )
+
+
+async def _open(tx: Tx, approval: Approval, terms: OpenTerms) -> None:
+    exponent_of(terms.currency)
+    masked = f"•••• {terms.account_tail[-4:]}"
+    place = (terms.mode, terms.currency, terms.purpose, terms.bank, masked, terms.opened_on)
+    account_id = derived_id(approval.id, "account")
+    opened = await store.INSERT_ACCOUNT.first(tx, account_id, *place, approval.shown_id)
+    if opened is None:
+        raise CustodyAccountTaken(bank=terms.bank[:128])
+
+
+async def _close(tx: Tx, _approval: Approval, terms: CloseTerms) -> None:
+    closed = await store.CLOSE_ACCOUNT.first(tx, parse(ACCOUNT, terms.account), terms.closed_on)
+    if closed is None:
+        raise CustodyAccountNotFound
+
+
+async def _balance(tx: Tx, approval: Approval, terms: BalanceTerms) -> None:
+    # The approval is the paper: its digest is of who said what, and is in the audit log.
+    paper = (Source.MANUAL, f"{terms.reference} ({approval.shown_id})"[:200], approval.digest)
+    await _record(tx, parse(ACCOUNT, terms.account), terms.day, terms.amount, paper)
+
+
+async def _explain(tx: Tx, approval: Approval, terms: ExplainTerms) -> None:
+    gap_id = parse(GAP, terms.gap)
+    found = await store.GET_GAP.first(tx, gap_id)
+    if found is None:
+        raise ReserveGapNotFound
+    said = (tx.now, terms.explanation, approval.shown_id)
+    if await store.EXPLAIN_GAP.first(tx, gap_id, *said) is None:
+        raise ReserveGapExplained
+
+
+async def _show_open(_db: Db, _approval: Approval, terms: OpenTerms) -> list[Change]:
+    tail = f"•••• {terms.account_tail[-4:]}"
+    return [Change("account", "账户", None, f"{terms.bank} {tail} {terms.currency}")]
+
+
+async def _show_balance(db: Db, _approval: Approval, terms: BalanceTerms) -> list[Change]:
+    account = await custody_account(db, parse(ACCOUNT, terms.account))
+    before = await store.LAST_BALANCE.first(db, account.id, terms.day)
+
+    def shown(amount: int) -> str:
+        return f"{Money(amount, account.currency).decimal_text()} {account.currency}"
+
+    was = None if before is None else f"{before.day}: {shown(before.amount)}"
+    where = f"{account.bank} {account.account_masked}"
+    return [
+        Change("account", "账户", None, where),
+        Change(f"balance of {terms.day}", f"{terms.day} 余额", was, shown(terms.amount)),
+    ]
+
+
+async def _show_gap(db: Db, _approval: Approval, terms: ExplainTerms) -> list[Change]:
+    found = await store.GET_GAP.first(db, parse(GAP, terms.gap))
+    if found is None:
+        return []
+    amount = Money(found.amount, found.currency).decimal_text()
+    said = f"{found.day} {found.kind} {amount} {found.currency}"
+    return [Change("gap", "缺口", said, terms.explanation)]
