@@ -233,7 +233,7 @@ async def _show_resolution(_db: Db, _approval: Approval, terms: SuspenseTerms) -
     owner = f" {shown_owner(terms.home_key)}" if terms.home_owner else ""
     return [
         Change("Item", "挂账项目", None, f"{show(ITEM_PREFIX, terms.owner)} ({terms.code})"),
-        Change(*verb, None, f"{kind.en} / {kind.zh}{owner}"),
+        Change(*verb, None, f"{kind.en}{owner}", after_zh=f"{kind.zh}{owner}"),
         Change(f"Suspense, book {terms.book}", f"挂账余额，账簿 {terms.book}",
                shown(before), shown(after)),
     ]  # fmt: skip
@@ -246,7 +246,8 @@ async def _show_adjustment(db: Db, _approval: Approval, terms: AdjustmentTerms) 
     for (en, zh), key in zip((("Debit", "借"), ("Credit", "贷")), terms.accounts, strict=True):
         kind = CHART[key.kind]
         owner = f" {shown_owner(key)}" if key.owner else ""
-        lines.append(Change(en, zh, None, f"{kind.en} / {kind.zh}{owner}: {amount}"))
+        said = (f"{kind.en}{owner}: {amount}", f"{kind.zh}{owner}：{amount}")
+        lines.append(Change(en, zh, None, said[0], after_zh=said[1]))
     return lines
 
 

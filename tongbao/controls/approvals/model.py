@@ -54,7 +54,7 @@ class ApprovalNotFound(NotFound):
 
     code = "approval.not_found"
     advice = "Look it up in the inbox."
-    advice_zh = "请在待办箱中查找该提案。"
+    advice_zh = "请在复核箱中查找该提案。"
 
 
 class ApprovalWaiting(Conflict):
@@ -70,7 +70,7 @@ class ApprovalDecided(Conflict):
 
     code = "approval.decided"
     advice = "Reload the inbox; it says what became of the proposal."
-    advice_zh = "该提案已有结果，请刷新待办箱查看。"
+    advice_zh = "该提案已有结果，请刷新复核箱查看。"
 
 
 class ApprovalExpired(Conflict):
@@ -217,12 +217,17 @@ class Approval(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """One line of what an approval changes, as whoever decides reads it."""
+    """One line of what an approval changes, as whoever decides reads it.
+
+    The values are the same in both languages unless their Chinese is given beside them.
+    """
 
     en: str
     zh: str
     before: str | None
     after: str
+    before_zh: str | None = None
+    after_zh: str | None = None
 
 
 class ApprovalMoved(Event, frozen=True, kw_only=True, tag="approval.moved"):

@@ -230,12 +230,13 @@ def news(calendar: Calendar, said: Iterable[SaidDay]) -> tuple[SaidDay, ...]:
 
 def as_change(each: SaidDay) -> Change:
     """Return a day as whoever approves it reads it."""
-    before = None if each.was is None else _WORD[each.was]
+    before, before_zh = (None, None) if each.was is None else _WORDS[each.was]
+    after, after_zh = _WORDS[each.is_working]
     label = f"{each.day.isoformat()} {each.name}"
-    return Change(label, label, before, _WORD[each.is_working])
+    return Change(label, label, before, after, before_zh, after_zh)
 
 
-_WORD: Final = {True: "working day 工作日", False: "holiday 休息日"}
+_WORDS: Final = {True: ("working day", "工作日"), False: ("holiday", "休息日")}
 
 
 def _said(line: Sequence[str], number: int) -> SaidDay:
