@@ -31,8 +31,15 @@ from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import Payment
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.rails.channels.accounts import list_accounts
-from tongbao.rails.channels.capabilities import Complaining, ComplaintFound, ComplaintsListed
-from tongbao.rails.channels.contract import Absent, Callback, ChannelAccount, Exchange
+from tongbao.rails.channels.contract import (
+    Absent,
+    Callback,
+    ChannelAccount,
+    Complaining,
+    ComplaintFound,
+    ComplaintsListed,
+    Exchange,
+)
 
 PULL_EVERY: Final = timedelta(hours=1)
 PULL_POLICY: Final[RetryPolicy] = DEFAULT_POLICY

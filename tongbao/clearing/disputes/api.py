@@ -182,7 +182,7 @@ async def accept_dispute(
     ),
 )
 async def hand_in_file(
-    dispute_id: str, data: HandIn, request: ApiRequest, flow: Flow, blobs: Blobs, caller: Caller
+    dispute_id: str, data: HandIn, request: ApiRequest, flow: Flow, *, blobs: Blobs, caller: Caller
 ) -> Response[FileView]:
     """Hand in a file for the answer; it cannot be changed or taken back.
 

@@ -12,13 +12,10 @@ from tongbao.kernel.money import Money
 from tongbao.rails.channels.capabilities import (
     AgreementOrder,
     AgreementOutcome,
-    ComplaintFound,
-    ComplaintsListed,
     IdentifyOutcome,
     Receiver,
     RegistrationOrder,
     RegistrationOutcome,
-    ReplySent,
     SplitOrder,
     SplitOutcome,
     SplitQueryOutcome,
@@ -37,6 +34,8 @@ from tongbao.rails.channels.contract import (
     ChannelAccount,
     Closed,
     CloseOutcome,
+    ComplaintFound,
+    ComplaintsListed,
     Declined,
     NotSent,
     Outcome,
@@ -46,6 +45,7 @@ from tongbao.rails.channels.contract import (
     RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
+    ReplySent,
     Unknown,
 )
 from tongbao.rails.channels.exchange import TimeLimits
@@ -217,6 +217,7 @@ class WechatPay:
     ) -> tuple[str, Mapping[str, object]] | None:
         """Return what an account of the sub-merchant's has: our keys, who call for it."""
         return applyments.sub_account(account, sub_merchant)
+
     async def find_complaints(
         self, account: ChannelAccount, first: date, last: date
     ) -> Answer[ComplaintsListed | Unknown]:

@@ -10,19 +10,17 @@ from datetime import date
 from typing import Final, assert_never
 
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
-    ComplaintFound,
-    ComplaintMessage,
-    ComplaintsListed,
-    ComplaintWord,
-    ReplySent,
-)
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
     ChannelAccount,
+    ComplaintFound,
+    ComplaintMessage,
+    ComplaintsListed,
+    ComplaintWord,
     Declined,
     NotSent,
+    ReplySent,
     Unknown,
 )
 from tongbao.rails.channels.exchange import decode, followed_by
