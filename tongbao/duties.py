@@ -191,6 +191,24 @@ from tongbao.products.red_packets.returning import (
     ReturnRedPacket,
     return_red_packet,
 )
+from tongbao.products.scenes.tables import follow_order
+from tongbao.products.shop.endings import (
+    LOOK_POLICY,
+    LookAtOrder,
+    OrderCancelled,
+    OrderPaid,
+    Shop,
+    names_an_order,
+    on_money,
+    run_look_at_order,
+)
+from tongbao.products.shop.refunds import (
+    PUSH_POLICY,
+    OrderRefunded,
+    PushOrderRefund,
+    on_refund_end,
+    run_push_order_refund,
+)
 from tongbao.rails.channels.contract import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant
@@ -212,6 +230,9 @@ EVENTS: Final[Sequence[type[Event]]] = (
     RefundFailed,
     WalletToppedUp,
     RedPacketEnded,
+    OrderPaid,
+    OrderCancelled,
+    OrderRefunded,
     SettlementClosed,
     PayoutSucceeded,
     PayoutFailed,
@@ -257,6 +278,8 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     DropBatch: BATCH_POLICY,
     SubmitPayout: PAYOUT_POLICY,
     ReturnRedPacket: RETURN_POLICY,
+    LookAtOrder: LOOK_POLICY,
+    PushOrderRefund: PUSH_POLICY,
     WatchDispute: DISPUTE_POLICY,
     CollectDebts: DEBTS_POLICY,
     PullComplaints: PULL_POLICY,
@@ -313,6 +336,8 @@ def handlers(
         ChaseRegistration: partial(chase_registration, registrar),
         FinishExit: partial(run_finish_exit, flow.db),
         SubmitRefund: partial(submit_refund, flow),
+        LookAtOrder: partial(run_look_at_order, shop_of(flow)),
+        PushOrderRefund: partial(run_push_order_refund, shop_of(flow)),
         BelieveCallback: partial(believe_callback, flow, takers(flow)),
         TakeKept: partial(take_kept, flow.db, takers(flow)),
         CloseCheckout: partial(close_checkout_unpaid, flow.db, public_url),
@@ -352,6 +377,11 @@ def reach_of(flow: Flow) -> Reach:
     return Reach(flow.db, flow.channels, flow.account, flow.nudge, flow.licence.may_hold_funds)
 
 
+def shop_of(flow: Flow) -> Shop:
+    """Return what a shop needs of what payments do."""
+    return Shop(flow, follow_order)
+
+
 def takers(flow: Flow) -> Takers:
     """Return who takes which kind of a channel's notice; any other kind is kept meanwhile."""
     return {
@@ -370,6 +400,14 @@ def subscribers(
     heard[LateMoneyReceived] = (Subscriber("refunds.on_late_money", partial(on_late_money, flow)),)
     moved = Subscriber("registrations.on_application", partial(on_application_moved, registrar))
     heard[ApplicationMoved] = (moved,)
+    paid = Subscriber(
+        "shop.on_money", partial(on_money, shop_of(flow)), wants=names_an_order
+    )
+    for kind in (PaymentSucceeded, PaymentFailed, PaymentClosed, CheckoutClosedEvent):
+        heard[kind] = (*heard[kind], paid)
+    back = Subscriber("shop.on_refund_end", partial(on_refund_end, shop_of(flow)))
+    for end in (RefundSucceeded, RefundFailed):
+        heard[end] = (*heard[end], back)
     if flow.licence.may_hold_funds:
         ended = Subscriber("settlement.on_payout_ended", partial(on_payout_ended, clearing))
         heard[PayoutSucceeded] = heard[PayoutFailed] = heard[PayoutReturned] = (ended,)

@@ -25,7 +25,7 @@ from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.reserve import proving as reserve
 from tongbao.clearing.settlement import api as settlement_api
 from tongbao.clearing.statements import api as statements_api
-from tongbao.duties import EVENTS, POLICIES, approvals, handlers, reach_of, subscribers
+from tongbao.duties import EVENTS, POLICIES, approvals, handlers, reach_of, shop_of, subscribers
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.blobs.place import blobs_of
 from tongbao.infra.commits import Commits
@@ -96,6 +96,8 @@ from tongbao.payments.terminal_notices.streams import Streams
 from tongbao.products.red_packets import api as red_packets_api
 from tongbao.products.red_packets.grabbing import Grabbers
 from tongbao.products.red_packets.hall import Hall
+from tongbao.products.scenes import api as scenes_api
+from tongbao.products.shop import api as shop_api
 from tongbao.rails.channels.accounts import ChannelAccounts
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
@@ -181,6 +183,8 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *offline_codes_api.routes(licence),
         *own_wallet_api.routes(licence),
         *red_packets_api.routes(licence),
+        *shop_api.ROUTES,
+        *scenes_api.ROUTES,
         *settlement_api.routes(licence),
         *payouts_api.routes(licence),
         *statements_api.routes(licence),
@@ -305,6 +309,7 @@ class Platform:
                 "ledger": self.ledger,
                 "hall": hall,
                 "grabbers": Grabbers(hall),
+                "shop": shop_of(self.flow),
                 "places": MerchantsPlaces(),
                 "webhook_rules": self.webhook_rules,
                 "public_url": PublicUrl(settings.public_url),

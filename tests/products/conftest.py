@@ -1,19 +1,22 @@
-"""A firm that may hold funds, a merchant, and wallets with money in them."""
+"""A merchant whose customers have wallets with money in them, and one that has a shop."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from uuid import UUID
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 from msgspec import Struct
 
 from tests.parties.conftest import new_merchant
+from tests.payments.invariants import assert_money_is_conserved
+from tests.products.callers import caller_of, once
+from tests.products.corner import Corner, assert_stock_is_where_orders_say
+from tests.sandboxes import start_sandbox
+from tests.stage import staged
+from tongbao.duties import shop_of
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller
-from tongbao.infra.web.idempotency import Idempotency, use_of
-from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger.book import Ledger
@@ -22,6 +25,7 @@ from tongbao.parties.accounts.model import Wallet
 from tongbao.parties.accounts.queries import wallet_balance
 from tongbao.parties.accounts.wallets import open_wallet, top_up
 from tongbao.products.red_packets.hall import Hall
+from tongbao_sandbox.launch import RunningSandbox
 
 LICENCE = Licence.PAYMENT_INSTITUTION
 
@@ -50,16 +54,6 @@ class People(Struct, frozen=True):
         return (await wallet_balance(self.hall.db, wallet)).posted
 
 
-def once(caller: Caller) -> Idempotency:
-    """A use of an idempotency key that nobody else has."""
-    return use_of(caller, "POST /tests", str(new_id()), b"")
-
-
-def caller_of(merchant_id: UUID, book: int, mode: Mode = Mode.SANDBOX) -> Caller:
-    """Who signs for a merchant."""
-    return Caller(new_id(), merchant_id, mode, book, frozenset())
-
-
 @pytest.fixture(scope="module")
 async def people(module_db: Db) -> AsyncIterator[People]:
     """Their ledger is verified when the module's tests are over."""
@@ -71,3 +65,29 @@ async def people(module_db: Db) -> AsyncIterator[People]:
     report = await verify(module_db)
     assert report.is_sound, report.broken
     await ledger.close()
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
+    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
+        running.post("settings", hold_s=0.02)
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def module_corner(
+    module_db: Db, tmp_path_factory: pytest.TempPathFactory, sandbox: RunningSandbox
+) -> AsyncIterator[Corner]:
+    async with staged(module_db, tmp_path_factory.mktemp("platform"), sandbox) as stage:
+        merchant = stage.shop.merchant
+        caller = caller_of(merchant.id, merchant.book(Mode.SANDBOX))
+        yield Corner(stage, shop_of(stage.flow), caller)
+        await assert_money_is_conserved(module_db)
+        await assert_stock_is_where_orders_say(module_db)
+
+
+@pytest.fixture
+async def corner(module_corner: Corner) -> Corner:
+    module_corner.stage.sandbox.delete("faults")
+    await module_corner.stage.live_together()
+    return module_corner

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.products.conftest import People, once
+from tests.products.callers import once
+from tests.products.conftest import People
 from tongbao.infra.db import CheckViolated
 from tongbao.infra.failpoints import SimulatedCrash, arm
 from tongbao.infra.tasks import Again, Lease

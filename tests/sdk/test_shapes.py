@@ -11,7 +11,8 @@ from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hi
 import httpx2 as httpx
 
 from tests.stage import Stage
-from tongbao_sdk import Tongbao, cashier, models, parties, red_packets, terminals
+from tongbao_sdk import Tongbao, cashier, models, parties, red_packets
+from tongbao_sdk import shop as selling, terminals
 
 REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
@@ -34,6 +35,17 @@ REPLIES: dict[str, Any] = {
     "RedPacketView": red_packets.RedPacket,
     "GrabView": red_packets.Grab,
     "GrabAnswer": red_packets.GrabAnswer,
+    "ProductView": selling.Product,
+    "SkuView": selling.Sku,
+    "OrderView": selling.Order,
+    "LineView": selling.OrderLine,
+    "OrderRefundView": selling.OrderRefund,
+    "RefundedLine": selling.RefundedLine,
+    "OrderExport": selling.OrderExport,
+    "ReviewView": selling.Review,
+    "TableView": selling.DiningTable,
+    "TabView": selling.Tab,
+    "DishView": selling.Dish,
     "WalletQrView": parties.WalletQr,
     "WalletAgreementView": parties.WalletAgreement,
     "PaymentCodeView": models.PaymentCode,
@@ -283,6 +295,7 @@ def every_call(shop: Tongbao) -> None:
     shop.red_packets.grab("rpk_1", "wal_1")
     list(shop.red_packets.grabs("rpk_1"))
     list(shop.red_packets.received("wal_1"))
+    sell(shop)
     shop.test_clock.read()
     shop.test_clock.advance(1)
     shop.merchant()
@@ -292,6 +305,44 @@ def every_call(shop: Tongbao) -> None:
     list(shop.settlements.lines("set_1"))
     shop.payouts.get("pyo_1")
     list(shop.payouts.list(status="failed", settlement_id="set_1"))
+
+
+def sell(shop: Tongbao) -> None:
+    """Call every method of a shop, its counter and its tables."""
+    sku: selling.NewSku = {"code": "c", "price": 1}
+    shop.products.create(name="n", skus=[sku], image_key="k")
+    shop.products.get("prd_1")
+    list(shop.products.list(category="c", on_shelf=True))
+    shop.products.update("prd_1", name="n", category="c", description="d", image_key="k")
+    shop.products.add_sku("prd_1", code="c", price=1, name="n", stock=1)
+    shop.products.set_price("sku_1", 1)
+    shop.products.adjust_stock("sku_1", change=1, reason="r")
+    shop.orders.place(
+        merchant_order_no="1",
+        lines=[{"sku_id": "sku_1", "quantity": 1}],
+        return_url="https://a.example",
+        metadata={"a": "b"},
+    )
+    shop.orders.sell_at_counter(merchant_order_no="1", amount=1, auth_code="28" * 9)
+    shop.orders.get("ord_1")
+    time = {"created_from": "2026-11-21T00:00:00Z", "created_to": "2026-11-22T00:00:00Z"}
+    list(shop.orders.list(status="paid", merchant_order_no="1", **time))
+    shop.orders.export(status="paid", cursor="c", **time)
+    shop.orders.cancel("ord_1")
+    shop.orders.fulfil("ord_1")
+    shop.orders.refund("ord_1", lines=[{"number": 1, "quantity": 1}], reason="r")
+    list(shop.orders.refunds("ord_1"))
+    shop.orders.review("ord_1", stars=5, words="w")
+    list(shop.orders.reviews())
+    shop.tables.create("t")
+    list(shop.tables.list())
+    shop.tables.revoke("tbl_1")
+    shop.tables.tab("tab_1")
+    list(shop.tables.tabs(status="open"))
+    shop.tables.bill("tab_1", guest_id="gst_1")
+    shop.tables.close("tab_1")
+    list(shop.tables.dishes(status="ordered"))
+    shop.tables.move("dsh_1", "ready")
 
 
 async def test_every_route_has_a_method_that_can_say_everything(stage: Stage) -> None:

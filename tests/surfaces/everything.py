@@ -6,14 +6,17 @@ from typing import Any
 
 from tests.stage import Stage, new_number
 from tongbao.clearing.settlement.settlements import settle_day
+from tongbao.duties import shop_of
 from tongbao.kernel.clock import business_date
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.proofs.checkpoints import prove_now
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.terminals import inventory
 from tongbao.parties.terminals.model import Parameters
 from tongbao.parties.terminals.parameters import set_own_parameters
+from tongbao.products.scenes.model import Guest
+from tongbao.products.scenes.tables import order_dish, table_of_token
 from tongbao.surfaces.demo.stage import Shop
 from tongbao_sdk import Tongbao
 from tongbao_sdk.models import Payment
@@ -47,6 +50,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     )
     grab = await stage.call(client.red_packets.grab, red_packet["id"], wallet["id"])
     assert grab["outcome"] == "grabbed"
+    sold = await sell(stage, client, wallet["id"])
     agreement = await stage.call(
         client.agreements.create,
         merchant_agreement_no=new_number(),
@@ -75,6 +79,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "plate_id": plate["id"],
         "terminal_id": await have_terminal(stage, shop),
         "red_packet_id": red_packet["id"],
+        **sold,
         "agreement_id": agreement["id"],
     }
 
@@ -88,6 +93,42 @@ async def have_terminal(stage: Stage, shop: Shop) -> str:
         await inventory.assign_terminal(tx, found.id, shop.merchant, Mode.SANDBOX)
         await set_own_parameters(tx, found.id, Parameters(volume=3), why="a quiet shop")
     return show("trm", found.id)
+
+
+async def sell(stage: Stage, client: Tongbao, wallet_id: str) -> dict[str, str]:
+    """Make something of every kind that a shop has, and return an id of each."""
+    product = await stage.call(
+        client.products.create,
+        name="tea",
+        skus=[{"code": new_number(), "price": 300, "stock": 9}, {"code": "free", "price": 1}],
+    )
+    [sku, other] = product["skus"]
+    await stage.call(
+        client.orders.place, merchant_order_no=new_number(), lines=[{"sku_id": sku["id"]}]
+    )
+    shown = await stage.call(client.wallets.payment_code, wallet_id)
+    order = await stage.call(
+        client.orders.sell_at_counter,
+        merchant_order_no=new_number(),
+        amount=100,
+        auth_code=shown["code"],
+    )
+    assert order["status"] == "paid"
+    await stage.call(client.orders.review, order["id"], stars=5, words="good")
+    table = await stage.call(client.tables.create, "table 7")
+    row = await table_of_token(stage.db, table["url"].rpartition("/")[2])
+    shop, guest = shop_of(stage.flow), Guest(new_id(), "Anne")
+    await order_dish(shop, row, guest, (parse("sku", other["id"]), 1), dish_id=new_id())
+    [tab] = await stage.call(lambda: list(client.tables.tabs()))
+    [dish] = await stage.call(lambda: list(client.tables.dishes()))
+    return {
+        "product_id": product["id"],
+        "sku_id": sku["id"],
+        "order_id": order["id"],
+        "table_id": table["id"],
+        "tab_id": tab["id"],
+        "dish_id": dish["id"],
+    }
 
 
 async def pay_by_wallet(stage: Stage, client: Tongbao, wallet_id: str) -> Payment:

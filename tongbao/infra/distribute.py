@@ -159,6 +159,11 @@ TABLES: Final[tuple[Placed, ...]] = (
     ),
     *_at_home("asked before the merchant's book is known", "plate"),
     *_at_home(
+        "what shops sell, and who has ordered what: names payments, and none of it is money",
+        *("product", "sku", "shop_order", "order_line", "order_refund", "order_review"),
+        *("dining_table", "table_tab", "dish"),
+    ),
+    *_at_home(
         "asked before the merchant's book is known, by machines of every merchant",
         *("terminal", "terminal_batch", "terminal_binding", "terminal_heartbeat"),
         *("terminal_template", "terminal_template_version", "terminal_parameter_version"),

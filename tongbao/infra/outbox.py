@@ -71,12 +71,14 @@ class EventUnknown(NotFound):
 class Subscriber(Struct, frozen=True):
     """Who else wants to know: ``receive(event, event_id)`` runs as a task of its own.
 
-    ``name`` is stored with the task, so it is as stable as a table's name.
+    ``name`` is stored with the task, so it is as stable as a table's name. ``wants`` says of each
+    event whether there is a task for it, where most are of no concern.
     """
 
     name: str
     receive: Callable[[Any, UUID], Awaitable[None]]
     policy: RetryPolicy = DEFAULT_POLICY
+    wants: Callable[[EventRow], bool] | None = None
 
 
 class EventView(Struct, frozen=True):
@@ -224,6 +226,7 @@ async def dispatch(
             (SUBSCRIBER_TASK + subscriber.name, {"event_id": str(event.id)}, str(event.id), tx.now)
             for event in events
             for subscriber in subscribers[event.type]
+            if subscriber.wants is None or subscriber.wants(event)
         ],
     )
     for fan_out in fan_outs:

@@ -16,6 +16,7 @@ from tongbao_sdk.notifications import Events, WebhookEndpoints
 from tongbao_sdk.parties import ApiKeys, Wallets
 from tongbao_sdk.payments import Payments, Refunds
 from tongbao_sdk.red_packets import RedPackets
+from tongbao_sdk.shop import Orders, Products, Tables
 from tongbao_sdk.terminals import Terminals
 from tongbao_sdk.test_clock import TestClock
 from tongbao_sdk.transport import Language, Transport, path_of
@@ -64,6 +65,9 @@ class Tongbao:
         self.api_keys = ApiKeys(self.transport)
         self.wallets = Wallets(self.transport)
         self.red_packets = RedPackets(self.transport)
+        self.products = Products(self.transport)
+        self.orders = Orders(self.transport)
+        self.tables = Tables(self.transport)
         self.test_clock = TestClock(self.transport)
 
     def __enter__(self) -> Self:

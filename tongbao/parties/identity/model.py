@@ -36,6 +36,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "red_packets:write": "Send red packets and take of them.",
     "refunds:read": "Read refunds.",
     "refunds:write": "Give money back.",
+    "shop:read": "Read products, stock, orders and reviews.",
+    "shop:write": "Change products and stock; place, cancel and give back orders.",
     "settlements:read": "Read settlements, payouts and their lines.",
     "staff:read": "Read who works for the merchant.",
     "staff:write": "Add, change and let go who works for the merchant.",

@@ -1,0 +1,247 @@
+"""Let an order end where its money did, and what follows for its goods.
+
+Whatever happens to the money calls `look_at_order`, which reads how the checkout or payment stands
+and moves the order there once: nothing that a message says is believed, and a lost one delays, no
+more. The stock of an order goes where the order goes, in the transaction that moves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.outbox import Event, EventRow, publish
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
+from tongbao.infra.web.caller import Caller
+from tongbao.kernel.ids import UnknownId, parse, show
+from tongbao.parties.merchants import queries as merchants
+from tongbao.payments.checkouts import queries as checkouts
+from tongbao.payments.checkouts.checkouts import call_off
+from tongbao.payments.checkouts.model import Checkout, CheckoutNotFound, CheckoutPaid
+from tongbao.payments.collecting import queries as payments
+from tongbao.payments.collecting.model import Payment, PaymentState
+from tongbao.payments.collecting.outcomes import Flow
+from tongbao.products.shop import _store as store
+from tongbao.products.shop.model import (
+    METADATA_KEY,
+    OrderLine,
+    OrderNotFound,
+    OrderNotPaid,
+    OrderNotPlaced,
+    OrderState,
+    OrderView,
+    Scene,
+    ShopOrder,
+    view_order,
+)
+
+_SOON: Final = timedelta(seconds=5)
+_LATE: Final = timedelta(minutes=10)
+LOOK_POLICY: Final = RetryPolicy(
+    attempts_max=20, delays=tuple(timedelta(seconds=s) for s in (1, 5, 30, 120, 600, 1800))
+)
+
+Following = Callable[[Tx, ShopOrder], Awaitable[None]]
+"""What else follows from an order's end, in its transaction."""
+
+
+async def nothing_follows(_tx: Tx, _order: ShopOrder) -> None:
+    """Where no restaurant table has orders."""
+
+
+class Shop(Struct, frozen=True):
+    """What every act of a shop needs, built once by wiring."""
+
+    flow: Flow
+    follow: Following = nothing_follows  # what a restaurant table does, above us
+
+    @property
+    def db(self) -> Db:
+        """The database."""
+        return self.flow.db
+
+
+class LookAtOrder(Task, frozen=True, tag="shop.look_at_order"):
+    """See how an order's money stands when its time is over, and let the order follow."""
+
+    order_id: UUID
+
+
+class OrderPaid(Event, frozen=True, kw_only=True, tag="order.paid"):
+    """The order's payment came in; its goods are the customer's."""
+
+    object: OrderView
+
+
+class OrderCancelled(Event, frozen=True, kw_only=True, tag="order.cancelled"):
+    """The order ended unpaid and cannot be paid any more; its goods are back on the shelf."""
+
+    object: OrderView
+
+
+async def look_at_order(shop: Shop, order_id: UUID) -> ShopOrder:
+    """Move the order to where its money is, once, and return it as it is then."""
+    order = await store.GET_ORDER.one(shop.db, order_id)
+    if order.state is not OrderState.PLACED:
+        return order
+    payment, is_over = await _money_of(shop, order)
+    if payment is not None and payment.state is PaymentState.SUCCEEDED:
+        return await _pay(shop, order, payment)
+    return await end_unpaid(shop, order) if is_over else order
+
+
+async def _money_of(shop: Shop, order: ShopOrder) -> tuple[Payment | None, bool]:
+    """Return the latest try to pay, and whether nobody can pay or have paid by any other."""
+    now = shop.db.clock.now()
+    if order.scene is Scene.COUNTER:
+        if order.payment_id is None:
+            return None, now >= order.expires_at
+        book = (await merchants.merchant_with_id(shop.db, order.merchant_id)).book(order.mode)
+        payment = await payments.payment(shop.db, book, order.payment_id)
+        return payment, not payment.state.is_open
+    checkout = await _known_checkout(shop.db, order)
+    if checkout is None:
+        return None, now >= order.expires_at
+    latest = await checkouts.latest_try(shop.db, checkout)
+    if latest is None:
+        return None, checkout.closed_at is not None or checkout.called_off_at is not None
+    is_ended = checkout.closed_at is not None or checkout.called_off_at is not None
+    return latest[0], is_ended and not latest[0].state.is_open
+
+
+async def _known_checkout(on: Db | Tx, order: ShopOrder) -> Checkout | None:
+    try:
+        of = (order.merchant_id, order.mode)
+        return await checkouts.checkout_of_merchant(on, order.checkout_id, *of)
+    except CheckoutNotFound:
+        return None
+
+
+async def _pay(shop: Shop, order: ShopOrder, payment: Payment) -> ShopOrder:
+    if (payment.captured, payment.currency) != (order.total, order.currency):
+        raise RuntimeError(f"{show('pay', payment.id)} is not what {show('ord', order.id)} asks")
+    failpoint("shop.before_paid")
+    async with shop.db.begin("shop") as tx:
+        paid = await store.MARK_PAID.first(tx, order.id, payment.id, tx.now)
+        if paid is None:  # another saw it first
+            return await store.GET_ORDER.one(tx, order.id)
+        await shop.follow(tx, paid)  # before the stock: tables lock in this order too
+        await store.SELL.run(tx, order.id)
+        lines = await store.LINES_OF.all(tx, order.id)
+        await publish(tx, _told(OrderPaid, paid, lines))
+    failpoint("shop.after_paid")
+    return paid
+
+
+async def end_unpaid(shop: Shop, order: ShopOrder) -> ShopOrder:
+    """End an order that nobody has paid or can pay, its goods back on the shelf; once."""
+    failpoint("shop.before_cancelled")
+    async with shop.db.begin("shop") as tx:
+        cancelled = await store.MARK_CANCELLED.first(tx, order.id, tx.now, order.payment_id)
+        if cancelled is None:
+            return await store.GET_ORDER.one(tx, order.id)
+        await shop.follow(tx, cancelled)
+        if order.scene is not Scene.TABLE:  # whose guests have their dishes, paid or not
+            await store.RELEASE.run(tx, order.id)
+        lines = await store.LINES_OF.all(tx, order.id)
+        await publish(tx, _told(OrderCancelled, cancelled, lines))
+    failpoint("shop.after_cancelled")
+    return cancelled
+
+
+def _told(kind: Callable[..., Event], order: ShopOrder, lines: Sequence[OrderLine]) -> Event:
+    return kind(
+        merchant_id=order.merchant_id,
+        mode=order.mode,
+        resource_id=show("ord", order.id),
+        object=view_order(order, lines),
+    )
+
+
+async def cancel_order(shop: Shop, order: ShopOrder, actor: str) -> ShopOrder:
+    """Call an order off, its checkout first; while a try may still be paid it stays placed.
+
+    A customer who paid first wins.
+
+    Raises:
+        OrderNotPlaced, StateContended
+    """
+    if order.state is OrderState.CANCELLED:
+        return order
+    checkout = await _known_checkout(shop.db, order)
+    if checkout is None and order.scene is not Scene.COUNTER:
+        return await end_unpaid(shop, order)
+    if checkout is not None:
+        try:
+            await call_off(shop.flow, checkout, actor)
+        except CheckoutPaid:
+            await look_at_order(shop, order.id)
+            raise OrderNotPlaced from None
+    order = await look_at_order(shop, order.id)
+    if order.is_paid:
+        raise OrderNotPlaced
+    return order
+
+
+async def run_look_at_order(shop: Shop, task: LookAtOrder, _lease: Lease) -> Again | None:
+    """Look at an order whose time is over, until it has ended."""
+    order = await look_at_order(shop, task.order_id)
+    if order.state is not OrderState.PLACED:
+        return None
+    since = shop.db.clock.now() - order.expires_at
+    return Again(min(max(since / 2, _SOON), _LATE))
+
+
+def names_an_order(event: EventRow) -> bool:
+    """Whether a payment or checkout says that it is of an order."""
+    told = event.body.get("object", {})
+    return METADATA_KEY in told.get("metadata", {})
+
+
+async def on_money(shop: Shop, event: Any, _event_id: UUID) -> None:
+    """Look at the order that a payment or checkout names, if there is one of this merchant's."""
+    try:
+        order_id = parse("ord", event.object.metadata.get(METADATA_KEY, ""))
+    except UnknownId:
+        return  # a merchant may write into metadata what it likes
+    if await store.FIND_ORDER.first(shop.db, order_id, event.merchant_id, event.mode) is not None:
+        await look_at_order(shop, order_id)
+
+
+async def fulfil_order(tx: Tx, order: ShopOrder) -> ShopOrder:
+    """Say that the customer has the goods; a second time does nothing.
+
+    Raises:
+        OrderNotPaid
+    """
+    of = (order.id, order.merchant_id, order.mode)
+    fulfilled = await store.MARK_FULFILLED.first(tx, *of, tx.now)
+    if fulfilled is None:
+        raise OrderNotPaid
+    return fulfilled
+
+
+async def order_of_caller(on: Db | Tx, caller: Caller, order_id: UUID) -> ShopOrder:
+    """Return the merchant's order.
+
+    Raises:
+        OrderNotFound: also for another merchant's, or another mode's.
+    """
+    order = await store.FIND_ORDER.first(on, order_id, caller.merchant_id, caller.mode)
+    if order is None:
+        raise OrderNotFound
+    return order
+
+
+async def url_of(on: Db | Tx, order: ShopOrder, public_url: str) -> str | None:
+    """Return where the customer pays an order that nobody has paid yet."""
+    if order.state is not OrderState.PLACED:
+        return None
+    checkout = await _known_checkout(on, order)
+    return None if checkout is None else f"{public_url}{checkout.path}"
