@@ -25,6 +25,11 @@ from tongbao.clearing.complaints.complaints import (
 )
 from tongbao.clearing.complaints.model import ComplaintOpened, ComplaintUpdated
 from tongbao.clearing.complaints.replies import REPLY_POLICY, SendReply, run_send_reply
+from tongbao.clearing.commissions.commissions import (
+    COMMISSION_POLICY,
+    PayCommissions,
+    run_pay_commissions,
+)
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.daily import (
     DAILY_POLICY,
@@ -262,6 +267,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ChaseAgreement: AGREEMENT_POLICY,
     ChaseRegistration: REGISTRATION_POLICY,
     FinishExit: STANDING_POLICY,
+    PayCommissions: COMMISSION_POLICY,
     SubmitRefund: REFUND_POLICY,
     BelieveCallback: DEFAULT_POLICY,
     TakeKept: DEFAULT_POLICY,
@@ -307,6 +313,7 @@ def handlers(
     desk = approvals(flow, clearing)
     settling: dict[type[Task], Handler] = {
         SettleDaily: partial(run_settle_daily, clearing),
+        PayCommissions: partial(run_pay_commissions, clearing),
         ProveReserve: partial(
             run_prove_reserve, Reserve(flow.db, Proofs(flow.db, clearing.keyring))
         ),

@@ -18,6 +18,8 @@ from tongbao.clearing import daily
 from tongbao.clearing.batches import batches
 from tongbao.clearing.complaints import api as complaints_api
 from tongbao.clearing.complaints import complaints
+from tongbao.clearing.commissions import api as commissions_api
+from tongbao.clearing.commissions import commissions
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.disputes import api as disputes_api
 from tongbao.clearing.disputes import debts
@@ -186,6 +188,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *shop_api.ROUTES,
         *scenes_api.ROUTES,
         *settlement_api.routes(licence),
+        *commissions_api.routes(licence),
         *payouts_api.routes(licence),
         *statements_api.routes(licence),
         *disputes_api.routes(licence),
@@ -335,6 +338,7 @@ class Platform:
             await daily.seed(tx, self.settings.licence)
             if self.settings.licence.may_hold_funds:
                 await debts.seed(tx)
+                await commissions.seed(tx)
             await batches.seed(tx)
             await complaints.seed(tx)
             await vouchers.seed(tx)

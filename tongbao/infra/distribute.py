@@ -109,7 +109,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("offline_key", "offline_code", "offline_allowance"),
         *("terminal_meter", "terminal_use"),
         *("red_packet", "red_packet_split", "red_packet_grab"),
-        *("commission", "commission_line"),
+        *("commission_run", "commission", "commission_line"),
         *("dispute", "dispute_change", "evidence_file"),
         *("complaint", "complaint_message", "complaint_reply", "complaint_exchange"),
     ),

@@ -250,38 +250,56 @@ begin
         primary key (application_id, version)
     );
 
-    -- What an agent earned of a day's fees. What a refund takes back and the day did not earn is
-    -- carried into the next, so nothing posted is ever negative.
+    -- What agents get of a merchant's fees, run by run: each follows the one before, so that two at
+    -- once cannot count a fee twice. What a refund takes back and the run did not earn is carried
+    -- into the next, so nothing posted is ever negative.
+    create table commission_run (
+        book          int not null check (book > 0),
+        id            uuid not null,
+        merchant_id   uuid not null,     -- who paid the fees
+        mode          text not null check (mode in ('live', 'sandbox')),
+        currency      text not null check (currency ~ '^[A-Z]{3}$'),
+        after_seq     bigint not null check (after_seq >= 0),
+        through_seq   bigint not null,
+        created_at    timestamptz not null,
+        primary key (book, id),
+        unique (book, merchant_id, mode, currency, after_seq),
+        check (through_seq > after_seq)
+    );
+
     create table commission (
         book          int not null check (book > 0),
         id            uuid not null,
+        run_id        uuid not null,
         agent_id      uuid not null,
         merchant_id   uuid not null,     -- the agent's own, which is paid
+        payer_id      uuid not null,
         mode          text not null check (mode in ('live', 'sandbox')),
         currency      text not null check (currency ~ '^[A-Z]{3}$'),
-        day           date not null,
         earned        bigint not null,
         carried_in    bigint not null check (carried_in <= 0),
         posted        bigint not null check (posted >= 0),
         carried_out   bigint not null check (carried_out <= 0),
         created_at    timestamptz not null,
         primary key (book, id),
-        unique (book, agent_id, currency, day),
+        unique (book, run_id, agent_id),
+        foreign key (book, run_id) references commission_run (book, id),
         check (earned + carried_in = posted + carried_out),
         check (posted = 0 or carried_out = 0)
     );
     create index commission_of_merchant on commission (merchant_id, mode, id);
+    create index commission_of_pair on commission (book, agent_id, payer_id, currency, id);
 
     create table commission_line (
         book           int not null,
         commission_id  uuid not null,
         seq            bigint not null,  -- of the fee's transfer
-        payer_id       uuid not null,    -- the merchant that paid the fee
         reference      uuid not null,    -- the payment or refund
         fee            bigint not null,  -- negative: given back
         share_ppm      int not null check (share_ppm between 0 and 1000000),
         passed_ppm     int not null check (passed_ppm between 0 and share_ppm),
         amount         bigint not null,
+        at             timestamptz not null,
         primary key (book, commission_id, seq),
         foreign key (book, commission_id) references commission (book, id)
     );

@@ -26,6 +26,7 @@ SCOPES: Final[Mapping[str, str]] = {
     "applications:read": "Read the applications made for merchants.",
     "applications:write": "Apply for merchants, with their documents.",
     "balances:read": "Read balances and what moved them.",
+    "commissions:read": "Read what the merchant earned as an agent.",
     "disputes:read": "Read disputes and customers' complaints.",
     "disputes:write": "Answer disputes and complaints, and accept disputes.",
     "events:read": "List and read events.",
@@ -53,7 +54,7 @@ SCOPES: Final[Mapping[str, str]] = {
 }
 """Everything an API key can be allowed; a key has what it was given and no more."""
 _LICENSED: Final = frozenset(
-    {"wallets:read", "wallets:write", "red_packets:read", "red_packets:write"}
+    {"wallets:read", "wallets:write", "red_packets:read", "red_packets:write", "commissions:read"}
 )
 
 OVERLAP_MAX: Final = timedelta(days=30)
