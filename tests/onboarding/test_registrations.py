@@ -13,7 +13,7 @@ from tests.stage import Stage, new_number
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.settings import Secret
-from tongbao.kernel.ids import parse
+from tongbao.kernel.ids import parse, show
 from tongbao.parties.merchants.queries import merchant_with_id
 from tongbao.parties.registrations import _store as store
 from tongbao.parties.registrations.model import Registration, RegistrationState
@@ -90,8 +90,9 @@ async def test_what_was_rejected_is_corrected_and_sent_again_under_its_number(
     assert rejected["status"] == "rejected"
     assert rejected["reasons"][0]["field"] == "id_card_copy"
 
-    status, again = await applicant.ask("POST", f"{path}/wechat_pay/send_again")
-    twice, refused = await applicant.ask("POST", f"{path}/wechat_pay/send_again")
+    resend = f"/v1/registrations/{rejected['id']}/send_again"
+    status, again = await applicant.ask("POST", resend)
+    twice, refused = await applicant.ask("POST", resend)
     for _ in range(8):
         await stage.advance(minutes=5)
 
@@ -202,7 +203,7 @@ async def test_a_channel_without_such_calls_waits_for_a_person(
     own = SignedClient(stage.app, stage.shop.key_id, stage.shop.secret.reveal())
     reply = await own.send(
         "POST",
-        f"/v1/applications/{made['id']}/registrations/unionpay/send_again",
+        f"/v1/registrations/{show('reg', found.id)}/send_again",
         headers={"idempotency-key": new_number()},
     )
     assert reply.status == 409

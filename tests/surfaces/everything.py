@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+from tests.infra.signed_client import SignedClient
+from tests.onboarding.applicants import Applicant
 from tests.stage import Stage, new_number
+from tongbao.clearing.commissions.commissions import pay_commissions
 from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.duties import shop_of
 from tongbao.kernel.clock import business_date
@@ -12,6 +16,9 @@ from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.proofs.checkpoints import prove_now
 from tongbao.ledger.proofs.model import Proofs
+from tongbao.parties.agents._store import Brought
+from tongbao.parties.agents.agents import Chains, add_agent
+from tongbao.parties.agents.model import AgentTerm
 from tongbao.parties.terminals import inventory
 from tongbao.parties.terminals.model import Parameters
 from tongbao.parties.terminals.parameters import set_own_parameters
@@ -81,6 +88,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "red_packet_id": red_packet["id"],
         **sold,
         "agreement_id": agreement["id"],
+        **await take_on(stage, shop),
     }
 
 
@@ -128,6 +136,33 @@ async def sell(stage: Stage, client: Tongbao, wallet_id: str) -> dict[str, str]:
         "table_id": table["id"],
         "tab_id": tab["id"],
         "dish_id": dish["id"],
+    }
+
+
+async def take_on(stage: Stage, shop: Shop) -> dict[str, str]:
+    """Let the shop apply for another, earn as an agent, and have a store with somebody in it."""
+    applicant = Applicant(stage)
+    applicant.client = SignedClient(stage.app, shop.key_id, shop.secret.reveal())
+    made = await applicant.opened()
+    place = {"area_code": "330106", "address": "Wensan Road 1"}
+    said = {"store_no": new_number(), "name": "west", "place": place}
+    _, store = await applicant.ask("POST", "/v1/stores", said)
+    said = {"role": "owner", "name": "Li", "phone": "13900005678", "every_store": True}
+    _, person = await applicant.ask("POST", "/v1/staff", said)
+    async with stage.db.begin("test") as tx:
+        who = shop.merchant.id, Mode.SANDBOX
+        agent = await add_agent(tx, *who, name="own", share_ppm=1_000_000, parent_id=None)
+        before = AgentTerm(agent.id, 1, None, 1_000_000, datetime.min.replace(tzinfo=UTC), "test")
+        brought = Brought(*who, 1, agent.id, before.valid_from, "test")
+    chains = Chains([brought], [before])
+    [earned] = await pay_commissions(stage.platform.clearing, chains, *who)
+    registration = await applicant.registration(made)
+    return {
+        "application_id": made["id"],
+        "registration_id": show("reg", registration.id),
+        "store_id": store["id"],
+        "staff_id": person["id"],
+        "commission_id": show("com", earned.id),
     }
 
 

@@ -46,6 +46,10 @@ LICENSED = {
     "/v1/payouts",
     "/v1/payouts/{payout_id:str}",
     "/v1/balance",
+    "/v1/commissions",
+    "/v1/commissions/{commission_id:str}/lines",
+    "/v1/merchant_terms",
+    "/v1/applications/{application_id:str}/signatures",
 }
 """What only a firm that may hold funds has."""
 

@@ -65,7 +65,7 @@ async def get_commissions(
     "/v1/commissions/{commission_id:str}/lines",
     opt=needs("commissions:read", refuses=[CommissionNotFound]),
 )
-async def get_lines(
+async def get_commission_lines(
     commission_id: str, db: Db, caller: Caller, *, cursor: str | None = None
 ) -> Page[CommissionLineView]:
     """Return the fees that a commission comes from, in the order of the book."""
@@ -81,7 +81,7 @@ async def get_lines(
 
 def routes(licence: Licence) -> list[HTTPRouteHandler]:
     """Return the routes under a licence: an aggregator keeps no fees to share."""
-    return [get_commissions, get_lines] if licence.may_hold_funds else []
+    return [get_commissions, get_commission_lines] if licence.may_hold_funds else []
 
 
 def _after(cursor: str | None) -> int:

@@ -225,7 +225,7 @@ async def get_application(application_id: str, db: Db, caller: Caller) -> Applic
         refuses=[*_NUMBERS, ApplicationNotFound, ApplicationNotOpenForThis, IdentityFixed],
     ),
 )
-async def amend(
+async def amend_one_application(
     application_id: str, data: ApplicationBody, *, db: Db, keyring: Keyring, caller: Caller
 ) -> ApplicationView:
     """Replace what a draft says; of an opened merchant, what its channels found wrong."""
@@ -278,7 +278,7 @@ async def post_document(
         ],
     ),
 )
-async def submit_one(
+async def submit_one_application(
     application_id: str, *, db: Db, keyring: Keyring, licence: Licence, caller: Caller
 ) -> ApplicationView:
     """Hand the application in; one that is in already is returned as it is."""
@@ -295,7 +295,7 @@ async def submit_one(
     status_code=200,
     opt=needs("applications:write", refuses=[ApplicationNotFound, ApplicationNotOpenForThis]),
 )
-async def withdraw_one(application_id: str, db: Db, caller: Caller) -> ApplicationView:
+async def withdraw_one_application(application_id: str, db: Db, caller: Caller) -> ApplicationView:
     """Take the application back; safe to repeat."""
     found = await _own(db, caller, application_id)
     if found.state is not ApplicationState.WITHDRAWN:
@@ -342,10 +342,10 @@ ROUTES: Final[list[HTTPRouteHandler]] = [
     post_application,
     get_applications,
     get_application,
-    amend,
+    amend_one_application,
     post_document,
-    submit_one,
-    withdraw_one,
+    submit_one_application,
+    withdraw_one_application,
     take_first_key,
 ]
 _SUBMITTED: Final = frozenset(

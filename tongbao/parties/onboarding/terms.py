@@ -192,7 +192,7 @@ class SignatureView(Struct, frozen=True):
 
 
 @get("/v1/merchant_terms", opt=needs("applications:read", refuses=[TermsNotPublished]))
-async def get_terms(db: Db) -> TermsView:
+async def get_merchant_terms(db: Db) -> TermsView:
     """Return the terms that are in force, to be read and signed."""
     terms = await terms_in_force(db, db.clock.now())
     return TermsView(
@@ -212,7 +212,7 @@ async def get_terms(db: Db) -> TermsView:
         "applications:write", refuses=[ApplicationNotFound, TermsNotPublished, TermsNotThese]
     ),
 )
-async def post_signature(
+async def sign_merchant_terms(
     application_id: str, data: SignTerms, *, db: Db, keyring: Keyring, caller: Caller
 ) -> SignatureView:
     """Agree to the terms in force; of the same version a second time changes nothing."""
@@ -232,4 +232,4 @@ async def post_signature(
     )
 
 
-TERMS_ROUTES: Final[list[HTTPRouteHandler]] = [get_terms, post_signature]
+TERMS_ROUTES: Final[list[HTTPRouteHandler]] = [get_merchant_terms, sign_merchant_terms]

@@ -24,7 +24,7 @@ from tongbao.parties.registrations.model import (
     RegistrationNotRejected,
     RegistrationState,
 )
-from tongbao.parties.registrations.registrations import send_again
+from tongbao.parties.registrations.registrations import registration_with_id, send_again
 from tongbao.rails.channels.capabilities import RejectedField
 
 
@@ -64,27 +64,35 @@ async def get_registrations(application_id: str, db: Db, caller: Caller) -> Regi
     )
 
 
+@get(
+    "/v1/registrations/{registration_id:str}",
+    opt=needs("applications:read", refuses=[RegistrationNotFound]),
+)
+async def get_registration(registration_id: str, db: Db, caller: Caller) -> RegistrationView:
+    """Return how an application stands at one channel."""
+    return view_registration((await _own_registration(db, caller, registration_id))[0])
+
+
 @post(
-    "/v1/applications/{application_id:str}/registrations/{channel:str}/send_again",
+    "/v1/registrations/{registration_id:str}/send_again",
     status_code=200,
     opt=needs(
         "applications:write",
-        refuses=[
-            ApplicationNotFound,
-            RegistrationNotFound,
-            RegistrationNotRejected,
-            RegistrationContended,
-        ],
+        refuses=[RegistrationNotFound, RegistrationNotRejected, RegistrationContended],
     ),
 )
-async def post_again(application_id: str, channel: str, db: Db, caller: Caller) -> RegistrationView:
+async def send_registration_again(registration_id: str, db: Db, caller: Caller) -> RegistrationView:
     """Send what a channel rejected again, corrected by amending the application before."""
-    application = await _own(db, caller, application_id)
+    found, application = await _own_registration(db, caller, registration_id)
     async with db.begin(caller.actor) as tx:
-        return view_registration(await send_again(tx, application, channel))
+        return view_registration(await send_again(tx, application, found.channel))
 
 
-ROUTES: Final[list[HTTPRouteHandler]] = [get_registrations, post_again]
+ROUTES: Final[list[HTTPRouteHandler]] = [
+    get_registrations,
+    get_registration,
+    send_registration_again,
+]
 
 
 def view_registration(registration: Registration) -> RegistrationView:
@@ -105,3 +113,13 @@ def view_registration(registration: Registration) -> RegistrationView:
 
 async def _own(db: Db, caller: Caller, application_id: str) -> Application:
     return await application_of_caller(db, caller, parse(onboarding.PREFIX, application_id))
+
+
+async def _own_registration(
+    db: Db, caller: Caller, registration_id: str
+) -> tuple[Registration, Application]:
+    found = await registration_with_id(db, parse(PREFIX, registration_id))
+    try:
+        return found, await application_of_caller(db, caller, found.application_id)
+    except ApplicationNotFound:
+        raise RegistrationNotFound from None

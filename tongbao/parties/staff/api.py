@@ -143,7 +143,7 @@ async def get_staff(staff_id: str, db: Db, caller: Caller) -> StaffView:
         request_example=ChangeStaff(role=StaffRole.OWNER, every_store=True),
     ),
 )
-async def post_change(staff_id: str, data: ChangeStaff, db: Db, caller: Caller) -> StaffView:
+async def change_one_staff(staff_id: str, data: ChangeStaff, db: Db, caller: Caller) -> StaffView:
     """Say what the person is there for from now on; safe to repeat."""
     async with db.begin(caller.actor) as tx:
         changed = await change_staff(
@@ -162,7 +162,7 @@ async def post_change(staff_id: str, data: ChangeStaff, db: Db, caller: Caller) 
     status_code=200,
     opt=needs("staff:write", refuses=[StaffNotFound]),
 )
-async def post_leave(staff_id: str, db: Db, caller: Caller) -> StaffView:
+async def let_staff_leave(staff_id: str, db: Db, caller: Caller) -> StaffView:
     """Let the person leave; safe to repeat."""
     async with db.begin(caller.actor) as tx:
         left = await let_leave(tx, caller, parse(PREFIX, staff_id))
@@ -173,8 +173,8 @@ ROUTES: Final[list[HTTPRouteHandler]] = [
     post_staff,
     get_all_staff,
     get_staff,
-    post_change,
-    post_leave,
+    change_one_staff,
+    let_staff_leave,
 ]
 
 

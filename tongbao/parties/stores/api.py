@@ -126,7 +126,7 @@ async def get_store(store_id: str, db: Db, caller: Caller) -> StoreView:
         request_example=ChangeStore("西溪茶馆", _PLACE, "closed"),
     ),
 )
-async def post_change(store_id: str, data: ChangeStore, db: Db, caller: Caller) -> StoreView:
+async def change_one_store(store_id: str, data: ChangeStore, db: Db, caller: Caller) -> StoreView:
     """Say what the store is from now on; safe to repeat."""
     async with db.begin(caller.actor) as tx:
         changed = await change_store(
@@ -140,7 +140,7 @@ async def post_change(store_id: str, data: ChangeStore, db: Db, caller: Caller) 
     return view_store(changed)
 
 
-ROUTES: Final[list[HTTPRouteHandler]] = [post_store, get_stores, get_store, post_change]
+ROUTES: Final[list[HTTPRouteHandler]] = [post_store, get_stores, get_store, change_one_store]
 
 
 def view_store(store: Store) -> StoreView:
