@@ -17,6 +17,11 @@ from tongbao.clearing.batches.batches import (
     run_close_batches,
     run_compare_batch,
 )
+from tongbao.clearing.commissions.commissions import (
+    COMMISSION_POLICY,
+    PayCommissions,
+    run_pay_commissions,
+)
 from tongbao.clearing.complaints.complaints import (
     PULL_POLICY,
     PullComplaints,
@@ -25,11 +30,6 @@ from tongbao.clearing.complaints.complaints import (
 )
 from tongbao.clearing.complaints.model import ComplaintOpened, ComplaintUpdated
 from tongbao.clearing.complaints.replies import REPLY_POLICY, SendReply, run_send_reply
-from tongbao.clearing.commissions.commissions import (
-    COMMISSION_POLICY,
-    PayCommissions,
-    run_pay_commissions,
-)
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.daily import (
     DAILY_POLICY,
@@ -41,19 +41,13 @@ from tongbao.clearing.daily import (
 from tongbao.clearing.disputes.chargebacks import WatchDispute
 from tongbao.clearing.disputes.deadlines import WATCH_POLICY as DISPUTE_POLICY
 from tongbao.clearing.disputes.deadlines import run_watch_dispute
-from tongbao.clearing.disputes.debts import (
-    DEBTS_POLICY,
-    CollectDebts,
-    bound_write_off,
-    run_collect_debts,
-)
+from tongbao.clearing.disputes.debts import DEBTS_POLICY, CollectDebts, run_collect_debts
 from tongbao.clearing.disputes.model import (
     DisputeClosed,
     DisputeDue,
     DisputeOpened,
     DisputeUpdated,
 )
-from tongbao.clearing.payouts import files as payout_files
 from tongbao.clearing.payouts.model import PayoutFailed, PayoutReturned, PayoutSucceeded
 from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
 from tongbao.clearing.reconciliation.days import (
@@ -62,7 +56,6 @@ from tongbao.clearing.reconciliation.days import (
     run_reconcile_day,
 )
 from tongbao.clearing.reconciliation.model import DayReconciled
-from tongbao.clearing.reserve import custody as reserve_custody
 from tongbao.clearing.reserve.proving import (
     RESERVE_POLICY,
     ProveReserve,
@@ -72,7 +65,6 @@ from tongbao.clearing.reserve.proving import (
 )
 from tongbao.clearing.settlement.model import SettlementClosed
 from tongbao.clearing.settlement.settlements import on_payout_ended
-from tongbao.clearing.settlement_batches import batches as settlement_batches
 from tongbao.clearing.settlement_batches.batches import (
     BATCH_POLICY,
     DrawBatch,
@@ -82,8 +74,6 @@ from tongbao.clearing.settlement_batches.batches import (
     run_drop_batch,
     run_release_batch,
 )
-from tongbao.clearing.settlement_terms import terms as settlement_terms
-from tongbao.clearing.suspense import desk as suspense
 from tongbao.controls.approvals.approvals import (
     APPROVALS_POLICY,
     ApplyApproval,
@@ -91,8 +81,7 @@ from tongbao.controls.approvals.approvals import (
     run_apply,
     run_expire,
 )
-from tongbao.controls.approvals.model import ApprovalMoved, Approvals, Bound, acts_of
-from tongbao.controls.calendar import changes as calendar
+from tongbao.controls.approvals.model import ApprovalMoved
 from tongbao.infra.outbox import Event, Subscriber
 from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task
 from tongbao.infra.webhooks.courier import Courier
@@ -114,8 +103,6 @@ from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_l
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.onboarding.applications import ApplicationMoved
-from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
-from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.registrations.registrations import (
     REGISTRATION_POLICY,
     ChaseRegistration,
@@ -124,7 +111,6 @@ from tongbao.parties.registrations.registrations import (
     chase_registration,
     on_application_moved,
 )
-from tongbao.parties.standing import standing
 from tongbao.parties.standing.standing import STANDING_POLICY, FinishExit, run_finish_exit
 from tongbao.parties.terminals.watch import (
     WATCH_POLICY as TERMINALS_POLICY,
@@ -217,6 +203,8 @@ from tongbao.products.shop.refunds import (
 from tongbao.rails.channels.contract import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant
+
+from tongbao.acts import approvals
 
 EVENTS: Final[Sequence[type[Event]]] = (
     PaymentSucceeded,
@@ -360,25 +348,6 @@ def handlers(
     }
 
 
-def approvals(flow: Flow, clearing: Clearing) -> Approvals:
-    """Return every dangerous act of the house, each with who does it once it is approved."""
-    always: tuple[Bound, ...] = (
-        *calendar.bound(flow.db),
-        *price_plans.bound(flow.db),
-        *standing.bound_acts(flow.db),
-    )
-    licensed: tuple[Bound, ...] = (
-        *suspense.bound_acts(flow),
-        *reserve_custody.bound_acts(flow.db),
-        bound_write_off(flow),
-        *onboarding_acts(flow.db, clearing.keyring, flow.licence),
-        *settlement_terms.bound_acts(flow.db),
-        *settlement_batches.bound_acts(flow.db),
-        *payout_files.bound_acts(flow.db),
-    )
-    return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))
-
-
 def reach_of(flow: Flow) -> Reach:
     """Return what agreements need of what payments do."""
     return Reach(flow.db, flow.channels, flow.account, flow.nudge, flow.licence.may_hold_funds)
@@ -407,9 +376,7 @@ def subscribers(
     heard[LateMoneyReceived] = (Subscriber("refunds.on_late_money", partial(on_late_money, flow)),)
     moved = Subscriber("registrations.on_application", partial(on_application_moved, registrar))
     heard[ApplicationMoved] = (moved,)
-    paid = Subscriber(
-        "shop.on_money", partial(on_money, shop_of(flow)), wants=names_an_order
-    )
+    paid = Subscriber("shop.on_money", partial(on_money, shop_of(flow)), wants=names_an_order)
     for kind in (PaymentSucceeded, PaymentFailed, PaymentClosed, CheckoutClosedEvent):
         heard[kind] = (*heard[kind], paid)
     back = Subscriber("shop.on_refund_end", partial(on_refund_end, shop_of(flow)))

@@ -1,0 +1,36 @@
+"""Acts: everything dangerous in the house, and who does it once two people have said so."""
+
+from __future__ import annotations
+
+from tongbao.clearing.context import Clearing
+from tongbao.clearing.disputes.debts import bound_write_off
+from tongbao.clearing.payouts import files as payout_files
+from tongbao.clearing.reserve import custody as reserve_custody
+from tongbao.clearing.settlement_batches import batches as settlement_batches
+from tongbao.clearing.settlement_terms import terms as settlement_terms
+from tongbao.clearing.suspense import desk as suspense
+from tongbao.controls.approvals.model import Approvals, Bound, acts_of
+from tongbao.controls.calendar import changes as calendar
+from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
+from tongbao.parties.price_plans import approving as price_plans
+from tongbao.parties.standing import standing
+from tongbao.payments.collecting.outcomes import Flow
+
+
+def approvals(flow: Flow, clearing: Clearing) -> Approvals:
+    """Return every dangerous act of the house, each with who does it once it is approved."""
+    always: tuple[Bound, ...] = (
+        *calendar.bound(flow.db),
+        *price_plans.bound(flow.db),
+        *standing.bound_acts(flow.db),
+    )
+    licensed: tuple[Bound, ...] = (
+        *suspense.bound_acts(flow),
+        *reserve_custody.bound_acts(flow.db),
+        bound_write_off(flow),
+        *onboarding_acts(flow.db, clearing.keyring, flow.licence),
+        *settlement_terms.bound_acts(flow.db),
+        *settlement_batches.bound_acts(flow.db),
+        *payout_files.bound_acts(flow.db),
+    )
+    return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))
