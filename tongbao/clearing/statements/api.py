@@ -53,7 +53,7 @@ async def get_statement(
     "/v1/payouts/{payout_id:str}/receipt",
     opt=needs("settlements:read", refuses=[PayoutNotFound, ReceiptNotReady]),
 )
-async def get_receipt(payout_id: str, db: Db, caller: Caller) -> PayoutReceiptView:
+async def get_payout_receipt(payout_id: str, db: Db, caller: Caller) -> PayoutReceiptView:
     """Return the electronic receipt of a payout that succeeded."""
     target = parse("pyo", payout_id)
     payout = await payout_of_merchant(db, target, caller.merchant_id, caller.mode)
@@ -61,7 +61,7 @@ async def get_receipt(payout_id: str, db: Db, caller: Caller) -> PayoutReceiptVi
     return PayoutReceiptView("payout_receipt", receipt, receipt.digest, receipt_paper(receipt))
 
 
-ROUTES = [get_statement, get_receipt]
+ROUTES = [get_statement, get_payout_receipt]
 
 
 def routes(licence: Licence) -> list[HTTPRouteHandler]:
