@@ -99,6 +99,7 @@ from tongbao.products.red_packets import api as red_packets_api
 from tongbao.products.red_packets.grabbing import Grabbers
 from tongbao.products.red_packets.hall import Hall
 from tongbao.products.scenes import api as scenes_api
+from tongbao.products.scenes.model import PREFIX as TABLES_PREFIX
 from tongbao.products.shop import api as shop_api
 from tongbao.rails.channels.accounts import ChannelAccounts
 from tongbao.rails.channels.alipay.client import Alipay
@@ -131,6 +132,7 @@ from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.proofs import api as proofs_api
+from tongbao.surfaces.tables.app import TablesApp
 
 SECRETS: Final[Mapping[str, type[Struct]]] = {
     "wechat_pay": WechatPaySecrets,
@@ -282,6 +284,7 @@ class Platform:
             ),
             CASHIER_PREFIX: CashierApp(self.flow, self.keyring, settings.public_url),
             TERMINALS_PREFIX: TerminalApp(self.db, self.keyring, self.streams),
+            TABLES_PREFIX: TablesApp(shop_of(self.flow), settings.public_url),
             **probes(self.db),
             **proofs_api.publications(self.db),
             **self._jeepay(),

@@ -48,6 +48,7 @@ BESIDE: Final = {
     "/openapi.json": "the OpenAPI document",
     "/pay": "the hosted cashier: for whoever has the unguessable address of a checkout or plate",
     "/readyz": "whether it can serve",
+    "/table": "restaurant tables: the menu and the tab, for who has the unguessable address of one",
     "/v1/openapi.json": "the OpenAPI document of this version",
 }
 

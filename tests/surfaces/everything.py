@@ -108,7 +108,7 @@ async def sell(stage: Stage, client: Tongbao, wallet_id: str) -> dict[str, str]:
     product = await stage.call(
         client.products.create,
         name="tea",
-        skus=[{"code": new_number(), "price": 300, "stock": 9}, {"code": "free", "price": 1}],
+        skus=[{"code": new_number(), "price": 300, "stock": 9}, {"code": new_number(), "price": 1}],
     )
     [sku, other] = product["skus"]
     await stage.call(
@@ -127,8 +127,8 @@ async def sell(stage: Stage, client: Tongbao, wallet_id: str) -> dict[str, str]:
     row = await table_of_token(stage.db, table["url"].rpartition("/")[2])
     shop, guest = shop_of(stage.flow), Guest(new_id(), "Anne")
     await order_dish(shop, row, guest, (parse("sku", other["id"]), 1), dish_id=new_id())
-    [tab] = await stage.call(lambda: list(client.tables.tabs()))
-    [dish] = await stage.call(lambda: list(client.tables.dishes()))
+    tab, *_ = await stage.call(lambda: list(client.tables.tabs()))
+    dish, *_ = await stage.call(lambda: list(client.tables.dishes()))
     return {
         "product_id": product["id"],
         "sku_id": sku["id"],

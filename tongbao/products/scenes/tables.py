@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx, write_all
@@ -35,11 +35,12 @@ from tongbao.products.scenes.model import (
     TabUnpaid,
 )
 from tongbao.products.shop.catalogue import let_go, on_sale, reserve_write
-from tongbao.products.shop.endings import Shop
+from tongbao.products.shop.endings import Shop, order_of_merchant
 from tongbao.products.shop.model import (
     NotOnShelf,
     OrderCurrenciesDiffer,
     OrderLine,
+    OrderNotFound,
     OrderNotPaid,
     OrderState,
     OutOfStock,
@@ -177,10 +178,13 @@ async def move_dish(tx: Tx, caller: Caller, dish_id: UUID, state: DishState) -> 
     return await store.MOVE_DISH.one(tx, dish.id, state)
 
 
-async def bill_tab(shop: Shop, tab: TableTab, guest_id: UUID | None) -> UUID:
+async def bill_tab(
+    shop: Shop, tab: TableTab, guest_id: UUID | None, back: Callable[[UUID], str] | None = None
+) -> UUID:
     """Make an order of what is unpaid: all of it, or what one guest ordered; return its id.
 
-    Where all of that is on an unpaid bill already, it is that bill.
+    Where all of that is on an unpaid bill already, it is that bill. ``back`` says where whoever
+    has paid an order is led.
 
     Raises:
         NothingToPay, OrderCurrenciesDiffer, OrderTooLarge
@@ -205,6 +209,7 @@ async def bill_tab(shop: Shop, tab: TableTab, guest_id: UUID | None) -> UUID:
             expires_in=BILL_EXPIRES,
             tab_id=tab.id,
         )
+        order = replace(order, return_url=None if back is None else back(order_id))
         for write in order_writes(order, lines):
             await write.run(tx)
         await store.BILL.run(tx, [dish.id for dish in dishes], order_id)
@@ -285,6 +290,20 @@ async def tab_of_caller(on: Db | Tx, caller: Caller, tab_id: UUID) -> TableTab:
     if tab is None:
         raise TabNotFound
     return tab
+
+
+async def order_at(on: Db | Tx, table: DiningTable, order_id: UUID) -> ShopOrder:
+    """Return a bill of this very table.
+
+    Raises:
+        OrderNotFound: also for an order of another table.
+    """
+    order = await order_of_merchant(on, table.merchant_id, table.mode, order_id)
+    of = (table.merchant_id, table.mode)
+    tab = None if order.tab_id is None else await store.FIND_TAB.first(on, order.tab_id, *of)
+    if tab is None or tab.table_id != table.id:
+        raise OrderNotFound
+    return order
 
 
 async def review_order(tx: Tx, order: ShopOrder, stars: int, words: str) -> OrderReview:

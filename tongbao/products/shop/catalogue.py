@@ -165,7 +165,8 @@ async def adjust_stock(tx: Tx, caller: Caller, sku_id: UUID, change: int, reason
         if not there.counted:
             raise StockNotCounted
         raise StockTooLow(available=there.available)
-    facts = {"change": change, "available": sku.available, "reason": reason}
+    facts: dict[str, str | int | bool | None] = {"change": change, "available": sku.available}
+    facts["reason"] = reason
     await audit.record(tx, "sku.stock_adjusted", show("sku", sku.id), facts)
     return sku
 

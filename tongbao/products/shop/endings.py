@@ -20,6 +20,7 @@ from tongbao.infra.outbox import Event, EventRow, publish
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.infra.web.caller import Caller
 from tongbao.kernel.ids import UnknownId, parse, show
+from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants import queries as merchants
 from tongbao.payments.checkouts import queries as checkouts
 from tongbao.payments.checkouts.checkouts import call_off
@@ -233,7 +234,18 @@ async def order_of_caller(on: Db | Tx, caller: Caller, order_id: UUID) -> ShopOr
     Raises:
         OrderNotFound: also for another merchant's, or another mode's.
     """
-    order = await store.FIND_ORDER.first(on, order_id, caller.merchant_id, caller.mode)
+    return await order_of_merchant(on, caller.merchant_id, caller.mode, order_id)
+
+
+async def order_of_merchant(
+    on: Db | Tx, merchant_id: UUID, mode: Mode, order_id: UUID
+) -> ShopOrder:
+    """Return a merchant's order, for who is let in by another proof than a key.
+
+    Raises:
+        OrderNotFound: also for another merchant's, or another mode's.
+    """
+    order = await store.FIND_ORDER.first(on, order_id, merchant_id, mode)
     if order is None:
         raise OrderNotFound
     return order
