@@ -11,7 +11,7 @@ from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hi
 import httpx2 as httpx
 
 from tests.stage import Stage
-from tongbao_sdk import Tongbao, cashier, models, parties, red_packets
+from tongbao_sdk import Tongbao, cashier, models, onboarding, parties, red_packets
 from tongbao_sdk import shop as selling, terminals
 
 REPLIES: dict[str, Any] = {
@@ -31,6 +31,24 @@ REPLIES: dict[str, Any] = {
     "LimitsView": terminals.TerminalLimits,
     "Limits": terminals.Limits,
     "ParametersView": terminals.TerminalParameters,
+    "ApplicationView": onboarding.Application,
+    "DocumentView": onboarding.Document,
+    "FirstKey": onboarding.FirstKey,
+    "RegistrationView": onboarding.Registration,
+    "Registrations": onboarding.Registrations,
+    "RejectedField": onboarding.RejectedField,
+    "StoreView": onboarding.Store,
+    "Place": onboarding.Place,
+    "Point": onboarding.Point,
+    "StaffView": onboarding.Staff,
+    "TermsView": onboarding.MerchantTerms,
+    "SignatureView": onboarding.Signature,
+    "Firm": onboarding.Firm,
+    "Trade": onboarding.Trade,
+    "Masked": onboarding.Masked,
+    "ChannelAsked": onboarding.ChannelAsked,
+    "CommissionView": onboarding.Commission,
+    "CommissionLineView": onboarding.CommissionLine,
     "WalletView": models.Wallet,
     "RedPacketView": red_packets.RedPacket,
     "GrabView": red_packets.Grab,
@@ -343,6 +361,33 @@ def sell(shop: Tongbao) -> None:
     shop.tables.close("tab_1")
     list(shop.tables.dishes(status="ordered"))
     shop.tables.move("dsh_1", "ready")
+    parts = ("firm", "legal_person", "contact", "account", "trade", "channels", "prices")
+    said = dict.fromkeys((*parts, "settlement_delay_days"), 1)
+    shop.applications.create("1", said)
+    list(shop.applications.list(status="draft"))
+    shop.applications.get("app_1")
+    shop.applications.amend("app_1", said)
+    shop.applications.add_document("app_1", "store_front", b"")
+    shop.applications.terms()
+    shop.applications.sign("app_1", version=1, sha256="0", signer="s", method="click")
+    shop.applications.submit("app_1")
+    shop.applications.withdraw("app_1")
+    shop.applications.first_key("app_1")
+    shop.applications.registrations("app_1")
+    shop.applications.registration("reg_1")
+    shop.applications.send_again("reg_1")
+    place: Any = {"area_code": "330106", "address": "a"}
+    shop.stores.open("1", name="n", place=place)
+    list(shop.stores.list())
+    shop.stores.get("sto_1")
+    shop.stores.change("sto_1", name="n", place=place)
+    shop.staff.add(name="n", phone="1", role="owner", every_store=True)
+    list(shop.staff.list())
+    shop.staff.get("stf_1")
+    shop.staff.change("stf_1", role="owner", every_store=True)
+    shop.staff.leave("stf_1")
+    list(shop.commissions.list())
+    list(shop.commissions.lines("com_1"))
 
 
 async def test_every_route_has_a_method_that_can_say_everything(stage: Stage) -> None:

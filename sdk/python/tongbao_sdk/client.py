@@ -13,6 +13,7 @@ from tongbao_sdk.cashier import Checkouts, Plates
 from tongbao_sdk.clearing import Payouts, Settlements
 from tongbao_sdk.models import Balance, Merchant
 from tongbao_sdk.notifications import Events, WebhookEndpoints
+from tongbao_sdk.onboarding import Applications, Commissions, People, Stores
 from tongbao_sdk.parties import ApiKeys, Wallets
 from tongbao_sdk.payments import Payments, Refunds
 from tongbao_sdk.red_packets import RedPackets
@@ -57,6 +58,10 @@ class Tongbao:
         self.agreements = Agreements(self.transport)
         self.checkouts = Checkouts(self.transport)
         self.plates = Plates(self.transport)
+        self.applications = Applications(self.transport)
+        self.stores = Stores(self.transport)
+        self.staff = People(self.transport)
+        self.commissions = Commissions(self.transport)
         self.terminals = Terminals(self.transport)
         self.events = Events(self.transport)
         self.webhook_endpoints = WebhookEndpoints(self.transport)

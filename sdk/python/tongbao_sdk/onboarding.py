@@ -1,0 +1,430 @@
+"""Apply for merchants, and look after a merchant's stores, people and commissions."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NotRequired, TypedDict, cast
+
+from tongbao_sdk.models import Mode, PriceLine
+from tongbao_sdk.transport import Transport, path_of
+
+ApplicationStatus = Literal["draft", "submitted", "forwarded", "opened", "declined", "withdrawn"]
+RegistrationStatus = Literal[
+    "waiting",
+    "asked",
+    "auditing",
+    "verifying",
+    "signing",
+    "opening",
+    "finished",
+    "rejected",
+    "canceled",
+    "manual",
+]
+DocumentKind = Literal[
+    "business_license",
+    "legal_id_front",
+    "legal_id_back",
+    "store_front",
+    "store_inside",
+    "bank_permit",
+    "qualification",
+]
+StaffRole = Literal["owner", "manager", "cashier", "accountant"]
+
+
+class Firm(TypedDict):
+    """Who applies, as the business licence has it; days are ``2020-01-01``."""
+
+    kind: Literal["enterprise", "individual_business"]
+    legal_name: str
+    short_name: str
+    credit_code: str
+    address: str
+    license_begins: str
+    license_ends: NotRequired[str | None]
+
+
+class Trade(TypedDict):
+    """What is sold and where."""
+
+    mcc: str
+    service_phone: str
+    store_name: str
+    area_code: str
+    address: str
+
+
+class Masked(TypedDict):
+    """Persons and their account, as people may see them."""
+
+    legal_name: str
+    id_number: str
+    contact_name: str
+    phone: str
+    email: str
+    holder: str
+    number: str
+
+
+class ChannelAsked(TypedDict):
+    """A channel to be opened, with what only it wants to know."""
+
+    channel: str
+    terms: NotRequired[dict[str, str]]
+
+
+class Document(TypedDict):
+    """A picture of an application: what it is, never its bytes."""
+
+    id: str
+    kind: DocumentKind
+    media_type: str
+    size: int
+    sha256: str
+    added_at: str
+
+
+class Application(TypedDict):
+    """An application for a merchant."""
+
+    id: str
+    object: Literal["application"]
+    application_no: str
+    mode: Mode
+    status: ApplicationStatus
+    firm: Firm
+    trade: Trade
+    personal: Masked
+    channels: list[ChannelAsked]
+    prices: list[PriceLine]
+    settlement_delay_days: int
+    documents: list[Document]
+    created_at: str
+    note: NotRequired[str]
+    merchant_id: NotRequired[str]
+    submitted_at: NotRequired[str]
+    ended_at: NotRequired[str]
+
+
+class FirstKey(TypedDict):
+    """An opened merchant's first key; the secret comes once."""
+
+    id: str
+    object: Literal["first_key"]
+    merchant_id: str
+    key_id: str
+    scopes: list[str]
+    secret: NotRequired[str]
+
+
+class RejectedField(TypedDict):
+    """One thing a channel wants corrected."""
+
+    field: str
+    reason: str
+
+
+class Registration(TypedDict):
+    """How an application stands at one channel."""
+
+    id: str
+    object: Literal["registration"]
+    application_id: str
+    channel: str
+    status: RegistrationStatus
+    created_at: str
+    reasons: list[RejectedField]
+    sub_merchant: NotRequired[str]
+    action_url: NotRequired[str]
+    ended_at: NotRequired[str]
+
+
+class Registrations(TypedDict):
+    """An application's registrations."""
+
+    items: list[Registration]
+
+
+class MerchantTerms(TypedDict):
+    """The terms in force, to be read and signed."""
+
+    object: Literal["merchant_terms"]
+    version: int
+    title: str
+    sha256: str
+    content: str
+    in_force_from: str
+
+
+class Signature(TypedDict):
+    """One version that was agreed to."""
+
+    version: int
+    sha256: str
+    signer: str
+    signed_at: str
+
+
+class Point(TypedDict):
+    """Degrees as text."""
+
+    latitude: str
+    longitude: str
+
+
+class Place(TypedDict):
+    """Where a store is."""
+
+    area_code: str
+    address: str
+    point: NotRequired[Point | None]
+
+
+class Store(TypedDict):
+    """A store."""
+
+    id: str
+    object: Literal["store"]
+    mode: Mode
+    store_no: str
+    name: str
+    place: Place
+    status: Literal["open", "closed"]
+    created_at: str
+
+
+class Staff(TypedDict):
+    """One of the merchant's people."""
+
+    id: str
+    object: Literal["staff"]
+    mode: Mode
+    role: StaffRole
+    may: list[str]
+    name: str
+    phone: str
+    every_store: bool
+    store_ids: list[str]
+    status: Literal["active", "left"]
+    created_at: str
+    left_at: NotRequired[str]
+
+
+class Commission(TypedDict):
+    """What an agent got of one merchant's fees in one run."""
+
+    id: str
+    object: Literal["commission"]
+    mode: Mode
+    currency: str
+    earned: int
+    carried_in: int
+    posted: int
+    carried_out: int
+    created_at: str
+
+
+class CommissionLine(TypedDict):
+    """One fee, and the agent's part of it."""
+
+    fee: int
+    share_ppm: int
+    passed_ppm: int
+    amount: int
+    at: str
+
+
+class Applications:
+    """Apply for merchants."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self, application_no: str, said: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Application:
+        """Begin an application; ``said`` has firm, legal_person, contact, account, and so on.
+
+        Raises:
+            Refused, Unanswered
+        """
+        body = {**said, "application_no": application_no}
+        made = self._transport.post(path_of("applications"), body, idempotency_key=idempotency_key)
+        return cast("Application", made)
+
+    def list(
+        self, *, status: ApplicationStatus | None = None, limit: int = 100
+    ) -> Iterator[Application]:
+        """Yield the applications made with this key's merchant, newest first."""
+        return self._transport.pages(path_of("applications"), status=status, limit=limit)
+
+    def get(self, application_id: str) -> Application:
+        """Return one application."""
+        found = self._transport.get(path_of("applications", application_id))
+        return cast("Application", found)
+
+    def amend(self, application_id: str, said: Mapping[str, Any]) -> Application:
+        """Replace what an application says."""
+        return cast("Application", self._post(application_id, "amend", said))
+
+    def add_document(self, application_id: str, kind: DocumentKind, content: bytes) -> Document:
+        """Add a JPEG or PNG picture, in the place of an earlier one of its kind."""
+        body = {"kind": kind, "content": b64encode(content).decode()}
+        return cast("Document", self._post(application_id, "documents", body))
+
+    def terms(self) -> MerchantTerms:
+        """Return the terms in force."""
+        return cast("MerchantTerms", self._transport.get(path_of("merchant_terms")))
+
+    def sign(
+        self,
+        application_id: str,
+        *,
+        version: int,
+        sha256: str,
+        signer: str,
+        method: Literal["click", "sms_code", "face", "paper"],
+        reference: str = "",
+        address: str = "",
+    ) -> Signature:
+        """Agree to the terms in force, named by version and hash."""
+        body = {
+            "version": version,
+            "sha256": sha256,
+            "signer": signer,
+            "method": method,
+            "reference": reference,
+            "address": address,
+        }
+        return cast("Signature", self._post(application_id, "signatures", body))
+
+    def submit(self, application_id: str) -> Application:
+        """Hand an application in; safe to repeat."""
+        return cast("Application", self._post(application_id, "submit"))
+
+    def withdraw(self, application_id: str) -> Application:
+        """Take an application back; safe to repeat."""
+        return cast("Application", self._post(application_id, "withdraw"))
+
+    def first_key(self, application_id: str) -> FirstKey:
+        """Return the opened merchant's first key with its secret, which comes this once."""
+        return cast("FirstKey", self._post(application_id, "first_key"))
+
+    def registrations(self, application_id: str) -> Sequence[Registration]:
+        """Return how the application stands at each of its channels."""
+        found = self._transport.get(path_of("applications", application_id, "registrations"))
+        return cast("Registrations", found)["items"]
+
+    def registration(self, registration_id: str) -> Registration:
+        """Return how an application stands at one channel."""
+        found = self._transport.get(path_of("registrations", registration_id))
+        return cast("Registration", found)
+
+    def send_again(self, registration_id: str) -> Registration:
+        """Send what a channel rejected again, corrected before."""
+        sent = self._transport.post(path_of("registrations", registration_id, "send_again"))
+        return cast("Registration", sent)
+
+    def _post(
+        self, application_id: str, what: str, body: Mapping[str, Any] | None = None
+    ) -> object:
+        return self._transport.post(path_of("applications", application_id, what), body)
+
+
+class Stores:
+    """Look after a merchant's stores."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def open(
+        self, store_no: str, *, name: str, place: Place, idempotency_key: str | None = None
+    ) -> Store:
+        """Open a store."""
+        body = {"store_no": store_no, "name": name, "place": place}
+        made = self._transport.post(path_of("stores"), body, idempotency_key=idempotency_key)
+        return cast("Store", made)
+
+    def list(self, *, limit: int = 100) -> Iterator[Store]:
+        """Yield the stores, newest first."""
+        return self._transport.pages(path_of("stores"), limit=limit)
+
+    def get(self, store_id: str) -> Store:
+        """Return one store."""
+        return cast("Store", self._transport.get(path_of("stores", store_id)))
+
+    def change(
+        self, store_id: str, *, name: str, place: Place, status: Literal["open", "closed"] = "open"
+    ) -> Store:
+        """Say what a store is from now on."""
+        body = {"name": name, "place": place, "status": status}
+        return cast("Store", self._transport.post(path_of("stores", store_id), body))
+
+
+class People:
+    """Look after who works for a merchant."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def add(
+        self,
+        *,
+        name: str,
+        phone: str,
+        role: StaffRole,
+        every_store: bool = False,
+        store_ids: Sequence[str] = (),
+        idempotency_key: str | None = None,
+    ) -> Staff:
+        """Add a person."""
+        body = {
+            "name": name,
+            "phone": phone,
+            "role": role,
+            "every_store": every_store,
+            "store_ids": [*store_ids],
+        }
+        made = self._transport.post(path_of("staff"), body, idempotency_key=idempotency_key)
+        return cast("Staff", made)
+
+    def list(self, *, limit: int = 100) -> Iterator[Staff]:
+        """Yield the merchant's people, newest first."""
+        return self._transport.pages(path_of("staff"), limit=limit)
+
+    def get(self, staff_id: str) -> Staff:
+        """Return one person."""
+        return cast("Staff", self._transport.get(path_of("staff", staff_id)))
+
+    def change(
+        self,
+        staff_id: str,
+        *,
+        role: StaffRole,
+        every_store: bool = False,
+        store_ids: Sequence[str] = (),
+    ) -> Staff:
+        """Say what a person is there for, and where."""
+        body = {"role": role, "every_store": every_store, "store_ids": [*store_ids]}
+        return cast("Staff", self._transport.post(path_of("staff", staff_id), body))
+
+    def leave(self, staff_id: str) -> Staff:
+        """Let a person leave; safe to repeat."""
+        return cast("Staff", self._transport.post(path_of("staff", staff_id, "leave")))
+
+
+class Commissions:
+    """See what the merchant earned as an agent."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, limit: int = 100) -> Iterator[Commission]:
+        """Yield commissions, newest first."""
+        return self._transport.pages(path_of("commissions"), limit=limit)
+
+    def lines(self, commission_id: str) -> Iterator[CommissionLine]:
+        """Yield the fees a commission comes from."""
+        return self._transport.pages(path_of("commissions", commission_id, "lines"))
