@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from tongbao.clearing.suspense.desk import (
     mode_of_book,
     propose_adjustment,
     propose_resolution,
+    propose_stop,
 )
 from tongbao.clearing.suspense.items import item_now, open_items, suspense_sums
 from tongbao.clearing.suspense.model import (
@@ -49,6 +51,9 @@ from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import balance_of
 from tongbao.ledger.verify import verify
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.payments.refunds.model import RefundNotStoppable
+from tongbao.payments.refunds.outcomes import ask_channel
+from tongbao.payments.refunds.queries import refunds_of_payment
 
 MAKER, CHECKER = "opr_maker", "opr_checker"
 MAY = {"adjustments_act"}
@@ -138,18 +143,15 @@ async def late(stage: Stage) -> Any:
     return payment
 
 
-async def given_up(stage: Stage, payment: Any) -> SuspenseItem:
-    """End the refund as failed, which gives the payment its money back to dispose of."""
-    row = await stage.row_of(payment)
-    await stage.db.execute(
-        "update refund set state = 'failed', code = 'given_up', ended_at = $2,"
-        " version = version + 1 where payment_id = $1",
-        (row.id, stage.db.clock.now()),
-    )
-    await stage.db.execute(
-        "update payment set refunded = 0, version = version + 1 where id = $1", (row.id,)
-    )
-    return await item_now(stage.db, SANDBOX_BOOK, "CNY", row.id)
+async def given_up(desk: Desk, payment: Any) -> SuspenseItem:
+    """Have two people stop the refund, and the channel say that it does not have it."""
+    stage = desk.stage
+    item = await item_now(desk.db, SANDBOX_BOOK, "CNY", parse("pay", payment["id"]))
+    asked = await propose_stop(desk.flow, item, reason=WHY, actor=MAKER)
+    assert (await desk.agree(asked)).state is ApprovalState.APPLIED
+    for _ in range(3):
+        await stage.advance(minutes=30)
+    return item
 
 
 async def test_late_money_is_nobody_elses_while_it_may_go_back(desk: Desk) -> None:
@@ -168,7 +170,7 @@ async def test_late_money_is_nobody_elses_while_it_may_go_back(desk: Desk) -> No
 
 async def test_money_that_cannot_go_back_gets_a_home_and_no_refund_gets_it_too(desk: Desk) -> None:
     payment = await late(desk.stage)
-    item = await given_up(desk.stage, payment)
+    item = await given_up(desk, payment)
     merchant = desk.stage.shop.merchant.id
     before = await desk.booked("merchant_payable", merchant)
     asked = await desk.propose(item, Home.MERCHANT, merchant, 1000)
@@ -189,7 +191,7 @@ async def test_money_that_cannot_go_back_gets_a_home_and_no_refund_gets_it_too(d
 
 async def test_a_refund_that_begins_between_the_two_people_wins(desk: Desk) -> None:
     payment = await late(desk.stage)
-    item = await given_up(desk.stage, payment)
+    item = await given_up(desk, payment)
     asked = await desk.propose(item, Home.FEE)
     row = await desk.stage.row_of(payment)
     sql = "update payment set refunded = $2, version = version + 1 where id = $1"
@@ -200,6 +202,51 @@ async def test_a_refund_that_begins_between_the_two_people_wins(desk: Desk) -> N
     await desk.db.execute(sql, (row.id, 0))
     again = await desk.agree(await desk.propose(item, Home.WRITTEN_OFF))
     assert again.state is ApprovalState.APPLIED
+
+
+async def test_a_stopped_refund_is_sent_no_more_and_ends_when_the_channel_has_none(
+    desk: Desk,
+) -> None:
+    payment = await late(desk.stage)
+    item = await item_now(desk.db, SANDBOX_BOOK, "CNY", parse("pay", payment["id"]))
+    asked = await propose_stop(desk.flow, item, reason=WHY, actor=MAKER)
+    assert [each.after for each in await changes_of(desk.approvals, asked)][-1] == (
+        "stays in suspense"
+    )
+    await desk.agree(asked)
+    desk.stage.sandbox.delete("faults")  # from here on the channel would give it back
+
+    await desk.stage.advance(minutes=5)
+    with pytest.raises(SuspenseSpokenFor):
+        await desk.propose(item, Home.FEE)
+    [refund] = await refunds_of_payment(desk.db, SANDBOX_BOOK, item.owner)
+    desk.db.clock.offset += timedelta(minutes=10)
+    failpoints.arm("refunds.before_given_up:raise")
+    with pytest.raises(SimulatedCrash):
+        await ask_channel(desk.flow, refund)
+    failpoints.arm(None)
+    await asyncio.gather(*(ask_channel(desk.flow, refund) for _ in range(3)))
+    rows = await desk.db.fetch(
+        "select state, code from refund where payment_id = $1", (item.owner,)
+    )
+    assert [(row["state"], row["code"]) for row in rows] == [("failed", "given_up")]
+    assert await desk.stage.given_back(payment) == []
+    with pytest.raises(RefundNotStoppable):
+        await propose_stop(desk.flow, item, reason=WHY, actor=MAKER)
+    assert (await desk.agree(await desk.propose(item, Home.FEE))).state is ApprovalState.APPLIED
+
+
+async def test_a_refund_that_the_channel_has_after_all_is_believed(desk: Desk) -> None:
+    payment = await late(desk.stage)
+    item = await item_now(desk.db, SANDBOX_BOOK, "CNY", parse("pay", payment["id"]))
+    asked = await propose_stop(desk.flow, item, reason=WHY, actor=MAKER)
+    desk.stage.sandbox.delete("faults")
+    for _ in range(3):
+        await desk.stage.advance(hours=1)  # before the second person looks, it has gone back
+    assert await desk.stage.given_back(payment) == [1234]
+    ended = await desk.agree(asked)
+    assert (ended.state, ended.code) == (ApprovalState.FAILED, "refund.not_stoppable")
+    assert await desk.open_amount(item) == 0
 
 
 async def test_unknown_money_goes_to_a_channel_or_is_written_off_and_below_zero_is_covered(

@@ -153,6 +153,33 @@ async def test_money_in_suspense_is_given_a_home_on_its_page(
     assert (await approval_with_id(stage.db, resolution.id)).state == "applied"
 
 
+async def test_late_money_is_kept_from_going_back_on_its_page(
+    shared_stage: Stage, people: Three
+) -> None:
+    stage = shared_stage
+    payment = await stage.show_qr("alipay", 777)
+    await stage.customer(payment, "abandon")
+    await stage.fault_of(payment, "close", "late_success:60")
+    stage.fault("alipay", "refund", "not_enough", times=-1)
+    await stage.close(payment)
+    for _ in range(3):
+        await stage.advance(seconds=45)
+    action = f"{SUSPENSE}/{BOOK}/CNY/{payment['id'].replace('pay_', 'sus_')}"
+    page = await people.first.get(f"{SUSPENSE}?book={BOOK}")
+    assert "on its way back to them" in page.text
+    assert f'href="/console/payments/{payment["id"]}"' in page.text
+    assert f'action="{action}"' not in page.text
+    asked = await people.first.send(f"{action}/stop", reason="sent by bank transfer")
+    await people.first.follow(asked)
+    approval = await newest(stage)
+    await approve(people.second, f"{INBOX}/{approval.shown_id}")
+    for _ in range(3):
+        await stage.advance(minutes=30)
+    page = await people.first.get(f"{SUSPENSE}?book={BOOK}")
+    assert f'action="{action}"' in page.text
+    assert await stage.given_back(payment) == []
+
+
 async def test_adjustments_that_cannot_be_are_refused_at_once(people: Three) -> None:
     for fields in (
         {"amount": "one"},

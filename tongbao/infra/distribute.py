@@ -104,7 +104,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
         "reserve_part",
-        *("suspense_account", "suspense_item"),
+        *("suspense_account", "suspense_item", "refund_stop"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
         *("offline_key", "offline_code", "offline_allowance"),
         *("terminal_meter", "terminal_use"),

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from msgspec.structs import replace
 
 from tongbao.clearing.suspense.items import item_now
@@ -15,19 +16,21 @@ from tongbao.clearing.suspense.model import (
     ADJUSTMENT_PREFIX,
     ITEM_PREFIX,
     RESOLVE,
+    STOP_REFUND,
     AdjustmentTerms,
     Home,
     PostingBusy,
     PostingRefused,
+    StopTerms,
     SuspenseHomeWrong,
     SuspenseItem,
     SuspenseMoved,
     SuspenseSpokenFor,
     SuspenseTerms,
 )
-from tongbao.controls.approvals.approvals import propose
+from tongbao.controls.approvals.approvals import in_transaction, propose
 from tongbao.controls.approvals.model import Approval, Bound, Change, Effect
-from tongbao.infra.db import Db, Write
+from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Mode
@@ -39,6 +42,9 @@ from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 from tongbao.parties.merchants.queries import merchants_with_ids
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.outcomes import Flow, refunded_write
+from tongbao.payments.refunds.model import Refund, RefundNotStoppable
+from tongbao.payments.refunds.outcomes import stop_refund
+from tongbao.payments.refunds.queries import refunds_of_payment
 from tongbao.rails.channels.accounts import list_accounts
 
 _SPOKEN_FOR: Final = SuspenseSpokenFor.code
@@ -72,6 +78,37 @@ async def propose_resolution(
         return await propose(
             tx, RESOLVE, item.shown_id, terms, reason=reason, may=may, mode=mode_of_book(item.book)
         )
+
+
+async def propose_stop(
+    flow: Flow,
+    item: SuspenseItem,
+    *,
+    reason: str,
+    actor: str,
+    may: Collection[str] | None = None,
+) -> Approval:
+    """Propose that late money is not given back by itself any more.
+
+    Raises:
+        RefundNotStoppable, MakerNotAllowed, ReasonTooShort, ApprovalWaiting
+    """
+    refund = await late_refund(flow.db, item)
+    if refund is None:
+        raise RefundNotStoppable
+    terms = StopTerms(item.book, item.owner, refund.id, refund.currency, refund.amount)
+    async with flow.db.begin(actor) as tx:
+        mode = mode_of_book(item.book)
+        subject = show("ref", refund.id)
+        return await propose(tx, STOP_REFUND, subject, terms, reason=reason, may=may, mode=mode)
+
+
+async def late_refund(db: Db, item: SuspenseItem) -> Refund | None:
+    """Return the refund by which an item's money is on its way back, if it is."""
+    if not item.is_late_payment:
+        return None
+    found = await refunds_of_payment(db, item.book, item.owner)
+    return next((each for each in found if each.kind == "late" and each.state.is_open), None)
 
 
 async def propose_adjustment(
@@ -125,6 +162,7 @@ def bound_acts(flow: Flow) -> tuple[Bound, ...]:
     return (
         Bound(RESOLVE, partial(apply_resolution, flow), _show_resolution, link=_link),
         Bound(ADJUST, partial(apply_adjustment, flow), _show_adjustment, link=_link),
+        Bound(STOP_REFUND, in_transaction(flow.db, _stop), _show_stop, link=_payment_link),
     )
 
 
@@ -221,8 +259,32 @@ async def _check_home(db: Db, terms: SuspenseTerms) -> None:
         raise SuspenseHomeWrong(param="home_owner")
 
 
+async def _stop(tx: Tx, _approval: Approval, terms: StopTerms) -> None:
+    await stop_refund(tx, terms.book, terms.refund_id)
+
+
 def _link(_approval: Approval) -> str:
     return "/suspense"
+
+
+def _payment_link(approval: Approval) -> str:
+    terms = msgspec.json.decode(approval.terms, type=StopTerms)
+    return f"/payments/{show('pay', terms.payment_id)}"
+
+
+async def _show_stop(_db: Db, _approval: Approval, terms: StopTerms) -> Sequence[Change]:
+    amount = shown(Money(terms.amount, terms.currency))
+    return [
+        Change("Payment", "支付单", None, show("pay", terms.payment_id)),
+        Change(
+            "Late money",
+            "迟到款项",
+            f"{amount} goes back by itself",
+            "stays in suspense",
+            f"{amount} 自动退回",
+            "留在挂账",
+        ),
+    ]
 
 
 async def _show_resolution(_db: Db, _approval: Approval, terms: SuspenseTerms) -> Sequence[Change]:

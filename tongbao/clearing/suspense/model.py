@@ -50,8 +50,8 @@ class SuspenseSpokenFor(Conflict):
     """The money is on its way back to the customer by itself, or has been given back."""
 
     code = "suspense.spoken_for"
-    advice = "Wait for the refund's end; propose again only if it fails."
-    advice_zh = "该款项正在或已经退回顾客，请等待退款结果；仅在退款失败后再行处理。"
+    advice = "Wait for the refund's end, or have it stopped first."
+    advice_zh = "该款项正在或已经退回顾客，请等待退款结果，或先停止退款。"
 
 
 class SuspenseHomeWrong(Invalid):
@@ -235,6 +235,24 @@ class AdjustmentTerms(Struct, frozen=True):
                 raise AdjustmentWrong(param=name)
 
 
+class StopTerms(Struct, frozen=True):
+    """Give late money back no more by itself: people have found the customer another way."""
+
+    book: int
+    payment_id: UUID
+    refund_id: UUID
+    currency: str
+    amount: int
+
+
+STOP_REFUND: Final = Act(
+    "suspense.stop_refund",
+    "Stop giving late money back",
+    "停止退回迟到款项",
+    StopTerms,
+    maker="adjustments_act",
+    checker="adjustments_act",
+)
 RESOLVE: Final = Act(
     "suspense.resolve",
     "Give money in suspense a home",

@@ -30,7 +30,8 @@ create table approval (
     check (state <> 'rejected' or length(note) >= 4)
 );
 -- One thing changes in one way at a time.
-create unique index approval_open on approval (act, subject) where state in ('proposed', 'approved');
+create unique index approval_open on approval (act, subject)
+    where state in ('proposed', 'approved');
 create index approval_waiting on approval (id) where state in ('proposed', 'approved');
 create index approval_of_subject on approval (subject, id);
 
@@ -122,3 +123,14 @@ create table suspense_item (
     check (last_at >= first_at)
 );
 create index suspense_item_open on suspense_item (book, first_at, owner) where amount <> 0;
+
+-- Late money that people will give back another way: from here on nobody sends the refund, and it
+-- ends as failed once the channel says that it does not have it.
+create table refund_stop (
+    book       int not null references ledger_book (book),
+    refund_id  uuid not null,
+    asked_at   timestamptz not null,
+    asked_by   text not null check (asked_by <> ''),
+    primary key (book, refund_id)
+);
+revoke update, delete, truncate on refund_stop from current_user;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.payments.refunds.model import GivenBack, Refund
+from tongbao.payments.refunds.model import GivenBack, Refund, RefundStop
 
 _REFUND: Final = """book, id, payment_id, attempt_id, merchant_id, mode, merchant_refund_no, amount,
     currency, fee_back, kind, reason, state, code, channel_ref, channel_at, created_at, ended_at,
@@ -24,6 +24,17 @@ UPDATE_REFUND = Statement(
         where book = $1 and id = $2 and version = $3"""
 )
 COUNT_QUERY = Statement("update refund set queries = queries + 1 where book = $1 and id = $2")
+
+ADD_STOP = Statement(
+    """insert into refund_stop (book, refund_id, asked_at, asked_by) values ($1, $2, $3, $4)
+        on conflict (book, refund_id) do nothing"""
+)
+GET_STOP = Query(
+    RefundStop,
+    """select book, refund_id, asked_at, asked_by from refund_stop
+        where book = $1 and refund_id = $2""",
+)
+LOCK_REFUND = Query(Refund, f"select {_REFUND} from refund where book = $1 and id = $2 for update")
 
 GET_REFUND = Query(Refund, f"select {_REFUND} from refund where book = $1 and id = $2")
 FIND_REFUND = Query(

@@ -17,6 +17,7 @@ from uuid import UUID
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from tongbao.kernel.errors import Conflict
 from tongbao.kernel.ids import base32
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
@@ -96,6 +97,23 @@ class GivenBack(Struct, frozen=True):
 
 RefundNews = Succeeded | Pending | Declined | NotSent | Unknown | Absent
 """Anything a channel can say about a refund."""
+
+
+class RefundNotStoppable(Conflict):
+    """Only late money that is still to be given back can be kept from it."""
+
+    code = "refund.not_stoppable"
+    advice = "Look at the payment; its refund has ended, or is the merchant's own."
+    advice_zh = "仅可停止尚未结束的迟到款项退款，请查看该支付单。"
+
+
+class RefundStop(Struct, frozen=True):
+    """One row of refund_stop: people will give this late money back another way."""
+
+    book: int
+    refund_id: UUID
+    asked_at: datetime
+    asked_by: str
 
 
 class RefundStep(Struct, frozen=True):

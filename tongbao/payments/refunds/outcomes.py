@@ -13,10 +13,11 @@ from uuid import UUID
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from tongbao.infra.db import Write
+from tongbao.infra import audit
+from tongbao.infra.db import Tx, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, event_write
-from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, cancel_write, enqueue
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
@@ -40,15 +41,20 @@ from tongbao.payments.refunds import _store as store
 from tongbao.payments.refunds.model import (
     Refund,
     RefundNews,
+    RefundNotStoppable,
     RefundState,
     RefundStep,
+    RefundStop,
     RefundView,
     next_refund_step,
 )
-from tongbao.rails.channels.contract import Absent, RefundOrder
+from tongbao.rails.channels.contract import Absent, Declined, RefundOrder
 
 _TRIES_MAX: Final = 8
 _DELAYS: Final = tuple(timedelta(seconds=s) for s in (2, 5, 10, 30, 60, 300, 600, 1800, 3600))
+STOP_SETTLES: Final = timedelta(minutes=10)
+"""How long after a stop nobody can still be sending the refund: twice a task's time limit."""
+GIVEN_UP: Final = "given_up"
 UNDECIDED_AFTER: Final = timedelta(days=1)
 """How long a refund may be on its way before people are told."""
 REFUND_POLICY: Final = RetryPolicy(attempts_max=20, delays=_DELAYS)
@@ -107,12 +113,15 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
         order_mode=attempt.pay_mode,
         reason=refund.reason,
     )
-    if refund.state is not RefundState.REQUESTED:
+    stop = await _stop_of(flow, refund)
+    if stop is not None or refund.state is not RefundState.REQUESTED:
         found = await channel.query_refund(account, order)
         failpoint("refunds.after_query")
         evidence = Evidence("query_refund", "query_refund", found.exchange, refund.id)
         flow.router.heard(heard_of(attempt, attempt, found.outcome, evidence.call))
         refund = await record_refund_news(flow, refund, found.outcome, evidence)
+        if stop is not None:
+            return await _give_up(flow, refund, found.outcome, stop)
         if not isinstance(found.outcome, Absent) or not refund.state.is_open:
             return refund
     answer = await channel.refund(account, order)
@@ -120,6 +129,57 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
     evidence = Evidence("channel answer", "refund", answer.exchange, refund.id)
     flow.router.heard(heard_of(attempt, attempt, answer.outcome, evidence.call))
     return await record_refund_news(flow, refund, answer.outcome, evidence)
+
+
+async def stop_refund(tx: Tx, book: int, refund_id: UUID) -> Refund:
+    """Have nobody send a late refund any more; it ends when the channel says that it has none.
+
+    Raises:
+        RefundNotStoppable: it has ended, or is a merchant's.
+    """
+    refund = await store.LOCK_REFUND.first(tx, book, refund_id)
+    if refund is None or refund.kind != "late" or not refund.state.is_open:
+        raise RefundNotStoppable
+    await store.ADD_STOP.run(tx, book, refund_id, tx.now, tx.actor)
+    await audit.record(tx, "refund.stopped", show("ref", refund_id), {})
+    key = f"refund/{refund_id}"
+    await cancel_write(SubmitRefund, key).run(tx)
+    await enqueue(tx, SubmitRefund(book, refund_id), run_at=tx.now + STOP_SETTLES, key=key)
+    return refund
+
+
+async def _stop_of(flow: Flow, refund: Refund) -> RefundStop | None:
+    if refund.kind != "late":
+        return None
+    return await store.GET_STOP.first(flow.db, refund.book, refund.id)
+
+
+async def _give_up(flow: Flow, refund: Refund, news: RefundNews, stop: RefundStop) -> Refund:
+    """End a stopped refund that the channel does not have, once nobody can be sending it."""
+    now = flow.db.clock.now()
+    is_settled = now >= stop.asked_at + STOP_SETTLES
+    if not (refund.state.is_open and is_settled and isinstance(news, Absent | Declined)):
+        return refund
+    after = replace(
+        refund,
+        state=RefundState.FAILED,
+        code=GIVEN_UP,
+        ended_at=now,
+        version=refund.version + 1,
+    )
+    step = RefundStep(refund=after)
+    writes = (
+        # The payment's row is locked before the refund's, as it is when a refund is asked for.
+        unrefunded_write(refund.book, refund.payment_id, refund.amount, refund.fee_back),
+        *_row_writes(refund, after, step),
+        event_write(end_event(after), now=now),
+    )
+    failpoint("refunds.before_given_up")
+    refusal = await flow.commits.write(writes)
+    # A total that cannot be lowered is a refund that somebody else has just given up.
+    if refusal not in {None, MOVED_ON, TOTAL_BROKEN}:
+        raise RuntimeError(f"a stopped refund was not ended: {refusal} for {refund.id}")
+    return after if refusal is None else refund
 
 
 async def record_refund_news(

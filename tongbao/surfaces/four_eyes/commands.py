@@ -14,7 +14,12 @@ from uuid import UUID
 
 import click
 
-from tongbao.clearing.suspense.desk import propose_adjustment, propose_resolution, shown
+from tongbao.clearing.suspense.desk import (
+    propose_adjustment,
+    propose_resolution,
+    propose_stop,
+    shown,
+)
 from tongbao.clearing.suspense.items import item_now, open_items, suspense_sums
 from tongbao.clearing.suspense.model import (
     ADJUSTABLE,
@@ -276,6 +281,22 @@ def suspense_resolve(
             actor=actor(),
         )
         return _line(made)
+
+    context.show(context.run(work))
+
+
+@suspense.command("stop")
+@click.argument("item")
+@click.option("--book", type=int, required=True, help="The book it lies in.")
+@click.option("--currency", default="CNY", show_default=True, help="Its currency.")
+@_REASON
+@click.pass_obj
+def suspense_stop(context: Context, item: str, book: int, currency: str, reason: str) -> None:
+    """Propose that late money does not go back to its customer by itself any more."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        found = await item_now(platform.db, book, currency, parse(ITEM_PREFIX, item))
+        return _line(await propose_stop(platform.flow, found, reason=reason, actor=actor()))
 
     context.show(context.run(work))
 

@@ -31,5 +31,12 @@ ROUTES: Final = (
         _ADJUST,
         is_licensed=True,
     ),
+    Route(
+        "POST",
+        "/suspense/{book}/{currency}/{item_id}/stop",
+        suspense.propose_no_refund,
+        _ADJUST,
+        is_licensed=True,
+    ),
     Route("POST", "/adjustments", suspense.propose_by_hand, _ADJUST, is_licensed=True),
 )

@@ -9,12 +9,19 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.clearing.suspense.desk import mode_of_book, propose_adjustment, propose_resolution
+from tongbao.clearing.suspense.desk import (
+    late_refund,
+    mode_of_book,
+    propose_adjustment,
+    propose_resolution,
+    propose_stop,
+)
 from tongbao.clearing.suspense.items import SuspenseSum, item_now, open_items, suspense_sums
 from tongbao.clearing.suspense.model import (
     ADJUSTABLE,
     ITEM_PREFIX,
     RESOLVE,
+    STOP_REFUND,
     AdjustmentTerms,
     Home,
     Side,
@@ -52,6 +59,7 @@ class Line(Struct, frozen=True):
     mode: str
     origin: str | None
     asked: Approval | None
+    refund: str | None  # by which it is on its way back, while it is
 
 
 async def show_suspense(visit: Visit) -> Reply:
@@ -107,6 +115,26 @@ async def propose_item(visit: Visit) -> Reply:
     return proposed(approval)
 
 
+async def propose_no_refund(visit: Visit) -> Reply:
+    """Propose that late money does not go back by itself any more.
+
+    Raises:
+        SuspenseFormMalformed, SuspenseItemNotFound, RefundNotStoppable, MakerNotAllowed,
+        ReasonTooShort, ApprovalWaiting
+    """
+    params, flow = visit.params, visit.desk.flow
+    owner = parse(ITEM_PREFIX, params["item_id"])
+    item = await item_now(flow.db, _book(params["book"]), params["currency"], owner)
+    approval = await propose_stop(
+        flow,
+        item,
+        reason=visit.request.form.get("reason", ""),
+        actor=visit.operator.actor,
+        may=permissions_of(visit),
+    )
+    return proposed(approval)
+
+
 async def propose_by_hand(visit: Visit) -> Reply:
     """Propose an adjustment.
 
@@ -136,7 +164,11 @@ async def propose_by_hand(visit: Visit) -> Reply:
 async def _line(visit: Visit, item: SuspenseItem) -> Line:
     asked = await open_approval(visit.desk.db, RESOLVE, item.shown_id)
     origin = f"{CONSOLE}/payments/{show('pay', item.owner)}" if item.is_late_payment else None
-    return Line(item, item.shown_id, mode_of_book(item.book).value, origin, asked)
+    refund = await late_refund(visit.desk.db, item)
+    refund_id = show("ref", refund.id) if refund is not None else None
+    if refund_id is not None and asked is None:
+        asked = await open_approval(visit.desk.db, STOP_REFUND, refund_id)
+    return Line(item, item.shown_id, mode_of_book(item.book).value, origin, asked, refund_id)
 
 
 def _first(sums: list[SuspenseSum]) -> int:
