@@ -220,5 +220,3 @@ def test_every_leg_on_a_merchants_account_is_in_a_column_on_purpose() -> None:
         "dispute.won/gross",
         "merchant_debt.collected/amount",
     }
-
-

@@ -51,6 +51,44 @@ _CHANGES = """
     select payment_id, from_state, to_state from payment_state_change
      order by payment_id, version"""
 
+BY_KIND = """
+    select kind, owner, sum(case side when 'credit' then credits_posted - debits_posted
+                                      else debits_posted - credits_posted end)::bigint as posted
+      from ledger_account group by kind, owner"""
+_MERCHANTS = """
+    with money as (
+        select merchant_id, captured - fee + fee_returned as amount from payment
+         where state = 'succeeded'
+        union all
+        select merchant_id, -amount from refund where state = 'succeeded' and kind = 'merchant'
+        union all
+        -- held and not given back yet: the fee of it has come back already
+        select merchant_id, 0 from refund where kind = 'merchant' and ended_at is null
+        union all
+        select merchant_id, -amount from dispute where state in ('lost', 'accepted')
+        union all
+        select merchant_id, -fee from dispute where state not in ('retrieval', 'closed')
+        union all
+        select merchant_id, -amount from payout where state = 'succeeded')
+    select merchant_id, sum(amount)::bigint as amount from money group by merchant_id"""
+_OF_MERCHANTS = ("merchant_payable", "settlement_due", "merchant_reserve", "dispute_held")
+_LATE_UNKNOWN = """
+    select a.id from attempt a join payment p on p.book = a.book and p.id = a.payment_id
+     where a.state = 'unknown' and p.expires_at < $1::timestamptz - interval '1 day'
+       and not exists (select from payment_case c where c.payment_id = p.id
+                          and c.closed_at is null)"""
+_SETTLED = """
+    select s.id from settlement s
+      left join (select settlement_id, sum(amount) as amount, count(*) as lines
+                   from settlement_line group by settlement_id) l on l.settlement_id = s.id
+     where s.due <> s.opening + coalesce(l.amount, 0) or s.line_count <> coalesce(l.lines, 0)"""
+_DISPUTED = """
+    select p.id from payment p
+      left join (select payment_id, sum(amount) as amount from dispute
+                  where held > 0 or state in ('lost', 'accepted') group by payment_id) d
+        on d.payment_id = p.id
+     where p.disputed <> coalesce(d.amount, 0) or p.refunded + p.disputed > p.captured"""
+
 
 class Sides(Protocol):
     """A platform's database, and the channels it works with."""
@@ -235,3 +273,29 @@ def _at_the_channels(stage: Sides) -> tuple[dict[str, Any], Counter[str]]:
         if refund["state"] == "done":
             given_back[refund["trade_number"]] += refund["amount"]
     return trades, given_back
+
+
+async def assert_every_invariant(stage: Sides) -> None:
+    """Hold after every step, whatever is under way: I1, I2, I4 to I9, I13 and the totals."""
+    db = stage.db
+    await assert_money_is_conserved(db)  # I1 I2 I4 I5 I6 I7 I8 I9, with the ledger's own proof
+    assert not await db.fetch(_DISPUTED, ()), "I4: refunds and disputes share what was captured"
+    assert not await db.fetch(_SETTLED, ()), "every settlement is its lines"
+    assert not await db.fetch(_LATE_UNKNOWN, (db.clock.now(),)), "I13: nobody looks at an unknown"
+    assert await differing_merchants(db) == {}, "I3: what merchants are owed is what they took"
+
+
+async def differing_merchants(db: Db) -> dict[Any, int]:
+    """Return the merchants whose books are not what their payments and payouts make, by how much.
+
+    A refund under way is no exception: its money is still the merchant's and only held.
+    """
+    should: Counter[Any] = Counter()
+    for row in await db.fetch(_MERCHANTS, ()):
+        should[row["merchant_id"]] += row["amount"]
+    for row in await db.fetch(BY_KIND, ()):
+        if row["kind"] in _OF_MERCHANTS:
+            should[row["owner"]] -= row["posted"]
+        elif row["kind"] == "merchant_debt":
+            should[row["owner"]] += row["posted"]
+    return {owner: amount for owner, amount in should.items() if amount}

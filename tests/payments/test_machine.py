@@ -7,6 +7,7 @@ channels agree. TONGBAO_CAMPAIGN=20 plays twenty times as many worlds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -31,14 +32,24 @@ from hypothesis.stateful import (
 )
 
 from tests.payments.invariants import (
-    assert_money_is_conserved,
+    assert_every_invariant,
     assert_payouts_are_booked,
     assert_the_channels_agree,
 )
 from tests.stage import Stage, new_number, staged
+from tongbao.clearing.disputes.chargebacks import DisputeAsked, move_dispute, open_dispute
+from tongbao.clearing.disputes.debts import collect_debts
+from tongbao.clearing.disputes.model import (
+    Dispute,
+    DisputeExceedsLeft,
+    DisputeMoved,
+    DisputeState,
+    Move,
+)
 from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.infra.db import connect
 from tongbao.kernel.clock import Clock, business_date
+from tongbao.kernel.money import Money
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Refused, Tongbao
 from tongbao_sdk.models import Payment
@@ -110,6 +121,7 @@ class World(RuleBasedStateMachine):
     """Two merchants, their customers, two channels and the own wallet."""
 
     payments: Bundle[Payment] = Bundle("payments")
+    disputes: Bundle[Dispute] = Bundle("disputes")
     worlds: Worlds
 
     def __init__(self) -> None:
@@ -259,6 +271,52 @@ class World(RuleBasedStateMachine):
         point, _, name = fault.partition(" ")
         self.stage.fault(channel, point, name)
 
+    # Schemes
+
+    @rule(
+        target=disputes,
+        payment=payments,
+        share=st.sampled_from([1, 2, 3]),
+        fee=st.sampled_from([0, 500]),
+        rival=st.booleans(),
+    )
+    def charge_back(self, payment: Payment, share: int, fee: int, rival: bool) -> Any:
+        """A scheme takes a part of a payment back, or all; at times a refund wants it, too."""
+        made = self.run(self._charge_back(payment, share, fee, rival=rival))
+        return multiple() if made is None else made
+
+    async def _charge_back(
+        self, payment: Payment, share: int, fee: int, *, rival: bool
+    ) -> Dispute | None:
+        flow, row = self.stage.flow, await self.stage.row_of(payment)
+        if row.state != "succeeded" or row.channel == "wallet":
+            return None
+        money = Money(max(1, row.captured // share), row.currency)
+        what = DisputeAsked(
+            "visa", new_number(), "10.4", "", money, DisputeState.CHARGEBACK, fee=fee
+        )
+        asking: list[Awaitable[Any]] = [open_dispute(flow, row, what, actor="scheme", why="")]
+        if rival:
+            client = self.client_of[payment["id"]]
+            asking.append(self.stage.refund(payment, money.amount, client=client))
+        first, *_ = results = await asyncio.gather(*asking, return_exceptions=True)
+        for each in results:
+            if isinstance(each, BaseException) and not isinstance(
+                each, Refused | DisputeExceedsLeft
+            ):
+                raise each
+        return first if isinstance(first, Dispute) else None
+
+    @rule(dispute=disputes, move=st.sampled_from(Move))
+    def move_a_dispute(self, dispute: Dispute, move: Move) -> None:
+        """Somebody takes a step, wherever the dispute stands."""
+        with contextlib.suppress(DisputeMoved, DisputeExceedsLeft):
+            self.run(move_dispute(self.stage.flow, dispute, move, actor="scheme", why=str(move)))
+
+    @rule()
+    def collect_what_is_owed(self) -> None:
+        self.run(collect_debts(self.stage.flow))
+
     @rule(seconds=st.sampled_from([0, 3, 31, 61, 700]))
     def wait(self, seconds: int) -> None:
         self.run(self.stage.advance(seconds=seconds) if seconds else self.stage.idle())
@@ -284,7 +342,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def money_is_conserved(self) -> None:
-        self.run(assert_money_is_conserved(self.stage.db))
+        self.run(assert_every_invariant(self.stage))
 
     def teardown(self) -> None:
         try:
@@ -296,7 +354,7 @@ class World(RuleBasedStateMachine):
         self.stage.sandbox.delete("faults")
         for hours in (1, 1, 1, 1, 24, 1):  # payouts leave at noon
             await self.stage.advance(hours=hours)
-        await assert_money_is_conserved(self.stage.db)
+        await assert_every_invariant(self.stage)
         await assert_the_channels_agree(self.stage)
         await assert_payouts_are_booked(self.stage.db)
 

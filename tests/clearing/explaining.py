@@ -1,0 +1,96 @@
+"""Explain every fen: what the books hold, derived again from what happened, by four witnesses.
+
+The witnesses are the rows of payments, refunds and disputes; the settlements and payouts; the
+sandbox's own record of its trades; the channels' bills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from tests.payments.invariants import BY_KIND, differing_merchants
+from tests.stage import Stage
+from tongbao.infra.db import Db
+from tongbao.kernel.ids import UnknownId, from_base32
+
+_FEES = """
+    select (select coalesce(sum(fee - fee_returned), 0) from payment where state = 'succeeded')
+         + (select coalesce(sum(fee), 0) from dispute where state not in ('retrieval', 'closed'))
+           as amount"""
+
+
+async def unexplained(stage: Stage) -> dict[str, int]:
+    """Return every fen that one witness has and another does not, once nothing is under way."""
+    db = stage.db
+    posted: Counter[str] = Counter()
+    for row in await db.fetch(BY_KIND, ()):
+        posted[row["kind"]] += row["posted"]
+    trades, refunds = await asyncio.gather(
+        asyncio.to_thread(stage.sandbox.get, "trades"),
+        asyncio.to_thread(stage.sandbox.get, "refunds"),
+    )
+    ours = {
+        str(row["number"])
+        for row in await db.fetch("select replace(id::text, '-', '') as number from attempt", ())
+    }
+    there = [each for each in trades if _hex(each["number"]) in ours]
+    numbers = {each["number"] for each in there}
+    collected = sum(each["amount"] for each in there if each["paid_at"])
+    given_back = sum(
+        each["amount"]
+        for each in refunds
+        if each["state"] == "done" and each["trade_number"] in numbers
+    )
+    [away] = await db.fetch(
+        "select coalesce(sum(amount), 0)::bigint as gone from dispute"
+        " where at_scheme > 0 or state in ('lost', 'accepted')",
+        (),
+    )
+    [fees] = await db.fetch(_FEES, ())
+    [billed] = await db.fetch(
+        "select coalesce(sum(fee_amount), 0)::bigint as fees,"
+        " coalesce(sum(payment_amount), 0)::bigint as paid,"
+        " coalesce(sum(refund_amount), 0)::bigint as back from bill_file"
+        " where superseded_at is null",
+        (),
+    )
+    [paid_out] = await db.fetch(
+        "select coalesce(sum(amount), 0)::bigint as amount from payout where state = 'succeeded'",
+        (),
+    )
+    [open_breaks] = await db.fetch(
+        "select count(*) as n, coalesce(sum(abs(difference)), 0)::bigint as fen from recon_break"
+        " where state in ('open', 'proposed')",
+        (),
+    )
+    differences = {
+        "channels": collected
+        - given_back
+        - away["gone"]
+        - posted["channel_cost"]
+        - posted["channel_receivable"],
+        "bills": (collected - given_back) - (billed["paid"] - billed["back"]),
+        "channel fees": billed["fees"] - posted["channel_cost"],
+        "fees": int(fees["amount"]) - posted["fee_income"],
+        "bank": paid_out["amount"] + posted["bank"],
+        "at schemes": posted["dispute_at_scheme"]
+        - await _sum(db, "select sum(at_scheme) from dispute"),
+        "suspense": posted["suspense"],
+        "breaks": open_breaks["fen"] + open_breaks["n"],
+        "merchants": sum(abs(each) for each in (await differing_merchants(db)).values()),
+    }
+    return {name: amount for name, amount in differences.items() if amount}
+
+
+async def _sum(db: Db, sql: str) -> int:
+    [row] = await db.fetch(sql, ())
+    return int(row[0] or 0)
+
+
+def _hex(number: str) -> str:
+    """Return our id behind a channel's number, or nothing where it is no number of ours."""
+    try:
+        return from_base32(number).hex
+    except UnknownId:
+        return ""
