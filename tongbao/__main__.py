@@ -22,7 +22,9 @@ from tongbao.surfaces.database.commands import db
 from tongbao.surfaces.fees.commands import fees
 from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
+from tongbao.surfaces.reserve.commands import COMMANDS as RESERVE
 from tongbao.surfaces.routing.cli import routing
+from tongbao.surfaces.terminals.commands import COMMANDS as TERMINALS
 from tongbao.wiring import open_platform
 
 
@@ -42,6 +44,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 
 
 COMMANDS = (
+    *(*TERMINALS, *RESERVE),
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, gl, ledger, tasks, routing),

@@ -14,6 +14,7 @@ from tongbao.controls.calendar import changes as calendar
 from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
 from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.standing import standing
+from tongbao.parties.terminals import limits as terminal_limits
 from tongbao.payments.collecting.outcomes import Flow
 
 
@@ -23,6 +24,7 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
         *calendar.bound(flow.db),
         *price_plans.bound(flow.db),
         *standing.bound_acts(flow.db),
+        *terminal_limits.bound_acts(flow.db),
     )
     licensed: tuple[Bound, ...] = (
         *suspense.bound_acts(flow),

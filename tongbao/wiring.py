@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from tongbao.clearing import daily
 from tongbao.clearing.batches import batches
-from tongbao.clearing.complaints import api as complaints_api
-from tongbao.clearing.complaints import complaints
 from tongbao.clearing.commissions import api as commissions_api
 from tongbao.clearing.commissions import commissions
+from tongbao.clearing.complaints import api as complaints_api
+from tongbao.clearing.complaints import complaints
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.disputes import api as disputes_api
 from tongbao.clearing.disputes import debts
@@ -132,7 +132,9 @@ from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.proofs import api as proofs_api
+from tongbao.surfaces.reserve.pages import ROUTES as RESERVE_PAGES
 from tongbao.surfaces.tables.app import TablesApp
+from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
 
 SECRETS: Final[Mapping[str, type[Struct]]] = {
     "wechat_pay": WechatPaySecrets,
@@ -277,6 +279,8 @@ class Platform:
                 settings.public_url,
                 (
                     *FOUR_EYES,
+                    *TERMINAL_PAGES,
+                    *RESERVE_PAGES,
                     *onboarding_pages(self.registrar),
                     *disputes_desk.console_routes(self.blobs),
                 ),

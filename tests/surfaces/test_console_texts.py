@@ -22,6 +22,8 @@ from tongbao.clearing.complaints.model import ComplaintState, ReplyState
 from tongbao.clearing.disputes.model import AtEnd, DisputeState
 from tongbao.clearing.payouts.model import PayoutState
 from tongbao.clearing.reconciliation.model import BillState, BreakClass, BreakState
+from tongbao.clearing.reserve.model import ProofState, Purpose
+from tongbao.clearing.reserve.model import Role as ReserveRole
 from tongbao.clearing.settlement.model import Figures, SettlementState
 from tongbao.controls.approvals.model import ApprovalState
 from tongbao.controls.calendar.changes import PURPOSES
@@ -34,6 +36,7 @@ from tongbao.ledger.verify import CHECKS
 from tongbao.parties.merchants.model import MerchantState
 from tongbao.parties.onboarding.model import ApplicationState, DocumentKind
 from tongbao.parties.registrations.model import RegistrationState
+from tongbao.parties.terminals.model import TerminalState
 from tongbao.payments.agreements.model import AgreementState, Period
 from tongbao.payments.authorisations.model import CompletionState
 from tongbao.payments.callbacks.model import ASIDE, InboundState
@@ -67,6 +70,7 @@ OPEN = {
     "rules",
     "refund_state", "request_state", "settle", "suspense_side",
     "settlement_state", "state", "tag", "why",
+    "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
 }  # fmt: skip
 """Groups whose keys are put together from values, so that no text names them."""
 
@@ -125,6 +129,10 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("agreement_state", AgreementState),
         ("agreement_why", AgreementState),
         ("dispute_state", DisputeState),
+        ("reserve_purpose", Purpose),
+        ("reserve_role", ReserveRole),
+        ("reserve_state", ProofState),
+        ("terminal_state", TerminalState),
         ("dispute_why", DisputeState),
         ("dispute_at_end", AtEnd),
         ("dispute_move", BY_OPERATORS),

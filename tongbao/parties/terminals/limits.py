@@ -10,6 +10,10 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from msgspec import Struct
+
+from tongbao.controls.approvals.approvals import in_transaction
+from tongbao.controls.approvals.model import Act, Approval, Bound, Change
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.kernel.clock import business_date
@@ -17,8 +21,10 @@ from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money, exponent_of
+from tongbao.parties.identity.model import Permission
+from tongbao.parties.merchants.queries import merchant_with_id
 from tongbao.parties.terminals import _store as store
-from tongbao.parties.terminals.inventory import terminal_of_merchant
+from tongbao.parties.terminals.inventory import terminal_of_merchant, terminal_with_id
 from tongbao.parties.terminals.model import (
     PREFIX,
     Limits,
@@ -103,6 +109,52 @@ async def set_caps(
         TerminalNotFound, UnknownCurrency
     """
     return await _set(tx, (book, terminal), limits, currency, is_cap=True)
+
+
+class CapsTerms(Struct, frozen=True):
+    """What the platform lets a terminal take at most, in minor units; None is no cap."""
+
+    terminal: str
+    serial_number: str
+    currency: str
+    each: int | None
+    count: int | None
+    amount: int | None
+
+
+CAPS: Final = Act(
+    "terminal.caps",
+    "Cap what a terminal may take",
+    "设置终端收款上限",
+    CapsTerms,
+    maker=Permission.TERMINALS_ACT,
+    checker=Permission.TERMINALS_ACT,
+)
+
+
+def bound_acts(db: Db) -> tuple[Bound, ...]:
+    """Return the act with what does it."""
+
+    async def apply(tx: Tx, _approval: Approval, terms: CapsTerms) -> None:
+        terminal = await terminal_with_id(tx, parse(PREFIX, terms.terminal))
+        if terminal.merchant_id is None or terminal.mode is None:
+            raise TerminalNotFound
+        book = (await merchant_with_id(tx, terminal.merchant_id)).book(terminal.mode)
+        wanted = Limits(terms.each, terms.count, terms.amount)
+        await set_caps(tx, book, terminal, wanted, currency=terms.currency)
+
+    async def show_caps(_db: Db, _approval: Approval, terms: CapsTerms) -> list[Change]:
+        def money(figure: int | None) -> str:
+            return "—" if figure is None else Money(figure, terms.currency).decimal_text()
+
+        return [
+            Change("terminal", "终端", None, terms.serial_number),
+            Change("each", "单笔", None, money(terms.each)),
+            Change("a day, payments", "单日笔数", None, str(terms.count or "—")),
+            Change("a day", "单日累计", None, money(terms.amount)),
+        ]
+
+    return (Bound(CAPS, in_transaction(db, apply), show=show_caps),)
 
 
 async def _set(

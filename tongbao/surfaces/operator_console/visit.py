@@ -41,9 +41,10 @@ from tongbao.surfaces.page_kit.texts import Texts
 PREFIX: Final = "/console"
 PAGES: Final = (
     *("inbox", "payments", "agreements", "cases", "reconciliation", "settlements", "disputes"),
-    *("suspense", "ledger", "calendar", "applications", "channels", "notices", "health"),
+    *("suspense", "reserve", "ledger", "calendar", "applications", "terminals", "channels"),
+    *("notices", "health"),
 )
-LICENSED_PAGES: Final = frozenset({"settlements", "suspense", "disputes"})
+LICENSED_PAGES: Final = frozenset({"settlements", "suspense", "disputes", "reserve"})
 """Pages about other people's money, which a firm that may not hold it does not have."""
 HERE: Final = Path(__file__).parent
 SESSION: Final = "tongbao_session"

@@ -1,0 +1,1 @@
+"""Terminals for people of the platform: pages of the console, and commands."""
