@@ -284,7 +284,8 @@ async def test_terms_are_signed_by_hash_and_again_when_they_change(
     path = f"/v1/applications/{made['id']}/signatures"
     try:
         unsigned = await applicant.submit(made)
-        _, terms = await applicant.ask("GET", "/v1/merchant_terms")
+        _, found = await applicant.ask("GET", "/v1/merchant_terms")
+        [terms] = found["items"]
         sign = {
             "version": terms["version"],
             "sha256": terms["sha256"],

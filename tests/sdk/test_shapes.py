@@ -42,6 +42,7 @@ REPLIES: dict[str, Any] = {
     "Point": onboarding.Point,
     "StaffView": onboarding.Staff,
     "TermsView": onboarding.MerchantTerms,
+    "TermsInForce": onboarding.TermsInForce,
     "SignatureView": onboarding.Signature,
     "Firm": onboarding.Firm,
     "Trade": onboarding.Trade,

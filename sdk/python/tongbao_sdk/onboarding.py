@@ -158,6 +158,12 @@ class MerchantTerms(TypedDict):
     in_force_from: str
 
 
+class TermsInForce(TypedDict):
+    """The terms in force, at most one version of them."""
+
+    items: list[MerchantTerms]
+
+
 class Signature(TypedDict):
     """One version that was agreed to."""
 
@@ -274,9 +280,10 @@ class Applications:
         body = {"kind": kind, "content": b64encode(content).decode()}
         return cast("Document", self._post(application_id, "documents", body))
 
-    def terms(self) -> MerchantTerms:
-        """Return the terms in force."""
-        return cast("MerchantTerms", self._transport.get(path_of("merchant_terms")))
+    def terms(self) -> MerchantTerms | None:
+        """Return the terms in force; None: nothing is to be signed."""
+        found = cast("TermsInForce", self._transport.get(path_of("merchant_terms")))
+        return found["items"][0] if found["items"] else None
 
     def sign(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -162,12 +162,35 @@ class FirstKey(Struct, frozen=True, kw_only=True, omit_defaults=True):
     secret: str | UnsetType = UNSET
 
 
+_SAID: Final = {
+    "firm": Firm(
+        "enterprise",
+        "杭州西溪茶叶有限公司",
+        "西溪茶叶",
+        "91350100M000100Y43",
+        "浙江省杭州市西湖区文三路1号",
+        date(2020, 1, 1),
+    ),
+    "legal_person": LegalPerson("张三丰", "11010519491231002X", date(2020, 1, 1)),
+    "contact": Contact("张三丰", "13800001234", "zhang@tea.example"),
+    "account": Account(
+        "corporate", "杭州西溪茶叶有限公司", "8888100112233", "工商银行", "102100099996", "330100"
+    ),
+    "trade": Trade("5812", "0571-88886666", "西溪茶馆", "330106", "文三路1号一层"),
+    "channels": [ChannelAsked("wechat_pay", {"settlement_id": "719"})],
+    "prices": [PriceLine("wechat_pay", "qr", 6_000)],
+}
+
+
 @post(
     "/v1/applications",
     opt=needs(
         "applications:write",
         idempotent=True,
         refuses=[*_NUMBERS, ApplicationNumberUsed],
+        request_example=msgspec.convert(
+            {**_SAID, "application_no": "apply-1"}, CreateApplication, from_attributes=True
+        ),
     ),
 )
 async def post_application(
@@ -223,6 +246,7 @@ async def get_application(application_id: str, db: Db, caller: Caller) -> Applic
     opt=needs(
         "applications:write",
         refuses=[*_NUMBERS, ApplicationNotFound, ApplicationNotOpenForThis, IdentityFixed],
+        request_example=msgspec.convert(_SAID, ApplicationBody, from_attributes=True),
     ),
 )
 async def amend_one_application(
@@ -246,6 +270,7 @@ async def amend_one_application(
             DocumentTooLarge,
             DocumentTypeRefused,
         ],
+        request_example=AddDocument(DocumentKind.STORE_FRONT, "iVBORw0KGgo="),
     ),
 )
 async def post_document(

@@ -135,7 +135,11 @@ async def sign_terms(
     if signed is None:
         known = await store.SIGNATURES.all(tx, application.id)
         return next(each for each in known if each.version == version)
-    facts: dict[str, Fact] = {"version": version, "sha256": digest.lower(), "method": evidence.method}
+    facts: dict[str, Fact] = {
+        "version": version,
+        "sha256": digest.lower(),
+        "method": evidence.method,
+    }
     await audit.record(tx, "terms.signed", show(PREFIX, application.id), facts)
     return signed
 
@@ -182,6 +186,12 @@ class TermsView(Struct, frozen=True):
     in_force_from: datetime
 
 
+class TermsInForce(Struct, frozen=True):
+    """The terms in force, at most one version of them."""
+
+    items: list[TermsView]
+
+
 class SignatureView(Struct, frozen=True):
     """One version that was agreed to."""
 
@@ -191,11 +201,13 @@ class SignatureView(Struct, frozen=True):
     signed_at: datetime
 
 
-@get("/v1/merchant_terms", opt=needs("applications:read", refuses=[TermsNotPublished]))
-async def get_merchant_terms(db: Db) -> TermsView:
-    """Return the terms that are in force, to be read and signed."""
-    terms = await terms_in_force(db, db.clock.now())
-    return TermsView(
+@get("/v1/merchant_terms", opt=needs("applications:read"))
+async def get_merchant_terms(db: Db) -> TermsInForce:
+    """Return the terms that are in force, to be read and signed; none: nothing is to be signed."""
+    terms = await store.TERMS_AT.first(db, db.clock.now())
+    if terms is None:
+        return TermsInForce([])
+    view = TermsView(
         object="merchant_terms",
         version=terms.version,
         title=terms.title,
@@ -203,13 +215,16 @@ async def get_merchant_terms(db: Db) -> TermsView:
         content=terms.content,
         in_force_from=terms.in_force_from,
     )
+    return TermsInForce([view])
 
 
 @post(
     "/v1/applications/{application_id:str}/signatures",
     status_code=200,
     opt=needs(
-        "applications:write", refuses=[ApplicationNotFound, TermsNotPublished, TermsNotThese]
+        "applications:write",
+        refuses=[ApplicationNotFound, TermsNotPublished, TermsNotThese],
+        request_example=SignTerms(1, sha256(b"").hexdigest(), "张三丰", "click"),
     ),
 )
 async def sign_merchant_terms(
