@@ -16,6 +16,7 @@ from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.standing import standing
 from tongbao.parties.terminals import limits as terminal_limits
 from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.splits import receivers as split_terms
 
 
 def approvals(flow: Flow, clearing: Clearing) -> Approvals:
@@ -23,6 +24,7 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
     always: tuple[Bound, ...] = (
         *calendar.bound(flow.db),
         *price_plans.bound(flow.db),
+        *split_terms.bound(flow.db),
         *standing.bound_acts(flow.db),
         *terminal_limits.bound_acts(flow.db),
     )

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from tongbao.acts import approvals
 from tongbao.clearing.batches.batches import (
     BATCHES_POLICY,
     COMPARE_POLICY,
@@ -176,6 +177,24 @@ from tongbao.payments.refunds.outcomes import (
     submit_refund,
 )
 from tongbao.payments.refunds.refunds import on_late_money
+from tongbao.payments.splits.outcomes import chase_split
+from tongbao.payments.splits.receivers import (
+    RECEIVER_POLICY,
+    ChaseReceiver,
+    ReceiverChanged,
+    Sharing,
+    chase_receiver,
+)
+from tongbao.payments.splits.records import (
+    ChaseReturn,
+    ChaseSplit,
+    SplitCancelled,
+    SplitEnded,
+    SplitReturnFailed,
+    SplitReturnSucceeded,
+)
+from tongbao.payments.splits.returns import chase_return, take_split
+from tongbao.payments.splits.splits import SPLIT_POLICY, ReleaseSplit, run_release
 from tongbao.products.red_packets.hall import Hall, RedPacketEnded
 from tongbao.products.red_packets.returning import (
     RETURN_POLICY,
@@ -204,8 +223,6 @@ from tongbao.rails.channels.contract import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant
 
-from tongbao.acts import approvals
-
 EVENTS: Final[Sequence[type[Event]]] = (
     PaymentSucceeded,
     PaymentFailed,
@@ -221,6 +238,11 @@ EVENTS: Final[Sequence[type[Event]]] = (
     LateMoneyReceived,
     RefundSucceeded,
     RefundFailed,
+    SplitEnded,
+    SplitCancelled,
+    SplitReturnSucceeded,
+    SplitReturnFailed,
+    ReceiverChanged,
     WalletToppedUp,
     RedPacketEnded,
     OrderPaid,
@@ -257,6 +279,10 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     FinishExit: STANDING_POLICY,
     PayCommissions: COMMISSION_POLICY,
     SubmitRefund: REFUND_POLICY,
+    ReleaseSplit: SPLIT_POLICY,
+    ChaseSplit: SPLIT_POLICY,
+    ChaseReturn: SPLIT_POLICY,
+    ChaseReceiver: RECEIVER_POLICY,
     BelieveCallback: DEFAULT_POLICY,
     TakeKept: DEFAULT_POLICY,
     CloseCheckout: CLOSING_POLICY,
@@ -299,6 +325,7 @@ def handlers(
 ) -> Mapping[type[Task], Handler]:
     """Return who does which task; what a firm may not do, nobody here does."""
     desk = approvals(flow, clearing)
+    sharing = Sharing(flow, clearing.keyring)
     settling: dict[type[Task], Handler] = {
         SettleDaily: partial(run_settle_daily, clearing),
         PayCommissions: partial(run_pay_commissions, clearing),
@@ -333,8 +360,12 @@ def handlers(
         SubmitRefund: partial(submit_refund, flow),
         LookAtOrder: partial(run_look_at_order, shop_of(flow)),
         PushOrderRefund: partial(run_push_order_refund, shop_of(flow)),
-        BelieveCallback: partial(believe_callback, flow, takers(flow)),
-        TakeKept: partial(take_kept, flow.db, takers(flow)),
+        ReleaseSplit: partial(run_release, sharing),
+        ChaseSplit: partial(chase_split, sharing),
+        ChaseReturn: partial(chase_return, sharing),
+        ChaseReceiver: partial(chase_receiver, sharing),
+        BelieveCallback: partial(believe_callback, flow, takers(flow, sharing)),
+        TakeKept: partial(take_kept, flow.db, takers(flow, sharing)),
         CloseCheckout: partial(close_checkout_unpaid, flow.db, public_url),
         DeliverWebhook: courier.deliver,
         TellJeepayMerchant: Messenger(flow.db, clearing.keyring, courier.clients).tell,
@@ -358,13 +389,14 @@ def shop_of(flow: Flow) -> Shop:
     return Shop(flow, follow_order)
 
 
-def takers(flow: Flow) -> Takers:
+def takers(flow: Flow, sharing: Sharing) -> Takers:
     """Return who takes which kind of a channel's notice; any other kind is kept meanwhile."""
     return {
         CallbackKind.PAYMENT: partial(take_payment, flow),
         CallbackKind.REFUND: partial(take_refund, flow),
         CallbackKind.AGREEMENT: partial(take_agreement, reach_of(flow)),
         CallbackKind.COMPLAINT: partial(take_complaint, flow),
+        CallbackKind.SPLIT: partial(take_split, sharing),
     }
 
 

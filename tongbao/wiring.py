@@ -13,6 +13,7 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tongbao.clearing import daily
 from tongbao.clearing.batches import batches
@@ -90,6 +91,9 @@ from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
 from tongbao.payments.routing.router import LiveRouter
 from tongbao.payments.routing.watch import Watch
+from tongbao.payments.splits import api as splits_api
+from tongbao.payments.splits.receivers import Sharing
+from tongbao.payments.splits.returns import RefundShares
 from tongbao.payments.terminal_notices.app import PREFIX as TERMINALS_PREFIX
 from tongbao.payments.terminal_notices.app import TerminalApp
 from tongbao.payments.terminal_notices.notices import MerchantsPlaces
@@ -176,6 +180,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *card_balances_api.ROUTES,
         *proofs_api.ROUTES,
         *refunds_api.ROUTES,
+        *splits_api.ROUTES,
         *events_api.ROUTES,
         *webhooks_api.ROUTES,
         *profile_api.ROUTES,
@@ -237,6 +242,8 @@ class Platform:
             nudge=lambda: self.worker.nudge(),  # noqa: PLW0108 - the worker comes after
             router=self.router,
         )
+        self.sharing = Sharing(self.flow, keyring)
+        self.flow = replace(self.flow, shares=RefundShares(self.sharing))
         self.clearing = Clearing(
             flow=self.flow, bank=self.bank, keyring=keyring, folder=settings.data_dir / "bills"
         )
@@ -314,6 +321,7 @@ class Platform:
                 "flow": self.flow,
                 "reach": reach_of(self.flow),
                 "keyring": self.keyring,
+                "sharing": self.sharing,
                 "blobs": self.blobs,
                 "licence": settings.licence,
                 "ledger": self.ledger,

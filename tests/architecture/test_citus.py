@@ -51,6 +51,8 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.collecting._store.FIND_PAYMENT",
         "tongbao.payments.collecting._store.FIND_PAYMENT_ANYWHERE",
         "tongbao.payments.refunds._store.FIND_REFUND",
+        "tongbao.payments.splits._store.FIND_ANYWHERE",
+        "tongbao.payments.splits._store.FIND_RETURN",
         "tongbao.payments.refunds._store.FIND_REFUND_ANYWHERE",
         "tongbao.payments.authorisations._store.FIND_COMPLETION",
         "tongbao.payments.agreements._store.FIND_AGREEMENT",

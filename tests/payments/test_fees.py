@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from tests.stage import Stage
+from tongbao.acts import approvals
 from tongbao.controls.approvals.approvals import approve
 from tongbao.controls.approvals.model import OwnProposal
-from tongbao.duties import approvals
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import parse

@@ -11,8 +11,18 @@ from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hi
 import httpx2 as httpx
 
 from tests.stage import Stage
-from tongbao_sdk import Tongbao, cashier, models, onboarding, parties, red_packets
-from tongbao_sdk import shop as selling, terminals
+from tongbao_sdk import (
+    Tongbao,
+    cashier,
+    models,
+    onboarding,
+    parties,
+    prices,
+    red_packets,
+    splits,
+    terminals,
+)
+from tongbao_sdk import shop as selling
 
 REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
@@ -80,8 +90,17 @@ REPLIES: dict[str, Any] = {
     "OpenApp": models.OpenApp,
     "Failure": models.Failure,
     "BankAccountView": models.BankAccount,
-    "PricePlanView": models.PricePlan,
-    "PriceLine": models.PriceLine,
+    "PricePlanView": prices.PricePlan,
+    "PriceLine": prices.PriceLine,
+    "Step": prices.PriceStep,
+    "Promotion": prices.PricePromotion,
+    "PricePlans": prices.PricePlans,
+    "PriceQuoteView": prices.PriceQuote,
+    "ReceiverView": splits.Receiver,
+    "SplitView": splits.Split,
+    "ShareView": splits.Share,
+    "SplitReturnView": splits.SplitReturn,
+    "PaymentShares": splits.PaymentShares,
     "CurrencyBalance": models.CurrencyBalance,
     "BalanceView": models.Balance,
     "SettlementView": models.Settlement,
@@ -315,6 +334,7 @@ def every_call(shop: Tongbao) -> None:
     list(shop.red_packets.grabs("rpk_1"))
     list(shop.red_packets.received("wal_1"))
     sell(shop)
+    share(shop)
     shop.test_clock.read()
     shop.test_clock.advance(1)
     shop.merchant()
@@ -389,6 +409,29 @@ def sell(shop: Tongbao) -> None:
     shop.staff.leave("stf_1")
     list(shop.commissions.list())
     list(shop.commissions.lines("com_1"))
+
+
+def share(shop: Recorder) -> None:
+    shop.prices.plans()
+    shop.prices.quote(channel="c", pay_mode="m", amount=1, currency="CNY", card="any")
+    shop.splits.bind(
+        kind="channel", account="a", channel="c", channel_kind="k", name="n", relation="r"
+    )
+    list(shop.splits.receivers())
+    shop.splits.unbind("rcv_1")
+    shop.splits.create(
+        "pay_1",
+        merchant_split_no="n",
+        shares=[{"receiver_id": "rcv_1", "amount": 1}],
+        releases="at",
+        release_at="t",
+    )
+    shop.splits.finish("pay_1", merchant_split_no="n")
+    shop.splits.of_payment("pay_1")
+    shop.splits.get("spl_1")
+    shop.splits.release("spl_1")
+    shop.splits.cancel("spl_1")
+    shop.splits.give_back("spl_1", receiver_id="rcv_1", amount=1, merchant_return_no="n")
 
 
 async def test_every_route_has_a_method_that_can_say_everything(stage: Stage) -> None:

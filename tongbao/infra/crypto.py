@@ -117,6 +117,8 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("staff.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "Their phones, to be found."),
         Purpose("terminal.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A terminal's own secret."),
         Purpose("terminal.request", Algorithm.HMAC_SHA_256, "terminal.secret", "Their requests."),
+        Purpose("split.receiver", Algorithm.AES_256_GCM, _FILE_KEY, "Who gets shares."),
+        Purpose("split.receiver_mac", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of receivers."),
         Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
     )
 }

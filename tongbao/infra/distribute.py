@@ -101,6 +101,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("gl_range", "gl_voucher", "gl_voucher_line", "gl_day_total", "gl_day_request"),
         *("wallet", "payment_code", "payment", "payment_state_change", "attempt", "refund"),
         "price_volume",
+        *("split_receiver", "split", "split_share", "split_return"),
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
         "reserve_part",
@@ -121,6 +122,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_everywhere("read by whoever decides and whoever reads a book; grows only", "ledger_code"),
     *_everywhere("read with every payment, changed by people", "channel_account", "channel_route"),
     *_everywhere("read with every payment, changed by people", "price_plan"),
+    *_everywhere("read with every split, changed by people", "split_terms"),
     *_everywhere("read with every red packet, changed by people", "red_packet_limit"),
     *_at_home(
         "facts of the deployment, written at migrations and by hand",

@@ -16,8 +16,10 @@ from tongbao_sdk.notifications import Events, WebhookEndpoints
 from tongbao_sdk.onboarding import Applications, Commissions, People, Stores
 from tongbao_sdk.parties import ApiKeys, Wallets
 from tongbao_sdk.payments import Payments, Refunds
+from tongbao_sdk.prices import Prices
 from tongbao_sdk.red_packets import RedPackets
 from tongbao_sdk.shop import Orders, Products, Tables
+from tongbao_sdk.splits import Splits
 from tongbao_sdk.terminals import Terminals
 from tongbao_sdk.test_clock import TestClock
 from tongbao_sdk.transport import Language, Transport, path_of
@@ -73,6 +75,8 @@ class Tongbao:
         self.products = Products(self.transport)
         self.orders = Orders(self.transport)
         self.tables = Tables(self.transport)
+        self.splits = Splits(self.transport)
+        self.prices = Prices(self.transport)
         self.test_clock = TestClock(self.transport)
 
     def __enter__(self) -> Self:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
+from tongbao_sdk.prices import PricePlan
+
 T = TypeVar("T")
 
 Mode = Literal["live", "sandbox"]
@@ -338,30 +340,6 @@ class BankAccount(TypedDict):
 
     holder: str
     number_masked: str
-
-
-class PriceLine(TypedDict):
-    """What one way of paying costs: a share in millionths, a fixed sum, and no less than a least.
-
-    ``fixed`` and ``fee_min`` are minor units.
-    """
-
-    channel: str
-    pay_mode: str
-    rate_ppm: int
-    fixed: NotRequired[int]
-    fee_min: NotRequired[int]
-
-
-class PricePlan(TypedDict):
-    """The prices in force."""
-
-    id: str
-    version: int
-    valid_from: str
-    currency: str
-    refund_returns_fee: bool
-    lines: list[PriceLine]
 
 
 class Merchant(TypedDict):

@@ -40,6 +40,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "shop:read": "Read products, stock, orders and reviews.",
     "shop:write": "Change products and stock; place, cancel and give back orders.",
     "settlements:read": "Read settlements, payouts and their lines.",
+    "splits:read": "Read receivers, splits and what came back.",
+    "splits:write": "Bind receivers, share payments and take shares back.",
     "staff:read": "Read who works for the merchant.",
     "staff:write": "Add, change and let go who works for the merchant.",
     "stores:read": "Read the merchant's stores.",

@@ -28,7 +28,7 @@ _PAYMENT: Final = """book, id, merchant_id, mode, merchant_order_no, request_has
     refund_returns_fee, late_success, failure_code, close_reason, close_requested_at, metadata,
     created_at, expires_at, succeeded_at, ended_at, version, capture_within_s, authorised,
     capturing, authorised_at, authorised_until, price_version, price_day, price_volume,
-    card_kind, disputed"""
+    card_kind, shared, disputed"""
 _ATTEMPT: Final = """book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode, amount,
     currency, state, code, channel_ref, payer, action, how, client_ip, created_at, paid_at,
     queries, authorised_at, authorisation_ref, authorisation_code, capture_id, capture_amount"""
@@ -46,7 +46,7 @@ INSERT_PAYMENT = Statement(
     f"""insert into payment ({_PAYMENT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                 $19, $20, $21, $22::text::jsonb, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32,
-                $33, $34, $35, $36, $37)
+                $33, $34, $35, $36, $37, $38)
         on conflict (merchant_order_no, merchant_id, mode, book) do nothing""",
     many=f"""insert into payment ({_PAYMENT})
         select * from unnest(
@@ -56,7 +56,7 @@ INSERT_PAYMENT = Statement(
             $20::text[], $21::timestamptz[], $22::text[]::jsonb[], $23::timestamptz[],
             $24::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::int[], $28::int[],
             $29::bigint[], $30::bigint[], $31::timestamptz[], $32::timestamptz[], $33::int[],
-            $34::date[], $35::bigint[], $36::text[], $37::bigint[])
+            $34::date[], $35::bigint[], $36::text[], $37::bigint[], $38::bigint[])
         on conflict (merchant_order_no, merchant_id, mode, book) do nothing""",
 )
 INSERT_ATTEMPT = Statement(
@@ -269,7 +269,7 @@ ADD_REFUNDED = Statement(
         where book = $1 and id = $2
           and refunded + $3 between 0 and captured - disputed
           and fee_returned + $4 between 0 and fee
-          and ($5::bigint is null or (refunded = $5 and fee_returned = $6))"""
+          and ($5::bigint is null or (refunded = $5 and fee_returned = $6 and shared = $7))"""
 )
 # What a dispute holds or has taken: on the same row, so that no refund gets it too.
 ADD_DISPUTED = Statement(

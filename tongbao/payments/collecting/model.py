@@ -148,6 +148,7 @@ class Payment(Struct, frozen=True):
     price_day: date | None = None
     price_volume: int | None = None
     card_kind: CardKind | None = None
+    shared: int = 0  # given to others or on the way, less what came back
     disputed: int = 0  # held or taken by disputes; refunded + disputed <= captured
 
     @property

@@ -52,6 +52,7 @@ from tongbao.payments.collecting.model import (
 )
 from tongbao.payments.collecting.queries import PaymentReads, priced_by_card
 from tongbao.payments.routing.model import AS_ASKED, PLACE_TAKEN, Router
+from tongbao.payments.taking_back.model import NO_SHARES, SharesTaker
 from tongbao.payments.uses.counting import given_back
 from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
 
@@ -69,10 +70,7 @@ class StateContended(Busy):
 
 
 class Flow(Struct, frozen=True):
-    """What every step of the flow needs, built once by wiring.
-
-    ``commits`` and ``reads`` are shared by all that goes on at a moment in this process.
-    """
+    """What every step needs, built once by wiring; a process shares ``commits`` and ``reads``."""
 
     db: Db
     commits: Commits
@@ -84,6 +82,7 @@ class Flow(Struct, frozen=True):
     nudge: Callable[[], None]  # wakes this process's worker after a commit
     risk: RiskHook = allow_all
     router: Router = AS_ASKED
+    shares: SharesTaker = NO_SHARES
 
 
 class PaymentSucceeded(Event, frozen=True, kw_only=True, tag="payment.succeeded"):
@@ -484,12 +483,12 @@ def refunded_write(payment: Payment, amount: int, fee_back: int, *, refusal: str
     It touches no row when more would be given back than came in, or when another refund was
     faster than the sight this one was worked out from.
     """
-    seen = (payment.refunded, payment.fee_returned)
+    seen = (payment.refunded, payment.fee_returned, payment.shared)
     args = (payment.book, payment.id, amount, fee_back, *seen)
     return Write(store.ADD_REFUNDED, args, refusal=refusal)
 
 
 def unrefunded_write(book: int, payment_id: UUID, amount: int, fee_back: int) -> Write:
     """Return the write that lowers what is given back by a refund that did not happen."""
-    args = (book, payment_id, -amount, -fee_back, None, None)
+    args = (book, payment_id, -amount, -fee_back, None, None, None)
     return Write(store.ADD_REFUNDED, args, refusal=TOTAL_BROKEN)

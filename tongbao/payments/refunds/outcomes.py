@@ -48,6 +48,7 @@ from tongbao.payments.refunds.model import (
     RefundView,
     next_refund_step,
 )
+from tongbao.rails.channels.capabilities import RefundingShares
 from tongbao.rails.channels.contract import Absent, Declined, RefundOrder
 
 _TRIES_MAX: Final = 8
@@ -124,7 +125,13 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
             return await _give_up(flow, refund, found.outcome, stop)
         if not isinstance(found.outcome, Absent) or not refund.state.is_open:
             return refund
-    answer = await channel.refund(account, order)
+    ready = await flow.shares.before_refund(refund.book, refund.id)
+    if not ready.may_go:
+        return refund  # shares are on their way back; they come first
+    if ready.backs and isinstance(channel, RefundingShares):
+        answer = await channel.refund_with_shares(account, order, ready.backs)
+    else:
+        answer = await channel.refund(account, order)
     failpoint("refunds.after_channel_call")
     evidence = Evidence("channel answer", "refund", answer.exchange, refund.id)
     flow.router.heard(heard_of(attempt, attempt, answer.outcome, evidence.call))

@@ -35,6 +35,7 @@ from tongbao.payments.collecting.payments import Taking
 from tongbao.payments.refunds import _store as store
 from tongbao.payments.refunds.model import Refund, RefundState
 from tongbao.payments.refunds.outcomes import SubmitRefund, end_event, refund_transfers
+from tongbao.payments.taking_back.model import SHARES_MOVED, RefundAsked, TakenBack
 
 EXCEEDS_CAPTURED: Final = "refund.exceeds_captured"
 NUMBER_TAKEN: Final = "refund.number_taken"
@@ -121,6 +122,7 @@ async def request_refund(
             return refund
         current = await payments.payment(flow.db, payment.book, payment.id)
         overtaken = code == EXCEEDS_CAPTURED and current.version != payment.version
+        overtaken = overtaken or code == SHARES_MOVED
         if not overtaken:
             return await _refused_request(flow, current, asked, take, code)
         payment = current
@@ -178,11 +180,13 @@ async def _commit_request(
         follow_up = task_write(task, run_at=run_at, key=f"refund/{refund.id}")
     else:
         follow_up = event_write(end_event(refund), now=now)
+    back = await _shares_back(flow, payment, refund)
     writes = (
         *taking,
         # The number comes before the total: a repeat is told apart from a refund too many.
         Write(store.INSERT_REFUND, msgspec.structs.astuple(refund), refusal=NUMBER_TAKEN),
         refunded_write(payment, refund.amount, refund.fee_back, refusal=EXCEEDS_CAPTURED),
+        *back.writes,
         follow_up,
     )
     rule = "refund.by_wallet" if payment.channel == WALLET else "refund.held"
@@ -192,11 +196,28 @@ async def _commit_request(
     group = Group(
         id=new_id(),  # the ledger remembers a refusal for ever; being overtaken is not for ever
         book=refund.book,
-        transfers=refund_transfers(rule, payment, attempt, refund),
+        transfers=(*back.transfers, *refund_transfers(rule, payment, attempt, refund)),
         companions=writes,
     )
     [result] = await flow.ledger.submit([group])
     return None if result.happened else result.code or result.status
+
+
+async def _shares_back(flow: Flow, payment: Payment, refund: Refund) -> TakenBack:
+    """Return what of the payment's shares comes back with the refund; of late money, nothing."""
+    if refund.kind == "late":
+        return TakenBack()
+    return await flow.shares.with_refund(
+        RefundAsked(
+            book=refund.book,
+            refund_id=refund.id,
+            payment_id=payment.id,
+            captured=payment.captured,
+            back_in_all=min(payment.refunded + refund.amount, payment.captured),
+            shared=payment.shared,
+            now=refund.created_at,
+        )
+    )
 
 
 def _row(

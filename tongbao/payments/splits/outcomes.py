@@ -1,0 +1,134 @@
+"""Ask a channel to give shares, and write down what it says of each receiver, exactly once.
+
+A split's number is its idempotency key at the channel, so sending it again is always safe; a
+time-out is never a failure.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from tongbao.infra.db import Write
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.tasks import Again, Lease
+from tongbao.kernel.ids import new_id
+from tongbao.kernel.money import Money
+from tongbao.payments.collecting.outcomes import Evidence, StateContended, exchange_write
+from tongbao.payments.splits import _store as store
+from tongbao.payments.splits.model import Split, SplitState, next_share_step
+from tongbao.payments.splits.receivers import Sharing, opened
+from tongbao.payments.splits.records import (
+    DELAYS,
+    ChaseSplit,
+    change_writes,
+    commit,
+    is_overtaken,
+    parts_of,
+    transfers_of,
+)
+from tongbao.rails.channels.capabilities import Share, SplitOrder, Splitting
+from tongbao.rails.channels.contract import Absent, Answer, ChannelAccount, NotSent
+
+_TRIES_MAX: Final = 8
+
+
+async def ask_channel(sharing: Sharing, split: Split) -> Split:
+    """Have the channel give the shares, or ask about them and send them again if it knows none.
+
+    Raises:
+        StateContended
+    """
+    flow = sharing.flow
+    if split.account_id is None or not split.state.is_asked:
+        return split
+    account = await flow.account(split.account_id)
+    channel = giving(sharing, account)
+    order = await _order(sharing, split)
+    if split.state is not SplitState.REQUESTED:
+        found = await channel.query_split(account, order)
+        failpoint("splits.after_query")
+        split = await record_share_news(sharing, split, found, "query_split")
+        if not isinstance(found.outcome, Absent) or not split.state.is_asked:
+            return split
+    call = channel.unfreeze if split.kind == "finish" else channel.split
+    answer = await call(account, order)
+    failpoint("splits.after_channel_call")
+    purpose = "unfreeze" if split.kind == "finish" else "split"
+    return await record_share_news(sharing, split, answer, purpose)
+
+
+def giving(sharing: Sharing, account: ChannelAccount) -> Splitting:
+    """Return the channel of an account as one that gives shares."""
+    channel: object = sharing.flow.channels[account.channel]
+    if not isinstance(channel, Splitting):
+        raise TypeError(f"{account.channel} gives no shares")
+    return channel
+
+
+async def _order(sharing: Sharing, split: Split) -> SplitOrder:
+    shares = [
+        Share(opened(sharing.keyring, receiver), Money(share.amount, split.currency))
+        for share, receiver in await parts_of(sharing, split)
+    ]
+    finishes = split.kind == "finish"
+    return SplitOrder(split.number, split.channel_trade or "", shares, finishes=finishes)
+
+
+async def record_share_news(
+    sharing: Sharing, split: Split, answer: Answer[object], purpose: str
+) -> Split:
+    """Apply what a channel says of a split and return it as it is afterwards.
+
+    Raises:
+        StateContended: others kept winning; nothing was written, and asking again is safe.
+    """
+    flow, exchange_id = sharing.flow, new_id()
+    place = (split.book, split.payment_id)
+    evidence = Evidence(purpose, purpose, answer.exchange)
+    for _ in range(_TRIES_MAX):
+        split = await store.GET_SPLIT.one(flow.db, split.book, split.id)
+        parts, now = await parts_of(sharing, split), flow.db.clock.now()
+        accounts = {receiver.id: opened(sharing.keyring, receiver).account for _, receiver in parts}
+        shares = [share for share, _ in parts]
+        # What did not leave now may have left before: the next look asks.
+        news = None if isinstance(answer.outcome, NotSent | Absent) else answer.outcome
+        step = None if news is None else next_share_step(split, shares, accounts, news, now)
+        told = exchange_write(place, exchange_id, evidence, answer.outcome, now)
+        seen = (Write(store.COUNT_QUERY, place_of(split)), told)
+        if step is None:
+            await commit(sharing, split.book, (), seen)
+            return replace(split, queries=split.queries + 1)
+        of = {receiver.id: receiver for _, receiver in parts}
+        given = [(each, of[each.receiver_id]) for each in step.given]
+        failed = [(each, of[each.receiver_id]) for each in step.failed]
+        moved = (
+            *transfers_of("split.channel_given", split, given),
+            *transfers_of("split.channel_released", split, failed),
+        )
+        writes = (*change_writes(split, step.split, [*step.given, *step.failed], now), *seen)
+        failpoint("splits.before_outcome")
+        code = await commit(sharing, split.book, moved, writes)
+        failpoint("splits.after_outcome")
+        if code is None:
+            flow.nudge()
+            return await store.GET_SPLIT.one(flow.db, split.book, split.id)
+        if not is_overtaken(code):
+            raise RuntimeError(f"the ledger refused what became of shares: {code} for {split.id}")
+    raise StateContended
+
+
+def place_of(split: Split) -> tuple[object, ...]:
+    """Return where a split's row is."""
+    return split.book, split.id
+
+
+async def chase_split(sharing: Sharing, task: ChaseSplit, _lease: Lease) -> Again | None:
+    """Take the next step of a split at a channel; return when to look again, or None at its end."""
+    split = await store.GET_SPLIT.one(sharing.flow.db, task.book, task.split_id)
+    if split.state.is_asked:
+        split = await ask_channel(sharing, split)
+    if not split.state.is_asked:
+        return None
+    return Again(DELAYS[min(split.queries, len(DELAYS) - 1)])
