@@ -136,6 +136,7 @@ from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.proofs import api as proofs_api
+from tongbao.surfaces.recon_desk.pages import ROUTES as RECON_DESK
 from tongbao.surfaces.reserve.pages import ROUTES as RESERVE_PAGES
 from tongbao.surfaces.tables.app import TablesApp
 from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
@@ -286,6 +287,7 @@ class Platform:
                 settings.public_url,
                 (
                     *FOUR_EYES,
+                    *RECON_DESK,
                     *TERMINAL_PAGES,
                     *RESERVE_PAGES,
                     *onboarding_pages(self.registrar),

@@ -68,7 +68,7 @@ OPEN = {
     "lasting", "manner", "mode", "nav", "notice", "notice_state",
     "outcome", "pay_mode", "payout_state", "period", "posting", "purpose",
     "rules",
-    "refund_state", "request_state", "settle", "suspense_side",
+    "refund_state", "request_state", "settle", "suspense_side", "suggestion", "day_colour",
     "settlement_state", "state", "tag", "why",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
 }  # fmt: skip
@@ -387,6 +387,8 @@ PUT_TOGETHER = {
         "close_asked",
         "replayed",
         "case_closed",
+        "case_taken",
+        "case_left",
         "queued",
         "break_proposed",
         "break_closed",

@@ -187,6 +187,8 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "a channel's bill has the payments of all books",
         *("bill_file", "bill_row", "bill_fault", "recon_break", "recon_waiting"),
+        *("source", "source_file", "source_chunk", "source_row", "source_line_fault"),
+        *("recon_case",),
         *("batch", "batch_item"),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from typing import Final
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -504,4 +505,52 @@ REJECT = Statement(
 )
 CLOSE = Statement(
     "update recon_break set state = 'closed', closed_by = $2, closed_at = $3 where id = $1"
+)
+CLOSE_POSTED = Statement(
+    """update recon_break
+          set state = 'closed', proposal = $3, proposed_by = $4, proposed_at = $6, closed_by = $5,
+              closed_at = $6
+        where id = $1 and difference = $2 and state in ('open', 'proposed')"""
+)
+
+
+class OpenCount(Struct, frozen=True):
+    """How many differences of an account's day wait for somebody."""
+
+    account_id: UUID
+    day: date
+    count: int
+
+
+OPEN_COUNTS = Query(
+    OpenCount,
+    """select account_id, day, count(*)::int as count from recon_break
+        where day between $1 and $2 and state in ('open', 'proposed')
+        group by account_id, day""",
+)
+BILLS_BETWEEN = Query(
+    BillFile,
+    f"""select {_BILL} from bill_file
+         where day between $1 and $2 and superseded_at is null order by channel, account_id, day""",
+)
+
+
+class ShownRow(Struct, frozen=True):
+    """A row of a bill, as a case shows it."""
+
+    line: int
+    order_number: str
+    channel_ref: str
+    amount: int
+    currency: str
+    fee: int
+    at: datetime
+    word: str
+    outcome: str
+
+
+ROWS_SHOWN = Query(
+    ShownRow,
+    """select line, order_number, channel_ref, amount, currency, fee, at, word, outcome
+         from bill_row where bill_id = $1 and kind = $2 and number = $3 order by line limit 20""",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from tongbao.clearing.reconciliation.model import (
     SameEyes,
 )
 from tongbao.infra import audit
-from tongbao.infra.db import Tx
+from tongbao.infra.db import Tx, Write
 from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Mode
 
@@ -158,6 +158,17 @@ async def raise_totals_break(
         found_in,
         tx.now,
     )
+
+
+def posted_write(
+    found: ReconBreak, *, reason: str, maker: str, checker: str, now: datetime, refusal: str
+) -> Write:
+    """Return the write that closes a difference with the posting it belongs to.
+
+    It takes effect once, and only while the difference is what it was.
+    """
+    args = (found.id, found.difference, reason, maker, checker, now)
+    return Write(store.CLOSE_POSTED, args, refusal=refusal)
 
 
 async def propose_close(tx: Tx, break_id: UUID, reason: str) -> ReconBreak:

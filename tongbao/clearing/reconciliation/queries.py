@@ -12,7 +12,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.clearing.reconciliation import _store as store
-from tongbao.clearing.reconciliation._store import ClassSum
+from tongbao.clearing.reconciliation._store import ClassSum, ShownRow
 from tongbao.clearing.reconciliation.model import (
     BillFault,
     BillFile,
@@ -86,6 +86,20 @@ async def latest_bills(on: Db | Tx, *, before: date | None = None, limit: int) -
     return await store.LATEST_BILLS.all(on, before, limit)
 
 
+async def days_between(
+    on: Db | Tx, first: date, last: date
+) -> tuple[list[BillFile], dict[tuple[UUID, date], int]]:
+    """Return the current bills of days, and how many differences of each are open."""
+    counts = await store.OPEN_COUNTS.all(on, first, last)
+    found = await store.BILLS_BETWEEN.all(on, first, last)
+    return found, {(each.account_id, each.day): each.count for each in counts}
+
+
+async def rows_behind(on: Db | Tx, found: ReconBreak) -> list[ShownRow]:
+    """Return the rows of its bill that a difference is about."""
+    return await store.ROWS_SHOWN.all(on, found.bill_id, found.kind, found.number)
+
+
 async def versions(on: Db | Tx, account_id: UUID, day: date) -> list[BillFile]:
     """Return every version of a day's bill, oldest first."""
     return await store.VERSIONS.all(on, account_id, day)
@@ -146,36 +160,46 @@ async def breaks_csv(tx: Tx, account_id: UUID, day: date) -> AsyncIterator[str]:
     """Yield an account's differences of a day as lines of CSV, amounts in major units."""
     yield _csv_line(CSV_HEADER)
     async for found in store.ALL_BREAKS.stream(tx, account_id, day):
-        yield _csv_line(
-            (
-                show("brk", found.id),
-                found.day.isoformat(),
-                found.channel,
-                found.kind,
-                found.number,
-                found.break_class,
-                found.state,
-                found.currency,
-                *(
-                    "" if amount is None else Money(amount, found.currency).decimal_text()
-                    for amount in (
-                        found.bill_amount,
-                        found.platform_amount,
-                        found.ledger_amount,
-                        found.bill_fee,
-                        found.expected_fee,
-                        found.difference,
-                    )
-                ),
-                show("pay", found.payment_id) if found.payment_id else "",
-                show("ref", found.refund_id) if found.refund_id else "",
-                "" if found.line is None else str(found.line),
-                str(found.reopened),
-                found.proposal or "",
-                found.proposed_by or "",
-                found.closed_by or "",
-            )
+        yield break_line(found)
+
+
+def csv_header() -> str:
+    """Return the first line of a file of differences."""
+    return _csv_line(CSV_HEADER)
+
+
+def break_line(found: ReconBreak) -> str:
+    """Return a difference as a line of CSV, no cell of which a spreadsheet computes."""
+    return _csv_line(
+        (
+            show("brk", found.id),
+            found.day.isoformat(),
+            found.channel,
+            found.kind,
+            found.number,
+            found.break_class,
+            found.state,
+            found.currency,
+            *(
+                "" if amount is None else Money(amount, found.currency).decimal_text()
+                for amount in (
+                    found.bill_amount,
+                    found.platform_amount,
+                    found.ledger_amount,
+                    found.bill_fee,
+                    found.expected_fee,
+                    found.difference,
+                )
+            ),
+            show("pay", found.payment_id) if found.payment_id else "",
+            show("ref", found.refund_id) if found.refund_id else "",
+            "" if found.line is None else str(found.line),
+            str(found.reopened),
+            found.proposal or "",
+            found.proposed_by or "",
+            found.closed_by or "",
         )
+    )
 
 
 def _csv_line(cells: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ ADD_CHUNK = Statement(
 )
 FAULTS = Query(
     SourceFault,
-    "select line, code, text from source_fault where file_id = $1 order by place limit $2",
+    "select line, code, text from source_line_fault where file_id = $1 order by place limit $2",
 )
 
 

@@ -178,7 +178,7 @@ async def _put(
         faults = [(file.id, first + n, each.line, each.code, each.text)
                   for n, each in enumerate(chunk) if isinstance(each, SourceFault)]  # fmt: skip
         await tx.copy("source_row", store.ROW_COLUMNS, rows)
-        await tx.copy("source_fault", store.FAULT_COLUMNS, faults)
+        await tx.copy("source_line_fault", store.FAULT_COLUMNS, faults)
 
 
 def _row(file_id: UUID, place: int, row: SourceRow) -> tuple[object, ...]:

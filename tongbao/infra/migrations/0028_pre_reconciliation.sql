@@ -64,7 +64,7 @@ create table source_row (
 );
 create index source_row_number on source_row (number);
 
-create table source_fault (
+create table source_line_fault (
     file_id uuid not null,
     place   int  not null,
     line    int  not null,
@@ -78,3 +78,10 @@ alter table recon_break
     drop constraint recon_break_kind_check,
     add constraint recon_break_kind_check
         check (kind in ('payment', 'refund', 'reversal', 'bill', 'line'));
+
+-- Who works on a difference.
+create table recon_case (
+    break_id uuid        not null primary key,
+    owner    text        not null,
+    taken_at timestamptz not null
+);

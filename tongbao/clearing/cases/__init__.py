@@ -1,0 +1,1 @@
+"""Differences as cases: what to do, who does it, until when, and posting them by four eyes."""
