@@ -6,7 +6,8 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
-from tongbao_sdk.models import Mode, PriceLine
+from tongbao_sdk.models import Mode
+from tongbao_sdk.prices import PriceLine
 from tongbao_sdk.transport import Transport, path_of
 
 ApplicationStatus = Literal["draft", "submitted", "forwarded", "opened", "declined", "withdrawn"]
