@@ -15,6 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tongbao.acts import approvals
 from tongbao.clearing import daily
 from tongbao.clearing.batches import batches
 from tongbao.clearing.commissions import api as commissions_api
@@ -28,7 +29,7 @@ from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.reserve import proving as reserve
 from tongbao.clearing.settlement import api as settlement_api
 from tongbao.clearing.statements import api as statements_api
-from tongbao.duties import EVENTS, POLICIES, approvals, handlers, reach_of, shop_of, subscribers
+from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, shop_of, subscribers
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.blobs.place import blobs_of
 from tongbao.infra.commits import Commits

@@ -23,7 +23,7 @@ from tongbao.controls.calendar.model import (
 from tongbao.controls.calendar.queries import cut_off, load_calendar
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
-from tongbao.kernel.errors import Invalid
+from tongbao.kernel.errors import Fact, Invalid
 
 PURPOSES: Final = ("settlement", "payout")
 
@@ -114,7 +114,7 @@ async def _change(tx: Tx, approval: Approval, terms: CalendarTerms) -> None:
             raise CalendarMoved(day=each.day.isoformat())
         row = (each.day, tx.now, each.is_working, each.name, terms.source, approval.id)
         await store.ADD_DAY.run(tx, *row)
-    facts = {"source": terms.source, "days": len(terms.days)}
+    facts: dict[str, Fact] = {"source": terms.source, "days": len(terms.days)}
     await audit.record(tx, "calendar.changed", approval.shown_id, facts)
 
 
@@ -128,7 +128,7 @@ async def _set_cut_off(tx: Tx, approval: Approval, terms: CutOffTerms) -> None:
         raise CalendarMoved(purpose=terms.purpose)
     row = (terms.purpose, terms.valid_from, tx.now, terms.minute, terms.source, approval.id)
     await store.ADD_CUT_OFF.run(tx, *row)
-    facts = {"purpose": terms.purpose, "minute": terms.minute}
+    facts: dict[str, Fact] = {"purpose": terms.purpose, "minute": terms.minute}
     await audit.record(tx, "calendar.cut_off_set", approval.shown_id, facts)
 
 
