@@ -288,6 +288,8 @@ class Platform:
                 settings.public_url,
                 (
                     *FOUR_EYES,
+                    *TERMINAL_PAGES,
+                    *RESERVE_PAGES,
                     *RECON_DESK,
                     *TERMINAL_PAGES,
                     *RESERVE_PAGES,

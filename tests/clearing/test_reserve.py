@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +40,7 @@ from tongbao.clearing.reserve.model import (
     StatementInput,
     work_out,
 )
+from tongbao.clearing.reserve.papers import PaperUnreadable, read_closing
 from tongbao.clearing.reserve.proving import ProveReserve, Reserve
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, propose, run_apply
 from tongbao.controls.approvals.model import Approvals, OwnProposal, acts_of
@@ -233,6 +236,47 @@ async def test_a_balance_by_hand_is_two_peoples(house: House) -> None:
     [found] = await custody.balances_of(house.db, account.id)
     assert (found.amount, found.source) == (100_000, Source.MANUAL)
     assert (await house.prove()).state is ProofState.COVERED
+
+
+MT940 = """:20:START
+:25:20230000/1234
+:28C:1/1
+:60F:C261117CNY990,00
+:61:2611181118C10,00NTRFA1//B1
+:86:a customer
+:62F:C261118CNY1000,00
+"""
+
+
+def test_a_banks_own_file_says_what_it_closes_with(tmp_path: Path) -> None:
+    path = tmp_path / "day.sta"
+    path.write_text(MT940)
+
+    closing, digest = read_closing(path, Source.MT940, "CNY")
+
+    assert closing == 100_000
+    assert digest == sha256(MT940.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "currency"),
+    [
+        ("C10,00", "C10,01", "CNY"),  # the rows do not lead to the closing
+        (":62F:C261118CNY1000,00\n", "", "CNY"),  # cut off
+        (":61:2611181118C10,00", ":61:what", "CNY"),
+        (":62F:C261118CNY1000,00\n", ":62F:C261118CNY1000,00\n" * 2, "CNY"),
+        ("x", "x", "USD"),
+        ("x", "x", "JPY"),
+    ],
+)
+def test_a_file_that_is_no_whole_statement_is_refused(
+    tmp_path: Path, before: str, after: str, currency: str
+) -> None:
+    path = tmp_path / "day.sta"
+    path.write_text(MT940.replace(before, after))
+
+    with pytest.raises(PaperUnreadable):
+        read_closing(path, Source.MT940, currency)
 
 
 async def test_the_same_paper_twice_is_one_and_no_paper_is_of_a_day_that_goes_on(

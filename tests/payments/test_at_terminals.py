@@ -137,10 +137,12 @@ async def test_a_speaker_by_a_plate_tells_what_is_paid_there(
     await stage.call(client.plates.revoke, revoked["id"])
     with pytest.raises(Refused) as refused:
         await stage.call(client.terminals.place, own, plate_id=revoked["id"])
+    with pytest.raises(Refused) as no_store:
+        await stage.call(client.terminals.place, own, store_id=show("sto", UUID(int=7)))
 
     payment = await stage.paid("alipay", 1250, metadata={"plate_id": plate["id"]})
 
-    assert refused.value.code == "terminal.place_not_found"
+    assert refused.value.code == no_store.value.code == "terminal.place_not_found"
     [notice] = await latest_notices(stage.db, terminal)
     assert notice.body["payment_id"] == payment["id"]
     placed = await stage.call(client.terminals.get, own)

@@ -58,12 +58,17 @@ class CloseTerms(Struct, frozen=True):
 
 
 class BalanceTerms(Struct, frozen=True):
-    """What an account closed a day with, as a person has read it; ``reference`` says where."""
+    """What an account closed a day with, as a person has read it; ``reference`` says where.
+
+    ``paper`` is the hexadecimal SHA-256 of the bank's file that a person has brought in, if any.
+    """
 
     account: str
     day: date
     amount: int
     reference: str
+    source: Source = Source.MANUAL
+    paper: str = ""
 
 
 class ExplainTerms(Struct, frozen=True):
@@ -195,8 +200,9 @@ async def _close(tx: Tx, _approval: Approval, terms: CloseTerms) -> None:
 
 
 async def _balance(tx: Tx, approval: Approval, terms: BalanceTerms) -> None:
-    # The approval is the paper: its digest is of who said what, and is in the audit log.
-    paper = (Source.MANUAL, f"{terms.reference} ({approval.shown_id})"[:200], approval.digest)
+    # Without a file the approval is the paper: its digest is of who said what.
+    digest = bytes.fromhex(terms.paper) if terms.paper else approval.digest
+    paper = (terms.source, f"{terms.reference[:160]} ({approval.shown_id})", digest)
     await _record(tx, parse(ACCOUNT, terms.account), terms.day, terms.amount, paper)
 
 
@@ -227,6 +233,7 @@ async def _show_balance(db: Db, _approval: Approval, terms: BalanceTerms) -> lis
     return [
         Change("account", "账户", None, where),
         Change(f"balance of {terms.day}", f"{terms.day} 余额", was, shown(terms.amount)),
+        Change("from", "来源", None, f"{terms.source} {terms.reference} {terms.paper}"),
     ]
 
 

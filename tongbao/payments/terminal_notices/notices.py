@@ -18,7 +18,10 @@ from tongbao.infra.db import Db, Tx
 from tongbao.infra.outbox import EventRow
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import parse
+from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.queries import merchants_with_ids
+from tongbao.parties.stores.model import StoreNotFound
+from tongbao.parties.stores.stores import store_of_merchant
 from tongbao.parties.terminals.inventory import (
     Place,
     terminals_at_plates,
@@ -125,19 +128,25 @@ async def forget_old(db: Db) -> int:
 
 
 class MerchantsPlaces:
-    """Knows merchants' plates, for terminals that are put beside one."""
+    """Knows merchants' stores and plates, for terminals that are put there."""
 
-    async def check(self, on: Tx, place: Place, merchant_id: UUID, mode: Any) -> None:
-        """Raise unless the plate is the merchant's and in use.
+    async def check(self, on: Tx, place: Place, merchant_id: UUID, mode: Mode) -> None:
+        """Raise unless store and plate are the merchant's and in use.
 
         Raises:
             PlaceNotFound
         """
-        if place.plate_id is None:
-            return
-        try:
-            plate = await plate_of_merchant(on, place.plate_id, merchant_id, mode)
-        except PlateNotFound:
-            raise PlaceNotFound(param="$.plate_id") from None
-        if plate.state is not PlateState.ACTIVE:
-            raise PlaceNotFound(param="$.plate_id")
+        if place.store_id is not None:
+            try:
+                store_there = await store_of_merchant(on, merchant_id, mode, place.store_id)
+            except StoreNotFound:
+                raise PlaceNotFound(param="$.store_id") from None
+            if store_there.state != "open":
+                raise PlaceNotFound(param="$.store_id")
+        if place.plate_id is not None:
+            try:
+                plate = await plate_of_merchant(on, place.plate_id, merchant_id, mode)
+            except PlateNotFound:
+                raise PlaceNotFound(param="$.plate_id") from None
+            if plate.state is not PlateState.ACTIVE:
+                raise PlaceNotFound(param="$.plate_id")

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import date, datetime
+from pathlib import Path
 from typing import Final
 
 import click
 
 from tongbao.clearing.reserve import custody, proving, queries
 from tongbao.clearing.reserve.custody import BALANCE, OPEN, BalanceTerms, OpenTerms
-from tongbao.clearing.reserve.model import ACCOUNT, GAP, PROOF, ProofState, Purpose, ReserveProof
+from tongbao.clearing.reserve.model import (
+    ACCOUNT,
+    GAP,
+    PROOF,
+    ProofState,
+    Purpose,
+    ReserveProof,
+    Source,
+)
+from tongbao.clearing.reserve.papers import read_closing
 from tongbao.clearing.reserve.proving import Reserve
 from tongbao.controls.approvals.approvals import propose
 from tongbao.kernel.errors import Rejected
@@ -181,6 +192,39 @@ def reserve_balance(
             subject = f"{account}/{terms.day}"
             approval = await propose(tx, BALANCE, subject, terms, reason=reason)
         return {"approval": approval.shown_id}
+
+    context.show(context.run(work))
+
+
+@reserve.command("statement")
+@click.argument("account")
+@click.argument("day", type=_DAY)
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--kind",
+    type=click.Choice([Source.CAMT_053.value, Source.MT940.value]),
+    default=Source.CAMT_053.value,
+    show_default=True,
+    help="What kind of file it is.",
+)
+@_REASON
+@click.pass_obj
+def reserve_statement(
+    context: Context, /, account: str, day: datetime, file: Path, *, kind: str, reason: str
+) -> None:
+    """Read a bank's statement and propose what it closes with; a second person approves."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        _check(platform)
+        found = await custody.custody_account(platform.db, parse(ACCOUNT, account))
+        figure, digest = await asyncio.to_thread(read_closing, file, Source(kind), found.currency)
+        said = (file.name[:100], Source(kind), digest.hex())
+        terms = BalanceTerms(account, day.date(), figure, *said)
+        async with platform.db.begin(actor()) as tx:
+            subject = f"{account}/{terms.day}"
+            approval = await propose(tx, BALANCE, subject, terms, reason=reason)
+        amount = Money(figure, found.currency).decimal_text()
+        return {"approval": approval.shown_id, "closing": amount, "sha256": digest.hex()}
 
     context.show(context.run(work))
 

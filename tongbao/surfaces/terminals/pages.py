@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -91,7 +93,7 @@ async def show_terminals(visit: Visit) -> Reply:
         "chosen": chosen,
         "states": list(TerminalState),
         "rows": [
-            (show(PREFIX, each.id), each, names.get(each.merchant_id), beats.get(each.id))
+            (show(PREFIX, each.id), each, _name(names, each), beats.get(each.id))
             for each in page.items
         ],
         "cursor": cursor,
@@ -232,6 +234,10 @@ ROUTES: Final = (
 async def _terminal(visit: Visit) -> Terminal:
     wanted = parse(PREFIX, visit.params["terminal_id"])
     return await inventory.terminal_with_id(visit.desk.db, wanted)
+
+
+def _name(names: Mapping[UUID, str], terminal: Terminal) -> str | None:
+    return None if terminal.merchant_id is None else names.get(terminal.merchant_id)
 
 
 def _moves(terminal: Terminal) -> list[TerminalState]:
