@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tongbao.clearing.cases import cases as differences
-from tongbao.clearing.cases import cases as differences
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.disputes.debts import bound_write_off
 from tongbao.clearing.payouts import files as payout_files
@@ -11,7 +10,6 @@ from tongbao.clearing.reserve import custody as reserve_custody
 from tongbao.clearing.settlement_batches import batches as settlement_batches
 from tongbao.clearing.settlement_terms import terms as settlement_terms
 from tongbao.clearing.suspense import desk as suspense
-from tongbao.clearing.transfers import transfers
 from tongbao.controls.approvals.model import Approvals, Bound, acts_of
 from tongbao.controls.calendar import changes as calendar
 from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
@@ -34,13 +32,11 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
     licensed: tuple[Bound, ...] = (
         *suspense.bound_acts(flow),
         *differences.bound_acts(flow),
-        *differences.bound_acts(flow),
         *reserve_custody.bound_acts(flow.db),
         bound_write_off(flow),
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),
         *settlement_terms.bound_acts(flow.db),
         *settlement_batches.bound_acts(flow.db),
         *payout_files.bound_acts(flow.db),
-        *transfers.bound_acts(flow.db),
     )
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))
