@@ -291,8 +291,6 @@ class Platform:
                     *TERMINAL_PAGES,
                     *RESERVE_PAGES,
                     *RECON_DESK,
-                    *TERMINAL_PAGES,
-                    *RESERVE_PAGES,
                     *onboarding_pages(self.registrar),
                     *disputes_desk.console_routes(self.blobs),
                 ),
