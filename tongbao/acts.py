@@ -10,6 +10,7 @@ from tongbao.clearing.reserve import custody as reserve_custody
 from tongbao.clearing.settlement_batches import batches as settlement_batches
 from tongbao.clearing.settlement_terms import terms as settlement_terms
 from tongbao.clearing.suspense import desk as suspense
+from tongbao.clearing.transfers import transfers
 from tongbao.controls.approvals.model import Approvals, Bound, acts_of
 from tongbao.controls.calendar import changes as calendar
 from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
@@ -38,5 +39,6 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
         *settlement_terms.bound_acts(flow.db),
         *settlement_batches.bound_acts(flow.db),
         *payout_files.bound_acts(flow.db),
+        *transfers.bound_acts(flow.db),
     )
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))

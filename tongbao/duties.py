@@ -75,6 +75,9 @@ from tongbao.clearing.settlement_batches.batches import (
     run_drop_batch,
     run_release_batch,
 )
+from tongbao.clearing.transfers.model import TransferEnded
+from tongbao.clearing.transfers.paying import TRANSFER_POLICY, SubmitTransfer, run_submit_transfer
+from tongbao.clearing.transfers.transfers import RunTransferBatch, run_transfer_batch
 from tongbao.controls.approvals.approvals import (
     APPROVALS_POLICY,
     ApplyApproval,
@@ -252,6 +255,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
     PayoutSucceeded,
     PayoutFailed,
     PayoutReturned,
+    TransferEnded,
     DayReconciled,
     DisputeOpened,
     DisputeUpdated,
@@ -293,6 +297,8 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     CloseBatches: BATCHES_POLICY,
     CompareBatch: COMPARE_POLICY,
     SettleDaily: DAILY_POLICY,
+    RunTransferBatch: TRANSFER_POLICY,
+    SubmitTransfer: TRANSFER_POLICY,
     DrawBatch: BATCH_POLICY,
     ReleaseBatch: BATCH_POLICY,
     DropBatch: BATCH_POLICY,
@@ -332,6 +338,8 @@ def handlers(
         ProveReserve: partial(
             run_prove_reserve, Reserve(flow.db, Proofs(flow.db, clearing.keyring))
         ),
+        RunTransferBatch: partial(run_transfer_batch, clearing),
+        SubmitTransfer: partial(run_submit_transfer, clearing),
         DrawBatch: partial(run_draw_batch, clearing),
         ReleaseBatch: partial(run_release_batch, clearing),
         DropBatch: partial(run_drop_batch, clearing),

@@ -29,6 +29,7 @@ from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.reserve import proving as reserve
 from tongbao.clearing.settlement import api as settlement_api
 from tongbao.clearing.statements import api as statements_api
+from tongbao.clearing.transfers import api as transfers_api
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, shop_of, subscribers
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.blobs.place import blobs_of
@@ -202,6 +203,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *commissions_api.routes(licence),
         *payouts_api.routes(licence),
         *statements_api.routes(licence),
+        *transfers_api.routes(licence),
         *disputes_api.routes(licence),
         *complaints_api.ROUTES,
         *(clock_api.ROUTES if allows_test_clock else []),
@@ -328,6 +330,7 @@ class Platform:
                 "blobs": self.blobs,
                 "licence": settings.licence,
                 "ledger": self.ledger,
+                "clearing": self.clearing,
                 "hall": hall,
                 "grabbers": Grabbers(hall),
                 "shop": shop_of(self.flow),

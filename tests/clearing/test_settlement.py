@@ -214,6 +214,9 @@ def test_every_leg_on_a_merchants_account_is_in_a_column_on_purpose() -> None:
         "payout.failed/amount",
         "payout.returned/amount",
         "settlement.reserve_released/amount",
+        "transfer.held/amount",  # only held
+        "transfer.to_wallet/amount",
+        "transfer.returned/amount",
         "refund.held/gross",  # only held
         "dispute.charged_back/taken",
         "dispute.charged_back/fee",

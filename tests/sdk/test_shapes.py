@@ -409,6 +409,14 @@ def sell(shop: Tongbao) -> None:
     shop.staff.leave("stf_1")
     list(shop.commissions.list())
     list(shop.commissions.lines("com_1"))
+    shop.settlements.statement("set_1", layout="pdf")
+    shop.settlements.quick("CNY")
+    shop.payouts.receipt("pyo_1")
+    shop.transfer_batches.send("1", "c", currency="CNY")
+    list(shop.transfer_batches.list())
+    shop.transfer_batches.get("trb_1")
+    list(shop.transfer_batches.transfers("trb_1"))
+    shop.transfer_batches.drop("trb_1")
 
 
 def share(shop: Recorder) -> None:

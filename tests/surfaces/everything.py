@@ -29,6 +29,11 @@ from tongbao_sdk import Tongbao
 from tongbao_sdk.models import Payment
 
 
+_TRANSFERS = """number,destination,payee,name,bank,amount,note
+1,bank,6222020200112230009,x,,0.01,tea
+"""
+
+
 async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[str, str]:
     """Make something of every kind, and return one id for each path parameter of the API."""
     client = stage.client_of(shop)
@@ -71,7 +76,10 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     agreement = await stage.call(client.agreements.get, agreement["id"])
     assert agreement["status"] == "active"
     [payout] = await stage.call(lambda: list(client.payouts.list()))
+    report = await stage.call(client.transfer_batches.send, new_number(), _TRANSFERS)
+    assert report["batch"] is not None
     return {
+        "transfer_batch_id": report["batch"]["id"],
         "payment_id": paid["id"],
         "refund_id": refund["id"],
         "event_id": delivery["event_id"],

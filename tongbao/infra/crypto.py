@@ -94,6 +94,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("jeepay.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A jeepay app's secret."),
         Purpose("operator.totp", Algorithm.AES_256_GCM, _FILE_KEY, "An operator's TOTP seed."),
         Purpose("merchant.bank_account", Algorithm.AES_256_GCM, _FILE_KEY, "Where we pay to."),
+        Purpose("transfer.payee", Algorithm.AES_256_GCM, _FILE_KEY, "Whom a merchant pays."),
         Purpose("api.request", Algorithm.HMAC_SHA_256, "api_key.secret", "Signed API requests."),
         Purpose("webhook.v1", Algorithm.HMAC_SHA_256, "webhook.secret", "Webhook signature v1."),
         Purpose("webhook.v1a", Algorithm.ED25519, "webhook.secret", "Webhook signature v1a."),

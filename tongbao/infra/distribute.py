@@ -105,6 +105,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
         "reserve_part",
+        *("transfer_batch", "transfer_item", "transfer_exchange"),
         *("suspense_account", "suspense_item", "refund_stop"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
         *("offline_key", "offline_code", "offline_allowance"),

@@ -1,12 +1,86 @@
-"""Settlements and payouts: what the merchant is paid, and what for."""
+"""Settlements, payouts and their papers, and paying many people by a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
-from tongbao_sdk.models import Payout, PayoutStatus, Settlement, SettlementLine
+from tongbao_sdk.models import Mode, Payout, PayoutStatus, Settlement, SettlementLine
 from tongbao_sdk.transport import Transport, path_of
+
+Layout = Literal["csv", "xlsx", "pdf"]
+
+
+class Paper(TypedDict):
+    """A file; ``content`` is base64 and ``sha256`` is of the bytes."""
+
+    object: Literal["paper"]
+    name: str
+    media_type: str
+    sha256: str
+    content: str
+
+
+class PayoutReceipt(TypedDict):
+    """The electronic receipt of a payout: facts, their digest, and the same on paper."""
+
+    object: Literal["payout_receipt"]
+    facts: dict[str, Any]
+    digest: str
+    paper: Paper
+
+
+class RowFault(TypedDict):
+    """What is wrong with one row of a file."""
+
+    line: int
+    column: str
+    reason: str
+
+
+class TransferBatch(TypedDict):
+    """A file of transfers and how far it is."""
+
+    id: str
+    object: Literal["transfer_batch"]
+    mode: Mode
+    number: str
+    currency: str
+    count: int
+    amount: int
+    status: Literal["listed", "running", "done", "dropped"]
+    progress: dict[str, int]
+    created_at: str
+    ended_at: NotRequired[str]
+
+
+class TransferFileReport(TypedDict):
+    """What became of a file: a batch, or every fault of its rows."""
+
+    object: Literal["transfer_file_report"]
+    rows: int
+    faults: list[RowFault]
+    batch: TransferBatch | None
+
+
+class Transfer(TypedDict):
+    """One row of a batch."""
+
+    id: str
+    object: Literal["transfer"]
+    batch_id: str
+    line: int
+    number: str
+    destination: Literal["bank", "wallet", "wechat_pay", "alipay"]
+    payee: str
+    amount: int
+    currency: str
+    note: str
+    status: str
+    code: NotRequired[str]
+    channel_reference: NotRequired[str]
+    next_action: NotRequired[dict[str, Any]]
+    ended_at: NotRequired[str]
 
 
 class Settlements:
@@ -30,6 +104,16 @@ class Settlements:
         """Yield every movement a settlement is made of, in the ledger's order."""
         return self._transport.pages(path_of("settlements", settlement_id, "lines"), limit=limit)
 
+    def statement(self, settlement_id: str, layout: Layout = "csv") -> Paper:
+        """Return a settlement's statement as a file."""
+        path = path_of("settlements", settlement_id, "statement")
+        return cast("Paper", self._transport.get(path, layout=layout))
+
+    def quick(self, currency: str = "CNY") -> Settlement:
+        """Settle what is there so far and have it paid out at once, for the agreed fee (D+0)."""
+        path = path_of("settlements", "quick")
+        return cast("Settlement", self._transport.post(path, {"currency": currency}))
+
 
 class Payouts:
     """What was paid to the merchant's bank account."""
@@ -51,3 +135,40 @@ class Payouts:
         """Yield payouts, newest first."""
         path = path_of("payouts")
         return self._transport.pages(path, status=status, settlement_id=settlement_id, limit=limit)
+
+    def receipt(self, payout_id: str) -> PayoutReceipt:
+        """Return the electronic receipt of a payout that succeeded."""
+        path = path_of("payouts", payout_id, "receipt")
+        return cast("PayoutReceipt", self._transport.get(path))
+
+
+class TransferBatches:
+    """Paying many people by a file, which is let go on the platform's side."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def send(self, number: str, csv: str, currency: str = "CNY") -> TransferFileReport:
+        """Have a file checked and kept; a repeat under the same number keeps it once."""
+        body = {"number": number, "csv": csv, "currency": currency}
+        path = path_of("transfer-batches")
+        return cast("TransferFileReport", self._transport.post(path, body))
+
+    def get(self, transfer_batch_id: str) -> TransferBatch:
+        """Return one batch and how far it is."""
+        path = path_of("transfer-batches", transfer_batch_id)
+        return cast("TransferBatch", self._transport.get(path))
+
+    def list(self, *, limit: int = 100) -> Iterator[TransferBatch]:
+        """Yield batches, newest first."""
+        return self._transport.pages(path_of("transfer-batches"), limit=limit)
+
+    def transfers(self, transfer_batch_id: str, *, limit: int = 100) -> Iterator[Transfer]:
+        """Yield the transfers of a batch in the order of its file."""
+        path = path_of("transfer-batches", transfer_batch_id, "transfers")
+        return self._transport.pages(path, limit=limit)
+
+    def drop(self, transfer_batch_id: str) -> TransferBatch:
+        """Give a batch up that was not let go yet."""
+        path = path_of("transfer-batches", transfer_batch_id, "drop")
+        return cast("TransferBatch", self._transport.post(path))

@@ -10,7 +10,7 @@ import httpx2 as httpx
 
 from tongbao_sdk.agreements import Agreements
 from tongbao_sdk.cashier import Checkouts, Plates
-from tongbao_sdk.clearing import Payouts, Settlements
+from tongbao_sdk.clearing import Payouts, Settlements, TransferBatches
 from tongbao_sdk.models import Balance, Merchant
 from tongbao_sdk.notifications import Events, WebhookEndpoints
 from tongbao_sdk.onboarding import Applications, Commissions, People, Stores
@@ -69,6 +69,7 @@ class Tongbao:
         self.webhook_endpoints = WebhookEndpoints(self.transport)
         self.settlements = Settlements(self.transport)
         self.payouts = Payouts(self.transport)
+        self.transfer_batches = TransferBatches(self.transport)
         self.api_keys = ApiKeys(self.transport)
         self.wallets = Wallets(self.transport)
         self.red_packets = RedPackets(self.transport)

@@ -31,7 +31,7 @@ AgreementStatus = Literal["created", "pending", "unknown", "active", "ending", "
 Period = Literal["day", "week", "month", "year"]
 CaptureMode = Literal["automatic", "manual"]
 RefundStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
-PayoutStatus = Literal["requested", "pending", "unknown", "succeeded", "failed"]
+PayoutStatus = Literal["requested", "pending", "unknown", "succeeded", "failed", "returned"]
 DeliveryStatus = Literal["pending", "succeeded", "failed"]
 
 
@@ -425,13 +425,14 @@ class CurrencyBalance(TypedDict):
     """What is owed in one currency.
 
     ``available`` may be settled or refunded; ``held`` is promised to open refunds; ``settling`` is
-    settled and on its way to the bank.
+    settled and on its way to the bank; ``reserved`` is kept back for a time.
     """
 
     currency: str
     available: int
     held: int
     settling: int
+    reserved: int
 
 
 class Balance(TypedDict):
@@ -445,8 +446,9 @@ class Balance(TypedDict):
 class Settlement(TypedDict):
     """What was settled for one business day.
 
-    ``due`` is what was carried over (``opening``) and every movement since; ``payable`` is the part
-    of it that no open refund holds; ``carried`` opens the next settlement.
+    ``due`` is what was carried over (``opening``) and every movement since; of it ``reserved`` is
+    kept back until ``reserve_until``, ``quick_fee`` is the price of D+0, ``payable`` is paid out, and
+    ``carried`` opens the next settlement.
     """
 
     id: str
@@ -454,6 +456,7 @@ class Settlement(TypedDict):
     mode: Mode
     day: str
     currency: str
+    kind: Literal["day", "quick"]
     opening: int
     gross: int
     fees: int
@@ -461,11 +464,14 @@ class Settlement(TypedDict):
     fees_returned: int
     other: int
     due: int
+    reserved: int
+    quick_fee: int
     payable: int
     carried: int
     line_count: int
-    status: Literal["closed", "paid", "unpaid"]
-    closed_at: str
+    status: Literal["drawn", "closed", "paid", "unpaid", "returned"]
+    closed_at: NotRequired[str]
+    reserve_until: NotRequired[str]
     payout_id: NotRequired[str]
 
 

@@ -29,6 +29,7 @@ OWNED = {
     if kind.owner is not OwnerKind.HOUSE
 }
 ROLES = {
+    "way": OWNED["wallet"],
     "home": AccountKey("fee_income", "CNY"),
     "from": AccountKey("bank", "CNY"),
     "to": AccountKey("suspense", "CNY"),
@@ -104,6 +105,11 @@ RECEIVABLE, PAYABLE, DUE = "channel_receivable", "merchant_payable", "settlement
         ("payout.paid", {"amount": 5}, [("single", DUE, "bank", 5)]),
         ("payout.failed", {"amount": 5}, [("single", DUE, PAYABLE, 5)]),
         ("payout.returned", {"amount": 5}, [("single", "bank", PAYABLE, 5)]),
+        ("transfer.held", {"amount": 5}, [("pending", PAYABLE, "wallet", 5)]),
+        ("transfer.succeeded", {}, [("post", None, None, None)]),
+        ("transfer.failed", {}, [("void", None, None, None)]),
+        ("transfer.to_wallet", {"amount": 5}, [("single", PAYABLE, "wallet", 5)]),
+        ("transfer.returned", {"amount": 5}, [("single", "wallet", PAYABLE, 5)]),
         ("channel.fee", {"fee": 5}, [("single", "channel_cost", RECEIVABLE, 5)]),
         ("channel.fee_returned", {"fee": 5}, [("single", RECEIVABLE, "channel_cost", 5)]),
         ("channel.settled", {"amount": 5}, [("single", "bank", RECEIVABLE, 5)]),

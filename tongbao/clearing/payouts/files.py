@@ -133,7 +133,7 @@ async def make_file(
             args = (each.book, each.id, file_id, each.version, account_id)
             if not await store.SET_FILE.run(tx, *args):
                 raise PayoutFileMoved
-        facts: dict[str, Fact] = {"count": drawn.count, "amount": drawn.amount, "currency": currency}
+        facts: dict[str, Fact] = {"count": drawn.count, "amount": drawn.amount}
         await audit.record(tx, "payouts.file_made", show(PREFIX, file_id), facts)
     return await file_with_id(context.db, file_id)
 

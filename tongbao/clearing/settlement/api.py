@@ -5,12 +5,18 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal
 
-from litestar import get
+from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
+from tongbao.clearing.context import Clearing
 from tongbao.clearing.settlement import queries
 from tongbao.clearing.settlement.model import (
+    AccountHeldBack,
+    NothingPayable,
+    QuickNotAgreed,
+    SettlementContended,
+    SettlementInBatch,
     SettlementLineView,
     SettlementNotFound,
     SettlementView,
@@ -18,11 +24,13 @@ from tongbao.clearing.settlement.model import (
     view_settlement,
 )
 from tongbao.clearing.settlement.queries import CurrencyBalance, SettlementFilter
+from tongbao.clearing.settlement.settlements import settle_quickly
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.pages import Page
+from tongbao.parties.merchants.queries import merchant_with_id
 
 
 class BalanceView(Struct, frozen=True):
@@ -89,7 +97,40 @@ async def list_settlement_lines(
     return Page([view_line(line) for line in page.items], page.next_cursor)
 
 
-ROUTES = [get_balance, list_settlements, get_settlement, list_settlement_lines]
+class SettleQuickly(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which balance is to be settled now."""
+
+    currency: str = "CNY"
+
+
+@post(
+    "/v1/settlements/quick",
+    status_code=200,
+    opt=needs(
+        "settlements:write",
+        refuses=[
+            QuickNotAgreed,
+            NothingPayable,
+            AccountHeldBack,
+            SettlementInBatch,
+            SettlementContended,
+        ],
+    ),
+)
+async def settle_now(
+    data: SettleQuickly, db: Db, clearing: Clearing, caller: Caller
+) -> SettlementView:
+    """Settle what is there so far and pay it out at once, for the agreed fee (D+0).
+
+    A repeat finds nothing payable until more has come in.
+    """
+    merchant = await merchant_with_id(db, caller.merchant_id)
+    return view_settlement(
+        await settle_quickly(clearing, merchant, caller.mode, data.currency.upper())
+    )
+
+
+ROUTES = [get_balance, list_settlements, get_settlement, list_settlement_lines, settle_now]
 
 
 def routes(licence: Licence) -> list[HTTPRouteHandler]:

@@ -247,6 +247,7 @@ _PREFIX_OF_RULE: Final = {
     "refund": "ref",
     "payout": "pyo",
     "settlement": "set",
+    "transfer": "tri",
 }
 
 

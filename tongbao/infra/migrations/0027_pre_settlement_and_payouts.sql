@@ -246,6 +246,78 @@ begin
         check ((sent_at is null) = (sent_by is null))
     );
 
+    -- A merchant pays many people out of what it is owed.
+    create table transfer_batch (
+        book        int         not null,
+        id          uuid        not null,
+        merchant_id uuid        not null,
+        mode        text        not null check (mode in ('live', 'sandbox')),
+        number      text        not null, -- the merchant's own
+        digest      bytea       not null check (length(digest) = 32), -- of the file
+        currency    text        not null check (currency ~ '^[A-Z]{3}$'),
+        count       int         not null check (count > 0),
+        amount      bigint      not null check (amount > 0),
+        state       text        not null check (state in ('listed', 'running', 'done', 'dropped')),
+        created_by  text        not null,
+        created_at  timestamptz not null,
+        ended_at    timestamptz,
+        primary key (book, id),
+        unique (book, merchant_id, mode, number),
+        check ((ended_at is not null) = (state in ('done', 'dropped')))
+    );
+    create index transfer_batch_of_merchant on transfer_batch (merchant_id, mode, id);
+
+    create table transfer_item (
+        book         int         not null,
+        id           uuid        not null,
+        batch_id     uuid        not null,
+        merchant_id  uuid        not null,
+        mode         text        not null check (mode in ('live', 'sandbox')),
+        line         int         not null check (line > 0), -- of the file
+        number       text        not null,                  -- the merchant's own
+        destination  text        not null check (destination in
+            ('bank', 'wallet', 'wechat_pay', 'alipay')),
+        payee_masked text        not null,
+        payee_sealed bytea       not null,
+        amount       bigint      not null check (amount > 0),
+        currency     text        not null check (currency ~ '^[A-Z]{3}$'),
+        note         text        not null,
+        state        text        not null check (state in
+            ('listed', 'held', 'pending', 'unknown', 'succeeded', 'failed', 'refused', 'returned')),
+        account_id   uuid,       -- ours at the channel, before the first instruction
+        code         text,
+        channel_ref  text,
+        action       jsonb,      -- what the payee is to do, such as confirm in an app
+        sends        int         not null check (sends >= 0),
+        queries      int         not null check (queries >= 0),
+        version      int         not null check (version > 0),
+        ended_at     timestamptz,
+        primary key (book, id),
+        unique (book, batch_id, number),
+        unique (book, batch_id, line),
+        foreign key (book, batch_id) references transfer_batch (book, id),
+        check ((ended_at is null) = (state in ('listed', 'held', 'pending', 'unknown'))),
+        check (sends = 0 or account_id is not null)
+    );
+
+    create table transfer_exchange (
+        book        int         not null,
+        id          uuid        not null,
+        item_id     uuid        not null,
+        purpose     text        not null check (purpose in ('transfer', 'query')),
+        method      text        not null,
+        url         text        not null,
+        request     text        not null,
+        status      int,
+        reply       text        not null,
+        duration_ms int         not null,
+        outcome     text        not null,
+        at          timestamptz not null,
+        primary key (book, id),
+        foreign key (book, item_id) references transfer_item (book, id)
+    );
+    create index transfer_exchange_of on transfer_exchange (book, item_id, id);
+
     -- What a bank sent back: read once, however often it is brought.
     create table payout_answer (
         digest     bytea       not null primary key check (length(digest) = 32),

@@ -40,6 +40,7 @@ SCOPES: Final[Mapping[str, str]] = {
     "shop:read": "Read products, stock, orders and reviews.",
     "shop:write": "Change products and stock; place, cancel and give back orders.",
     "settlements:read": "Read settlements, payouts and their lines.",
+    "settlements:write": "Ask for settlement before the day is over.",
     "splits:read": "Read receivers, splits and what came back.",
     "splits:write": "Bind receivers, share payments and take shares back.",
     "staff:read": "Read who works for the merchant.",
@@ -49,6 +50,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "terminals:read": "Read the merchant's terminals.",
     "terminals:write": "Place, limit and instruct the merchant's terminals.",
     "test_helpers:write": "Use the test helpers of the sandbox.",
+    "transfers:read": "Read batches of transfers.",
+    "transfers:write": "Send files of transfers to be let go.",
     "wallets:read": "Read wallets.",
     "wallets:write": "Open, freeze and use wallets.",
     "webhooks:read": "Read webhook endpoints and their deliveries.",
@@ -56,7 +59,8 @@ SCOPES: Final[Mapping[str, str]] = {
 }
 """Everything an API key can be allowed; a key has what it was given and no more."""
 _LICENSED: Final = frozenset(
-    {"wallets:read", "wallets:write", "red_packets:read", "red_packets:write", "commissions:read"}
+    {"settlements:write", "transfers:read", "transfers:write"}
+    | {"wallets:read", "wallets:write", "red_packets:read", "red_packets:write", "commissions:read"}
 )
 
 OVERLAP_MAX: Final = timedelta(days=30)

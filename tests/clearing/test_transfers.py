@@ -1,0 +1,222 @@
+"""A file of transfers is checked row by row, let go by two people, and every row paid once."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from tests.clearing.conftest import Day
+from tests.clearing.test_settlement_batches import MAY
+from tests.stage import new_number
+from tongbao.clearing.transfers import transfers as desk
+from tongbao.clearing.transfers.model import (
+    Destination,
+    TransferBalanceTooLow,
+    TransferFileMalformed,
+)
+from tongbao.clearing.transfers.paying import SubmitTransfer, run_submit_transfer
+from tongbao.clearing.transfers.queries import batch_with_id, items_of_batch
+from tongbao.clearing.transfers.rows import COLUMNS, check_file
+from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
+from tongbao.controls.approvals.model import Approvals, acts_of
+from tongbao.infra import failpoints
+from tongbao.infra.failpoints import SimulatedCrash
+from tongbao.infra.tasks import Lease
+from tongbao.kernel.codecs.sheets import csv_line
+from tongbao.kernel.ids import new_id, parse
+from tongbao.ledger.model import AccountKey
+from tongbao.ledger.queries import balance_of
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK
+from tongbao_sdk.errors import Refused
+
+GOOD, BAD_ACCOUNT = "6222020200112230009", "6222020200112230001"  # as the sandbox's bank has them
+EVERYWHERE = set(Destination)
+CRASHES = (
+    "transfers.before_hold",
+    "transfers.after_hold",
+    "transfers.before_call",
+    "transfers.after_call",
+    "transfers.before_outcome",
+    "transfers.after_outcome",
+)
+
+
+def row(number: str, destination: str, payee: str, amount: str, **more: str) -> dict[str, str]:
+    return {
+        "number": number, "destination": destination, "payee": payee, "name": "张三", "bank": "",
+        "amount": amount, "note": "佣金", **more,
+    }  # fmt: skip
+
+
+def table(*rows: dict[str, str]) -> str:
+    return csv_line(COLUMNS) + "".join(
+        ",".join(each[column] for column in COLUMNS) + "\r\n" for each in rows
+    )
+
+
+async def send(day: Day, *rows: dict[str, str], number: str | None = None) -> dict[str, Any]:
+    """Upload a file as the merchant would."""
+    client = day.stage.client
+    send = client.transfer_batches.send
+    return dict(await day.stage.call(send, number or new_number(), table(*rows)))
+
+
+async def one_round(day: Day, batch_id: UUID, lease: Lease) -> None:
+    """What the worker does with a batch that was let go, in this task."""
+    await desk.run_transfer_batch(day.clearing, desk.RunTransferBatch(batch_id), lease)
+    batch = await batch_with_id(day.db, batch_id)
+    for item in (await items_of_batch(day.db, batch)).items:
+        await run_submit_transfer(day.clearing, SubmitTransfer(item.book, item.id), lease)
+
+
+async def let_go(day: Day, batch: dict[str, Any]) -> UUID:
+    acts = acts_of(*desk.bound_acts(day.db))
+    async with day.db.begin("operator:anna") as tx:
+        approval = await desk.propose_release(tx, parse("trb", batch["id"]), reason="pay day")
+    async with day.db.begin("operator:bert") as tx:
+        await approve(tx, acts, approval.id, digest=approval.digest.hex(), may=MAY)
+    return approval.id
+
+
+async def states(day: Day, batch: dict[str, Any]) -> list[str]:
+    found = await batch_with_id(day.db, parse("trb", batch["id"]))
+    page = await items_of_batch(day.db, found, limit=100)
+    return [item.state.value for item in page.items]
+
+
+async def test_a_batch_goes_everywhere_once_and_what_fails_comes_back(day: Day) -> None:
+    await day.paid("alipay", 100_000)
+    client = day.stage.client
+    wallet = await day.stage.call(client.wallets.open, holder_name="李四")
+    rows = [
+        row("1", "bank", GOOD, "10.00"),
+        row("2", "bank", BAD_ACCOUNT, "20.00"),
+        row("3", "wallet", wallet["id"], "30.00"),
+        row("4", "alipay", "2088722000000201", "40.00"),
+    ]
+    report = await send(day, *rows, number="B1")
+    assert report["faults"] == []
+    again = await send(day, *rows, number="B1")
+    assert again["batch"]["id"] == report["batch"]["id"]
+    with pytest.raises(Refused) as refused:
+        await send(day, *rows[:2], number="B1")
+    assert refused.value.code == "transfer_batch.number_taken"
+    assert await states(day, report["batch"]) == ["listed"] * 4
+
+    await let_go(day, report["batch"])
+    for _ in range(4):
+        await day.stage.advance(minutes=6)
+
+    assert await states(day, report["batch"]) == ["succeeded", "failed", "succeeded", "succeeded"]
+    batch = await batch_with_id(day.db, parse("trb", report["batch"]["id"]))
+    assert batch.state == "done"
+    wallet_key = AccountKey("wallet", "CNY", parse("wal", wallet["id"]))
+    assert (await balance_of(day.db, SANDBOX_BOOK, wallet_key)).posted == 3_000
+    merchant = day.stage.shop.merchant.id
+    assert await day.booked("merchant_payable", merchant) == 100_000 - 800 - 1_000 - 3_000 - 4_000
+    assert await day.booked("bank") == -1_000
+    told = await day.db.fetch("select count(*) from event where type = 'transfer.ended'", ())
+    assert told[0][0] == 4
+    for kept in await day.db.fetch("select * from transfer_item", ()):
+        assert GOOD not in str(kept)
+        assert "张三" not in str(kept)
+    await day.sound()
+
+
+async def test_a_row_that_is_not_covered_is_refused_and_the_others_go_on(day: Day) -> None:
+    await day.paid("alipay", 10_000)
+    [first] = [row("1", "bank", GOOD, "60.00")]
+    report = await send(day, first, row("2", "bank", GOOD, "30.00"))
+    too_much = await send(day, row("1", "bank", GOOD, "500.00"))
+    async with day.db.begin("operator:anna") as tx:
+        with pytest.raises(TransferBalanceTooLow):
+            await desk.propose_release(tx, parse("trb", too_much["batch"]["id"]), reason="try")
+    other = await send(day, row("1", "bank", GOOD, "50.00"))
+    await let_go(day, other["batch"])
+    await let_go(day, report["batch"])  # covered when it was proposed, each by itself
+    for _ in range(3):
+        await day.stage.advance(minutes=6)
+
+    ended = await states(day, other["batch"]) + await states(day, report["batch"])
+    assert sorted(ended) == ["refused", "succeeded", "succeeded"]
+    assert await day.booked("bank") in {-8_000, -9_000}
+    await day.sound()
+
+
+@pytest.mark.parametrize("place", CRASHES)
+async def test_whoever_dies_on_the_way_pays_every_row_once(day: Day, place: str) -> None:
+    await day.paid("alipay", 10_000)
+    report = await send(day, row("1", "bank", GOOD, "10.00"), row("2", "bank", GOOD, "20.00"))
+    approval = await let_go(day, report["batch"])
+    approvals = Approvals(day.db, acts_of(*desk.bound_acts(day.db)))
+    lease = Lease(new_id(), 1)
+    await run_apply(approvals, ApplyApproval(approval), lease)
+
+    failpoints.arm(f"{place}:raise")
+    with pytest.raises(SimulatedCrash):
+        await one_round(day, parse("trb", report["batch"]["id"]), lease)
+    failpoints.arm(None)
+    for _ in range(4):
+        await day.stage.advance(minutes=20)
+
+    assert await states(day, report["batch"]) == ["succeeded", "succeeded"]
+    assert await day.booked("bank") == -3_000
+    await day.sound()
+
+
+async def test_a_file_with_a_fault_keeps_nothing_and_says_every_fault(day: Day) -> None:
+    report = await send(
+        day,
+        row("1", "bank", "12ab", "1.00"),
+        row("2", "moon", GOOD, "1.00"),
+        row("3", "wallet", "wal_" + "0" * 26, "1.00"),
+        row("4", "bank", GOOD, "0.001"),
+        row("5", "bank", GOOD, "1.00"),
+        row("5", "bank", GOOD, "1.00"),
+    )
+
+    assert report["batch"] is None
+    assert [(fault["line"], fault["column"]) for fault in report["faults"]] == [
+        (2, "payee"), (3, "destination"), (4, "payee"), (5, "amount"), (7, "number"),
+    ]  # fmt: skip
+    assert await day.db.fetch("select 1 from transfer_item", ()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"a,b\r\n1,2\r\n",
+        (",".join(COLUMNS) + "\r\n").encode(),
+        (",".join(COLUMNS) + '\r\n"open quote').encode(),
+        (",".join(COLUMNS) + "\r\n" + "x\r\n" * 5_001).encode(),
+        b"x" * (2 * 1024 * 1024 + 1),
+    ],
+)
+def test_what_is_no_table_of_transfers_is_refused_whole(content: bytes) -> None:
+    with pytest.raises(TransferFileMalformed):
+        check_file(content, "CNY", open_to=EVERYWHERE)
+
+
+@given(
+    values=st.lists(
+        st.lists(st.text(max_size=12) | st.sampled_from(["bank", GOOD, "1.00"]), max_size=8),
+        min_size=1,
+        max_size=4,
+    )
+)
+@examples(max_examples=60)
+def test_whatever_is_in_a_row_is_a_row_or_a_fault(values: list[list[str]]) -> None:
+    content = (csv_line(COLUMNS) + "".join(map(csv_line, values))).encode("utf-8", "replace")
+    try:
+        checked = check_file(content, "CNY", open_to=EVERYWHERE)
+    except TransferFileMalformed:
+        return
+    assert checked.rows or checked.faults
+    assert all(each.money.amount > 0 for each in checked.rows)

@@ -1,0 +1,1 @@
+"""Batch transfers: a merchant pays many people, row by row of a file, out of what it is owed."""
