@@ -75,16 +75,12 @@ from tongbao.clearing.settlement_batches.batches import (
     run_drop_batch,
     run_release_batch,
 )
+from tongbao.clearing.suspense.items import WATCH_POLICY as SUSPENSE_POLICY
+from tongbao.clearing.suspense.items import WatchSuspense, run_watch_suspense
 from tongbao.clearing.transfers.model import TransferEnded
 from tongbao.clearing.transfers.paying import TRANSFER_POLICY, SubmitTransfer, run_submit_transfer
 from tongbao.clearing.transfers.transfers import RunTransferBatch, run_transfer_batch
-from tongbao.controls.approvals.approvals import (
-    APPROVALS_POLICY,
-    ApplyApproval,
-    ExpireApproval,
-    run_apply,
-    run_expire,
-)
+from tongbao.controls.approvals import approvals as four_eyes
 from tongbao.controls.approvals.model import ApprovalMoved
 from tongbao.infra.outbox import Event, Subscriber
 from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task
@@ -263,9 +259,9 @@ EVENTS: Final[Sequence[type[Event]]] = (
     DisputeClosed,
     TerminalOffline,
     TerminalOnline,
+    ReserveGapFound,
     ComplaintOpened,
     ComplaintUpdated,
-    ReserveGapFound,
     WebhookEndpointDisabled,
     WebhookTest,
     ApprovalMoved,
@@ -303,16 +299,16 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ReleaseBatch: BATCH_POLICY,
     DropBatch: BATCH_POLICY,
     SubmitPayout: PAYOUT_POLICY,
+    WatchDispute: DISPUTE_POLICY,
+    CollectDebts: DEBTS_POLICY,
     ReturnRedPacket: RETURN_POLICY,
     LookAtOrder: LOOK_POLICY,
     PushOrderRefund: PUSH_POLICY,
-    WatchDispute: DISPUTE_POLICY,
-    CollectDebts: DEBTS_POLICY,
     PullComplaints: PULL_POLICY,
     SendReply: REPLY_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
-    ApplyApproval: APPROVALS_POLICY,
-    ExpireApproval: APPROVALS_POLICY,
+    **four_eyes.POLICIES,
+    WatchSuspense: SUSPENSE_POLICY,
     BuildVouchers: BUILD_POLICY,
     CompleteMovement: COMPLETE_POLICY,
     WatchMovements: WATCH_POLICY,
@@ -330,9 +326,9 @@ def handlers(
     flow: Flow, clearing: Clearing, courier: Courier, registrar: Registrar, *, public_url: str
 ) -> Mapping[type[Task], Handler]:
     """Return who does which task; what a firm may not do, nobody here does."""
-    desk = approvals(flow, clearing)
     sharing = Sharing(flow, clearing.keyring)
     settling: dict[type[Task], Handler] = {
+        WatchSuspense: partial(run_watch_suspense, clearing.db),
         SettleDaily: partial(run_settle_daily, clearing),
         PayCommissions: partial(run_pay_commissions, clearing),
         ProveReserve: partial(
@@ -344,14 +340,13 @@ def handlers(
         ReleaseBatch: partial(run_release_batch, clearing),
         DropBatch: partial(run_drop_batch, clearing),
         SubmitPayout: partial(run_submit_payout, clearing),
-        ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
         WatchDispute: partial(run_watch_dispute, flow),
         CollectDebts: partial(run_collect_debts, flow),
+        ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
     }
     return {
         **(settling if flow.licence.may_hold_funds else {}),
-        ApplyApproval: partial(run_apply, desk),
-        ExpireApproval: partial(run_expire, desk),
+        **four_eyes.work_of(approvals(flow, clearing)),
         PullComplaints: partial(run_pull_complaints, flow),
         SendReply: partial(run_send_reply, flow),
         ReconcileDaily: partial(run_reconcile_daily, clearing),

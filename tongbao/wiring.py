@@ -29,6 +29,7 @@ from tongbao.clearing.payouts import api as payouts_api
 from tongbao.clearing.reserve import proving as reserve
 from tongbao.clearing.settlement import api as settlement_api
 from tongbao.clearing.statements import api as statements_api
+from tongbao.clearing.suspense import items as suspense
 from tongbao.clearing.transfers import api as transfers_api
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, shop_of, subscribers
 from tongbao.infra import embedded, test_clock
@@ -359,6 +360,7 @@ class Platform:
             await daily.seed(tx, self.settings.licence)
             if self.settings.licence.may_hold_funds:
                 await debts.seed(tx)
+                await suspense.seed(tx)
                 await commissions.seed(tx)
             await batches.seed(tx)
             await complaints.seed(tx)

@@ -390,6 +390,10 @@ async def test_two_who_sum_up_at_once_do_it_once(desk: Desk) -> None:
     await desk.agree(asked)
     await asyncio.gather(*(items.catch_up(desk.db, SANDBOX_BOOK, "CNY") for _ in range(6)))
     assert await desk.open_amount(item) == 100
+    again = await items.run_watch_suspense(desk.db, items.WatchSuspense(), None)
+    assert again.after == items.EVERY
+    assert items._OPEN._value.get() >= 2
+    assert items._UNTIED._value.get() == 0
     pages = await open_items(desk.db, SANDBOX_BOOK, limit=1)
     assert pages.next_cursor is not None
     following = await open_items(desk.db, SANDBOX_BOOK, limit=100, cursor=pages.next_cursor)

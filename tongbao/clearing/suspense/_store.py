@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tongbao.clearing.suspense.model import SuspenseAccount, SuspenseItem
+from tongbao.clearing.suspense.model import SuspenseAccount, SuspenseItem, Waiting
 from tongbao.infra.db import Query, Statement
 
 _ITEM: Final = "book, currency, owner, amount, code, first_at, last_at, last_seq"
@@ -41,6 +41,12 @@ OPEN_ITEMS = Query(
        and ($3::timestamptz is null or (first_at, owner) > ($3, $4::uuid))
      order by first_at, owner
      limit $5""",
+)
+WAITING = Query(
+    Waiting,
+    """
+    select count(*) as items, min(first_at) as oldest_at from suspense_item
+     where book = $1 and amount <> 0""",
 )
 OPEN_SUM = Query(
     int,

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
+from prometheus_client import Gauge
 
 from tongbao.clearing.suspense import _store as store
 from tongbao.clearing.suspense.model import SUSPENSE, SuspenseItem, SuspenseItemNotFound
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
 from tongbao.ledger import queries as ledger
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import StatementLine
 from tongbao.payments.refunds.queries import refunds_with_ids
+
+EVERY: Final = timedelta(hours=1)
+WATCH_POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(timedelta(minutes=5),))
+"""It is the only task of its kind, and only a restart would ask for it again: it never gives up."""
+
+_OPEN: Final = Gauge("tongbao_suspense_open_items", "Items of money without a home")
+_OLDEST: Final = Gauge(
+    "tongbao_suspense_oldest_age_seconds",
+    "Business time since the oldest open item of suspense began",
+)
+_UNTIED: Final = Gauge(
+    "tongbao_suspense_untied_accounts", "Suspense accounts that their items do not explain"
+)
+
+
+class WatchSuspense(Task, frozen=True, tag="suspense.watch"):
+    """Sum up what lies in suspense, so that a first look finds no archived months between."""
 
 
 class SuspenseSum(Struct, frozen=True):
@@ -30,6 +51,25 @@ class SuspenseSum(Struct, frozen=True):
     def ties(self) -> bool:
         """Whether every fen is explained by an item."""
         return self.balance == self.items
+
+
+async def seed(tx: Tx) -> None:
+    """Start the rounds, unless they run already."""
+    await enqueue(tx, WatchSuspense(), key="always")
+
+
+async def run_watch_suspense(db: Db, _task: WatchSuspense, _lease: Lease) -> Again:
+    """Do one round and come back."""
+    found = await suspense_sums(db)
+    _UNTIED.set(sum(not each.ties for each in found))
+    count, oldest = 0, db.clock.now()
+    for book in {each.book for each in found}:
+        waiting = await store.WAITING.one(db, book)
+        count += waiting.items
+        oldest = min(oldest, waiting.oldest_at or oldest)
+    _OPEN.set(count)
+    _OLDEST.set((db.clock.now() - oldest).total_seconds())
+    return Again(EVERY)
 
 
 async def suspense_sums(db: Db) -> list[SuspenseSum]:

@@ -158,6 +158,13 @@ class SuspenseItem(Struct, frozen=True):
         return self.code.startswith("late.")
 
 
+class Waiting(Struct, frozen=True):
+    """How many items of a book are open, and since when the oldest."""
+
+    items: int
+    oldest_at: datetime | None
+
+
 class SuspenseTerms(Struct, frozen=True):
     """Move ``amount`` of an item whose open amount is ``open``, which may be below zero."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -46,6 +47,7 @@ from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import (
     DEFAULT_POLICY,
     Again,
+    Handler,
     Lease,
     LeaseLost,
     RetryPolicy,
@@ -71,6 +73,20 @@ class ExpireApproval(Task, frozen=True, tag="approvals.expire"):
     """End a proposal that nobody decided about."""
 
     approval_id: UUID
+
+
+POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
+    ApplyApproval: APPROVALS_POLICY,
+    ExpireApproval: APPROVALS_POLICY,
+}
+
+
+def work_of(desk: Approvals) -> dict[type[Task], Handler]:
+    """Return who does the tasks of four eyes."""
+    return {
+        ApplyApproval: partial(run_apply, desk),
+        ExpireApproval: partial(run_expire, desk),
+    }
 
 
 async def propose(

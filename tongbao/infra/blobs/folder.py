@@ -53,8 +53,7 @@ class FolderShelf:
 
     def _keep(self, name: str, path: Path) -> None:
         place = self._place(name)
-        made = [each for each in (place.parent, *place.parents) if not each.exists()]
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made = make_private(place.parent)
         try:
             path.replace(place)
         except OSError:  # the file on its way lies on another file system
@@ -62,7 +61,7 @@ class FolderShelf:
             shutil.copyfile(path, near)
             _sync(near)
             near.replace(place)
-        for each in {place.parent, *(folder.parent for folder in made)}:
+        for each in {place.parent, *(each.parent for each in made)}:
             _sync(each)
 
     def _fetch(self, name: str, path: Path) -> None:
@@ -78,6 +77,14 @@ class FolderShelf:
         place.unlink(missing_ok=True)
         if place.parent.is_dir():
             _sync(place.parent)
+
+
+def make_private(folder: Path) -> list[Path]:
+    """Make a folder and those above it that are missing, for this user's eyes; return them."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True, mode=0o700)
+    return missing
 
 
 async def _in_thread(work: Callable[..., None], *args: object) -> None:

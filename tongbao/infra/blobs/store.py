@@ -16,6 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 from tongbao.infra.blobs.envelope import Sealing, opened
+from tongbao.infra.blobs.folder import make_private
 from tongbao.infra.blobs.model import (
     BLOB_BYTES,
     BLOB_BYTES_MAX,
@@ -152,7 +153,7 @@ class Blobs:
     @contextmanager
     def _half(self) -> Iterator[Path]:
         """Give a path for a file on its way, which is gone afterwards whatever happened."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self._folder)
         half = self._folder / f"{uuid4().hex}.half"
         try:
             yield half
