@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -36,6 +38,7 @@ from tongbao.products.shop.catalogue import (
 from tongbao.products.shop.endings import (
     LookAtOrder,
     cancel_order,
+    end_unpaid,
     fulfil_order,
     look_at_order,
     run_look_at_order,
@@ -297,6 +300,39 @@ async def test_a_code_that_does_not_pay_cancels_the_sale(corner: Corner) -> None
     assert ended.state is OrderState.CANCELLED
 
 
+async def test_a_checkout_opened_at_the_last_moment_keeps_the_order(corner: Corner) -> None:
+    """Whoever opens it holds the order's row; who would end the order looks again behind it."""
+    [sku] = await corner.product(5)
+    order = await corner.order((sku, 1))
+    looking: asyncio.Task[ShopOrder]
+    async with corner.db.begin("by hand") as tx:
+        await store.LOCK_ORDER.one(tx, order.id)
+        looking = asyncio.create_task(end_unpaid(corner.shop, order, given_up=True))
+        opening = asyncio.create_task(checkout_of(corner.shop, order))
+        async with asyncio.timeout(5):
+            while await waiting_for_locks(corner) < 2:  # noqa: ASYNC110 - the server knows
+                await asyncio.sleep(0.005)
+    ended, opened = await asyncio.gather(looking, opening, return_exceptions=True)
+
+    if isinstance(opened, OrderNotPlaced):
+        assert isinstance(ended, ShopOrder)
+        assert ended.state is OrderState.CANCELLED
+        assert await corner.stock(sku) == (5, 0, 0)
+    else:
+        assert isinstance(ended, ShopOrder)
+        assert ended.state is OrderState.PLACED
+        assert (await corner.pay(order)).state is OrderState.PAID
+
+
+async def waiting_for_locks(corner: Corner) -> int:
+    rows = await corner.db.fetch(
+        "select count(*) from pg_stat_activity"
+        " where datname = current_database() and wait_event_type = 'Lock'",
+        (),
+    )
+    return int(rows[0][0])
+
+
 # Giving back
 
 
@@ -421,6 +457,66 @@ async def test_a_death_at_any_place_is_made_good(corner: Corner, place: str) -> 
         (show("ord", order.id),),
     )
     assert rows[0][0] == 1
+
+
+@pytest.mark.parametrize("place", ["before_cancelled", "after_cancelled"])
+async def test_a_death_beside_the_end_of_an_unpaid_order_puts_its_goods_back_once(
+    corner: Corner, place: str
+) -> None:
+    [sku] = await corner.product(5)
+    order = await corner.place((sku, 2))
+
+    arm(f"shop.{place}:raise")
+    try:
+        with pytest.raises(SimulatedCrash):
+            await cancel_order(corner.shop, order, "tests")
+    finally:
+        arm(None)
+
+    assert (await cancel_order(corner.shop, order, "tests")).state is OrderState.CANCELLED
+    assert await corner.stock(sku) == (5, 0, 0)
+    assert await corner.told(show("ord", order.id)) == {"order.cancelled": 1}
+
+
+@pytest.mark.parametrize("place", ["before_charge", "after_charge"])
+async def test_a_death_beside_a_charge_charges_once(corner: Corner, place: str) -> None:
+    keyring = corner.stage.platform.keyring
+    code = await corner.stage.wallet_code()
+    sale = CounterSale(new_number(), Money(1500, "CNY"), "lunch", code, "127.0.0.1")
+    order = await sell_at_counter(corner.shop, corner.caller, sale, once(corner.caller), new_id())
+
+    arm(f"scenes.{place}:raise")
+    try:
+        with pytest.raises(SimulatedCrash):
+            await charge(corner.shop, keyring, corner.caller, order, sale)
+    finally:
+        arm(None)
+    paid = await charge(corner.shop, keyring, corner.caller, await corner.now(order), sale)
+
+    assert paid.state is OrderState.PAID
+    rows = await corner.db.fetch(
+        "select state from payment where metadata->>'order_id' = $1", (show("ord", order.id),)
+    )
+    assert [row["state"] for row in rows] == ["succeeded"]
+
+
+def test_every_failpoint_of_products_is_died_at() -> None:
+    """The names that some test of this folder arms are those that are in the code."""
+    here = Path(__file__).parent
+    code = here.parent.parent / "tongbao" / "products"
+    named = {
+        name
+        for path in code.rglob("*.py")
+        for name in re.findall(r'failpoint\("[a-z_]+\.(\w+)"\)', path.read_text())
+    }
+    died = {
+        name
+        for path in here.glob("test_*.py")
+        for name in re.findall(r'"((?:before|after)_\w+)"', path.read_text())
+    }
+
+    assert len(named) > 15
+    assert named - died == set()
 
 
 async def test_lists_and_sheets_have_pages(corner: Corner) -> None:

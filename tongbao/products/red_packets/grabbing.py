@@ -13,6 +13,7 @@ and then the compare and set says so.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -46,7 +47,8 @@ from tongbao.products.red_packets.returning import ReturnRedPacket, return_key
 
 TOGETHER_MAX: Final = 1000
 """Grabs in one group: enough to share a commit, and few enough that other money passes between."""
-QUEUES_MAX: Final = 1000
+PARTS_KEPT_MAX: Final = 1_000_000
+"""Parts of red packets that a process remembers the amounts of, some ten megabytes."""
 _TRIES_MAX: Final = 8
 _PAUSE_S: Final = 0.02
 
@@ -68,6 +70,7 @@ class Grabbers:
         self._hall = hall
         self._known = Lookups(self._read)  # a burst that begins asks once
         self._queues: OrderedDict[_Place, _Queue] = OrderedDict()
+        self._parts_kept = 0
 
     async def grab(self, wallet: Wallet, red_packet_id: UUID) -> RedPacketGrab | None:
         """Return the wallet's part, taken now or before; None when there is nothing to take.
@@ -85,8 +88,7 @@ class Grabbers:
             known = await self._known.get(place)
             if known is None:
                 raise RedPacketNotFound
-            queue = self._queues.setdefault(place, _Queue(self._hall, known))
-            self._forget_the_idle()
+            queue = self._queues.get(place) or self._new_queue(place, known)
         self._queues.move_to_end(place)
         queue.check_of(wallet)
         return await queue.join(wallet.id)
@@ -100,12 +102,16 @@ class Grabbers:
                 found[place] = _Entitled(packet, split.amounts)
         return found
 
-    def _forget_the_idle(self) -> None:
-        for place, queue in list(self._queues.items()):
-            if len(self._queues) <= QUEUES_MAX:
-                return
-            if queue.is_idle:
-                del self._queues[place]
+    def _new_queue(self, place: _Place, known: _Entitled) -> _Queue:
+        queue = self._queues[place] = _Queue(self._hall, known)
+        self._parts_kept += queue.parts
+        for idle, each in list(self._queues.items()):  # those that were quiet longest come first
+            if self._parts_kept <= PARTS_KEPT_MAX:
+                break
+            if each.is_idle and each is not queue:
+                del self._queues[idle]
+                self._parts_kept -= each.parts
+        return queue
 
 
 class _Queue:
@@ -114,9 +120,13 @@ class _Queue:
     def __init__(self, hall: Hall, known: _Entitled) -> None:
         self._hall = hall
         self._packet = known.packet
-        self._amounts = known.amounts
+        self._amounts = array("q", known.amounts)
         self._waiting: _Waiting = {}
         self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def parts(self) -> int:
+        return self._packet.parts
 
     @property
     def is_idle(self) -> bool:

@@ -19,7 +19,7 @@ from tongbao.kernel.money import Money
 from tongbao.parties.merchants import queries as merchants
 from tongbao.payments.collecting.api import CreatePayment, collect_asked
 from tongbao.payments.methods.asked import MethodAsked
-from tongbao.products.shop.endings import Shop, end_unpaid, look_at_order, order_of_caller
+from tongbao.products.shop.endings import Shop, end_unpaid, look_at_order
 from tongbao.products.shop.model import (
     METADATA_KEY,
     OrderLine,
@@ -99,9 +99,7 @@ async def charge(
     except (Busy, Overloaded):  # what became of it is not known: a repeat tells
         raise
     except Refusal:
-        current = await order_of_caller(shop.db, caller, order.id)
-        if current.payment_id is None:
-            await end_unpaid(shop, current)
+        await end_unpaid(shop, order, given_up=True)
         raise
     failpoint("scenes.after_charge")
     return await look_at_order(shop, order.id)

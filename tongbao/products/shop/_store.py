@@ -207,7 +207,7 @@ MARK_PAID: Final = Query(
 MARK_CANCELLED: Final = Query(
     ShopOrder,
     f"""update shop_order set state = 'cancelled', ended_at = $2
-         where id = $1 and state = 'placed' and payment_id is not distinct from $3
+         where id = $1 and state = 'placed'
         returning {_ORDER}""",
 )
 MARK_FULFILLED: Final = Query(

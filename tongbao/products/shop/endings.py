@@ -8,7 +8,8 @@ more. The stock of an order goes where the order goes, in the transaction that m
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from tongbao.payments.checkouts.model import Checkout, CheckoutNotFound, Checkou
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import Payment, PaymentState
 from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.collecting.payments import close_payment
 from tongbao.products.shop import _store as store
 from tongbao.products.shop.model import (
     METADATA_KEY,
@@ -86,34 +88,46 @@ class OrderCancelled(Event, frozen=True, kw_only=True, tag="order.cancelled"):
     object: OrderView
 
 
+class _Standing(Struct, frozen=True):
+    """How an order's money stands: the latest try, and whether nobody can pay any more."""
+
+    payment: Payment | None
+    is_over: bool
+    is_begun: bool = True  # there is something that somebody could pay
+
+    @property
+    def is_paid(self) -> bool:
+        return self.payment is not None and self.payment.state is PaymentState.SUCCEEDED
+
+
 async def look_at_order(shop: Shop, order_id: UUID) -> ShopOrder:
     """Move the order to where its money is, once, and return it as it is then."""
     order = await store.GET_ORDER.one(shop.db, order_id)
     if order.state is not OrderState.PLACED:
         return order
-    payment, is_over = await _money_of(shop, order)
-    if payment is not None and payment.state is PaymentState.SUCCEEDED:
-        return await _pay(shop, order, payment)
-    return await end_unpaid(shop, order) if is_over else order
+    standing = await _standing_of(shop.db, order, shop.db.clock.now())
+    if standing.is_paid and standing.payment is not None:
+        return await _pay(shop, order, standing.payment)
+    return await end_unpaid(shop, order) if standing.is_over else order
 
 
-async def _money_of(shop: Shop, order: ShopOrder) -> tuple[Payment | None, bool]:
-    """Return the latest try to pay, and whether nobody can pay or have paid by any other."""
-    now = shop.db.clock.now()
+async def _standing_of(on: Db | Tx, order: ShopOrder, now: datetime) -> _Standing:
+    nothing = _Standing(None, now >= order.expires_at, is_begun=False)
     if order.scene is Scene.COUNTER:
         if order.payment_id is None:
-            return None, now >= order.expires_at
-        book = (await merchants.merchant_with_id(shop.db, order.merchant_id)).book(order.mode)
-        payment = await payments.payment(shop.db, book, order.payment_id)
-        return payment, not payment.state.is_open
-    checkout = await _known_checkout(shop.db, order)
+            return nothing
+        book = (await merchants.merchant_with_id(on, order.merchant_id)).book(order.mode)
+        payment = await payments.payment(on, book, order.payment_id)
+        return _Standing(payment, not payment.state.is_open)
+    checkout = await _known_checkout(on, order)
     if checkout is None:
-        return None, now >= order.expires_at
-    latest = await checkouts.latest_try(shop.db, checkout)
-    if latest is None:
-        return None, checkout.closed_at is not None or checkout.called_off_at is not None
+        return nothing
+    # Of a checkout that was closed or called off the latest try is the last.
     is_ended = checkout.closed_at is not None or checkout.called_off_at is not None
-    return latest[0], is_ended and not latest[0].state.is_open
+    latest = await checkouts.latest_try(on, checkout)
+    if latest is None:
+        return _Standing(None, is_ended)
+    return _Standing(latest[0], is_ended and not latest[0].state.is_open)
 
 
 async def _known_checkout(on: Db | Tx, order: ShopOrder) -> Checkout | None:
@@ -140,13 +154,20 @@ async def _pay(shop: Shop, order: ShopOrder, payment: Payment) -> ShopOrder:
     return paid
 
 
-async def end_unpaid(shop: Shop, order: ShopOrder) -> ShopOrder:
-    """End an order that nobody has paid or can pay, its goods back on the shelf; once."""
+async def end_unpaid(shop: Shop, order: ShopOrder, *, given_up: bool = False) -> ShopOrder:
+    """End an order that nobody has paid or can pay, its goods back on the shelf; once.
+
+    It is looked at again under the lock that its checkout is opened under, and its payment made.
+    ``given_up``: whoever was to begin that will not, so its time need not be over.
+    """
     failpoint("shop.before_cancelled")
     async with shop.db.begin("shop") as tx:
-        cancelled = await store.MARK_CANCELLED.first(tx, order.id, tx.now, order.payment_id)
-        if cancelled is None:
-            return await store.GET_ORDER.one(tx, order.id)
+        order = await store.LOCK_ORDER.one(tx, order.id)
+        standing = await _standing_of(tx, order, tx.now)
+        is_over = standing.is_over or (given_up and not standing.is_begun)
+        if order.state is not OrderState.PLACED or standing.is_paid or not is_over:
+            return order
+        cancelled = await store.MARK_CANCELLED.one(tx, order.id, tx.now)
         await shop.follow(tx, cancelled)
         if order.scene is not Scene.TABLE:  # whose guests have their dishes, paid or not
             await store.RELEASE.run(tx, order.id)
@@ -175,15 +196,15 @@ async def cancel_order(shop: Shop, order: ShopOrder, actor: str) -> ShopOrder:
     """
     if order.state is OrderState.CANCELLED:
         return order
+    order = await end_unpaid(shop, order, given_up=True)
     checkout = await _known_checkout(shop.db, order)
-    if checkout is None and order.scene is not Scene.COUNTER:
-        return await end_unpaid(shop, order)
-    if checkout is not None:
-        try:
+    if order.state is OrderState.PLACED and checkout is not None:
+        with suppress(CheckoutPaid):
             await call_off(shop.flow, checkout, actor)
-        except CheckoutPaid:
-            await look_at_order(shop, order.id)
-            raise OrderNotPlaced from None
+    elif order.state is OrderState.PLACED:
+        payment = (await _standing_of(shop.db, order, shop.db.clock.now())).payment
+        if payment is not None and payment.state.is_open:
+            await close_payment(shop.flow, payment)
     order = await look_at_order(shop, order.id)
     if order.is_paid:
         raise OrderNotPlaced

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -23,7 +24,7 @@ from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants import queries as merchants
-from tongbao.payments.checkouts.checkouts import call_off, open_checkout
+from tongbao.payments.checkouts.checkouts import open_checkout
 from tongbao.payments.checkouts.model import Checkout, CheckoutAsked, check_return_url
 from tongbao.products.shop import _store as store
 from tongbao.products.shop.catalogue import on_sale, reserve_write
@@ -219,14 +220,13 @@ async def checkout_of(shop: Shop, order: ShopOrder) -> Checkout:
         metadata={**order.metadata, METADATA_KEY: show("ord", order.id)},
         expires_in=order.expires_at - order.created_at,
     )
-    checkout = await open_checkout(shop.db, asked, _take_nothing, order.checkout_id)
+    checkout = await open_checkout(shop.db, asked, partial(_while_placed, order), order.checkout_id)
     failpoint("shop.after_checkout")
-    current = await store.GET_ORDER.one(shop.db, order.id)
-    if current.state is OrderState.CANCELLED:  # by its task, while we were slow
-        await call_off(shop.flow, checkout, "shop")
-        raise OrderNotPlaced
     return checkout
 
 
-async def _take_nothing(_tx: Tx, _checkout_id: UUID) -> None:
-    """The order itself is what makes a repeat one: its checkout has its id and number from it."""
+async def _while_placed(order: ShopOrder, tx: Tx, _checkout_id: UUID) -> None:
+    """Keep the order placed until its checkout is there; the order itself makes a repeat one."""
+    current = await store.LOCK_ORDER.one(tx, order.id)
+    if current.state is not OrderState.PLACED:
+        raise OrderNotPlaced

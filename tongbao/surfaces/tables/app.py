@@ -108,8 +108,9 @@ class Visit(Struct, frozen=True):
         """Who sends it, if they gave a name before."""
         name = cookie_name(COOKIE, is_https=self.app.is_https)
         number, _, given = self.request.cookies.get(name, "").partition(".")
+        called = unquote(given)[:NAME_MAX].strip()
         try:
-            return Guest(from_base32(number), unquote(given)[:NAME_MAX]) if given else None
+            return Guest(from_base32(number), called) if called.isprintable() and called else None
         except UnknownId:
             return None
 
@@ -120,7 +121,7 @@ class Visit(Struct, frozen=True):
             TableFormInvalid
         """
         text = self.request.form.get(name, "").strip()
-        if len(text) > longest:
+        if len(text) > longest or not text.replace("\r", "").replace("\n", "").isprintable():
             raise TableFormInvalid(field=name)
         return text
 
