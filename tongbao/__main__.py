@@ -21,6 +21,7 @@ from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
 from tongbao.surfaces.fees.commands import fees
 from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
+from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.reserve.commands import COMMANDS as RESERVE
 from tongbao.surfaces.routing.cli import routing
@@ -44,6 +45,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 
 
 COMMANDS = (
+    *ONBOARDING,
     *(*TERMINALS, *RESERVE),
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, channel, new_channel, fees),

@@ -11,9 +11,9 @@ import msgspec
 from tests.infra.signed_client import SignedClient
 from tests.kernel.test_document_types import jpeg, png
 from tests.stage import Stage, new_number
+from tongbao.acts import approvals
 from tongbao.controls.approvals.approvals import approve
 from tongbao.controls.approvals.model import Approval
-from tongbao.duties import approvals
 from tongbao.kernel.ids import parse
 from tongbao.parties.identity.model import Permission
 from tongbao.parties.onboarding.applications import ApplicationMoved

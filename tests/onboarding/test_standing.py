@@ -9,11 +9,11 @@ import pytest
 
 from tests.onboarding.applicants import CHECKER, MAKER, MAY
 from tests.stage import Stage
+from tongbao.acts import approvals
 from tongbao.clearing.payouts.payouts import NewPayout, pay, payout_writes
 from tongbao.clearing.payouts.queries import payout_with_id
 from tongbao.controls.approvals.approvals import approve
 from tongbao.controls.approvals.queries import approval_with_id
-from tongbao.duties import approvals
 from tongbao.infra.db import write_all
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id
