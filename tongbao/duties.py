@@ -103,14 +103,6 @@ from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_l
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.onboarding.applications import ApplicationMoved
-from tongbao.parties.registrations.registrations import (
-    REGISTRATION_POLICY,
-    ChaseRegistration,
-    Registrar,
-    RegistrationMoved,
-    chase_registration,
-    on_application_moved,
-)
 from tongbao.parties.standing.standing import STANDING_POLICY, FinishExit, run_finish_exit
 from tongbao.parties.terminals.watch import (
     WATCH_POLICY as TERMINALS_POLICY,
@@ -176,6 +168,14 @@ from tongbao.payments.refunds.outcomes import (
     submit_refund,
 )
 from tongbao.payments.refunds.refunds import on_late_money
+from tongbao.payments.registrations.registrations import (
+    REGISTRATION_POLICY,
+    ChaseRegistration,
+    Registrar,
+    RegistrationMoved,
+    chase_registration,
+    on_application_moved,
+)
 from tongbao.payments.splits.outcomes import chase_split
 from tongbao.payments.splits.receivers import (
     RECEIVER_POLICY,

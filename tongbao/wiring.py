@@ -68,8 +68,6 @@ from tongbao.parties.offline_codes import api as offline_codes_api
 from tongbao.parties.onboarding import api as onboarding_api
 from tongbao.parties.price_plans import api as price_plans_api
 from tongbao.parties.profile import api as profile_api
-from tongbao.parties.registrations import api as registrations_api
-from tongbao.parties.registrations.registrations import Registrar
 from tongbao.parties.staff import api as staff_api
 from tongbao.parties.stores import api as stores_api
 from tongbao.parties.terminals import api as terminals_api
@@ -92,6 +90,8 @@ from tongbao.payments.hot.route import PATH, WalletPayments
 from tongbao.payments.own_wallet import api as own_wallet_api
 from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
+from tongbao.payments.registrations import api as registrations_api
+from tongbao.payments.registrations.registrations import Registrar
 from tongbao.payments.routing.router import LiveRouter
 from tongbao.payments.routing.watch import Watch
 from tongbao.payments.splits import api as splits_api

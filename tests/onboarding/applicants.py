@@ -20,9 +20,9 @@ from tongbao.parties.onboarding.applications import ApplicationMoved
 from tongbao.parties.onboarding.model import Application
 from tongbao.parties.onboarding.openings import OpeningTerms, open_approved, propose_opening
 from tongbao.parties.onboarding.queries import application_with_id
-from tongbao.parties.registrations import _store as registrations
-from tongbao.parties.registrations.model import Registration
-from tongbao.parties.registrations.registrations import on_application_moved
+from tongbao.payments.registrations import _store as registrations
+from tongbao.payments.registrations.model import Registration
+from tongbao.payments.registrations.registrations import on_application_moved
 
 MAKER, CHECKER = "opr_maker", "opr_checker"
 MAY = frozenset({Permission.ONBOARDING_ACT})

@@ -15,9 +15,9 @@ from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.settings import Secret
 from tongbao.kernel.ids import parse, show
 from tongbao.parties.merchants.queries import merchant_with_id
-from tongbao.parties.registrations import _store as store
-from tongbao.parties.registrations.model import Registration, RegistrationState
-from tongbao.parties.registrations.registrations import look
+from tongbao.payments.registrations import _store as store
+from tongbao.payments.registrations.model import Registration, RegistrationState
+from tongbao.payments.registrations.registrations import look
 from tongbao.surfaces.demo.stage import Shop
 
 PERSONS = (

@@ -35,13 +35,13 @@ from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
 from tongbao.parties.merchants.model import MerchantState
 from tongbao.parties.onboarding.model import ApplicationState, DocumentKind
-from tongbao.parties.registrations.model import RegistrationState
 from tongbao.parties.terminals.model import TerminalState
 from tongbao.payments.agreements.model import AgreementState, Period
 from tongbao.payments.authorisations.model import CompletionState
 from tongbao.payments.callbacks.model import ASIDE, InboundState
 from tongbao.payments.collecting.model import CaseKind, CloseReason, PaymentState
 from tongbao.payments.refunds.model import RefundState
+from tongbao.payments.registrations.model import RegistrationState
 from tongbao.payments.routing.model import Gate, Manner
 from tongbao.rails.channels.contract import CallbackKind, PayMode
 from tongbao.surfaces import docs_site, operator_console, page_kit

@@ -24,7 +24,7 @@ from tongbao.parties.onboarding.openings import (
     propose_declining,
     propose_opening,
 )
-from tongbao.parties.registrations.queries import exchanges_of, registrations_of
+from tongbao.payments.registrations.queries import exchanges_of, registrations_of
 from tongbao.surfaces.operator_console.payments import (
     ROWS,
     FilterMalformed,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tongbao.infra import audit
 from tongbao.kernel.ids import parse, show
 from tongbao.parties.onboarding.model import PREFIX as APPLICATION
-from tongbao.parties.registrations.model import PREFIX as REGISTRATION
-from tongbao.parties.registrations.registrations import (
+from tongbao.payments.registrations.model import PREFIX as REGISTRATION
+from tongbao.payments.registrations.registrations import (
     Registrar,
     look,
     registration_with_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.parties.identity.model import Permission
-from tongbao.parties.registrations.registrations import Registrar
+from tongbao.payments.registrations.registrations import Registrar
 from tongbao.surfaces.onboarding_desk import applications, standings
 from tongbao.surfaces.onboarding_desk.channels import Channels
 from tongbao.surfaces.operator_console.visit import Route

@@ -15,8 +15,8 @@ from tongbao.kernel.ids import parse, show
 from tongbao.parties.onboarding import model as onboarding
 from tongbao.parties.onboarding.model import Application, ApplicationNotFound
 from tongbao.parties.onboarding.queries import application_of_caller
-from tongbao.parties.registrations import _store as store
-from tongbao.parties.registrations.model import (
+from tongbao.payments.registrations import _store as store
+from tongbao.payments.registrations.model import (
     PREFIX,
     Registration,
     RegistrationContended,
@@ -24,7 +24,7 @@ from tongbao.parties.registrations.model import (
     RegistrationNotRejected,
     RegistrationState,
 )
-from tongbao.parties.registrations.registrations import registration_with_id, send_again
+from tongbao.payments.registrations.registrations import registration_with_id, send_again
 from tongbao.rails.channels.capabilities import RejectedField
 
 

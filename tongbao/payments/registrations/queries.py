@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
-from tongbao.parties.registrations import _store as store
-from tongbao.parties.registrations.model import Registration, RegistrationExchange
+from tongbao.payments.registrations import _store as store
+from tongbao.payments.registrations.model import Registration, RegistrationExchange
 
 
 async def registrations_of(on: Db | Tx, application_id: UUID) -> list[Registration]:

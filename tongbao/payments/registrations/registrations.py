@@ -28,8 +28,8 @@ from tongbao.parties.onboarding import queries as applications
 from tongbao.parties.onboarding.applications import ApplicationMoved
 from tongbao.parties.onboarding.documents import read_document
 from tongbao.parties.onboarding.model import Application, ApplicationState
-from tongbao.parties.registrations import _store as store
-from tongbao.parties.registrations.model import (
+from tongbao.payments.registrations import _store as store
+from tongbao.payments.registrations.model import (
     PREFIX,
     Registration,
     RegistrationContended,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.parties.registrations.model import Registration, RegistrationExchange
+from tongbao.payments.registrations.model import Registration, RegistrationExchange
 
 _REGISTRATION: Final = (
     "id, application_id, merchant_id, mode, channel, account_id, number, state, channel_ref,"
