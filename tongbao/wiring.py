@@ -142,6 +142,7 @@ from tongbao.surfaces.proofs import api as proofs_api
 from tongbao.surfaces.recon_desk.pages import ROUTES as RECON_DESK
 from tongbao.surfaces.reserve.pages import ROUTES as RESERVE_PAGES
 from tongbao.surfaces.tables.app import TablesApp
+from tongbao.surfaces.settlement_desk.pages import pages as settlement_pages
 from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
 
 SECRETS: Final[Mapping[str, type[Struct]]] = {
@@ -294,6 +295,7 @@ class Platform:
                     *TERMINAL_PAGES,
                     *RESERVE_PAGES,
                     *RECON_DESK,
+                    *settlement_pages(self.clearing),
                     *onboarding_pages(self.registrar),
                     *disputes_desk.console_routes(self.blobs),
                 ),

@@ -1,0 +1,1 @@
+"""The console's room for settlement: batches, files for banks, batch transfers."""
