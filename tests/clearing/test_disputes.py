@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from msgspec.structs import replace
 
+from tests.dying import dying
 from tests.payments.invariants import assert_money_is_conserved
 from tests.stage import Stage, staged
 from tongbao.clearing.disputes import queries
@@ -26,6 +27,7 @@ from tongbao.clearing.disputes.chargebacks import (
 )
 from tongbao.clearing.disputes.deadlines import run_watch_dispute
 from tongbao.clearing.disputes.debts import collect_debts
+from tongbao.clearing.disputes.evidence import HandIn, content_of, keep_file
 from tongbao.clearing.disputes.model import (
     NEXT,
     AtEnd,
@@ -39,11 +41,9 @@ from tongbao.clearing.disputes.model import (
     next_reminder,
     next_step,
 )
-from tongbao.infra import failpoints
 from tongbao.infra.db import Db
-from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.clock import BUSINESS_ZONE, real_now
-from tongbao.kernel.ids import parse, show
+from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import balance_of
@@ -514,21 +514,6 @@ async def test_whoever_dies_reminding_reminds_once(stage: Stage) -> None:
     assert (await stage.events(shown)).count("dispute.deadline_near") == 1
 
 
-class dying:  # noqa: N801 - reads as a word
-    """Die at a place inside, and live on after it."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        failpoints.arm(f"{self.place}:raise")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        failpoints.arm(None)
-        assert kind is not None, f"nothing passed {self.place}"
-        return issubclass(kind, SimulatedCrash)
-
-
 async def test_left_of_payment_counts_disputes(stage: Stage) -> None:
     payment = await paid(stage)
     await charged(stage, payment, asked(4_000))
@@ -597,3 +582,20 @@ async def test_a_merchant_answers_with_files_and_another_cannot_even_see_it(stag
     with pytest.raises(Refused) as refused:
         await api(stage, stage.client, "POST", f"{own}/accept", {})
     assert refused.value.code == "dispute.moved"
+
+
+async def test_whoever_dies_with_a_file_in_hand_hands_it_in_once(stage: Stage) -> None:
+    dispute = await charged(stage, await paid(stage))
+    page, blobs = HandIn("a.pdf", "application/pdf", b"%PDF-1.7 x"), stage.platform.blobs
+
+    async def hand_in() -> Any:
+        file_id = new_id()
+        return await keep_file(stage.db, blobs, dispute, page, actor="key", file_id=file_id)
+
+    with dying("disputes.after_blob"):
+        await hand_in()
+    assert await queries.files_of(stage.db, dispute.book, dispute.id) == []
+    kept = await hand_in()
+    assert await hand_in() == kept
+    assert await queries.files_of(stage.db, dispute.book, dispute.id) == [kept]
+    assert await content_of(blobs, kept) == b"%PDF-1.7 x"

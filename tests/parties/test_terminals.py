@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.dying import dying
 from tests.infra.signed_client import SignedClient
 from tests.parties.conftest import new_merchant
 from tongbao.infra.crypto import Keyring
@@ -341,6 +342,9 @@ async def test_silence_is_noticed_once_and_so_is_the_return(shop: Shop) -> None:
         assert await told() == []
 
         db.clock.offset += timedelta(seconds=10)
+        with dying("terminals.before_watch_commit"):
+            await watch.watch_some(db)
+        assert await told() == []
         await asyncio.gather(watch.watch_some(db), watch.watch_some(db))
         await watch.watch_some(db)
         assert await told() == ["terminal.offline"]
