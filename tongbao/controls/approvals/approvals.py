@@ -104,8 +104,8 @@ async def propose(
     """Put a dangerous act before other eyes, in the name of the transaction's actor.
 
     ``subject`` is the public id of what it happens to. ``may`` are the actor's permissions; None
-    for the program itself. ``supersede`` withdraws what waits on the same subject; what is
-    approved already is never superseded.
+    for the program itself. ``supersede`` withdraws what waits on the same subject, without the
+    act's ``ended`` being told: the caller replaces it. What is approved is never superseded.
 
     Raises:
         MakerNotAllowed, ReasonTooShort, TermsTooLarge, ApprovalWaiting
