@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
@@ -53,7 +54,8 @@ async def send_red_packet(
     wallet.check_may_spend(money, business_date(now))
     packet = _row(wallet, asked, new_id(), now)
     seed = secrets.token_bytes(_SEED_BYTES)
-    amounts = split(asked.kind, money.amount, asked.parts, limit.each_max, seed=seed)
+    drawing = (asked.kind, money.amount, asked.parts, limit.each_max)
+    amounts = await asyncio.to_thread(split, *drawing, seed=seed)  # of many parts it takes a while
     group = Group(
         id=packet.id,
         book=packet.book,
