@@ -105,9 +105,7 @@ from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.onboarding.applications import ApplicationMoved
 from tongbao.parties.standing.standing import STANDING_POLICY, FinishExit, run_finish_exit
 from tongbao.parties.terminals.watch import (
-    WATCH_POLICY as TERMINALS_POLICY,
-)
-from tongbao.parties.terminals.watch import (
+    TERMINALS_POLICY,
     TerminalOffline,
     TerminalOnline,
     WatchTerminals,

@@ -97,10 +97,8 @@ from tongbao.payments.routing.watch import Watch
 from tongbao.payments.splits import api as splits_api
 from tongbao.payments.splits.receivers import Sharing
 from tongbao.payments.splits.returns import RefundShares
-from tongbao.payments.terminal_notices.app import PREFIX as TERMINALS_PREFIX
-from tongbao.payments.terminal_notices.app import TerminalApp
-from tongbao.payments.terminal_notices.notices import MerchantsPlaces
-from tongbao.payments.terminal_notices.notices import plan_notices as plan_terminal_notices
+from tongbao.payments.terminal_notices.app import TERMINALS_PREFIX, TerminalApp
+from tongbao.payments.terminal_notices.notices import MerchantsPlaces, plan_terminal_notices
 from tongbao.payments.terminal_notices.streams import Streams
 from tongbao.products.red_packets import api as red_packets_api
 from tongbao.products.red_packets.grabbing import Grabbers
@@ -141,8 +139,8 @@ from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.proofs import api as proofs_api
 from tongbao.surfaces.recon_desk.pages import ROUTES as RECON_DESK
 from tongbao.surfaces.reserve.pages import ROUTES as RESERVE_PAGES
-from tongbao.surfaces.tables.app import TablesApp
 from tongbao.surfaces.settlement_desk.pages import pages as settlement_pages
+from tongbao.surfaces.tables.app import TablesApp
 from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
 
 SECRETS: Final[Mapping[str, type[Struct]]] = {

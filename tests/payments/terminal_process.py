@@ -21,7 +21,7 @@ from tongbao.infra.web.app import App
 from tongbao.infra.web.openapi import ApiFacts
 from tongbao.kernel.clock import Clock
 from tongbao.parties.identity.keys import KeysOnRecord
-from tongbao.payments.terminal_notices.app import PREFIX, TerminalApp
+from tongbao.payments.terminal_notices.app import TERMINALS_PREFIX, TerminalApp
 from tongbao.payments.terminal_notices.streams import Streams
 
 KEYRING = Keyring([b"k" * 32])
@@ -37,7 +37,7 @@ def way_in(db: Db, streams: Streams) -> App:
         docs_url="https://pay.example/docs/refusals",
         scopes={},
     )
-    mounts = {PREFIX: TerminalApp(db, KEYRING, streams)}
+    mounts = {TERMINALS_PREFIX: TerminalApp(db, KEYRING, streams)}
     return App([], db=db, keys=KeysOnRecord(db, KEYRING), facts=facts, mounts=mounts)
 
 

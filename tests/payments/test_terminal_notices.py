@@ -33,7 +33,12 @@ from tongbao.parties.terminals.devices import activate, give_code
 from tongbao.parties.terminals.inventory import Place
 from tongbao.parties.terminals.model import Parameters, Terminal, TerminalState
 from tongbao.payments.terminal_notices.model import speech_of
-from tongbao.payments.terminal_notices.notices import KEPT, forget_old, latest_notices, plan_notices
+from tongbao.payments.terminal_notices.notices import (
+    KEPT,
+    forget_old,
+    latest_notices,
+    plan_terminal_notices,
+)
 from tongbao.payments.terminal_notices.streams import Streams
 from tongbao_sdk import Refused
 from tongbao_sdk import terminals as sdk
@@ -96,7 +101,7 @@ def paid(merchant: UUID, amount: int, metadata: dict[str, str], **more: Any) -> 
 
 async def planned(db: Db, events: Sequence[EventRow]) -> None:
     async with db.begin("outbox") as tx:
-        await plan_notices(tx, events)
+        await plan_terminal_notices(tx, events)
 
 
 async def counter_of(db: Db, merchant: Merchant | None = None) -> Counter:

@@ -26,7 +26,7 @@ from tongbao.parties.terminals.model import (
 
 _EVERY: Final = timedelta(seconds=30)
 _TOGETHER_MAX: Final = 500
-WATCH_POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(_EVERY,))
+TERMINALS_POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(_EVERY,))
 """It is the only task of its kind, and only a restart would ask for it again: it never gives up."""
 
 _CHANGES = Counter("tongbao_terminal_changes", "Terminals that fell silent, or came back", ["to"])

@@ -35,7 +35,7 @@ from tongbao.parties.terminals.parameters import parameters_of
 from tongbao.payments.terminal_notices.model import LastEventMalformed
 from tongbao.payments.terminal_notices.streams import Receive, Send, Streams
 
-PREFIX: Final = "/terminals"
+TERMINALS_PREFIX: Final = "/terminals"
 _LAST_EVENT: Final = b"last-event-id"
 _DIGITS_MAX: Final = 18
 
@@ -93,10 +93,10 @@ class TerminalApp:
         self._keys = TerminalKeys(db, keyring)
         self._beats = Heartbeats(db)
         self._views: Mapping[str, tuple[str, Callable[..., Awaitable[None]]]] = {
-            f"{PREFIX}/v1/activate": ("POST", self._activate),
-            f"{PREFIX}/v1/heartbeat": ("POST", self._beat),
-            f"{PREFIX}/v1/parameters": ("GET", self._parameters),
-            f"{PREFIX}/v1/notices": ("GET", self._notices),
+            f"{TERMINALS_PREFIX}/v1/activate": ("POST", self._activate),
+            f"{TERMINALS_PREFIX}/v1/heartbeat": ("POST", self._beat),
+            f"{TERMINALS_PREFIX}/v1/parameters": ("GET", self._parameters),
+            f"{TERMINALS_PREFIX}/v1/notices": ("GET", self._notices),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

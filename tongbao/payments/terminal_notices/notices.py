@@ -48,7 +48,7 @@ class _About(NamedTuple):
     plate: UUID | None
 
 
-async def plan_notices(tx: Tx, events: Sequence[EventRow]) -> None:
+async def plan_terminal_notices(tx: Tx, events: Sequence[EventRow]) -> None:
     """Plan a notice of each payment that succeeded at a counter for every terminal there.
 
     This is a fan-out of the dispatcher. Payments that name neither terminal nor plate cost no
