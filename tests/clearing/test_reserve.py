@@ -18,9 +18,11 @@ from msgspec.structs import replace
 from tongbao.clearing.reserve import custody, model, proving, queries
 from tongbao.clearing.reserve.custody import (
     BALANCE,
+    CLOSE,
     EXPLAIN,
     OPEN,
     BalanceTerms,
+    CloseTerms,
     ExplainTerms,
     OpenTerms,
 )
@@ -225,6 +227,19 @@ async def test_a_bank_that_is_silent_on_a_working_day_leaves_the_day_unproved(
     assert silent.state is ProofState.INCOMPLETE
     assert await house.gaps() == [("incomplete", -100_000)]
     assert weekend.state is ProofState.COVERED
+
+
+async def test_an_account_that_is_closed_counts_until_its_last_day(house: House) -> None:
+    account = await next_day(house)
+    await house.paper(account, 100_000)
+    shown, end = show(model.ACCOUNT, account.id), DAY + timedelta(days=1)
+    await house.agreed(CLOSE, shown, CloseTerms(shown, end))
+    house.at(DAY + timedelta(days=2))
+
+    before, after = await house.prove(), await house.prove(end)
+
+    assert (before.state, after.state) == (ProofState.COVERED, ProofState.SHORT)
+    assert (after.custody, after.shortfall) == (0, 100_000)
 
 
 async def test_a_balance_by_hand_is_two_peoples(house: House) -> None:

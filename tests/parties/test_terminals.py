@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from tests.dying import dying
 from tests.infra.signed_client import SignedClient
 from tests.parties.conftest import new_merchant
+from tongbao.infra import failpoints
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, write_all
+from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.web.app import App
 from tongbao.infra.web.openapi import ApiFacts
 from tongbao.kernel.clock import business_date, real_now
@@ -362,6 +364,30 @@ async def test_silence_is_noticed_once_and_so_is_the_return(shop: Shop) -> None:
         db.clock.offset = timedelta()
 
 
+async def test_dying_before_the_watch_commits_tells_nobody_and_the_next_round_does(
+    shop: Shop,
+) -> None:
+    made, db = await shop.activated(), shop.db
+    own = show("trm", made.terminal.id)
+
+    async def told() -> int:
+        rows = await db.fetch("select id from event where resource_id = $1", (own,))
+        return len(rows)
+
+    try:
+        db.clock.offset += OFFLINE_AFTER + timedelta(seconds=1)
+        failpoints.arm("terminals.before_watch_commit:raise")
+        with pytest.raises(SimulatedCrash):
+            await watch.watch_some(db)
+        failpoints.arm(None)
+        before = await told()
+        await watch.watch_some(db)
+    finally:
+        db.clock.offset = timedelta()
+
+    assert (before, await told()) == (0, 1)
+
+
 async def test_a_heartbeat_that_comes_while_the_watch_looks_keeps_the_terminal_online(
     shop: Shop,
 ) -> None:
@@ -499,6 +525,30 @@ async def test_the_caps_of_the_platform_stand_over_the_merchants_limits(shop: Sh
     assert await count(shop, terminal, 1) == USE_REFUSED
 
 
+async def test_the_next_merchant_of_a_terminal_begins_with_nothing(
+    shop: Shop, app: App, module_db: Db
+) -> None:
+    """Not even a payment of the one before, which ends unpaid now, is given back to it."""
+    db, terminal, payment = shop.db, await limited(shop, each=500, amount=1000), new_id()
+    async with db.begin("operator") as tx:
+        await limits.set_caps(tx, shop.book, terminal, Limits(each=400), currency="CNY")
+    assert await count(shop, terminal, 300, payment) is None
+    other = await shop_of(module_db, app, "Next")
+    async with db.begin("test") as tx:
+        back = TerminalState.STOCK
+        await inventory.move_terminal(tx, terminal.id, back, because="returned")
+    async with db.begin("test") as tx:
+        await inventory.assign_terminal(tx, terminal.id, other.merchant, Mode.SANDBOX)
+    before = await meter(other, terminal)
+    assert await count(other, terminal, 900) is None
+
+    async with db.begin("payments") as tx:
+        await write_all(tx, limits.release_writes(shop.book, payment, tx.now))
+
+    assert (before.each, before.amount, before.used_count) == (None, None, 0)
+    assert (await meter(other, terminal)).used_amount == 900
+
+
 async def test_why_a_terminal_may_not_take_it_is_said(shop: Shop) -> None:
     db, terminal = shop.db, await limited(shop, each=500, count=2, amount=800)
     shown, now = show("trm", terminal.id), db.clock.now()
@@ -535,7 +585,7 @@ def test_the_check_beforehand_says_what_the_commit_will(
     amounts: list[int], each: int | None, most: int | None, amount: int | None
 ) -> None:
     day = business_date(real_now())
-    found = Meter(1, PLATE, "CNY", each, most, amount, None, None, None, day, 0, 0)
+    found = Meter(1, PLATE, "CNY", each, most, amount, None, None, None, day, 0, 0, real_now())
     for money in amounts:
         try:
             found.check(Money(money, "CNY"), day)
@@ -543,7 +593,7 @@ def test_the_check_beforehand_says_what_the_commit_will(
             continue
         found = Meter(
             1, PLATE, "CNY", each, most, amount, None, None, None, day,
-            found.used_count + 1, found.used_amount + money,
+            found.used_count + 1, found.used_amount + money, found.since,
         )  # fmt: skip
 
     assert each is None or found.used_count * each >= found.used_amount

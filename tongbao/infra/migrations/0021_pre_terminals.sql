@@ -143,6 +143,7 @@ create table terminal_meter (
     used_on       date   not null,
     used_count    int    not null check (used_count >= 0),
     used_amount   bigint not null check (used_amount >= 0),
+    since         timestamptz not null, -- when its merchant got it: what was counted before is over
     primary key (book, terminal_id)
 ) with (fillfactor = 70);
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
 from tongbao.infra.db import Query, Statement
 from tongbao.parties.terminals.model import (
@@ -24,7 +25,7 @@ _BEAT: Final = """terminal_id, seen_at, signed_at, firmware, battery, signal, pa
 _VERSION: Final = "terminal_id, version, template_version, own, effective, why, made_at, made_by"
 _TEMPLATE: Final = "id, name, version, parameters, changed_at"
 _METER: Final = """book, terminal_id, currency, limit_each, limit_count, limit_amount, cap_each,
-    cap_count, cap_amount, used_on, used_count, used_amount"""
+    cap_count, cap_amount, used_on, used_count, used_amount, since"""
 
 # Inventory
 
@@ -32,6 +33,7 @@ INSERT_BATCH: Final = Statement("""
     insert into terminal_batch (id, name, model, digest, terminals, imported_at, imported_by)
     values ($1, $2, $3, $4, $5, $6, $7)
     on conflict (digest) do nothing""")
+BATCH_WITH_DIGEST: Final = Query(UUID, "select id from terminal_batch where digest = $1")
 KNOWN_SERIALS: Final = Query(
     str,
     """
@@ -219,10 +221,15 @@ VERSIONS: Final = Query(
 
 # Limits
 
+# Whoever had the terminal before leaves nothing of theirs: no limit, no cap, nothing counted.
 OPEN_METER: Final = Statement("""
-    insert into terminal_meter (book, terminal_id, currency, used_on, used_count, used_amount)
-    values ($1, $2, 'CNY', $3, 0, 0)
-    on conflict (book, terminal_id) do nothing""")
+    insert into terminal_meter (book, terminal_id, currency, used_on, used_count, used_amount,
+                                since)
+    values ($1, $2, 'CNY', $3, 0, 0, $4)
+    on conflict (book, terminal_id) do update
+       set currency = 'CNY', limit_each = null, limit_count = null, limit_amount = null,
+           cap_each = null, cap_count = null, cap_amount = null, used_on = excluded.used_on,
+           used_count = 0, used_amount = 0, since = excluded.since""")
 GET_METER: Final = Query(
     Meter, f"select {_METER} from terminal_meter where book = $1 and terminal_id = $2"
 )
@@ -271,7 +278,8 @@ RETURN_USED: Final = Statement("""
            used_amount = greatest(m.used_amount - u.amount, 0)
       from terminal_use u
      where u.book = $1 and u.payment_id = $2 and u.released_at is null
-       and m.book = $1 and m.terminal_id = u.terminal_id and m.used_on = u.used_on""")
+       and m.book = $1 and m.terminal_id = u.terminal_id and m.used_on = u.used_on
+       and u.at >= m.since""")
 RELEASE_USE: Final = Statement("""
     update terminal_use set released_at = $3
      where book = $1 and payment_id = $2 and released_at is null""")

@@ -116,7 +116,7 @@ async def import_serials(tx: Tx, content: bytes, *, name: str, model: str) -> Im
     batch_id, digest = new_id(), hashlib.sha256(content).digest()
     row = (batch_id, name, model, digest, len(serials), tx.now, tx.actor)
     if not await store.INSERT_BATCH.run(tx, *row):
-        return Imported(batch_id, 0)
+        return Imported(await store.BATCH_WITH_DIGEST.one(tx, digest), 0)
     known = await store.KNOWN_SERIALS.first(tx, serials)
     ids = [new_id() for _ in serials]
     if known is not None or (
@@ -143,7 +143,8 @@ async def assign_terminal(
     args = (merchant.id, mode, where.name, where.store_id, where.plate_id, tx.now)
     bound = await store.PLACE_TERMINAL.one(tx, locked.id, TerminalState.BOUND, *args)
     await _begin_binding(tx, bound, "assigned")
-    await store.OPEN_METER.run(tx, merchant.book(mode), bound.id, business_date(tx.now))
+    began = (business_date(tx.now), tx.now)
+    await store.OPEN_METER.run(tx, merchant.book(mode), bound.id, *began)
     await _noted(tx, bound, "terminal.assigned", {"merchant": show("mch", merchant.id)})
     return bound
 

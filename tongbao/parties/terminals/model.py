@@ -314,6 +314,7 @@ class Meter(Struct, frozen=True):
     used_on: date
     used_count: int
     used_amount: int
+    since: datetime
 
     def used_at(self, day: date) -> tuple[int, int]:
         """Return how many payments, and how much, were counted on a day."""

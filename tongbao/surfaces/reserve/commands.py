@@ -10,7 +10,14 @@ from typing import Final
 import click
 
 from tongbao.clearing.reserve import custody, proving, queries
-from tongbao.clearing.reserve.custody import BALANCE, OPEN, BalanceTerms, OpenTerms
+from tongbao.clearing.reserve.custody import (
+    BALANCE,
+    CLOSE,
+    OPEN,
+    BalanceTerms,
+    CloseTerms,
+    OpenTerms,
+)
 from tongbao.clearing.reserve.model import (
     ACCOUNT,
     GAP,
@@ -166,6 +173,25 @@ def reserve_open(
         subject = f"{mode}/{currency}/{bank}/{tail}"[:128]
         async with platform.db.begin(actor()) as tx:
             approval = await propose(tx, OPEN, subject, terms, reason=reason)
+        return {"approval": approval.shown_id}
+
+    context.show(context.run(work))
+
+
+@reserve.command("close")
+@click.argument("account")
+@click.argument("day", type=_DAY)
+@_REASON
+@click.pass_obj
+def reserve_close(context: Context, account: str, day: datetime, reason: str) -> None:
+    """Propose that an account counts no more from a day on; a second person approves."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        _check(platform)
+        await custody.custody_account(platform.db, parse(ACCOUNT, account))
+        terms = CloseTerms(account, day.date())
+        async with platform.db.begin(actor()) as tx:
+            approval = await propose(tx, CLOSE, account, terms, reason=reason)
         return {"approval": approval.shown_id}
 
     context.show(context.run(work))
