@@ -75,8 +75,7 @@ from tongbao.clearing.settlement_batches.batches import (
     run_drop_batch,
     run_release_batch,
 )
-from tongbao.clearing.suspense.items import WATCH_POLICY as SUSPENSE_POLICY
-from tongbao.clearing.suspense.items import WatchSuspense, run_watch_suspense
+from tongbao.clearing.suspense import items as suspense
 from tongbao.clearing.transfers.model import TransferEnded
 from tongbao.clearing.transfers.paying import TRANSFER_POLICY, SubmitTransfer, run_submit_transfer
 from tongbao.clearing.transfers.transfers import RunTransferBatch, run_transfer_batch
@@ -221,50 +220,15 @@ from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_hou
 from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant
 
 EVENTS: Final[Sequence[type[Event]]] = (
-    PaymentSucceeded,
-    PaymentFailed,
-    PaymentClosed,
-    PaymentAuthorised,
-    PaymentCaptured,
-    PaymentCaptureFailed,
-    PaymentVoided,
-    AgreementSignedEvent,
-    AgreementFailed,
-    AgreementEndedEvent,
-    CheckoutClosedEvent,
-    LateMoneyReceived,
-    RefundSucceeded,
-    RefundFailed,
-    SplitEnded,
-    SplitCancelled,
-    SplitReturnSucceeded,
-    SplitReturnFailed,
-    ReceiverChanged,
-    WalletToppedUp,
-    RedPacketEnded,
-    OrderPaid,
-    OrderCancelled,
-    OrderRefunded,
-    SettlementClosed,
-    PayoutSucceeded,
-    PayoutFailed,
-    PayoutReturned,
-    TransferEnded,
-    DayReconciled,
-    DisputeOpened,
-    DisputeUpdated,
-    DisputeDue,
-    DisputeClosed,
-    TerminalOffline,
-    TerminalOnline,
-    ReserveGapFound,
-    ComplaintOpened,
-    ComplaintUpdated,
-    WebhookEndpointDisabled,
-    WebhookTest,
-    ApprovalMoved,
-    ApplicationMoved,
-    RegistrationMoved,
+    *(PaymentSucceeded, PaymentFailed, PaymentClosed, PaymentAuthorised, PaymentCaptured),
+    *(PaymentCaptureFailed, PaymentVoided, AgreementSignedEvent, AgreementFailed),
+    *(AgreementEndedEvent, CheckoutClosedEvent, LateMoneyReceived, RefundSucceeded, RefundFailed),
+    *(SplitEnded, SplitCancelled, SplitReturnSucceeded, SplitReturnFailed, ReceiverChanged),
+    *(WalletToppedUp, RedPacketEnded, OrderPaid, OrderCancelled, OrderRefunded, SettlementClosed),
+    *(PayoutSucceeded, PayoutFailed, PayoutReturned, TransferEnded, DayReconciled, DisputeOpened),
+    *(DisputeUpdated, DisputeDue, DisputeClosed, TerminalOffline, TerminalOnline),
+    *(ReserveGapFound, ComplaintOpened, ComplaintUpdated, WebhookEndpointDisabled, WebhookTest),
+    *(ApprovalMoved, ApplicationMoved, RegistrationMoved),
 )
 
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
@@ -306,7 +270,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     SendReply: REPLY_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
     **four_eyes.POLICIES,
-    WatchSuspense: SUSPENSE_POLICY,
+    suspense.WatchSuspense: suspense.WATCH_POLICY,
     BuildVouchers: BUILD_POLICY,
     CompleteMovement: COMPLETE_POLICY,
     WatchMovements: WATCH_POLICY,
@@ -326,7 +290,7 @@ def handlers(
     """Return who does which task; what a firm may not do, nobody here does."""
     sharing = Sharing(flow, clearing.keyring)
     settling: dict[type[Task], Handler] = {
-        WatchSuspense: partial(run_watch_suspense, clearing.db),
+        suspense.WatchSuspense: partial(suspense.run_watch_suspense, clearing.db),
         SettleDaily: partial(run_settle_daily, clearing),
         PayCommissions: partial(run_pay_commissions, clearing),
         ProveReserve: partial(

@@ -82,9 +82,7 @@ from tongbao.payments.checkouts import api as checkouts_api
 from tongbao.payments.checkouts.api import PublicUrl
 from tongbao.payments.checkouts.model import PREFIX as CASHIER_PREFIX
 from tongbao.payments.collecting import api as payments_api
-from tongbao.payments.collecting.outcomes import (
-    Flow,
-)
+from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.payments.hot.route import PATH, WalletPayments
 from tongbao.payments.own_wallet import api as own_wallet_api
@@ -174,10 +172,7 @@ def channels(http: HttpClient, clock: Clock) -> Mapping[str, Channel]:
 def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandler]:
     """Return the API's routes under a licence; what a firm may not do has no route."""
     return [
-        *payments_api.ROUTES,
-        *checkouts_api.ROUTES,
-        *plates_api.ROUTES,
-        *terminals_api.ROUTES,
+        *(*payments_api.ROUTES, *checkouts_api.ROUTES, *plates_api.ROUTES, *terminals_api.ROUTES),
         *authorisations_api.ROUTES,
         *agreements_api.ROUTES,
         *card_balances_api.ROUTES,
@@ -189,9 +184,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *profile_api.ROUTES,
         *price_plans_api.ROUTES,
         *identity_api.ROUTES,
-        *onboarding_api.routes(licence),
-        *registrations_api.ROUTES,
-        *stores_api.ROUTES,
+        *(*onboarding_api.routes(licence), *registrations_api.ROUTES, *stores_api.ROUTES),
         *staff_api.ROUTES,
         *accounts_api.routes(licence),
         *offline_codes_api.routes(licence),
