@@ -432,7 +432,7 @@ def armed_beside(names: Iterable[str]) -> Iterator[str]:
     """Yield the failpoints that other tests arm: named whole, or put together from their parts."""
     for path in TESTS.rglob("test_*.py"):
         text = path.read_text()
-        if path == Path(__file__) or not re.search(r"\barm\(|SimulatedCrash|kill9", text):
+        if path == Path(__file__) or not re.search(r"\barm\(|\bdying\(|SimulatedCrash|kill9", text):
             continue
         said = {
             node.value

@@ -69,7 +69,9 @@ async def run_pull_complaints(flow: Flow, _task: PullComplaints, _lease: Lease) 
     """Read every complaint of the last 29 days that the channels list, and come again."""
     last = business_date(flow.db.clock.now())
     for row in await list_accounts(flow.db):
-        channel = flow.channels.get(row.channel)
+        if row.channel not in flow.channels:
+            continue  # our bank is no channel of payments
+        channel = flow.channels[row.channel]
         if not isinstance(channel, Complaining):
             continue
         account = await flow.account(row.id)

@@ -30,10 +30,21 @@ KINDS: Final = (Kind.PDF, Kind.JPEG, Kind.PNG)
 class Subject(Protocol):
     """What a file is about: a dispute or a complaint of a merchant."""
 
-    book: int
-    id: UUID
-    merchant_id: UUID
-    mode: Mode
+    @property
+    def book(self) -> int:
+        """Where its merchant's money is."""
+
+    @property
+    def id(self) -> UUID:
+        """Its own id."""
+
+    @property
+    def merchant_id(self) -> UUID:
+        """Whose it is."""
+
+    @property
+    def mode(self) -> Mode:
+        """Live or sandbox."""
 
 
 class HandIn(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ history first; that is for whoever calls.
 from __future__ import annotations
 
 from datetime import date
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.contract import (
@@ -157,6 +157,7 @@ def _message(said: documents.Negotiation) -> ComplaintMessage | None:
     at, kind = moment(said.operate_time), said.operate_type or ""
     if at is None or not said.log_id or not kind:
         return None
+    who: Literal["customer", "merchant", "channel"]
     who = "merchant" if kind.startswith("MERCHANT_") else "channel"
     if kind.startswith("USER_") and not kind.endswith("SYSTEM_MESSAGE"):
         who = "customer"
