@@ -52,13 +52,15 @@ COMMISSIONS: Final = Query(
     Commission,
     f"""
     select {_COMMISSION} from commission
-     where merchant_id = $1 and mode = $2 and ($3::uuid is null or id < $3)
+     where book = $1 and merchant_id = $2 and mode = $3 and ($4::uuid is null or id < $4)
      order by id desc
-     limit $4""",
+     limit $5""",
 )
 FIND_COMMISSION: Final = Query(
     Commission,
-    f"select {_COMMISSION} from commission where id = $1 and merchant_id = $2 and mode = $3",
+    f"""
+    select {_COMMISSION} from commission
+     where book = $1 and id = $2 and merchant_id = $3 and mode = $4""",
 )
 LINES: Final = Query(
     CommissionLine,

@@ -222,7 +222,9 @@ async def commissions_of_caller(
     """
     size = page_size(limit)
     _, before = decode_moment(cursor)
-    found = await store.COMMISSIONS.all(on, caller.merchant_id, caller.mode, before, size + 1)
+    found = await store.COMMISSIONS.all(
+        on, caller.book, caller.merchant_id, caller.mode, before, size + 1
+    )
     last = found[size - 1] if len(found) > size else None
     return Page(found[:size], encode_moment(last.created_at, last.id) if last else None)
 
@@ -235,7 +237,9 @@ async def lines_of_caller(
     Raises:
         CommissionNotFound
     """
-    found = await store.FIND_COMMISSION.first(on, commission_id, caller.merchant_id, caller.mode)
+    found = await store.FIND_COMMISSION.first(
+        on, caller.book, commission_id, caller.merchant_id, caller.mode
+    )
     if found is None:
         raise CommissionNotFound
     return found, await store.LINES.all(on, found.book, found.id, after_seq, LINES_PAGE)
