@@ -1,6 +1,6 @@
 """The ways that are compared, each in a process of its own so that its memory is its own.
 
-python -m bench.reconcile.contest ours|dictionary|joins FOLDER DSN
+python -m bench.reconcile.contest ours|dictionary|joins|slices FOLDER DSN
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 
 import msgspec
 
-from bench.reconcile.making import ACCOUNT, DAY, FEE_PPM, clearing_on
+from bench.reconcile.making import ACCOUNT, DAY, FEE_PPM, SUMMARY, clearing_on
 from tongbao.clearing.reconciliation import queries
 from tongbao.clearing.reconciliation.days import reconcile_day
 from tongbao.clearing.sets import duck, lanes
 from tongbao.clearing.sets.quick import QUICK_BILLS
+from tongbao.clearing.slices.slices import close_by_slices, compare_slices, take_piece
 from tongbao.infra.db import Db, connect
 from tongbao.kernel.clock import BUSINESS_ZONE, Clock, day_bounds, monotonic, real_now
 from tongbao.kernel.ids import base32
@@ -143,8 +144,40 @@ async def dictionary(db: Db, folder: Path) -> dict[str, object]:
     return {"seconds": monotonic() - begins, "found": counts}
 
 
+async def slices(db: Db, folder: Path) -> dict[str, object]:
+    """A day whose bill came in pieces and was compared as it went on: how long closing it takes."""
+    clearing = clearing_on(db, folder, folder / "bill.csv")
+    with (folder / "bill.csv").open("rb") as bill:
+        header = bill.readline()
+        names, total = SUMMARY.encode(), b""
+        pieces: dict[bytes, list[bytes]] = {}
+        for line in bill:
+            if line.startswith(names):
+                total = line + bill.readline()
+                break
+            pieces.setdefault(line[12:14] + bytes([line[15] // 3]), []).append(line)
+    begins = monotonic()
+    piece = folder / "piece.csv"
+    for n, key in enumerate(sorted(pieces)):
+        last = total if n == len(pieces) - 1 else b""
+        piece.write_bytes(b"".join([header, *pieces[key], last]))
+        await take_piece(clearing, ACCOUNT, DAY, piece)
+    taken = monotonic()
+    standing = await compare_slices(clearing, ACCOUNT, DAY)
+    compared = monotonic()
+    found = await close_by_slices(clearing, ACCOUNT, DAY)
+    seconds = monotonic() - compared
+    report = await queries.report(db, ACCOUNT, DAY)
+    classes = {str(each.break_class): each.count for each in report.classes}
+    return {
+        "seconds": seconds, "found": classes, "matched": found.matched_count,
+        "pieces": len(pieces), "taking_s": taken - begins, "comparing_s": compared - taken,
+        "slices": standing.counted, "differing": len(standing.differing),
+    }  # fmt: skip
+
+
 async def take_part(name: str, folder: Path, dsn: str) -> None:
-    ways = {"ours": ours, "joins": joins, "dictionary": dictionary}
+    ways = {"ours": ours, "joins": joins, "dictionary": dictionary, "slices": slices}
     db = await connect(dsn, Clock(NEXT_DAY - real_now()))
     try:
         result = await ways[name](db, folder)

@@ -33,28 +33,17 @@ def on_wechat_pay(test: Any) -> Any:
 test_every_planted_difference_is_found_and_classed_and_nothing_else = on_wechat_pay(
     ordinary.test_every_planted_difference_is_found_and_classed_and_nothing_else
 )
-test_running_again_doubles_nothing = on_wechat_pay(ordinary.test_running_again_doubles_nothing)
 test_a_cut_bill_proves_no_absence_and_is_fetched_again = on_wechat_pay(
     ordinary.test_a_cut_bill_proves_no_absence_and_is_fetched_again
 )
 test_rows_that_cannot_be_read_are_told_one_by_one_and_the_others_count = (
     ordinary.test_rows_that_cannot_be_read_are_told_one_by_one_and_the_others_count
 )
-test_a_bill_that_contradicts_itself_says_so = ordinary.test_a_bill_that_contradicts_itself_says_so
 test_a_row_that_comes_twice_is_a_duplicate = ordinary.test_a_row_that_comes_twice_is_a_duplicate
-test_a_payment_that_the_channel_undid_and_we_hold_is_a_difference = (
-    ordinary.test_a_payment_that_the_channel_undid_and_we_hold_is_a_difference
-)
 test_the_ledger_is_the_third_side = ordinary.test_the_ledger_is_the_third_side
-test_what_is_near_midnight_waits_for_the_next_days_bill = (
-    ordinary.test_what_is_near_midnight_waits_for_the_next_days_bill
-)
 test_a_row_of_midday_that_comes_a_day_late_is_missing_until_it_comes = (
     ordinary.test_a_row_of_midday_that_comes_a_day_late_is_missing_until_it_comes
 )
 test_of_two_runs_at_once_one_counts_and_nothing_is_doubled = (
     ordinary.test_of_two_runs_at_once_one_counts_and_nothing_is_doubled
-)
-test_an_aggregator_reconciles_without_a_ledger = (
-    ordinary.test_an_aggregator_reconciles_without_a_ledger
 )

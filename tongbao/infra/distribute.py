@@ -189,7 +189,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         "a channel's bill has the payments of all books",
         *("bill_file", "bill_row", "bill_fault", "recon_break", "recon_waiting"),
         *("source", "source_file", "source_chunk", "source_row", "source_line_fault"),
-        *("recon_case",),
+        *("recon_case", "recon_slice", "slice_piece"),
         *("batch", "batch_item"),
     ),
 )

@@ -174,6 +174,27 @@ async def _keep(context: Clearing, bill: BillFile, found: Downloaded) -> BillFil
         return newer
 
 
+def is_there(context: Clearing, bill: BillFile) -> bool:
+    """Whether a bill can be compared: a lean one needs its file."""
+    return not bill.is_lean or _place(context, bill).exists()
+
+
+async def begin_lean(
+    context: Clearing, account: ChannelAccount, day: date, digest: str, size: int
+) -> BillFile | None:
+    """Return the day's bill, made lean by what came in pieces; None: a whole one is there."""
+    [currency] = context.flow.channels[account.channel].currencies
+    bill = await bill_of_day(context.db, account, day, currency)
+    async with context.db.begin(_ACTOR) as tx:
+        current = await store.LOCK_BILL.one(tx, bill.id)
+        if current.state is BillState.REQUESTED:
+            await store.MARK_DOWNLOADED.run(tx, bill.id, digest, size, tx.now)
+            await store.MARK_LEAN.run(tx, bill.id, tx.now)
+        elif not current.is_lean or current.sha256 != digest:
+            return None
+        return await store.GET_BILL.one(tx, bill.id)
+
+
 def _place(context: Clearing, bill: BillFile) -> Path:
     name = f"{bill.day.isoformat()}-{bill.sha256}.bill"
     return context.folder / bill.channel / base32(bill.account_id) / name
@@ -259,7 +280,7 @@ async def read_lean(
             progress("take out what agrees", 0)
             lane = await take_what_agrees(context, asked, quick)
         failpoint("reconciliation.after_lane")
-        return await _store_rest(context, bill, place, lane, progress), lane
+        return await store_rest(context, bill, lane, progress), lane
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -274,13 +295,14 @@ async def _shown_before(db: Db, bill: BillFile) -> list[str]:
     return await store.NUMBERS_OF_BILL.all(db, earlier.id, near)
 
 
-async def _store_rest(
-    context: Clearing, bill: BillFile, place: Path, lane: Lane | None, progress: Progress
+async def store_rest(
+    context: Clearing, bill: BillFile, lane: Lane | None, progress: Progress
 ) -> BillFile:
+    """Store the rows of a lean bill that did not agree; without a lane all of them."""
     channel = context.flow.channels[bill.channel]
     sheet = Sheet(bill.id, channel.bill_terms, bill.currency)
     if lane is None:
-        lines = channel.parse_bill(place)
+        lines = channel.parse_bill(_place(context, bill))
     else:
         sheet.agreed(lane)
         lines = channel.parse_bill(lane.rest)

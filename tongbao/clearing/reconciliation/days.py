@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tongbao.clearing.context import Clearing, Progress, in_silence
 from tongbao.clearing.reconciliation import _store as store
-from tongbao.clearing.reconciliation.bills import bill_of_day, obtain
+from tongbao.clearing.reconciliation.bills import begin_lean, bill_of_day, is_there, obtain
 from tongbao.clearing.reconciliation.matching import compare, days_to_look_at_again
 from tongbao.clearing.reconciliation.model import (
     BillFile,
@@ -16,6 +16,7 @@ from tongbao.clearing.reconciliation.model import (
     ChannelUnbilled,
     DayNotBilled,
 )
+from tongbao.clearing.sets.lanes import Lane
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import show
@@ -74,6 +75,34 @@ async def reconcile_day(
     return bill
 
 
+async def close_lean(
+    context: Clearing,
+    account_id: UUID,
+    day: date,
+    lane: Lane,
+    pieces: tuple[str, int],
+    *,
+    on_progress: Progress = in_silence,
+) -> BillFile | None:
+    """Compare a day with what came of its bill in pieces; ``pieces`` is their digest and size.
+
+    None: another bill of the day is there already, and it counts.
+
+    Raises:
+        DayNotBilled, ChannelAccountNotFound, ChannelUnbilled, RunOvertaken
+    """
+    if day >= business_date(context.db.clock.now()):
+        raise DayNotBilled(day=day.isoformat())
+    account = await _account(context, account_id)
+    bill = await begin_lean(context, account, day, *pieces)
+    if bill is None:
+        return None
+    bill = await compare(context, account, bill, on_progress, lane)
+    if bill.state.is_final:
+        await _look_again(context, account, bill, on_progress)
+    return bill
+
+
 async def reconcile_everyone(
     context: Clearing, day: date, *, again: bool = False, on_progress: Progress = in_silence
 ) -> list[BillFile]:
@@ -120,7 +149,9 @@ async def _look_again(
     """Compare earlier days once more whose trades may stand on the bill that came now."""
     for earlier in await days_to_look_at_again(context.db, came):
         bill = await store.CURRENT_BILL.first(context.db, account.id, earlier)
-        if bill is not None and bill.state in _READ:
+        if bill is not None and not is_there(context, bill):
+            bill = await obtain(context, account, bill, again=False, progress=progress)
+        if bill is not None and bill.state in _READ and is_there(context, bill):
             progress(f"look again at {earlier}", 0)
             await compare(context, account, bill, progress)
 

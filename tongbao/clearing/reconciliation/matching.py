@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from tongbao.clearing.context import Clearing, Progress
 from tongbao.clearing.reconciliation import _store as store
 from tongbao.clearing.reconciliation._store import BookAmount, Compared
-from tongbao.clearing.reconciliation.bills import read_lean
+from tongbao.clearing.reconciliation.bills import read_lean, store_rest
 from tongbao.clearing.reconciliation.model import (
     NEAR_MIDNIGHT,
     BillFile,
@@ -25,6 +25,7 @@ from tongbao.clearing.reconciliation.model import (
     RunOvertaken,
 )
 from tongbao.clearing.reconciliation.staging import Run, close_absent, ids_of_numbers, stage
+from tongbao.clearing.sets.lanes import Lane
 from tongbao.infra.db import Db, Tx, Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
@@ -51,15 +52,23 @@ _OVERTAKEN: Final = "reconciliation.overtaken"
 
 
 async def compare(
-    context: Clearing, account: ChannelAccount, bill: BillFile, progress: Progress
+    context: Clearing,
+    account: ChannelAccount,
+    bill: BillFile,
+    progress: Progress,
+    lane: Lane | None = None,
 ) -> BillFile:
     """Compare a bill that was read with our side; doing it again changes nothing that stands.
+
+    ``lane`` is what came of comparing a lean bill; without it the bill's file is read.
 
     Raises:
         RunOvertaken: another run of the same bill began meanwhile.
     """
-    db, lane = context.db, None
-    if bill.is_lean:
+    db = context.db
+    if lane is not None:
+        bill = await store_rest(context, bill, lane, progress)
+    elif bill.is_lean:
         bill, lane = await read_lean(context, account, bill, _home_book(bill.mode), progress)
     run = Run(
         context=context,

@@ -102,7 +102,7 @@ def find_leftover(engine: Any, told: Told, ours: Ours) -> Leftover:
     """Compare the three sides and return what is left over of each."""
     quick, paid = told.quick, str(ours.paid)
     engine.execute(_LOAD_PAID, [paid, told.salt, quick.prefix, ours.fee_ppm, quick.fee_noughts])
-    _load_nets(engine, ours.nets)
+    load_nets(engine, ours.nets)
     engine.execute(_NOT_ONE)
     engine.execute(_LEFT, [list(ours.suspects), told.salt])
     agreed = [BookSum(*row) for row in engine.execute(_AGREED, [ours.fee_ppm]).fetchall()]
@@ -111,7 +111,7 @@ def find_leftover(engine: Any, told: Told, ours: Ours) -> Leftover:
 
 
 # Our side: a fingerprint of what the bill should say of each payment.
-_PAID_CSV: Final = """read_csv({paid}, header = false, auto_detect = false, delim = ',', quote = '',
+PAID_CSV: Final = """read_csv({paid}, header = false, auto_detect = false, delim = ',', quote = '',
     escape = '', columns = {{'number': 'VARCHAR', 'reference': 'VARCHAR', 'book': 'BIGINT',
     'amount': 'BIGINT', 'is_plain': 'BIGINT', 'at': 'BIGINT'}})"""
 _LOAD_PAID: Final = f"""
@@ -122,7 +122,7 @@ _LOAD_PAID: Final = f"""
                              (amount * 0.01::decimal(3, 2))::varchar, '/', $3,
                              (((amount * $4 + 500000) // 1000000) * 0.01::decimal(3, 2))::varchar,
                              $5, $2)) as sig
-      from {_PAID_CSV.format(paid="$1")}"""
+      from {PAID_CSV.format(paid="$1")}"""
 _LOAD_NETS: Final = """
     create table net as
     select md5_number(reference) as rh, net
@@ -152,11 +152,12 @@ _AGREED: Final = """
            sum((amount * $1 + 500000) // 1000000)::bigint
       from paid where nh not in (select nh from leftover) group by book order by book"""
 _OURS: Final = f"""
-    select number from {_PAID_CSV.format(paid="$1")}
+    select number from {PAID_CSV.format(paid="$1")}
      where md5_number(concat(number, $2)) in (select nh from leftover)"""
 
 
-def _load_nets(engine: Any, nets: Path | None) -> None:
+def load_nets(engine: Any, nets: Path | None) -> None:
+    """Note the payments that the ledger does not show as they are; None: no ledger is kept."""
     if nets is None:
         engine.execute("create table unbooked (rh uhugeint)")
         return
@@ -174,26 +175,31 @@ def _load_rows(engine: Any, told: Told, day: date) -> None:
     if not told.middle:
         engine.execute("create table told (part integer, nh uhugeint, sig uhugeint)")
         return
-    begins, skip = f"{quick.prefix}{day.isoformat()} ", len(quick.prefix)
-    at = f"c{quick.at}"
-    usual = [
-        f"{at} like '{begins}__:__:__' and substr({at}, {len(begins) + 1}, 2) < '24'",
-        f"try_cast(substr({at}, {skip + 1}) as timestamp) is not null",
-        *(f"c{column} = '{quick.prefix}{value}'" for column, value in quick.where),
-        *(f"length(c{column}) > {skip}" for column in quick.filled),
-    ]
+    skip = len(quick.prefix)
     sig = f"concat(c{quick.number}, '/', c{quick.amount}, '/', c{quick.fee}, $2)"
     engine.execute(
         f"""create table told as
             select file_index::integer as part,
                    md5_number(concat(substr(c{quick.number}, {skip + 1}), $2)) as nh,
-                   case when {" and ".join(usual)} then md5_number({sig}) end as sig
-              from {_lines(quick)}""",
+                   case when {" and ".join(usual(quick, day))} then md5_number({sig}) end as sig
+              from {lines_as_columns(quick)}""",
         [[str(part.path) for part in told.middle], told.salt],
     )
 
 
-def _lines(quick: QuickBill) -> str:
+def usual(quick: QuickBill, day: date) -> list[str]:
+    """Return the conditions of a line that can agree: a plain payment of the day."""
+    begins, skip = f"{quick.prefix}{day.isoformat()} ", len(quick.prefix)
+    at = f"c{quick.at}"
+    return [
+        f"{at} like '{begins}__:__:__' and substr({at}, {len(begins) + 1}, 2) < '24'",
+        f"try_cast(substr({at}, {skip + 1}) as timestamp) is not null",
+        *(f"c{column} = '{quick.prefix}{value}'" for column, value in quick.where),
+        *(f"length(c{column}) > {skip}" for column in quick.filled),
+    ]
+
+
+def lines_as_columns(quick: QuickBill) -> str:
     """Return the bill's lines as columns; what has other columns is left out, and counted."""
     columns = ", ".join(f"'c{n}': 'VARCHAR'" for n in range(quick.column_count))
     return f"""read_csv($1, header = false, auto_detect = false, delim = ',', quote = '',
@@ -221,7 +227,7 @@ def _rows_left(engine: Any, told: Told) -> dict[int, list[bytes]]:
     if not chosen:
         return {}
     found = engine.execute(
-        f"""select distinct file_index::integer, c{quick.number} from {_lines(quick)}
+        f"""select distinct file_index::integer, c{quick.number} from {lines_as_columns(quick)}
              where md5_number(concat(substr(c{quick.number}, {len(quick.prefix) + 1}), $2))
                    in (select nh from leftover)""",
         [[str(part.path) for part in chosen], told.salt],

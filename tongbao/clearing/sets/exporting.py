@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -46,11 +46,15 @@ class LineWriter:
 
     ``columns`` names the type of each column of the query, none of them ever null. An id becomes
     its 26 letters, a number its digits with a sign, a moment whole seconds since ``origin``.
+    With ``more`` the lines are added to those of a file that is there.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], origin: datetime = _EPOCH) -> None:
+    def __init__(
+        self, path: Path, columns: Sequence[str], origin: datetime = _EPOCH, *, more: bool = False
+    ) -> None:
         self.row_count = 0
         self._path = path
+        self._mode: Literal["ab", "wb"] = "ab" if more else "wb"
         self._columns = tuple(columns)
         self._origin = (origin - _EPOCH) // timedelta(microseconds=1)
         fields: list[tuple[str, Any]] = [("fields", ">i2")]
@@ -64,7 +68,7 @@ class LineWriter:
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        self._file = self._path.open("wb")
+        self._file = self._path.open(self._mode)
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -34,9 +34,13 @@ from tongbao.rails.channels.contract import ChannelAccount
 
 _ACTOR: Final = "reconciliation"
 _BOM: Final = b"\xef\xbb\xbf"
-_MARGIN_MS: Final = int(timedelta(hours=1).total_seconds() * 1000)
+_MARGIN_MS: Final = int(timedelta(minutes=10).total_seconds() * 1000)
 """How much earlier and later than the payments at both ends the others may have been made. What
 was made still earlier is not found here, and therefore left over and looked up."""
+
+
+Span = tuple[datetime, datetime]
+"""A stretch of time, its end not in it."""
 
 
 class Question(Struct, frozen=True):
@@ -87,11 +91,17 @@ async def take_what_agrees(context: Clearing, asked: Question, quick: QuickBill)
     over, and looked at again the ordinary way. None: the bill goes on after its own trailer, which
     only the channel's parser knows what to make of.
     """
-    paid = asked.folder / "paid.csv"
+    return await compare_spans(context, asked, quick, [day_bounds(asked.day)])
+
+
+async def compare_spans(
+    context: Clearing, asked: Question, quick: QuickBill, spans: Sequence[Span]
+) -> Lane | None:
+    """Compare a bill with what we hold of some stretches of its day, as `take_what_agrees` does."""
     engine = await asyncio.to_thread(duck.connect, asked.folder, os.cpu_count() or 1)
     reading = asyncio.create_task(asyncio.to_thread(_read, engine, asked, quick))
     try:
-        nets, _ = await asyncio.gather(_export_nets(context, asked), _export(context, asked, paid))
+        paid, nets = await export_sides(context, asked, spans)
         told = await reading
         ours = duck.Ours(paid, nets, asked.account.fee_ppm, asked.suspects)
         left = await asyncio.to_thread(duck.find_leftover, engine, told, ours)
@@ -113,33 +123,62 @@ async def take_what_agrees(context: Clearing, asked: Question, quick: QuickBill)
     )
 
 
-async def _export(context: Clearing, asked: Question, path: Path) -> None:
-    span = day_bounds(asked.day)
-    with LineWriter(path, duck.PAID_COLUMNS, span[0]) as writer:
-        async with context.db.begin(_ACTOR) as tx:
-            await tx.execute("set local statement_timeout = 0", ())
-            await export_paid(tx, asked.account.id, span, asked.currency, writer.take)
-        await writer.finish()
+async def export_sides(
+    context: Clearing, asked: Question, spans: Sequence[Span]
+) -> tuple[Path, Path | None]:
+    """Write what we hold of some stretches of a day: payments, and the ledger's movements."""
+    nets, paid = await asyncio.gather(
+        _export_nets(context, asked, spans), _export(context, asked, spans)
+    )
+    return paid, nets
 
 
-async def _export_nets(context: Clearing, asked: Question) -> Path | None:
+async def _export(context: Clearing, asked: Question, spans: Sequence[Span]) -> Path:
+    path = asked.folder / "paid.csv"
+    path.touch()
+    begins, _ = day_bounds(asked.day)
+    async with context.db.begin(_ACTOR) as tx:
+        await tx.execute("set local statement_timeout = 0", ())
+        for span in spans:
+            with LineWriter(path, duck.PAID_COLUMNS, begins, more=True) as writer:
+                await export_paid(tx, asked.account.id, span, asked.currency, writer.take)
+                await writer.finish()
+    return path
+
+
+async def _export_nets(context: Clearing, asked: Question, spans: Sequence[Span]) -> Path | None:
     """Write what the ledger shows for payments made about that day; None: no ledger is kept.
 
     Payments of other books than the home book are left over.
     """
     if not context.flow.licence.may_hold_funds:
         return None
-    ids = await payments_span(context.db, asked.account.id, *day_bounds(asked.day))
     path = asked.folder / "nets.csv"
-    if ids is None:
-        return path
+    path.touch()
     key = AccountKey("channel_receivable", asked.currency, asked.account.id)
-    with LineWriter(path, duck.NET_COLUMNS) as writer:
+    for low, high in await _id_spans(context, asked, spans):
         async with context.db.begin(_ACTOR) as tx:
             await tx.execute("set local statement_timeout = 0", ())
-            await export_nets(tx, asked.home_book, key, _wider(*ids), writer.take)
-        await writer.finish()
+            with LineWriter(path, duck.NET_COLUMNS, more=True) as writer:
+                await export_nets(tx, asked.home_book, key, (low, high), writer.take)
+                await writer.finish()
     return path
+
+
+async def _id_spans(
+    context: Clearing, asked: Question, spans: Sequence[Span]
+) -> list[tuple[UUID, UUID]]:
+    """Return the stretches of payments' ids behind stretches of time, none in two of them."""
+    found: list[tuple[UUID, UUID]] = []
+    for span in spans:
+        ids = await payments_span(context.db, asked.account.id, *span)
+        if ids is None:
+            continue
+        low, high = _wider(*ids)
+        if found and low.int <= found[-1][1].int:
+            low, high = found[-1][0], UUID(int=max(high.int, found.pop()[1].int))
+        found.append((low, high))
+    return found
 
 
 def _wider(first: UUID, last: UUID) -> tuple[UUID, UUID]:

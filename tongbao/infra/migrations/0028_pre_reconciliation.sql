@@ -85,3 +85,32 @@ create table recon_case (
     owner    text        not null,
     taken_at timestamptz not null
 );
+
+-- A day as it goes on: five minutes of an account, both sides as count, amount and digest.
+create table recon_slice (
+    account_id   uuid        not null,
+    day          date        not null,
+    place        int         not null check (place between 0 and 287),
+    our_count    int         not null check (our_count >= 0),
+    our_amount   bigint      not null,
+    our_fees     bigint      not null,
+    our_digest   bigint      not null check (our_digest >= 0),
+    is_booked    boolean     not null, -- the ledger shows every payment of it
+    our_at       timestamptz,
+    their_count  int         not null check (their_count >= 0),
+    their_amount bigint      not null,
+    their_digest bigint      not null check (their_digest >= 0),
+    primary key (account_id, day, place)
+);
+
+create table slice_piece (
+    account_id uuid        not null,
+    day        date        not null,
+    place      int         not null check (place >= 0),
+    sha256     text        not null,
+    line_count int         not null check (line_count > 0),
+    has_total  boolean     not null,
+    taken_at   timestamptz not null,
+    primary key (account_id, day, place),
+    unique (account_id, day, sha256)
+);

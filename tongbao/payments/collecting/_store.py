@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from struct import Struct
 from typing import Final
 from uuid import UUID
@@ -344,6 +345,30 @@ EXPORT_PAID: Final = """
       from attempt
      where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
        and channel <> 'wallet'"""
+
+
+COUNT_PAID = Query(
+    int,
+    """select count(*) from attempt
+        where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
+          and channel <> 'wallet'""",
+)
+
+
+class SliceCount(msgspec.Struct, frozen=True):
+    """How much was collected in a slice of time."""
+
+    begins: datetime
+    count: int
+
+
+PAID_BY_SLICE = Query(
+    SliceCount,
+    """select date_bin($4, paid_at, $2) as begins, count(*) as count from attempt
+        where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
+          and channel <> 'wallet'
+        group by 1""",
+)
 
 
 class PaymentSpan(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -281,6 +281,20 @@ async def export_paid(
     it is in this currency and the channel's time; none is ever null.
     """
     await tx.copy_out(store.EXPORT_PAID, (account_id, *span, currency), take)
+
+
+async def count_paid(on: Db | Tx, account_id: UUID, start: datetime, end: datetime) -> int:
+    """Return how much an account collected in ``[start, end)``: a count that only ever grows."""
+    return await store.COUNT_PAID.one(on, account_id, start, end)
+
+
+async def paid_by_slice(
+    on: Db | Tx, account_id: UUID, start: datetime, end: datetime, seconds: int
+) -> dict[int, int]:
+    """Return how many of these were paid in each slice of so many seconds since ``start``."""
+    step = timedelta(seconds=seconds)
+    rows = await store.PAID_BY_SLICE.all(on, account_id, start, end, step)
+    return {(row.begins - start) // step: row.count for row in rows}
 
 
 async def payments_span(

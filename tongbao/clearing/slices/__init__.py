@@ -1,0 +1,1 @@
+"""A day compared as it goes on, slice by slice, by digest (分时对账)."""
