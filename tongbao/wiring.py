@@ -128,6 +128,7 @@ from tongbao.surfaces.api.probes import probes
 from tongbao.surfaces.cashier.app import CashierApp
 from tongbao.surfaces.disputes_desk import pages as disputes_desk
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
+from tongbao.surfaces.fees.pages import ROUTES as FEE_PAGES
 from tongbao.surfaces.four_eyes.routes import ROUTES as FOUR_EYES
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
@@ -284,6 +285,7 @@ class Platform:
                 (
                     *FOUR_EYES,
                     *TERMINAL_PAGES,
+                    *FEE_PAGES,
                     *RESERVE_PAGES,
                     *RECON_DESK,
                     *settlement_pages(self.clearing),

@@ -43,6 +43,7 @@ from tongbao.payments.collecting.model import CaseKind, CloseReason, PaymentStat
 from tongbao.payments.refunds.model import RefundState
 from tongbao.payments.registrations.model import RegistrationState
 from tongbao.payments.routing.model import Gate, Manner
+from tongbao.payments.splits.model import ReturnState, ShareState, SplitState
 from tongbao.rails.channels.contract import CallbackKind, PayMode
 from tongbao.surfaces import docs_site, operator_console, page_kit
 from tongbao.surfaces.disputes_desk.pages import BY_OPERATORS, SCHEMES
@@ -68,7 +69,8 @@ OPEN = {
     "lasting", "manner", "mode", "nav", "notice", "notice_state",
     "outcome", "pay_mode", "payout_state", "period", "posting", "purpose",
     "rules",
-    "refund_state", "request_state", "settle", "suspense_side", "suggestion", "day_colour",
+    "refund_state", "return_state",
+    "share_state", "split_state", "request_state", "settle", "suspense_side", "suggestion", "day_colour",
     "settlement_state", "state", "tag", "why",
     "batch_state", "file_state", "transfer_batch_state", "transfer_state", "destination",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
@@ -119,6 +121,9 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
     [
         ("state", PaymentState),
         ("refund_state", RefundState),
+        ("split_state", SplitState),
+        ("share_state", ShareState),
+        ("return_state", ReturnState),
         ("completion_state", CompletionState),
         ("delivery_state", DeliveryState),
         ("bill_state", BillState),

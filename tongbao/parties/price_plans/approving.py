@@ -115,8 +115,8 @@ async def _agree(tx: Tx, approval: Approval, terms: PriceTerms) -> None:
 async def _show(db: Db, approval: Approval, terms: PriceTerms) -> Sequence[Change]:
     merchant_id, now = parse("mch", approval.subject), db.clock.now()
     plan = await price_plan_at(db, merchant_id, terms.mode, now)
-    before = {} if plan is None else {_name(line): line for line in plan.lines}
-    after = {_name(line): line for line in terms.draft.lines}
+    before = {} if plan is None else {line_name(line): line for line in plan.lines}
+    after = {line_name(line): line for line in terms.draft.lines}
     starts = terms.draft.from_day.isoformat() if terms.draft.from_day else "when approved"
     changes = [
         Change("Mode", "环境", None, terms.mode.value),
@@ -129,20 +129,22 @@ async def _show(db: Db, approval: Approval, terms: PriceTerms) -> Sequence[Chang
         ),
     ]
     for name in sorted(before.keys() | after.keys()):
-        old, new = (_words(each.get(name)) for each in (before, after))
+        old, new = (
+            None if each.get(name) is None else line_words(each[name]) for each in (before, after)
+        )
         if old != new:
             changes.append(Change(name, name, old, new or "—"))
     return changes
 
 
-def _name(line: PriceLine) -> str:
+def line_name(line: PriceLine) -> str:
+    """Return what a line prices, as people read it: ``cards card debit``."""
     card = "" if line.card == "any" else f" {line.card}"
     return f"{line.channel} {line.pay_mode}{card}"
 
 
-def _words(line: PriceLine | None) -> str | None:
-    if line is None:
-        return None
+def line_words(line: PriceLine) -> str:
+    """Return all that a line may charge, as people read it."""
     parts = [charge_words(line.charge)]
     parts += [
         f"≥{step.amount_from}, month ≥{step.volume_from}: {charge_words(step)}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
 from msgspec.structs import replace
 
+from tongbao.controls.approvals.approvals import propose as propose_act
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
@@ -25,6 +27,7 @@ from tongbao.parties.price_plans.approving import (
 from tongbao.parties.price_plans.model import CardKind, inputs_at
 from tongbao.payments.fees.model import FeeReport, WayCost
 from tongbao.payments.fees.verifying import drafted, preview_costs, verify_fees
+from tongbao.payments.splits.receivers import SET_SPLIT_TERMS, SplitTermsAsked
 from tongbao.surfaces.cli.context import Context, Platform, actor
 
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
@@ -190,6 +193,56 @@ def propose(context: Context, *, merchant: str, file: Path, mode: str, because: 
         terms = PriceTerms(Mode(mode), _draft(file))
         async with platform.db.begin(actor()) as tx:
             waiting = await propose_prices(tx, parse("mch", merchant), terms, reason=because)
+        return {"approval": waiting.shown_id, "merchant": merchant, "mode": mode}
+
+    context.show(context.run(work))
+
+
+@fees.command()
+@click.argument("merchant")
+@_mode_option
+@click.option(
+    "--max-ppm",
+    type=click.IntRange(0, 1_000_000),
+    required=True,
+    help="The most of a payment that may be shared, in millionths: 300000 is 30 %.",
+)
+@click.option(
+    "--refund-from",
+    type=click.Choice(["receivers", "merchant"]),
+    default="receivers",
+    show_default=True,
+    help="Who pays when a shared payment is refunded.",
+)
+@click.option("--because", required=True, help="Why, for whoever decides and the audit log.")
+@click.pass_obj
+def shares(
+    context: Context,
+    *,
+    merchant: str,
+    mode: str,
+    max_ppm: int,
+    refund_from: Literal["receivers", "merchant"],
+    because: str,
+) -> None:
+    """Propose how much of its payments a merchant may share; somebody else has to approve it."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        merchant_id, terms = (
+            parse("mch", merchant),
+            SplitTermsAsked(Mode(mode), max_ppm, refund_from),
+        )
+        await merchants.merchant_with_id(platform.db, merchant_id)
+        async with platform.db.begin(actor()) as tx:
+            waiting = await propose_act(
+                tx,
+                SET_SPLIT_TERMS,
+                merchant,
+                terms,
+                reason=because,
+                merchant_id=merchant_id,
+                mode=Mode(mode),
+            )
         return {"approval": waiting.shown_id, "merchant": merchant, "mode": mode}
 
     context.show(context.run(work))

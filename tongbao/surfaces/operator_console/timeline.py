@@ -32,6 +32,8 @@ from tongbao.payments.refunds.model import Refund
 from tongbao.payments.refunds.queries import refunds_of_payment
 from tongbao.payments.routing.model import RoutingDecision
 from tongbao.payments.routing.router import decisions_of_payment
+from tongbao.payments.splits.model import Return, ShareRow, Split
+from tongbao.payments.splits.records import returns_of_payment, splits_of_payment
 from tongbao.surfaces.operator_console.books import account_names, t_accounts
 from tongbao.surfaces.operator_console.payments import explanation
 from tongbao.surfaces.operator_console.visit import Desk, Visit
@@ -70,6 +72,8 @@ class Dossier(Struct, frozen=True):
     acts: Sequence[AuditEntry]
     breaks: Sequence[ReconBreak]
     decisions: Sequence[RoutingDecision]
+    splits: Sequence[tuple[Split, Sequence[ShareRow]]]
+    returns: Sequence[Return]
 
     @property
     def payment(self) -> Payment:
@@ -146,6 +150,8 @@ async def _gather(desk: Desk, payment_id: UUID) -> Dossier:
         acts=[act for each in shown for act in await audit.entries_of_subject(db, each)],
         breaks=await breaks_of_payment(db, payment.id),
         decisions=await decisions_of_payment(db, payment.book, payment.id),
+        splits=await splits_of_payment(db, payment.book, payment.id),
+        returns=await returns_of_payment(db, payment.book, payment.id),
     )
 
 

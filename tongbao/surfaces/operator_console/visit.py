@@ -41,8 +41,8 @@ from tongbao.surfaces.page_kit.texts import Texts
 PREFIX: Final = "/console"
 PAGES: Final = (
     *("inbox", "payments", "agreements", "cases", "reconciliation", "settlements", "disputes"),
-    *("suspense", "reserve", "ledger", "calendar", "applications", "terminals", "channels"),
-    *("notices", "health"),
+    *("suspense", "reserve", "ledger", "calendar", "applications", "terminals", "prices"),
+    *("channels", "notices", "health"),
 )
 LICENSED_PAGES: Final = frozenset({"settlements", "suspense", "disputes", "reserve"})
 """Pages about other people's money, which a firm that may not hold it does not have."""
