@@ -15,7 +15,6 @@ from tongbao.surfaces.cli.demo import demo
 from tongbao.surfaces.cli.merchants import key, merchant
 from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, settings, tasks
 from tongbao.surfaces.cli.serve import serve
-from tongbao.surfaces.cli.settling import settle, settlement
 from tongbao.surfaces.cli.sources import sources_group
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
@@ -25,6 +24,7 @@ from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.reserve.commands import COMMANDS as RESERVE
 from tongbao.surfaces.routing.cli import routing
+from tongbao.surfaces.settlement_desk.commands import payouts, settle, settlement
 from tongbao.surfaces.terminals.commands import COMMANDS as TERMINALS
 from tongbao.wiring import open_platform
 
@@ -49,7 +49,7 @@ COMMANDS = (
     *(*TERMINALS, *RESERVE),
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, channel, new_channel, fees),
-    *(reconcile, sources_group, batches, settle, settlement, gl, ledger, tasks, routing),
+    *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),
     *FOUR_EYES,
 )
 for command in COMMANDS:

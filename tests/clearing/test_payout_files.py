@@ -31,9 +31,9 @@ from tongbao.controls.approvals.model import Approvals, acts_of
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.tasks import Lease
-from tongbao.kernel.codecs.sheets import csv_line
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
+from tongbao.kernel.papers.sheets import csv_line
 from tongbao.ledger.verify import verify
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "iso20022"

@@ -26,7 +26,7 @@ from tongbao.clearing.statements.model import ReceiptNotReady, StatementFormat
 from tongbao.clearing.statements.papers import receipt_paper, statement_paper
 from tongbao.clearing.statements.queries import prove_statements, receipt_of, statement_of
 from tongbao.infra.db import Db
-from tongbao.kernel.codecs.sheets import csv_line, write_xlsx
+from tongbao.kernel.papers.sheets import csv_line, write_xlsx
 from tongbao.rails.channels.contract import Succeeded
 
 SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"

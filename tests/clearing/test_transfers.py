@@ -27,8 +27,8 @@ from tongbao.controls.approvals.model import Approvals, acts_of
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.tasks import Lease
-from tongbao.kernel.codecs.sheets import csv_line
 from tongbao.kernel.ids import new_id, parse
+from tongbao.kernel.papers.sheets import csv_line
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import balance_of
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK

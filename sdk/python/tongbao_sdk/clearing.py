@@ -21,11 +21,28 @@ class Paper(TypedDict):
     content: str
 
 
+class PayoutReceiptFacts(TypedDict):
+    """What a receipt says; its digest is of these."""
+
+    number: str
+    settlement: str
+    merchant: str
+    holder: str
+    account: str
+    amount: int
+    currency: str
+    bank_reference: str
+    paid_at: str
+    ledger_book: int
+    ledger_transfer: str
+    ledger_seq: int
+
+
 class PayoutReceipt(TypedDict):
     """The electronic receipt of a payout: facts, their digest, and the same on paper."""
 
     object: Literal["payout_receipt"]
-    facts: dict[str, Any]
+    facts: PayoutReceiptFacts
     digest: str
     paper: Paper
 
@@ -76,7 +93,9 @@ class Transfer(TypedDict):
     amount: int
     currency: str
     note: str
-    status: str
+    status: Literal[
+        "listed", "held", "pending", "unknown", "succeeded", "failed", "refused", "returned"
+    ]
     code: NotRequired[str]
     channel_reference: NotRequired[str]
     next_action: NotRequired[dict[str, Any]]

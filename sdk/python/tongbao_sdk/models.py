@@ -502,3 +502,4 @@ class Payout(TypedDict):
     bank_reference: NotRequired[str]
     failure_code: NotRequired[str]
     ended_at: NotRequired[str]
+    returned_at: NotRequired[str]

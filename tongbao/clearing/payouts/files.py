@@ -48,12 +48,12 @@ from tongbao.kernel.codecs.iso20022 import (
     read_statuses,
     write_payments,
 )
-from tongbao.kernel.codecs.sheets import csv_line
 from tongbao.kernel.errors import Fact, Refusal
 from tongbao.kernel.ids import UnknownId, from_base32, new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money, from_decimal_text
 from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.papers.sheets import csv_line
 from tongbao.parties.identity.model import Permission
 from tongbao.payments.collecting.queries import cursor_id
 from tongbao.rails.channels.bank_files.secrets import BankFilesSecrets

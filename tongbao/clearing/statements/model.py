@@ -52,7 +52,7 @@ class Tie(Struct, frozen=True):
         return self.balance - self.unsettled
 
 
-class Statement(Struct, frozen=True):
+class SettlementStatement(Struct, frozen=True):
     """A settlement with its lines, whose it is, and what ties it to the ledger."""
 
     settlement: Settlement
@@ -66,7 +66,7 @@ class Statement(Struct, frozen=True):
         return show("set", self.settlement.id)
 
 
-def faults_of(statement: Statement) -> list[str]:
+def faults_of(statement: SettlementStatement) -> list[str]:
     """Return every sentence of a statement that is not true, or none."""
     its, lines = statement.settlement, statement.lines
     total = sum(line.amount for line in lines)

@@ -12,13 +12,13 @@ from tongbao.clearing.statements.model import (
     MEDIA_TYPES,
     PaperView,
     PayoutReceipt,
-    Statement,
+    SettlementStatement,
     StatementFormat,
 )
 from tongbao.kernel.clock import BUSINESS_ZONE
-from tongbao.kernel.codecs.pdf import MARGIN, WIDTH, Line, Text, write_pdf
-from tongbao.kernel.codecs.sheets import Cell, csv_line, write_xlsx
 from tongbao.kernel.money import Money, exponent_of
+from tongbao.kernel.papers.pdf import MARGIN, WIDTH, Line, Text, write_pdf
+from tongbao.kernel.papers.sheets import Cell, csv_line, write_xlsx
 
 COLUMNS: Final = (
     "seq 序号",
@@ -41,7 +41,7 @@ _ZH: Final = {
 }
 
 
-def statement_paper(statement: Statement, wanted: StatementFormat) -> PaperView:
+def statement_paper(statement: SettlementStatement, wanted: StatementFormat) -> PaperView:
     """Return a statement as a file."""
     match wanted:
         case StatementFormat.CSV:
@@ -63,7 +63,7 @@ def _paper(name: str, media_type: str, content: bytes) -> PaperView:
     return PaperView("paper", name, media_type, sha256(content).hexdigest(), content)
 
 
-def _facts(statement: Statement) -> list[tuple[str, int | str]]:
+def _facts(statement: SettlementStatement) -> list[tuple[str, int | str]]:
     """Return what stands above and below the lines, amounts in minor units."""
     its, tie = statement.settlement, statement.tie
     return [
@@ -86,7 +86,7 @@ def _facts(statement: Statement) -> list[tuple[str, int | str]]:
     ]
 
 
-def _rows(statement: Statement) -> Iterator[tuple[Cell, ...]]:
+def _rows(statement: SettlementStatement) -> Iterator[tuple[Cell, ...]]:
     its = statement.settlement
     for name, value in _facts(statement):
         yield (name, value if isinstance(value, str) else _major(value, its))
@@ -111,7 +111,7 @@ def _major(amount: int, its: Settlement) -> Decimal:
     return Decimal(amount).scaleb(-exponent_of(its.currency))
 
 
-def _pages(statement: Statement) -> Iterator[Line]:
+def _pages(statement: SettlementStatement) -> Iterator[Line]:
     its = statement.settlement
     yield Line((Text(MARGIN, "结算单 Settlement statement"),), 16, rule=True)
     for name, value in _facts(statement):

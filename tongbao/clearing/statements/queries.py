@@ -18,7 +18,7 @@ from tongbao.clearing.settlement.queries import (
 from tongbao.clearing.statements.model import (
     LINES_MAX,
     PayoutReceipt,
-    Statement,
+    SettlementStatement,
     StatementTooLong,
     Tie,
     check_receiptable,
@@ -41,7 +41,7 @@ class Proven(Struct, frozen=True):
     faults: list[str]
 
 
-async def statement_of(on: Db | Tx, settlement: Settlement) -> Statement:
+async def statement_of(on: Db | Tx, settlement: Settlement) -> SettlementStatement:
     """Return a settlement's statement, tied to what the ledger says now.
 
     Raises:
@@ -51,7 +51,7 @@ async def statement_of(on: Db | Tx, settlement: Settlement) -> Statement:
         raise StatementTooLong(lines=settlement.line_count)
     merchant = await merchant_with_id(on, settlement.merchant_id)
     lines = [line async for line in _lines(on, settlement)]
-    return Statement(settlement, merchant.name, lines, await _tie(on, settlement))
+    return SettlementStatement(settlement, merchant.name, lines, await _tie(on, settlement))
 
 
 async def receipt_of(on: Db | Tx, payout: Payout) -> PayoutReceipt:

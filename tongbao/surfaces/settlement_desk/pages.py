@@ -30,11 +30,11 @@ from tongbao.clearing.transfers.model import TransferBatchState, view_item
 from tongbao.clearing.transfers.queries import batch_with_id as transfer_batch_with_id
 from tongbao.clearing.transfers.queries import counts_of, items_of_batch, list_transfer_batches
 from tongbao.infra import audit
-from tongbao.kernel.codecs.sheets import csv_line
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.money import Money
 from tongbao.kernel.pages import PAGE_MAX
+from tongbao.kernel.papers.sheets import csv_line
 from tongbao.parties.identity.model import Permission
 from tongbao.parties.merchants.queries import merchants_with_ids
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Route, View, Visit, mode_of

@@ -1,4 +1,4 @@
-"""Commands of settlement: draw a batch, see how far batches are, write statements, prove them."""
+"""Commands of settlement: draw batches, write and prove statements, take banks' answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tongbao.clearing.context import Progress
+from tongbao.clearing.payouts.files import take_answer
 from tongbao.clearing.settlement.queries import settlement_with_id, sums_of_batch
 from tongbao.clearing.settlement_batches.batches import draw_batch, open_batch, release_batch
 from tongbao.clearing.settlement_batches.model import PREFIX, BatchState, SettlementBatch
@@ -146,3 +147,23 @@ def _tell(context: Context) -> Progress:
             click.echo(f"  {step}: {done}", err=True)
 
     return tell
+
+
+@click.group()
+def payouts() -> None:
+    """Payouts by file."""
+
+
+@payouts.command("answer")
+@click.option("--account", required=True, help="Our account at the bank: chn_…")
+@click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.pass_obj
+def take_bank_answer(context: Context, account: str, path: Path) -> None:
+    """Take what a bank says of payouts: pain.002, camt.053, camt.054 or the CSV; once."""
+    content = path.read_bytes()
+
+    async def work(platform: Platform) -> dict[str, object]:
+        found = await take_answer(platform.clearing, parse("chn", account), content, actor=actor())
+        return {"lines": found.lines, "applied": found.applied, "was_known": found.was_known}
+
+    context.show(context.run(work))

@@ -1,0 +1,1 @@
+"""Writers of papers for people: tables for spreadsheets, and pages."""
