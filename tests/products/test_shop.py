@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import suppress
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -498,25 +496,6 @@ async def test_a_death_beside_a_charge_charges_once(corner: Corner, place: str) 
         "select state from payment where metadata->>'order_id' = $1", (show("ord", order.id),)
     )
     assert [row["state"] for row in rows] == ["succeeded"]
-
-
-def test_every_failpoint_of_products_is_died_at() -> None:
-    """The names that some test of this folder arms are those that are in the code."""
-    here = Path(__file__).parent
-    code = here.parent.parent / "tongbao" / "products"
-    named = {
-        name
-        for path in code.rglob("*.py")
-        for name in re.findall(r'failpoint\("[a-z_]+\.(\w+)"\)', path.read_text())
-    }
-    died = {
-        name
-        for path in here.glob("test_*.py")
-        for name in re.findall(r'"((?:before|after)_\w+)"', path.read_text())
-    }
-
-    assert len(named) > 15
-    assert named - died == set()
 
 
 async def test_lists_and_sheets_have_pages(corner: Corner) -> None:
