@@ -78,6 +78,8 @@ async def test_a_proposal_goes_through_the_inbox_by_two_people(
     shared_stage: Stage, people: Three
 ) -> None:
     stage, first, second = shared_stage, people.first, people.second
+    there = AccountKey("suspense", "CNY")
+    before = (await balance_of(stage.db, BOOK, there)).posted
     made = await first.follow(await adjust(first))
     own = f"{INBOX}/{(await newest(stage)).shown_id}"
     assert "Proposed. A colleague has to decide." in made.text
@@ -107,7 +109,7 @@ async def test_a_proposal_goes_through_the_inbox_by_two_people(
     done = await first.get(own)
     assert ">done<" in done.text
     assert "checked" in done.text
-    assert (await balance_of(stage.db, BOOK, AccountKey("suspense", "CNY"))).posted == 1234
+    assert (await balance_of(stage.db, BOOK, there)).posted == before + 1234
     assert to_decide((await second.get(INBOX)).text) == waiting - 1
     assert (await newest(stage)).shown_id in (await second.get(f"{INBOX}?state=applied")).text
 
