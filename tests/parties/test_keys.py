@@ -80,7 +80,10 @@ def test_a_key_can_be_allowed_only_what_exists(scopes: list[str]) -> None:
 def test_an_aggregators_keys_know_no_wallets() -> None:
     licensed = set(SCOPES) - set(scopes_under(Licence.AGGREGATOR))
 
-    assert licensed == {"wallets:read", "wallets:write"}
+    assert licensed == {
+        *("wallets:read", "wallets:write", "red_packets:read", "red_packets:write"),
+        *("transfers:read", "transfers:write", "settlements:write", "commissions:read"),
+    }
     with pytest.raises(ScopeUnknown):
         check_scopes(["wallets:read"], Licence.AGGREGATOR)
 
