@@ -6,37 +6,44 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.conftest import MakeDb
 from tests.payments.invariants import assert_money_is_conserved
 from tests.stage import Stage, new_number, staged
 from tongbao.infra import failpoints
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash
+from tongbao.infra.migrate import migrate
 from tongbao.infra.web.idempotency import Idempotency
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, parse, show
-from tongbao.kernel.licence import Mode
+from tongbao.kernel.licence import Licence, Mode
+from tongbao.kernel.money import Money
 from tongbao.payments.splits.model import (
     PPM,
     PartAsked,
     ShareRow,
     ShareState,
+    Split,
     SplitAsked,
     SplitState,
     amounts_of,
     back_of,
+    next_share_step,
 )
 from tongbao.payments.splits.outcomes import ask_channel
 from tongbao.payments.splits.records import splits_of_payment
 from tongbao.payments.splits.returns import request_return
 from tongbao.payments.splits.splits import request_split
 from tongbao.rails.channels.accounts import replace_keys
+from tongbao.rails.channels.capabilities import ShareResult, SplitDone, SplitUnderWay
 from tongbao.surfaces.demo.stage import Shop, account_orders
 from tongbao.wiring import SECRETS
 from tongbao_sandbox.launch import RunningSandbox
@@ -45,6 +52,11 @@ from tongbao_sdk.models import Payment
 
 MERCHANT = {"kind": "channel", "channel": "wechat_pay", "channel_kind": "MERCHANT_ID"}
 PERSON = {"kind": "channel", "channel": "wechat_pay", "channel_kind": "PERSONAL_OPENID"}
+STATES: dict[str, Literal["pending", "succeeded", "failed"]] = {
+    "pending": "pending",
+    "succeeded": "succeeded",
+    "failed": "failed",
+}
 AT_ALIPAY = {"kind": "channel", "channel": "alipay", "channel_kind": "userId"}
 
 
@@ -54,14 +66,19 @@ async def module_stage(
 ) -> AsyncIterator[Stage]:
     """The accounts at both channels place every order so that it may be split."""
     async with staged(module_db, tmp_path_factory.mktemp("platform"), sandbox) as ready:
-        async with module_db.begin("operator") as tx:
-            for order in account_orders(sandbox.url, sandbox.credentials)[:2]:
-                keys = {**order.keys, "profit_sharing": True}
-                account_id = ready.accounts[order.channel]
-                await replace_keys(tx, ready.platform.keyring, SECRETS, account_id, keys)
+        await may_be_split(ready, module_db, sandbox)
         yield ready
         await assert_shares_are_conserved(module_db)
         await assert_money_is_conserved(module_db)
+
+
+async def may_be_split(stage: Stage, db: Db, sandbox: RunningSandbox) -> None:
+    """Let the accounts at both channels place orders that may be split."""
+    async with db.begin("operator") as tx:
+        for order in account_orders(sandbox.url, sandbox.credentials)[:2]:
+            keys = {**order.keys, "profit_sharing": True}
+            account_id = stage.accounts[order.channel]
+            await replace_keys(tx, stage.platform.keyring, SECRETS, account_id, keys)
 
 
 _SHARED = """
@@ -588,3 +605,65 @@ async def test_a_receiver_whose_binding_nobody_heard_of_is_bound(stage: Stage) -
     assert gone["status"] == "unbound"
     assert {each["id"]: each["status"] for each in listed} == {one: "unbound", new: "active"}
     assert all("1900000123" not in str(each) for each in listed)
+
+
+def test_shares_may_end_one_by_one_and_the_last_ends_the_split() -> None:
+    """What a channel says of a share that has ended, or of another sum, is nothing."""
+    ids = [new_id() for _ in range(6)]
+    now = real_now()
+    split = Split(
+        *(1, ids[0], ids[1], ids[2], Mode.SANDBOX, "S-1", b"", "CNY", 300, "channel", "shares"),
+        *(ids[3], "4200", "now", None, SplitState.UNKNOWN, None, None, now, None, 1, 1),
+    )
+    first, second = (
+        ShareRow(1, share, ids[0], ids[1], who, 150, ShareState.PENDING, None, None, 0, 1)
+        for share, who in ((new_id(), ids[4]), (new_id(), ids[5]))
+    )
+    accounts = {ids[4]: "a", ids[5]: "b"}
+
+    def told(**states: str) -> list[ShareResult]:
+        return [ShareResult(who, Money(150, "CNY"), STATES[said]) for who, said in states.items()]
+
+    under_way = SplitUnderWay("3008", told(a="succeeded", b="pending"))
+    step = next_share_step(split, [first, second], accounts, under_way, now)
+    assert step is not None
+    [given] = step.given
+    assert (step.split.state, given.id, step.failed) == (SplitState.PENDING, first.id, [])
+
+    wrong = SplitDone("3008", [ShareResult("b", Money(151, "CNY"), "succeeded")])
+    assert next_share_step(step.split, [given, second], accounts, wrong, now) is None
+    done = SplitDone("3008", told(a="failed", b="failed"))
+    end = next_share_step(step.split, [given, second], accounts, done, now)
+    assert end is not None
+    assert (end.split.state, list(end.given)) == (SplitState.ENDED, [])
+    assert [each.id for each in end.failed] == [second.id]
+    assert next_share_step(end.split, [given, *end.failed], accounts, done, now) is None
+
+
+async def test_an_aggregator_only_instructs_channels(
+    make_db: MakeDb, tmp_path: Path, sandbox: RunningSandbox
+) -> None:
+    """Nothing of it is in its book, and nobody of the house can be a receiver."""
+    db = await make_db(migrated=False)
+    await migrate(db, Licence.AGGREGATOR, "tests")
+    sandbox.delete("faults")
+    async with staged(db, tmp_path, sandbox, licence=Licence.AGGREGATOR) as stage:
+        await may_be_split(stage, db, sandbox)
+        shop = stage.shop
+        other = await stage.open_shop()
+        with pytest.raises(Refused, match=r"split\.receiver_not_offered"):
+            await receiver(stage, shop, kind="merchant", account=show("mch", other.merchant.id))
+        partner = await at_wechat(stage, shop)
+        payment = await stage.paid("wechat_pay", 10_000)
+        made = await split(stage, shop, payment, {"receiver_id": partner, "amount": 1_000})
+        await stage.advance(seconds=30)
+        refund = await stage.refund(payment, 10_000)
+        for _ in range(2):
+            await stage.advance(seconds=30)
+
+        shown = await stage.call(stage.client.splits.of_payment, payment["id"])
+        assert (await stage.call(stage.client.splits.get, made["id"]))["status"] == "ended"
+        assert (await stage.read(refund))["status"] == "succeeded"
+        assert [each["status"] for each in shown["returns"]] == ["succeeded"]
+        assert shown["amount_shared"] == 0
+        assert await db.fetch("select 1 from ledger_transfer", ()) == []

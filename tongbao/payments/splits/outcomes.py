@@ -107,7 +107,10 @@ async def record_share_news(
             *transfers_of("split.channel_given", split, given),
             *transfers_of("split.channel_released", split, failed),
         )
-        writes = (*change_writes(split, step.split, [*step.given, *step.failed], now), *seen)
+        changed = [*step.given, *step.failed]
+        ended = {each.id for each in changed}
+        beside = [each for each in shares if each.id not in ended]
+        writes = (*change_writes(split, step.split, changed, now, beside=beside), *seen)
         failpoint("splits.before_outcome")
         code = await commit(sharing, split.book, moved, writes)
         failpoint("splits.after_outcome")

@@ -120,11 +120,17 @@ async def parts_of(sharing: Sharing, split: Split) -> list[tuple[ShareRow, Recei
 
 
 def change_writes(
-    split: Split, becomes: Split, shares: Sequence[ShareRow], now: datetime
+    split: Split,
+    becomes: Split,
+    shares: Sequence[ShareRow],
+    now: datetime,
+    *,
+    beside: Sequence[ShareRow] = (),
 ) -> tuple[Write, ...]:
     """Return the writes that change a split and these of its shares, if it still stands so.
 
-    What nobody gets is taken off the payment's total first: its row is locked before the others.
+    ``beside``: its shares that stay as they are. What nobody gets is taken off the payment's
+    total first: its row is locked before the others.
     """
     lost = sum(
         each.amount for each in shares if each.state in {ShareState.FAILED, ShareState.CANCELLED}
@@ -141,7 +147,7 @@ def change_writes(
         writes.append(chase_write(becomes, now + DELAYS[2]))
     if not becomes.state.is_open and split.state.is_open:
         shown = replace(becomes, version=split.version + 1)
-        writes.append(event_write(ended_event(shown, shares), now=now))
+        writes.append(event_write(ended_event(shown, [*beside, *shares]), now=now))
     return tuple(writes)
 
 
