@@ -223,7 +223,6 @@ async def show_table(visit: Visit) -> Reply:
         "unpaid": _unpaid(dishes),
         "mine": _unpaid(mine),
         "bills": list(dict.fromkeys(d.order_id for d in dishes if d.order_id and not d.paid)),
-        "quantities": QUANTITIES,
         "once": show("dsh", new_id()),
     }
     return visit.page("table.html", facts)
