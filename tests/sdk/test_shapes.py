@@ -15,6 +15,7 @@ from tongbao_sdk import (
     Tongbao,
     cashier,
     clearing,
+    disputes,
     models,
     onboarding,
     parties,
@@ -62,6 +63,11 @@ REPLIES: dict[str, Any] = {
     "CommissionView": onboarding.Commission,
     "CommissionLineView": onboarding.CommissionLine,
     "WalletView": models.Wallet,
+    "DisputeView": disputes.Dispute,
+    "FileView": disputes.EvidenceFile,
+    "ComplaintView": disputes.Complaint,
+    "MessageView": disputes.ComplaintMessage,
+    "ReplyView": disputes.ComplaintReply,
     "RedPacketView": red_packets.RedPacket,
     "GrabView": red_packets.Grab,
     "GrabAnswer": red_packets.GrabAnswer,
@@ -341,6 +347,7 @@ def every_call(shop: Tongbao) -> None:
     shop.red_packets.grab("rpk_1", "wal_1")
     list(shop.red_packets.grabs("rpk_1"))
     list(shop.red_packets.received("wal_1"))
+    object_to(shop)
     sell(shop)
     share(shop)
     shop.test_clock.read()
@@ -482,3 +489,17 @@ async def test_no_method_is_for_a_route_that_does_not_exist(stage: Stage) -> Non
     called = {f"{verb} {re.sub(r'/[a-z]{3}_1', '/{}', path)}" for verb, path in shop.seen}
 
     assert called <= known
+
+
+def object_to(shop: Tongbao) -> None:
+    """Call what there is about disputes and complaints."""
+    shop.disputes.get("dsp_1")
+    list(shop.disputes.list(payment_id="pay_1", status="lost", scheme_ref="CB1"))
+    shop.disputes.hand_in("dsp_1", name="a.pdf", media_type="application/pdf", content=b"%PDF-")
+    shop.disputes.files("dsp_1")
+    shop.disputes.answer("dsp_1", "see the file")
+    shop.disputes.accept("dsp_1", "they are right")
+    shop.complaints.get("cpl_1")
+    list(shop.complaints.list(status="pending", payment_id="pay_1"))
+    shop.complaints.messages("cpl_1")
+    shop.complaints.reply("cpl_1", "sorry", complete=False)

@@ -9,11 +9,14 @@ from tests.infra.signed_client import SignedClient
 from tests.onboarding.applicants import Applicant
 from tests.stage import Stage, new_number
 from tongbao.clearing.commissions.commissions import pay_commissions
+from tongbao.clearing.disputes.chargebacks import DisputeAsked, open_dispute
+from tongbao.clearing.disputes.model import DisputeState
 from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.duties import shop_of
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
 from tongbao.ledger.proofs.checkpoints import prove_now
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.agents._store import Brought
@@ -27,7 +30,6 @@ from tongbao.products.scenes.tables import order_dish, table_of_token
 from tongbao.surfaces.demo.stage import Shop
 from tongbao_sdk import Tongbao
 from tongbao_sdk.models import Payment
-
 
 _TRANSFERS = """number,destination,payee,name,bank,amount,note
 1,bank,6222020200112230009,x,,0.01,tea
@@ -96,8 +98,29 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "red_packet_id": red_packet["id"],
         **sold,
         "agreement_id": agreement["id"],
+        **await object_to(stage, client),
         **await take_on(stage, shop),
     }
+
+
+async def object_to(stage: Stage, client: Tongbao) -> dict[str, str]:
+    """Let a scheme and a customer object to a payment; return the ids of both cases."""
+    paid = await stage.paid("wechat_pay", 1000, client=client)
+    row = await stage.row_of(paid)
+    asked = DisputeAsked(
+        "visa", new_number(), "10.4", "", Money(100, "CNY"), DisputeState.CHARGEBACK
+    )
+    made = await open_dispute(stage.flow, row, asked, actor="scheme", why="a row")
+    dispute = show("dsp", made.id)
+    page = {"name": "a.pdf", "media_type": "application/pdf", "content": b"%PDF-1.7"}
+    await stage.call(client.disputes.hand_in, dispute, **page)
+    number = (await stage.attempt_of(paid)).number
+    await stage.control("wechat/complain", number=number)
+    await stage.idle()
+    [complaint] = await stage.call(lambda: list(client.complaints.list(payment_id=paid["id"])))
+    await stage.call(client.complaints.reply, complaint["id"], "sorry")
+    await stage.idle()
+    return {"dispute_id": dispute, "complaint_id": complaint["id"]}
 
 
 async def have_terminal(stage: Stage, shop: Shop) -> str:

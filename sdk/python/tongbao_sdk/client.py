@@ -11,6 +11,7 @@ import httpx2 as httpx
 from tongbao_sdk.agreements import Agreements
 from tongbao_sdk.cashier import Checkouts, Plates
 from tongbao_sdk.clearing import Payouts, Settlements, TransferBatches
+from tongbao_sdk.disputes import Complaints, Disputes
 from tongbao_sdk.models import Balance, Merchant
 from tongbao_sdk.notifications import Events, WebhookEndpoints
 from tongbao_sdk.onboarding import Applications, Commissions, People, Stores
@@ -73,6 +74,8 @@ class Tongbao:
         self.api_keys = ApiKeys(self.transport)
         self.wallets = Wallets(self.transport)
         self.red_packets = RedPackets(self.transport)
+        self.disputes = Disputes(self.transport)
+        self.complaints = Complaints(self.transport)
         self.products = Products(self.transport)
         self.orders = Orders(self.transport)
         self.tables = Tables(self.transport)

@@ -161,6 +161,7 @@ class Payment(TypedDict):
     capture: NotRequired[CaptureMode]
     amount_authorised: NotRequired[int]
     amount_capturing: NotRequired[int]
+    amount_disputed: NotRequired[int]
     authorised_at: NotRequired[str]
     capture_before: NotRequired[str]
 

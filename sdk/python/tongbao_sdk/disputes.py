@@ -1,0 +1,201 @@
+"""Disputes of schemes and complaints of customers: read them, answer, give in."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import Literal, NotRequired, TypedDict, Unpack, cast
+
+from tongbao_sdk.models import Mode
+from tongbao_sdk.transport import Once, Transport, path_of
+
+DisputeState = Literal[
+    "retrieval",
+    "closed",
+    "chargeback",
+    "represented",
+    "pre_arbitration",
+    "arbitration",
+    "won",
+    "lost",
+    "accepted",
+]
+
+
+class Dispute(TypedDict):
+    """A case of a scheme; ``answer_by`` is there while it is your turn."""
+
+    id: str
+    object: Literal["dispute"]
+    mode: Mode
+    payment_id: str
+    scheme: str
+    scheme_ref: str
+    reason_code: str
+    reason: str
+    status: DisputeState
+    amount: int
+    currency: str
+    amount_held: int
+    fee: int
+    version: int
+    opened_at: str
+    answer_by: NotRequired[str]
+    answered_at: NotRequired[str]
+    ended_at: NotRequired[str]
+
+
+class EvidenceFile(TypedDict):
+    """A file that was handed in."""
+
+    id: str
+    object: Literal["evidence_file"]
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+
+
+class Complaint(TypedDict):
+    """What a customer said to a channel about a payment."""
+
+    id: str
+    object: Literal["complaint"]
+    mode: Mode
+    payment_id: str
+    channel: str
+    channel_ref: str
+    kind: str
+    detail: str
+    amount: int
+    currency: str
+    status: Literal["pending", "processing", "processed"]
+    times: int
+    has_news: bool
+    version: int
+    complained_at: str
+    answer_by: NotRequired[str]
+    ended_at: NotRequired[str]
+
+
+class ComplaintMessage(TypedDict):
+    """One thing that was said or done about a complaint."""
+
+    who: Literal["customer", "merchant", "channel"]
+    kind: str
+    text: str
+    image_count: int
+    at: str
+
+
+class ComplaintReply(TypedDict):
+    """Something said to a customer, and what became of it."""
+
+    id: str
+    object: Literal["complaint_reply"]
+    complaint_id: str
+    kind: Literal["reply", "complete"]
+    text: str
+    status: Literal["requested", "unknown", "sent", "refused"]
+    created_at: str
+    code: NotRequired[str]
+
+
+class Disputes:
+    """Answer disputes, or give in."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, dispute_id: str) -> Dispute:
+        """Return one dispute."""
+        return cast("Dispute", self._transport.get(path_of("disputes", dispute_id)))
+
+    def list(
+        self,
+        *,
+        payment_id: str | None = None,
+        status: DisputeState | None = None,
+        scheme_ref: str | None = None,
+        limit: int = 100,
+    ) -> Iterator[Dispute]:
+        """Yield disputes, newest first."""
+        return self._transport.pages(
+            path_of("disputes"),
+            payment_id=payment_id,
+            status=status,
+            scheme_ref=scheme_ref,
+            limit=limit,
+        )
+
+    def hand_in(
+        self, dispute_id: str, *, name: str, media_type: str, content: bytes, **once: Unpack[Once]
+    ) -> EvidenceFile:
+        """Hand in a PDF, JPEG or PNG of up to 700 KiB; it cannot be taken back.
+
+        Raises:
+            Refused, Unanswered
+        """
+        coded = b64encode(content).decode()
+        body = {"name": name, "media_type": media_type, "content": coded}
+        path = path_of("disputes", dispute_id, "files")
+        return cast("EvidenceFile", self._transport.post(path, body, **once))
+
+    def files(self, dispute_id: str) -> tuple[EvidenceFile, ...]:
+        """Return what was handed in, oldest first."""
+        found = self._transport.get(path_of("disputes", dispute_id, "files"))
+        return tuple(cast("EvidenceFile", each) for each in found)
+
+    def answer(self, dispute_id: str, answer: str = "", **once: Unpack[Once]) -> Dispute:
+        """Hand in the answer to the present stage, with the files handed in before.
+
+        Raises:
+            Refused, Unanswered
+        """
+        path = path_of("disputes", dispute_id, "answer")
+        return cast("Dispute", self._transport.post(path, {"answer": answer}, **once))
+
+    def accept(self, dispute_id: str, note: str = "", **once: Unpack[Once]) -> Dispute:
+        """Give the disputed money up for good.
+
+        Raises:
+            Refused, Unanswered
+        """
+        path = path_of("disputes", dispute_id, "accept")
+        return cast("Dispute", self._transport.post(path, {"note": note}, **once))
+
+
+class Complaints:
+    """Answer customers who complained to a channel."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, complaint_id: str) -> Complaint:
+        """Return one complaint."""
+        return cast("Complaint", self._transport.get(path_of("complaints", complaint_id)))
+
+    def list(
+        self, *, status: str | None = None, payment_id: str | None = None, limit: int = 100
+    ) -> Iterator[Complaint]:
+        """Yield complaints, newest first."""
+        return self._transport.pages(
+            path_of("complaints"), status=status, payment_id=payment_id, limit=limit
+        )
+
+    def messages(self, complaint_id: str) -> tuple[ComplaintMessage, ...]:
+        """Return everything that was said, oldest first."""
+        found = self._transport.get(path_of("complaints", complaint_id, "messages"))
+        return tuple(cast("ComplaintMessage", each) for each in found)
+
+    def reply(
+        self, complaint_id: str, text: str = "", *, complete: bool = False, **once: Unpack[Once]
+    ) -> ComplaintReply:
+        """Tell the customer something, once; with ``complete``, that all is done.
+
+        Raises:
+            Refused, Unanswered
+        """
+        path = path_of("complaints", complaint_id, "replies")
+        body = {"text": text, "complete": complete}
+        return cast("ComplaintReply", self._transport.post(path, body, **once))
