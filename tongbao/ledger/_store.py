@@ -266,6 +266,8 @@ class Walked(Struct, frozen=True):
 
 # As WALK, for many accounts at a time: the arrays are the accounts, where each one's chain begins,
 # the number it ends before, the last accounting day asked for and the moment to stay before.
+# A step is one look at the index for each account: without the limits, PostgreSQL may take it for a
+# join and read the whole journal at every step.
 WALK_MANY = Query(
     Walked,
     """
@@ -279,7 +281,10 @@ WALK_MANY = Query(
                case when t.debit_account = a.account then t.debit_previous
                     else t.credit_previous end as previous
           from asked a
-          left join ledger_transfer t on t.book = $1 and t.id = a.start
+          left join lateral (
+               select seq, kind, amount, code, reference, biz_date, at, debit_account,
+                      debit_previous, credit_previous
+                 from ledger_transfer where book = $1 and id = a.start limit 1) as t on true
          where t.seq is null or t.seq > a.after
          union all
         select c.place, c.account, c.after, t.seq, t.kind, t.amount, t.code, t.reference,
@@ -287,7 +292,10 @@ WALK_MANY = Query(
                case when t.debit_account = c.account then t.debit_previous
                     else t.credit_previous end as previous
           from chain c
-          left join ledger_transfer t on t.book = $1 and t.id = c.previous
+          left join lateral (
+               select seq, kind, amount, code, reference, biz_date, at, debit_account,
+                      debit_previous, credit_previous
+                 from ledger_transfer where book = $1 and id = c.previous limit 1) as t on true
          where c.previous is not null and (t.seq is null or t.seq > c.after)
     ), line as (
         select c.place, c.seq, case when c.is_debit = ($7 = 'debit') then c.amount
