@@ -138,7 +138,9 @@ async def chase_registration(
         return None
     if found.account_id is None:
         return Again(_WITHOUT_ACCOUNT)
-    return Again(_DELAYS[min(found.queries, len(_DELAYS) - 1)])
+    # What is refused at the door is sent again less and less often, too.
+    tries = found.queries + max(found.sends - 1, 0)
+    return Again(_DELAYS[min(tries, len(_DELAYS) - 1)])
 
 
 async def look(registrar: Registrar, registration: Registration) -> Registration:

@@ -94,15 +94,36 @@ async def register(
     gateway: Gateway, account: ChannelAccount, order: RegistrationOrder
 ) -> Answer[RegistrationOutcome]:
     """Upload the pictures, then submit the application with everything encrypted that must be."""
+    if secrets_of(account).partner is not None:
+        reason = "the account is a sub-merchant's, below which nobody can be taken on"
+        return Answer(NotSent(reason), unsent("POST", account.gateway + PATH, reason))
+    media = await _uploaded(gateway, account, order)
+    if isinstance(media, Answer):
+        return media
+    return await _submit(gateway, account, order, media)
+
+
+async def _uploaded(
+    gateway: Gateway, account: ChannelAccount, order: RegistrationOrder
+) -> dict[str, str] | Answer[RegistrationOutcome]:
+    """Return the ids of the pictures, or why there are none: nothing else was sent yet."""
     media: dict[str, str] = {}
     for kind, picture in order.pictures.items():
         uploaded, seen = await upload(gateway, account, picture)
         if isinstance(uploaded, Refused):
             return Answer(_refused(uploaded), seen)
         if not isinstance(uploaded, str):
-            # Nothing of the application was sent yet, whatever became of a picture.
             return Answer(NotSent(f"picture {kind}: {uploaded.reason}"), seen)
         media[kind] = uploaded
+    return media
+
+
+async def _submit(
+    gateway: Gateway,
+    account: ChannelAccount,
+    order: RegistrationOrder,
+    media: Mapping[str, str],
+) -> Answer[RegistrationOutcome]:
     try:
         sealed, serial = await _sealed(gateway, account, order)
     except NotEncryptable as failure:
