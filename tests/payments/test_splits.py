@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import Money
+from tongbao.parties.identity.keys import KeysOnRecord
 from tongbao.payments.splits.model import (
     PPM,
     PartAsked,
@@ -39,9 +40,10 @@ from tongbao.payments.splits.model import (
     next_share_step,
 )
 from tongbao.payments.splits.outcomes import ask_channel
+from tongbao.payments.splits.receivers import ReceiverAsked, bind_receiver
 from tongbao.payments.splits.records import splits_of_payment
-from tongbao.payments.splits.returns import request_return
-from tongbao.payments.splits.splits import request_split
+from tongbao.payments.splits.returns import ask_for_return, request_return
+from tongbao.payments.splits.splits import finish_sharing, release_split, request_split
 from tongbao.rails.channels.accounts import replace_keys
 from tongbao.rails.channels.capabilities import ShareResult, SplitDone, SplitUnderWay
 from tongbao.surfaces.demo.stage import Shop, account_orders
@@ -667,3 +669,98 @@ async def test_an_aggregator_only_instructs_channels(
         assert [each["status"] for each in shown["returns"]] == ["succeeded"]
         assert shown["amount_shared"] == 0
         assert await db.fetch("select 1 from ledger_transfer", ()) == []
+
+
+async def dies(place: str, life: Awaitable[object]) -> None:
+    failpoints.arm(f"{place}:raise")
+    with pytest.raises(SimulatedCrash):
+        await life
+    failpoints.arm(None)
+
+
+@pytest.mark.parametrize("place", ["splits.before_let_go", "splits.after_let_go"])
+async def test_a_death_at_the_release_gives_once(stage: Stage, place: str) -> None:
+    shop, sharing = await stage.open_shop(), stage.platform.sharing
+    friend, wallet = await wallet_receiver(stage, shop)
+    payment = await bought(stage, shop)
+    held = await split(
+        stage, shop, payment, {"receiver_id": friend, "amount": 600}, releases="later"
+    )
+    row = await stage.row_of(payment)
+    [(before, _)] = await splits_of_payment(stage.db, row.book, row.id)
+
+    await dies(place, release_split(sharing, before))
+    [(after, _)] = await splits_of_payment(stage.db, row.book, row.id)
+    if after.state is SplitState.HELD:
+        await release_split(sharing, after)
+
+    assert held["status"] == "held"
+    assert await balance(stage, shop, wallet) == 600
+
+
+@pytest.mark.parametrize(
+    "place", ["splits.before_receiver", "splits.after_receiver", "splits.after_receiver_call"]
+)
+async def test_a_death_while_a_receiver_is_bound_binds_it_once(stage: Stage, place: str) -> None:
+    shop = await stage.open_shop()
+    account = f"19{new_number()[:8]}"
+    asked = ReceiverAsked("channel", account, "PARTNER", "wechat_pay", "MERCHANT_ID", "伙伴")
+    key = KeysOnRecord(stage.db, stage.platform.keyring)
+    found = await key.find(parse("key", shop.key_id))
+    assert found is not None
+    take, sharing = key_of(shop).write, stage.platform.sharing
+
+    await dies(place, bind_receiver(sharing, found.caller, asked, take=take, receiver_id=new_id()))
+    await stage.advance(seconds=60)
+    await receiver(stage, shop, **MERCHANT, account=account, name="伙伴")
+
+    listed = await stage.call(lambda: list(stage.client_of(shop).splits.receivers()))
+    assert [each["status"] for each in listed] == ["active"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["splits.after_finish_request", "splits.after_query", "splits.after_return_call",
+     "splits.after_return_query", "splits.before_return_outcome"],
+)  # fmt: skip
+async def test_a_death_at_a_channels_other_calls_is_made_good(stage: Stage, place: str) -> None:
+    """A share is given, a part comes back and the rest is freed, whatever dies in between."""
+    shop, sharing = await stage.open_shop(), stage.platform.sharing
+    partner = await at_wechat(stage, shop)
+    payment = await stage.paid("wechat_pay", 10_000, client=stage.client_of(shop))
+    if place == "splits.after_query":
+        stage.fault("wechat_pay", "split", "time_out_done")
+    if place == "splits.after_return_query":
+        stage.fault("wechat_pay", "split_return", "time_out_done")
+    await split(stage, shop, payment, {"receiver_id": partner, "amount": 700})
+    row = await stage.row_of(payment)
+
+    async def give_back() -> None:
+        [(made, [share]), *_] = await splits_of_payment(stage.db, row.book, row.id)
+        asked = (new_number(), 300)
+        back = await request_return(sharing, made, share, asked, take=key_of(shop).write)
+        await ask_for_return(sharing, back)
+
+    if place == "splits.after_query":
+        [(made, _)] = await splits_of_payment(stage.db, row.book, row.id)
+        await dies(place, ask_channel(sharing, made))
+    await stage.advance(seconds=60)
+    if "return" in place:
+        await dies(place, give_back())
+    else:
+        await give_back()
+    await stage.advance(seconds=60)
+    finish = finish_sharing(
+        sharing, await stage.row_of(payment), "F", take=key_of(shop).write, split_id=new_id()
+    )
+    if place == "splits.after_finish_request":
+        await dies(place, finish)
+    else:
+        await finish
+    for _ in range(2):
+        await stage.advance(seconds=60)
+
+    found = await splits_of_payment(stage.db, row.book, row.id)
+    assert [made.state for made, _ in found] == [SplitState.ENDED] * 2
+    assert (await stage.row_of(payment)).shared == 400
+    await assert_shares_are_conserved(stage.db)
