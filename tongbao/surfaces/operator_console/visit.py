@@ -39,11 +39,16 @@ from tongbao.surfaces.page_kit.requests import LANGUAGES, PageRequest
 from tongbao.surfaces.page_kit.texts import Texts
 
 PREFIX: Final = "/console"
-PAGES: Final = (
-    *("inbox", "payments", "agreements", "cases", "reconciliation", "settlements", "disputes"),
-    *("suspense", "reserve", "ledger", "calendar", "applications", "terminals", "prices"),
-    *("channels", "notices", "health"),
+PAGE_GROUPS: Final = (
+    ("inbox", "cases"),
+    ("payments", "agreements", "disputes", "channels", "notices"),
+    ("reconciliation", "settlements", "suspense", "reserve"),
+    ("ledger", "prices", "calendar"),
+    ("applications", "terminals"),
+    ("health",),
 )
+"""What belongs together: what waits for somebody, payments, clearing, books, parties, machine."""
+PAGES: Final = tuple(page for group in PAGE_GROUPS for page in group)
 LICENSED_PAGES: Final = frozenset({"settlements", "suspense", "disputes", "reserve"})
 """Pages about other people's money, which a firm that may not hold it does not have."""
 HERE: Final = Path(__file__).parent
@@ -71,10 +76,14 @@ class Desk:
         return self.flow.db
 
     @cached_property
-    def pages(self) -> tuple[str, ...]:
-        """The pages this deployment has, by its licence."""
+    def pages(self) -> tuple[tuple[str, ...], ...]:
+        """The pages this deployment has, by its licence, in their groups."""
         may = self.flow.licence.may_hold_funds
-        return tuple(page for page in PAGES if may or page not in LICENSED_PAGES)
+        groups = (
+            tuple(page for page in group if may or page not in LICENSED_PAGES)
+            for group in PAGE_GROUPS
+        )
+        return tuple(group for group in groups if group)
 
     @cached_property
     def is_https(self) -> bool:
