@@ -176,7 +176,7 @@ def test_refunds_take_a_share_back_in_its_proportion_and_all_of_it_in_the_end(
 
 
 def share_of(amount: int) -> ShareRow:
-    ids = [new_id() for _ in range(4)]
+    ids = (new_id(), new_id(), new_id(), new_id())
     return ShareRow(1, *ids, amount, ShareState.SUCCEEDED, None, None, 0, 1)
 
 
