@@ -216,6 +216,12 @@ def test_every_leg_on_a_merchants_account_is_in_a_column_on_purpose() -> None:
         "settlement.reserve_released/amount",
         "transfer.held/amount",  # only held
         "transfer.to_wallet/amount",
+        "agent.commission/share",
+        "split.channel_held/amount",
+        "split.channel_returned/amount",
+        "split.given_at_once/amount",
+        "split.held/amount",
+        "split.returned/amount",
         "transfer.returned/amount",
         "refund.held/gross",  # only held
         "dispute.charged_back/taken",
