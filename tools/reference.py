@@ -49,6 +49,7 @@ BESIDE: Final = {
     "/pay": "the hosted cashier: for whoever has the unguessable address of a checkout or plate",
     "/readyz": "whether it can serve",
     "/table": "restaurant tables: the menu and the tab, for who has the unguessable address of one",
+    "/terminals": "a terminal's own connection: its key proves it; its code when it is activated",
     "/v1/openapi.json": "the OpenAPI document of this version",
 }
 

@@ -367,7 +367,9 @@ def sell(shop: Tongbao) -> None:
     shop.products.create(name="n", skus=[sku], image_key="k")
     shop.products.get("prd_1")
     list(shop.products.list(category="c", on_shelf=True))
-    shop.products.update("prd_1", name="n", category="c", description="d", image_key="k")
+    shop.products.update(
+        "prd_1", name="n", category="c", description="d", image_key="k", on_shelf=True
+    )
     shop.products.add_sku("prd_1", code="c", price=1, name="n", stock=1)
     shop.products.set_price("sku_1", 1)
     shop.products.adjust_stock("sku_1", change=1, reason="r")

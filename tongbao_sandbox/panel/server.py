@@ -55,7 +55,7 @@ _POINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "unionpay_qra": _ONLINE,
     "wechat": (
         *(*_ONLINE, "bill", "split", "split_query", "split_return", "transfer", "transfer_query"),
-        *("agreement", "identify"),
+        *("agreement", "identify", "applyment", "applyment_query", "media", "complaint"),
     ),
 }
 """Where each institution may fail. What may go wrong there is the control API's own list."""

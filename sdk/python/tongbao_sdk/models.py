@@ -350,7 +350,7 @@ class Merchant(TypedDict):
     object: Literal["merchant"]
     name: str
     mode: Mode
-    status: Literal["active", "suspended"]
+    status: Literal["active", "held", "stopped", "suspended", "leaving", "gone"]
     late_success: Literal["refund", "accept_if_open"]
     settlement_delay_days: int
     channels: list[str]
@@ -448,8 +448,8 @@ class Settlement(TypedDict):
     """What was settled for one business day.
 
     ``due`` is what was carried over (``opening``) and every movement since; of it ``reserved`` is
-    kept back until ``reserve_until``, ``quick_fee`` is the price of D+0, ``payable`` is paid out, and
-    ``carried`` opens the next settlement.
+    kept back until ``reserve_until``, ``quick_fee`` is the price of D+0, ``payable`` is paid out,
+    and ``carried`` opens the next settlement.
     """
 
     id: str

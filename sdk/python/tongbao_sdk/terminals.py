@@ -56,9 +56,9 @@ class ActivationCode(TypedDict):
 class Limits(TypedDict):
     """The most at once, in number a day and in money a day; None is unlimited."""
 
-    each: int | None
-    count: int | None
-    amount: int | None
+    each: NotRequired[int | None]
+    count: NotRequired[int | None]
+    amount: NotRequired[int | None]
 
 
 class TerminalLimits(TypedDict):

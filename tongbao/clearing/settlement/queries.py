@@ -45,7 +45,7 @@ class CurrencyBalance(Struct, frozen=True):
     available: int
     held: int
     settling: int
-    reserved: int = 0
+    reserved: int
 
 
 async def settlement_of_merchant(

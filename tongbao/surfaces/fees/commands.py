@@ -147,7 +147,13 @@ def _way_facts(channel: str, pay_mode: str, cost: WayCost) -> dict[str, object]:
 @click.argument("way")
 @click.argument("amount", type=click.IntRange(min=1))
 @_mode_option
-@click.option("--card", type=click.Choice([kind.value for kind in CardKind]), default="any")
+@click.option(
+    "--card",
+    type=click.Choice([kind.value for kind in CardKind]),
+    default="any",
+    show_default=True,
+    help="What kind of card would pay.",
+)
 @click.option("--file", type=_FILE, help="Under the prices in this file, not those in force.")
 @click.pass_obj
 def quote(

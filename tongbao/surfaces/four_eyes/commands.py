@@ -256,7 +256,13 @@ def suspense_list(context: Context, book: int | None, currency: str | None, limi
 @click.option("--book", type=int, required=True, help="The book it lies in.")
 @click.option("--currency", default="CNY", show_default=True, help="Its currency.")
 @click.option("--amount", help="How much of it, as 12.34; all of it when left out.")
-@click.option("--to", "home", type=click.Choice([each.value for each in Home]), required=True)
+@click.option(
+    "--to",
+    "home",
+    type=click.Choice([each.value for each in Home]),
+    required=True,
+    help="Where it belongs.",
+)
 @click.option("--owner", default="", help="The merchant (mch_…) or channel account (chn_…).")
 @_REASON
 @click.pass_obj
@@ -305,9 +311,19 @@ def suspense_stop(context: Context, item: str, book: int, currency: str, reason:
 @click.option("--book", type=int, required=True, help="The book.")
 @click.option("--currency", default="CNY", show_default=True, help="The currency.")
 @click.option("--amount", required=True, help="How much, as 12.34.")
-@click.option("--debit", type=click.Choice(sorted(ADJUSTABLE)), required=True)
+@click.option(
+    "--debit",
+    type=click.Choice(sorted(ADJUSTABLE)),
+    required=True,
+    help="The account that is debited.",
+)
 @click.option("--debit-owner", default="", help="Whose account, where it is somebody's.")
-@click.option("--credit", type=click.Choice(sorted(ADJUSTABLE)), required=True)
+@click.option(
+    "--credit",
+    type=click.Choice(sorted(ADJUSTABLE)),
+    required=True,
+    help="The account that is credited.",
+)
 @click.option("--credit-owner", default="", help="Whose account, where it is somebody's.")
 @_REASON
 @click.pass_obj

@@ -65,7 +65,11 @@ def application() -> None:
 
 
 @application.command("list")
-@click.option("--status", type=click.Choice([each.value for each in ApplicationState]))
+@click.option(
+    "--status",
+    type=click.Choice([each.value for each in ApplicationState]),
+    help="Only those that stand here.",
+)
 @click.option("--limit", default=20, show_default=True, help="How many of the newest.")
 @click.pass_obj
 def application_list(context: Context, status: str | None, limit: int) -> None:
@@ -183,7 +187,13 @@ def agent_brought(context: Context, agent_id: str, merchant: str) -> None:
 
 
 @agent.command("list")
-@click.option("--limit", default=20, type=click.IntRange(1, PAGE_MAX), show_default=True)
+@click.option(
+    "--limit",
+    default=20,
+    type=click.IntRange(1, PAGE_MAX),
+    show_default=True,
+    help="How many of the newest.",
+)
 @click.pass_obj
 def agent_list(context: Context, limit: int) -> None:
     """List agents, newest first."""
