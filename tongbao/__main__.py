@@ -15,13 +15,13 @@ from tongbao.surfaces.cli.demo import demo
 from tongbao.surfaces.cli.merchants import key, merchant
 from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, settings, tasks
 from tongbao.surfaces.cli.serve import serve
-from tongbao.surfaces.cli.sources import sources_group
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
 from tongbao.surfaces.fees.commands import fees
 from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
+from tongbao.surfaces.recon_desk.commands import sources_group
 from tongbao.surfaces.reserve.commands import COMMANDS as RESERVE
 from tongbao.surfaces.routing.cli import routing
 from tongbao.surfaces.settlement_desk.commands import payouts, settle, settlement

@@ -89,7 +89,9 @@ async def run_rule(db: Db, rule: Rule, day: date, *, actor: str) -> list[DayResu
     async with db.begin(actor) as tx:
         for each in days:
             if any(each in loaded.there[side] for side in loaded.there):
-                comparison = _comparison(rule, mode, each, day, loaded, matched, found)
+                comparison = _comparison(
+                    rule, mode=mode, day=each, last=day, loaded=loaded, matched=matched, found=found
+                )
                 bill = await record_comparison(tx, comparison)
                 results.append(DayResult(bill, [one for one in found if one.day == each]))
     return results
@@ -158,6 +160,7 @@ async def _channel_days(
 
 def _comparison(
     rule: Rule,
+    *,
     mode: Mode,
     day: date,
     last: date,

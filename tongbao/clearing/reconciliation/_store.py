@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import Final
-from uuid import UUID
 
-from msgspec import Struct
-
-from tongbao.clearing.reconciliation.model import (
-    BillFault,
-    BillFile,
-    BreakClass,
-    BreakState,
-    Item,
-    ReconBreak,
-    ReconWaiting,
-)
+from tongbao.clearing.reconciliation import model
 from tongbao.infra.db import Query, Statement
 
 _BILL: Final = """id, account_id, channel, mode, day, version, state, currency, requested_at,
@@ -36,8 +25,8 @@ ROW_COLUMNS: Final = (
     "bill_id", "line", "kind", "number", "order_number", "channel_ref", "amount", "currency",
     "fee", "at", "word", "outcome",
 )  # fmt: skip
-FAULT_COLUMNS: Final = BillFault.__struct_fields__
-ITEM_COLUMNS: Final = Item.__struct_fields__
+FAULT_COLUMNS: Final = model.BillFault.__struct_fields__
+ITEM_COLUMNS: Final = model.Item.__struct_fields__
 
 # --- bills --------------------------------------------------------------------------------------
 
@@ -49,23 +38,21 @@ INSERT_BILL = Statement(
         on conflict do nothing"""
 )
 CURRENT_BILL = Query(
-    BillFile,
+    model.BillFile,
     f"""select {_BILL} from bill_file
          where account_id = $1 and day = $2 and superseded_at is null""",
 )
-GET_BILL = Query(BillFile, f"select {_BILL} from bill_file where id = $1")
-LOCK_BILL = Query(BillFile, f"select {_BILL} from bill_file where id = $1 for update")
+GET_BILL = Query(model.BillFile, f"select {_BILL} from bill_file where id = $1")
+LOCK_BILL = Query(model.BillFile, f"select {_BILL} from bill_file where id = $1 for update")
 BILLS_OF_DAY = Query(
-    BillFile,
+    model.BillFile,
     f"""select {_BILL} from bill_file where day = $1 and superseded_at is null
          order by mode, channel, account_id""",
 )
-VERSIONS = Query(
-    BillFile,
-    f"select {_BILL} from bill_file where account_id = $1 and day = $2 order by version",
-)
+_OF_DAY: Final = f"select {_BILL} from bill_file where account_id = $1 and day = $2"
+VERSIONS = Query(model.BillFile, f"{_OF_DAY} order by version")
 LATEST_BILLS = Query(
-    BillFile,
+    model.BillFile,
     f"""select {_BILL} from bill_file
          where superseded_at is null and ($1::date is null or day <= $1)
          order by day desc, channel, account_id limit $2""",
@@ -85,15 +72,6 @@ MARK_EMPTY = Statement(
 SUPERSEDE = Statement(
     "update bill_file set superseded_at = $2 where id = $1 and superseded_at is null"
 )
-MARK_PARSED = Statement(
-    """update bill_file
-          set state = 'parsed', currency = $2, row_count = $3, fault_count = $4,
-              payment_count = $5, payment_amount = $6, refund_count = $7, refund_amount = $8,
-              fee_amount = $9, told_row_count = $10, told_payment_amount = $11,
-              told_refund_amount = $12, told_fee_amount = $13, is_complete = $14,
-              totals_agree = $15, parsed_at = $16
-        where id = $1 and state = 'downloaded'"""
-)
 # The rows of a lean bill that are kept are those its last run found no agreement on.
 MARK_LEAN = Statement(
     """update bill_file
@@ -102,7 +80,8 @@ MARK_LEAN = Statement(
 )
 MARK_READ = Statement(
     """update bill_file
-          set currency = $2, row_count = $3, fault_count = $4, payment_count = $5,
+          set state = case state when 'downloaded' then 'parsed' else state end,
+              currency = $2, row_count = $3, fault_count = $4, payment_count = $5,
               payment_amount = $6, refund_count = $7, refund_amount = $8, fee_amount = $9,
               told_row_count = $10, told_payment_amount = $11, told_refund_amount = $12,
               told_fee_amount = $13, is_complete = $14 or state in ('matched', 'empty'),
@@ -111,23 +90,16 @@ MARK_READ = Statement(
 )
 CLEAR_ROWS = Statement("delete from bill_row where bill_id = $1")
 CLEAR_FAULTS = Statement("delete from bill_fault where bill_id = $1")
+# What a bill shows; of a whole one from a moment on, because a lean one has few rows.
 NUMBERS_OF_BILL = Query(
     str,
     """select distinct number from bill_row where bill_id = $1 and outcome = 'moved'
          and ($2::timestamptz is null or at >= $2)""",
 )
-"""What a bill shows; of a whole one from a moment on, because a lean one has few rows."""
-
-
-class RowBeside(Struct, frozen=True):
-    """The number of a row that lies near midnight or outside its bill's day."""
-
-    kind: str
-    number: str
 
 
 ROWS_BESIDE = Query(
-    RowBeside,
+    model.RowBeside,
     """select distinct kind, number from bill_row
         where bill_id = $1 and kind = 'payment' and (at < $2 or at >= $3)""",
 )
@@ -144,23 +116,18 @@ ABSENT_ON = Query(
     select number from bill_row where bill_id = $4 and number = any($3::text[])""",
 )
 FAULTS_OF_BILL = Query(
-    BillFault,
+    model.BillFault,
     """select bill_id, place, line, code, text from bill_fault
         where bill_id = $1 and place > $2 order by place limit $3""",
 )
-FIRST_DAY = Query(
-    date,
-    "select day from bill_file where account_id = $1 order by day limit 1",
-)
-LAST_DAY = Query(
-    date,
-    "select day from bill_file where account_id = $1 order by day desc limit 1",
-)
+_DAYS: Final = "select day from bill_file where account_id = $1 order by day"
+FIRST_DAY = Query(date, f"{_DAYS} limit 1")
+LAST_DAY = Query(date, f"{_DAYS} desc limit 1")
 FINAL_DAYS = Query(
     date,
-    """select day from bill_file
-        where account_id = $1 and day between $2 and $3 and superseded_at is null
-          and state in ('matched', 'empty') and (totals_agree or not $4)""",
+    """select day from bill_file where account_id = $1 and day between $2 and $3
+          and superseded_at is null and state in ('matched', 'empty')
+          and (totals_agree or not $4)""",
 )
 
 # --- a run: our side is staged, compared in one statement, and taken away -------------------------
@@ -175,22 +142,8 @@ COUNT_ITEMS = Query(int, "select count(*) from recon_item where run_id = $1")
 CLEAR_ITEMS = Statement("delete from recon_item where run_id = $1")
 
 
-class RowAlone(Struct, frozen=True):
-    """A row of a bill that nothing staged so far answers to."""
-
-    line: int
-    kind: str
-    number: str
-    order_number: str
-    channel_ref: str
-    amount: int
-    currency: str
-    at: datetime
-    outcome: str
-
-
 ROWS_ALONE = Query(
-    RowAlone,
+    model.RowAlone,
     """
     select distinct on (r.kind, r.number) r.line, r.kind, r.number, r.order_number, r.channel_ref,
            r.amount, r.currency, r.at, r.outcome
@@ -203,15 +156,8 @@ ROWS_ALONE = Query(
 )
 
 
-class Shown(Struct, frozen=True):
-    """A number that some current bill of the account shows."""
-
-    kind: str
-    number: str
-
-
 SHOWN = Query(
-    Shown,
+    model.Shown,
     """
     select distinct r.kind, r.number
       from bill_row r
@@ -219,6 +165,7 @@ SHOWN = Query(
      where r.number = any($2::text[]) and r.outcome <> 'failed'
        and f.account_id = $1 and f.superseded_at is null""",
 )
+# The days on which something is missing that this bill shows.
 LATE_ON = Query(
     date,
     """
@@ -229,7 +176,6 @@ LATE_ON = Query(
        and b.break_class = 'missing_at_channel' and b.state in ('open', 'proposed')
      order by b.day""",
 )
-"""The days on which something is missing that this bill shows."""
 
 # A difference that people closed stays closed while it is the same, and opens when it is another.
 _CHANGED: Final = """(b.state = 'gone' or (b.bill_amount, b.platform_amount, b.ledger_amount,
@@ -264,20 +210,10 @@ _SEEN_BEFORE: Final = """((t.at < $13::timestamptz or t.at >= $14::timestamptz) 
        and o.outcome = 'moved') or (t.kind = 'payment' and t.number = any($16::text[]))))"""
 
 
-class Compared(Struct, frozen=True):
-    """What one run found: rows and money that are not matched, and how many differences."""
-
-    broken_rows: int
-    broken_payment_amount: int
-    broken_refund_amount: int
-    breaks: int
-    waiting: int
-
-
 # The whole comparison. `told` is the bill, `pair` every number on which the two sides, or we and
 # the ledger, do not agree at first sight; a pair may hold several classes of difference.
 COMPARE = Query(
-    Compared,
+    model.Compared,
     f"""
     with told as (
         select kind, number, min(line) as line, count(*)::int as copies, min(amount) as amount,
@@ -376,15 +312,9 @@ COMPARE = Query(
            (select count(*) from kept)::int as waiting
       from broken""",
 )
-ADD_TOTALS_BREAK = Statement(
-    f"""insert into recon_break as b ({_BREAK})
-        values ($1, $2, $3, $4, $5, 'bill', '', 'totals_differ', $6, $7, $8, null, null, null, $9,
-                null, null, null, $10, $11, 'open', $12, $12, 0, null, null, null, null, null)
-        {_AGAIN}"""
-)
 ADD_FOUND = Statement(
     f"""insert into recon_break as b ({_BREAK})
-        values ($1, $2, $3, $4, $5, 'line', $6, $7, $8, $9, $10, null, null, null, $11,
+        values ($1, $2, $3, $4, $5, $16, $6, $7, $8, $9, $10, null, null, null, $11,
                 null, null, $12, $13, $14, 'open', $15, $15, 0, null, null, null, null, null)
         {_AGAIN}"""
 )
@@ -404,7 +334,7 @@ FORGET_GONE = Statement(
 )
 CLEAR_WAITING = Statement("delete from recon_waiting where account_id = $1 and day = $2")
 WAITING_OF_ACCOUNT = Query(
-    ReconWaiting,
+    model.ReconWaiting,
     f"select {_WAITING} from recon_waiting where account_id = $1 order by day, kind, number",
 )
 NOTE_RUN = Statement(
@@ -419,16 +349,8 @@ FINISH_RUN = Statement(
 )
 
 
-class BookAmount(Struct, frozen=True):
-    """An amount in one book, and of how many entries it is made."""
-
-    book: int
-    entries: int
-    amount: int
-
-
 FEES_BY_BOOK = Query(
-    BookAmount,
+    model.BookAmount,
     """
     select coalesce(i.book, $3::int) as book, count(*)::int as entries,
            sum(r.fee)::bigint as amount
@@ -440,12 +362,9 @@ FEES_BY_BOOK = Query(
      order by 1""",
 )
 COSTS_BY_BOOK = Query(
-    BookAmount,
-    """
-    select book, count(*)::int as entries, sum(amount)::bigint as amount from bill_cost
-     where account_id = $1 and day = $2
-     group by book
-     order by book""",
+    model.BookAmount,
+    """select book, count(*)::int as entries, sum(amount)::bigint as amount from bill_cost
+        where account_id = $1 and day = $2 group by book order by book""",
 )
 INSERT_COST = Statement(
     """insert into bill_cost (book, account_id, day, entry, bill_id, amount, currency, posted_at)
@@ -456,31 +375,20 @@ INSERT_COST = Statement(
 # --- differences, for people ----------------------------------------------------------------------
 
 
-class ClassSum(Struct, frozen=True):
-    """How many differences of a class and state a day has, and the money in question."""
-
-    break_class: BreakClass
-    state: BreakState
-    count: int
-    amount: int
-
-
 CLASS_SUMS = Query(
-    ClassSum,
-    """
-    select break_class, state, count(*)::int as count, sum(difference)::bigint as amount
-      from recon_break
-     where account_id = $1 and day = $2
-     group by break_class, state
-     order by break_class, state""",
+    model.ClassSum,
+    """select break_class, state, count(*)::int as count, sum(difference)::bigint as amount
+         from recon_break where account_id = $1 and day = $2
+        group by break_class, state order by break_class, state""",
 )
-GET_BREAK = Query(ReconBreak, f"select {_BREAK} from recon_break where id = $1")
-LOCK_BREAK = Query(ReconBreak, f"select {_BREAK} from recon_break where id = $1 for update")
+GET_BREAK = Query(model.ReconBreak, f"select {_BREAK} from recon_break where id = $1")
+LOCK_BREAK = Query(model.ReconBreak, f"select {_BREAK} from recon_break where id = $1 for update")
 BREAKS_OF_PAYMENT = Query(
-    ReconBreak, f"select {_BREAK} from recon_break where payment_id = $1 order by found_at, id"
+    model.ReconBreak,
+    f"select {_BREAK} from recon_break where payment_id = $1 order by found_at, id",
 )
 LIST_BREAKS = Query(
-    ReconBreak,
+    model.ReconBreak,
     f"""select {_BREAK} from recon_break
          where ($1::uuid is null or account_id = $1) and ($2::date is null or day = $2)
            and ($3::text is null or break_class = $3)
@@ -489,19 +397,17 @@ LIST_BREAKS = Query(
          order by found_at desc, id desc limit $7""",
 )
 ALL_BREAKS = Query(
-    ReconBreak,
+    model.ReconBreak,
     f"""select {_BREAK} from recon_break where account_id = $1 and day = $2
          order by break_class, kind, number""",
 )
 PROPOSE = Statement(
-    """update recon_break
-          set state = 'proposed', proposal = $2, proposed_by = $3, proposed_at = $4
-        where id = $1"""
+    """update recon_break set state = 'proposed', proposal = $2, proposed_by = $3,
+              proposed_at = $4 where id = $1"""
 )
 REJECT = Statement(
-    """update recon_break
-          set state = 'open', proposal = null, proposed_by = null, proposed_at = null
-        where id = $1"""
+    """update recon_break set state = 'open', proposal = null, proposed_by = null,
+              proposed_at = null where id = $1"""
 )
 CLOSE = Statement(
     "update recon_break set state = 'closed', closed_by = $2, closed_at = $3 where id = $1"
@@ -514,43 +420,21 @@ CLOSE_POSTED = Statement(
 )
 
 
-class OpenCount(Struct, frozen=True):
-    """How many differences of an account's day wait for somebody."""
-
-    account_id: UUID
-    day: date
-    count: int
-
-
 OPEN_COUNTS = Query(
-    OpenCount,
+    model.OpenCount,
     """select account_id, day, count(*)::int as count from recon_break
         where day between $1 and $2 and state in ('open', 'proposed')
         group by account_id, day""",
 )
 BILLS_BETWEEN = Query(
-    BillFile,
+    model.BillFile,
     f"""select {_BILL} from bill_file
          where day between $1 and $2 and superseded_at is null order by channel, account_id, day""",
 )
 
 
-class ShownRow(Struct, frozen=True):
-    """A row of a bill, as a case shows it."""
-
-    line: int
-    order_number: str
-    channel_ref: str
-    amount: int
-    currency: str
-    fee: int
-    at: datetime
-    word: str
-    outcome: str
-
-
 ROWS_SHOWN = Query(
-    ShownRow,
+    model.ShownRow,
     """select line, order_number, channel_ref, amount, currency, fee, at, word, outcome
          from bill_row where bill_id = $1 and kind = $2 and number = $3 order by line limit 20""",
 )

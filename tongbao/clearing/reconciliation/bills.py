@@ -236,7 +236,7 @@ async def _load(
             lines = channel.parse_bill(place)
             sheet = Sheet(bill.id, channel.bill_terms, bill.currency)
             await _copy(tx, sheet, lines, progress)
-            await store.MARK_PARSED.run(tx, bill.id, *sheet.figures(), tx.now)
+            await store.MARK_READ.run(tx, bill.id, *sheet.figures(), tx.now, False)
     failpoint("reconciliation.after_parse")
     return await store.GET_BILL.one(context.db, bill.id)
 

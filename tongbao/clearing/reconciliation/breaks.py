@@ -84,6 +84,7 @@ async def record_comparison(tx: Tx, made: Comparison) -> BillFile:
             bill.id,
             run_id,
             tx.now,
+            "line",
         )
     await store.FORGET_GONE.run(tx, made.account_id, made.day, run_id, tx.now, True)
     await store.NOTE_COMPARISON.run(
@@ -143,20 +144,24 @@ async def raise_totals_break(
     nothing. ``found_in`` is the bill or the batch.
     """
     difference = 0 if told is None else told - ours
-    await store.ADD_TOTALS_BREAK.run(
+    await store.ADD_FOUND.run(
         tx,
         derived_id(account_id, f"{day}/totals_differ"),
         account_id,
         channel,
         mode,
         day,
+        "",
+        BreakClass.TOTALS_DIFFER,
         currency,
         told,
         ours,
         difference,
+        None,
         found_in,
         found_in,
         tx.now,
+        "bill",
     )
 
 

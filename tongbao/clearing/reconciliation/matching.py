@@ -15,12 +15,14 @@ from prometheus_client import Counter
 
 from tongbao.clearing.context import Clearing, Progress
 from tongbao.clearing.reconciliation import _store as store
-from tongbao.clearing.reconciliation._store import BookAmount, Compared
 from tongbao.clearing.reconciliation.bills import read_lean, store_rest
 from tongbao.clearing.reconciliation.model import (
     NEAR_MIDNIGHT,
     BillFile,
     BillState,
+    BookAmount,
+    BreakClass,
+    Compared,
     DayReconciled,
     RunOvertaken,
 )
@@ -236,20 +238,24 @@ async def _compare_totals(run: Run, tx: Tx) -> int:
         return 0
     read = bill.payment_amount - bill.refund_amount
     told = (bill.told_payment_amount or 0) - (bill.told_refund_amount or 0)
-    return await store.ADD_TOTALS_BREAK.run(
+    return await store.ADD_FOUND.run(
         tx,
         derived_id(bill.account_id, f"{bill.day}/totals_differ"),
         bill.account_id,
         bill.channel,
         bill.mode,
         bill.day,
+        "",
+        BreakClass.TOTALS_DIFFER,
         bill.currency,
         told,
         read,
         told - read,
+        None,
         bill.id,
         run.id,
         tx.now,
+        "bill",
     )
 
 

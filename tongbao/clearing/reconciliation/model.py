@@ -195,6 +195,83 @@ class Item(Struct, frozen=True):
     to_day: date
 
 
+class RowBeside(Struct, frozen=True):
+    """The number of a row that lies near midnight or outside its bill's day."""
+
+    kind: str
+    number: str
+
+
+class RowAlone(Struct, frozen=True):
+    """A row of a bill that nothing staged so far answers to."""
+
+    line: int
+    kind: str
+    number: str
+    order_number: str
+    channel_ref: str
+    amount: int
+    currency: str
+    at: datetime
+    outcome: str
+
+
+class Shown(Struct, frozen=True):
+    """A number that some current bill of the account shows."""
+
+    kind: str
+    number: str
+
+
+class Compared(Struct, frozen=True):
+    """What one run found: rows and money that are not matched, and how many differences."""
+
+    broken_rows: int
+    broken_payment_amount: int
+    broken_refund_amount: int
+    breaks: int
+    waiting: int
+
+
+class BookAmount(Struct, frozen=True):
+    """An amount in one book, and of how many entries it is made."""
+
+    book: int
+    entries: int
+    amount: int
+
+
+class ClassSum(Struct, frozen=True):
+    """How many differences of a class and state a day has, and the money in question."""
+
+    break_class: BreakClass
+    state: BreakState
+    count: int
+    amount: int
+
+
+class OpenCount(Struct, frozen=True):
+    """How many differences of an account's day wait for somebody."""
+
+    account_id: UUID
+    day: date
+    count: int
+
+
+class ShownRow(Struct, frozen=True):
+    """A row of a bill, as a case shows it."""
+
+    line: int
+    order_number: str
+    channel_ref: str
+    amount: int
+    currency: str
+    fee: int
+    at: datetime
+    word: str
+    outcome: str
+
+
 class DayReconciled(Event, frozen=True, kw_only=True, tag="reconciliation.day_matched"):
     """An account's day was compared with the whole bill; ours, and told to no merchant."""
 

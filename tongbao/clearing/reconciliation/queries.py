@@ -12,7 +12,6 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.clearing.reconciliation import _store as store
-from tongbao.clearing.reconciliation._store import ClassSum, ShownRow
 from tongbao.clearing.reconciliation.model import (
     BillFault,
     BillFile,
@@ -20,8 +19,10 @@ from tongbao.clearing.reconciliation.model import (
     BreakClass,
     BreakNotFound,
     BreakState,
+    ClassSum,
     ReconBreak,
     ReconWaiting,
+    ShownRow,
 )
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import show

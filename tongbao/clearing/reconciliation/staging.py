@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from tongbao.clearing.context import Clearing, Progress
 from tongbao.clearing.reconciliation import _store as store
-from tongbao.clearing.reconciliation._store import RowAlone
 from tongbao.clearing.reconciliation.model import (
     NEAR_MIDNIGHT,
     BillFile,
     Item,
+    RowAlone,
     days_it_may_stand_on,
 )
 from tongbao.clearing.sets.lanes import Lane

@@ -34,7 +34,7 @@ from tongbao.rails.channels.contract import ChannelAccount
 
 _ACTOR: Final = "reconciliation"
 _BOM: Final = b"\xef\xbb\xbf"
-_MARGIN_MS: Final = int(timedelta(minutes=10).total_seconds() * 1000)
+_MARGIN_MS: Final = int(timedelta(minutes=1).total_seconds() * 1000)
 """How much earlier and later than the payments at both ends the others may have been made. What
 was made still earlier is not found here, and therefore left over and looked up."""
 

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec.structs import replace
 
-from tongbao.clearing.sources.channel_bills import PARSERS
 from tongbao.clearing.sources.model import NAME, Fields, Layout, LayoutWrong, Trailer
+from tongbao.clearing.sources.reading import PARSERS
 from tongbao.clearing.sources.text_files import fields_of
 from tongbao.kernel.money import EXPONENTS
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from struct import Struct
 from typing import Final
 from uuid import UUID
@@ -330,65 +329,21 @@ LIVE_BESIDE = Query(
     """select id from attempt where book = $1 and payment_id = $2 and id <> $3
           and state not in ('declined', 'not_sent', 'closed') limit 1""",
 )
+_TAKEN: Final = """account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
+    and channel <> 'wallet'"""
 PAID_BETWEEN = Query(
     PaidAttempt,
-    """select book, coalesce(capture_id, id) as id, payment_id,
+    f"""select book, coalesce(capture_id, id) as id, payment_id,
               coalesce(capture_amount, amount) as amount, currency, paid_at
-         from attempt
-         where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
-           and channel <> 'wallet'""",
+         from attempt where {_TAKEN}""",
 )
 # The same rows as columns without a null: they are copied out by the million.
-EXPORT_PAID: Final = """
-    select coalesce(capture_id, id), payment_id, book::bigint, coalesce(capture_amount, amount),
-           (currency = $4)::int::bigint, paid_at
-      from attempt
-     where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
-       and channel <> 'wallet'"""
-
-
-COUNT_PAID = Query(
-    int,
-    """select count(*) from attempt
-        where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
-          and channel <> 'wallet'""",
-)
-
-
-class SliceCount(msgspec.Struct, frozen=True):
-    """How much was collected in a slice of time."""
-
-    begins: datetime
-    count: int
-
-
-PAID_BY_SLICE = Query(
-    SliceCount,
-    """select date_bin($4, paid_at, $2) as begins, count(*) as count from attempt
-        where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
-          and channel <> 'wallet'
-        group by 1""",
-)
-
-
-class PaymentSpan(msgspec.Struct, frozen=True):
-    """The payments behind the first and the last thing an account collected."""
-
-    first_id: UUID
-    last_id: UUID
-
-
-PAID_SPAN = Query(
-    PaymentSpan,
-    """
-    select f.payment_id as first_id, l.payment_id as last_id
-      from (select payment_id from attempt
-             where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
-               and channel <> 'wallet' order by paid_at limit 1) f,
-           (select payment_id from attempt
-             where account_id = $1 and paid_at >= $2 and paid_at < $3 and paid_at is not null
-               and channel <> 'wallet' order by paid_at desc limit 1) l""",
-)
+EXPORT_PAID: Final = f"""select coalesce(capture_id, id), payment_id, book::bigint, coalesce(
+    capture_amount, amount), (currency = $4)::int::bigint, paid_at from attempt where {_TAKEN}"""
+COUNT_PAID = Query(int, f"select count(*) from attempt where {_TAKEN}")
+FIRST_PAID = Query(UUID, f"select payment_id from attempt where {_TAKEN} order by paid_at limit 1")
+_LAST: Final = "order by paid_at desc limit 1"
+LAST_PAID = Query(UUID, f"select payment_id from attempt where {_TAKEN} {_LAST}")
 OVERDUE_ATTEMPTS = Query(
     OverdueAttempt,
     """select a.book, a.id, a.created_at, p.expires_at

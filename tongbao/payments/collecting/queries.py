@@ -292,17 +292,21 @@ async def paid_by_slice(
     on: Db | Tx, account_id: UUID, start: datetime, end: datetime, seconds: int
 ) -> dict[int, int]:
     """Return how many of these were paid in each slice of so many seconds since ``start``."""
-    step = timedelta(seconds=seconds)
-    rows = await store.PAID_BY_SLICE.all(on, account_id, start, end, step)
-    return {(row.begins - start) // step: row.count for row in rows}
+    step, counts = timedelta(seconds=seconds), {}
+    for place in range(-(-(end - start) // step)):
+        begins = start + place * step
+        if count := await count_paid(on, account_id, begins, min(begins + step, end)):
+            counts[place] = count
+    return counts
 
 
 async def payments_span(
     on: Db | Tx, account_id: UUID, start: datetime, end: datetime
 ) -> tuple[UUID, UUID] | None:
     """Return the payments behind the first and the last thing collected; None: nothing was."""
-    found = await store.PAID_SPAN.first(on, account_id, start, end)
-    return None if found is None else (found.first_id, found.last_id)
+    first = await store.FIRST_PAID.first(on, account_id, start, end)
+    last = await store.LAST_PAID.first(on, account_id, start, end)
+    return None if first is None or last is None else (first, last)
 
 
 async def overdue_attempts(on: Db | Tx, account_id: UUID, before: datetime) -> list[OverdueAttempt]:

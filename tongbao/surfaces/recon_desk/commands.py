@@ -9,11 +9,14 @@ import click
 
 from tongbao.clearing.matching.model import load_rule
 from tongbao.clearing.matching.runs import DayResult, run_rule
+from tongbao.clearing.reconciliation.model import BillFile
+from tongbao.clearing.slices.model import Standing
+from tongbao.clearing.slices.slices import close_by_slices, compare_slices, take_piece
 from tongbao.clearing.sources.ingest import add_source, files, source_named, sources, take_file
 from tongbao.clearing.sources.layouts import built_in, decode_layout, load_layout
 from tongbao.clearing.sources.model import Layout, SourceFile
 from tongbao.clearing.sources.reading import preview
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.surfaces.cli.context import Context, Platform
 
@@ -152,6 +155,40 @@ def match_day(context: Context, rule: Path, day: datetime) -> None:
         ]
     )
     if any(each.bill.break_count for each in results):
+        raise SystemExit(1)
+
+
+@sources_group.command("piece")
+@click.argument("file", type=_FILE)
+@click.option("--account", required=True, help="Our account at the channel: chn_…")
+@click.option("--day", required=True, type=_DAY)
+@click.pass_obj
+def piece(context: Context, file: Path, account: str, day: datetime) -> None:
+    """Take a piece of a day's bill into its slices, compare them, and show which differ."""
+    account_id = parse("chn", account)
+
+    async def work(platform: Platform) -> Standing:
+        await take_piece(platform.clearing, account_id, day.date(), file)
+        return await compare_slices(platform.clearing, account_id, day.date())
+
+    found = context.run(work)
+    context.show([{"slices": found.counted, "differing": found.differing}])
+
+
+@sources_group.command("close-slices")
+@click.option("--account", required=True, help="Our account at the channel: chn_…")
+@click.option("--day", required=True, type=_DAY)
+@click.pass_obj
+def close_slices(context: Context, account: str, day: datetime) -> None:
+    """Close a day whose bill came in pieces; exit 1 when something differs."""
+    account_id = parse("chn", account)
+
+    async def work(platform: Platform) -> BillFile:
+        return await close_by_slices(platform.clearing, account_id, day.date())
+
+    bill = context.run(work)
+    context.show([{"matched": bill.matched_count, "differences": bill.break_count}])
+    if bill.break_count:
         raise SystemExit(1)
 
 
