@@ -20,6 +20,7 @@ from tongbao.clearing.payouts.model import (
     NothingToFile,
     Payout,
     PayoutFile,
+    PayoutFileHeld,
     PayoutFileMoved,
 )
 from tongbao.clearing.payouts.queries import payout_with_id
@@ -35,6 +36,8 @@ from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.papers.sheets import csv_line
 from tongbao.ledger.verify import verify
+from tongbao.parties.merchants.merchants import set_state
+from tongbao.parties.merchants.model import MerchantState
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "iso20022"
 RETURN = (
@@ -227,3 +230,43 @@ async def test_what_the_bank_refuses_is_owed_again_and_what_is_odd_is_refused_wh
     assert (after.state, after.code) == ("failed", "AC04")
     assert await day.booked("merchant_payable", payout.merchant_id) == payout.amount
     await day.sound()
+
+
+async def stands(day: Day, state: MerchantState) -> None:
+    async with day.db.begin("tests") as tx:
+        await set_state(tx, day.stage.shop.merchant.id, state, because="tests")
+
+
+async def test_no_file_takes_out_the_money_of_a_merchant_that_is_held(day: Day) -> None:
+    payout = await by_file(day)
+    await stands(day, MerchantState.HELD)
+    with pytest.raises(NothingToFile):
+        await made(day)
+    await stands(day, MerchantState.ACTIVE)
+    file = await made(day)
+    acts = acts_of(*desk.bound_acts(day.db))
+    async with day.db.begin("operator:anna") as tx:
+        approval = await desk.propose_send(tx, file.id, reason="today's payouts")
+
+    # Held after the file was proposed: it stays, and so does the payout.
+    await stands(day, MerchantState.STOPPED)
+    async with day.db.begin("operator:bert") as tx:
+        await approve(tx, acts, approval.id, digest=approval.digest.hex(), may=MAY)
+    await run_apply(Approvals(day.db, acts), ApplyApproval(approval.id), Lease(new_id(), 1))
+    assert (await desk.file_with_id(day.db, file.id)).state == "made"
+    assert (await now(day, payout)).state == "requested"
+    async with day.db.begin("operator:anna") as tx:
+        await desk.give_up_file(tx, file.id)
+
+    await stands(day, MerchantState.GONE)  # what is left is paid out at the end
+    _, content = await sent(day)
+    assert payout.number.encode() in content
+
+
+async def test_a_file_with_a_held_merchants_payout_is_not_proposed(day: Day) -> None:
+    await by_file(day)
+    file = await made(day)
+    await stands(day, MerchantState.HELD)
+    async with day.db.begin("operator:anna") as tx:
+        with pytest.raises(PayoutFileHeld):
+            await desk.propose_send(tx, file.id, reason="today's payouts")

@@ -31,7 +31,8 @@ from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.papers.sheets import csv_line
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import balance_of
-from tongbao.parties.merchants.merchants import SANDBOX_BOOK
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK, set_state
+from tongbao.parties.merchants.model import MerchantHeld, MerchantState
 from tongbao_sdk.errors import Refused
 
 GOOD, BAD_ACCOUNT = "6222020200112230009", "6222020200112230001"  # as the sandbox's bank has them
@@ -220,3 +221,38 @@ def test_whatever_is_in_a_row_is_a_row_or_a_fault(values: list[list[str]]) -> No
         return
     assert checked.rows or checked.faults
     assert all(each.money.amount > 0 for each in checked.rows)
+
+
+async def stands(day: Day, state: MerchantState) -> None:
+    async with day.db.begin("tests") as tx:
+        await set_state(tx, day.stage.shop.merchant.id, state, because="tests")
+
+
+async def test_a_batch_waits_while_its_merchant_is_held(day: Day) -> None:
+    await day.paid("alipay", 100_000)
+    wallet = await day.stage.call(day.stage.client.wallets.open, holder_name="李四")
+    to_wallet, to_bank = row("1", "wallet", wallet["id"], "10.00"), row("2", "bank", GOOD, "20.00")
+    batches = [await send(day, to_wallet, to_bank), await send(day, to_bank)]
+    sent, other = (each["batch"] for each in batches)
+    batch_id, lease = parse("trb", sent["id"]), Lease(new_id(), 1)
+    await let_go(day, sent)
+
+    await stands(day, MerchantState.HELD)
+    await day.stage.idle()
+    assert await states(day, sent) == ["listed", "listed"]
+    async with day.db.begin("operator:anna") as tx:
+        with pytest.raises(MerchantHeld):
+            await desk.propose_release(tx, parse("trb", other["id"]), reason="pay day")
+
+    # Held between the hold of a row and its instruction: nothing is sent.
+    await stands(day, MerchantState.ACTIVE)
+    await desk.run_transfer_batch(day.clearing, desk.RunTransferBatch(batch_id), lease)
+    await stands(day, MerchantState.STOPPED)
+    await one_round(day, batch_id, lease)
+    assert await states(day, sent) == ["succeeded", "held"]
+
+    await stands(day, MerchantState.ACTIVE)
+    await day.stage.advance(hours=1, minutes=1)
+    await day.stage.advance(minutes=6)
+    assert await states(day, sent) == ["succeeded", "succeeded"]
+    assert await day.booked("bank") == -2_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
 from tongbao.clearing.payouts.model import Payout, PayoutExchange, PayoutFile
 from tongbao.infra.db import Query, Statement
@@ -77,9 +78,16 @@ UNFILED = Query(
     Payout,
     f"""select {_PAYOUT} from payout
          where state = 'requested' and pays_by = 'bank_file' and file_id is null
-           and mode = $1 and currency = $2
-         order by created_at, id limit $3""",
+           and mode = $1 and currency = $2 and merchant_id <> all($3::uuid[])
+         order by created_at, id limit $4""",
 )
+UNFILED_MERCHANTS = Query(
+    UUID,
+    """select distinct merchant_id from payout
+         where state = 'requested' and pays_by = 'bank_file' and file_id is null
+           and mode = $1 and currency = $2""",
+)
+MERCHANTS_OF_FILE = Query(UUID, "select distinct merchant_id from payout where file_id = $1")
 SET_FILE = Statement(
     """update payout set file_id = $3, version = version + 1
         where book = $1 and id = $2 and version = $4 and file_id is null and account_id = $5"""

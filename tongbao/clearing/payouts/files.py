@@ -27,6 +27,7 @@ from tongbao.clearing.payouts.model import (
     NothingToFile,
     Payout,
     PayoutFile,
+    PayoutFileHeld,
     PayoutFileMoved,
     PayoutFileNotFound,
     PayoutNews,
@@ -55,6 +56,7 @@ from tongbao.kernel.money import Money, from_decimal_text
 from tongbao.kernel.pages import Page, encode_cursor, page_size
 from tongbao.kernel.papers.sheets import csv_line
 from tongbao.parties.identity.model import Permission
+from tongbao.parties.merchants.queries import merchants_with_ids
 from tongbao.payments.collecting.queries import cursor_id
 from tongbao.rails.channels.bank_files.secrets import BankFilesSecrets
 from tongbao.rails.channels.bank_transfer.client import OPEN, REFUSED, SETTLED
@@ -97,10 +99,14 @@ async def make_file(
 ) -> PayoutFile:
     """Put the payouts that wait for a file into one, for one account of ours at a bank.
 
+    Those of merchants whose money stays for now wait on.
+
     Raises:
         NothingToFile, PayoutFileMoved: somebody else put some of them into another file.
     """
-    waiting = await store.UNFILED.all(context.db, mode, currency, COUNT_MAX)
+    owners = await store.UNFILED_MERCHANTS.all(context.db, mode, currency)
+    held = await _held(context.db, owners)
+    waiting = await store.UNFILED.all(context.db, mode, currency, held, COUNT_MAX)
     ready = [fixed for each in waiting if (fixed := await with_creditor(context, each)).account_id]
     if not ready:
         raise NothingToFile
@@ -157,11 +163,12 @@ async def propose_send(tx: Tx, file_id: UUID, *, reason: str) -> Approval:
     """Put a file before other eyes.
 
     Raises:
-        PayoutFileNotFound, PayoutFileMoved, ReasonTooShort, ApprovalWaiting
+        PayoutFileNotFound, PayoutFileMoved, PayoutFileHeld, ReasonTooShort, ApprovalWaiting
     """
     file = await file_with_id(tx, file_id)
     if file.state != "made":
         raise PayoutFileMoved(state=file.state)
+    await _check_owners(tx, file_id)
     terms = FileToSend(file.id, file.count, file.amount, file.currency, file.digest.hex())
     return await propose(tx, SEND, show(PREFIX, file.id), terms, reason=reason, mode=file.mode)
 
@@ -186,10 +193,23 @@ def bound_acts(db: Db) -> tuple[Bound, ...]:
 
 
 async def _send(tx: Tx, approval: Approval, wanted: FileToSend) -> None:
+    await _check_owners(tx, wanted.file_id)  # one may have been held since it was proposed
     if not await store.SEND_FILE.run(tx, wanted.file_id, approval.checker or "", tx.now):
         raise PayoutFileMoved
     if await store.SEND_FILED.run(tx, wanted.file_id) != wanted.count:
         raise PayoutFileMoved
+
+
+async def _check_owners(tx: Tx, file_id: UUID) -> None:
+    held = await _held(tx, await store.MERCHANTS_OF_FILE.all(tx, file_id))
+    if held:
+        raise PayoutFileHeld(merchant=show("mch", held[0]), count=len(held))
+
+
+async def _held(on: Db | Tx, owners: Sequence[UUID]) -> list[UUID]:
+    """Return those of the merchants whose standing does not let their money out."""
+    found = await merchants_with_ids(on, owners)
+    return [each.id for each in found.values() if not each.is_paid_out]
 
 
 async def _show(_db: Db, _approval: Approval, wanted: FileToSend) -> list[Change]:

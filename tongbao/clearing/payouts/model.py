@@ -351,6 +351,14 @@ class PayoutFileMoved(Conflict):
     advice_zh = "付款文件状态已变更，请重新查看。"
 
 
+class PayoutFileHeld(Rejected):
+    """The file has payouts of merchants whose money stays for now."""
+
+    code = "payout_file.merchant_held"
+    advice = "Give the file up and make another one; it leaves these merchants out."
+    advice_zh = "文件含资金被冻结转出的商户，请作废后重新生成。"
+
+
 class AnswerMalformed(Invalid):
     """The bank's file cannot be read, so nothing of it counts."""
 

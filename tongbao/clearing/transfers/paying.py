@@ -31,6 +31,7 @@ from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.kernel.ids import new_id, show
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
 from tongbao.ledger.rules import posting
+from tongbao.parties.merchants.queries import merchant_with_id
 from tongbao.rails.channels.contract import Absent, Declined, Exchange
 
 TRANSFER_POLICY: Final = RetryPolicy(
@@ -39,6 +40,7 @@ TRANSFER_POLICY: Final = RetryPolicy(
 )
 ACTOR: Final = "transfers"
 MOVED_ON: Final = TransferContended.code
+WHILE_HELD: Final = timedelta(hours=1)
 _AFTER_SUCCESS: Final = timedelta(days=1)
 _LOOKS_AFTER_SUCCESS: Final = 3
 """Days on which a channel is asked whether the money came back."""
@@ -66,6 +68,8 @@ async def run_submit_transfer(
         return Again(_AFTER_SUCCESS)
     if not item.state.is_open:
         return None
+    if item.sends == 0:  # of a merchant whose money stays for now
+        return Again(WHILE_HELD)
     delays = TRANSFER_POLICY.delays
     return Again(delays[min(item.queries, len(delays) - 1)])
 
@@ -78,6 +82,8 @@ async def pay(context: Clearing, item: TransferItem) -> TransferItem:
     """
     if item.account_id is None:
         raise LookupError("a transfer that is held has an account of ours")
+    if item.sends == 0 and not (await merchant_with_id(context.db, item.merchant_id)).is_paid_out:
+        return item  # what the channel has goes on regardless
     account, way = await way_of(context, item.account_id)
     order = order_of(item, payee_of(context.keyring, item))
     if item.sends > 0:

@@ -32,6 +32,7 @@ from tongbao.clearing.transfers.model import (
 from tongbao.clearing.transfers.paying import (
     ACTOR,
     MOVED_ON,
+    WHILE_HELD,
     SubmitTransfer,
     ended_write,
     posting_of,
@@ -62,6 +63,8 @@ from tongbao.ledger.model import (
 )
 from tongbao.ledger.queries import balance_of
 from tongbao.parties.identity.model import Permission
+from tongbao.parties.merchants.model import MerchantHeld
+from tongbao.parties.merchants.queries import merchant_with_id
 
 PREFIX: Final = "trb"
 _PIECE: Final = 500
@@ -142,12 +145,14 @@ async def propose_release(tx: Tx, batch_id: UUID, *, reason: str) -> Approval:
     """Put a batch before other eyes, if the merchant's balance covers all of it.
 
     Raises:
-        TransferBatchNotFound, TransferBatchMoved, TransferBalanceTooLow, ReasonTooShort,
-        ApprovalWaiting
+        TransferBatchNotFound, TransferBatchMoved, MerchantHeld, TransferBalanceTooLow,
+        ReasonTooShort, ApprovalWaiting
     """
     batch = await batch_with_id(tx, batch_id)
     if batch.state is not TransferBatchState.LISTED:
         raise TransferBatchMoved(state=batch.state.value)
+    if not (await merchant_with_id(tx, batch.merchant_id)).is_paid_out:
+        raise MerchantHeld
     key = AccountKey("merchant_payable", batch.currency, batch.merchant_id)
     if (await balance_of(tx, batch.book, key)).available < batch.amount:
         raise TransferBalanceTooLow(amount=batch.amount)
@@ -207,10 +212,15 @@ async def _show(_db: Db, _approval: Approval, wanted: BatchToPay) -> list[Change
 async def run_transfer_batch(
     context: Clearing, task: RunTransferBatch, _lease: Lease
 ) -> Again | None:
-    """Hold what is still listed; come again until nothing of the batch is open."""
+    """Hold what is still listed; come again until nothing of the batch is open.
+
+    While the merchant's standing keeps its money in, nothing more of the batch begins.
+    """
     batch = await batch_with_id(context.db, task.batch_id)
     if batch.state is not TransferBatchState.RUNNING:
         return None
+    if not (await merchant_with_id(context.db, batch.merchant_id)).is_paid_out:
+        return Again(WHILE_HELD)
     ways = await ways_open(context, batch.mode)
     while items := await store.LISTED.all(context.db, batch.book, batch.id, _PIECE):
         await _begin(context, items, ways)
