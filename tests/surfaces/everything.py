@@ -99,6 +99,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         **sold,
         "agreement_id": agreement["id"],
         **await object_to(stage, client),
+        **await share(stage, client, wallet["id"]),
         **await take_on(stage, shop),
     }
 
@@ -121,6 +122,20 @@ async def object_to(stage: Stage, client: Tongbao) -> dict[str, str]:
     await stage.call(client.complaints.reply, complaint["id"], "sorry")
     await stage.idle()
     return {"dispute_id": dispute, "complaint_id": complaint["id"]}
+
+
+async def share(stage: Stage, client: Tongbao, wallet_id: str) -> dict[str, str]:
+    """Hold a share of a payment for a wallet; return the ids of the split and its receiver."""
+    paid = await pay_by_wallet(stage, client, wallet_id)
+    receiver = await stage.call(client.splits.bind, kind="wallet", account=wallet_id)
+    split = await stage.call(
+        client.splits.create,
+        paid["id"],
+        merchant_split_no=new_number(),
+        shares=[{"receiver_id": receiver["id"], "amount": 10}],
+        releases="later",
+    )
+    return {"receiver_id": receiver["id"], "split_id": split["id"]}
 
 
 async def have_terminal(stage: Stage, shop: Shop) -> str:

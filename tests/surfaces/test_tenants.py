@@ -82,6 +82,7 @@ async def test_lists_show_the_callers_own_and_nothing_else(stage: Stage) -> None
         path
         for path, verbs in app.document["paths"].items()
         if "get" in verbs and "{" not in path and "/test_helpers/" not in path
+        if not any(each.get("required") for each in verbs["get"]["parameters"])  # it works out
     ]
     assert len(lists) >= 6
 
@@ -93,7 +94,7 @@ async def test_lists_show_the_callers_own_and_nothing_else(stage: Stage) -> None
 
     for one in (mine, theirs):
         del one["delivery_id"], one["offline_key_id"]  # listed below endpoint and wallet only
-        del one["registration_id"]  # and this below its application
+        del one["registration_id"], one["split_id"]  # below its application; below its payment
     assert set(mine.values()) <= shown["mine"]
     assert set(theirs.values()) <= shown["theirs"]
     assert not shown["mine"] & shown["theirs"]

@@ -342,10 +342,10 @@ async def take_first_key(
     application_id: str, request: ApiRequest, *, db: Db, keyring: Keyring, caller: Caller
 ) -> Response[FirstKey]:
     """Hand out the opened merchant's first key, once. When the answer is lost, roll the key."""
-    found = await _own(db, caller, application_id)
-    found.check_in(ApplicationState.OPENED, ApplicationState.FORWARDED)
 
     async def fresh(use: Idempotency) -> FirstKey:
+        found = await _own(db, caller, application_id)
+        found.check_in(ApplicationState.OPENED, ApplicationState.FORWARDED)
         async with db.begin(caller.actor) as tx:
             await use.take(tx, found.id)
             if await store.SHOW_KEY.first(tx, found.id, tx.now) is None:
@@ -353,6 +353,7 @@ async def take_first_key(
         return await _key_view(db, keyring, found, is_shown=True)
 
     async def resume(_application_id: UUID) -> FirstKey:
+        found = await _own(db, caller, application_id)
         return await _key_view(db, keyring, found, is_shown=False)
 
     return await answer_once(request, db, fresh=fresh, resume=resume, stored=_without_secret)

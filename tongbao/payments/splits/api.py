@@ -129,6 +129,8 @@ class PaymentShares(Struct, frozen=True):
 
 _RECEIVER = BindReceiver("merchant", "mch_01jd7m9y7x6q3v5k8r2n4t0wzb")
 _SPLIT = CreateSplit("S-20261121-0001", [PartAsked("rcv_01jd7m9y7x6q3v5k8r2n4t0wzb", 300)])
+_FINISH = FinishSplits("S-20261121-0002")
+_RETURN = ReturnShare("B-20261121-0001", "rcv_01jd7m9y7x6q3v5k8r2n4t0wzb", 100)
 
 
 @post(
@@ -280,6 +282,7 @@ def _split_asked(data: CreateSplit, payment: Payment) -> SplitAsked:
         "splits:write",
         idempotent=True,
         refuses=[PaymentNotFound, PaymentNotShareable, SplitNumberUsed],
+        request_example=_FINISH,
     ),
 )
 async def finish_splits(
@@ -387,6 +390,7 @@ async def cancel(
             ReceiverBalanceTooLow,
             AccountFrozen,
         ],
+        request_example=_RETURN,
     ),
 )
 async def create_return(
