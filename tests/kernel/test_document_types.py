@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tongbao.kernel.codecs.document_types import DocumentType, DocumentTypeRefused, type_of
+from tongbao.kernel.papers.document_types import DocumentType, DocumentTypeRefused, type_of
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

@@ -123,7 +123,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_everywhere("read by whoever decides and whoever reads a book; grows only", "ledger_code"),
     *_everywhere("read with every payment, changed by people", "channel_account", "channel_route"),
     *_everywhere("read with every payment, changed by people", "price_plan"),
-    *_everywhere("read with every split, changed by people", "split_terms"),
+    *_everywhere("read with every split, changed by people", "split_policy"),
     *_everywhere("read with every red packet, changed by people", "red_packet_limit"),
     *_at_home(
         "facts of the deployment, written at migrations and by hand",
@@ -147,7 +147,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("api_key", "api_nonce", "idempotency_key", "inbound_callback"),
     ),
     *_at_home("people who work at the console", "operator", "operator_session"),
-    *_at_home("decided by people, and applied by tasks", "approval"),
+    *_at_home("decided by people, and applied by tasks", "approval", "api_key_handover"),
     *_at_home("read by tasks, changed by people", "calendar_day", "calendar_cut_off"),
     *_at_home(
         "settlement: what people agree and look at, and files for banks, of all books together",

@@ -182,8 +182,9 @@ create table store (
     name          text not null check (length(name) between 1 and 128),
     area_code     text not null check (area_code ~ '^\d{6}$'),
     address       text not null check (length(address) between 1 and 256),
-    latitude      numeric(9, 6) check (latitude between -90 and 90),
-    longitude     numeric(9, 6) check (longitude between -180 and 180),
+    -- Millionths of a degree.
+    latitude      int check (latitude between -90000000 and 90000000),
+    longitude     int check (longitude between -180000000 and 180000000),
     state         text not null check (state in ('open', 'closed')),
     version       int not null check (version > 0),
     created_at    timestamptz not null,

@@ -9,7 +9,7 @@ alter table payment
 
 -- How much of a payment a merchant may give away, in millionths, and who pays when a shared payment
 -- is refunded. Without a row: docs/explanation/splits.md.
-create table split_terms (
+create table split_policy (
     merchant_id   uuid not null references merchant (id),
     mode          text not null check (mode in ('live', 'sandbox')),
     share_max_ppm int  not null check (share_max_ppm between 0 and 1000000),

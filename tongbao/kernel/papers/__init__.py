@@ -1,1 +1,1 @@
-"""Writers of papers for people: tables for spreadsheets, and pages."""
+"""Papers that people read: tables and pages that are written, and pictures that are looked at."""

@@ -19,10 +19,10 @@ from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest, InvalidValue, NumberField
-from tongbao.kernel.codecs.document_types import DocumentTypeRefused
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.pages import Page
+from tongbao.kernel.papers.document_types import DocumentTypeRefused
 from tongbao.parties.identity.keys import secret_of_key
 from tongbao.parties.identity.queries import key_of_merchant
 from tongbao.parties.onboarding import _store as store

@@ -15,8 +15,8 @@ from tongbao.infra.blobs.model import Blob, Kind
 from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
-from tongbao.kernel.codecs.document_types import type_of
 from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.papers.document_types import type_of
 from tongbao.parties.onboarding import _store as store
 from tongbao.parties.onboarding.applications import locked, touch
 from tongbao.parties.onboarding.model import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -147,7 +148,7 @@ def view_store(store: Store) -> StoreView:
     """Return a store as its merchant may see it."""
     point = None
     if store.latitude is not None and store.longitude is not None:
-        point = Point(f"{store.latitude:f}", f"{store.longitude:f}")
+        point = Point(_degrees(store.latitude), _degrees(store.longitude))
     return StoreView(
         id=show(PREFIX, store.id),
         object="store",
@@ -158,3 +159,7 @@ def view_store(store: Store) -> StoreView:
         status=store.state,
         created_at=store.created_at,
     )
+
+
+def _degrees(millionths: int) -> str:
+    return f"{Decimal(millionths).scaleb(-6):f}"

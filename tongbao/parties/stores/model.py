@@ -6,7 +6,6 @@ store  open ⇄ closed
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -59,8 +58,8 @@ class Store(Struct, frozen=True):
     name: str
     area_code: str
     address: str
-    latitude: Decimal | None
-    longitude: Decimal | None
+    latitude: int | None  # millionths of a degree
+    longitude: int | None
     state: Literal["open", "closed"]
     version: int
     created_at: datetime

@@ -113,10 +113,11 @@ async def check_own_stores(on: Db | Tx, merchant_id: UUID, mode: Mode, ids: Sequ
         raise StoreNotFound
 
 
-def _degrees(place: Place) -> tuple[Decimal | None, Decimal | None]:
+def _degrees(place: Place) -> tuple[int | None, int | None]:
+    """Return where a place is, in millionths of a degree."""
     if place.point is None:
         return None, None
     latitude, longitude = Decimal(place.point.latitude), Decimal(place.point.longitude)
     if abs(latitude) > 90 or abs(longitude) > 180:
         raise InvalidValue(param="$.place.point", reason="beyond a pole or the date line")
-    return latitude, longitude
+    return int(latitude.scaleb(6)), int(longitude.scaleb(6))

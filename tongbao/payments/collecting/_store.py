@@ -28,7 +28,7 @@ _PAYMENT: Final = """book, id, merchant_id, mode, merchant_order_no, request_has
     refund_returns_fee, late_success, failure_code, close_reason, close_requested_at, metadata,
     created_at, expires_at, succeeded_at, ended_at, version, capture_within_s, authorised,
     capturing, authorised_at, authorised_until, price_version, price_day, price_volume,
-    card_kind, shared, disputed"""
+    card_kind, shared, shares_ended, disputed"""
 _ATTEMPT: Final = """book, id, payment_id, merchant_id, mode, channel, account_id, pay_mode, amount,
     currency, state, code, channel_ref, payer, action, how, client_ip, created_at, paid_at,
     queries, authorised_at, authorisation_ref, authorisation_code, capture_id, capture_amount"""
@@ -46,7 +46,7 @@ INSERT_PAYMENT = Statement(
     f"""insert into payment ({_PAYMENT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                 $19, $20, $21, $22::text::jsonb, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32,
-                $33, $34, $35, $36, $37, $38)
+                $33, $34, $35, $36, $37, $38, $39)
         on conflict (merchant_order_no, merchant_id, mode, book) do nothing""",
     many=f"""insert into payment ({_PAYMENT})
         select * from unnest(
@@ -56,7 +56,8 @@ INSERT_PAYMENT = Statement(
             $20::text[], $21::timestamptz[], $22::text[]::jsonb[], $23::timestamptz[],
             $24::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::int[], $28::int[],
             $29::bigint[], $30::bigint[], $31::timestamptz[], $32::timestamptz[], $33::int[],
-            $34::date[], $35::bigint[], $36::text[], $37::bigint[], $38::bigint[])
+            $34::date[], $35::bigint[], $36::text[], $37::bigint[], $38::bool[],
+            $39::bigint[])
         on conflict (merchant_order_no, merchant_id, mode, book) do nothing""",
 )
 INSERT_ATTEMPT = Statement(
@@ -276,6 +277,16 @@ ADD_DISPUTED = Statement(
     """update payment set disputed = disputed + $3, version = version + 1
         where book = $1 and id = $2 and disputed + $3 between 0 and captured - refunded"""
 )
+# On the row that splits, refunds and disputes all lock: $4 is the most that may be shared of it,
+# and what is given back or disputed is nobody's to share.
+ADD_SHARED = Statement("""
+    update payment set shared = shared + $3, version = version + 1
+     where book = $1 and id = $2 and state = 'succeeded' and shared + $3 between 0 and captured
+       and ($3 < 0 or (not shares_ended and shared + $3 <= $4
+                       and shared + $3 <= captured - refunded - disputed))""")
+END_SHARES = Statement("""
+    update payment set shares_ended = true, version = version + 1
+     where book = $1 and id = $2 and state = 'succeeded' and not shares_ended""")
 CLOSE_CASE = Query(
     PaymentCase,
     f"""update payment_case set closed_at = $2, resolution = $3

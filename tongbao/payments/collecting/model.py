@@ -149,6 +149,7 @@ class Payment(Struct, frozen=True):
     price_volume: int | None = None
     card_kind: CardKind | None = None
     shared: int = 0  # given to others or on the way, less what came back
+    shares_ended: bool = False  # nothing more of it is shared
     disputed: int = 0  # held or taken by disputes; refunded + disputed <= captured
 
     @property

@@ -489,3 +489,18 @@ def disputed_write(book: int, payment_id: UUID, amount: int, *, refusal: str) ->
     It touches no row when more would be disputed than is left of what came in.
     """
     return Write(store.ADD_DISPUTED, (book, payment_id, amount), refusal=refusal)
+
+
+def shared_write(
+    book: int, payment_id: UUID, amount: int, most: int | None, *, refusal: str
+) -> Write:
+    """Return the write that raises what of a payment is shared, to ``most``, or lowers it again.
+
+    It touches no row when more would be shared than is left of what came in.
+    """
+    return Write(store.ADD_SHARED, (book, payment_id, amount, most), refusal=refusal)
+
+
+def shares_ended_write(book: int, payment_id: UUID, *, refusal: str) -> Write:
+    """Return the write after which nothing more of a payment is shared; twice touches no row."""
+    return Write(store.END_SHARES, (book, payment_id), refusal=refusal)

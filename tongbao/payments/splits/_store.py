@@ -21,10 +21,10 @@ _RETURN: Final = """book, id, share_id, split_id, payment_id, merchant_id, mode,
 
 TERMS = Query(
     SplitTerms,
-    "select share_max_ppm, refund_from from split_terms where merchant_id = $1 and mode = $2",
+    "select share_max_ppm, refund_from from split_policy where merchant_id = $1 and mode = $2",
 )
 SET_TERMS = Statement("""
-    insert into split_terms (merchant_id, mode, share_max_ppm, refund_from, set_at, set_by)
+    insert into split_policy (merchant_id, mode, share_max_ppm, refund_from, set_at, set_by)
     values ($1, $2, $3, $4, $5, $6)
         on conflict (merchant_id, mode) do update
        set share_max_ppm = excluded.share_max_ppm, refund_from = excluded.refund_from,
@@ -129,15 +129,3 @@ RETURNS_OF_PAYMENT = Query(
 RETURNS_OF_REFUND = Query(
     Return, f"select {_RETURN} from split_return where book = $1 and refund_id = $2 order by id"
 )
-
-# On the payment's own row, which splits, refunds and disputes all lock: $4 is the most that may be
-# shared of it, and what is given back or disputed is nobody's to share.
-ADD_SHARED = Statement("""
-    update payment set shared = shared + $3, version = version + 1
-     where book = $1 and id = $2 and state = 'succeeded' and shared + $3 between 0 and captured
-       and ($3 < 0 or (not shares_ended and shared + $3 <= $4
-                       and shared + $3 <= captured - refunded - disputed))""")
-END_SHARES = Statement("""
-    update payment set shares_ended = true, version = version + 1
-     where book = $1 and id = $2 and state = 'succeeded' and not shares_ended""")
-SHARES_ENDED = Query(bool, "select shares_ended from payment where book = $1 and id = $2")

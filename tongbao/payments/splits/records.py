@@ -19,6 +19,7 @@ from tongbao.kernel.money import Money
 from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.payments.collecting.outcomes import MOVED_ON, TOTAL_BROKEN
+from tongbao.payments.collecting.payments import shared_write
 from tongbao.payments.splits import _store as store
 from tongbao.payments.splits.model import (
     ReceiverRow,
@@ -155,8 +156,7 @@ def unshared_writes(split: Split, amount: int) -> tuple[Write, ...]:
     """Return the write that lowers what is shared of a split's payment."""
     if not amount:
         return ()
-    args = (split.book, split.payment_id, -amount, None)
-    return (Write(store.ADD_SHARED, args, refusal=TOTAL_BROKEN),)
+    return (shared_write(split.book, split.payment_id, -amount, None, refusal=TOTAL_BROKEN),)
 
 
 def ended_event(split: Split, shares: Sequence[ShareRow]) -> Event:

@@ -27,7 +27,7 @@ from tongbao.ledger.model import (
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import Attempt, Payment, PaymentState
 from tongbao.payments.collecting.outcomes import StateContended
-from tongbao.payments.collecting.payments import Taking
+from tongbao.payments.collecting.payments import Taking, shared_write, shares_ended_write
 from tongbao.payments.splits import _store as store
 from tongbao.payments.splits.model import (
     ReceiverRow,
@@ -259,11 +259,10 @@ _BIRTH_RULES: Final = {
 
 def _birth_writes(split: Split, parts: Parts, most: int) -> tuple[Write, ...]:
     now, shares = split.created_at, [share for share, _ in parts]
-    shared = (split.book, split.payment_id, split.amount, most)
     writes = [
         # The number comes before the total: a repeat is told apart from a split too many.
         Write(store.INSERT_SPLIT, astuple(split), refusal=_NUMBER_TAKEN),
-        Write(store.ADD_SHARED, shared, refusal=EXCEEDS),
+        shared_write(split.book, split.payment_id, split.amount, most, refusal=EXCEEDS),
         *[Write(store.INSERT_SHARE, astuple(share)) for share in shares],
     ]
     if split.state is SplitState.ENDED:
@@ -369,7 +368,7 @@ async def finish_sharing(
     writes = (
         take(split.id, now),
         Write(store.INSERT_SPLIT, astuple(split), refusal=_NUMBER_TAKEN),
-        Write(store.END_SHARES, (payment.book, payment.id), refusal=EXCEEDS),
+        shares_ended_write(payment.book, payment.id, refusal=EXCEEDS),
         follow_up,
     )
     code = await commit(sharing, split.book, (), writes)
