@@ -42,8 +42,11 @@ from tongbao.clearing.reserve.model import (
     StatementInput,
     work_out,
 )
-from tongbao.clearing.reserve.papers import PaperUnreadable, read_closing
+from tongbao.clearing.reserve.papers import PaperUnreadable, read_closing, record_closings
 from tongbao.clearing.reserve.proving import ProveReserve, Reserve
+from tongbao.clearing.sources.ingest import add_source, take_file
+from tongbao.clearing.sources.layouts import built_in
+from tongbao.clearing.sources.model import FileSeenBefore
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, propose, run_apply
 from tongbao.controls.approvals.model import Approvals, OwnProposal, acts_of
 from tongbao.infra import failpoints
@@ -114,10 +117,10 @@ class House:
 
     async def paper(self, account: CustodyAccount, amount: int, day: date = DAY) -> None:
         """The bank's own paper of a day comes in."""
-        content = f"{account.id} {day} {amount}".encode()
+        content = sha256(f"{account.id} {day} {amount}".encode()).digest()
         async with self.db.begin("ingest") as tx:
             await custody.record_statement(
-                tx, account.id, day, amount, source=Source.CAMT_053, content=content, name="camt"
+                tx, account.id, day, amount, source=Source.CAMT_053, digest=content, name="camt"
             )
 
     async def prove(self, day: date = DAY) -> ReserveProof:
@@ -292,6 +295,70 @@ def test_a_file_that_is_no_whole_statement_is_refused(
 
     with pytest.raises(PaperUnreadable):
         read_closing(path, Source.MT940, currency)
+
+
+CAMT = """<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt><Stmt>
+<Acct><Id><Othr><Id>2023000000{tail}</Id></Othr></Id></Acct>
+<Bal><Tp><CdOrPrtry><Cd>CLBD</Cd></CdOrPrtry></Tp><Amt Ccy="CNY">1000.00</Amt>
+<CdtDbtInd>CRDT</CdtDbtInd><Dt><Dt>2026-11-18</Dt></Dt></Bal></Stmt></BkToCstmrStmt></Document>"""
+
+
+async def taken(house: House, path: Path, layout: str) -> None:
+    """The bank's file comes in as any source's does; nobody enters a balance."""
+    async with house.db.begin("operator") as tx:
+        await add_source(tx, "bank", built_in()[layout], Mode.SANDBOX)
+    await take_file(house.db, "bank", DAY, path, actor="cli", on_complete=record_closings)
+
+
+@pytest.mark.parametrize(
+    ("layout", "place"),
+    [("mt940", "sources.after_chunk"), ("mt940", "sources.after_end"), ("camt.053", None)],
+)
+async def test_a_statement_that_a_source_brings_proves_the_day_by_itself_and_once(
+    house: House, tmp_path: Path, layout: str, place: str | None
+) -> None:
+    account = await next_day(house)
+    tail = account.account_masked[-4:]
+    text = MT940.replace("/1234", f"/2023{tail}") if layout == "mt940" else CAMT.format(tail=tail)
+    path = tmp_path / "day"
+    path.write_text(text)
+    if place is not None:
+        failpoints.arm(f"{place}:raise")
+        with pytest.raises(SimulatedCrash):
+            await taken(house, path, layout)
+        failpoints.arm(None)
+    if place == "sources.after_end":
+        with pytest.raises(FileSeenBefore):
+            await taken(house, path, layout)
+    else:
+        await taken(house, path, layout)
+
+    [balance] = await custody.balances_of(house.db, account.id)
+    assert (balance.amount, balance.day, balance.version) == (100_000, DAY, 1)
+    assert balance.digest == sha256(text.encode()).digest()
+    assert (await house.prove()).state is ProofState.COVERED
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("/1234", "/4321"),  # another account
+        ("C261118CNY1000", "C261119CNY1000"),  # a day that goes on
+        (":86:a customer\n", ":61:what\n"),  # a line that cannot be read
+        ("CNY", "USD"),
+    ],
+)
+async def test_a_statement_that_says_nothing_for_sure_of_a_custody_account_proves_nothing(
+    house: House, tmp_path: Path, before: str, after: str
+) -> None:
+    account = await next_day(house)
+    tail = account.account_masked[-4:]
+    path = tmp_path / "day.sta"
+    path.write_text(MT940.replace(before, after).replace("/1234", f"/{tail}"))
+
+    await taken(house, path, "mt940")
+
+    assert await custody.balances_of(house.db, account.id) == []
 
 
 async def test_the_same_paper_twice_is_one_and_no_paper_is_of_a_day_that_goes_on(

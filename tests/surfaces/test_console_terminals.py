@@ -144,7 +144,7 @@ async def test_a_day_of_the_reserve_is_proved_explained_and_shown(
     await stage.advance(days=1)
     async with db.begin("ingest") as tx:
         await custody.record_statement(
-            tx, account.id, day, 9_999, source=Source.MT940, content=b"x", name="x.sta"
+            tx, account.id, day, 9_999, source=Source.MT940, digest=bytes(32), name="x.sta"
         )
 
     own = f"/console/reserve/sandbox/{day}"

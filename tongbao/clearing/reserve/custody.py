@@ -7,7 +7,6 @@ that is opened or closed, a balance by hand, an explanation of a gap.
 from __future__ import annotations
 
 from datetime import date
-from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
@@ -114,17 +113,16 @@ EXPLAIN: Final = Act(
 
 
 async def record_statement(
-    tx: Tx, account_id: UUID, day: date, amount: int, *, source: Source, content: bytes, name: str
+    tx: Tx, account_id: UUID, day: date, amount: int, *, source: Source, digest: bytes, name: str
 ) -> CustodyBalance | None:
     """Record what a bank's own paper says an account closed a day with; None when it is known.
 
-    ``content`` is the paper as it came, whose digest is kept, and ``name`` what it is called.
-    Whoever reads camt.053 or MT940 calls this; a later paper of the same day counts over it.
+    ``digest`` is the SHA-256 of the paper as it came, and ``name`` what it is called. A later
+    paper of the same day counts over it.
 
     Raises:
         CustodyAccountNotFound, StatementDayWrong
     """
-    digest = sha256(content).digest()
     return await _record(tx, account_id, day, amount, (source, name[:200], digest))
 
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 from pathlib import Path
 from typing import Final
 
-from tongbao.clearing.reserve.model import Source
+from tongbao.clearing.reserve.custody import custody_accounts, record_statement
+from tongbao.clearing.reserve.model import CustodyAccount, Source
 from tongbao.clearing.sources.layouts import built_in
-from tongbao.clearing.sources.model import SourceFault, SourceRow, SourceTotal
+from tongbao.clearing.sources.model import (
+    Closing,
+    Completed,
+    SourceFault,
+    SourceRow,
+    SourceTotal,
+)
 from tongbao.clearing.sources.reading import Tally, read_file
+from tongbao.infra.db import Tx
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Invalid
-from tongbao.kernel.money import exponent_of
+from tongbao.kernel.money import EXPONENTS, exponent_of
 
 LAYOUT_OF: Final = {Source.CAMT_053: "camt.053", Source.MT940: "mt940"}
 """Which layout reads which kind of paper."""
@@ -54,3 +64,43 @@ def read_closing(path: Path, source: Source, currency: str) -> tuple[int, bytes]
         raise PaperUnreadable(reason=f"{len(closings)} closing balances")
     with path.open("rb") as file:
         return closings[0], hashlib.file_digest(file, "sha256").digest()
+
+
+async def record_closings(tx: Tx, completed: Completed) -> None:
+    """Record what a bank's statement that came in as a source's file says of custody accounts.
+
+    Of an account only the end of its number is known, so one counts where no other account of the
+    mode and currency ends so. The bank's own day counts, and a file with a line that could not be
+    read, or that says two things of one day, proves nothing: people enter it.
+    """
+    if completed.faults:
+        return
+    source = Source.MT940 if completed.format == "mt940" else Source.CAMT_053
+    accounts = await custody_accounts(tx, completed.source.mode)
+    digest = bytes.fromhex(completed.file.sha256)
+    for closing in _once(completed.closings):
+        account = _account_of(accounts, closing)
+        if account is not None and closing.day < business_date(tx.now):
+            await record_statement(
+                tx, account.id, closing.day, closing.amount, source=source, digest=digest,
+                name=completed.name,
+            )  # fmt: skip
+
+
+def _once(closings: list[Closing]) -> list[Closing]:
+    """Return one of each account and day, without those of which two things are said."""
+    said: dict[tuple[str, str, date], set[Closing]] = {}
+    for each in closings:
+        said.setdefault((each.account, each.currency, each.day), set()).add(each)
+    return [each for group in said.values() for each in group if len(group) == 1]
+
+
+def _account_of(accounts: list[CustodyAccount], closing: Closing) -> CustodyAccount | None:
+    if EXPONENTS.get(closing.currency) != _EXPONENT:
+        return None
+    tail = f"•••• {closing.account[-4:]}"
+    place = (tail, closing.currency)
+    alike = [each for each in accounts if (each.account_masked, each.currency) == place]
+    if len(alike) != 1 or not alike[0].is_open_on(closing.day):
+        return None
+    return alike[0]

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections import deque
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import IO, Any, Final
 from xml.parsers import expat
@@ -15,6 +16,7 @@ from tongbao.clearing.sources.cells import CellMalformed, fault, minor_units, ro
 from tongbao.clearing.sources.model import Layout, SourceLine, SourceTotal
 
 CHUNK: Final = 256 * 1024
+_KIND: Final = "Tp/CdOrPrtry/Cd"
 DEPTH_MAX: Final = 40
 TEXT_MAX: Final = 64 * 1024
 CELLS_MAX: Final = 2000
@@ -117,17 +119,27 @@ def _drain(walk: _Walk) -> Iterator[tuple[str, int, dict[str, str]]]:
 def read_xml(layout: Layout, file: IO[bytes]) -> Iterator[SourceLine]:
     """Yield the rows of a document, and the balances of a bank's statement (camt.05x) as totals."""
     balances: dict[str, int] = {}
+    closed: dict[str, str] = {}
     watched = frozenset({"Stmt/Bal", "Stmt"}) if layout.row.startswith("Stmt/") else frozenset()
     line = 0
     try:
         for name, line, cells in _elements(file, layout.row, watched):
             if name == "Stmt/Bal":
                 _note_balance(balances, cells)
+                if cells.get(_KIND) == "CLBD":
+                    closed = cells
             elif name == "Stmt":
                 # The rows of a statement may stand before or after its balances.
                 opening = balances.get("OPBD", balances.get("PRCD"))
-                yield SourceTotal(line, opening=opening, closing=balances.get("CLBD"))
-                balances = {}
+                yield SourceTotal(
+                    line,
+                    opening=opening,
+                    closing=balances.get("CLBD"),
+                    account=cells.get("Acct/Id/IBAN") or cells.get("Acct/Id/Othr/Id", ""),
+                    currency=closed.get("Amt@Ccy", ""),
+                    day=_day(closed.get("Dt/Dt") or closed.get("Dt/DtTm", "")),
+                )
+                balances, closed = {}, {}
             else:
                 yield from _document_row(layout, line, cells)
     except DocumentRefused as refused:
@@ -137,8 +149,15 @@ def read_xml(layout: Layout, file: IO[bytes]) -> Iterator[SourceLine]:
         yield SourceTotal(line)  # it was read to the end of its element
 
 
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError:
+        return None
+
+
 def _note_balance(balances: dict[str, int], cells: dict[str, str]) -> None:
-    kind = cells.get("Tp/CdOrPrtry/Cd", "")
+    kind = cells.get(_KIND, "")
     try:
         amount = minor_units(cells.get("Amt", ""), 2)
     except CellMalformed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from tongbao.clearing.sources._store import StatementRow
 from tongbao.clearing.sources.layouts import built_in, decode_layout
 from tongbao.clearing.sources.model import (
     NAME,
+    Completed,
     FileRefused,
     FileSeenBefore,
     FileState,
@@ -49,6 +50,8 @@ FAULTS_MAX: Final = 10_000
 _BLOCK: Final = 1024 * 1024
 
 Read = SourceRow | SourceFault
+OnComplete = Callable[[Tx, Completed], Awaitable[None]]
+"""What else is to happen in the commit by which a file is complete."""
 
 
 class FileMoved(Busy):
@@ -94,11 +97,20 @@ async def sources(on: Db | Tx) -> list[Source]:
     return await store.SOURCES.all(on)
 
 
-async def take_file(db: Db, name: str, day: date, path: Path, *, actor: str) -> SourceFile:
+async def take_file(
+    db: Db,
+    name: str,
+    day: date,
+    path: Path,
+    *,
+    actor: str,
+    on_complete: OnComplete | None = None,
+) -> SourceFile:
     """Take a source's file of a day in; one that was begun before is read on.
 
     A file of another content for the same day supersedes the earlier one when it is complete. A
-    refused file stays, with its faults, and nothing of it counts.
+    refused file stays, with its faults, and nothing of it counts. ``on_complete`` is called in the
+    commit by which the file is complete, so that what it writes happens once with it.
 
     Raises:
         SourceUnknown, FileSeenBefore, FileRefused, FileMoved
@@ -118,13 +130,22 @@ async def take_file(db: Db, name: str, day: date, path: Path, *, actor: str) -> 
     if file.state is not FileState.READING:
         raise FileSeenBefore(file=show("sfl", file.id), state=file.state.value)
     failpoint("sources.after_begin")
-    ended = await _read(db, layout, file, path, actor)
+    tally, fatal = await _read(db, layout, file, path, actor)
+    completed = Completed(source, layout.format, path.name, file, tally.faults, tally.closings)
+
+    async def also(tx: Tx) -> None:
+        if on_complete is not None:
+            await on_complete(tx, completed)
+
+    ended = await _end(db, file, (tally, fatal), actor, also)
     if ended.state is FileState.REFUSED:
         raise FileRefused(file=show("sfl", file.id), fault=ended.code)
     return ended
 
 
-async def _read(db: Db, layout: Layout, file: SourceFile, path: Path, actor: str) -> SourceFile:
+async def _read(
+    db: Db, layout: Layout, file: SourceFile, path: Path, actor: str
+) -> tuple[Tally, str]:
     there = {each.place: each for each in await store.CHUNKS.all(db, file.id)}
     tally, fatal, count = Tally(), "", 0
     async for place, chunk in _chunks(layout, path, tally):
@@ -145,7 +166,7 @@ async def _read(db: Db, layout: Layout, file: SourceFile, path: Path, actor: str
             break
     if not fatal and not tally.is_whole:
         fatal = "source.truncated"
-    return await _end(db, file, tally, fatal, actor)
+    return tally, fatal
 
 
 async def _chunks(
@@ -188,12 +209,20 @@ def _row(file_id: UUID, place: int, row: SourceRow) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-async def _end(db: Db, file: SourceFile, tally: Tally, fatal: str, actor: str) -> SourceFile:
+async def _end(
+    db: Db,
+    file: SourceFile,
+    found: tuple[Tally, str],
+    actor: str,
+    also: Callable[[Tx], Awaitable[None]],
+) -> SourceFile:
+    tally, fatal = found
     state = FileState.REFUSED if fatal else FileState.COMPLETE
     async with db.begin(actor) as tx:
         await store.LOCK_FILE.one(tx, file.id)
         if state is FileState.COMPLETE:
             await store.SUPERSEDE.run(tx, file.source, file.day, file.id)
+            await also(tx)
         await store.END_FILE.run(
             tx, file.id, state, fatal, tally.rows, tally.faults, tally.money_in, tally.money_out,
             tally.fees, tx.now,

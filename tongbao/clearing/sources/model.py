@@ -158,6 +158,8 @@ class SourceTotal(Struct, frozen=True):
 
     ``opening`` and ``closing`` are balances, as a bank's statement has them: their difference is
     the sum of the rows since the total before. A total without figures says that the file is whole.
+    ``account`` and ``day`` say whose balance ``closing`` is at the end of which day, where a bank's
+    statement says so.
     """
 
     line: int
@@ -167,6 +169,18 @@ class SourceTotal(Struct, frozen=True):
     debit: int | None = None
     opening: int | None = None
     closing: int | None = None
+    account: str = ""
+    currency: str = ""
+    day: date | None = None
+
+
+class Closing(Struct, frozen=True):
+    """What a bank's statement says that an account closed a day with, in hundredths."""
+
+    account: str
+    currency: str
+    day: date
+    amount: int
 
 
 SourceLine = SourceRow | SourceFault | SourceTotal
@@ -211,6 +225,17 @@ class SourceFile(Struct, frozen=True):
     taken_by: str
     began_at: datetime
     ended_at: datetime | None
+
+
+class Completed(Struct, frozen=True):
+    """A file that is read to its end: whose it is, and what it says that accounts closed with."""
+
+    source: Source
+    format: Format
+    name: str
+    file: SourceFile
+    faults: int
+    closings: list[Closing]
 
 
 class LayoutWrong(Invalid):

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
 
+import msgspec
 from msgspec import Struct
 
 from tongbao.clearing.sources.cells import fault
 from tongbao.clearing.sources.documents import DocumentRefused, check_archive, read_xlsx, read_xml
 from tongbao.clearing.sources.model import (
+    Closing,
     Layout,
     SourceFault,
     SourceLine,
@@ -37,6 +39,8 @@ _ZIP: Final = b"PK\x03\x04"
 _DAMAGE: Final = (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError)
 PREVIEW_ROWS: Final = 20
 PREVIEW_FAULTS: Final = 20
+CLOSINGS_MAX: Final = 1_000
+"""So many statements of one file are remembered by what they closed with, the last ones."""
 
 FATAL: Final = frozenset(
     {
@@ -75,6 +79,7 @@ class Tally(Struct):
     since_in: int = 0
     since_out: int = 0
     is_whole: bool = False
+    closings: list[Closing] = msgspec.field(default_factory=list)
 
     def take(self, row: SourceRow) -> None:
         """Add a row."""
@@ -91,6 +96,9 @@ class Tally(Struct):
     def contradiction(self, told: SourceTotal) -> SourceFault | None:
         """Return what a total says that the rows before it do not; then begin anew."""
         found = self._compare(told)
+        if told.closing is not None and told.day is not None and told.account:
+            closing = Closing(told.account, told.currency, told.day, told.closing)
+            self.closings = [*self.closings[-CLOSINGS_MAX:], closing]
         self.since = self.since_in = self.since_out = 0
         self.is_whole = True
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date, datetime
 from typing import IO, Final
 
 from tongbao.clearing.sources.cells import CellMalformed, fault, minor_units, row_of, total_of
@@ -192,13 +193,15 @@ def _told(found: BillFault) -> SourceFault:
 def read_mt940(layout: Layout, file: IO[bytes]) -> Iterator[SourceLine]:
     """Yield the movements of a bank's MT940, and its balances as totals."""
     opening: int | None = None
-    currency, number, is_closed = layout.currency, 0, False
+    currency, number, is_closed, account = layout.currency, 0, False, ""
     for number, text in text_lines(file, layout.encoding):
         if isinstance(text, BillFault):
             yield _told(text)
             continue
         if text.startswith(":61:"):
             yield _movement(layout, number, text, currency)
+        elif text.startswith((":25:", ":25P:")):
+            account = text.strip().rpartition(":")[2].rpartition("/")[2]
         elif text.startswith((":60", ":62")):
             balance = _BALANCE.match(text.strip())
             if balance is None:
@@ -210,10 +213,25 @@ def read_mt940(layout: Layout, file: IO[bytes]) -> Iterator[SourceLine]:
                 opening, is_closed = amount, False
             else:
                 is_closed = balance["part"] == "F"
-                yield SourceTotal(number, opening=opening, closing=amount)
+                day = _day(balance["day"]) if is_closed else None
+                yield SourceTotal(
+                    number,
+                    opening=opening,
+                    closing=amount,
+                    account=account.removesuffix(currency).strip(),
+                    currency=currency,
+                    day=day,
+                )
                 opening = None
     if not is_closed:
         yield fault(number + 1, "source.truncated", "")
+
+
+def _day(text: str) -> date | None:
+    try:
+        return datetime.strptime(text, "%y%m%d").date()  # noqa: DTZ007  a day has no zone
+    except ValueError:
+        return None
 
 
 def _movement(layout: Layout, number: int, text: str, currency: str) -> SourceLine:

@@ -10,6 +10,7 @@ import click
 from tongbao.clearing.matching.model import load_rule
 from tongbao.clearing.matching.runs import DayResult, run_rule
 from tongbao.clearing.reconciliation.model import BillFile
+from tongbao.clearing.reserve.papers import record_closings
 from tongbao.clearing.slices.model import Standing
 from tongbao.clearing.slices.slices import close_by_slices, compare_slices, take_piece
 from tongbao.clearing.sources.ingest import add_source, files, source_named, sources, take_file
@@ -111,7 +112,11 @@ def take(context: Context, file: Path, source: str, day: datetime) -> None:
     """Take a source's file of a day in; the same command again reads a broken-off one on."""
 
     async def work(platform: Platform) -> SourceFile:
-        return await take_file(platform.db, source, day.date(), file, actor=_ACTOR)
+        # A custody account's statement is the reserve's paper too, where there is a reserve.
+        feed = record_closings if platform.settings.licence.may_hold_funds else None
+        return await take_file(
+            platform.db, source, day.date(), file, actor=_ACTOR, on_complete=feed
+        )
 
     context.show([_file_facts(context.run(work))])
 
