@@ -12,13 +12,14 @@ from tongbao.surfaces.cli.channels import channel
 from tongbao.surfaces.cli.clearing import batches, reconcile
 from tongbao.surfaces.cli.context import Context
 from tongbao.surfaces.cli.demo import demo
-from tongbao.surfaces.cli.merchants import key, merchant
+from tongbao.surfaces.cli.merchants import merchant
 from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, settings, tasks
 from tongbao.surfaces.cli.serve import serve
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
 from tongbao.surfaces.fees.commands import fees
 from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
+from tongbao.surfaces.four_eyes.keys import key
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.recon_desk.commands import sources_group

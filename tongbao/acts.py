@@ -13,6 +13,7 @@ from tongbao.clearing.suspense import desk as suspense
 from tongbao.clearing.transfers import transfers
 from tongbao.controls.approvals.model import Approvals, Bound, acts_of
 from tongbao.controls.calendar import changes as calendar
+from tongbao.parties.live_keys import changes as live_keys
 from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
 from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.standing import standing
@@ -27,6 +28,7 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
         *calendar.bound(flow.db),
         *price_plans.bound(flow.db),
         *split_terms.bound(flow.db),
+        *live_keys.bound_acts(flow.db, clearing.keyring, flow.licence),
         *standing.bound_acts(flow.db),
         *terminal_limits.bound_acts(flow.db),
     )

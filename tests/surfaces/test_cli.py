@@ -83,15 +83,32 @@ async def test_a_merchant_is_taken_on_and_its_key_works(
     assert [row["actor"].startswith("cli:") for row in rows] == [True]
 
 
-async def test_a_key_may_be_given_less(cli: Cli, db: Db) -> None:
+async def test_a_key_may_be_given_less_and_more_and_be_ended(cli: Cli) -> None:
     merchant = (await cli("--json", "merchant", "open", "--name", "店")).json["merchant"]
 
-    made = await cli("key", "create", merchant, "--scope", "payments:read", "--mode", "live")
+    made = await cli("--json", "key", "create", merchant, "--scope", "payments:read")
     refused = await cli("key", "create", merchant, "--scope", "everything")
+    more = await cli("key", "scopes", made.json["key"], "--scope", "events:read")
+    ended = await cli("key", "revoke", made.json["key"])
 
-    assert "secret=sk_live_" in made.out
+    assert made.json["secret"].startswith("sk_sandbox_")
     assert refused.code == 1
     assert "api_key.scope_unknown" in refused.err
+    assert "state=active  scopes=events:read" in more.out
+    assert "state=revoked" in ended.out
+
+
+async def test_a_live_key_waits_for_a_second_person(cli: Cli) -> None:
+    merchant = (await cli("--json", "merchant", "open", "--name", "店")).json["merchant"]
+
+    asked = await cli("--json", "key", "create", merchant, "--mode", "live")
+    repeated = await cli("key", "create", merchant, "--mode", "live")
+    early = await cli("key", "collect", asked.json["approval"])
+
+    assert (asked.json["act"], asked.json["state"]) == ("api_key.create", "proposed")
+    assert "sk_live" not in asked.out
+    assert "approval.waiting" in repeated.err
+    assert "api_key.not_made_yet" in early.err
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ REVOKE_KEY: Final = Query(
      where id = $1 and merchant_id = $2 and mode = $3
     returning {_KEY}""",
 )
+SET_SCOPES: Final = Query(ApiKey, f"update api_key set scopes = $2 where id = $1 returning {_KEY}")
 NOTE_KEY_USE: Final = Statement("""
     update api_key set last_used_at = $2
      where id = $1 and (last_used_at is null or last_used_at < $3)""")

@@ -53,14 +53,41 @@ async def create_key(
     licence: Licence,
     name: str,
     scopes: Sequence[str],
+    key_id: UUID | None = None,
 ) -> NewKey:
     """Make a key and return it with its secret, which is not shown again.
 
     Raises:
         ScopeUnknown
     """
-    allowed = check_scopes(scopes, licence)
-    return await _insert(tx, keyring, merchant_id, mode, key_id=new_id(), name=name, scopes=allowed)
+    made_id, allowed = key_id or new_id(), check_scopes(scopes, licence)
+    return await _insert(tx, keyring, merchant_id, mode, key_id=made_id, name=name, scopes=allowed)
+
+
+async def lock_key(tx: Tx, key_id: UUID) -> ApiKey:
+    """Return a key that works and that nobody changes until the transaction ends.
+
+    Raises:
+        KeyNotFound, KeyEnded
+    """
+    key = await store.LOCK_KEY.first(tx, key_id)
+    if key is None:
+        raise KeyNotFound
+    if not key.is_good(real_now()):
+        raise KeyEnded
+    return key
+
+
+async def set_scopes(tx: Tx, key: ApiKey, scopes: Sequence[str], *, licence: Licence) -> ApiKey:
+    """Let a locked key do these things and no others.
+
+    Raises:
+        ScopeUnknown
+    """
+    changed = await store.SET_SCOPES.one(tx, key.id, check_scopes(scopes, licence))
+    facts: dict[str, Fact] = {"before": " ".join(key.scopes), "after": " ".join(changed.scopes)}
+    await audit.record(tx, "api_key.scopes_set", show("key", key.id), facts)
+    return changed
 
 
 async def roll_key(

@@ -1,4 +1,4 @@
-"""Commands that take a merchant on: open it, agree prices, connect channels, give it a key."""
+"""Commands that take a merchant on: open it, agree prices, connect channels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from tongbao.infra.settings import Secret
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
-from tongbao.parties.identity.keys import create_key
-from tongbao.parties.identity.model import scopes_under
 from tongbao.parties.merchants import queries
 from tongbao.parties.merchants.merchants import (
     BankAccount,
@@ -197,51 +195,6 @@ def merchant_suspend(context: Context, merchant: str, because: str) -> None:
 def merchant_reinstate(context: Context, merchant: str, because: str) -> None:
     """Let a suspended merchant take payments again."""
     _set_suspended(context, merchant, suspended=False, because=because)
-
-
-@click.group()
-def key() -> None:
-    """API keys of merchants."""
-
-
-@key.command("create")
-@click.argument("merchant")
-@_mode_option
-@click.option(
-    "--name",
-    default="program",
-    show_default=True,
-    type=Text(64),
-    help="What it is for, as the list of keys shows.",
-)
-@click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    help="What it may do, as payments:write; repeatable. Default: all that the licence allows.",
-)
-@click.pass_obj
-def key_create(
-    context: Context, *, merchant: str, mode: str, name: str, scopes: Sequence[str]
-) -> None:
-    """Give a merchant a key; its secret is shown this once."""
-
-    async def work(platform: Platform) -> dict[str, object]:
-        licence = platform.settings.licence
-        async with platform.db.begin(actor()) as tx:
-            owner = await queries.merchant_with_id(tx, parse("mch", merchant))
-            made = await create_key(
-                tx,
-                platform.keyring,
-                owner.id,
-                Mode(mode),
-                licence=licence,
-                name=name,
-                scopes=list(scopes) or list(scopes_under(licence)),
-            )
-        return {"key": show("key", made.key.id), "secret": made.secret.reveal()}
-
-    context.show(context.run(work))
 
 
 @merchant.group("jeepay")
