@@ -14,7 +14,7 @@ from tongbao.infra.db import DatabaseUnavailable
 from tongbao.kernel.ids import derived_id, new_id
 from tongbao.ledger.decision.records import batch_of, code_of
 from tongbao.ledger.model import ExceedsBalance, LedgerOverloaded
-from tongbao.ledger.poster import lane
+from tongbao.ledger.poster import lane, queue
 from tongbao.ledger.queries import balance_of
 from tongbao.ledger.verify import verify
 
@@ -67,7 +67,7 @@ async def test_what_came_during_a_commit_is_the_next_one(db, ledger):
 
 
 async def test_a_full_queue_says_so_and_decides_nothing(db, ledger, monkeypatch):
-    monkeypatch.setattr(lane, "QUEUE_MAX", 3)
+    monkeypatch.setattr(queue, "QUEUE_MAX", 3)
     await ledger.submit([group(single(1, BANK, ALICE))])
     async with Held(db):
         first = await a_commit_that_waits(db, ledger)

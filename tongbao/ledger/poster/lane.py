@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Histogram
 
 from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree, Tx
 from tongbao.infra.failpoints import failpoint
@@ -31,7 +29,6 @@ from tongbao.ledger.decision.records import REPEATED
 from tongbao.ledger.door.companions import NotAll
 from tongbao.ledger.door.names import Names
 from tongbao.ledger.door.repeats import answer_repeats
-from tongbao.ledger.model import LedgerOverloaded
 from tongbao.ledger.poster import _store as store
 from tongbao.ledger.poster.calls import Call, answer_in_flight, fail, those_in_time
 from tongbao.ledger.poster.commit import (
@@ -44,13 +41,10 @@ from tongbao.ledger.poster.commit import (
 )
 from tongbao.ledger.poster.lease import read_head, stop_book, take_book
 from tongbao.ledger.poster.projection import ACTOR, Follower, JournalBroken, carry
+from tongbao.ledger.poster.queue import BATCH_MAX, Queue
 from tongbao.ledger.poster.recall import AHEAD_MAX, fill, state_of
 from tongbao.ledger.rows import LedgerWatermark
 
-QUEUE_MAX: Final = 20_000
-"""Transfers of one book that may wait."""
-BATCH_MAX: Final = 4_000
-"""Transfers in one commit, unless a single call has more."""
 ACCOUNTS_MAX: Final = 4_000_000
 """Accounts that a book's memory may have room for, before it begins again with none."""
 LAG_MAX: Final = 500_000
@@ -60,7 +54,6 @@ _OVERLAP_MIN: Final = 200  # fewer are decided in no time; let them gather
 _ASIDE_MIN: Final = 400  # fewer are decided before a thread has taken them up
 _AHEAD_MIN: Final = 100  # fewer rows are appended in less time than it takes to begin early
 _CAUTIOUS: Final = 20  # commits that do not hope, after one of them hoped in vain
-_PATROL_S: Final = 0.25
 _RETRY_S: Final = 0.02
 _RETRY_S_MAX: Final = 1.0
 
@@ -73,9 +66,6 @@ _COMMIT: Final = Histogram(
     "tongbao_ledger_commit_seconds",
     "How long a commit of a book took, from the first statement to its end",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5),
-)
-_QUEUE: Final = Gauge(
-    "tongbao_ledger_queue_transfers", "Transfers that wait for a book to decide on them", ["book"]
 )
 
 _log = structlog.get_logger()
@@ -110,11 +100,8 @@ class Lane:
         self._names = names
         self._claim = claim
         self._with_balances = with_balances
-        self._queue: deque[Call] = deque()
-        self._waiting = 0
-        self._arrived = asyncio.Event()
+        self._queue = Queue(book)
         self._task: asyncio.Task[None] | None = None
-        self._patrol: asyncio.TimerHandle | None = None
         self._head: Head | None = None
         self._state: BookState | None = None
         self._committing: tuple[asyncio.Task[None], Plan] | None = None
@@ -123,7 +110,6 @@ class Lane:
         self._calls_max = BATCH_MAX
         self._cautious = 0
         self._setbacks = 0
-        self._queued = _QUEUE.labels(str(book))
         self._follower = Follower(db, book)
 
     @property
@@ -142,14 +128,10 @@ class Lane:
         Raises:
             LedgerOverloaded: too much waits already.
         """
-        if self._waiting and self._waiting + call.transfers > QUEUE_MAX:
-            raise LedgerOverloaded(book=self._book)
-        self._queue.append(call)
-        self._waiting += call.transfers
-        self._arrived.set()
+        self._queue.put(call)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"ledger book {self._book}")
-            self._watch()
+            self._queue.watch()
 
     async def close(self) -> None:
         """Stop at once; what was not answered stays unknown to its callers."""
@@ -168,7 +150,7 @@ class Lane:
                 if self._state is None and not await self._open():
                     continue
                 if not await self._gather():
-                    self._taken = Plan(self._book, self._take())
+                    self._taken = Plan(self._book, self._queue.take(self._calls_max))
                     if self._taken.calls:
                         await self._turn(self._taken)
         except BaseException as crash:
@@ -179,42 +161,21 @@ class Lane:
                 raise
         finally:
             self._task = None
-            if self._patrol is not None:
-                self._patrol.cancel()
+            self._queue.watch_no_more()
 
     async def _gather(self) -> bool:
         """Wait while a commit is under way and little has come; say whether to look again."""
-        if self._committing is None or self._waiting >= _OVERLAP_MIN:
+        if self._committing is None or self._queue.transfers >= _OVERLAP_MIN:
             return False
         task, _ = self._committing
         if not task.done():
-            self._arrived.clear()
-            arrival = asyncio.ensure_future(self._arrived.wait())
+            self._queue.arrived.clear()
+            arrival = asyncio.ensure_future(self._queue.arrived.wait())
             await asyncio.wait({task, arrival}, return_when=asyncio.FIRST_COMPLETED)
             arrival.cancel()
         if task.done():
             await self._settle()
         return True
-
-    def _take(self) -> list[Call]:
-        """Take from the queue what goes into one commit."""
-        self._queued.set(self._waiting)
-        calls: list[Call] = []
-        transfers = 0
-        while self._queue and len(calls) < self._calls_max:
-            call = self._queue[0]
-            if calls and transfers + call.transfers > BATCH_MAX:
-                break
-            self._queue.popleft()
-            self._waiting -= call.transfers
-            if call.answer.done():
-                continue
-            if len(call) == 0:  # it only wants the book to be kept here
-                call.answer.set_result([])
-                continue
-            calls.append(call)
-            transfers += call.transfers
-        return calls
 
     async def _turn(self, plan: Plan) -> None:
         """Decide a plan and start its commit, or do what a failure asks for."""
@@ -260,7 +221,7 @@ class Lane:
             if ahead is not None:  # it hears of it, and ends; its connection is wanted
                 await asyncio.gather(ahead, return_exceptions=True)
             if following is not None:
-                self._requeue(following.calls)
+                self._queue.put_back(following.calls)
             if not isinstance(failure, NotAll):
                 await self._recover(plan, failure)
                 return False
@@ -370,7 +331,7 @@ class Lane:
             head = await read_head(self._db, self._book)
             if self._head is None or head.epoch != self._head.epoch:
                 self._forget()
-                self._requeue(plan.calls)
+                self._queue.put_back(plan.calls)
                 return
         await self._answer(plan)
 
@@ -412,7 +373,7 @@ class Lane:
         if batch is not None and batch.hash == plan.hash:
             await self._answer(plan)
         else:
-            self._requeue(plan.calls)
+            self._queue.put_back(plan.calls)
         self._doubtful = None
 
     async def _recover(self, plan: Plan, failure: Exception) -> None:
@@ -423,24 +384,23 @@ class Lane:
         match failure:
             case Fenced():
                 _log.warning("ledger_fenced", book=self._book)
-                self._requeue(those_in_time(plan.calls, None))
+                self._queue.put_back(those_in_time(plan.calls, None))
                 await self._pause()
             case DatabaseUnavailable() if was_sent:
                 self._doubtful = plan
             case DatabaseUnavailable():
-                self._requeue(those_in_time(plan.calls, failure))
+                self._queue.put_back(those_in_time(plan.calls, failure))
             case LockNotFree():
                 answer_in_flight(plan.calls)
             case JournalBroken():
                 await stop_book(self._db, self._book, str(failure))
-                self._requeue(plan.calls)
+                self._queue.put_back(plan.calls)
             case _:
                 self._halve(plan, failure)
 
     def _hand_over(self) -> None:
         """Send everybody who waits to whoever keeps the book now."""
-        calls, self._queue, self._waiting = [*self._queue], deque(), 0
-        fail(calls, Moved())
+        fail(self._queue.drain(), Moved())
 
     def _halve(self, plan: Plan, failure: Exception) -> None:
         """Try fewer calls at a time, until the one that the database cannot take stands alone."""
@@ -449,7 +409,7 @@ class Lane:
             _log.error("ledger_call_failed", book=self._book, failure=type(failure).__name__)
             return
         self._calls_max = max(1, len(plan.calls) // 2)
-        self._requeue(plan.calls)
+        self._queue.put_back(plan.calls)
 
     def _forget_if_large(self) -> None:
         """Begin with an empty memory again when it has grown large; the rows have it all."""
@@ -460,12 +420,6 @@ class Lane:
     def _forget(self) -> None:
         self._state = self._head = None
 
-    def _requeue(self, calls: Iterable[Call]) -> None:
-        """Put calls back to the front of the queue, in their order."""
-        for call in reversed([*calls]):
-            self._queue.appendleft(call)
-            self._waiting += call.transfers
-
     async def _pause(self) -> None:
         """Wait a moment, by chance longer or shorter, so that two who meet do not meet again."""
         longest = min(_RETRY_S_MAX, _RETRY_S * 2 ** min(self._setbacks, 10))
@@ -474,16 +428,8 @@ class Lane:
 
     def _refuse_waiting(self, failure: Exception) -> None:
         """Tell those who wait why the book cannot be opened; of a commit in doubt, at its time."""
-        calls, self._queue, self._waiting = [*self._queue], deque(), 0
+        self._queue.refuse(failure)
         now = monotonic()
-        for call in calls:
-            if isinstance(failure, LockNotFree):
-                answer_in_flight([call])
-            elif call.begun and isinstance(failure, DatabaseUnavailable) and now < call.deadline:
-                self._queue.append(call)
-                self._waiting += call.transfers
-            else:
-                fail([call], failure)
         if self._doubtful is not None and isinstance(failure, DatabaseUnavailable | LockNotFree):
             fail([call for call in self._doubtful.calls if now >= call.deadline], failure)
             if all(call.answer.done() for call in self._doubtful.calls):
@@ -493,23 +439,10 @@ class Lane:
         """Let everybody who waits know: the process is dying here, or would be."""
         plans = [self._taken, self._doubtful]
         plans += [self._committing[1]] if self._committing else []
-        calls = [*self._queue, *(call for plan in plans if plan for call in plan.calls)]
-        self._queue.clear()
-        self._waiting = 0
+        calls = [*self._queue.drain(), *(call for plan in plans if plan for call in plan.calls)]
         self._committing = self._doubtful = self._taken = None
         self._forget()
         fail(calls, crash)
-
-    def _watch(self) -> None:
-        self._patrol = asyncio.get_running_loop().call_later(_PATROL_S, self._on_patrol)
-
-    def _on_patrol(self) -> None:
-        """Tell those whose time is over while nothing of theirs was decided."""
-        now = monotonic()
-        for call in self._queue:
-            if now >= call.deadline and not call.begun and not call.answer.done():
-                call.answer.set_exception(LedgerOverloaded(book=self._book))
-        self._watch()
 
 
 async def _stands(commit: asyncio.Task[None]) -> None:
