@@ -12,6 +12,7 @@ from tests.stage import Stage, new_number
 from tests.surfaces.visitors import Reader, hire, reader
 from tongbao.clearing.settlement_batches.batches import draw_batch, open_batch, release_batch
 from tongbao.clearing.settlement_terms.model import PaysBy, TermFigures
+from tongbao.clearing.settlement_terms.queries import holds_of_merchant
 from tongbao.clearing.settlement_terms.terms import NewTerms, set_terms
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import show
@@ -92,3 +93,39 @@ async def test_a_batch_a_file_and_transfers_are_seen_exported_and_proposed(
         f"/console/transfer-batches/{report['batch']['id']}/release", reason="pay day"
     )
     assert refused.status_code == 422  # everything is settled: the balance does not cover it
+
+
+async def test_terms_and_holds_are_seen_and_proposed(stage: Stage, finance: Reader) -> None:
+    shop = await stage.open_shop()
+    own = f"/console/settlement-terms/{show('mch', shop.merchant.id)}/sandbox"
+    page = await finance.get("/console/settlement-terms?mode=sandbox")
+    assert f'href="{own}"' in page.text
+    assert "nothing agreed" in page.text
+    today = business_date(stage.db.clock.now()).isoformat()
+    figures = {"delay_days": "3", "counts": "working", "pays_by": "bank_file", "reason": "agreed"}
+
+    await finance.get(own)
+    odd = await finance.send(f"{own}/propose", valid_from=today, **figures, reserve_ppm="5")
+    assert odd.status_code == 400  # a reserve without its days
+    await finance.get(own)
+    wrong = await finance.send(f"{own}/propose", valid_from=today, **figures, payable_min="x")
+    assert wrong.status_code == 400
+    await finance.get(own)
+    sent = await finance.send(f"{own}/propose", valid_from=today, **figures)
+    place = sent.headers["location"].partition("?")[0]
+    assert "/console/inbox/apv_" in place
+    assert "delay_days" in (await finance.get(place)).text
+    assert place in (await finance.get(own)).text
+
+    held = await finance.send(f"{own}/hold", amount="500", reason="a dispute <1>")
+    page = await finance.follow(held)
+    assert "a dispute &lt;1&gt;" in page.text
+    [hold] = await holds_of_merchant(stage.db, shop.merchant.id, Mode.SANDBOX)
+    assert (hold.amount, hold.lifted_at) == (500, None)
+    lifted = await finance.send(f"/console/settlement-holds/{show('shd', hold.id)}/lift",
+                                reason="the dispute is over")  # fmt: skip
+    assert "/console/inbox/apv_" in lifted.headers["location"]
+    [hold] = await holds_of_merchant(stage.db, shop.merchant.id, Mode.SANDBOX)
+    assert hold.lifted_at is None  # nobody else has said so yet
+    zh = await finance.get(f"{own}?lang=zh")
+    assert zh.status_code == 200

@@ -19,6 +19,7 @@ from tongbao.clearing.statements.queries import prove_statements, statement_of
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.surfaces.cli.context import Context, Platform, actor
+from tongbao.surfaces.settlement_desk.term_commands import terms
 
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 _MODE = click.Choice([mode.value for mode in Mode])
@@ -49,6 +50,9 @@ def settle(context: Context, day: datetime) -> None:
 @click.group()
 def settlement() -> None:
     """Settlement batches, statements and their proof."""
+
+
+settlement.add_command(terms)
 
 
 @settlement.command("batches")

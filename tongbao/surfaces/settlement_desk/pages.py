@@ -39,6 +39,7 @@ from tongbao.parties.identity.model import Permission
 from tongbao.parties.merchants.queries import merchants_with_ids
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Route, View, Visit, mode_of
 from tongbao.surfaces.page_kit.replies import CSV, Reply, file_reply, redirect
+from tongbao.surfaces.settlement_desk.terms import ROUTES as TERMS
 
 ROWS: Final = 50
 _VIEW: Final = Permission.VIEW
@@ -85,6 +86,7 @@ def pages(clearing: Clearing) -> tuple[Route, ...]:
         licensed("GET", "/transfer-batches", show_transfer_batches, _VIEW),
         licensed("GET", "/transfer-batches/{batch_id}", show_transfer_batch, _VIEW),
         licensed("POST", "/transfer-batches/{batch_id}/release", propose_transfers, _ACT),
+        *TERMS,
     )
 
 
