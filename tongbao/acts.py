@@ -18,6 +18,7 @@ from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
 from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.standing import standing
 from tongbao.parties.terminals import limits as terminal_limits
+from tongbao.payments.channel_keys import changes as channel_keys
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.splits import receivers as split_terms
 
@@ -28,6 +29,7 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
         *calendar.bound(flow.db),
         *price_plans.bound(flow.db),
         *split_terms.bound(flow.db),
+        *channel_keys.bound_acts(flow.db, clearing.keyring),
         *live_keys.bound_acts(flow.db, clearing.keyring, flow.licence),
         *standing.bound_acts(flow.db),
         *terminal_limits.bound_acts(flow.db),

@@ -111,6 +111,21 @@ async def test_a_live_key_waits_for_a_second_person(cli: Cli) -> None:
     assert "api_key.not_made_yet" in early.err
 
 
+async def test_a_live_channel_account_waits_for_a_second_person(
+    cli: Cli, tmp_path: Path, sandbox: RunningSandbox
+) -> None:
+    live = {"mode": "live", "gateway": "https://api.mch.weixin.qq.com"}
+    file = str(account_file(tmp_path, sandbox, **live))
+
+    asked = await cli("--json", "channel", "add", file)
+    marks = await cli("--json", "channel", "fingerprints", file)
+    shown = await cli("approvals", "show", asked.json["approval"])
+
+    assert (asked.json["act"], asked.json["state"]) == ("channel_account.add", "proposed")
+    assert marks.json["api_v3_key"] in shown.out
+    assert (await cli("--json", "channel", "list")).json == []
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

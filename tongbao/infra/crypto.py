@@ -89,6 +89,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
     purpose.name: purpose
     for purpose in (
         Purpose("channel.secrets", Algorithm.AES_256_GCM, _FILE_KEY, "Our keys at a channel."),
+        Purpose("channel.fingerprint", Algorithm.HMAC_SHA_256, _FILE_KEY, "Keys told apart."),
         Purpose("webhook.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A webhook endpoint's keys."),
         Purpose("api_key.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A merchant's API secret."),
         Purpose("jeepay.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A jeepay app's secret."),

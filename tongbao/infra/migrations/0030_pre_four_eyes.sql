@@ -8,3 +8,10 @@ create table api_key_handover (
     collected_by  text check (collected_by <> ''),
     check ((collected_at is null) = (collected_by is null))
 );
+
+-- A channel's keys between their proposal and its end; the proposal has fingerprints only.
+create table channel_keys_waiting (
+    id      uuid primary key,
+    sealed  bytea not null,
+    put_at  timestamptz not null
+);

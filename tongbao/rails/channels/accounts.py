@@ -107,9 +107,18 @@ async def add_account(
     Raises:
         ChannelUnknown, ChannelKeysMalformed, GatewayMalformed, ChannelAccountExists
     """
-    _check_gateway(account)
-    account_id = new_id()
-    plaintext = _checked_keys(secret_types, account.channel, account.keys)
+    plaintext = checked_account(secret_types, account)
+    return await insert_account(tx, keyring, account, plaintext, account_id=new_id())
+
+
+async def insert_account(
+    tx: Tx, keyring: Keyring, account: NewAccount, plaintext: bytes, *, account_id: UUID
+) -> ChannelAccountRow:
+    """Register an account with keys that were checked before; its own are not looked at.
+
+    Raises:
+        ChannelAccountExists
+    """
     row = await store.ADD_ACCOUNT.first(
         tx,
         account_id,
@@ -143,11 +152,29 @@ async def replace_keys(
     Raises:
         ChannelAccountNotFound, ChannelUnknown, ChannelKeysMalformed
     """
-    row = await _row(store.GET_ACCOUNT, tx, account_id)
-    plaintext = _checked_keys(secret_types, row.channel, keys)
+    row = await account_with_id(tx, account_id)
+    await store_keys(tx, keyring, account_id, checked_keys(secret_types, row.channel, keys))
+
+
+async def store_keys(tx: Tx, keyring: Keyring, account_id: UUID, plaintext: bytes) -> None:
+    """Seal keys that were checked before in the place of an account's own.
+
+    Raises:
+        ChannelAccountNotFound
+    """
     sealed = keyring.seal(PURPOSE, plaintext, _place(account_id))
-    await store.REPLACE_SECRETS.one(tx, account_id, sealed)
+    if await store.REPLACE_SECRETS.first(tx, account_id, sealed) is None:
+        raise ChannelAccountNotFound
     await record(tx, "channel_account.keys_replaced", show("chn", account_id), {})
+
+
+async def account_with_id(on: Db | Tx, account_id: UUID) -> ChannelAccountRow:
+    """Return an account, keys sealed.
+
+    Raises:
+        ChannelAccountNotFound
+    """
+    return await _row(store.GET_ACCOUNT, on, account_id)
 
 
 async def set_gateway(tx: Tx, account_id: UUID, gateway: str) -> ChannelAccountRow:
@@ -242,6 +269,30 @@ def open_accounts(rows: Sequence[ChannelAccountRow], mode: Mode) -> list[Channel
     return [row for row in rows if row.state is AccountState.OPEN and row.mode is mode]
 
 
+def checked_account(secret_types: SecretTypes, account: NewAccount) -> bytes:
+    """Return the keys of an account that can be registered, as they are sealed.
+
+    Raises:
+        ChannelUnknown, ChannelKeysMalformed, GatewayMalformed
+    """
+    _check_gateway(account)
+    return checked_keys(secret_types, account.channel, account.keys)
+
+
+def checked_keys(secret_types: SecretTypes, channel: str, keys: Mapping[str, object]) -> bytes:
+    """Return a channel's keys as they are sealed.
+
+    Raises:
+        ChannelUnknown, ChannelKeysMalformed
+    """
+    if channel not in secret_types:
+        raise ChannelUnknown(channel=channel[:32])
+    try:
+        return msgspec.json.encode(msgspec.convert(dict(keys), secret_types[channel]))
+    except msgspec.ValidationError:
+        raise ChannelKeysMalformed(channel=channel) from None
+
+
 async def _row(query: Query[ChannelAccountRow], on: Db | Tx, key: UUID | str) -> ChannelAccountRow:
     row = await query.first(on, key)
     if row is None:
@@ -255,15 +306,6 @@ def _place(account_id: UUID) -> bytes:
 
 def _secret_type(secret_types: SecretTypes, row: ChannelAccountRow) -> type[Struct]:
     return secret_types[row.channel]
-
-
-def _checked_keys(secret_types: SecretTypes, channel: str, keys: Mapping[str, object]) -> bytes:
-    if channel not in secret_types:
-        raise ChannelUnknown(channel=channel[:32])
-    try:
-        return msgspec.json.encode(msgspec.convert(dict(keys), secret_types[channel]))
-    except msgspec.ValidationError:
-        raise ChannelKeysMalformed(channel=channel) from None
 
 
 def _check_gateway(account: NewAccount) -> None:

@@ -10,13 +10,24 @@ import click
 import msgspec
 from msgspec import Meta, Struct
 
+from tongbao.controls.approvals.model import Approval
 from tongbao.kernel.errors import Invalid
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
-from tongbao.rails.channels.accounts import NewAccount, add_account, list_accounts
+from tongbao.payments.channel_keys.changes import change_keys, fingerprints, propose_account
+from tongbao.rails.channels.accounts import (
+    NewAccount,
+    add_account,
+    checked_account,
+    list_accounts,
+)
 from tongbao.surfaces.cli.context import Context, Platform, actor, refusals_told
 
 _FROM_FILE: Final = "_file"
+_FILE: Final = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+_BECAUSE: Final = click.option(
+    "--because", default="agreed with the channel", show_default=True, help="Why."
+)
 
 
 class AccountFileMalformed(Invalid):
@@ -45,10 +56,13 @@ def channel() -> None:
 
 
 @channel.command("add")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_FILE
+@_BECAUSE
 @click.pass_obj
-def channel_add(context: Context, file: Path) -> None:
+def channel_add(context: Context, file: Path, because: str) -> None:
     """Register the account a TOML file describes, and seal its keys.
+
+    An account for real money is proposed, and there once somebody else has approved it.
 
     A key may be in a file of its own: merchant_private_key_pem_file = "apiclient_key.pem".
     """
@@ -56,10 +70,60 @@ def channel_add(context: Context, file: Path) -> None:
         account = read_account(file)
 
     async def work(platform: Platform) -> dict[str, object]:
+        with_keys = (platform.keyring, platform.secret_types)
         async with platform.db.begin(actor()) as tx:
-            row = await add_account(tx, platform.keyring, platform.secret_types, account)
+            if account.mode is Mode.LIVE:
+                return _waiting(await propose_account(tx, *with_keys, account, reason=because))
+            row = await add_account(tx, *with_keys, account)
         opened = await platform.flow.account(row.id)
         return {"account": show("chn", row.id), "notify_url": opened.notify_url}
+
+    context.show(context.run(work))
+
+
+@channel.command("keys")
+@click.argument("account")
+@_FILE
+@_BECAUSE
+@click.pass_obj
+def channel_keys(context: Context, account: str, file: Path, because: str) -> None:
+    """Replace an account's keys by those in its file; live ones when somebody else agrees."""
+    with refusals_told():
+        keys = read_account(file).keys
+
+    async def work(platform: Platform) -> dict[str, object]:
+        with_keys = (platform.keyring, platform.secret_types)
+        async with platform.db.begin(actor()) as tx:
+            asked = await change_keys(tx, *with_keys, parse("chn", account), keys, reason=because)
+        return _waiting(asked) if asked else {"account": account, "keys": "replaced"}
+
+    context.show(context.run(work))
+
+
+@channel.command("fingerprints")
+@_FILE
+@click.pass_obj
+def channel_fingerprints(context: Context, file: Path) -> None:
+    """Tell the keys of a file apart, to compare them with a proposal's; nothing is kept."""
+    with refusals_told():
+        account = read_account(file)
+
+    async def work(platform: Platform) -> dict[str, object]:
+        plaintext = checked_account(platform.secret_types, account)
+        return dict(fingerprints(platform.keyring, plaintext))
+
+    context.show(context.run(work))
+
+
+@channel.command("show")
+@click.argument("account")
+@click.pass_obj
+def channel_show(context: Context, account: str) -> None:
+    """Show where a channel reports an account's payments to."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        opened = await platform.flow.account(parse("chn", account))
+        return {"account": account, "notify_url": opened.notify_url}
 
     context.show(context.run(work))
 
@@ -111,6 +175,10 @@ def read_account(file: Path) -> NewAccount:
         fee_ppm=said.fee_ppm,
         keys=keys,
     )
+
+
+def _waiting(asked: Approval) -> dict[str, object]:
+    return {"approval": asked.shown_id, "act": asked.act, "state": asked.state.value}
 
 
 def _key(folder: Path, name: str, value: object) -> tuple[str, object]:

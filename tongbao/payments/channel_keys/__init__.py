@@ -1,0 +1,1 @@
+"""Our keys at channels for real money: added and replaced with four eyes."""
