@@ -185,6 +185,7 @@ async def test_a_batch_whose_worker_died_goes_on_from_there(
     shops: list[Books], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(desk, "COHORT", 1)  # so that it dies between one merchant and the next
+    monkeypatch.setattr(desk, "CLOSED_AT_ONCE", 1)
     monkeypatch.setattr(desk, "PAGE_MAX", 1)
     async with shops[0].db.begin("tests") as tx:
         batch = await desk.open_batch(tx, Mode.LIVE)
@@ -215,6 +216,7 @@ async def test_two_who_draw_and_release_at_once_settle_each_merchant_once(
     shops: list[Books], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(desk, "COHORT", 1)
+    monkeypatch.setattr(desk, "CLOSED_AT_ONCE", 1)
     monkeypatch.setattr(desk, "PAGE_MAX", 1)
     async with shops[0].db.begin("tests") as tx:
         batch = await desk.open_batch(tx, Mode.LIVE)

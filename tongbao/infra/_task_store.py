@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from struct import Struct as Packing
 from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
 
+from tongbao.infra.copy_rows import Append, json, moment, text
 from tongbao.infra.db import Query, Statement
 
 
@@ -48,6 +50,17 @@ INSERT: Final = Statement(
                          $5::timestamptz[])
     on conflict (type, key) where key is not null do nothing""",
 )
+# For tasks of things that are made by the same commit, whose keys nobody can have.
+APPEND: Final = Append("task", ("id", "run_at", "type", "args", "key"))
+_FIXED: Final = Packing("!hi16siq")
+
+
+def row(task_id: UUID, kind: str, args: str, key: str, run_at: datetime) -> bytes:
+    """Return the row of `APPEND`."""
+    fixed = _FIXED.pack(5, 16, task_id.bytes, 8, moment(run_at))
+    return b"".join([fixed, text(kind), json(args), text(key)])
+
+
 # One that runs already is left to find out by itself.
 CANCEL: Final = Statement(
     "delete from task where type = $1 and key = $2 and lease_until is null",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final
 from uuid import UUID
 
 from tongbao.clearing.payouts.model import Payout, PayoutExchange, PayoutFile
+from tongbao.infra.copy_rows import Append, moment, text
 from tongbao.infra.db import Query, Statement
 
 _PAYOUT: Final = """book, id, settlement_id, merchant_id, mode, amount, currency, state, pays_by,
@@ -16,19 +18,29 @@ _FILE: Final = """id, mode, account_id, layout, currency, count, amount, digest,
 _EXCHANGE: Final = """book, id, payout_id, purpose, method, url, request, status, reply,
     duration_ms, outcome, at"""
 
-INSERT_PAYOUT = Statement(
-    f"""insert into payout ({_PAYOUT})
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23, $24)""",
-    many=f"""
-    insert into payout ({_PAYOUT})
-    select * from unnest(
-               $1::int[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[],
-               $6::bigint[], $7::text[], $8::text[], $9::text[], $10::uuid[],
-               $11::uuid[], $12::text[], $13::text[], $14::bytea[], $15::text[],
-               $16::text[], $17::text[], $18::text[], $19::int[], $20::int[],
-               $21::int[], $22::timestamptz[], $23::timestamptz[], $24::timestamptz[])""",
-)
+# As a payout begins: nothing is known of it but what is to be paid, and to whom.
+APPEND_PAYOUT = Append(
+    "payout",
+    (
+        "book", "id", "settlement_id", "merchant_id", "amount", "created_at", "sends", "queries",
+        "version", "mode", "currency", "state", "pays_by",
+    ),
+)  # fmt: skip
+_FIXED: Final = Struct("!hiii16si16si16siqiqiiiiii")
+
+
+def new_payout_row(payout: Payout) -> bytes:
+    """Return the row of `APPEND_PAYOUT`."""
+    fixed = _FIXED.pack(
+        13,
+        4, payout.book, 16, payout.id.bytes, 16, payout.settlement_id.bytes,
+        16, payout.merchant_id.bytes, 8, payout.amount, 8, moment(payout.created_at),
+        4, payout.sends, 4, payout.queries, 4, payout.version,
+    )  # fmt: skip
+    words = (payout.mode, payout.currency, payout.state, payout.pays_by)
+    return b"".join([fixed, *map(text, words)])
+
+
 # The creditor is fixed once, and every instruction is counted before it leaves.
 FIX_CREDITOR = Statement(
     """update payout

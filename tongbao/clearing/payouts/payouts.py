@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
-import msgspec
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
@@ -32,7 +31,7 @@ from tongbao.clearing.settlement_terms.model import PaysBy
 from tongbao.infra.db import Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
-from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, task_write
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, first_task_write
 from tongbao.kernel.codecs.iso20022 import PayoutOrder
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
@@ -85,9 +84,17 @@ class NewPayout(Struct, frozen=True):
 
 
 def payout_writes(
-    payout_id: UUID, asked: NewPayout, *, now: datetime, pay_at: datetime
+    payout_id: UUID,
+    asked: NewPayout,
+    *,
+    now: datetime,
+    pay_at: datetime,
+    refusal: str | None = None,
 ) -> tuple[Write, ...]:
-    """Return the writes that make a payout and its task, for the settlement's own commit."""
+    """Return the writes that make a payout and its task, for the settlement's own commit.
+
+    They only append. ``refusal`` is what to say where the payout is there already.
+    """
     payout = Payout(
         book=asked.book,
         id=payout_id,
@@ -114,13 +121,13 @@ def payout_writes(
         ended_at=None,
         returned_at=None,
     )
-    row = Write(store.INSERT_PAYOUT, msgspec.structs.astuple(payout))
+    row = Write(store.APPEND_PAYOUT, (store.new_payout_row(payout),), refusal=refusal)
     if asked.pays_by is PaysBy.BANK_FILE:
         return (row,)  # it goes with the next file
     task = SubmitPayout(asked.book, payout_id)
     return (
         row,
-        task_write(task, run_at=pay_at, key=f"payout/{payout_id}"),
+        first_task_write(task, run_at=pay_at, key=f"payout/{payout_id}"),
     )
 
 

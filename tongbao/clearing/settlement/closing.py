@@ -13,6 +13,7 @@ from datetime import datetime, time
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 from prometheus_client import Counter as Metric
@@ -32,10 +33,10 @@ from tongbao.clearing.settlement.model import (
     view_settlement,
 )
 from tongbao.clearing.settlement_terms.model import held_back
-from tongbao.clearing.settlement_terms.queries import Agreed, agreed_with
+from tongbao.clearing.settlement_terms.queries import Agreed, agreed_with, held_among
 from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.outbox import event_write
+from tongbao.infra.outbox import object_event_write
 from tongbao.kernel.clock import BUSINESS_ZONE, business_date
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
@@ -129,11 +130,14 @@ async def _looked_at_again(
     for draft in drafts:
         worlds.setdefault((draft.book, draft.mode), []).append(draft)
     for (book, mode), its in worlds.items():
-        merchants = await merchants_with_ids(context.db, [each.merchant_id for each in its])
-        agreed = await agreed_with(context.db, mode, list(merchants.values()))
-        doubtful = [each for each in its if always or each.merchant_id in agreed.holds]
-        found += [each for each in its if not (always or each.merchant_id in agreed.holds)]
+        whose = {each.merchant_id for each in its}
+        if not always:
+            whose = await held_among(context.db, mode, list(whose))
+        doubtful = [each for each in its if each.merchant_id in whose]
+        found += [each for each in its if each.merchant_id not in whose]
         if doubtful:
+            merchants = await merchants_with_ids(context.db, [d.merchant_id for d in doubtful])
+            agreed = await agreed_with(context.db, mode, list(merchants.values()))
             found += await _shared_anew(context, book, doubtful, agreed)
     return found
 
@@ -196,10 +200,11 @@ def _group(settlement: Settlement, now: datetime) -> Group:
             },
         ),
         companions=(
+            # First what is only appended: that is written while the commit before is under way.
+            *_payout_writes(after, now),
+            object_event_write(event, msgspec.json.encode(event.object), now=now),
             Write(store.CLOSE, (after.book, after.id, after.payable, now), refusal=_CONTENDED),
             *_part_writes(after),
-            *_payout_writes(after, now),
-            event_write(event, now=now),
         ),
     )
 
@@ -232,4 +237,4 @@ def _payout_writes(settlement: Settlement, now: datetime) -> tuple[Write, ...]:
     )
     noon = datetime.combine(business_date(now), PAY_AT, BUSINESS_ZONE)
     pay_at = now if settlement.kind == "quick" else max(now, noon)
-    return payout_writes(settlement.payout_id, asked, now=now, pay_at=pay_at)
+    return payout_writes(settlement.payout_id, asked, now=now, pay_at=pay_at, refusal=_CONTENDED)

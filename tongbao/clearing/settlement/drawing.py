@@ -127,17 +127,24 @@ class _Reading(Struct, frozen=True):
     now: datetime
 
 
-async def draw(
-    context: Clearing,
-    merchants: Sequence[Merchant],
-    wanted: Wanted,
-    *,
-    also: Sequence[Write] = (),
-) -> Drawn:
-    """Draw what is due for these merchants; ``also`` is written with it, or nothing is.
+class Prepared(Struct, frozen=True):
+    """What may be drawn, as it was read: nothing of it is written yet."""
 
-    Raises:
-        DrawingOvertaken: a write of ``also`` was refused.
+    mode: Mode
+    drawn: Drawn
+    drawings: Sequence[_Drawing]
+
+
+async def draw(context: Clearing, merchants: Sequence[Merchant], wanted: Wanted) -> Drawn:
+    """Draw what is due for these merchants."""
+    return await write_prepared(context, await prepare(context, merchants, wanted))
+
+
+async def prepare(context: Clearing, merchants: Sequence[Merchant], wanted: Wanted) -> Prepared:
+    """Read and work out what is due for these merchants.
+
+    However old it is when it is written, nothing is settled twice: a place in a chain that was
+    taken meanwhile is left out then, and what may be paid is looked at again when it is closed.
     """
     db = context.db
     now = db.clock.now()
@@ -159,12 +166,24 @@ async def draw(
             for start in range(0, len(its), PIECE)
         )
     )
+    return Prepared(wanted.mode, drawn, drawings)
+
+
+async def write_prepared(
+    context: Clearing, prepared: Prepared, *, also: Sequence[Write] = ()
+) -> Drawn:
+    """Draw what was prepared; ``also`` is written with it, or nothing is.
+
+    Raises:
+        DrawingOvertaken: a write of ``also`` was refused.
+    """
+    drawn = prepared.drawn
     failpoint("settlement.before_draw")
-    async with db.begin(ACTOR) as tx:
+    async with context.db.begin(ACTOR) as tx:
         if await write_all(tx, also) is not None:
             raise DrawingOvertaken
-        for drawing in drawings:
-            drawn.new += await _write(tx, drawing, wanted.mode)
+        for drawing in prepared.drawings:
+            drawn.new += await _write(tx, drawing, prepared.mode)
     failpoint("settlement.after_draw")
     return drawn
 
@@ -385,9 +404,7 @@ async def _write(tx: Tx, drawing: _Drawing, mode: Mode) -> list[Settlement]:
         return []
     columns = [list(column) for column in zip(*map(astuple, drawing.settlements), strict=True)]
     made = set(await store.INSERT_DRAWN.all(tx, *columns))
-    lines = drawing.lines
-    if len(made) < len(drawing.settlements):
-        lines = _lines_of(drawing, made)
+    lines = drawing.lines if len(made) == len(drawing.settlements) else _lines_of(drawing, made)
     if lines.seqs:
         await store.INSERT_LINES.run(
             tx,

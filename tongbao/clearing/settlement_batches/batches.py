@@ -6,14 +6,25 @@ whoever dies is followed by somebody who goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from typing import Final
 from uuid import UUID
 
+from msgspec import Struct
+
 from tongbao.clearing.context import Clearing, Progress, in_silence
 from tongbao.clearing.settlement.closing import close_drawn
-from tongbao.clearing.settlement.drawing import ACTOR, DrawingOvertaken, Wanted, draw, drop
+from tongbao.clearing.settlement.drawing import (
+    ACTOR,
+    DrawingOvertaken,
+    Prepared,
+    Wanted,
+    drop,
+    prepare,
+    write_prepared,
+)
 from tongbao.clearing.settlement.model import Settlement, SettlementState
 from tongbao.clearing.settlement.queries import (
     drawn_of_batch,
@@ -47,7 +58,10 @@ from tongbao.parties.merchants.model import Merchant
 from tongbao.parties.merchants.queries import list_merchants
 
 COHORT: Final = 6_000
-"""Merchants drawn, or settlements closed, in one piece: few questions and short transactions."""
+"""Merchants drawn in one piece: few questions and short transactions."""
+CLOSED_AT_ONCE: Final = 3_000
+"""Settlements closed in one piece; what waits at the ledger has a limit."""
+_CLOSING: Final = 2
 BATCH_POLICY: Final = RetryPolicy(
     attempts_max=15,
     delays=tuple(timedelta(minutes=m) for m in (1, 5, 15, 60)),
@@ -106,21 +120,24 @@ async def draw_batch(
 ) -> SettlementBatch:
     """Draw what is left to draw of a batch and return it as it then is."""
     batch = await batch_with_id(context.db, batch_id)
-    while batch.state is BatchState.DRAWING:
-        merchants, cursor = await _cohort(context.db, batch.cursor)
-        if merchants:
-            wanted = Wanted(batch.mode, batch.day, batch_id=batch.id)
-            step = (batch.id, batch.cursor, cursor or _LAST, len(merchants))
-            moved = Write(store.ADVANCE, step, refusal=SettlementBatchMoved.code)
-            try:
-                await draw(context, merchants, wanted, also=[moved])
-            except DrawingOvertaken:
-                pass  # somebody else draws it, too: the row says how far it is
+    ahead: asyncio.Task[_Cohort] | None = None
+    try:
+        while batch.state is BatchState.DRAWING:
+            cohort = None if ahead is None else await ahead
+            if cohort is None or cohort.after != batch.cursor:
+                cohort = await _read_cohort(context, batch, batch.cursor)
+            if cohort.count:
+                # The next are read while these are written.
+                ahead = asyncio.create_task(_read_cohort(context, batch, cohort.until))
+                if await _write_cohort(context, batch, cohort):
+                    on_progress("draw", batch.looked_at + cohort.count)
             else:
-                on_progress("draw", batch.looked_at + len(merchants))
-        else:
-            await _end_drawing(context, batch)
-        batch = await batch_with_id(context.db, batch_id)
+                await _end_drawing(context, batch)
+            batch = await batch_with_id(context.db, batch_id)
+    finally:
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
     return batch
 
 
@@ -134,18 +151,51 @@ async def release_batch(
     """
     batch = await batch_with_id(context.db, batch_id)
     done = 0
+
+    def tell(closed: int) -> None:
+        nonlocal done
+        done += closed
+        on_progress("release", done)
+
     while batch.state is BatchState.RELEASING:
-        drafts = await drawn_of_batch(context.db, batch.id, limit=COHORT)
-        if drafts:
-            closed = await close_drawn(context, drafts)
-            await _note_left_out(context, batch, drafts, closed.left_out)
-            context.flow.nudge()
-            done += len(closed.now)
-            on_progress("release", done)
-        else:
+        if not await _close_all(context, batch, tell):
             await _end(context, batch, BatchState.RELEASED)
         batch = await batch_with_id(context.db, batch_id)
     return batch
+
+
+async def _close_all(context: Clearing, batch: SettlementBatch, tell: Callable[[int], None]) -> int:
+    """Close what a batch has drawn, some of it made ready while the ledger commits the rest.
+
+    Returns how many settlements that was, whatever became of them.
+
+    Raises:
+        SettlementContended
+    """
+    turn, after, met = asyncio.Lock(), None, 0
+
+    async def take() -> list[Settlement]:
+        nonlocal after, met
+        async with turn:
+            drafts = await drawn_of_batch(context.db, batch.id, after=after, limit=CLOSED_AT_ONCE)
+            after = drafts[-1].id if drafts else after
+        met += len(drafts)
+        return drafts
+
+    async def work() -> None:
+        while drafts := await take():
+            closed = await close_drawn(context, drafts)
+            await _note_left_out(context, batch, drafts, closed.left_out)
+            context.flow.nudge()
+            tell(len(closed.now))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_CLOSING):
+                group.create_task(work())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return met
 
 
 async def run_draw_batch(context: Clearing, task: DrawBatch, _lease: Lease) -> Again | None:
@@ -258,6 +308,33 @@ async def _show(_db: Db, _approval: Approval, wanted: BatchToRelease) -> list[Ch
 
 
 _LAST: Final = "end"
+
+
+class _Cohort(Struct, frozen=True):
+    """Merchants after a cursor and up to another, with what may be drawn for them."""
+
+    after: str | None
+    until: str
+    count: int
+    prepared: Prepared
+
+
+async def _read_cohort(context: Clearing, batch: SettlementBatch, after: str | None) -> _Cohort:
+    merchants, until = await _cohort(context.db, after)
+    wanted = Wanted(batch.mode, batch.day, batch_id=batch.id)
+    prepared = await prepare(context, merchants, wanted)
+    return _Cohort(after, until or _LAST, len(merchants), prepared)
+
+
+async def _write_cohort(context: Clearing, batch: SettlementBatch, cohort: _Cohort) -> bool:
+    """Write what was read and move the batch on; False when somebody else has done so."""
+    step = (batch.id, cohort.after, cohort.until, cohort.count)
+    moved = Write(store.ADVANCE, step, refusal=SettlementBatchMoved.code)
+    try:
+        await write_prepared(context, cohort.prepared, also=[moved])
+    except DrawingOvertaken:
+        return False  # the row says how far it is
+    return True
 
 
 async def _cohort(db: Db, cursor: str | None) -> tuple[list[Merchant], str | None]:

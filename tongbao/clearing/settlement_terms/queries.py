@@ -49,6 +49,12 @@ async def agreed_with(on: Db | Tx, mode: Mode, merchants: Sequence[Merchant]) ->
     return Agreed(terms, holds, {each.id: each.settlement_delay_days for each in merchants})
 
 
+async def held_among(on: Db | Tx, mode: Mode, merchant_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the merchants from whom something is held back now."""
+    holds = await store.HOLDS_OF.all(on, list(merchant_ids), mode)
+    return {hold.merchant_id for hold in holds}
+
+
 async def terms_of_merchant(on: Db | Tx, merchant_id: UUID, mode: Mode) -> list[SettlementTerm]:
     """Return every version agreed with a merchant, the one that begins last first."""
     return await store.TERMS.all(on, merchant_id, mode)
