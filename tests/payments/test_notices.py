@@ -313,18 +313,6 @@ async def test_what_is_taken_under_an_agreement_its_customer_ended_unheard_of_is
 # --- what nobody takes yet -----------------------------------------------------------------------
 
 
-def of_shares(account: ChannelAccount, number: str) -> tuple[dict[str, Any], str, str]:
-    receiver = {"type": "PERSONAL_OPENID", "account": "o-x", "amount": 888, "name": "张三"}
-    content = {
-        "mchid": account.merchant_number,
-        "transaction_id": "4200000000000000000000000000",
-        "order_id": "1217752501201407033233368018",
-        "out_order_no": number,
-        "receiver": receiver,
-    }
-    return content, "profitsharing", "PROFITSHARING"
-
-
 def of_a_payout(account: ChannelAccount, number: str) -> tuple[dict[str, Any], str, str]:
     content = {
         "mchid": account.merchant_number,
@@ -349,17 +337,15 @@ def of_parking(account: ChannelAccount, number: str) -> tuple[dict[str, Any], st
     return content, "vehicle", "VEHICLE.CHANGED"
 
 
-def of_a_complaint(account: ChannelAccount, number: str) -> tuple[dict[str, Any], str, str]:
-    del account
-    content = {"complaint_id": number, "action_type": "CREATE_COMPLAINT", "payer_phone": "张三"}
-    return content, "complaint", "COMPLAINT.CREATE"
+def of_a_score(account: ChannelAccount, number: str) -> tuple[dict[str, Any], str, str]:
+    content = {"mchid": account.merchant_number, "out_request_no": number, "user_name": "张三"}
+    return content, "payscore", "PAYSCORE.USER_OPEN_SERVICE"
 
 
 STRANGE = [
-    (of_shares, CallbackKind.SPLIT),
     (of_a_payout, CallbackKind.TRANSFER),
     (of_parking, CallbackKind.PARKING),
-    (of_a_complaint, CallbackKind.OTHER),
+    (of_a_score, CallbackKind.OTHER),
 ]
 Strange = Callable[[ChannelAccount, str], tuple[dict[str, Any], str, str]]
 
@@ -402,7 +388,7 @@ async def test_a_payment_that_is_not_ours_is_no_kept_notice(stage: Stage, postma
 
 async def later_version(stage: Stage, kind: CallbackKind, take: Taker) -> None:
     """Start a version of the program in which somebody takes this kind, and let it come to rest."""
-    takers = {**duties.takers(stage.flow), kind: take}
+    takers = {kind: take}
     handlers: Any = {
         BelieveCallback: partial(believe_callback, stage.flow, takers),
         TakeKept: partial(take_kept, stage.db, takers),
@@ -420,8 +406,8 @@ async def test_a_later_domain_takes_its_kind_and_what_was_kept_before(
     numbers = [base32(new_id()) for _ in range(5)]
     foreign = numbers[-1]
     for number in numbers:
-        await tell_of(stage, postman, of_shares, number)
-    await tell_of(stage, postman, of_a_payout, (payout := base32(new_id())))
+        await tell_of(stage, postman, of_a_payout, number)
+    await tell_of(stage, postman, of_parking, (entrance := base32(new_id())))
     heard: list[str] = []
 
     async def take(account: ChannelAccount, callback: Callback) -> bool:
@@ -430,18 +416,18 @@ async def test_a_later_domain_takes_its_kind_and_what_was_kept_before(
         return callback.number != foreign
 
     for _ in range(2):  # a second start finds nothing left
-        await later_version(stage, CallbackKind.SPLIT, take)
+        await later_version(stage, CallbackKind.TRANSFER, take)
 
     assert sorted(each for each in heard if each in numbers) == sorted(numbers)
     for number in numbers:
         state = "orphaned" if number == foreign else "processed"
         assert await states_of_callbacks(stage, number) == [state]
-    assert await states_of_callbacks(stage, payout) == ["kept"], "nobody takes payouts yet"
+    assert await states_of_callbacks(stage, entrance) == ["kept"], "nobody takes parking yet"
 
 
 async def test_a_copy_of_what_is_kept_is_counted(stage: Stage, postman: Postman) -> None:
     account, number = await postman.account("wechat_pay"), base32(new_id())
-    letter = await asyncio.to_thread(postman.institution.sealed, *of_shares(account, number))
+    letter = await asyncio.to_thread(postman.institution.sealed, *of_a_payout(account, number))
     for _ in range(3):
         await postman.deliver(account, letter)
         await stage.idle()
@@ -453,7 +439,7 @@ async def test_another_merchants_notice_is_not_kept_for_ours(
     stage: Stage, postman: Postman
 ) -> None:
     account, number = await postman.account("wechat_pay"), base32(new_id())
-    content, kind, event = of_shares(account, number)
+    content, kind, event = of_a_payout(account, number)
     stranger = {**content, "mchid": "1900009999"}
     await postman.deliver(
         account, await asyncio.to_thread(postman.institution.sealed, stranger, kind, event)

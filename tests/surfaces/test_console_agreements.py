@@ -193,16 +193,16 @@ async def test_an_unknown_agreement_is_a_page_too(admin: Reader, number: str) ->
 async def test_what_nobody_took_is_shown_with_what_it_is_about(stage: Stage, admin: Reader) -> None:
     async with Postman(stage) as postman:
         account, number = await postman.account("wechat_pay"), base32(new_id())
-        news = {"mchid": account.merchant_number, "out_order_no": number, "order_id": "1"}
+        news = {"sp_mchid": account.merchant_number, "out_parking_no": number}
         letter = await asyncio.to_thread(
-            postman.institution.sealed, news, "profitsharing", "PROFITSHARING"
+            postman.institution.sealed, news, "vehicle", "VEHICLE.CHANGED"
         )
         assert (await postman.deliver(account, letter)).status_code == 204
         assert (await postman.deliver(account, ({}, b"{}"))).status_code == 500
         await stage.idle()
 
     whole = await admin.get("/console/notices")
-    kept = await admin.get("/console/notices?state=kept&kind=split&channel=wechat_pay")
+    kept = await admin.get("/console/notices?state=kept&kind=parking&channel=wechat_pay")
     other = await admin.get("/console/notices?kind=transfer")
 
     assert "Not the channel" in whole.text

@@ -249,7 +249,7 @@ def test_a_preview_says_in_words_what_would_be_posted():
 
 def test_every_rule_posts_something_and_speaks_both_languages():
     names = ("gross", "fee", "fee_back", "net", "amount", "given", "got", "reserve", "quick_fee")
-    names += ("taken", "owed", "fee_owed", "at_scheme", "not_at_scheme")
+    names += ("taken", "owed", "fee_owed", "at_scheme", "not_at_scheme", "share")
     amounts = {name: cny(5) for name in names}
     for name in RULES:
         assert transfers(name, reference=REF, accounts=OWNED | ROLES, amounts=amounts)
