@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.clearing.books import FIRST_DAY, Books, open_books
+from tongbao.clearing.settlement.closing import close_drawn
+from tongbao.clearing.settlement.queries import drawn_of_batch
 from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.clearing.settlement_batches import batches as desk
 from tongbao.clearing.settlement_batches.model import SettlementBatch, SettlementBatchMoved
@@ -230,3 +232,20 @@ async def test_two_who_draw_and_release_at_once_settle_each_merchant_once(
 
     assert await payable(shops) == [990, 1_990, 2_990]
     assert await shops[0].rows("select looked_at, state from settlement_batch") == [(3, "released")]
+
+
+async def test_drafts_that_are_closed_twice_at_once_are_paid_once(shops: list[Books]) -> None:
+    batch = await drawn(shops)
+    drafts = await drawn_of_batch(shops[0].db, batch.id, limit=10)
+
+    done = await asyncio.gather(*(close_drawn(shops[0].clearing, drafts) for _ in range(2)))
+    again = await close_drawn(shops[0].clearing, drafts)
+
+    assert sum(len(each.now) for each in done) == 3
+    assert (again.now, again.left_out) == ([], {})
+    assert await shops[0].rows("select count(*), sum(amount) from payout") == [(3, 5_970)]
+    for table, kind in (("task", "payouts.submit_payout"), ("event", "settlement.closed")):
+        found = await shops[0].rows(f"select count(*) from {table} where type = '{kind}'")
+        assert found == [(3,)]
+    report = await verify(shops[0].db)
+    assert report.is_sound, report.broken

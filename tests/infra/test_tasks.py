@@ -25,6 +25,7 @@ from tongbao.infra.tasks import (
     discard,
     enqueue,
     enqueue_many,
+    first_task_write,
     replay,
     tag_of,
     task_write,
@@ -130,6 +131,20 @@ async def test_many_tasks_are_enqueued_with_their_own_times_and_keys(db: Db) -> 
             ],
         )
     assert [row.args["name"] for row in await claim(db)] == ["anna", "berta"]
+
+
+async def test_a_first_task_is_the_one_that_would_be_enqueued_and_minds_its_key(db: Db) -> None:
+    async with db.begin("test") as tx:
+        for name, key in (("anna", "k"), ("berta", "k"), ("clara", "other")):
+            write = first_task_write(Greet(name, times=2), run_at=tx.now, key=key)
+            assert await write.run(tx) == (name != "berta")
+        await enqueue(tx, Greet("dora"), key="k")
+
+    rows = await claim(db)
+    assert [(row.key, row.args) for row in rows] == [
+        ("k", {"name": "anna", "at": None, "times": 2}),
+        ("other", {"name": "clara", "at": None, "times": 2}),
+    ]
 
 
 async def test_a_task_without_a_tag_is_a_bug() -> None:
