@@ -56,11 +56,20 @@ class TransferFileReport(Struct, frozen=True):
     batch: TransferBatchView | None
 
 
+_EXAMPLE = SendTransfers(
+    "WAGES-2026-11",
+    "number,destination,payee,name,bank,amount,note\n"
+    "1,bank,6222020200112230009,张三丰,,1280.00,November\n",
+)
+
+
 @post(
     "/v1/transfer-batches",
     status_code=200,
     opt=needs(
-        "transfers:write", refuses=[TransferFileMalformed, TransferNumberTaken, UnknownCurrency]
+        "transfers:write",
+        refuses=[TransferFileMalformed, TransferNumberTaken, UnknownCurrency],
+        request_example=_EXAMPLE,
     ),
 )
 async def send_transfers(

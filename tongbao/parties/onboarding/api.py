@@ -162,6 +162,9 @@ class FirstKey(Struct, frozen=True, kw_only=True, omit_defaults=True):
     secret: str | UnsetType = UNSET
 
 
+_PICTURE: Final = (  # a PNG of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
+)
 _SAID: Final = {
     "firm": Firm(
         "enterprise",
@@ -270,7 +273,7 @@ async def amend_one_application(
             DocumentTooLarge,
             DocumentTypeRefused,
         ],
-        request_example=AddDocument(DocumentKind.STORE_FRONT, "iVBORw0KGgo="),
+        request_example=AddDocument(DocumentKind.STORE_FRONT, _PICTURE),
     ),
 )
 async def post_document(

@@ -49,7 +49,13 @@ def list_sources(context: Context) -> None:
 @sources_group.command("add")
 @click.argument("name")
 @click.option("--layout", required=True, help="A built-in layout's name, or a TOML file.")
-@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), default="live")
+@click.option(
+    "--mode",
+    type=click.Choice([mode.value for mode in Mode]),
+    default="live",
+    show_default=True,
+    help="Real money or test.",
+)
 @click.pass_obj
 def add(context: Context, name: str, layout: str, mode: str) -> None:
     """Add a source; its layout is checked first and stays as it is."""
@@ -105,7 +111,7 @@ def show_preview(context: Context, file: Path, layout: str) -> None:
 
 @sources_group.command("take")
 @click.argument("file", type=_FILE)
-@click.option("--source", required=True)
+@click.option("--source", required=True, help="The source's name.")
 @click.option("--day", required=True, type=_DAY, help="The business day, as 2026-11-21.")
 @click.pass_obj
 def take(context: Context, file: Path, source: str, day: datetime) -> None:
@@ -122,7 +128,7 @@ def take(context: Context, file: Path, source: str, day: datetime) -> None:
 
 
 @sources_group.command("files")
-@click.option("--source")
+@click.option("--source", help="Of this source only.")
 @click.pass_obj
 def list_files(context: Context, source: str | None) -> None:
     """Show the newest files and what became of them."""
@@ -166,7 +172,7 @@ def match_day(context: Context, rule: Path, day: datetime) -> None:
 @sources_group.command("piece")
 @click.argument("file", type=_FILE)
 @click.option("--account", required=True, help="Our account at the channel: chn_…")
-@click.option("--day", required=True, type=_DAY)
+@click.option("--day", required=True, type=_DAY, help="The business day, as 2026-11-21.")
 @click.pass_obj
 def piece(context: Context, file: Path, account: str, day: datetime) -> None:
     """Take a piece of a day's bill into its slices, compare them, and show which differ."""
@@ -182,7 +188,7 @@ def piece(context: Context, file: Path, account: str, day: datetime) -> None:
 
 @sources_group.command("close-slices")
 @click.option("--account", required=True, help="Our account at the channel: chn_…")
-@click.option("--day", required=True, type=_DAY)
+@click.option("--day", required=True, type=_DAY, help="The business day, as 2026-11-21.")
 @click.pass_obj
 def close_slices(context: Context, account: str, day: datetime) -> None:
     """Close a day whose bill came in pieces; exit 1 when something differs."""
