@@ -16,6 +16,7 @@ import os
 import resource
 import tempfile
 from pathlib import Path
+from time import process_time
 
 import asyncpg
 import uvloop
@@ -33,7 +34,7 @@ def main() -> None:
         folder.chmod(0o755)
         running = embedded.start(folder / "server")
         try:
-            uvloop.run(_compare(running.dsn, folder, asked))
+            uvloop.run(_compare(running, folder, asked))
         finally:
             running.stop()
 
@@ -47,37 +48,67 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _compare(dsn: str, folder: Path, asked: argparse.Namespace) -> None:
+async def _compare(
+    server: embedded.EmbeddedServer, folder: Path, asked: argparse.Namespace
+) -> None:
     cores = len(os.sched_getaffinity(0))
     lines = 2 * asked.merchants * asked.payments
     print(f"{asked.merchants:,} merchants, {lines:,} lines, {cores} processors, durability on\n")
-    print("| way | drawn s | released s | whole s | merchants/s | ratio | our memory MiB |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| way | drawn s | released s | whole s | merchants/s | ratio | our CPU s | server's CPU s"
+        " | our memory MiB |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     base: float | None = None
     for arm in asked.arms:
-        own = await _fresh(dsn, arm)
+        own = await _fresh(server.dsn, arm)
         if arm == "plain":
             async with plain.opened(own, asked.merchants, asked.payments, asked.callers) as shop:
-                begun = monotonic()
+                begun, spent = monotonic(), _spent(server)
                 await plain.settle(shop)
                 steps = [0.0, monotonic() - begun]
+                costs = _since(spent, _spent(server))
                 await plain.check(shop)
         else:
             async with ours.opened(own, folder, asked.merchants, asked.payments) as house:
-                begun = monotonic()
+                begun, spent = monotonic(), _spent(server)
                 await ours.draw(house)
                 middle = monotonic()
                 await ours.release(house)
                 steps = [middle - begun, monotonic() - middle]
+                costs = _since(spent, _spent(server))
                 await ours.check(house)
         whole = sum(steps)
         base = base or whole
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(
             f"| {arm} | {steps[0]:.1f} | {steps[1]:.1f} | {whole:.1f} |"
-            f" {asked.merchants / whole:,.0f} | {base / whole:.1f} × | {memory} |",
+            f" {asked.merchants / whole:,.0f} | {base / whole:.1f} × | {costs[0]:.1f} |"
+            f" {costs[1]:.1f} | {memory} |",
             flush=True,
         )
+
+
+def _spent(server: embedded.EmbeddedServer) -> tuple[float, dict[int, float]]:
+    """Return the processor seconds of this process, and of each of the server's."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    theirs: dict[int, float] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        if int(fields[1]) == server.pid:
+            theirs[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / ticks
+    return process_time(), theirs
+
+
+def _since(
+    before: tuple[float, dict[int, float]], after: tuple[float, dict[int, float]]
+) -> tuple[float, float]:
+    """Return what was spent; of a process of the server that ended meanwhile it is not known."""
+    theirs = sum(spent - before[1].get(pid, 0.0) for pid, spent in after[1].items())
+    return after[0] - before[0], theirs
 
 
 async def _fresh(dsn: str, arm: str) -> str:
