@@ -20,6 +20,7 @@ from tongbao.surfaces.database.commands import db
 from tongbao.surfaces.fees.commands import fees
 from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
 from tongbao.surfaces.four_eyes.keys import key
+from tongbao.surfaces.four_eyes.limits import red_packets
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.recon_desk.commands import sources_group
@@ -51,7 +52,7 @@ COMMANDS = (
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),
-    *FOUR_EYES,
+    *(*FOUR_EYES, red_packets),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -21,6 +21,7 @@ from tongbao.parties.terminals import limits as terminal_limits
 from tongbao.payments.channel_keys import changes as channel_keys
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.splits import receivers as split_terms
+from tongbao.products.red_packet_limits import changes as red_packet_limits
 
 
 def approvals(flow: Flow, clearing: Clearing) -> Approvals:
@@ -44,5 +45,6 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
         *settlement_batches.bound_acts(flow.db),
         *payout_files.bound_acts(flow.db),
         *transfers.bound_acts(flow.db),
+        *red_packet_limits.bound_acts(flow.db),
     )
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))
