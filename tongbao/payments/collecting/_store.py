@@ -193,10 +193,9 @@ INSERT_EXCHANGE = Statement(
                              $7::text[], $8::text[], $9::int[], $10::text[], $11::int[],
                              $12::text[], $13::timestamptz[])""",
 )
-INSERT_CASE = Statement(
-    f"""insert into payment_case ({_CASE}) values ($1, $2, $3, $4, $5, $6, $7, $8, null, null)
-        on conflict (book, id) do nothing"""
-)
+INSERT_CASE = Statement(f"""
+    insert into payment_case ({_CASE}) values ($1, $2, $3, $4, $5, $6, $7, $8, null, null)
+        on conflict (book, id) do nothing""")
 
 # Compare and set: whoever decided on an older version touches no row and decides again.
 UPDATE_PAYMENT = Statement(
@@ -223,12 +222,11 @@ UPDATE_PAYMENT = Statement(
         where p.book = n.book and p.id = n.id and p.version = n.version""",
 )
 # Right after the update of its state, which raised the version.
-MOVE_PAYMENT = Statement(
-    """update payment
-          set channel = $4, fee = $5, refund_returns_fee = $6, price_version = $7, price_day = $8,
-              price_volume = $9, card_kind = $10
-        where book = $1 and id = $2 and version = $3"""
-)
+MOVE_PAYMENT = Statement("""
+    update payment
+       set channel = $4, fee = $5, refund_returns_fee = $6, price_version = $7, price_day = $8,
+           price_volume = $9, card_kind = $10
+     where book = $1 and id = $2 and version = $3""")
 UPDATE_ATTEMPT = Statement(
     """update attempt
           set state = $4, code = $5, channel_ref = $6, payer = $7, action = $8::text::jsonb,
@@ -258,25 +256,21 @@ COUNT_QUERY = Statement(
                 group by each.book, each.id) as asked
         where a.book = asked.book and a.id = asked.id""",
 )
-REQUEST_CLOSE = Statement(
-    """update payment set close_requested_at = $3
-        where book = $1 and id = $2 and close_requested_at is null
-          and state in ('created', 'pending', 'unknown')"""
-)
+REQUEST_CLOSE = Statement("""
+    update payment set close_requested_at = $3
+     where book = $1 and id = $2 and close_requested_at is null
+       and state in ('created', 'pending', 'unknown')""")
 # Running totals on the row itself: nobody can raise them past what came in, or on an older sight.
-ADD_REFUNDED = Statement(
-    """update payment
-          set refunded = refunded + $3, fee_returned = fee_returned + $4, version = version + 1
-        where book = $1 and id = $2
-          and refunded + $3 between 0 and captured - disputed
-          and fee_returned + $4 between 0 and fee
-          and ($5::bigint is null or (refunded = $5 and fee_returned = $6 and shared = $7))"""
-)
+ADD_REFUNDED = Statement("""
+    update payment
+       set refunded = refunded + $3, fee_returned = fee_returned + $4, version = version + 1
+     where book = $1 and id = $2 and refunded + $3 between 0 and captured - disputed
+       and fee_returned + $4 between 0 and fee
+       and ($5::bigint is null or (refunded = $5 and fee_returned = $6 and shared = $7))""")
 # What a dispute holds or has taken: on the same row, so that no refund gets it too.
-ADD_DISPUTED = Statement(
-    """update payment set disputed = disputed + $3, version = version + 1
-        where book = $1 and id = $2 and disputed + $3 between 0 and captured - refunded"""
-)
+ADD_DISPUTED = Statement("""
+    update payment set disputed = disputed + $3, version = version + 1
+     where book = $1 and id = $2 and disputed + $3 between 0 and captured - refunded""")
 # On the row that splits, refunds and disputes all lock: $4 is the most that may be shared of it,
 # and what is given back or disputed is nobody's to share.
 ADD_SHARED = Statement("""
@@ -407,18 +401,15 @@ PAYMENTS_BY_CHANNEL_REF = Query(
 TALLY = Query(
     Tally,
     """select mode, state, currency, count(*) as payments, sum(amount)::bigint as amount,
-              min(created_at) as oldest_at
-         from payment
+              min(created_at) as oldest_at from payment
         where created_at >= $1 and created_at < $2
           and ($3::uuid is null or merchant_id = $3) and ($4::text is null or mode = $4)
-        group by mode, state, currency
-        order by mode, state, currency""",
+        group by mode, state, currency order by mode, state, currency""",
 )
 TALLY_UNKNOWN = Query(
     Tally,
     """select mode, state, currency, count(*) as payments, sum(amount)::bigint as amount,
-              min(created_at) as oldest_at
-         from payment
+              min(created_at) as oldest_at from payment
         where state = 'unknown'
           and ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
         group by mode, state, currency

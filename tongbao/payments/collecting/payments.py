@@ -39,12 +39,7 @@ from tongbao.payments.collecting.model import (
     PaymentState,
     view_payment,
 )
-from tongbao.payments.collecting.outcomes import (
-    Flow,
-    StateContended,
-    change_write,
-    end_event,
-)
+from tongbao.payments.collecting.outcomes import Flow, StateContended, change_write, end_event
 from tongbao.payments.collecting.queries import last_attempt
 from tongbao.payments.routing.model import PLACE_TAKEN, PlaceTaken
 from tongbao.payments.uses.counting import REFUSED
