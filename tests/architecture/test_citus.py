@@ -88,6 +88,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.clearing.payouts._store.CONTRADICTED",
         "tongbao.clearing.payouts._store.OPEN_PAYOUTS",
         "tongbao.clearing.payouts._store.UNFILED",
+        "tongbao.clearing.payouts._store.UNFILED_MERCHANTS",
         "tongbao.clearing.settlement._store.DRAWN_OF_BATCH",
         "tongbao.clearing.settlement._store.PARTS_DUE",
         "tongbao.clearing.settlement._store.SUMS_OF_BATCH",
@@ -96,6 +97,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
     ),
     "a bank's file has the payouts of all books": (
         "tongbao.clearing.payouts._store.FREE_FILED",
+        "tongbao.clearing.payouts._store.MERCHANTS_OF_FILE",
         "tongbao.clearing.payouts._store.PAYOUTS_OF_FILE",
         "tongbao.clearing.payouts._store.PAYOUTS_WITH_IDS",
         "tongbao.clearing.payouts._store.SEND_FILED",
