@@ -44,6 +44,7 @@ from tongbao.controls.approvals.model import (
 )
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
 from tongbao.infra import failpoints
+from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.licence import Mode
@@ -398,3 +399,29 @@ async def test_two_who_sum_up_at_once_do_it_once(desk: Desk) -> None:
     following = await open_items(desk.db, SANDBOX_BOOK, limit=100, cursor=pages.next_cursor)
     assert pages.items[0].first_at <= following.items[0].first_at
     assert (await open_items(desk.db, SANDBOX_BOOK, currency="USD")).items == []
+
+
+async def test_looking_at_suspense_asks_as_often_however_many_books_there_are(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.found(100)
+    await suspense_sums(desk.db)
+    asked: list[str] = []
+    fetch = Db.fetch
+
+    async def counted(db: Db, sql: str, *args: Any) -> Any:
+        asked.append(sql)
+        return await fetch(db, sql, *args)
+
+    monkeypatch.setattr(Db, "fetch", counted)
+    await suspense_sums(desk.db)
+    before = len(asked)
+    for book in range(9_001, 9_021):
+        await desk.flow.ledger.open_book(book, actor="tests")
+    asked.clear()
+
+    found = await suspense_sums(desk.db)
+
+    assert len(asked) == before
+    assert all(each.ties for each in found)
+    assert any(each.balance >= 100 for each in found)

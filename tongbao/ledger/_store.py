@@ -15,6 +15,7 @@ from msgspec import Struct
 from tongbao.infra.db import Query, Statement
 from tongbao.ledger.model import TransferKind
 from tongbao.ledger.rows import (
+    HouseAccount,
     KindBalance,
     LedgerAccount,
     LedgerAccountKind,
@@ -99,6 +100,27 @@ GET_ACCOUNT = Query(
            opened_at
       from ledger_account
      where book = $1 and owner = $2 and kind = $3 and currency = $4""",
+)
+BOOKS_BEHIND = Query(
+    int,
+    """
+    select b.book from ledger_book b join ledger_watermark w on w.book = b.book
+     where w.seq < b.last_seq order by b.book""",
+)
+# By way of the books, so that each is one step down an index. A transfer that is archived is newer
+# than anything for whoever asks, who then is told so by reading on.
+HOUSE_ACCOUNTS = Query(
+    HouseAccount,
+    """
+    select a.book, a.currency,
+           case a.side when 'credit' then a.credits_posted - a.debits_posted
+                else a.debits_posted - a.credits_posted end as posted,
+           case when a.last_transfer is null then 0
+                else coalesce(t.seq, 9223372036854775807) end as last_seq
+      from ledger_book b
+      join ledger_account a on a.book = b.book and a.owner = $1 and a.kind = $2
+      left join ledger_transfer t on t.book = a.book and t.id = a.last_transfer
+     order by a.book, a.currency""",
 )
 ACCOUNTS_OF_OWNER = Query(
     LedgerAccount,

@@ -26,7 +26,7 @@ from tongbao.ledger.chains import HistoryArchived, chain, entrance, link, seq_at
 from tongbao.ledger.model import NOBODY, AccountKey, AccountState, Side, TransferKind
 from tongbao.ledger.poster.lease import read_head
 from tongbao.ledger.poster.projection import JournalBroken, catch_up
-from tongbao.ledger.rows import KindBalance, LedgerAccount, LedgerBook
+from tongbao.ledger.rows import HouseAccount, KindBalance, LedgerAccount, LedgerBook
 from tongbao.ledger.rules.chart import CHART
 
 CATCH_UP_S_MAX: Final = 5.0
@@ -151,6 +151,17 @@ async def balances_of_owner(
     """
     await caught_up(on, book, as_of)
     return [_balance(row) for row in await store.ACCOUNTS_OF_OWNER.all(on, book, owner)]
+
+
+async def house_accounts(on: Db | Tx, kind: str) -> list[HouseAccount]:
+    """Return the house's accounts of a kind in every book, however many books there are.
+
+    Raises:
+        BalancesBehind
+    """
+    for book in await store.BOOKS_BEHIND.all(on):
+        await caught_up(on, book)
+    return await store.HOUSE_ACCOUNTS.all(on, NOBODY, kind)
 
 
 async def sums(on: Db | Tx, book: int, *, as_of: int | None = None) -> list[KindBalance]:

@@ -69,6 +69,15 @@ class LedgerAccount(Struct, frozen=True):
     opened_at: datetime
 
 
+class HouseAccount(Struct, frozen=True):
+    """What one of the house's accounts holds, and the ``seq`` of the newest transfer to name it."""
+
+    book: int
+    currency: str
+    posted: int
+    last_seq: int
+
+
 class LedgerCode(Struct, frozen=True):
     """The number under which the journal keeps a posting code."""
 

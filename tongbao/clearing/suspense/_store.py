@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from tongbao.clearing.suspense.model import SuspenseAccount, SuspenseItem, Waiting
+from tongbao.clearing.suspense.model import (
+    SummedAccount,
+    SuspenseAccount,
+    SuspenseItem,
+    Waiting,
+)
 from tongbao.infra.db import Query, Statement
 
 _ITEM: Final = "book, currency, owner, amount, code, first_at, last_at, last_seq"
@@ -48,9 +53,12 @@ WAITING = Query(
     select count(*) as items, min(first_at) as oldest_at from suspense_item
      where book = $1 and amount <> 0""",
 )
-OPEN_SUM = Query(
-    int,
+SUMMED = Query(
+    SummedAccount,
     """
-    select coalesce(sum(amount), 0)::bigint from suspense_item
-     where book = $1 and currency = $2""",
+    select a.book, a.currency, a.through_seq, coalesce(sum(i.amount), 0)::bigint as items
+      from suspense_account a
+      left join suspense_item i
+        on i.book = a.book and i.currency = a.currency and i.amount <> 0
+     group by a.book, a.currency, a.through_seq""",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -11,7 +11,12 @@ from msgspec import Struct
 from prometheus_client import Gauge
 
 from tongbao.clearing.suspense import _store as store
-from tongbao.clearing.suspense.model import SUSPENSE, SuspenseItem, SuspenseItemNotFound
+from tongbao.clearing.suspense.model import (
+    SUSPENSE,
+    SummedAccount,
+    SuspenseItem,
+    SuspenseItemNotFound,
+)
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
@@ -19,6 +24,7 @@ from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
 from tongbao.ledger import queries as ledger
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import StatementLine
+from tongbao.ledger.rows import HouseAccount
 from tongbao.payments.refunds.queries import refunds_with_ids
 
 EVERY: Final = timedelta(hours=1)
@@ -75,14 +81,26 @@ async def run_watch_suspense(db: Db, _task: WatchSuspense, _lease: Lease) -> Aga
 async def suspense_sums(db: Db) -> list[SuspenseSum]:
     """Return every suspense account of every book, brought up to date.
 
+    However many books there are, they are read together; only one that moved is looked into.
+
     Raises:
         BalancesBehind, HistoryArchived
     """
+    summed = await _summed(db)
+    accounts = await ledger.house_accounts(db, SUSPENSE)
+    moved = [each for each in accounts if each.last_seq > _through(summed, each)]
+    for each in moved:
+        await catch_up(db, each.book, each.currency)
+    if moved:
+        # The items first: what is posted meanwhile makes the balance newer, never the items.
+        summed = await _summed(db)
+        accounts = await ledger.house_accounts(db, SUSPENSE)
     found = []
-    for head in await ledger.books(db):
-        kinds = [each for each in await ledger.sums(db, head.book) if each.kind == SUSPENSE]
-        currencies = sorted({each.currency for each in kinds})
-        found += [await _sum(db, head.book, currency) for currency in currencies]
+    for each in accounts:
+        items = summed.get((each.book, each.currency))
+        found.append(
+            SuspenseSum(each.book, each.currency, each.posted, items.items if items else 0)
+        )
     return found
 
 
@@ -145,12 +163,13 @@ async def catch_up(db: Db, book: int, currency: str) -> None:
         failpoint("suspense.before_catch_up_commit")
 
 
-async def _sum(db: Db, book: int, currency: str) -> SuspenseSum:
-    await catch_up(db, book, currency)
-    # The items first: what is posted meanwhile makes the balance newer, never the items.
-    items = await store.OPEN_SUM.one(db, book, currency)
-    balance = await ledger.balance_of(db, book, AccountKey(SUSPENSE, currency))
-    return SuspenseSum(book, currency, balance.posted, items)
+async def _summed(db: Db) -> dict[tuple[int, str], SummedAccount]:
+    return {(each.book, each.currency): each for each in await store.SUMMED.all(db)}
+
+
+def _through(summed: Mapping[tuple[int, str], SummedAccount], account: HouseAccount) -> int:
+    known = summed.get((account.book, account.currency))
+    return 0 if known is None else known.through_seq
 
 
 async def _owners(db: Db, lines: Sequence[StatementLine]) -> list[UUID]:

@@ -130,6 +130,15 @@ class SuspenseAccount(Struct, frozen=True):
     through_seq: int
 
 
+class SummedAccount(Struct, frozen=True):
+    """A suspense account with what its items add up to, up to a transfer."""
+
+    book: int
+    currency: str
+    through_seq: int
+    items: int
+
+
 class SuspenseItem(Struct, frozen=True):
     """One row of suspense_item. Below zero, more left suspense than had come in."""
 
