@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.clearing.conftest import Day
 from tongbao.clearing.reconciliation import days
-from tongbao.clearing.sets import duck
+from tongbao.clearing.sets import duck, slicing
+from tongbao.clearing.sets.parts import split
+from tongbao.clearing.sets.quick import QUICK_BILLS
 from tongbao.clearing.slices.model import (
+    SLICE_S,
     PieceSeenBefore,
     PieceUnreadable,
     SlicesNotPossible,
     TotalMissing,
 )
+from tongbao.clearing.slices.pieces import counts_of, keep, lines_in, runs_of, with_total
 from tongbao.clearing.slices.slices import (
     close_by_slices,
     compare_slices,
@@ -131,7 +138,10 @@ async def test_a_digest_depends_on_the_rows_and_not_on_their_order(
         "update attempt set paid_at = paid_at + interval '1 hour' where paid_at ="
         " (select min(paid_at) from attempt)", (),
     )  # fmt: skip
-    await day.db.execute("update recon_slice set our_count = our_count - 1 where place = 109", ())
+    await day.db.execute(
+        "update recon_slice set our_count = our_count - 1"
+        " where place = (select min(place) from recon_slice)", (),
+    )  # fmt: skip
     assert len((await pieces.compare()).differing) >= 1
 
 
@@ -151,6 +161,122 @@ async def test_a_quiet_day_in_slices_closes_without_opening_any(day: Day, pieces
     assert (closed.state, closed.matched_count, closed.break_count) == ("matched", 8, 0)
     assert (again.id, again.version) == (closed.id, 1)
     assert await day.db.fetch("select 1 from bill_row where bill_id = $1", (closed.id,)) == []
+
+
+async def test_what_is_collected_after_comparing_is_found_at_the_close(
+    day: Day, pieces: Pieces
+) -> None:
+    numbers = await trade(day)
+    await day.over()
+    header, *rows, names, total = await pieces.bill()
+    await pieces.take(header, *rows)
+    await pieces.compare()
+    # As if one of them, which the bill does not have, had been heard of after comparing.
+    missing = next(row for row in rows if numbers[3].encode() in row)
+    for table in ("slice_piece", "recon_slice"):
+        await day.db.execute(f"delete from {table}", ())
+    await pieces.take(header, *(row for row in rows if row != missing))
+    await pieces.compare()
+    place = min(s.place for s in await slices_of(day.db, pieces.account, day.date) if not s.agrees)
+    await day.db.execute(
+        "update recon_slice set our_count = their_count, our_amount = their_amount,"
+        " our_digest = their_digest where place = $1",
+        (place,),
+    )
+    await pieces.take(header, names, total)  # the last piece has the total alone
+
+    closed = await pieces.close()
+
+    assert (closed.state, closed.matched_count, closed.totals_agree) == ("matched", 7, False)
+    assert ("missing_at_channel", numbers[3], -(2000 + 12)) in await day.classes("wechat_pay")
+
+
+async def test_a_row_that_the_day_before_had_is_opened_though_its_slice_agrees(
+    day: Day, pieces: Pieces
+) -> None:
+    await day.paid("wechat_pay", 1000)
+    await day.until(0, 5, days=1)
+    [payment] = await day.paid("wechat_pay", 3000)
+    twice = await day.number(payment)
+    await day.over(days=2)
+    before, day.date = day.date, day.date + timedelta(days=1)
+    header, *rows, names, total = await pieces.bill()
+    row = next(row for row in rows if twice.encode() in row)
+    spoilt = day.rewriting("wechat_pay", lambda bill: bill.replace(header, header + row, 1))
+    await day.reconcile("wechat_pay", day=before, clearing=spoilt)
+    await pieces.take(header, *rows, names, total)
+    assert (await pieces.compare()).differing == []
+
+    await pieces.close()
+    found = await day.classes("wechat_pay")
+    await days.reconcile_day(day.clearing, pieces.account, day.date, again=True)
+
+    assert ("duplicated_at_channel", twice, 3000) in found
+    assert found == await day.classes("wechat_pay")
+
+
+@pytest.mark.parametrize("spoil", ["gone", "short", "runs"])
+async def test_a_day_with_a_lost_piece_is_left_to_the_whole_bill(
+    day: Day, pieces: Pieces, spoil: str
+) -> None:
+    await trade(day)
+    await day.over()
+    header, *rows, names, total = await pieces.bill()
+    await pieces.take(header, *rows[:-1], names, total)
+    [kept] = day.clearing.folder.rglob("*.piece")
+    if spoil == "gone":
+        kept.unlink()
+    elif spoil == "short":
+        kept.write_bytes(kept.read_bytes()[:-30])
+    else:
+        kept.with_suffix(".runs").write_bytes(b"not an array")
+    with pytest.raises(SlicesNotPossible):
+        await pieces.close()
+
+    whole = await days.reconcile_day(day.clearing, pieces.account, day.date)
+    assert (whole.version, whole.matched_count) == (1, 8)
+
+
+_TIMES = st.sampled_from(
+    ["00:00:00", "00:00:29", "00:00:30", "09:07:31", "23:59:59", "24:00:00", "9:07:31", "", "x"]
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(times=st.lists(_TIMES, min_size=1, max_size=40))
+def test_the_lines_of_a_slice_are_those_the_engine_counted_in_it(
+    times: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    quick = QUICK_BILLS["wechat_pay"]
+    cells = "," * (quick.column_count - 1)
+    rows = [f"`2026-11-20 {time},`{n}{cells[1:]}\n".encode() for n, time in enumerate(times)]
+    folder = tmp_path_factory.mktemp("runs")
+    path = folder / "piece.csv"
+    path.write_bytes(b"".join([b"header\n", *rows, b"names\n", b"total\n"]))
+    _, *middle, last = split(path, folder, part_bytes=700)
+    runs = runs_of(middle, quick.prefix, SLICE_S)
+    engine = duck.connect(folder, 1)
+    try:
+        sums = slicing.theirs(engine, quick, middle, date(2026, 11, 20), SLICE_S)
+    finally:
+        engine.close()
+    home = folder / "kept"
+    keep(home, "d", path, with_total(runs, last), folder)
+
+    found = {each.place: lines_in(home, "d", {each.place}) for each in sums}
+
+    assert {place: len(lines.numbers) for place, lines in found.items()} == counts_of(runs)
+    assert counts_of(runs) == {each.place: each.count for each in sums}
+    together = {
+        number: text
+        for lines in found.values()
+        for number, text in zip(
+            lines.numbers, b"".join(lines.texts).splitlines(keepends=True), strict=True
+        )
+    }
+    assert [together[n] for n in sorted(together)] == rows
+    assert sorted(together) == list(range(2, len(rows) + 2))
+    assert lines_in(home, "d", ()).trailer == b"names\ntotal\n"
 
 
 async def test_what_is_no_piece_of_a_bill_is_refused(day: Day, pieces: Pieces) -> None:

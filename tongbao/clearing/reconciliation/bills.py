@@ -275,7 +275,7 @@ async def read_lean(
                 bill=place,
                 folder=folder,
                 home_book=home_book,
-                suspects=await _shown_before(context.db, bill),
+                suspects=await shown_before(context.db, bill.account_id, bill.day),
             )
             progress("take out what agrees", 0)
             lane = await take_what_agrees(context, asked, quick)
@@ -285,12 +285,12 @@ async def read_lean(
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _shown_before(db: Db, bill: BillFile) -> list[str]:
+async def shown_before(db: Db, account_id: UUID, day: date) -> list[str]:
     """Return the numbers on the day before's bill that may stand on this one a second time."""
-    earlier = await store.CURRENT_BILL.first(db, bill.account_id, bill.day - timedelta(days=1))
+    earlier = await store.CURRENT_BILL.first(db, account_id, day - timedelta(days=1))
     if earlier is None:
         return []
-    start, _ = day_bounds(bill.day)
+    start, _ = day_bounds(day)
     near = None if earlier.is_lean else start - NEAR_MIDNIGHT
     return await store.NUMBERS_OF_BILL.all(db, earlier.id, near)
 

@@ -41,8 +41,10 @@ def theirs(
         return []
     skip = len(quick.prefix)
     at = f"c{quick.at}"
-    clock = f"try_cast(substr({at}, {skip + 12}) as time)"
-    place = f"coalesce(epoch({clock})::integer // {slice_s}, 0)"
+    clock = r"\d{4}-\d\d-\d\d ([01]\d|2[0-3]):[0-5]\d:[0-5]\d"
+    hour, minute, second = (f"substr({at}, {skip + n}, 2)::integer" for n in (12, 15, 18))
+    place = f"""case when regexp_full_match({at}, '{quick.prefix}{clock}')
+        then ({hour} * 3600 + {minute} * 60 + {second}) // {slice_s} else 0 end"""
     is_usual = " and ".join(usual(quick, day))
     fen = f"try_cast(replace(substr(c{quick.amount}, {skip + 1}), '.', '') as bigint)"
     sig = f"concat(c{quick.number}, '/', c{quick.amount}, '/', c{quick.fee})"

@@ -25,7 +25,9 @@ ADD_PIECE = Statement(
 # What more pieces say is added: a slice's rows may come in several. Sums are kept modulo 2^62.
 ADD_THEIRS = Statement(
     f"""insert into recon_slice as s ({_SLICE})
-        values ($1, $2, $3, 0, 0, 0, 0, false, null, $4, $5, $6)
+        select $1, $2, t.place, 0, 0, 0, 0, false, null, t.count, t.amount, t.digest
+          from unnest($3::int[], $4::int[], $5::bigint[], $6::bigint[])
+               as t (place, count, amount, digest)
         on conflict (account_id, day, place) do update
            set their_count = s.their_count + excluded.their_count,
                their_amount = s.their_amount + excluded.their_amount,
@@ -33,7 +35,9 @@ ADD_THEIRS = Statement(
 )
 SET_OURS = Statement(
     f"""insert into recon_slice as s ({_SLICE})
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, 0)
+        select $1, $2, o.place, o.count, o.amount, o.fees, o.digest, o.is_booked, $9, 0, 0, 0
+          from unnest($3::int[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bool[])
+               as o (place, count, amount, fees, digest, is_booked)
         on conflict (account_id, day, place) do update
            set our_count = excluded.our_count, our_amount = excluded.our_amount,
                our_fees = excluded.our_fees, our_digest = excluded.our_digest,

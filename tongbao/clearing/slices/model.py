@@ -1,6 +1,6 @@
 """What a slice of a day is. No I/O.
 
-A slice is five minutes of one channel account's day. Of each side it has the number of rows, their
+A slice is half a minute of one channel account's day. Of each side it has the number of rows, their
 amount and a digest that does not depend on their order: the sum, modulo 2^62, of a fingerprint of
 every row's number, amount and fee. It finds accidents, not forgers: whoever makes a bill could aim
 at a sum, so what a slice agrees on is confirmed by the channel's own totals when the day is closed.
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from tongbao.kernel.errors import Busy, Conflict, Rejected
 
-SLICE_S: Final = 300
+SLICE_S: Final = 30
 SLICES: Final = 86_400 // SLICE_S
 
 
@@ -90,7 +90,7 @@ class TotalMissing(Conflict):
 
 
 class SlicesNotPossible(Conflict):
-    """The channel's bill has no fast layout, or the set engine is not installed."""
+    """No fast layout, no set engine, a bill that is there already, or a piece that was lost."""
 
     code = "slices.not_possible"
     advice = "Reconcile the day by its whole bill."

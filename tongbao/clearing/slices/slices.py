@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import re
 import shutil
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from tongbao.clearing.context import Clearing, Progress, in_silence
+from tongbao.clearing.reconciliation.bills import shown_before
 from tongbao.clearing.reconciliation.days import close_lean
 from tongbao.clearing.reconciliation.model import BillFile
+from tongbao.clearing.reconciliation.staging import ids_of_numbers
 from tongbao.clearing.sets import duck, slicing
 from tongbao.clearing.sets.lanes import Lane, Question, Span, compare_spans, export_sides
 from tongbao.clearing.sets.parts import Part, split
@@ -38,18 +39,21 @@ from tongbao.clearing.slices.model import (
     Standing,
     TotalMissing,
 )
+from tongbao.clearing.slices.pieces import PieceLost, counts_of, keep, lines_in, runs_of, with_total
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
-from tongbao.payments.collecting.queries import count_paid, paid_by_slice
+from tongbao.payments.collecting.queries import attempts_with_ids, count_paid
 from tongbao.rails.channels.contract import ChannelAccount
 
 _ACTOR: Final = "reconciliation"
 _BOM: Final = b"\xef\xbb\xbf"
-_CLOCK: Final = re.compile(rb"\d{4}-\d\d-\d\d ([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
+_COUNTERS: Final = 4
+"""How many stretches of a day are counted at the same time."""
+_TRIES: Final = 3
 
 
 class _Day(Struct, frozen=True):
@@ -91,11 +95,13 @@ async def take_piece(context: Clearing, account_id: UUID, day: date, path: Path)
         finally:
             engine.close()
         digest = await asyncio.to_thread(_digest, path)
-        await asyncio.to_thread(of.home.mkdir, parents=True, exist_ok=True)
-        await asyncio.to_thread(shutil.copyfile, path, of.home / f"{digest}.piece")
-    lines = sum(part.line_count for part in rows)
-    if sum(each.count for each in sums) != lines:
-        raise PieceUnreadable(lines=lines)
+        lines = sum(part.line_count for part in rows)
+        counts = {each.place: each.count for each in sums}
+        runs = await asyncio.to_thread(runs_of, rows, of.quick.prefix, SLICE_S)
+        if counts_of(runs) != counts:
+            raise PieceUnreadable(lines=lines)
+        total = parts[-1] if has_total else None
+        await asyncio.to_thread(keep, of.home, digest, path, with_total(runs, total), folder)
     failpoint("slices.before_piece")
     async with context.db.begin(_ACTOR) as tx:
         return await _add(tx, of, (digest, lines, has_total), sums)
@@ -112,8 +118,7 @@ async def compare_slices(
         SlicesNotPossible
     """
     of = await _day(context, account_id, day)
-    slices = {each.place: each for each in await slices_of(context.db, account_id, day)}
-    changed = await _changed(of, slices, until)
+    changed = await _changed(of, await slices_of(context.db, account_id, day), until)
     if changed:
         async with _folder(context) as folder:
             asked = of.question(folder, folder)
@@ -125,12 +130,11 @@ async def compare_slices(
                 )
             finally:
                 engine.close()
+        if not sums:
+            raise SlicesMoved
+        columns = zip(*(astuple(each) for each in sums), strict=True)
         async with context.db.begin(_ACTOR) as tx:
-            for each in sums:
-                await store.SET_OURS.run(
-                    tx, account_id, day, each.place, each.count, each.amount, each.fees,
-                    each.digest, each.is_booked, tx.now,
-                )  # fmt: skip
+            await store.SET_OURS.run(tx, account_id, day, *map(list, columns), tx.now)
     now = await slices_of(context.db, account_id, day)
     inside = [each for each in now if each.place < until]
     return Standing(len(inside), [each.place for each in inside if not each.agrees])
@@ -142,30 +146,45 @@ async def close_by_slices(
     """Close a day whose bill came in pieces: only the slices that differ are opened.
 
     Raises:
-        SlicesNotPossible, TotalMissing, DayNotBilled, RunOvertaken
+        SlicesNotPossible, TotalMissing, SlicesMoved, DayNotBilled, RunOvertaken
     """
     of = await _day(context, account_id, day)
-    pieces = await store.PIECES.all(context.db, account_id, day)
+    pieces, slices = await _as_kept(of)
     if not any(piece.has_total for piece in pieces):
         raise TotalMissing
-    on_progress("compare slices", len(pieces))
-    standing = await compare_slices(context, account_id, day)
-    on_progress("open slices", len(standing.differing))
-    agreeing = [each for each in await slices_of(context.db, account_id, day) if each.agrees]
-    async with _folder(context) as folder:
-        opened = await asyncio.to_thread(_open, of, pieces, frozenset(standing.differing), folder)
-        asked = of.question(opened.path, folder)
-        lane = await compare_spans(context, asked, of.quick, _spans(of, standing.differing))
-        if lane is None:
-            raise TotalMissing
-        failpoint("slices.before_close")
-        whole = _with_agreed(lane, opened, agreeing, asked.home_book)
-        bill = await close_lean(
-            context, account_id, day, whole, opened.pieces, on_progress=on_progress
-        )
-    if bill is None:
-        raise SlicesNotPossible(why="a bill of the day is there already")
-    return bill
+    suspects = await shown_before(context.db, account_id, day)
+    also = await _places_of(of, suspects)
+    is_current = any(each.our_at for each in slices)
+    for _ in range(_TRIES):
+        if not is_current:
+            on_progress("compare slices", len(pieces))
+            await compare_slices(context, account_id, day)
+            pieces, slices = await _as_kept(of)
+        agreeing = [each for each in slices if each.agrees and each.place not in also]
+        differing = ({each.place for each in slices} | also) - {each.place for each in agreeing}
+        on_progress("open slices", len(differing))
+        async with _folder(context) as folder:
+            # Whether anything was collected since is counted while the slices are opened.
+            counting = asyncio.create_task(_grown(of, slices, SLICES))
+            try:
+                opened = await asyncio.to_thread(_open, of, pieces, slices, differing, folder)
+                asked = replace(of.question(opened.path, folder), suspects=suspects)
+                lane = await compare_spans(context, asked, of.quick, _spans(of, differing))
+            finally:
+                await asyncio.wait([counting])
+            is_current = not counting.result()
+            if lane is None:
+                raise TotalMissing
+            if is_current:
+                failpoint("slices.before_close")
+                whole = _with_agreed(lane, opened, agreeing, asked.home_book)
+                bill = await close_lean(
+                    context, account_id, day, whole, opened.pieces, on_progress=on_progress
+                )
+                if bill is None:
+                    raise SlicesNotPossible(why="a bill of the day is there already")
+                return bill
+    raise SlicesMoved
 
 
 async def slices_of(on: Db | Tx, account_id: UUID, day: date) -> list[ReconSlice]:
@@ -176,7 +195,7 @@ async def slices_of(on: Db | Tx, account_id: UUID, day: date) -> list[ReconSlice
 async def _day(context: Clearing, account_id: UUID, day: date) -> _Day:
     account = await context.flow.account(account_id)
     quick = QUICK_BILLS.get(account.channel)
-    if quick is None or not duck.is_there():
+    if quick is None or quick.at != 0 or not duck.is_there():
         raise SlicesNotPossible(channel=account.channel)
     [currency] = context.flow.channels[account.channel].currencies
     return _Day(context, account, day, quick, currency)
@@ -207,32 +226,70 @@ async def _add(
     args = (made.account_id, made.day, made.place, digest, lines, has_total, tx.now)
     if not await store.ADD_PIECE.run(tx, *args):
         raise SlicesMoved
-    for each in sums:
-        await store.ADD_THEIRS.run(
-            tx, of.account.id, of.day, each.place, each.count, each.amount, each.digest
-        )
+    if not sums:
+        return made  # nothing but the bill's total
+    columns = zip(*((s.place, s.count, s.amount, s.digest) for s in sums), strict=True)
+    await store.ADD_THEIRS.run(tx, of.account.id, of.day, *map(list, columns))
     return made
 
 
-async def _changed(of: _Day, slices: dict[int, ReconSlice], until: int) -> list[int]:
-    """Return the slices in which something was collected since they were summed up."""
+async def _as_kept(of: _Day) -> tuple[list[SlicePiece], list[ReconSlice]]:
+    """Return the day's pieces and slices, which are of one moment."""
+    pieces = await store.PIECES.all(of.context.db, of.account.id, of.day)
+    slices = await slices_of(of.context.db, of.account.id, of.day)
+    if sum(each.line_count for each in pieces) != sum(each.their_count for each in slices):
+        raise SlicesMoved
+    return pieces, slices
+
+
+async def _places_of(of: _Day, numbers: Sequence[str]) -> set[int]:
+    """Return the slices of the payments of this day behind some numbers."""
+    start, end = day_bounds(of.day)
+    found = await attempts_with_ids(of.context.db, ids_of_numbers(numbers)) if numbers else []
+    return {
+        int((attempt.paid_at - start).total_seconds()) // SLICE_S
+        for attempt in found
+        if attempt.account_id == of.account.id
+        and attempt.paid_at is not None
+        and start <= attempt.paid_at < end
+    }
+
+
+async def _changed(of: _Day, slices: Sequence[ReconSlice], until: int) -> list[int]:
+    """Return the slices to be summed up again: something was collected in them, or not booked."""
+    unbooked = {
+        each.place
+        for each in slices
+        if each.place < until and each.our_count and not each.is_booked
+    }
+    return sorted(unbooked | set(await _grown(of, slices, until)))
+
+
+async def _grown(of: _Day, slices: Sequence[ReconSlice], until: int) -> list[int]:
+    """Return the slices in which something was collected since they were summed up.
+
+    What was collected stays so, hence an equal count of a stretch means that nothing has changed
+    in it; where it is another, its halves are counted.
+    """
+    known = [0] * SLICES
+    for each in slices:
+        known[each.place] = each.our_count
     start, _ = day_bounds(of.day)
-    end = start + timedelta(seconds=SLICE_S * until)
-    db, known = of.context.db, sum(
-        each.our_count for each in slices.values() if each.place < until
-    )  # fmt: skip
-    # What was collected stays so, hence an equal count means that nothing has changed.
-    if await count_paid(db, of.account.id, start, end) == known:
-        return [
-            place for place, each in slices.items()
-            if place < until and each.our_count and not each.is_booked
-        ]  # fmt: skip
-    counts = await paid_by_slice(db, of.account.id, start, end, SLICE_S)
-    return sorted(
-        place
-        for place, count in counts.items()
-        if place not in slices or slices[place].our_count != count or not slices[place].is_booked
-    )
+    step = timedelta(seconds=SLICE_S)
+
+    async def look(low: int, high: int) -> list[int]:
+        begins, ends = start + low * step, start + high * step
+        count = await count_paid(of.context.db, of.account.id, begins, ends)
+        if count == sum(known[low:high]):
+            return []
+        if high - low == 1:
+            return [low]
+        middle = (low + high) // 2
+        return [*await look(low, middle), *await look(middle, high)]
+
+    edges = sorted({until * n // _COUNTERS for n in range(_COUNTERS + 1)})
+    found = await asyncio.gather(*(look(*pair) for pair in pairwise(edges)))
+    return list(chain.from_iterable(found))
 
 
 def _spans(of: _Day, places: Iterable[int]) -> list[Span]:
@@ -257,36 +314,33 @@ class _Opened(Struct, frozen=True):
     pieces: tuple[str, int]
 
 
-def _open(of: _Day, pieces: Sequence[SlicePiece], places: frozenset[int], folder: Path) -> _Opened:
+def _open(
+    of: _Day,
+    pieces: Sequence[SlicePiece],
+    slices: Sequence[ReconSlice],
+    places: Collection[int],
+    folder: Path,
+) -> _Opened:
     path, numbers, line, size = folder / "opened.bill", [1], 1, 0
     digest, trailer = hashlib.sha256(), b""
-    skip = len(of.quick.prefix)
-    with path.open("wb") as file:
-        file.write(of.quick.header.encode() + b"\r\n")
-        for piece in pieces:
-            digest.update(piece.sha256.encode())
-            source = of.home / f"{piece.sha256}.piece"
-            size += source.stat().st_size
-            with source.open("rb") as lines:
-                next(lines)
-                for n, text in enumerate(lines):
-                    if n >= piece.line_count:
-                        trailer = b"".join(chain([text], lines))
-                        break
-                    if places and _place(text, skip) in places:
-                        numbers.append(line + n + 1)
-                        file.write(text)
-            line += piece.line_count
-        file.write(trailer)
+    try:
+        with path.open("wb") as file:
+            file.write(of.quick.header.encode() + b"\r\n")
+            for piece in pieces:
+                digest.update(piece.sha256.encode())
+                found = lines_in(of.home, piece.sha256, places)
+                size += found.size
+                file.writelines(found.texts)
+                numbers += [line + number - 1 for number in found.numbers]
+                trailer = found.trailer or trailer
+                line += piece.line_count
+            file.write(trailer)
+    except (OSError, PieceLost) as lost:
+        raise SlicesNotPossible(why="a piece is lost") from lost
+    if len(numbers) - 1 != sum(each.their_count for each in slices if each.place in places):
+        raise SlicesNotPossible(why="a piece is lost")
     numbers += [line + 1, line + 2]
     return _Opened(path, numbers, line + 2, (digest.hexdigest(), size))
-
-
-def _place(text: bytes, skip: int) -> int:
-    found = _CLOCK.match(text, skip)
-    if found is None:
-        return 0
-    return (int(found[1]) * 3600 + int(found[2]) * 60 + int(found[3])) // SLICE_S
 
 
 def _with_agreed(

@@ -86,11 +86,11 @@ create table recon_case (
     taken_at timestamptz not null
 );
 
--- A day as it goes on: five minutes of an account, both sides as count, amount and digest.
+-- A day as it goes on: half a minute of an account, both sides as count, amount and digest.
 create table recon_slice (
     account_id   uuid        not null,
     day          date        not null,
-    place        int         not null check (place between 0 and 287),
+    place        int         not null check (place between 0 and 2879),
     our_count    int         not null check (our_count >= 0),
     our_amount   bigint      not null,
     our_fees     bigint      not null,
@@ -108,7 +108,7 @@ create table slice_piece (
     day        date        not null,
     place      int         not null check (place >= 0),
     sha256     text        not null,
-    line_count int         not null check (line_count > 0),
+    line_count int         not null check (line_count >= 0),
     has_total  boolean     not null,
     taken_at   timestamptz not null,
     primary key (account_id, day, place),

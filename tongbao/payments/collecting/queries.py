@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -286,18 +286,6 @@ async def export_paid(
 async def count_paid(on: Db | Tx, account_id: UUID, start: datetime, end: datetime) -> int:
     """Return how much an account collected in ``[start, end)``: a count that only ever grows."""
     return await store.COUNT_PAID.one(on, account_id, start, end)
-
-
-async def paid_by_slice(
-    on: Db | Tx, account_id: UUID, start: datetime, end: datetime, seconds: int
-) -> dict[int, int]:
-    """Return how many of these were paid in each slice of so many seconds since ``start``."""
-    step, counts = timedelta(seconds=seconds), {}
-    for place in range(-(-(end - start) // step)):
-        begins = start + place * step
-        if count := await count_paid(on, account_id, begins, min(begins + step, end)):
-            counts[place] = count
-    return counts
 
 
 async def payments_span(
