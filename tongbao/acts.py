@@ -21,7 +21,7 @@ from tongbao.parties.terminals import limits as terminal_limits
 from tongbao.payments.channel_keys import changes as channel_keys
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.splits import receivers as split_terms
-from tongbao.products.red_packet_limits import changes as red_packet_limits
+from tongbao.products.red_packets import hall as red_packet_limits
 
 
 def approvals(flow: Flow, clearing: Clearing) -> Approvals:

@@ -15,14 +15,14 @@ from tongbao.controls.approvals.model import Approval, Approvals, OwnProposal, a
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import business_date
-from tongbao.products.red_packet_limits.changes import (
+from tongbao.products.red_packets import _store as red_packets
+from tongbao.products.red_packets.hall import (
     LimitInThePast,
     LimitMalformed,
     LimitThere,
     bound_acts,
     propose_limit,
 )
-from tongbao.products.red_packets import _store as red_packets
 from tongbao.products.red_packets.model import RedPacketLimit
 
 MAY = {"merchants_act", "settlement_act"}

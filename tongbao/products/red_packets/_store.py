@@ -81,3 +81,16 @@ LIMIT_ON: Final = Query(
     """select currency, valid_from, each_max, total_max, parts_max, source from red_packet_limit
         where currency = $1 and valid_from <= $2 order by valid_from desc limit 1""",
 )
+ADD_LIMIT: Final = Query(
+    RedPacketLimit,
+    """insert into red_packet_limit
+              (currency, valid_from, each_max, total_max, parts_max, source)
+        values ($1, $2, $3, $4, $5, $6)
+            on conflict (currency, valid_from) do nothing
+        returning currency, valid_from, each_max, total_max, parts_max, source""",
+)
+LIMIT_BEGINS: Final = Query(
+    bool,
+    """select exists (select from red_packet_limit where currency = $1 and valid_from = $2)
+           as found""",
+)

@@ -8,7 +8,7 @@ import click
 
 from tongbao.controls.approvals.model import ActUnknown
 from tongbao.kernel.money import from_decimal_text
-from tongbao.products.red_packet_limits.changes import PARTS_MOST, SET, propose_limit
+from tongbao.products.red_packets.hall import PARTS_MOST, SET, propose_limit
 from tongbao.products.red_packets.model import RedPacketLimit
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor
 

@@ -1,1 +1,0 @@
-"""What a red packet may be from a day on: figures that two people agree to."""
