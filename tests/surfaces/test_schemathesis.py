@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import os
 import re
 import secrets
@@ -19,7 +20,15 @@ from schemathesis.engine import events, from_schema
 
 from tests.infra.signed_client import SignedClient
 from tests.stage import Stage, new_number
-from tests.surfaces.everything import something_of_everything
+from tests.surfaces.crawl import ID
+from tests.surfaces.everything import (
+    have_terminal,
+    object_to,
+    pay_by_wallet,
+    sell,
+    share,
+    something_of_everything,
+)
 from tests.surfaces.receiver import receiving
 from tongbao.infra import test_clock
 from tongbao.kernel.ids import new_id, show
@@ -41,13 +50,11 @@ EXAMPLES = 4 * CAMPAIGN
 SEED = 20261121 if CAMPAIGN == 1 else secrets.randbelow(2**32)
 
 
-WALLET = re.compile("wal_[0-9a-z]{26}")
-
-
 class Signer(requests.auth.AuthBase):
     """Signs what is about to be sent, as the SDK would.
 
-    It does not let its own key be ended, nor the wallet frozen that is to pay.
+    It does not let its own key be ended; and where a route ends a thing that others need alive, the
+    route gets a spare one instead.
 
     Every other idempotency key is made new, or chance, which likes short texts, would repeat them.
     """
@@ -56,15 +63,15 @@ class Signer(requests.auth.AuthBase):
         self._key_id = key_id
         self._secret = secret
         self._calls = 0
-        self.spare_wallet = ""
+        self.spares: dict[str, str] = {}  # by the last word of the path
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         assert request.url is not None
         assert request.method is not None
         if request.url.endswith(("/revoke", "/roll")):
             request.url = request.url.replace(self._key_id, show("key", new_id()))
-        if request.url.endswith("/freeze") and self.spare_wallet:
-            request.url = WALLET.sub(self.spare_wallet, request.url)
+        if spare := self.spares.get(urlsplit(request.url).path.rpartition("/")[2]):
+            request.url = re.sub(spare[:4] + "[0-9a-z]{26}", spare, request.url)
         self._calls += 1
         key = request.headers.get("Idempotency-Key", "")
         if self._calls % 2 and 0 < len(key) < 200:
@@ -136,14 +143,80 @@ def explore(document: dict[str, Any], url: str, signer: Signer) -> Findings:
 
 
 def with_examples(document: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
-    """Give every path parameter a real id for its example, so that chance need not find one."""
+    """Give every path parameter a real id for its example, so that chance need not find one.
+
+    Ids in the examples of bodies become real ones of the same kind.
+    """
     document = copy.deepcopy(document)
+    real = {each[:3]: each for each in known.values()}
     for verbs in document["paths"].values():
         for operation in verbs.values():
             for parameter in operation.get("parameters", ()):
                 if parameter.get("in") == "path":
                     parameter["example"] = known[parameter["name"]]
+            content = operation.get("requestBody", {}).get("content", {})
+            for media in content.values():
+                if "example" in media:
+                    said = ID.sub(
+                        lambda found: real.get(found[0][:3], found[0]), json.dumps(media["example"])
+                    )
+                    media["example"] = json.loads(said)
     return document
+
+
+def give(document: dict[str, Any], route: str, *, body: Any = None, **values: Any) -> None:
+    """Give parameters and the body of one route examples of its own."""
+    verb, _, path = route.partition(" ")
+    operation = document["paths"][path][verb.lower()]
+    operation["parameters"] = [
+        {**each, "example": values[each["name"]]} if each.get("name") in values else each
+        for each in operation["parameters"]  # which other operations may share
+    ]
+    if body is not None:
+        operation["requestBody"]["content"]["application/json"]["example"] = body
+
+
+async def told_apart(stage: Stage, document: dict[str, Any], wallet_id: str) -> dict[str, str]:
+    """Give routes what they need for themselves; return spares for those that end a thing."""
+    client = stage.client
+    wallet = await stage.call(client.wallets.open, holder_name="李四")
+    await stage.call(client.wallets.top_up, wallet_id, amount=100_000)
+    shared = await share(stage, client, wallet_id)
+    objected = await object_to(stage, client)
+    give(document, "POST /v1/terminals/{terminal_id}/parameters/roll_back", body={"version": 1})
+    part = {"receiver_id": shared["receiver_id"], "amount": 10}
+    split = {"merchant_split_no": new_number(), "shares": [part]}
+    paid = await pay_by_wallet(stage, client, wallet_id)
+    route = "POST /v1/payments/{payment_id}/splits"
+    give(document, route, payment_id=paid["id"], body=split)
+    paid = await pay_by_wallet(stage, client, wallet_id)
+    given = await stage.call(
+        client.splits.create, paid["id"], **{**split, "merchant_split_no": "G"}
+    )
+    back = {**part, "amount": 1, "merchant_return_no": "R"}
+    give(document, "POST /v1/splits/{split_id}/returns", split_id=given["id"], body=back)
+    shown = await stage.call(client.wallets.payment_code, wallet_id)
+    order = await stage.call(
+        client.orders.sell_at_counter,
+        merchant_order_no=new_number(),
+        amount=100,
+        auth_code=shown["code"],
+    )
+    give(document, "POST /v1/orders/{order_id}/review", order_id=order["id"])
+    tab_id = (await sell(stage, client, wallet_id))["tab_id"]
+    give(document, "POST /v1/tabs/{tab_id}/close", tab_id=tab_id)
+    price = {"channel": "wechat_pay", "pay_mode": "qr", "amount": 1000}
+    give(document, "GET /v1/price-quote", **price)
+    unbound = await stage.call(client.splits.bind, kind="wallet", account=wallet["id"])
+    return {
+        "freeze": wallet["id"],
+        "report_stolen": await have_terminal(stage, stage.shop),
+        "accept": objected["dispute_id"],
+        "cancel": shared["split_id"],
+        "finish_splits": (await pay_by_wallet(stage, client, wallet_id))["id"],
+        "refunds": (await pay_by_wallet(stage, client, wallet_id))["id"],
+        "unbind": unbound["id"],
+    }
 
 
 async def shown_to(stage: Stage, document: dict[str, Any], wallet_id: str) -> None:
@@ -178,6 +251,10 @@ NEVER_DONE = {
     "POST /v1/card_balances",  # the shop has no account for cards
     "POST /v1/payments/{payment_id}/capture",  # nothing is set aside at the shop's channels
     "POST /v1/payments/{payment_id}/void",
+    "GET /v1/payouts/{payout_id}/receipt",  # the payout is on its way
+    "POST /v1/applications/{application_id}/signatures",  # no terms are published
+    "POST /v1/registrations/{registration_id}/send_again",  # the channel has not rejected it
+    "POST /v1/settlements/quick",  # it was not agreed with the shop
 }
 
 
@@ -188,8 +265,7 @@ async def test_the_api_keeps_what_its_document_promises(stage: Stage) -> None:
         known = await something_of_everything(stage, stage.shop, receiver.url)
         document = with_examples(stage.app.document, known)
         await shown_to(stage, document, known["wallet_id"])
-        spare = await stage.call(stage.client.wallets.open, holder_name="李四")
-        signer.spare_wallet = spare["id"]
+        signer.spares = await told_apart(stage, document, known["wallet_id"])
 
         found = await asyncio.to_thread(explore, document, stage.url, signer)
 
