@@ -19,7 +19,11 @@ from msgspec import Struct
 from tests.stage import Stage
 from tests.surfaces.commands import Cli, account_file
 from tests.surfaces.receiver import receiving
+from tongbao.controls.approvals.approvals import approve
+from tongbao.controls.approvals.model import ApprovalState
+from tongbao.controls.approvals.queries import approval_with_id
 from tongbao.infra.settings import load_settings
+from tongbao.kernel.ids import parse
 from tongbao.surfaces.cli.channels import AccountFile
 from tongbao.wiring import SECRETS
 
@@ -85,10 +89,22 @@ class Reader:
         said = await self.cli(*words[1:])
         assert said.code == 0, f"{command}: {said.err}"
         self.shown += said.out
+        for shown in re.findall(r"\bapv_\w{26}\b", said.out):
+            await self.approved(shown)
+
+    async def approved(self, proposal: str) -> None:
+        """Let another person approve what was just proposed, as the page says."""
+        acts, db = self.stage.platform.approvals.acts, self.stage.db
+        asked = await approval_with_id(db, parse("apv", proposal))
+        if asked.state is ApprovalState.PROPOSED:
+            async with db.begin("cli:another") as tx:
+                may = {acts[asked.act].act.checker}
+                await approve(tx, acts, asked.id, digest=asked.digest.hex(), may=may)
+            await self.stage.platform.worker.run_until_idle(raise_failures=True)
 
     def filled_in(self, command: str, remark: str) -> str:
         """Put in the ids that earlier commands printed; a remark says which of several."""
-        for prefix in ("mch", "chn"):
+        for prefix in ("mch", "chn", "apv"):
             if f"{prefix}_…" in command:
                 channel = re.search(r"the one of (\w+)", remark)
                 after = rf".*channel={channel[1]} " if channel and prefix == "chn" else ""

@@ -39,6 +39,8 @@ ROLES = {
     "sender": OWNED["wallet"],
     "giving_wallet": OWNED["wallet"],
     "getting_wallet": AccountKey("wallet", "CNY", UUID(int=9)),
+    "giver": OWNED["merchant_payable"],
+    "receiver": OWNED["wallet"],
 }
 
 
