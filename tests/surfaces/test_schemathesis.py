@@ -46,7 +46,7 @@ CHECKS = (
     "unsupported_method",
 )
 CAMPAIGN = int(os.environ.get("TONGBAO_CAMPAIGN", "1"))
-EXAMPLES = 4 * CAMPAIGN
+EXAMPLES = 2 * CAMPAIGN
 SEED = 20261121 if CAMPAIGN == 1 else secrets.randbelow(2**32)
 
 
