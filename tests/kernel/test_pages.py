@@ -18,6 +18,7 @@ from tongbao.kernel.pages import (
     decode_moment,
     encode_cursor,
     encode_moment,
+    page_of,
     page_size,
 )
 
@@ -85,3 +86,23 @@ def test_a_list_without_a_size_has_the_usual_one() -> None:
 def test_any_other_size_is_refused(size: int) -> None:
     with pytest.raises(PageSizeInvalid):
         page_size(size)
+
+
+@given(st.lists(st.integers(), unique=True), st.integers(1, 5))
+def test_pages_one_after_the_other_have_every_row_once(numbers: list[int], size: int) -> None:
+    rows, seen, after = sorted(numbers), list[int](), float("-inf")
+    while True:
+        page = page_of([each for each in rows if each > after][: size + 1], size, lambda row: row)
+        seen += page.items
+        if page.next_cursor is None:
+            break
+        assert len(page.items) == size
+        after = int(decode_cursor(page.next_cursor)[0])
+    assert seen == rows
+
+
+def test_a_row_is_named_by_its_id_as_text() -> None:
+    rows = [UUID(int=1), UUID(int=2)]
+    page = page_of(rows, 1, lambda row: row)
+    assert page.items == rows[:1]
+    assert page.next_cursor == encode_cursor(str(rows[0]))

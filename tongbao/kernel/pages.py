@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Generic, TypeVar
 from uuid import UUID
@@ -53,6 +54,17 @@ def page_size(limit: int | None) -> int:
     if not 1 <= limit <= PAGE_MAX:
         raise PageSizeInvalid(param="limit")
     return limit
+
+
+def page_of(rows: list[T], size: int, key: Callable[[T], UUID | int | str]) -> Page[T]:
+    """Return the first ``size`` rows of those that one more than that was asked for.
+
+    ``key`` is what the list is sorted by, and goes on behind.
+    """
+    if len(rows) <= size:
+        return Page(rows)
+    last = key(rows[size - 1])
+    return Page(rows[:size], encode_cursor(str(last) if isinstance(last, UUID) else last))
 
 
 def encode_cursor(*keys: str | int) -> str:

@@ -18,7 +18,7 @@ from tongbao.clearing.disputes.model import (
 )
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
 
 
@@ -99,5 +99,4 @@ async def list_disputes(
         cursor_id(cursor),
         size + 1,
     )
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)

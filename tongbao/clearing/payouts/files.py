@@ -53,7 +53,7 @@ from tongbao.kernel.errors import Fact, Refusal
 from tongbao.kernel.ids import UnknownId, from_base32, new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money, from_decimal_text
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.kernel.papers.sheets import csv_line
 from tongbao.parties.identity.model import Permission
 from tongbao.parties.merchants.queries import merchants_with_ids
@@ -244,8 +244,7 @@ async def list_files(
     """
     size = page_size(limit)
     rows = await store.LIST_FILES.all(on, cursor_id(cursor), size + 1)
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 async def _written(context: Clearing, file: PayoutFile, payouts: Sequence[Payout]) -> bytes:

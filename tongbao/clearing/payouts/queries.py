@@ -10,7 +10,7 @@ from tongbao.clearing.payouts import _store as store
 from tongbao.clearing.payouts.model import Payout, PayoutExchange, PayoutNotFound, PayoutState
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
 
 
@@ -82,5 +82,4 @@ async def list_payouts(
         cursor_id(cursor),
         size + 1,
     )
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)

@@ -17,7 +17,7 @@ from tongbao.clearing.settlement.model import (
 )
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, page_of, page_size
 from tongbao.ledger.queries import balances_of_owner
 from tongbao.payments.collecting.queries import cursor_id
 
@@ -99,8 +99,7 @@ async def list_settlements(
         cursor_id(cursor),
         size + 1,
     )
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 async def lines_of_settlement(
@@ -115,8 +114,7 @@ async def lines_of_settlement(
     rows = await store.LINES_OF.all(
         on, settlement.book, settlement.id, _seq_after(cursor), size + 1
     )
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(rows[size - 1].seq) if more else None)
+    return page_of(rows, size, lambda row: row.seq)
 
 
 async def settled_among(on: Db | Tx, settlement: Settlement, seqs: list[int]) -> set[int]:

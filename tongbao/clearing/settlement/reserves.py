@@ -15,7 +15,7 @@ from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.ledger.model import AccountKey, Group
 from tongbao.ledger.rules import posting
 from tongbao.payments.collecting.queries import cursor_id
@@ -69,5 +69,4 @@ async def list_reserves(
     """
     size = page_size(limit)
     rows = await store.PARTS_OF.all(on, merchant, mode, cursor_id(cursor), size + 1)
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].settlement_id)) if more else None)
+    return page_of(rows, size, lambda row: row.settlement_id)

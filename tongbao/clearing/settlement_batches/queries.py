@@ -13,7 +13,7 @@ from tongbao.clearing.settlement_batches.model import (
 )
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
 
 
@@ -44,8 +44,7 @@ async def list_batches(
     """
     size = page_size(limit)
     rows = await store.LIST_BATCHES.all(on, mode, state, cursor_id(cursor), size + 1)
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 async def left_out_of(on: Db | Tx, batch_id: UUID) -> list[LeftOut]:

@@ -14,7 +14,7 @@ from tongbao.clearing.transfers.model import (
 )
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
 
 
@@ -65,8 +65,7 @@ async def list_transfer_batches(
     """
     size = page_size(limit)
     rows = await store.LIST_BATCHES.all(on, merchant_id, mode, state, cursor_id(cursor), size + 1)
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 async def items_of_batch(
@@ -85,5 +84,4 @@ async def items_of_batch(
             raise CursorInvalid(param="cursor")
         after = int(keys[0])
     rows = await store.ITEMS.all(on, batch.book, batch.id, after, size + 1)
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].line)) if more else None)
+    return page_of(rows, size, lambda row: str(row.line))

@@ -21,7 +21,7 @@ from tongbao.controls.approvals.model import (
 )
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import show
-from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, page_of, page_size
 
 
 class ApprovalFilter(Struct, frozen=True):
@@ -63,8 +63,7 @@ async def list_approvals(
     rows = await store.PAGE.all(
         on, states, wanted.act, wanted.maker, wanted.subject, _after(cursor), size + 1
     )
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 async def count_for(desk: Approvals, actor: str, may: Collection[str]) -> int:

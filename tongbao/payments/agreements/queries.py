@@ -11,7 +11,7 @@ from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import from_base32, parse
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, page_of, page_size
 from tongbao.payments.agreements import _store as store
 from tongbao.payments.agreements.agreements import AgreementNotFound
 from tongbao.payments.agreements.model import (
@@ -98,8 +98,7 @@ async def list_agreements(
     """
     size, given = page_size(limit), astuple(wanted)
     rows = await store.LIST_AGREEMENTS.all(on, *given, _cursor_id(cursor), size + 1)
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 async def uses_of_agreement(
@@ -113,8 +112,7 @@ async def uses_of_agreement(
     size = page_size(limit)
     place = (agreement.book, agreement.id)
     rows = await store.LIST_USES.all(on, *place, _cursor_id(cursor), size + 1)
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].payment_id)) if more else None)
+    return page_of(rows, size, lambda row: row.payment_id)
 
 
 async def exchanges_of_agreement(on: Db | Tx, agreement: Agreement) -> list[AgreementExchange]:

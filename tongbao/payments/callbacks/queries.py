@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tongbao.infra.db import Db, Tx
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.callbacks import _store as store
 from tongbao.payments.callbacks.model import InboundCallback, NoticeFilter
 from tongbao.payments.collecting.queries import cursor_id
@@ -28,5 +28,4 @@ async def list_aside(
     rows = await store.LIST_ASIDE.all(
         on, wanted.state, wanted.kind, wanted.channel, cursor_id(cursor), size + 1
     )
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.checkouts import _store as store
 from tongbao.payments.checkouts.model import Checkout, CheckoutNotFound
 from tongbao.payments.collecting import queries as payments
@@ -70,5 +70,4 @@ async def list_checkouts(
     rows = await store.LIST_CHECKOUTS.all(
         on, merchant, mode, merchant_order_no, payments.cursor_id(cursor), size + 1
     )
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)

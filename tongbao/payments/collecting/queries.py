@@ -21,8 +21,8 @@ from tongbao.kernel.pages import (
     Page,
     decode_cursor,
     decode_moment,
-    encode_cursor,
     encode_moment,
+    page_of,
     page_size,
 )
 from tongbao.parties.price_plans.model import CardKind, Inputs, Quote, quote
@@ -324,8 +324,7 @@ async def list_payments(
         size + 1,
         wanted.metadata,
     )
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 def cursor_id(cursor: str | None) -> UUID | None:

@@ -14,7 +14,7 @@ from tongbao.infra.web.caller import Caller
 from tongbao.kernel.ids import base32, new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.parties.merchants import queries as merchants
 from tongbao.payments.checkouts.checkouts import open_checkout, opened_by_plate
 from tongbao.payments.checkouts.model import Checkout, CheckoutAsked
@@ -131,8 +131,7 @@ async def list_plates(
     """
     size = page_size(limit)
     rows = await store.LIST_PLATES.all(on, merchant, mode, cursor_id(cursor), size + 1)
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 async def open_at_plate(db: Db, plate: Plate, money: Money) -> Checkout:

@@ -12,7 +12,7 @@ from tongbao.infra.db import Db, Tx
 from tongbao.kernel.errors import NotFound
 from tongbao.kernel.ids import from_base32
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
 from tongbao.payments.refunds import _store as store
 from tongbao.payments.refunds.model import GivenBack, Refund, RefundState
@@ -98,5 +98,4 @@ async def list_refunds(
         cursor_id(cursor),
         size + 1,
     )
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)

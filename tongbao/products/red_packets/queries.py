@@ -6,7 +6,14 @@ from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.web.caller import Caller
-from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+from tongbao.kernel.pages import (
+    CursorInvalid,
+    Page,
+    decode_cursor,
+    encode_cursor,
+    page_of,
+    page_size,
+)
 from tongbao.parties.accounts.model import Wallet
 from tongbao.products.red_packets import _store as store
 from tongbao.products.red_packets.model import (
@@ -41,8 +48,7 @@ async def red_packets_of_caller(
     before = None if cursor is None else _id_of(cursor)
     of = (caller.book, caller.merchant_id, caller.mode)
     rows = await store.LIST_PACKETS.all(on, *of, sender, before, size + 1)
-    more = len(rows) > size
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if more else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 async def grabs_of(

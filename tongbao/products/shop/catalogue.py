@@ -13,7 +13,7 @@ from tongbao.infra.web.caller import Caller
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, encode_cursor, page_size
+from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, page_of, page_size
 from tongbao.products.shop import _store as store
 from tongbao.products.shop.model import (
     OUT_OF_STOCK,
@@ -210,7 +210,7 @@ async def list_products(
     rows = await store.LIST_PRODUCTS.all(
         on, *of, category, on_shelf, id_of_cursor(cursor), size + 1
     )
-    return Page(rows[:size], encode_cursor(str(rows[size - 1].id)) if rows[size:] else None)
+    return page_of(rows, size, lambda row: row.id)
 
 
 async def on_sale(
