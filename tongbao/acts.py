@@ -33,11 +33,12 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
         *channel_keys.bound_acts(flow.db, clearing.keyring),
         *live_keys.bound_acts(flow.db, clearing.keyring, flow.licence),
         *standing.bound_acts(flow.db),
+        *differences.bound_closings(flow.db),
         *terminal_limits.bound_acts(flow.db),
     )
     licensed: tuple[Bound, ...] = (
         *suspense.bound_acts(flow),
-        *differences.bound_acts(flow),
+        *differences.bound_postings(flow),
         *reserve_custody.bound_acts(flow.db),
         bound_write_off(flow),
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),

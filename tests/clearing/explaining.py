@@ -64,7 +64,7 @@ async def unexplained(stage: Stage) -> dict[str, int]:
     )
     [open_breaks] = await db.fetch(
         "select count(*) as n, coalesce(sum(abs(difference)), 0)::bigint as fen from recon_break"
-        " where state in ('open', 'proposed')",
+        " where state = 'open'",
         (),
     )
     differences = {

@@ -8,17 +8,27 @@ import io
 import pytest
 
 from tests.clearing.conftest import Day
+from tests.two_people import agree, close_difference, propose_close
+from tongbao.clearing.cases.cases import bound_closings, propose_closing
 from tongbao.clearing.reconciliation import queries
-from tongbao.clearing.reconciliation.breaks import approve_close, propose_close, reject_close
 from tongbao.clearing.reconciliation.model import (
     BillUnknown,
     BreakNotFound,
     BreakNotOpen,
     ReconBreak,
-    SameEyes,
 )
 from tongbao.clearing.reconciliation.queries import BreakFilter
+from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
+from tongbao.controls.approvals.model import (
+    Approvals,
+    ApprovalWaiting,
+    OwnProposal,
+    ReasonTooShort,
+    acts_of,
+)
+from tongbao.infra import failpoints
 from tongbao.infra.audit import entries_of_subject
+from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.ids import new_id, show
 
 
@@ -34,61 +44,84 @@ async def one_break(day: Day) -> ReconBreak:
 
 async def test_closing_takes_a_reason_and_somebody_else(day: Day) -> None:
     found = await one_break(day)
-    async with day.db.begin("operator:anna") as tx:
-        proposed = await propose_close(tx, found.id, "the channel will correct it")
-    assert (proposed.state, proposed.proposed_by) == ("proposed", "operator:anna")
+    with pytest.raises(ReasonTooShort):
+        await propose_close(day.db, found.id, "no")
+    asked = await propose_close(day.db, found.id, "the channel will correct it", maker="anna")
+    with pytest.raises(ApprovalWaiting):
+        await propose_close(day.db, found.id, "me too", maker="bert")
+    with pytest.raises(OwnProposal):
+        await agree(day.db, asked, checker="anna")
+    [open_still] = await day.breaks("wechat_pay")
 
-    with pytest.raises(SameEyes):
-        async with day.db.begin("operator:anna") as tx:
-            await approve_close(tx, found.id)
-    async with day.db.begin("operator:bert") as tx:
-        closed = await approve_close(tx, found.id)
+    state = await agree(day.db, asked, checker="bert")
+    [closed] = await day.breaks("wechat_pay")
 
-    assert (closed.state, closed.closed_by) == ("closed", "operator:bert")
+    assert (open_still.state, open_still.proposal, state) == ("open", None, "applied")
+    assert (closed.state, closed.proposed_by, closed.closed_by) == ("closed", "anna", "bert")
+    assert closed.proposal == "the channel will correct it"
     entries = await entries_of_subject(day.db, show("brk", found.id))
-    assert [entry.action for entry in entries] == [
-        "reconciliation.break_proposed",
-        "reconciliation.break_closed",
-    ]
+    assert [entry.action for entry in entries] == ["reconciliation.break_closed"]
     with pytest.raises(BreakNotOpen):
-        async with day.db.begin("operator:anna") as tx:
-            await propose_close(tx, found.id, "once more")
+        await propose_close(day.db, found.id, "once more")
+    with pytest.raises(BreakNotFound):
+        await propose_close(day.db, new_id(), "once more")
+
+
+async def test_a_difference_without_money_is_closed_by_one_person(day: Day) -> None:
+    found = await one_break(day)
+    await day.db.execute("update recon_break set difference = 0 where id = $1", (found.id,))
+    with pytest.raises(ReasonTooShort):
+        async with day.db.begin("anna") as tx:
+            await propose_closing(tx, found.id, reason=" ")
+    async with day.db.begin("anna") as tx:
+        assert await propose_closing(tx, found.id, reason="only the word differs") is None
+
+    [closed] = await day.breaks("wechat_pay")
+    assert (closed.state, closed.proposed_by, closed.closed_by) == ("closed", "anna", "anna")
+
+
+async def test_a_difference_that_changed_meanwhile_is_not_closed(day: Day) -> None:
+    found = await one_break(day)
+    asked = await propose_close(day.db, found.id, "seven fen, let it be")
+    await day.db.execute("update recon_break set difference = 700 where id = $1", (found.id,))
+
+    assert await agree(day.db, asked) == "failed"
+    [after] = await day.breaks("wechat_pay")
+    assert (after.state, after.proposal) == ("open", None)
+
+
+async def test_a_closing_happens_once_wherever_its_worker_dies(day: Day) -> None:
+    found = await one_break(day)
+    asked = await propose_close(day.db, found.id, "the channel will correct it")
+    desk = Approvals(day.db, acts_of(*bound_closings(day.db)))
+    async with day.db.begin("checker") as tx:
+        await approve(tx, desk.acts, asked.id, digest=asked.digest.hex(), may=["breaks_act"])
+    for place in ("approvals.before_effect_commit", "approvals.after_effect"):
+        failpoints.arm(f"{place}:raise")
+        with pytest.raises(SimulatedCrash):
+            await run_apply(desk, ApplyApproval(asked.id), None)
+        failpoints.arm(None)
+    await run_apply(desk, ApplyApproval(asked.id), None)
+
+    [closed] = await day.breaks("wechat_pay")
+    assert (closed.state, closed.closed_by) == ("closed", "checker")
+    entries = await entries_of_subject(day.db, show("brk", found.id))
+    assert len(entries) == 1
 
 
 async def test_the_database_wants_four_eyes_too(day: Day) -> None:
     found = await one_break(day)
-    async with day.db.begin("operator:anna") as tx:
-        await propose_close(tx, found.id, "let it be")
 
     with pytest.raises(Exception, match="check constraint"):
         await day.db.execute(
-            "update recon_break set state = 'closed', closed_by = proposed_by, closed_at = $2"
-            " where id = $1",
+            "update recon_break set state = 'closed', proposal = 'mine', proposed_by = 'anna',"
+            " proposed_at = $2, closed_by = 'anna', closed_at = $2 where id = $1",
             (found.id, day.now),
         )
 
 
-async def test_a_proposal_can_be_turned_down(day: Day) -> None:
-    found = await one_break(day)
-    async with day.db.begin("operator:anna") as tx:
-        await propose_close(tx, found.id, "let it be")
-    async with day.db.begin("operator:bert") as tx:
-        opened = await reject_close(tx, found.id, "ask the channel first")
-
-    assert (opened.state, opened.proposal) == ("open", None)
-    with pytest.raises(BreakNotOpen):
-        async with day.db.begin("operator:bert") as tx:
-            await approve_close(tx, found.id)
-    with pytest.raises(BreakNotFound):
-        async with day.db.begin("operator:bert") as tx:
-            await approve_close(tx, new_id())
-
-
 async def close_it(day: Day, found: ReconBreak) -> None:
-    async with day.db.begin("operator:anna") as tx:
-        await propose_close(tx, found.id, "agreed with the channel")
-    async with day.db.begin("operator:bert") as tx:
-        await approve_close(tx, found.id)
+    await close_difference(day.db, found.id, "agreed with the channel")
 
 
 async def test_what_is_closed_stays_closed_while_it_is_the_same(day: Day) -> None:

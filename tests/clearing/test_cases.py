@@ -9,7 +9,7 @@ import pytest
 
 from tests.clearing.conftest import Day
 from tongbao.clearing.cases.cases import (
-    bound_acts,
+    bound_postings,
     cases_of,
     leave_case,
     propose_posting,
@@ -35,7 +35,7 @@ class Desk:
 
     def __init__(self, day: Day) -> None:
         self.day = day
-        self.approvals = Approvals(day.db, acts_of(*bound_acts(day.stage.flow)))
+        self.approvals = Approvals(day.db, acts_of(*bound_postings(day.stage.flow)))
 
     async def propose(self, found: ReconBreak) -> Approval:
         async with self.day.db.begin(MAKER) as tx:

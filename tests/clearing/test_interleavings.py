@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from tests.clearing.conftest import Day
+from tests.two_people import agree, propose_close
 from tongbao.clearing.reconciliation import matching
-from tongbao.clearing.reconciliation.breaks import approve_close, propose_close, reject_close
-from tongbao.clearing.reconciliation.model import BreakNotOpen, RunOvertaken
+from tongbao.clearing.reconciliation.model import RunOvertaken
 from tongbao.clearing.reconciliation.staging import Run, close_absent
 from tongbao.infra.db import Db
 
@@ -25,28 +25,22 @@ async def waiting(db: Db, count: int) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_who_waits_to_turn_a_proposal_down_sees_that_it_was_approved(day: Day) -> None:
+async def test_who_waits_to_close_a_difference_sees_that_a_run_found_it_changed(day: Day) -> None:
     [payment] = await day.paid("wechat_pay", 1000)
     day.bill_fault("wechat_pay", "wrong_amount:7", await day.number(payment))
     await day.over()
     await day.reconcile("wechat_pay")
     [found] = await day.breaks("wechat_pay")
-    async with day.db.begin("operator:anna") as tx:
-        await propose_close(tx, found.id, "the channel will correct it")
+    asked = await propose_close(day.db, found.id, "seven fen, let it be")
 
-    async def turn_down() -> None:
-        async with day.db.begin("operator:carl") as tx:
-            await reject_close(tx, found.id, "no")
-
-    async with day.db.begin("operator:bert") as tx:
-        await approve_close(tx, found.id)
-        second = asyncio.create_task(turn_down())
+    async with day.db.begin("a run") as tx:
+        await tx.execute("update recon_break set difference = 700 where id = $1", (found.id,))
+        closing = asyncio.create_task(agree(day.db, asked))
         await waiting(day.db, 1)
 
-    with pytest.raises(BreakNotOpen):
-        await second
+    assert await closing == "failed"
     [after] = await day.breaks("wechat_pay")
-    assert (after.state, after.closed_by) == ("closed", "operator:bert")
+    assert (after.state, after.difference) == ("open", 700)
 
 
 async def test_two_who_fetch_a_bill_at_once_read_it_once(day: Day) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from tests.two_people import close_difference
 from tongbao.clearing.matching.model import (
     Entry,
     Pass,
@@ -24,7 +25,6 @@ from tongbao.clearing.matching.model import (
 )
 from tongbao.clearing.matching.runs import SideIncomplete, rule_id, run_rule
 from tongbao.clearing.reconciliation import queries
-from tongbao.clearing.reconciliation.breaks import approve_close, propose_close
 from tongbao.clearing.reconciliation.queries import BreakFilter
 from tongbao.clearing.sources.ingest import add_source, take_file
 from tongbao.clearing.sources.layouts import load_layout
@@ -284,9 +284,7 @@ async def test_a_corrected_file_takes_its_differences_away_and_keeps_the_others(
             "select id from recon_break where account_id = $1 and number = $2",
             (rule_id(two.rule), number),
         )
-        for act, who in ((propose_close, "one"), (approve_close, "another")):
-            async with module_db.begin(who) as tx:
-                await (act(tx, break_id, "agreed") if act is propose_close else act(tx, break_id))
+        await close_difference(module_db, break_id, "agreed")
 
     await two.give(1, DAY, "a,,1.00", "b,,2.50", "c,,3.75")
     bill = await two.run(DAY)

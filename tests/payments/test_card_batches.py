@@ -13,6 +13,7 @@ import pytest
 from tests.payments.test_cards import fresh_card
 from tests.rails.test_cards_sandbox import order_with
 from tests.stage import Stage, new_number
+from tests.two_people import close_difference
 from tongbao.clearing.batches import batches
 from tongbao.clearing.batches.batches import (
     CloseBatches,
@@ -25,9 +26,9 @@ from tongbao.clearing.batches.batches import (
 )
 from tongbao.clearing.batches.model import LOOK_AGAIN, WAITS_FOR_OPEN, Batch, BatchState
 from tongbao.clearing.context import Clearing
-from tongbao.clearing.reconciliation import breaks, days
+from tongbao.clearing.reconciliation import days
 from tongbao.clearing.reconciliation.model import ChannelUnbilled, ReconBreak
-from tongbao.clearing.reconciliation.queries import BreakFilter, list_breaks
+from tongbao.clearing.reconciliation.queries import BreakFilter, break_with_id, list_breaks
 from tongbao.infra.failpoints import SimulatedCrash, arm
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.licence import Mode
@@ -138,10 +139,8 @@ async def test_a_trade_that_only_the_host_has_is_a_difference_that_two_people_cl
 
     batch = await close_batch(clearing(stage), account)
     [found] = await differences(stage, account)
-    async with stage.db.begin("one") as tx:
-        await breaks.propose_close(tx, found.id, "a trade made beside the platform")
-    async with stage.db.begin("other") as tx:
-        closed = await breaks.approve_close(tx, found.id)
+    await close_difference(stage.db, found.id, "a trade made beside the platform")
+    closed = await break_with_id(stage.db, found.id)
 
     assert figures(batch) == ("differs", BatchTotals(1, 1_000, 0, 0), 5_200)
     assert (found.break_class, found.bill_id) == ("totals_differ", batch.id)

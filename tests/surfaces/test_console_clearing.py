@@ -19,11 +19,11 @@ from tests.surfaces.test_console_browser import FAINT, fits, log_in
 from tests.surfaces.visitors import Reader, browsing, hire, reader
 from tongbao.clearing.reconciliation.days import reconcile_everyone
 from tongbao.clearing.reconciliation.model import BreakState
-from tongbao.clearing.reconciliation.queries import BreakFilter, list_breaks
+from tongbao.clearing.reconciliation.queries import BreakFilter, break_with_id, list_breaks
 from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.infra.audit import entries_of_subject
 from tongbao.kernel.clock import business_date, day_bounds
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Licence
 from tongbao.parties.identity.model import Role
 from tongbao.surfaces.operator_console.app import ConsoleApp, routes
@@ -102,41 +102,33 @@ async def test_a_payment_tells_of_its_difference(closed: Closed, finance: Reader
 async def test_money_in_question_takes_two_people(closed: Closed, finance: Reader) -> None:
     stage = closed.stage
     target = (await closed.breaks())["missing_at_platform"]
-    own = f"/console/breaks/{target}"
+    own = f"/console/differences/{target}"
     await finance.get(closed.path)
 
-    unsaid = await finance.send(f"{own}/propose", reason="no")
+    unsaid = await finance.send(f"{own}/close", reason="no")
     proposed = await finance.follow(
-        await finance.send(f"{own}/propose", reason="the sandbox made it up")
+        await finance.send(f"{own}/close", reason="the sandbox made it up")
     )
+    inbox = str(proposed.url.path)
+    waits = (await finance.get(closed.path)).text
     token = finance.form("/console/logout").fields["form_token"]
-    alone = await finance.post(f"{own}/approve", {"form_token": token})
+    alone = await finance.post(f"{inbox}/approve", {"form_token": token})
     async with reader(stage, await hire(stage, Role.FINANCE, "li.na")) as second:
-        await second.get("/console/reconciliation")
-        agreed = await second.follow(await second.send(f"{own}/approve"))
+        shown = await second.get(inbox)
+        await second.follow(await second.send(f"{inbox}/approve"))
+        await stage.idle()
+        after = await second.get(own)
 
-    assert (unsaid.status_code, "console.reason_missing" in unsaid.text) == (400, True)
-    assert "Somebody else has to agree." in proposed.text
-    assert f'action="{own}/approve"' not in proposed.text
-    assert (alone.status_code, "reconciliation.same_eyes" in alone.text) == (403, True)
-    assert "The difference is closed." in agreed.text
+    assert (unsaid.status_code, "approval.reason_missing" in unsaid.text) == (400, True)
+    assert (f'action="{own}/close"' in waits, inbox in waits) == (False, True)
+    assert (alone.status_code, "approval.own_proposal" in alone.text) == (403, True)
+    assert "Left as it is" in shown.text
+    assert "the sandbox made it up" in after.text
+    assert f'action="{own}/close"' not in after.text
     acts = await entries_of_subject(stage.db, target)
-    assert [act.action for act in acts] == [
-        "reconciliation.break_proposed",
-        "reconciliation.break_closed",
-    ]
-    assert len({act.actor for act in acts}) == 2
-
-
-async def test_a_proposal_is_turned_down_and_made_again(closed: Closed, finance: Reader) -> None:
-    target = (await closed.breaks())["amount_differs"]
-    own = f"/console/breaks/{target}"
-    await finance.get("/console/reconciliation")
-    await finance.follow(await finance.send(f"{own}/propose", reason="rounding, surely"))
-    turned = await finance.follow(await finance.send(f"{own}/reject", reason="it is not"))
-
-    assert "The difference is open again." in turned.text
-    assert f'action="{own}/propose"' in turned.text
+    assert [act.action for act in acts] == ["reconciliation.break_closed"]
+    found = await break_with_id(stage.db, parse("brk", target))
+    assert len({found.proposed_by, found.closed_by}) == 2
 
 
 async def test_who_may_not_deal_with_differences_sees_them_only(closed: Closed) -> None:
@@ -146,11 +138,11 @@ async def test_who_may_not_deal_with_differences_sees_them_only(closed: Closed) 
         page = await operator.get(closed.path)
         token = operator.form("/console/logout").fields["form_token"]
         reply = await operator.post(
-            f"/console/breaks/{target}/propose", {"form_token": token, "reason": "let me"}
+            f"/console/differences/{target}/close", {"form_token": token, "reason": "let me"}
         )
 
     assert "The amount differs" in page.text
-    assert "/propose" not in page.text
+    assert '/close"' not in page.text
     assert reply.status_code == 403
 
 

@@ -1,4 +1,4 @@
-"""Take a case, and post what it is about: proposed by one person, approved by another."""
+"""Take a case, and post or close it: proposed by one person, approved by another."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from msgspec import Struct
 
 from tongbao.clearing.cases import _store as store
 from tongbao.clearing.cases.model import (
+    CLOSE,
     DUE_WORKING_DAYS,
     POST,
     PREFIX,
     CaseTaken,
+    CloseTerms,
     DifferenceMoved,
     NothingToPost,
     PostingLate,
@@ -26,11 +28,11 @@ from tongbao.clearing.cases.model import (
     owed_more,
     suggest,
 )
-from tongbao.clearing.reconciliation.breaks import posted_write
-from tongbao.clearing.reconciliation.model import ReconBreak
+from tongbao.clearing.reconciliation.breaks import closing_write
+from tongbao.clearing.reconciliation.model import BreakNotOpen, BreakState, ReconBreak
 from tongbao.clearing.reconciliation.queries import break_with_id
-from tongbao.controls.approvals.approvals import propose
-from tongbao.controls.approvals.model import Approval, Bound, Change, Effect
+from tongbao.controls.approvals.approvals import in_transaction, propose
+from tongbao.controls.approvals.model import Approval, Bound, Change, Effect, reason_of
 from tongbao.controls.calendar.queries import load_calendar
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
@@ -137,6 +139,64 @@ async def propose_posting(
     return await propose(tx, POST, subject, terms, reason=reason, may=may, mode=found.mode)
 
 
+async def propose_closing(
+    tx: Tx, break_id: UUID, *, reason: str, may: Collection[str] | None = None
+) -> Approval | None:
+    """Propose to close a difference as it is; one without money is closed at once, by one person.
+
+    Raises:
+        BreakNotFound, BreakNotOpen, MakerNotAllowed, ReasonTooShort, ApprovalWaiting
+    """
+    found = await break_with_id(tx, break_id)
+    if found.state is not BreakState.OPEN:
+        raise BreakNotOpen(state=found.state)
+    if found.difference == 0:
+        await _close(tx, found, reason=reason_of(reason), maker=tx.actor, checker=tx.actor)
+        return None
+    terms = CloseTerms(
+        break_id=found.id,
+        difference=found.difference,
+        currency=found.currency,
+        found=found.break_class.value,
+        number=found.number,
+    )
+    subject = show(PREFIX, found.id)
+    return await propose(tx, CLOSE, subject, terms, reason=reason, may=may, mode=found.mode)
+
+
+async def apply_closing(tx: Tx, approval: Approval, terms: CloseTerms) -> None:
+    """Close what was approved to be closed.
+
+    Raises:
+        DifferenceMoved
+    """
+    found = await break_with_id(tx, terms.break_id)
+    if found.difference != terms.difference:
+        raise DifferenceMoved
+    checker = approval.checker or tx.actor
+    await _close(tx, found, reason=approval.reason, maker=approval.maker, checker=checker)
+
+
+async def _close(tx: Tx, found: ReconBreak, *, reason: str, maker: str, checker: str) -> None:
+    closed = closing_write(
+        found,
+        reason=reason,
+        maker=maker,
+        checker=checker,
+        now=tx.now,
+        refusal=DifferenceMoved.code,
+    )
+    if not await closed.run(tx):
+        raise DifferenceMoved
+    facts = {
+        "class": found.break_class.value,
+        "number": found.number,
+        "difference": found.difference,
+        "reason": reason,
+    }
+    await audit.record(tx, "reconciliation.break_closed", show(PREFIX, found.id), facts)
+
+
 async def apply_posting(flow: Flow, effect: Effect) -> None:
     """Post what was approved, and close the difference in the same commit.
 
@@ -148,7 +208,7 @@ async def apply_posting(flow: Flow, effect: Effect) -> None:
     found = await break_with_id(flow.db, terms.break_id)
     if found.difference != terms.difference or not can_be_posted(found):
         raise DifferenceMoved
-    closed = posted_write(
+    closed = closing_write(
         found,
         reason=approval.reason,
         maker=approval.maker,
@@ -179,9 +239,14 @@ async def apply_posting(flow: Flow, effect: Effect) -> None:
     raise PostingRefused(ledger=result.code)
 
 
-def bound_acts(flow: Flow) -> tuple[Bound, ...]:
-    """Return the acts of cases, for the registry."""
+def bound_postings(flow: Flow) -> tuple[Bound, ...]:
+    """Return the act that posts, for the registry of a firm that keeps a ledger of money."""
     return (Bound(POST, partial(apply_posting, flow), _show, link=_link),)
+
+
+def bound_closings(db: Db) -> tuple[Bound, ...]:
+    """Return the act that closes as it is, for the registry."""
+    return (Bound(CLOSE, in_transaction(db, apply_closing), _show_closing, link=_link),)
 
 
 def _link(approval: Approval) -> str:
@@ -197,4 +262,12 @@ async def _show(_db: Db, _approval: Approval, terms: PostTerms) -> Sequence[Chan
         Change("Difference", "差错", None, f"{terms.found} {terms.number}"),
         Change("Debit", "借", None, f"{debit}: {shown}"),
         Change("Credit", "贷", None, f"{credit}: {shown}"),
+    ]
+
+
+async def _show_closing(_db: Db, _approval: Approval, terms: CloseTerms) -> Sequence[Change]:
+    left = Money(terms.difference, terms.currency)
+    return [
+        Change("Difference", "差错", None, f"{terms.found} {terms.number}"),
+        Change("Left as it is", "差额", None, f"{left.currency} {left.decimal_text()}"),
     ]

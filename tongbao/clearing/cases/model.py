@@ -1,4 +1,4 @@
-"""What a case adds to a difference, and what posting one means. No I/O."""
+"""What a case adds to a difference, and what posting or closing one means. No I/O."""
 
 from __future__ import annotations
 
@@ -69,11 +69,31 @@ class PostTerms(Struct, frozen=True):
         return "reconciliation.long" if self.amount > 0 else "reconciliation.short"
 
 
+class CloseTerms(Struct, frozen=True):
+    """What is closed as it is: nothing is posted, and ``difference`` says what that leaves."""
+
+    break_id: UUID
+    difference: int
+    currency: str
+    found: str
+    number: str
+
+
 POST: Final = Act(
     "reconciliation.post",
     "Post a difference with a channel",
     "渠道差错挂账",
     PostTerms,
+    maker="breaks_act",
+    checker="breaks_act",
+)
+
+
+CLOSE: Final = Act(
+    "reconciliation.close",
+    "Close a difference without a posting",
+    "差错不挂账核销",
+    CloseTerms,
     maker="breaks_act",
     checker="breaks_act",
 )

@@ -173,7 +173,7 @@ LATE_ON = Query(
       from recon_break b
       join bill_row r on r.number = b.number and r.kind = b.kind
      where r.bill_id = $1 and r.outcome <> 'failed' and b.account_id = $2 and b.day <> $3
-       and b.break_class = 'missing_at_channel' and b.state in ('open', 'proposed')
+       and b.break_class = 'missing_at_channel' and b.state = 'open'
      order by b.day""",
 )
 
@@ -329,7 +329,7 @@ NOTE_COMPARISON = Statement(
 FORGET_GONE = Statement(
     """update recon_break
           set state = 'gone', closed_by = 'reconciliation', closed_at = $4
-        where account_id = $1 and day = $2 and run_id <> $3 and state in ('open', 'proposed')
+        where account_id = $1 and day = $2 and run_id <> $3 and state = 'open'
           and ($5::bool or break_class <> 'missing_at_channel')"""
 )
 CLEAR_WAITING = Statement("delete from recon_waiting where account_id = $1 and day = $2")
@@ -401,29 +401,18 @@ ALL_BREAKS = Query(
     f"""select {_BREAK} from recon_break where account_id = $1 and day = $2
          order by break_class, kind, number""",
 )
-PROPOSE = Statement(
-    """update recon_break set state = 'proposed', proposal = $2, proposed_by = $3,
-              proposed_at = $4 where id = $1"""
-)
-REJECT = Statement(
-    """update recon_break set state = 'open', proposal = null, proposed_by = null,
-              proposed_at = null where id = $1"""
-)
 CLOSE = Statement(
-    "update recon_break set state = 'closed', closed_by = $2, closed_at = $3 where id = $1"
-)
-CLOSE_POSTED = Statement(
     """update recon_break
           set state = 'closed', proposal = $3, proposed_by = $4, proposed_at = $6, closed_by = $5,
               closed_at = $6
-        where id = $1 and difference = $2 and state in ('open', 'proposed')"""
+        where id = $1 and difference = $2 and state = 'open'"""
 )
 
 
 OPEN_COUNTS = Query(
     model.OpenCount,
     """select account_id, day, count(*)::int as count from recon_break
-        where day between $1 and $2 and state in ('open', 'proposed')
+        where day between $1 and $2 and state = 'open'
         group by account_id, day""",
 )
 BILLS_BETWEEN = Query(

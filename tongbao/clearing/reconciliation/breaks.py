@@ -1,4 +1,4 @@
-"""Close differences: somebody says how, and where money is in question somebody else agrees."""
+"""Differences as they are written down: found, found again, gone, and closed by people."""
 
 from __future__ import annotations
 
@@ -15,15 +15,10 @@ from tongbao.clearing.reconciliation.model import (
     BillFile,
     BillState,
     BreakClass,
-    BreakNotFound,
-    BreakNotOpen,
-    BreakState,
     ReconBreak,
-    SameEyes,
 )
-from tongbao.infra import audit
 from tongbao.infra.db import Tx, Write
-from tongbao.kernel.ids import derived_id, new_id, show
+from tongbao.kernel.ids import derived_id, new_id
 from tongbao.kernel.licence import Mode
 
 RULE_PREFIX: Final = "rule:"
@@ -165,72 +160,13 @@ async def raise_totals_break(
     )
 
 
-def posted_write(
+def closing_write(
     found: ReconBreak, *, reason: str, maker: str, checker: str, now: datetime, refusal: str
 ) -> Write:
-    """Return the write that closes a difference with the posting it belongs to.
+    """Return the write that closes a difference, with a posting or without.
 
-    It takes effect once, and only while the difference is what it was.
+    It takes effect once, and only while the difference is what it was. Where money is in question
+    the table refuses one person as both.
     """
     args = (found.id, found.difference, reason, maker, checker, now)
-    return Write(store.CLOSE_POSTED, args, refusal=refusal)
-
-
-async def propose_close(tx: Tx, break_id: UUID, reason: str) -> ReconBreak:
-    """Say how a difference is to be closed; one without money is closed by that.
-
-    Raises:
-        BreakNotFound, BreakNotOpen
-    """
-    found = await _locked(tx, break_id, BreakState.OPEN)
-    await store.PROPOSE.run(tx, break_id, reason, tx.actor, tx.now)
-    await _note(tx, found, "proposed", reason)
-    if found.difference == 0:
-        await store.CLOSE.run(tx, break_id, tx.actor, tx.now)
-        await _note(tx, found, "closed", reason)
-    return await store.GET_BREAK.one(tx, break_id)
-
-
-async def approve_close(tx: Tx, break_id: UUID) -> ReconBreak:
-    """Agree to somebody else's proposal, which closes the difference.
-
-    Raises:
-        BreakNotFound, BreakNotOpen, SameEyes
-    """
-    found = await _locked(tx, break_id, BreakState.PROPOSED)
-    if found.proposed_by == tx.actor:
-        raise SameEyes
-    await store.CLOSE.run(tx, break_id, tx.actor, tx.now)
-    await _note(tx, found, "closed", found.proposal or "")
-    return await store.GET_BREAK.one(tx, break_id)
-
-
-async def reject_close(tx: Tx, break_id: UUID, reason: str) -> ReconBreak:
-    """Turn a proposal down, or take one's own back: the difference is open again.
-
-    Raises:
-        BreakNotFound, BreakNotOpen
-    """
-    found = await _locked(tx, break_id, BreakState.PROPOSED)
-    await store.REJECT.run(tx, break_id)
-    await _note(tx, found, "rejected", reason)
-    return await store.GET_BREAK.one(tx, break_id)
-
-
-async def _locked(tx: Tx, break_id: UUID, state: BreakState) -> ReconBreak:
-    found = await store.LOCK_BREAK.first(tx, break_id)
-    if found is None:
-        raise BreakNotFound
-    if found.state is not state:
-        raise BreakNotOpen(state=found.state)
-    return found
-
-
-async def _note(tx: Tx, found: ReconBreak, what: str, reason: str) -> None:
-    facts = {
-        "class": found.break_class.value,
-        "number": found.number,
-        "difference": found.difference,
-        "reason": reason,
-    }
-    await audit.record(tx, f"reconciliation.break_{what}", show("brk", found.id), facts)
+    return Write(store.CLOSE, args, refusal=refusal)

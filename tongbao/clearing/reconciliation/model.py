@@ -4,8 +4,8 @@ bill   requested ─► downloaded ─► parsed ─► matched | empty
                         ▲                └► incomplete: cut off, so it proves no absence
                         └─ another digest is another version; the earlier one stays
 
-break  open ─► proposed ─► closed      found again as it was: stays closed; different: open again
-         └────────┴──────► gone        a later run no longer sees it
+break  open ─► closed      found again as it was: stays closed; different: open again
+         └───► gone        a later run no longer sees it
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from tongbao.infra.outbox import Event
 from tongbao.kernel.clock import business_date
-from tongbao.kernel.errors import Busy, Conflict, Forbidden, NotFound
+from tongbao.kernel.errors import Busy, Conflict, NotFound
 from tongbao.kernel.licence import Mode
 
 NEAR_MIDNIGHT: Final = timedelta(minutes=15)
@@ -59,7 +59,6 @@ class BreakState(StrEnum):
     """What people have done about a difference."""
 
     OPEN = "open"
-    PROPOSED = "proposed"  # somebody says how it is to be closed; somebody else must agree
     CLOSED = "closed"
     GONE = "gone"  # a later run found the two sides agreeing
 
@@ -342,13 +341,5 @@ class BreakNotOpen(Conflict):
     """The difference is not in the state this needs."""
 
     code = "reconciliation.break_not_open"
-    advice = "Look at it again; somebody else has dealt with it, or nobody has proposed anything."
-    advice_zh = "该差异已被处理或尚无处理方案，请刷新后再试。"
-
-
-class SameEyes(Forbidden):
-    """Who proposed how to close a difference cannot be the one who agrees."""
-
-    code = "reconciliation.same_eyes"
-    advice = "Have somebody else approve it."
-    advice_zh = "涉及金额的差异须由他人复核。"
+    advice = "Look at it again; somebody else has dealt with it."
+    advice_zh = "该差异已被处理，请刷新后再试。"

@@ -34,6 +34,14 @@ OPEN_OF = Query(
     select {_APPROVAL} from approval
      where act = $1 and subject = $2 and state in ('proposed', 'approved')""",
 )
+OPEN_ABOUT = Query(
+    Approval,
+    f"""
+    select {_APPROVAL} from approval
+     where act = any($1::text[]) and subject = any($2::text[])
+       and state in ('proposed', 'approved')
+     order by id""",
+)
 DECIDE = Query(
     Approval,
     f"""

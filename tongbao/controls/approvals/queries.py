@@ -50,6 +50,16 @@ async def open_approval(on: Db | Tx, act: Act, subject: str) -> Approval | None:
     return await store.OPEN_OF.first(on, act.name, subject)
 
 
+async def open_about(
+    on: Db | Tx, acts: Sequence[Act], subjects: Sequence[str]
+) -> dict[str, Approval]:
+    """Return what is proposed about some things by these acts, the newest of each, by subject."""
+    if not subjects:
+        return {}
+    found = await store.OPEN_ABOUT.all(on, [act.name for act in acts], list(subjects))
+    return {each.subject: each for each in found}
+
+
 async def list_approvals(
     on: Db | Tx, wanted: ApprovalFilter, *, cursor: str | None = None, limit: int | None = None
 ) -> Page[Approval]:

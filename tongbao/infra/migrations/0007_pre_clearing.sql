@@ -123,7 +123,7 @@ create table recon_break (
     line            int,                  -- of the bill
     bill_id         uuid        not null references bill_file (id),
     run_id          uuid        not null, -- the last run that saw it
-    state           text        not null check (state in ('open', 'proposed', 'closed', 'gone')),
+    state           text        not null check (state in ('open', 'closed', 'gone')),
     found_at        timestamptz not null,
     seen_at         timestamptz not null,
     reopened        int         not null check (reopened >= 0),
@@ -136,13 +136,12 @@ create table recon_break (
     check ((proposal is null) = (proposed_by is null)),
     check ((proposal is null) = (proposed_at is null)),
     check ((closed_by is null) = (closed_at is null)),
-    check ((closed_at is null) = (state in ('open', 'proposed'))),
-    check (state <> 'proposed' or proposal is not null),
+    check ((closed_at is null) = (state = 'open')),
     check (state <> 'closed' or proposal is not null),
     -- Four eyes, wherever money is in question.
     check (state <> 'closed' or difference = 0 or proposed_by <> closed_by)
 );
-create index recon_break_open on recon_break (found_at, id) where state in ('open', 'proposed');
+create index recon_break_open on recon_break (found_at, id) where state = 'open';
 create index recon_break_of_payment on recon_break (payment_id) where payment_id is not null;
 
 -- What stands on no bill so far and may stand on a neighbouring day's (缓冲池).

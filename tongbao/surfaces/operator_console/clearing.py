@@ -5,17 +5,16 @@ Runs are asked for and done by the worker, so that a page never waits for a bill
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 
+from tongbao.clearing.cases.model import CLOSE, POST
 from tongbao.clearing.payouts import queries as payouts
 from tongbao.clearing.payouts.model import Payout
 from tongbao.clearing.reconciliation import queries as reconciliation
-from tongbao.clearing.reconciliation.breaks import approve_close, propose_close, reject_close
 from tongbao.clearing.reconciliation.days import ReconcileDay
 from tongbao.clearing.reconciliation.model import BreakState, ReconBreak
 from tongbao.clearing.reconciliation.queries import BreakFilter
@@ -23,6 +22,8 @@ from tongbao.clearing.settlement import queries as settlements
 from tongbao.clearing.settlement.model import Settlement, view_line
 from tongbao.clearing.settlement.queries import SettlementFilter
 from tongbao.clearing.settlement_batches.batches import open_batch
+from tongbao.controls.approvals.model import Approval
+from tongbao.controls.approvals.queries import open_about
 from tongbao.infra import audit
 from tongbao.infra.tasks import enqueue
 from tongbao.kernel.clock import business_date
@@ -37,8 +38,7 @@ from tongbao.surfaces.page_kit.replies import CSV, Reply, file_reply, redirect
 
 DAYS_SHOWN: Final = 60
 ROWS: Final = 50
-REASON_MAX: Final = 500
-_WAITING: Final = (BreakState.OPEN, BreakState.PROPOSED)
+_OPEN: Final = (BreakState.OPEN,)
 
 
 class DayMalformed(Invalid):
@@ -49,20 +49,12 @@ class DayMalformed(Invalid):
     advice_zh = "请填写已结束的业务日，格式为 2026-11-21。"
 
 
-class ReasonMissing(Invalid):
-    """A difference is dealt with for a reason that others can understand later."""
-
-    code = "console.reason_missing"
-    advice = "Write what was found, in 4 to 500 characters."
-    advice_zh = "请填写查明的情况，4 至 500 个字符。"
-
-
 class Difference(Struct, frozen=True):
     """One line of the list of differences."""
 
     found: ReconBreak
     id: str
-    is_own: bool  # proposed by whoever looks at it, who cannot approve it
+    asked: Approval | None  # what somebody proposed to do about it
 
 
 class Settled(Struct, frozen=True):
@@ -81,14 +73,13 @@ async def show_reconciliation(visit: Visit) -> Reply:
     """Return the days compared, and every difference that waits for somebody."""
     db, query = visit.desk.db, visit.request.query
     page = await reconciliation.list_breaks(
-        db, BreakFilter(states=_WAITING), cursor=query.get("cursor"), limit=ROWS
+        db, BreakFilter(states=_OPEN), cursor=query.get("cursor"), limit=ROWS
     )
     facts = {
         "bills": await reconciliation.latest_bills(db, limit=DAYS_SHOWN),
         "accounts": await _account_numbers(visit.desk),
-        "breaks": _differences(visit, page.items),
+        "breaks": await _differences(visit, page.items),
         "older": f"{PREFIX}/reconciliation?cursor={page.next_cursor}" if page.next_cursor else None,
-        "done": query.get("done"),
     }
     return await visit.page("reconciliation.html", facts)
 
@@ -109,7 +100,7 @@ async def show_day(visit: Visit) -> Reply:
         "report": await reconciliation.report(db, account_id, day),
         "versions": await reconciliation.versions(db, account_id, day),
         "accounts": await _account_numbers(visit.desk),
-        "breaks": _differences(visit, page.items),
+        "breaks": await _differences(visit, page.items),
         "older": f"{own}?cursor={page.next_cursor}" if page.next_cursor else None,
         "own": own,
         "done": query.get("done"),
@@ -148,41 +139,6 @@ async def compare_day_again(visit: Visit) -> Reply:
         await audit.record(tx, "reconciliation.asked", subject, {"day": day.isoformat()})
     visit.desk.flow.nudge()
     return redirect(f"{_day_address(account_id, day)}?done=queued")
-
-
-async def propose_break(visit: Visit) -> Reply:
-    """Say how a difference is to be closed; one without money is closed by that.
-
-    Raises:
-        ReasonMissing, BreakNotFound, BreakNotOpen
-    """
-    reason = _reason(visit.request.form)
-    async with visit.desk.db.begin(visit.operator.actor) as tx:
-        found = await propose_close(tx, _break_id(visit), reason)
-    return _dealt_with(visit, found)
-
-
-async def approve_break(visit: Visit) -> Reply:
-    """Agree to somebody else's proposal, which closes the difference.
-
-    Raises:
-        BreakNotFound, BreakNotOpen, SameEyes
-    """
-    async with visit.desk.db.begin(visit.operator.actor) as tx:
-        found = await approve_close(tx, _break_id(visit))
-    return _dealt_with(visit, found)
-
-
-async def reject_break(visit: Visit) -> Reply:
-    """Turn a proposal down, or take one's own back.
-
-    Raises:
-        ReasonMissing, BreakNotFound, BreakNotOpen
-    """
-    reason = _reason(visit.request.form)
-    async with visit.desk.db.begin(visit.operator.actor) as tx:
-        found = await reject_close(tx, _break_id(visit), reason)
-    return _dealt_with(visit, found)
 
 
 # Settlement
@@ -254,17 +210,6 @@ async def settle_again(visit: Visit) -> Reply:
     return redirect(f"{PREFIX}/settlements?done=queued")
 
 
-def _break_id(visit: Visit) -> UUID:
-    return parse("brk", visit.params["break_id"])
-
-
-def _dealt_with(visit: Visit, found: ReconBreak) -> Reply:
-    done = f"done=break_{found.state}"
-    if visit.request.form.get("from") == "day":
-        return redirect(f"{_day_address(found.account_id, found.day)}?{done}")
-    return redirect(f"{PREFIX}/reconciliation?{done}")
-
-
 def _place(visit: Visit) -> tuple[UUID, date]:
     return parse("chn", visit.params["account_id"]), _day(visit.params["day"])
 
@@ -276,20 +221,14 @@ def _day(text: str) -> date:
         raise DayMalformed from None
 
 
-def _reason(form: Mapping[str, str]) -> str:
-    reason = " ".join(form.get("reason", "").split())
-    if not 4 <= len(reason) <= REASON_MAX:
-        raise ReasonMissing(param="reason")
-    return reason
-
-
 def _day_address(account_id: UUID, day: date) -> str:
     return f"{PREFIX}/reconciliation/{show('chn', account_id)}/{day.isoformat()}"
 
 
-def _differences(visit: Visit, found: list[ReconBreak]) -> list[Difference]:
-    me = visit.operator.actor
-    return [Difference(each, show("brk", each.id), each.proposed_by == me) for each in found]
+async def _differences(visit: Visit, found: list[ReconBreak]) -> list[Difference]:
+    named = [(show("brk", each.id), each) for each in found]
+    asked = await open_about(visit.desk.db, (CLOSE, POST), [name for name, _ in named])
+    return [Difference(each, name, asked.get(name)) for name, each in named]
 
 
 async def _account_numbers(desk: Desk) -> dict[UUID, str]:

@@ -430,7 +430,7 @@ def _breaks(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
             note=texts(
                 "timeline.on_bill", day=found.day, state=texts.named("break_state", found.state)
             ),
-            tone="bad" if found.state in {BreakState.OPEN, BreakState.PROPOSED} else "plain",
+            tone="bad" if found.state is BreakState.OPEN else "plain",
         )
 
 

@@ -17,14 +17,15 @@ from tongbao.clearing.cases.cases import (
     Case,
     cases_of,
     leave_case,
+    propose_closing,
     propose_posting,
     take_case,
 )
-from tongbao.clearing.cases.model import POST
+from tongbao.clearing.cases.model import CLOSE, POST
 from tongbao.clearing.reconciliation import queries
 from tongbao.clearing.reconciliation.model import BillFile, BreakClass, BreakState, ReconBreak
 from tongbao.clearing.reconciliation.queries import BreakFilter
-from tongbao.controls.approvals.queries import open_approval
+from tongbao.controls.approvals.queries import open_about
 from tongbao.infra import audit
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Invalid
@@ -172,7 +173,7 @@ async def show_case(visit: Visit) -> Reply:
         "rows": await queries.rows_behind(desk.db, found),
         "attempts": attempts,
         "transfers": transfers,
-        "asked": await open_approval(desk.db, POST, subject),
+        "asked": (await open_about(desk.db, (POST, CLOSE), [subject])).get(subject),
         "is_mine": case.owner == visit.operator.actor,
         "may_post": case.can_be_posted and desk.flow.licence.may_hold_funds,
         "day": f"{PREFIX}/reconciliation/{show('chn', found.account_id)}/{found.day}",
@@ -214,6 +215,20 @@ async def post_one(visit: Visit) -> Reply:
     async with visit.desk.db.begin(visit.operator.actor) as tx:
         approval = await propose_posting(tx, _id(visit), reason=reason, may=permissions_of(visit))
     return proposed(approval)
+
+
+async def close_one(visit: Visit) -> Reply:
+    """Propose to close a difference as it is; one without money is closed by that.
+
+    Raises:
+        UnknownId, BreakNotFound, BreakNotOpen, MakerNotAllowed, ReasonTooShort, ApprovalWaiting
+    """
+    reason = visit.request.form.get("reason", "")
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        approval = await propose_closing(tx, _id(visit), reason=reason, may=permissions_of(visit))
+    if approval is not None:
+        return proposed(approval)
+    return redirect(f"{HERE}/{visit.params['break_id']}?done=break_closed")
 
 
 def _id(visit: Visit) -> UUID:
@@ -318,6 +333,7 @@ ROUTES: Final = (
     Route("GET", "/differences/{break_id}", show_case, _VIEW),
     Route("POST", "/differences/{break_id}/take", take_one, _ACT),
     Route("POST", "/differences/{break_id}/leave", leave_one, _ACT),
+    Route("POST", "/differences/{break_id}/close", close_one, _ACT),
     Route("POST", "/differences/{break_id}/post", post_one, _ACT, is_licensed=True),
 )
 """The console's routes of this room."""
