@@ -18,6 +18,7 @@ from tongbao.kernel.pages import (
     decode_moment,
     encode_cursor,
     encode_moment,
+    page_by_moment,
     page_of,
     page_size,
 )
@@ -106,3 +107,17 @@ def test_a_row_is_named_by_its_id_as_text() -> None:
     page = page_of(rows, 1, lambda row: row)
     assert page.items == rows[:1]
     assert page.next_cursor == encode_cursor(str(rows[0]))
+
+
+@given(st.lists(st.tuples(MOMENTS, st.uuids()), unique=True), st.integers(1, 4))
+def test_a_list_by_moments_has_every_row_once(rows: list[tuple[datetime, UUID]], size: int) -> None:
+    ordered, seen, cursor = sorted(rows, reverse=True), list[tuple[datetime, UUID]](), None
+    while True:
+        after = decode_moment(cursor)
+        left = [each for each in ordered if after[0] is None or each < after]
+        page = page_by_moment(left[: size + 1], size, lambda row: row)
+        seen += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert seen == ordered

@@ -22,7 +22,7 @@ from tongbao.infra.tasks import DEFAULT_POLICY, RetryPolicy, enqueue_raw, tag_of
 from tongbao.kernel.errors import NotFound
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 
 SUBSCRIBER_TASK: Final = "subscriber:"
 
@@ -287,8 +287,7 @@ async def events_of_merchant(
     rows = await _PAGE_OF_MERCHANT.all(
         on, merchant_id, mode, type_, resource_id, since, until, *page_from, size + 1
     )
-    following = encode_moment(rows[size - 1].at, rows[size - 1].id) if rows[size:] else None
-    return Page(rows[:size], following)
+    return page_by_moment(rows, size, lambda row: (row.at, row.id))
 
 
 async def events_of_resource(on: Db | Tx, resource_id: str) -> list[EventRow]:

@@ -25,7 +25,7 @@ from tongbao.infra.db import Db, Query, Tx, Write
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, NotFound
 from tongbao.kernel.ids import new_id, show
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 
 LEASE_LOST: Final = "task.lease_lost"
 
@@ -252,8 +252,7 @@ async def dead_letters(
     size = page_size(limit)
     at, last_id = decode_moment(cursor)
     rows = await _DEAD_PAGE.all(db, type_, at, last_id, size + 1)
-    following = encode_moment(rows[size - 1].died_at, rows[size - 1].id) if rows[size:] else None
-    return Page(rows[:size], following)
+    return page_by_moment(rows, size, lambda row: (row.died_at, row.id))
 
 
 async def replay(tx: Tx, task_id: UUID) -> None:

@@ -32,7 +32,7 @@ from tongbao.kernel.errors import Busy, NotFound
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.ledger.model import AccountKey, Group, Transfer
 from tongbao.ledger.queries import balances_of_owner, movements
 from tongbao.ledger.rules import posting
@@ -225,8 +225,7 @@ async def commissions_of_caller(
     found = await store.COMMISSIONS.all(
         on, caller.book, caller.merchant_id, caller.mode, before, size + 1
     )
-    last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], encode_moment(last.created_at, last.id) if last else None)
+    return page_by_moment(found, size, lambda row: (row.created_at, row.id))
 
 
 async def lines_of_caller(

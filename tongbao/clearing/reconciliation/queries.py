@@ -27,7 +27,7 @@ from tongbao.clearing.reconciliation.model import (
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import show
 from tongbao.kernel.money import Money
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 
 CSV_HEADER: Final = (
     "id", "day", "channel", "kind", "number", "class", "state", "currency", "bill_amount",
@@ -153,8 +153,7 @@ async def list_breaks(
         last_id,
         size + 1,
     )
-    last = rows[size - 1] if len(rows) > size else None
-    return Page(rows[:size], encode_moment(last.found_at, last.id) if last else None)
+    return page_by_moment(rows, size, lambda row: (row.found_at, row.id))
 
 
 async def breaks_csv(tx: Tx, account_id: UUID, day: date) -> AsyncIterator[str]:

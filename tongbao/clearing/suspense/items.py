@@ -20,7 +20,7 @@ from tongbao.clearing.suspense.model import (
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.ledger import queries as ledger
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import StatementLine
@@ -119,8 +119,7 @@ async def open_items(
     """
     size = page_size(limit)
     rows = await store.OPEN_ITEMS.all(db, book, currency, *decode_moment(cursor), size + 1)
-    last = rows[size - 1] if len(rows) > size else None
-    return Page(rows[:size], encode_moment(last.first_at, last.owner) if last else None)
+    return page_by_moment(rows, size, lambda row: (row.first_at, row.owner))
 
 
 async def item_now(db: Db, book: int, currency: str, owner: UUID) -> SuspenseItem:

@@ -27,7 +27,7 @@ from tongbao.infra.webhooks.model import (
     matching_filters,
 )
 from tongbao.kernel.ids import new_id, show
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 
 REPLAY_MAX: Final = 10_000
 
@@ -166,8 +166,7 @@ async def deliveries_of_endpoint(
     size = page_size(limit)
     at, last_id = decode_moment(cursor)
     rows = await store.DELIVERIES_PAGE.all(on, endpoint_id, state, at, last_id, size + 1)
-    following = encode_moment(rows[size - 1].created_at, rows[size - 1].id) if rows[size:] else None
-    return Page(rows[:size], following)
+    return page_by_moment(rows, size, lambda row: (row.created_at, row.id))
 
 
 async def deliveries_of_event(on: Db | Tx, event_id: UUID) -> list[WebhookDelivery]:

@@ -7,7 +7,7 @@ from uuid import UUID
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.web.caller import Caller
 from tongbao.kernel.money import Money
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.ledger.queries import Balance, balance_of, transfers_of_reference
 from tongbao.parties.accounts import _store as store
 from tongbao.parties.accounts.model import Wallet, WalletNotFound
@@ -47,8 +47,7 @@ async def wallets_of_caller(
     size = page_size(limit)
     _, before = decode_moment(cursor)
     found = await store.LIST_WALLETS.all(on, caller.merchant_id, caller.mode, before, size + 1)
-    last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], encode_moment(last.opened_at, last.id) if last else None)
+    return page_by_moment(found, size, lambda row: (row.opened_at, row.id))
 
 
 async def wallet_balance(on: Db | Tx, wallet: Wallet) -> Balance:

@@ -16,7 +16,7 @@ from tongbao.infra.db import CheckViolated, Db, Tx
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.agents import _store as store
 from tongbao.parties.agents._store import Brought
 from tongbao.parties.agents.model import (
@@ -152,8 +152,7 @@ async def list_agents(
     size = page_size(limit)
     _, before = decode_moment(cursor)
     found = await store.LIST_AGENTS.all(on, mode, before, size + 1)
-    last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], encode_moment(last.created_at, last.id) if last else None)
+    return page_by_moment(found, size, lambda row: (row.created_at, row.id))
 
 
 class Chains:

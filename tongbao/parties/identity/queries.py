@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.identity import _store as store
 from tongbao.parties.identity.model import ApiKey, KeyNotFound, Operator
 
@@ -34,8 +34,7 @@ async def keys_of_merchant(
     size = page_size(limit)
     _, before = decode_moment(cursor)
     keys = await store.LIST_KEYS.all(on, merchant_id, mode, before, size + 1)
-    last = keys[size - 1] if len(keys) > size else None
-    return Page(keys[:size], encode_moment(last.created_at, last.id) if last else None)
+    return page_by_moment(keys, size, lambda row: (row.created_at, row.id))
 
 
 async def list_operators(on: Db | Tx) -> list[Operator]:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.merchants import _store as store
 from tongbao.parties.merchants.model import (
     ChannelNotOpened,
@@ -44,8 +44,7 @@ async def list_merchants(on: Db | Tx, *, cursor: str | None, limit: int | None) 
     size = page_size(limit)
     _, before = decode_moment(cursor)
     found = await store.LIST_MERCHANTS.all(on, before, size + 1)
-    last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], encode_moment(last.opened_at, last.id) if last else None)
+    return page_by_moment(found, size, lambda row: (row.opened_at, row.id))
 
 
 async def channel_account_of(on: Db | Tx, merchant_id: UUID, mode: Mode, channel: str) -> UUID:

@@ -17,7 +17,7 @@ from tongbao.infra.web.caller import Caller
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Busy
 from tongbao.kernel.ids import show
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.accounts.model import Wallet, WalletFrozen, WalletNotFound, WalletState
 from tongbao.parties.accounts.queries import locked_wallet, wallet_of_caller
 from tongbao.parties.offline_codes import _store as store
@@ -149,8 +149,7 @@ async def keys_of_wallet(
     size = page_size(limit)
     _, before = decode_moment(cursor)
     found = await store.LIST_KEYS.all(on, wallet.book, wallet.id, before, size + 1)
-    last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], encode_moment(last.created_at, last.id) if last else None)
+    return page_by_moment(found, size, lambda row: (row.created_at, row.id))
 
 
 async def allowance_of(on: Db | Tx, wallet: Wallet) -> OfflineAllowance:

@@ -12,7 +12,7 @@ from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.web.caller import Caller
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.onboarding import _store as store
 from tongbao.parties.onboarding.model import (
     Application,
@@ -94,8 +94,7 @@ async def list_applications(
         before,
         size + 1,
     )
-    last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], encode_moment(last.created_at, last.id) if last else None)
+    return page_by_moment(found, size, lambda row: (row.created_at, row.id))
 
 
 async def documents_of(on: Db | Tx, application_id: UUID) -> list[Document]:

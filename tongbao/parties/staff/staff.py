@@ -13,7 +13,7 @@ from tongbao.infra.crypto import Keyring, bind, hmac_sha256
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.web.caller import Caller
 from tongbao.kernel.ids import show
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.onboarding.model import mask_name, mask_phone
 from tongbao.parties.staff import _store as store
 from tongbao.parties.staff.model import (
@@ -136,8 +136,7 @@ async def list_staff(
     size = page_size(limit)
     _, before = decode_moment(cursor)
     found = await store.LIST_STAFF.all(on, caller.merchant_id, caller.mode, before, size + 1)
-    last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], encode_moment(last.created_at, last.id) if last else None)
+    return page_by_moment(found, size, lambda row: (row.created_at, row.id))
 
 
 async def stores_of_staff(on: Db | Tx, staff_id: UUID) -> list[UUID]:

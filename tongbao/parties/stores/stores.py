@@ -13,7 +13,7 @@ from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.request import InvalidValue
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.stores import _store as store
 from tongbao.parties.stores.model import PREFIX, Place, Store, StoreNotFound, StoreNumberUsed
 
@@ -98,8 +98,7 @@ async def stores_of_merchant(
     size = page_size(limit)
     _, before = decode_moment(cursor)
     found = await store.STORES.all(on, merchant_id, mode, before, size + 1)
-    last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], encode_moment(last.created_at, last.id) if last else None)
+    return page_by_moment(found, size, lambda row: (row.created_at, row.id))
 
 
 async def check_own_stores(on: Db | Tx, merchant_id: UUID, mode: Mode, ids: Sequence[UUID]) -> None:

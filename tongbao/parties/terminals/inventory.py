@@ -19,7 +19,7 @@ from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.merchants.model import Merchant
 from tongbao.parties.terminals import _store as store
 from tongbao.parties.terminals.model import (
@@ -268,8 +268,7 @@ async def list_terminals(
     asked = (wanted.merchant_id, wanted.mode, wanted.state, wanted.serial)
     silent = (wanted.only_offline, now - OFFLINE_AFTER)
     found = await store.LIST_TERMINALS.all(on, *asked, *silent, before, size + 1)
-    last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], encode_moment(last.changed_at, last.id) if last else None)
+    return page_by_moment(found, size, lambda row: (row.changed_at, row.id))
 
 
 async def heartbeats_of(on: Db | Tx, terminals: Sequence[Terminal]) -> dict[UUID, Heartbeat]:

@@ -16,7 +16,7 @@ from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest, InvalidValue, NumberField
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import AMOUNT_MAX
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.ledger.model import AccountFrozen
 from tongbao.parties.merchants.model import ChannelNotOpened
 from tongbao.payments.collecting import queries as payments
@@ -170,8 +170,8 @@ async def list_receivers(
     size = page_size(limit)
     whose = (caller.book, caller.merchant_id, caller.mode)
     rows = await store.LIST_RECEIVERS.all(db, *whose, cursor_id(cursor), size + 1)
-    next_cursor = encode_cursor(str(rows[size - 1].id)) if len(rows) > size else None
-    return Page([view_receiver(each) for each in rows[:size]], next_cursor)
+    page = page_of(rows, size, lambda row: row.id)
+    return Page([view_receiver(each) for each in page.items], page.next_cursor)
 
 
 @post(

@@ -10,7 +10,6 @@ from tongbao.kernel.pages import (
     CursorInvalid,
     Page,
     decode_cursor,
-    encode_cursor,
     page_of,
     page_size,
 )
@@ -62,8 +61,8 @@ async def grabs_of(
     size = page_size(limit)
     after = 0 if cursor is None else _part_of(cursor)
     rows = await store.LIST_GRABS.all(on, packet.book, packet.id, after, size + 1)
-    shown = [view_grab(each, packet.currency) for each in rows[:size]]
-    return Page(shown, encode_cursor(rows[size - 1].part) if len(rows) > size else None)
+    page = page_of(rows, size, lambda row: row.part)
+    return Page([view_grab(each, packet.currency) for each in page.items], page.next_cursor)
 
 
 async def received_by(
@@ -77,8 +76,8 @@ async def received_by(
     size = page_size(limit)
     before = None if cursor is None else _id_of(cursor)
     rows = await store.LIST_RECEIVED.all(on, wallet.book, wallet.id, before, size + 1)
-    shown = [view_grab(each, wallet.currency) for each in rows[:size]]
-    return Page(shown, encode_cursor(str(rows[size - 1].id)) if len(rows) > size else None)
+    page = page_of(rows, size, lambda row: row.id)
+    return Page([view_grab(each, wallet.currency) for each in page.items], page.next_cursor)
 
 
 def _id_of(cursor: str) -> UUID:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.web.caller import Caller
-from tongbao.kernel.pages import Page, encode_cursor, page_size
+from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.products.scenes import _store as store
 from tongbao.products.scenes.model import (
     DiningTable,
@@ -104,10 +104,10 @@ async def list_reviews(
     """
     size, of = page_size(limit), (caller.merchant_id, caller.mode)
     rows = await store.LIST_REVIEWS.all(on, *of, id_of_cursor(cursor), size + 1)
-    following = encode_cursor(str(rows[size - 1].order_id)) if rows[size:] else None
-    return Page([view_review(each) for each in rows[:size]], following)
+    page = page_of(rows, size, lambda row: row.order_id)
+    return Page([view_review(each) for each in page.items], page.next_cursor)
 
 
 def _page(rows: Sequence[Any], size: int, view: Callable[[Any], V]) -> Page[V]:
-    following = encode_cursor(str(rows[size - 1].id)) if rows[size:] else None
-    return Page([view(each) for each in rows[:size]], following)
+    page: Page[Any] = page_of(list(rows), size, lambda row: row.id)
+    return Page([view(each) for each in page.items], page.next_cursor)
