@@ -21,7 +21,7 @@ from tongbao.kernel.pages import (
     Page,
     decode_cursor,
     decode_moment,
-    encode_moment,
+    page_by_moment,
     page_of,
     page_size,
 )
@@ -409,5 +409,4 @@ async def closed_cases(
     """
     size = page_size(limit)
     rows = await store.CLOSED_CASES.all(on, *decode_moment(cursor), size + 1)
-    following = encode_moment(rows[size - 1].opened_at, rows[size - 1].id) if rows[size:] else None
-    return Page(rows[:size], following)
+    return page_by_moment(rows, size, lambda row: (row.opened_at, row.id))
