@@ -46,9 +46,10 @@ from tongbao.infra.tasks import Task, cancel_write, task_write
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import CurrencyMismatch, Money
-from tongbao.ledger.model import MOVED_BEFORE, AccountKey, ExceedsBalance, Group
+from tongbao.ledger.model import MOVED_BEFORE, AccountKey, ExceedsBalance, Transfer
 from tongbao.ledger.queries import balance_of
 from tongbao.ledger.rules import posting
+from tongbao.ledger.steps.commit import commit_together, in_one_transaction
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import (
     WALLET,
@@ -284,9 +285,14 @@ async def _commit(
     before: Dispute | None = None,
 ) -> str | None:
     """Commit a step whole; None when it is in the book, else why not."""
-    if step.rule is None or not flow.licence.may_hold_funds:
-        async with flow.db.begin("disputes") as tx:
-            return await write_all(tx, writes)
+    transfers = _transfers(step, shares, before) if flow.licence.may_hold_funds else ()
+    alone = in_one_transaction(flow.db, "disputes")
+    return await commit_together(flow.ledger, alone, step.after.book, transfers, writes)
+
+
+def _transfers(step: Step, shares: _Shares, before: Dispute | None) -> tuple[Transfer, ...]:
+    if step.rule is None:
+        return ()
     dispute, currency = step.after, step.after.currency
     at_scheme = 0 if before is None else before.at_scheme
     figures = {
@@ -299,28 +305,21 @@ async def _commit(
         "not_at_scheme": dispute.amount - at_scheme,
     }
     owner = dispute.merchant_id
-    group = Group(
-        id=new_id(),  # the ledger remembers a refusal for ever; being overtaken is not for ever
-        book=dispute.book,
-        transfers=posting.transfers(
-            step.rule,
-            reference=dispute.id,
-            accounts={
-                **{
-                    kind: AccountKey(kind, currency, owner)
-                    for kind in ("merchant_payable", "merchant_debt", "dispute_held")
-                },
-                **{
-                    kind: AccountKey(kind, currency, dispute.account_id)
-                    for kind in ("channel_receivable", "dispute_at_scheme")
-                },
+    return posting.transfers(
+        step.rule,
+        reference=dispute.id,
+        accounts={
+            **{
+                kind: AccountKey(kind, currency, owner)
+                for kind in ("merchant_payable", "merchant_debt", "dispute_held")
             },
-            amounts={name: Money(figure, currency) for name, figure in figures.items()},
-        ),
-        companions=writes,
+            **{
+                kind: AccountKey(kind, currency, dispute.account_id)
+                for kind in ("channel_receivable", "dispute_at_scheme")
+            },
+        },
+        amounts={name: Money(figure, currency) for name, figure in figures.items()},
     )
-    [result] = await flow.ledger.submit([group])
-    return None if result.happened else result.code or result.status
 
 
 def _check_again(code: str, dispute_id: UUID) -> None:

@@ -28,7 +28,7 @@ from tongbao.clearing.payouts.model import (
     next_payout_step,
 )
 from tongbao.clearing.settlement_terms.model import PaysBy
-from tongbao.infra.db import Write, write_all
+from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, first_task_write
@@ -36,8 +36,9 @@ from tongbao.kernel.codecs.iso20022 import PayoutOrder
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group
+from tongbao.ledger.model import AccountKey, Transfer
 from tongbao.ledger.rules import posting
+from tongbao.ledger.steps.commit import commit_together, in_one_transaction, is_committed
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.merchants import bank_account_number
 from tongbao.parties.merchants.model import Merchant
@@ -249,7 +250,14 @@ async def record_payout_news(
             *_event_writes(payout, step, now),
         )
         failpoint("payouts.before_outcome")
-        if await _commit(context, payout, step, writes):
+        refused = await commit_together(
+            context.flow.ledger,
+            in_one_transaction(context.db, _ACTOR),
+            payout.book,
+            _transfers(payout, step),
+            writes,
+        )
+        if is_committed(refused, {_MOVED_ON}, payout.id):
             failpoint("payouts.after_outcome")
             context.flow.nudge()
             if step is not None and step.rule is not None:
@@ -258,33 +266,18 @@ async def record_payout_news(
     raise PayoutContended
 
 
-async def _commit(
-    context: Clearing, payout: Payout, step: PayoutStep | None, writes: tuple[Write, ...]
-) -> bool:
-    """Commit the step whole; False when the row had moved on and nothing was written."""
+def _transfers(payout: Payout, step: PayoutStep | None) -> tuple[Transfer, ...]:
     if step is None or step.rule is None:
-        async with context.db.begin(_ACTOR) as tx:
-            return await write_all(tx, writes) is None
-    group = Group(
-        id=new_id(),  # the ledger remembers a refusal for ever; being overtaken is not for ever
-        book=payout.book,
-        transfers=posting.transfers(
-            step.rule,
-            reference=payout.id,
-            accounts={
-                "settlement_due": _account_of(payout, "settlement_due"),
-                "merchant_payable": _account_of(payout, "merchant_payable"),
-            },
-            amounts={"amount": payout.money},
-        ),
-        companions=writes,
+        return ()
+    return posting.transfers(
+        step.rule,
+        reference=payout.id,
+        accounts={
+            "settlement_due": _account_of(payout, "settlement_due"),
+            "merchant_payable": _account_of(payout, "merchant_payable"),
+        },
+        amounts={"amount": payout.money},
     )
-    [result] = await context.flow.ledger.submit([group])
-    if result.happened:
-        return True
-    if result.status == "in_flight" or result.code in {_MOVED_ON, *MOVED_BEFORE}:
-        return False
-    raise RuntimeError(f"the ledger refused a payout's end: {result.code} for {payout.id}")
 
 
 def _account_of(payout: Payout, kind: str) -> AccountKey:

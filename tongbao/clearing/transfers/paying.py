@@ -24,13 +24,14 @@ from tongbao.clearing.transfers.model import (
 )
 from tongbao.clearing.transfers.ways import ledger_way, order_of, unsealed, way_of
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Write, write_all
+from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.kernel.ids import new_id, show
-from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
+from tongbao.ledger.model import AccountKey, Transfer
 from tongbao.ledger.rules import posting
+from tongbao.ledger.steps.commit import commit_together, in_one_transaction, is_committed
 from tongbao.parties.merchants.queries import merchant_with_id
 from tongbao.rails.channels.contract import Absent, Declined, Exchange
 
@@ -141,31 +142,18 @@ async def record_news(
             _exchange_write(item, purpose, news, exchange, now=now),
         )
         failpoint("transfers.before_outcome")
-        if await _commit(context, item, step, writes):
+        refused = await commit_together(
+            context.flow.ledger,
+            in_one_transaction(context.db, ACTOR),
+            item.book,
+            posting_of(context, step.rule, item) if step and step.rule else (),
+            writes,
+        )
+        if is_committed(refused, {MOVED_ON}, item.id):
             failpoint("transfers.after_outcome")
             context.flow.nudge()
             return await store.GET_ITEM.one(context.db, item.book, item.id)
     raise TransferContended
-
-
-async def _commit(
-    context: Clearing, item: TransferItem, step: TransferStep | None, writes: tuple[Write, ...]
-) -> bool:
-    if step is None or step.rule is None:
-        async with context.db.begin(ACTOR) as tx:
-            return await write_all(tx, writes) is None
-    group = Group(
-        id=new_id(),
-        book=item.book,
-        transfers=posting_of(context, step.rule, item),
-        companions=writes,
-    )
-    [result] = await context.flow.ledger.submit([group])
-    if result.happened:
-        return True
-    if result.status == "in_flight" or result.code in {MOVED_ON, *MOVED_BEFORE}:
-        return False
-    raise RuntimeError(f"the ledger refused a transfer's end: {result.code} for {item.id}")
 
 
 def _row_writes(

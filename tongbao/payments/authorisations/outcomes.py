@@ -18,7 +18,7 @@ from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, event_write
 from tongbao.infra.tasks import Task
 from tongbao.kernel.ids import new_id
-from tongbao.ledger.model import MOVED_BEFORE, Group
+from tongbao.ledger.model import Transfer
 from tongbao.payments.authorisations import _store as store
 from tongbao.payments.authorisations.model import (
     Completion,
@@ -240,7 +240,7 @@ async def record_completion_news(
             *_event_writes(rows, step, now),
         )
         failpoint("authorisations.before_outcome")
-        if await _commit(flow, rows, step, writes):
+        if await commit_unless_moved_on(flow, payment, _transfers(rows, step), writes):
             failpoint("authorisations.after_outcome")
             flow.nudge()
             return _bumped(step.completion) or completion
@@ -263,24 +263,10 @@ def _bumped(completion: Completion | None) -> Completion | None:
     return completion and replace(completion, version=completion.version + 1)
 
 
-async def _commit(flow: Flow, rows: Rows, step: CompletionStep, writes: tuple[Write, ...]) -> bool:
-    """Commit the step whole; False when a row had moved on and nothing was written."""
-    if not step.takes or step.payment is None or not flow.licence.may_hold_funds:
-        return await commit_unless_moved_on(flow.commits, writes)
-    # Every try is a group of its own, as with what is collected at once: the transfers' ids, of
-    # the payment, keep the money exactly-once.
-    group = Group(
-        id=new_id(),
-        book=step.payment.book,
-        transfers=capture_transfers("payment.captured", step.payment, rows[1]),
-        companions=writes,
-    )
-    [result] = await flow.ledger.submit([group])
-    if result.happened:
-        return True
-    if result.status == "in_flight" or result.code in {MOVED_ON, *MOVED_BEFORE}:
-        return False
-    raise RuntimeError(f"the ledger refused a capture: {result.code} for {rows[2].id}")
+def _transfers(rows: Rows, step: CompletionStep) -> tuple[Transfer, ...]:
+    if not step.takes or step.payment is None:
+        return ()
+    return capture_transfers("payment.captured", step.payment, rows[1])
 
 
 def _row_writes(rows: Rows, step: CompletionStep, why: str, now: datetime) -> tuple[Write, ...]:

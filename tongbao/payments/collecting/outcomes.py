@@ -6,7 +6,7 @@ comes through `record_news`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
@@ -26,8 +26,9 @@ from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import Money
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
+from tongbao.ledger.model import AccountKey, Transfer
 from tongbao.ledger.rules import posting
+from tongbao.ledger.steps.commit import commit_together, is_committed
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import (
     UNPAID,
@@ -109,6 +110,8 @@ class PaymentAuthorised(Event, frozen=True, kw_only=True, tag="payment.authorise
     object: PaymentView
 
 
+_OVERTAKEN: Final = frozenset({MOVED_ON, TOTAL_BROKEN, PLACE_TAKEN})
+
 _Told = PaymentSucceeded | PaymentFailed | PaymentClosed | PaymentAuthorised
 
 
@@ -169,12 +172,16 @@ class Evidence(Struct, frozen=True):
         return None if self.exchange is None else (self.purpose, self.exchange.duration_ms)
 
 
-async def commit_unless_moved_on(commits: Commits, writes: Iterable[Write]) -> bool:
-    """Write all in one commit; False, and nothing written, when a row had moved on."""
-    refusal = await commits.write(writes)
-    if refusal not in {None, MOVED_ON, PLACE_TAKEN}:
-        raise RuntimeError(f"a payment's rows contradict each other: {refusal}")
-    return refusal is None
+async def commit_unless_moved_on(
+    flow: Flow, payment: Payment, transfers: tuple[Transfer, ...], writes: tuple[Write, ...]
+) -> bool:
+    """Commit a step of a payment whole; False, and nothing written, when a row had moved on.
+
+    The transfers' ids keep the money to once, whoever tries; an aggregator has no money to move.
+    """
+    moved = transfers if flow.licence.may_hold_funds else ()
+    refused = await commit_together(flow.ledger, flow.commits.write, payment.book, moved, writes)
+    return is_committed(refused, _OVERTAKEN, payment.id)
 
 
 async def record_news(
@@ -221,7 +228,8 @@ async def record_news(
             *_chase_ends(attempt, step),
         )
         failpoint("payments.before_outcome")
-        if await _commit(flow, payment, attempt, step, writes):
+        transfers = _transfers(step, payment, attempt)
+        if await commit_unless_moved_on(flow, payment, transfers, writes):
             failpoint("payments.after_outcome")
             flow.nudge()
             flow.router.heard(heard_of(attempt, after[1], news, evidence.call))
@@ -257,26 +265,10 @@ def _bumped(payment: Payment | None) -> Payment | None:
     return payment and replace(payment, version=payment.version + 1)
 
 
-async def _commit(
-    flow: Flow, payment: Payment, attempt: Attempt, step: Step, writes: tuple[Write, ...]
-) -> bool:
-    """Commit the step whole; False when a row had moved on and nothing was written."""
-    if step.rule is None or not flow.licence.may_hold_funds:
-        return await commit_unless_moved_on(flow.commits, writes)
-    # Every try is a group of its own: the ledger remembers a refusal for ever, and neither being
-    # overtaken nor a frozen account is for ever. The transfers' ids keep the money exactly-once.
-    group = Group(
-        id=new_id(),
-        book=payment.book,
-        transfers=capture_transfers(step.rule, step.payment or payment, attempt),
-        companions=writes,
-    )
-    [result] = await flow.ledger.submit([group])
-    if result.happened:
-        return True
-    if result.status == "in_flight" or result.code in {MOVED_ON, *MOVED_BEFORE}:
-        return False
-    raise RuntimeError(f"the ledger refused a capture: {result.code} for attempt {attempt.id}")
+def _transfers(step: Step, payment: Payment, attempt: Attempt) -> tuple[Transfer, ...]:
+    if step.rule is None:
+        return ()
+    return capture_transfers(step.rule, step.payment or payment, attempt)
 
 
 def capture_transfers(rule: str, payment: Payment, attempt: Attempt) -> tuple[Transfer, ...]:

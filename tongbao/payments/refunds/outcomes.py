@@ -20,7 +20,7 @@ from tongbao.infra.outbox import Event, event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, cancel_write, enqueue
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
-from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
+from tongbao.ledger.model import AccountKey, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.decisions import heard_of
@@ -212,34 +212,22 @@ async def record_refund_news(
             *(() if step.ledger is None else (event_write(end_event(after), now=now),)),
         )
         failpoint("refunds.before_outcome")
-        if await _commit(flow, payment, refund, step, writes):
+        transfers = await _transfers(flow, payment, refund, step)
+        if await commit_unless_moved_on(flow, payment, transfers, writes):
             failpoint("refunds.after_outcome")
             flow.nudge()
             return after
     raise StateContended
 
 
-async def _commit(
-    flow: Flow, payment: Payment, refund: Refund, step: RefundStep, writes: tuple[Write, ...]
-) -> bool:
+async def _transfers(
+    flow: Flow, payment: Payment, refund: Refund, step: RefundStep
+) -> tuple[Transfer, ...]:
     # Late money was never the merchant's: nothing was held, so only giving it back is posted.
     if step.ledger is None or not flow.licence.may_hold_funds:
-        return await commit_unless_moved_on(flow.commits, writes)
-    rule = _END_RULES[refund.kind, step.ledger]
+        return ()
     attempt = await payments.paid_attempt(flow.db, payment)
-    group = Group(
-        id=new_id(),  # the ledger remembers a refusal for ever; being overtaken is not for ever
-        book=refund.book,
-        transfers=refund_transfers(rule, payment, attempt, refund),
-        companions=writes,
-    )
-    [result] = await flow.ledger.submit([group])
-    if result.happened:
-        return True
-    # A total that cannot be lowered is a refund that somebody else has just failed.
-    if result.status == "in_flight" or result.code in {MOVED_ON, TOTAL_BROKEN, *MOVED_BEFORE}:
-        return False
-    raise RuntimeError(f"the ledger refused a refund's end: {result.code} for {refund.id}")
+    return refund_transfers(_END_RULES[refund.kind, step.ledger], payment, attempt, refund)
 
 
 _END_RULES: Final = {

@@ -9,15 +9,16 @@ from uuid import UUID
 
 from msgspec.structs import astuple, replace
 
-from tongbao.infra.db import Db, Tx, Write, write_all
+from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.outbox import Event, event_write
 from tongbao.infra.tasks import Task, task_write
 from tongbao.kernel.errors import NotFound
-from tongbao.kernel.ids import from_base32, new_id, show
+from tongbao.kernel.ids import from_base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group, Transfer
+from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Transfer
 from tongbao.ledger.rules import posting
+from tongbao.ledger.steps.commit import commit_together, in_one_transaction
 from tongbao.payments.collecting.outcomes import MOVED_ON, TOTAL_BROKEN
 from tongbao.payments.collecting.payments import shared_write
 from tongbao.payments.splits import _store as store
@@ -81,12 +82,9 @@ async def commit(
 ) -> str | None:
     """Commit rows and money together, or rows alone where there is none; None, or why not."""
     flow = sharing.flow
-    if not flow.licence.may_hold_funds or not transfers:
-        async with flow.db.begin("splits") as tx:
-            return await write_all(tx, writes)
-    # The ledger remembers a refusal for ever; being overtaken, or short of money, is not for ever.
-    [result] = await flow.ledger.submit([Group(new_id(), book, transfers, writes)])
-    return None if result.happened else result.code or result.status
+    moved = transfers if flow.licence.may_hold_funds else ()
+    alone = in_one_transaction(flow.db, "splits")
+    return await commit_together(flow.ledger, alone, book, moved, writes)
 
 
 def transfers_of(rule: str, split: Split, parts: Parts) -> tuple[Transfer, ...]:

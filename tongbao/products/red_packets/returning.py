@@ -17,9 +17,9 @@ from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
-from tongbao.kernel.ids import new_id, show
-from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group
+from tongbao.ledger.model import AccountKey
 from tongbao.ledger.rules import posting
+from tongbao.ledger.steps.commit import commit_together, in_one_transaction, is_committed
 from tongbao.products.red_packets import _store as store
 from tongbao.products.red_packets.hall import MOVED_ON, Hall, ended_event, pot_of
 from tongbao.products.red_packets.model import RedPacket, RedPacketState
@@ -54,25 +54,19 @@ async def return_red_packet(hall: Hall, task: ReturnRedPacket, _lease: Lease) ->
     if now < packet.expires_at:
         return Again(packet.expires_at - now)
     wallet = AccountKey("wallet", packet.currency, packet.sender_id)
-    group = Group(
-        id=new_id(),  # the ledger remembers a refusal for ever; being overtaken is not for ever
-        book=packet.book,
-        transfers=posting.transfers(
-            "red_packet.returned",
-            reference=packet.id,
-            accounts={"subsidy": pot_of(packet), "sender": wallet},
-            amounts={"amount": packet.left},
-        ),
-        companions=_ending(packet, now),
+    transfers = posting.transfers(
+        "red_packet.returned",
+        reference=packet.id,
+        accounts={"subsidy": pot_of(packet), "sender": wallet},
+        amounts={"amount": packet.left},
     )
+    alone = in_one_transaction(hall.db, "red_packets")
     failpoint("red_packets.before_return")
-    [result] = await hall.ledger.submit([group])
+    refused = await commit_together(
+        hall.ledger, alone, packet.book, transfers, _ending(packet, now)
+    )
     failpoint("red_packets.after_return")
-    if result.happened:
-        return None
-    if result.status == "in_flight" or result.code in {MOVED_ON, *MOVED_BEFORE}:
-        return Again(_SOON)
-    raise RuntimeError(f"the ledger refused a return: {result.code} for {show('rpk', packet.id)}")
+    return None if is_committed(refused, {MOVED_ON}, packet.id) else Again(_SOON)
 
 
 def _ending(packet: RedPacket, now: datetime) -> tuple[Write, ...]:
