@@ -14,7 +14,11 @@ from tongbao.kernel.licence import Mode
 from tongbao.parties.terminals import inventory, limits
 from tongbao.parties.terminals.limits import meter_of
 from tongbao.parties.terminals.model import Limits, Meter, Terminal
+from tongbao.payments.checkouts import queries as checkouts
+from tongbao.payments.checkouts.checkouts import Visitor, try_paying
+from tongbao.payments.checkouts.model import Offer
 from tongbao.payments.terminal_notices.notices import latest_notices
+from tongbao.rails.channels.contract import PayMode
 from tongbao.surfaces.demo.stage import Shop
 from tongbao_sdk import Refused
 
@@ -147,3 +151,85 @@ async def test_a_speaker_by_a_plate_tells_what_is_paid_there(
     assert notice.body["payment_id"] == payment["id"]
     placed = await stage.call(client.terminals.get, own)
     assert parse("plt", placed["plate_id"]) == parse("plt", plate["id"])
+
+
+async def test_an_order_that_filled_its_terminal_is_found_again_under_a_new_key(
+    stage: Stage, terminal: Terminal
+) -> None:
+    order: dict[str, Any] = {
+        "merchant_order_no": new_number(),
+        "terminal_id": show("trm", terminal.id),
+    }
+    first = await stage.scan_code(await stage.wallet_code(), 900, **order)
+
+    again = await stage.scan_code(await stage.wallet_code(), 900, **order)
+    with pytest.raises(Refused) as another:
+        await stage.scan_code(await stage.wallet_code(), 901, **order)
+
+    assert again["id"] == first["id"]
+    assert another.value.code == "payment.order_no_used"
+    assert await counted(stage, terminal) == (1, 900)
+
+
+async def test_a_refund_is_told_where_its_payment_was_taken(
+    stage: Stage, terminal: Terminal
+) -> None:
+    at: dict[str, Any] = {"terminal_id": show("trm", terminal.id)}
+    payment = await stage.scan_code(await stage.wallet_code(), 600, **at)
+    refund = await stage.refund(payment, 250)
+    elsewhere = await stage.scan_code(await stage.wallet_code(), 300)
+    await stage.refund(elsewhere, 300)
+    await stage.idle()
+
+    back, paid = [each.body for each in await latest_notices(stage.db, terminal)]
+
+    assert (paid["kind"], back["kind"]) == ("money_received", "money_returned")
+    assert (back["payment_id"], back["refund_id"]) == (payment["id"], refund["id"])
+    assert back["speak"] == {"zh": "钱包退款 2.50 元", "en": "Wallet refunded 2.50 yuan"}
+    assert {"kind": "text", "text": "退款凭证"}.items() <= back["print"][2].items()
+    assert await counted(stage, terminal) == (1, 600)  # the terminal did take it
+
+
+async def test_a_checkout_at_a_terminal_counts_and_is_told_there(
+    stage: Stage, terminal: Terminal
+) -> None:
+    open_checkout, at = stage.client.checkouts.create, show("trm", terminal.id)
+    number = new_number()
+    shown = await stage.call(
+        open_checkout, merchant_order_no=number, amount=700, subject="tea", terminal_id=at
+    )
+    again = await stage.call(
+        open_checkout, merchant_order_no=number, amount=700, subject="tea", terminal_id=at
+    )
+    checkout = await checkouts.checkout(
+        stage.db, stage.shop.merchant.book(Mode.SANDBOX), parse("cko", shown["id"])
+    )
+    offer = Offer("wechat_pay", PayMode.QR)
+    payment, _ = await try_paying(stage.flow, checkout, offer, Visitor("127.0.0.1", "http://x/"))
+    tried = await stage.call(stage.client.payments.get, show("pay", payment.id))
+    with pytest.raises(Refused) as refused:
+        await stage.call(
+            open_checkout, merchant_order_no=new_number(), amount=700, subject="tea", terminal_id=at
+        )
+    await stage.customer(tried)
+    await stage.idle()
+
+    assert (shown["terminal_id"], again["id"]) == (at, shown["id"])
+    assert tried["metadata"] == {"terminal_id": at, "checkout_id": shown["id"]}
+    assert refused.value.code == "terminal.limit_amount"
+    assert await counted(stage, terminal) == (1, 700)
+    [notice] = await latest_notices(stage.db, terminal)
+    assert notice.body["payment_id"] == tried["id"]
+
+
+async def test_a_checkout_at_anothers_terminal_is_none(stage: Stage, terminal: Terminal) -> None:
+    client = stage.client_of(await stage.open_shop())
+    with pytest.raises(Refused) as refused:
+        await stage.call(
+            client.checkouts.create,
+            merchant_order_no=new_number(),
+            amount=100,
+            subject="tea",
+            terminal_id=show("trm", terminal.id),
+        )
+    assert refused.value.code == "terminal.not_found"

@@ -78,6 +78,7 @@ def paid(merchant: UUID, amount: int, metadata: dict[str, str], **more: Any) -> 
     """An event of a payment that succeeded, with what of its view is used."""
     view = {
         "id": show("pay", new_id()),
+        "object": "payment",
         "mode": "sandbox",
         "merchant_order_no": "A-1",
         "subject": "tea",

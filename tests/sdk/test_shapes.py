@@ -286,6 +286,7 @@ def every_call(shop: Tongbao) -> None:
         return_url="https://a.example",
         expires_in_s=600,
         metadata={"a": "b"},
+        terminal_id="trm_1",
     )
     shop.checkouts.get("cko_1")
     list(shop.checkouts.list(merchant_order_no="1"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+import tongbao
 from tests.conftest import MakeDb
 from tests.stage import Stage, staged
 from tongbao.infra.migrate import migrate
@@ -82,6 +84,22 @@ def test_routes_of_funds_exist_under_a_licence_only() -> None:
     assert paths(Licence.PAYMENT_INSTITUTION) - paths(Licence.AGGREGATOR) == LICENSED
     assert paths(Licence.AGGREGATOR) < paths(Licence.PAYMENT_INSTITUTION)
     assert paths(Licence.BANK) == paths(Licence.PAYMENT_INSTITUTION)
+
+
+def test_a_device_gets_a_key_to_sign_with_and_no_key_for_pins_is_made_anywhere() -> None:
+    """ADR 23: an activation hands out a credential; keys of PINs and cards are the acquirer's."""
+    assert "/v1/terminals/{terminal_id:str}/activation_codes" in paths(Licence.AGGREGATOR)
+
+    package = Path(tongbao.__file__).parent
+    makers = re.compile(r"\b(token_[a-z]+|urandom|generate_[a-z_]*key|randbytes)\(")
+    found = {
+        (str(file.relative_to(package)), line.strip())
+        for folder in ("rails/channels/cards", "parties/terminals", "payments/terminal_notices")
+        for file in (package / folder).glob("*.py")
+        for line in file.read_text().splitlines()
+        if makers.search(line)
+    }
+    assert found == {("parties/terminals/devices.py", 'secret = f"tk_{secrets.token_urlsafe(32)}"')}
 
 
 def test_scopes_of_funds_exist_under_a_licence_only() -> None:

@@ -28,6 +28,7 @@ class Checkout(TypedDict):
     return_url: NotRequired[str]
     payment_id: NotRequired[str]
     plate_id: NotRequired[str]
+    terminal_id: NotRequired[str]
     closed_at: NotRequired[str]
 
 
@@ -74,6 +75,7 @@ class Checkouts:
         return_url: str | None = None,
         expires_in_s: int | None = None,
         metadata: dict[str, str] | None = None,
+        terminal_id: str | None = None,
         **once: Unpack[Once],
     ) -> Checkout:
         """Open a checkout for ``amount`` minor units; send the customer to its ``url``.
@@ -93,6 +95,7 @@ class Checkouts:
             "return_url": return_url,
             "expires_in_s": expires_in_s,
             "metadata": metadata,
+            "terminal_id": terminal_id,
         }
         return cast("Checkout", self._transport.post(path_of("checkouts"), body, **once))
 

@@ -9,12 +9,12 @@ from tongbao.payments.checkouts.model import Checkout
 
 _CHECKOUT: Final = """book, id, merchant_id, mode, token, plate_id, merchant_order_no, request_hash,
     amount, currency, subject, channels, return_url, metadata, payment_id, tries, called_off_at,
-    created_at, expires_at, closed_at"""
+    created_at, expires_at, closed_at, terminal_id"""
 
 INSERT_CHECKOUT = Statement(
     f"""insert into checkout ({_CHECKOUT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20)
+                $19, $20, $21)
         on conflict (merchant_order_no, merchant_id, mode, book) do nothing"""
 )
 # Compare and set, in the commit that makes the payment: of two tabs one makes the try.

@@ -17,6 +17,7 @@ from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import AmountOutOfRange, UnknownCurrency, positive
 from tongbao.kernel.pages import Page
 from tongbao.parties.merchants.model import MerchantSuspended
+from tongbao.parties.terminals.model import PREFIX as TERMINAL
 from tongbao.payments.checkouts import queries
 from tongbao.payments.checkouts.checkouts import call_off, open_checkout
 from tongbao.payments.checkouts.model import (
@@ -36,6 +37,7 @@ from tongbao.payments.checkouts.model import (
 )
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import OrderNumberUsed
+from tongbao.payments.uses.counting import AT_TERMINAL
 
 _METADATA_KEYS_MAX: Final = 49  # a payment takes 50, and we add one
 OrderNumber = Annotated[
@@ -60,6 +62,7 @@ class OpenCheckout(Struct, frozen=True, forbid_unknown_fields=True):
 
     ``channels`` limits which of the merchant's channels are offered; all of them by default. The
     customer can go back to ``return_url`` afterwards; that they did says nothing about the money.
+    With ``terminal_id`` each try counts against that terminal's limits, and it tells of it.
     """
 
     merchant_order_no: OrderNumber
@@ -70,6 +73,7 @@ class OpenCheckout(Struct, frozen=True, forbid_unknown_fields=True):
     return_url: ReturnUrl | None = None
     expires_in_s: Lifetime | None = None
     metadata: dict[Annotated[str, Meta(max_length=40)], ShortText] = {}
+    terminal_id: Annotated[str, Meta(max_length=64)] | None = None
 
 
 _EXAMPLE = OpenCheckout(
@@ -92,6 +96,7 @@ _EXAMPLE = OpenCheckout(
             CheckoutsTooMany,
             AmountOutOfRange,
             UnknownCurrency,
+            *AT_TERMINAL,
         ],
         request_example=_EXAMPLE,
     ),
@@ -188,6 +193,7 @@ def _asked(data: OpenCheckout, caller: Caller) -> CheckoutAsked:
         return_url=data.return_url,
         metadata=data.metadata,
         expires_in=lifetime,
+        terminal_id=parse(TERMINAL, data.terminal_id) if data.terminal_id is not None else None,
     )
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.tasks import enqueue
@@ -25,6 +26,8 @@ from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.parties.price_plans.model import inputs_at
 from tongbao.parties.price_plans.queries import price_plan_at, quote_with_volume
+from tongbao.parties.terminals.limits import usable_terminal
+from tongbao.parties.terminals.model import PREFIX as TERMINAL
 from tongbao.payments.checkouts import _store as store
 from tongbao.payments.checkouts import queries
 from tongbao.payments.checkouts.closing import CloseCheckout, over_at
@@ -55,12 +58,14 @@ from tongbao.payments.collecting.model import (
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import (
     OrderNumberUsed,
+    UseRefused,
     close_payment,
     create_payment,
     resume_payment,
 )
 from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import Decision, PlaceTaken
+from tongbao.payments.uses.counting import at_terminal
 from tongbao.rails.channels.contract import PayMode
 
 _MINUTE: Final = timedelta(minutes=1)
@@ -87,7 +92,8 @@ async def open_checkout(
     """Write a checkout down; the same order number with the same content returns the first.
 
     Raises:
-        ReturnUrlUnsafe, MerchantSuspended, OrderNumberUsed, CheckoutsTooMany, InFlight
+        ReturnUrlUnsafe, MerchantSuspended, OrderNumberUsed, CheckoutsTooMany, InFlight, and what
+        refuses a payment at a terminal
     """
     if asked.return_url is not None:
         check_return_url(asked.return_url, asked.mode)
@@ -110,6 +116,10 @@ async def _insert(tx: Tx, checkout: Checkout) -> None:
         raise _OrderTaken
     if await _is_paid_otherwise(tx, checkout):
         raise OrderNumberUsed(merchant_order_no=checkout.merchant_order_no)
+    if checkout.terminal_id is not None:  # known here already, and asked again at each try
+        owner = (checkout.merchant_id, checkout.mode)
+        shown, book = show(TERMINAL, checkout.terminal_id), checkout.book
+        await usable_terminal(tx, shown, owner, book=book, money=checkout.money, now=tx.now)
     ending = CloseCheckout(checkout.book, checkout.id)
     await enqueue(tx, ending, run_at=over_at(checkout), key=f"checkout/{checkout.id}")
 
@@ -171,6 +181,7 @@ def _row(asked: CheckoutAsked, checkout_id: UUID, now: datetime) -> Checkout:
         called_off_at=None,
         created_at=now,
         expires_at=now + asked.expires_in,
+        terminal_id=asked.terminal_id,
     )
 
 
@@ -218,13 +229,26 @@ async def _place(
     Raises:
         InFlight, PlaceTaken, and what refuses a payment
     """
-    payment_id, taking = new_id(), _taking(checkout)
+    taking, owner = _taking(checkout), (checkout.merchant_id, checkout.mode)
+    shown = None if checkout.terminal_id is None else show(TERMINAL, checkout.terminal_id)
     for _ in range(_PLACES_MAX):
+        payment_id = new_id()  # a group of the ledger that was refused is so for ever
+        told, uses = await at_terminal(
+            flow.db,
+            shown,
+            owner,
+            book=checkout.book,
+            money=checkout.money,
+            payment_id=payment_id,
+        )
         asked = await _terms(flow, checkout, offer, visitor, payment_id)
+        asked = replace(asked, metadata={**asked.metadata, **told}, uses=uses)
         try:
             return await create_payment(flow, asked, taking, payment_id)
         except PlaceTaken:
             await flow.router.refresh()
+        except UseRefused:
+            continue  # the terminal is read again and says why
     raise PlaceTaken
 
 

@@ -128,6 +128,7 @@ class Checkout(Struct, frozen=True):
     created_at: datetime
     expires_at: datetime
     closed_at: datetime | None = None  # when its merchant was told that it ended unpaid
+    terminal_id: UUID | None = None  # where it is shown: every try counts there
 
     def __repr__(self) -> str:  # the token opens the page
         return f"Checkout({self.id}, {self.amount} {self.currency})"
@@ -171,6 +172,7 @@ class CheckoutAsked(Struct, frozen=True):
     metadata: dict[str, str] = {}
     expires_in: timedelta = EXPIRES_DEFAULT
     plate_id: UUID | None = None
+    terminal_id: UUID | None = None
 
     @property
     def fingerprint(self) -> bytes:
@@ -183,6 +185,7 @@ class CheckoutAsked(Struct, frozen=True):
             self.return_url,
             sorted(self.metadata.items()),
             self.plate_id,
+            *(() if self.terminal_id is None else (self.terminal_id,)),
         )
         return sha256(msgspec.json.encode(meant)).digest()
 
@@ -218,6 +221,7 @@ class CheckoutView(Struct, frozen=True, omit_defaults=True):
     return_url: str | UnsetType = UNSET
     payment_id: str | UnsetType = UNSET
     plate_id: str | UnsetType = UNSET
+    terminal_id: str | UnsetType = UNSET
     closed_at: datetime | UnsetType = UNSET
 
 
@@ -253,6 +257,7 @@ def view_checkout(
         return_url=checkout.return_url or UNSET,
         payment_id=show("pay", checkout.payment_id) if checkout.payment_id else UNSET,
         plate_id=show("plt", checkout.plate_id) if checkout.plate_id else UNSET,
+        terminal_id=show("trm", checkout.terminal_id) if checkout.terminal_id else UNSET,
         closed_at=checkout.closed_at or UNSET,
     )
 

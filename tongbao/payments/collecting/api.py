@@ -77,7 +77,7 @@ from tongbao.payments.routing.model import (
     NoChannelUp,
     PlaceTaken,
 )
-from tongbao.payments.uses.counting import AT_TERMINAL, at_terminal
+from tongbao.payments.uses.counting import AT_TERMINAL, at_terminal, told_of
 from tongbao.rails.channels.codes import PaymentCodeUnknown, takers_of_code
 from tongbao.rails.channels.contract import PayMode
 
@@ -190,12 +190,24 @@ async def collect_asked(
     owner = (caller.merchant_id, caller.mode)
     for _ in range(_PLACES_MAX):
         payment_id = new_id()  # a group of the ledger that was refused is so for ever
-        told, uses = await at_terminal(
-            flow.db, data.terminal_id, owner, book=caller.book, money=money, payment_id=payment_id
-        )
         asked = await _terms(
             flow, caller, data, (channel, money), client_ip=client_ip, payment_id=payment_id
         )
+        try:
+            told, uses = await at_terminal(
+                flow.db,
+                data.terminal_id,
+                owner,
+                book=caller.book,
+                money=money,
+                payment_id=payment_id,
+            )
+        except AT_TERMINAL:
+            # This very order may be what has filled the terminal: then that payment is the answer.
+            earlier = await earlier_payment(flow, _named(asked, data.terminal_id), take)
+            if earlier is None:
+                raise
+            return earlier
         asked = replace(asked, metadata={**asked.metadata, **told}, uses=(*asked.uses, *uses))
         try:
             if channel == WALLET and asked.auth_code is not None:
@@ -206,6 +218,12 @@ async def collect_asked(
         except UseRefused:
             continue  # the agreement, or the terminal, is read again and says why
     raise PlaceTaken if channel is None else StateContended
+
+
+def _named(asked: NewPayment, terminal_id: str | None) -> NewPayment:
+    """Return the request as it was kept, if it was, with the terminal that it names."""
+    told = {} if terminal_id is None else told_of(terminal_id)
+    return replace(asked, metadata={**asked.metadata, **told})
 
 
 async def _collect_from_wallet(

@@ -273,6 +273,16 @@ class NewPayment(Struct, frozen=True):
         return sha256(msgspec.json.encode(meant)).digest()
 
 
+class Sold(Struct, frozen=True):
+    """What of a payment is told where it was asked for, when money of it goes back."""
+
+    id: UUID
+    merchant_order_no: str
+    subject: str
+    channel: str
+    metadata: dict[str, str]
+
+
 class Verdict(Struct, frozen=True):
     """What the risk hook says of a payment: declined under a code, or counted by these writes.
 

@@ -38,6 +38,7 @@ from tongbao.payments.collecting.model import (
     Payment,
     PaymentCase,
     PaymentState,
+    Sold,
     StateChange,
     Tally,
 )
@@ -155,6 +156,11 @@ async def payment_of_merchant(on: Db | Tx, payment_id: UUID, merchant: UUID, mod
     if payment is None:
         raise PaymentNotFound
     return payment
+
+
+async def sold_with_ids(on: Db | Tx, ids: Sequence[UUID]) -> list[Sold]:
+    """Return what of these payments is told when money of them goes back."""
+    return await store.SOLD.all(on, ids)
 
 
 async def payment_by_order_no(

@@ -13,6 +13,7 @@ from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.errors import Invalid, Overloaded
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
+from tongbao.payments.collecting.model import Sold
 
 CHANNELS: Final[Mapping[str, tuple[str, str]]] = {
     "wechat_pay": ("微信", "WeChat Pay"),
@@ -73,10 +74,10 @@ class Line(Struct, frozen=True, omit_defaults=True):
     lines: int | UnsetType = UNSET
 
 
-class NoticeBody(Struct, frozen=True):
-    """What a terminal is told: that money came in, how to say it and what to print."""
+class NoticeBody(Struct, frozen=True, omit_defaults=True):
+    """What a terminal is told: that money came in or went back, to be said and printed."""
 
-    kind: Literal["money_received"]
+    kind: Literal["money_received", "money_returned"]
     payment_id: str
     merchant_order_no: str
     channel: str
@@ -85,6 +86,7 @@ class NoticeBody(Struct, frozen=True):
     at: datetime
     speak: Speech
     print: list[Line]
+    refund_id: str | UnsetType = UNSET
 
 
 class Notice(Struct, frozen=True):
@@ -106,28 +108,41 @@ class Feed(Struct, frozen=True):
     last_seq: int
 
 
-def speech_of(channel: str, money: Money) -> Speech:
-    """Return what is said of money that came in: 微信收款 12.50 元."""
+def speech_of(channel: str, money: Money, *, goes_back: bool = False) -> Speech:
+    """Return what is said of money that came in, or goes back: 微信收款 12.50 元."""
     by_zh, by_en = CHANNELS.get(channel, ("", "You"))
     in_zh, in_en = CURRENCIES.get(money.currency, (money.currency, money.currency))
     amount = money.decimal_text()
-    return Speech(f"{by_zh}收款 {amount} {in_zh}", f"{by_en} received {amount} {in_en}")
+    zh, en = ("退款", "refunded") if goes_back else ("收款", "received")
+    return Speech(f"{by_zh}{zh} {amount} {in_zh}", f"{by_en} {en} {amount} {in_en}")
 
 
-def receipt_of(body: Mapping[str, Any], money: Money, *, shop: str, at: datetime) -> list[Line]:
-    """Return the receipt of a payment, as the API shows it, in lines that any printer can print."""
-    by = CHANNELS.get(body["method"]["channel"], (body["method"]["channel"],))[0]
+def receipt_of(
+    body: Mapping[str, Any], sold: Mapping[str, str], money: Money, *, shop: str, at: datetime
+) -> list[Line]:
+    """Return the receipt of a payment or a refund, as the API shows it, in lines for any printer.
+
+    ``sold``: order number, subject and channel of the payment.
+    """
+    goes_back = body["object"] == "refund"
+    by = CHANNELS.get(sold["channel"], (sold["channel"],))[0]
     when = at.astimezone(BUSINESS_ZONE).strftime("%Y-%m-%d %H:%M:%S")
     lines = [
         Line("text", shop, align="centre", is_bold=True),
+        *([Line("text", "退款凭证", align="centre", is_bold=True)] if goes_back else []),
         Line("rule"),
         Line("pair", "支付方式", right=by),
-        Line("pair", "订单号", right=body["merchant_order_no"]),
-        Line("pair", "支付号", right=body["id"]),
+        Line("pair", "订单号", right=sold["merchant_order_no"]),
+        Line("pair", "退款号" if goes_back else "支付号", right=body["id"]),
         Line("pair", "时间", right=when),
-        Line("pair", "商品", right=body["subject"][:24]),
+        Line("pair", "商品", right=sold["subject"][:24]),
         Line("rule"),
-        Line("pair", "实收", right=f"{money.decimal_text()} {money.currency}", is_large=True),
+        Line(
+            "pair",
+            "实退" if goes_back else "实收",
+            right=f"{money.decimal_text()} {money.currency}",
+            is_large=True,
+        ),
         Line("qr", body["id"], align="centre"),
         Line("feed", lines=3),
         Line("cut"),
@@ -140,6 +155,11 @@ def receipt_of(body: Mapping[str, Any], money: Money, *, shop: str, at: datetime
 def notice_of(body: Mapping[str, Any], *, shop: str, at: datetime) -> NoticeBody:
     """Return what is told of a payment that succeeded, as the API showed it then."""
     money, channel = Money(body["amount_captured"], body["currency"]), body["method"]["channel"]
+    sold = {
+        "merchant_order_no": body["merchant_order_no"],
+        "subject": body["subject"],
+        "channel": channel,
+    }
     return NoticeBody(
         kind="money_received",
         payment_id=body["id"],
@@ -149,5 +169,27 @@ def notice_of(body: Mapping[str, Any], *, shop: str, at: datetime) -> NoticeBody
         currency=money.currency,
         at=at,
         speak=speech_of(channel, money),
-        print=receipt_of(body, money, shop=shop, at=at),
+        print=receipt_of(body, sold, money, shop=shop, at=at),
+    )
+
+
+def return_notice(body: Mapping[str, Any], sold: Sold, *, shop: str, at: datetime) -> NoticeBody:
+    """Return what is told of a refund that succeeded, as the API showed it then."""
+    money = Money(body["amount"], body["currency"])
+    told = {
+        "merchant_order_no": sold.merchant_order_no,
+        "subject": sold.subject,
+        "channel": sold.channel,
+    }
+    return NoticeBody(
+        kind="money_returned",
+        payment_id=body["payment_id"],
+        merchant_order_no=sold.merchant_order_no,
+        channel=sold.channel,
+        amount=money.amount,
+        currency=money.currency,
+        at=at,
+        speak=speech_of(sold.channel, money, goes_back=True),
+        print=receipt_of(body, told, money, shop=shop, at=at),
+        refund_id=body["id"],
     )

@@ -1,4 +1,6 @@
-"""Tell terminals of money that came in: by the terminal it was asked at, or the plate it stands by.
+"""Tell terminals of money that came in or went back, where the payment was asked for.
+
+That is the terminal it names, and every terminal that stands by the plate it names.
 
 Notices are planned in the dispatcher's transaction, so each event tells each terminal once. They
 are kept for a week, and a terminal reads them by number from wherever it was.
@@ -7,7 +9,7 @@ are kept for a week, and a terminal reads them by number from wherever it was.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -29,14 +31,17 @@ from tongbao.parties.terminals.inventory import (
 )
 from tongbao.parties.terminals.model import METADATA_KEY, PREFIX, PlaceNotFound, Terminal
 from tongbao.parties.terminals.model import TerminalState as State
+from tongbao.payments.collecting.model import Sold
+from tongbao.payments.collecting.queries import sold_with_ids
 from tongbao.payments.plates.model import PlateNotFound, PlateState
 from tongbao.payments.plates.plates import plate_of_merchant
 from tongbao.payments.terminal_notices import _store as store
-from tongbao.payments.terminal_notices.model import Notice, notice_of
+from tongbao.payments.terminal_notices.model import Notice, notice_of, return_notice
 
 KEPT: Final = timedelta(days=7)
 _PLATE_KEY: Final = "plate_id"
-_TOLD: Final = "payment.succeeded"
+_PAID: Final = "payment.succeeded"
+_RETURNED: Final = "refund.succeeded"
 _PRUNE_MAX: Final = 5000
 
 
@@ -46,44 +51,67 @@ class _About(NamedTuple):
     event: EventRow
     terminal: UUID | None
     plate: UUID | None
+    sold: Sold | None  # of a refund: its payment
 
 
 async def plan_terminal_notices(tx: Tx, events: Sequence[EventRow]) -> None:
-    """Plan a notice of each payment that succeeded at a counter for every terminal there.
+    """Plan notices of payments and refunds that succeeded at a counter, for every terminal there.
 
     This is a fan-out of the dispatcher. Payments that name neither terminal nor plate cost no
-    question to the database.
+    question to the database; refunds are asked about together, since they do not say where.
     """
-    about = [found for event in events if (found := _place_of(event)) is not None]
+    sold = await _sold(tx, events)
+    about = [found for event in events if (found := _place_of(event, sold)) is not None]
     if not about:
         return
     told = await _who_hears(tx, about)
     if not told:
         return
-    owners = [event.merchant_id for event, _ in told if event.merchant_id is not None]
+    owners = [each.event.merchant_id for each, _ in told if each.event.merchant_id is not None]
     shops = await merchants_with_ids(tx, owners)
     counts = Counter(terminal.id for _, terminal in told)
     ids = sorted(counts)
     feeds = await store.ADVANCE.all(tx, ids, [counts[each] for each in ids])
     following = {feed.terminal_id: feed.last_seq - counts[feed.terminal_id] for feed in feeds}
     rows: list[tuple[object, ...]] = []
-    for event, terminal in told:
+    for (event, _, _, of), terminal in told:
         following[terminal.id] += 1
         shop = shops[event.merchant_id].name if event.merchant_id is not None else ""
-        body = notice_of(event.body["object"], shop=shop, at=event.at)
+        seen = event.body["object"]
+        body = (
+            notice_of(seen, shop=shop, at=event.at)
+            if of is None
+            else return_notice(seen, of, shop=shop, at=event.at)
+        )
         text = msgspec.json.encode(body).decode()
         whose = (event.merchant_id, event.mode.value, event.id)
         rows.append((terminal.id, following[terminal.id], *whose, text, event.at))
     await store.INSERT_NOTICES.run(tx, *[list(column) for column in zip(*rows, strict=True)])
 
 
-def _place_of(event: EventRow) -> _About | None:
-    if event.type != _TOLD:
+async def _sold(tx: Tx, events: Sequence[EventRow]) -> dict[UUID, Sold]:
+    """Return the payments that refunds among the events are of."""
+    named = [_payment_of(event) for event in events if event.type == _RETURNED]
+    ids = [each for each in named if each is not None]
+    return {each.id: each for each in await sold_with_ids(tx, ids)} if ids else {}
+
+
+def _payment_of(event: EventRow) -> UUID | None:
+    return _id_in(event.body.get("object", {}), "payment_id", "pay")
+
+
+def _place_of(event: EventRow, sold: Mapping[UUID, Sold]) -> _About | None:
+    of = None
+    if event.type == _RETURNED:
+        payment_id = _payment_of(event)
+        of = None if payment_id is None else sold.get(payment_id)
+    elif event.type != _PAID:
         return None
-    metadata: dict[str, Any] = event.body.get("object", {}).get("metadata") or {}
+    seen: dict[str, Any] = event.body.get("object", {})
+    metadata: dict[str, Any] = (seen.get("metadata") if of is None else of.metadata) or {}
     terminal = _id_in(metadata, METADATA_KEY, PREFIX)
     plate = _id_in(metadata, _PLATE_KEY, "plt")
-    return None if terminal is None and plate is None else _About(event, terminal, plate)
+    return None if terminal is None and plate is None else _About(event, terminal, plate, of)
 
 
 def _id_in(metadata: dict[str, Any], key: str, prefix: str) -> UUID | None:
@@ -96,19 +124,20 @@ def _id_in(metadata: dict[str, Any], key: str, prefix: str) -> UUID | None:
         return None
 
 
-async def _who_hears(tx: Tx, about: Sequence[_About]) -> list[tuple[EventRow, Terminal]]:
+async def _who_hears(tx: Tx, about: Sequence[_About]) -> list[tuple[_About, Terminal]]:
     """Return each event with each terminal of the same merchant and mode that is to tell it."""
     plates = {each.plate for each in about if each.plate is not None}
     named = {each.terminal for each in about if each.terminal is not None}
     at_plates = await terminals_at_plates(tx, plates) if plates else []
     by_id = await terminals_with_ids(tx, named) if named else {}
-    told: list[tuple[EventRow, Terminal]] = []
-    for event, terminal_id, plate in about:
+    told: list[tuple[_About, Terminal]] = []
+    for found in about:
+        event, terminal_id, plate, _ = found
         there = {each.id: each for each in at_plates if plate and each.plate_id == plate}
         if terminal_id in by_id:
             there[terminal_id] = by_id[terminal_id]
         told += [
-            (event, each)
+            (found, each)
             for each in there.values()
             if each.state is State.BOUND
             and (each.merchant_id, each.mode) == (event.merchant_id, event.mode)

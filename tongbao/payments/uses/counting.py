@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tongbao.infra.db import Db, Write
 from tongbao.kernel.errors import Refusal
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.terminals import limits as terminals
@@ -59,7 +59,16 @@ async def at_terminal(
     now = db.clock.now()
     found = await terminals.usable_terminal(db, shown_id, owner, book=book, money=money, now=now)
     writes = terminals.count_writes(book, found.id, payment_id, money, now)
-    return {METADATA_KEY: show(PREFIX, found.id)}, writes
+    return told_of(show(PREFIX, found.id)), writes
+
+
+def told_of(shown_id: str) -> dict[str, str]:
+    """Return what a payment's metadata say of its terminal, by the id it is shown with.
+
+    Raises:
+        UnknownId
+    """
+    return {METADATA_KEY: show(PREFIX, parse(PREFIX, shown_id))}
 
 
 def given_back(

@@ -148,6 +148,7 @@ async def _whole_day(
             receiver=receiver,
             shop=client,
             merchant_id=show("mch", shop.merchant.id),
+            url=settings.public_url,
             day=day,
             console=console,
         )

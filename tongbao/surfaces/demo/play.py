@@ -7,6 +7,7 @@ from typing import Final
 
 from tongbao.kernel.clock import monotonic
 from tongbao.surfaces.demo import closing
+from tongbao.surfaces.demo.counter import stand_at_the_counter
 from tongbao.surfaces.demo.giving_back import give_back
 from tongbao.surfaces.demo.misbehaviour import misbehave
 from tongbao.surfaces.demo.programme import Programme
@@ -21,6 +22,7 @@ async def play(programme: Programme, *, customers: int, seed: int) -> bool:
         (f"{customers} customers come", lambda p: trade(p, customers, seed)),
         ("The channels misbehave on purpose", misbehave),
         ("Refunds", give_back),
+        ("A terminal stands on the counter", stand_at_the_counter),
         *_CLOSING,
     ]
     started = monotonic()

@@ -47,6 +47,7 @@ class Programme(Struct):
     receiver: Receiver
     shop: Tongbao
     merchant_id: str
+    url: str  # where the platform listens
     day: str  # the business day, as order numbers begin
     console: Console
     marks: list[Mark] = field(default_factory=list)
