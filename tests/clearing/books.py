@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from tests.clearing.settling import settle_day
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.payouts.payouts import record_payout_news
 from tongbao.clearing.payouts.queries import open_payouts
-from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.clearing.conftest import Day
-from tongbao.clearing.settlement.settlements import settle_day
+from tests.clearing.settling import settle_day
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 

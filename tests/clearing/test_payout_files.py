@@ -13,6 +13,7 @@ import pytest
 from lxml import etree
 
 from tests.clearing.conftest import Day
+from tests.clearing.settling import settle_day
 from tests.clearing.test_settlement_batches import MAY
 from tongbao.clearing.payouts import files as desk
 from tongbao.clearing.payouts.model import (
@@ -24,7 +25,6 @@ from tongbao.clearing.payouts.model import (
     PayoutFileMoved,
 )
 from tongbao.clearing.payouts.queries import payout_with_id
-from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.clearing.settlement_terms.model import PaysBy, TermFigures
 from tongbao.clearing.settlement_terms.terms import NewTerms, set_terms
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply

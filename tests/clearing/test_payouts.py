@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clearing.conftest import Day
+from tests.clearing.settling import settle_day
 from tongbao.clearing.payouts import queries
 from tongbao.clearing.payouts.model import (
     Payout,
@@ -19,7 +20,6 @@ from tongbao.clearing.payouts.model import (
 )
 from tongbao.clearing.payouts.payouts import pay, pay_out
 from tongbao.clearing.settlement.queries import settlement_with_id
-from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.clearing.settlement_terms.model import PaysBy
 from tongbao.infra import failpoints
 from tongbao.infra.crypto import bind

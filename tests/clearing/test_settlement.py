@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from tests.clearing.conftest import Day
+from tests.clearing.settling import settle_day
 from tongbao.clearing.settlement.model import (
     COLUMN_OF_CODE,
     OWN_RULE,
     DayPassed,
     SettlementNotDue,
 )
-from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.rules.posting import RULES
 from tongbao_sdk.errors import Refused

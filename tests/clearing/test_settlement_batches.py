@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.clearing.books import FIRST_DAY, Books, open_books
+from tests.clearing.settling import settle_day
 from tongbao.clearing.settlement.closing import close_drawn
 from tongbao.clearing.settlement.queries import drawn_of_batch
-from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.clearing.settlement_batches import batches as desk
 from tongbao.clearing.settlement_batches.model import SettlementBatch, SettlementBatchMoved
 from tongbao.clearing.settlement_batches.queries import batch_with_id, left_out_of

@@ -13,12 +13,15 @@ from uuid import UUID
 import pytest
 
 from tests.clearing.books import FIRST_DAY, Books, open_books
+from tests.clearing.settling import settle_day
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.settlement import closing
 from tongbao.clearing.settlement import settlements as room
+from tongbao.clearing.settlement.drawing import Wanted, draw
 from tongbao.clearing.settlement.model import AccountHeldBack
-from tongbao.clearing.settlement.settlements import settle_day
-from tongbao.infra.db import Db
+from tongbao.clearing.settlement_terms.queries import holds_of_merchant
+from tongbao.clearing.settlement_terms.terms import lift_hold
+from tongbao.infra.db import Db, Tx
 from tongbao.ledger.model import AccountState
 from tongbao.ledger.verify import verify
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK
@@ -194,6 +197,72 @@ async def test_a_refund_that_comes_in_between_leaves_less_to_pay(
     await check(books, FIRST_DAY)
     report = await verify(books.db)
     assert report.is_sound, report.broken
+
+
+async def drawn(books: Books) -> list[Any]:
+    """Something to pay, drawn and not released."""
+    await books.capture(1_000, 0)
+    books.at(FIRST_DAY + timedelta(days=1), 11, 30)
+    return (await draw(books.clearing, [books.merchant], Wanted(books.mode, FIRST_DAY))).new
+
+
+async def keep_back(books: Books, tx: Tx, amount: int | None = None) -> None:
+    await closing.hold_back(tx, books.merchant, books.mode, amount=amount, reason="court order")
+
+
+async def test_a_hold_placed_after_the_last_look_is_met_in_the_commit(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = await drawn(books)
+    real, raced = closing._submit, []
+
+    async def held_first(*how: Any) -> Any:
+        if not raced:
+            raced.append(how)
+            async with books.db.begin("operator:anna") as tx:
+                await keep_back(books, tx, 300)
+        return await real(*how)
+
+    monkeypatch.setattr(closing, "_submit", held_first)
+
+    closed = await closing.close_drawn(books.clearing, drafts)
+
+    assert [(each.payable, each.carried) for each in closed.now] == [(700, 300)]
+    await check(books, FIRST_DAY)
+
+
+async def test_who_holds_waits_for_the_release_under_way_and_lets_none_begin(books: Books) -> None:
+    drafts = await drawn(books)
+
+    async def hold() -> None:
+        async with books.db.begin("operator:anna") as tx:
+            await keep_back(books, tx)
+
+    async with held_head(books.db):
+        release = asyncio.create_task(closing.close_drawn(books.clearing, drafts))
+        await waiting(books, 1)
+        holding = asyncio.create_task(hold())
+        await waiting(books, 2)  # for the row that is being closed
+        assert not holding.done()
+    await holding
+    closed = await release
+    assert [each.payable for each in closed.now] == [1_000], "it was released before the hold"
+
+    books.at(FIRST_DAY + timedelta(days=1), 12)
+    await books.capture(500, 0)
+    books.at(FIRST_DAY + timedelta(days=2), 11, 30)
+    next_day = Wanted(books.mode, FIRST_DAY + timedelta(days=1))
+    [hold_now] = await holds_of_merchant(books.db, books.merchant.id, books.mode)
+    async with books.db.begin("operator:bert") as tx:
+        await lift_hold(tx, hold_now)
+    drafts = (await draw(books.clearing, [books.merchant], next_day)).new
+    async with books.db.begin("operator:anna") as tx:
+        await keep_back(books, tx)
+        release = asyncio.create_task(closing.close_drawn(books.clearing, drafts))
+        await waiting(books, 1)
+    closed = await release
+    assert [(each.payable, each.carried) for each in closed.now] == [(0, 500)]
+    await check(books, FIRST_DAY + timedelta(days=1))
 
 
 async def test_a_movement_committed_after_its_days_settlement_is_in_the_next(books: Books) -> None:

@@ -31,6 +31,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.clearing.settling import settle_day
 from tests.payments.invariants import (
     assert_every_invariant,
     assert_payouts_are_booked,
@@ -46,7 +47,6 @@ from tongbao.clearing.disputes.model import (
     DisputeState,
     Move,
 )
-from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.infra.db import connect
 from tongbao.kernel.clock import Clock, business_date
 from tongbao.kernel.money import Money

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.clearing.settling import settle_day
 from tests.infra.signed_client import SignedClient
 from tests.onboarding.applicants import Applicant
 from tests.stage import Stage, new_number
 from tongbao.clearing.commissions.commissions import pay_commissions
 from tongbao.clearing.disputes.chargebacks import DisputeAsked, open_dispute
 from tongbao.clearing.disputes.model import DisputeState
-from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.duties import shop_of
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id, parse, show

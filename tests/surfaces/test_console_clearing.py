@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.clearing.settling import settle_day
 from tests.stage import Stage
 from tests.surfaces.test_console import asked
 from tests.surfaces.test_console_browser import FAINT, fits, log_in
@@ -20,7 +21,6 @@ from tests.surfaces.visitors import Reader, browsing, hire, reader
 from tongbao.clearing.reconciliation.days import reconcile_everyone
 from tongbao.clearing.reconciliation.model import BreakState
 from tongbao.clearing.reconciliation.queries import BreakFilter, break_with_id, list_breaks
-from tongbao.clearing.settlement.settlements import settle_day
 from tongbao.infra.audit import entries_of_subject
 from tongbao.kernel.clock import business_date, day_bounds
 from tongbao.kernel.ids import parse, show

@@ -64,6 +64,13 @@ CLOSE = Statement(
            as c (book, id, payable, closed_at)
      where s.book = c.book and s.id = c.id and s.payable = c.payable and s.state = 'drawn'""",
 )
+# Waits for whoever is just closing one of them, and lets nobody close one until the caller commits.
+LOCK_DRAWN = Query(
+    UUID,
+    """select id from settlement
+        where book = $1 and merchant_id = $2 and mode = $3 and state = 'drawn'
+        order by id for update""",
+)
 DROP = Query(
     UUID,
     """delete from settlement
@@ -146,13 +153,6 @@ SUMS_OF_BATCH = Query(
               (count(*) filter (where state <> 'drawn'))::int as closed
          from settlement where batch_id = $1
         group by currency order by currency""",
-)
-SETTLED_ON = Query(
-    Settlement,
-    f"""select {_SETTLEMENT} from settlement
-         where book = $1 and merchant_id = $2 and mode = $3 and day = $4 and kind = 'day'
-           and state <> 'drawn'
-         order by currency""",
 )
 GET_SETTLEMENT = Query(Settlement, f"select {_SETTLEMENT} from settlement where id = $1")
 GET_MANY = Query(

@@ -2,14 +2,15 @@
 
 Many go to the ledger at once and each is decided alone. What may have changed since the drawing is
 met here: another who closed it first (its row), a refund that holds some of the money (the
-account's floor), a hold that somebody placed. No settlement ever pays more than was drawn.
+account's floor), a hold that somebody placed (`hold_back`). No settlement ever pays more than was
+drawn.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, time
+from datetime import date, datetime, time
 from typing import Final
 from uuid import UUID
 
@@ -33,8 +34,14 @@ from tongbao.clearing.settlement.model import (
     view_settlement,
 )
 from tongbao.clearing.settlement_terms.model import held_back
-from tongbao.clearing.settlement_terms.queries import Agreed, agreed_with, held_among
-from tongbao.infra.db import Write
+from tongbao.clearing.settlement_terms.queries import (
+    Agreed,
+    agreed_with,
+    holds_on,
+    same_holds_write,
+)
+from tongbao.clearing.settlement_terms.terms import place_hold
+from tongbao.infra.db import Tx, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import object_event_write
 from tongbao.kernel.clock import BUSINESS_ZONE, business_date
@@ -51,6 +58,7 @@ from tongbao.ledger.model import (
     Result,
 )
 from tongbao.ledger.rules import posting
+from tongbao.parties.merchants.model import Merchant
 from tongbao.parties.merchants.queries import merchants_with_ids
 
 SETTLEMENTS: Final = Metric("tongbao_settlements_total", "Settlements that were closed")
@@ -61,6 +69,12 @@ PIECE: Final = 1_000
 
 _CONTENDED: Final = SettlementContended.code
 _TRIES_MAX: Final = 8
+
+
+_HELD: Final = "settlement.held_meanwhile"
+
+_Seen = dict[tuple[UUID, Mode], int]
+"""How many holds were on a merchant when its settlement was looked at."""
 
 
 class Closed(Struct):
@@ -77,13 +91,14 @@ async def close_drawn(context: Clearing, drafts: Sequence[Settlement]) -> Closed
         SettlementContended: others kept changing accounts; what is not closed stays drawn.
     """
     closed = Closed()
-    left = await _looked_at_again(context, [d for d in drafts if d.state is SettlementState.DRAWN])
+    drawn = [draft for draft in drafts if draft.state is SettlementState.DRAWN]
+    left, seen = await _looked_at_again(context, drawn)
     for _ in range(_TRIES_MAX):
         if not left:
             return closed
         now = context.db.clock.now()
         failpoint("settlement.before_close")
-        results = await _submit(context, left, now)
+        results = await _submit(context, left, seen, now)
         failpoint("settlement.after_close")
         again: list[Settlement] = []
         frozen: list[Settlement] = []
@@ -93,21 +108,23 @@ async def close_drawn(context: Clearing, drafts: Sequence[Settlement]) -> Closed
                 SETTLEMENTS.inc()
             elif result.code == AccountFrozen.code:
                 frozen.append(draft)
-            elif result.code == ExceedsBalance.code or result.status == "in_flight":
+            elif result.code in {ExceedsBalance.code, _HELD} or result.status == "in_flight":
                 again.append(draft)
             elif result.code not in {_CONTENDED, *MOVED_BEFORE}:
                 raise RuntimeError(f"the ledger refused a settlement: {result.code}")
             # Otherwise somebody else has closed, dropped or shared it anew.
         await _drop(context, frozen, closed)
-        left = await _looked_at_again(context, again, always=True)
+        left, seen = await _looked_at_again(context, again, always=True)
     raise SettlementContended
 
 
-async def _submit(context: Clearing, drafts: Sequence[Settlement], now: datetime) -> list[Result]:
+async def _submit(
+    context: Clearing, drafts: Sequence[Settlement], seen: _Seen, now: datetime
+) -> list[Result]:
     """Hand the drafts to the ledger piece by piece: it commits one while the next is made."""
     pieces = []
     for start in range(0, len(drafts), PIECE):
-        groups = [_group(each, now) for each in drafts[start : start + PIECE]]
+        groups = [_group(each, seen, now) for each in drafts[start : start + PIECE]]
         asked = context.flow.ledger.submit(groups, deadline_s=DEADLINE_S)
         pieces.append(asyncio.ensure_future(asked))
         await asyncio.sleep(0)  # so that it begins
@@ -123,23 +140,53 @@ async def _drop(context: Clearing, frozen: Sequence[Settlement], closed: Closed)
 
 async def _looked_at_again(
     context: Clearing, drafts: Sequence[Settlement], *, always: bool = False
-) -> list[Settlement]:
-    """Return the drafts as they may be closed now: with less to pay, where less may be paid."""
+) -> tuple[list[Settlement], _Seen]:
+    """Return the drafts as they may be closed now: with less to pay, where less may be paid.
+
+    How many holds there were is counted first, so that one placed later is met in the commit.
+    """
     found: list[Settlement] = []
+    seen: _Seen = {}
     worlds: dict[tuple[int, Mode], list[Settlement]] = {}
     for draft in drafts:
         worlds.setdefault((draft.book, draft.mode), []).append(draft)
     for (book, mode), its in worlds.items():
         whose = {each.merchant_id for each in its}
+        held = await holds_on(context.db, mode, list(whose))
+        seen |= {(merchant_id, mode): count for merchant_id, count in held.items()}
         if not always:
-            whose = await held_among(context.db, mode, list(whose))
+            whose = set(held)
         doubtful = [each for each in its if each.merchant_id in whose]
         found += [each for each in its if each.merchant_id not in whose]
         if doubtful:
             merchants = await merchants_with_ids(context.db, [d.merchant_id for d in doubtful])
             agreed = await agreed_with(context.db, mode, list(merchants.values()))
             found += await _shared_anew(context, book, doubtful, agreed)
-    return found
+    return found, seen
+
+
+async def hold_back(
+    tx: Tx,
+    merchant: Merchant,
+    mode: Mode,
+    *,
+    amount: int | None,
+    reason: str,
+    until_day: date | None = None,
+) -> UUID:
+    """Keep everything back from a merchant, or so many minor units of each currency.
+
+    Once the caller has committed, nothing is released that has not seen the hold: a release that
+    is under way is waited for, and none begins before.
+
+    Raises:
+        SettlementHoldInvalid
+    """
+    placed = await place_hold(
+        tx, merchant.id, mode, amount=amount, reason=reason, until_day=until_day
+    )
+    await store.LOCK_DRAWN.all(tx, merchant.book(mode), merchant.id, mode)
+    return placed
 
 
 async def _shared_anew(
@@ -175,7 +222,7 @@ async def _shared_anew(
     return found
 
 
-def _group(settlement: Settlement, now: datetime) -> Group:
+def _group(settlement: Settlement, seen: _Seen, now: datetime) -> Group:
     """Return what closes it: the posting and every row that goes with it."""
     after = replace(settlement, state=SettlementState.CLOSED, closed_at=now)
     event = SettlementClosed(
@@ -204,6 +251,8 @@ def _group(settlement: Settlement, now: datetime) -> Group:
             *_payout_writes(after, now),
             object_event_write(event, msgspec.json.encode(event.object), now=now),
             Write(store.CLOSE, (after.book, after.id, after.payable, now), refusal=_CONTENDED),
+            # After the row is locked, which whoever places a hold locks too.
+            same_holds_write(owner, after.mode, seen.get((owner, after.mode), 0), refusal=_HELD),
             *_part_writes(after),
         ),
     )

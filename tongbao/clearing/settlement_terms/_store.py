@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tongbao.clearing.settlement_terms.model import SettlementHold, SettlementTerm
+from tongbao.clearing.settlement_terms.model import HoldCount, SettlementHold, SettlementTerm
 from tongbao.infra.db import Query, Statement
 
 _TERM: Final = """id, merchant_id, mode, version, valid_from, delay_days, counts, cut_off_minute,
@@ -41,6 +41,23 @@ GET_HOLD: Final = Query(SettlementHold, f"select {_HOLD} from settlement_hold wh
 LIFT_HOLD: Final = Statement(
     """update settlement_hold set lifted_by = $2, lifted_at = $3
         where id = $1 and lifted_at is null"""
+)
+HOLD_COUNTS: Final = Query(
+    HoldCount,
+    """select merchant_id, count(*)::int as count from settlement_hold
+        where merchant_id = any($1::uuid[]) and mode = $2 and lifted_at is null
+        group by merchant_id""",
+)
+# Touches a row for each merchant on whom there are just as many holds as whoever asks has seen.
+SAME_HOLDS: Final = Statement(
+    """select 1
+        where $3 = (select count(*) from settlement_hold h
+                     where h.merchant_id = $1 and h.mode = $2 and h.lifted_at is null)""",
+    many="""
+    select 1 from unnest($1::uuid[], $2::text[], $3::bigint[]) as seen (merchant_id, mode, holds)
+     where holds = (select count(*) from settlement_hold h
+                     where h.merchant_id = seen.merchant_id and h.mode = seen.mode
+                       and h.lifted_at is null)""",
 )
 HOLDS: Final = Query(
     SettlementHold,

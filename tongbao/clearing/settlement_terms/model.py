@@ -101,6 +101,13 @@ class SettlementHold(Struct, frozen=True):
     lifted_at: datetime | None
 
 
+class HoldCount(Struct, frozen=True):
+    """How many holds are on a merchant."""
+
+    merchant_id: UUID
+    count: int
+
+
 class Shares(Struct, frozen=True):
     """Where what is due goes; the parts are the whole."""
 

@@ -19,7 +19,7 @@ from tongbao.clearing.settlement_terms.model import (
     in_force,
 )
 from tongbao.controls.calendar.queries import load_calendar
-from tongbao.infra.db import Db, Tx
+from tongbao.infra.db import Db, Tx, Write
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.model import Merchant
 
@@ -49,10 +49,15 @@ async def agreed_with(on: Db | Tx, mode: Mode, merchants: Sequence[Merchant]) ->
     return Agreed(terms, holds, {each.id: each.settlement_delay_days for each in merchants})
 
 
-async def held_among(on: Db | Tx, mode: Mode, merchant_ids: Sequence[UUID]) -> set[UUID]:
-    """Return those of the merchants from whom something is held back now."""
-    holds = await store.HOLDS_OF.all(on, list(merchant_ids), mode)
-    return {hold.merchant_id for hold in holds}
+async def holds_on(on: Db | Tx, mode: Mode, merchant_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return how many holds are on those of the merchants on whom there are any."""
+    found = await store.HOLD_COUNTS.all(on, list(merchant_ids), mode)
+    return {each.merchant_id: each.count for each in found}
+
+
+def same_holds_write(merchant_id: UUID, mode: Mode, count: int, *, refusal: str) -> Write:
+    """Return what refuses a commit unless there are as many holds on a merchant as were seen."""
+    return Write(store.SAME_HOLDS, (merchant_id, mode, count), refusal=refusal)
 
 
 async def terms_of_merchant(on: Db | Tx, merchant_id: UUID, mode: Mode) -> list[SettlementTerm]:

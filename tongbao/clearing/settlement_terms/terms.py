@@ -123,8 +123,7 @@ async def place_hold(
 ) -> UUID:
     """Keep everything back from a merchant, or so many minor units of each currency.
 
-    What was drawn for the merchant and is not released stays so; whoever releases it looks at the
-    holds again.
+    What is drawn already is met by `settlement.closing.hold_back`, which people's desks call.
 
     Raises:
         SettlementHoldInvalid

@@ -8,6 +8,7 @@ from typing import Final
 import click
 from msgspec.structs import asdict
 
+from tongbao.clearing.settlement.closing import hold_back
 from tongbao.clearing.settlement_terms import terms as desk
 from tongbao.clearing.settlement_terms.queries import (
     agreed_with,
@@ -130,8 +131,8 @@ def hold(
         found = await merchant_with_id(platform.db, parse("mch", merchant))
         day = until.date() if until else None
         async with platform.db.begin(actor()) as tx:
-            placed = await desk.place_hold(
-                tx, found.id, Mode(mode), amount=amount, reason=reason, until_day=day
+            placed = await hold_back(
+                tx, found, Mode(mode), amount=amount, reason=reason, until_day=day
             )
         return {"hold": show(HOLD, placed)}
 

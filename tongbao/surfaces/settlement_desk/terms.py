@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import asdict
 
+from tongbao.clearing.settlement.closing import hold_back
 from tongbao.clearing.settlement_terms import terms as desk
 from tongbao.clearing.settlement_terms.model import (
     Counts,
@@ -113,15 +114,15 @@ async def hold(visit: Visit) -> Reply:
     """
     merchant_id, mode, own = _place(visit)
     form = visit.request.form
-    await merchant_with_id(visit.desk.db, merchant_id)
+    merchant = await merchant_with_id(visit.desk.db, merchant_id)
     try:
         amount = int(form["amount"][:20]) if form.get("amount", "").strip() else None
         until = date.fromisoformat(form["until"]) if form.get("until") else None
     except ValueError:
         raise SettlementHoldInvalid from None
     async with visit.desk.db.begin(visit.operator.actor) as tx:
-        await desk.place_hold(
-            tx, merchant_id, mode, amount=amount, reason=form.get("reason", ""), until_day=until
+        await hold_back(
+            tx, merchant, mode, amount=amount, reason=form.get("reason", ""), until_day=until
         )
     return redirect(f"{own}?done=held")
 
