@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ SPEED_NOT_DURABILITY = {
     "max_wal_size": "256MB",
     # Its workers belong to the superuser, and a database they look at cannot be dropped by us.
     "autovacuum": "off",
+    # How slowly a password is guessed, and how slowly each of a thousand pools opens.
+    "scram_iterations": "1",
 }
 TEST_LICENCE = Licence.PAYMENT_INSTITUTION
 _TEMPLATE = "template_tongbao"
@@ -56,6 +59,11 @@ rm -rf "$1"
 """
 
 MakeDb = Callable[..., Awaitable[Db]]
+
+# Whatever the caller's environment says: a run starts hundreds of processes, and each would compile
+# the program anew, as each of pytest's own would all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A machine that does other work as well is slow now and then; that proves nothing about the code.
 settings.register_profile("tongbao", deadline=None)
