@@ -177,7 +177,7 @@ def test_the_matcher_leaves_over_what_a_naive_one_does_in_any_order(
     assert Counter((row.side, row.place) for row in matched.left_over) == naive(wanted, entries)
     assert matched == again
     assert differences(wanted, matched.left_over) == differences(wanted, again.left_over)
-    known = sum(len(left) + len(right) for left, right in matched.pairs) + len(matched.left_over)
+    known = sum(len(bucket.rows) for bucket in matched.pairs) + len(matched.left_over)
     assert known == len(entries)
 
 

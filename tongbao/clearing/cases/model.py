@@ -37,6 +37,7 @@ class Suggestion(StrEnum):
     ASK_STATE = "ask_state"  # ask the channel how the order stands today
     ASK_FEE = "ask_fee"  # the fee stands booked as billed: claim it, or correct the rate
     ASK_BILL = "ask_bill"  # ask for a corrected bill
+    WAIT = "wait"  # the same money stands on another day: it belongs there
     LOOK_AT_LEDGER = "look_at_ledger"  # our own books differ: find the posting that is missing
 
 
@@ -141,6 +142,8 @@ def suggest(found: ReconBreak) -> Suggestion:
             return Suggestion.ASK_STATE
         case BreakClass.TOTALS_DIFFER:
             return Suggestion.ASK_BILL
+        case BreakClass.CUT_OFF:
+            return Suggestion.WAIT
         case BreakClass.LEDGER_DIFFERS:
             return Suggestion.LOOK_AT_LEDGER
         case _:

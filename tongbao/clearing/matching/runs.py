@@ -1,6 +1,6 @@
-"""Match two statements of a day, and keep what differs with the other differences.
+"""Match the statements of a day, and keep what differs with the other differences.
 
-A run takes the day and the days before it that may still wait, both sides whole, and writes what
+A run takes the day and the days before it that may still wait, every side whole, and writes what
 each day's rows came to. Repeating it, or running it after a corrected file, changes only what has
 changed: a difference is its key, so it is kept, goes, or comes again, and never stands twice.
 """
@@ -8,8 +8,7 @@ changed: a difference is its key, so it is kept, goes, or comes again, and never
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -26,16 +25,16 @@ from tongbao.clearing.matching.model import (
     differences,
     match,
 )
+from tongbao.clearing.matching.sides import SOURCE, Asked, entries_of, is_given
 from tongbao.clearing.reconciliation.breaks import RULE_PREFIX, Comparison, Found, record_comparison
 from tongbao.clearing.reconciliation.model import BillFile
-from tongbao.clearing.reconciliation.queries import bills_of_day
-from tongbao.clearing.sources.ingest import current_file, rows_of_file, source_named
+from tongbao.clearing.sources.ingest import current_file, source_named
 from tongbao.clearing.sources.model import SourceFile
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
-from tongbao.kernel.clock import BUSINESS_ZONE
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Conflict
-from tongbao.kernel.ids import base32, derived_id
+from tongbao.kernel.ids import derived_id
 from tongbao.kernel.licence import Mode
 
 _RULES: Final = UUID(int=0x7275_6C65 << 96)
@@ -43,7 +42,7 @@ _RULES: Final = UUID(int=0x7275_6C65 << 96)
 
 
 class SideIncomplete(Conflict):
-    """A side has no complete file of the day, or a channel's day is not compared yet."""
+    """A side has no complete file of the day, its channels are not compared, or it is not over."""
 
     code = "matching.side_incomplete"
     advice = "Take the file in, or reconcile the day's bills, and match again."
@@ -78,9 +77,9 @@ async def run_rule(db: Db, rule: Rule, day: date, *, actor: str) -> list[DayResu
     async with db.begin(actor) as tx:
         mode = await _mode(tx, rule)
         loaded = await _load(tx, rule, days, mode)
-    for side in ("left", "right"):
+    for side, name in rule.sides:
         if day not in loaded.there[side]:
-            raise SideIncomplete(side=getattr(rule, side), day=day.isoformat())
+            raise SideIncomplete(side=name, day=day.isoformat())
     # In a thread: a million rows must not keep the worker from its leases.
     matched = await asyncio.to_thread(match, rule, loaded.entries)
     found = await asyncio.to_thread(differences, rule, matched.left_over)
@@ -88,7 +87,7 @@ async def run_rule(db: Db, rule: Rule, day: date, *, actor: str) -> list[DayResu
     results = []
     async with db.begin(actor) as tx:
         for each in days:
-            if any(each in loaded.there[side] for side in loaded.there):
+            if _was_given(rule, loaded, each):
                 comparison = _comparison(
                     rule, mode=mode, day=each, last=day, loaded=loaded, matched=matched, found=found
                 )
@@ -97,65 +96,38 @@ async def run_rule(db: Db, rule: Rule, day: date, *, actor: str) -> list[DayResu
     return results
 
 
+def _was_given(rule: Rule, loaded: _Loaded, day: date) -> bool:
+    """Whether anybody's papers of a day are there; our own books alone are no statement."""
+    given = [side for side, name in rule.sides if is_given(name)]
+    return any(day in loaded.there[side] for side in given or loaded.there)
+
+
 async def _mode(tx: Tx, rule: Rule) -> Mode:
-    for side in (rule.left, rule.right):
-        if side.startswith("source:"):
-            return (await source_named(tx, side.removeprefix("source:"))).mode
-    return Mode.LIVE
+    for _, name in rule.sides:
+        if name.startswith(SOURCE):
+            return (await source_named(tx, name.removeprefix(SOURCE))).mode
+    return Mode(rule.mode)
 
 
 async def _load(tx: Tx, rule: Rule, days: list[date], mode: Mode) -> _Loaded:
-    loaded = _Loaded([], {}, {"left": set(), "right": set()})
-    sides: tuple[tuple[Side, str], ...] = (("left", rule.left), ("right", rule.right))
-    for side, name in sides:
+    loaded = _Loaded([], {}, {side: set() for side, _ in rule.sides})
+    today = business_date(tx.now)
+    for side, name in rule.sides:
         for day in days:
             count = 0
-            async for entry in _rows(tx, rule, (side, name), day, mode):
+            async for entry in entries_of(tx, Asked(rule, side, name, day, mode)):
                 loaded.entries.append(entry)
                 count += 1
                 if len(loaded.entries) > ROWS_MAX:
                     raise TooManyRows(rows=len(loaded.entries))
             file = None
-            if name.startswith("source:"):
-                file = await current_file(tx, name.removeprefix("source:"), day)
+            if name.startswith(SOURCE):
+                file = await current_file(tx, name.removeprefix(SOURCE), day)
             loaded.files[side, day] = file
-            if file is not None or (name == "channels" and count):
+            is_there = day < today if not is_given(name) else bool(file or count)
+            if is_there:
                 loaded.there[side].add(day)
     return loaded
-
-
-async def _rows(
-    tx: Tx, rule: Rule, where: tuple[Side, str], day: date, mode: Mode
-) -> AsyncIterator[Entry]:
-    side, name = where
-    if name == "channels":
-        async for entry in _channel_days(tx, rule, side, day, mode):
-            yield entry
-        return
-    file = await current_file(tx, name.removeprefix("source:"), day)
-    if file is None:
-        return
-    async for row in rows_of_file(tx, file.id):
-        if row.currency == rule.currency:
-            yield Entry(
-                side, day, row.place, row.line, row.kind, row.number, row.ref, row.batch,
-                row.amount - row.fee, row.at,
-            )  # fmt: skip
-
-
-async def _channel_days(
-    tx: Tx, rule: Rule, side: Side, day: date, mode: Mode
-) -> AsyncIterator[Entry]:
-    """Yield what each channel account owes of a day that was compared with its whole bill."""
-    at = datetime.combine(day, time(23, 59), BUSINESS_ZONE)
-    for place, bill in enumerate(await bills_of_day(tx, day)):
-        if bill.state.is_final and bill.mode is mode and bill.currency == rule.currency:
-            net = bill.payment_amount - bill.refund_amount - bill.fee_amount
-            if not bill.channel.startswith(RULE_PREFIX) and net:
-                yield Entry(
-                    side, day, place, 0, "settlement", base32(bill.account_id), "", bill.channel,
-                    net, at,
-                )  # fmt: skip
 
 
 def _comparison(
@@ -170,9 +142,13 @@ def _comparison(
 ) -> Comparison:
     waits = day + timedelta(days=rule.waits_days) > last
     own = [one for one in found if one.day == day]
-    # What stands on one side alone may find its match in tomorrow's file; figures that differ
-    # are not waited for.
-    waiting = [one for one in own if waits and one.found.startswith("missing")]
+    # What stands on one side alone may find its match in tomorrow's file, and so may what is not
+    # booked; figures that differ are not waited for.
+    waiting = [
+        one for one in own
+        if waits and (one.found.startswith("missing")
+                      or (one.found == "ledger_differs" and one.third is None))
+    ]  # fmt: skip
     rows = [entry for entry in loaded.entries if entry.day == day and entry.side == "right"]
     left = {(entry.side, entry.day, entry.place) for entry in matched.left_over}
     file = loaded.files.get(("right", day)) or loaded.files.get(("left", day))
@@ -189,7 +165,7 @@ def _comparison(
         money_out=-sum(one.amount for one in rows if one.amount < 0),
         waiting_count=len(waiting),
         found=[
-            Found(one.key[:128], one.found, one.right, one.left, one.line)
+            Found(one.key[:128], one.found, one.right, one.left, one.line, one.third)
             for one in own
             if one not in waiting
         ],

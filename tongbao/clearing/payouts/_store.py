@@ -85,6 +85,15 @@ LIST_PAYOUTS = Query(
            and ($5::uuid is null or id < $5)
          order by id desc limit $6""",
 )
+# Two ways in, an index for each; what was paid and returned on one day is one row.
+PAID_OUT_BETWEEN = Query(
+    Payout,
+    f"""select {_PAYOUT} from payout
+         where mode = $1 and currency = $2 and (
+               (ended_at >= $3 and ended_at < $4 and state in ('succeeded', 'returned'))
+               or (returned_at >= $3 and returned_at < $4))
+         order by ended_at, id""",
+)
 # Those whose creditor is fixed; the oldest first, and one file's worth.
 UNFILED = Query(
     Payout,

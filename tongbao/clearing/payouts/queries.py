@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
@@ -52,6 +53,13 @@ async def open_payouts(
 ) -> list[Payout]:
     """Return payouts that have not ended, oldest first."""
     return await store.OPEN_PAYOUTS.all(on, merchant_id, mode)
+
+
+async def paid_out_between(
+    on: Db | Tx, mode: Mode, currency: str, start: datetime, end: datetime
+) -> list[Payout]:
+    """Return payouts that the bank paid or sent back in ``[start, end)``, by moment."""
+    return await store.PAID_OUT_BETWEEN.all(on, mode, currency, start, end)
 
 
 async def contradicted_payouts(on: Db | Tx, limit: int = 50) -> list[Payout]:

@@ -314,7 +314,7 @@ COMPARE = Query(
 )
 ADD_FOUND = Statement(
     f"""insert into recon_break as b ({_BREAK})
-        values ($1, $2, $3, $4, $5, $16, $6, $7, $8, $9, $10, null, null, null, $11,
+        values ($1, $2, $3, $4, $5, $16, $6, $7, $8, $9, $10, $17, null, null, $11,
                 null, null, $12, $13, $14, 'open', $15, $15, 0, null, null, null, null, null)
         {_AGAIN}"""
 )

@@ -26,13 +26,14 @@ RULE_PREFIX: Final = "rule:"
 
 
 class Found(Struct, frozen=True):
-    """A difference between two statements; ``theirs`` and ``ours`` are sums in minor units."""
+    """A difference between statements; ``theirs``, ``ours``, ``booked`` are sums in minor units."""
 
     number: str
     found: str
     theirs: int | None
     ours: int | None
     line: int | None
+    booked: int | None = None
 
 
 class Comparison(Struct, frozen=True):
@@ -74,12 +75,13 @@ async def record_comparison(tx: Tx, made: Comparison) -> BillFile:
             made.currency,
             each.theirs,
             each.ours,
-            (each.theirs or 0) - (each.ours or 0),
+            _in_question(each),
             each.line,
             bill.id,
             run_id,
             tx.now,
             "line",
+            each.booked,
         )
     await store.FORGET_GONE.run(tx, made.account_id, made.day, run_id, tx.now, True)
     await store.NOTE_COMPARISON.run(
@@ -94,6 +96,13 @@ async def record_comparison(tx: Tx, made: Comparison) -> BillFile:
         tx.now,
     )
     return await store.GET_BILL.one(tx, bill.id)
+
+
+def _in_question(found: Found) -> int:
+    """Return the money in question: the bill's side less ours, or ours less what is booked."""
+    if found.found == BreakClass.LEDGER_DIFFERS:
+        return (found.ours or 0) - (found.booked or 0)
+    return (found.theirs or 0) - (found.ours or 0)
 
 
 async def _bill_of(tx: Tx, made: Comparison) -> BillFile:
@@ -157,6 +166,7 @@ async def raise_totals_break(
         found_in,
         tx.now,
         "bill",
+        None,
     )
 
 

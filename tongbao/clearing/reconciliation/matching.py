@@ -256,6 +256,7 @@ async def _compare_totals(run: Run, tx: Tx) -> int:
         run.id,
         tx.now,
         "bill",
+        None,
     )
 
 

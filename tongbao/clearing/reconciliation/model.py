@@ -52,6 +52,7 @@ class BreakClass(StrEnum):
     STATE_DIFFERS = "state_differs"  # one side says that the money moved, the other that it did not
     DUPLICATED_AT_CHANNEL = "duplicated_at_channel"
     LEDGER_DIFFERS = "ledger_differs"  # what we hold is not what the ledger shows
+    CUT_OFF = "cut_off"  # the same money, at times further apart than a rule allows
     TOTALS_DIFFER = "totals_differ"  # the bill's own trailer contradicts its rows
 
 

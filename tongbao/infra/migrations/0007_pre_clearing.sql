@@ -110,7 +110,8 @@ create table recon_break (
     number          text        not null,
     break_class     text        not null check (break_class in
         ('missing_at_platform', 'missing_at_channel', 'amount_differs', 'fee_differs',
-         'state_differs', 'duplicated_at_channel', 'ledger_differs', 'totals_differ')),
+         'state_differs', 'duplicated_at_channel', 'ledger_differs', 'cut_off',
+         'totals_differ')),
     currency        text        not null,
     bill_amount     bigint,
     platform_amount bigint,

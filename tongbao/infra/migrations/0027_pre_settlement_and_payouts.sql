@@ -204,6 +204,8 @@ begin
     create index payout_of_merchant on payout (merchant_id, mode, id);
     create index payout_open on payout (created_at)
         where state in ('requested', 'pending', 'unknown');
+    create index payout_ended on payout (ended_at) where ended_at is not null;
+    create index payout_returned on payout (returned_at) where returned_at is not null;
     create index payout_of_file on payout (file_id, id) where file_id is not null;
     create index payout_unfiled on payout (mode, currency, created_at)
         where state = 'requested' and pays_by = 'bank_file' and file_id is null;

@@ -1,0 +1,171 @@
+"""The rows of each side of a rule, read for one day."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import date, datetime, time
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.clearing.matching.model import Entry, Rule, Side
+from tongbao.clearing.payouts.queries import paid_out_between
+from tongbao.clearing.reconciliation.breaks import RULE_PREFIX
+from tongbao.clearing.reconciliation.queries import bills_of_day
+from tongbao.clearing.sources.ingest import current_file, rows_of_file
+from tongbao.clearing.suspense.desk import mode_of_book
+from tongbao.infra.db import Tx
+from tongbao.kernel.clock import BUSINESS_ZONE, day_bounds
+from tongbao.kernel.ids import base32
+from tongbao.kernel.licence import Mode
+from tongbao.ledger.model import AccountKey
+from tongbao.ledger.queries import books, statement_of_days
+from tongbao.ledger.rules.chart import CHART, OwnerKind
+from tongbao.payments.collecting.queries import attempts_with_ids, paid_between
+from tongbao.payments.refunds.queries import given_back_between
+from tongbao.rails.channels.accounts import list_accounts
+
+SOURCE: Final = "source:"
+_CHUNK: Final = 1000
+
+
+class Asked(Struct, frozen=True):
+    """A side of a rule, on a day."""
+
+    rule: Rule
+    side: Side
+    name: str
+    day: date
+    mode: Mode
+
+    def entry(
+        self, place: int, number: str, amount: int, at: datetime, *, line: int = 0,
+        kind: str = "", ref: str = "", batch: str = "",
+    ) -> Entry:  # fmt: skip
+        """Return a row of the side."""
+        return Entry(self.side, self.day, place, line, kind, number, ref, batch, amount, at)
+
+
+def is_given(name: str) -> bool:
+    """Whether somebody else's papers make the side, which may not be there yet."""
+    return name.startswith(SOURCE) or name == "channels"
+
+
+async def entries_of(tx: Tx, asked: Asked) -> AsyncIterator[Entry]:
+    """Yield the rows of a side, in the rule's currency."""
+    word, _, rest = asked.name.partition(":")
+    rows = {
+        "source": _source,
+        "channels": _channel_days,
+        "payments": _payments,
+        "payouts": _payouts,
+        "ledger": _ledger,
+    }[word](tx, asked, rest)
+    async for entry in rows:
+        yield entry
+
+
+async def _source(tx: Tx, asked: Asked, source: str) -> AsyncIterator[Entry]:
+    file = await current_file(tx, source, asked.day)
+    if file is None:
+        return
+    takes_fee = asked.rule.amounts == "net"
+    async for row in rows_of_file(tx, file.id):
+        if row.currency == asked.rule.currency:
+            amount = row.amount - row.fee if takes_fee else row.amount
+            yield asked.entry(
+                row.place, row.number, amount, row.at,
+                line=row.line, kind=row.kind, ref=row.ref, batch=row.batch,
+            )  # fmt: skip
+
+
+async def _channel_days(tx: Tx, asked: Asked, _rest: str) -> AsyncIterator[Entry]:
+    """Yield what each channel account owes of a day that was compared with its whole bill."""
+    at = datetime.combine(asked.day, time(23, 59), BUSINESS_ZONE)
+    for place, bill in enumerate(await bills_of_day(tx, asked.day)):
+        is_ours = bill.mode is asked.mode and bill.currency == asked.rule.currency
+        if bill.state.is_final and is_ours and not bill.channel.startswith(RULE_PREFIX):
+            net = bill.payment_amount - bill.refund_amount - bill.fee_amount
+            if net:
+                yield asked.entry(
+                    place, base32(bill.account_id), net, at, kind="settlement", batch=bill.channel
+                )
+
+
+async def _payments(tx: Tx, asked: Asked, channel: str) -> AsyncIterator[Entry]:
+    """Yield what was collected and given back, by the channels' own time."""
+    place, (start, end) = 0, day_bounds(asked.day)
+    accounts = await _accounts(tx, asked.mode, channel)
+    for account_id, name in accounts.items():
+        async for paid in paid_between(tx, account_id, start, end):
+            if paid.currency == asked.rule.currency:
+                yield asked.entry(
+                    place, base32(paid.id), paid.amount, paid.paid_at,
+                    kind="payment", ref=base32(paid.payment_id), batch=name,
+                )  # fmt: skip
+                place += 1
+    back = [
+        each async for each in given_back_between(tx, asked.mode, start, end)
+        if each.currency == asked.rule.currency
+    ]  # fmt: skip
+    for first in range(0, len(back), _CHUNK):
+        some = back[first : first + _CHUNK]
+        paid_by = {
+            each.id: each.account_id
+            for each in await attempts_with_ids(tx, [one.attempt_id for one in some])
+        }
+        for one in some:
+            name_of = accounts.get(paid_by[one.attempt_id])
+            if name_of is not None:
+                yield asked.entry(
+                    place, base32(one.id), -one.amount, one.channel_at,
+                    kind="refund", ref=base32(one.id), batch=name_of,
+                )  # fmt: skip
+                place += 1
+
+
+async def _accounts(tx: Tx, mode: Mode, channel: str) -> dict[UUID, str]:
+    """Return our accounts at channels, and at which: at one, or at every one."""
+    rows = await list_accounts(tx)
+    return {
+        row.id: row.channel for row in rows if row.mode is mode and channel in {"", row.channel}
+    }
+
+
+async def _payouts(tx: Tx, asked: Asked, _rest: str) -> AsyncIterator[Entry]:
+    """Yield payouts as the bank's statement should show them: out when paid, in when returned."""
+    span, place = day_bounds(asked.day), 0
+    for payout in await paid_out_between(tx, asked.mode, asked.rule.currency, *span):
+        moments = (
+            ("payout", -payout.amount, payout.bank_ref, payout.ended_at),
+            ("return", payout.amount, payout.return_ref, payout.returned_at),
+        )
+        for kind, amount, ref, at in moments:
+            if at is not None and span[0] <= at < span[1]:
+                yield asked.entry(
+                    place, payout.number, amount, at,
+                    kind=kind, ref=ref or "",
+                    batch=base32(payout.file_id) if payout.file_id else "",
+                )  # fmt: skip
+                place += 1
+
+
+async def _ledger(tx: Tx, asked: Asked, kind: str) -> AsyncIterator[Entry]:
+    """Yield the postings of the accounting day to accounts of a kind, in every book of the mode."""
+    owners: list[UUID | None] = [None]
+    if CHART[kind].owner is OwnerKind.CHANNEL_ACCOUNT:
+        owners = list(await _accounts(tx, asked.mode, ""))
+    place, day = 0, asked.day
+    for book in [each.book for each in await books(tx)]:
+        if mode_of_book(book) is not asked.mode:
+            continue
+        for owner in owners:
+            key = AccountKey(kind, asked.rule.currency, owner)
+            for line in (await statement_of_days(tx, book, key, day, day)).lines:
+                yield asked.entry(
+                    place, base32(line.reference), line.change, line.at,
+                    kind=line.code, ref=base32(line.transfer_id),
+                    batch=base32(owner) if owner else "",
+                )  # fmt: skip
+                place += 1
