@@ -104,8 +104,8 @@ class App:
         self._keys = keys
         self._facts = facts
         self._given = {"db": db, **(provides or {})}
-        self._api = _litestar(tuple(handlers), tuple(sorted(self._given)))
-        self.operations = _operations(self._api, facts.scopes)
+        self._api = framework_of(tuple(handlers), tuple(sorted(self._given)))
+        self.operations = operations_of(self._api, facts.scopes)
         document = _json_file(lambda: self._document_file)
         self._mounts = {**dict.fromkeys(DOCUMENT_PATHS, document), **(mounts or {})}
 
@@ -175,7 +175,7 @@ class App:
             raise InvalidValue(param="query", reason="the character U+0000 is not text")
         signed = SignedRequest(
             scope["method"],
-            _target(scope),
+            target_of(scope),
             body,
             tuple(v.decode("latin-1") for n, v in scope["headers"] if n == b"authorization"),
         )
@@ -185,7 +185,7 @@ class App:
         if "\x00" in scope["path"]:
             raise RouteUnknown
         if body:
-            _check_media_type(scope)
+            check_media_type(scope)
         await cast("Asgi", self._api)(scope, receive, send)
 
     def _mounted_at(self, path: str) -> str | None:
@@ -249,7 +249,7 @@ class _Reply:
 
 
 @lru_cache(maxsize=16)
-def _litestar(handlers: tuple[HTTPRouteHandler, ...], given: tuple[str, ...]) -> Litestar:
+def framework_of(handlers: tuple[HTTPRouteHandler, ...], given: tuple[str, ...]) -> Litestar:
     """Return the framework's part, which knows of an application what its routes are given by name.
 
     So it is built once for all applications of the same routes: that takes longer than the rest.
@@ -272,7 +272,7 @@ def _litestar(handlers: tuple[HTTPRouteHandler, ...], given: tuple[str, ...]) ->
         )
 
 
-def _operations(api: Litestar, scopes: Mapping[str, str]) -> list[Operation]:
+def operations_of(api: Litestar, scopes: Mapping[str, str]) -> list[Operation]:
     """Return every route, or refuse to start when one is open by mistake."""
     found = []
     for route in api.routes:
@@ -378,7 +378,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return once
 
 
-def _check_media_type(scope: Scope) -> None:
+def check_media_type(scope: Scope) -> None:
+    """Raise unless a body is said to be plain JSON.
+
+    Raises:
+        MediaTypeUnsupported
+    """
     kind = _header(scope, b"content-type").partition(";")[0].strip().lower()
     coding = _header(scope, b"content-encoding").strip().lower()
     if kind != "application/json" or coding not in {"", "identity"}:
@@ -390,7 +395,7 @@ def _header(scope: Scope, name: bytes) -> str:
     return found[-1].decode("latin-1") if found else ""
 
 
-def _target(scope: Scope) -> str:
+def target_of(scope: Scope) -> str:
     """Return path and query as they stood on the request line."""
     path = scope.get("raw_path") or scope["path"].encode()
     query = scope["query_string"]
