@@ -13,6 +13,8 @@ from tongbao.clearing.suspense import desk as suspense
 from tongbao.clearing.transfers import transfers
 from tongbao.controls.approvals.model import Approvals, Bound, acts_of
 from tongbao.controls.calendar import changes as calendar
+from tongbao.controls.keys import ceremonies
+from tongbao.infra.kms.opening import KeyDesk
 from tongbao.parties.live_keys import changes as live_keys
 from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
 from tongbao.parties.price_plans import approving as price_plans
@@ -24,8 +26,11 @@ from tongbao.payments.splits import receivers as split_terms
 from tongbao.products.red_packets import hall as red_packet_limits
 
 
-def approvals(flow: Flow, clearing: Clearing) -> Approvals:
-    """Return every dangerous act of the house, each with who does it once it is approved."""
+def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Approvals:
+    """Return every dangerous act of the house, each with who does it once it is approved.
+
+    Those on master keys are there where ``keys`` are.
+    """
     always: tuple[Bound, ...] = (
         *calendar.bound(flow.db),
         *price_plans.bound(flow.db),
@@ -35,6 +40,7 @@ def approvals(flow: Flow, clearing: Clearing) -> Approvals:
         *standing.bound_acts(flow.db),
         *differences.bound_closings(flow.db),
         *terminal_limits.bound_acts(flow.db),
+        *(ceremonies.bound_acts(flow.db, keys.kms, keys.wrap_lines) if keys else ()),
     )
     licensed: tuple[Bound, ...] = (
         *suspense.bound_acts(flow),

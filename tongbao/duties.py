@@ -81,6 +81,8 @@ from tongbao.clearing.transfers.paying import TRANSFER_POLICY, SubmitTransfer, r
 from tongbao.clearing.transfers.transfers import RunTransferBatch, run_transfer_batch
 from tongbao.controls.approvals import approvals as four_eyes
 from tongbao.controls.approvals.model import ApprovalMoved
+from tongbao.infra.kms.opening import KeyDesk
+from tongbao.infra.kms.rewrapping import REWRAP_POLICY, RewrapDataKeys, run_rewrap
 from tongbao.infra.outbox import Event, Subscriber
 from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task
 from tongbao.infra.webhooks.courier import Courier
@@ -275,6 +277,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     CompleteMovement: COMPLETE_POLICY,
     WatchMovements: WATCH_POLICY,
     WatchTerminals: TERMINALS_POLICY,
+    RewrapDataKeys: REWRAP_POLICY,
     ProveReserve: RESERVE_POLICY,
     RebalanceSplits: REBALANCE_POLICY,
     ProveLedger: PROVE_POLICY,
@@ -285,7 +288,13 @@ Handler = Callable[[Any, Lease], Awaitable[Again | None]]
 
 
 def handlers(
-    flow: Flow, clearing: Clearing, courier: Courier, registrar: Registrar, *, public_url: str
+    flow: Flow,
+    clearing: Clearing,
+    courier: Courier,
+    registrar: Registrar,
+    *,
+    public_url: str,
+    keys: KeyDesk,
 ) -> Mapping[type[Task], Handler]:
     """Return who does which task; what a firm may not do, nobody here does."""
     sharing = Sharing(flow, clearing.keyring)
@@ -308,7 +317,7 @@ def handlers(
     }
     return {
         **(settling if flow.licence.may_hold_funds else {}),
-        **four_eyes.work_of(approvals(flow, clearing)),
+        **four_eyes.work_of(approvals(flow, clearing, keys)),
         PullComplaints: partial(run_pull_complaints, flow),
         SendReply: partial(run_send_reply, flow),
         ReconcileDaily: partial(run_reconcile_daily, clearing),
@@ -340,6 +349,7 @@ def handlers(
         WatchMovements: partial(run_watch_movements, flow.db),
         WatchTerminals: partial(run_watch_terminals, flow.db),
         RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
+        RewrapDataKeys: partial(run_rewrap, flow.db, keys.data_keys),
         ProveLedger: partial(prove_ledger, Proofs(flow.db, clearing.keyring)),
     }
 

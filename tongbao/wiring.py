@@ -40,6 +40,8 @@ from tongbao.infra.db import Db, LockNotFree, connect
 from tongbao.infra.embedded import EmbeddedServer
 from tongbao.infra.hot_routes import HotDoor
 from tongbao.infra.http import Anywhere, HttpClient, LoopbackAllowed, PublicOnly
+from tongbao.infra.kms import rewrapping
+from tongbao.infra.kms.opening import key_desk, open_keyring
 from tongbao.infra.migrate import migrate
 from tongbao.infra.outbox import public_types
 from tongbao.infra.settings import Settings
@@ -211,6 +213,7 @@ class Platform:
         self.settings = settings
         self.db = db
         self.keyring = keyring
+        self.keys = key_desk(settings, keyring)
         self.secret_types = SECRETS
         self.blobs = blobs_of(settings, keyring)
         self.http = HttpClient(Anywhere())
@@ -248,7 +251,7 @@ class Platform:
         self.registrar = Registrar(
             db, keyring, self.blobs, by_name, self.accounts.get, self.secret_types
         )
-        self.approvals = approvals(self.flow, self.clearing)
+        self.approvals = approvals(self.flow, self.clearing, self.keys)
         self.webhook_rules = WebhookRules(
             event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
         )
@@ -261,6 +264,7 @@ class Platform:
                 Courier(db, keyring, self.webhook_http),
                 self.registrar,
                 public_url=settings.public_url,
+                keys=self.keys,
             ),
             POLICIES,
             subscribers(self.flow, self.clearing, self.registrar),
@@ -352,18 +356,13 @@ class Platform:
         await asyncio.to_thread(self.blobs.sweep)
         async with self.db.begin("startup") as tx:
             await housekeeping.seed(tx)
+            await rewrapping.seed(tx)
             await daily.seed(tx, self.settings.licence)
-            if self.settings.licence.may_hold_funds:
-                await debts.seed(tx)
-                await suspense.seed(tx)
-                await commissions.seed(tx)
-            await batches.seed(tx)
-            await complaints.seed(tx)
-            await vouchers.seed(tx)
-            await movements.seed(tx)
-            await splits.seed(tx)
-            await checkpoints.seed(tx)
-            await inbox.seed(tx)
+            for licensed in (debts, suspense, commissions):
+                if self.settings.licence.may_hold_funds:
+                    await licensed.seed(tx)
+            for each in (batches, complaints, vouchers, movements, splits, checkpoints, inbox):
+                await each.seed(tx)
             await terminals_watch.seed(tx)
             await reserve.seed(tx, self.settings.licence)
 
@@ -407,7 +406,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         with contextlib.suppress(LockNotFree):  # housekeeping tries again every minute
             await make_months(db)
         await test_clock.load_offset(db, allowed=settings.test_clock)
-        platform = Platform(settings, db, Keyring.from_file(settings.kek_file))
+        platform = Platform(settings, db, open_keyring(settings))
         try:
             for book in (LIVE_BOOK, SANDBOX_BOOK):
                 await platform.ledger.open_book(book, actor="startup")

@@ -39,7 +39,7 @@ def test_every_event_is_told() -> None:
 
 
 def test_every_task_has_somebody_who_does_it_and_a_policy_for_failure() -> None:
-    everyone = duties.handlers(NOBODY, NOBODY, NOBODY, NOBODY, public_url="")
+    everyone = duties.handlers(NOBODY, NOBODY, NOBODY, NOBODY, public_url="", keys=NOBODY)
     assert names(everyone) == names(house.tasks())
     assert names(duties.POLICIES) == names(house.tasks())
 

@@ -8,13 +8,16 @@ import stat
 import threading
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from tongbao.infra import crypto
-from tongbao.infra.crypto import KeyFileUnreadable, Keyring, SealUnreadable, bind
+from tongbao.infra import crypto, key_file
+from tongbao.infra.crypto import Keyring, SealUnreadable, bind
+from tongbao.infra.key_file import KeyFileUnreadable
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "wycheproof"
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -96,7 +99,7 @@ def test_mac_keys_differ_by_purpose() -> None:
 
 def test_every_purpose_names_where_its_key_is() -> None:
     for purpose in crypto.PURPOSES.values():
-        assert purpose.key in {"file key", "none"} | set(crypto.PURPOSES)
+        assert purpose.key in {"file key", "data key", "none"} | set(crypto.PURPOSES)
 
 
 def test_every_purpose_of_the_file_key_is_used_by_some_domain() -> None:
@@ -135,13 +138,13 @@ def test_processes_that_make_the_key_file_at_once_end_with_one_key(tmp_path: Pat
 
     def make() -> None:
         gate.wait()
-        texts.append(crypto._create_key_file(path))
+        texts.append(key_file.create(path))
 
     # Threads share a process id, so each gets a name of its own to stand for a process.
     threads = [threading.Thread(target=make) for _ in range(8)]
     getpid = iter(range(8)).__next__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crypto.os, "getpid", getpid)
+        patch.setattr(key_file.os, "getpid", getpid)
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -186,6 +189,76 @@ def test_aes_256_gcm_agrees_with_wycheproof() -> None:
             assert opened == (text if case["result"] == "valid" else None), case["tcId"]
             tried += 1
     assert tried > 50
+
+
+def test_sm4_gcm_agrees_with_wycheproof() -> None:
+    tried = 0
+    for group in groups("sm4_gcm_test.json"):
+        if group["ivSize"] != 96:
+            continue
+        for case in group["tests"]:
+            key, nonce, aad, text, ciphertext, tag = (
+                bytes.fromhex(case[name]) for name in ("key", "iv", "aad", "msg", "ct", "tag")
+            )
+            opened = crypto.sm4_gcm_decrypt(key, nonce, ciphertext + tag, aad)
+            if case["result"] == "valid":
+                assert crypto.sm4_gcm_encrypt(key, nonce, text, aad) == ciphertext + tag
+            assert opened == (text if case["result"] == "valid" else None), case["tcId"]
+            tried += 1
+    assert tried > 50
+
+
+@pytest.mark.parametrize("cipher", list(crypto.Sealing))
+def test_under_a_data_key_only_the_same_key_purpose_and_place_open(
+    cipher: crypto.Sealing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purpose, place = "vault.card", crypto.Place("card", "number_sealed", "1", "m/live")
+    key = crypto.SealingKey(UUID(int=1), cipher, KEY)
+    sealed = crypto.seal_under(key, purpose, b"secret", place)
+    assert crypto.open_under(key, purpose, sealed, place) == b"secret"
+    assert (sealed[:2], crypto.data_key_of(sealed)) == (bytes([2, cipher]), key.id)
+    assert KEY.hex() not in repr(key)
+    for part in ({"table": "x"}, {"column": "x"}, {"row": "2"}, {"tenant": "n/live"}):
+        with pytest.raises(SealUnreadable):
+            crypto.open_under(key, purpose, sealed, replace(place, **part))
+    for flip in range(len(sealed)):
+        damaged = sealed[:flip] + bytes([sealed[flip] ^ 1]) + sealed[flip + 1 :]
+        with pytest.raises(SealUnreadable):
+            crypto.open_under(key, purpose, damaged, place)
+    monkeypatch.setattr(crypto, "aes_256_gcm_decrypt", lambda *_: pytest.fail("went too far"))
+    monkeypatch.setattr(crypto, "sm4_gcm_decrypt", lambda *_: pytest.fail("went too far"))
+    with pytest.raises(SealUnreadable):  # by the commitment, before anything is decrypted
+        crypto.open_under(crypto.SealingKey(key.id, cipher, OTHER_KEY), purpose, sealed, place)
+
+
+def test_mac_keys_outlive_a_rotation() -> None:
+    rotated = Keyring([OTHER_KEY, KEY])
+    assert rotated.mac_key("session.token") == RING.mac_key("session.token")
+
+
+def test_a_process_takes_up_a_key_that_another_has_put_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "kek"
+    running, before = Keyring.from_file(path), path.read_text()
+    for _ in range(2):
+        key_file.add_key(path, KEY)
+    assert len(path.read_text().split()) == 2
+    assert path.read_text().endswith(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    sealed = Keyring.from_file(path).seal(PURPOSE, b"secret", PLACE)
+    assert not running.is_current(sealed)
+    assert running.open(PURPOSE, sealed, PLACE) == b"secret"
+    assert running.is_current(sealed)
+
+
+def test_a_wrapped_line_needs_what_wrapped_it(tmp_path: Path) -> None:
+    path = tmp_path / "kek"
+    mirror = key_file.Wrapping(lambda key: key[::-1], lambda wrapped: wrapped[::-1])
+    plain = Keyring.from_file(path)
+    assert key_file.wrap_keys(path, mirror) == 1
+    assert path.read_text().startswith("wrapped:")
+    assert Keyring.from_file(path, wrapping=mirror).primary_id == plain.primary_id
+    with pytest.raises(KeyFileUnreadable):
+        Keyring.from_file(path)
 
 
 def test_aes_256_gcm_takes_no_other_sizes() -> None:

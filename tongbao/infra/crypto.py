@@ -1,21 +1,22 @@
 """Crypto: which purpose uses which algorithm and key, and the envelope that seals stored secrets.
 
     sealed = version 1 | key id 4 | salt 32 | commitment 32 | AES-256-GCM ciphertext and tag
+           | version 2 | cipher 1 | data key id 16 | salt 32 | commitment 32 | ciphertext and tag
 
-Each sealed text has a key of its own, derived from the file key, the purpose and the salt. The
-commitment, derived with it, makes sure that one sealed text opens under one key only. Whoever
-seals binds the place it is stored in, so that rows cannot be swapped. Algorithms that channels
-insist on and we would not choose live in the channels' own folders.
+Version 1 is sealed under the file key, version 2 under a data key (`infra.kms.data_keys`). Each
+sealed text has a key of its own, derived from that key, the purpose and the salt. The commitment,
+derived with it, makes sure that one sealed text opens under one key only. Whoever seals binds the
+place it is stored in, so that rows cannot be swapped. Algorithms that channels insist on and we
+would not choose live in the channels' own folders.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import os
-from enum import StrEnum
-from functools import lru_cache
+from collections.abc import Callable
+from enum import IntEnum, StrEnum
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -26,21 +27,28 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import SM4
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import Struct
 
+from tongbao.infra import key_file
+from tongbao.infra.key_file import KEY_BYTES, Wrapping
 from tongbao.kernel.errors import Conflict
 
-KEY_BYTES: Final = 32
 _VERSION: Final = b"\x01"
 _KEY_ID: Final = slice(1, 5)
-_SALT: Final = slice(5, 37)
-_COMMITMENT: Final = slice(37, 69)
-_HEADER_BYTES: Final = 69
+_VERSION_2: Final = b"\x02"
+_HEAD_BYTES: Final = 5
+_HEAD_2_BYTES: Final = 18
+_SALT_BYTES: Final = 32
+_COMMITMENT_BYTES: Final = 32
 _TAG_BYTES: Final = 16
+_SM4_KEY_BYTES: Final = 16
 # Safe although fixed: the salt gives every sealed text its own key, used once.
 _NONCE: Final = bytes(12)
 
@@ -53,18 +61,11 @@ class SealUnreadable(Conflict):
     advice_zh = "请恢复存储该密钥时使用的主密钥文件。"
 
 
-class KeyFileUnreadable(Conflict):
-    """The key file is damaged, or others may read it."""
-
-    code = "crypto.key_file_unreadable"
-    advice = "Restore the file from its backup and allow only its owner to read it (0600)."
-    advice_zh = "请从备份恢复主密钥文件，并将权限设为仅所有者可读（0600）。"
-
-
 class Algorithm(StrEnum):
     """What may be used for anything of our own."""
 
     AES_256_GCM = "AES-256-GCM, key by HKDF-SHA-256, committed"
+    GCM_UNDER_DATA_KEY = "AES-256-GCM or SM4-GCM under a data key, committed"
     HMAC_SHA_256 = "HMAC-SHA-256"
     HMAC_SM3 = "HMAC-SM3 (GB/T 32905)"
     ED25519 = "Ed25519"
@@ -83,7 +84,40 @@ class Purpose(Struct, frozen=True):
     meaning: str
 
 
+class Sealing(IntEnum):
+    """The ciphers of version 2, by the byte that names them."""
+
+    AES_256_GCM = 1
+    SM4_GCM = 2
+
+
+class SealingKey(Struct, frozen=True):
+    """A data key in the clear. It stays in memory, and prints as its id."""
+
+    id: UUID
+    cipher: Sealing
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"SealingKey({self.id})"
+
+
+class Place(Struct, frozen=True):
+    """Where a sealed text is stored, which it opens at alone; ``tenant`` is empty of nobody's."""
+
+    table: str
+    column: str
+    row: str
+    tenant: str = ""
+
+    @property
+    def aad(self) -> bytes:
+        """Return what is bound into the seal."""
+        return bind(self.table, self.column, self.row, self.tenant)
+
+
 _FILE_KEY: Final = "file key"
+_DATA_KEY: Final = "data key"
 
 PURPOSES: Final[dict[str, Purpose]] = {
     purpose.name: purpose
@@ -122,6 +156,14 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("split.receiver", Algorithm.AES_256_GCM, _FILE_KEY, "Who gets shares."),
         Purpose("split.receiver_mac", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of receivers."),
         Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
+        Purpose("vault.card", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Card numbers."),
+        Purpose("vault.use_key", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Limited-use keys."),
+        Purpose("vault.fingerprint", Algorithm.HMAC_SHA_256, _DATA_KEY, "The same card again."),
+        Purpose("vault.cryptogram", Algorithm.HMAC_SHA_256, "vault.use_key", "One use of a token."),
+        Purpose("kms.data_key", Algorithm.AES_256_GCM, _FILE_KEY, "Data keys, where no HSM is."),
+        Purpose("kms.component", Algorithm.AES_256_GCM, _FILE_KEY, "Half of a new master key."),
+        Purpose("kms.signing_seed", Algorithm.HMAC_SHA_256, _FILE_KEY, "Seed of what follows."),
+        Purpose("kms.signing", Algorithm.ED25519, "kms.signing_seed", "Signed ceremonies."),
     )
 }
 """The inventory. A purpose that is not here cannot be used."""
@@ -130,44 +172,53 @@ PURPOSES: Final[dict[str, Purpose]] = {
 class Keyring:
     """The file key, and older ones that only open what they once sealed."""
 
-    def __init__(self, keys: list[bytes]) -> None:
+    def __init__(self, keys: list[bytes], reread: Callable[[], list[bytes]] | None = None) -> None:
+        self._reread = reread
+        self._take(keys)
+
+    def _take(self, keys: list[bytes]) -> None:
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError("a keyring needs keys of 32 bytes")
         self._keys = {_key_id(key): key for key in keys}
+        self._oldest = keys[-1]
         self.primary_id = _key_id(keys[0])
 
     def __repr__(self) -> str:
         return f"Keyring(primary {self.primary_id.hex()}, {len(self._keys)} keys)"
 
     @classmethod
-    def from_file(cls, path: Path) -> Keyring:
+    def from_file(cls, path: Path, *, wrapping: Wrapping | None = None) -> Keyring:
         """Read the key file; make it, for its owner's eyes only, when there is none.
 
-        One key in base64 per line: the first seals, all open. To rotate, add a line on top.
+        One key in base64 per line: the first seals, all open. To rotate, add a line on top; a
+        process that meets a text under a key it does not know reads the file again. ``wrapping`` is
+        for lines that a security module has wrapped.
 
         Raises:
             KeyFileUnreadable
         """
-        try:
-            if path.stat().st_mode & 0o077:
-                raise KeyFileUnreadable(path=str(path), reason="others may read it")
-            text = path.read_text(encoding="ascii")
-        except FileNotFoundError:
-            text = _create_key_file(path)
-        except (OSError, UnicodeDecodeError):
-            raise KeyFileUnreadable(path=str(path), reason="not readable") from None
-        try:
-            return cls([base64.b64decode(line, validate=True) for line in text.split()])
-        except (binascii.Error, ValueError):
-            raise KeyFileUnreadable(path=str(path), reason="not 32 bytes in base64") from None
+        return cls(key_file.read_or_create(path, wrapping), partial(key_file.read, path, wrapping))
+
+    @property
+    def key_ids(self) -> list[str]:
+        """Return the ids of all its keys, the one that seals first."""
+        return [each.hex() for each in self._keys]
+
+    def reread(self) -> None:
+        """Take the keys that the file has by now.
+
+        Raises:
+            KeyFileUnreadable
+        """
+        if self._reread is not None:
+            self._take(self._reread())
 
     def seal(self, purpose: str, plaintext: bytes, aad: bytes) -> bytes:
         """Encrypt a secret for storage; ``aad`` names where it is stored, see `bind`."""
-        _require(purpose, Algorithm.AES_256_GCM)
-        salt = os.urandom(32)
-        key, commitment = _record_key(self._keys[self.primary_id], purpose, salt)
-        header = _VERSION + self.primary_id + salt + commitment
-        return header + aes_256_gcm_encrypt(key, _NONCE, plaintext, bind(header, aad))
+        require(purpose, Algorithm.AES_256_GCM)
+        head = _VERSION + self.primary_id
+        key = self._keys[self.primary_id]
+        return _seal(Sealing.AES_256_GCM, key, head, purpose, (plaintext, aad))
 
     def open(self, purpose: str, sealed: bytes, aad: bytes) -> bytes:
         """Decrypt what `seal` made for the same purpose and place.
@@ -175,29 +226,56 @@ class Keyring:
         Raises:
             SealUnreadable
         """
-        _require(purpose, Algorithm.AES_256_GCM)
+        require(purpose, Algorithm.AES_256_GCM)
+        if len(sealed) < _HEAD_BYTES or sealed[:1] != _VERSION:
+            raise SealUnreadable(purpose=purpose)
+        if sealed[_KEY_ID] not in self._keys:
+            self.reread()  # another process may have rotated the file key
         file_key = self._keys.get(sealed[_KEY_ID])
-        if len(sealed) < _HEADER_BYTES + _TAG_BYTES or sealed[:1] != _VERSION or file_key is None:
+        if file_key is None:
             raise SealUnreadable(purpose=purpose)
-        key, commitment = _record_key(file_key, purpose, sealed[_SALT])
-        if not constant_time_equal(commitment, sealed[_COMMITMENT]):
-            raise SealUnreadable(purpose=purpose)
-        header, ciphertext = sealed[:_HEADER_BYTES], sealed[_HEADER_BYTES:]
-        plaintext = aes_256_gcm_decrypt(key, _NONCE, ciphertext, bind(header, aad))
-        if plaintext is None:
-            raise SealUnreadable(purpose=purpose)
-        return plaintext
+        cipher = Sealing.AES_256_GCM
+        return _open(cipher, file_key, _HEAD_BYTES, purpose, (sealed, aad))
 
     def is_current(self, sealed: bytes) -> bool:
         """Tell whether the first key sealed it; if not, it should be sealed anew."""
         return sealed[_KEY_ID] == self.primary_id
 
     def mac_key(self, purpose: str) -> bytes:
-        """Return the HMAC key of a purpose that the file key itself serves."""
-        found = _require(purpose, Algorithm.HMAC_SHA_256)
+        """Return the HMAC key of a purpose that the file key itself serves.
+
+        It comes from the oldest key: what is looked up by it is found after a rotation too.
+        """
+        found = require(purpose, Algorithm.HMAC_SHA_256)
         if found.key != _FILE_KEY:
             raise ValueError(f"the key of {purpose} is kept elsewhere: {found.key}")
-        return _derive(self._keys[self.primary_id], b"mac", purpose.encode())
+        return _derive(self._oldest, b"mac", purpose.encode())
+
+
+def seal_under(key: SealingKey, purpose: str, plaintext: bytes, place: Place) -> bytes:
+    """Encrypt a text for storage under a data key."""
+    require(purpose, Algorithm.GCM_UNDER_DATA_KEY)
+    head = _VERSION_2 + bytes([key.cipher]) + key.id.bytes
+    return _seal(key.cipher, key.secret, head, purpose, (plaintext, place.aad))
+
+
+def open_under(key: SealingKey, purpose: str, sealed: bytes, place: Place) -> bytes:
+    """Decrypt what `seal_under` made under the same key for the same purpose and place.
+
+    Raises:
+        SealUnreadable
+    """
+    require(purpose, Algorithm.GCM_UNDER_DATA_KEY)
+    if data_key_of(sealed) != key.id or sealed[1] != key.cipher:
+        raise SealUnreadable(purpose=purpose)
+    return _open(key.cipher, key.secret, _HEAD_2_BYTES, purpose, (sealed, place.aad))
+
+
+def data_key_of(sealed: bytes) -> UUID | None:
+    """Return the id of the data key that a text was sealed under; None when under none."""
+    if len(sealed) < _HEAD_2_BYTES or sealed[:1] != _VERSION_2:
+        return None
+    return UUID(bytes=sealed[2:_HEAD_2_BYTES])
 
 
 def bind(*parts: str | bytes | UUID) -> bytes:
@@ -269,40 +347,71 @@ def ed25519_verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
-def _create_key_file(path: Path) -> str:
-    """Make the file whole or not at all; of two processes at once, the first one's key stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f"{path.name}.{os.getpid()}.new")
-    half.unlink(missing_ok=True)
-    with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
-        file.write(base64.b64encode(os.urandom(KEY_BYTES)).decode() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+def sm4_gcm_encrypt(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+    """Return ciphertext and tag by SM4 (GB/T 32907) with 16 bytes of key and 12 of nonce."""
+    encryptor = Cipher(SM4(key), GCM(nonce)).encryptor()
+    encryptor.authenticate_additional_data(aad)
+    return encryptor.update(plaintext) + encryptor.finalize() + encryptor.tag
+
+
+def sm4_gcm_decrypt(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes | None:
+    """Return the plaintext, or None when anything at all does not match."""
+    text, tag = ciphertext[:-_TAG_BYTES], ciphertext[-_TAG_BYTES:]
+    if len(tag) != _TAG_BYTES:
+        return None
+    decryptor = Cipher(SM4(key), GCM(nonce, tag)).decryptor()
+    decryptor.authenticate_additional_data(aad)
     try:
-        os.link(half, path)  # unlike a rename, this fails when the name exists
-    except FileExistsError:
-        pass
-    finally:
-        half.unlink()
-    _keep_name(path)
-    return path.read_text(encoding="ascii")
+        return decryptor.update(text) + decryptor.finalize()
+    except InvalidTag:
+        return None
 
 
-def _keep_name(path: Path) -> None:
-    """Make a file's name outlive a power cut: what is sealed from now on is lost without it."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _seal(
+    cipher: Sealing, key: bytes, head: bytes, purpose: str, what: tuple[bytes, bytes]
+) -> bytes:
+    """Seal ``what`` (a text, and its place) under a key; ``head`` says which key that is."""
+    (plaintext, aad), salt = what, os.urandom(_SALT_BYTES)
+    record, commitment = _record_key(cipher, key, purpose, salt)
+    header = head + salt + commitment
+    encrypt = aes_256_gcm_encrypt if cipher is Sealing.AES_256_GCM else sm4_gcm_encrypt
+    return header + encrypt(record, _NONCE, plaintext, bind(header, aad))
 
 
-def _record_key(file_key: bytes, purpose: str, salt: bytes) -> tuple[bytes, bytes]:
+def _open(
+    cipher: Sealing, key: bytes, head_bytes: int, purpose: str, what: tuple[bytes, bytes]
+) -> bytes:
+    """Open ``what`` (a sealed text, and its place).
+
+    Raises:
+        SealUnreadable
+    """
+    sealed, aad = what
+    header_bytes = head_bytes + _SALT_BYTES + _COMMITMENT_BYTES
+    if len(sealed) < header_bytes + _TAG_BYTES:
+        raise SealUnreadable(purpose=purpose)
+    header, ciphertext = sealed[:header_bytes], sealed[header_bytes:]
+    salt = header[head_bytes : head_bytes + _SALT_BYTES]
+    record, commitment = _record_key(cipher, key, purpose, salt)
+    if not constant_time_equal(commitment, header[-_COMMITMENT_BYTES:]):
+        raise SealUnreadable(purpose=purpose)
+    decrypt = aes_256_gcm_decrypt if cipher is Sealing.AES_256_GCM else sm4_gcm_decrypt
+    plaintext = decrypt(record, _NONCE, ciphertext, bind(header, aad))
+    if plaintext is None:
+        raise SealUnreadable(purpose=purpose)
+    return plaintext
+
+
+def _record_key(cipher: Sealing, key: bytes, purpose: str, salt: bytes) -> tuple[bytes, bytes]:
     """Return the key of one sealed text and its commitment."""
-    purpose_key = _derive(file_key, b"seal", purpose.encode())
-    expand = HKDFExpand(SHA256(), 2 * KEY_BYTES, b"tongbao record v1" + salt)
-    both = expand.derive(purpose_key)
-    return both[:KEY_BYTES], both[KEY_BYTES:]
+    purpose_key = _derive(key, b"seal", purpose.encode())
+    size, label = (
+        (KEY_BYTES, b"tongbao record v1")
+        if cipher is Sealing.AES_256_GCM
+        else (_SM4_KEY_BYTES, b"tongbao record sm4")
+    )
+    both = HKDFExpand(SHA256(), size + _COMMITMENT_BYTES, label + salt).derive(purpose_key)
+    return both[:size], both[size:]
 
 
 def _derive(file_key: bytes, use: bytes, label: bytes) -> bytes:
@@ -314,7 +423,8 @@ def _key_id(file_key: bytes) -> bytes:
     return _derive(file_key, b"key id", b"")[:4]
 
 
-def _require(purpose: str, algorithm: Algorithm) -> Purpose:
+def require(purpose: str, algorithm: Algorithm) -> Purpose:
+    """Return a purpose of the registry; one that is not there, or for something else, is a bug."""
     found = PURPOSES[purpose]
     if found.algorithm is not algorithm:
         raise ValueError(f"{purpose} is for {found.algorithm}")

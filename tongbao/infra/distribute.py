@@ -149,6 +149,10 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home("people who work at the console", "operator", "operator_session"),
     *_at_home("decided by people, and applied by tasks", "approval", "api_key_handover"),
     *_at_home("keys that wait for a second person", "channel_keys_waiting"),
+    *_at_home(
+        "keys, of merchants of every book and our own",
+        *("data_key", "master_key", "key_ceremony"),
+    ),
     *_at_home("read by tasks, changed by people", "calendar_day", "calendar_cut_off"),
     *_at_home(
         "settlement: what people agree and look at, and files for banks, of all books together",

@@ -97,6 +97,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     dsn: Secret | None = None
     data_dir: Path
     kek_file: Path
+    kms_provider: Literal["file", "pkcs11"] = "file"
+    kms_module: Path | None = None
+    kms_token: Annotated[str, Meta(min_length=1, max_length=32)] | None = None
+    kms_pin: Secret | None = None
+    data_cipher: Literal["aes-256-gcm", "sm4-gcm"] = "aes-256-gcm"
     socket_dir: Path
     licence: Licence = Licence.AGGREGATOR
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
@@ -143,6 +148,12 @@ _MEANINGS: Final = {
     " PostgreSQL.",
     "kek_file": "File with the key that encrypts all other keys; made on first use. Back it up:"
     " without it channel keys and webhook secrets are lost.",
+    "kms_provider": "Who keeps the master keys: file, the key file itself, or pkcs11, a security"
+    " module, whose master key wraps the lines of the key file.",
+    "kms_module": "Library of the security module, as `/usr/lib/softhsm/libsofthsm2.so`.",
+    "kms_token": "Label of the module's token.",
+    "kms_pin": "PIN of the token's user.",
+    "data_cipher": "Cipher of new data keys: aes-256-gcm, or sm4-gcm (GB/T 32907).",
     "socket_dir": "Folder of this user alone, on this machine, in which processes that keep books"
     " listen for the others.",
     "licence": "Kind of firm that runs this deployment: aggregator, payment_institution or bank."

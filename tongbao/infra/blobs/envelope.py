@@ -19,13 +19,13 @@ from msgspec import Struct
 
 from tongbao.infra.blobs.model import BlobDamaged, Kind
 from tongbao.infra.crypto import (
-    KEY_BYTES,
     Keyring,
     SealUnreadable,
     aes_256_gcm_decrypt,
     aes_256_gcm_encrypt,
     bind,
 )
+from tongbao.infra.key_file import KEY_BYTES
 
 PIECE_BYTES: Final = 64 * 1024
 _MAGIC: Final = b"tongbao blob 1\n"

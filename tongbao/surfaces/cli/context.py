@@ -5,8 +5,16 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,10 +27,13 @@ from tongbao.clearing.context import Clearing
 from tongbao.controls.approvals.model import Approvals
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.infra.kms.opening import KeyDesk
 from tongbao.infra.settings import Settings, load_settings
 from tongbao.infra.worker import Worker
 from tongbao.kernel.errors import Refusal
 from tongbao.ledger.book import Ledger
+from tongbao.parties.identity.model import Operator
+from tongbao.parties.identity.sessions import log_in, log_out, session_of
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.rails.channels.accounts import SecretTypes
 
@@ -41,6 +52,7 @@ class Platform(Protocol):
     secret_types: SecretTypes
     clearing: Clearing
     approvals: Approvals
+    keys: KeyDesk
 
     def app(self) -> Any:
         """Return the HTTP application."""
@@ -118,6 +130,27 @@ def refusals_told() -> Iterator[None]:
         facts = "".join(f" {name}={value}" for name, value in refusal.facts.items())
         message = f"{refusal.code}:{facts} {refusal.advice} / {refusal.advice_zh}"
         raise click.ClickException(message) from None
+
+
+@asynccontextmanager
+async def acting_as(
+    platform: Platform, *, login: str, password: str, code: str
+) -> AsyncIterator[Operator]:
+    """Give the operator whose password and second factor these are, until the block ends.
+
+    A shell is not a second person; a login is.
+
+    Raises:
+        LoginRefused
+    """
+    opened = await log_in(
+        platform.db, platform.keyring, login=login.strip().lower(), password=password, code=code
+    )
+    token = opened.token.reveal()
+    try:
+        yield (await session_of(platform.db, platform.keyring, token)).operator
+    finally:
+        await log_out(platform.db, platform.keyring, token)
 
 
 def actor() -> str:

@@ -47,8 +47,7 @@ from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.money import from_decimal_text
 from tongbao.ledger.rules.chart import CHART, OwnerKind
 from tongbao.parties.identity.model import ROLES, Role
-from tongbao.parties.identity.sessions import log_in, log_out, session_of
-from tongbao.surfaces.cli.context import Context, Platform, actor
+from tongbao.surfaces.cli.context import Context, Platform, acting_as, actor
 
 _FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 _DAY: Final = click.DateTime(formats=["%Y-%m-%d"])
@@ -355,18 +354,11 @@ async def _decided(
         LoginRefused, and what deciding raises
     """
     found = await approval_with_id(platform.db, parse(PREFIX, approval))
-    opened = await log_in(
-        platform.db, platform.keyring, login=login.strip().lower(), password=password, code=code
-    )
-    token = opened.token.reveal()
-    try:
-        operator = (await session_of(platform.db, platform.keyring, token)).operator
+    async with acting_as(platform, login=login, password=password, code=code) as operator:
         role: Role = operator.role
         may = frozenset(each.value for each in ROLES[role])
         async with platform.db.begin(operator.actor) as tx:
             return await decide(tx, found, may)
-    finally:
-        await log_out(platform.db, platform.keyring, token)
 
 
 def _owner(text: str, kind: str) -> UUID | None:

@@ -1,0 +1,1 @@
+"""Keys: master keys behind a port, and the data keys they wrap."""
