@@ -49,7 +49,13 @@ from tongbao.clearing.disputes.model import (
     DisputeOpened,
     DisputeUpdated,
 )
-from tongbao.clearing.payouts.model import PayoutFailed, PayoutReturned, PayoutSucceeded
+from tongbao.clearing.payouts.chasing import FILE_POLICY, run_chase_file
+from tongbao.clearing.payouts.model import (
+    ChaseFile,
+    PayoutFailed,
+    PayoutReturned,
+    PayoutSucceeded,
+)
 from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
 from tongbao.clearing.reconciliation.days import (
     RECONCILE_POLICY,
@@ -263,6 +269,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ReleaseBatch: BATCH_POLICY,
     DropBatch: BATCH_POLICY,
     SubmitPayout: PAYOUT_POLICY,
+    ChaseFile: FILE_POLICY,
     WatchDispute: DISPUTE_POLICY,
     CollectDebts: DEBTS_POLICY,
     ReturnRedPacket: RETURN_POLICY,
@@ -311,6 +318,7 @@ def handlers(
         ReleaseBatch: partial(run_release_batch, clearing),
         DropBatch: partial(run_drop_batch, clearing),
         SubmitPayout: partial(run_submit_payout, clearing),
+        ChaseFile: partial(run_chase_file, clearing),
         WatchDispute: partial(run_watch_dispute, flow),
         CollectDebts: partial(run_collect_debts, flow),
         ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),

@@ -100,6 +100,8 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.clearing.payouts._store.MERCHANTS_OF_FILE",
         "tongbao.clearing.payouts._store.PAYOUTS_OF_FILE",
         "tongbao.clearing.payouts._store.PAYOUTS_WITH_IDS",
+        "tongbao.clearing.payouts._store.OPEN_FILES",
+        "tongbao.clearing.transfers._store.FIND_ITEM",
         "tongbao.clearing.payouts._store.SEND_FILED",
     ),
     "a channel's bill has the payments of all books": (

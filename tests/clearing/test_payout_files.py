@@ -16,8 +16,10 @@ from tests.clearing.conftest import Day
 from tests.clearing.settling import settle_day
 from tests.clearing.test_settlement_batches import MAY
 from tongbao.clearing.payouts import files as desk
+from tongbao.clearing.payouts.chasing import answer_due, run_chase_file
 from tongbao.clearing.payouts.model import (
     AnswerMalformed,
+    ChaseFile,
     NothingToFile,
     Payout,
     PayoutFile,
@@ -32,6 +34,7 @@ from tongbao.controls.approvals.model import Approvals, acts_of
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.tasks import Lease
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.papers.sheets import csv_line
@@ -154,6 +157,46 @@ async def test_a_file_leaves_with_two_people_and_its_answers_end_its_payouts(day
         mode=Mode.SANDBOX,
     )  # fmt: skip
     assert (anew.other, anew.payable) == (payout.amount, payout.amount)
+    await day.sound()
+
+
+async def look(day: Day, file: PayoutFile) -> PayoutFile:
+    """What the worker does when a file's time is over, in this task."""
+    await run_chase_file(day.clearing, ChaseFile(file.id), Lease(new_id(), 1))
+    return await desk.file_with_id(day.db, file.id)
+
+
+async def test_a_file_that_is_not_answered_is_called_overdue_and_never_paid_again(
+    day: Day,
+) -> None:
+    payout = await by_file(day)
+    file, _ = await sent(day)
+    assert file.sent_at is not None
+    due = await answer_due(day.db, business_date(file.sent_at))
+    await day.stage.advance(seconds=(due - day.now).total_seconds() - 60)
+    assert (await desk.file_with_id(day.db, file.id)).state == "sent"
+
+    failpoints.arm("payouts.before_overdue:raise")
+    with pytest.raises(SimulatedCrash):
+        await look(day, file)
+    failpoints.arm(None)
+    await day.stage.advance(minutes=2)
+    assert (await look(day, file)).state == "overdue"
+    assert (await look(day, file)).state == "overdue"
+    told = await day.db.fetch(
+        "select count(*) as n from audit_entry where action = 'payouts.file_overdue'", ()
+    )
+    assert told[0]["n"] == 1
+    assert (await now(day, payout)).state == "pending"
+    with pytest.raises(NothingToFile):
+        await made(day)
+    assert await day.booked("merchant_payable", payout.merchant_id) == 0
+
+    assert (await take(day, payout, result(payout, "pending"))).applied == 0
+    assert (await desk.file_with_id(day.db, file.id)).state == "overdue"
+    assert (await take(day, payout, result(payout, "paid"))).applied == 1
+    assert (await look(day, file)).state == "answered"
+    assert (await now(day, payout)).sends == 1
     await day.sound()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,13 +14,19 @@ from hypothesis import strategies as st
 from tests.clearing.conftest import Day
 from tests.clearing.test_settlement_batches import MAY
 from tests.stage import new_number
+from tongbao.clearing.payouts.files import take_answer
 from tongbao.clearing.transfers import transfers as desk
 from tongbao.clearing.transfers.model import (
     Destination,
     TransferBalanceTooLow,
     TransferFileMalformed,
+    TransferItem,
 )
-from tongbao.clearing.transfers.paying import SubmitTransfer, run_submit_transfer
+from tongbao.clearing.transfers.paying import (
+    SubmitTransfer,
+    hear_from_bank,
+    run_submit_transfer,
+)
 from tongbao.clearing.transfers.queries import batch_with_id, items_of_batch
 from tongbao.clearing.transfers.rows import COLUMNS, check_file
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
@@ -42,6 +49,7 @@ CRASHES = (
     "transfers.after_hold",
     "transfers.before_call",
     "transfers.after_call",
+    "transfers.after_query",
     "transfers.before_outcome",
     "transfers.after_outcome",
 )
@@ -73,6 +81,12 @@ async def one_round(day: Day, batch_id: UUID, lease: Lease) -> None:
     batch = await batch_with_id(day.db, batch_id)
     for item in (await items_of_batch(day.db, batch)).items:
         await run_submit_transfer(day.clearing, SubmitTransfer(item.book, item.id), lease)
+
+
+async def two_rounds(day: Day, batch_id: UUID, lease: Lease) -> None:
+    """In the second, what was sent is asked about."""
+    await one_round(day, batch_id, lease)
+    await one_round(day, batch_id, lease)
 
 
 async def let_go(day: Day, batch: dict[str, Any]) -> UUID:
@@ -149,6 +163,100 @@ async def test_a_row_that_is_not_covered_is_refused_and_the_others_go_on(day: Da
     await day.sound()
 
 
+async def items(day: Day, batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows as the merchant sees them."""
+    pages = day.stage.client.transfer_batches.transfers
+    return await day.stage.call(lambda: [dict(each) for each in pages(batch["id"])])
+
+
+async def test_a_wechat_transfer_waits_for_its_payee_and_is_paid_once(day: Day) -> None:
+    """Confirmed, refused there, overdue there; one after a call whose answer was lost."""
+    await day.paid("wechat_pay", 100_000)
+    report = await send(
+        day,
+        row("1", "wechat_pay", "oPayee000000000000000000001", "10.00"),
+        row("2", "wechat_pay", "oPayee000000000000000000002", "20.00"),
+        row("3", "wechat_pay", "oPayee000000000000000000003", "40.00"),
+    )
+    assert report["faults"] == []
+    day.sandbox.fault("wechat", "transfer", "time_out_done", times=1)
+    await let_go(day, report["batch"])
+    await day.stage.advance(minutes=2)
+    await day.stage.advance(minutes=6)
+
+    assert await states(day, report["batch"]) == ["pending"] * 3
+    shown = await items(day, report["batch"])
+    assert [each["status"] for each in shown] == ["pending"] * 3
+    opened = [each["next_action"]["package"] for each in shown if "next_action" in each]
+    assert len(opened) >= 2, "all but the lost answer's say what opens the page"
+    found = await batch_with_id(day.db, parse("trb", report["batch"]["id"]))
+    numbers = [each.channel_number for each in (await items_of_batch(day.db, found)).items]
+    await day.stage.control("wechat/transfer", number=numbers[0], action="confirm")
+    await day.stage.control("wechat/transfer", number=numbers[1], action="fail")
+    await day.stage.advance(hours=2)
+    assert await states(day, report["batch"]) == ["succeeded", "failed", "pending"]
+    await day.stage.advance(hours=25)  # nobody confirmed the third
+    await day.stage.advance(hours=2)
+
+    assert await states(day, report["batch"]) == ["succeeded", "failed", "failed"]
+    merchant = day.stage.shop.merchant.id
+    assert await day.booked("merchant_payable", merchant) == 100_000 - 800 - 1_000
+    told = await day.db.fetch("select count(*) from event where type = 'transfer.ended'", ())
+    assert told[0][0] == 3
+    await day.sound()
+
+
+async def test_a_transfer_that_comes_back_is_the_merchants_again_once(day: Day) -> None:
+    await day.paid("alipay", 100_000)
+    report = await send(
+        day,
+        row("1", "alipay", "2088722000000201", "40.00"),
+        row("2", "bank", GOOD, "10.00"),
+    )
+    await let_go(day, report["batch"])
+    for _ in range(3):
+        await day.stage.advance(minutes=6)
+    assert await states(day, report["batch"]) == ["succeeded", "succeeded"]
+    batch = await batch_with_id(day.db, parse("trb", report["batch"]["id"]))
+    to_alipay, to_bank = (await items_of_batch(day.db, batch)).items
+    merchant = day.stage.shop.merchant.id
+    before = await day.booked("merchant_payable", merchant)
+
+    # Alipay says so when it is asked on the days after; a bank in the statement it sends.
+    await day.stage.control("alipay/transfer", number=to_alipay.channel_number, state="refund")
+    for _ in range(2):
+        await day.stage.advance(days=1)
+    assert to_bank.account_id is not None
+    account = await day.clearing.flow.account(to_bank.account_id)
+    where = str(account.secrets.debtor_account)  # type: ignore[attr-defined]
+    for wrong, applied in ((True, 0), (False, 1), (False, 0)):
+        content = statement_of_return(to_bank, where, amount="9.99" if wrong else "10.00")
+        content += b"\n" * applied
+        found = await take_answer(
+            day.clearing, to_bank.account_id, content, actor="operator:anna",
+            elsewhere=partial(hear_from_bank, day.clearing, to_bank.account_id),
+        )  # fmt: skip
+        assert found.applied == applied
+
+    assert await states(day, report["batch"]) == ["returned", "returned"]
+    assert await day.booked("merchant_payable", merchant) == before + 5_000
+    assert await day.booked("bank") == 0
+    ends = await day.db.fetch("select count(*) from event where type = 'transfer.ended'", ())
+    assert ends[0][0] == 4, "each succeeded, and each came back"
+    await day.sound()
+
+
+def statement_of_return(item: TransferItem, account: str, *, amount: str) -> bytes:
+    """A camt.053 in which the bank books a transfer on the credit side again."""
+    return f"""<?xml version="1.0"?>
+    <Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt><Stmt>
+    <Acct><Id><Othr><Id>{account}</Id></Othr></Id></Acct>
+    <Ntry><Amt Ccy="CNY">{amount}</Amt><CdtDbtInd>CRDT</CdtDbtInd>
+    <Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>2026-11-25</Dt></BookgDt><AcctSvcrRef>R77</AcctSvcrRef>
+    <NtryDtls><TxDtls><Refs><EndToEndId>{item.channel_number}</EndToEndId></Refs></TxDtls>
+    </NtryDtls></Ntry></Stmt></BkToCstmrStmt></Document>""".encode()
+
+
 @pytest.mark.parametrize("place", CRASHES)
 async def test_whoever_dies_on_the_way_pays_every_row_once(day: Day, place: str) -> None:
     await day.paid("alipay", 10_000)
@@ -160,7 +268,7 @@ async def test_whoever_dies_on_the_way_pays_every_row_once(day: Day, place: str)
 
     failpoints.arm(f"{place}:raise")
     with pytest.raises(SimulatedCrash):
-        await one_round(day, parse("trb", report["batch"]["id"]), lease)
+        await two_rounds(day, parse("trb", report["batch"]["id"]), lease)
     failpoints.arm(None)
     for _ in range(4):
         await day.stage.advance(minutes=20)

@@ -124,7 +124,7 @@ EXCUSED: dict[str, str] = {
     ),
 }
 """Failpoints that no flow here passes, and why."""
-GAPS = {"transfers.after_query", "slices.before_piece"}
+GAPS = {"slices.before_piece"}
 """Failpoints that no test dies at yet. To be taken out, never added to."""
 
 

@@ -135,7 +135,15 @@ SEND_FILE = Statement(
         where id = $1 and state = 'made'"""
 )
 ANSWER_FILE = Statement(
-    "update payout_file set state = 'answered' where id = any($1::uuid[]) and state = 'sent'"
+    """update payout_file set state = 'answered'
+        where id = any($1::uuid[]) and state in ('sent', 'overdue')"""
+)
+MISS_FILE = Statement("update payout_file set state = 'overdue' where id = $1 and state = 'sent'")
+COUNT_OVERDUE = Query(int, "select count(*)::int as n from payout_file where state = 'overdue'")
+OPEN_FILES = Query(
+    UUID,
+    """select distinct file_id from payout
+         where file_id = any($1::uuid[]) and state in ('requested', 'pending', 'unknown')""",
 )
 DELETE_FILE = Statement("delete from payout_file where id = $1 and state = 'made'")
 GET_FILE = Query(PayoutFile, f"select {_FILE} from payout_file where id = $1")

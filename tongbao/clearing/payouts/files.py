@@ -1,6 +1,7 @@
 """Pay out by a bank's file: make it, send it by four eyes, and take what the bank says of it.
 
-    payouts by file ─► made ─► sent ─► answered
+    payouts by file ─► made ─► sent ─► answered     every payout of it has ended
+                         │       └► overdue ─┘      the bank's time for that is over
                          └► given up: its payouts wait for the next one
 
 A file is written from its payouts whenever it is asked for, and comes out the same to the byte.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
@@ -22,6 +23,7 @@ from msgspec import Struct
 
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.payouts import _store as store
+from tongbao.clearing.payouts.chasing import expect_answer, files_open
 from tongbao.clearing.payouts.model import (
     AnswerMalformed,
     NothingToFile,
@@ -50,7 +52,7 @@ from tongbao.kernel.codecs.iso20022 import (
     write_payments,
 )
 from tongbao.kernel.errors import Fact, Refusal
-from tongbao.kernel.ids import UnknownId, from_base32, new_id, show
+from tongbao.kernel.ids import UnknownId, base32, from_base32, new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money, from_decimal_text
 from tongbao.kernel.pages import Page, page_of, page_size
@@ -198,6 +200,7 @@ async def _send(tx: Tx, approval: Approval, wanted: FileToSend) -> None:
         raise PayoutFileMoved
     if await store.SEND_FILED.run(tx, wanted.file_id) != wanted.count:
         raise PayoutFileMoved
+    await expect_answer(tx, wanted.file_id)
 
 
 async def _check_owners(tx: Tx, file_id: UUID) -> None:
@@ -291,8 +294,17 @@ class Answered(Struct, frozen=True):
     was_known: bool = False
 
 
+Elsewhere = Callable[[UUID, PayoutNews, Exchange], Awaitable[bool]]
+"""Hears what a bank says of a number that is no payout's; tells whether that changed anything."""
+
+
 async def take_answer(
-    context: Clearing, account_id: UUID, content: bytes, *, actor: str
+    context: Clearing,
+    account_id: UUID,
+    content: bytes,
+    *,
+    actor: str,
+    elsewhere: Elsewhere | None = None,
 ) -> Answered:
     """Read a bank's file about payouts of ours and apply every word of it; once, however often.
 
@@ -316,17 +328,18 @@ async def take_answer(
     applied = 0
     for payout_id, news in said:
         payout = payouts.get(payout_id)
-        if payout is None:
-            continue  # of another channel's number, or of nobody: reconciliation meets it
         shown = f"{kind} sha256 {digest.hex()}"
-        seen = Exchange("FILE", kind, payout.number, None, shown, 0)
+        seen = Exchange("FILE", kind, base32(payout_id), None, shown, 0)
+        if payout is None:  # of another channel's number, or of nobody: reconciliation meets it
+            applied += elsewhere is not None and await elsewhere(payout_id, news, seen)
+            continue
         after = await record_payout_news(context, payout, "file", news, seen)
         failpoint("payouts.after_line")
         applied += after.state is not payout.state
         payouts[payout_id] = after
-    files = list({payout.file_id for payout in payouts.values() if payout.file_id})
+    files = {payout.file_id for payout in payouts.values() if payout.file_id}
     async with context.db.begin(actor) as tx:
-        await store.ANSWER_FILE.run(tx, files)
+        await store.ANSWER_FILE.run(tx, list(files - await files_open(tx, list(files))))
         await store.INSERT_ANSWER.run(
             tx, digest, account_id, kind, len(said), applied, actor, tx.now
         )

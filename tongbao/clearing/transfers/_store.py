@@ -50,6 +50,7 @@ COUNTS = Query(
          from transfer_item where book = $1 and batch_id = $2 group by state order by state""",
 )
 GET_ITEM = Query(TransferItem, f"select {_ITEM} from transfer_item where book = $1 and id = $2")
+FIND_ITEM = Query(TransferItem, f"select {_ITEM} from transfer_item where id = $1")
 LISTED = Query(
     TransferItem,
     f"""select {_ITEM} from transfer_item

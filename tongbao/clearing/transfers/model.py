@@ -35,7 +35,8 @@ from tongbao.rails.channels.contract import (
 )
 
 CODE_MAX: Final = 64
-CAME_BACK: Final = frozenset({"REFUND", "REVERSED"})
+REVERSED: Final = "REVERSED"
+CAME_BACK: Final = frozenset({"REFUND", REVERSED})
 """What Alipay and a bank's notice say of money that was paid and then sent back."""
 
 

@@ -10,8 +10,10 @@ import msgspec
 from msgspec.structs import replace
 
 from tongbao.clearing.context import Clearing
+from tongbao.clearing.payouts.model import PayoutNews, Returned
 from tongbao.clearing.transfers import _store as store
 from tongbao.clearing.transfers.model import (
+    REVERSED,
     Payee,
     TransferContended,
     TransferEnded,
@@ -120,10 +122,34 @@ async def _look_after_success(context: Clearing, item: TransferItem) -> Again | 
     return Again(_AFTER_SUCCESS) if item.state is TransferState.SUCCEEDED else None
 
 
+async def hear_from_bank(
+    context: Clearing, account_id: UUID, item_id: UUID, news: PayoutNews, seen: Exchange
+) -> bool:
+    """Apply what a bank's file says of a transfer of ours; tell whether it changed anything.
+
+    Another amount than was paid is not believed; reconciliation meets it.
+
+    Raises:
+        TransferContended
+    """
+    item = await store.FIND_ITEM.first(context.db, item_id)
+    if item is None or item.account_id != account_id:
+        return False
+    heard: TransferNews
+    if isinstance(news, Returned):
+        if news.money != item.money:
+            return False
+        heard = Declined(REVERSED, news.reason)
+    else:
+        heard = news
+    after = await record_news(context, item, "file", heard, seen)
+    return after.state is not item.state
+
+
 async def record_news(
     context: Clearing,
     item: TransferItem,
-    purpose: Literal["transfer", "query"],
+    purpose: Literal["transfer", "query", "file"],
     news: TransferNews,
     exchange: Exchange,
 ) -> TransferItem:
@@ -183,7 +209,7 @@ def ended_write(item: TransferItem, now: datetime) -> Write:
 
 def _exchange_write(
     item: TransferItem,
-    purpose: Literal["transfer", "query"],
+    purpose: Literal["transfer", "query", "file"],
     news: TransferNews,
     seen: Exchange,
     *,

@@ -239,7 +239,8 @@ begin
         count       int         not null check (count > 0),
         amount      bigint      not null check (amount > 0),
         digest      bytea       not null check (length(digest) = 32),
-        state       text        not null check (state in ('made', 'sent', 'answered')),
+        state       text        not null check (state in
+            ('made', 'sent', 'overdue', 'answered')),
         made_by     text        not null,
         made_at     timestamptz not null,
         sent_by     text,
@@ -306,7 +307,7 @@ begin
         book        int         not null,
         id          uuid        not null,
         item_id     uuid        not null,
-        purpose     text        not null check (purpose in ('transfer', 'query')),
+        purpose     text        not null check (purpose in ('transfer', 'query', 'file')),
         method      text        not null,
         url         text        not null,
         request     text        not null,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from tongbao.clearing.settlement_batches.queries import list_batches
 from tongbao.clearing.statements.model import StatementFormat
 from tongbao.clearing.statements.papers import statement_paper
 from tongbao.clearing.statements.queries import prove_statements, statement_of
+from tongbao.clearing.transfers.paying import hear_from_bank
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.surfaces.cli.context import Context, Platform, actor
@@ -167,7 +169,14 @@ def take_bank_answer(context: Context, account: str, path: Path) -> None:
     content = path.read_bytes()
 
     async def work(platform: Platform) -> dict[str, object]:
-        found = await take_answer(platform.clearing, parse("chn", account), content, actor=actor())
+        account_id = parse("chn", account)
+        found = await take_answer(
+            platform.clearing,
+            account_id,
+            content,
+            actor=actor(),
+            elsewhere=partial(hear_from_bank, platform.clearing, account_id),
+        )
         return {"lines": found.lines, "applied": found.applied, "was_known": found.was_known}
 
     context.show(context.run(work))
