@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tongbao.surfaces.auditing.commands import COMMANDS as AUDITING
+from tongbao.surfaces.card_bins.commands import COMMANDS as CARD_BINS
 from tongbao.surfaces.cli.books import gl
 from tongbao.surfaces.cli.channels import channel
 from tongbao.surfaces.cli.clearing import batches, reconcile
@@ -49,7 +50,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 
 COMMANDS = (
     *ONBOARDING,
-    *(*TERMINALS, *RESERVE),
+    *(*TERMINALS, *RESERVE, *CARD_BINS),
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, kms, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),

@@ -75,6 +75,7 @@ from tongbao.parties.stores import api as stores_api
 from tongbao.parties.terminals import api as terminals_api
 from tongbao.parties.terminals import watch as terminals_watch
 from tongbao.payments.agreements import api as agreements_api
+from tongbao.payments.asking import api as payments_api
 from tongbao.payments.authorisations import api as authorisations_api
 from tongbao.payments.callbacks import inbox
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
@@ -83,7 +84,6 @@ from tongbao.payments.card_balances import api as card_balances_api
 from tongbao.payments.checkouts import api as checkouts_api
 from tongbao.payments.checkouts.api import PublicUrl
 from tongbao.payments.checkouts.model import PREFIX as CASHIER_PREFIX
-from tongbao.payments.collecting import api as payments_api
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.payments.hot.route import PATH, WalletPayments

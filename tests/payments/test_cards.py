@@ -12,11 +12,14 @@ import pytest
 
 from tests.stage import Stage, new_number
 from tongbao.infra.db import Db
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
+from tongbao.parties.card_bins.bins import load_bins
 from tongbao.parties.merchants.merchants import connect_channel
-from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.model import CardKind, PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
+from tongbao.payments.fees.verifying import verify_fees
 from tongbao.rails.channels.accounts import NewAccount
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.line import LineLimits
@@ -30,6 +33,11 @@ BALANCE = 1_000_000
 AMOUNT = 1999
 USED: list[str] = []
 """Every card number a test used: none of them may be found anywhere."""
+PRICES = (
+    PriceLine("cards", "card", 6_000),
+    PriceLine("cards", "card", 10_000, card=CardKind.CREDIT),
+)
+"""The tables know no card of the sandbox's, which pays the line for any, until one is loaded."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +57,7 @@ async def card_host(module_stage: Stage) -> AsyncIterator[None]:
     keyring, merchant = stage.platform.keyring, stage.shop.merchant
     account = (await open_accounts(stage.db, keyring, SECRETS, [order]))["cards"]
     async with stage.db.begin("operator") as tx:
-        await set_price_plan(tx, merchant.id, Mode.SANDBOX, [PriceLine("cards", "card", 6_000)])
+        await set_price_plan(tx, merchant.id, Mode.SANDBOX, list(PRICES))
         await connect_channel(tx, merchant.id, Mode.SANDBOX, "cards", account)
     channels: Any = stage.flow.channels
     kept, channels["cards"] = channels["cards"], Cards(LineLimits(answer_s=1.5))
@@ -114,6 +122,21 @@ async def test_a_card_pays_and_is_given_back_to(stage: Stage) -> None:
     await stage.idle()
     assert (await stage.read(refund))["status"] == "succeeded"
     assert await on_card(stage, number) == (BALANCE - AMOUNT + 500, 0)
+
+
+async def test_the_first_digits_of_a_card_say_which_price_it_has(stage: Stage) -> None:
+    plain = await swipe(stage, fresh_card(), 10_000)
+    number = fresh_card()
+    table = f"bin,bank,type,length\n{number[:10]},SANDBOX,CC,16\n".encode()
+    async with stage.db.begin("operator") as tx:
+        await load_bins(tx, table, "the sandbox")
+
+    credit = await swipe(stage, number, 10_000)
+
+    assert (plain["fee"], credit["fee"]) == (60, 100)
+    today = business_date(stage.db.clock.now())
+    report = await verify_fees(stage.db, today, today, merchant_id=stage.shop.merchant.id)
+    assert (report.checked > 1, report.differences) == (True, 0)
 
 
 async def test_a_card_tells_what_it_has_and_nothing_of_it_is_kept(stage: Stage) -> None:

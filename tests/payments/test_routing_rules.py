@@ -16,18 +16,16 @@ from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.payments.routing.model import Asked
+from tongbao.payments.routing.model import Asked, LimitMalformed, RuleUnreachable
 from tongbao.payments.routing.rules import (
     ANY,
     DAYS,
     ConditionImpossible,
     Limit,
-    LimitMalformed,
     Rule,
     RuleFile,
     RuleFileUnreadable,
     RuleNameTaken,
-    RuleUnreachable,
     SplitMalformed,
     TargetUnknown,
     Terms,
@@ -206,6 +204,8 @@ whens = st.builds(
     amount_below=st.none() | st.integers(21, 40),
     weekdays=st.lists(st.sampled_from(DAYS), unique=True),
     bins=st.lists(st.sampled_from(["62", "6228", "4"]), unique=True),
+    cards=st.lists(st.sampled_from(["debit", "credit"]), unique=True),
+    issuers=st.lists(st.sampled_from(["ABC", "ICBC"]), unique=True),
     metadata=st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")),
 ).flatmap(
     lambda when: st.sampled_from(
@@ -221,6 +221,8 @@ payments = st.builds(
         lambda minute: (MONDAY + timedelta(minutes=minute)).astimezone(UTC)
     ),
     bin=st.sampled_from(["", "62284800", "41111111"]),
+    card=st.sampled_from(["", "debit", "credit"]),
+    issuer=st.sampled_from(["", "ABC"]),
     metadata=st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")),
 )
 
@@ -249,6 +251,8 @@ def fits(when: When, payment: Asked) -> bool:
         and (not when.weekdays or DAYS[at.weekday()] in when.weekdays)
         and in_period
         and (not when.bins or any(payment.bin.startswith(each) for each in when.bins))
+        and (not when.cards or payment.card in when.cards)
+        and (not when.issuers or payment.issuer in when.issuers)
         and all(payment.metadata.get(key) == value for key, value in when.metadata.items())
     )
 

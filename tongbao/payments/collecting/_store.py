@@ -19,7 +19,6 @@ from tongbao.payments.collecting.model import (
     PaidBy,
     Payment,
     PaymentCase,
-    Sold,
     StateChange,
     Tally,
 )
@@ -289,11 +288,6 @@ CLOSE_CASE = Query(
         returning {_CASE}""",
 )
 
-SOLD = Query(
-    Sold,
-    """select id, merchant_order_no, subject, channel, metadata
-         from payment where id = any($1::uuid[])""",
-)
 GET_PAYMENT = Query(Payment, f"select {_PAYMENT} from payment where book = $1 and id = $2")
 FIND_PAYMENT = Query(
     Payment, f"select {_PAYMENT} from payment where id = $1 and merchant_id = $2 and mode = $3"

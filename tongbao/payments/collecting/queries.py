@@ -38,7 +38,6 @@ from tongbao.payments.collecting.model import (
     Payment,
     PaymentCase,
     PaymentState,
-    Sold,
     StateChange,
     Tally,
 )
@@ -158,9 +157,9 @@ async def payment_of_merchant(on: Db | Tx, payment_id: UUID, merchant: UUID, mod
     return payment
 
 
-async def sold_with_ids(on: Db | Tx, ids: Sequence[UUID]) -> list[Sold]:
-    """Return what of these payments is told when money of them goes back."""
-    return await store.SOLD.all(on, ids)
+async def payments_at(on: Db | Tx, places: Sequence[tuple[int, UUID]]) -> list[Payment]:
+    """Return the payments with these ids, each in its book."""
+    return await store.GET_PAYMENTS.all(on, *_columns(places))
 
 
 async def payment_by_order_no(

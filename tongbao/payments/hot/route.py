@@ -49,7 +49,7 @@ from tongbao.ledger.model import Group
 from tongbao.parties.accounts.model import ScannedCode
 from tongbao.parties.accounts.payment_codes import CodeDigits, CodeReader, scanned_codes
 from tongbao.parties.price_plans.model import inputs_at, plan_at, quote
-from tongbao.payments.collecting.api import CreatePayment, new_payment
+from tongbao.payments.asking.terms import CreatePayment, new_payment
 from tongbao.payments.collecting.model import WALLET, NewPayment, Verdict, allow_all, view_payment
 from tongbao.payments.collecting.outcomes import Flow, end_event
 from tongbao.payments.collecting.payments import (

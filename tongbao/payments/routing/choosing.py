@@ -14,6 +14,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tongbao.parties.card_bins.model import brand_of
 from tongbao.payments.routing.model import (
     PPM,
     Asked,
@@ -31,15 +32,6 @@ from tongbao.rails.channels.contract import PayMode
 
 PROBE_SHARE_PPM: Final = 200_000
 """How many of the payments that could probe an account do, while it has probes left."""
-
-_SCHEMES: Final = (
-    ("62", "unionpay"), ("81", "unionpay"), ("34", "amex"), ("37", "amex"), ("35", "jcb"),
-    ("4", "visa"), ("51", "mastercard"), ("52", "mastercard"), ("53", "mastercard"),
-    ("54", "mastercard"), ("55", "mastercard"), ("22", "mastercard"), ("23", "mastercard"),
-    ("24", "mastercard"), ("25", "mastercard"), ("26", "mastercard"), ("27", "mastercard"),
-)  # fmt: skip
-"""Issuer number ranges by scheme, as the schemes publish them (UnionPay 62 and 81, Visa 4,
-Mastercard 51-55 and 2221-2720, American Express 34 and 37, JCB 3528-3589)."""
 
 
 class Standing(Struct, frozen=True):
@@ -68,7 +60,7 @@ def bin_class(digits: str) -> str:
     """Return the scheme of a card by its first digits; empty where there is no card."""
     if not digits:
         return ""
-    return next((scheme for prefix, scheme in _SCHEMES if digits.startswith(prefix)), "other")
+    return brand_of(digits)
 
 
 def choose(

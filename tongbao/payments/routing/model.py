@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.infra.db import Write
-from tongbao.kernel.errors import Busy, Rejected
+from tongbao.kernel.errors import Busy, Invalid, Rejected
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.contract import PayMode
@@ -43,6 +43,22 @@ class NoChannelUp(Busy):
     advice = "Repeat the same request with the same Idempotency-Key in half a minute."
     advice_zh = "可用渠道暂时中断，请半分钟后使用相同的 Idempotency-Key 重试。"
     retry_after_s = 30
+
+
+class RuleUnreachable(Invalid):
+    """A rule stands behind one that fits every payment, so it would never be used."""
+
+    code = "routing.rule_unreachable"
+    advice = "Move the named rule up, or give the one before it a condition."
+    advice_zh = "请将该规则上移，或为其前一条无条件规则增加条件。"
+
+
+class LimitMalformed(Invalid):
+    """A limit limits nothing, contradicts itself, or stands twice for one target."""
+
+    code = "routing.limit_malformed"
+    advice = "Give each target and currency one limit with at least one figure above zero."
+    advice_zh = "每个目标与币种只能有一条限额，且至少包含一个有效数值。"
 
 
 class PlaceTaken(Busy):
@@ -108,6 +124,8 @@ class Asked(Struct, frozen=True):
     channel: str | None = None
     among: tuple[str, ...] = ()
     bin: str = ""  # the first digits of a card, `BIN_MAX` at most
+    card: str = ""  # debit or credit, where the table of beginnings tells
+    issuer: str = ""  # its bank, in that table's words
     metadata: Mapping[str, str] = {}
     tried: frozenset[UUID] = frozenset()  # accounts that refused it before, provably
     sets_aside: bool = False  # only authorised at first, which not every channel can

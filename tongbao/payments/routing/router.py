@@ -15,7 +15,6 @@ from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.lookups import Remembered
 from tongbao.kernel.clock import business_date, monotonic
 from tongbao.kernel.licence import Mode
-from tongbao.kernel.money import Money
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.price_plans.model import CardKind, PriceLine, PricePlan, charge_of, plan_at
 from tongbao.parties.price_plans.queries import price_plans_of
@@ -237,7 +236,7 @@ class LiveRouter:
             is_own = terms.own.get(row.channel) == row.id
             if not is_own and row.id not in table.named:
                 continue
-            line = _line(plan, row.channel, asked.pay_mode, asked.money)
+            line = _line(plan, row.channel, asked)
             price = Price(row.fee_ppm)
             if line is not None and table.terms.cost == "merchant":
                 # What the month has brought is not asked for each account: its first step counts.
@@ -327,13 +326,15 @@ class LiveRouter:
         return found
 
 
-def _line(
-    plan: PricePlan | None, channel: str, pay_mode: PayMode, money: Money
-) -> PriceLine | None:
-    if plan is None or plan.currency != money.currency:
+def _line(plan: PricePlan | None, channel: str, asked: Asked) -> PriceLine | None:
+    """Return the line of the card's kind, or of any card where the kind is not known."""
+    if plan is None or plan.currency != asked.money.currency:
         return None
-    lines = plan.lines_for(channel, pay_mode)
-    return min(lines, key=lambda line: line.card is not CardKind.ANY, default=None)
+
+    def distance(line: PriceLine) -> tuple[bool, bool]:
+        return line.card != asked.card, line.card is not CardKind.ANY
+
+    return min(plan.lines_for(channel, asked.pay_mode), key=distance, default=None)
 
 
 def _refusal(decision: Decision) -> NoChannelLeft | NoChannelUp:

@@ -22,7 +22,13 @@ from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import UnknownId, parse
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import AMOUNT_MAX, EXPONENTS
-from tongbao.payments.routing.model import BIN_MAX, PPM, Asked
+from tongbao.payments.routing.model import (
+    BIN_MAX,
+    PPM,
+    Asked,
+    LimitMalformed,
+    RuleUnreachable,
+)
 from tongbao.rails.channels.contract import PayMode
 
 RULES_MAX: Final = 500
@@ -83,22 +89,6 @@ class SplitMalformed(Invalid):
     advice_zh = "to 与 split 的长度须一致；仅 by 为 split 时填写 split。"
 
 
-class RuleUnreachable(Invalid):
-    """A rule stands behind one that fits every payment, so it would never be used."""
-
-    code = "routing.rule_unreachable"
-    advice = "Move the named rule up, or give the one before it a condition."
-    advice_zh = "请将该规则上移，或为其前一条无条件规则增加条件。"
-
-
-class LimitMalformed(Invalid):
-    """A limit limits nothing, contradicts itself, or stands twice for one target."""
-
-    code = "routing.limit_malformed"
-    advice = "Give each target and currency one limit with at least one figure above zero."
-    advice_zh = "每个目标与币种只能有一条限额，且至少包含一个有效数值。"
-
-
 class When(Struct, frozen=True, forbid_unknown_fields=True):
     """What a payment must be for a rule to fit; everything left out fits everything.
 
@@ -115,6 +105,8 @@ class When(Struct, frozen=True, forbid_unknown_fields=True):
     since: str | None = None
     until: str | None = None
     bins: list[str] = []
+    cards: list[Literal["debit", "credit"]] = []
+    issuers: list[str] = []
     metadata: dict[str, str] = {}
 
 
@@ -174,6 +166,8 @@ class Compiled(Struct, frozen=True):
     weights: Sequence[int]
     metadata: Sequence[tuple[str, str]]
     bins: tuple[str, ...]
+    cards: frozenset[str] = frozenset()
+    issuers: frozenset[str] = frozenset()
 
 
 ANY_RULE: Final = Compiled(ANY, "value", {}, {}, (), (), ())
@@ -236,6 +230,10 @@ def _fits_the_rest(rule: Compiled, asked: Asked) -> bool:
     """Whether the conditions fit that few rules have."""
     if rule.bins and not asked.bin.startswith(rule.bins):
         return False
+    if rule.cards and asked.card not in rule.cards:
+        return False
+    if rule.issuers and asked.issuer not in rule.issuers:
+        return False
     return all(asked.metadata.get(key) == value for key, value in rule.metadata)
 
 
@@ -284,6 +282,8 @@ def _check_when(rule: Rule) -> None:
         ("currencies", when.currencies),
         ("weekdays", when.weekdays),
         ("bins", when.bins),
+        ("cards", when.cards),
+        ("issuers", when.issuers),
     ):
         if len(set(values)) != len(values):
             raise ConditionImpossible(rule=rule.name, field=field, reason="stands twice")
@@ -433,6 +433,8 @@ def _compiled(rule: Rule) -> Compiled:
         weights=rule.split,
         metadata=sorted(rule.when.metadata.items()),
         bins=tuple(rule.when.bins),
+        cards=frozenset(rule.when.cards),
+        issuers=frozenset(rule.when.issuers),
     )
 
 

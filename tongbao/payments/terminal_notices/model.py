@@ -13,7 +13,7 @@ from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.errors import Invalid, Overloaded
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.payments.collecting.model import Sold
+from tongbao.payments.collecting.model import Payment
 
 CHANNELS: Final[Mapping[str, tuple[str, str]]] = {
     "wechat_pay": ("微信", "WeChat Pay"),
@@ -173,7 +173,7 @@ def notice_of(body: Mapping[str, Any], *, shop: str, at: datetime) -> NoticeBody
     )
 
 
-def return_notice(body: Mapping[str, Any], sold: Sold, *, shop: str, at: datetime) -> NoticeBody:
+def return_notice(body: Mapping[str, Any], sold: Payment, *, shop: str, at: datetime) -> NoticeBody:
     """Return what is told of a refund that succeeded, as the API showed it then."""
     money = Money(body["amount"], body["currency"])
     told = {

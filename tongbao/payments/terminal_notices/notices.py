@@ -31,8 +31,8 @@ from tongbao.parties.terminals.inventory import (
 )
 from tongbao.parties.terminals.model import METADATA_KEY, PREFIX, PlaceNotFound, Terminal
 from tongbao.parties.terminals.model import TerminalState as State
-from tongbao.payments.collecting.model import Sold
-from tongbao.payments.collecting.queries import sold_with_ids
+from tongbao.payments.collecting.model import Payment
+from tongbao.payments.collecting.queries import payments_at
 from tongbao.payments.plates.model import PlateNotFound, PlateState
 from tongbao.payments.plates.plates import plate_of_merchant
 from tongbao.payments.terminal_notices import _store as store
@@ -51,7 +51,7 @@ class _About(NamedTuple):
     event: EventRow
     terminal: UUID | None
     plate: UUID | None
-    sold: Sold | None  # of a refund: its payment
+    sold: Payment | None  # of a refund: its payment
 
 
 async def plan_terminal_notices(tx: Tx, events: Sequence[EventRow]) -> None:
@@ -89,18 +89,29 @@ async def plan_terminal_notices(tx: Tx, events: Sequence[EventRow]) -> None:
     await store.INSERT_NOTICES.run(tx, *[list(column) for column in zip(*rows, strict=True)])
 
 
-async def _sold(tx: Tx, events: Sequence[EventRow]) -> dict[UUID, Sold]:
+async def _sold(tx: Tx, events: Sequence[EventRow]) -> dict[UUID, Payment]:
     """Return the payments that refunds among the events are of."""
-    named = [_payment_of(event) for event in events if event.type == _RETURNED]
-    ids = [each for each in named if each is not None]
-    return {each.id: each for each in await sold_with_ids(tx, ids)} if ids else {}
+    refunds = [
+        (each.merchant_id, each.mode, _payment_of(each))
+        for each in events
+        if each.type == _RETURNED
+    ]
+    if not refunds:
+        return {}
+    owners = await merchants_with_ids(tx, [owner for owner, _, _ in refunds if owner is not None])
+    places = [
+        (owners[owner].book(mode), payment_id)
+        for owner, mode, payment_id in refunds
+        if owner is not None and payment_id is not None
+    ]
+    return {each.id: each for each in await payments_at(tx, places)}
 
 
 def _payment_of(event: EventRow) -> UUID | None:
     return _id_in(event.body.get("object", {}), "payment_id", "pay")
 
 
-def _place_of(event: EventRow, sold: Mapping[UUID, Sold]) -> _About | None:
+def _place_of(event: EventRow, sold: Mapping[UUID, Payment]) -> _About | None:
     of = None
     if event.type == _RETURNED:
         payment_id = _payment_of(event)

@@ -17,7 +17,8 @@ from tongbao.kernel.errors import Busy, Overloaded, Refusal
 from tongbao.kernel.ids import base32, show
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants import queries as merchants
-from tongbao.payments.collecting.api import CreatePayment, collect_asked
+from tongbao.payments.asking.api import collect_asked
+from tongbao.payments.asking.terms import CreatePayment
 from tongbao.payments.methods.asked import MethodAsked
 from tongbao.products.shop.endings import Shop, end_unpaid, look_at_order
 from tongbao.products.shop.model import (

@@ -7,11 +7,10 @@ from typing import Final
 
 from tongbao.kernel.clock import monotonic
 from tongbao.surfaces.demo import closing
-from tongbao.surfaces.demo.counter import stand_at_the_counter
 from tongbao.surfaces.demo.giving_back import give_back
 from tongbao.surfaces.demo.misbehaviour import misbehave
 from tongbao.surfaces.demo.programme import Programme
-from tongbao.surfaces.demo.trading import trade
+from tongbao.surfaces.demo.trading import stand_at_the_counter, trade
 
 Act = Callable[[Programme], Awaitable[None]]
 

@@ -26,11 +26,12 @@ from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import UnknownId, new_id, parse, show
 from tongbao.kernel.money import positive
 from tongbao.parties.merchants import queries as merchants
+from tongbao.payments.asking.api import collect_asked
+from tongbao.payments.asking.terms import CreatePayment
 from tongbao.payments.checkouts import model as page
 from tongbao.payments.checkouts import queries as checkouts
 from tongbao.payments.checkouts.checkouts import call_off, open_checkout
 from tongbao.payments.collecting import queries as payments
-from tongbao.payments.collecting.api import CreatePayment, collect_asked
 from tongbao.payments.collecting.model import Attempt, Payment, PaymentState, view_payment
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import EXPIRES_MAX, close_payment, resume_payment

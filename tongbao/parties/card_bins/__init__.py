@@ -1,0 +1,1 @@
+"""What the first digits of a card number tell: kind, issuer and brand."""

@@ -1,0 +1,1 @@
+"""What a merchant asks to be collected, and on which terms that is."""

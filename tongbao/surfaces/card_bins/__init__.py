@@ -1,0 +1,1 @@
+"""Tables of card numbers' beginnings, by hand."""
