@@ -51,6 +51,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.http import HttpClient
+from tongbao.rails.channels.capabilities import Uncalled, Unfiled
 from tongbao.rails.channels.contract import (
     Answer,
     BillTerms,
@@ -66,7 +67,7 @@ from tongbao.rails.channels.contract import (
     RefundQueryOutcome,
     Unknown,
 )
-from tongbao.rails.channels.exchange import TimeLimits, Uncalled, Unfiled, unsent
+from tongbao.rails.channels.exchange import TimeLimits, unsent
 
 _NOT_BUILT: Final = "$name: not built yet"
 

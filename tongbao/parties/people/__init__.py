@@ -1,1 +1,0 @@
-"""People: users of the licensed firm, who hold accounts here and not at a merchant."""
