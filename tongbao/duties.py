@@ -165,6 +165,13 @@ from tongbao.payments.collecting.outcomes import (
     PaymentFailed,
     PaymentSucceeded,
 )
+from tongbao.payments.combining.combined import (
+    COMBINED_POLICY,
+    ChaseCombined,
+    CombinedPaymentEnded,
+    chase_combined,
+    take_combined,
+)
 from tongbao.payments.refunds.outcomes import (
     REFUND_POLICY,
     RefundFailed,
@@ -236,7 +243,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
     *(PayoutSucceeded, PayoutFailed, PayoutReturned, TransferEnded, DayReconciled, DisputeOpened),
     *(DisputeUpdated, DisputeDue, DisputeClosed, TerminalOffline, TerminalOnline),
     *(ReserveGapFound, ComplaintOpened, ComplaintUpdated, WebhookEndpointDisabled, WebhookTest),
-    *(ApprovalMoved, ApplicationMoved, RegistrationMoved),
+    *(ApprovalMoved, ApplicationMoved, RegistrationMoved, CombinedPaymentEnded),
 )
 
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
@@ -246,6 +253,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     LetGo: COMPLETION_POLICY,
     ChaseAgreement: AGREEMENT_POLICY,
     ChaseRegistration: REGISTRATION_POLICY,
+    ChaseCombined: COMBINED_POLICY,
     FinishExit: STANDING_POLICY,
     PayCommissions: COMMISSION_POLICY,
     SubmitRefund: REFUND_POLICY,
@@ -338,6 +346,7 @@ def handlers(
         LetGo: partial(let_go, flow),
         ChaseAgreement: partial(chase_agreement, reach_of(flow)),
         ChaseRegistration: partial(chase_registration, registrar),
+        ChaseCombined: partial(chase_combined, flow),
         FinishExit: partial(run_finish_exit, flow.db),
         SubmitRefund: partial(submit_refund, flow),
         LookAtOrder: partial(run_look_at_order, shop_of(flow)),
@@ -376,6 +385,7 @@ def takers(flow: Flow, sharing: Sharing) -> Takers:
     """Return who takes which kind of a channel's notice; any other kind is kept meanwhile."""
     return {
         CallbackKind.PAYMENT: partial(take_payment, flow),
+        CallbackKind.COMBINED: partial(take_combined, flow),
         CallbackKind.REFUND: partial(take_refund, flow),
         CallbackKind.AGREEMENT: partial(take_agreement, reach_of(flow)),
         CallbackKind.COMPLAINT: partial(take_complaint, flow),

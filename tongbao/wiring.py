@@ -86,6 +86,7 @@ from tongbao.payments.checkouts.api import PublicUrl
 from tongbao.payments.checkouts.model import PREFIX as CASHIER_PREFIX
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentReads
+from tongbao.payments.combining import api as combining_api
 from tongbao.payments.hot.route import PATH, WalletPayments
 from tongbao.payments.own_wallet import api as own_wallet_api
 from tongbao.payments.plates import api as plates_api
@@ -176,9 +177,8 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
     """Return the API's routes under a licence; what a firm may not do has no route."""
     return [
         *(*payments_api.ROUTES, *checkouts_api.ROUTES, *plates_api.ROUTES, *terminals_api.ROUTES),
-        *authorisations_api.ROUTES,
-        *agreements_api.ROUTES,
-        *card_balances_api.ROUTES,
+        *(*authorisations_api.ROUTES, *agreements_api.ROUTES, *card_balances_api.ROUTES),
+        *combining_api.ROUTES,
         *proofs_api.ROUTES,
         *refunds_api.ROUTES,
         *splits_api.ROUTES,

@@ -56,6 +56,9 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.splits._store.FIND_RETURN",
         "tongbao.payments.refunds._store.FIND_REFUND_ANYWHERE",
         "tongbao.payments.authorisations._store.FIND_COMPLETION",
+        "tongbao.payments.combining._store.FIND_COMBINED",
+        "tongbao.payments.combining._store.FIND_COMBINED_ANYWHERE",
+        "tongbao.payments.combining._store.CONSENTED",
         "tongbao.payments.agreements._store.FIND_AGREEMENT",
         "tongbao.payments.agreements._store.FIND_AGREEMENT_ANYWHERE",
     ),
@@ -81,6 +84,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.collecting._store.TALLY",
         "tongbao.payments.collecting._store.TALLY_UNKNOWN",
         "tongbao.payments.refunds._store.LIST_REFUNDS",
+        "tongbao.payments.combining._store.LIST_COMBINED",
         "tongbao.payments.agreements._store.LIST_AGREEMENTS",
     ),
     "a worker's round over all books": (

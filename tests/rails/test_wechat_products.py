@@ -24,6 +24,8 @@ from tongbao.rails.channels.contract import (
     Callback,
     CallbackKind,
     Closed,
+    CombinedOrder,
+    CombinedPart,
     Declined,
     NotSent,
     OpenApp,
@@ -36,7 +38,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao.rails.channels.wechat_pay.products import agreements, combined, parking
+from tongbao.rails.channels.wechat_pay.products import agreements, parking
 from tongbao_sandbox.launch import RunningSandbox
 
 
@@ -59,15 +61,15 @@ def yuan(fen: int) -> Money:
 # --- combined orders
 
 
-def combined_order(shop: WechatShop, mode: PayMode = PayMode.QR) -> combined.CombinedOrder:
+def combined_order(shop: WechatShop, mode: PayMode = PayMode.QR) -> CombinedOrder:
     parts = [
-        combined.CombinedPart(number(), yuan(300), "一杯咖啡"),
-        combined.CombinedPart(number(), yuan(700), "一块蛋糕"),
+        CombinedPart(number(), yuan(300), "一杯咖啡"),
+        CombinedPart(number(), yuan(700), "一块蛋糕"),
     ]
-    return combined.CombinedOrder(shop.order(mode, money=yuan(1000)), parts)
+    return CombinedOrder(shop.order(mode, money=yuan(1000)), parts)
 
 
-async def parts_of(shop: WechatShop, order: combined.CombinedOrder) -> list[Any]:
+async def parts_of(shop: WechatShop, order: CombinedOrder) -> list[Any]:
     found = (await shop.channel.query_combined(shop.account, order)).outcome
     assert isinstance(found, tuple)
     return [part.outcome for part in found]
@@ -99,7 +101,7 @@ async def test_all_parts_are_paid_at_once(
     assert [one.money for one in found if isinstance(one, Succeeded)] == [yuan(300), yuan(700)]
     [news] = await shop.callbacks()
     assert isinstance(news, Callback)
-    assert (news.kind, news.number) == (CallbackKind.PAYMENT, order.order.number)
+    assert (news.kind, news.number) == (CallbackKind.COMBINED, order.order.number)
     assert isinstance(news.outcome, Unknown), "the parts are to be asked about"
     assert len(json.loads(news.content)["sub_orders"]) == 2
 
@@ -142,9 +144,7 @@ async def test_the_same_parts_again_are_the_same_order(shop: WechatShop) -> None
     once = await shop.channel.pay_combined(shop.account, order)
     again = await shop.channel.pay_combined(shop.account, order)
     assert once.outcome == again.outcome
-    other = combined.CombinedOrder(
-        order.order, [order.parts[0], combined.CombinedPart(number(), yuan(700), "茶")]
-    )
+    other = CombinedOrder(order.order, [order.parts[0], CombinedPart(number(), yuan(700), "茶")])
     answer = await shop.channel.pay_combined(shop.account, other)
     assert isinstance(answer.outcome, Unknown), "the number was used: never a refusal"
     assert isinstance((await shop.channel.query_combined(shop.account, other)).outcome, Unknown)
@@ -154,9 +154,9 @@ async def test_an_amount_that_differs_is_a_contradiction(shop: WechatShop) -> No
     order = combined_order(shop)
     await shop.channel.pay_combined(shop.account, order)
     first, second = order.parts
-    claimed = combined.CombinedOrder(
+    claimed = CombinedOrder(
         order.order,
-        [combined.CombinedPart(first.number, yuan(301), "x"), second],
+        [CombinedPart(first.number, yuan(301), "x"), second],
     )
     wrong, right = await parts_of(shop, claimed)
     assert isinstance(wrong, Unknown)
@@ -168,12 +168,10 @@ async def test_what_is_no_combined_order_is_not_sent(shop: WechatShop, trouble: 
     order = combined_order(shop)
     first, second = order.parts
     wrong = {
-        "one part": combined.CombinedOrder(shop.order(PayMode.QR, money=yuan(300)), [first]),
-        "another sum": combined.CombinedOrder(shop.order(PayMode.QR), [first, second]),
-        "payment code": combined.CombinedOrder(shop.code(), [first, second]),
-        "same number": combined.CombinedOrder(
-            shop.order(PayMode.QR, money=yuan(600)), [first, first]
-        ),
+        "one part": CombinedOrder(shop.order(PayMode.QR, money=yuan(300)), [first]),
+        "another sum": CombinedOrder(shop.order(PayMode.QR), [first, second]),
+        "payment code": CombinedOrder(shop.code(), [first, second]),
+        "same number": CombinedOrder(shop.order(PayMode.QR, money=yuan(600)), [first, first]),
     }[trouble]
     answer = await shop.channel.pay_combined(shop.account, wrong)
     assert isinstance(answer.outcome, NotSent)

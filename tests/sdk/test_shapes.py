@@ -15,6 +15,7 @@ from tongbao_sdk import (
     Tongbao,
     cashier,
     clearing,
+    combined,
     disputes,
     models,
     onboarding,
@@ -30,6 +31,9 @@ REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
     "RefundView": models.Refund,
     "AgreementView": models.Agreement,
+    "CombinedPaymentView": combined.CombinedPayment,
+    "CombinedPartView": combined.CombinedPart,
+    "ConsentView": combined.CombiningConsent,
     "EventView": models.Event,
     "WebhookEndpointView": models.WebhookEndpoint,
     "DeliveryView": models.WebhookDelivery,
@@ -258,6 +262,27 @@ def every_call(shop: Tongbao) -> None:
     shop.agreements.find("1")
     list(shop.agreements.list(status="active"))
     shop.agreements.end("agr_1")
+    shop.combined_payments.create(
+        merchant_combined_no="1",
+        method=method,
+        orders=[
+            {
+                "merchant_order_no": "1",
+                "amount": 1,
+                "subject": "x",
+                "merchant_id": "mch_1",
+                "metadata": {"a": "b"},
+            }
+        ],
+        expires_in_s=60,
+    )
+    shop.combined_payments.get("cmb_1")
+    shop.combined_payments.find("1")
+    list(shop.combined_payments.list())
+    shop.combined_payments.close("cmb_1")
+    shop.combined_payments.let("mch_1")
+    shop.combined_payments.let_no_more("mch_1")
+    shop.combined_payments.who_may()
     shop.payments.void("pay_1")
     card: models.Card = {
         "number": "6251880000000177", "expiry": "4912", "entry": "051", "terminal": "1",

@@ -77,6 +77,15 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     await stage.idle()
     agreement = await stage.call(client.agreements.get, agreement["id"])
     assert agreement["status"] == "active"
+    combined = await stage.call(
+        client.combined_payments.create,
+        merchant_combined_no=new_number(),
+        method={"mode": "qr", "channel": "wechat_pay"},
+        orders=[
+            {"merchant_order_no": new_number(), "amount": 100, "subject": each}
+            for each in ("tea", "cake")
+        ],
+    )
     [payout] = await stage.call(lambda: list(client.payouts.list()))
     report = await stage.call(client.transfer_batches.send, new_number(), _TRANSFERS)
     assert report["batch"] is not None
@@ -98,6 +107,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "red_packet_id": red_packet["id"],
         **sold,
         "agreement_id": agreement["id"],
+        "combined_id": combined["id"],
         **await object_to(stage, client),
         **await share(stage, client, wallet["id"]),
         **await take_on(stage, shop),

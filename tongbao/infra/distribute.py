@@ -108,6 +108,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("transfer_batch", "transfer_item", "transfer_exchange"),
         *("suspense_account", "suspense_item", "refund_stop"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
+        *("combined_payment", "combined_part", "combining_consent"),
         *("offline_key", "offline_code", "offline_allowance"),
         *("terminal_meter", "terminal_use"),
         *("red_packet", "red_packet_split", "red_packet_grab"),

@@ -11,6 +11,7 @@ import httpx2 as httpx
 from tongbao_sdk.agreements import Agreements
 from tongbao_sdk.cashier import Checkouts, Plates
 from tongbao_sdk.clearing import Payouts, Settlements, TransferBatches
+from tongbao_sdk.combined import CombinedPayments
 from tongbao_sdk.disputes import Complaints, Disputes
 from tongbao_sdk.models import Balance, Merchant
 from tongbao_sdk.notifications import Events, WebhookEndpoints
@@ -59,6 +60,7 @@ class Tongbao:
         self.payments = Payments(self.transport)
         self.refunds = Refunds(self.transport)
         self.agreements = Agreements(self.transport)
+        self.combined_payments = CombinedPayments(self.transport)
         self.checkouts = Checkouts(self.transport)
         self.plates = Plates(self.transport)
         self.applications = Applications(self.transport)

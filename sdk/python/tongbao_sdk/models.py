@@ -91,6 +91,8 @@ class MethodUsed(TypedDict):
     channel: str
     mode: PayMode
     agreement_id: NotRequired[str]
+    combined_payment_id: NotRequired[str]
+    parking_visit_id: NotRequired[str]
 
 
 class ShowQr(TypedDict):

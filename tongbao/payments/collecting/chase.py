@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, task_write
-from tongbao.kernel.ids import new_id
+from tongbao.kernel.ids import base32, new_id
 from tongbao.parties.price_plans.model import PriceNotAgreed, inputs_at
 from tongbao.parties.price_plans.queries import price_plan_at, quote_with_volume
 from tongbao.payments.collecting import _store as store
@@ -379,4 +379,7 @@ def pay_order(payment: Payment, attempt: Attempt, asked: NewPayment | None = Non
         captures=payment.capture_within_s is None,
         card=asked.card if asked is not None else None,
         app_id=how.app_id,
+        combined=base32(how.combined_id) if how.combined_id is not None else None,
+        visit=base32(how.visit_id) if how.visit_id is not None else None,
+        stay=asked.stay if asked is not None else None,
     )

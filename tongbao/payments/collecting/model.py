@@ -28,10 +28,10 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.parties.price_plans.model import CardKind, Quote
-from tongbao.payments.methods.asked import HowAsked
+from tongbao.payments.methods.asked import HowAsked, MethodView, view_method
 from tongbao.payments.routing.model import Decision
 from tongbao.rails.channels.codes import OWN_WALLET
-from tongbao.rails.channels.contract import CardRead, NextAction, PayMode
+from tongbao.rails.channels.contract import CardRead, CarStay, NextAction, PayMode
 from tongbao.rails.channels.error_map import error_map
 
 WALLET: Final = OWN_WALLET
@@ -245,6 +245,7 @@ class NewPayment(Struct, frozen=True):
     auth_code: str | None = None
     how: HowAsked | None = None
     card: CardRead | None = None
+    stay: CarStay | None = None
     capture_within_s: int | None = None
     decision: Decision | None = None
     uses: tuple[Write, ...] = ()  # counted in the payment's own commit, or refused there
@@ -395,14 +396,6 @@ class Tally(Struct, frozen=True):
     oldest_at: datetime
 
 
-class MethodView(Struct, frozen=True, omit_defaults=True):
-    """How a payment is made, as the API shows it."""
-
-    channel: str
-    mode: PayMode
-    agreement_id: str | UnsetType = UNSET
-
-
 class Failure(Struct, frozen=True):
     """Why a payment failed, for the program and for the customer in both languages."""
 
@@ -458,7 +451,7 @@ def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
         amount=payment.amount,
         currency=payment.currency,
         subject=payment.subject,
-        method=_view_method(payment, attempt),
+        method=view_method(payment.channel, payment.pay_mode, attempt.how),
         status=payment.state,
         version=payment.version,
         amount_captured=payment.captured,
@@ -480,13 +473,6 @@ def view_payment(payment: Payment, attempt: Attempt) -> PaymentView:
         authorised_at=payment.authorised_at or UNSET,
         capture_before=payment.authorised_until or UNSET,
     )
-
-
-def _view_method(payment: Payment, attempt: Attempt) -> MethodView:
-    if attempt.how is None or attempt.how.agreement_id is None:
-        return MethodView(payment.channel, payment.pay_mode)
-    agreement = show("agr", attempt.how.agreement_id)
-    return MethodView(payment.channel, payment.pay_mode, agreement)
 
 
 def _next_action(payment: Payment, attempt: Attempt) -> NextAction | UnsetType:

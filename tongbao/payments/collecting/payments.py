@@ -376,7 +376,7 @@ def _paid_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
     """Return the writes of a payment by wallet, its attempt and its change of state."""
     if payment.price_volume is not None or payment.card_kind is not None:
         # Such a row has what those that are only appended never have.
-        return (*_begun_writes(payment, attempt), *counted_writes(payment))
+        return (*begun_writes(payment, attempt), *counted_writes(payment))
     return (
         Write(store.APPEND_PAYMENT, (store.paid_payment_row(payment),), refusal=ORDER_TAKEN),
         Write(store.APPEND_ATTEMPT, (store.paid_attempt_row(attempt),), refusal=ORDER_TAKEN),
@@ -384,11 +384,14 @@ def _paid_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
     )
 
 
-def _begun_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
+def begun_writes(
+    payment: Payment, attempt: Attempt, why: str = "own wallet"
+) -> tuple[Write, ...]:
+    """Return the writes that make a payment and its attempt; nobody is set to chase it."""
     return (
         Write(store.INSERT_PAYMENT, store.payment_row(payment), refusal=ORDER_TAKEN),
         Write(store.INSERT_ATTEMPT, store.attempt_row(attempt)),
-        change_write("new", payment, payment.version, "own wallet", payment.created_at),
+        change_write("new", payment, payment.version, why, payment.created_at),
     )
 
 
@@ -396,7 +399,7 @@ def birth_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
     """Return the writes of a payment that is at its end the moment it begins."""
     now = payment.created_at
     return (
-        *_begun_writes(payment, attempt),
+        *begun_writes(payment, attempt),
         *counted_writes(payment),
         event_write(end_event(payment, view_payment(payment, attempt)), now=now),
     )

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, Final
 from uuid import UUID
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tongbao.kernel.errors import Invalid
+from tongbao.kernel.ids import show
 from tongbao.rails.channels.contract import CardRead, PayMode
 
 AuthCode = Annotated[str, Meta(min_length=16, max_length=24, pattern=r"^[0-9]+(?!\n)$")]
@@ -38,6 +39,26 @@ class HowAsked(Struct, frozen=True, omit_defaults=True):
     app_id: str | None = None
     agreement_id: UUID | None = None
     agreement_ref: str | None = None  # the channel's own number of that agreement
+    combined_id: UUID | None = None  # of the combined payment that it is a part of
+    visit_id: UUID | None = None  # of the visit to a car park that it is the fee of
+
+
+class MethodView(Struct, frozen=True, omit_defaults=True):
+    """How a payment is made, as the API shows it."""
+
+    channel: str
+    mode: PayMode
+    agreement_id: str | UnsetType = UNSET
+    combined_payment_id: str | UnsetType = UNSET
+    parking_visit_id: str | UnsetType = UNSET
+
+
+def view_method(channel: str, mode: PayMode, how: HowAsked | None) -> MethodView:
+    """Return how a payment is made, with what it belongs to."""
+    how = how or HowAsked()
+    ids = {"agr": how.agreement_id, "cmb": how.combined_id, "prk": how.visit_id}
+    shown = [UNSET if value is None else show(prefix, value) for prefix, value in ids.items()]
+    return MethodView(channel, mode, *shown)
 
 
 class CardReading(Struct, frozen=True, forbid_unknown_fields=True):

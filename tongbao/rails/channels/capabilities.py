@@ -7,7 +7,7 @@ not positive evidence is `Unknown`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -16,23 +16,22 @@ from msgspec import Struct
 
 from tongbao.kernel.codecs.iso8583_parts import CardBalance
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.bill_text import fault
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
     Authorised,
-    BillLine,
     BillOutcome,
-    Callback,
-    CallbackForged,
-    CallbackReply,
     CardRead,
+    CarVisit,
     ChannelAccount,
     Closed,
+    CombinedOrder,
+    CombinedPart,
     Declined,
     NextAction,
     NotSent,
     Outcome,
+    PartFound,
     PayOrder,
     Pending,
     QueryOutcome,
@@ -41,7 +40,6 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao.rails.channels.exchange import unsent
 
 # --- authorise, capture, void -------------------------------------------------------------------
 
@@ -312,6 +310,74 @@ class Agreeing(Protocol):
         """End it."""
 
 
+# --- several orders paid in one go (合单) ---------------------------------------------------------
+
+
+@runtime_checkable
+class Combining(Protocol):
+    """Offers several orders as one payment; each is an order of its own afterwards.
+
+    `Channel.query` and `close` of a part name the whole in `PayOrder.combined`; closing one part
+    closes all. A part is never offered alone.
+    """
+
+    def combines_for(self, account: ChannelAccount) -> str:
+        """Return who asks the channel for the account; only orders of one asker go together."""
+
+    async def pay_combined(self, account: ChannelAccount, order: CombinedOrder) -> Answer[Outcome]:
+        """Offer all parts; safe to repeat with the same parts."""
+
+    async def query_combined(
+        self, account: ChannelAccount, order: CombinedOrder
+    ) -> Answer[tuple[PartFound, ...] | Absent | Unknown]:
+        """Ask what became of each part."""
+
+    async def close_combined(
+        self, account: ChannelAccount, order: CombinedOrder
+    ) -> Answer[Closed | Absent | Unknown]:
+        """Make all parts unpayable."""
+
+    def part_of(self, account: ChannelAccount, order: PayOrder) -> CombinedPart:
+        """Return an order of the account's as a part of a combined one."""
+
+
+# --- car parks (停车) -----------------------------------------------------------------------------
+
+
+class VisitOpen(Struct, frozen=True, tag="visit_open"):
+    """The fee can be taken without the driver's doing; ``ref`` is the channel's number of it."""
+
+    ref: str
+
+
+class VisitBlocked(Struct, frozen=True, tag="visit_blocked"):
+    """Nothing can be taken from this plate: let the driver pay in another way."""
+
+    reason: str
+
+
+VisitOutcome = VisitOpen | VisitBlocked | Declined | Absent | NotSent | Unknown
+
+
+@runtime_checkable
+class Parking(Protocol):
+    """Takes parking fees from a plate whose owner has agreed to it at the channel.
+
+    The fee is `Channel.pay` with `PayMode.AGREEMENT`, `PayOrder.visit` and `PayOrder.stay`; without
+    the stay it is only asked about.
+    """
+
+    tells_exits: bool  # whether it wants to hear that a car has left
+
+    async def drive_in(self, account: ChannelAccount, visit: CarVisit) -> Answer[VisitOutcome]:
+        """Tell that a car drove in; a repeat says how things stand by now."""
+
+    async def drive_out(
+        self, account: ChannelAccount, visit: CarVisit, left_at: datetime
+    ) -> Answer[Closed | Declined | NotSent | Unknown]:
+        """Tell that it drove out; `Closed` says that the channel heard it."""
+
+
 # --- taking a merchant on at the channel (进件) ---------------------------------------------------
 
 
@@ -540,46 +606,3 @@ class FurtherBills(Protocol):
         self, account: ChannelAccount, kind: str, day: date, folder: Path
     ) -> Answer[BillOutcome]:
         """Fetch one of them into ``folder``."""
-
-
-# --- what some channels do not have --------------------------------------------------------------
-
-
-class Uncalled:
-    """The callbacks of a channel that sends none, and so has no keys for them either."""
-
-    def read_callback(
-        self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
-    ) -> Callback:
-        """Refuse: the channel never calls, so this is somebody else.
-
-        Raises:
-            CallbackForged
-        """
-        del account, headers, body, now
-        raise CallbackForged
-
-    async def refresh_keys(self, account: ChannelAccount) -> None:
-        """Do nothing: there are no keys to fetch."""
-
-    def reply_to_callback(self, accepted: bool) -> CallbackReply:
-        """Return 404: nobody calls back."""
-        del accepted
-        return CallbackReply(404, {}, b"")
-
-
-class Unfiled:
-    """The bill of a channel that makes no file of its day; ``no_file`` says why."""
-
-    no_file: str
-
-    async def download_bill(
-        self, account: ChannelAccount, day: date, folder: Path
-    ) -> Answer[BillOutcome]:
-        """Say that there is none."""
-        del day, folder
-        return Answer(Unknown(self.no_file), unsent("GET", account.gateway, self.no_file))
-
-    def parse_bill(self, path: Path) -> Iterator[BillLine]:
-        """Yield one fault: no file is this channel's bill."""
-        yield fault(0, "bill.format_unknown", path.name)

@@ -34,6 +34,9 @@ class PayMode(StrEnum):
     CARD = "card"  # a card, read by a terminal or keyed in
 
 
+PlateColour = Literal["BLUE", "GREEN", "YELLOW", "BLACK", "WHITE", "LIMEGREEN"]
+
+
 class ChannelAccount(Struct, frozen=True):
     """Our account at a channel: where to call it and the keys of this mode.
 
@@ -69,6 +72,40 @@ class PayOrder(Struct, frozen=True):
     captures: bool = True  # False: only authorise, to be captured or voided later
     card: CardRead | None = None
     app_id: str | None = None  # of the page or app that asks, where it is not the account's own
+    combined: str | None = None  # our number of the combined order that it is a part of
+    visit: str | None = None  # our number of the visit to a car park that it is the fee of
+    stay: CarStay | None = None  # what a visit's fee is charged for; only the first call knows
+
+
+class CarStay(Struct, frozen=True):
+    """What a fee is taken for: one stay of a car at a car park. Never stored or logged."""
+
+    ref: str  # the channel's number of the entrance, where it gives one
+    plate: str
+    colour: PlateColour
+    place: str  # the car park's name
+    lot: str  # the channel's number of the car park, where it has one
+    entered_at: datetime
+    left_at: datetime
+    device: str
+
+    def __repr__(self) -> str:  # a person's car
+        return "CarStay(…)"
+
+
+class CarVisit(Struct, frozen=True):
+    """One visit of a car to a car park; ``number`` is ours."""
+
+    number: str
+    plate: str
+    colour: PlateColour
+    place: str
+    lot: str
+    entered_at: datetime
+    free_s: int
+
+    def __repr__(self) -> str:  # a person's car
+        return f"CarVisit({self.number})"
 
 
 class CardRead(Struct, frozen=True):
@@ -226,6 +263,7 @@ class CallbackKind(StrEnum):
     """What a callback speaks about."""
 
     PAYMENT = "payment"
+    COMBINED = "combined"  # a combined order was paid; ``number`` is ours of the whole
     REFUND = "refund"
     SPLIT = "split"  # a share was given or taken back; ``number`` is the split's or the return's
     TRANSFER = "transfer"  # a payout to a customer's account at the channel ended
@@ -410,6 +448,30 @@ class Channel(Protocol):
 
     def parse_bill(self, path: Path) -> Iterator[BillLine]:
         """Read a bill as a stream, row by row, never whole in memory."""
+
+
+class CombinedPart(Struct, frozen=True):
+    """One order of a combined payment."""
+
+    number: str  # ours, like any order's
+    money: Money
+    subject: str
+    attach: str = "-"  # comes back in answers; WeChat Pay wants something here
+    sub_mchid: str | None = None  # the sub-merchant, where a service provider combines
+
+
+class CombinedOrder(Struct, frozen=True):
+    """What the customer pays at once: an order of the whole sum, and its parts."""
+
+    order: PayOrder  # its mode, payer and end; its money is the parts' sum
+    parts: Sequence[CombinedPart]
+
+
+class PartFound(Struct, frozen=True):
+    """What became of one part."""
+
+    number: str
+    outcome: QueryOutcome
 
 
 @runtime_checkable

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from tongbao.infra.http import HttpClient, HttpReply, NoAnswerError, NotSentError
-from tongbao.rails.channels.contract import CallbackReply, Exchange, NotSent, Unknown
+from tongbao.rails.channels.bill_text import fault
+from tongbao.rails.channels.contract import (
+    Answer,
+    BillLine,
+    BillOutcome,
+    Callback,
+    CallbackForged,
+    CallbackReply,
+    ChannelAccount,
+    Exchange,
+    NotSent,
+    Unknown,
+)
 
 EVIDENCE_MAX: Final = 16 * 1024
 REPLY_MAX: Final = 1024 * 1024
@@ -128,3 +142,46 @@ def plain_reply(*, accepted: bool) -> CallbackReply:
     if accepted:
         return CallbackReply(200, {"content-type": "text/plain"}, b"success")
     return CallbackReply(500, {"content-type": "text/plain"}, b"fail")
+
+
+# --- what some channels do not have --------------------------------------------------------------
+
+
+class Uncalled:
+    """The callbacks of a channel that sends none, and so has no keys for them either."""
+
+    def read_callback(
+        self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
+    ) -> Callback:
+        """Refuse: the channel never calls, so this is somebody else.
+
+        Raises:
+            CallbackForged
+        """
+        del account, headers, body, now
+        raise CallbackForged
+
+    async def refresh_keys(self, account: ChannelAccount) -> None:
+        """Do nothing: there are no keys to fetch."""
+
+    def reply_to_callback(self, accepted: bool) -> CallbackReply:
+        """Return 404: nobody calls back."""
+        del accepted
+        return CallbackReply(404, {}, b"")
+
+
+class Unfiled:
+    """The bill of a channel that makes no file of its day; ``no_file`` says why."""
+
+    no_file: str
+
+    async def download_bill(
+        self, account: ChannelAccount, day: date, folder: Path
+    ) -> Answer[BillOutcome]:
+        """Say that there is none."""
+        del day, folder
+        return Answer(Unknown(self.no_file), unsent("GET", account.gateway, self.no_file))
+
+    def parse_bill(self, path: Path) -> Iterator[BillLine]:
+        """Yield one fault: no file is this channel's bill."""
+        yield fault(0, "bill.format_unknown", path.name)

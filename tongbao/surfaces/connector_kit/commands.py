@@ -51,7 +51,6 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.http import HttpClient
-from tongbao.rails.channels.capabilities import Uncalled, Unfiled
 from tongbao.rails.channels.contract import (
     Answer,
     BillTerms,
@@ -67,7 +66,7 @@ from tongbao.rails.channels.contract import (
     RefundQueryOutcome,
     Unknown,
 )
-from tongbao.rails.channels.exchange import TimeLimits, unsent
+from tongbao.rails.channels.exchange import TimeLimits, Uncalled, Unfiled, unsent
 
 _NOT_BUILT: Final = "$name: not built yet"
 

@@ -30,7 +30,7 @@ from tongbao.rails.channels.alipay.gateway import (
     secrets_of,
 )
 from tongbao.rails.channels.alipay.products.agreements import AlipayAgreements
-from tongbao.rails.channels.alipay.products.parking import AlipayParking
+from tongbao.rails.channels.alipay.products.parking import AlipayParking, car_of
 from tongbao.rails.channels.alipay.products.refunds import AlipayRefunds
 from tongbao.rails.channels.alipay.products.splits import AlipaySplits
 from tongbao.rails.channels.alipay.products.transfers import AlipayTransfers
@@ -109,6 +109,8 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
         """
         if reason := _unpayable(order):
             return Answer(NotSent(reason), unsent("POST", gateway_address(account), reason))
+        if order.visit is not None:
+            return await self._pay_fee(account, order)
         match order.mode:
             case PayMode.QR:
                 method, content = "alipay.trade.precreate", precreate_content(order)
@@ -133,6 +135,28 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
                 return Answer(heard, exchange)
             case _:
                 assert_never(heard)
+
+    async def _pay_fee(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
+        """Take a parking fee, or only ask about it where the stay is not known any more."""
+        if order.stay is not None:
+            car = car_of(order.stay, order.visit or "")
+            answer = await self.pay_parking(account, order, car)
+            if not isinstance(answer.outcome, Unknown):
+                return answer
+            asked = await self.query(account, order)
+            both = followed_by(answer.exchange, asked.exchange)
+        else:
+            asked = await self.query(account, order)
+            both = asked.exchange
+        match asked.outcome:
+            case Absent(code=code):
+                return Answer(Unknown(f"{code}: the fee is not there"), both)
+            case Closed(code=code):
+                return Answer(Declined(code), both)
+            case Succeeded() | Pending() | Declined() | Unknown():
+                return Answer(asked.outcome, both)
+            case _:
+                assert_never(asked.outcome)
 
     async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
         """Ask what became of the order; a code nobody scanned yet has no trade: `Absent`."""
@@ -388,6 +412,7 @@ def _unpayable(order: PayOrder) -> str | None:
         return "there is no payment code"
     if order.mode is PayMode.IN_APP and not order.payer_id:
         return "it is not known who the buyer is"
-    if order.mode is PayMode.AGREEMENT and not order.agreement_ref:
+    is_fee = order.visit is not None  # the plate's owner has agreed, which Alipay knows
+    if order.mode is PayMode.AGREEMENT and not (order.agreement_ref or is_fee):
         return "it is not known under which agreement"
     return None

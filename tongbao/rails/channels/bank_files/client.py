@@ -22,8 +22,6 @@ from tongbao.rails.channels.capabilities import (
     TransferOrder,
     TransferOutcome,
     TransferQueryOutcome,
-    Uncalled,
-    Unfiled,
 )
 from tongbao.rails.channels.contract import (
     Absent,
@@ -47,7 +45,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao.rails.channels.exchange import unsent
+from tongbao.rails.channels.exchange import Uncalled, Unfiled, unsent
 
 NOTICE_DAYS: Final = timedelta(days=5)
 """How long after an order's time the bank may still tell of a transfer: over a long week-end."""

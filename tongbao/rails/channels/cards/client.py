@@ -21,7 +21,6 @@ from tongbao.rails.channels.capabilities import (
     Capture,
     TotalsAgree,
     TotalsDiffer,
-    Uncalled,
     Voiding,
     VoidOutcome,
 )
@@ -68,7 +67,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao.rails.channels.exchange import unsent
+from tongbao.rails.channels.exchange import Uncalled, unsent
 
 NO_INQUIRY: Final = "ISO 8583 has no inquiry: what was not answered is reversed"
 NO_BILL: Final = "no_bill_over_8583"

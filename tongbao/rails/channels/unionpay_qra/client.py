@@ -8,7 +8,6 @@ from typing import Final
 
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now as real_time
-from tongbao.rails.channels.capabilities import Unfiled
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
@@ -34,7 +33,7 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.error_map import Call, error_map
-from tongbao.rails.channels.exchange import TimeLimits, followed_by, plain_reply, unsent
+from tongbao.rails.channels.exchange import TimeLimits, Unfiled, followed_by, plain_reply, unsent
 from tongbao.rails.channels.unionpay_qra import notices
 from tongbao.rails.channels.unionpay_qra.gateway import (
     Answered,

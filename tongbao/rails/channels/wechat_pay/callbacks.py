@@ -163,9 +163,9 @@ def _other(account: ChannelAccount, content: bytes) -> _News | None:
 def _payment(account: ChannelAccount, content: bytes) -> _News | None:
     if combined := decode(content, CombinedTransaction):
         return _News(
-            kind=CallbackKind.PAYMENT,
+            kind=CallbackKind.COMBINED,
             number=combined.combine_out_trade_no,
-            merchant_number=combined.combine_mchid,
+            merchant_number=_merchant(account, combined.combine_mchid, combined),
             app_id=_app(account, combined.combine_appid),
             outcome=Unknown("a combined order: ask for its parts"),
         )
@@ -256,11 +256,15 @@ def _complaint(account: ChannelAccount, content: bytes) -> _News | None:
 
 
 def _merchant(account: ChannelAccount, mchid: str | None, resource: Struct) -> str | None:
-    """Return whose resource it is: the sub-merchant's, unless the provider is not ours."""
+    """Return whose resource it is: the sub-merchant's, unless the provider is not ours.
+
+    News of a provider's products that name no sub-merchant come to whose address they were given.
+    """
     partner, provider = secrets_of(account).partner, getattr(resource, "sp_mchid", None) or mchid
     if partner is not None and provider != partner.sp_mchid:
         return provider
-    return getattr(resource, "sub_mchid", None) or provider
+    whose = provider if partner is None else account.merchant_number
+    return getattr(resource, "sub_mchid", None) or whose
 
 
 def _app(account: ChannelAccount, app_id: str | None) -> str | None:

@@ -23,6 +23,7 @@ from tongbao.rails.channels.capabilities import (
     TransferOrder,
     TransferOutcome,
     TransferQueryOutcome,
+    VisitOutcome,
 )
 from tongbao.rails.channels.contract import (
     Absent,
@@ -31,14 +32,18 @@ from tongbao.rails.channels.contract import (
     BillOutcome,
     Callback,
     CallbackReply,
+    CarVisit,
     ChannelAccount,
     Closed,
     CloseOutcome,
+    CombinedOrder,
+    CombinedPart,
     ComplaintFound,
     ComplaintsListed,
     Declined,
     NotSent,
     Outcome,
+    PartFound,
     PayMode,
     PayOrder,
     QueryOutcome,
@@ -48,7 +53,7 @@ from tongbao.rails.channels.contract import (
     ReplySent,
     Unknown,
 )
-from tongbao.rails.channels.exchange import TimeLimits
+from tongbao.rails.channels.exchange import TimeLimits, unsent
 from tongbao.rails.channels.wechat_pay import bills, callbacks, statements
 from tongbao.rails.channels.wechat_pay.complaints import calls as complaints
 from tongbao.rails.channels.wechat_pay.gateway import Gateway
@@ -77,6 +82,7 @@ class WechatPay:
     currencies = frozenset({CURRENCY})
     bill_terms = bills.TERMS
     further_bills = statements.KINDS
+    tells_exits = False
 
     def __init__(
         self,
@@ -89,16 +95,28 @@ class WechatPay:
 
     async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
         """Offer a code, a page or an app to pay in, or charge what the customer shows or signed."""
+        if order.combined is not None:
+            return await combined.ask_part(self.gateway, account, order)
+        if order.visit is not None:
+            return await parking.take_fee(self.gateway, account, order)
         if order.mode is PayMode.AGREEMENT:
             return await agreements.deduct(self.gateway, account, order)
         return await orders.pay(self.gateway, account, order)
 
     async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
         """Ask what became of the order."""
+        if order.combined is not None:
+            return await combined.query_part(self.gateway, account, order)
+        if order.visit is not None:
+            return await parking.query_charge(self.gateway, account, order)
         return await orders.query(self.gateway, account, order)
 
     async def close(self, account: ChannelAccount, order: PayOrder) -> Answer[CloseOutcome]:
         """Close an order; reverse a payment code's, which gives back what was paid."""
+        if order.combined is not None:
+            return await combined.close_part(self.gateway, account, order)
+        if order.visit is not None:
+            return await parking.close_fee(self.gateway, account, order)
         return await orders.close(self.gateway, account, order)
 
     async def refund(self, account: ChannelAccount, refund: RefundOrder) -> Answer[RefundOutcome]:
@@ -276,23 +294,40 @@ class WechatPay:
         """Fetch the day's bill of funds (three accounts) or of shares."""
         return await statements.download_statement(self.gateway, account, kind, day, folder)
 
-    async def pay_combined(
-        self, account: ChannelAccount, order: combined.CombinedOrder
-    ) -> Answer[Outcome]:
+    def combines_for(self, account: ChannelAccount) -> str:
+        """Return whose combined orders the account's can be parts of."""
+        return combined.combines_for(account)
+
+    def part_of(self, account: ChannelAccount, order: PayOrder) -> CombinedPart:
+        """Return an order of the account's as a part of a combined one."""
+        return combined.part_of(account, order)
+
+    async def pay_combined(self, account: ChannelAccount, order: CombinedOrder) -> Answer[Outcome]:
         """Offer several orders to the customer as one payment."""
         return await combined.place(self.gateway, account, order)
 
     async def query_combined(
-        self, account: ChannelAccount, order: combined.CombinedOrder
-    ) -> Answer[tuple[combined.PartFound, ...] | Absent | Unknown]:
+        self, account: ChannelAccount, order: CombinedOrder
+    ) -> Answer[tuple[PartFound, ...] | Absent | Unknown]:
         """Ask what became of each part of a combined order."""
         return await combined.query(self.gateway, account, order)
 
     async def close_combined(
-        self, account: ChannelAccount, order: combined.CombinedOrder
+        self, account: ChannelAccount, order: CombinedOrder
     ) -> Answer[Closed | Absent | Unknown]:
         """Make all parts of a combined order unpayable."""
         return await combined.close(self.gateway, account, order)
+
+    async def drive_in(self, account: ChannelAccount, visit: CarVisit) -> Answer[VisitOutcome]:
+        """Tell that a car drove in; the same visit again says how it stands by now."""
+        return await parking.drive_in(self.gateway, account, visit)
+
+    async def drive_out(
+        self, account: ChannelAccount, visit: CarVisit, left_at: datetime
+    ) -> Answer[Closed | Declined | NotSent | Unknown]:
+        """Do nothing: WeChat Pay hears of the leaving with the fee."""
+        del visit, left_at
+        return Answer(Closed(), unsent("POST", account.gateway, "nothing to tell"))
 
     async def look_up_plate(
         self, account: ChannelAccount, plate: parking.Plate, openid: str

@@ -16,9 +16,13 @@ from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.rails.channels.alipay import answers
 from tongbao.rails.channels.alipay.gateway import Answered, Gateway, Refused
 from tongbao.rails.channels.alipay.wire import SUBJECT_MAX, Trade
+from tongbao.rails.channels.capabilities import VisitBlocked, VisitOpen, VisitOutcome
 from tongbao.rails.channels.contract import (
     Answer,
+    CarStay,
+    CarVisit,
     ChannelAccount,
+    Closed,
     Declined,
     NotSent,
     Outcome,
@@ -28,10 +32,11 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.error_map import error_map
-from tongbao.rails.channels.exchange import decode, followed_by
+from tongbao.rails.channels.exchange import decode, followed_by, unsent
 
 _ERRORS: Final = error_map("alipay")
 _METHOD: Final = "alipay.eco.mycar.parking."
+_NO_LOT: Final = "Alipay wants its own number of the car park"
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
 
 
@@ -77,6 +82,38 @@ class AlipayParking:
     """What `Alipay` can do about car parks."""
 
     _gateway: Gateway
+    tells_exits = True
+
+    async def drive_in(self, account: ChannelAccount, visit: CarVisit) -> Answer[VisitOutcome]:
+        """Tell of an entrance, as every channel with car parks is told."""
+        if not visit.lot:
+            url = account.gateway
+            return Answer(NotSent(_NO_LOT), unsent("POST", url, _NO_LOT))
+        answer = await self.enter_car_park(account, _car_of(visit))
+        match answer.outcome:
+            case PlateChargeable():
+                return Answer(VisitOpen(visit.number), answer.exchange)
+            case PlateNotChargeable(reason=reason):
+                return Answer(VisitBlocked(reason), answer.exchange)
+            case Declined() | NotSent() | Unknown():
+                return Answer(answer.outcome, answer.exchange)
+            case _:
+                assert_never(answer.outcome)
+
+    async def drive_out(
+        self, account: ChannelAccount, visit: CarVisit, left_at: datetime
+    ) -> Answer[Closed | Declined | NotSent | Unknown]:
+        """Tell that the car drove out."""
+        answer = await self.leave_car_park(account, _car_of(visit), left_at)
+        match answer.outcome:
+            case None:
+                return Answer(Closed(), answer.exchange)
+            case Declined() | NotSent() | Unknown():
+                return Answer(answer.outcome, answer.exchange)
+            case PlateChargeable() | PlateNotChargeable():
+                return Answer(Unknown("an answer about the plate"), answer.exchange)
+            case _:
+                assert_never(answer.outcome)
 
     async def enter_car_park(
         self, account: ChannelAccount, car: ParkedCar
@@ -86,7 +123,7 @@ class AlipayParking:
         if came.outcome is not None:
             return Answer(came.outcome, came.exchange)
         heard, second = await self._gateway.call(
-            account, f"{_METHOD}agreement.query", {"car_number": car.plate}
+            account, f"{_METHOD}agreement.query", {"car_number": car.plate}, hidden=(car.plate,)
         )
         both = followed_by(came.exchange, second)
         match heard:
@@ -121,7 +158,7 @@ class AlipayParking:
             "agent_id": account.merchant_number,
         }
         heard, exchange = await self._gateway.call(
-            account, f"{_METHOD}order.pay", content, notify=True
+            account, f"{_METHOD}order.pay", content, notify=True, hidden=(car.plate,)
         )
         match heard:
             case Answered():
@@ -144,7 +181,9 @@ class AlipayParking:
             content[name] = at.astimezone(BUSINESS_ZONE).strftime(_TIME)
         if "in_time" in times:
             content["car_color"] = car.plate_colour
-        heard, exchange = await self._gateway.call(account, f"{_METHOD}{method}", content)
+        heard, exchange = await self._gateway.call(
+            account, f"{_METHOD}{method}", content, hidden=(car.plate,)
+        )
         match heard:
             case Answered():
                 return Answer(None, exchange)
@@ -157,6 +196,16 @@ class AlipayParking:
                 return Answer(heard, exchange)
             case _:
                 assert_never(heard)
+
+
+def _car_of(visit: CarVisit) -> ParkedCar:
+    places = (visit.lot, visit.lot)
+    return ParkedCar(visit.number, visit.plate, visit.colour, *places, visit.entered_at)
+
+
+def car_of(stay: CarStay, number: str) -> ParkedCar:
+    """Return the car that a fee is taken for."""
+    return ParkedCar(number, stay.plate, stay.colour, stay.lot, stay.lot, stay.entered_at)
 
 
 def _chargeable(node: bytes) -> PlateChargeable | PlateNotChargeable | Unknown:

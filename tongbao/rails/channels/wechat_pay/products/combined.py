@@ -6,20 +6,20 @@ Each part is an order of its own afterwards: it is refunded, split and billed un
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Final, assert_never
 
-from msgspec import Struct
-
-from tongbao.kernel.money import Money
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
     ChannelAccount,
     Closed,
+    CloseOutcome,
+    CombinedOrder,
+    CombinedPart,
     Declined,
     NotSent,
     Outcome,
+    PartFound,
     PayMode,
     PayOrder,
     Pending,
@@ -27,7 +27,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao.rails.channels.exchange import decode, unsent
+from tongbao.rails.channels.exchange import decode, followed_by, unsent
 from tongbao.rails.channels.wechat_pay.documents import orders as documents
 from tongbao.rails.channels.wechat_pay.documents.parts import Amount, Payer
 from tongbao.rails.channels.wechat_pay.gateway import (
@@ -55,30 +55,6 @@ from tongbao.rails.channels.wechat_pay.wire import (
 
 PATH: Final = "/v3/combine-transactions"
 PARTS_MAX: Final = 50
-
-
-class CombinedPart(Struct, frozen=True):
-    """One order of a combined payment."""
-
-    number: str  # ours, like any order's
-    money: Money
-    subject: str
-    attach: str = "-"  # comes back in answers; WeChat Pay wants something here
-    sub_mchid: str | None = None  # the sub-merchant, where a service provider combines
-
-
-class CombinedOrder(Struct, frozen=True):
-    """What the customer pays at once: an order of the whole sum, and its parts."""
-
-    order: PayOrder  # its mode, payer and end; its money is the parts' sum
-    parts: Sequence[CombinedPart]
-
-
-class PartFound(Struct, frozen=True):
-    """What became of one part."""
-
-    number: str
-    outcome: QueryOutcome
 
 
 async def place(
@@ -133,6 +109,110 @@ async def close(
     target = f"{PATH}/out-trade-no/{in_path(combined.order.number)}/close"
     heard, exchange = await gateway.call(account, "POST", target, encode(body))
     return Answer(read_or_absent(heard, "close", lambda _: Closed("CLOSED")), exchange)
+
+
+def combines_for(account: ChannelAccount) -> str:
+    """Return whose combined orders the account's can be parts of: one merchant number asks."""
+    ids = ids_of(account)
+    return f"{ids.mchid or ids.sp_mchid} {ids.appid or ids.sp_appid}"
+
+
+def part_of(account: ChannelAccount, order: PayOrder) -> CombinedPart:
+    """Return an order of the account's as a part."""
+    sub_mchid = ids_of(account).sub_mchid
+    return CombinedPart(order.number, order.money, order.subject, sub_mchid=sub_mchid)
+
+
+async def query_part(
+    gateway: Gateway, account: ChannelAccount, order: PayOrder
+) -> Answer[QueryOutcome]:
+    """Ask what became of one part; it is compared with what was asked."""
+    target = f"{PATH}/out-trade-no/{in_path(order.combined or '')}"
+    return await gateway.question(
+        account, target, "query", lambda body: _read_part(body, account, order)
+    )
+
+
+async def ask_part(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
+    """Say what became of a part: it is never offered alone."""
+    asked = await query_part(gateway, account, order)
+    match asked.outcome:
+        case Absent() | Closed():  # it is not for one part to say what becomes of the whole
+            return Answer(Unknown("the combined order is not there"), asked.exchange)
+        case Succeeded() | Pending() | Declined() | Unknown():
+            return Answer(asked.outcome, asked.exchange)
+        case _:
+            assert_never(asked.outcome)
+
+
+async def close_part(
+    gateway: Gateway, account: ChannelAccount, order: PayOrder
+) -> Answer[CloseOutcome]:
+    """Close the combined order of a part, all parts with it, and say what became of this one."""
+    ids = ids_of(account)
+    target = f"{PATH}/out-trade-no/{in_path(order.combined or '')}"
+    listed = await gateway.question(
+        account, target, "query", lambda body: _parts_to_close(body, account, order)
+    )
+    if isinstance(listed.outcome, Absent | Unknown):
+        return Answer(listed.outcome, listed.exchange)
+    body = documents.CombinedClosing(
+        combine_appid=ids.appid or ids.sp_appid, sub_orders=list(listed.outcome)
+    )
+    heard, exchange = await gateway.call(account, "POST", f"{target}/close", encode(body))
+    both = followed_by(listed.exchange, exchange)
+    if isinstance(heard, Answered):
+        return Answer(Closed("CLOSED"), both)
+    if isinstance(heard, NotSent | Unknown):
+        return Answer(Unknown(heard.reason), both)
+    asked = await query_part(gateway, account, order)
+    both = followed_by(both, asked.exchange)
+    match asked.outcome:
+        case Succeeded() | Closed() | Absent():
+            return Answer(asked.outcome, both)
+        case Declined(code=code):
+            return Answer(Closed(code), both)
+        case Pending() | Unknown():
+            return Answer(Unknown(f"not closed: {heard.code}"), both)
+        case _:
+            assert_never(asked.outcome)
+
+
+def _found_part(
+    body: bytes, account: ChannelAccount, order: PayOrder
+) -> tuple[documents.CombinedTransaction, documents.CombinedPart] | Unknown:
+    found, ids = decode(body, documents.CombinedTransaction), ids_of(account)
+    if found is None or found.combine_out_trade_no != order.combined:
+        return Unknown("the answer is no such combined order")
+    if found.combine_mchid != (ids.mchid or ids.sp_mchid):
+        return Unknown("contradiction: combine_mchid is another")
+    for part in found.sub_orders:
+        if part.out_trade_no == order.number:
+            return found, part
+    return Unknown("contradiction: the combined order has no such part")
+
+
+def _read_part(
+    body: bytes, account: ChannelAccount, order: PayOrder
+) -> Succeeded | Pending | Declined | Closed | Unknown:
+    found = _found_part(body, account, order)
+    if isinstance(found, Unknown):
+        return found
+    return _part_outcome(found[1], ids_of(account), part_of(account, order))
+
+
+def _parts_to_close(
+    body: bytes, account: ChannelAccount, order: PayOrder
+) -> tuple[documents.CombinedPart, ...] | Unknown:
+    found = _found_part(body, account, order)
+    if isinstance(found, Unknown):
+        return found
+    return tuple(
+        documents.CombinedPart(
+            mchid=part.mchid, out_trade_no=part.out_trade_no, sub_mchid=part.sub_mchid
+        )
+        for part in found[0].sub_orders
+    )
 
 
 def _offered(

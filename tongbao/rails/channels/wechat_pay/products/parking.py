@@ -6,20 +6,25 @@ Only service providers may call it, so the account must have a partner.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, Literal, assert_never
+from typing import Final, assert_never
 
 from msgspec import Struct
 
+from tongbao.rails.channels.capabilities import VisitBlocked, VisitOpen, VisitOutcome
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
+    CarStay,
+    CarVisit,
     ChannelAccount,
     Closed,
+    CloseOutcome,
     Declined,
     NotSent,
     Outcome,
     PayOrder,
     Pending,
+    PlateColour,
     QueryOutcome,
     Succeeded,
     Unknown,
@@ -50,8 +55,6 @@ CHARGES: Final = "/v3/vehicle/transactions"
 ENTRANCES: Final = "/v3/vehicle/parking/parkings"
 SERVICES: Final = "/v3/vehicle/parking/services/find"
 _NO_PARTNER: Final = "parking is for service providers only"
-
-PlateColour = Literal["BLUE", "GREEN", "YELLOW", "BLACK", "WHITE", "LIMEGREEN"]
 
 
 class Plate(Struct, frozen=True):
@@ -219,6 +222,68 @@ async def query_charge(
     target = f"{CHARGES}/out-trade-no/{in_path(order.number)}?sub_mchid={sub_mchid}"
     return await gateway.question(
         account, target, "query", lambda body: _read(body, account, order)
+    )
+
+
+async def drive_in(
+    gateway: Gateway, account: ChannelAccount, visit: CarVisit
+) -> Answer[VisitOutcome]:
+    """Tell of an entrance, as every channel with car parks is told."""
+    plate = Plate(visit.plate, visit.colour)
+    entrance = Entrance(visit.number, plate, visit.entered_at, visit.place, visit.free_s)
+    answer = await enter(gateway, account, entrance)
+    match answer.outcome:
+        case ParkingOpen(parking_id=ref):
+            return Answer(VisitOpen(ref), answer.exchange)
+        case ParkingBlocked(reason=reason):
+            return Answer(VisitBlocked(reason), answer.exchange)
+        case Absent() | NotSent() | Unknown():
+            return Answer(answer.outcome, answer.exchange)
+        case _:
+            assert_never(answer.outcome)
+
+
+async def take_fee(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
+    """Take a visit's fee, or only ask about it where the stay is not known any more."""
+    if order.stay is not None:
+        return await charge(gateway, account, order, _stay_of(order.stay))
+    asked = await query_charge(gateway, account, order)
+    match asked.outcome:
+        case Absent(code=code):
+            return Answer(Unknown(f"{code}: the fee is not there"), asked.exchange)
+        case Closed(code=code):
+            return Answer(Declined(code), asked.exchange)
+        case Succeeded() | Pending() | Declined() | Unknown():
+            return Answer(asked.outcome, asked.exchange)
+        case _:
+            assert_never(asked.outcome)
+
+
+async def close_fee(
+    gateway: Gateway, account: ChannelAccount, order: PayOrder
+) -> Answer[CloseOutcome]:
+    """Say what became of a fee: what WeChat Pay accepted it goes on taking, and nobody closes."""
+    asked = await query_charge(gateway, account, order)
+    match asked.outcome:
+        case Declined(code=code):
+            return Answer(Closed(code), asked.exchange)
+        case Pending(reason=reason):
+            return Answer(Unknown(f"{reason}: it goes on being taken"), asked.exchange)
+        case Succeeded() | Closed() | Absent() | Unknown():
+            return Answer(asked.outcome, asked.exchange)
+        case _:
+            assert_never(asked.outcome)
+
+
+def _stay_of(stay: CarStay) -> Stay:
+    return Stay(
+        parking_id=stay.ref,
+        plate=Plate(stay.plate, stay.colour),
+        from_=stay.entered_at,
+        until=stay.left_at,
+        place=stay.place,
+        charged_s=int((stay.left_at - stay.entered_at).total_seconds()),
+        device=stay.device,
     )
 
 

@@ -1,0 +1,78 @@
+"""The SQL of combined payments; nothing outside this package reads their tables."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tongbao.infra.db import Query, Statement
+from tongbao.payments.combining.model import CombinedMember, CombinedPayment, Consent
+
+_COMBINED: Final = """book, id, merchant_id, mode, merchant_combined_no, request_hash, channel,
+    account_id, pay_mode, amount, currency, how, client_ip, state, action, code, created_at,
+    expires_at, ended_at, version"""
+_PART: Final = "book, combined_id, place, merchant_id, mode, part_book, payment_id, attempt_id"
+_CONSENT: Final = "book, merchant_id, mode, initiator_id, given_at, withdrawn_at"
+
+INSERT_COMBINED = Statement(
+    f"""insert into combined_payment ({_COMBINED})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::jsonb, $13, $14,
+                $15::text::jsonb, $16, $17, $18, $19, $20)
+        on conflict (merchant_combined_no, merchant_id, mode, book) do nothing"""
+)
+INSERT_PART = Statement(
+    f"insert into combined_part ({_PART}) values ($1, $2, $3, $4, $5, $6, $7, $8)"
+)
+UPDATE_COMBINED = Statement(
+    """update combined_payment
+          set state = $4, action = $5::text::jsonb, code = $6, ended_at = $7, version = version + 1
+        where book = $1 and id = $2 and version = $3"""
+)
+GET_COMBINED = Query(
+    CombinedPayment, f"select {_COMBINED} from combined_payment where book = $1 and id = $2"
+)
+FIND_COMBINED = Query(
+    CombinedPayment,
+    f"select {_COMBINED} from combined_payment where id = $1 and merchant_id = $2 and mode = $3",
+)
+FIND_COMBINED_ANYWHERE = Query(
+    CombinedPayment, f"select {_COMBINED} from combined_payment where id = $1"
+)
+FIND_COMBINED_BY_NUMBER = Query(
+    CombinedPayment,
+    f"""select {_COMBINED} from combined_payment
+         where book = $1 and merchant_id = $2 and mode = $3 and merchant_combined_no = $4""",
+)
+LIST_COMBINED = Query(
+    CombinedPayment,
+    f"""select {_COMBINED} from combined_payment
+         where merchant_id = $1 and mode = $2 and ($3::text is null or merchant_combined_no = $3)
+           and ($4::uuid is null or id < $4)
+         order by id desc limit $5""",
+)
+PARTS = Query(
+    CombinedMember,
+    f"select {_PART} from combined_part where book = $1 and combined_id = $2 order by place",
+)
+
+GIVE_CONSENT = Statement(
+    f"""insert into combining_consent ({_CONSENT}) values ($1, $2, $3, $4, $5, null)
+        on conflict (book, merchant_id, mode, initiator_id)
+        do update set given_at = excluded.given_at, withdrawn_at = null
+         where combining_consent.withdrawn_at is not null"""
+)
+WITHDRAW_CONSENT = Statement(
+    """update combining_consent set withdrawn_at = $5
+        where book = $1 and merchant_id = $2 and mode = $3 and initiator_id = $4
+          and withdrawn_at is null"""
+)
+CONSENTS = Query(
+    Consent,
+    f"""select {_CONSENT} from combining_consent
+         where book = $1 and merchant_id = $2 and mode = $3 and withdrawn_at is null
+         order by given_at, initiator_id limit $4""",
+)
+CONSENTED = Query(
+    Consent,
+    f"""select {_CONSENT} from combining_consent
+         where merchant_id = $1 and mode = $2 and initiator_id = $3 and withdrawn_at is null""",
+)
