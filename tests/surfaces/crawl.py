@@ -60,39 +60,53 @@ class Crawl(Struct, frozen=True):
     untried: frozenset[str]  # operations no id of the owner fits: give the crawler more to find
 
 
+class Seen(Struct):
+    """What one client was shown."""
+
+    ids: set[str]
+    read: dict[str, set[str]]  # path of a GET → the ids it could be read with
+
+
 async def crawl(document: Mapping[str, Any], owner: Client, stranger: Client) -> Crawl:
     """Try every id the owner sees as the stranger, and say where that made a difference."""
     operations = list(_operations(document))
-    own = frozenset(await _seen(operations, owner))
-    shared = await _seen(operations, stranger)
+    seen = await _seen(operations, owner)
+    own = frozenset(seen.ids)
+    kinds = {path: {_kind(each) for each in ids} for path, ids in seen.read.items()}
+    shared = (await _seen(operations, stranger, kinds)).ids
     breaches = [f"the stranger is shown {each}" for each in sorted(own & shared)]
     probes: dict[str, int] = defaultdict(int)
     for operation in operations:
         name = f"{operation.method} {operation.path}"
         if operation.parameter is not None:
-            for each in sorted(await _fitting(operations, operation, owner, own)):
-                probes[name] += 1
-                breaches += await _path_breach(operation, stranger, each)
+            fitting = sorted(_fitting(operations, operation, seen))
+            probes[name] += len(fitting)
+            breaches += await _path_breaches(operation, stranger, fitting)
         elif operation.method == "GET":
             for query in operation.queries:
                 for each in sorted(own) if query.endswith("_id") else ():
                     probes[name] += 1
                     breaches += await _query_breach(operation, stranger, (query, each), own)
     wanted = {f"{each.method} {each.path}" for each in operations if each.parameter is not None}
-    return Crawl(own, dict(probes), breaches, frozenset(wanted - probes.keys()))
+    tried = {name for name, count in probes.items() if count}
+    return Crawl(own, dict(probes), breaches, frozenset(wanted - tried))
 
 
-async def _path_breach(operation: Operation, stranger: Client, resource_id: str) -> list[str]:
-    """The stranger's answer must be a 404, and the one any made-up id of the kind gets."""
-    made_up = show(resource_id[:3], new_id())
-    real = await _send(stranger, operation, operation.at(resource_id))
-    none = await _send(stranger, operation, operation.at(made_up))
-    where = f"{operation.method} {operation.at(resource_id)}"
-    if real.status != 404:
-        return [f"{where} answered {real.status}"]
-    if _code(real) != _code(none):
-        return [f"{where} said {_code(real)}, of a made-up id {_code(none)}"]
-    return []
+async def _path_breaches(operation: Operation, stranger: Client, ids: list[str]) -> list[str]:
+    """The stranger's answers must be 404s, and those any made-up id of the kind gets."""
+    unknown: dict[str, object] = {}
+    breaches = []
+    for each in ids:
+        if (kind := _kind(each)) not in unknown:
+            none = await _send(stranger, operation, operation.at(show(kind, new_id())))
+            unknown[kind] = _code(none)
+        real = await _send(stranger, operation, operation.at(each))
+        where = f"{operation.method} {operation.at(each)}"
+        if real.status != 404:
+            breaches.append(f"{where} answered {real.status}")
+        elif _code(real) != unknown[kind]:
+            breaches.append(f"{where} said {_code(real)}, of a made-up id {unknown[kind]}")
+    return breaches
 
 
 async def _query_breach(
@@ -109,41 +123,54 @@ async def _query_breach(
     return []
 
 
-async def _fitting(
-    operations: list[Operation], operation: Operation, owner: Client, ids: frozenset[str]
-) -> set[str]:
-    """Return the owner's ids the path is about: those its resource can be read by.
+def _fitting(operations: list[Operation], operation: Operation, seen: Seen) -> set[str]:
+    """Return the ids the path is about: those its resource can be read by.
 
     ``POST /v1/payments/{payment_id}/refunds`` is about what ``GET /v1/payments/{payment_id}``
-    returns; where nothing can be read, every id of the owner is tried.
+    returns; where nothing can be read, every id is tried.
     """
     stem = operation.path[: operation.path.index("}") + 1]
     noun = stem.rpartition("/{")[0].rpartition("/")[2]
-    readers = [
-        each
-        for each in operations
-        if each.method == "GET" and re.fullmatch(rf"/v1/{noun}/\{{\w+\}}", each.path)
-    ]
-    if not readers:
-        return set(ids)
-    replies = {each: await _send(owner, readers[0], readers[0].at(each)) for each in ids}
-    return {each for each, reply in replies.items() if reply.status == 200}
+    for each in operations:
+        if each.method == "GET" and re.fullmatch(rf"/v1/{noun}/\{{\w+\}}", each.path):
+            return seen.read[each.path]
+    return seen.ids
 
 
-async def _seen(operations: list[Operation], client: Client) -> set[str]:
-    """Return every id in the lists a client can read, page after page, and behind them."""
-    found: set[str] = set()
+async def _seen(
+    operations: list[Operation], client: Client, kinds: Mapping[str, set[str]] | None = None
+) -> Seen:
+    """Return every id in the lists a client can read, page after page, and behind them.
+
+    Where it is known of which ``kinds`` the ids are that a path can be read with, others are not
+    tried there.
+    """
+    seen = Seen(set(), defaultdict(set))
     for operation in operations:
         if operation.method == "GET" and operation.parameter is None:
             async for body in _pages(operation, client):
-                found |= set(ID.findall(body))
-    for operation in operations:
-        if operation.method == "GET" and operation.parameter is not None:
-            for each in sorted(found):
-                reply = await _send(client, operation, operation.at(each))
-                if reply.status == 200:
-                    found |= set(ID.findall(reply.body.decode()))
-    return found
+                seen.ids |= set(ID.findall(body))
+    behind = [each for each in operations if each.method == "GET" and each.parameter is not None]
+    behind.sort(key=_is_below)  # what is read, then what is below it
+    asked: set[tuple[str, str]] = set()
+    while True:
+        new = [
+            (operation, each)
+            for operation in behind
+            for each in sorted(
+                _fitting(operations, operation, seen) if _is_below(operation) else seen.ids
+            )
+            if (operation.path, each) not in asked
+            and (kinds is None or _kind(each) in kinds.get(operation.path, ()))
+        ]
+        if not new:
+            return seen
+        for operation, each in new:
+            asked.add((operation.path, each))
+            reply = await _send(client, operation, operation.at(each))
+            if reply.status == 200:
+                seen.read[operation.path].add(each)
+                seen.ids |= set(ID.findall(reply.body.decode()))
 
 
 async def _pages(operation: Operation, client: Client) -> AsyncIterator[str]:
@@ -167,6 +194,14 @@ async def _send(client: Client, operation: Operation, target: str) -> Answer:
     headers["content-type"] = "application/json"
     body = msgspec.json.encode(operation.example)
     return await client.send(operation.method, target, body=body, headers=headers)
+
+
+def _is_below(operation: Operation) -> bool:
+    return not operation.path.endswith("}")
+
+
+def _kind(resource_id: str) -> str:
+    return resource_id.partition("_")[0]
 
 
 def _code(reply: Answer) -> object:
