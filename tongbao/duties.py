@@ -360,7 +360,7 @@ def handlers(
         CloseCheckout: partial(close_checkout_unpaid, flow.db, public_url),
         DeliverWebhook: courier.deliver,
         TellJeepayMerchant: Messenger(flow.db, clearing.keyring, courier.clients).tell,
-        KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence),
+        KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence, registrar.blobs),
         BuildVouchers: partial(run_build_vouchers, flow.db),
         CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),
         WatchMovements: partial(run_watch_movements, flow.db),

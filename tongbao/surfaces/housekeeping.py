@@ -6,6 +6,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
+from tongbao.infra.blob_uploads.uploads import clean_uploads
+from tongbao.infra.blobs.model import BlobStoreRefused, BlobStoreUnavailable
+from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.db import Db, LockNotFree, Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.infra.web import idempotency
@@ -34,13 +37,15 @@ async def seed(tx: Tx) -> None:
 
 
 async def keep_house(
-    db: Db, ledger: Ledger, licence: Licence, _task: KeepHouse, _lease: Lease
+    db: Db, ledger: Ledger, licence: Licence, blobs: Blobs, _task: KeepHouse, _lease: Lease
 ) -> Again:
     """Do one round and come back in a minute."""
     await idempotency.prune(db)
     await prune_sessions(db)
     await prune_abandoned(db)
     await forget_old(db)
+    with suppress(BlobStoreUnavailable, BlobStoreRefused):  # `tongbao doctor` tells of those
+        await clean_uploads(db, blobs)
     if licence.may_hold_funds:  # elsewhere there are no wallets, nor tables for them
         await prune_codes(db)
     await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)

@@ -14,6 +14,7 @@ from tongbao.clearing.disputes.model import (
     EvidenceFull,
     EvidenceNotFound,
 )
+from tongbao.infra.blob_uploads.uploads import begin_upload, name_upload
 from tongbao.infra.blobs.model import Blob, BlobKindDiffers, BlobTooLarge, Kind
 from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.db import Db, Tx
@@ -78,10 +79,11 @@ async def keep_file(
     """Keep a file for a dispute or complaint; the same content a second time is the first one.
 
     The blob is written before the row that names it: whoever dies in between leaves a blob that
-    nobody names, and never a row without its file.
+    nobody names, which is taken away a day later, and never a row without its file.
 
     Raises:
-        BlobTooLarge, BlobKindDiffers, BlobEmpty, EvidenceFull, BlobStoreUnavailable
+        BlobTooLarge, BlobKindDiffers, BlobEmpty, EvidenceFull, BlobStoreUnavailable,
+        UploadLapsed
     """
     if len(asked.content) > FILE_BYTES_MAX:
         raise BlobTooLarge(bytes_max=FILE_BYTES_MAX)
@@ -94,11 +96,11 @@ async def keep_file(
         return found
     if len(kept) >= FILES_MAX:
         raise EvidenceFull(files_max=FILES_MAX)
-    name = f"evidence/{base32(subject.id)}/{base32(file_id)}"
+    name = await begin_upload(db, f"evidence/{base32(subject.id)}")
     blob = await blobs.put(name, asked.content, kind=kind, bytes_max=FILE_BYTES_MAX)
     failpoint("disputes.after_blob")
     async with db.begin(actor) as tx:
-        await store.INSERT_FILE.run(
+        is_new = await store.INSERT_FILE.run(
             tx,
             subject.book,
             file_id,
@@ -113,6 +115,8 @@ async def keep_file(
             actor,
             tx.now,
         )
+        if is_new:
+            await name_upload(tx, blob.name)
     rows = await store.FILES_OF.all(db, subject.book, subject.id)
     return next(each for each in rows if each.sha256 == digest)
 

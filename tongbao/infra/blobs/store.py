@@ -1,7 +1,8 @@
 """Put, read and delete documents: looked at, capped, digested and sealed on their way.
 
 Put a document first and commit the row that names it afterwards: a crash between the two leaves a
-file that nobody names, never a row without its file. A name that holds a new id is never reused.
+file that nobody names, never a row without its file. `infra.blob_uploads` gives names, each once,
+and takes away what nobody named.
 """
 
 from __future__ import annotations

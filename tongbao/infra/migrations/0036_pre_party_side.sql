@@ -14,3 +14,11 @@ create table card_bin (
     loaded_at  timestamptz not null,
     primary key (prefix, length)
 );
+
+-- Blobs whose bytes may lie in the store while no row names them yet. Real time, not business time.
+create table blob_upload (
+    name      text primary key check (length(name) between 1 and 200),
+    begun_at  timestamptz not null,
+    dying_at  timestamptz -- its bytes are being taken away: no row may name it any more
+);
+create index blob_upload_by_time on blob_upload (begun_at);

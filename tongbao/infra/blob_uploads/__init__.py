@@ -1,0 +1,1 @@
+"""Blobs on their way to a row: begun, named, or taken away again."""
