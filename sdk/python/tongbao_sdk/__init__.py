@@ -2,6 +2,7 @@
 
 from tongbao_sdk.client import Tongbao
 from tongbao_sdk.errors import Refused, TongbaoError, Unanswered, WebhookInvalid
+from tongbao_sdk.message_signing import encrypted_field
 from tongbao_sdk.transport import VERSION
 from tongbao_sdk.webhooks import verify_webhook
 
@@ -14,5 +15,6 @@ __all__ = [
     "Unanswered",
     "WebhookInvalid",
     "__version__",
+    "encrypted_field",
     "verify_webhook",
 ]

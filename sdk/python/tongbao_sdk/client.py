@@ -32,7 +32,8 @@ class Tongbao:
 
     ``tries_max`` counts the first one; ``timeout_s`` is for each. ``language`` is that of advice.
     ``client`` is an httpx2 client of your own, for a proxy or certificates; ``pause`` waits between
-    tries, in seconds.
+    tries, in seconds. ``private_key`` is the PEM of the key whose public half the API key was made
+    with; without one, requests are signed with the secret.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Tongbao:
         language: Language = "en",
         client: httpx.Client | None = None,
         pause: Callable[[float], None] = time.sleep,
+        private_key: str | None = None,
     ) -> None:
         self.transport = Transport(
             url,
@@ -56,6 +58,7 @@ class Tongbao:
             language=language,
             client=client,
             pause=pause,
+            private_key=private_key,
         )
         self.payments = Payments(self.transport)
         self.refunds = Refunds(self.transport)

@@ -329,6 +329,7 @@ class ApiKey(TypedDict):
     name: str
     scopes: list[str]
     secret_tail: str
+    algorithm: str
     is_good: bool
     created_at: str
     expires_at: NotRequired[str]

@@ -67,13 +67,22 @@ class ApiKeys:
         """Return one key, without its secret."""
         return cast("ApiKey", self._transport.get(path_of("api_keys", key_id)))
 
-    def roll(self, key_id: str, *, overlap_s: int = 86_400, **once: Unpack[Once]) -> ApiKey:
+    def roll(
+        self,
+        key_id: str,
+        *,
+        overlap_s: int = 86_400,
+        public_key: str | None = None,
+        **once: Unpack[Once],
+    ) -> ApiKey:
         """Replace a key by one with the same scopes; until the overlap ends both are good.
 
-        The reply shows the new secret once. When it is lost, roll the key again.
+        The reply shows the new secret once. When it is lost, roll the key again. With the PEM of a
+        ``public_key``, requests with the new key are signed by the private half of it.
         """
         path = path_of("api_keys", key_id, "roll")
-        return cast("ApiKey", self._transport.post(path, {"overlap_s": overlap_s}, **once))
+        body = {"overlap_s": overlap_s, "public_key": public_key}
+        return cast("ApiKey", self._transport.post(path, body, **once))
 
     def revoke(self, key_id: str) -> ApiKey:
         """End a key at once."""

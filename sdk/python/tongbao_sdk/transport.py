@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx2 as httpx
 
 from tongbao_sdk.errors import Refused, Unanswered
+from tongbao_sdk.message_signing import MessageSigner
 from tongbao_sdk.signing import authorization
 
 VERSION: Final = "0.1.0"
@@ -59,12 +60,14 @@ class Transport:
         language: Language = "en",
         client: httpx.Client | None = None,
         pause: Callable[[float], None] = time.sleep,
+        private_key: str | None = None,
     ) -> None:
         if tries_max < 1:
             raise ValueError("tries_max is at least 1")
         self._url = url.rstrip("/")
         self._key_id = key_id
         self._secret = secret
+        self._signer = None if private_key is None else MessageSigner(key_id, private_key)
         self._timeout_s = timeout_s
         self._tries_max = tries_max
         self._language = language
@@ -175,12 +178,13 @@ class Transport:
             method, self._url + target, content=body, headers=headers, timeout=self._timeout_s
         )
         # What is signed is what goes over the wire, however the address was spelt.
+        target = request.url.raw_path.decode("ascii")
+        if self._signer is not None:
+            origin = f"{request.url.scheme}://{request.headers['host'].lower()}"
+            request.headers.update(self._signer.headers(method, origin + target, body, headers))
+            return self._client.send(request, follow_redirects=False)
         request.headers["Authorization"] = authorization(
-            self._key_id,
-            self._secret,
-            method=method,
-            target=request.url.raw_path.decode("ascii"),
-            body=body,
+            self._key_id, self._secret, method=method, target=target, body=body
         )
         return self._client.send(request, follow_redirects=False)
 

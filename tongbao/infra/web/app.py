@@ -32,6 +32,8 @@ from tongbao.infra.http_edge import Door
 from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate
 from tongbao.infra.web.caller import Caller, access_of
+from tongbao.infra.web.encrypted_fields import is_encrypted, open_fields
+from tongbao.infra.web.message_signatures import SignedMessage
 from tongbao.infra.web.openapi import ApiFacts, Operation, describe
 from tongbao.infra.web.problem import (
     ANSWER_HEADERS,
@@ -178,14 +180,19 @@ class App:
             target_of(scope),
             body,
             tuple(v.decode("latin-1") for n, v in scope["headers"] if n == b"authorization"),
+            _message(scope, body),
         )
-        caller = await authenticate(signed, self._keys, self._db)
-        scope["state"]["caller"] = caller
+        key = await authenticate(signed, self._keys, self._db)
+        scope["state"]["caller"] = key.caller
         scope["state"]["given"] = self._given
         if "\x00" in scope["path"]:
             raise RouteUnknown
         if body:
             check_media_type(scope)
+        if is_encrypted(body):
+            opened = open_fields(body, key.secret, scope["method"], scope["path"])
+            scope["state"]["body"] = opened
+            receive = _replay(opened, receive)
         await cast("Asgi", self._api)(scope, receive, send)
 
     def _mounted_at(self, path: str) -> str | None:
@@ -393,6 +400,16 @@ def check_media_type(scope: Scope) -> None:
 def _header(scope: Scope, name: bytes) -> str:
     found = [value for key, value in scope["headers"] if key == name]
     return found[-1].decode("latin-1") if found else ""
+
+
+def _message(scope: Scope, body: bytes) -> SignedMessage | None:
+    """Return the request as RFC 9421 signs it, if it says that it is signed like that."""
+    if not any(name == b"signature-input" for name, _ in scope["headers"]):
+        return None
+    headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
+    return SignedMessage(
+        scope["method"], scope.get("scheme", "http"), target_of(scope), headers, body
+    )
 
 
 def target_of(scope: Scope) -> str:

@@ -1,10 +1,13 @@
-"""Authentication of API requests: an HMAC over the raw bytes, checked before anything is parsed.
+"""Authentication of API requests: a signature over the raw bytes, checked before they are parsed.
 
     Authorization: TONGBAO-HMAC-SHA256 key=key_…,timestamp=1763712000,nonce=…,signature=<base64>
 
 The signature is HMAC-SHA256 under the key's secret (its text in UTF-8) of six lines, each ended by
 a line feed: method, path with query, timestamp, nonce, hex SHA-256 of the body. A request is good
 for 300 seconds either side of our clock, and its nonce once.
+
+A request without that header may carry a signature as of RFC 9421 instead (`message_signatures`),
+by the secret or, where the key is a public key of the merchant's own, by that alone.
 """
 
 from __future__ import annotations
@@ -23,9 +26,16 @@ from msgspec import Struct
 
 from tongbao.infra.crypto import constant_time_equal, hmac_sha256
 from tongbao.infra.db import Db, Write
+from tongbao.infra.public_keys import PublicKey, SigningAlgorithm, verifies
 from tongbao.infra.settings import Secret
 from tongbao.infra.web import _store as store
 from tongbao.infra.web.caller import Caller
+from tongbao.infra.web.message_signatures import (
+    MessageSignature,
+    SignedMessage,
+    check_covered,
+    read_message_signature,
+)
 from tongbao.infra.web.problem import AUTHENTICATION_SCHEME
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Unauthenticated
@@ -113,15 +123,26 @@ class SignedRequest(Struct, frozen=True):
     target: str  # path and query as on the request line
     body: bytes
     authorization: tuple[str, ...]  # every Authorization header
+    message: SignedMessage | None = None  # all of it, where it may be signed as of RFC 9421
 
 
 class SigningKey(Struct, frozen=True):
-    """A key as it is on record; its id and rights are in ``caller``."""
+    """A key as it is on record; its id and rights are in ``caller``.
+
+    Where there is a public key, requests are signed with that one's private half, and the secret
+    is for encrypted fields only.
+    """
 
     caller: Caller
     secret: Secret
     revoked: bool
     use_noted: bool = False  # whether its use was written down lately
+    public_key: PublicKey | None = None
+
+    @property
+    def algorithm(self) -> SigningAlgorithm:
+        """Return how requests with this key are signed."""
+        return self.public_key.algorithm if self.public_key else SigningAlgorithm.HMAC_SHA256
 
 
 class SigningKeys(Protocol):
@@ -207,27 +228,35 @@ def signing_text(request: SignedRequest, timestamp: int, nonce: str) -> bytes:
     return "\n".join(lines).encode("latin-1")
 
 
-async def authenticate(request: SignedRequest, keys: SigningKeys, db: Db) -> Caller:
-    """Return who sent the request; its nonce is used up by that.
+async def authenticate(request: SignedRequest, keys: SigningKeys, db: Db) -> SigningKey:
+    """Return whose key has signed the request; its nonce is used up by that.
 
     Raises:
-        HeaderMissing, HeaderMalformed, KeyUnknown, KeyRevoked, SignatureInvalid, TimestampStale,
-        NonceReplayed
+        HeaderMissing, HeaderMalformed, SignatureInputMalformed, ComponentUnknown,
+        ComponentNotCovered, DigestMismatch, KeyUnknown, KeyRevoked, SignatureInvalid,
+        TimestampStale, NonceReplayed
     """
     said, key = await prove(request, keys)
     now = real_now()
-    if not await store.USE_NONCE.run(db, said.key_id, said.nonce, now + NONCE_KEPT, now):
+    used = store.USE_NONCE.run(db, key.caller.key_id, said.nonce, now + NONCE_KEPT, now)
+    if not await used:
         raise NonceReplayed
     await keys.note_use(key)
-    return key.caller
+    return key
 
 
-async def prove(request: SignedRequest, keys: SigningKeys) -> tuple[Authorization, SigningKey]:
-    """Return what the header says and whose key has signed it; the nonce is yet to be used up.
+async def prove(
+    request: SignedRequest, keys: SigningKeys
+) -> tuple[Authorization | MessageSignature, SigningKey]:
+    """Return what the headers say and whose key has signed; the nonce is yet to be used up.
 
     Raises:
-        HeaderMissing, HeaderMalformed, KeyUnknown, KeyRevoked, SignatureInvalid, TimestampStale
+        HeaderMissing, HeaderMalformed, SignatureInputMalformed, ComponentUnknown,
+        ComponentNotCovered, DigestMismatch, KeyUnknown, KeyRevoked, SignatureInvalid,
+        TimestampStale
     """
+    if request.message is not None and not request.authorization:
+        return await _prove_message(request.message, keys)
     said = read_authorization(request.authorization)
     key = await keys.find(said.key_id)
     if key is None:
@@ -245,13 +274,46 @@ def check_signature(request: SignedRequest, said: Authorization, key: SigningKey
     expected = hmac_sha256(
         key.secret.reveal().encode(), signing_text(request, said.timestamp, said.nonce)
     )
-    if not constant_time_equal(expected, said.signature):
+    if key.public_key is not None or not constant_time_equal(expected, said.signature):
         raise SignatureInvalid
-    # Only who holds the secret learns more than that.
+    _check_good(key, said.timestamp)
+
+
+async def _prove_message(
+    message: SignedMessage, keys: SigningKeys
+) -> tuple[MessageSignature, SigningKey]:
+    said = read_message_signature(message)
+    key = await keys.find(_key_id(said.key_id))
+    if key is None:
+        raise KeyUnknown
+    if said.algorithm not in {None, key.algorithm}:
+        raise SignatureInvalid
+    if key.public_key is not None:
+        is_signed = verifies(key.public_key, said.base, said.signature)
+    else:
+        expected = hmac_sha256(key.secret.reveal().encode(), said.base)
+        is_signed = constant_time_equal(expected, said.signature)
+    if not is_signed:
+        raise SignatureInvalid
+    check_covered(message, said)
+    _check_good(key, said.timestamp)
+    if said.expires is not None and said.expires < real_now().timestamp():
+        raise TimestampStale(our_time=int(real_now().timestamp()))
+    return said, key
+
+
+def _check_good(key: SigningKey, signed_at: int) -> None:
+    """Raise unless the key works and has signed a moment ago; asked once it is proved that it has.
+
+    Only who holds the secret learns more than that the signature is wrong.
+
+    Raises:
+        KeyRevoked, TimestampStale
+    """
     if key.revoked:
         raise KeyRevoked
     now = real_now()
-    if abs(now.timestamp() - said.timestamp) > WINDOW_S:
+    if abs(now.timestamp() - signed_at) > WINDOW_S:
         raise TimestampStale(our_time=int(now.timestamp()))
 
 

@@ -61,6 +61,8 @@ _SIGNATURE: Final = (
     "`TONGBAO-HMAC-SHA256 key=<key id>,timestamp=<unix seconds>,nonce=<16 to 128 characters>,"
     "signature=<base64>`. The signature is HMAC-SHA256, under the key's secret, of method, path"
     " with query, timestamp, nonce and hex SHA-256 of the body, each followed by a line feed."
+    " Without this header a request may be signed as of RFC 9421 instead, tagged `tongbao`, by the"
+    " secret or by a key pair of yours: see the how-to."
 )
 
 

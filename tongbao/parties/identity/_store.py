@@ -9,7 +9,7 @@ from tongbao.parties.identity.model import ApiKey, Operator, OperatorSession
 
 _KEY: Final = (
     "id, merchant_id, mode, name, scopes, secret_sealed, secret_tail, created_at, expires_at,"
-    " revoked_at, last_used_at, rolled_to_id"
+    " revoked_at, last_used_at, rolled_to_id, algorithm, public_key"
 )
 _OPERATOR: Final = (
     "id, login, name, role, state, password_hash, totp_sealed, totp_last_step, failures,"
@@ -21,8 +21,8 @@ INSERT_KEY: Final = Query(
     ApiKey,
     f"""
     insert into api_key (id, merchant_id, mode, name, scopes, secret_sealed, secret_tail,
-                         created_at)
-    values ($1, $2, $3, $4, $5, $6, $7, $8)
+                         created_at, algorithm, public_key)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     returning {_KEY}""",
 )
 GET_KEY: Final = Query(ApiKey, f"select {_KEY} from api_key where id = $1")

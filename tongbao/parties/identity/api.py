@@ -12,6 +12,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.infra.public_keys import (
+    PEM_LENGTH_MAX,
+    PublicKeyUnusable,
+    SigningAlgorithm,
+    read_public_key,
+)
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest
@@ -40,6 +46,7 @@ class ApiKeyView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     scopes: list[str]
     secret_tail: str  # the last four characters, to tell keys apart
+    algorithm: SigningAlgorithm  # how requests with it are signed
     is_good: bool
     created_at: datetime
     expires_at: datetime | UnsetType = UNSET
@@ -50,9 +57,14 @@ class ApiKeyView(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RollApiKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """Replace the key; the old one stays good for so long."""
+    """Replace the key; the old one stays good for so long.
+
+    With a public key of yours (PEM: Ed25519, EC P-256, RSA of 2048 bits or more, SM2) the new key's
+    requests are signed by its private half as of RFC 9421, and its secret only encrypts fields.
+    """
 
     overlap_s: Annotated[int, Meta(ge=0, le=int(OVERLAP_MAX.total_seconds()))] = 86_400
+    public_key: Annotated[str, Meta(min_length=1, max_length=PEM_LENGTH_MAX)] | UnsetType = UNSET
 
 
 @get("/v1/api_keys", opt=needs("api_keys:read"))
@@ -78,7 +90,7 @@ async def get_api_key(key_id: str, db: Db, caller: Caller) -> ApiKeyView:
     opt=needs(
         "api_keys:write",
         idempotent=True,
-        refuses=[KeyNotFound, KeyEnded, OverlapTooLong, ScopesExceedOwn],
+        refuses=[KeyNotFound, KeyEnded, OverlapTooLong, ScopesExceedOwn, PublicKeyUnusable],
         request_example=RollApiKey(),
     ),
 )
@@ -91,6 +103,8 @@ async def roll_api_key(
     """
     old_id = parse("key", key_id)
     merchant_id, mode = caller.merchant_id, caller.mode
+    given = data.public_key
+    public_key = None if given is UNSET else read_public_key(given, "$.public_key")
 
     async def fresh(use: Idempotency) -> ApiKeyView:
         old = await queries.key_of_merchant(db, old_id, merchant_id, mode)
@@ -105,6 +119,7 @@ async def roll_api_key(
                 old,
                 overlap=timedelta(seconds=data.overlap_s),
                 new_key_id=new_key_id,
+                public_key=public_key,
             )
         return msgspec.structs.replace(view_key(new.key), secret=new.secret.reveal())
 
@@ -138,6 +153,7 @@ def view_key(key: ApiKey) -> ApiKeyView:
         name=key.name,
         scopes=key.scopes,
         secret_tail=key.secret_tail,
+        algorithm=key.algorithm,
         is_good=key.is_good(real_now()),
         created_at=key.created_at,
         expires_at=key.expires_at or UNSET,

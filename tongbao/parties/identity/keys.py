@@ -15,6 +15,7 @@ from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.lookups import Remembered
+from tongbao.infra.public_keys import PublicKey, SigningAlgorithm
 from tongbao.infra.settings import Secret
 from tongbao.infra.web.authentication import SigningKey
 from tongbao.infra.web.caller import Caller
@@ -91,9 +92,17 @@ async def set_scopes(tx: Tx, key: ApiKey, scopes: Sequence[str], *, licence: Lic
 
 
 async def roll_key(
-    tx: Tx, keyring: Keyring, old: ApiKey, *, overlap: timedelta, new_key_id: UUID | None = None
+    tx: Tx,
+    keyring: Keyring,
+    old: ApiKey,
+    *,
+    overlap: timedelta,
+    new_key_id: UUID | None = None,
+    public_key: PublicKey | None = None,
 ) -> NewKey:
     """Make a successor with the same name and scopes; the old key ends when the overlap does.
+
+    With a ``public_key`` the successor's requests are signed by its private half (RFC 9421).
 
     Raises:
         OverlapTooLong, KeyNotFound, KeyEnded
@@ -114,6 +123,7 @@ async def roll_key(
         key_id=new_key_id or new_id(),
         name=locked.name,
         scopes=locked.scopes,
+        public_key=public_key,
     )
     # A second roll may end the old key sooner, never keep it longer.
     ends = min(now + overlap, locked.expires_at or now + overlap)
@@ -121,6 +131,7 @@ async def roll_key(
     facts: dict[str, Fact] = {
         "successor": show("key", new.key.id),
         "overlap_s": int(overlap.total_seconds()),
+        "algorithm": new.key.algorithm.value,
     }
     await audit.record(tx, "api_key.rolled", show("key", locked.id), facts)
     return new
@@ -167,7 +178,8 @@ class KeysOnRecord:
             key.id, key.merchant_id, key.mode, merchant.book(key.mode), frozenset(key.scopes)
         )
         noted = key.last_used_at is not None and now - key.last_used_at < _USE_NOTED_EVERY
-        return SigningKey(caller, secret, not key.is_good(now), noted)
+        public = PublicKey(key.algorithm, key.public_key) if key.public_key else None
+        return SigningKey(caller, secret, not key.is_good(now), noted, public)
 
     async def note_use(self, key: SigningKey) -> None:
         """Remember to the hour when the key was last used; most uses write nothing."""
@@ -207,12 +219,14 @@ async def _insert(
     key_id: UUID,
     name: str,
     scopes: list[str],
+    public_key: PublicKey | None = None,
 ) -> NewKey:
     secret = f"sk_{mode.value}_{secrets.token_urlsafe(32)}"
     sealed = keyring.seal(_PURPOSE, secret.encode(), _place(key_id, merchant_id))
-    key = await store.INSERT_KEY.one(
-        tx, key_id, merchant_id, mode, name, scopes, sealed, secret[-4:], tx.now
-    )
+    algorithm = public_key.algorithm if public_key else SigningAlgorithm.HMAC_SHA256
+    der = public_key.der if public_key else None
+    row = (key_id, merchant_id, mode, name, scopes, sealed, secret[-4:], tx.now, algorithm, der)
+    key = await store.INSERT_KEY.one(tx, *row)
     facts = {"merchant": show("mch", merchant_id), "mode": mode.value, "name": name}
     await audit.record(tx, "api_key.created", show("key", key_id), facts)
     return NewKey(key, Secret(secret))

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tongbao.infra.public_keys import SigningAlgorithm
 from tongbao.infra.settings import Secret
 from tongbao.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Rejected, Unauthenticated
 from tongbao.kernel.ids import show
@@ -197,6 +198,8 @@ class ApiKey(Struct, frozen=True):
     revoked_at: datetime | None
     last_used_at: datetime | None
     rolled_to_id: UUID | None
+    algorithm: SigningAlgorithm
+    public_key: bytes | None  # the merchant's own, which alone its requests are signed with
 
     def is_good(self, real_now: datetime) -> bool:
         """Tell whether requests signed with it are accepted."""

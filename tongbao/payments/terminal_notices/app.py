@@ -134,12 +134,12 @@ class TerminalApp:
         await _answer(send, view)
 
     async def _parameters(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        caller = await authenticate(_signed(scope), self._keys, self._db)
+        caller = (await authenticate(_signed(scope), self._keys, self._db)).caller
         terminal = await terminal_with_id(self._db, caller.key_id)
         await _answer(send, ParametersNow(*await parameters_of(self._db, terminal)))
 
     async def _notices(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = await authenticate(_signed(scope), self._keys, self._db)
+        caller = (await authenticate(_signed(scope), self._keys, self._db)).caller
         await self._streams.serve(caller, _last_heard(scope), receive, send)
 
 
