@@ -38,7 +38,6 @@ from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, LockNotFree, connect
 from tongbao.infra.embedded import EmbeddedServer
-from tongbao.infra.hot_routes import HotDoor
 from tongbao.infra.http import Anywhere, HttpClient, LoopbackAllowed, PublicOnly
 from tongbao.infra.kms import rewrapping
 from tongbao.infra.kms.opening import key_desk, open_keyring
@@ -87,7 +86,7 @@ from tongbao.payments.checkouts.model import PREFIX as CASHIER_PREFIX
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.payments.combining import api as combining_api
-from tongbao.payments.hot.route import PATH, WalletPayments
+from tongbao.payments.hot.door import collecting_door
 from tongbao.payments.own_wallet import api as own_wallet_api
 from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
@@ -306,13 +305,12 @@ class Platform:
             **self._jeepay(),
         }
         recent_keys = RecentKeys(self.db, self.keyring)
-        wallet_payments = WalletPayments(self.flow, self.keyring, recent_keys)
         hall = Hall(self.db, self.ledger)
         app = App(
             routes(settings.licence, allows_test_clock=settings.test_clock),
             db=self.db,
             keys=KeysOnRecord(self.db, self.keyring),
-            door=HotDoor({PATH: wallet_payments}) if settings.licence.may_hold_funds else None,
+            door=collecting_door(self.flow, self.keyring, recent_keys),
             facts=ApiFacts(
                 title="Tongbao API",
                 version="1",

@@ -105,6 +105,10 @@ class Remembered(Generic[K, V]):
                 self._known[key] = until, value
         return found
 
+    def forget(self, key: K) -> None:
+        """Ask anew the next time."""
+        self._known.pop(key, None)
+
     def amend(self, key: K, value: V) -> None:
         """Put this in the place of what is remembered, for no longer than that stands."""
         if key in self._known:

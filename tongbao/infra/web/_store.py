@@ -38,6 +38,16 @@ USE_NONCE: Final = Statement("""
     select $1::uuid, $2::text, $3::timestamptz from unhurried
         on conflict (key_id, nonce) do update set kept_until = excluded.kept_until
      where api_nonce.kept_until < $4""")
+# The same in somebody else's commit. A stale nonce that nobody has cleared away yet counts as used.
+INSERT_NONCE: Final = Statement(
+    """
+    insert into api_nonce (key_id, nonce, kept_until) values ($1, $2, $3)
+        on conflict (key_id, nonce) do nothing""",
+    many="""
+    insert into api_nonce (key_id, nonce, kept_until)
+    select * from unnest($1::uuid[], $2::text[], $3::timestamptz[])
+        on conflict (key_id, nonce) do nothing""",
+)
 # The same as a row of somebody else's commit, which waits for the disk as that one does. A stale
 # nonce that nobody has cleared away yet counts as used here.
 APPEND_NONCE: Final = Append("api_nonce", ("key_id", "kept_until", "nonce"))
@@ -113,10 +123,19 @@ TAKEN: Final = Query(
               and each.route = asked.route and each.key_hash = asked.key_hash
             limit 1) taken""",
 )
-ANSWER: Final = Statement("""
+ANSWER: Final = Statement(
+    """
     update idempotency_key set status = $5, response = $6, answered_at = $7
      where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4
-       and answered_at is null""")
+       and answered_at is null""",
+    many="""
+    update idempotency_key k set status = a.status, response = a.response, answered_at = a.at
+      from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::int[], $6::bytea[],
+                  $7::timestamptz[])
+        as a (merchant_id, mode, route, key_hash, status, response, at)
+     where k.merchant_id = a.merchant_id and k.mode = a.mode and k.route = a.route
+       and k.key_hash = a.key_hash and k.answered_at is null""",
+)
 # For a commit of its own only, which then does not wait for the disk: an answer that a crash
 # forgets is made again from the resource. In a transaction with money it would hurry that too.
 ANSWER_ALONE: Final = Statement("""

@@ -261,5 +261,10 @@ async def _let_go_when_it_fails(db: Db, use: Idempotency) -> AsyncIterator[None]
     try:
         yield
     except Exception:
-        await store.MOVE_LEASE.run(db, *use.row_key, use.lease_until, real_now())
+        await let_go(db, use)
         raise
+
+
+async def let_go(db: Db, use: Idempotency) -> None:
+    """Give the lease back, if the key was taken and not answered."""
+    await store.MOVE_LEASE.run(db, *use.row_key, use.lease_until, real_now())

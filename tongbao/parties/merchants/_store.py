@@ -69,6 +69,25 @@ ROUTES: Final = Query(
      where merchant_id = $1 and mode = $2
      order by channel""",
 )
+# What was read a moment ago still stands: asked in the commit that relies on it.
+STILL_SERVES: Final = Statement(
+    """
+    select from merchant m
+     where m.id = $1 and m.state = $2 and m.late_success = $3
+       and ($6::uuid is null
+            or exists (select from channel_route r
+                        where r.merchant_id = m.id and r.mode = $4 and r.channel = $5
+                          and r.channel_account_id = $6))""",
+    many="""
+    select from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[])
+        as t (merchant_id, state, late_success, mode, channel, account_id)
+      join merchant m on m.id = t.merchant_id and m.state = t.state
+                     and m.late_success = t.late_success
+     where t.account_id is null
+        or exists (select from channel_route r
+                    where r.merchant_id = m.id and r.mode = t.mode and r.channel = t.channel
+                      and r.channel_account_id = t.account_id)""",
+)
 ROUTE: Final = Query(
     UUID,
     "select channel_account_id from channel_route"

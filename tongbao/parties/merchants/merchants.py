@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, bind
-from tongbao.infra.db import Tx
+from tongbao.infra.db import Tx, Write
 from tongbao.infra.settings import Secret
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id, show
@@ -149,3 +149,14 @@ def bank_account_number(merchant: Merchant, keyring: Keyring) -> Secret | None:
 
 def _place(merchant_id: UUID) -> bytes:
     return bind("merchant", "bank_account_sealed", merchant_id)
+
+
+def still_serves(
+    merchant: Merchant, mode: Mode, over: tuple[str, UUID | None], *, refusal: str
+) -> Write:
+    """Return the write that refuses when the merchant, or who serves it, is not as it was read.
+
+    ``over``: a channel and our account that serves the merchant there; None where that matters not.
+    """
+    args = (merchant.id, merchant.state, merchant.late_success, mode, *over)
+    return Write(store.STILL_SERVES, args, refusal=refusal)

@@ -45,6 +45,20 @@ PLAN_AT: Final = Query(
      order by valid_from desc
      limit 1""",
 )
+# The version that was in force when it was read still is: asked in the commit that relies on it.
+STILL_IN_FORCE: Final = Statement(
+    """
+    select where not exists (
+        select from price_plan
+         where merchant_id = $1 and mode = $2 and valid_from > $3 and valid_from <= $4)""",
+    many="""
+    select from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
+        as t (merchant_id, mode, valid_from, at)
+     where not exists (
+        select from price_plan p
+         where p.merchant_id = t.merchant_id and p.mode = t.mode
+           and p.valid_from > t.valid_from and p.valid_from <= t.at)""",
+)
 PLAN_OF_VERSION: Final = Query(
     PricePlan,
     f"select {_PLAN} from price_plan where merchant_id = $1 and mode = $2 and version = $3",

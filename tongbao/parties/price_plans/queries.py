@@ -67,6 +67,12 @@ async def volume_in(on: Db | Tx, book: int, of: tuple[UUID, Mode, str], month: d
     return await store.VOLUME.first(on, book, *of, month) or 0
 
 
+def still_in_force(plan: PricePlan, at: datetime, *, refusal: str) -> Write:
+    """Return the write that refuses when another version of the prices is in force at a moment."""
+    args = (plan.merchant_id, plan.mode, plan.valid_from, at)
+    return Write(store.STILL_IN_FORCE, args, refusal=refusal)
+
+
 def volume_write(book: int, merchant_id: UUID, mode: Mode, of: tuple[str, date, int]) -> Write:
     """Return the write that counts a payment in its month; ``of``: currency, day, amount."""
     currency, day, amount = of

@@ -90,7 +90,7 @@ async def terms_of(
         return _under(agreement, asked, payment_id, now)
     decision, facts = None, await _card_facts(flow.db, data.method)
     if channel != WALLET:
-        wanted = _asked_of_router(data, caller, what, now=now, payment_id=payment_id)
+        wanted = asked_of_router(data, caller, what, now=now, payment_id=payment_id)
         if facts is not None:
             kind = facts.kind.price_kind.value
             wanted = replace(wanted, card=kind, issuer=facts.issuer)
@@ -129,7 +129,7 @@ async def _account_of(flow: Flow, caller: Caller, channel: str) -> UUID:
     return await merchants.channel_account_of(flow.db, caller.merchant_id, caller.mode, channel)
 
 
-def _asked_of_router(
+def asked_of_router(
     data: CreatePayment,
     caller: Caller,
     what: tuple[str | None, Money],
@@ -137,6 +137,7 @@ def _asked_of_router(
     now: datetime,
     payment_id: UUID,
 ) -> Asked:
+    """Return what routing is asked; ``what``: the channel that is named, if any, and the money."""
     (channel, money), card, code = what, data.method.card, data.method.auth_code
     return Asked(
         payment_id=payment_id,

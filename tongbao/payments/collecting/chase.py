@@ -30,9 +30,11 @@ from tongbao.payments.collecting.model import (
 )
 from tongbao.payments.collecting.outcomes import (
     MOVED_ON,
+    Also,
     ChaseAttempt,
     Evidence,
     Flow,
+    nothing_more,
     open_case,
     record_news,
 )
@@ -92,9 +94,16 @@ def chase_write(attempt: Attempt, now: datetime) -> Write:
 
 
 async def collect(
-    flow: Flow, payment: Payment, attempt: Attempt, asked: NewPayment
+    flow: Flow,
+    payment: Payment,
+    attempt: Attempt,
+    asked: NewPayment,
+    *,
+    also: Also = nothing_more,
 ) -> tuple[Payment, Attempt]:
     """Make an attempt's first call, and the next one's where the channel provably refused.
+
+    ``also``: what goes into the commit of the last one's answer.
 
     Raises:
         StateContended
@@ -112,7 +121,7 @@ async def collect(
         decision = await _elsewhere(flow, attempt, decision, answer.outcome)
         instead = None if decision is None else await _instead(flow, payment, attempt, decision)
         payment, after = await record_news(
-            flow, attempt, answer.outcome, evidence, instead=instead, known=payment
+            flow, attempt, answer.outcome, evidence, instead=instead, known=payment, also=also
         )
         if after.id == attempt.id:
             return payment, after

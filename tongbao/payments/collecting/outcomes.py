@@ -172,6 +172,15 @@ class Evidence(Struct, frozen=True):
         return None if self.exchange is None else (self.purpose, self.exchange.duration_ms)
 
 
+Also = Callable[[Payment, Attempt], tuple[Write, ...]]
+"""Further writes for the commit of news, made of the rows as they will stand by it."""
+
+
+def nothing_more(_payment: Payment, _attempt: Attempt) -> tuple[Write, ...]:
+    """Write nothing beside."""
+    return ()
+
+
 async def commit_unless_moved_on(
     flow: Flow, payment: Payment, transfers: tuple[Transfer, ...], writes: tuple[Write, ...]
 ) -> bool:
@@ -192,10 +201,12 @@ async def record_news(
     *,
     instead: Instead | None = None,
     known: Payment | None = None,
+    also: Also = nothing_more,
 ) -> tuple[Payment, Attempt]:
     """Apply news about an attempt exactly once and return both rows as they are afterwards.
 
-    ``instead`` begins where the news ends the attempt unpaid, and is then the attempt returned.
+    ``instead`` begins where the news ends the attempt unpaid, and is then the attempt returned;
+    ``also`` is for a commit where it does not begin.
     ``known``: its payment, where both were written or read a moment ago and the news changes them
     if they still stand so; they are read again only where they do not.
 
@@ -226,6 +237,7 @@ async def record_news(
             *(step.instead.writes if step.instead is not None else ()),
             *_release_writes(payment, attempt, step, now),
             *_chase_ends(attempt, step),
+            *(also(*after) if step.instead is None else ()),
         )
         failpoint("payments.before_outcome")
         transfers = _transfers(step, payment, attempt)

@@ -126,7 +126,7 @@ class UseRefused(Exception):
     """A limit that was free a moment ago is not any more; nothing was written."""
 
 
-class _OrderTaken(Exception):
+class OrderTaken(Exception):
     """The order number was there first."""
 
 
@@ -143,18 +143,17 @@ async def create_payment(
     """
     if asked.channel == WALLET and asked.pay_mode is PayMode.AGREEMENT:
         return await _pay_under_agreement(flow, asked, take, payment_id)
-    await _check_offered(flow, asked)
-    failpoint("payments.before_intention")
+    await check_offered(flow, asked)
     payment, attempt = begun(asked, payment_id, flow.db.clock.now(), PaymentState.CREATED)
     try:
-        await _commit_intention(flow, payment, attempt, asked, take)
-    except _OrderTaken:
+        await commit_intention(flow, payment, attempt, asked, take)
+    except OrderTaken:
         return await _earlier(flow, asked, take)
-    failpoint("payments.after_intention")
     return await collect(flow, payment, attempt, asked)
 
 
-async def _check_offered(flow: Flow, asked: NewPayment) -> None:
+async def check_offered(flow: Flow, asked: NewPayment) -> None:
+    """Raise ModeNotOffered, CaptureNotOffered or ChannelNotOpened where it takes it not."""
     channel = flow.channels.get(asked.channel)
     if asked.channel == WALLET and asked.pay_mode is PayMode.QR and flow.licence.may_hold_funds:
         return  # any currency that a price was agreed in; who pays has a wallet in it or has not
@@ -170,15 +169,16 @@ async def _check_offered(flow: Flow, asked: NewPayment) -> None:
         raise ChannelNotOpened(channel=asked.channel)
 
 
-async def _commit_intention(
+async def commit_intention(
     flow: Flow, payment: Payment, attempt: Attempt, asked: NewPayment, take: Taking
 ) -> None:
     """Write down what is about to be asked of the channel, where it counts, and who will look.
 
     Raises:
-        InFlight, PlaceTaken, UseRefused, _OrderTaken
+        InFlight, PlaceTaken, UseRefused, OrderTaken
     """
     now = payment.created_at
+    failpoint("payments.before_intention")
     placed = flow.router.writes(asked.decision, attempt.id, now) if asked.decision else ()
     refused = await flow.commits.write(
         (
@@ -192,8 +192,9 @@ async def _commit_intention(
         )
     )
     if refused is None:
+        failpoint("payments.after_intention")
         return
-    named = {InFlight.code: InFlight, ORDER_TAKEN: _OrderTaken, PLACE_TAKEN: PlaceTaken}
+    named = {InFlight.code: InFlight, ORDER_TAKEN: OrderTaken, PLACE_TAKEN: PlaceTaken}
     raise named.get(refused, UseRefused)
 
 
