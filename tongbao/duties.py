@@ -81,6 +81,7 @@ from tongbao.clearing.settlement_batches.batches import (
     run_drop_batch,
     run_release_batch,
 )
+from tongbao.clearing.slices.taking import PIECES_POLICY, TakePieces, run_take_pieces
 from tongbao.clearing.suspense import items as suspense
 from tongbao.clearing.transfers.model import TransferEnded
 from tongbao.clearing.transfers.paying import TRANSFER_POLICY, SubmitTransfer, run_submit_transfer
@@ -267,6 +268,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     DeliverWebhook: DELIVER_POLICY,
     TellJeepayMerchant: TELL_POLICY,
     ReconcileDaily: DAILY_POLICY,
+    TakePieces: PIECES_POLICY,
     ReconcileDay: RECONCILE_POLICY,
     CloseBatches: BATCHES_POLICY,
     CompareBatch: COMPARE_POLICY,
@@ -337,6 +339,7 @@ def handlers(
         PullComplaints: partial(run_pull_complaints, flow),
         SendReply: partial(run_send_reply, flow),
         ReconcileDaily: partial(run_reconcile_daily, clearing),
+        TakePieces: partial(run_take_pieces, clearing),
         ReconcileDay: partial(run_reconcile_day, clearing),
         CloseBatches: partial(run_close_batches, clearing),
         CompareBatch: partial(run_compare_batch, clearing),

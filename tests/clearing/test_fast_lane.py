@@ -21,20 +21,26 @@ async def day(day: Day) -> Day:
     return day
 
 
-def on_wechat_pay(test: Any) -> Any:
-    """The test on the channel whose bills have a fast lane."""
+def on(channel: str, test: Any) -> Any:
+    """The test on one channel, or a kind of bill: lines as the table has them, or plain ones."""
 
     async def on_one_channel(day: Day) -> None:
-        await test(day, "wechat_pay")
+        await test(day, channel)
 
     return on_one_channel
 
 
-test_every_planted_difference_is_found_and_classed_and_nothing_else = on_wechat_pay(
-    ordinary.test_every_planted_difference_is_found_and_classed_and_nothing_else
+test_every_planted_difference_is_found_and_classed_and_nothing_else = on(
+    "wechat_pay", ordinary.test_every_planted_difference_is_found_and_classed_and_nothing_else
 )
-test_a_cut_bill_proves_no_absence_and_is_fetched_again = on_wechat_pay(
-    ordinary.test_a_cut_bill_proves_no_absence_and_is_fetched_again
+test_every_planted_difference_of_a_bill_in_plain_lines_is_found = on(
+    "alipay", ordinary.test_every_planted_difference_is_found_and_classed_and_nothing_else
+)
+test_a_cut_bill_proves_no_absence_and_is_fetched_again = on(
+    "wechat_pay", ordinary.test_a_cut_bill_proves_no_absence_and_is_fetched_again
+)
+test_a_cut_bill_in_plain_lines_proves_no_absence_either = on(
+    "alipay", ordinary.test_a_cut_bill_proves_no_absence_and_is_fetched_again
 )
 test_rows_that_cannot_be_read_are_told_one_by_one_and_the_others_count = (
     ordinary.test_rows_that_cannot_be_read_are_told_one_by_one_and_the_others_count

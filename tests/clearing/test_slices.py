@@ -289,5 +289,3 @@ async def test_what_is_no_piece_of_a_bill_is_refused(day: Day, pieces: Pieces) -
     ):
         with pytest.raises(PieceUnreadable):
             await pieces.take(content)
-    with pytest.raises(SlicesNotPossible):
-        await compare_slices(day.clearing, day.account("alipay"), day.date)

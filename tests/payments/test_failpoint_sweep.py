@@ -136,8 +136,6 @@ EXCUSED: dict[str, str] = {
     ),
 }
 """Failpoints that no flow here passes, and why."""
-GAPS = {"slices.before_piece"}
-"""Failpoints that no test dies at yet. To be taken out, never added to."""
 
 
 # The flows
@@ -446,7 +444,7 @@ def test_every_failpoint_is_swept_or_excused() -> None:
     swept = {case.values[1] for case in cases()}
     assert not swept & EXCUSED.keys()
     assert not EXCUSED.keys() - names.keys(), "they are gone: take them out of the list"
-    beside = set(armed_beside(names)) | GAPS
+    beside = set(armed_beside(names))
     assert sorted(names.keys() - swept - EXCUSED.keys() - beside) == [], "nobody dies there"
 
 

@@ -14,6 +14,7 @@ from tongbao.clearing.reconciliation.days import ReconcileDay, billed_accounts
 from tongbao.clearing.reconciliation.queries import last_day
 from tongbao.clearing.settlement.reserves import release_reserves
 from tongbao.clearing.settlement_batches.batches import open_batch
+from tongbao.clearing.slices.taking import TakePieces
 from tongbao.infra.db import Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue, enqueue_many
 from tongbao.kernel.clock import BUSINESS_ZONE, business_date
@@ -40,6 +41,7 @@ class SettleDaily(Task, frozen=True, tag="clearing.settle_daily"):
 async def seed(tx: Tx, licence: Licence) -> None:
     """Start the daily round, unless it is running: done at every start of the program."""
     await enqueue(tx, ReconcileDaily(), run_at=next_moment(tx.now, BILLS_AT), key="daily")
+    await enqueue(tx, TakePieces(), key="pieces")
     if licence.may_hold_funds:
         await enqueue(tx, SettleDaily(), run_at=next_moment(tx.now, SETTLE_AT), key="daily")
 

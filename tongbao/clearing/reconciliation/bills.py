@@ -27,7 +27,13 @@ from tongbao.clearing.reconciliation.model import (
     BillFileLost,
     BillState,
 )
-from tongbao.clearing.sets.lanes import Lane, Question, quick_bill, take_what_agrees
+from tongbao.clearing.sets.lanes import (
+    Lane,
+    Question,
+    as_lines,
+    quick_bill,
+    take_what_agrees,
+)
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import day_bounds
@@ -268,11 +274,13 @@ async def read_lean(
     try:
         lane = None
         if (quick := quick_bill(context, bill.channel, place)) is not None:
+            channel = context.flow.channels[bill.channel]
+            lines = await asyncio.to_thread(as_lines, channel, quick, place, folder)
             asked = Question(
                 account=account,
                 day=bill.day,
                 currency=bill.currency,
-                bill=place,
+                bill=lines,
                 folder=folder,
                 home_book=home_book,
                 suspects=await shown_before(context.db, bill.account_id, bill.day),
@@ -305,7 +313,7 @@ async def store_rest(
         lines = channel.parse_bill(_place(context, bill))
     else:
         sheet.agreed(lane)
-        lines = channel.parse_bill(lane.rest)
+        lines = (lane.parse or channel.parse_bill)(lane.rest)
     async with context.db.begin(_ACTOR) as tx:
         await store.LOCK_BILL.one(tx, bill.id)
         await store.CLEAR_ROWS.run(tx, bill.id)

@@ -15,6 +15,7 @@ from tongbao.clearing.reconciliation import _store as store
 from tongbao.clearing.reconciliation.model import (
     BillFault,
     BillFile,
+    BillState,
     BillUnknown,
     BreakClass,
     BreakNotFound,
@@ -75,6 +76,12 @@ async def report(on: Db | Tx, account_id: UUID, day: date) -> DayReport:
         waiting=[each for each in waiting if each.day == day],
         faults=await store.FAULTS_OF_BILL.all(on, bill.id, 0, _FAULTS_SHOWN),
     )
+
+
+async def bill_state(on: Db | Tx, account_id: UUID, day: date) -> BillState | None:
+    """Return how far the bill of an account's day is; None: nobody has asked for it."""
+    bill = await store.CURRENT_BILL.first(on, account_id, day)
+    return None if bill is None else bill.state
 
 
 async def bills_of_day(on: Db | Tx, day: date) -> list[BillFile]:

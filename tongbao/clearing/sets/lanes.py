@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -24,13 +24,14 @@ from tongbao.clearing.context import Clearing
 from tongbao.clearing.sets import duck
 from tongbao.clearing.sets.exporting import LineWriter
 from tongbao.clearing.sets.parts import NumberedLine, Part, all_lines, lines_with, split
+from tongbao.clearing.sets.plain import plain_bill, write_plain
 from tongbao.clearing.sets.quick import QUICK_BILLS, QuickBill
 from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import from_base32
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import export_nets
 from tongbao.payments.collecting.queries import export_paid, payments_span
-from tongbao.rails.channels.contract import ChannelAccount
+from tongbao.rails.channels.contract import BillLine, Channel, ChannelAccount
 
 _ACTOR: Final = "reconciliation"
 _BOM: Final = b"\xef\xbb\xbf"
@@ -67,21 +68,43 @@ class Lane(Struct, frozen=True):
     line_count: int
     agreed: list[duck.BookSum]
     ours: list[UUID]
+    parse: Callable[[Path], Iterator[BillLine]] | None = None
 
     def line_in_bill(self, line: int) -> int:
-        """Return where a line of the rest stands in the bill; past its end, past the bill's."""
+        """Return where a line of the rest stands in the bill; past its end, past the bill's.
+
+        Plain lines know themselves where they came from.
+        """
+        if self.parse is not None:
+            return line
         inside = line <= len(self.line_numbers)
         return self.line_numbers[line - 1] if inside else self.line_count + 1
 
 
 def quick_bill(context: Clearing, channel: str, bill: Path) -> QuickBill | None:
-    """Return how to read a bill in the fast lane; None: it goes the ordinary way."""
-    quick = QUICK_BILLS.get(channel)
-    if quick is None or not duck.is_there() or bill.stat().st_size < context.quick_from:
+    """Return how to read a bill in the fast lane; None: it goes the ordinary way.
+
+    A bill that is no lines as the table has them is written as plain ones first, see `as_lines`.
+    """
+    if not duck.is_there() or bill.stat().st_size < context.quick_from:
         return None
-    with bill.open("rb") as file:
-        header = file.readline(64 * 1024).removeprefix(_BOM).rstrip(b"\r\n")
-    return quick if header == quick.header.encode() else None
+    quick = QUICK_BILLS.get(channel)
+    if quick is not None:
+        with bill.open("rb") as file:
+            header = file.readline(64 * 1024).removeprefix(_BOM).rstrip(b"\r\n")
+        if header == quick.header.encode():
+            return quick
+    [currency] = context.flow.channels[channel].currencies
+    return plain_bill(currency)
+
+
+def as_lines(channel: Channel, quick: QuickBill, bill: Path, folder: Path) -> Path:
+    """Return the lines that the fast lane reads: the bill's own, or plain ones in the folder."""
+    if quick.parse is None:
+        return bill
+    lines = folder / "plain.bill"
+    write_plain(channel.parse_bill(bill), channel.bill_terms, lines, is_piece=False)
+    return lines
 
 
 async def take_what_agrees(context: Clearing, asked: Question, quick: QuickBill) -> Lane | None:
@@ -120,6 +143,7 @@ async def compare_spans(
         line_count=line_count,
         agreed=left.agreed,
         ours=[from_base32(number) for number in left.ours],
+        parse=quick.parse,
     )
 
 

@@ -1,14 +1,19 @@
 """Where the few fields stand that tell whether a bill's line agrees with a payment of ours.
 
-It is data: a channel whose bill is lines of text gets a fast lane by a line in this table. A line
-that looks in any way unusual is simply not taken here, and read by the channel's own parser.
+It is data: a channel whose bill is lines of text gets its fastest lane by a line in this table; any
+other bill is written as plain lines first (`sets/plain.py`). A line that looks in any way unusual
+is simply not taken here, and read by the channel's own parser.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
+
+from tongbao.rails.channels.contract import BillLine
 
 
 class QuickBill(Struct, frozen=True):
@@ -29,6 +34,7 @@ class QuickBill(Struct, frozen=True):
     at: int
     where: tuple[tuple[int, str], ...]
     filled: tuple[int, ...]
+    parse: Callable[[Path], Iterator[BillLine]] | None = None  # reads it back; the channel's does
 
     @property
     def column_count(self) -> int:

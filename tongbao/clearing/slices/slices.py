@@ -25,6 +25,7 @@ from tongbao.clearing.reconciliation.staging import ids_of_numbers
 from tongbao.clearing.sets import duck, slicing
 from tongbao.clearing.sets.lanes import Lane, Question, Span, compare_spans, export_sides
 from tongbao.clearing.sets.parts import Part, split
+from tongbao.clearing.sets.plain import Unreadable, plain_bill, rows_by_layout, write_plain
 from tongbao.clearing.sets.quick import QUICK_BILLS, QuickBill
 from tongbao.clearing.slices import _store as store
 from tongbao.clearing.slices.model import (
@@ -40,6 +41,7 @@ from tongbao.clearing.slices.model import (
     TotalMissing,
 )
 from tongbao.clearing.slices.pieces import PieceLost, counts_of, keep, lines_in, runs_of, with_total
+from tongbao.clearing.sources.model import Layout
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import day_bounds
@@ -47,6 +49,7 @@ from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.payments.collecting.queries import attempts_with_ids, count_paid
+from tongbao.rails.channels.capabilities import Unbilled
 from tongbao.rails.channels.contract import ChannelAccount
 
 _ACTOR: Final = "reconciliation"
@@ -76,16 +79,28 @@ class _Day(Struct, frozen=True):
         return Question(self.account, self.day, self.currency, bill, folder, book, ())
 
 
-async def take_piece(context: Clearing, account_id: UUID, day: date, path: Path) -> SlicePiece:
-    """Add a piece of a day's bill to its slices: lines under the channel's own header.
+async def take_piece(
+    context: Clearing,
+    account_id: UUID,
+    day: date,
+    path: Path,
+    *,
+    layout: Layout | None = None,
+    is_last: bool = False,
+) -> SlicePiece:
+    """Add a piece of a day's bill to its slices: a file as the channel sends its bill.
 
-    The last one ends with the bill's total.
+    The last one ends with the bill's total; where the bill has none, ``is_last`` says so. With a
+    ``layout`` the piece is in that one, whatever the channel's bill looks like.
 
     Raises:
         SlicesNotPossible, PieceUnreadable, PieceSeenBefore, SlicesMoved
     """
     of = await _day(context, account_id, day)
+    if layout is not None and of.quick.parse is None:
+        raise SlicesNotPossible(why="pieces of this channel are lines of its own bill")
     async with _folder(context) as folder:
+        path = await asyncio.to_thread(_lines_of, of, path, folder, layout, is_last)
         parts = await asyncio.to_thread(split, path, folder)
         has_total = _check(of.quick, parts)
         rows = _rows_of(parts, has_total=has_total)
@@ -194,11 +209,26 @@ async def slices_of(on: Db | Tx, account_id: UUID, day: date) -> list[ReconSlice
 
 async def _day(context: Clearing, account_id: UUID, day: date) -> _Day:
     account = await context.flow.account(account_id)
-    quick = QUICK_BILLS.get(account.channel)
-    if quick is None or quick.at != 0 or not duck.is_there():
+    channel: object = context.flow.channels.get(account.channel)
+    if channel is None or isinstance(channel, Unbilled) or not duck.is_there():
         raise SlicesNotPossible(channel=account.channel)
     [currency] = context.flow.channels[account.channel].currencies
+    quick = QUICK_BILLS.get(account.channel) or plain_bill(currency)
     return _Day(context, account, day, quick, currency)
+
+
+def _lines_of(of: _Day, path: Path, folder: Path, layout: Layout | None, is_last: bool) -> Path:
+    """Return the piece as the lines its slices are counted by."""
+    if of.quick.parse is None:
+        return path
+    channel = of.context.flow.channels[of.account.channel]
+    terms, lines = channel.bill_terms, folder / "plain.piece"
+    rows = channel.parse_bill(path) if layout is None else rows_by_layout(layout, path, terms)
+    try:
+        write_plain(rows, terms, lines, is_piece=True, is_last=is_last)
+    except Unreadable as failure:
+        raise PieceUnreadable(fault=str(failure)) from None
+    return lines
 
 
 def _check(quick: QuickBill, parts: Sequence[Part]) -> bool:

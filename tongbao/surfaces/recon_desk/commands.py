@@ -173,13 +173,20 @@ def match_day(context: Context, rule: Path, day: datetime) -> None:
 @click.argument("file", type=_FILE)
 @click.option("--account", required=True, help="Our account at the channel: chn_…")
 @click.option("--day", required=True, type=_DAY, help="The business day, as 2026-11-21.")
+@click.option("--layout", help="The piece's own layout: a built-in one's name, or a TOML file.")
+@click.option("--last", is_flag=True, help="It is the day's last; for bills that have no total.")
 @click.pass_obj
-def piece(context: Context, file: Path, account: str, day: datetime) -> None:
+def piece(
+    context: Context, file: Path, account: str, day: datetime, layout: str | None, *, last: bool
+) -> None:
     """Take a piece of a day's bill into its slices, compare them, and show which differ."""
     account_id = parse("chn", account)
+    found = None if layout is None else _layout(layout)
 
     async def work(platform: Platform) -> Standing:
-        await take_piece(platform.clearing, account_id, day.date(), file)
+        await take_piece(
+            platform.clearing, account_id, day.date(), file, layout=found, is_last=last
+        )
         return await compare_slices(platform.clearing, account_id, day.date())
 
     found = context.run(work)
