@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from tongbao.clearing.reserve.custody import (
     BalanceTerms,
     CloseTerms,
     ExplainTerms,
-    OpenTerms,
 )
 from tongbao.clearing.reserve.model import (
     BookInput,
@@ -66,6 +66,7 @@ from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 
 DAY = date(2026, 11, 18)  # a Wednesday
 MAY = {"settlement_act"}
+KEYRING = Keyring([b"k" * 32])
 MERCHANT, WALLET, CHANNEL = UUID(int=11), UUID(int=12), UUID(int=13)
 
 
@@ -74,8 +75,9 @@ class House:
 
     def __init__(self, db: Db) -> None:
         self.db = db
+        self.number = ""
         self.ledger = Ledger(db, Licence.PAYMENT_INSTITUTION)
-        self.reserve = Reserve(db, Proofs(db, Keyring([b"k" * 32])))
+        self.reserve = Reserve(db, Proofs(db, KEYRING))
         self.desk = Approvals(db, acts_of(*custody.bound_acts(db)))
 
     def at(self, day: date, hour: int = 9) -> None:
@@ -108,8 +110,15 @@ class House:
         return asked.shown_id
 
     async def account(self, purpose: Purpose = Purpose.CUSTOMERS) -> CustodyAccount:
-        terms = OpenTerms(
-            Mode.SANDBOX, "CNY", purpose, "Bank", new_id().hex[-4:], DAY - timedelta(days=30)
+        self.number = f"2023{new_id().int % 10**12:012d}"
+        terms = custody.open_terms(
+            KEYRING,
+            self.number,
+            mode=Mode.SANDBOX,
+            currency="CNY",
+            purpose=purpose,
+            bank="Bank",
+            opened_on=DAY - timedelta(days=30),
         )
         await self.agreed(OPEN, f"new {purpose} account", terms)
         found = await custody.custody_accounts(self.db, Mode.SANDBOX)
@@ -298,7 +307,7 @@ def test_a_file_that_is_no_whole_statement_is_refused(
 
 
 CAMT = """<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt><Stmt>
-<Acct><Id><Othr><Id>2023000000{tail}</Id></Othr></Id></Acct>
+<Acct><Id><Othr><Id>{number}</Id></Othr></Id></Acct>
 <Bal><Tp><CdOrPrtry><Cd>CLBD</Cd></CdOrPrtry></Tp><Amt Ccy="CNY">1000.00</Amt>
 <CdtDbtInd>CRDT</CdtDbtInd><Dt><Dt>2026-11-18</Dt></Dt></Bal></Stmt></BkToCstmrStmt></Document>"""
 
@@ -307,19 +316,25 @@ async def taken(house: House, path: Path, layout: str) -> None:
     """The bank's file comes in as any source's does; nobody enters a balance."""
     async with house.db.begin("operator") as tx:
         await add_source(tx, "bank", built_in()[layout], Mode.SANDBOX)
-    await take_file(house.db, "bank", DAY, path, actor="cli", on_complete=record_closings)
+    feed = partial(record_closings, KEYRING)
+    await take_file(house.db, "bank", DAY, path, actor="cli", on_complete=feed)
 
 
 @pytest.mark.parametrize(
-    ("layout", "place"),
-    [("mt940", "sources.after_chunk"), ("mt940", "sources.after_end"), ("camt.053", None)],
+    ("layout", "place", "written"),
+    [
+        ("mt940", "sources.after_chunk", "20230000/{}"),
+        ("mt940", "sources.after_end", "{}CNY"),
+        ("camt.053", None, ""),
+    ],
 )
 async def test_a_statement_that_a_source_brings_proves_the_day_by_itself_and_once(
-    house: House, tmp_path: Path, layout: str, place: str | None
+    house: House, tmp_path: Path, layout: str, place: str | None, written: str
 ) -> None:
     account = await next_day(house)
-    tail = account.account_masked[-4:]
-    text = MT940.replace("/1234", f"/2023{tail}") if layout == "mt940" else CAMT.format(tail=tail)
+    text = MT940.replace("20230000/1234", written.format(house.number))
+    if layout == "camt.053":
+        text = CAMT.format(number=house.number)
     path = tmp_path / "day"
     path.write_text(text)
     if place is not None:
@@ -342,7 +357,7 @@ async def test_a_statement_that_a_source_brings_proves_the_day_by_itself_and_onc
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("/1234", "/4321"),  # another account
+        ("/1234", "/1{tail}"),  # another account whose number ends so
         ("C261118CNY1000", "C261119CNY1000"),  # a day that goes on
         (":86:a customer\n", ":61:what\n"),  # a line that cannot be read
         ("CNY", "USD"),
@@ -352,9 +367,9 @@ async def test_a_statement_that_says_nothing_for_sure_of_a_custody_account_prove
     house: House, tmp_path: Path, before: str, after: str
 ) -> None:
     account = await next_day(house)
-    tail = account.account_masked[-4:]
+    after = after.format(tail=account.account_masked[-4:])
     path = tmp_path / "day.sta"
-    path.write_text(MT940.replace(before, after).replace("/1234", f"/{tail}"))
+    path.write_text(MT940.replace(before, after).replace("/1234", f"/{house.number}"))
 
     await taken(house, path, "mt940")
 

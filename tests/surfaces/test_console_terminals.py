@@ -136,7 +136,7 @@ async def test_a_day_of_the_reserve_is_proved_explained_and_shown(
     await stage.wallet_code(10_000)
     home = "/console/reserve?mode=sandbox"
     assert (await admin.get(home)).status_code == 200
-    given = {"bank": "Bank <1>", "tail": "1234", "opened_on": str(day), "reason": "the first"}
+    given = {"bank": "Bank <1>", "number": "62221234", "opened_on": str(day), "reason": "the first"}
     sent = await admin.send("/console/reserve/accounts", **given, purpose="customers")
     await admin.follow(sent)
     await agreed(stage, OPEN, "sandbox/CNY/Bank <1>/1234")
@@ -202,7 +202,7 @@ async def test_commands_prove_and_verify(cli: Cli) -> None:
     day = str(business_date(real_now()) - timedelta(days=1))
 
     opened = await cli(
-        "--json", "reserve", "open", "--bank", "Bank", "--tail", "1234", "--since", day,
+        "--json", "reserve", "open", "--bank", "Bank", "--number", "62221234", "--since", day,
         "--reason", "the first account",
     )  # fmt: skip
     proved = await cli("--json", "reserve", "prove", "--day", day)

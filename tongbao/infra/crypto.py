@@ -154,6 +154,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("terminal.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A terminal's own secret."),
         Purpose("terminal.request", Algorithm.HMAC_SHA_256, "terminal.secret", "Their requests."),
         Purpose("split.receiver", Algorithm.AES_256_GCM, _FILE_KEY, "Who gets shares."),
+        Purpose("custody.account", Algorithm.HMAC_SHA_256, _FILE_KEY, "Our accounts at banks."),
         Purpose("split.receiver_mac", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of receivers."),
         Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
         Purpose("vault.card", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Card numbers."),

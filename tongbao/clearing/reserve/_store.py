@@ -14,7 +14,8 @@ from tongbao.clearing.reserve.model import (
 from tongbao.infra.db import Query, Statement
 
 _ACCOUNT: Final = (
-    "id, mode, currency, purpose, bank, account_masked, opened_on, closed_on, approved_as"
+    "id, mode, currency, purpose, bank, account_masked, account_mac, opened_on, closed_on,"
+    " approved_as"
 )
 _BALANCE: Final = (
     "account_id, day, version, amount, source, reference, digest, recorded_at, recorded_by"
@@ -27,8 +28,8 @@ _GAP: Final = """id, mode, currency, day, kind, amount, proof_id, opened_at, exp
 INSERT_ACCOUNT: Final = Query(
     CustodyAccount,
     f"""
-    insert into custody_account ({_ACCOUNT}) values ($1, $2, $3, $4, $5, $6, $7, null, $8)
-    on conflict (mode, bank, account_masked, currency) do nothing
+    insert into custody_account ({_ACCOUNT}) values ($1, $2, $3, $4, $5, $6, $7, $8, null, $9)
+    on conflict (mode, currency, account_mac) do nothing
     returning {_ACCOUNT}""",
 )
 CLOSE_ACCOUNT: Final = Query(

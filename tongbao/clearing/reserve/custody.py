@@ -6,6 +6,7 @@ that is opened or closed, a balance by hand, an explanation of a gap.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Final
 from uuid import UUID
@@ -20,6 +21,7 @@ from tongbao.clearing.reserve.model import (
     CustodyAccountNotFound,
     CustodyAccountTaken,
     CustodyBalance,
+    CustodyNumberMalformed,
     Purpose,
     ReserveGapExplained,
     ReserveGapNotFound,
@@ -29,6 +31,7 @@ from tongbao.clearing.reserve.model import (
 from tongbao.controls.approvals.approvals import in_transaction
 from tongbao.controls.approvals.model import Act, Approval, Bound, Change
 from tongbao.infra import audit
+from tongbao.infra.crypto import Keyring, hmac_sha256
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Fact
@@ -39,13 +42,17 @@ from tongbao.parties.identity.model import Permission
 
 
 class OpenTerms(Struct, frozen=True):
-    """An account at a bank that is to count; only the end of its number is kept."""
+    """An account at a bank that is to count, as `open_terms` makes them.
+
+    Of its number only the end is kept, and a keyed fingerprint (hexadecimal) to know it again by.
+    """
 
     mode: Mode
     currency: str
     purpose: Purpose
     bank: str
     account_tail: str
+    account_mac: str
     opened_on: date
 
 
@@ -77,6 +84,8 @@ class ExplainTerms(Struct, frozen=True):
     explanation: str
 
 
+_BLIND: Final = "custody.account"
+_NUMBER: Final = re.compile(r"[0-9A-Z]{4,34}")
 _FINANCE: Final = Permission.SETTLEMENT_ACT
 OPEN: Final = Act(
     "reserve.account_open",
@@ -110,6 +119,38 @@ EXPLAIN: Final = Act(
     maker=_FINANCE,
     checker=_FINANCE,
 )
+
+
+def open_terms(
+    keyring: Keyring,
+    number: str,
+    *,
+    mode: Mode,
+    currency: str,
+    purpose: Purpose,
+    bank: str,
+    opened_on: date,
+) -> OpenTerms:
+    """Return the terms of opening an account by its whole number.
+
+    Raises:
+        CustodyNumberMalformed
+    """
+    text = plain_number(number)
+    if not _NUMBER.fullmatch(text):
+        raise CustodyNumberMalformed(param="number")
+    mac = account_mac(keyring, text).hex()
+    return OpenTerms(mode, currency, purpose, bank, text[-4:], mac, opened_on)
+
+
+def plain_number(number: str) -> str:
+    """Return an account's number without what people and banks put between its digits."""
+    return re.sub(r"[^0-9A-Za-z]", "", number).upper()
+
+
+def account_mac(keyring: Keyring, number: str) -> bytes:
+    """Return the keyed fingerprint of a plain number: a bare hash of one could be searched for."""
+    return hmac_sha256(keyring.mac_key(_BLIND), number.encode())
 
 
 async def record_statement(
@@ -183,8 +224,8 @@ def bound_acts(db: Db) -> tuple[Bound, ...]:
 
 async def _open(tx: Tx, approval: Approval, terms: OpenTerms) -> None:
     exponent_of(terms.currency)
-    masked = f"•••• {terms.account_tail[-4:]}"
-    place = (terms.mode, terms.currency, terms.purpose, terms.bank, masked, terms.opened_on)
+    masked, mac = f"•••• {terms.account_tail[-4:]}", bytes.fromhex(terms.account_mac)
+    place = (terms.mode, terms.currency, terms.purpose, terms.bank, masked, mac, terms.opened_on)
     account_id = derived_id(approval.id, "account")
     opened = await store.INSERT_ACCOUNT.first(tx, account_id, *place, approval.shown_id)
     if opened is None:
@@ -216,7 +257,10 @@ async def _explain(tx: Tx, approval: Approval, terms: ExplainTerms) -> None:
 
 async def _show_open(_db: Db, _approval: Approval, terms: OpenTerms) -> list[Change]:
     tail = f"•••• {terms.account_tail[-4:]}"
-    return [Change("account", "账户", None, f"{terms.bank} {tail} {terms.currency}")]
+    return [
+        Change("account", "账户", None, f"{terms.bank} {tail} {terms.currency}"),
+        Change("fingerprint", "账号指纹", None, terms.account_mac[:16]),
+    ]
 
 
 async def _show_balance(db: Db, _approval: Approval, terms: BalanceTerms) -> list[Change]:

@@ -49,6 +49,14 @@ class CustodyAccountTaken(Conflict):
     advice_zh = "该银行账户已登记，请查看备付金账户列表。"
 
 
+class CustodyNumberMalformed(Invalid):
+    """An account's number at a bank has 4 to 34 letters and digits."""
+
+    code = "reserve.account_number_malformed"
+    advice = "Give the whole account number, as the bank's statements show it."
+    advice_zh = "请填写完整账号，与银行对账单所示一致（4 至 34 位字母或数字）。"
+
+
 class StatementDayWrong(Invalid):
     """A bank's closing balance is of a day that is over, on which the account was open."""
 
@@ -148,6 +156,7 @@ class CustodyAccount(Struct, frozen=True):
     purpose: Purpose
     bank: str
     account_masked: str
+    account_mac: bytes  # a keyed fingerprint of the whole number
     opened_on: date
     closed_on: date | None
     approved_as: str

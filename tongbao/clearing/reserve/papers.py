@@ -7,7 +7,12 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from tongbao.clearing.reserve.custody import custody_accounts, record_statement
+from tongbao.clearing.reserve.custody import (
+    account_mac,
+    custody_accounts,
+    plain_number,
+    record_statement,
+)
 from tongbao.clearing.reserve.model import CustodyAccount, Source
 from tongbao.clearing.sources.layouts import built_in
 from tongbao.clearing.sources.model import (
@@ -18,6 +23,7 @@ from tongbao.clearing.sources.model import (
     SourceTotal,
 )
 from tongbao.clearing.sources.reading import Tally, read_file
+from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Tx
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Invalid
@@ -66,12 +72,12 @@ def read_closing(path: Path, source: Source, currency: str) -> tuple[int, bytes]
         return closings[0], hashlib.file_digest(file, "sha256").digest()
 
 
-async def record_closings(tx: Tx, completed: Completed) -> None:
+async def record_closings(keyring: Keyring, tx: Tx, completed: Completed) -> None:
     """Record what a bank's statement that came in as a source's file says of custody accounts.
 
-    Of an account only the end of its number is known, so one counts where no other account of the
-    mode and currency ends so. The bank's own day counts, and a file with a line that could not be
-    read, or that says two things of one day, proves nothing: people enter it.
+    An account is known by its whole number, through a keyed fingerprint. The bank's own day counts,
+    and a file with a line that could not be read, or that says two things of one day, proves
+    nothing: people enter it.
     """
     if completed.faults:
         return
@@ -79,7 +85,7 @@ async def record_closings(tx: Tx, completed: Completed) -> None:
     accounts = await custody_accounts(tx, completed.source.mode)
     digest = bytes.fromhex(completed.file.sha256)
     for closing in _once(completed.closings):
-        account = _account_of(accounts, closing)
+        account = _account_of(keyring, accounts, closing)
         if account is not None and closing.day < business_date(tx.now):
             await record_statement(
                 tx, account.id, closing.day, closing.amount, source=source, digest=digest,
@@ -95,12 +101,21 @@ def _once(closings: list[Closing]) -> list[Closing]:
     return [each for group in said.values() for each in group if len(group) == 1]
 
 
-def _account_of(accounts: list[CustodyAccount], closing: Closing) -> CustodyAccount | None:
+def _account_of(
+    keyring: Keyring, accounts: list[CustodyAccount], closing: Closing
+) -> CustodyAccount | None:
     if EXPONENTS.get(closing.currency) != _EXPONENT:
         return None
-    tail = f"•••• {closing.account[-4:]}"
-    place = (tail, closing.currency)
-    alike = [each for each in accounts if (each.account_masked, each.currency) == place]
-    if len(alike) != 1 or not alike[0].is_open_on(closing.day):
-        return None
-    return alike[0]
+    macs = {account_mac(keyring, number) for number in _numbers_in(closing)}
+    found = [
+        each for each in accounts
+        if each.account_mac in macs and each.currency == closing.currency
+        and each.is_open_on(closing.day)
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 else None
+
+
+def _numbers_in(closing: Closing) -> set[str]:
+    """Return what may be the number: MT940 may put the bank before it, and the currency after."""
+    numbers = {plain_number(closing.account), plain_number(closing.account.rpartition("/")[2])}
+    return numbers | {number.removesuffix(closing.currency) for number in numbers}

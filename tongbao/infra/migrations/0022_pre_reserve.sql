@@ -13,10 +13,11 @@ begin
         purpose         text        not null check (purpose in ('customers', 'own')),
         bank            text        not null check (length(bank) between 1 and 128),
         account_masked  text        not null check (length(account_masked) between 1 and 16),
+        account_mac     bytea       not null check (length(account_mac) = 32), -- the whole number
         opened_on       date        not null,
         closed_on       date,
         approved_as     text        not null, -- the approval by which it is here
-        unique (mode, bank, account_masked, currency),
+        unique (mode, currency, account_mac),
         check (closed_on >= opened_on)
     );
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -119,7 +120,8 @@ def take(context: Context, file: Path, source: str, day: datetime) -> None:
 
     async def work(platform: Platform) -> SourceFile:
         # A custody account's statement is the reserve's paper too, where there is a reserve.
-        feed = record_closings if platform.settings.licence.may_hold_funds else None
+        holds = platform.settings.licence.may_hold_funds
+        feed = partial(record_closings, platform.keyring) if holds else None
         return await take_file(
             platform.db, source, day.date(), file, actor=_ACTOR, on_complete=feed
         )

@@ -16,7 +16,6 @@ from tongbao.clearing.reserve.custody import (
     OPEN,
     BalanceTerms,
     CloseTerms,
-    OpenTerms,
 )
 from tongbao.clearing.reserve.model import (
     ACCOUNT,
@@ -155,7 +154,7 @@ def reserve_accounts(context: Context) -> None:
     help="Whose money it is for.",
 )
 @click.option("--bank", required=True, type=Text(128), help="The bank's name.")
-@click.option("--tail", required=True, type=Text(4), help="The last four digits of the number.")
+@click.option("--number", required=True, type=Text(34), help="The whole account number.")
 @click.option("--since", required=True, type=_DAY, help="The first day that it counts.")
 @_REASON
 @click.pass_obj
@@ -168,9 +167,17 @@ def reserve_open(
     async def work(platform: Platform) -> dict[str, object]:
         _check(platform)
         exponent_of(currency)
-        bank, tail = str(what["bank"]), str(what["tail"])
-        terms = OpenTerms(Mode(mode), currency, Purpose(purpose), bank, tail, since)
-        subject = f"{mode}/{currency}/{bank}/{tail}"[:128]
+        bank = str(what["bank"])
+        terms = custody.open_terms(
+            platform.keyring,
+            str(what["number"]),
+            mode=Mode(mode),
+            currency=currency,
+            purpose=Purpose(purpose),
+            bank=bank,
+            opened_on=since,
+        )
+        subject = f"{mode}/{currency}/{bank}/{terms.account_tail}"[:128]
         async with platform.db.begin(actor()) as tx:
             approval = await propose(tx, OPEN, subject, terms, reason=reason)
         return {"approval": approval.shown_id}

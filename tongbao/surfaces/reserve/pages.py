@@ -14,7 +14,6 @@ from tongbao.clearing.reserve.custody import (
     OPEN,
     BalanceTerms,
     ExplainTerms,
-    OpenTerms,
 )
 from tongbao.clearing.reserve.model import ACCOUNT, GAP, PROOF, Inputs, Purpose, ReserveProof
 from tongbao.clearing.reserve.proving import Reserve
@@ -137,19 +136,26 @@ async def propose_account(visit: Visit) -> Reply:
     """Propose that an account at a bank counts.
 
     Raises:
-        ReserveFormWrong, UnknownCurrency, MakerNotAllowed, ReasonTooShort, ApprovalWaiting
+        ReserveFormWrong, UnknownCurrency, CustodyNumberMalformed, MakerNotAllowed, ReasonTooShort,
+        ApprovalWaiting
     """
-    form = visit.request.form
-    mode, tail = mode_of(form.get("mode")), form.get("tail", "").strip()
+    form, mode = visit.request.form, mode_of(visit.request.form.get("mode"))
     bank, purpose = form.get("bank", "").strip()[:128], form.get("purpose", "")
-    is_tail = len(tail) == 4 and tail.isascii() and tail.isalnum()
-    if mode is None or not bank or not is_tail or purpose not in set(Purpose):
+    if mode is None or not bank or purpose not in set(Purpose):
         raise ReserveFormWrong(param="account")
     currency = form.get("currency", "")
     exponent_of(currency)
-    since = _day(form.get("opened_on", ""))
-    terms = OpenTerms(mode, currency, Purpose(purpose), bank, tail, since)
-    return await _propose(visit, OPEN, f"{mode}/{currency}/{bank}/{tail}"[:128], terms)
+    terms = custody.open_terms(
+        visit.desk.keyring,
+        form.get("number", ""),
+        mode=mode,
+        currency=currency,
+        purpose=Purpose(purpose),
+        bank=bank,
+        opened_on=_day(form.get("opened_on", "")),
+    )
+    subject = f"{mode}/{currency}/{bank}/{terms.account_tail}"[:128]
+    return await _propose(visit, OPEN, subject, terms)
 
 
 async def propose_explanation(visit: Visit) -> Reply:
