@@ -18,6 +18,7 @@ from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, sett
 from tongbao.surfaces.cli.serve import serve
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
+from tongbao.surfaces.disputes_desk.commands import COMMANDS as DISPUTES
 from tongbao.surfaces.fees.commands import fees
 from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
 from tongbao.surfaces.four_eyes.keys import key
@@ -50,7 +51,7 @@ def main(click_context: click.Context, config: Path | None, as_json: bool) -> No
 
 COMMANDS = (
     *ONBOARDING,
-    *(*TERMINALS, *RESERVE, *CARD_BINS),
+    *(*TERMINALS, *RESERVE, *CARD_BINS, *DISPUTES),
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, kms, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),

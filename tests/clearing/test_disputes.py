@@ -38,6 +38,7 @@ from tongbao.clearing.disputes.model import (
     DisputeState,
     Move,
     Term,
+    TermQuality,
     next_reminder,
     next_step,
 )
@@ -168,7 +169,7 @@ def dispute_in(state: DisputeState, stage_now: Any) -> Dispute:
 def test_a_dispute_goes_only_where_the_table_says(state: DisputeState, by: Move) -> None:
     now = real_now()
     before = dispute_in(state, now)
-    term = Term("unionpay", state, now.date(), 5, AtEnd.LOST, "a book")
+    term = Term("unionpay", state, now.date(), 5, AtEnd.LOST, "a book", TermQuality.HOUSE)
     if (state, by) not in NEXT:
         with pytest.raises(DisputeMoved):
             next_step(before, by, term, now)

@@ -129,7 +129,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "facts of the deployment, written at migrations and by hand",
         *("schema_migration", "deployment", "deployment_clock", "number_range", "proof_key"),
-        *("dispute_term", "card_bin", "blob_upload"),
+        *("dispute_term", "card_bin", "blob_upload", "scheme_file", "scheme_file_row"),
     ),
     *_at_home("one row a day for all books together", "ledger_day_root"),
     *_at_home("which books an account is split over, read by one task", "ledger_split"),

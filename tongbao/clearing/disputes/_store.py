@@ -34,14 +34,19 @@ INSERT_CHANGE = Statement(
 )
 TERM_OF = Query(
     Term,
-    """select scheme, stage, in_force, days, at_end, source from dispute_term
+    """select scheme, stage, in_force, days, at_end, source, quality from dispute_term
         where scheme = $1 and stage = $2 and in_force <= $3
         order by in_force desc limit 1""",
 )
 TERMS = Query(
     Term,
-    """select scheme, stage, in_force, days, at_end, source from dispute_term
+    """select scheme, stage, in_force, days, at_end, source, quality from dispute_term
         order by scheme, stage, in_force""",
+)
+PUT_TERM = Statement(
+    """insert into dispute_term (scheme, stage, in_force, days, at_end, source, quality)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (scheme, stage, in_force) do nothing"""
 )
 GET_DISPUTE = Query(Dispute, f"select {_DISPUTE} from dispute where book = $1 and id = $2")
 FIND_DISPUTE = Query(

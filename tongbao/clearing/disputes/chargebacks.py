@@ -86,6 +86,7 @@ class DisputeAsked(Struct, frozen=True):
     money: Money
     stage: Literal[DisputeState.RETRIEVAL, DisputeState.CHARGEBACK]
     fee: int = 0
+    said_at: datetime | None = None  # when the scheme did: its time runs since then
 
 
 class _Shares(Struct, frozen=True):
@@ -119,9 +120,10 @@ async def open_dispute(
         begun = _begun(payment, attempt, asked, dispute_id, now)
         move = Move.CHARGE_BACK if asked.stage is DisputeState.CHARGEBACK else None
         term = await _term_of(flow, asked.scheme, asked.stage, now)
-        step = Step(_in_stage(begun, term, now), None)
+        since = min(now, asked.said_at or now)
+        step = Step(_in_stage(begun, term, since), None)
         if move is not None:
-            step = next_step(begun, move, term, now)
+            step = next_step(begun, move, term, since)
         shares = await _shares(flow, step, asked.money.amount, asked.fee, tries)
         after = replace(step.after, owed=shares.owed + shares.fee_owed, version=1)
         writes = (
@@ -156,8 +158,11 @@ async def move_dispute(
     why: str,
     answer: str | None = None,
     take: Taking | None = None,
+    since: datetime | None = None,
 ) -> Dispute:
     """Take one step of a dispute and return it as it is afterwards.
+
+    ``since``: when it happened, where that was before now; the stage's time runs from then.
 
     Raises:
         DisputeMoved, DisputeExceedsLeft, DisputeContended
@@ -167,7 +172,7 @@ async def move_dispute(
         now = flow.db.clock.now()
         target = NEXT.get((before.state, move))
         term = await _term_of(flow, before.scheme, target, now) if target else None
-        step = next_step(before, move, term, now)
+        step = next_step(before, move, term, min(now, since or now))
         fee = before.fee if step.rule == "dispute.charged_back" else 0
         shares = await _shares(flow, step, before.amount, fee, tries)
         after = replace(
@@ -221,7 +226,8 @@ async def take_scheme_row(flow: Flow, account_id: UUID, row: SchemeRow) -> Dispu
             return await open_dispute(flow, payment, row.asked, actor="scheme", why="scheme's file")
         if row.move is None or _is_known(found, row.move):
             return found
-        return await move_dispute(flow, found, row.move, actor="scheme", why="scheme's file")
+        why, since = "scheme's file", row.asked.said_at
+        return await move_dispute(flow, found, row.move, actor="scheme", why=why, since=since)
     except (DisputeExceedsLeft, DisputeMoved, DisputeRefUsed) as refused:
         detail = f"dispute {row.asked.scheme_ref}: the scheme says {row.move}, but {refused.code}"
         await open_case(flow, payment, CaseKind.CONTRADICTION, detail)

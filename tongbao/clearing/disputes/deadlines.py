@@ -13,9 +13,15 @@ from tongbao.clearing.disputes.model import (
     AtEnd,
     Dispute,
     DisputeMoved,
+    Term,
+    TermTaken,
     next_reminder,
 )
+from tongbao.infra import audit
+from tongbao.infra.db import Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy
+from tongbao.kernel.clock import business_date
+from tongbao.kernel.errors import Fact
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import CaseKind
 from tongbao.payments.collecting.outcomes import Flow, open_case
@@ -24,6 +30,22 @@ WATCH_POLICY: Final = RetryPolicy(
     attempts_max=1_000_000,  # a deadline is met however often something fails before it
     delays=tuple(timedelta(minutes=m) for m in (1, 5, 10, 60)),
 )
+
+
+async def add_term(tx: Tx, term: Term) -> None:
+    """Write down how long a stage may take from a day on; stages that have begun keep theirs.
+
+    Raises:
+        TermTaken
+    """
+    if term.in_force < business_date(tx.now):
+        raise TermTaken
+    row = (term.scheme, term.stage, term.in_force, term.days, term.at_end, term.source)
+    if await store.PUT_TERM.run(tx, *row, term.quality) == 0:
+        raise TermTaken
+    facts: dict[str, Fact] = {"stage": term.stage.value, "days": term.days, "source": term.source}
+    facts |= {"from": term.in_force.isoformat(), "quality": term.quality.value}
+    await audit.record(tx, "dispute.term_added", term.scheme, facts)
 
 
 async def run_watch_dispute(flow: Flow, task: WatchDispute, _lease: Lease) -> Again | None:

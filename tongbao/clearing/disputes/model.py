@@ -133,6 +133,16 @@ MOVE_AT_END: Final[Mapping[AtEnd, Move]] = {
 }
 
 
+class TermQuality(StrEnum):
+    """How good the word is that a deadline rests on, best first."""
+
+    CONTRACT = "contract"  # with our acquirer
+    SCHEME = "scheme"  # the scheme's own publication
+    ACQUIRER = "acquirer"  # what an acquirer publishes
+    SECONDARY = "secondary"  # somebody who writes about it
+    HOUSE = "house"  # nobody says: the house's own rule
+
+
 class Term(Struct, frozen=True):
     """One row of dispute_term: how long a stage may take, since when, and who says so."""
 
@@ -142,6 +152,7 @@ class Term(Struct, frozen=True):
     days: int
     at_end: AtEnd
     source: str
+    quality: TermQuality
 
     def deadline(self, begins: datetime) -> datetime:
         """Return when the stage's time is over: the last calendar day counts whole."""
@@ -412,6 +423,14 @@ class DisputeContended(Busy):
     code = "dispute.contended"
     advice = "Do it again; it is done once, however often it is asked for."
     advice_zh = "请重试，同一操作只会生效一次。"
+
+
+class TermTaken(Conflict):
+    """A term of this scheme and stage begins on that day already, or on one that has passed."""
+
+    code = "dispute.term_taken"
+    advice = "Choose a later day; terms that have begun stay as they are."
+    advice_zh = "请选择更晚的生效日期，已生效的期限不可修改。"
 
 
 class SchemeUnknown(Rejected):

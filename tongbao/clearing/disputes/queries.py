@@ -14,6 +14,7 @@ from tongbao.clearing.disputes.model import (
     DisputeNotFound,
     DisputeState,
     EvidenceFile,
+    SchemeUnknown,
     Term,
 )
 from tongbao.infra.db import Db, Tx
@@ -76,6 +77,16 @@ async def files_of(on: Db | Tx, book: int, subject_id: UUID) -> list[EvidenceFil
 async def terms(on: Db | Tx) -> list[Term]:
     """Return every stage's dated term, with its source."""
     return await store.TERMS.all(on)
+
+
+async def check_scheme(on: Db | Tx, scheme: str) -> None:
+    """Raise unless the scheme's chargebacks have terms.
+
+    Raises:
+        SchemeUnknown
+    """
+    if all(each.scheme != scheme for each in await terms(on)):
+        raise SchemeUnknown(scheme=scheme[:32])
 
 
 async def list_disputes(
