@@ -24,6 +24,7 @@ from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
 from tongbao.surfaces.four_eyes.keys import key
 from tongbao.surfaces.four_eyes.limits import red_packets
 from tongbao.surfaces.keys.commands import kms
+from tongbao.surfaces.invariants.commands import invariants
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.recon_desk.commands import sources_group
@@ -55,7 +56,7 @@ COMMANDS = (
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, kms, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),
-    *(*FOUR_EYES, red_packets),
+    *(*FOUR_EYES, red_packets, invariants),
 )
 for command in COMMANDS:
     main.add_command(command)

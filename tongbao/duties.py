@@ -49,13 +49,8 @@ from tongbao.clearing.disputes.model import (
     DisputeOpened,
     DisputeUpdated,
 )
-from tongbao.clearing.payouts.chasing import FILE_POLICY, run_chase_file
-from tongbao.clearing.payouts.model import (
-    ChaseFile,
-    PayoutFailed,
-    PayoutReturned,
-    PayoutSucceeded,
-)
+from tongbao.clearing.payouts.chasing import FILE_POLICY, ChaseFile, run_chase_file
+from tongbao.clearing.payouts.model import PayoutFailed, PayoutReturned, PayoutSucceeded
 from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
 from tongbao.clearing.reconciliation.days import (
     RECONCILE_POLICY,
@@ -233,6 +228,7 @@ from tongbao.products.shop.refunds import (
 )
 from tongbao.rails.channels.contract import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
+from tongbao.surfaces.invariants import running as invariants
 from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant
 
 EVENTS: Final[Sequence[type[Event]]] = (
@@ -280,6 +276,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     DropBatch: BATCH_POLICY,
     SubmitPayout: PAYOUT_POLICY,
     ChaseFile: FILE_POLICY,
+    invariants.WatchInvariants: invariants.POLICY,
     WatchDispute: DISPUTE_POLICY,
     CollectDebts: DEBTS_POLICY,
     ReturnRedPacket: RETURN_POLICY,
@@ -336,6 +333,7 @@ def handlers(
     return {
         **(settling if flow.licence.may_hold_funds else {}),
         **four_eyes.work_of(approvals(flow, clearing, keys)),
+        invariants.WatchInvariants: partial(invariants.run_watch, flow.db, flow.licence),
         PullComplaints: partial(run_pull_complaints, flow),
         SendReply: partial(run_send_reply, flow),
         ReconcileDaily: partial(run_reconcile_daily, clearing),

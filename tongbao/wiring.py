@@ -131,6 +131,8 @@ from tongbao.surfaces.cashier.app import CashierApp
 from tongbao.surfaces.disputes_desk import pages as disputes_desk
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.fees.pages import ROUTES as FEE_PAGES
+from tongbao.surfaces.invariants import running as invariants
+from tongbao.surfaces.invariants.pages import ROUTES as INVARIANT_PAGES
 from tongbao.surfaces.four_eyes.routes import ROUTES as FOUR_EYES
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
@@ -289,6 +291,7 @@ class Platform:
                     *FOUR_EYES,
                     *TERMINAL_PAGES,
                     *FEE_PAGES,
+                    *INVARIANT_PAGES,
                     *RESERVE_PAGES,
                     *RECON_DESK,
                     *settlement_pages(self.clearing),
@@ -362,6 +365,7 @@ class Platform:
             for each in (batches, complaints, vouchers, movements, splits, checkpoints, inbox):
                 await each.seed(tx)
             await terminals_watch.seed(tx)
+            await invariants.seed(tx)
             await reserve.seed(tx, self.settings.licence)
 
     async def follow_clock(self, stop: asyncio.Event) -> None:

@@ -16,10 +16,9 @@ from tests.clearing.conftest import Day
 from tests.clearing.settling import settle_day
 from tests.clearing.test_settlement_batches import MAY
 from tongbao.clearing.payouts import files as desk
-from tongbao.clearing.payouts.chasing import answer_due, run_chase_file
+from tongbao.clearing.payouts.chasing import ChaseFile, answer_due, run_chase_file
 from tongbao.clearing.payouts.model import (
     AnswerMalformed,
-    ChaseFile,
     NothingToFile,
     Payout,
     PayoutFile,

@@ -32,6 +32,7 @@ from tongbao.surfaces.page_kit import remembered
 
 OPEN_TO_ANYBODY = {("GET", "/login"), ("POST", "/login"), ("POST", "/language")}
 PAGES = (
+    "/invariants",
     *("/payments", "/cases", "/reconciliation", "/settlements", "/ledger", "/channels", "/health"),
 )
 

@@ -73,7 +73,7 @@ OPEN = {
     "share_state", "split_state", "request_state", "settle", "suspense_side", "suggestion",
     "day_colour", "term_figure", "term_value",
     "settlement_state", "state", "tag", "why",
-    "batch_state", "file_state", "transfer_batch_state", "transfer_state", "destination",
+    "batch_state", "file_state", "light", "transfer_batch_state", "transfer_state", "destination",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
 }  # fmt: skip
 """Groups whose keys are put together from values, so that no text names them."""

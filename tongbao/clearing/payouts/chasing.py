@@ -18,12 +18,11 @@ from prometheus_client import Gauge
 
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.payouts import _store as store
-from tongbao.clearing.payouts.model import ChaseFile
 from tongbao.controls.calendar.queries import load_calendar
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.tasks import Again, Lease, RetryPolicy, enqueue
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.clock import BUSINESS_ZONE, business_date
 from tongbao.kernel.ids import show
 
@@ -36,6 +35,12 @@ _OVERDUE: Final = Gauge(
     "tongbao_payout_files_overdue", "Files of payouts that a bank has not answered in time"
 )
 _log: Final = structlog.get_logger()
+
+
+class ChaseFile(Task, frozen=True, tag="payouts.chase_file"):
+    """Look whether a bank has answered a file in time, and say so until it has."""
+
+    file_id: UUID
 
 
 async def expect_answer(tx: Tx, file_id: UUID) -> None:

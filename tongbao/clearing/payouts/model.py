@@ -20,7 +20,6 @@ from msgspec.structs import replace
 
 from tongbao.clearing.settlement_terms.model import PaysBy
 from tongbao.infra.outbox import Event
-from tongbao.infra.tasks import Task
 from tongbao.kernel.errors import Busy, Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
@@ -235,12 +234,6 @@ class PayoutFile(Struct, frozen=True):
     def number(self) -> str:
         """The message id under which the bank knows it."""
         return base32(self.id)
-
-
-class ChaseFile(Task, frozen=True, tag="payouts.chase_file"):
-    """Look whether a bank has answered a file in time, and say so until it has."""
-
-    file_id: UUID
 
 
 class PayoutView(Struct, frozen=True, omit_defaults=True):

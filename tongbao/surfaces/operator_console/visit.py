@@ -45,7 +45,7 @@ PAGE_GROUPS: Final = (
     ("reconciliation", "settlements", "suspense", "reserve"),
     ("ledger", "prices", "calendar"),
     ("applications", "terminals"),
-    ("health",),
+    ("health", "invariants"),
 )
 """What belongs together: what waits for somebody, payments, clearing, books, parties, machine."""
 PAGES: Final = tuple(page for group in PAGE_GROUPS for page in group)

@@ -1,0 +1,135 @@
+"""Every invariant holds after honest trade, and its light goes red for what breaks it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from tests.stage import Stage
+from tests.surfaces.visitors import hire, reader
+from tongbao.infra import audit, failpoints
+from tongbao.infra.audit_chain import link_entries, verify_chain
+from tongbao.infra.db import Db
+from tongbao.infra.failpoints import SimulatedCrash
+from tongbao.infra.tasks import Lease
+from tongbao.kernel.ids import new_id
+from tongbao.kernel.licence import Licence
+from tongbao.surfaces.invariants.running import (
+    INVARIANTS,
+    InvariantUnknown,
+    WatchInvariants,
+    chosen,
+    lights,
+    run_invariants,
+    run_watch,
+)
+
+LICENCE = Licence.PAYMENT_INSTITUTION
+CARD = "4111111111111111"  # a scheme's own test number
+BREAKS = {
+    "I3": """insert into reserve_gap (id, mode, currency, day, kind, amount, proof_id, opened_at)
+             values (gen_random_uuid(), 'live', 'CNY', '2026-11-02', 'short', 1,
+                     gen_random_uuid(), now())""",
+    "I4": "update payment set refunded = 1 where refunded = 0",
+    "I5": "update payment_state_change set from_state = 'created', to_state = 'pending'",
+    "I6": "update payment set captured = amount - 1, capture_within_s = 60",
+    "I7": "update event set type = 'payment.payed' where type = 'payment.succeeded'",
+    "I13": """update attempt set state = 'unknown';
+              update payment set expires_at = expires_at - interval '9 days'""",
+    "I14": f"update payment set subject = 'card {CARD} of Mr Li'",
+}
+
+
+async def of(db: Db, *names: str) -> dict[str, int]:
+    found = await run_invariants(db, LICENCE, chosen(names, LICENCE))
+    return {light.name: light.breaches for light in found}
+
+
+async def test_honest_trade_breaks_nothing_and_whatever_breaks_one_is_named(stage: Stage) -> None:
+    await stage.paid("alipay", 2_000)
+    refunded = await stage.paid("wechat_pay", 1_000)
+    await stage.refund(refunded, 300)
+    await stage.idle()
+
+    assert await of(stage.db) == dict.fromkeys((each.name for each in INVARIANTS), 0)
+    for name, harm in BREAKS.items():
+        for statement in harm.split(";"):
+            assert await stage.db.execute(statement, ()), name
+        assert (await of(stage.db, name))[name], name
+
+
+async def test_a_light_remembers_since_when_it_is_red(db: Db) -> None:
+    async with db.begin("operator:amy") as tx:
+        await audit.record(tx, "channel.disabled", "chn_1", {"reason": f"card {CARD}"})
+    assert await of(db, "I14") == {"I14": 1}
+    [red] = await lights(db)
+    assert red.first == "card number in audit_entry.facts"
+    assert CARD not in str(red)
+    db.clock.offset += timedelta(hours=1)
+    await of(db, "I14")
+    [still] = await lights(db)
+    assert still.red_since == red.red_since
+    assert still.checked_at > red.checked_at
+    with pytest.raises(InvariantUnknown):
+        chosen(["I15"], LICENCE)
+
+
+async def test_an_entry_that_was_changed_removed_or_slipped_in_is_found(db: Db) -> None:
+    for number in range(5):
+        async with db.begin("operator:amy") as tx:
+            await audit.record(tx, "channel.disabled", f"chn_{number}", {"n": number, "a": "ü"})
+    assert await link_entries(db) >= 5
+    assert await link_entries(db) == 0
+    whole = await verify_chain(db)
+    assert (whole.breaches, whole.first) == (0, "")
+
+    await db.execute("grant update, delete on audit_entry, audit_link to current_user", ())
+    harms = (
+        ("update audit_entry set actor = 'operator:eve' where subject = 'chn_2'", "not what it"),
+        ("delete from audit_entry where subject = 'chn_3'", "gone"),
+        ("delete from audit_link where number = 2", "missing"),
+        ("update audit_link set number = number + 1000 where number > 3", "missing"),
+    )
+    for harm, word in harms:
+        assert await db.execute(harm, ())
+        report = await verify_chain(db)
+        assert report.breaches, harm
+        assert word in report.first or report.breaches > 1, harm
+    async with db.begin("tests") as tx:
+        await tx.execute(
+            """insert into audit_entry (id, at, real_at, actor, action, subject, facts)
+               values ($1, now(), now() - interval '1 day', 'eve', 'x', 'y', '{}')""",
+            (new_id(),),
+        )
+    late = await verify_chain(db)
+    assert late.breaches > report.breaches
+
+
+async def test_two_who_link_at_once_make_one_chain_and_who_dies_leaves_none(db: Db) -> None:
+    for number in range(30):
+        async with db.begin("operator:amy") as tx:
+            await audit.record(tx, "channel.disabled", f"chn_{number}", {})
+    failpoints.arm("audit.before_link:raise")
+    with pytest.raises(SimulatedCrash):
+        await link_entries(db)
+    failpoints.arm(None)
+
+    await asyncio.gather(*(link_entries(db) for _ in range(4)))
+
+    report = await verify_chain(db)
+    [row] = await db.fetch("select count(*) as n from audit_entry", ())
+    assert (report.links, report.breaches) == (row["n"], 0)
+
+
+async def test_the_round_runs_what_is_quick_and_the_board_shows_it(stage: Stage) -> None:
+    await run_watch(stage.db, LICENCE, WatchInvariants(), Lease(new_id(), 1))
+    assert {each.name for each in await lights(stage.db)} == {
+        each.name for each in INVARIANTS if each.is_quick
+    }
+    async with reader(stage, await hire(stage)) as admin:
+        page = await admin.get("/console/invariants")
+        assert "I10" in page.text
+        assert "is-succeeded" in page.text
+        assert "is-failed" not in page.text

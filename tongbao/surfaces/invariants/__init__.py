@@ -1,0 +1,1 @@
+"""The invariants of the house: run, kept as lights, and shown."""

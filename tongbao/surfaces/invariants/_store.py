@@ -1,0 +1,205 @@
+"""The SQL of the invariants. It reads everybody's tables on purpose: it is the check on them all.
+
+Each answers how many things break it and names the first.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from tongbao.infra.db import Db, Query, Statement
+
+
+class Found(Struct, frozen=True):
+    """How many things break an invariant, and the first of them."""
+
+    breaches: int
+    first: str
+
+
+class Light(Struct, frozen=True):
+    """One row of invariant_light: the last word on an invariant."""
+
+    name: str
+    breaches: int
+    first: str
+    took_ms: int
+    checked_at: datetime
+    red_since: datetime | None
+
+
+class Column(Struct, frozen=True):
+    """A column that holds text."""
+
+    table: str
+    column: str
+
+
+_HEAD: Final = "select count(*)::bigint as breaches, coalesce(min(what), '') as first from ("
+
+GAPS: Final = Query(
+    Found,
+    _HEAD
+    + """select mode || ' ' || currency || ' ' || day as what from reserve_gap
+          where explained_at is null) as b""",
+)
+REFUNDS: Final = Query(
+    Found,
+    _HEAD
+    + """select 'payment ' || p.id as what
+           from payment p
+           left join (select book, payment_id, sum(amount) as going from refund
+                       where state <> 'failed' group by book, payment_id) r
+             on r.book = p.book and r.payment_id = p.id
+          where p.refunded <> coalesce(r.going, 0) or p.refunded + p.disputed > p.captured) as b""",
+)
+# The table's CHECK allows no step down; here the steps have to hang together, up to the payment.
+STATES: Final = Query(
+    Found,
+    _HEAD
+    + """select 'payment ' || c.payment_id as what
+           from (select book, payment_id, from_state, to_state,
+                        lag(to_state) over w as before, lead(to_state) over w as after
+                   from payment_state_change
+                 window w as (partition by book, payment_id order by version)) c
+           join payment p on p.book = c.book and p.id = c.payment_id
+          where c.from_state <> coalesce(c.before, c.from_state)
+             or (c.after is null and c.to_state <> p.state)) as b""",
+)
+# A capture is booked with its payment's row: what is younger than a moment is whole on both sides.
+CAPTURES: Final = Query(
+    Found,
+    _HEAD
+    + """select 'payment ' || p.id as what
+           from payment p
+           left join (select t.book, t.reference, count(*) as times, sum(t.amount) as amount
+                        from ledger_transfer t
+                        join ledger_code c on c.number = t.code
+                       where c.code in ('payment.captured/gross',
+                                        'payment.captured_by_wallet/gross', 'late.captured/gross')
+                         and t.at >= $1
+                       group by t.book, t.reference) b
+             on b.book = p.book and b.reference = p.id
+          where p.captured > 0 and p.created_at >= $1
+            and (b.times is null or b.times <> 1 or b.amount <> p.captured)
+         union all
+         select 'journal of ' || t.reference
+           from ledger_transfer t
+           join ledger_code c on c.number = t.code
+           left join payment p on p.book = t.book and p.id = t.reference and p.captured > 0
+          where c.code in ('payment.captured/gross', 'payment.captured_by_wallet/gross',
+                           'late.captured/gross')
+            and t.at >= $1 and p.id is null) as b""",
+)
+EVENTS: Final = Query(
+    Found,
+    _HEAD
+    + """select s.type || ': ' || s.ends || ' ends, ' || coalesce(e.told, 0) || ' events' as what
+           from (select 'payment.' || state as type, count(*) as ends from payment
+                  where state in ('succeeded', 'failed') and ended_at >= $1 group by state
+                 union all
+                 select 'refund.' || state, count(*) from refund
+                  where state in ('succeeded', 'failed') and ended_at >= $1 group by state) s
+           left join (select type, count(*) as told from event where at >= $1 group by type) e
+             on e.type = s.type
+          where s.ends <> coalesce(e.told, 0)
+         union all
+         select resource_id || ' twice ' || type from event
+          where at >= $1 and type in ('payment.succeeded', 'payment.failed', 'payment.closed',
+                                      'refund.succeeded', 'refund.failed', 'settlement.closed',
+                                      'payout.succeeded', 'payout.failed', 'payout.returned')
+          group by resource_id, type having count(*) > 1
+         union all
+         select 'event ' || id || ' was told to nobody' from event
+          where dispatched_at is null and at < $2) as b""",
+)
+OFFLINE: Final = Query(
+    Found,
+    _HEAD
+    + """select 'offline key ' || k.id as what
+           from offline_code c join offline_key k on k.book = c.book and k.id = c.key_id
+          where c.used_at > k.expires_at or c.used_at > k.ended_at
+         union all
+         select 'wallet ' || wallet_id from offline_allowance where spent > limit_per_day) as b""",
+)
+FUNDS: Final = Query(
+    Found,
+    _HEAD
+    + """select 'account ' || a.kind || ' in book ' || a.book as what
+           from ledger_account a cross join deployment d
+          where d.licence = 'aggregator'
+            and a.kind in ('merchant_payable', 'settlement_due', 'merchant_reserve',
+                           'merchant_debt', 'dispute_held', 'subsidy', 'wallet')) as b""",
+)
+UNKNOWN: Final = Query(
+    Found,
+    _HEAD
+    + """select 'attempt ' || a.id as what
+           from attempt a join payment p on p.book = a.book and p.id = a.payment_id
+          where a.state = 'unknown' and p.expires_at < $1
+            and not exists (select from payment_case c
+                             where c.book = p.book and c.payment_id = p.id
+                               and c.closed_at is null)
+         union all
+         select 'refund ' || r.id from refund r
+          where r.state = 'unknown' and r.created_at < $1
+            and not exists (select from payment_case c
+                             where c.book = r.book and c.payment_id = r.payment_id
+                               and c.closed_at is null)) as b""",
+)
+UNKNOWN_PAID_OUT: Final = Query(
+    Found,
+    _HEAD
+    + """select 'payout ' || id as what from payout
+          where state = 'unknown' and created_at < $1 and contradiction is null
+         union all
+         select 'transfer ' || i.id
+           from transfer_item i join transfer_batch b on b.book = i.book and b.id = i.batch_id
+          where i.state = 'unknown' and b.created_at < $1
+         union all
+         select 'payout file ' || id from payout_file
+          where state = 'sent' and sent_at < $2) as b""",
+)
+
+COLUMNS: Final = Query(
+    Column,
+    """select c.table_name::text as "table", c.column_name::text as "column"
+         from information_schema.columns c
+         join information_schema.tables t
+           on t.table_schema = c.table_schema and t.table_name = c.table_name
+        where c.table_schema = 'public' and t.table_type = 'BASE TABLE'
+          and c.data_type in ('text', 'character varying', 'json', 'jsonb', 'ARRAY')
+        order by c.table_name, c.column_name""",
+)
+
+
+async def matches(db: Db, place: Column, pattern: str, *, limit: int) -> list[str]:
+    """Return what in a column has the form of a pattern, no more than ``limit`` of it."""
+    table, column = _quoted(place.table), _quoted(place.column)
+    sql = f"""select (regexp_matches({column}::text, $1, 'g'))[1] as found from {table}
+               where {column}::text ~ $1 limit $2"""
+    return [str(row["found"]) for row in await db.fetch(sql, (pattern, limit))]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+PUT: Final = Statement(
+    """insert into invariant_light (name, breaches, first, took_ms, checked_at, red_since)
+       values ($1, $2, $3, $4, $5::timestamptz,
+               case when $2::bigint > 0 then $5::timestamptz end)
+       on conflict (name) do update
+          set breaches = excluded.breaches, first = excluded.first, took_ms = excluded.took_ms,
+              checked_at = excluded.checked_at,
+              red_since = case when excluded.breaches > 0
+                               then coalesce(invariant_light.red_since, excluded.checked_at) end"""
+)
+LIGHTS: Final = Query(
+    Light,
+    """select name, breaches, first, took_ms, checked_at, red_since
+         from invariant_light order by name""",
+)

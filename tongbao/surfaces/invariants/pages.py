@@ -1,0 +1,39 @@
+"""The board of lights: every invariant, its last word, and since when it is red."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tongbao.parties.identity.model import Permission
+from tongbao.surfaces.invariants.running import chosen, lights, run_invariants
+from tongbao.surfaces.operator_console.visit import PREFIX, Route, Visit
+from tongbao.surfaces.page_kit.replies import Reply, redirect
+
+
+async def show_lights(visit: Visit) -> Reply:
+    """Return the board."""
+    licence = visit.desk.flow.licence
+    last = {each.name: each for each in await lights(visit.desk.db)}
+    rows = [(each, last.get(each.name)) for each in chosen((), licence)]
+    facts = {
+        "rows": [
+            (each, light, "open" if light is None else "failed" if light.breaches else "succeeded")
+            for each, light in rows
+        ],
+        "red": sum(1 for _, light in rows if light is not None and light.breaches),
+        "done": visit.request.query.get("done"),
+    }
+    return await visit.page("invariants.html", facts)
+
+
+async def run_quick(visit: Visit) -> Reply:
+    """Run the quick ones now."""
+    licence = visit.desk.flow.licence
+    await run_invariants(visit.desk.db, licence, chosen((), licence, quick=True))
+    return redirect(f"{PREFIX}/invariants?done=run")
+
+
+ROUTES: Final = (
+    Route("GET", "/invariants", show_lights, Permission.VIEW),
+    Route("POST", "/invariants", run_quick, Permission.DEPLOYMENT_ACT),
+)

@@ -1,0 +1,212 @@
+"""Run the invariants of the house, each by its own question, and keep the last word on each.
+
+They are the fourteen of the catalogue: what must hold of money, state and secrets at any moment,
+whatever else goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from msgspec import Struct
+from prometheus_client import Gauge
+
+from tongbao.infra.audit_chain import link_entries, verify_chain
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
+from tongbao.kernel.clock import monotonic
+from tongbao.kernel.codecs.registry_numbers import is_card_number
+from tongbao.kernel.errors import Invalid
+from tongbao.kernel.licence import Licence
+from tongbao.ledger.audit.findings import Check
+from tongbao.ledger.verify import verify
+from tongbao.surfaces.invariants import _store as store
+from tongbao.surfaces.invariants._store import Found, Light
+
+LOOKS_BACK: Final = timedelta(days=35)
+"""How old payments are compared with journal and events that age; the ledger proves the rest."""
+UNKNOWN_FOR: Final = timedelta(days=1)
+UNTOLD_FOR: Final = timedelta(hours=1)
+UNANSWERED_FOR: Final = timedelta(days=12)  # longer than any run of holidays, and a day
+EVERY: Final = timedelta(minutes=5)
+MATCHES_MAX: Final = 10_000
+
+PATTERNS: Final = {
+    "card number": (
+        "(?<![0-9A-Za-z.])(4[0-9]{12}(?:[0-9]{3}){0,2}|5[1-5][0-9]{14}|2[2-7][0-9]{14}"
+        "|3[47][0-9]{13}|35[0-9]{14}|62[0-9]{14,17})(?![0-9A-Za-z])"
+    ),
+    "track": "([;%]?B?[0-9]{13,19}[=^][0-9]{4,})",
+    "CVN": "(?i)((?:cvn2?|cvv2?|cvc2?)[\"']?\\s*[:=]\\s*[\"']?[0-9]{3,4}(?![0-9]))",
+}
+"""What must be in no table: where PCI DSS 3.3.1 and 3.5.1 forbid it, by form; a card also by Luhn.
+
+A card's beginning is a scheme's: without that one number in ten of any kind passes for a card.
+"""
+
+POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(EVERY,))
+_BREACHES: Final = Gauge("tongbao_invariant_breaches", "Things that break an invariant", ["name"])
+_log: Final = structlog.get_logger()
+
+
+class WatchInvariants(Task, frozen=True, tag="invariants.watch"):
+    """Run the quick invariants every few minutes."""
+
+
+class Invariant(Struct, frozen=True):
+    """One invariant: its number, what it says, and how heavy it is to look."""
+
+    name: str
+    en: str
+    zh: str
+    is_quick: bool = True
+    is_licensed: bool = False
+
+
+INVARIANTS: Final = (
+    Invariant("I1", "Debits equal credits in every currency", "借贷相等", is_quick=False),
+    Invariant("I2", "Every balance is the sum of its entries", "余额等于分录之和", is_quick=False),
+    Invariant("I3", "Customers' money is covered", "客户备付金足额", is_licensed=True),
+    Invariant("I4", "No more is given back than was taken", "退款不超过收款"),
+    Invariant("I5", "A payment's states hang together and end once", "支付状态连贯且只终结一次"),
+    Invariant(
+        "I6", "What was captured is booked once", "每笔收款恰好入账一次", is_licensed=True
+    ),
+    Invariant("I7", "Every end is told once", "每个终态恰好通知一次"),
+    Invariant("I8", "Nothing is posted into a closed day", "不向已关账日记账", is_quick=False),
+    Invariant("I9", "No account is below its floor", "余额不低于下限", is_quick=False),
+    Invariant("I10", "The audit log is whole", "审计日志完整未改"),
+    Invariant("I11", "Offline keys pay within their time and limit", "离线密钥不超期不超限",
+              is_licensed=True),
+    Invariant("I12", "An aggregator keeps nobody's money", "聚合模式不存放资金"),
+    Invariant("I13", "What is unknown for long has a case", "长期未知必有差错单"),
+    Invariant("I14", "No table has card numbers, tracks or CVNs", "数据表无卡号、磁道、CVN",
+              is_quick=False),
+)  # fmt: skip
+NAMES: Final = tuple(each.name for each in INVARIANTS)
+_CHECKS_OF: Final = {
+    "I1": {"balanced", "parties"},
+    "I2": {"counters", "running_balances"},
+    "I8": {"dates"},
+    "I9": {"limits"},
+}
+Look = Callable[[], Awaitable[Found]]
+
+
+class InvariantUnknown(Invalid):
+    """There is no invariant of this name."""
+
+    code = "invariant.unknown"
+    advice = "Name one of I1 to I14."
+    advice_zh = "请使用 I1 至 I14 的编号。"
+
+
+def chosen(only: Collection[str], licence: Licence, *, quick: bool = False) -> list[Invariant]:
+    """Return the invariants to run: those named, or all that a firm of this licence has.
+
+    Raises:
+        InvariantUnknown
+    """
+    for name in only:
+        if name not in NAMES:
+            raise InvariantUnknown(name=name[:20])
+    return [
+        each
+        for each in INVARIANTS
+        if (each.name in only or not only)
+        and (each.is_quick or not quick)
+        and (licence.may_hold_funds or not each.is_licensed)
+    ]
+
+
+async def run_invariants(db: Db, licence: Licence, which: Sequence[Invariant]) -> list[Light]:
+    """Run invariants, keep the last word on each, and return them in order."""
+    proved: list[Check] = []
+    if any(each.name in _CHECKS_OF for each in which):
+        proved = list((await verify(db)).checks)
+    found = []
+    for each in which:
+        began = monotonic()
+        result = (
+            _proved(each, proved) if each.name in _CHECKS_OF else await _look(db, each, licence)
+        )
+        took_ms = int((monotonic() - began) * 1000)
+        args = (each.name, result.breaches, result.first[:500], took_ms, db.clock.now())
+        await store.PUT.run(db, *args)
+        _BREACHES.labels(each.name).set(result.breaches)
+        if result.breaches:
+            _log.error("invariant_broken", name=each.name, breaches=result.breaches)
+        found.append(each.name)
+    return [light for light in await lights(db) if light.name in found]
+
+
+async def lights(on: Db | Tx) -> list[Light]:
+    """Return the last word on each invariant that was ever run, in order."""
+    rows = {light.name: light for light in await store.LIGHTS.all(on)}
+    return [rows[name] for name in NAMES if name in rows]
+
+
+def _proved(each: Invariant, checks: Sequence[Check]) -> Found:
+    broken = [c for c in checks if c.name in _CHECKS_OF[each.name] and c.breaches]
+    first = f"{broken[0].name}: {broken[0].first}" if broken else ""
+    return Found(sum(check.breaches for check in broken), first)
+
+
+async def _look(db: Db, each: Invariant, licence: Licence) -> Found:
+    now = db.clock.now()
+    looks: dict[str, Look] = {
+        "I3": lambda: store.GAPS.one(db),
+        "I4": lambda: store.REFUNDS.one(db),
+        "I5": lambda: store.STATES.one(db),
+        "I6": lambda: store.CAPTURES.one(db, now - LOOKS_BACK),
+        "I7": lambda: store.EVENTS.one(db, now - LOOKS_BACK, now - UNTOLD_FOR),
+        "I10": lambda: _audit(db),
+        "I11": lambda: store.OFFLINE.one(db),
+        "I12": lambda: store.FUNDS.one(db),
+        "I13": lambda: _unknown(db, licence),
+        "I14": lambda: scan(db),
+    }
+    return await looks[each.name]()
+
+
+async def _audit(db: Db) -> Found:
+    await link_entries(db)
+    report = await verify_chain(db)
+    return Found(report.breaches, report.first)
+
+
+async def _unknown(db: Db, licence: Licence) -> Found:
+    now = db.clock.now()
+    found = await store.UNKNOWN.one(db, now - UNKNOWN_FOR)
+    if not licence.may_hold_funds:
+        return found
+    more = await store.UNKNOWN_PAID_OUT.one(db, now - UNKNOWN_FOR, now - UNANSWERED_FOR)
+    return Found(found.breaches + more.breaches, found.first or more.first)
+
+
+async def scan(db: Db) -> Found:
+    """Look through every column of text for what must not be kept; the first names the place."""
+    breaches, first = 0, ""
+    for place in await store.COLUMNS.all(db):
+        for kind, pattern in PATTERNS.items():
+            seen = await store.matches(db, place, pattern, limit=MATCHES_MAX)
+            if kind == "card number":
+                seen = [text for text in seen if is_card_number(text)]
+            breaches += len(seen)
+            if seen and not first:
+                first = f"{kind} in {place.table}.{place.column}"
+    return Found(breaches, first)
+
+
+async def seed(tx: Tx) -> None:
+    """Start the round, unless it runs already."""
+    await enqueue(tx, WatchInvariants(), key="always")
+
+
+async def run_watch(db: Db, licence: Licence, _task: WatchInvariants, _lease: Lease) -> Again:
+    """Run what is quick and come again."""
+    await run_invariants(db, licence, chosen((), licence, quick=True))
+    return Again(EVERY)
