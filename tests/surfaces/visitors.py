@@ -164,22 +164,38 @@ class Watched(Struct):
 async def browsing(stage: Stage, **options: Any) -> AsyncIterator[Watched]:
     """A real browser on the platform, watched for console errors and foreign requests.
 
-    Its profile is new; the program is started once and lives as long as the tests.
+    It knows nothing of earlier visits. The program is started once, and a profile is made once for
+    all visits with the same options: making one costs more than most visits.
     """
     options = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 900}, **options}
-    context = await (await _browser()).new_context(**options)
+    context = await _profile(options)
+    page = await context.new_page()
     try:
-        page = await context.new_page()
+        devtools = await context.new_cdp_session(page)
+        await devtools.send("Network.clearBrowserCache")
+        everything = {"origin": stage.url, "storageTypes": "all"}
+        await devtools.send("Storage.clearDataForOrigin", everything)
+        await devtools.detach()
         watched = Watched(page, [], [])
         page.on("console", lambda message: _note(watched, message))
         page.on("pageerror", lambda error: watched.complaints.append(str(error)))
         page.on("request", lambda asked: _origin(watched, stage.url, asked.url))
         yield watched
     finally:
-        await context.close()
+        for each in context.pages:
+            await each.close()
+        await context.clear_cookies()
 
 
 _running: list[Any] = []
+_profiles: dict[str, Any] = {}
+
+
+async def _profile(options: dict[str, Any]) -> Any:
+    named = repr(sorted(options.items()))
+    if named not in _profiles:
+        _profiles[named] = await (await _browser()).new_context(**options)
+    return _profiles[named]
 
 
 async def _browser() -> Any:
@@ -197,6 +213,7 @@ async def close_browser() -> None:
     if _running:
         play, browser = _running
         _running.clear()
+        _profiles.clear()
         await browser.close()
         await play.stop()
 
