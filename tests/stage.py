@@ -62,6 +62,8 @@ def settings_for(folder: Path, sandbox_url: str, *, port: int, **changes: Any) -
             "test_clock": True,
             "log_format": "console",
             "log_level": "warning",
+            "rate_units_per_s": 1_000_000,  # no test waits because another one asked much
+            "rate_burst": 10_000_000,
             **changes,
         }
     )

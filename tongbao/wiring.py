@@ -47,6 +47,8 @@ from tongbao.infra.settings import Settings
 from tongbao.infra.telemetry import set_up_logging
 from tongbao.infra.web.app import App, Asgi
 from tongbao.infra.web.openapi import ApiFacts
+from tongbao.infra.web.rate_limits import RateLimit
+from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.infra.webhooks.courier import Courier
 from tongbao.infra.webhooks.deliveries import plan_deliveries
 from tongbao.infra.webhooks.model import WebhookRules
@@ -340,6 +342,7 @@ class Platform:
                 "public_url": PublicUrl(settings.public_url),
             },
             mounts=mounts,
+            limits=RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst)),
         )
         app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))
         return app

@@ -213,6 +213,8 @@ def serving(folder: Path, port: int, commands: Sequence[Sequence[str]]) -> Itera
         "TONGBAO_LICENCE": "payment_institution",
         "TONGBAO_PORT": str(port),
         "TONGBAO_LOG_LEVEL": "warning",
+        "TONGBAO_RATE_UNITS_PER_S": "1000000",
+        "TONGBAO_RATE_BURST": "10000000",
     }
     started = []
     try:

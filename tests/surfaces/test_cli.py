@@ -83,6 +83,28 @@ async def test_a_merchant_is_taken_on_and_its_key_works(
     assert [row["actor"].startswith("cli:") for row in rows] == [True]
 
 
+async def test_a_merchant_and_its_keys_get_limits_of_their_own(cli: Cli) -> None:
+    merchant = (await cli("--json", "merchant", "open", "--name", "店")).json["merchant"]
+    units = ("--units-per-s", "50", "--burst", "100", "--units-per-day", "10000")
+    told = await cli("--json", "merchant", "rate-limit", merchant, *units)
+    assert told.json == {
+        "merchant": merchant,
+        "mode": "sandbox",
+        "key": None,
+        "units_per_s": 50,
+        "burst": 100,
+        "units_per_day": 10000,
+    }
+    made = await cli("--json", "key", "create", merchant, "--scope", "payments:read")
+    of_key = await cli(
+        "--json", "merchant", "rate-limit", merchant, "--key", made.json["key"], *units
+    )
+    assert of_key.json["key"] == made.json["key"]
+    other = (await cli("--json", "merchant", "open", "--name", "另店")).json["merchant"]
+    refused = await cli("merchant", "rate-limit", other, "--key", made.json["key"], *units)
+    assert "api_key.not_found" in refused.err
+
+
 async def test_a_key_may_be_given_less_and_more_and_be_ended(cli: Cli) -> None:
     merchant = (await cli("--json", "merchant", "open", "--name", "店")).json["merchant"]
 

@@ -147,6 +147,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "asked before the merchant's book is known",
         *("api_key", "api_nonce", "idempotency_key", "inbound_callback"),
+        *("rate_limit", "rate_bucket"),
     ),
     *_at_home("people who work at the console", "operator", "operator_session"),
     *_at_home("decided by people, and applied by tasks", "approval", "api_key_handover"),

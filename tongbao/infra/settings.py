@@ -114,6 +114,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["json", "console"] = "json"
     worker_concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8
     db_connections_max: Annotated[int, Meta(ge=2, le=1000)] = 10
+    rate_units_per_s: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
+    rate_burst: Annotated[int, Meta(ge=1, le=10_000_000)] = 2000
     blob_s3_url: Annotated[str, Meta(pattern=r"^https?://[^/\s?#]+(/[^/\s?#]+)+$")] | None = None
     blob_s3_region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,64}$")] = "us-east-1"
     blob_s3_key_id: Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}$")] | None = None
@@ -170,6 +172,9 @@ _MEANINGS: Final = {
     "log_format": "json for machines, console for people.",
     "worker_concurrency": "How many tasks one worker process runs at a time.",
     "db_connections_max": "Most database connections one process opens.",
+    "rate_units_per_s": "Units of requests a second that a merchant, and each of its keys, may send"
+    " unless it has a limit of its own; most requests are one unit.",
+    "rate_burst": "Units that may come at once after a quiet while.",
     "blob_s3_url": "Bucket of an S3-compatible store that keeps documents, as"
     " `https://host/bucket`; unset keeps them in the folder `blobs` of the data folder.",
     "blob_s3_region": "Region that requests to the bucket are signed for.",

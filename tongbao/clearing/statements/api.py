@@ -38,7 +38,7 @@ class PayoutReceiptView(Struct, frozen=True):
 
 @get(
     "/v1/settlements/{settlement_id:str}/statement",
-    opt=needs("settlements:read", refuses=[SettlementNotFound, StatementTooLong]),
+    opt=needs("settlements:read", cost=20, refuses=[SettlementNotFound, StatementTooLong]),
 )
 async def get_statement(
     settlement_id: str, db: Db, caller: Caller, *, layout: StatementFormat = StatementFormat.CSV

@@ -1,4 +1,4 @@
-"""The SQL of nonces and idempotency keys; nothing outside this package reads these tables."""
+"""The SQL of nonces, idempotency keys and rate limits, which nothing outside this package reads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from tongbao.infra.copy_rows import Append, moment, sized, text
 from tongbao.infra.db import Query, Statement
+from tongbao.infra.web.rate_limits import Bucket, RateLimit
 from tongbao.kernel.licence import Mode
 
 
@@ -52,6 +53,29 @@ INSERT_NONCE: Final = Statement(
 # nonce that nobody has cleared away yet counts as used here.
 APPEND_NONCE: Final = Append("api_nonce", ("key_id", "kept_until", "nonce"))
 PRUNE_NONCES: Final = Statement("delete from api_nonce where kept_until < $1")
+
+RATE_LIMIT: Final = Query(
+    RateLimit,
+    """
+    select units_per_s, burst, units_per_day from rate_limit where subject = $1 and mode = $2""",
+)
+SET_RATE_LIMIT: Final = Statement("""
+    insert into rate_limit (subject, mode, units_per_s, burst, units_per_day, set_at, set_by)
+    values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (subject, mode) do update
+       set units_per_s = $3, burst = $4, units_per_day = $5, set_at = $6, set_by = $7""")
+OPEN_BUCKET: Final = Statement("""
+    insert into rate_bucket (subject, mode, spent_until, day, used) values ($1, $2, $3, $4, 0)
+        on conflict (subject, mode) do nothing""")
+LOCK_BUCKET: Final = Query(
+    Bucket,
+    """
+    select spent_until, day, used from rate_bucket where subject = $1 and mode = $2
+       for update""",
+)
+FILL_BUCKET: Final = Statement("""
+    update rate_bucket set spent_until = $3, day = $4, used = $5
+     where subject = $1 and mode = $2""")
 
 FIND: Final = Query(
     IdempotencyKey,

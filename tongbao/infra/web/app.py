@@ -47,6 +47,8 @@ from tongbao.infra.web.problem import (
     language_of,
     render,
 )
+from tongbao.infra.web.rate_limits import Standing
+from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.infra.web.request import (
     ApiRequest,
     BodyUnexpected,
@@ -100,8 +102,10 @@ class App:
         provides: Mapping[str, object] | None = None,
         mounts: Mapping[str, Asgi] | None = None,
         door: Door | None = None,
+        limits: RateLimits | None = None,
     ) -> None:
         self.door = door
+        self._limits = limits
         self._db = db
         self._keys = keys
         self._facts = facts
@@ -144,7 +148,7 @@ class App:
             )
 
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "render": rendering}
-        reply = _Reply(send, request_id)
+        reply = _Reply(send, request_id, scope["state"])
         # The server gives every request a task, and so a context, of its own: nothing to undo.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         prefix = self._mounted_at(scope["path"])
@@ -184,6 +188,7 @@ class App:
         )
         key = await authenticate(signed, self._keys, self._db)
         scope["state"]["caller"] = key.caller
+        scope["state"]["limits"] = self._limits
         scope["state"]["given"] = self._given
         if "\x00" in scope["path"]:
             raise RouteUnknown
@@ -218,8 +223,9 @@ def _check_mounted_path(prefix: str | None, path: str) -> None:
 class _Reply:
     """Sends an answer with the headers every answer has, and remembers that it began."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, state: Mapping[str, Any]) -> None:
         self._send = send
+        self._state = state
         self._request_id = request_id.encode()
         self.status: int | None = None
 
@@ -230,6 +236,8 @@ class _Reply:
             present = {name.lower() for name, _ in headers}
             headers += [pair for pair in ANSWER_HEADERS if pair[0] not in present]
             headers.append((b"x-request-id", self._request_id))
+            standing: Standing | None = self._state.get("standing")
+            headers += standing.headers if standing is not None else ()
             message = {**message, "headers": headers}
         await self._send(message)
 
@@ -299,8 +307,11 @@ def operations_of(api: Litestar, scopes: Mapping[str, str]) -> list[Operation]:
     return sorted(found, key=lambda each: (each.path, each.method))
 
 
-def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Let a caller through who has the route's scope and sends what the route takes."""
+async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Let a caller through who has the route's scope and sends what the route takes.
+
+    What is not for this caller costs nothing of its rate limit.
+    """
     access = access_of(handler.opt)
     if access is None or not isinstance(handler, HTTPRouteHandler):  # the framework's own OPTIONS
         raise MethodNotAllowed(allow="GET, POST")
@@ -309,6 +320,9 @@ def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHan
     if state["body"] and handler.parsed_data_field is None:
         raise BodyUnexpected
     _check_query(list(connection.query_params.multi_items()), handler.opt["query"])
+    limits: RateLimits | None = state["limits"]
+    if limits is not None:
+        state["standing"] = await limits.take(state["caller"], access.cost)
 
 
 def _check_query(given: Sequence[tuple[str, str]], taken: Mapping[str, frozenset[Any]]) -> None:

@@ -56,6 +56,7 @@ class Access(Struct, frozen=True, kw_only=True):
     """What a route demands and what its page in the reference shows."""
 
     scope: str
+    cost: int = 1  # in units of the caller's rate limit
     idempotent: bool = False
     sandbox_only: bool = False
     refuses: tuple[type[Refusal], ...] = ()
@@ -77,6 +78,7 @@ class Access(Struct, frozen=True, kw_only=True):
 def needs(
     scope: str,
     *,
+    cost: int = 1,
     idempotent: bool = False,
     sandbox_only: bool = False,
     refuses: Sequence[type[Refusal]] = (),
@@ -86,6 +88,7 @@ def needs(
     """Return the ``opt`` of a route handler: ``@post("/v1/…", opt=needs("payments:write"))``."""
     access = Access(
         scope=scope,
+        cost=cost,
         idempotent=idempotent,
         sandbox_only=sandbox_only,
         refuses=tuple(refuses),

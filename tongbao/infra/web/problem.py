@@ -174,7 +174,8 @@ def render(refusal: Refusal, *, request_id: str, language: str, docs_url: str) -
     """Return status, headers and body of the refusal."""
     problem = problem_of(refusal, request_id=request_id, language=language, docs_url=docs_url)
     headers = {"content-type": MEDIA_TYPE, "content-language": language}
-    retry_after_s = getattr(refusal, "retry_after_s", None)
+    usual_s = getattr(refusal, "retry_after_s", None)
+    retry_after_s = refusal.facts.get("retry_after_s", usual_s)
     if retry_after_s is not None:
         headers["retry-after"] = str(retry_after_s)
     if isinstance(refusal, Unauthenticated):

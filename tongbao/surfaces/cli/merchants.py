@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import get_args
 
 import click
+import msgspec
 
 from tongbao.infra.settings import Secret
+from tongbao.infra.web.rate_limits import RateLimit
+from tongbao.infra.web.rate_shares import set_rate_limit
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
+from tongbao.parties.identity.queries import key_of_merchant
 from tongbao.parties.merchants import queries
 from tongbao.parties.merchants.merchants import (
     BankAccount,
@@ -195,6 +199,35 @@ def merchant_suspend(context: Context, merchant: str, because: str) -> None:
 def merchant_reinstate(context: Context, merchant: str, because: str) -> None:
     """Let a suspended merchant take payments again."""
     _set_suspended(context, merchant, suspended=False, because=because)
+
+
+@merchant.command("rate-limit")
+@click.argument("merchant")
+@_mode_option
+@click.option("--key", help="Of this API key alone; left out, of the merchant with all its keys.")
+@click.option(
+    "--units-per-s", type=click.IntRange(1, 1_000_000), required=True, help="Units a second."
+)
+@click.option("--burst", type=click.IntRange(1, 10_000_000), required=True, help="Units at once.")
+@click.option("--units-per-day", type=click.IntRange(1), help="A daily quota; none unless given.")
+@click.pass_obj
+def merchant_rate_limit(
+    context: Context, /, merchant: str, mode: str, *, key: str | None, **units: int | None
+) -> None:
+    """Say how much a merchant, or one of its keys, may ask; heard of within seconds."""
+    merchant_id, limit = parse("mch", merchant), msgspec.convert(units, RateLimit)
+
+    async def work(platform: Platform) -> dict[str, str | int | None]:
+        await queries.merchant_with_id(platform.db, merchant_id)
+        subject = merchant_id
+        if key is not None:
+            found = await key_of_merchant(platform.db, parse("key", key), merchant_id, Mode(mode))
+            subject = found.id
+        async with platform.db.begin(actor()) as tx:
+            await set_rate_limit(tx, (subject, Mode(mode)), limit, key or merchant)
+        return {"merchant": merchant, "mode": mode, "key": key, **units}
+
+    context.show(context.run(work))
 
 
 @merchant.group("jeepay")
