@@ -114,6 +114,7 @@ from tongbao.parties.terminals.watch import (
     WatchTerminals,
     run_watch_terminals,
 )
+from tongbao.parties.vault.model import TokenMoved, UseKeyShort
 from tongbao.payments.agreements.agreements import (
     AGREEMENT_POLICY,
     AgreementEndedEvent,
@@ -241,6 +242,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
     *(DisputeUpdated, DisputeDue, DisputeClosed, TerminalOffline, TerminalOnline),
     *(ReserveGapFound, ComplaintOpened, ComplaintUpdated, WebhookEndpointDisabled, WebhookTest),
     *(ApprovalMoved, ApplicationMoved, RegistrationMoved, CombinedPaymentEnded),
+    *(TokenMoved, UseKeyShort),
 )
 
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {

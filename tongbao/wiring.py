@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
-from msgspec import Struct
 from msgspec.structs import replace
 
 from tongbao.acts import approvals
@@ -31,6 +29,7 @@ from tongbao.clearing.settlement import api as settlement_api
 from tongbao.clearing.statements import api as statements_api
 from tongbao.clearing.suspense import items as suspense
 from tongbao.clearing.transfers import api as transfers_api
+from tongbao.connections import SECRETS, channels
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, shop_of, subscribers
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.blobs.place import blobs_of
@@ -75,6 +74,7 @@ from tongbao.parties.staff import api as staff_api
 from tongbao.parties.stores import api as stores_api
 from tongbao.parties.terminals import api as terminals_api
 from tongbao.parties.terminals import watch as terminals_watch
+from tongbao.parties.vault import api as vault_api
 from tongbao.payments.agreements import api as agreements_api
 from tongbao.payments.asking import api as payments_api
 from tongbao.payments.authorisations import api as authorisations_api
@@ -89,6 +89,7 @@ from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.payments.combining import api as combining_api
 from tongbao.payments.hot.door import collecting_door
+from tongbao.payments.methods.tokens import detokenising
 from tongbao.payments.own_wallet import api as own_wallet_api
 from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
@@ -109,21 +110,9 @@ from tongbao.products.scenes import api as scenes_api
 from tongbao.products.scenes.model import PREFIX as TABLES_PREFIX
 from tongbao.products.shop import api as shop_api
 from tongbao.rails.channels.accounts import ChannelAccounts
-from tongbao.rails.channels.alipay.client import Alipay
-from tongbao.rails.channels.alipay.secrets import AlipaySecrets
-from tongbao.rails.channels.bank_files.client import BankFiles
-from tongbao.rails.channels.bank_files.secrets import BankFilesSecrets
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
-from tongbao.rails.channels.bank_transfer.messages import BankSecrets
 from tongbao.rails.channels.cards.client import Cards
-from tongbao.rails.channels.cards.secrets import CardSecrets
 from tongbao.rails.channels.contract import Channel
-from tongbao.rails.channels.unionpay.client import UnionPay
-from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
-from tongbao.rails.channels.unionpay_qra.client import Qra
-from tongbao.rails.channels.unionpay_qra.secrets import QraSecrets
-from tongbao.rails.channels.wechat_pay.client import WechatPay
-from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
 from tongbao.surfaces import housekeeping
 from tongbao.surfaces.api import clock as clock_api
 from tongbao.surfaces.api import events as events_api
@@ -133,9 +122,9 @@ from tongbao.surfaces.cashier.app import CashierApp
 from tongbao.surfaces.disputes_desk import pages as disputes_desk
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.fees.pages import ROUTES as FEE_PAGES
+from tongbao.surfaces.four_eyes.routes import ROUTES as FOUR_EYES
 from tongbao.surfaces.invariants import running as invariants
 from tongbao.surfaces.invariants.pages import ROUTES as INVARIANT_PAGES
-from tongbao.surfaces.four_eyes.routes import ROUTES as FOUR_EYES
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
@@ -147,33 +136,6 @@ from tongbao.surfaces.reserve.pages import ROUTES as RESERVE_PAGES
 from tongbao.surfaces.settlement_desk.pages import pages as settlement_pages
 from tongbao.surfaces.tables.app import TablesApp
 from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
-
-SECRETS: Final[Mapping[str, type[Struct]]] = {
-    "wechat_pay": WechatPaySecrets,
-    "alipay": AlipaySecrets,
-    "unionpay": UnionPaySecrets,
-    "unionpay_qra": QraSecrets,
-    "bank_files": BankFilesSecrets,
-    "bank_transfer": BankSecrets,
-    "cards": CardSecrets,
-}
-
-
-def channels(http: HttpClient, clock: Clock) -> Mapping[str, Channel]:
-    """Return every channel that takes payments, by name.
-
-    Alipay dates what it does not date itself by our business time; WeChat Pay's signatures have a
-    window in real time.
-    """
-    made: tuple[Channel, ...] = (
-        WechatPay(http),
-        Alipay(http, clock=clock.now),
-        UnionPay(http, clock=clock.now),
-        Qra(http, clock=clock.now),
-        Cards(),
-        BankFiles(http, clock=clock.now),
-    )
-    return {channel.name: channel for channel in made}
 
 
 def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandler]:
@@ -193,7 +155,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *(*onboarding_api.routes(licence), *registrations_api.ROUTES, *stores_api.ROUTES),
         *staff_api.ROUTES,
         *accounts_api.routes(licence),
-        *offline_codes_api.routes(licence),
+        *(*offline_codes_api.routes(licence), *vault_api.routes(licence)),
         *own_wallet_api.routes(licence),
         *red_packets_api.routes(licence),
         *shop_api.ROUTES,
@@ -233,7 +195,7 @@ class Platform:
         )
         self.accounts = ChannelAccounts(db, keyring, SECRETS, settings.public_url)
         self.bank = BankTransfer(self.http)
-        by_name = channels(self.http, db.clock)
+        by_name = channels(self.http, db.clock, detokenising(db, self.keys.data_keys))
         self.router = LiveRouter(db, by_name, Watch(db))
         self.flow = Flow(
             db=db,
@@ -329,6 +291,7 @@ class Platform:
                 "flow": self.flow,
                 "reach": reach_of(self.flow),
                 "keyring": self.keyring,
+                "data_keys": self.keys.data_keys,
                 "sharing": self.sharing,
                 "blobs": self.blobs,
                 "licence": settings.licence,

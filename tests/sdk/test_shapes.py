@@ -24,6 +24,7 @@ from tongbao_sdk import (
     red_packets,
     splits,
     terminals,
+    vault,
 )
 from tongbao_sdk import shop as selling
 
@@ -91,6 +92,10 @@ REPLIES: dict[str, Any] = {
     "PaymentCodeView": models.PaymentCode,
     "TopUpView": models.TopUp,
     "OfflineKeyView": models.OfflineKey,
+    "CardView": vault.VaultCard,
+    "TokenView": vault.CardToken,
+    "ControlsView": vault.TokenControls,
+    "UseKeyView": vault.CardTokenKey,
     "CardBalancesView": models.CardBalances,
     "CardBalanceView": models.CardBalance,
     "ClockView": models.ClockReading,
@@ -373,6 +378,7 @@ def every_call(shop: Tongbao) -> None:
     shop.red_packets.grab("rpk_1", "wal_1")
     list(shop.red_packets.grabs("rpk_1"))
     list(shop.red_packets.received("wal_1"))
+    keep_cards(shop)
     object_to(shop)
     sell(shop)
     share(shop)
@@ -385,6 +391,25 @@ def every_call(shop: Tongbao) -> None:
     list(shop.settlements.lines("set_1"))
     shop.payouts.get("pyo_1")
     list(shop.payouts.list(status="failed", settlement_id="set_1"))
+
+
+def keep_cards(shop: Tongbao) -> None:
+    """Call every method of the vault."""
+    shop.vault_cards.save("4929420573595709", "4912")
+    list(shop.vault_cards.list())
+    shop.vault_cards.get("crd_1")
+    shop.vault_cards.reissue("crd_1", "4929420573595709", "4912")
+    shop.vault_cards.delete("crd_1")
+    limits: vault.NewTokenControls = {"amount_max": 1}
+    shop.vault_cards.ask_for_token("crd_1", expires_at="2027-01-01T00:00:00Z", controls=limits)
+    list(shop.card_tokens.list(card_id="crd_1"))
+    shop.card_tokens.get("ctk_1")
+    shop.card_tokens.activate("ctk_1")
+    shop.card_tokens.suspend("ctk_1")
+    shop.card_tokens.resume("ctk_1")
+    shop.card_tokens.delete("ctk_1")
+    shop.card_tokens.replace("ctk_1")
+    shop.card_tokens.give_key("ctk_1")
 
 
 def sell(shop: Tongbao) -> None:

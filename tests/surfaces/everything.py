@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.clearing.settling import settle_day
@@ -13,6 +13,7 @@ from tongbao.clearing.commissions.commissions import pay_commissions
 from tongbao.clearing.disputes.chargebacks import DisputeAsked, open_dispute
 from tongbao.clearing.disputes.model import DisputeState
 from tongbao.duties import shop_of
+from tongbao.kernel.card_numbers import check_digit
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
@@ -111,7 +112,22 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         **await object_to(stage, client),
         **await share(stage, client, wallet["id"]),
         **await take_on(stage, shop),
+        **await keep_card(stage, client),
     }
+
+
+async def keep_card(stage: Stage, client: Tongbao) -> dict[str, str]:
+    """Keep a card in the vault, with a token on a device; return the ids of both."""
+    digits = f"62519000000{new_id().int % 10**6:06d}"
+    number = digits + check_digit(digits)
+    card = await stage.call(client.vault_cards.save, number, "4912")
+    until = (stage.db.clock.now() + timedelta(days=30)).isoformat()
+    token = await stage.call(
+        client.vault_cards.ask_for_token, card["id"], expires_at=until, kind="device"
+    )
+    await stage.call(client.card_tokens.activate, token["id"])
+    await stage.call(client.card_tokens.give_key, token["id"])
+    return {"card_id": card["id"], "token_id": token["id"]}
 
 
 async def object_to(stage: Stage, client: Tongbao) -> dict[str, str]:

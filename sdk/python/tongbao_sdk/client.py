@@ -25,6 +25,7 @@ from tongbao_sdk.splits import Splits
 from tongbao_sdk.terminals import Terminals
 from tongbao_sdk.test_clock import TestClock
 from tongbao_sdk.transport import Language, Transport, path_of
+from tongbao_sdk.vault import CardTokens, VaultCards
 
 
 class Tongbao:
@@ -86,6 +87,8 @@ class Tongbao:
         self.tables = Tables(self.transport)
         self.splits = Splits(self.transport)
         self.prices = Prices(self.transport)
+        self.vault_cards = VaultCards(self.transport)
+        self.card_tokens = CardTokens(self.transport)
         self.test_clock = TestClock(self.transport)
 
     def __enter__(self) -> Self:

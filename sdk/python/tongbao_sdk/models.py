@@ -56,6 +56,15 @@ class Card(TypedDict):
     pin_block_hex: NotRequired[str]
 
 
+class TokenUsed(TypedDict):
+    """A card token; one on a device comes with what its limited-use key makes of the payment."""
+
+    number: str
+    key_number: NotRequired[int]
+    counter: NotRequired[int]
+    cryptogram: NotRequired[str]
+
+
 class CardBalance(TypedDict):
     """One balance of a card; ``amount`` is negative when it is owed."""
 
@@ -83,6 +92,7 @@ class Method(TypedDict):
     app_id: NotRequired[str]
     agreement_id: NotRequired[str]
     card: NotRequired[Card]
+    card_token: NotRequired[TokenUsed]
 
 
 class MethodUsed(TypedDict):

@@ -53,6 +53,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "test_helpers:write": "Use the test helpers of the sandbox.",
     "transfers:read": "Read batches of transfers.",
     "transfers:write": "Send files of transfers to be let go.",
+    "vault:read": "Read cards and tokens: never a card's whole number.",
+    "vault:write": "Keep and forget cards; ask for tokens and change them.",
     "wallets:read": "Read wallets.",
     "wallets:write": "Open, freeze and use wallets.",
     "webhooks:read": "Read webhook endpoints and their deliveries.",
@@ -61,6 +63,7 @@ SCOPES: Final[Mapping[str, str]] = {
 """Everything an API key can be allowed; a key has what it was given and no more."""
 _LICENSED: Final = frozenset(
     {"settlements:write", "transfers:read", "transfers:write"}
+    | {"vault:read", "vault:write"}
     | {"wallets:read", "wallets:write", "red_packets:read", "red_packets:write", "commissions:read"}
 )
 

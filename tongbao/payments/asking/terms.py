@@ -25,7 +25,7 @@ from tongbao.payments.agreements.queries import usable_agreement
 from tongbao.payments.collecting.model import WALLET, NewPayment
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import EXPIRES_DEFAULT, EXPIRES_MAX
-from tongbao.payments.methods.asked import MethodAsked, how_asked
+from tongbao.payments.methods.asked import MethodAsked, card_of, how_asked
 from tongbao.payments.routing.model import BIN_MAX, Asked
 from tongbao.rails.channels.codes import takers_of_code
 
@@ -184,7 +184,7 @@ def new_payment(
         client_ip=client_ip,
         auth_code=data.method.auth_code,
         how=how_asked(data.method),
-        card=data.method.card.read if data.method.card is not None else None,
+        card=card_of(data.method, caller.merchant_id, caller.mode),
         capture_within_s=_capture_within_s(data),
     )
 

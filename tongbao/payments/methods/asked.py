@@ -10,8 +10,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import show
-from tongbao.rails.channels.contract import CardRead, PayMode
+from tongbao.kernel.licence import Mode
+from tongbao.rails.channels.contract import CardRead, PayMode, TokenRead
 
+ON_FILE: Final = "012"
+"""ISO 8583 field 22 of a card that nobody reads: its number is given, and no PIN can be entered."""
 AuthCode = Annotated[str, Meta(min_length=16, max_length=24, pattern=r"^[0-9]+(?!\n)$")]
 
 
@@ -99,14 +102,28 @@ class CardReading(Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class CardToken(Struct, frozen=True, forbid_unknown_fields=True):
+    """A token that stands for a card, as the vault gave it.
+
+    One on a device comes with the number of its limited-use key, a counter and the cryptogram that
+    the key makes of them and the amount.
+    """
+
+    number: Annotated[str, Meta(pattern=r"^[0-9]{13,19}(?!\n)$")]
+    key_number: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    counter: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    cryptogram: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f]{32}(?!\n)$")] | None = None
+
+
 class MethodAsked(Struct, frozen=True, forbid_unknown_fields=True):
     """How to collect, and what the way of paying needs to know of the customer.
 
     ``app``: the channel. ``payment_code``: the digits the customer shows, which say by themselves
     whose they are. ``in_app``: the channel and the customer's id there. ``h5``, ``web``: where the
     customer comes back to. ``agreement``: the agreement to collect under. ``card``: what the
-    terminal read. ``app_id`` names the page or app that asks, where it is not the channel account's
-    own. ``qr``, ``h5``, ``web`` and ``card`` may leave the channel to us.
+    terminal read, or ``card_token`` in its place. ``app_id`` names the page or app that asks, where
+    it is not the channel account's own. ``qr``, ``h5``, ``web`` and ``card`` may leave the channel
+    to us.
     """
 
     mode: PayMode
@@ -117,6 +134,7 @@ class MethodAsked(Struct, frozen=True, forbid_unknown_fields=True):
     app_id: Annotated[str, Meta(pattern=r"^[!-~]{1,64}(?!\n)$")] | None = None
     agreement_id: Annotated[str, Meta(max_length=64)] | None = None
     card: CardReading | None = None
+    card_token: CardToken | None = None
 
 
 _NEEDS: Final[Mapping[PayMode, frozenset[str]]] = {
@@ -127,7 +145,7 @@ _NEEDS: Final[Mapping[PayMode, frozenset[str]]] = {
     PayMode.H5: frozenset({"return_url"}),
     PayMode.WEB: frozenset({"return_url"}),
     PayMode.AGREEMENT: frozenset({"agreement_id"}),
-    PayMode.CARD: frozenset({"card"}),
+    PayMode.CARD: frozenset(),  # one of the two it takes
 }
 _TAKES: Final[Mapping[PayMode, frozenset[str]]] = {
     PayMode.QR: frozenset({"channel"}),
@@ -137,7 +155,7 @@ _TAKES: Final[Mapping[PayMode, frozenset[str]]] = {
     PayMode.H5: frozenset({"channel", "app_id", "payer_id"}),
     PayMode.WEB: frozenset({"channel", "app_id", "payer_id"}),
     PayMode.AGREEMENT: frozenset({"channel"}),
-    PayMode.CARD: frozenset({"channel"}),
+    PayMode.CARD: frozenset({"channel", "card", "card_token"}),
 }
 _FIELDS: Final = (
     "channel",
@@ -147,6 +165,7 @@ _FIELDS: Final = (
     "app_id",
     "agreement_id",
     "card",
+    "card_token",
 )
 
 
@@ -163,6 +182,10 @@ def check_method(method: MethodAsked) -> None:
             raise MethodFieldMissing(param=f"$.method.{field}", mode=method.mode)
         if given and field not in needs | takes:
             raise MethodFieldForeign(param=f"$.method.{field}", mode=method.mode)
+    if method.mode is PayMode.CARD and method.card is None and method.card_token is None:
+        raise MethodFieldMissing(param="$.method.card", mode=method.mode)
+    if method.card is not None and method.card_token is not None:
+        raise MethodFieldForeign(param="$.method.card_token", mode=method.mode)
     knows_one = method.payer_id is not None or method.app_id is not None
     if knows_one and method.channel is None:  # both are one channel's words
         raise MethodFieldMissing(param="$.method.channel", mode=method.mode)
@@ -183,4 +206,18 @@ def has_more_than_code(method: MethodAsked) -> bool:
         or method.app_id is not None
         or method.agreement_id is not None
         or method.card is not None
+        or method.card_token is not None
     )
+
+
+def card_of(method: MethodAsked, merchant_id: UUID, mode: Mode) -> CardRead | None:
+    """Return the card a channel is given, or the token that the merchant may use in its place."""
+    if method.card is not None:
+        return method.card.read
+    told = method.card_token
+    if told is None:
+        return None
+    token = TokenRead(
+        merchant_id, mode, told.number, told.key_number, told.counter, told.cryptogram
+    )
+    return CardRead(number="", expiry="", entry=ON_FILE, token=token)

@@ -123,9 +123,28 @@ class CardRead(Struct, frozen=True):
     pin_block: bytes | None = None
     terminal: str = ""  # field 41
     merchant: str = ""  # field 42
+    token: TokenRead | None = None  # stands for the card, whose number is not here then
 
     def __repr__(self) -> str:
         return "CardRead(…)"
+
+
+class TokenRead(Struct, frozen=True):
+    """A token in place of a card, who wants to use it, and what its device proves that with."""
+
+    merchant_id: UUID
+    mode: Mode
+    number: str
+    key_number: int | None = None
+    counter: int | None = None
+    cryptogram: str | None = None
+
+
+class Detokenise(Protocol):
+    """Who knows the card behind a token. Asked just before sending, with no transaction open."""
+
+    async def __call__(self, token: TokenRead, order: PayOrder) -> CardRead | Declined | NotSent:
+        """Return the card for this order alone, or why there is none."""
 
 
 class RefundOrder(Struct, frozen=True):

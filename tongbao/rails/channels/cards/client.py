@@ -13,6 +13,8 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from tongbao.kernel.codecs.iso8583 import Message
 from tongbao.rails.channels.capabilities import (
     AuthoriseOutcome,
@@ -55,6 +57,7 @@ from tongbao.rails.channels.contract import (
     ChannelAccount,
     CloseOutcome,
     Declined,
+    Detokenise,
     NotSent,
     Outcome,
     PayMode,
@@ -93,8 +96,11 @@ class Cards(Uncalled):
         quiet_when_empty=True,
     )
 
-    def __init__(self, limits: LineLimits | None = None) -> None:
+    def __init__(
+        self, limits: LineLimits | None = None, detokenise: Detokenise | None = None
+    ) -> None:
         self._lines = Lines(limits or LineLimits())
+        self._detokenise = detokenise
 
     async def shut(self) -> None:
         """Close every connection."""
@@ -103,7 +109,11 @@ class Cards(Uncalled):
     # Collecting -----------------------------------------------------------------------------------
 
     async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
-        """Take the money from the card that was read (0200)."""
+        """Take the money from the card that was read, or that a token stands for (0200)."""
+        revealed = await self._revealed(order)
+        if not isinstance(revealed, PayOrder):
+            return Answer(revealed, unsent(PURCHASE.mti, account.gateway, _reason(revealed)))
+        order = revealed
         try:
             trace = trace_of(order.number)
             card = _card_of(order, captures=True)
@@ -126,12 +136,12 @@ class Cards(Uncalled):
         `Closed` says that no money is taken, or no more. `Absent` says that the host knows no such
         transaction now: proof only when the request can no longer be on its way.
         """
-        kind = PURCHASE if order.captures else AUTHORISE
+        kind, card = PURCHASE if order.captures else AUTHORISE, _plain(order.card)
         try:
-            asked = reversal(account, kind, order.number, order.money, order.card)
+            asked = reversal(account, kind, order.number, order.money, card)
         except Unsendable as fault:
             return Answer(Unknown(fault.reason), unsent(REVERSAL, account.gateway, fault.reason))
-        heard, exchange = await self._lines.ask(account, asked, order.card)
+        heard, exchange = await self._lines.ask(account, asked, card)
         if not isinstance(heard, Message):
             return Answer(answers.refused_at_the_door(heard), exchange)
         return Answer(answers.reversed_by(asked, heard), exchange)
@@ -160,6 +170,10 @@ class Cards(Uncalled):
 
     async def authorise(self, account: ChannelAccount, order: PayOrder) -> Answer[AuthoriseOutcome]:
         """Set the order's money aside (0100)."""
+        revealed = await self._revealed(order)
+        if not isinstance(revealed, PayOrder):
+            return Answer(revealed, unsent(AUTHORISE.mti, account.gateway, _reason(revealed)))
+        order = revealed
         try:
             trace = trace_of(order.number)
             card = _card_of(order, captures=False)
@@ -187,13 +201,13 @@ class Cards(Uncalled):
                 CAPTURE,
                 trace,
                 capture.money,
-                card=capture.order.card,
+                card=_plain(capture.order.card),
                 original=(AUTHORISE.mti, trace_of(capture.order.number)),
                 authorisation_code=capture.authorisation_code,
             )
         except Unsendable as fault:
             return _unsent(account, CAPTURE.mti, fault)
-        heard, exchange = await self._lines.ask(account, asked, capture.order.card)
+        heard, exchange = await self._lines.ask(account, asked, _plain(capture.order.card))
         if not isinstance(heard, Message):
             return Answer(heard, exchange)
         return Answer(answers.taken(asked, heard, trace, capture.money), exchange)
@@ -217,16 +231,25 @@ class Cards(Uncalled):
                 cancel,
                 trace_of(voiding.number),
                 voiding.money,
-                card=order.card,
+                card=_plain(order.card),
                 original=(done.mti, trace_of(order.number)),
                 authorisation_code=voiding.authorisation_code,
             )
         except Unsendable as fault:
             return _unsent(account, cancel.mti, fault)
-        heard, exchange = await self._lines.ask(account, asked, order.card)
+        heard, exchange = await self._lines.ask(account, asked, _plain(order.card))
         if not isinstance(heard, Message):
             return Answer(heard, exchange)
         return Answer(answers.cancelled(asked, heard), exchange)
+
+    async def _revealed(self, order: PayOrder) -> PayOrder | Declined | NotSent:
+        """Return the order with the card that its token stands for, which is not kept."""
+        if order.card is None or order.card.token is None:
+            return order
+        if self._detokenise is None:
+            return NotSent("no vault is here")
+        card = await self._detokenise(order.card.token, order)
+        return replace(order, card=card) if isinstance(card, CardRead) else card
 
     # What only cards have -------------------------------------------------------------------------
 
@@ -285,6 +308,15 @@ def _card_of(order: PayOrder, *, captures: bool) -> CardRead:
     if order.card is None:
         raise Unsendable("no card was read")
     return order.card
+
+
+def _plain(card: CardRead | None) -> CardRead | None:
+    """Return a card that was read; what a token stands for is not asked for a second message."""
+    return None if card is None or card.token is not None else card
+
+
+def _reason(outcome: Declined | NotSent) -> str:
+    return outcome.code if isinstance(outcome, Declined) else outcome.reason
 
 
 def _unsent(account: ChannelAccount, mti: str, fault: Unsendable) -> Answer[NotSent]:
