@@ -162,13 +162,8 @@ from tongbao.payments.collecting.outcomes import (
     PaymentFailed,
     PaymentSucceeded,
 )
-from tongbao.payments.combining.combined import (
-    COMBINED_POLICY,
-    ChaseCombined,
-    CombinedPaymentEnded,
-    chase_combined,
-    take_combined,
-)
+from tongbao.payments.combining import combined as combining
+from tongbao.payments.parking import visits as parking
 from tongbao.payments.refunds.outcomes import (
     REFUND_POLICY,
     RefundFailed,
@@ -241,7 +236,8 @@ EVENTS: Final[Sequence[type[Event]]] = (
     *(PayoutSucceeded, PayoutFailed, PayoutReturned, TransferEnded, DayReconciled, DisputeOpened),
     *(DisputeUpdated, DisputeDue, DisputeClosed, TerminalOffline, TerminalOnline),
     *(ReserveGapFound, ComplaintOpened, ComplaintUpdated, WebhookEndpointDisabled, WebhookTest),
-    *(ApprovalMoved, ApplicationMoved, RegistrationMoved, CombinedPaymentEnded),
+    *(ApprovalMoved, ApplicationMoved, RegistrationMoved),
+    *(combining.CombinedPaymentEnded, parking.ParkingVisitUpdated),
     *(TokenMoved, UseKeyShort),
 )
 
@@ -252,7 +248,8 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     LetGo: COMPLETION_POLICY,
     ChaseAgreement: AGREEMENT_POLICY,
     ChaseRegistration: REGISTRATION_POLICY,
-    ChaseCombined: COMBINED_POLICY,
+    combining.ChaseCombined: combining.COMBINED_POLICY,
+    parking.ChaseVisit: parking.VISIT_POLICY,
     FinishExit: STANDING_POLICY,
     PayCommissions: COMMISSION_POLICY,
     SubmitRefund: REFUND_POLICY,
@@ -349,7 +346,8 @@ def handlers(
         LetGo: partial(let_go, flow),
         ChaseAgreement: partial(chase_agreement, reach_of(flow)),
         ChaseRegistration: partial(chase_registration, registrar),
-        ChaseCombined: partial(chase_combined, flow),
+        combining.ChaseCombined: partial(combining.chase_combined, flow),
+        parking.ChaseVisit: partial(parking.chase_visit, parking.CarParks(flow, clearing.keyring)),
         FinishExit: partial(run_finish_exit, flow.db),
         SubmitRefund: partial(submit_refund, flow),
         LookAtOrder: partial(run_look_at_order, shop_of(flow)),
@@ -388,7 +386,10 @@ def takers(flow: Flow, sharing: Sharing) -> Takers:
     """Return who takes which kind of a channel's notice; any other kind is kept meanwhile."""
     return {
         CallbackKind.PAYMENT: partial(take_payment, flow),
-        CallbackKind.COMBINED: partial(take_combined, flow),
+        CallbackKind.COMBINED: partial(combining.take_combined, flow),
+        CallbackKind.PARKING: partial(
+            parking.take_parking, parking.CarParks(flow, sharing.keyring)
+        ),
         CallbackKind.REFUND: partial(take_refund, flow),
         CallbackKind.AGREEMENT: partial(take_agreement, reach_of(flow)),
         CallbackKind.COMPLAINT: partial(take_complaint, flow),

@@ -91,6 +91,7 @@ from tongbao.payments.combining import api as combining_api
 from tongbao.payments.hot.door import collecting_door
 from tongbao.payments.methods.tokens import detokenising
 from tongbao.payments.own_wallet import api as own_wallet_api
+from tongbao.payments.parking import api as parking_api
 from tongbao.payments.plates import api as plates_api
 from tongbao.payments.refunds import api as refunds_api
 from tongbao.payments.registrations import api as registrations_api
@@ -143,10 +144,8 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
     return [
         *(*payments_api.ROUTES, *checkouts_api.ROUTES, *plates_api.ROUTES, *terminals_api.ROUTES),
         *(*authorisations_api.ROUTES, *agreements_api.ROUTES, *card_balances_api.ROUTES),
-        *combining_api.ROUTES,
-        *proofs_api.ROUTES,
-        *refunds_api.ROUTES,
-        *splits_api.ROUTES,
+        *(*combining_api.ROUTES, *parking_api.ROUTES),
+        *(*proofs_api.ROUTES, *refunds_api.ROUTES, *splits_api.ROUTES),
         *events_api.ROUTES,
         *webhooks_api.ROUTES,
         *profile_api.ROUTES,

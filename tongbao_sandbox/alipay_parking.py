@@ -37,6 +37,27 @@ def leave(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
     return _move(world, ask, "out_time")
 
 
+def keep_order(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
+    """Hear what a fee came to (alipay.eco.mycar.parking.order.sync); it must be one that is paid.
+
+    Form: the vendor's own SDKs, AlipayEcoMycarParkingOrderSyncModel.
+    """
+    del fault
+    for name in ("user_id", "out_parking_id", "parking_name", "car_number", "parking_id"):
+        need(ask, name)
+    for name in ("order_time", "pay_time", "in_time"):
+        _moment(ask, name)
+    found = world.state.trade(NAME, need(ask, "out_order_no"))
+    paid = found is not None and found.state == "paid" and found.ref == need(ask, "order_no")
+    if found is None or not paid or need(ask, "pay_money") != yuan(found.amount):
+        raise invalid("out_order_no")
+    told = f"{need(ask, 'order_status')} {need(ask, 'pay_type')} {need(ask, 'in_duration')}"
+    world.state.put_document(
+        NAME, f"parking-order/{found.number}", told.encode(), world.clock.now()
+    )
+    return success({})
+
+
 def agreement_query(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
     """Say whether fees can be taken from a plate (alipay.eco.mycar.parking.agreement.query)."""
     del fault
@@ -90,20 +111,26 @@ def bind_plate(world: World, plate: str, number: str) -> dict[str, Any]:
 METHODS: Final[Mapping[str, tuple[str, Callable[[World, Ask, Fault], dict[str, Any]]]]] = {
     "alipay.eco.mycar.parking.enterinfo.sync": ("parking", enter),
     "alipay.eco.mycar.parking.exitinfo.sync": ("parking", leave),
+    "alipay.eco.mycar.parking.order.sync": ("parking", keep_order),
     "alipay.eco.mycar.parking.agreement.query": ("parking", agreement_query),
     "alipay.eco.mycar.parking.order.pay": ("pay", pay),
 }
 
 
 def _move(world: World, ask: Ask, time_name: str) -> dict[str, Any]:
-    plate, lot, at = need(ask, "car_number"), need(ask, "parking_id"), need(ask, time_name)
-    try:
-        datetime.strptime(at, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - only its form is looked at
-    except ValueError:
-        raise invalid(time_name) from None
+    plate, lot, at = need(ask, "car_number"), need(ask, "parking_id"), _moment(ask, time_name)
     told = f"{time_name} {lot} {at}".encode()
     world.state.put_document(NAME, f"parked/{plate}", told, world.clock.now())
     return success({})
+
+
+def _moment(ask: Ask, name: str) -> str:
+    at = need(ask, name)
+    try:
+        datetime.strptime(at, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - only its form is looked at
+    except ValueError:
+        raise invalid(name) from None
+    return at
 
 
 def _agreement_of(world: World, plate: str) -> agreements.Agreement | None:

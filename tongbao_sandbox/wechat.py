@@ -278,6 +278,9 @@ class WechatPay:
             ("POST", "agreement"): lambda: self._agreements.decide(
                 body["number"], body.get("action", "sign")
             ),
+            ("POST", "plate"): lambda: self._parkings.block(
+                body["number"], blocked=body.get("action", "block") == "block"
+            ),
             ("POST", "applyment"): lambda: self._applyments.decide(
                 body["number"], body["action"], body.get("argument", "")
             ),

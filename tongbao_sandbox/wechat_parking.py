@@ -9,6 +9,7 @@ from typing import Any, Final
 from tongbao_sandbox.clock import rfc3339
 from tongbao_sandbox.faults import allow
 from tongbao_sandbox.model import Fault, Trade
+from tongbao_sandbox.seam import Refused
 from tongbao_sandbox.wechat_desk import NAME, Desk, Event
 from tongbao_sandbox.wechat_orders import Orders
 from tongbao_sandbox.wechat_wire import (
@@ -102,6 +103,26 @@ class Parkings:
         if kept["blocked"]:
             content |= {"state": "BLOCKED", "block_reason": "PAUSE"}
         return Outcome(content)
+
+    def block(self, number: str, *, blocked: bool) -> dict[str, Any]:
+        """Let a plate stop or start being chargeable while its car is inside, and tell of it."""
+        kept = self._desk.kept("parking", number)
+        if kept is None:
+            raise Refused("no car drove in under this number")
+        kept["blocked"] = blocked
+        self._desk.keep("parking", number, kept)
+        body, state = kept["body"], "BLOCKED" if blocked else "NORMAL"
+        shown = ("out_parking_no", "plate_number", "plate_color", "start_time", "parking_name")
+        content = {
+            "sp_mchid": self._desk.vault.mchid,
+            "parking_id": kept["id"],
+            **{name: body[name] for name in (*shown, "free_duration")},
+            "parking_state": state,
+            "state_update_time": rfc3339(self._world.clock.now()),
+        }
+        event = Event("vehicle", "VEHICLE.ENTRANCE_STATE_CHANGE", "停车入场状态变更", content)
+        self._desk.notify(number, body["notify_url"], event)
+        return {"number": number, "state": state}
 
     def charge(self, call: Call) -> Outcome:
         """Accept a fee; it is taken a little later."""

@@ -57,6 +57,8 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.refunds._store.FIND_REFUND_ANYWHERE",
         "tongbao.payments.authorisations._store.FIND_COMPLETION",
         "tongbao.payments.combining._store.FIND_COMBINED",
+        "tongbao.payments.parking._store.FIND_VISIT",
+        "tongbao.payments.parking._store.FIND_VISIT_ANYWHERE",
         "tongbao.payments.combining._store.FIND_COMBINED_ANYWHERE",
         "tongbao.payments.combining._store.CONSENTED",
         "tongbao.payments.agreements._store.FIND_AGREEMENT",
@@ -85,6 +87,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.collecting._store.TALLY_UNKNOWN",
         "tongbao.payments.refunds._store.LIST_REFUNDS",
         "tongbao.payments.combining._store.LIST_COMBINED",
+        "tongbao.payments.parking._store.LIST_VISITS",
         "tongbao.payments.agreements._store.LIST_AGREEMENTS",
     ),
     "a worker's round over all books": (

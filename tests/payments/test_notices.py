@@ -344,7 +344,6 @@ def of_a_score(account: ChannelAccount, number: str) -> tuple[dict[str, Any], st
 
 STRANGE = [
     (of_a_payout, CallbackKind.TRANSFER),
-    (of_parking, CallbackKind.PARKING),
     (of_a_score, CallbackKind.OTHER),
 ]
 Strange = Callable[[ChannelAccount, str], tuple[dict[str, Any], str, str]]
@@ -422,7 +421,7 @@ async def test_a_later_domain_takes_its_kind_and_what_was_kept_before(
     for number in numbers:
         state = "orphaned" if number == foreign else "processed"
         assert await states_of_callbacks(stage, number) == [state]
-    assert await states_of_callbacks(stage, entrance) == ["kept"], "nobody takes parking yet"
+    assert await states_of_callbacks(stage, entrance) == ["orphaned"], "no car of ours came in"
 
 
 async def test_a_copy_of_what_is_kept_is_counted(stage: Stage, postman: Postman) -> None:

@@ -19,6 +19,7 @@ from tongbao_sdk import (
     disputes,
     models,
     onboarding,
+    parking,
     parties,
     prices,
     red_packets,
@@ -35,6 +36,7 @@ REPLIES: dict[str, Any] = {
     "CombinedPaymentView": combined.CombinedPayment,
     "CombinedPartView": combined.CombinedPart,
     "ConsentView": combined.CombiningConsent,
+    "ParkingVisitView": parking.ParkingVisit,
     "EventView": models.Event,
     "WebhookEndpointView": models.WebhookEndpoint,
     "DeliveryView": models.WebhookDelivery,
@@ -281,6 +283,29 @@ def every_call(shop: Tongbao) -> None:
         ],
         expires_in_s=60,
     )
+    shop.parking.enter(
+        merchant_visit_no="1",
+        channel="alipay",
+        plate="A88888",
+        plate_colour="BLUE",
+        place="p",
+        lot="1",
+        free_s=1,
+        entered_at="2026-11-21T00:00:00Z",
+        device="1",
+    )
+    shop.parking.charge(
+        "prk_1",
+        merchant_order_no="1",
+        amount=1,
+        subject="p",
+        left_at="2026-11-21T00:00:00Z",
+        metadata={"a": "b"},
+    )
+    shop.parking.leave("prk_1", left_at="2026-11-21T00:00:00Z")
+    shop.parking.get("prk_1")
+    shop.parking.find("1")
+    list(shop.parking.list(status="open"))
     shop.combined_payments.get("cmb_1")
     shop.combined_payments.find("1")
     list(shop.combined_payments.list())

@@ -78,6 +78,15 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     await stage.idle()
     agreement = await stage.call(client.agreements.get, agreement["id"])
     assert agreement["status"] == "active"
+    visit = await stage.call(
+        client.parking.enter,
+        merchant_visit_no=new_number(),
+        channel="alipay",
+        plate="粤B888888",
+        plate_colour="BLUE",
+        place="Harbour",
+        lot="PI1",
+    )
     combined = await stage.call(
         client.combined_payments.create,
         merchant_combined_no=new_number(),
@@ -109,6 +118,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         **sold,
         "agreement_id": agreement["id"],
         "combined_id": combined["id"],
+        "visit_id": visit["id"],
         **await object_to(stage, client),
         **await share(stage, client, wallet["id"]),
         **await take_on(stage, shop),

@@ -156,6 +156,8 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("split.receiver", Algorithm.AES_256_GCM, _FILE_KEY, "Who gets shares."),
         Purpose("custody.account", Algorithm.HMAC_SHA_256, _FILE_KEY, "Our accounts at banks."),
         Purpose("split.receiver_mac", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of receivers."),
+        Purpose("parking.car", Algorithm.AES_256_GCM, _FILE_KEY, "Which car was where."),
+        Purpose("parking.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "The same visit again."),
         Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
         Purpose("vault.card", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Card numbers."),
         Purpose("vault.use_key", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Limited-use keys."),

@@ -109,6 +109,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("suspense_account", "suspense_item", "refund_stop"),
         *("completion", "agreement", "agreement_use", "agreement_exchange"),
         *("combined_payment", "combined_part", "combining_consent"),
+        *("parking_visit", "parking_exchange", "refund_redirection"),
         *("offline_key", "offline_code", "offline_allowance"),
         *("terminal_meter", "terminal_use"),
         *("red_packet", "red_packet_split", "red_packet_grab"),

@@ -16,6 +16,7 @@ from tongbao_sdk.disputes import Complaints, Disputes
 from tongbao_sdk.models import Balance, Merchant
 from tongbao_sdk.notifications import Events, WebhookEndpoints
 from tongbao_sdk.onboarding import Applications, Commissions, People, Stores
+from tongbao_sdk.parking import Parking
 from tongbao_sdk.parties import ApiKeys, Wallets
 from tongbao_sdk.payments import Payments, Refunds
 from tongbao_sdk.prices import Prices
@@ -65,6 +66,7 @@ class Tongbao:
         self.refunds = Refunds(self.transport)
         self.agreements = Agreements(self.transport)
         self.combined_payments = CombinedPayments(self.transport)
+        self.parking = Parking(self.transport)
         self.checkouts = Checkouts(self.transport)
         self.plates = Plates(self.transport)
         self.applications = Applications(self.transport)

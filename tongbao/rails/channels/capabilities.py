@@ -31,6 +31,7 @@ from tongbao.rails.channels.contract import (
     NextAction,
     NotSent,
     Outcome,
+    ParkingFee,
     PartFound,
     PayOrder,
     Pending,
@@ -373,9 +374,9 @@ class Parking(Protocol):
         """Tell that a car drove in; a repeat says how things stand by now."""
 
     async def drive_out(
-        self, account: ChannelAccount, visit: CarVisit, left_at: datetime
+        self, account: ChannelAccount, visit: CarVisit, left_at: datetime, fee: ParkingFee | None
     ) -> Answer[Closed | Declined | NotSent | Unknown]:
-        """Tell that it drove out; `Closed` says that the channel heard it."""
+        """Tell that it drove out, and what it paid; `Closed` says that the channel heard it."""
 
 
 # --- taking a merchant on at the channel (进件) ---------------------------------------------------

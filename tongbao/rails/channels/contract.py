@@ -108,6 +108,17 @@ class CarVisit(Struct, frozen=True):
         return f"CarVisit({self.number})"
 
 
+class ParkingFee(Struct, frozen=True):
+    """A fee that was taken, for a channel that keeps the driver's parking orders."""
+
+    number: str
+    channel_ref: str
+    payer: str
+    money: Money
+    asked_at: datetime
+    paid_at: datetime
+
+
 class CardRead(Struct, frozen=True):
     """What a terminal read of a card. Goes to the channel and nowhere else: never stored or logged.
 

@@ -43,6 +43,7 @@ from tongbao.rails.channels.contract import (
     Declined,
     NotSent,
     Outcome,
+    ParkingFee,
     PartFound,
     PayMode,
     PayOrder,
@@ -323,10 +324,10 @@ class WechatPay:
         return await parking.drive_in(self.gateway, account, visit)
 
     async def drive_out(
-        self, account: ChannelAccount, visit: CarVisit, left_at: datetime
+        self, account: ChannelAccount, visit: CarVisit, left_at: datetime, fee: ParkingFee | None
     ) -> Answer[Closed | Declined | NotSent | Unknown]:
         """Do nothing: WeChat Pay hears of the leaving with the fee."""
-        del visit, left_at
+        del visit, left_at, fee
         return Answer(Closed(), unsent("POST", account.gateway, "nothing to tell"))
 
     async def look_up_plate(

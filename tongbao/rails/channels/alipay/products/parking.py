@@ -26,6 +26,7 @@ from tongbao.rails.channels.contract import (
     Declined,
     NotSent,
     Outcome,
+    ParkingFee,
     PayOrder,
     Pending,
     Succeeded,
@@ -36,6 +37,8 @@ from tongbao.rails.channels.exchange import decode, followed_by, unsent
 
 _ERRORS: Final = error_map("alipay")
 _METHOD: Final = "alipay.eco.mycar.parking."
+_TAKEN: Final = "0"
+_WITHHELD: Final = "2"
 _NO_LOT: Final = "Alipay wants its own number of the car park"
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
 
@@ -101,11 +104,14 @@ class AlipayParking:
                 assert_never(answer.outcome)
 
     async def drive_out(
-        self, account: ChannelAccount, visit: CarVisit, left_at: datetime
+        self, account: ChannelAccount, visit: CarVisit, left_at: datetime, fee: ParkingFee | None
     ) -> Answer[Closed | Declined | NotSent | Unknown]:
-        """Tell that the car drove out."""
+        """Tell that the car drove out, and what it paid, which Alipay shows to the driver."""
         answer = await self.leave_car_park(account, _car_of(visit), left_at)
         match answer.outcome:
+            case None if fee is not None:
+                kept = await self._keep_order(account, visit, left_at, fee)
+                return Answer(kept.outcome, followed_by(answer.exchange, kept.exchange))
             case None:
                 return Answer(Closed(), answer.exchange)
             case Declined() | NotSent() | Unknown():
@@ -173,12 +179,47 @@ class AlipayParking:
             case _:
                 assert_never(heard)
 
+    async def _keep_order(
+        self, account: ChannelAccount, visit: CarVisit, left_at: datetime, fee: ParkingFee
+    ) -> Answer[Closed | Declined | NotSent | Unknown]:
+        """Tell of a fee that was taken (订单同步)."""
+        content = {
+            "user_id": fee.payer,
+            "out_parking_id": visit.lot,
+            "parking_id": visit.lot,
+            "parking_name": visit.place,
+            "car_number": visit.plate,
+            "out_order_no": fee.number,
+            "order_no": fee.channel_ref,
+            "order_status": _TAKEN,
+            "order_time": _plain(fee.asked_at),
+            "pay_time": _plain(fee.paid_at),
+            "pay_type": _WITHHELD,
+            "pay_money": fee.money.decimal_text(),
+            "in_time": _plain(visit.entered_at),
+            "in_duration": str(int((left_at - visit.entered_at).total_seconds()) // 60),
+            "card_number": "*",
+        }
+        hidden = (visit.plate, fee.payer)
+        heard, exchange = await self._gateway.call(
+            account, f"{_METHOD}order.sync", content, hidden=hidden
+        )
+        match heard:
+            case Answered():
+                return Answer(Closed(), exchange)
+            case Refused():
+                return Answer(_not_told(heard), exchange)
+            case NotSent() | Unknown():
+                return Answer(heard, exchange)
+            case _:
+                assert_never(heard)
+
     async def _tell(
         self, account: ChannelAccount, method: str, car: ParkedCar, **times: datetime
     ) -> Answer[ParkingOutcome | None]:
         content: dict[str, Any] = {"parking_id": car.lot, "car_number": car.plate}
         for name, at in times.items():
-            content[name] = at.astimezone(BUSINESS_ZONE).strftime(_TIME)
+            content[name] = _plain(at)
         if "in_time" in times:
             content["car_color"] = car.plate_colour
         heard, exchange = await self._gateway.call(
@@ -188,14 +229,21 @@ class AlipayParking:
             case Answered():
                 return Answer(None, exchange)
             case Refused():
-                entry = _ERRORS.find("agreement", heard.sub_code, heard.code)
-                meant = answers.meant(entry, heard)
-                outcome = Unknown(meant.reason) if isinstance(meant, Pending) else meant
-                return Answer(outcome, exchange)
+                return Answer(_not_told(heard), exchange)
             case NotSent() | Unknown():
                 return Answer(heard, exchange)
             case _:
                 assert_never(heard)
+
+
+def _plain(at: datetime) -> str:
+    return at.astimezone(BUSINESS_ZONE).strftime(_TIME)
+
+
+def _not_told(refused: Refused) -> Declined | NotSent | Unknown:
+    entry = _ERRORS.find("agreement", refused.sub_code, refused.code)
+    meant = answers.meant(entry, refused)
+    return Unknown(meant.reason) if isinstance(meant, Pending) else meant
 
 
 def _car_of(visit: CarVisit) -> ParkedCar:

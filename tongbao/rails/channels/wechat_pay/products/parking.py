@@ -5,10 +5,12 @@ Only service providers may call it, so the account must have a partner.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Final, assert_never
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tongbao.rails.channels.capabilities import VisitBlocked, VisitOpen, VisitOutcome
 from tongbao.rails.channels.contract import (
@@ -20,6 +22,7 @@ from tongbao.rails.channels.contract import (
     Closed,
     CloseOutcome,
     Declined,
+    Exchange,
     NotSent,
     Outcome,
     PayOrder,
@@ -29,7 +32,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
-from tongbao.rails.channels.exchange import decode, followed_by, unsent
+from tongbao.rails.channels.exchange import MASK, decode, followed_by, unsent
 from tongbao.rails.channels.wechat_pay.documents import vehicles as documents
 from tongbao.rails.channels.wechat_pay.documents.orders import Transaction
 from tongbao.rails.channels.wechat_pay.documents.parts import Amount
@@ -54,6 +57,7 @@ from tongbao.rails.channels.wechat_pay.wire import (
 CHARGES: Final = "/v3/vehicle/transactions"
 ENTRANCES: Final = "/v3/vehicle/parking/parkings"
 SERVICES: Final = "/v3/vehicle/parking/services/find"
+_PLATE: Final = re.compile(r'("plate_number"\s*:\s*)"[^"]*"')
 _NO_PARTNER: Final = "parking is for service providers only"
 
 
@@ -220,9 +224,15 @@ async def query_charge(
     """Ask what became of a fee."""
     sub_mchid = in_path(account.merchant_number)
     target = f"{CHARGES}/out-trade-no/{in_path(order.number)}?sub_mchid={sub_mchid}"
-    return await gateway.question(
+    answer = await gateway.question(
         account, target, "query", lambda body: _read(body, account, order)
     )
+    return Answer(answer.outcome, _without_plate(answer.exchange))
+
+
+def _without_plate(seen: Exchange) -> Exchange:
+    """Return the evidence without the plate, which the answer says and the question did not."""
+    return replace(seen, reply=_PLATE.sub(rf'\1"{MASK}"', seen.reply))
 
 
 async def drive_in(
