@@ -20,6 +20,13 @@ _FEES = """
     select (select coalesce(sum(fee - fee_returned), 0) from payment where state = 'succeeded')
          + (select coalesce(sum(fee), 0) from dispute where state not in ('retrieval', 'closed'))
            as amount"""
+_BY_HAND = """
+    select terms::jsonb -> 'debit' ->> 'kind' as kind,
+           sum((terms::jsonb ->> 'amount')::bigint)::bigint as fen
+      from approval where act = 'ledger.adjust' and state = 'applied' group by 1"""
+_TRANSFERRED = """
+    select destination, sum(amount)::bigint as fen from transfer_item
+     where state = 'succeeded' group by destination"""
 
 
 async def unexplained(stage: Stage) -> dict[str, int]:
@@ -67,6 +74,8 @@ async def unexplained(stage: Stage) -> dict[str, int]:
         " where state = 'open'",
         (),
     )
+    by_hand = Counter({row["kind"]: row["fen"] for row in await db.fetch(_BY_HAND, ())})
+    sent = Counter({row["destination"]: row["fen"] for row in await db.fetch(_TRANSFERRED, ())})
     differences = {
         "channels": collected
         - given_back
@@ -75,8 +84,9 @@ async def unexplained(stage: Stage) -> dict[str, int]:
         - posted["channel_receivable"],
         "bills": (collected - given_back) - (billed["paid"] - billed["back"]),
         "channel fees": billed["fees"] - posted["channel_cost"],
-        "fees": int(fees["amount"]) - posted["fee_income"],
-        "bank": paid_out["amount"] + posted["bank"],
+        "fees": int(fees["amount"]) - by_hand["fee_income"] - posted["fee_income"],
+        "bank": paid_out["amount"] + sent["bank"] - by_hand["bank"] + posted["bank"],
+        "wallets": sent["wallet"] - posted["wallet"],
         "at schemes": posted["dispute_at_scheme"]
         - await _sum(db, "select sum(at_scheme) from dispute"),
         "suspense": posted["suspense"],

@@ -1,8 +1,9 @@
 """Days of trade by many merchants on the test clock, which end without an unexplained fen.
 
 TONGBAO_MONTH=200x30 lets two hundred merchants trade for thirty days; an ordinary run takes a few
-of each. Everything happens that may: refunds, disputes won and lost, debts, settlements, payouts,
-bills compared, and each morning's round by the clock.
+of each. Everything happens that may: refunds, disputes won and lost, debts, splits, transfers,
+settlements, payouts and their returns, adjustments, bills compared, and each morning's round by the
+clock. In the end every invariant of the catalogue holds as well.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pytest
 from msgspec import Struct
 
 from tests.clearing.conftest import Day
+from tests.clearing.doings import Doings, do_more
 from tests.clearing.explaining import unexplained
 from tests.payments.invariants import assert_every_invariant
 from tongbao.clearing import daily
@@ -29,6 +31,7 @@ from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, Group
 from tongbao.ledger.rules import posting
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK
+from tongbao.surfaces.invariants.running import chosen, run_invariants
 from tongbao_sdk import Refused, Tongbao
 
 SIZE = os.environ.get("TONGBAO_MONTH", "6x5")
@@ -135,8 +138,8 @@ async def one_fen_too_much(day: Day) -> None:
 async def test_a_month_ends_without_an_unexplained_fen(day: Day, seed: int) -> None:
     merchants, days = (int(each) for each in SIZE.split("x"))
     chance, began = random.Random(seed), time.monotonic()
-    clients = [day.stage.client]
-    clients += [day.stage.client_of(await day.stage.open_shop()) for _ in range(merchants - 1)]
+    shops = [day.stage.shop, *[await day.stage.open_shop() for _ in range(merchants - 1)]]
+    clients, doings = [day.stage.client_of(shop) for shop in shops], Doings(shops)
     async with day.db.begin("startup") as tx:
         await daily.seed(tx, day.clearing.flow.licence)
         await debts.seed(tx)
@@ -146,6 +149,7 @@ async def test_a_month_ends_without_an_unexplained_fen(day: Day, seed: int) -> N
         await day.until(9, 5, days=number)
         await sell(day, books, clients, chance)
         await regret(day, books, chance)
+        await do_more(day, doings, books.payments, chance)
         await day.stage.idle()
         await day.until(13, days=number)
         await assert_every_invariant(day.stage)
@@ -167,9 +171,15 @@ async def test_a_month_ends_without_an_unexplained_fen(day: Day, seed: int) -> N
         (),
     )
     assert paid["n"] > 0
+    held = chosen((), day.clearing.flow.licence)
+    broken = [each for each in await run_invariants(day.db, day.clearing.flow.licence, held)
+              if each.breaches]  # fmt: skip
+    assert broken == []
+    assert doings.counts.keys() >= {"splits", "transfer batches", "adjustments"}
     await one_fen_too_much(day)
     assert await unexplained(day.stage) == {"channel fees": -1}, "a stray fen is seen"
     if "TONGBAO_MONTH" in os.environ:
         took = time.monotonic() - began
         told = [tuple(row) for row in states]
-        sys.stdout.write(f"{SIZE}: {books.counts} {told} {tuple(paid)} {took:.0f} s\n")
+        done = {**books.counts, **doings.counts}
+        sys.stdout.write(f"{SIZE}: {done} {told} {tuple(paid)} {took:.0f} s\n")

@@ -71,7 +71,34 @@ _MERCHANTS = """
         union all
         select merchant_id, -fee from dispute where state not in ('retrieval', 'closed')
         union all
-        select merchant_id, -amount from payout where state = 'succeeded')
+        select merchant_id, -amount from payout where state = 'succeeded'
+        union all
+        select merchant_id, -amount from transfer_item where state = 'succeeded'
+        union all
+        -- shares in the book: the giver's less, and more where the receiver is a merchant
+        select s.merchant_id, -(h.amount - coalesce(b.amount, 0))
+          from split_share h
+          join split s on s.book = h.book and s.id = h.split_id
+          left join (select book, share_id, sum(amount) as amount from split_return
+                      where state = 'succeeded' group by book, share_id) b
+            on b.book = h.book and b.share_id = h.id
+         where h.state = 'succeeded' and s.side = 'book'
+        union all
+        select r.party_id, h.amount - coalesce(b.amount, 0)
+          from split_share h
+          join split_receiver r on r.book = h.book and r.id = h.receiver_id
+          left join (select book, share_id, sum(amount) as amount from split_return
+                      where state = 'succeeded' group by book, share_id) b
+            on b.book = h.book and b.share_id = h.id
+         where h.state = 'succeeded' and r.kind = 'merchant'
+        union all
+        select (terms::jsonb -> 'credit' ->> 'owner')::uuid, (terms::jsonb ->> 'amount')::bigint
+          from approval where act = 'ledger.adjust' and state = 'applied'
+                          and terms::jsonb -> 'credit' ->> 'kind' = 'merchant_payable'
+        union all
+        select (terms::jsonb -> 'debit' ->> 'owner')::uuid, -(terms::jsonb ->> 'amount')::bigint
+          from approval where act = 'ledger.adjust' and state = 'applied'
+                          and terms::jsonb -> 'debit' ->> 'kind' = 'merchant_payable')
     select merchant_id, sum(amount)::bigint as amount from money group by merchant_id"""
 _OF_MERCHANTS = ("merchant_payable", "settlement_due", "merchant_reserve", "dispute_held")
 _LATE_UNKNOWN = """

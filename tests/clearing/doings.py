@@ -1,0 +1,135 @@
+"""What merchants and people do beside selling: share, pay many, have payouts come back, adjust."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from msgspec import Struct, field
+
+from tests.clearing.conftest import Day
+from tests.clearing.test_payout_files import booked_back
+from tests.clearing.test_settlement_batches import MAY
+from tests.clearing.test_transfers import GOOD, row, table
+from tests.stage import new_number
+from tongbao.clearing.payouts.files import take_answer
+from tongbao.clearing.payouts.queries import payout_with_id
+from tongbao.clearing.suspense import desk
+from tongbao.clearing.suspense.model import AdjustmentTerms, Side
+from tongbao.clearing.transfers import transfers
+from tongbao.clearing.transfers.model import TransferBalanceTooLow
+from tongbao.controls.approvals.approvals import approve
+from tongbao.controls.approvals.model import Approval, acts_of
+from tongbao.kernel.ids import new_id, parse, show
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK
+from tongbao.surfaces.demo.stage import Shop
+from tongbao_sdk import Refused
+
+FOUR_EYES = {*MAY, "adjustments_act"}
+
+
+class Doings(Struct):
+    """The shops, with whom each shares, and what was done."""
+
+    shops: list[Shop]
+    receivers: dict[int, str] = field(default_factory=dict)
+    wallets: dict[int, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    returned: set[Any] = field(default_factory=set)
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+
+async def do_more(
+    day: Day, doings: Doings, payments: list[tuple[Any, Any]], chance: random.Random
+) -> None:
+    """One day of it."""
+    await _share(day, doings, payments, chance)
+    await _pay_many(day, doings, chance)
+    await _send_back(day, doings, chance)
+    await _adjust(day, doings, chance)
+    await day.stage.idle()
+
+
+async def _share(
+    day: Day, doings: Doings, payments: list[tuple[Any, Any]], chance: random.Random
+) -> None:
+    """Merchants share some of what they took today with a neighbour, now or later."""
+    late = payments[-len(doings.shops) :]
+    for client, payment in chance.sample(late, -(-len(late) // 5)):
+        merchant_id = (await day.stage.row_of(payment)).merchant_id
+        place = next(n for n, s in enumerate(doings.shops) if s.merchant.id == merchant_id)
+        if place not in doings.receivers:
+            other = doings.shops[(place + 1) % len(doings.shops)].merchant.id
+            account = show("mch", other)
+            made = await day.stage.call(client.splits.bind, kind="merchant", account=account)
+            doings.receivers[place] = str(made["id"])
+        share = {"receiver_id": doings.receivers[place], "ratio_ppm": chance.randint(1, 300_000)}
+        try:
+            await day.stage.call(
+                client.splits.create, payment["id"], shares=[share],
+                merchant_split_no=new_number(),
+            )  # fmt: skip
+            doings.count("splits")
+        except Refused as refused:
+            assert refused.code.startswith("split."), refused.code  # noqa: PT017
+            doings.count("splits refused")
+
+
+async def _pay_many(day: Day, doings: Doings, chance: random.Random) -> None:
+    """Some merchants pay a card and a wallet out of their balance."""
+    for place in chance.sample(range(len(doings.shops)), -(-len(doings.shops) // 12)):
+        client = day.stage.client_of(doings.shops[place])
+        if place not in doings.wallets:
+            opened = await day.stage.call(client.wallets.open, holder_name="李四")
+            doings.wallets[place] = str(opened["id"])
+        rows = [
+            row("1", "bank", GOOD, f"{chance.randint(100, 2_000) / 100:.2f}"),
+            row("2", "wallet", doings.wallets[place], f"{chance.randint(1, 900) / 100:.2f}"),
+        ]
+        sent = await day.stage.call(client.transfer_batches.send, new_number(), table(*rows))
+        try:
+            async with day.db.begin("operator:anna") as tx:
+                batch_id = parse("trb", sent["batch"]["id"])
+                asked = await transfers.propose_release(tx, batch_id, reason="pay day")
+        except TransferBalanceTooLow:
+            doings.count("transfers refused")
+            continue
+        await _agree(day, asked)
+        doings.count("transfer batches")
+
+
+async def _send_back(day: Day, doings: Doings, chance: random.Random) -> None:
+    """A bank sends payouts back that it had paid."""
+    paid = await day.db.fetch("select id from payout where state = 'succeeded' order by id", ())
+    for each in paid[-2 * len(doings.shops) :]:
+        if chance.random() > 0.04:
+            continue
+        payout = await payout_with_id(day.db, each["id"])
+        assert payout.account_id is not None
+        account = await day.clearing.flow.account(payout.account_id)
+        content = booked_back(payout, str(getattr(account.secrets, "debtor_account", "")))
+        found = await take_answer(day.clearing, payout.account_id, content, actor="operator:anna")
+        assert found.applied == 1
+        doings.count("payouts returned")
+
+
+async def _adjust(day: Day, doings: Doings, chance: random.Random) -> None:
+    """Two people give a merchant something, of the house's fees or of what the bank has found."""
+    owner = chance.choice(doings.shops).merchant.id
+    source = Side(chance.choice(("fee_income", "bank")))
+    terms = AdjustmentTerms(
+        new_id(), SANDBOX_BOOK, "CNY", chance.randint(1, 500), source,
+        Side("merchant_payable", owner),
+    )  # fmt: skip
+    flow = day.stage.flow
+    asked = await desk.propose_adjustment(flow, terms, reason="goodwill", actor="operator:anna")
+    await _agree(day, asked)
+    doings.count("adjustments")
+
+
+async def _agree(day: Day, asked: Approval) -> None:
+    acts = acts_of(*transfers.bound_acts(day.db), *desk.bound_acts(day.stage.flow))
+    async with day.db.begin("operator:bert") as tx:
+        await approve(tx, acts, asked.id, digest=asked.digest.hex(), may=FOUR_EYES)
