@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tongbao.infra import lookups
-from tongbao.infra.lookups import Lookups, Remembered
+from tongbao.infra.lookups import Lookups, Remembered, Together
 
 
 class Source:
@@ -147,3 +147,28 @@ async def test_not_more_is_remembered_than_fits(
         await known.get(key)
 
     assert [known.known(key) for key in (2, 4, 6)] == [None, None, 12]
+
+
+async def test_equals_done_together_have_an_answer_each() -> None:
+    sets: list[list[int]] = []
+
+    async def run(asked: Sequence[int]) -> list[int]:
+        sets.append([*asked])
+        await asyncio.sleep(0.01)
+        if 13 in asked:
+            raise RuntimeError("unlucky")
+        return [each * 10 + place for place, each in enumerate(asked)]
+
+    together = Together(run)
+    first = together.ask(1)
+    await asyncio.sleep(0)
+    assert await asyncio.gather(first, *[together.ask(each) for each in (2, 2, 3)]) == [
+        10,
+        20,
+        21,
+        32,
+    ]
+    assert sets == [[1], [2, 2, 3]]
+    with pytest.raises(RuntimeError, match="unlucky"):
+        await together.ask(13)
+    assert await together.ask(4) == 40

@@ -28,8 +28,10 @@ from tongbao.infra.web.authentication import (
     SignedRequest,
     authenticate,
     read_authorization,
+    repeats_of,
 )
 from tongbao.infra.web.idempotency import prune
+from tongbao.infra.web.repeats import Nonce
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, show
 
@@ -349,11 +351,35 @@ async def test_a_waiting_copy_sees_the_nonce_it_waited_for(db: Db) -> None:
     assert await second == 0
 
 
+async def test_of_equal_nonces_at_one_moment_one_is_good(db: Db) -> None:
+    """Those that wait together share a statement, and still each nonce is used once."""
+    repeats = repeats_of(db)
+    texts = [f"nonce-{number % 7:016d}" for number in range(40)]
+    used = await asyncio.gather(*[repeats.use(Nonce(KEY_ID, text)) for text in texts])
+    assert sum(used) == 7
+    assert not any(await asyncio.gather(*[repeats.use(Nonce(KEY_ID, text)) for text in texts]))
+    other = KEY_ID.int + 1
+    assert await repeats.use(Nonce(UUID(int=other), texts[0]))
+
+
+async def test_a_waiting_set_sees_the_nonce_it_waited_for(db: Db) -> None:
+    """Forced interleaving: one nonce of the set is just being used elsewhere."""
+    args = (KEY_ID, "0123456789abcdef", real_now() + timedelta(minutes=10), real_now())
+    repeats = repeats_of(db)
+    async with db.begin("first") as tx:
+        assert await store.USE_NONCE.run(tx, *args) == 1
+        wanted = [Nonce(KEY_ID, "0123456789abcdef"), Nonce(KEY_ID, "fedcba9876543210")]
+        waiting = [asyncio.create_task(repeats.use(each)) for each in wanted]
+        await asyncio.sleep(0.05)
+        assert not any(each.done() for each in waiting)
+    assert await asyncio.gather(*waiting) == [False, True]
+
+
 async def test_two_authorization_headers_are_refused(app: App, keys: OneKey, db: Db) -> None:
     request = SignedRequest("GET", "/v1/things/one", b"", (header(), header()))
 
     with pytest.raises(HeaderMalformed):
-        await authenticate(request, keys, db)
+        await authenticate(request, keys, repeats_of(db))
 
 
 async def test_an_oversize_body_is_refused_before_its_signature_is_looked_at(app: App) -> None:

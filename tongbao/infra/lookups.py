@@ -56,6 +56,46 @@ class Lookups(Generic[K, V]):
                 future.set_result(found.get(key))
 
 
+class Together(Generic[K, V]):
+    """Does for all at once what many ask for meanwhile; each asker has an answer of its own.
+
+    ``run`` is given what was asked in its order, equals included, and returns as many answers.
+    """
+
+    def __init__(self, run: Callable[[Sequence[K]], Awaitable[Sequence[V]]]) -> None:
+        self._run = run
+        self._waiting: list[tuple[K, asyncio.Future[V]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    def ask(self, asked: K) -> asyncio.Future[V]:
+        """Return the answer to come; what ``run`` raises, everybody who waits for it is told."""
+        future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        self._waiting.append((asked, future))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run_all())
+        return future
+
+    async def _run_all(self) -> None:
+        try:
+            while self._waiting:
+                those, self._waiting = self._waiting[:SET_MAX], self._waiting[SET_MAX:]
+                await self._answer(those)
+        finally:
+            self._running = None
+
+    async def _answer(self, those: list[tuple[K, asyncio.Future[V]]]) -> None:
+        try:
+            answers = await self._run([asked for asked, _ in those])
+        except Exception as failure:  # noqa: BLE001 - whoever asked decides what it means
+            for _, future in those:
+                if not future.done():
+                    future.set_exception(failure)
+            return
+        for (_, future), answer in zip(those, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+
 class Remembered(Generic[K, V]):
     """Lookups whose answers stand for ``seconds``, counted from before they were asked for."""
 

@@ -31,6 +31,13 @@ class IdempotencyKey(msgspec.Struct, frozen=True):
     answered_at: datetime | None
 
 
+class UsedNonce(msgspec.Struct, frozen=True):
+    """A nonce that was used up just now."""
+
+    key_id: UUID
+    nonce: str
+
+
 # One statement, run outside any transaction, so its commit need not wait for the disk: a crash may
 # forget the last moments' nonces, but what changes anything has its Idempotency-Key as well.
 USE_NONCE: Final = Statement("""
@@ -39,6 +46,20 @@ USE_NONCE: Final = Statement("""
     select $1::uuid, $2::text, $3::timestamptz from unhurried
         on conflict (key_id, nonce) do update set kept_until = excluded.kept_until
      where api_nonce.kept_until < $4""")
+# The same for many at once, in one order for everybody.
+USE_NONCES: Final = Query(
+    UsedNonce,
+    """
+    with unhurried as materialized (select set_config('synchronous_commit', 'off', true) as set)
+    insert into api_nonce (key_id, nonce, kept_until)
+    select asked.key_id, asked.nonce, $3::timestamptz
+      from unhurried, unnest($1::uuid[], $2::text[]) with ordinality
+        as asked (key_id, nonce, place)
+     order by place
+        on conflict (key_id, nonce) do update set kept_until = excluded.kept_until
+     where api_nonce.kept_until < $4
+    returning key_id, nonce""",
+)
 # The same in somebody else's commit. A stale nonce that nobody has cleared away yet counts as used.
 INSERT_NONCE: Final = Statement(
     """
@@ -84,6 +105,21 @@ FIND: Final = Query(
            created_at, lease_until, answered_at
       from idempotency_key
      where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4""",
+)
+FIND_ALL: Final = Query(
+    IdempotencyKey,
+    """
+    select k.merchant_id, k.mode, k.route, k.key_hash, k.body_hash, k.resource_id, k.status,
+           k.response, k.created_at, k.lease_until, k.answered_at
+      from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])
+        as asked (merchant_id, mode, route, key_hash)
+      join lateral (
+           select merchant_id, mode, route, key_hash, body_hash, resource_id, status, response,
+                  created_at, lease_until, answered_at
+             from idempotency_key each
+            where each.merchant_id = asked.merchant_id and each.mode = asked.mode
+              and each.route = asked.route and each.key_hash = asked.key_hash
+            limit 1) k on true""",
 )
 INSERT: Final = Statement(
     """
@@ -162,12 +198,16 @@ ANSWER: Final = Statement(
 )
 # For a commit of its own only, which then does not wait for the disk: an answer that a crash
 # forgets is made again from the resource. In a transaction with money it would hurry that too.
-ANSWER_ALONE: Final = Statement("""
-    with unhurried as materialized (select set_config('synchronous_commit', 'off', true) as set)
-    update idempotency_key set status = $5, response = $6, answered_at = $7
-      from unhurried
-     where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4
-       and answered_at is null""")
+KEEP_ANSWERS: Final = Statement("""
+    with unhurried as materialized (select set_config('synchronous_commit', 'off', true) as set),
+         answered as (
+             select merchant_id, mode, route, key_hash, status, response
+               from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::int[], $6::bytea[])
+                 as a (merchant_id, mode, route, key_hash, status, response))
+    update idempotency_key k set status = a.status, response = a.response, answered_at = $7
+      from unhurried, answered a
+     where k.merchant_id = a.merchant_id and k.mode = a.mode and k.route = a.route
+       and k.key_hash = a.key_hash and k.answered_at is null""")
 MOVE_LEASE: Final = Statement("""
     update idempotency_key set lease_until = $6
      where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4

@@ -27,10 +27,11 @@ from litestar.exceptions.base_exceptions import LitestarDeprecationWarning
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
+from tongbao.infra.card_watch import check_request
 from tongbao.infra.db import Db
 from tongbao.infra.http_edge import Door
 from tongbao.infra.telemetry import observe_request
-from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate
+from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate, repeats_of
 from tongbao.infra.web.caller import Caller, access_of
 from tongbao.infra.web.encrypted_fields import is_encrypted, open_fields
 from tongbao.infra.web.message_signatures import SignedMessage
@@ -106,6 +107,7 @@ class App:
     ) -> None:
         self.door = door
         self._limits = limits
+        self._repeats = repeats_of(db)
         self._db = db
         self._keys = keys
         self._facts = facts
@@ -155,6 +157,8 @@ class App:
         try:
             body = await _read_body(scope, receive)
             scope["state"]["body"] = body
+            if prefix is None:
+                check_request(scope["path"], scope["query_string"], scope["headers"], body)
             created = await self.door.ask(scope, body) if self.door is not None else None
             if created is not None:
                 scope["path_template"] = scope["path"]
@@ -186,9 +190,9 @@ class App:
             tuple(v.decode("latin-1") for n, v in scope["headers"] if n == b"authorization"),
             _message(scope, body),
         )
-        key = await authenticate(signed, self._keys, self._db)
+        key = await authenticate(signed, self._keys, self._repeats)
         scope["state"]["caller"] = key.caller
-        scope["state"]["limits"] = self._limits
+        scope["state"] |= {"limits": self._limits, "repeats": self._repeats}
         scope["state"]["given"] = self._given
         if "\x00" in scope["path"]:
             raise RouteUnknown

@@ -37,6 +37,7 @@ from tongbao.infra.web.message_signatures import (
     read_message_signature,
 )
 from tongbao.infra.web.problem import AUTHENTICATION_SCHEME
+from tongbao.infra.web.repeats import Nonce, Repeats
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Unauthenticated
 from tongbao.kernel.ids import UnknownId, parse
@@ -228,7 +229,7 @@ def signing_text(request: SignedRequest, timestamp: int, nonce: str) -> bytes:
     return "\n".join(lines).encode("latin-1")
 
 
-async def authenticate(request: SignedRequest, keys: SigningKeys, db: Db) -> SigningKey:
+async def authenticate(request: SignedRequest, keys: SigningKeys, repeats: Repeats) -> SigningKey:
     """Return whose key has signed the request; its nonce is used up by that.
 
     Raises:
@@ -237,9 +238,7 @@ async def authenticate(request: SignedRequest, keys: SigningKeys, db: Db) -> Sig
         TimestampStale, NonceReplayed
     """
     said, key = await prove(request, keys)
-    now = real_now()
-    used = store.USE_NONCE.run(db, key.caller.key_id, said.nonce, now + NONCE_KEPT, now)
-    if not await used:
+    if not await repeats.use(Nonce(key.caller.key_id, said.nonce)):
         raise NonceReplayed
     await keys.note_use(key)
     return key
@@ -315,6 +314,11 @@ def _check_good(key: SigningKey, signed_at: int) -> None:
     now = real_now()
     if abs(now.timestamp() - signed_at) > WINDOW_S:
         raise TimestampStale(our_time=int(now.timestamp()))
+
+
+def repeats_of(db: Db) -> Repeats:
+    """Return what is on record of earlier requests, nonces for as long as a signature is good."""
+    return Repeats(db, nonces_kept=NONCE_KEPT)
 
 
 def nonce_write(said: Authorization) -> Write:

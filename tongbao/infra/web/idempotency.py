@@ -27,6 +27,7 @@ from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.web import _store as store
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.problem import Rendered
+from tongbao.infra.web.repeats import Answered, Repeats
 from tongbao.infra.web.request import ApiRequest
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, Rejected
@@ -127,18 +128,22 @@ class Resume(Struct, frozen=True):
 Beginning = Fresh | Replay | Resume
 
 
-async def begin(db: Db, caller: Caller, route: str, key: str, body: bytes) -> Beginning:
+async def begin(
+    db: Db, caller: Caller, route: str, key: str, body: bytes, *, repeats: Repeats | None = None
+) -> Beginning:
     """Look the key up and say how to go on; it changes nothing but an abandoned lease.
 
     ``route`` is the path template and ``body`` whatever must be equal in a repeat: the request's
-    canonical body, with the path itself where that says what is meant.
+    canonical body, with the path itself where that says what is meant. With ``repeats`` it is
+    looked up together with those of other requests.
 
     Raises:
         KeyReused, InFlight
     """
     now = real_now()
     use = use_of(caller, route, key, body)
-    row = await store.FIND.first(db, use.merchant_id, use.mode, use.route, use.key_hash)
+    found = store.FIND.first(db, *use.row_key) if repeats is None else repeats.find(use.row_key)
+    row = await found
     if row is None:
         return Fresh(use)
     if row.body_hash != use.body_hash:
@@ -199,7 +204,9 @@ async def answer_once(
         KeyMissing, KeyTooLong, KeyReused, InFlight, and what ``fresh`` and ``resume`` raise
     """
     body = canonical(request.scope["path"], request.raw)
-    beginning = await begin(db, request.caller, request.operation, request.idempotency_key, body)
+    repeats: Repeats = request.scope["state"]["repeats"]
+    key = request.idempotency_key
+    beginning = await begin(db, request.caller, request.operation, key, body, repeats=repeats)
     if isinstance(beginning, Replay):
         return replayed(beginning)
     use = beginning.idempotency
@@ -216,7 +223,7 @@ async def answer_once(
                 raise
     status = request.route_handler.status_code
     kept = msgspec.json.encode(stored(view))
-    await store.ANSWER_ALONE.run(db, *use.row_key, status, kept, db.clock.now())
+    await repeats.keep(Answered(use.row_key, status, kept))
     return reply(status, view)
 
 

@@ -17,6 +17,7 @@ import hashlib
 import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -272,6 +273,7 @@ def _parameters(raw: str) -> dict[str, str | int]:
     return found
 
 
+@lru_cache(maxsize=1000)  # a sender covers the same with every request
 def _components(listed: str) -> tuple[str, ...]:
     found = [_unquoted(name) + its for name, its in _ITEM.findall(listed)]
     if len(found) > _COMPONENTS_MAX or len(set(found)) < len(found):
@@ -279,6 +281,7 @@ def _components(listed: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=1000)
 def _identifier(component: str) -> str:
     name, semicolon, its = component.partition(";")
     return f"{_quoted(name)}{semicolon}{its}"
@@ -329,7 +332,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if "\\" in text else text[1:-1]
 
 
 def _quoted(text: str) -> str:

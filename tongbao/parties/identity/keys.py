@@ -14,7 +14,7 @@ import msgspec
 from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
-from tongbao.infra.lookups import Remembered
+from tongbao.infra.lookups import Lookups, Remembered
 from tongbao.infra.public_keys import PublicKey, SigningAlgorithm
 from tongbao.infra.settings import Secret
 from tongbao.infra.web.authentication import SigningKey
@@ -34,7 +34,7 @@ from tongbao.parties.identity.model import (
     check_scopes,
 )
 from tongbao.parties.merchants.model import Merchant
-from tongbao.parties.merchants.queries import merchant_with_id, merchants_with_ids
+from tongbao.parties.merchants.queries import merchants_with_ids
 
 _PURPOSE: Final = "api_key.secret"
 OPENED_MAX: Final = 10_000
@@ -157,13 +157,11 @@ class KeysOnRecord:
         self._db = db
         # The same box in the same place has the same content.
         self._secret = lru_cache(maxsize=OPENED_MAX)(partial(_open, keyring))
+        self._asked = Lookups(self.find_all)
 
     async def find(self, key_id: UUID) -> SigningKey | None:
         """Return the key with its secret opened and its merchant's book of the mode."""
-        key = await store.GET_KEY.first(self._db, key_id)
-        if key is None:
-            return None
-        return self._opened(key, await merchant_with_id(self._db, key.merchant_id))
+        return await self._asked.get(key_id)  # together with those that are asked for meanwhile
 
     async def find_all(self, ids: Sequence[UUID]) -> dict[UUID, SigningKey]:
         """Return those of these keys that are on record."""
