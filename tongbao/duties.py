@@ -85,6 +85,12 @@ from tongbao.controls.approvals import approvals as four_eyes
 from tongbao.controls.approvals.model import ApprovalMoved
 from tongbao.infra.kms.opening import KeyDesk
 from tongbao.infra.kms.rewrapping import REWRAP_POLICY, RewrapDataKeys, run_rewrap
+from tongbao.infra.notify.sending import (
+    SEND_POLICY,
+    Gateways,
+    SendNotification,
+    run_send_notification,
+)
 from tongbao.infra.outbox import Event, Subscriber
 from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task
 from tongbao.infra.webhooks.courier import Courier
@@ -284,6 +290,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     PullComplaints: PULL_POLICY,
     SendReply: REPLY_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
+    SendNotification: SEND_POLICY,
     **four_eyes.POLICIES,
     suspense.WatchSuspense: suspense.WATCH_POLICY,
     BuildVouchers: BUILD_POLICY,
@@ -307,6 +314,7 @@ def handlers(
     registrar: Registrar,
     *,
     public_url: str,
+    gateways: Gateways,
     keys: KeyDesk,
 ) -> Mapping[type[Task], Handler]:
     """Return who does which task; what a firm may not do, nobody here does."""
@@ -361,6 +369,9 @@ def handlers(
         CloseCheckout: partial(close_checkout_unpaid, flow.db, public_url),
         DeliverWebhook: courier.deliver,
         TellJeepayMerchant: Messenger(flow.db, clearing.keyring, courier.clients).tell,
+        SendNotification: partial(
+            run_send_notification, flow.db, clearing.keyring, gateways
+        ),
         KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence, registrar.blobs),
         BuildVouchers: partial(run_build_vouchers, flow.db),
         CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),

@@ -137,6 +137,7 @@ from tongbao.surfaces.reserve.pages import ROUTES as RESERVE_PAGES
 from tongbao.surfaces.settlement_desk.pages import pages as settlement_pages
 from tongbao.surfaces.tables.app import TablesApp
 from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
+from tongbao.surfaces.wallet.assembly import desk_of, gateways_of, wallet_api
 
 
 def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandler]:
@@ -228,6 +229,7 @@ class Platform:
                 Courier(db, keyring, self.webhook_http),
                 self.registrar,
                 public_url=settings.public_url,
+                gateways=gateways_of(settings, self.http),
                 keys=self.keys,
             ),
             POLICIES,
@@ -269,6 +271,7 @@ class Platform:
             **probes(self.db),
             **proofs_api.publications(self.db),
             **self._jeepay(),
+            **wallet_api(settings, desk_of(settings, self.db, self.keyring, self.http)),
         }
         recent_keys = RecentKeys(self.db, self.keyring)
         hall = Hall(self.db, self.ledger)

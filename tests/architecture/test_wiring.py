@@ -12,6 +12,7 @@ from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.settings import load_settings
 from tongbao.kernel.licence import Licence
+from tongbao.surfaces.wallet.assembly import ROUTES as WALLET_ROUTES
 from tools import house, reference
 
 duties = pytest.importorskip("tongbao.duties", reason="the rooms are not wired yet")
@@ -39,7 +40,9 @@ def test_every_event_is_told() -> None:
 
 
 def test_every_task_has_somebody_who_does_it_and_a_policy_for_failure() -> None:
-    everyone = duties.handlers(NOBODY, NOBODY, NOBODY, NOBODY, public_url="", keys=NOBODY)
+    everyone = duties.handlers(
+        NOBODY, NOBODY, NOBODY, NOBODY, public_url="", gateways=NOBODY, keys=NOBODY
+    )
     assert names(everyone) == names(house.tasks())
     assert names(duties.POLICIES) == names(house.tasks())
 
@@ -48,7 +51,7 @@ def test_every_route_is_served_to_somebody() -> None:
     served = {
         (path, method)
         for licence in Licence
-        for handler in wiring.routes(licence, allows_test_clock=True)
+        for handler in [*wiring.routes(licence, allows_test_clock=True), *WALLET_ROUTES]
         for path in handler.paths
         for method in handler.http_methods
     }

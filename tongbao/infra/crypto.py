@@ -72,6 +72,9 @@ class Algorithm(StrEnum):
     SM2 = "SM2 with SM3 (GB/T 32918)"
     SHAKE_256 = "SHAKE-256, the key first"
     ARGON2ID = "Argon2id"
+    ECDSA_P256 = "ECDSA on P-256 with SHA-256, or Ed25519"
+    CERTIFICATE = "RSA, ECDSA or SM2, by the key of an X.509 certificate"
+    WEBAUTHN = "WebAuthn, by the key of a passkey"
     TOTP_SHA_1 = "TOTP, HMAC-SHA-1 (RFC 6238; what authenticator apps support)"
 
 
@@ -158,6 +161,17 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("split.receiver_mac", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of receivers."),
         Purpose("parking.car", Algorithm.AES_256_GCM, _FILE_KEY, "Which car was where."),
         Purpose("parking.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "The same visit again."),
+        Purpose("person.key", Algorithm.AES_256_GCM, _FILE_KEY, "A person's own keys."),
+        Purpose("person.personal", Algorithm.AES_256_GCM, "person.key", "Who a person is."),
+        Purpose("person.factor", Algorithm.AES_256_GCM, "person.key", "Secrets shared with them."),
+        Purpose("person.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "Phones and ids, to be found."),
+        Purpose("person.password", Algorithm.ARGON2ID, "none", "A person's password."),
+        Purpose("person.session", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of their sessions."),
+        Purpose("person.code", Algorithm.HMAC_SHA_256, _FILE_KEY, "Codes sent in messages."),
+        Purpose("person.request", Algorithm.ECDSA_P256, "none", "Requests of a person's phone."),
+        Purpose("person.certificate", Algorithm.CERTIFICATE, "none", "Acts that people sign."),
+        Purpose("passkey", Algorithm.WEBAUTHN, "none", "Passkeys of people and operators."),
+        Purpose("notification.text", Algorithm.AES_256_GCM, _FILE_KEY, "Messages on their way."),
         Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
         Purpose("vault.card", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Card numbers."),
         Purpose("vault.use_key", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Limited-use keys."),

@@ -121,6 +121,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     blob_s3_key_id: Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}$")] | None = None
     blob_s3_secret: Secret | None = None
     ledger_balances: Literal["behind", "with_commit"] = "behind"
+    password_policy: Literal["asvs", "mlps3"] = "mlps3"  # noqa: S105 - the name of a policy
+    message_gateway_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
+    message_gateway_token: Secret | None = None
+    registers_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
+    registers_token: Secret | None = None
     failpoint: str | None = None
 
     def masked(self) -> dict[str, str | int | bool | None]:
@@ -182,6 +187,14 @@ _MEANINGS: Final = {
     "blob_s3_secret": "Secret access key for the bucket.",
     "ledger_balances": "When balances follow the journal: behind, a moment after the commit that"
     " answers, or with_commit, inside it, which costs half the speed.",
+    "password_policy": "Rules for people's passwords: mlps3 (等保: three kinds of characters, a"
+    " history, a reminder after 90 days) or asvs (OWASP: length and no common ones).",
+    "message_gateway_url": "Where SMS, mail and push go out for people with real accounts; unset"
+    " sends none. The sandbox's people are always sent to the sandbox.",
+    "message_gateway_token": "Bearer token for that gateway.",
+    "registers_url": "Where registers are asked who people are, each below it, as `/residents`;"
+    " unset asks none.",
+    "registers_token": "Bearer token for the registers.",
     "failpoint": "For tests: where the process dies, as name:kill9 or name:raise.",
 }
 

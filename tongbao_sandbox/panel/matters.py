@@ -165,6 +165,11 @@ def _card_entries(world: World) -> Iterator[Matter]:
         )
 
 
+def _letters(world: World) -> Iterator[Matter]:
+    for letter in _kept(world, "messages", "letter."):
+        yield Matter(kind=letter["kind"], number=letter["to"], state=letter["text"])
+
+
 def _kept(world: World, channel: str, prefix: str) -> Iterator[Any]:
     return map(msgspec.json.decode, world.state.documents(channel, prefix, MOST))
 
@@ -178,7 +183,9 @@ _LISTS: Final[Mapping[str, tuple[Callable[[World], Iterator[Matter]], ...]]] = {
     ),
     "bank": (_bank_payments,),
     "cards": (_card_entries,),
+    "messages": (_letters,),
     "objects": (),
+    "registers": (),
     "unionpay": (_unionpay_held, _refunds("unionpay", "decide", ("done", "failed"))),
     "unionpay_qra": (_refunds("unionpay_qra", "refund", ("done", "abnormal")),),
     "wechat": (

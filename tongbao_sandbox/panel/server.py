@@ -33,7 +33,13 @@ _STYLE: Final = Path(__file__).with_name("panel.css")
 _BODY_MAX: Final = 16 * 1024
 _CODES: Final = frozenset({"alipay", "unionpay", "unionpay_qra", "wechat"})
 _BILLS: Final = frozenset({"alipay", "unionpay", "wechat"})
-_ENTRIES: Final[Mapping[str, str]] = {"bank": "order.", "cards": "entry.", "objects": "object."}
+_ENTRIES: Final[Mapping[str, str]] = {
+    "bank": "order.",
+    "cards": "entry.",
+    "messages": "letter.",
+    "objects": "object.",
+    "registers": "question.",
+}
 """Who keeps no trades that a customer meets, and how its transactions' names begin."""
 _TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "alipay": ("rotate-certificate",),
@@ -50,7 +56,9 @@ _POINTS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "bank": ("pay",),
     "cards": (*_EVERYWHERE, "capture", "void", "totals", "sign_in"),
+    "messages": ("send",),
     "objects": ("put", "get"),
+    "registers": ("ask",),
     "unionpay": (*_ONLINE, "bill"),
     "unionpay_qra": _ONLINE,
     "wechat": (

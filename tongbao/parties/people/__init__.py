@@ -1,0 +1,1 @@
+"""People: users of the licensed firm, who hold accounts here and not at a merchant."""

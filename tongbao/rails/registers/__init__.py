@@ -1,0 +1,1 @@
+"""Registers that know who people are: residents, phones, cards, tax, social security."""

@@ -1,0 +1,72 @@
+"""Put the wallet's API together: gateways and registers by mode, the desk, and what is mounted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from litestar.handlers import HTTPRouteHandler
+
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db
+from tongbao.infra.http import HttpClient
+from tongbao.infra.notify.gateway import HttpGateway
+from tongbao.infra.notify.sending import Gateways
+from tongbao.infra.settings import Settings
+from tongbao.infra.web.app import Asgi
+from tongbao.infra.web.device_api import DeviceApi
+from tongbao.kernel.licence import Mode
+from tongbao.parties.authentication.passkeys import site_of
+from tongbao.parties.authentication.step_up import Checks, NoRisk
+from tongbao.parties.people.personal_data import Contributor, own_contributors
+from tongbao.parties.people.sessions import SessionsOnRecord
+from tongbao.rails.registers.client import registers_at
+from tongbao.surfaces.wallet import entering, factors, myself
+from tongbao.surfaces.wallet.desk import PREFIX, Desk
+
+ROUTES: Sequence[HTTPRouteHandler] = (*entering.ROUTES, *myself.ROUTES, *factors.ROUTES)
+
+
+def gateways_of(settings: Settings, http: HttpClient) -> Gateways:
+    """Return who carries messages: the sandbox those of its people, a real gateway the others."""
+    sandbox = f"{settings.sandbox_url}/messages" if settings.sandbox_url else None
+    real, token = settings.message_gateway_url, settings.message_gateway_token
+    return {
+        Mode.SANDBOX: HttpGateway(http, sandbox) if sandbox else None,
+        Mode.LIVE: HttpGateway(http, real, token) if real else None,
+    }
+
+
+def desk_of(
+    settings: Settings,
+    db: Db,
+    keyring: Keyring,
+    http: HttpClient,
+    *,
+    contributors: Sequence[Contributor] = (),
+) -> Desk:
+    """Return what the wallet's routes work with; ``contributors`` keep something of people too."""
+    sandbox = f"{settings.sandbox_url}/registers" if settings.sandbox_url else None
+    checks = Checks(db, keyring, site_of(settings.public_url), settings.password_policy, NoRisk())
+    registers = {
+        Mode.SANDBOX: registers_at(http, sandbox),
+        Mode.LIVE: registers_at(http, settings.registers_url, settings.registers_token),
+    }
+    return Desk(checks, registers, (*own_contributors(keyring), *contributors))
+
+
+def wallet_api(
+    settings: Settings, desk: Desk, more: Sequence[HTTPRouteHandler] = ()
+) -> dict[str, Asgi]:
+    """Return what is mounted where funds may be held; ``more`` are other rooms' routes for people.
+
+    A firm that may not hold funds has no users of its own, so there is nothing.
+    """
+    if not settings.licence.may_hold_funds:
+        return {}
+    api = DeviceApi(
+        [*ROUTES, *more],
+        db=desk.db,
+        sessions=SessionsOnRecord(desk.db, desk.checks.keyring),
+        provides={"desk": desk, "checks": desk.checks},
+    )
+    return {PREFIX: api}
