@@ -372,7 +372,7 @@ def handlers(
         SendNotification: partial(
             run_send_notification, flow.db, clearing.keyring, gateways
         ),
-        KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence, registrar.blobs),
+        KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence, blobs=registrar.blobs),
         BuildVouchers: partial(run_build_vouchers, flow.db),
         CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),
         WatchMovements: partial(run_watch_movements, flow.db),

@@ -16,6 +16,7 @@ from tongbao_sandbox import (
     alipay_certs,
     alipay_days,
     alipay_funds,
+    alipay_merchants,
     alipay_pages,
     alipay_parking,
     alipay_rest,
@@ -34,6 +35,7 @@ from tongbao_sandbox.alipay_wire import (
     Refusal,
     check,
     fen_of,
+    file_of,
     framed,
     framed_unsigned,
     read_ask,
@@ -52,6 +54,7 @@ _METHODS: Final = {
     **alipay_funds.METHODS,
     **alipay_parking.METHODS,
     **alipay_shares.METHODS,
+    **alipay_merchants.METHODS,
     _BILL: ("bill", alipay_days.download_url_query),
     _CERTIFICATE: ("certificate", alipay_certs.download),
 }
@@ -65,6 +68,8 @@ _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "agreement": ("external_agreement_no", "agreement_no"),
     "agreement_query": ("external_agreement_no", "agreement_no"),
     "parking": ("car_number",),
+    "applyment": ("external_id",),
+    "applyment_query": ("external_id", "order_id"),
 }
 """What a request is called by at each point where faults may be scripted."""
 _MINUTE: Final = 60.0
@@ -82,9 +87,9 @@ _DONE_OR_NOT: Final = [
     for kind in ("time_out", "http_500", "http_502", "system_error")
     for how in ("done", "not_done")
 ]
-for _point in ("split", "transfer", "agreement", "receiver", "parking"):
+for _point in ("split", "transfer", "agreement", "receiver", "parking", "applyment"):
     faults.allow(_point, *_DONE_OR_NOT, "bad_signature_done", "http_429", "reset", "not_enough")
-for _point in ("split_query", "transfer_query", "agreement_query"):
+for _point in ("split_query", "transfer_query", "agreement_query", "applyment_query"):
     faults.allow(
         _point, "http_500", "http_502", "http_429", "time_out", "bad_signature", "system_error"
     )
@@ -164,6 +169,7 @@ class Alipay:
         params = read_params(request)
         try:
             ask = self._read_form(params, request.origin)
+            ask = structs.replace(ask, file=file_of(request))
         except Refusal as refusal:
             if params.get("method") in alipay_pages.OPENED:
                 return alipay_pages.error_page(refusal)
@@ -314,6 +320,9 @@ class Alipay:
 
     def act(self, action: str, number: str, argument: str, at: datetime) -> None:
         """Carry out what was planned: a password typed, a refund done, a payment come late."""
+        if action == "applyment":
+            alipay_merchants.go_on(self._world, number, argument)
+            return
         trade = self._world.state.trade(NAME, number)
         if trade is None:
             return
@@ -342,6 +351,9 @@ class Alipay:
                 self._world, body["number"], body["state"]
             ),
             ("POST", "agreement"): lambda: alipay_agreements.decide(
+                self._world, body["number"], body["action"]
+            ),
+            ("POST", "applyment"): lambda: alipay_merchants.decide(
                 self._world, body["number"], body["action"]
             ),
             ("POST", "plate"): lambda: alipay_parking.bind_plate(

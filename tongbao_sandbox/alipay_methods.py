@@ -250,6 +250,7 @@ def new_trade(world: World, ask: Ask, mode: TradeMode, amount: int, subject: str
             "passback_params": ask.text("passback_params"),
             "by_certificate": ask.by_certificate,
             "frozen": (ask.biz.get("extend_params") or {}).get("royalty_freeze") == "true",
+            "seller": trades.seller_of(world, ask),
         },
     )
 

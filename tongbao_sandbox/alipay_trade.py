@@ -201,6 +201,23 @@ def new_notice_number(world: World) -> str:
     return f"{now:%Y%m%d}00222{now:%H%M%S}{world.state.next_number('alipay.notify'):015d}"
 
 
+def seller_of(world: World, ask: Ask) -> str:
+    """Return the sub-merchant an order is for, who must have been taken on; empty for none.
+
+    Raises:
+        Refusal
+    """
+    told = ask.biz.get("sub_merchant")
+    if told is None:
+        return ""
+    number = str(told.get("merchant_id", "")) if isinstance(told, dict) else ""
+    if world.state.document(NAME, f"smid/{number}") is None:
+        raise Refusal("40004", "ACQ.INVALID_PARAMETER", "二级商户不存在")
+    if not ask.biz.get("settle_info"):
+        raise Refusal("40004", "ACQ.INVALID_PARAMETER", "直付通交易须传入settle_info")
+    return number
+
+
 def notify(
     world: World, trade: Trade, kind: str, number: str, refund: Refund | None = None
 ) -> None:
@@ -214,7 +231,7 @@ def notify(
         "notify_id": new_notice_number(world),
         "app_id": shown["app_id"],
         "auth_app_id": shown["app_id"],
-        "seller_id": shown["seller_id"],
+        "seller_id": trade.extra.get("seller") or shown["seller_id"],
         "charset": "utf-8",
         "version": "1.0",
         "trade_no": trade.ref,

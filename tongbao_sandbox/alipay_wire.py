@@ -27,6 +27,7 @@ from tongbao_sandbox.seam import Reply, Request, decode_object
 
 JSON_HEADERS: Final = (("content-type", "application/json;charset=utf-8"),)
 _FORM: Final = "application/x-www-form-urlencoded"
+_FILE: Final = re.compile(rb'name="image_content"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n')
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}")
 
 _HEADLINES: Final = {
@@ -78,6 +79,7 @@ class Ask(Struct, frozen=True):
     biz: dict[str, Any]
     params: dict[str, str]
     origin: str  # where the client reached us, for the links we hand out
+    file: bytes = b""
 
     @property
     def reply_name(self) -> str:
@@ -126,6 +128,15 @@ def read_params(request: Request) -> dict[str, str]:
     if request.headers.get("content-type", "").lower().startswith(_FORM):
         pairs += parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True)
     return dict(pairs)
+
+
+def file_of(request: Request) -> bytes:
+    """Return the file ``image_content`` of a multipart body, which no signature covers."""
+    found = _FILE.search(request.body[:1024])
+    if found is None:
+        return b""
+    boundary = request.body.split(b"\r\n", 1)[0]
+    return request.body[found.end() :].split(b"\r\n" + boundary, 1)[0]
 
 
 def check(params: dict[str, str], identity: Identity, methods: frozenset[str]) -> None:

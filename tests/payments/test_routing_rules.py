@@ -16,7 +16,12 @@ from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.payments.routing.model import Asked, LimitMalformed, RuleUnreachable
+from tongbao.payments.routing.model import (
+    Asked,
+    LimitMalformed,
+    RuleUnreachable,
+    SplitMalformed,
+)
 from tongbao.payments.routing.rules import (
     ANY,
     DAYS,
@@ -26,7 +31,6 @@ from tongbao.payments.routing.rules import (
     RuleFile,
     RuleFileUnreadable,
     RuleNameTaken,
-    SplitMalformed,
     TargetUnknown,
     Terms,
     When,

@@ -35,7 +35,7 @@ async def test_a_round_ends_well_under_every_licence(
     await db.execute("update blob_upload set begun_at = begun_at - interval '25 hours'", ())
 
     again = await keep_house(
-        db, Ledger(db, licence), licence, blobs, KeepHouse(), Lease(new_id(), attempt=1)
+        db, Ledger(db, licence), licence, KeepHouse(), Lease(new_id(), attempt=1), blobs=blobs
     )
 
     with pytest.raises(BlobNotFound):

@@ -17,7 +17,7 @@ from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
 from tongbao.parties.identity.sessions import prune_sessions
-from tongbao.parties.people.personal_data import keep_people
+from tongbao.parties.people.dossier import keep_people
 from tongbao.payments.checkouts.checkouts import prune_abandoned
 from tongbao.payments.terminal_notices.notices import forget_old
 
@@ -38,7 +38,7 @@ async def seed(tx: Tx) -> None:
 
 
 async def keep_house(
-    db: Db, ledger: Ledger, licence: Licence, blobs: Blobs, _task: KeepHouse, _lease: Lease
+    db: Db, ledger: Ledger, licence: Licence, _task: KeepHouse, _lease: Lease, *, blobs: Blobs
 ) -> Again:
     """Do one round and come back in a minute."""
     await idempotency.prune(db)

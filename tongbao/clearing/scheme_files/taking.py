@@ -29,6 +29,7 @@ from tongbao.clearing.sources.reading import Tally, read_and_check
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
+from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import UnknownId, new_id, show
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.outcomes import Flow
@@ -55,7 +56,7 @@ async def take_scheme_file(
             await _take(flow, file, row)
     async with flow.db.begin(actor) as tx:
         if await store.END.run(tx, file.id, tx.now):
-            facts = {"scheme": scheme, "rows": len(rows), "sha256": digest}
+            facts: dict[str, Fact] = {"scheme": scheme, "rows": len(rows), "sha256": digest}
             await audit.record(tx, "scheme_file.taken", show(PREFIX, file.id), facts)
     return await store.FIND.one(flow.db, account_id, digest)
 

@@ -45,6 +45,14 @@ class NoChannelUp(Busy):
     retry_after_s = 30
 
 
+class SplitMalformed(Invalid):
+    """A split needs one weight for each of its targets, and one above zero."""
+
+    code = "routing.split_malformed"
+    advice = "Give `to` and `split` the same length; leave `split` out unless `by` is split."
+    advice_zh = "to 与 split 的长度须一致；仅 by 为 split 时填写 split。"
+
+
 class RuleUnreachable(Invalid):
     """A rule stands behind one that fits every payment, so it would never be used."""
 

@@ -28,6 +28,7 @@ from tongbao.payments.routing.model import (
     Asked,
     LimitMalformed,
     RuleUnreachable,
+    SplitMalformed,
 )
 from tongbao.rails.channels.contract import PayMode
 
@@ -79,14 +80,6 @@ class TargetUnknown(Invalid):
     code = "routing.target_unknown"
     advice = "Name a channel, or an account of this mode as tongbao channel list shows it."
     advice_zh = "请填写已有渠道名称，或 tongbao channel list 显示的本模式账户标识。"
-
-
-class SplitMalformed(Invalid):
-    """A split needs one weight for each of its targets, and one above zero."""
-
-    code = "routing.split_malformed"
-    advice = "Give `to` and `split` the same length; leave `split` out unless `by` is split."
-    advice_zh = "to 与 split 的长度须一致；仅 by 为 split 时填写 split。"
 
 
 class When(Struct, frozen=True, forbid_unknown_fields=True):
@@ -230,10 +223,9 @@ def _fits_the_rest(rule: Compiled, asked: Asked) -> bool:
     """Whether the conditions fit that few rules have."""
     if rule.bins and not asked.bin.startswith(rule.bins):
         return False
-    if rule.cards and asked.card not in rule.cards:
-        return False
-    if rule.issuers and asked.issuer not in rule.issuers:
-        return False
+    for wanted, known in ((rule.cards, asked.card), (rule.issuers, asked.issuer)):
+        if wanted and known not in wanted:
+            return False
     return all(asked.metadata.get(key) == value for key, value in rule.metadata)
 
 

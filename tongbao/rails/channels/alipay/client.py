@@ -34,6 +34,7 @@ from tongbao.rails.channels.alipay.products.parking import AlipayParking, car_of
 from tongbao.rails.channels.alipay.products.refunds import AlipayRefunds
 from tongbao.rails.channels.alipay.products.splits import AlipaySplits
 from tongbao.rails.channels.alipay.products.transfers import AlipayTransfers
+from tongbao.rails.channels.alipay.registering.sub_merchants import AlipaySubMerchants
 from tongbao.rails.channels.alipay.wire import (
     PAGES,
     UNDONE,
@@ -78,7 +79,14 @@ PAGE_GRACE: Final = timedelta(minutes=1)
 _ERRORS: Final = error_map("alipay")
 
 
-class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, AlipayParking):
+class Alipay(
+    AlipayRefunds,
+    AlipaySplits,
+    AlipayTransfers,
+    AlipayAgreements,
+    AlipayParking,
+    AlipaySubMerchants,
+):
     """The OpenAPI gateway: every way to pay, and the products beside it in `products`."""
 
     name = "alipay"
@@ -123,7 +131,11 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
             case _:
                 return await asyncio.to_thread(self._pay_on_page, account, order)
         heard, exchange = await self._gateway.call(
-            account, method, {**content, **_frozen(account)}, notify=True, hidden=_hidden(order)
+            account,
+            method,
+            {**content, **_extra(account, order)},
+            notify=True,
+            hidden=_hidden(order),
         )
         match heard:
             case Answered():
@@ -139,7 +151,7 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
     async def _pay_fee(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
         """Take a parking fee, or only ask about it where the stay is not known any more."""
         if order.stay is not None:
-            car = car_of(order.stay, order.visit or "")
+            car = car_of(order.stay.visit)
             answer = await self.pay_parking(account, order, car)
             if not isinstance(answer.outcome, Unknown):
                 return answer
@@ -260,7 +272,7 @@ class Alipay(AlipayRefunds, AlipaySplits, AlipayTransfers, AlipayAgreements, Ali
         fields, exchange = self._gateway.signed_form(
             account,
             method,
-            {**page_content(order), **_frozen(account)},
+            {**page_content(order), **_extra(account, order)},
             return_url=order.return_url,
         )
         carried = urlencode(fields, quote_via=quote)
@@ -392,11 +404,19 @@ _CHARGES: Final = frozenset({PayMode.PAYMENT_CODE, PayMode.AGREEMENT})
 """What is taken at once, and cancelled rather than closed."""
 
 
-def _frozen(account: ChannelAccount) -> dict[str, Any]:
-    """Return what keeps the money of an order frozen until its shares are given."""
-    if not secrets_of(account).profit_sharing:
-        return {}
-    return {"extend_params": {"royalty_freeze": "true"}}
+def _extra(account: ChannelAccount, order: PayOrder) -> dict[str, Any]:
+    """Return what keeps the money of an order frozen until its shares are given, and whose it is.
+
+    An order for a sub-merchant is settled to the card it was taken on with (直付通 defaultSettle).
+    """
+    keys, extra = secrets_of(account), dict[str, Any]()
+    if keys.profit_sharing:
+        extra["extend_params"] = {"royalty_freeze": "true"}
+    if keys.sub_merchant:
+        settle = {"trans_in_type": "defaultSettle", "amount": order.money.decimal_text()}
+        extra["sub_merchant"] = {"merchant_id": keys.sub_merchant}
+        extra["settle_info"] = {"settle_detail_infos": [settle]}
+    return extra
 
 
 def _hidden(order: PayOrder) -> tuple[str, ...]:

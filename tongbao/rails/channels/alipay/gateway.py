@@ -45,7 +45,7 @@ SERIAL_MAX: Final = 64
 CERTIFICATE: Final = "alipay.open.app.alipaycert.download"
 
 _PATH: Final = "/gateway.do"
-_USER_AGENT: Final = "tongbao/1"
+USER_AGENT: Final = "tongbao/1"
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
 _FORM: Final = "application/x-www-form-urlencoded;charset=utf-8"
 _SCHEME: Final = "ALIPAY-SHA256withRSA"
@@ -147,17 +147,29 @@ class Gateway:
     ) -> tuple[Heard, Exchange]:
         """Make one call and return what was heard, with the evidence."""
         reply, exchange = await self._ask(account, method, content, notify=notify, hidden=hidden)
+        return await self._hear(account, method, reply), exchange
+
+    async def send(
+        self, account: ChannelAccount, method: str, request: Request
+    ) -> tuple[Heard, Exchange]:
+        """Send what somebody else has made and signed, and return what was heard."""
+        reply, exchange = await ask(self.http, request, timeout_s=self.limits.ask_s)
+        return await self._hear(account, method, reply), exchange
+
+    async def _hear(
+        self, account: ChannelAccount, method: str, reply: HttpReply | NotSent | Unknown
+    ) -> Heard:
         if not isinstance(reply, HttpReply):
-            return reply, exchange
+            return reply
         said = _said(account, method, reply)
         if isinstance(said, Unknown):
-            return said, exchange
+            return said
         if self.key(account, said.serial) is None:
             await self._learn(account, said.serial[:SERIAL_MAX], "answer")
         key = self.key(account, said.serial)
         if key is None or not verify(key, said.text, said.signature):
-            return Unknown("the reply's signature does not verify"), exchange
-        return said.heard, exchange
+            return Unknown("the reply's signature does not verify")
+        return said.heard
 
     def signed_form(
         self,
@@ -170,7 +182,7 @@ class Gateway:
     ) -> tuple[dict[str, str], Exchange]:
         """Return the fields that a browser or an app brings to Alipay, signed; no call is made."""
         text = msgspec.json.encode(content).decode()
-        fields = {**self._common(account, method), "notify_url": account.notify_url}
+        fields = {**self.common_fields(account, method), "notify_url": account.notify_url}
         if return_url:
             fields["return_url"] = return_url
         address = gateway_address(account)
@@ -270,7 +282,8 @@ class Gateway:
         shown = _SHOWN_HEADERS if is_rest else ()
         return await ask(self.http, request, timeout_s=self.limits.ask_s, shown_headers=shown)
 
-    def _common(self, account: ChannelAccount, method: str) -> dict[str, str]:
+    def common_fields(self, account: ChannelAccount, method: str) -> dict[str, str]:
+        """Return what every form says: who asks for what, and when."""
         common = {
             "app_id": account.app_id,
             "method": method,
@@ -297,7 +310,7 @@ class Gateway:
         notify: bool,
         hidden: tuple[str, ...],
     ) -> Request:
-        common = self._common(account, method)
+        common = self.common_fields(account, method)
         if notify:
             common["notify_url"] = account.notify_url
         text = msgspec.json.encode(content).decode()
@@ -309,7 +322,7 @@ class Gateway:
             url=f"{address}?{urlencode({**common, 'sign': signature})}",
             headers={
                 "accept": "application/json",
-                "user-agent": _USER_AGENT,
+                "user-agent": USER_AGENT,
                 "content-type": _FORM,
             },
             body=urlencode({"biz_content": text}).encode(),
@@ -336,7 +349,7 @@ class Gateway:
             body = msgspec.json.encode({**content, **told})
         keys = secrets_of(account)
         claims = {"app_id": account.app_id}
-        headers = {"accept": "application/json", "user-agent": _USER_AGENT}
+        headers = {"accept": "application/json", "user-agent": USER_AGENT}
         if keys.app_certificate_pem:
             claims["app_cert_sn"] = certificate_number(keys.app_certificate_pem)
             headers["alipay-root-cert-sn"] = root_number(keys.root_certificates_pem)

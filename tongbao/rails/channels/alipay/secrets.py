@@ -25,6 +25,7 @@ class AlipaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     protocol: Literal["v1", "v3"] = "v1"
     app_auth_token: str = ""
     profit_sharing: bool = False
+    sub_merchant: str = ""  # every order is for this one (二级商户), taken on below us
 
     def __post_init__(self) -> None:
         if bool(self.app_certificate_pem) != bool(self.root_certificates_pem):
