@@ -178,6 +178,7 @@ from tongbao.payments.refunds.outcomes import (
     submit_refund,
 )
 from tongbao.payments.refunds.refunds import on_late_money
+from tongbao.payments.refunds.sending_on import SEND_ON_POLICY, SendRefundOn, run_send_on
 from tongbao.payments.registrations.registrations import (
     REGISTRATION_POLICY,
     ChaseRegistration,
@@ -259,6 +260,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     FinishExit: STANDING_POLICY,
     PayCommissions: COMMISSION_POLICY,
     SubmitRefund: REFUND_POLICY,
+    SendRefundOn: SEND_ON_POLICY,
     ReleaseSplit: SPLIT_POLICY,
     ChaseSplit: SPLIT_POLICY,
     ChaseReturn: SPLIT_POLICY,
@@ -358,6 +360,7 @@ def handlers(
         parking.ChaseVisit: partial(parking.chase_visit, parking.CarParks(flow, clearing.keyring)),
         FinishExit: partial(run_finish_exit, flow.db),
         SubmitRefund: partial(submit_refund, flow),
+        SendRefundOn: partial(run_send_on, flow, clearing.keyring),
         LookAtOrder: partial(run_look_at_order, shop_of(flow)),
         PushOrderRefund: partial(run_push_order_refund, shop_of(flow)),
         ReleaseSplit: partial(run_release, sharing),

@@ -27,11 +27,13 @@ from tongbao_sdk import (
     terminals,
     vault,
 )
+from tongbao_sdk import payments as paying
 from tongbao_sdk import shop as selling
 
 REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
     "RefundView": models.Refund,
+    "RedirectionView": paying.RefundRedirection,
     "AgreementView": models.Agreement,
     "CombinedPaymentView": combined.CombinedPayment,
     "CombinedPartView": combined.CombinedPart,
@@ -306,6 +308,10 @@ def every_call(shop: Tongbao) -> None:
     shop.parking.get("prk_1")
     shop.parking.find("1")
     list(shop.parking.list(status="open"))
+    shop.refunds.send_on(
+        "ref_1", target="customer_card", bank="B", account_number="62220000", holder="x"
+    )
+    shop.refunds.sent_on("ref_1")
     shop.combined_payments.get("cmb_1")
     shop.combined_payments.find("1")
     list(shop.combined_payments.list())

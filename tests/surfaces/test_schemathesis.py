@@ -249,6 +249,8 @@ async def shown_to(stage: Stage, document: dict[str, Any], wallet_id: str) -> No
 NEVER_DONE = {
     "POST /v1/api_keys/{key_id}/roll",  # it was revoked
     "POST /v1/card_balances",  # the shop has no account for cards
+    "POST /v1/refunds/{refund_id}/redirection",  # no refund is stuck
+    "GET /v1/refunds/{refund_id}/redirection",
     "POST /v1/payments/{payment_id}/capture",  # nothing is set aside at the shop's channels
     "POST /v1/payments/{payment_id}/void",
     "GET /v1/payouts/{payout_id}/receipt",  # the payout is on its way

@@ -172,6 +172,8 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("person.certificate", Algorithm.CERTIFICATE, "none", "Acts that people sign."),
         Purpose("passkey", Algorithm.WEBAUTHN, "none", "Passkeys of people and operators."),
         Purpose("notification.text", Algorithm.AES_256_GCM, _FILE_KEY, "Messages on their way."),
+        Purpose("refund.redirection", Algorithm.AES_256_GCM, _FILE_KEY, "Whose card gets it."),
+        Purpose("refund.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "The same card again."),
         Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
         Purpose("vault.card", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Card numbers."),
         Purpose("vault.use_key", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Limited-use keys."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Unpack, cast
+from typing import Literal, NotRequired, TypedDict, Unpack, cast
 
 from tongbao_sdk.models import (
     CaptureMode,
@@ -173,8 +173,20 @@ class Payments:
         return cast("Refund", self._transport.post(path, body, **once))
 
 
+class RefundRedirection(TypedDict):
+    """Where a stuck refund is sent; whose card it is nobody is shown."""
+
+    refund_id: str
+    object: Literal["refund_redirection"]
+    target: Literal["customer_card", "merchant_account"]
+    status: Literal["requested", "accepted", "refused"]
+    asked_at: str
+    code: NotRequired[str]
+    ended_at: NotRequired[str]
+
+
 class Refunds:
-    """Read refunds."""
+    """Read refunds, and send on those that are stuck."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -182,6 +194,35 @@ class Refunds:
     def get(self, refund_id: str) -> Refund:
         """Return one refund."""
         return cast("Refund", self._transport.get(path_of("refunds", refund_id)))
+
+    def send_on(
+        self,
+        refund_id: str,
+        *,
+        target: Literal["customer_card", "merchant_account"],
+        bank: str = "",
+        account_number: str = "",
+        holder: str = "",
+        **once: Unpack[Once],
+    ) -> RefundRedirection:
+        """Send a refund somewhere else that the customer's card or account could not take.
+
+        Raises:
+            Refused, Unanswered
+        """
+        body = {
+            "target": target,
+            "bank": bank,
+            "account_number": account_number,
+            "holder": holder,
+        }
+        path = path_of("refunds", refund_id, "redirection")
+        return cast("RefundRedirection", self._transport.post(path, body, **once))
+
+    def sent_on(self, refund_id: str) -> RefundRedirection:
+        """Return where a refund was sent on to."""
+        found = self._transport.get(path_of("refunds", refund_id, "redirection"))
+        return cast("RefundRedirection", found)
 
     def find(self, merchant_refund_no: str) -> Refund | None:
         """Return the refund with this number of yours, or None."""

@@ -34,7 +34,7 @@ from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.parking import _store as store
 from tongbao.payments.parking import queries
 from tongbao.payments.parking.model import Visit, VisitCharged, VisitTimesWrong
-from tongbao.payments.parking.visits import CarParks, car_of
+from tongbao.payments.parking.visits import CarParks, car_of, visit_of
 from tongbao.rails.channels.contract import (
     Absent,
     CarStay,
@@ -127,16 +127,7 @@ async def _check_unpaid(flow: Flow, visit: Visit) -> None:
 
 def _stay(parks: CarParks, visit: Visit, ref: str, left_at: datetime) -> CarStay:
     car = car_of(parks, visit)
-    return CarStay(
-        ref=ref,
-        plate=car.plate,
-        colour=car.colour,
-        place=visit.place,
-        lot=visit.lot,
-        entered_at=visit.entered_at,
-        left_at=left_at,
-        device=car.device,
-    )
+    return CarStay(visit=visit_of(visit, car), ref=ref, left_at=left_at, device=car.device)
 
 
 async def _new_payment(flow: Flow, visit: Visit, asked: ChargeAsked, now: datetime) -> NewPayment:

@@ -114,6 +114,19 @@ def car_of(parks: CarParks, visit: Visit) -> Car:
     return msgspec.json.decode(text, type=Car)
 
 
+def visit_of(visit: Visit, car: Car) -> CarVisit:
+    """Return a visit in the channel's terms."""
+    return CarVisit(
+        number=visit.number,
+        plate=car.plate,
+        colour=car.colour,
+        place=visit.place,
+        lot=visit.lot,
+        entered_at=visit.entered_at,
+        free_s=visit.free_s,
+    )
+
+
 def _place(visit_id: UUID) -> bytes:
     return bind("parking_visit", "plate_sealed", visit_id)
 
@@ -228,16 +241,7 @@ async def tell(parks: CarParks, visit: Visit, what: What) -> Visit:
     """
     channel, flow = parking(parks, visit.channel), parks.flow
     account = await flow.account(visit.account_id)
-    car = car_of(parks, visit)
-    shown = CarVisit(
-        number=visit.number,
-        plate=car.plate,
-        colour=car.colour,
-        place=visit.place,
-        lot=visit.lot,
-        entered_at=visit.entered_at,
-        free_s=visit.free_s,
-    )
+    shown = visit_of(visit, car_of(parks, visit))
     if what == "enter":
         entered = await channel.drive_in(account, shown)
         failpoint("parking.after_channel_call")

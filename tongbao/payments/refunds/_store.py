@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.payments.refunds.model import GivenBack, Refund, RefundStop
+from tongbao.payments.refunds.model import GivenBack, Redirection, Refund, RefundStop
 
 _REFUND: Final = """book, id, payment_id, attempt_id, merchant_id, mode, merchant_refund_no, amount,
     currency, fee_back, kind, reason, state, code, channel_ref, channel_at, created_at, ended_at,
     queries, version"""
+
+_REDIRECTION: Final = """book, refund_id, merchant_id, mode, request_hash, target, sealed, state,
+    code, tries, asked_at, ended_at"""
 
 INSERT_REFUND = Statement(
     f"""insert into refund ({_REFUND})
@@ -34,6 +37,28 @@ GET_STOP = Query(
     """select book, refund_id, asked_at, asked_by from refund_stop
         where book = $1 and refund_id = $2""",
 )
+INSERT_REDIRECTION = Statement(
+    f"""insert into refund_redirection ({_REDIRECTION})
+        values ($1, $2, $3, $4, $5, $6, $7, 'requested', null, 0, $8, null)
+        on conflict (book, refund_id) do update
+           set request_hash = excluded.request_hash, target = excluded.target,
+               sealed = excluded.sealed, state = 'requested', code = null, tries = 0,
+               asked_at = excluded.asked_at, ended_at = null
+         where refund_redirection.state = 'refused'"""
+)
+COUNT_REDIRECTION = Statement(
+    """update refund_redirection set tries = tries + 1
+        where book = $1 and refund_id = $2 and state = 'requested'"""
+)
+END_REDIRECTION = Statement(
+    """update refund_redirection set state = $3, code = $4, ended_at = $5, sealed = null
+        where book = $1 and refund_id = $2 and state = 'requested'"""
+)
+GET_REDIRECTION = Query(
+    Redirection,
+    f"select {_REDIRECTION} from refund_redirection where book = $1 and refund_id = $2",
+)
+
 LOCK_REFUND = Query(Refund, f"select {_REFUND} from refund where book = $1 and id = $2 for update")
 
 GET_REFUND = Query(Refund, f"select {_REFUND} from refund where book = $1 and id = $2")

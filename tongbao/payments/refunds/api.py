@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from litestar import Response, get, post
 from msgspec import Meta, Struct
 
+from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
-from tongbao.infra.web.request import ApiRequest, NumberField
+from tongbao.infra.web.request import ApiRequest, InvalidValue, NumberField
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.money import positive
 from tongbao.kernel.pages import Page
@@ -21,7 +22,7 @@ from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentNotFound
 from tongbao.payments.refunds import queries
-from tongbao.payments.refunds.model import RefundState, RefundView
+from tongbao.payments.refunds.model import RedirectionView, RefundState, RefundView
 from tongbao.payments.refunds.outcomes import ask_channel, view_refund
 from tongbao.payments.refunds.queries import RefundFilter, RefundNotFound
 from tongbao.payments.refunds.refunds import (
@@ -33,6 +34,15 @@ from tongbao.payments.refunds.refunds import (
     RefundRequest,
     request_refund,
 )
+from tongbao.payments.refunds.sending_on import (
+    RedirectionNotFound,
+    RefundNotStuck,
+    SendingOnNotOffered,
+    redirection_of,
+    send_on,
+    view_redirection,
+)
+from tongbao.rails.channels.contract import RefundTarget
 
 
 class CreateRefund(Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,4 +136,77 @@ async def list_refunds(
     return Page([view_refund(refund) for refund in page.items], page.next_cursor)
 
 
-ROUTES = [create_refund, get_refund, list_refunds]
+class SendRefundElsewhere(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a refund goes that the customer's card or account could not take.
+
+    ``customer_card``: a card of the customer's, with its bank in the channel's words (ICBC_DEBIT),
+    its number and its holder. ``merchant_account``: back to the merchant, who then owes it.
+    """
+
+    target: Literal["customer_card", "merchant_account"]
+    bank: Annotated[str, Meta(pattern=r"^[0-9A-Z_]{0,32}(?!\n)$")] = ""
+    account_number: Annotated[str, Meta(pattern=r"^([0-9]{8,32})?(?!\n)$")] = ""
+    holder: Annotated[str, Meta(max_length=64)] = ""
+
+    def __repr__(self) -> str:  # a person's card
+        return "SendRefundElsewhere(…)"
+
+
+@post(
+    "/v1/refunds/{refund_id:str}/redirection",
+    opt=needs(
+        "refunds:write",
+        idempotent=True,
+        refuses=[RefundNotFound, RefundNotStuck, SendingOnNotOffered],
+        request_example=SendRefundElsewhere("merchant_account"),
+    ),
+)
+async def redirect_refund(
+    refund_id: str,
+    data: SendRefundElsewhere,
+    request: ApiRequest,
+    *,
+    flow: Flow,
+    keyring: Keyring,
+    caller: Caller,
+) -> Response[RedirectionView]:
+    """Send a stuck refund somewhere else.
+
+    ``accepted``: the channel sends it there; the refund's own end is told as ever. ``refused``: it
+    does not, and another card may be tried. The card lies encrypted until the channel has answered,
+    and is kept nowhere after.
+    """
+    wanted, to = parse("ref", refund_id), _target(data)
+
+    async def fresh(use: Idempotency) -> RedirectionView:
+        refund = await queries.refund_of_merchant(flow.db, wanted, caller.merchant_id, caller.mode)
+        return view_redirection(await send_on(flow, keyring, refund, to, use.write))
+
+    async def resume(found: UUID) -> RedirectionView:
+        refund = await queries.refund(flow.db, caller.book, found)
+        return view_redirection(await redirection_of(flow, refund))
+
+    return await answer_once(request, flow.db, fresh=fresh, resume=resume)
+
+
+def _target(data: SendRefundElsewhere) -> RefundTarget:
+    whose = {"bank": data.bank, "account_number": data.account_number, "holder": data.holder}
+    for name, value in whose.items():
+        if bool(value) is not (data.target == "customer_card"):
+            reason = "a card's bank, number and holder go together, and only with customer_card"
+            raise InvalidValue(param=f"$.{name}", reason=reason)
+    return RefundTarget(data.target, data.bank, data.account_number, data.holder)
+
+
+@get(
+    "/v1/refunds/{refund_id:str}/redirection",
+    opt=needs("refunds:read", refuses=[RefundNotFound, RedirectionNotFound]),
+)
+async def get_redirection(refund_id: str, flow: Flow, caller: Caller) -> RedirectionView:
+    """Return where a stuck refund was sent."""
+    wanted = parse("ref", refund_id)
+    refund = await queries.refund_of_merchant(flow.db, wanted, caller.merchant_id, caller.mode)
+    return view_redirection(await redirection_of(flow, refund))
+
+
+ROUTES = [create_refund, get_refund, list_refunds, redirect_refund, get_redirection]

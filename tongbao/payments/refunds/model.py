@@ -116,6 +116,35 @@ class RefundStop(Struct, frozen=True):
     asked_by: str
 
 
+class Redirection(Struct, frozen=True):
+    """One row of refund_redirection: where a stuck refund is to go; sealed until it is there."""
+
+    book: int
+    refund_id: UUID
+    merchant_id: UUID
+    mode: Mode
+    request_hash: bytes
+    target: Literal["customer_card", "merchant_account"]
+    sealed: bytes | None
+    state: Literal["requested", "accepted", "refused"]
+    code: str | None
+    tries: int
+    asked_at: datetime
+    ended_at: datetime | None
+
+
+class RedirectionView(Struct, frozen=True, omit_defaults=True):
+    """Where a stuck refund is sent, as the API shows it; whose card it is nobody is shown."""
+
+    refund_id: str
+    object: Literal["refund_redirection"]
+    target: Literal["customer_card", "merchant_account"]
+    status: Literal["requested", "accepted", "refused"]
+    asked_at: datetime
+    code: str | UnsetType = UNSET
+    ended_at: datetime | UnsetType = UNSET
+
+
 class RefundStep(Struct, frozen=True):
     """What news does to a refund: the row as it becomes and whether its hold is posted or void."""
 

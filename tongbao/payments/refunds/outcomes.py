@@ -105,15 +105,7 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
     attempt = await payments.paid_attempt(flow.db, payment)
     account = await flow.account(attempt.account_id)
     channel = flow.channels[attempt.channel]
-    order = RefundOrder(
-        number=refund.number,
-        order_number=attempt.taken_number,
-        money=refund.money,
-        order_money=attempt.taken,
-        order_ref=attempt.channel_ref,
-        order_mode=attempt.pay_mode,
-        reason=refund.reason,
-    )
+    order = order_of(refund, attempt)
     stop = await _stop_of(flow, refund)
     if stop is not None or refund.state is not RefundState.REQUESTED:
         found = await channel.query_refund(account, order)
@@ -136,6 +128,19 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
     evidence = Evidence("channel answer", "refund", answer.exchange, refund.id)
     flow.router.heard(heard_of(attempt, attempt, answer.outcome, evidence.call))
     return await record_refund_news(flow, refund, answer.outcome, evidence)
+
+
+def order_of(refund: Refund, attempt: Attempt) -> RefundOrder:
+    """Return the refund in the channel's terms."""
+    return RefundOrder(
+        number=refund.number,
+        order_number=attempt.taken_number,
+        money=refund.money,
+        order_money=attempt.taken,
+        order_ref=attempt.channel_ref,
+        order_mode=attempt.pay_mode,
+        reason=refund.reason,
+    )
 
 
 async def stop_refund(tx: Tx, book: int, refund_id: UUID) -> Refund:

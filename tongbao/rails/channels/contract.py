@@ -77,22 +77,6 @@ class PayOrder(Struct, frozen=True):
     stay: CarStay | None = None  # what a visit's fee is charged for; only the first call knows
 
 
-class CarStay(Struct, frozen=True):
-    """What a fee is taken for: one stay of a car at a car park. Never stored or logged."""
-
-    ref: str  # the channel's number of the entrance, where it gives one
-    plate: str
-    colour: PlateColour
-    place: str  # the car park's name
-    lot: str  # the channel's number of the car park, where it has one
-    entered_at: datetime
-    left_at: datetime
-    device: str
-
-    def __repr__(self) -> str:  # a person's car
-        return "CarStay(…)"
-
-
 class CarVisit(Struct, frozen=True):
     """One visit of a car to a car park; ``number`` is ours."""
 
@@ -106,6 +90,15 @@ class CarVisit(Struct, frozen=True):
 
     def __repr__(self) -> str:  # a person's car
         return f"CarVisit({self.number})"
+
+
+class CarStay(Struct, frozen=True):
+    """What a fee is taken for: one stay of a car at a car park. Never stored or logged."""
+
+    visit: CarVisit
+    ref: str  # the channel's number of the entrance, where it gives one
+    left_at: datetime
+    device: str
 
 
 class ParkingFee(Struct, frozen=True):
@@ -168,6 +161,19 @@ class RefundOrder(Struct, frozen=True):
     reason: str = ""
     order_ref: str | None = None  # the channel's own number of what is given back, where known
     order_mode: PayMode | None = None  # how the customer met it, where known
+    to: RefundTarget | None = None  # where else, once it could not go back the way it came
+
+
+class RefundTarget(Struct, frozen=True):
+    """Where a refund goes that the customer's card or account could not take. Never logged."""
+
+    kind: Literal["customer_card", "merchant_account"]
+    bank: str = ""  # the channel's code of the card's bank
+    account: str = ""
+    name: str = ""
+
+    def __repr__(self) -> str:
+        return "RefundTarget(…)"
 
 
 class Exchange(Struct, frozen=True):

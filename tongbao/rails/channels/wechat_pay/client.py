@@ -84,6 +84,7 @@ class WechatPay:
     bill_terms = bills.TERMS
     further_bills = statements.KINDS
     tells_exits = False
+    sends_refunds_on = True
 
     def __init__(
         self,
@@ -121,7 +122,9 @@ class WechatPay:
         return await orders.close(self.gateway, account, order)
 
     async def refund(self, account: ChannelAccount, refund: RefundOrder) -> Answer[RefundOutcome]:
-        """Give money back, all or a part."""
+        """Give money back, all or a part; or send on what could not go back the way it came."""
+        if refund.to is not None:
+            return await refunds.send_elsewhere(self.gateway, account, refund, refund.to)
         return await refunds.refund(self.gateway, account, refund)
 
     async def query_refund(

@@ -39,6 +39,7 @@ from tongbao.rails.channels.wechat_pay.documents.parts import Amount, Document, 
 from tongbao.rails.channels.wechat_pay.documents.transfers import TransferBill
 from tongbao.rails.channels.wechat_pay.gateway import ids_of, secrets_of
 
+STUCK: Final = "ABNORMAL: the customer's card or account cannot take the refund"
 DESCRIPTION_MAX: Final = 127
 REASON_MAX: Final = 80
 CURRENCY: Final = "CNY"
@@ -178,7 +179,7 @@ def refund_outcome(document: Refund) -> Succeeded | Pending | Declined | Unknown
         case "CLOSED":
             return Declined("REFUND_CLOSED", "WeChat Pay closed the refund")
         case "ABNORMAL":
-            return Unknown("ABNORMAL: the customer's card or account cannot take the refund")
+            return Unknown(STUCK)
         case state:
             return Unknown(f"refund status {(state or '')[:32]}")
 

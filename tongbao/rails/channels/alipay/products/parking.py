@@ -19,7 +19,6 @@ from tongbao.rails.channels.alipay.wire import SUBJECT_MAX, Trade
 from tongbao.rails.channels.capabilities import VisitBlocked, VisitOpen, VisitOutcome
 from tongbao.rails.channels.contract import (
     Answer,
-    CarStay,
     CarVisit,
     ChannelAccount,
     Closed,
@@ -92,7 +91,7 @@ class AlipayParking:
         if not visit.lot:
             url = account.gateway
             return Answer(NotSent(_NO_LOT), unsent("POST", url, _NO_LOT))
-        answer = await self.enter_car_park(account, _car_of(visit))
+        answer = await self.enter_car_park(account, car_of(visit))
         match answer.outcome:
             case PlateChargeable():
                 return Answer(VisitOpen(visit.number), answer.exchange)
@@ -107,7 +106,7 @@ class AlipayParking:
         self, account: ChannelAccount, visit: CarVisit, left_at: datetime, fee: ParkingFee | None
     ) -> Answer[Closed | Declined | NotSent | Unknown]:
         """Tell that the car drove out, and what it paid, which Alipay shows to the driver."""
-        answer = await self.leave_car_park(account, _car_of(visit), left_at)
+        answer = await self.leave_car_park(account, car_of(visit), left_at)
         match answer.outcome:
             case None if fee is not None:
                 kept = await self._keep_order(account, visit, left_at, fee)
@@ -246,14 +245,10 @@ def _not_told(refused: Refused) -> Declined | NotSent | Unknown:
     return Unknown(meant.reason) if isinstance(meant, Pending) else meant
 
 
-def _car_of(visit: CarVisit) -> ParkedCar:
+def car_of(visit: CarVisit) -> ParkedCar:
+    """Return the car in Alipay's terms; its own number of the car park stands for ours."""
     places = (visit.lot, visit.lot)
     return ParkedCar(visit.number, visit.plate, visit.colour, *places, visit.entered_at)
-
-
-def car_of(stay: CarStay, number: str) -> ParkedCar:
-    """Return the car that a fee is taken for."""
-    return ParkedCar(number, stay.plate, stay.colour, stay.lot, stay.lot, stay.entered_at)
 
 
 def _chargeable(node: bytes) -> PlateChargeable | PlateNotChargeable | Unknown:

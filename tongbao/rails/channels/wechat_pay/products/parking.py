@@ -288,11 +288,11 @@ async def close_fee(
 def _stay_of(stay: CarStay) -> Stay:
     return Stay(
         parking_id=stay.ref,
-        plate=Plate(stay.plate, stay.colour),
-        from_=stay.entered_at,
+        plate=Plate(stay.visit.plate, stay.visit.colour),
+        from_=stay.visit.entered_at,
         until=stay.left_at,
-        place=stay.place,
-        charged_s=int((stay.left_at - stay.entered_at).total_seconds()),
+        place=stay.visit.place,
+        charged_s=int((stay.left_at - stay.visit.entered_at).total_seconds()),
         device=stay.device,
     )
 

@@ -17,6 +17,7 @@ from tongbao.rails.channels.contract import (
     RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
+    RefundTarget,
     Succeeded,
     Unknown,
 )
@@ -33,6 +34,7 @@ from tongbao.rails.channels.wechat_pay.gateway import (
     meant,
 )
 from tongbao.rails.channels.wechat_pay.wire import (
+    STUCK,
     encode,
     refund_differs,
     refund_outcome,
@@ -81,16 +83,52 @@ async def query(
     gateway: Gateway, account: ChannelAccount, order: RefundOrder
 ) -> Answer[RefundQueryOutcome]:
     """Ask what became of the refund."""
-    target = f"{REFUNDS}/{in_path(order.number)}"
-    if sub_mchid := ids_of(account).sub_mchid:
-        target = f"{target}?sub_mchid={in_path(sub_mchid)}"
+    target = _refund_path(account, order)
     return await gateway.question(account, target, "query_refund", lambda body: _read(body, order))
 
 
-async def send_on(
-    gateway: Gateway, account: ChannelAccount, stuck: AbnormalRefund
+async def send_elsewhere(
+    gateway: Gateway, account: ChannelAccount, order: RefundOrder, to: RefundTarget
 ) -> Answer[RefundOutcome]:
-    """Send an abnormal refund to a bank card; the card's number and name go encrypted."""
+    """Send a refund that is stuck somewhere else; `Declined` says that it may not go there.
+
+    Only one that WeChat Pay calls abnormal can be sent on: any other is told as it stands.
+    """
+    target = _refund_path(account, order)
+    asked = await gateway.question(account, target, "query_refund", lambda body: body)
+    if isinstance(asked.outcome, Absent):
+        return Answer(Declined(asked.outcome.code), asked.exchange)
+    if isinstance(asked.outcome, Unknown):
+        return Answer(asked.outcome, asked.exchange)
+    document = decode(asked.outcome, Refund)
+    if document is None or document.status != "ABNORMAL" or not document.refund_id:
+        return Answer(_read(asked.outcome, order), asked.exchange)
+    stuck = AbnormalRefund(
+        order,
+        document.refund_id,
+        to="USER_BANK_CARD" if to.kind == "customer_card" else "MERCHANT_BANK_CARD",
+        bank_type=to.bank or None,
+        bank_account=to.account or None,
+        real_name=to.name or None,
+    )
+    sent = await send_on(gateway, account, stuck, refused=True)
+    return Answer(sent.outcome, followed_by(asked.exchange, sent.exchange))
+
+
+def _refund_path(account: ChannelAccount, order: RefundOrder) -> str:
+    target = f"{REFUNDS}/{in_path(order.number)}"
+    if sub_mchid := ids_of(account).sub_mchid:
+        target = f"{target}?sub_mchid={in_path(sub_mchid)}"
+    return target
+
+
+async def send_on(
+    gateway: Gateway, account: ChannelAccount, stuck: AbnormalRefund, *, refused: bool = False
+) -> Answer[RefundOutcome]:
+    """Send an abnormal refund to a bank card; the card's number and name go encrypted.
+
+    ``refused``: what WeChat Pay will not send there, while it stays stuck, is `Declined`.
+    """
     target = f"{REFUNDS}/{in_path(stuck.channel_ref)}/apply-abnormal-refund"
     sealed: dict[str, str] = {}
     serial = ""
@@ -126,6 +164,8 @@ async def send_on(
             both = followed_by(exchange, asked.exchange)
             if isinstance(asked.outcome, Absent):
                 return Answer(Unknown(f"{heard.code}: {heard.message}"), both)
+            if refused and isinstance(asked.outcome, Unknown) and asked.outcome.reason == STUCK:
+                return Answer(Declined(heard.code, heard.message), both)
             return Answer(asked.outcome, both)
         case NotSent() | Unknown():
             return Answer(heard, exchange)
