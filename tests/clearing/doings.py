@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from typing import Any
+from uuid import UUID
 
 from msgspec import Struct, field
 
@@ -23,8 +24,9 @@ from tongbao.controls.approvals.model import Approval, acts_of
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 from tongbao.surfaces.demo.stage import Shop
-from tongbao_sdk import Refused
+from tongbao_sdk import Refused, Tongbao
 
+SOURCES = ("fee_income", "bank")
 FOUR_EYES = {*MAY, "adjustments_act"}
 
 
@@ -35,7 +37,6 @@ class Doings(Struct):
     receivers: dict[int, str] = field(default_factory=dict)
     wallets: dict[int, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    returned: set[Any] = field(default_factory=set)
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -55,26 +56,36 @@ async def do_more(
 async def _share(
     day: Day, doings: Doings, payments: list[tuple[Any, Any]], chance: random.Random
 ) -> None:
-    """Merchants share some of what they took today with a neighbour, now or later."""
+    """Merchants share some of what they took today with a neighbour."""
     late = payments[-len(doings.shops) :]
     for client, payment in chance.sample(late, -(-len(late) // 5)):
         merchant_id = (await day.stage.row_of(payment)).merchant_id
         place = next(n for n, s in enumerate(doings.shops) if s.merchant.id == merchant_id)
         if place not in doings.receivers:
             other = doings.shops[(place + 1) % len(doings.shops)].merchant.id
-            account = show("mch", other)
-            made = await day.stage.call(client.splits.bind, kind="merchant", account=account)
-            doings.receivers[place] = str(made["id"])
-        share = {"receiver_id": doings.receivers[place], "ratio_ppm": chance.randint(1, 300_000)}
-        try:
-            await day.stage.call(
-                client.splits.create, payment["id"], shares=[share],
-                merchant_split_no=new_number(),
-            )  # fmt: skip
-            doings.count("splits")
-        except Refused as refused:
-            assert refused.code.startswith("split."), refused.code  # noqa: PT017
-            doings.count("splits refused")
+            doings.receivers[place] = await bound(day, client, other)
+        ratio = chance.randint(10_000, 300_000)
+        done = await share(day, client, payment, doings.receivers[place], ratio)
+        doings.count("splits" if done else "splits refused")
+
+
+async def bound(day: Day, client: Tongbao, merchant_id: UUID) -> str:
+    """Make a merchant somebody whom another shares with."""
+    account = show("mch", merchant_id)
+    made = await day.stage.call(client.splits.bind, kind="merchant", account=account)
+    return str(made["id"])
+
+
+async def share(day: Day, client: Tongbao, payment: Any, receiver_id: str, ratio_ppm: int) -> bool:
+    """Share a part of a payment; tell whether there was enough left of it."""
+    shares = [{"receiver_id": receiver_id, "ratio_ppm": ratio_ppm}]
+    create, number = client.splits.create, new_number()
+    try:
+        await day.stage.call(create, payment["id"], shares=shares, merchant_split_no=number)
+    except Refused as refused:
+        assert refused.code.startswith("split."), refused.code  # noqa: PT017
+        return False
+    return True
 
 
 async def _pay_many(day: Day, doings: Doings, chance: random.Random) -> None:
@@ -84,49 +95,66 @@ async def _pay_many(day: Day, doings: Doings, chance: random.Random) -> None:
         if place not in doings.wallets:
             opened = await day.stage.call(client.wallets.open, holder_name="李四")
             doings.wallets[place] = str(opened["id"])
-        rows = [
-            row("1", "bank", GOOD, f"{chance.randint(100, 2_000) / 100:.2f}"),
-            row("2", "wallet", doings.wallets[place], f"{chance.randint(1, 900) / 100:.2f}"),
-        ]
-        sent = await day.stage.call(client.transfer_batches.send, new_number(), table(*rows))
-        try:
-            async with day.db.begin("operator:anna") as tx:
-                batch_id = parse("trb", sent["batch"]["id"])
-                asked = await transfers.propose_release(tx, batch_id, reason="pay day")
-        except TransferBalanceTooLow:
-            doings.count("transfers refused")
-            continue
-        await _agree(day, asked)
-        doings.count("transfer batches")
+        amounts = chance.randint(100, 2_000), chance.randint(1, 900)
+        done = await pay_many(day, client, doings.wallets[place], amounts)
+        doings.count("transfer batches" if done else "transfers refused")
+
+
+async def pay_many(day: Day, client: Tongbao, wallet_id: str, fen: tuple[int, int]) -> bool:
+    """Pay a card and a wallet; tell whether the balance covered both."""
+    rows = [
+        row("1", "bank", GOOD, f"{fen[0] // 100}.{fen[0] % 100:02}"),
+        row("2", "wallet", wallet_id, f"{fen[1] // 100}.{fen[1] % 100:02}"),
+    ]
+    sent = await day.stage.call(client.transfer_batches.send, new_number(), table(*rows))
+    try:
+        async with day.db.begin("operator:anna") as tx:
+            batch_id = parse("trb", sent["batch"]["id"])
+            asked = await transfers.propose_release(tx, batch_id, reason="pay day")
+    except TransferBalanceTooLow:
+        return False
+    await _agree(day, asked)
+    return True
 
 
 async def _send_back(day: Day, doings: Doings, chance: random.Random) -> None:
-    """A bank sends payouts back that it had paid."""
-    paid = await day.db.fetch("select id from payout where state = 'succeeded' order by id", ())
-    for each in paid[-2 * len(doings.shops) :]:
-        if chance.random() > 0.04:
-            continue
-        payout = await payout_with_id(day.db, each["id"])
-        assert payout.account_id is not None
-        account = await day.clearing.flow.account(payout.account_id)
-        content = booked_back(payout, str(getattr(account.secrets, "debtor_account", "")))
-        found = await take_answer(day.clearing, payout.account_id, content, actor="operator:anna")
-        assert found.applied == 1
-        doings.count("payouts returned")
+    """A bank sends some payouts back that it had paid."""
+    for payout_id in (await paid_payouts(day))[-2 * len(doings.shops) :]:
+        if chance.random() < 0.04:
+            await send_back(day, payout_id)
+            doings.count("payouts returned")
+
+
+async def paid_payouts(day: Day) -> list[UUID]:
+    """Return the payouts that the bank has paid, the oldest first."""
+    rows = await day.db.fetch("select id from payout where state = 'succeeded' order by id", ())
+    return [each["id"] for each in rows]
+
+
+async def send_back(day: Day, payout_id: UUID) -> None:
+    """Have the bank's statement say that a payout came back."""
+    payout = await payout_with_id(day.db, payout_id)
+    assert payout.account_id is not None
+    account = await day.clearing.flow.account(payout.account_id)
+    content = booked_back(payout, str(getattr(account.secrets, "debtor_account", "")))
+    found = await take_answer(day.clearing, payout.account_id, content, actor="operator:anna")
+    assert found.applied == 1
 
 
 async def _adjust(day: Day, doings: Doings, chance: random.Random) -> None:
-    """Two people give a merchant something, of the house's fees or of what the bank has found."""
+    """Somebody is given something, of the house's fees or of what the bank has found."""
     owner = chance.choice(doings.shops).merchant.id
-    source = Side(chance.choice(("fee_income", "bank")))
-    terms = AdjustmentTerms(
-        new_id(), SANDBOX_BOOK, "CNY", chance.randint(1, 500), source,
-        Side("merchant_payable", owner),
-    )  # fmt: skip
+    await adjust(day, chance.choice(SOURCES), owner, chance.randint(1, 500))
+    doings.count("adjustments")
+
+
+async def adjust(day: Day, source: str, owner: UUID, fen: int) -> None:
+    """Two people give a merchant something."""
+    to = Side("merchant_payable", owner)
+    terms = AdjustmentTerms(new_id(), SANDBOX_BOOK, "CNY", fen, Side(source), to)
     flow = day.stage.flow
     asked = await desk.propose_adjustment(flow, terms, reason="goodwill", actor="operator:anna")
     await _agree(day, asked)
-    doings.count("adjustments")
 
 
 async def _agree(day: Day, asked: Approval) -> None:

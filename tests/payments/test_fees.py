@@ -13,8 +13,12 @@ from tongbao.controls.approvals.approvals import approve
 from tongbao.controls.approvals.model import OwnProposal
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import business_date
-from tongbao.kernel.ids import parse
+from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
+from tongbao.ledger.model import AccountKey, Group
+from tongbao.ledger.rules import posting
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 from tongbao.parties.price_plans.approving import PriceDraft, PriceTerms, propose_prices
 from tongbao.parties.price_plans.model import (
     CardKind,
@@ -25,6 +29,7 @@ from tongbao.parties.price_plans.model import (
 )
 from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.parties.price_plans.queries import price_plans, volume_in
+from tongbao.payments.fees.model import FeeReport
 from tongbao.payments.fees.verifying import preview_costs, verify_fees
 from tongbao.surfaces.demo.stage import Shop
 from tongbao_sdk.models import Payment
@@ -102,11 +107,34 @@ async def test_payments_at_one_moment_are_all_counted(stage: Stage) -> None:
     assert (await verified(stage, shop)).differences == 0
 
 
-async def verified(stage: Stage, shop: Shop) -> object:
+async def verified(stage: Stage, shop: Shop) -> FeeReport:
     today = business_date(stage.db.clock.now())
     month = today.replace(day=1)
     last = (month + timedelta(days=31)).replace(day=1) - timedelta(days=1)
     return await verify_fees(stage.db, month, last, merchant_id=shop.merchant.id)
+
+
+async def test_a_fee_that_was_booked_otherwise_than_kept_is_named(stage: Stage) -> None:
+    shop = await priced_shop(stage, COUNTED)
+    first, second = [await pay(stage, shop, 1_000) for _ in range(2)]
+    refund = await stage.refund(first, 400, client=stage.client_of(shop))
+    assert (await verified(stage, shop)).differences == 0
+
+    for reference in (parse("pay", second["id"]), parse("ref", refund["id"])):
+        key = AccountKey("merchant_payable", "CNY", shop.merchant.id)
+        legs = posting.transfers(
+            "agent.commission",
+            reference=reference,
+            accounts={"merchant_payable": key},
+            amounts={"share": Money(7, "CNY")},
+        )
+        [result] = await stage.flow.ledger.submit([Group(new_id(), SANDBOX_BOOK, legs)])
+        assert result.happened
+
+    report = await verified(stage, shop)
+    assert report.differences == 2
+    found = {each.what: (each.kept or 0) - (each.expected or 0) for each in report.first}
+    assert found == {"booked": -7, "booked_back": -7}
 
 
 async def test_a_fee_that_is_not_what_its_plan_says_is_named(stage: Stage) -> None:
@@ -129,8 +157,8 @@ async def test_a_fee_that_is_not_what_its_plan_says_is_named(stage: Stage) -> No
     await stage.db.execute("update price_volume set collected = collected - 1", ())
     report = await verified(stage, shop)
 
-    assert (report.checked, report.without_version, report.differences) == (4, 1, 3)
-    assert [each.what for each in report.first] == ["fee", "plan", "volume"]
+    assert (report.checked, report.without_version, report.differences) == (4, 1, 4)
+    assert [each.what for each in report.first] == ["fee", "plan", "booked", "volume"]
     assert report.first[0].payment_id == parse("pay", bad[0]["id"])
     assert (report.first[0].kept, report.first[0].expected) == (9, 8)
     assert parse("pay", good["id"]) not in {each.payment_id for each in report.first}

@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -31,6 +31,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.clearing import doings
+from tests.clearing.conftest import Day
 from tests.clearing.settling import settle_day
 from tests.payments.invariants import (
     assert_every_invariant,
@@ -149,6 +151,10 @@ class World(RuleBasedStateMachine):
         for payment in sold:
             self.run(self.stage.customer(payment))
         self.run(self.stage.idle())
+        rows = [self.run(self.stage.row_of(payment)) for payment in sold]
+        self.merchants = {row.merchant_id for row in rows}
+        self.receivers: dict[UUID, str] = {}
+        self.day = Day(self.stage)
         return multiple(*sold)
 
     # Merchants
@@ -244,6 +250,47 @@ class World(RuleBasedStateMachine):
 
     def _unless_refused(self, asking: Awaitable[Any]) -> None:
         self.run(self._all([asking]))
+
+    # Shares, many payees, returns and adjustments
+
+    @rule(payment=payments, ratio_ppm=st.sampled_from([10_000, 150_000, 300_000]))
+    def share(self, payment: Payment, ratio_ppm: int) -> None:
+        """A merchant shares a part of a payment with the other one."""
+        self.run(self._share(payment, ratio_ppm))
+
+    async def _share(self, payment: Payment, ratio_ppm: int) -> None:
+        owner = (await self.stage.row_of(payment)).merchant_id
+        client = self.client_of[payment["id"]]
+        if owner not in self.receivers:
+            [other] = self.merchants - {owner}
+            self.receivers[owner] = await doings.bound(self.day, client, other)
+        await doings.share(self.day, client, payment, self.receivers[owner], ratio_ppm)
+
+    @rule(fen=st.sampled_from([(100, 1), (1_900, 99), (90_000, 500)]), is_patient=st.booleans())
+    def pay_many(self, fen: tuple[int, int], is_patient: bool) -> None:
+        """A merchant pays a card and a wallet out of what it is owed, if that covers it."""
+        self.run(self._pay_many(self.patient if is_patient else self.stage.client, fen))
+
+    async def _pay_many(self, client: Tongbao, fen: tuple[int, int]) -> None:
+        opened = await self.stage.call(client.wallets.open, holder_name="李四")
+        await doings.pay_many(self.day, client, str(opened["id"]), fen)
+
+    @rule(which=st.integers(0, 9))
+    def send_a_payout_back(self, which: int) -> None:
+        """The bank returns one of the payouts that it had paid."""
+        paid = self.run(doings.paid_payouts(self.day))
+        if paid:
+            self.run(doings.send_back(self.day, paid[which % len(paid)]))
+
+    @rule(
+        source=st.sampled_from(doings.SOURCES),
+        fen=st.sampled_from([1, 777]),
+        is_first=st.booleans(),
+    )
+    def adjust(self, source: str, fen: int, is_first: bool) -> None:
+        """Two people give a merchant something."""
+        owner = sorted(self.merchants)[is_first]
+        self.run(doings.adjust(self.day, source, owner, fen))
 
     # Customers, bad luck and time
 

@@ -27,7 +27,9 @@ DIFFERENCES_MAX = 100
 class FeeDifference(Struct, frozen=True):
     """What a payment or a month keeps, and what comes out when it is worked out again."""
 
-    what: Literal["fee", "refund_returns_fee", "fee_returned", "volume", "plan"]
+    what: Literal[
+        "fee", "refund_returns_fee", "fee_returned", "volume", "plan", "booked", "booked_back"
+    ]
     payment_id: UUID | None
     merchant_id: UUID
     kept: int | None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from typing import Final, Literal
 from uuid import UUID
+
+from msgspec import Struct
 
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
+from tongbao.ledger.model import AccountKey
+from tongbao.ledger.queries import net_of_references
 from tongbao.parties.price_plans import queries as prices
 from tongbao.parties.price_plans.approving import PriceDraft
 from tongbao.parties.price_plans.model import PricePlan, check_lines
@@ -22,23 +27,35 @@ from tongbao.payments.fees.model import (
     WayCost,
     differences_of,
 )
+from tongbao.payments.refunds.model import RefundState
+from tongbao.payments.refunds.queries import refunds_of_payment
 
 Whose = tuple[UUID, Mode]
+_PIECE: Final = 500
 
 
 async def verify_fees(
-    db: Db, first: date, last: date, *, merchant_id: UUID | None = None, mode: Mode | None = None
+    db: Db,
+    first: date,
+    last: date,
+    *,
+    merchant_id: UUID | None = None,
+    mode: Mode | None = None,
+    has_books: bool = True,
 ) -> FeeReport:
     """Work out again the fee of every payment that began on these business days, both included.
 
-    Where the days are whole months, the months' volumes are added up again as well.
+    What the ledger has booked of each is compared with it, unless ``has_books`` says that this firm
+    books nothing. Where the days are whole months, their volumes are added up again as well.
     """
     report, plans = FeeReport(), dict[Whose, dict[int, PricePlan]]()
-    volumes = dict[Volume, int]()
+    volumes, booked = dict[Volume, int](), Booked()
     start, end = _span(first, last)
     async with db.begin("fees") as tx:
         async for payment in payments_begun(tx, start, end, merchant_id, mode):
             _add_volume(volumes, payment)
+            if has_books and payment.state is PaymentState.SUCCEEDED:
+                await booked.expect(tx, payment, report)
             if payment.price_version is None:
                 report.without_version += 1
                 continue
@@ -46,9 +63,69 @@ async def verify_fees(
             plan = await _version(tx, plans, payment)
             for found in differences_of(payment, plan):
                 report.add(found)
+        await booked.compare_all(tx, report)
         if first.day == 1 and last == _last_of(last):
             await _verify_volumes(tx, volumes, report)
     return report
+
+
+class Booked:
+    """Compares what merchants were booked with what payments and refunds keep, piece by piece."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[int, AccountKey], dict[UUID, _Expected]] = {}
+
+    async def expect(self, tx: Tx, payment: Payment, report: FeeReport) -> None:
+        """Note what a payment, and every refund of it, must have done to the merchant's account."""
+        net = payment.fee - payment.captured
+        await self._add(tx, payment, payment.id, _Expected("booked", payment, net), report)
+        if not payment.refunded:
+            return
+        kept = 0
+        for refund in await refunds_of_payment(tx, payment.book, payment.id):
+            if refund.kind != "merchant" or refund.state is RefundState.FAILED:
+                continue
+            kept += refund.fee_back
+            gone = refund.amount if refund.state is RefundState.SUCCEEDED else 0
+            expected = _Expected("booked_back", payment, gone - refund.fee_back)
+            await self._add(tx, payment, refund.id, expected, report)
+        if kept != payment.fee_returned:
+            ids = (payment.id, payment.merchant_id)
+            report.add(FeeDifference("fee_returned", *ids, payment.fee_returned, kept))
+
+    async def _add(
+        self, tx: Tx, payment: Payment, reference: UUID, expected: _Expected, report: FeeReport
+    ) -> None:
+        key = AccountKey("merchant_payable", payment.currency, payment.merchant_id)
+        waiting = self._waiting.setdefault((payment.book, key), {})
+        waiting[reference] = expected
+        if len(waiting) >= _PIECE:
+            await _compare(tx, payment.book, key, waiting, report)
+            waiting.clear()
+
+    async def compare_all(self, tx: Tx, report: FeeReport) -> None:
+        """Compare what is left."""
+        for (book, key), waiting in self._waiting.items():
+            await _compare(tx, book, key, waiting, report)
+
+
+class _Expected(Struct, frozen=True):
+    """What a reference must have done to the merchant's account: debits less credits."""
+
+    what: Literal["booked", "booked_back"]
+    payment: Payment
+    net: int
+
+
+async def _compare(
+    tx: Tx, book: int, key: AccountKey, waiting: dict[UUID, _Expected], report: FeeReport
+) -> None:
+    nets = await net_of_references(tx, book, key, list(waiting))
+    for reference, each in waiting.items():
+        found = nets.get(reference, 0)
+        if found != each.net:
+            ids = (each.payment.id, each.payment.merchant_id)
+            report.add(FeeDifference(each.what, *ids, found, each.net))
 
 
 async def preview_costs(

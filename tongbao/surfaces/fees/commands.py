@@ -69,13 +69,19 @@ def verify(
     merchant: str | None,
     mode: str | None,
 ) -> None:
-    """Work out again every fee of a day or a month; exit 1 and name the first that differs."""
+    """Work out again every fee of a day or a month, and compare it with what was booked.
+
+    Exit 1 and name the first that differs.
+    """
     first, last = _days(day, month)
 
     async def work(platform: Platform) -> FeeReport:
         whose = parse("mch", merchant) if merchant else None
         only = Mode(mode) if mode else None
-        return await verify_fees(platform.db, first, last, merchant_id=whose, mode=only)
+        has_books = platform.flow.licence.may_hold_funds
+        return await verify_fees(
+            platform.db, first, last, merchant_id=whose, mode=only, has_books=has_books
+        )
 
     report = context.run(work)
     context.show(
