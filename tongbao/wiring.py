@@ -49,7 +49,6 @@ from tongbao.infra.web.openapi import ApiFacts
 from tongbao.infra.web.rate_limits import RateLimit
 from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.infra.webhooks.courier import Courier
-from tongbao.infra.webhooks.deliveries import plan_deliveries
 from tongbao.infra.webhooks.model import WebhookRules
 from tongbao.infra.worker import Worker
 from tongbao.kernel.clock import Clock
@@ -221,12 +220,13 @@ class Platform:
             event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
         )
         self.streams = Streams(db)
+        courier = Courier(db, keyring, self.webhook_http)
         self.worker = Worker(
             db,
             handlers(
                 self.flow,
                 self.clearing,
-                Courier(db, keyring, self.webhook_http),
+                courier,
                 self.registrar,
                 public_url=settings.public_url,
                 gateways=gateways_of(settings, self.http),
@@ -237,7 +237,7 @@ class Platform:
             concurrency=settings.worker_concurrency,
             # Asked with every event, so only where somebody can have asked to be told.
             fan_outs=[
-                plan_deliveries,
+                courier.plan,
                 plan_terminal_notices,
                 *([plan_notices] if settings.jeepay_facade else []),
             ],

@@ -171,7 +171,7 @@ def worker_of(db: Db, courier: Courier) -> Worker:
         {DeliverWebhook: courier.deliver},
         {DeliverWebhook: DELIVER_POLICY},
         {CatFed: (), CatCounted: (), WebhookTest: (), WebhookEndpointDisabled: ()},
-        fan_outs=[deliveries.plan_deliveries],
+        fan_outs=[courier.plan],
     )
 
 

@@ -91,7 +91,7 @@ class EventView(Struct, frozen=True):
     data: dict[str, Any]
 
 
-FanOut = Callable[[Tx, Sequence[EventRow]], Awaitable[None]]
+FanOut = Callable[[Tx, Sequence[EventRow]], Awaitable[object]]
 """Plans further deliveries of events in the dispatcher's transaction (webhooks)."""
 
 _EVENT: Final = "id, type, merchant_id, mode, resource_id, body, at, dispatched_at"

@@ -21,12 +21,15 @@ from tongbao.kernel.licence import Mode
 
 
 class Match(Struct, frozen=True):
-    """An enabled endpoint and what it wants to hear."""
+    """An enabled endpoint, what it wants to hear and where."""
 
     id: UUID
     merchant_id: UUID
     mode: Mode
     event_types: tuple[str, ...]
+    url: str
+    resting_until: datetime | None
+    failing_since: datetime | None
 
 
 class Letter(Struct, frozen=True):
@@ -44,6 +47,12 @@ class Letter(Struct, frozen=True):
     url: str
     endpoint_state: EndpointState
     resting_until: datetime | None
+    failing_since: datetime | None
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether a success changes how its endpoint stands."""
+        return self.failing_since is not None or self.resting_until is not None
 
 
 class Reopened(Struct, frozen=True):
@@ -172,7 +181,8 @@ KEYS_IN_USE: Final = Query(
 MATCHES: Final = Query(
     Match,
     """
-    select id, merchant_id, mode, event_types from webhook_endpoint
+    select id, merchant_id, mode, event_types, url, resting_until, failing_since
+      from webhook_endpoint
      where state = 'enabled' and merchant_id = any($1::uuid[])
      order by id""",
 )
@@ -198,7 +208,7 @@ LETTERS: Final = Query(
     Letter,
     """
     select d.id, d.endpoint_id, d.event_id, d.merchant_id, d.mode, d.state, d.round, d.tries,
-           d.attempts, e.url, e.state as endpoint_state, e.resting_until
+           d.attempts, e.url, e.state as endpoint_state, e.resting_until, e.failing_since
       from webhook_delivery d join webhook_endpoint e on e.id = d.endpoint_id
      where d.id = any($1::uuid[])""",
 )

@@ -20,11 +20,11 @@ from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.http import HttpClient, NoAnswerError, NotSentError
 from tongbao.infra.lookups import Lookups
-from tongbao.infra.outbox import event_rows
+from tongbao.infra.outbox import EventRow, event_rows
 from tongbao.infra.tasks import Again, Lease, LeaseLost
 from tongbao.infra.telemetry import redact_text
 from tongbao.infra.webhooks import _store as store
-from tongbao.infra.webhooks.deliveries import DeliverWebhook
+from tongbao.infra.webhooks.deliveries import DeliverWebhook, Planned, plan_deliveries
 from tongbao.infra.webhooks.endpoints import give_up_on_endpoint, opened_key, signing_keys_of
 from tongbao.infra.webhooks.model import (
     DISABLE_AFTER,
@@ -46,6 +46,8 @@ from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 
+PLANNED_STANDS_S: Final = 1.0
+"""How long what was read when a delivery was planned is good for its first try."""
 IN_FLIGHT_MAX: Final = 4
 """Requests to one endpoint at a time in this process, so that a slow one holds up no other."""
 _FULL_WAIT_S: Final = 1.0
@@ -53,6 +55,7 @@ _FULL_PAUSE: Final = timedelta(seconds=1)
 _READ_MAX: Final = 256 * 1024
 _OPENED_S: Final = 30.0
 _OPENED_MAX: Final = 1000
+_PLANNED_MAX: Final = 10_000
 _HEADERS: Final = {"content-type": "application/json", "user-agent": "Tongbao-Webhooks/1"}
 
 ATTEMPTS: Final = prometheus.Counter(
@@ -121,11 +124,27 @@ class Courier:
         self._events = Lookups(partial(event_rows, db))
         self._keys = Lookups(partial(_keys, db))
         self._opened: dict[bytes, tuple[float, SigningKey]] = {}
+        self._planned: dict[UUID, tuple[float, Planned]] = {}
         self._gates: WeakValueDictionary[UUID, _Gate] = WeakValueDictionary()
+
+    async def plan(self, tx: Tx, events: Sequence[EventRow]) -> None:
+        """Plan the deliveries of these events, and remember what was read for it.
+
+        Most are tried right after, by this very process. What comes of a transaction that failed
+        has no task that asks for it.
+        """
+        now = monotonic()
+        if len(self._planned) >= _PLANNED_MAX:
+            self._planned.clear()
+        for each in await plan_deliveries(tx, events):
+            self._planned[each.delivery_id] = now, each
 
     async def deliver(self, task: DeliverWebhook, lease: Lease) -> Again | None:
         """Try a delivery once and say when to try again."""
-        letter = await self._letters.get(task.delivery_id)
+        planned_at, planned = self._planned.pop(task.delivery_id, (0.0, None))
+        if task.round != 1 or lease.attempt != 1 or monotonic() - planned_at > PLANNED_STANDS_S:
+            planned = None
+        letter = await self._letters.get(task.delivery_id) if planned is None else _letter(planned)
         is_due = letter is not None and letter.state is DeliveryState.PENDING
         if letter is None or not is_due or letter.round != task.round:
             return None  # a later round has a task of its own
@@ -139,7 +158,7 @@ class Courier:
         if not await gate.enter():
             return Again(_FULL_PAUSE)
         try:
-            met = await self._send(letter)
+            met = await self._send(letter, None if planned is None else planned.event)
         finally:
             gate.leave()
         failpoint("webhooks.sent")
@@ -162,12 +181,13 @@ class Courier:
             LeaseLost: nothing is written; whoever has the task now delivers once more.
         """
         now = self._db.clock.now()
-        writes = (
+        writes: tuple[Write, ...] = (
             lease.finish_write(),
             Write(store.DELIVERED, (letter.id, met.status, now)),
             Write(store.INSERT_ATTEMPT, _attempt(letter, met, now)),
-            Write(store.ENDPOINT_WORKS, (letter.endpoint_id,)),
         )
+        if letter.is_troubled:
+            writes = (*writes, Write(store.ENDPOINT_WORKS, (letter.endpoint_id,)))
         if await self._commits.write(writes) is not None:
             raise LeaseLost
         lease.finished = True
@@ -186,9 +206,10 @@ class Courier:
             keys.append(known[1])
         return keys
 
-    async def _send(self, letter: store.Letter) -> _Met:
-        asked = self._events.get(letter.event_id), self._keys.get(letter.endpoint_id)
-        row, sealed = await asked[0], await asked[1]
+    async def _send(self, letter: store.Letter, row: EventRow | None) -> _Met:
+        asked = self._keys.get(letter.endpoint_id)
+        row = row or await self._events.get(letter.event_id)
+        sealed = await asked
         if row is None:
             raise LookupError(f"event of delivery {letter.id}")
         keys = self._signing_keys(sealed or ())
@@ -217,6 +238,26 @@ class Courier:
             await lease.hold(tx)
             await _close(tx, letter, DeliveryState.FAILED)
             await lease.finish(tx)
+
+
+def _letter(planned: Planned) -> store.Letter:
+    """Return a delivery as it was planned, and nobody has tried it yet."""
+    event, match = planned.event, planned.match
+    return store.Letter(
+        id=planned.delivery_id,
+        endpoint_id=match.id,
+        event_id=event.id,
+        merchant_id=match.merchant_id,
+        mode=match.mode,
+        state=DeliveryState.PENDING,
+        round=1,
+        tries=0,
+        attempts=0,
+        url=match.url,
+        endpoint_state=EndpointState.ENABLED,
+        resting_until=match.resting_until,
+        failing_since=match.failing_since,
+    )
 
 
 async def _letters(db: Db, ids: Sequence[UUID]) -> dict[UUID, store.Letter]:

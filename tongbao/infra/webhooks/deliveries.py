@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from msgspec import Struct
+
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.outbox import EventRow, event_row, event_write, mark_dispatched
@@ -48,23 +50,33 @@ DELIVER_POLICY: Final = RetryPolicy(
 """For failures of our own only: what a receiver answers is counted by the delivery."""
 
 
-async def plan_deliveries(tx: Tx, events: Sequence[EventRow]) -> None:
+class Planned(Struct, frozen=True):
+    """A delivery that was planned, and what is known of it by that."""
+
+    delivery_id: UUID
+    event: EventRow
+    match: store.Match
+
+
+async def plan_deliveries(tx: Tx, events: Sequence[EventRow]) -> list[Planned]:
     """Plan a delivery of each public event to each endpoint that asked for its type.
 
-    This is a fan-out of the dispatcher; an event already planned for an endpoint is passed over.
+    This is a fan-out of the dispatcher; an event already planned for an endpoint is passed over,
+    and then nothing is returned.
     """
     public = [event for event in events if event.merchant_id and "object" in event.body]
     merchants = list({event.merchant_id for event in public})
     matches = await store.MATCHES.all(tx, merchants) if merchants else []
     pairs = [
-        (event, match.id)
+        (event, match)
         for event in public
         for match in matches
         if (match.merchant_id, match.mode) == (event.merchant_id, event.mode)
         and set(match.event_types) & set(matching_filters(event.type))
     ]
-    if pairs:
-        await _plan(tx, pairs)
+    planned = [Planned(new_id(), event, match) for event, match in pairs]
+    asked = [(each.delivery_id, each.event, each.match.id) for each in planned]
+    return planned if planned and await _plan(tx, asked) else []
 
 
 async def send_test(tx: Tx, owner: Owner, endpoint_id: UUID, *, note: str) -> WebhookDelivery:
@@ -87,7 +99,7 @@ async def send_test(tx: Tx, owner: Owner, endpoint_id: UUID, *, note: str) -> We
     row = await event_row(tx, event_id)
     if row is None:
         raise LookupError(event_id)
-    await _plan(tx, [(row, endpoint_id)])
+    await _plan(tx, [(new_id(), row, endpoint_id)])
     (delivery,) = await store.DELIVERIES_OF_EVENT.all(tx, event_id)
     return delivery
 
@@ -184,9 +196,9 @@ async def attempts_of(on: Db | Tx, delivery_id: UUID) -> list[WebhookAttempt]:
     return await store.ATTEMPTS_OF.all(on, delivery_id)
 
 
-async def _plan(tx: Tx, pairs: Sequence[tuple[EventRow, UUID]]) -> None:
-    planned = [(new_id(), event, endpoint_id) for event, endpoint_id in pairs]
-    await store.INSERT_DELIVERY.run_set(
+async def _plan(tx: Tx, planned: Sequence[tuple[UUID, EventRow, UUID]]) -> bool:
+    """Write the deliveries down and have them tried; return whether all of them are new."""
+    inserted = await store.INSERT_DELIVERY.run_set(
         tx,
         [
             (
@@ -203,6 +215,7 @@ async def _plan(tx: Tx, pairs: Sequence[tuple[EventRow, UUID]]) -> None:
         ],
     )
     await _send_again(tx, [store.Reopened(delivery_id, 1) for delivery_id, _, _ in planned])
+    return inserted == len(planned)
 
 
 async def _send_again(tx: Tx, deliveries: Sequence[store.Reopened]) -> None:
