@@ -1,8 +1,9 @@
 """What many callers want written at one moment, in one commit: fewer round trips, one flush.
 
 Each caller's writes happen all or not at all, and it is answered once they are durable, as if it
-had a transaction of its own. What comes while a commit is under way waits for the next one: no
-timer, and a lone caller waits for nobody. Where the whole cannot be done, each caller's writes are
+had a transaction of its own. What comes while a commit is under way waits for the next one, which
+may be told to begin no sooner than ``pace_s`` after the one before: a lone caller waits for nobody,
+and under load more share each. Where the whole cannot be done, each caller's writes are
 tried in a transaction of their own, so that nobody hears what was said of another's.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tongbao.infra.db import DatabaseUnavailable, Db, Statement, Tx, Write
+from tongbao.kernel.clock import monotonic
 
 TOGETHER_MAX: Final = 200
 """Callers in one commit: enough to share it, and few enough that nobody waits long for it."""
@@ -38,9 +40,11 @@ class _NotAll(Exception):
 class Commits:
     """Commits the writes of one process's callers together."""
 
-    def __init__(self, db: Db, actor: str) -> None:
+    def __init__(self, db: Db, actor: str, *, pace_s: float = 0.0) -> None:
         self._db = db
         self._actor = actor
+        self._pace_s = pace_s
+        self._began_at = float("-inf")
         self._waiting: list[_Asked] = []
         self._committing: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -66,6 +70,9 @@ class Commits:
     async def _commit_all(self) -> None:
         try:
             while self._waiting:
+                if (early := self._began_at + self._pace_s - monotonic()) > 0:
+                    await asyncio.sleep(early)
+                self._began_at = monotonic()
                 taken, self._waiting = self._waiting[:TOGETHER_MAX], self._waiting[TOGETHER_MAX:]
                 # Who went away before it began is not written for; afterwards nobody can say.
                 present = [each for each in taken if not each[1].done()]

@@ -85,7 +85,7 @@ class Worker:
         lease_s: float = 30.0,
         heartbeat_s: float = 10.0,
         poll_s: float = 0.1,
-        turn_s: float = 0.02,
+        turn_s: float = 0.05,
         grace_s: float = 20.0,
     ) -> None:
         self._db = db

@@ -119,7 +119,7 @@ class Courier:
         self._db = db
         self._keyring = keyring
         self.clients = clients
-        self._commits = Commits(db, "webhooks")
+        self._commits = Commits(db, "webhooks", pace_s=0.02)
         self._letters = Lookups(partial(_letters, db))
         self._events = Lookups(partial(event_rows, db))
         self._keys = Lookups(partial(_keys, db))
