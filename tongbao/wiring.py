@@ -247,7 +247,7 @@ class Platform:
         """Return the HTTP application: the API, callbacks, consoles and probes."""
         settings = self.settings
         mounts: dict[str, Asgi] = {
-            CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token),
+            CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token, self.worker),
             "/console": ConsoleApp(
                 self.flow,
                 self.keyring,
@@ -274,12 +274,13 @@ class Platform:
             **wallet_api(settings, desk_of(settings, self.db, self.keyring, self.http)),
         }
         recent_keys = RecentKeys(self.db, self.keyring)
+        limits = RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst))
         hall = Hall(self.db, self.ledger)
         app = App(
             routes(settings.licence, allows_test_clock=settings.test_clock),
             db=self.db,
             keys=KeysOnRecord(self.db, self.keyring),
-            door=collecting_door(self.flow, self.keyring, recent_keys),
+            door=collecting_door(self.flow, self.keyring, recent_keys, limits),
             facts=ApiFacts(
                 title="Tongbao API",
                 version="1",
@@ -307,7 +308,7 @@ class Platform:
                 "public_url": PublicUrl(settings.public_url),
             },
             mounts=mounts,
-            limits=RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst)),
+            limits=limits,
         )
         app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))
         return app

@@ -61,7 +61,7 @@ from tongbao_sdk import Tongbao
 
 CHANNELS = ("wechat_pay", "alipay", "unionpay", "unionpay_qra")
 LICENCE = Licence.PAYMENT_INSTITUTION
-_CALLS_SHOWN = 25
+_CALLS_SHOWN = 40
 
 
 class Figures(Struct, frozen=True):

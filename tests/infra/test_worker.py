@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from tongbao.infra import _queue_metrics as metrics
 from tongbao.infra import _task_store as store
 from tongbao.infra import failpoints
+from tongbao.infra._task_ends import write_down
 from tongbao.infra.db import Db, Query, Statement, Tx
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.outbox import Event, EventRow, publish
@@ -637,14 +638,13 @@ async def test_an_end_that_cannot_be_written_down_holds_up_no_other(
         return None
 
     worker = worker_of(db, greet)
-    write_down = worker._write_down
 
     async def fail_for_bad(tx: Tx, ended: Sequence[Any]) -> None:
         if any(end.row.args == {"name": "bad"} for end in ended):
             raise RuntimeError("cannot be written")
         await write_down(tx, ended)
 
-    monkeypatch.setattr(worker, "_write_down", fail_for_bad)
+    monkeypatch.setattr("tongbao.infra.worker.write_down", fail_for_bad)
     await ask(db, Greet("bad"), *[Greet(f"n{number}") for number in range(5)])
     await worker.run_until_idle()
 

@@ -73,7 +73,7 @@ async def test_both_ways_answer_alike_and_keep_their_answer(
     same = short.json.keys() - its_own
     assert short.json.keys() == ordinary.json.keys()
     assert {name: short.json[name] for name in same} == {name: ordinary.json[name] for name in same}
-    assert short.headers.keys() == ordinary.headers.keys()
+    assert short.headers.keys() == {each for each in ordinary.headers if "ratelimit" not in each}
     assert await kept_under(stage, short) == (201, short.body)
 
 

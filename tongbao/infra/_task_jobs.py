@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
+from tongbao.infra import _task_store as store
 from tongbao.infra import outbox
 from tongbao.infra._task_store import TaskRow
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.outbox import Event, Subscriber
 from tongbao.infra.tasks import DEFAULT_POLICY, Again, Handler, Lease, RetryPolicy, Task, tag_of
+from tongbao.kernel.clock import real_now
 
 
 class ArgsMalformed(ValueError):
@@ -24,6 +28,31 @@ class Job(Struct, frozen=True):
 
     run: Callable[[TaskRow, Lease], Awaitable[Again | None]]
     policy: RetryPolicy
+
+
+async def claim(
+    on: Db | Tx,
+    jobs: Mapping[str, Job],
+    running: Counter[str],
+    concurrency: int,
+    lease: tuple[datetime, timedelta],
+) -> list[TaskRow]:
+    """Claim what is due and has a place beside what is running; ``lease``: now, and how long."""
+    places = concurrency - running.total()
+    if places <= 0:
+        return []
+    unlimited, limited, left = [], [], []
+    for type_, job in jobs.items():
+        if job.policy.concurrency_max is None:
+            unlimited.append(type_)
+            continue
+        own = min(job.policy.concurrency_max, max(1, concurrency // 2)) - running[type_]
+        if own > 0:
+            limited.append(type_)
+            left.append(own)
+    (now, length), real = lease, real_now()
+    until = real + length
+    return await store.CLAIM.all(on, unlimited, now, real, places, until, limited, left)
 
 
 def jobs_of(

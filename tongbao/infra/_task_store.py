@@ -50,6 +50,20 @@ INSERT: Final = Statement(
                          $5::timestamptz[])
     on conflict (type, key) where key is not null do nothing""",
 )
+# For who begins a task once its commit is durable; where that process dies the lease runs out.
+INSERT_LEASED: Final = Statement(
+    """
+    insert into task (id, type, args, key, run_at, attempt, lease_until)
+    values ($1, $2, $3::text::jsonb, $4, $5, 1, $6)
+    on conflict (type, key) where key is not null do nothing""",
+    many="""
+    insert into task (id, type, args, key, run_at, attempt, lease_until)
+    select t.id, t.type, t.args::jsonb, t.key, t.run_at, 1, t.lease_until
+      from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[],
+                  $6::timestamptz[])
+        as t (id, type, args, key, run_at, lease_until)
+    on conflict (type, key) where key is not null do nothing""",
+)
 # For tasks of things that are made by the same commit, whose keys nobody can have.
 APPEND: Final = Append("task", ("id", "run_at", "type", "args", "key"))
 _FIXED: Final = Packing("!hi16siq")

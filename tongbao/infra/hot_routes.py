@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
+from tongbao.infra.card_watch import check_request
 from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.authentication import SignedRequest
 from tongbao.infra.web.problem import ANSWER_HEADERS
@@ -137,6 +138,10 @@ def hot_request(scope: Scope, body: bytes) -> HotRequest | None:
     key = headers.get(_KEY, b"").decode("latin-1").strip()
     if not key or len(key) > KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
         return None
+    try:
+        check_request(scope["path"], b"", scope["headers"], body)
+    except Refusal:
+        return None  # the application says why
     target = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
     client = scope.get("client")
     return HotRequest(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import msgspec
@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from tongbao.infra import _task_store as store
 from tongbao.infra import audit
+from tongbao.infra._task_store import TaskRow
 from tongbao.infra.db import Db, Query, Tx, Write
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, NotFound
@@ -28,6 +29,7 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 
 LEASE_LOST: Final = "task.lease_lost"
+FIRST_LEASE: Final = timedelta(seconds=30)
 
 
 class Task(Struct, frozen=True):
@@ -203,6 +205,29 @@ def first_task_write(task: Task, *, run_at: datetime, key: str) -> Write:
     """
     task_id, kind, args, _, _ = _row_of(task, run_at, key)
     return Write(store.APPEND, (store.row(task_id, kind, args, key, run_at),))
+
+
+class Hands(Protocol):
+    """A worker of this very process, which may begin a task the moment that it was enqueued."""
+
+    @property
+    def free(self) -> bool:
+        """Whether it has a place now."""
+
+    def adopt(self, row: TaskRow, run: Callable[[Lease], Awaitable[None]]) -> None:
+        """Run this in the place of the handler of the row's type, under the row's lease."""
+
+
+def leased_write(task: Task, *, run_at: datetime, key: str) -> tuple[Write, TaskRow]:
+    """Return the write that enqueues a task with its first lease taken, and the row, for `Hands`.
+
+    The key is one that nobody can have. Where nobody begins it the lease runs out, and any worker
+    takes it, as when its worker has died.
+    """
+    task_id, kind, args, _, _ = _row_of(task, run_at, key)
+    row = TaskRow(task_id, kind, {}, key, run_at, attempt=1, failures=0)
+    until = real_now() + FIRST_LEASE
+    return Write(store.INSERT_LEASED, (task_id, kind, args, key, run_at, until)), row
 
 
 def cancel_write(task: type[Task], key: str) -> Write:

@@ -30,7 +30,7 @@ from tongbao.infra._task_ends import (
     storable,
     write_down,
 )
-from tongbao.infra._task_jobs import ArgsMalformed, Job, jobs_of
+from tongbao.infra._task_jobs import ArgsMalformed, Job, claim, jobs_of
 from tongbao.infra._task_store import TaskRow
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
@@ -46,6 +46,7 @@ from tongbao.infra.tasks import (
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.errors import Busy
 
+ADOPTED_MAX: Final = 64  # tasks begun without being claimed: each is about one commit long
 _EVENTS_MAX: Final = 100
 _OBSERVE_EVERY_S: Final = 5.0
 _log: Final = structlog.get_logger()
@@ -54,8 +55,9 @@ _log: Final = structlog.get_logger()
 class _Run:
     """A task that is running now."""
 
-    def __init__(self, row: TaskRow) -> None:
+    def __init__(self, row: TaskRow, *, is_adopted: bool = False) -> None:
         self.row = row
+        self.is_adopted = is_adopted
         self.lease = Lease(row.id, row.attempt)
         self.stopped: Verdict | None = None  # why we cancelled it, if we did
         self.asyncio_task: asyncio.Task[None] | None = None
@@ -98,6 +100,7 @@ class Worker:
         self._poll_s = poll_s
         self._turn_s = turn_s
         self._turned_at = float("-inf")
+        self._stop: asyncio.Event | None = None
         self._grace_s = grace_s
         self._running: dict[UUID, _Run] = {}
         self._ended: list[Ended] = []
@@ -118,6 +121,7 @@ class Worker:
         heartbeat = asyncio.create_task(self._keep_leases())
         stopping = asyncio.create_task(self._wake_at(stop))
         try:
+            self._stop = stop
             while not stop.is_set():
                 self._raise_crash()
                 self._turned_at = monotonic()
@@ -177,7 +181,7 @@ class Worker:
         try:
             async with self._db.begin("worker") as tx:
                 if ended:
-                    await self._write_down(tx, ended)
+                    await write_down(tx, ended)
                 count = await self._dispatched(tx)
                 rows = await self._claimed(tx)
         except BaseException:
@@ -190,8 +194,6 @@ class Worker:
         return count
 
     def _taken_ended(self) -> list[Ended]:
-        if self._ended:
-            failpoint("tasks.before_done")
         ended, self._ended = self._ended, []
         return ended
 
@@ -261,22 +263,9 @@ class Worker:
         self._begin(await self._claimed(self._db))
 
     async def _claimed(self, on: Db | Tx) -> list[TaskRow]:
-        places = self._concurrency - len(self._running)
-        if places <= 0:
-            return []
-        taken = Counter(run.row.type for run in self._running.values())
-        unlimited, limited, left = [], [], []
-        for type_, job in self._jobs.items():
-            if job.policy.concurrency_max is None:
-                unlimited.append(type_)
-                continue
-            own = min(job.policy.concurrency_max, max(1, self._concurrency // 2)) - taken[type_]
-            if own > 0:
-                limited.append(type_)
-                left.append(own)
-        now, real = self._db.clock.now(), real_now()
-        until = real + self._lease
-        return await store.CLAIM.all(on, unlimited, now, real, places, until, limited, left)
+        running = Counter(run.row.type for run in self._running.values() if not run.is_adopted)
+        lease = (self._db.clock.now(), self._lease)
+        return await claim(on, self._jobs, running, self._concurrency, lease)
 
     def _begin(self, rows: Sequence[TaskRow]) -> None:
         if rows:
@@ -284,13 +273,28 @@ class Worker:
         for row in sorted(rows, key=lambda row: (row.run_at, row.id)):
             if row.id in self._running:  # our own lease ran out before it was extended
                 self._running[row.id].stop("lost")
-            run = self._running[row.id] = _Run(row)
-            run.asyncio_task = asyncio.create_task(self._execute(run), name=row.type)
+            self._start(_Run(row), self._jobs[row.type])
 
-    async def _execute(self, run: _Run) -> None:
-        job, started = self._jobs[run.row.type], monotonic()
+    @property
+    def free(self) -> bool:
+        """Whether a task may be begun here without being claimed."""
+        adopted = sum(run.is_adopted for run in self._running.values())
+        return self._stop is not None and not self._stop.is_set() and adopted < ADOPTED_MAX
+
+    def adopt(self, row: TaskRow, run: Callable[[Lease], Awaitable[None]]) -> None:
+        """Begin a task that was enqueued with its first lease, see `tasks.leased_write`."""
+        job = Job(lambda _row, lease: run(lease), self._jobs[row.type].policy)
+        self._start(_Run(row, is_adopted=True), job)
+
+    def _start(self, run: _Run, job: Job) -> None:
+        self._running[run.row.id] = run
+        run.asyncio_task = asyncio.create_task(self._execute(run, job), name=run.row.type)
+
+    async def _execute(self, run: _Run, job: Job) -> None:
+        started = monotonic()
         try:
             ended = await self._outcome(run, job)
+            failpoint("tasks.before_done")
         except asyncio.CancelledError:
             if run.stopped is None:
                 raise  # the worker itself was cancelled
@@ -305,7 +309,8 @@ class Worker:
             if self._running.get(run.row.id) is run:  # else it is claimed anew, and runs again
                 del self._running[run.row.id]
             self._wake.set()
-        self._ended.append(ended)
+        if ended.verdict != "done" or not run.lease.finished:  # else it is written down already
+            self._ended.append(ended)
         metrics.TASK_RUNS.labels(run.row.type, ended.verdict).inc()
         metrics.TASK_SECONDS.labels(run.row.type).observe(monotonic() - started)
 
@@ -378,7 +383,7 @@ class Worker:
             return
         try:
             async with self._db.begin("worker") as tx:
-                await self._write_down(tx, ended)
+                await write_down(tx, ended)
         except Exception as failure:
             if isinstance(failure, Busy):
                 self._ended = ended + self._ended
@@ -397,15 +402,12 @@ class Worker:
         for place, end in enumerate(ended):
             try:
                 async with self._db.begin("worker") as tx:
-                    await self._write_down(tx, [end])
+                    await write_down(tx, [end])
             except Busy:
                 self._ended = [*ended[place:], *self._ended]
                 raise
             except Exception as bug:  # noqa: BLE001 - the others must not wait for it
                 self._note_bug("task_not_written_down", bug)
-
-    async def _write_down(self, tx: Tx, ended: Sequence[Ended]) -> None:
-        await write_down(tx, ended)
 
     # Leases
 

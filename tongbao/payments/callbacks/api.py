@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from tongbao.infra.tasks import Hands
 from tongbao.kernel.errors import NotFound
 from tongbao.payments.callbacks.inbox import receive
 from tongbao.payments.collecting.outcomes import Flow
@@ -31,8 +32,9 @@ class CallbackAddressUnknown(NotFound):
 class CallbackApp:
     """An ASGI application that receives callbacks at ``/callbacks/{channel}/{token}``."""
 
-    def __init__(self, flow: Flow, account_of_token: AccountOfToken) -> None:
+    def __init__(self, flow: Flow, account_of_token: AccountOfToken, hands: Hands) -> None:
         self._flow = flow
+        self._hands = hands
         self._account_of_token = account_of_token
 
     async def __call__(
@@ -51,7 +53,8 @@ class CallbackApp:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
-        reply = await receive(self._flow, account, headers, scope["state"]["body"])
+        body = scope["state"]["body"]
+        reply = await receive(self._flow, account, headers, body, hands=self._hands)
         await _send(send, reply)
 
     async def _account(self, path: str, method: str) -> ChannelAccount:

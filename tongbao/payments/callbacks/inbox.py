@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
@@ -18,16 +19,28 @@ from prometheus_client import Counter
 
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.tasks import Again, Lease, Task, enqueue, enqueue_many, task_write
+from tongbao.infra.tasks import (
+    Again,
+    Hands,
+    Lease,
+    LeaseLost,
+    Task,
+    enqueue,
+    enqueue_many,
+    leased_write,
+    task_write,
+)
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id
 from tongbao.payments.callbacks import _store as store
 from tongbao.payments.callbacks.model import InboundCallback, InboundState, Takers, redacted
+from tongbao.payments.callbacks.takers import Ending, take_payment
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.rails.channels.contract import (
     Callback,
     CallbackForged,
     CallbackKeyUnknown,
+    CallbackKind,
     CallbackReply,
     CallbackUnreadable,
     Channel,
@@ -62,12 +75,18 @@ class TakeKept(Task, frozen=True, tag="callbacks.take_kept"):
 
 
 async def receive(
-    flow: Flow, account: ChannelAccount, headers: Mapping[str, str], body: bytes
+    flow: Flow,
+    account: ChannelAccount,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    hands: Hands | None = None,
 ) -> CallbackReply:
     """Verify a callback on its raw bytes, store it, and say what the channel wants to hear.
 
     One that is forged, or signed but unreadable, is kept as evidence and changes nothing; the
-    effect of a good one comes after the answer.
+    effect of a good one comes after the answer. News of a payment is believed by the ``hands`` of
+    this process, if they are free, and anything else by whichever worker claims it.
     """
     channel = flow.channels[account.channel]
     kept = dict(list(headers.items())[:_KEPT_HEADERS_MAX])
@@ -84,9 +103,19 @@ async def receive(
         return channel.reply_to_callback(accepted=False)
     RECEIVED.labels(account.channel, "verified").inc()
     failpoint("callbacks.before_store")
-    await flow.commits.write(_keeping(account, callback, kept, body, flow.db.clock.now()))
+    now, callback_id = flow.db.clock.now(), new_id()
+    keeping = _keeping(account, callback, (callback_id, kept, body), now)
+    task = BelieveCallback(callback_id, account.id, callback.notification_id)
+    key = f"callback/{callback_id}"
+    queued, row = task_write(task, run_at=now, key=key), None
+    if hands is not None and hands.free and callback.kind is CallbackKind.PAYMENT:
+        queued, row = leased_write(task, run_at=now, key=key)
+    await flow.commits.write((keeping, queued))
     failpoint("callbacks.after_store")
-    flow.nudge()
+    if hands is not None and row is not None:
+        hands.adopt(row, partial(_believe_at_once, flow, account, callback, callback_id))
+    else:
+        flow.nudge()
     return channel.reply_to_callback(accepted=True)
 
 
@@ -120,15 +149,18 @@ async def _keep_refused(
 
 
 def _keeping(
-    account: ChannelAccount, callback: Callback, headers: dict[str, str], body: bytes, now: datetime
-) -> tuple[Write, ...]:
-    """Return the writes that store a callback, or count a copy of one, and have it believed."""
-    callback_id, notification_id = new_id(), callback.notification_id
+    account: ChannelAccount,
+    callback: Callback,
+    what: tuple[UUID, dict[str, str], bytes],
+    now: datetime,
+) -> Write:
+    """Return the write that stores a callback, or counts a copy; ``what``: id, headers, body."""
+    callback_id, headers, body = what
     row = (
         callback_id,
         account.id,
         account.channel,
-        notification_id,
+        callback.notification_id,
         msgspec.json.encode(headers).decode(),
         body,
         callback.number,
@@ -136,9 +168,33 @@ def _keeping(
         msgspec.json.encode(redacted(callback)).decode(),
         now,
     )
-    task = BelieveCallback(callback_id, account.id, notification_id)
-    believing = task_write(task, run_at=now, key=f"callback/{callback_id}")
-    return (Write(store.KEEP_CALLBACK, row), believing)
+    return Write(store.KEEP_CALLBACK, row)
+
+
+async def _believe_at_once(
+    flow: Flow, account: ChannelAccount, callback: Callback, callback_id: UUID, lease: Lease
+) -> None:
+    """Believe news of a payment as it was stored a moment ago, and end its task with the news.
+
+    A copy is believed again, which changes nothing, and marks nothing: it has no row of its own.
+
+    Raises:
+        LeaseLost: nothing is written; whoever has the task now believes it.
+    """
+    marked = _marked(callback_id, InboundState.PROCESSED, flow.db.clock.now())
+    ending = Ending(marked, lease.finish_write())
+    takers: Takers = {CallbackKind.PAYMENT: partial(take_payment, flow, ending=ending)}
+    state = await _believe(takers, account, callback)
+    if not ending.written:
+        marked = _marked(callback_id, state, flow.db.clock.now())
+        if await flow.commits.write((marked, lease.finish_write())) is not None:
+            raise LeaseLost
+    lease.finished = True
+
+
+def _marked(callback_id: UUID, state: InboundState, now: datetime) -> Write:
+    failpoint("callbacks.before_mark")
+    return Write(store.MARK_CALLBACK, (callback_id, state, now))
 
 
 async def believe_callback(
@@ -150,8 +206,7 @@ async def believe_callback(
         return  # done before this copy's turn came
     account = await flow.account(row.account_id)
     state = await _believe(takers, account, row.callback)
-    failpoint("callbacks.before_mark")
-    await flow.commits.write([Write(store.MARK_CALLBACK, (row.id, state, flow.db.clock.now()))])
+    await flow.commits.write([_marked(row.id, state, flow.db.clock.now())])
 
 
 async def _stored(db: Db, task: BelieveCallback) -> InboundCallback | None:

@@ -6,6 +6,7 @@ What a later domain takes has a taker of its own there; the table that names the
 
 from __future__ import annotations
 
+from tongbao.infra.db import Write
 from tongbao.kernel.ids import UnknownId, from_base32
 from tongbao.payments.agreements.agreements import Reach, ask_about
 from tongbao.payments.agreements.queries import agreement_by_number
@@ -14,6 +15,7 @@ from tongbao.payments.authorisations.outcomes import record_completion_news
 from tongbao.payments.authorisations.queries import completion_by_number
 from tongbao.payments.collecting import chase
 from tongbao.payments.collecting import queries as payments
+from tongbao.payments.collecting.model import Attempt, Payment
 from tongbao.payments.collecting.outcomes import Evidence, Flow, record_news
 from tongbao.payments.refunds import queries as refunds
 from tongbao.payments.refunds.outcomes import ask_channel, record_refund_news
@@ -27,19 +29,49 @@ from tongbao.rails.channels.contract import (
 )
 
 
-async def take_payment(flow: Flow, account: ChannelAccount, callback: Callback) -> bool:
-    """Record news of a payment, or of a capture or void; return whether it is one of ours."""
+class Ending:
+    """What ends the believing of a callback, to be written with what it causes."""
+
+    def __init__(self, *writes: Write) -> None:
+        self.writes = writes
+        self.written = False
+
+    def also(self, _payment: Payment, _attempt: Attempt) -> tuple[Write, ...]:
+        """Return the writes for the commit of the news."""
+        return self.writes
+
+
+async def take_payment(
+    flow: Flow, account: ChannelAccount, callback: Callback, ending: Ending | None = None
+) -> bool:
+    """Record news of a payment, or of a capture or void; return whether it is one of ours.
+
+    ``ending`` goes into the commit of the news, where that is all there is to do.
+    """
     if not _is_number(callback.number):
         return False
-    attempt = await flow.reads.attempt_by_number(callback.number)
+    news = callback.outcome
+    # Success changes whatever is open, or finds that it is not: only then a memory will do.
+    known = flow.reads.recall(callback.number) if isinstance(news, Succeeded) else None
+    attempt = known[1] if known else await flow.reads.attempt_by_number(callback.number)
     if attempt is None:
         return await _take_completion(flow, account, callback)
     if attempt.account_id != account.id:
         return False
-    payment, attempt = await record_news(flow, attempt, callback.outcome, Evidence("callback"))
-    says_enough = not isinstance(callback.outcome, Unknown) and (
-        not isinstance(callback.outcome, Succeeded) or callback.outcome.money == attempt.money
+    says_enough = not isinstance(news, Unknown) and (
+        not isinstance(news, Succeeded) or news.money == attempt.money
     )
+    ends = ending if says_enough else None
+    payment, attempt = await record_news(
+        flow,
+        attempt,
+        news,
+        Evidence("callback"),
+        known=known[0] if known and says_enough else None,
+        also=None if ends is None else ends.also,
+    )
+    if ends is not None:
+        ends.written = True
     if not says_enough and attempt.state.is_open:
         # The channel's own answer decides, not a callback that is vague or of another amount.
         await chase.look_at(flow, payment, attempt)

@@ -34,7 +34,6 @@ from tongbao.payments.collecting.outcomes import (
     ChaseAttempt,
     Evidence,
     Flow,
-    nothing_more,
     open_case,
     record_news,
 )
@@ -99,7 +98,7 @@ async def collect(
     attempt: Attempt,
     asked: NewPayment,
     *,
-    also: Also = nothing_more,
+    also: Also | None = None,
 ) -> tuple[Payment, Attempt]:
     """Make an attempt's first call, and the next one's where the channel provably refused.
 
@@ -124,6 +123,8 @@ async def collect(
             flow, attempt, answer.outcome, evidence, instead=instead, known=payment, also=also
         )
         if after.id == attempt.id:
+            if after.state is AttemptState.PENDING:
+                flow.reads.remember(payment, after)
             return payment, after
         attempt = after
 

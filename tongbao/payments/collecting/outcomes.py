@@ -17,10 +17,10 @@ from msgspec.json import encode
 from msgspec.structs import replace
 
 from tongbao.infra.commits import Commits
-from tongbao.infra.db import Db, Write
+from tongbao.infra.db import Db, UniqueKeyTaken, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, event_write
-from tongbao.infra.tasks import Task, cancel_write, task_write
+from tongbao.infra.tasks import LEASE_LOST, LeaseLost, Task, cancel_write, task_write
 from tongbao.kernel.errors import Busy
 from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Licence
@@ -31,7 +31,6 @@ from tongbao.ledger.rules import posting
 from tongbao.ledger.steps.commit import commit_together, is_committed
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import (
-    UNPAID,
     Instead,
     News,
     Step,
@@ -51,7 +50,12 @@ from tongbao.payments.collecting.model import (
     allow_all,
     view_payment,
 )
-from tongbao.payments.collecting.queries import PaymentReads, priced_by_card
+from tongbao.payments.collecting.queries import (
+    PaymentReads,
+    is_replaced,
+    priced_by_card,
+    unless_paid_elsewhere,
+)
 from tongbao.payments.routing.model import AS_ASKED, PLACE_TAKEN, Router
 from tongbao.payments.taking_back.model import NO_SHARES, SharesTaker
 from tongbao.payments.uses.counting import given_back
@@ -176,11 +180,6 @@ Also = Callable[[Payment, Attempt], tuple[Write, ...]]
 """Further writes for the commit of news, made of the rows as they will stand by it."""
 
 
-def nothing_more(_payment: Payment, _attempt: Attempt) -> tuple[Write, ...]:
-    """Write nothing beside."""
-    return ()
-
-
 async def commit_unless_moved_on(
     flow: Flow, payment: Payment, transfers: tuple[Transfer, ...], writes: tuple[Write, ...]
 ) -> bool:
@@ -190,6 +189,8 @@ async def commit_unless_moved_on(
     """
     moved = transfers if flow.licence.may_hold_funds else ()
     refused = await commit_together(flow.ledger, flow.commits.write, payment.book, moved, writes)
+    if refused == LEASE_LOST:
+        raise LeaseLost
     return is_committed(refused, _OVERTAKEN, payment.id)
 
 
@@ -201,29 +202,31 @@ async def record_news(
     *,
     instead: Instead | None = None,
     known: Payment | None = None,
-    also: Also = nothing_more,
+    also: Also | None = None,
 ) -> tuple[Payment, Attempt]:
     """Apply news about an attempt exactly once and return both rows as they are afterwards.
 
     ``instead`` begins where the news ends the attempt unpaid, and is then the attempt returned;
     ``also`` is for a commit where it does not begin.
     ``known``: its payment, where both were written or read a moment ago and the news changes them
-    if they still stand so; they are read again only where they do not.
+    if they still stand so; they are read again only where they do not, or its trade is known.
 
     Raises:
         StateContended: others kept winning; nothing was written, and asking again is safe.
     """
     exchange_id = new_id()
     for _ in range(_TRIES_MAX):
+        is_known = known is not None
         if known is not None:
             payment, known = known, None
         else:
             payment, attempt = await flow.reads.both(attempt)
-        if not (go_together(payment, attempt) or await _is_replaced(flow.db, attempt)):
+        if not (go_together(payment, attempt) or await is_replaced(flow.db, attempt)):
             continue  # they change together, and did between the two reads
         now = flow.db.clock.now()
         step = next_step(payment, attempt, news, now, is_fresh=evidence.is_fresh) or Step()
-        step = await _unless_paid_elsewhere(flow, attempt, step)
+        if not is_known:
+            step = await unless_paid_elsewhere(flow.db, flow.reads, attempt, step)
         step = going_elsewhere(payment, step, instead, now)
         step = await priced_by_card(flow.db, payment, step, news)
         after = _bumped(step.payment) or payment, step.attempt or attempt
@@ -237,40 +240,23 @@ async def record_news(
             *(step.instead.writes if step.instead is not None else ()),
             *_release_writes(payment, attempt, step, now),
             *_chase_ends(attempt, step),
-            *(also(*after) if step.instead is None else ()),
+            *(also(*after) if also is not None and step.instead is None else ()),
         )
         failpoint("payments.before_outcome")
         transfers = _transfers(step, payment, attempt)
-        if await commit_unless_moved_on(flow, payment, transfers, writes):
+        try:
+            is_written = await commit_unless_moved_on(flow, payment, transfers, writes)
+        except UniqueKeyTaken:  # the trade has paid another order: the rows tell which
+            if not is_known:
+                raise
+            continue
+        if is_written:
             failpoint("payments.after_outcome")
             flow.nudge()
             flow.router.heard(heard_of(attempt, after[1], news, evidence.call))
             return after if step.instead is None else (after[0], step.instead.attempt)
         instead = None  # the payment moved on, or others took its place there
     raise StateContended
-
-
-async def _is_replaced(db: Db, attempt: Attempt) -> bool:
-    """Whether another attempt of the payment is paid or may be; the schema allows one of them."""
-    if attempt.state not in UNPAID:
-        return False
-    place = (attempt.book, attempt.payment_id, attempt.id)
-    return await store.LIVE_BESIDE.first(db, *place) is not None
-
-
-async def _unless_paid_elsewhere(flow: Flow, before: Attempt, step: Step) -> Step:
-    """Return the step, or a contradiction when it would take a trade's or payment's money twice."""
-    tried = step.attempt
-    if tried is None or tried.channel_ref is None:
-        return step
-    if step.rule is not None and await _is_replaced(flow.db, before):
-        detail = f"{before.number} was {before.state}, another took its place, and it was paid"
-        return Step(case=CaseKind.CONTRADICTION, detail=detail)
-    other = await flow.reads.attempt_paid_by((tried.book, tried.account_id, tried.channel_ref))
-    if other in {None, tried.id}:
-        return step
-    detail = f"channel number {tried.channel_ref} has paid another order already"
-    return Step(case=CaseKind.CONTRADICTION, detail=detail)
 
 
 def _bumped(payment: Payment | None) -> Payment | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -28,9 +29,10 @@ from tongbao.kernel.pages import (
 from tongbao.parties.price_plans.model import CardKind, Inputs, Quote, quote
 from tongbao.parties.price_plans.queries import price_plan_version
 from tongbao.payments.collecting import _store as store
-from tongbao.payments.collecting.decisions import Step
+from tongbao.payments.collecting.decisions import UNPAID, Step
 from tongbao.payments.collecting.model import (
     Attempt,
+    CaseKind,
     ExchangeRow,
     OpenUnknown,
     OverdueAttempt,
@@ -75,6 +77,9 @@ class Timeline(Struct, frozen=True):
     cases: list[PaymentCase]
 
 
+RECENT_MAX: Final = 5_000
+"""Open payments of this process that are remembered; the oldest goes first."""
+
 Place = tuple[int, UUID]
 """Where a row is: its book and its id."""
 Trade = tuple[int, UUID, str]
@@ -92,6 +97,17 @@ class PaymentReads:
         self._attempts = Lookups(partial(_attempts, db))
         self._numbered = Lookups(partial(_numbered, db))
         self._paid_by = Lookups(partial(_paid_by, db))
+        self._recent: dict[str, tuple[Payment, Attempt]] = {}
+
+    def remember(self, payment: Payment, attempt: Attempt) -> None:
+        """Keep both as they were written a moment ago, for the news that comes of it."""
+        if len(self._recent) >= RECENT_MAX:
+            del self._recent[next(iter(self._recent))]
+        self._recent[attempt.number] = payment, attempt
+
+    def recall(self, number: str) -> tuple[Payment, Attempt] | None:
+        """Return both once as they were written here: what relies on it compares the version."""
+        return self._recent.pop(number, None)
 
     async def both(self, attempt: Attempt) -> tuple[Payment, Attempt]:
         """Return an attempt, which is known to exist, as it is now, and its payment."""
@@ -179,6 +195,29 @@ async def payment_by_order_no(
 async def payment(on: Db | Tx, book: int, payment_id: UUID) -> Payment:
     """Return a payment that is known to exist."""
     return await store.GET_PAYMENT.one(on, book, payment_id)
+
+
+async def is_replaced(db: Db, attempt: Attempt) -> bool:
+    """Whether another attempt of the payment is paid or may be; the schema allows one of them."""
+    if attempt.state not in UNPAID:
+        return False
+    place = (attempt.book, attempt.payment_id, attempt.id)
+    return await store.LIVE_BESIDE.first(db, *place) is not None
+
+
+async def unless_paid_elsewhere(db: Db, reads: PaymentReads, before: Attempt, step: Step) -> Step:
+    """Return the step, or a contradiction when it would take a trade's or payment's money twice."""
+    tried = step.attempt
+    if tried is None or tried.channel_ref is None:
+        return step
+    if step.rule is not None and await is_replaced(db, before):
+        detail = f"{before.number} was {before.state}, another took its place, and it was paid"
+        return Step(case=CaseKind.CONTRADICTION, detail=detail)
+    other = await reads.attempt_paid_by((tried.book, tried.account_id, tried.channel_ref))
+    if other in {None, tried.id}:
+        return step
+    detail = f"channel number {tried.channel_ref} has paid another order already"
+    return Step(case=CaseKind.CONTRADICTION, detail=detail)
 
 
 async def priced_by_card(on: Db | Tx, payment: Payment, step: Step, news: object) -> Step:

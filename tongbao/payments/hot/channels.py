@@ -39,6 +39,7 @@ from tongbao.infra.web.authentication import (
 )
 from tongbao.infra.web.idempotency import Idempotency, canonical, let_go, use_of
 from tongbao.infra.web.problem import InternalError
+from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.infra.web.request import decode
 from tongbao.kernel.errors import Busy, Refusal
 from tongbao.kernel.ids import new_id
@@ -114,8 +115,9 @@ class _Proved(Struct, frozen=True):
 class ChannelPayments:
     """Takes payments at channels for one process."""
 
-    def __init__(self, flow: Flow, keys: RememberedKeys) -> None:
+    def __init__(self, flow: Flow, keys: RememberedKeys, limits: RateLimits | None = None) -> None:
         self._flow = flow
+        self._limits = limits
         self._keys = keys
         self._terms = Remembered(partial(_terms, flow.db), seconds=TERMS_KEPT_S)
         self._short, self._handed_over = _TAKEN.labels("short"), _TAKEN.labels("handed over")
@@ -161,6 +163,8 @@ class ChannelPayments:
         if asked is None:
             return None
         await check_offered(self._flow, asked)
+        if self._limits is not None and not self._limits.try_take(proved.key.caller):
+            return None  # the ordinary route takes another share, or refuses
         now = self._flow.db.clock.now()
         payment, attempt = begun(asked, payment_id, now, PaymentState.CREATED)
         try:

@@ -8,6 +8,7 @@ from typing import Final
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.hot_routes import Answer, HotDoor, HotRequest, HotRoute
 from tongbao.infra.web.authentication import RememberedKeys
+from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.hot.channels import PATH, ChannelPayments
 from tongbao.payments.hot.route import WalletPayments
@@ -32,7 +33,9 @@ class ByCode:
             answered(None)
 
 
-def collecting_door(flow: Flow, keyring: Keyring, keys: RememberedKeys) -> HotDoor:
+def collecting_door(
+    flow: Flow, keyring: Keyring, keys: RememberedKeys, limits: RateLimits | None = None
+) -> HotDoor:
     """Return the door; behind an aggregator's there is no wallet."""
     own = WalletPayments(flow, keyring, keys) if flow.licence.may_hold_funds else None
-    return HotDoor({PATH: ByCode(own, ChannelPayments(flow, keys))})
+    return HotDoor({PATH: ByCode(own, ChannelPayments(flow, keys, limits))})
