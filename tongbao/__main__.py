@@ -23,8 +23,9 @@ from tongbao.surfaces.fees.commands import fees
 from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
 from tongbao.surfaces.four_eyes.keys import key
 from tongbao.surfaces.four_eyes.limits import red_packets
-from tongbao.surfaces.keys.commands import kms
 from tongbao.surfaces.invariants.commands import invariants
+from tongbao.surfaces.keys.commands import kms
+from tongbao.surfaces.keys.vault import vault
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.recon_desk.commands import sources_group
@@ -54,7 +55,7 @@ COMMANDS = (
     *ONBOARDING,
     *(*TERMINALS, *RESERVE, *CARD_BINS, *DISPUTES),
     *(demo, serve, migrate, settings, doctor, db),
-    *(operator, merchant, key, kms, channel, new_channel, fees),
+    *(operator, merchant, key, kms, vault, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),
     *(*FOUR_EYES, red_packets, invariants),
 )

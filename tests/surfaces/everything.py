@@ -40,6 +40,7 @@ _TRANSFERS = """number,destination,payee,name,bank,amount,note
 async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[str, str]:
     """Make something of every kind, and return one id for each path parameter of the API."""
     client = stage.client_of(shop)
+    kept = await keep_card(stage, client)
     endpoint = await stage.call(client.webhook_endpoints.create, hooks)
     wallet = await stage.call(client.wallets.open, holder_name="张三")
     await stage.call(client.wallets.top_up, wallet["id"], amount=10_000)
@@ -122,7 +123,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         **await object_to(stage, client),
         **await share(stage, client, wallet["id"]),
         **await take_on(stage, shop),
-        **await keep_card(stage, client),
+        **kept,
     }
 
 

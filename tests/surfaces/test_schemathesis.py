@@ -23,6 +23,7 @@ from tests.stage import Stage, new_number
 from tests.surfaces.crawl import ID
 from tests.surfaces.everything import (
     have_terminal,
+    keep_card,
     object_to,
     pay_by_wallet,
     sell,
@@ -207,6 +208,8 @@ async def told_apart(stage: Stage, document: dict[str, Any], wallet_id: str) -> 
     give(document, "POST /v1/tabs/{tab_id}/close", tab_id=tab_id)
     price = {"channel": "wechat_pay", "pay_mode": "qr", "amount": 1000}
     give(document, "GET /v1/price-quote", **price)
+    kept = [await keep_card(stage, client) for _ in range(5)]
+    give(document, "POST /v1/vault/cards/{card_id}/delete", card_id=kept[0]["card_id"])
     unbound = await stage.call(client.splits.bind, kind="wallet", account=wallet["id"])
     return {
         "freeze": wallet["id"],
@@ -216,6 +219,10 @@ async def told_apart(stage: Stage, document: dict[str, Any], wallet_id: str) -> 
         "finish_splits": (await pay_by_wallet(stage, client, wallet_id))["id"],
         "refunds": (await pay_by_wallet(stage, client, wallet_id))["id"],
         "unbind": unbound["id"],
+        "reissue": kept[1]["card_id"],
+        "suspend": kept[2]["token_id"],
+        "replace": kept[3]["token_id"],
+        "delete": kept[4]["token_id"],
     }
 
 

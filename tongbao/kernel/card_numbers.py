@@ -24,7 +24,8 @@ _SCHEMES: Final = (
 )
 _RUN: Final = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d]|\.\d)")
 _TRACK_1: Final = re.compile(r"%?B\d{12,19}\^[^^\n]{2,26}\^\d{7,}")
-_TRACK_2: Final = re.compile(r"(?<!\d);?\d{12,19}[=D]\d{7,20}(?!\d)")
+_TRACK_2: Final = re.compile(r"(?<!\d);?\d{12,19}=\d{7,20}(?!\d)")
+_TRACK_2_HEX: Final = re.compile(r"(?<![0-9A-F])\d{12,19}D\d{7,20}(?![0-9A-E])")
 
 
 class Sight(Struct, frozen=True):
@@ -66,18 +67,24 @@ def masked(digits: str) -> str:
 
 
 def sights(text: str) -> Iterator[Sight]:
-    """Yield every card number and track in a text, from its beginning to its end.
+    """Yield every track in a text, and then every card number that is in none.
 
     Digits may stand in groups with a blank or a dash between them. A number with a digit more
     before or behind it, or a fraction, is none.
     """
+    tracks = list(_tracks(text))
+    yield from tracks
     for run in _RUN.finditer(text):
-        digits = re.sub(r"[ -]", "", run.group())
-        scheme = scheme_of(digits)
-        if scheme is not None:
-            yield Sight(scheme, run.start(), run.end(), masked(digits))
-    for form in (_TRACK_1, _TRACK_2):
-        for run in form.finditer(text):
+        scheme = scheme_of(re.sub(r"[ -]", "", run.group()))
+        if scheme is None or any(each.start <= run.start() < each.end for each in tracks):
+            continue
+        shown = masked(re.sub(r"[ -]", "", run.group()))
+        yield Sight(scheme, run.start(), run.end(), shown)
+
+
+def _tracks(text: str) -> Iterator[Sight]:
+    for form, mark in ((_TRACK_1, "^"), (_TRACK_2, "="), (_TRACK_2_HEX, "D")):
+        for run in form.finditer(text) if mark in text else ():
             number = re.search(r"\d{12,19}", run.group())
             if number is not None and is_luhn(number.group()):
                 yield Sight("track", run.start(), run.end(), masked(number.group()))

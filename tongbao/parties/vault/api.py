@@ -6,7 +6,7 @@ plain hash of their body would be a hash of the number; saving a card twice is s
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -81,6 +81,10 @@ class SaveCard(Struct, frozen=True, forbid_unknown_fields=True):
         return "SaveCard(…)"
 
 
+_CARD: Final = SaveCard("4929420573595709", "4912")
+"""A number of a range that is given out for examples."""
+
+
 class RequestToken(Struct, frozen=True, forbid_unknown_fields=True):
     """Ask for a token that stands for a card, within limits."""
 
@@ -123,7 +127,7 @@ class UseKeyView(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @post(
     "/v1/vault/cards",
-    opt=needs(_WRITE, refuses=[CardNumberWrong, CardExpired]),
+    opt=needs(_WRITE, refuses=[CardNumberWrong, CardExpired], request_example=_CARD),
 )
 async def save(data: SaveCard, db: Db, data_keys: DataKeys, caller: Caller) -> CardView:
     """Keep a card's number and get its id. The same number again is the same card."""
@@ -150,7 +154,11 @@ async def get_card(card_id: str, db: Db, caller: Caller) -> CardView:
 @post(
     "/v1/vault/cards/{card_id:str}/reissue",
     status_code=200,
-    opt=needs(_WRITE, refuses=[CardNotFound, CardNumberWrong, CardExpired, CardKnown]),
+    opt=needs(
+        _WRITE,
+        refuses=[CardNotFound, CardNumberWrong, CardExpired, CardKnown],
+        request_example=_CARD,
+    ),
 )
 async def reissue(
     card_id: str, data: SaveCard, db: Db, data_keys: DataKeys, caller: Caller
@@ -174,7 +182,12 @@ async def delete(card_id: str, db: Db, caller: Caller) -> CardView:
 
 @post(
     "/v1/vault/cards/{card_id:str}/tokens",
-    opt=needs(_WRITE, idempotent=True, refuses=[CardNotFound, TokenLifeWrong, TokensTaken]),
+    opt=needs(
+        _WRITE,
+        idempotent=True,
+        refuses=[CardNotFound, TokenLifeWrong, TokensTaken],
+        request_example=RequestToken(datetime(2030, 1, 1, tzinfo=UTC)),
+    ),
 )
 async def ask_for_token(
     card_id: str, data: RequestToken, request: ApiRequest, db: Db, caller: Caller
@@ -226,7 +239,15 @@ async def get_token(token_id: str, db: Db, caller: Caller) -> TokenView:
 _MOVE: Final = needs(_WRITE, refuses=[TokenNotFound, TokenStandsOtherwise])
 
 
-@post("/v1/card_tokens/{token_id:str}/activate", status_code=200, opt=_MOVE)
+@post(
+    "/v1/card_tokens/{token_id:str}/activate",
+    status_code=200,
+    opt=needs(
+        _WRITE,
+        refuses=[TokenNotFound, TokenStandsOtherwise],
+        request_example=ActivateToken("13"),
+    ),
+)
 async def activate(token_id: str, data: ActivateToken, db: Db, caller: Caller) -> TokenView:
     """Let a token pay, and say how the card's holder was verified. Safe to repeat."""
     async with db.begin(caller.actor) as tx:
@@ -280,7 +301,12 @@ async def replace_by_another(
 
 @post(
     "/v1/card_tokens/{token_id:str}/keys",
-    opt=needs(_WRITE, idempotent=True, refuses=[TokenNotFound, KeysNotForToken]),
+    opt=needs(
+        _WRITE,
+        idempotent=True,
+        refuses=[TokenNotFound, KeysNotForToken],
+        request_example=GiveUseKey(),
+    ),
 )
 async def give_key(
     token_id: str,
