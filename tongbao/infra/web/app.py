@@ -159,8 +159,6 @@ class App:
             scope["state"]["body"] = body
             if prefix is None:
                 check_request(scope["path"], scope["query_string"], scope["headers"], body)
-            if prefix is None:
-                check_request(scope["path"], scope["query_string"], scope["headers"], body)
             created = await self.door.ask(scope, body) if self.door is not None else None
             if created is not None:
                 scope["path_template"] = scope["path"]
