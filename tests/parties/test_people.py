@@ -24,7 +24,7 @@ from tongbao.parties.authentication.passkeys import site_of
 from tongbao.parties.authentication.step_up import Checks, NoRisk
 from tongbao.parties.people import consents, entering, sessions
 from tongbao.parties.people.consents import Draft
-from tongbao.parties.people.personal_data import own_contributors
+from tongbao.parties.people.dossier import own_contributors
 from tongbao.rails.registers.client import Said
 from tongbao.surfaces.wallet.assembly import wallet_api
 from tongbao.surfaces.wallet.desk import Desk

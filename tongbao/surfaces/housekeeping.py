@@ -17,6 +17,7 @@ from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
 from tongbao.parties.identity.sessions import prune_sessions
+from tongbao.parties.people.dossier import keep_people
 from tongbao.payments.checkouts.checkouts import prune_abandoned
 from tongbao.payments.terminal_notices.notices import forget_old
 
@@ -48,6 +49,7 @@ async def keep_house(
         await clean_uploads(db, blobs)
     if licence.may_hold_funds:  # elsewhere there are no wallets, nor tables for them
         await prune_codes(db)
+        await keep_people(db)
     await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)
     with suppress(LockNotFree):  # the next round comes in a minute, the next month in weeks
         await make_months(db)

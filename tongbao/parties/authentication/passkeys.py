@@ -23,6 +23,7 @@ from msgspec import Struct
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.clock import real_now
+from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id, show
 from tongbao.parties.authentication import _store as store
 from tongbao.parties.authentication.model import (
@@ -37,8 +38,8 @@ from tongbao.parties.authentication.model import (
 )
 
 PREFIX: Final = "psk"
-ALGORITHMS: Final = (-7, -8, -35, -36, -257)
-"""COSE numbers: ES256, EdDSA (Ed25519), ES384, ES512, RS256."""
+ALGORITHMS: Final = (-7, -8, -257)
+"""COSE numbers: ES256, EdDSA (Ed25519), RS256; what the authenticators that people have can do."""
 _TIMEOUT_MS: Final = 300_000
 _PASSKEYS_MAX: Final = 20
 _RESPONSE_MAX: Final = 64 * 1024
@@ -160,7 +161,10 @@ async def add_passkey(
     )
     if made is None:
         raise PasskeyRefused(reason="known already")
-    facts = {"passkey": show(PREFIX, made.id), "backed_up": made.is_backed_up}
+    facts: dict[str, Fact] = {
+        "passkey": show(PREFIX, made.id),
+        "backed_up": made.is_backed_up,
+    }
     await audit.record(tx, "passkey.added", tx.actor, facts)
     return made
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
+from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id
 from tongbao.parties.people import _store as store
 from tongbao.parties.people.model import (
@@ -82,7 +83,7 @@ async def give_consents(tx: Tx, person: Person, agreed: Sequence[Agreed]) -> Non
             text.sha256,
             tx.now,
         )
-        facts = {"kind": text.kind, "version": text.version}
+        facts: dict[str, Fact] = {"kind": text.kind, "version": text.version}
         await audit.record(tx, "consent.given", person.actor, facts)
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.infra.crypto import KEY_BYTES, Keyring, SealUnreadable, bind, hmac_sha256
+from tongbao.infra.crypto import Keyring, SealUnreadable, bind, hmac_sha256
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.notify.model import Kind
 from tongbao.kernel.licence import Mode
@@ -23,6 +23,7 @@ from tongbao.parties.people import _store as store
 from tongbao.parties.people.model import ContactMalformed, PersonContact
 
 _KEY: Final = "person.key"
+_KEY_BYTES: Final = 32
 _PERSONAL: Final = "person.personal"
 _BLIND: Final = "person.blind"
 _CHINESE: Final = re.compile(r"(?:\+?86)?(1[3-9]\d{9})")
@@ -83,7 +84,7 @@ def address_of(keyring: Keyring, contact: Contact, language: Literal["zh", "en"]
 async def make_keys(tx: Tx, keyring: Keyring, person_id: UUID) -> Keyring:
     """Give a new person their keys and return the keyring of what is theirs alone."""
     kinds: tuple[KeyKind, ...] = ("own", "kept")
-    made = {kind: os.urandom(KEY_BYTES) for kind in kinds}
+    made = {kind: os.urandom(_KEY_BYTES) for kind in kinds}
     for kind, raw in made.items():
         await store.INSERT_KEY.run(
             tx, person_id, kind, keyring.seal(_KEY, raw, _key_place(person_id, kind))

@@ -17,7 +17,7 @@ from tongbao.infra.web.device_api import DeviceApi
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication.passkeys import site_of
 from tongbao.parties.authentication.step_up import Checks, NoRisk
-from tongbao.parties.people.personal_data import Contributor, own_contributors
+from tongbao.parties.people.dossier import Contributor, own_contributors
 from tongbao.parties.people.sessions import SessionsOnRecord
 from tongbao.rails.registers.client import registers_at
 from tongbao.surfaces.wallet import entering, factors, myself

@@ -22,9 +22,9 @@ from tongbao.parties.authentication.step_up import (
     Confirmed,
     require_step_up,
 )
+from tongbao.parties.people.dossier import Contributor
 from tongbao.parties.people.entering import Entered, Phone
 from tongbao.parties.people.model import DEVICE_PREFIX, DeviceKeyMalformed, PersonDevice
-from tongbao.parties.people.personal_data import Contributor
 from tongbao.parties.people.real_names import Registers
 from tongbao.parties.people.sessions import holder_of
 

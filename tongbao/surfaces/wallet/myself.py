@@ -20,7 +20,7 @@ from tongbao.parties.authentication.model import (
     StepUpRequired,
 )
 from tongbao.parties.authentication.passwords import choose_password, keep_password
-from tongbao.parties.people import consents, entering, personal_data, real_names, sessions
+from tongbao.parties.people import consents, dossier, entering, real_names, sessions
 from tongbao.parties.people.consents import Agreed
 from tongbao.parties.people.contacts import (
     add_contact,
@@ -352,7 +352,7 @@ async def export_myself(desk: Desk, caller: DeviceCaller) -> ExportView:
     confirmed = await step_up(desk, caller, "personal", "export")
     async with desk.db.begin(caller.actor) as tx:
         await confirmed.take(tx)
-    found = await personal_data.export_person(desk.db, desk.contributors, person)
+    found = await dossier.export_person(desk.db, desk.contributors, person)
     return ExportView({each.name: each.rows for each in found})
 
 
@@ -362,9 +362,7 @@ async def erase_myself(desk: Desk, caller: DeviceCaller) -> ErasedView:
     person = await current_person(desk.db, caller)
     await step_up(desk, caller, "security", "erase")
     # No taking of the confirmation: it is erased with the rest, in the same commit.
-    kept = await personal_data.erase_person(
-        desk.db, desk.contributors, person.id, actor=caller.actor
-    )
+    kept = await dossier.erase_person(desk.db, desk.contributors, person.id, actor=caller.actor)
     return ErasedView(True, [KeptView(each.what, each.because, each.until) for each in kept])
 
 
