@@ -24,6 +24,10 @@ LATE = datetime(2030, 1, 31, 17, tzinfo=UTC)  # one in the morning of the next d
             {"limit_each": 300, "period": Period.WEEK, "limit_per_period": 900},
             AgreementTerms(date(2030, 2, 1), "week", Money(300, "CNY"), Money(900, "CNY")),
         ),
+        (
+            {"limit_total": 3600, "payments_max": 12},
+            AgreementTerms(date(2030, 2, 1), limit_total=Money(3600, "CNY"), payments_max=12),
+        ),
     ],
 )
 def test_a_channel_hears_an_agreements_limits(

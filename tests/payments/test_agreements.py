@@ -263,6 +263,43 @@ async def test_limits_hold(stage: Stage) -> None:
     assert (await deduct(stage, agreement, 1000))["status"] == "succeeded"
 
 
+async def test_totals_hold_over_all_periods(stage: Stage) -> None:
+    """What is agreed in all does not begin anew with a day; what was not taken comes back."""
+    agreement = await signed(stage, limit_total=2500, payments_max=3)
+    await deduct(stage, agreement, 1000)
+    await stage.advance(days=1)
+    with pytest.raises(Refused) as refused:
+        await deduct(stage, agreement, 1501)
+    assert refused.value.code == "agreement.limit_total"
+    stage.fault("alipay", "pay", "time_out_unpaid")
+    stage.fault("alipay", "query", "http_500", times=99)
+    await deduct(stage, agreement, 1500)
+    assert (await read(stage, agreement))["payments_used"] == 2
+    await stage.advance(days=1)  # in another period than it was counted in
+    stage.sandbox.delete("faults")
+    await stage.advance(hours=2)
+    after = await read(stage, agreement)
+    assert (after["amount_used_total"], after["payments_used"]) == (1000, 1)
+
+    for _ in range(2):
+        await deduct(stage, agreement, 500)
+    with pytest.raises(Refused) as refused:
+        await deduct(stage, agreement, 1)
+    assert refused.value.code == "agreement.payments_max"
+
+
+async def test_rivals_take_no_more_than_all_that_was_agreed(stage: Stage) -> None:
+    agreement = await signed(stage, limit_total=3000, payments_max=2)
+
+    said = await asyncio.gather(
+        *(deduct(stage, agreement, 1000) for _ in range(5)), return_exceptions=True
+    )
+
+    refused = [each.code for each in said if isinstance(each, Refused)]
+    assert refused == ["agreement.payments_max"] * 3
+    assert (await read(stage, agreement))["amount_used_total"] == 2000
+
+
 async def test_rivals_take_no_more_than_was_agreed(stage: Stage) -> None:
     agreement = await signed(stage, period="day", limit_per_period=3000)
 

@@ -13,6 +13,7 @@ import httpx2 as httpx
 from tests.stage import Stage
 from tongbao_sdk import (
     Tongbao,
+    agreements,
     cashier,
     clearing,
     combined,
@@ -34,7 +35,7 @@ REPLIES: dict[str, Any] = {
     "PaymentView": models.Payment,
     "RefundView": models.Refund,
     "RedirectionView": paying.RefundRedirection,
-    "AgreementView": models.Agreement,
+    "AgreementView": agreements.Agreement,
     "CombinedPaymentView": combined.CombinedPayment,
     "CombinedPartView": combined.CombinedPart,
     "ConsentView": combined.CombiningConsent,
@@ -265,6 +266,8 @@ def every_call(shop: Tongbao) -> None:
         limit_each=1,
         period="month",
         limit_per_period=1,
+        limit_total=1,
+        payments_max=1,
         expires_in_s=60,
     )
     shop.agreements.get("agr_1")

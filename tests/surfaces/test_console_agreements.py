@@ -202,7 +202,7 @@ async def test_what_nobody_took_is_shown_with_what_it_is_about(stage: Stage, adm
         await stage.idle()
 
     whole = await admin.get("/console/notices")
-    kept = await admin.get("/console/notices?state=kept&kind=parking&channel=wechat_pay")
+    kept = await admin.get("/console/notices?state=orphaned&kind=parking&channel=wechat_pay")
     other = await admin.get("/console/notices?kind=transfer")
 
     assert "Not the channel" in whole.text

@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Unpack, cast
+from typing import Literal, NotRequired, TypedDict, Unpack, cast
 
-from tongbao_sdk.models import Agreement, AgreementStatus, Channel, Period
+from tongbao_sdk.models import AgreementStatus, Channel, Mode, NextAction, Period
 from tongbao_sdk.transport import Once, Transport, path_of
+
+
+class Agreement(TypedDict):
+    """What a customer signed, or is to sign: money may be taken under it while it is active."""
+
+    id: str
+    object: Literal["agreement"]
+    mode: Mode
+    merchant_agreement_no: str
+    channel: str
+    plan: str
+    display_name: str
+    currency: str
+    status: AgreementStatus
+    version: int
+    amount_used: int
+    amount_used_total: int
+    payments_used: int
+    created_at: str
+    expires_at: str
+    limit_each: NotRequired[int]
+    period: NotRequired[Period]
+    limit_per_period: NotRequired[int]
+    limit_total: NotRequired[int]
+    payments_max: NotRequired[int]
+    next_action: NotRequired[NextAction]
+    code: NotRequired[str]
+    signed_at: NotRequired[str]
+    ends_at: NotRequired[str]
+    ended_at: NotRequired[str]
 
 
 class Agreements:
@@ -28,6 +58,8 @@ class Agreements:
         limit_each: int | None = None,
         period: Period | None = None,
         limit_per_period: int | None = None,
+        limit_total: int | None = None,
+        payments_max: int | None = None,
         expires_in_s: int | None = None,
         **once: Unpack[Once],
     ) -> Agreement:
@@ -47,6 +79,8 @@ class Agreements:
             "limit_each": limit_each,
             "period": period,
             "limit_per_period": limit_per_period,
+            "limit_total": limit_total,
+            "payments_max": payments_max,
             "expires_in_s": expires_in_s,
         }
         return cast("Agreement", self._transport.post(path_of("agreements"), body, **once))

@@ -178,32 +178,6 @@ class Payment(TypedDict):
     capture_before: NotRequired[str]
 
 
-class Agreement(TypedDict):
-    """What a customer signed, or is to sign: money may be taken under it while it is active."""
-
-    id: str
-    object: Literal["agreement"]
-    mode: Mode
-    merchant_agreement_no: str
-    channel: str
-    plan: str
-    display_name: str
-    currency: str
-    status: AgreementStatus
-    version: int
-    amount_used: int
-    created_at: str
-    expires_at: str
-    limit_each: NotRequired[int]
-    period: NotRequired[Period]
-    limit_per_period: NotRequired[int]
-    next_action: NotRequired[NextAction]
-    code: NotRequired[str]
-    signed_at: NotRequired[str]
-    ends_at: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
 class Refund(TypedDict):
     """One refund."""
 

@@ -49,6 +49,8 @@ class WalletAgreement(TypedDict):
     limit_each: NotRequired[int]
     period: NotRequired[Period]
     limit_per_period: NotRequired[int]
+    limit_total: NotRequired[int]
+    payments_max: NotRequired[int]
     signed_at: NotRequired[str]
     ended_at: NotRequired[str]
 

@@ -11,12 +11,14 @@ from tongbao.payments.agreements.records import AgreementExchange, AgreementUse
 _AGREEMENT: Final = """book, id, merchant_id, mode, merchant_agreement_no, request_hash, channel,
     account_id, plan, display_name, payer_id, return_url, currency, limit_each, period,
     limit_per_period, period_begins, used, state, agreement_ref, payer, action, code, created_at,
-    expires_at, signed_at, ends_at, ended_at, queries, version"""
+    expires_at, signed_at, ends_at, ended_at, queries, version,
+    limit_total, payments_max, used_total, payments_used"""
 
 INSERT_AGREEMENT = Statement(
     f"""insert into agreement ({_AGREEMENT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)
+                $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33,
+                $34)
         on conflict (merchant_agreement_no, merchant_id, mode, book) do nothing"""
 )
 # Compare and set: whoever decided on an older version touches no row and decides again.
@@ -30,23 +32,29 @@ COUNT_QUERY = Statement("update agreement set queries = queries + 1 where book =
 # Decided on the row as it is when its lock is had, whatever was seen of it before.
 USE_AGREEMENT = Statement(
     """update agreement
-          set used = $3 + case when period_begins = $5 then used else 0 end, period_begins = $5
+          set used = $3 + case when period_begins = $5 then used else 0 end, period_begins = $5,
+              used_total = used_total + $3, payments_used = payments_used + 1
         where book = $1 and id = $2 and state = 'active' and currency = $4
           and (ends_at is null or ends_at > $6) and (limit_each is null or $3 <= limit_each)
           and (limit_per_period is null
-               or $3 + case when period_begins = $5 then used else 0 end <= limit_per_period)"""
+               or $3 + case when period_begins = $5 then used else 0 end <= limit_per_period)
+          and (limit_total is null or used_total + $3 <= limit_total)
+          and (payments_max is null or payments_used < payments_max)"""
 )
 INSERT_USE = Statement(
     """insert into agreement_use
            (book, payment_id, agreement_id, amount, period_begins, at, released_at)
        values ($1, $2, $3, $4, $5, $6, null)"""
 )
-# What was taken in a period that is over counts no more, and cannot come back.
+# What was taken in a period that is over counts no more there, and cannot come back.
 RETURN_USED = Statement(
-    """update agreement a set used = a.used - u.amount
+    """update agreement a
+          set used = a.used - case when a.period_begins = u.period_begins then u.amount else 0 end,
+              used_total = greatest(a.used_total - u.amount, 0),
+              payments_used = greatest(a.payments_used - 1, 0)
          from agreement_use u
         where u.book = $1 and u.payment_id = $2 and u.released_at is null
-          and a.book = $1 and a.id = u.agreement_id and a.period_begins = u.period_begins"""
+          and a.book = $1 and a.id = u.agreement_id"""
 )
 RELEASE_USE = Statement(
     """update agreement_use set released_at = $3

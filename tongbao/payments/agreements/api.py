@@ -48,8 +48,9 @@ class CreateAgreement(Struct, frozen=True, forbid_unknown_fields=True):
     """Offer a customer an agreement under which money is taken without asking each time.
 
     ``plan`` is the channel's number of the product and its rules. ``limit_each`` is what may be
-    taken at once, ``limit_per_period`` what may be taken in a calendar ``period``, both in minor
-    units; what the channel allows besides is its own.
+    taken at once, ``limit_per_period`` what may be taken in a calendar ``period``, ``limit_total``
+    what in all, each in minor units, and ``payments_max`` how many payments; what the channel
+    allows besides is its own.
     """
 
     merchant_agreement_no: NumberField
@@ -62,6 +63,8 @@ class CreateAgreement(Struct, frozen=True, forbid_unknown_fields=True):
     limit_each: int | None = None
     period: Period | None = None
     limit_per_period: int | None = None
+    limit_total: int | None = None
+    payments_max: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     expires_in_s: Annotated[int, Meta(ge=60, le=_OFFER_S_MAX)] | None = None
 
 
@@ -127,7 +130,7 @@ async def create_agreement(
 def _check_limits(data: CreateAgreement) -> None:
     if (data.period is None) != (data.limit_per_period is None):
         raise InvalidValue(param="$.period", reason="a limit per period and its period go together")
-    for limit in (data.limit_each, data.limit_per_period):
+    for limit in (data.limit_each, data.limit_per_period, data.limit_total):
         if limit is not None:
             positive(limit, data.currency)
 
@@ -150,6 +153,8 @@ def _asked(data: CreateAgreement, caller: Caller, account_id: UUID) -> NewAgreem
         period=data.period,
         limit_per_period=data.limit_per_period,
         expires_in=lifetime,
+        limit_total=data.limit_total,
+        payments_max=data.payments_max,
     )
 
 

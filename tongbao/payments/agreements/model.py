@@ -70,6 +70,22 @@ class AgreementLimitPerPeriod(Rejected):
     advice_zh = "扣款将超出本周期限额 limit_per_period，请减少金额或等待下一周期。"
 
 
+class AgreementLimitTotal(Rejected):
+    """The deduction would exceed what the customer agreed to in all."""
+
+    code = "agreement.limit_total"
+    advice = "Take no more than what is left of limit_total; offer a new agreement for more."
+    advice_zh = "扣款将超出协议总额 limit_total，请减少金额或重新签约。"
+
+
+class AgreementPaymentsUsed(Rejected):
+    """As many payments were taken as the customer agreed to."""
+
+    code = "agreement.payments_max"
+    advice = "Offer a new agreement; this one allows no further payment."
+    advice_zh = "协议约定的扣款次数 payments_max 已用完，请重新签约。"
+
+
 class AgreementState(StrEnum):
     """Where an agreement stands; the last two are ends."""
 
@@ -147,6 +163,10 @@ class Agreement(Struct, frozen=True):
     ended_at: datetime | None
     queries: int
     version: int
+    limit_total: int | None = None
+    payments_max: int | None = None
+    used_total: int = 0
+    payments_used: int = 0
 
     @property
     def number(self) -> str:
@@ -168,15 +188,17 @@ class Agreement(Struct, frozen=True):
     @property
     def terms(self) -> AgreementTerms:
         """What may be taken under it, in the channel's terms."""
-        each, per_period = (
+        each, per_period, total = (
             None if limit is None else Money(limit, self.currency)
-            for limit in (self.limit_each, self.limit_per_period)
+            for limit in (self.limit_each, self.limit_per_period, self.limit_total)
         )
         return AgreementTerms(
             begins=business_date(self.created_at),
             period=None if self.period is None else self.period.value,
             limit_each=each,
             limit_per_period=per_period,
+            limit_total=total,
+            payments_max=self.payments_max,
         )
 
     def used_at(self, at: datetime) -> int:
@@ -189,7 +211,7 @@ class Agreement(Struct, frozen=True):
 
         Raises:
             AgreementNotActive, AgreementCurrencyDiffers, AgreementLimitEach,
-            AgreementLimitPerPeriod
+            AgreementLimitPerPeriod, AgreementLimitTotal, AgreementPaymentsUsed
         """
         is_over = self.ends_at is not None and at >= self.ends_at
         if self.state is not AgreementState.ACTIVE or is_over:
@@ -201,6 +223,10 @@ class Agreement(Struct, frozen=True):
         left = None if self.limit_per_period is None else self.limit_per_period - self.used_at(at)
         if left is not None and money.amount > left:
             raise AgreementLimitPerPeriod(left=left)
+        if self.limit_total is not None and self.used_total + money.amount > self.limit_total:
+            raise AgreementLimitTotal(left=self.limit_total - self.used_total)
+        if self.payments_max is not None and self.payments_used >= self.payments_max:
+            raise AgreementPaymentsUsed(payments_max=self.payments_max)
 
 
 class NewAgreement(Struct, frozen=True):
@@ -221,6 +247,8 @@ class NewAgreement(Struct, frozen=True):
     period: Period | None
     limit_per_period: int | None
     expires_in: timedelta
+    limit_total: int | None = None
+    payments_max: int | None = None
 
     @property
     def fingerprint(self) -> bytes:
@@ -235,6 +263,8 @@ class NewAgreement(Struct, frozen=True):
             self.limit_each,
             self.period,
             self.limit_per_period,
+            *(() if self.limit_total is None else ("total", self.limit_total)),
+            *(() if self.payments_max is None else ("payments", self.payments_max)),
         )
         return sha256(msgspec.json.encode(meant)).digest()
 
@@ -271,6 +301,8 @@ class NewAgreement(Struct, frozen=True):
             ended_at=None,
             queries=0,
             version=1,
+            limit_total=self.limit_total,
+            payments_max=self.payments_max,
         )
 
 
@@ -380,11 +412,15 @@ class AgreementView(Struct, frozen=True, omit_defaults=True):
     status: AgreementState
     version: int
     amount_used: int
+    amount_used_total: int
+    payments_used: int
     created_at: datetime
     expires_at: datetime
     limit_each: int | UnsetType = UNSET
     period: Period | UnsetType = UNSET
     limit_per_period: int | UnsetType = UNSET
+    limit_total: int | UnsetType = UNSET
+    payments_max: int | UnsetType = UNSET
     next_action: NextAction | UnsetType = UNSET
     code: str | UnsetType = UNSET
     signed_at: datetime | UnsetType = UNSET
@@ -407,11 +443,15 @@ def view_agreement(agreement: Agreement, now: datetime) -> AgreementView:
         status=agreement.state,
         version=agreement.version,
         amount_used=agreement.used_at(now),
+        amount_used_total=agreement.used_total,
+        payments_used=agreement.payments_used,
         created_at=agreement.created_at,
         expires_at=agreement.expires_at,
         limit_each=agreement.limit_each or UNSET,
         period=agreement.period or UNSET,
         limit_per_period=agreement.limit_per_period or UNSET,
+        limit_total=agreement.limit_total or UNSET,
+        payments_max=agreement.payments_max or UNSET,
         next_action=agreement.action if shows and agreement.action is not None else UNSET,
         code=agreement.code or UNSET,
         signed_at=agreement.signed_at or UNSET,

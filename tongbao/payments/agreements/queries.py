@@ -19,7 +19,9 @@ from tongbao.payments.agreements.model import (
     AgreementCurrencyDiffers,
     AgreementLimitEach,
     AgreementLimitPerPeriod,
+    AgreementLimitTotal,
     AgreementNotActive,
+    AgreementPaymentsUsed,
 )
 from tongbao.payments.agreements.records import AgreementExchange, AgreementFilter, AgreementUse
 
@@ -46,6 +48,8 @@ UNUSABLE: Final = (
     AgreementCurrencyDiffers,
     AgreementLimitEach,
     AgreementLimitPerPeriod,
+    AgreementLimitTotal,
+    AgreementPaymentsUsed,
 )
 """What `usable_agreement` refuses."""
 
@@ -55,7 +59,7 @@ async def usable_agreement(on: Db, shown_id: str, of: tuple[UUID, Mode], money: 
 
     Raises:
         UnknownId, AgreementNotFound, AgreementNotActive, AgreementCurrencyDiffers,
-        AgreementLimitEach, AgreementLimitPerPeriod
+        AgreementLimitEach, AgreementLimitPerPeriod, AgreementLimitTotal, AgreementPaymentsUsed
     """
     found = await agreement_of_merchant(on, parse("agr", shown_id), *of)
     found.check_usable(money, on.clock.now())

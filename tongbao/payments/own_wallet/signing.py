@@ -72,6 +72,8 @@ class WalletAgreementView(Struct, frozen=True, kw_only=True, omit_defaults=True)
     limit_each: int | UnsetType = UNSET
     period: Period | UnsetType = UNSET
     limit_per_period: int | UnsetType = UNSET
+    limit_total: int | UnsetType = UNSET
+    payments_max: int | UnsetType = UNSET
     signed_at: datetime | UnsetType = UNSET
     ended_at: datetime | UnsetType = UNSET
 
@@ -151,6 +153,8 @@ def view_of_wallet(agreement: Agreement, payee: str, wallet: Wallet) -> WalletAg
         limit_each=agreement.limit_each or UNSET,
         period=agreement.period or UNSET,
         limit_per_period=agreement.limit_per_period or UNSET,
+        limit_total=agreement.limit_total or UNSET,
+        payments_max=agreement.payments_max or UNSET,
         signed_at=agreement.signed_at or UNSET,
         ended_at=agreement.ended_at or UNSET,
     )
