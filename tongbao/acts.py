@@ -6,6 +6,7 @@ from tongbao.clearing.cases import cases as differences
 from tongbao.clearing.context import Clearing
 from tongbao.clearing.disputes.debts import bound_write_off
 from tongbao.clearing.payouts import files as payout_files
+from tongbao.clearing.recon_rules import rules as recon_rules
 from tongbao.clearing.reserve import custody as reserve_custody
 from tongbao.clearing.settlement_batches import batches as settlement_batches
 from tongbao.clearing.settlement_terms import terms as settlement_terms
@@ -39,6 +40,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
         *live_keys.bound_acts(flow.db, clearing.keyring, flow.licence),
         *standing.bound_acts(flow.db),
         *differences.bound_closings(flow.db),
+        *recon_rules.bound(flow.db),
         *terminal_limits.bound_acts(flow.db),
         *(ceremonies.bound_acts(flow.db, keys.kms, keys.wrap_lines) if keys else ()),
     )

@@ -52,6 +52,7 @@ from tongbao.clearing.disputes.model import (
 from tongbao.clearing.payouts.chasing import FILE_POLICY, ChaseFile, run_chase_file
 from tongbao.clearing.payouts.model import PayoutFailed, PayoutReturned, PayoutSucceeded
 from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
+from tongbao.clearing.recon_rules import running as statements
 from tongbao.clearing.reconciliation.days import (
     RECONCILE_POLICY,
     ReconcileDay,
@@ -76,7 +77,6 @@ from tongbao.clearing.settlement_batches.batches import (
     run_drop_batch,
     run_release_batch,
 )
-from tongbao.clearing.slices.taking import PIECES_POLICY, TakePieces, run_take_pieces
 from tongbao.clearing.suspense import items as suspense
 from tongbao.clearing.transfers.model import TransferEnded
 from tongbao.clearing.transfers.paying import TRANSFER_POLICY, SubmitTransfer, run_submit_transfer
@@ -271,7 +271,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     DeliverWebhook: DELIVER_POLICY,
     TellJeepayMerchant: TELL_POLICY,
     ReconcileDaily: DAILY_POLICY,
-    TakePieces: PIECES_POLICY,
+    **statements.POLICIES,
     ReconcileDay: RECONCILE_POLICY,
     CloseBatches: BATCHES_POLICY,
     CompareBatch: COMPARE_POLICY,
@@ -346,7 +346,7 @@ def handlers(
         PullComplaints: partial(run_pull_complaints, flow),
         SendReply: partial(run_send_reply, flow),
         ReconcileDaily: partial(run_reconcile_daily, clearing),
-        TakePieces: partial(run_take_pieces, clearing),
+        **statements.work_of(clearing),
         ReconcileDay: partial(run_reconcile_day, clearing),
         CloseBatches: partial(run_close_batches, clearing),
         CompareBatch: partial(run_compare_batch, clearing),

@@ -132,6 +132,7 @@ from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.proofs import api as proofs_api
 from tongbao.surfaces.recon_desk.pages import ROUTES as RECON_DESK
+from tongbao.surfaces.recon_desk.sources import source_pages
 from tongbao.surfaces.reserve.pages import ROUTES as RESERVE_PAGES
 from tongbao.surfaces.settlement_desk.pages import pages as settlement_pages
 from tongbao.surfaces.tables.app import TablesApp
@@ -259,6 +260,7 @@ class Platform:
                     *INVARIANT_PAGES,
                     *RESERVE_PAGES,
                     *RECON_DESK,
+                    *source_pages(self.clearing),
                     *settlement_pages(self.clearing),
                     *onboarding_pages(self.registrar),
                     *disputes_desk.console_routes(self.blobs),

@@ -94,6 +94,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.clearing.disputes._store.OWING",
         "tongbao.clearing.payouts._store.CONTRADICTED",
         "tongbao.clearing.payouts._store.OPEN_PAYOUTS",
+        "tongbao.clearing.payouts._store.PAID_OUT_BETWEEN",
         "tongbao.clearing.payouts._store.UNFILED",
         "tongbao.clearing.payouts._store.UNFILED_MERCHANTS",
         "tongbao.clearing.settlement._store.DRAWN_OF_BATCH",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tongbao.clearing.sources import ingest
 from tongbao.clearing.sources.ingest import add_source, current_file, faults_of_file, take_file
@@ -462,6 +463,58 @@ async def test_a_refused_file_stays_with_its_faults_and_the_one_before_still_cou
     [latest, _] = await ingest.files(module_db, source=name, limit=5)
     [fault] = await faults_of_file(module_db, latest.id, 10)
     assert (latest.state, fault.code) == ("refused", "source.count_differs")
+
+
+async def test_rows_of_another_day_are_faults_and_a_file_of_nothing_else_is_refused(
+    module_db: Db, tmp_path: Path
+) -> None:
+    name = await added(module_db, "days")
+    late = row("late").replace(f"{DAY:%Y%m%d}", f"{DAY + timedelta(days=4):%Y%m%d}")
+    file = await take_file(module_db, name, DAY, a_file(tmp_path, row("a"), late), actor="me")
+    [fault] = await faults_of_file(module_db, file.id, 10)
+    with pytest.raises(FileRefused) as refused:
+        await take_file(module_db, name, DAY, a_file(tmp_path, late), actor="me")
+    any_day = PARTNER.replace('zh = "合作方日清单"', 'zh = "合作方日清单"\nwithin_days = 0')
+    assert "within_days" in any_day
+    async with module_db.begin("operator") as tx:
+        await add_source(tx, "any.day", load_layout(any_day.encode()), Mode.LIVE)
+    other = await take_file(module_db, "any.day", DAY, tmp_path / "list.txt", actor="me")
+
+    assert (file.state, file.row_count, file.money_in, fault.code) == (
+        "complete", 1, 100, "source.wrong_day",
+    )  # fmt: skip
+    assert await stored(module_db, file) == [("a", 100)]
+    assert refused.value.facts["fault"] == "source.no_row_left"
+    assert (other.row_count, other.fault_count) == (1, 0)
+
+
+async def test_rows_and_statements_of_others_do_not_count(module_db: Db, tmp_path: Path) -> None:
+    owner = '[fields]\nowner = { column = "类型" }'
+    owned = PARTNER.replace('zh = "合作方日清单"', 'zh = "合作方日清单"\nowners = ["收款"]')
+    owned = owned.replace("[fields]", owner)
+    with pytest.raises(LayoutWrong):
+        load_layout(owned.replace('owner = { column = "类型" }', "").encode())
+    async with module_db.begin("operator") as tx:
+        await add_source(tx, "owned", load_layout(owned.encode()), Mode.LIVE)
+        bank = replace(built_in()["mt940"], owners=("someone elses",))
+        await add_source(tx, "owned.bank", bank, Mode.LIVE)
+        ours = replace(bank, owners=("0123456789",))
+        await add_source(tx, "ours.bank", ours, Mode.LIVE)
+    file = await take_file(
+        module_db, "owned", DAY, a_file(tmp_path, row("a"), row("b", word="退款")), actor="me"
+    )
+    [fault] = await faults_of_file(module_db, file.id, 10)
+    path = tmp_path / "statement"
+    path.write_text(
+        ":20:X\n:25:BANK/0123456789\n:28C:1\n:60F:C261120CNY1,00\n:62F:C261120CNY1,00\n-\n"
+    )
+    with pytest.raises(FileRefused) as refused:
+        await take_file(module_db, "owned.bank", DAY, path, actor="me")
+    taken = await take_file(module_db, "ours.bank", DAY, path, actor="me")
+
+    assert (file.row_count, fault.code) == (1, "source.wrong_merchant")
+    assert refused.value.facts["fault"] == "source.wrong_account"
+    assert taken.state == "complete"
 
 
 @pytest.mark.parametrize(

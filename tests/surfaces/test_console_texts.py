@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tongbao.clearing.cases.model import Suggestion
 from tongbao.clearing.complaints.model import ComplaintState, ReplyState
 from tongbao.clearing.disputes.model import AtEnd, DisputeState
 from tongbao.clearing.payouts.model import PayoutState
@@ -25,6 +26,7 @@ from tongbao.clearing.reconciliation.model import BillState, BreakClass, BreakSt
 from tongbao.clearing.reserve.model import ProofState, Purpose
 from tongbao.clearing.reserve.model import Role as ReserveRole
 from tongbao.clearing.settlement.model import Figures, SettlementState
+from tongbao.clearing.sources.model import FileState
 from tongbao.controls.approvals.model import ApprovalState
 from tongbao.controls.calendar.changes import PURPOSES
 from tongbao.infra.webhooks.model import DeliveryState
@@ -71,7 +73,7 @@ OPEN = {
     "rules",
     "refund_state", "return_state",
     "share_state", "split_state", "request_state", "settle", "suspense_side", "suggestion",
-    "day_colour", "term_figure", "term_value",
+    "day_colour", "term_figure", "term_value", "source_state", "line_fault",
     "settlement_state", "state", "tag", "why",
     "batch_state", "file_state", "light", "transfer_batch_state", "transfer_state", "destination",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
@@ -130,6 +132,8 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("bill_state", BillState),
         ("break_state", BreakState),
         ("break", BreakClass),
+        ("suggestion", Suggestion),
+        ("source_state", FileState),
         ("settlement_state", SettlementState),
         ("payout_state", PayoutState),
         ("settle", Figures.__struct_fields__),
@@ -390,6 +394,9 @@ NAMED = re.compile(
 PUT_TOGETHER = {
     "book.": ("held", "released"),
     "done.": (
+        "source_taken",
+        "source_seen",
+        "source_refused",
         "asked",
         "close_asked",
         "replayed",

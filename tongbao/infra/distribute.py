@@ -207,7 +207,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         "a channel's bill has the payments of all books",
         *("bill_file", "bill_row", "bill_fault", "recon_break", "recon_waiting"),
         *("source", "source_file", "source_chunk", "source_row", "source_line_fault"),
-        *("recon_case", "recon_slice", "slice_piece"),
+        *("recon_case", "recon_slice", "slice_piece", "source_layout", "match_rule"),
         *("batch", "batch_item"),
     ),
 )

@@ -415,6 +415,11 @@ OPEN_COUNTS = Query(
         where day between $1 and $2 and state = 'open'
         group by account_id, day""",
 )
+LATEST_OF_ACCOUNT = Query(
+    model.BillFile,
+    f"""select {_BILL} from bill_file
+         where account_id = $1 and superseded_at is null order by day desc limit $2""",
+)
 BILLS_BETWEEN = Query(
     model.BillFile,
     f"""select {_BILL} from bill_file

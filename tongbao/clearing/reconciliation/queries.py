@@ -94,6 +94,11 @@ async def latest_bills(on: Db | Tx, *, before: date | None = None, limit: int) -
     return await store.LATEST_BILLS.all(on, before, limit)
 
 
+async def latest_of_account(on: Db | Tx, account_id: UUID, *, limit: int) -> list[BillFile]:
+    """Return the current bills of an account, or of what stands for one, newest day first."""
+    return await store.LATEST_OF_ACCOUNT.all(on, account_id, limit)
+
+
 async def days_between(
     on: Db | Tx, first: date, last: date
 ) -> tuple[list[BillFile], dict[tuple[UUID, date], int]]:

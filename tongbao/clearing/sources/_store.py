@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 
 from msgspec import Struct
@@ -25,6 +25,36 @@ ADD_SOURCE = Statement(
 GET_SOURCE = Query(Source, f"select {_SOURCE} from source where name = $1")
 SOURCES = Query(Source, f"select {_SOURCE} from source order by name")
 LOCK_SOURCE = Query(Source, f"select {_SOURCE} from source where name = $1 for update")
+
+# The newest word on the latest day up to a day, of what had been said when a file was begun.
+LAYOUT_ON = Query(
+    str,
+    """select layout from source_layout
+         where source = $1 and valid_from <= $2 and ($3::timestamptz is null or set_at <= $3)
+         order by valid_from desc, set_at desc limit 1""",
+)
+ADD_LAYOUT = Statement(
+    """insert into source_layout (source, valid_from, set_at, layout, written, approved_as)
+        values ($1, $2, $3, $4, $5, $6)"""
+)
+
+
+class DatedLayout(Struct, frozen=True):
+    """One row of source_layout: from which day on a source's files are read how."""
+
+    source: str
+    valid_from: date
+    set_at: datetime
+    layout: str
+    written: str
+    approved_as: str
+
+
+LAYOUTS = Query(
+    DatedLayout,
+    """select source, valid_from, set_at, layout, written, approved_as from source_layout
+         where source = $1 order by valid_from desc, set_at desc limit 100""",
+)
 
 ADD_FILE = Query(
     SourceFile,
@@ -85,6 +115,13 @@ FAULTS = Query(
 )
 
 
+FAULTS_PAGE = Query(
+    SourceFault,
+    """select line, code, text from source_line_fault
+         where file_id = $1 order by place offset $2 limit $3""",
+)
+
+
 class StatementRow(Struct, frozen=True):
     """A row of a complete file, as matching reads it."""
 
@@ -105,4 +142,9 @@ ROWS = Query(
     StatementRow,
     """select place, line, kind, number, ref, batch, amount, fee, currency, at, state
          from source_row where file_id = $1 order by place""",
+)
+ROWS_PAGE = Query(
+    StatementRow,
+    """select place, line, kind, number, ref, batch, amount, fee, currency, at, state
+         from source_row where file_id = $1 and place >= $2 order by place limit $3""",
 )

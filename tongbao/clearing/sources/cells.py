@@ -57,6 +57,8 @@ def row_of(layout: Layout, line: int, cells: Mapping[str, str]) -> SourceRow | N
     kind = _kind_of(layout, word)
     if kind.skip:
         return None
+    if fields.owner and layout.owners and text_of(fields.owner, cells) not in layout.owners:
+        raise CellMalformed("source.wrong_merchant")
     currency = text_of(fields.currency, cells).upper() if fields.currency else layout.currency
     if currency not in EXPONENTS:
         raise CellMalformed("source.currency_unknown")

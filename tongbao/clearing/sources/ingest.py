@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from datetime import date
+from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from uuid import UUID
 import msgspec
 
 from tongbao.clearing.sources import _store as store
-from tongbao.clearing.sources._store import StatementRow
+from tongbao.clearing.sources._store import DatedLayout, StatementRow
 from tongbao.clearing.sources.layouts import built_in, decode_layout
 from tongbao.clearing.sources.model import (
     NAME,
@@ -27,6 +27,7 @@ from tongbao.clearing.sources.model import (
     FileRefused,
     FileSeenBefore,
     FileState,
+    FileUnknown,
     Layout,
     LayoutWrong,
     Source,
@@ -97,6 +98,28 @@ async def sources(on: Db | Tx) -> list[Source]:
     return await store.SOURCES.all(on)
 
 
+async def layout_on(
+    on: Db | Tx, source: Source, day: date, *, said_by: datetime | None = None
+) -> str:
+    """Return the layout (JSON) that a source's file of a day is read by.
+
+    ``said_by``: as it was said at a moment, so that a file that was begun is read on as it began.
+    """
+    return await store.LAYOUT_ON.first(on, source.name, day, said_by) or source.layout
+
+
+async def set_layout(
+    tx: Tx, name: str, valid_from: date, *, layout: str, written: str, approved_as: str
+) -> None:
+    """Say how a source's files are read from a day on; two people have agreed."""
+    await store.ADD_LAYOUT.run(tx, name, valid_from, tx.now, layout, written, approved_as)
+
+
+async def layouts_of(on: Db | Tx, name: str) -> list[DatedLayout]:
+    """Return what was ever said of how a source's files are read, the latest day first."""
+    return await store.LAYOUTS.all(on, name)
+
+
 async def take_file(
     db: Db,
     name: str,
@@ -116,12 +139,12 @@ async def take_file(
         SourceUnknown, FileSeenBefore, FileRefused, FileMoved
     """
     source = await source_named(db, name)
-    layout = decode_layout(source.layout)
+    currency = decode_layout(await layout_on(db, source, day)).currency
     digest, size = await asyncio.to_thread(_digest, path)
     async with db.begin(actor) as tx:
         await store.LOCK_SOURCE.one(tx, name)  # versions are counted one by one
         file = await store.ADD_FILE.first(
-            tx, new_id(), name, day, digest, size, layout.currency, actor, tx.now
+            tx, new_id(), name, day, digest, size, currency, actor, tx.now
         )
         if file is not None:
             await audit.record(tx, "source.file_taken", show("sfl", file.id), {"source": name})
@@ -130,6 +153,7 @@ async def take_file(
     if file.state is not FileState.READING:
         raise FileSeenBefore(file=show("sfl", file.id), state=file.state.value)
     failpoint("sources.after_begin")
+    layout = decode_layout(await layout_on(db, source, file.day, said_by=file.began_at))
     tally, fatal = await _read(db, layout, file, path, actor)
     completed = Completed(source, layout.format, path.name, file, tally.faults, tally.closings)
 
@@ -148,7 +172,7 @@ async def _read(
 ) -> tuple[Tally, str]:
     there = {each.place: each for each in await store.CHUNKS.all(db, file.id)}
     tally, fatal, count = Tally(), "", 0
-    async for place, chunk in _chunks(layout, path, tally):
+    async for place, chunk in _chunks(layout, path, tally, file.day):
         fatal = fatal or next(
             (each.code for each in chunk if isinstance(each, SourceFault) and each.code in FATAL),
             "",
@@ -166,13 +190,15 @@ async def _read(
             break
     if not fatal and not tally.is_whole:
         fatal = "source.truncated"
+    if not fatal and tally.faults and not tally.rows:
+        fatal = "source.no_row_left"  # another layout's file, another day's or another merchant's
     return tally, fatal
 
 
 async def _chunks(
-    layout: Layout, path: Path, tally: Tally
+    layout: Layout, path: Path, tally: Tally, day: date
 ) -> AsyncIterator[tuple[int, list[Read]]]:
-    lines: Iterator[Read] = read_and_check(layout, path, tally)
+    lines: Iterator[Read] = read_and_check(layout, path, tally, day)
     place = 0
     # Reading happens in a thread: a million rows must not keep the worker from its leases.
     while chunk := await asyncio.to_thread(_next, lines):
@@ -255,6 +281,28 @@ async def files(
 async def faults_of_file(on: Db | Tx, file_id: UUID, limit: int) -> list[SourceFault]:
     """Return the first faults of a file, in order."""
     return await store.FAULTS.all(on, file_id, limit)
+
+
+async def file_with_id(on: Db | Tx, file_id: UUID) -> SourceFile:
+    """Return a file.
+
+    Raises:
+        FileUnknown
+    """
+    found = await store.GET_FILE.first(on, file_id)
+    if found is None:
+        raise FileUnknown
+    return found
+
+
+async def rows_shown(on: Db | Tx, file_id: UUID, first: int, limit: int) -> list[StatementRow]:
+    """Return rows of a file in order, from a place on."""
+    return await store.ROWS_PAGE.all(on, file_id, first, limit)
+
+
+async def faults_shown(on: Db | Tx, file_id: UUID, first: int, limit: int) -> list[SourceFault]:
+    """Return lines of a file that could not be read, in order, from the nth on."""
+    return await store.FAULTS_PAGE.all(on, file_id, first, limit)
 
 
 def rows_of_file(tx: Tx, file_id: UUID) -> AsyncIterator[StatementRow]:

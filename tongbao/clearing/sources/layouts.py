@@ -122,6 +122,13 @@ def _problem_of_format(layout: Layout) -> str | None:
             "separator: one character; quote: one, or none",
         ),
         (bool(layout.quote and layout.prefix), "quote, prefix: not both"),
+        (layout.within_days < 0, "within_days: not below nought"),
+        (
+            bool(layout.owners)
+            and layout.format not in {"xml", "mt940"}
+            and (layout.fields is None or layout.fields.owner is None),
+            "owners: they need fields.owner",
+        ),
     )
     return next((problem for is_wrong, problem in checks if is_wrong), None)
 

@@ -63,6 +63,7 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
     state: Field | None = None
     word: Field | None = None  # says which way money went, or what kind of row it is
     batch: Field | None = None  # what the row is part of, for matching many with one
+    owner: Field | None = None  # whose row it is: a merchant's or an account's number
 
 
 class Kind(Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,6 +129,8 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     trailer: Trailer | None = None
     bytes_max: int = BYTES_MAX
     rows_max: int = ROWS_MAX
+    within_days: int = 3  # rows may be so far from the file's day; nought: any
+    owners: tuple[str, ...] = ()  # whose rows or account a file may have; none: anybody's
 
 
 class SourceRow(Struct, frozen=True):
@@ -260,6 +263,14 @@ class SourceTaken(Conflict):
     code = "source.taken"
     advice = "Choose another name: files that were read keep the layout they were read with."
     advice_zh = "请另取名称：已读取的文件保留其原版式。"
+
+
+class FileUnknown(NotFound):
+    """There is no such file."""
+
+    code = "source.file_unknown"
+    advice = "List the source's files to find its id."
+    advice_zh = "文件不存在，请在来源的文件列表中查找。"
 
 
 class FileSeenBefore(Conflict):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
@@ -62,6 +63,7 @@ FATAL: Final = frozenset(
         "source.sheet_missing",
         "source.cell_without_place",
         "source.cell_without_text",
+        "source.wrong_account",
     }
 )
 """Faults of the file as a whole: it is refused. Any other is a fault of one line."""
@@ -92,6 +94,13 @@ class Tally(Struct):
         else:
             self.money_out -= row.amount
             self.since_out -= row.amount
+
+    def leave_out(self, row: SourceRow) -> None:
+        """Take a row back that does not belong here; the file's own figures still have it."""
+        self.rows -= 1
+        self.fees -= row.fee
+        self.money_in -= max(0, row.amount)
+        self.money_out -= max(0, -row.amount)
 
     def contradiction(self, told: SourceTotal) -> SourceFault | None:
         """Return what a total says that the rows before it do not; then begin anew."""
@@ -142,10 +151,13 @@ def read_file(layout: Layout, path: Path) -> Iterator[SourceLine]:
         yield from _read_text(layout, path)
 
 
-def read_and_check(layout: Layout, path: Path, tally: Tally) -> Iterator[SourceRow | SourceFault]:
+def read_and_check(
+    layout: Layout, path: Path, tally: Tally, day: date | None = None
+) -> Iterator[SourceRow | SourceFault]:
     """Yield rows and faults, those of the file's own figures among them, and add up the rows.
 
-    Rows beyond what the layout allows end the reading with a fault.
+    Rows beyond what the layout allows end the reading with a fault. A row too far from the file's
+    day, where that is known, is a fault, and so is an account that is none of the layout's.
     """
     for each in read_file(layout, path):
         if isinstance(each, SourceRow):
@@ -154,14 +166,32 @@ def read_and_check(layout: Layout, path: Path, tally: Tally) -> Iterator[SourceR
                 yield fault(each.line, "source.too_large", "")
                 return
             tally.take(each)
-            yield each
+            if day is not None and _is_astray(layout, each, day):
+                tally.leave_out(each)
+                tally.faults += 1
+                yield fault(each.line, "source.wrong_day", f"{each.at.date()} {each.number}")
+            else:
+                yield each
         elif isinstance(each, SourceFault):
             tally.faults += 1
             yield each
+        elif _is_of_others(layout, each):
+            tally.faults += 1
+            yield fault(each.line, "source.wrong_account", f"•••• {each.account[-4:]}")
         elif (found := tally.contradiction(each)) is not None and not tally.faults:
             # A line that could not be read explains a total that differs; then it alone is told.
             tally.faults += 1
             yield found
+
+
+def _is_astray(layout: Layout, row: SourceRow, day: date) -> bool:
+    far = abs((row.at.astimezone(ZoneInfo(layout.zone)).date() - day).days)
+    return bool(layout.within_days) and far > layout.within_days
+
+
+def _is_of_others(layout: Layout, told: SourceTotal) -> bool:
+    numbers = {told.account, told.account.rpartition("/")[2]}
+    return bool(layout.owners and told.account) and numbers.isdisjoint(layout.owners)
 
 
 def preview(layout: Layout, path: Path) -> Preview:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -14,6 +15,13 @@ from tongbao.kernel.errors import Invalid
 LANGUAGES: Final = ("zh", "en")
 LANGUAGE_COOKIE: Final = "tongbao_language"
 FIELDS_MAX: Final = 64
+_MULTIPART: Final = re.compile(
+    r'multipart/form-data;\s*boundary="?([0-9A-Za-z\'()+_,./:=?-]{1,70})"?'
+)
+_DISPOSITION: Final = re.compile(
+    r'(?im)^content-disposition:\s*form-data;\s*name="([^"\r\n]{1,64})"'
+    r'(?:;\s*filename="([^"\r\n]{0,255})")?\s*$'
+)
 
 
 class FormMalformed(Invalid):
@@ -24,8 +32,15 @@ class FormMalformed(Invalid):
     advice_zh = "请重新打开页面，并使用页面自带的表单。"
 
 
+class Sent(Struct, frozen=True):
+    """A file that came with a form; its name is what the sender calls it, and nothing of ours."""
+
+    name: str
+    content: bytes
+
+
 class PageRequest(Struct, frozen=True):
-    """One request of a browser; ``form`` is empty unless it posted one."""
+    """One request of a browser; ``form`` is empty unless it posted one, ``files`` without any."""
 
     method: str
     path: str
@@ -34,6 +49,7 @@ class PageRequest(Struct, frozen=True):
     cookies: Mapping[str, str]
     headers: Mapping[str, str]
     language: str
+    files: Mapping[str, Sent] = {}
 
     @property
     def is_by_script(self) -> bool:
@@ -78,16 +94,46 @@ def read_request(scope: Mapping[str, Any]) -> PageRequest:
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
     }
     cookies = _cookies(scope["headers"])
-    is_form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    form, files = _form(headers.get("content-type", ""), scope["state"]["body"])
     return PageRequest(
         method="GET" if scope["method"] == "HEAD" else scope["method"],
         path=scope["path"],
         query=_fields(scope["query_string"]),
-        form=_fields(scope["state"]["body"]) if is_form else {},
+        form=form,
         cookies=cookies,
         headers=headers,
         language=_language(cookies, headers),
+        files=files,
     )
+
+
+def _form(kind: str, body: bytes) -> tuple[dict[str, str], dict[str, Sent]]:
+    """Return the fields and files of a form that was posted.
+
+    Raises:
+        FormMalformed
+    """
+    if kind.startswith("application/x-www-form-urlencoded"):
+        return _fields(body), {}
+    if (match := _MULTIPART.fullmatch(kind)) is None:
+        return {}, {}
+    # RFC 7578: every part begins with the boundary on a line of its own, the last is followed by
+    # one that ends with two hyphens; nothing stands before or behind them.
+    before, *parts = (b"\r\n" + body).split(b"\r\n--" + match[1].encode())
+    if before or not parts or parts.pop().rstrip() != b"--" or len(parts) > FIELDS_MAX:
+        raise FormMalformed(fields_max=FIELDS_MAX)
+    fields: dict[str, str] = {}
+    files: dict[str, Sent] = {}
+    for part in parts:
+        head, _, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        named = _DISPOSITION.search(head.decode(errors="replace"))
+        if named is None:
+            raise FormMalformed
+        if named[2] is None:
+            fields[named[1]] = content.decode(errors="replace").replace("\0", "")
+        elif named[2]:
+            files[named[1]] = Sent(named[2], content)
+    return fields, files
 
 
 def _fields(encoded: bytes) -> dict[str, str]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import click
 
 from tongbao.clearing.matching.model import load_rule
 from tongbao.clearing.matching.runs import DayResult, run_rule
+from tongbao.clearing.recon_rules.running import bring_in
 from tongbao.clearing.reconciliation.model import BillFile
-from tongbao.clearing.reserve.papers import record_closings
 from tongbao.clearing.slices.model import Standing
 from tongbao.clearing.slices.slices import close_by_slices, compare_slices, take_piece
-from tongbao.clearing.sources.ingest import add_source, files, source_named, sources, take_file
+from tongbao.clearing.sources.ingest import add_source, files, source_named, sources
 from tongbao.clearing.sources.layouts import built_in, decode_layout, load_layout
 from tongbao.clearing.sources.model import Layout, SourceFile
 from tongbao.clearing.sources.reading import preview
@@ -119,12 +118,7 @@ def take(context: Context, file: Path, source: str, day: datetime) -> None:
     """Take a source's file of a day in; the same command again reads a broken-off one on."""
 
     async def work(platform: Platform) -> SourceFile:
-        # A custody account's statement is the reserve's paper too, where there is a reserve.
-        holds = platform.settings.licence.may_hold_funds
-        feed = partial(record_closings, platform.keyring) if holds else None
-        return await take_file(
-            platform.db, source, day.date(), file, actor=_ACTOR, on_complete=feed
-        )
+        return await bring_in(platform.clearing, source, day.date(), file, actor=_ACTOR)
 
     context.show([_file_facts(context.run(work))])
 

@@ -1,0 +1,1 @@
+"""Layouts and matching rules as dated data: changed by two people, run every day."""
