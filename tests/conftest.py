@@ -269,6 +269,7 @@ async def _loop(request: pytest.FixtureRequest) -> None:
 
 def pytest_configure() -> None:
     """Let failures be logged plainly: drawn with all their local values they hold the loop up."""
+    gc.disable()  # until all tests are read: nothing of that is garbage
     plain = structlog.dev.ConsoleRenderer(
         colors=False, exception_formatter=structlog.dev.plain_traceback
     )
@@ -283,9 +284,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector of garbage what is there to the end: modules, and thousands of tests."""
+    """Spare the collector of garbage what is there to the end: modules, and thousands of tests.
+
+    And let it look seldom: what tests leave is gone with its last name, nearly all of it.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
