@@ -11,9 +11,10 @@ import pytest
 from argon2 import PasswordHasher
 
 from tests.parties.phones import PASSWORD, PHONE, Carrier, Key, Phone, address, deliver
-from tongbao.infra import audit
+from tongbao.infra import audit, failpoints
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.settings import Settings
 from tongbao.infra.web.app import App
 from tongbao.infra.web.openapi import ApiFacts
@@ -467,6 +468,55 @@ async def test_one_resident_id_is_one_person(alice: Phone, wallet: App, office: 
     taken = await bob.post("/v1/me/identity", name=NAME, resident_id=RESIDENT_ID)
 
     assert taken.code == "person.real_name_not_confirmed"
+
+
+# Death at any line
+
+
+@pytest.mark.parametrize("point", ["notify.before_send", "notify.after_send"])
+async def test_a_message_that_was_cut_off_goes_again_under_its_number(
+    phone: Phone, office: Office, point: str
+) -> None:
+    await phone.ask_code(PHONE, "register")
+    failpoints.arm(f"{point}:raise")
+    with pytest.raises(SimulatedCrash):
+        await office.deliver()
+    failpoints.arm(None)
+
+    letters = await phone.letters(address(PHONE))
+    await office.deliver()
+
+    assert len(set(office.carrier.numbers)) == 1  # and a carrier carries a number once
+    assert len({each.text for each in letters}) == 1
+    assert len(office.carrier.numbers) == (2 if point == "notify.after_send" else 1)
+
+
+@pytest.mark.parametrize("point", ["real_names.before_ask", "real_names.after_ask"])
+async def test_a_register_whose_answer_was_lost_counts_for_nothing(
+    alice: Phone, register: Register, point: str
+) -> None:
+    await alice.post("/v1/me/identity", name=NAME, resident_id=RESIDENT_ID)
+    failpoints.arm(f"{point}:raise")
+    with pytest.raises(SimulatedCrash):
+        await alice.post("/v1/me/identity/checks", source="residents")
+    failpoints.arm(None)
+
+    before = (await alice.get("/v1/me")).json["real_name_level"]
+    again = await alice.post("/v1/me/identity/checks", source="residents")
+
+    assert (before, again.json["real_name_level"]) == (0, 1)
+    assert len({number for number, *_ in register.asked}) == len(register.asked)
+
+
+async def test_a_message_too_late_to_be_of_use_is_given_up(
+    phone: Phone, office: Office, db: Db
+) -> None:
+    await phone.ask_code(PHONE, "register")
+    db.clock.offset += timedelta(minutes=11)
+
+    assert await phone.letters(address(PHONE)) == []
+    rows = await db.fetch("select state, sealed from notification", ())
+    assert [(row["state"], row["sealed"]) for row in rows] == [("given_up", None)]
 
 
 # Recovery, export, erasure

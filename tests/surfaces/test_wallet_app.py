@@ -1,0 +1,88 @@
+"""The wallet app on the whole platform: wired, its messages carried, its registers asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import httpx2 as httpx
+import pytest
+
+from tests.parties.phones import Phone
+from tests.stage import Stage
+from tongbao.infra.notify.model import Kind, Message
+from tongbao.infra.notify.sending import notifications_of
+from tongbao.kernel.ids import parse
+
+NUMBER = "13600136000"
+RESIDENT_ID = "110101199003078670"
+
+
+class SandboxOffice:
+    """Messages as the sandbox's carrier shows them."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.carrier = self
+        self.messages: list[Message] = []
+
+    async def deliver(self) -> None:
+        await self.stage.idle()
+        found = await asyncio.to_thread(self.stage.sandbox.get, "messages/inbox")
+        self.messages = [
+            Message(Kind(each["kind"]), each["to"], each["title"], each["text"], each["language"])
+            for each in found
+        ]
+
+    async def wait(self) -> None:
+        await self.stage.db.fetch("delete from code_allowance", ())
+
+
+@pytest.fixture
+async def phone(shared_stage: Stage) -> AsyncIterator[Phone]:
+    made = Phone(shared_stage.app, SandboxOffice(shared_stage))
+    made.mode = {"mode": "sandbox"}
+    yield made
+    await shared_stage.db.fetch("delete from code_allowance", ())
+
+
+async def test_somebody_registers_proves_their_name_and_leaves(
+    shared_stage: Stage, phone: Phone
+) -> None:
+    made = await phone.register(NUMBER)
+    assert made.status == 201, made.body
+    name = {"name": "张三", "resident_id": RESIDENT_ID}
+    await phone.post("/v1/me/identity", **name)
+    levels = [
+        (await phone.post("/v1/me/identity/checks", source=source)).json["real_name_level"]
+        for source in ("residents", "phones", "cards")
+    ]
+    person_id: UUID = parse("per", made.json["person_id"])
+
+    assert levels == [1, 1, 2]
+    found = await shared_stage.db.fetch("select sealed, state from notification", ())
+    assert {(row["sealed"], row["state"]) for row in found} == {(None, "sent")}
+    assert await notifications_of(shared_stage.db, person_id) == []
+    fake = Phone(shared_stage.app, phone.post_office)
+    fake.mode = phone.mode
+    await fake.register("13600136001")
+    await fake.post("/v1/me/identity", name="李假", resident_id="11010119900307109X")
+    refused = await fake.post("/v1/me/identity/checks", source="residents")
+    assert refused.code == "person.real_name_not_confirmed"
+
+
+def test_the_sandbox_plays_a_number_that_nobody_has(shared_stage: Stage) -> None:
+    def ask(path: str, **body: Any) -> Any:
+        return httpx.post(f"{shared_stage.sandbox.url}/{path}", json=body, trust_env=False)
+
+    letter = {"number": "n1", "kind": "sms", "title": "t", "text": "x", "language": "zh"}
+    question = {"number": "q1", "name": "李假", "resident_id": "x", "phone": ""}
+
+    assert ask("messages", to="+8613800130000", **letter).status_code == 422
+    first = ask("messages", to="+8613800130001", **letter).json()
+    assert ask("messages", to="+8613800130001", **letter).json() == first
+    assert ask("messages").status_code == 400
+    assert ask("registers/residents", **question).json()["verdict"] == "different"
+    assert ask("registers/nowhere", **question).status_code == 404
