@@ -14,6 +14,7 @@ from msgspec import structs
 from tongbao_sandbox import (
     alipay_agreements,
     alipay_certs,
+    alipay_complaints,
     alipay_days,
     alipay_funds,
     alipay_merchants,
@@ -55,6 +56,7 @@ _METHODS: Final = {
     **alipay_parking.METHODS,
     **alipay_shares.METHODS,
     **alipay_merchants.METHODS,
+    **alipay_complaints.METHODS,
     _BILL: ("bill", alipay_days.download_url_query),
     _CERTIFICATE: ("certificate", alipay_certs.download),
 }
@@ -69,6 +71,8 @@ _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "agreement_query": ("external_agreement_no", "agreement_no"),
     "parking": ("car_number",),
     "applyment": ("external_id",),
+    "complaint": ("complain_event_id",),
+    "complaint_query": ("complain_event_id",),
     "applyment_query": ("external_id", "order_id"),
 }
 """What a request is called by at each point where faults may be scripted."""
@@ -87,9 +91,15 @@ _DONE_OR_NOT: Final = [
     for kind in ("time_out", "http_500", "http_502", "system_error")
     for how in ("done", "not_done")
 ]
-for _point in ("split", "transfer", "agreement", "receiver", "parking", "applyment"):
+for _point in ("split", "transfer", "agreement", "receiver", "parking", "applyment", "complaint"):
     faults.allow(_point, *_DONE_OR_NOT, "bad_signature_done", "http_429", "reset", "not_enough")
-for _point in ("split_query", "transfer_query", "agreement_query", "applyment_query"):
+for _point in (
+    "split_query",
+    "transfer_query",
+    "agreement_query",
+    "applyment_query",
+    "complaint_query",
+):
     faults.allow(
         _point, "http_500", "http_502", "http_429", "time_out", "bad_signature", "system_error"
     )
@@ -352,6 +362,9 @@ class Alipay:
             ),
             ("POST", "agreement"): lambda: alipay_agreements.decide(
                 self._world, body["number"], body["action"]
+            ),
+            ("POST", "complain"): lambda: alipay_complaints.complain(
+                self._world, body["number"], body.get("detail", "没有收到货")
             ),
             ("POST", "applyment"): lambda: alipay_merchants.decide(
                 self._world, body["number"], body["action"]

@@ -22,6 +22,7 @@ from tongbao.rails.channels.alipay.bills import (
     check_archive,
     parse_trade_bill,
 )
+from tongbao.rails.channels.alipay.complaints.calls import AlipayComplaints
 from tongbao.rails.channels.alipay.gateway import (
     Answered,
     Gateway,
@@ -86,6 +87,7 @@ class Alipay(
     AlipayAgreements,
     AlipayParking,
     AlipaySubMerchants,
+    AlipayComplaints,
 ):
     """The OpenAPI gateway: every way to pay, and the products beside it in `products`."""
 

@@ -34,6 +34,7 @@ _AGREEMENT_NEWS: Final = frozenset({"dut_user_sign", "dut_user_unsign"})
 _MESSAGES: Final[Mapping[str, tuple[CallbackKind, str]]] = {
     "alipay.trade.order.settle.notify": (CallbackKind.SPLIT, "out_request_no"),
     "alipay.fund.trans.order.changed": (CallbackKind.TRANSFER, "out_biz_no"),
+    "alipay.merchant.tradecomplain.changed": (CallbackKind.COMPLAINT, "complain_event_id"),
 }
 """Messages to the application's gateway: what they speak of, and the field with our number."""
 _REFUND_MARKS: Final = ("gmt_refund", "out_biz_no")

@@ -100,9 +100,9 @@ class AlipaySubMerchants:
             if not isinstance(uploaded, str):
                 return Answer(NotSent(f"picture {kind}: {uploaded.reason}"), seen)
             images[kind] = uploaded
-        return await self._submit(account, order, images)
+        return await self._apply(account, order, images)
 
-    async def _submit(
+    async def _apply(
         self, account: ChannelAccount, order: RegistrationOrder, images: Mapping[str, str]
     ) -> Answer[RegistrationOutcome]:
         heard, exchange = await self._gateway.call(

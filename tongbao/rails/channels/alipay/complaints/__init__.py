@@ -1,0 +1,1 @@
+"""Customers' complaints at Alipay (交易投诉)."""
