@@ -27,6 +27,7 @@ from tongbao.surfaces.invariants.commands import invariants
 from tongbao.surfaces.keys.commands import kms
 from tongbao.surfaces.keys.vault import vault
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
+from tongbao.surfaces.proofs.audit_log import audit
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.recon_desk.commands import sources_group
 from tongbao.surfaces.reserve.commands import COMMANDS as RESERVE
@@ -57,7 +58,7 @@ COMMANDS = (
     *(demo, serve, migrate, settings, doctor, db),
     *(operator, merchant, key, kms, vault, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),
-    *(*FOUR_EYES, red_packets, invariants),
+    *(*FOUR_EYES, red_packets, invariants, audit),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -83,6 +83,8 @@ from tongbao.clearing.transfers.paying import TRANSFER_POLICY, SubmitTransfer, r
 from tongbao.clearing.transfers.transfers import RunTransferBatch, run_transfer_batch
 from tongbao.controls.approvals import approvals as four_eyes
 from tongbao.controls.approvals.model import ApprovalMoved
+from tongbao.controls.audit_log import watching as audit_watching
+from tongbao.controls.audit_log.watching import ProveAuditLog, prove_audit_log
 from tongbao.infra.kms.opening import KeyDesk
 from tongbao.infra.kms.rewrapping import REWRAP_POLICY, RewrapDataKeys, run_rewrap
 from tongbao.infra.notify.sending import (
@@ -303,6 +305,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     ProveReserve: RESERVE_POLICY,
     RebalanceSplits: REBALANCE_POLICY,
     ProveLedger: PROVE_POLICY,
+    ProveAuditLog: audit_watching.POLICY,
 }
 
 
@@ -383,6 +386,7 @@ def handlers(
         RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
         RewrapDataKeys: partial(run_rewrap, flow.db, keys.data_keys),
         ProveLedger: partial(prove_ledger, Proofs(flow.db, clearing.keyring)),
+        ProveAuditLog: partial(prove_audit_log, Proofs(flow.db, clearing.keyring)),
     }
 
 

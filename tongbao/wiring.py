@@ -29,6 +29,7 @@ from tongbao.clearing.settlement import api as settlement_api
 from tongbao.clearing.statements import api as statements_api
 from tongbao.clearing.suspense import items as suspense
 from tongbao.clearing.transfers import api as transfers_api
+from tongbao.controls.audit_log import watching as audit_watching
 from tongbao.connections import SECRETS, channels
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, shop_of, subscribers
 from tongbao.infra import embedded, test_clock
@@ -336,6 +337,7 @@ class Platform:
             for each in (batches, complaints, vouchers, movements, splits, checkpoints, inbox):
                 await each.seed(tx)
             await terminals_watch.seed(tx)
+            await audit_watching.seed(tx)
             await invariants.seed(tx)
             await reserve.seed(tx, self.settings.licence)
 

@@ -6,8 +6,9 @@ An entry is written in the transaction of the act itself, so neither exists with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -18,39 +19,53 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id
 
+_ORIGIN_MAX: Final = 200
+
 
 class AuditEntry(Struct, frozen=True):
-    """One act. ``at`` is business time, ``real_at`` is not moved by a test clock."""
+    """One act. ``at`` is business time, ``real_at`` is not moved by a test clock.
+
+    ``origin`` is where it came from: an address and the request's id, the command line, or a task.
+    """
 
     id: UUID
     at: datetime
     real_at: datetime
     actor: str
+    origin: str
     action: str
     subject: str
     facts: dict[str, Any]
 
 
 _INSERT = Statement(
-    "insert into audit_entry (id, at, real_at, actor, action, subject, facts)"
-    " values ($1, $2, $3, $4, $5, $6, $7)"
+    "insert into audit_entry (id, at, real_at, actor, origin, action, subject, facts)"
+    " values ($1, $2, $3, $4, $5, $6, $7, $8)"
 )
 # The facts are given as text: a commit of another process takes no nested values.
 _APPEND = Statement(
-    "insert into audit_entry (id, at, real_at, actor, action, subject, facts)"
-    " values ($1, $2, $3, $4, $5, $6, $7::text::jsonb)"
+    "insert into audit_entry (id, at, real_at, actor, origin, action, subject, facts)"
+    " values ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb)"
 )
 _OF_SUBJECT = Query(
     AuditEntry,
-    "select id, at, real_at, actor, action, subject, facts"
+    "select id, at, real_at, actor, origin, action, subject, facts"
     " from audit_entry where subject = $1 order by id",
 )
 
 _OF_ACTIONS = Query(
     AuditEntry,
-    "select id, at, real_at, actor, action, subject, facts"
+    "select id, at, real_at, actor, origin, action, subject, facts"
     " from audit_entry where action = any($1::text[]) order by id",
 )
+
+
+_origin: ContextVar[str] = ContextVar("origin", default="")
+
+
+def come_from(origin: str) -> None:
+    """Say where the acts of this task of the loop come from: an address, a command, a task."""
+    _origin.set(origin[:_ORIGIN_MAX])
 
 
 async def record(tx: Tx, action: str, subject: str, facts: Mapping[str, Fact]) -> UUID:
@@ -59,7 +74,8 @@ async def record(tx: Tx, action: str, subject: str, facts: Mapping[str, Fact]) -
     Facts are names and figures for people, never secrets, card numbers or whole documents.
     """
     entry_id = new_id()
-    await _INSERT.run(tx, entry_id, tx.now, real_now(), tx.actor, action, subject, dict(facts))
+    who = (tx.actor, _origin.get())
+    await _INSERT.run(tx, entry_id, tx.now, real_now(), *who, action, subject, dict(facts))
     return entry_id
 
 
@@ -68,7 +84,8 @@ def entry_write(
 ) -> Write:
     """Return the write that appends an entry, for a commit that another makes."""
     text = msgspec.json.encode(facts).decode()
-    return Write(_APPEND, (new_id(), now, real_now(), actor, action, subject, text))
+    who = (actor, _origin.get())
+    return Write(_APPEND, (new_id(), now, real_now(), *who, action, subject, text))
 
 
 async def entries_of_subject(on: Db | Tx, subject: str) -> list[AuditEntry]:

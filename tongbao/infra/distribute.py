@@ -134,7 +134,11 @@ TABLES: Final[tuple[Placed, ...]] = (
     ),
     *_at_home("one row a day for all books together", "ledger_day_root"),
     *_at_home("which books an account is split over, read by one task", "ledger_split"),
-    *_at_home("who did what, of people and of the program itself", "audit_entry", "audit_link"),
+    *_at_home("who did what, of people and of the program itself", "audit_entry"),
+    *_at_home(
+        "the audit log's tree: one writer, one place",
+        *("audit_tree", "audit_leaf", "audit_node", "audit_checkpoint"),
+    ),
     *_at_home("the last word on each invariant", "invariant_light"),
     *_at_home(
         "queues that workers claim from across all books; SKIP LOCKED wants one machine",

@@ -32,6 +32,7 @@ from tongbao.infra._task_ends import (
 )
 from tongbao.infra._task_jobs import ArgsMalformed, Job, claim, jobs_of
 from tongbao.infra._task_store import TaskRow
+from tongbao.infra.audit import come_from
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, FanOut, Subscriber
@@ -292,6 +293,7 @@ class Worker:
 
     async def _execute(self, run: _Run, job: Job) -> None:
         started = monotonic()
+        come_from(f"task {run.row.type}")
         try:
             ended = await self._outcome(run, job)
             failpoint("tasks.before_done")

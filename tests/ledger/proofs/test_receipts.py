@@ -169,7 +169,7 @@ async def test_a_receipt_is_proved_by_the_program_alone(
 
     assert (done.returncode, done.stderr) == (0, "")
     signed, gross, fee = done.stdout.splitlines()
-    assert "730 transfers" in signed
+    assert "730 entries" in signed
     assert base32(false_book.references[5]) in gross
     assert "111 CNY (minor units), single, test/gross" in gross
     assert f"debit sealed, credit merchant_payable of {base32(MERCHANT)}" in gross

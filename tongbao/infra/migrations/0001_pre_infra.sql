@@ -22,6 +22,7 @@ create table audit_entry (
     at       timestamptz not null,
     real_at  timestamptz not null,
     actor    text not null check (actor <> ''),
+    origin   text not null,  -- an address and a request's id, the command line, or a task
     action   text not null check (action <> ''),
     subject  text not null,
     facts    jsonb not null check (jsonb_typeof(facts) = 'object')

@@ -1,12 +1,4 @@
--- The audit log as a chain of hashes, and the last word on each invariant.
-
--- Links are appended behind the log, in the order in which they are found; an entry has one.
-create table audit_link (
-    number   bigint not null primary key check (number > 0),
-    entry_id uuid   not null unique,
-    digest   bytea  not null check (length(digest) = 32)
-);
-revoke update, delete, truncate on audit_link from current_user;
+-- The last word on each invariant.
 
 create table invariant_light (
     name       text        not null primary key check (name ~ '^I[0-9]{1,2}$'),

@@ -27,6 +27,7 @@ from litestar.exceptions.base_exceptions import LitestarDeprecationWarning
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
+from tongbao.infra.audit import come_from
 from tongbao.infra.card_watch import check_request
 from tongbao.infra.db import Db
 from tongbao.infra.http_edge import Door
@@ -153,6 +154,8 @@ class App:
         reply = _Reply(send, request_id, scope["state"])
         # The server gives every request a task, and so a context, of its own: nothing to undo.
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        client = scope.get("client")
+        come_from(f"{client[0] if client else 'local'} {request_id}")
         prefix = self._mounted_at(scope["path"])
         try:
             body = await _read_body(scope, receive)

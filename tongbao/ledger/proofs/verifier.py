@@ -29,6 +29,17 @@ from uuid import UUID
 
 RECEIPT = "tongbao.receipt/1"
 CONSISTENCY = "tongbao.consistency/1"
+AUDIT_ENTRY = "tongbao.audit_entry/1"
+AUDIT_CONSISTENCY = "tongbao.audit_consistency/1"
+BOOK = (
+    r"(?P<origin>[!-~]+/book/(?P<book>[1-9][0-9]*))\n(?P<size>0|[1-9][0-9]*)\n(?P<root>\S+)\n"
+    r"batch (?P<batch>[0-9]+)\nhead (?P<head>\S+)\n"
+    r"codes (?P<codes>[0-9]+) (?P<codes_root>\S+)\n"
+    r"time (?P<time>\S+)\n(day (?P<day>\S+)\n)?"
+)
+AUDIT_LOG = (
+    r"(?P<origin>[!-~]+/audit)\n(?P<size>0|[1-9][0-9]*)\n(?P<root>\S+)\ntime (?P<time>\S+)\n"
+)
 KINDS = {"single": 1, "pending": 2, "post": 3, "void": 4, "expire": 5}
 ENTRY = struct.Struct(">iq16sqhhi16s16siiq3s32s32s")
 ED25519_TYPE = b"\x01"
@@ -54,14 +65,16 @@ def check(text: str, keys: Sequence[str]) -> list[str]:
     kind = given.get("object") if isinstance(given, dict) else None
     if kind == RECEIPT:
         return _check_receipt(given, keys)
-    if kind == CONSISTENCY:
-        return _check_consistency(given, keys)
-    raise Wrong("neither a receipt nor a proof of consistency")
+    if kind == AUDIT_ENTRY:
+        return _check_audit_entry(given, keys)
+    if kind in {CONSISTENCY, AUDIT_CONSISTENCY}:
+        return _check_consistency(given, keys, BOOK if kind == CONSISTENCY else AUDIT_LOG)
+    raise Wrong("neither a receipt, nor an act, nor a proof of consistency")
 
 
 def _check_receipt(given: dict[str, Any], keys: Sequence[str]) -> list[str]:
     _, note, transfers = _exactly(given, "object", "checkpoint", "transfers")
-    point = read_note(note, keys)
+    point = read_note(note, keys, BOOK)
     if not isinstance(transfers, list) or not transfers:
         raise Wrong("no transfers")
     return [_point_line(point), *(_check_transfer(each, point) for each in transfers)]
@@ -87,15 +100,30 @@ def _check_transfer(given: Any, point: dict[str, Any]) -> str:
     return f"proved: transfer {seq}, {what}, {why}"
 
 
-def _check_consistency(given: dict[str, Any], keys: Sequence[str]) -> list[str]:
+def _check_audit_entry(given: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    names = ("object", "content", "number", "proof", "checkpoint")
+    _, content, number, proof, note = _exactly(given, *names)
+    point = read_note(note, keys, AUDIT_LOG)
+    if not isinstance(content, str):
+        raise Wrong("an act is a text")
+    leaf = hashlib.sha256(b"\x00" + content.encode()).digest()
+    if not is_included(leaf, _whole(number) - 1, point["size"], point["root"], _hashes(proof)):
+        raise Wrong(f"this act is not at place {number} of the audit log")
+    said = json.loads(content)
+    what = f"{said['actor']} did {said['action']} to {said['subject']} at {said['real_at']}"
+    facts = json.dumps(said["facts"], ensure_ascii=False)
+    return [_point_line(point), f"proved: act {number}, {what}, from {said['origin']}: {facts}"]
+
+
+def _check_consistency(given: dict[str, Any], keys: Sequence[str], log: str) -> list[str]:
     _, old_note, new_note, proof = _exactly(given, "object", "old", "new", "proof")
-    old, new = read_note(old_note, keys), read_note(new_note, keys)
+    old, new = read_note(old_note, keys, log), read_note(new_note, keys, log)
     if old["origin"] != new["origin"]:
-        raise Wrong("two different books")
+        raise Wrong("two different logs")
     sizes, roots = (old["size"], new["size"]), (old["root"], new["root"])
     if not is_consistent(sizes, roots, _hashes(proof)):
-        raise Wrong(f"the book of {sizes[1]} transfers does not begin as that of {sizes[0]}")
-    proved = f"proved: the first {sizes[0]} of {sizes[1]} transfers are unchanged"
+        raise Wrong(f"the log of {sizes[1]} entries does not begin as that of {sizes[0]}")
+    proved = f"proved: the first {sizes[0]} of {sizes[1]} entries are unchanged"
     return [_point_line(old), _point_line(new), proved]
 
 
@@ -145,8 +173,8 @@ def _side(given: Any) -> tuple[bytes, str]:
 # Signed notes
 
 
-def read_note(note: Any, keys: Sequence[str]) -> dict[str, Any]:
-    """Return what a checkpoint says, if every one of the keys has signed it."""
+def read_note(note: Any, keys: Sequence[str], log: str = BOOK) -> dict[str, Any]:
+    """Return what a checkpoint of this kind of log says, if every one of the keys has signed it."""
     if not isinstance(note, str) or note.count("\n\n") != 1 or not note.endswith("\n"):
         raise Wrong("not a signed note")
     body, _, signatures = note.partition("\n\n")
@@ -157,7 +185,7 @@ def read_note(note: Any, keys: Sequence[str]) -> dict[str, Any]:
         name = _check_signed(body, signatures.splitlines(), key)
         if not body.startswith(name + "/"):
             raise Wrong("the note is of another log")
-    return _read_body(body)
+    return _read_body(body, log)
 
 
 def _check_signed(body: str, lines: Sequence[str], key: str) -> str:
@@ -189,24 +217,22 @@ def _is_signed(raw: bytes, message: bytes, signature: bytes) -> bool:
     raise Wrong("a key of an unknown kind")
 
 
-def _read_body(body: str) -> dict[str, Any]:
-    pattern = re.compile(
-        r"(?P<origin>[!-~]+/book/(?P<book>[1-9][0-9]*))\n(?P<size>0|[1-9][0-9]*)\n(?P<root>\S+)\n"
-        r"batch (?P<batch>[0-9]+)\nhead (?P<head>\S+)\n"
-        r"codes (?P<codes>[0-9]+) (?P<codes_root>\S+)\n"
-        r"time (?P<time>\S+)\n(day (?P<day>\S+)\n)?"
-    )
-    found = pattern.fullmatch(body)
+_NUMBERS = ("book", "size", "batch", "codes")
+_ROOTS = ("root", "head", "codes_root")
+
+
+def _read_body(body: str, log: str) -> dict[str, Any]:
+    found = re.fullmatch(log, body)
     if found is None:
-        raise Wrong("the note is no checkpoint of a book")
+        raise Wrong("the note is no checkpoint of such a log")
     said: dict[str, Any] = found.groupdict()
-    said.update({name: int(said[name]) for name in ("book", "size", "batch", "codes")})
-    said.update({name: _bytes(said[name], 32) for name in ("root", "head", "codes_root")})
+    said.update({name: int(said[name]) for name in _NUMBERS if name in said})
+    said.update({name: _bytes(said[name], 32) for name in _ROOTS if name in said})
     return said
 
 
 def _point_line(point: dict[str, Any]) -> str:
-    return f"signed: {point['origin']}, {point['size']} transfers, as of {point['time']}"
+    return f"signed: {point['origin']}, {point['size']} entries, as of {point['time']}"
 
 
 # Merkle trees (RFC 9162, 2.1)

@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from tongbao.clearing.context import Clearing
 from tongbao.controls.approvals.model import Approvals
+from tongbao.infra.audit import come_from
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.kms.opening import KeyDesk
@@ -101,6 +102,7 @@ class Context(Struct):
         """Open the platform, do the work, close it; a refusal ends the program with its advice."""
 
         async def whole() -> T:
+            come_from("command line")
             async with self.open_platform(settings or self.settings()) as platform:
                 return await work(platform)
 

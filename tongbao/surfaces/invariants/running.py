@@ -14,7 +14,7 @@ import structlog
 from msgspec import Struct
 from prometheus_client import Gauge
 
-from tongbao.infra.audit_chain import link_entries, verify_chain
+from tongbao.controls.audit_log.tree import place_entries, verify_log
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.clock import monotonic
@@ -173,8 +173,8 @@ async def _look(db: Db, each: Invariant, licence: Licence) -> Found:
 
 
 async def _audit(db: Db) -> Found:
-    await link_entries(db)
-    report = await verify_chain(db)
+    await place_entries(db)
+    report = await verify_log(db)
     return Found(report.breaches, report.first)
 
 

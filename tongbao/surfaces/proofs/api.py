@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from litestar import get
 
+from tongbao.controls.audit_log.tree import list_checkpoints
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
@@ -29,6 +30,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[Any]]
 Asgi = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+AUDIT_PATH = "/audit/checkpoint"
 KEYS_PATH = "/ledger/keys"
 VERIFIER_PATH = "/ledger/verifier"
 
@@ -64,7 +66,11 @@ ROUTES = [get_receipt]
 
 
 def publications(db: Db) -> dict[str, Asgi]:
-    """Return what everybody may read, by path: the keys of checkpoints, and the verifier."""
+    """Return what everybody may read: keys of checkpoints, the verifier, the audit log's end."""
+
+    async def audit_log() -> bytes:
+        page = await list_checkpoints(db, limit=1)
+        return "".join(each.note for each in page.items).encode()
 
     async def keys() -> bytes:
         return msgspec.json.encode(await published(db))
@@ -73,6 +79,7 @@ def publications(db: Db) -> dict[str, Asgi]:
         return verifier_source().encode()
 
     return {
+        AUDIT_PATH: _document(AUDIT_PATH, "text/plain; charset=utf-8", audit_log),
         KEYS_PATH: _document(KEYS_PATH, "application/json", keys),
         VERIFIER_PATH: _document(VERIFIER_PATH, "text/x-python; charset=utf-8", verifier),
     }
