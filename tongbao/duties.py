@@ -86,7 +86,7 @@ from tongbao.controls.approvals.model import ApprovalMoved
 from tongbao.controls.audit_log import watching as audit_watching
 from tongbao.controls.audit_log.watching import ProveAuditLog, prove_audit_log
 from tongbao.infra.kms.opening import KeyDesk
-from tongbao.infra.kms.rewrapping import REWRAP_POLICY, RewrapDataKeys, run_rewrap
+from tongbao.infra.kms.rewrapping import REWRAP_POLICY, RewrapSealingKeys, run_rewrap
 from tongbao.infra.notify.sending import (
     SEND_POLICY,
     Gateways,
@@ -301,7 +301,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     CompleteMovement: COMPLETE_POLICY,
     WatchMovements: WATCH_POLICY,
     WatchTerminals: TERMINALS_POLICY,
-    RewrapDataKeys: REWRAP_POLICY,
+    RewrapSealingKeys: REWRAP_POLICY,
     ProveReserve: RESERVE_POLICY,
     RebalanceSplits: REBALANCE_POLICY,
     ProveLedger: PROVE_POLICY,
@@ -375,16 +375,14 @@ def handlers(
         CloseCheckout: partial(close_checkout_unpaid, flow.db, public_url),
         DeliverWebhook: courier.deliver,
         TellJeepayMerchant: Messenger(flow.db, clearing.keyring, courier.clients).tell,
-        SendNotification: partial(
-            run_send_notification, flow.db, clearing.keyring, gateways
-        ),
+        SendNotification: partial(run_send_notification, flow.db, clearing.keyring, gateways),
         KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence, blobs=registrar.blobs),
         BuildVouchers: partial(run_build_vouchers, flow.db),
         CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),
         WatchMovements: partial(run_watch_movements, flow.db),
         WatchTerminals: partial(run_watch_terminals, flow.db),
         RebalanceSplits: partial(run_rebalance_splits, flow.db, flow.ledger),
-        RewrapDataKeys: partial(run_rewrap, flow.db, keys.data_keys),
+        RewrapSealingKeys: partial(run_rewrap, flow.db, keys.sealing_keys),
         ProveLedger: partial(prove_ledger, Proofs(flow.db, clearing.keyring)),
         ProveAuditLog: partial(prove_audit_log, Proofs(flow.db, clearing.keyring)),
     }

@@ -29,8 +29,8 @@ from tongbao.clearing.settlement import api as settlement_api
 from tongbao.clearing.statements import api as statements_api
 from tongbao.clearing.suspense import items as suspense
 from tongbao.clearing.transfers import api as transfers_api
-from tongbao.controls.audit_log import watching as audit_watching
 from tongbao.connections import SECRETS, channels
+from tongbao.controls.audit_log import watching as audit_watching
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, shop_of, subscribers
 from tongbao.infra import embedded, test_clock
 from tongbao.infra.blobs.place import blobs_of
@@ -196,7 +196,7 @@ class Platform:
         )
         self.accounts = ChannelAccounts(db, keyring, SECRETS, settings.public_url)
         self.bank = BankTransfer(self.http)
-        by_name = channels(self.http, db.clock, detokenising(db, self.keys.data_keys))
+        by_name = channels(self.http, db.clock, detokenising(db, self.keys.sealing_keys))
         self.router = LiveRouter(db, by_name, Watch(db))
         self.flow = Flow(
             db=db,
@@ -297,7 +297,7 @@ class Platform:
                 "flow": self.flow,
                 "reach": reach_of(self.flow),
                 "keyring": self.keyring,
-                "data_keys": self.keys.data_keys,
+                "sealing_keys": self.keys.sealing_keys,
                 "sharing": self.sharing,
                 "blobs": self.blobs,
                 "licence": settings.licence,

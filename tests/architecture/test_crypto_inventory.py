@@ -85,7 +85,7 @@ def test_every_purpose_says_with_what_and_whose_key() -> None:
     for purpose in PURPOSES.values():
         assert purpose.algorithm.value
         assert purpose.meaning.endswith(".")
-        assert purpose.key in {"file key", "data key", "none", *PURPOSES}
+        assert purpose.key in {"file key", "sealing key", "none", *PURPOSES}
 
 
 def test_the_contract_of_imports_and_this_list_agree() -> None:

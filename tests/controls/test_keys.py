@@ -34,13 +34,13 @@ from tongbao.controls.keys.model import (
     read_component,
 )
 from tongbao.infra.audit import entries_of_subject
-from tongbao.infra.crypto import Keyring, Place, data_key_of
+from tongbao.infra.crypto import Keyring, Place, sealing_key_of
 from tongbao.infra.db import Db
-from tongbao.infra.kms.data_keys import DataKeys
 from tongbao.infra.kms.file import FileKms
-from tongbao.infra.kms.model import DataKeyDestroyed, Owner
+from tongbao.infra.kms.model import Owner, SealingKeyDestroyed
 from tongbao.infra.kms.port import Kms
-from tongbao.infra.kms.rewrapping import RewrapDataKeys, run_rewrap
+from tongbao.infra.kms.rewrapping import RewrapSealingKeys, run_rewrap
+from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.kernel.ids import derived_id, new_id, show
 
 MAY = frozenset({"deployment_act"})
@@ -54,7 +54,7 @@ class House:
         self.db, self.path = db, folder / "kek"
         self.keyring = Keyring.from_file(self.path)
         self.kms: Kms = FileKms(self.keyring, self.path)
-        self.data_keys = DataKeys(self.kms)
+        self.sealing_keys = SealingKeys(self.kms)
         self.wrapped = 0
 
     @property
@@ -99,7 +99,7 @@ def component() -> str:
 async def test_two_custodians_make_a_key_that_neither_knows(house: House) -> None:
     before = house.keyring.seal("channel.secrets", b"secret", b"place")
     async with house.db.begin("test") as tx:
-        sealed = await house.data_keys.seal(tx, Owner(), "vault.card", b"4000", PLACE)
+        sealed = await house.sealing_keys.seal(tx, Owner(), "vault.card", b"4000", PLACE)
     applied, ceremony = await house.opened()
     assert applied.state is ApprovalState.APPLIED
     one, other = component(), component()
@@ -120,8 +120,8 @@ async def test_two_custodians_make_a_key_that_neither_knows(house: House) -> Non
     assert house.keyring.open("channel.secrets", before, b"place") == b"secret"
     waiting = await house.db.fetch("select args from task where type = 'kms.rewrap'", ())
     assert len(waiting) == 1
-    await run_rewrap(house.db, house.data_keys, RewrapDataKeys(once=True), None)
-    alone = DataKeys(FileKms(Keyring([made]), None))
+    await run_rewrap(house.db, house.sealing_keys, RewrapSealingKeys(once=True), None)
+    alone = SealingKeys(FileKms(Keyring([made]), None))
     assert await alone.open(house.db, Owner(), "vault.card", sealed, PLACE) == b"4000"
     async with house.db.begin("test") as tx:
         noted = await keys.noted_keys(tx, house.kms)
@@ -191,27 +191,27 @@ def test_a_component_is_32_random_bytes(text: str) -> None:
         read_component(text)
 
 
-async def test_a_data_key_goes_when_two_people_say_so(house: House) -> None:
+async def test_a_sealing_key_goes_when_two_people_say_so(house: House) -> None:
     async with house.db.begin("test") as tx:
-        sealed = await house.data_keys.seal(tx, Owner(), "vault.card", b"4000", PLACE)
-    key_id = data_key_of(sealed)
+        sealed = await house.sealing_keys.seal(tx, Owner(), "vault.card", b"4000", PLACE)
+    key_id = sealing_key_of(sealed)
     async with house.db.begin("opr_one") as tx:
         asked = await keys.propose_destruction(tx, key_id, reason="asked to be forgotten", may=MAY)
     changes = await changes_of(house.desk, asked)
     assert changes[-1].after == "lost for ever"
     await house.agree(asked)
-    assert await house.data_keys.open(house.db, Owner(), "vault.card", sealed, PLACE)
+    assert await house.sealing_keys.open(house.db, Owner(), "vault.card", sealed, PLACE)
     assert (await house.apply(asked)).state is ApprovalState.APPLIED
-    with pytest.raises(DataKeyDestroyed):
-        await house.data_keys.open(house.db, Owner(), "vault.card", sealed, PLACE)
+    with pytest.raises(SealingKeyDestroyed):
+        await house.sealing_keys.open(house.db, Owner(), "vault.card", sealed, PLACE)
     async with house.db.begin("opr_one") as tx:
-        with pytest.raises(DataKeyDestroyed):
+        with pytest.raises(SealingKeyDestroyed):
             await keys.propose_destruction(tx, key_id, reason="once more", may=MAY)
 
 
 async def test_a_module_makes_its_key_itself_and_once(house: House) -> None:
     house.kms = softhsm.token()
-    house.data_keys = DataKeys(house.kms)
+    house.sealing_keys = SealingKeys(house.kms)
     first = house.kms.master_keys()[0]
     asked = await house.propose()
     await house.agree(asked)

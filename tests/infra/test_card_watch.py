@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tongbao.infra.card_watch import (
     MADE_FOR_NUMBERS,
-    CardDataUnexpected,
+    CardNumberUnexpected,
     SecurityCodeNotTaken,
     check_request,
     scan,
@@ -48,7 +48,7 @@ def check(body: Any, *, path: str = "/v1/payments", query: str = "", **headers: 
     ],
 )
 def test_a_number_in_another_field_is_refused_by_the_fields_name(body: Any, param: str) -> None:
-    with pytest.raises(CardDataUnexpected) as refused:
+    with pytest.raises(CardNumberUnexpected) as refused:
         check(body)
     assert refused.value.param == param
     assert PAN not in str(refused.value)
@@ -56,9 +56,9 @@ def test_a_number_in_another_field_is_refused_by_the_fields_name(body: Any, para
 
 def test_digits_in_disguise_are_seen() -> None:
     hidden = "".join(f"\\u{ord(digit):04x}" for digit in PAN)
-    with pytest.raises(CardDataUnexpected):
+    with pytest.raises(CardNumberUnexpected):
         check_request("/v1/payments", b"", [], f'{{"subject":"{hidden}"}}'.encode())
-    with pytest.raises(CardDataUnexpected):
+    with pytest.raises(CardNumberUnexpected):
         check_request("/v1/payments", b"", [], f"not json {PAN}".encode())
 
 
@@ -73,7 +73,7 @@ def test_digits_in_disguise_are_seen() -> None:
     ],
 )
 def test_so_is_one_in_the_path_the_query_or_a_header(where: dict[str, str]) -> None:
-    with pytest.raises(CardDataUnexpected):
+    with pytest.raises(CardNumberUnexpected):
         check(None, **where)
 
 

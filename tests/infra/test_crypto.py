@@ -99,14 +99,14 @@ def test_mac_keys_differ_by_purpose() -> None:
 
 def test_every_purpose_names_where_its_key_is() -> None:
     for purpose in crypto.PURPOSES.values():
-        assert purpose.key in {"file key", "data key", "none"} | set(crypto.PURPOSES)
+        assert purpose.key in {"file key", "sealing key", "none"} | set(crypto.PURPOSES)
 
 
 def test_every_purpose_of_the_file_key_is_used_by_some_domain() -> None:
     package = Path(crypto.__file__).parents[1]
     written = "".join(path.read_text() for path in package.rglob("*.py") if path.stem != "crypto")
     for purpose in crypto.PURPOSES.values():
-        if purpose.key in {"file key", "data key"}:
+        if purpose.key in {"file key", "sealing key"}:
             assert f'"{purpose.name}"' in written, purpose.name
 
 
@@ -209,14 +209,14 @@ def test_sm4_gcm_agrees_with_wycheproof() -> None:
 
 
 @pytest.mark.parametrize("cipher", list(crypto.Sealing))
-def test_under_a_data_key_only_the_same_key_purpose_and_place_open(
+def test_under_a_sealing_key_only_the_same_key_purpose_and_place_open(
     cipher: crypto.Sealing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     purpose, place = "vault.card", crypto.Place("card", "number_sealed", "1", "m/live")
-    key = crypto.SealingKey(UUID(int=1), cipher, KEY)
+    key = crypto.ClearKey(UUID(int=1), cipher, KEY)
     sealed = crypto.seal_under(key, purpose, b"secret", place)
     assert crypto.open_under(key, purpose, sealed, place) == b"secret"
-    assert (sealed[:2], crypto.data_key_of(sealed)) == (bytes([2, cipher]), key.id)
+    assert (sealed[:2], crypto.sealing_key_of(sealed)) == (bytes([2, cipher]), key.id)
     assert KEY.hex() not in repr(key)
     for part in ({"table": "x"}, {"column": "x"}, {"row": "2"}, {"tenant": "n/live"}):
         with pytest.raises(SealUnreadable):
@@ -228,7 +228,7 @@ def test_under_a_data_key_only_the_same_key_purpose_and_place_open(
     monkeypatch.setattr(crypto, "aes_256_gcm_decrypt", lambda *_: pytest.fail("went too far"))
     monkeypatch.setattr(crypto, "sm4_gcm_decrypt", lambda *_: pytest.fail("went too far"))
     with pytest.raises(SealUnreadable):  # by the commitment, before anything is decrypted
-        crypto.open_under(crypto.SealingKey(key.id, cipher, OTHER_KEY), purpose, sealed, place)
+        crypto.open_under(crypto.ClearKey(key.id, cipher, OTHER_KEY), purpose, sealed, place)
 
 
 def test_mac_keys_outlive_a_rotation() -> None:

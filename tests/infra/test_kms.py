@@ -1,4 +1,4 @@
-"""Master keys in a file and in a security module, and the data keys that they wrap."""
+"""Master keys in a file and in a security module, and the sealing keys that they wrap."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from msgspec.structs import replace
 from tests.dying import dying
 from tests.infra import softhsm
 from tongbao.infra import key_file
-from tongbao.infra.crypto import Keyring, Place, Sealing, SealUnreadable, data_key_of
+from tongbao.infra.crypto import Keyring, Place, Sealing, SealUnreadable, sealing_key_of
 from tongbao.infra.db import Db
 from tongbao.infra.kms import _store as store
 from tongbao.infra.kms import rewrapping
-from tongbao.infra.kms.data_keys import DataKeys, data_key, destroy, list_data_keys
 from tongbao.infra.kms.file import FileKms
-from tongbao.infra.kms.model import DataKeyDestroyed, DataKeyNotFound, Owner
+from tongbao.infra.kms.model import Owner, SealingKeyDestroyed, SealingKeyNotFound
 from tongbao.infra.kms.opening import key_desk, open_keyring
 from tongbao.infra.kms.pkcs11 import Pkcs11Kms
 from tongbao.infra.kms.port import Kms, KmsMisconfigured, KmsUnavailable, WrapUnreadable
+from tongbao.infra.kms.sealing_keys import SealingKeys, destroy, list_sealing_keys, sealing_key
 from tongbao.infra.settings import Secret, load_settings
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
@@ -139,7 +139,7 @@ def test_the_key_file_lives_on_under_a_module(token: Pkcs11Kms, tmp_path: Path) 
 async def test_each_owner_purpose_and_month_has_a_key_of_its_own(
     db: Db, in_file: FileKms, cipher: Sealing
 ) -> None:
-    keys = DataKeys(in_file, cipher)
+    keys = SealingKeys(in_file, cipher)
     async with db.begin("test") as tx:
         ours = [await keys.seal(tx, MERCHANT, PURPOSE, b"secret", PLACE) for _ in range(2)]
         other_mode = Owner(MERCHANT.merchant_id, Mode.SANDBOX)
@@ -151,10 +151,10 @@ async def test_each_owner_purpose_and_month_has_a_key_of_its_own(
     db.clock.offset += timedelta(days=31)
     async with db.begin("test") as tx:
         others.append(await keys.seal(tx, MERCHANT, PURPOSE, b"secret", PLACE))
-    used = {data_key_of(each) for each in ours + others}
-    assert data_key_of(ours[0]) == data_key_of(ours[1])
+    used = {sealing_key_of(each) for each in ours + others}
+    assert sealing_key_of(ours[0]) == sealing_key_of(ours[1])
     assert len(used) == 5
-    again = DataKeys(in_file)  # another process, with the other default cipher
+    again = SealingKeys(in_file)  # another process, with the other default cipher
     assert await again.open(db, MERCHANT, PURPOSE, ours[0], PLACE) == b"secret"
     for owner, purpose, place in (
         (other_mode, PURPOSE, PLACE),
@@ -163,61 +163,61 @@ async def test_each_owner_purpose_and_month_has_a_key_of_its_own(
     ):
         with pytest.raises(SealUnreadable):
             await again.open(db, owner, purpose, ours[0], place)
-    page = await list_data_keys(db, cursor=None, limit=3)
-    rest = await list_data_keys(db, cursor=page.next_cursor, limit=3)
+    page = await list_sealing_keys(db, cursor=None, limit=3)
+    rest = await list_sealing_keys(db, cursor=page.next_cursor, limit=3)
     assert {each.id for each in [*page.items, *rest.items]} == used
 
 
 async def test_a_wrapped_key_moved_to_another_row_is_unreadable(db: Db, in_file: FileKms) -> None:
-    keys = DataKeys(in_file)
+    keys = SealingKeys(in_file)
     async with db.begin("test") as tx:
         one = await keys.seal(tx, MERCHANT, PURPOSE, b"secret", PLACE)
         other = await keys.seal(tx, Owner(), PURPOSE, b"secret", PLACE)
         await tx.execute(
-            "update data_key set wrapped = (select wrapped from data_key where id = $2)"
+            "update sealing_key set wrapped = (select wrapped from sealing_key where id = $2)"
             " where id = $1",
-            (data_key_of(one), data_key_of(other)),
+            (sealing_key_of(one), sealing_key_of(other)),
         )
     with pytest.raises(WrapUnreadable):
-        await DataKeys(in_file).open(db, MERCHANT, PURPOSE, one, PLACE)
+        await SealingKeys(in_file).open(db, MERCHANT, PURPOSE, one, PLACE)
 
 
 async def test_two_who_need_a_first_key_at_once_share_it(db: Db, in_file: FileKms) -> None:
-    keys = DataKeys(in_file)
+    keys = SealingKeys(in_file)
     async with db.begin("one") as first:
         one = await keys.seal(first, MERCHANT, PURPOSE, b"secret", PLACE)
 
         async def wait() -> bytes:
             async with db.begin("other") as second:
-                return await DataKeys(in_file).seal(second, MERCHANT, PURPOSE, b"x", PLACE)
+                return await SealingKeys(in_file).seal(second, MERCHANT, PURPOSE, b"x", PLACE)
 
         waiting = asyncio.create_task(wait())
         await asyncio.sleep(0.05)
         assert not waiting.done()
-    assert data_key_of(await waiting) == data_key_of(one)
+    assert sealing_key_of(await waiting) == sealing_key_of(one)
 
 
 async def test_a_destroyed_key_takes_everything_with_it(db: Db, in_file: FileKms) -> None:
-    keys = DataKeys(in_file)
+    keys = SealingKeys(in_file)
     async with db.begin("test") as tx:
         gone = await keys.seal(tx, MERCHANT, PURPOSE, b"secret", PLACE)
         stays = await keys.seal(tx, Owner(), PURPOSE, b"secret", PLACE)
     assert await keys.open(db, MERCHANT, PURPOSE, gone, PLACE) == b"secret"
-    key_id = data_key_of(gone)
+    key_id = sealing_key_of(gone)
     assert key_id is not None
     async with db.begin("test") as tx:
         for because in ("asked to be forgotten", "again"):
             row = await destroy(tx, key_id, because=because)
     assert (row.wrapped, row.destroyed_because) == (None, "asked to be forgotten")
-    for each in (keys, DataKeys(in_file)):  # who had it in memory forgets it too
-        with pytest.raises(DataKeyDestroyed):
+    for each in (keys, SealingKeys(in_file)):  # who had it in memory forgets it too
+        with pytest.raises(SealingKeyDestroyed):
             await each.open(db, MERCHANT, PURPOSE, gone, PLACE)
     assert await keys.open(db, Owner(), PURPOSE, stays, PLACE) == b"secret"
     async with db.begin("test") as tx:
         fresh = await keys.seal(tx, MERCHANT, PURPOSE, b"new", PLACE)
-        with pytest.raises(DataKeyNotFound):
+        with pytest.raises(SealingKeyNotFound):
             await destroy(tx, new_id(), because="there is none")
-    assert data_key_of(fresh) != key_id
+    assert sealing_key_of(fresh) != key_id
     assert await keys.open(db, MERCHANT, PURPOSE, fresh, PLACE) == b"new"
 
 
@@ -225,11 +225,11 @@ async def test_wrapping_anew_resumes_where_it_died(
     db: Db, kms: Kms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rewrapping, "BATCH", 2)
-    keys = DataKeys(kms)
+    keys = SealingKeys(kms)
     owners = [Owner(UUID(int=number), Mode.LIVE) for number in range(1, 6)]
     async with db.begin("test") as tx:
         sealed = [await keys.seal(tx, owner, PURPOSE, b"secret", PLACE) for owner in owners]
-        destroyed = data_key_of(await keys.seal(tx, Owner(), PURPOSE, b"lost", PLACE))
+        destroyed = sealing_key_of(await keys.seal(tx, Owner(), PURPOSE, b"lost", PLACE))
         assert destroyed is not None
         await destroy(tx, destroyed, because="no longer needed")
     newest = rotated(kms)
@@ -239,27 +239,27 @@ async def test_wrapping_anew_resumes_where_it_died(
     with dying("kms.before_rewrap_commit"):
         await rewrapping.rewrap_all(db, keys)
     assert ((await keys.left(db)).waiting, (await keys.left(db)).all_of_them) == (3, 5)
-    again = await rewrapping.run_rewrap(db, keys, rewrapping.RewrapDataKeys(), NO_LEASE)
+    again = await rewrapping.run_rewrap(db, keys, rewrapping.RewrapSealingKeys(), NO_LEASE)
     assert again is not None
     assert (await keys.left(db)).waiting == 0
     assert await rewrapping.rewrap_all(db, keys) == 0
-    rows = [await store.GET.one(db, data_key_of(each)) for each in sealed]
+    rows = [await store.GET.one(db, sealing_key_of(each)) for each in sealed]
     assert {row.master_key for row in rows} == {newest}
     for owner, each in zip(owners, sealed, strict=True):
-        assert await DataKeys(kms).open(db, owner, PURPOSE, each, PLACE) == b"secret"
-    assert (await data_key(db, destroyed)).wrapped is None
+        assert await SealingKeys(kms).open(db, owner, PURPOSE, each, PLACE) == b"secret"
+    assert (await sealing_key(db, destroyed)).wrapped is None
 
 
 async def test_an_old_master_key_can_be_put_away_once_all_is_wrapped_anew(
     db: Db, tmp_path: Path
 ) -> None:
     path = tmp_path / "kek"
-    keys = DataKeys(FileKms(Keyring.from_file(path), path))
+    keys = SealingKeys(FileKms(Keyring.from_file(path), path))
     async with db.begin("test") as tx:
         sealed = await keys.seal(tx, MERCHANT, PURPOSE, b"secret", PLACE)
     key_file.add_key(path, KEY)
     await rewrapping.rewrap_all(db, keys)
-    alone = DataKeys(FileKms(Keyring([KEY]), None))
+    alone = SealingKeys(FileKms(Keyring([KEY]), None))
     assert await alone.open(db, MERCHANT, PURPOSE, sealed, PLACE) == b"secret"
 
 

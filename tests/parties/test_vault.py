@@ -12,11 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from tests.dying import dying
-from tongbao.infra.crypto import Keyring, data_key_of
+from tongbao.infra.crypto import Keyring, sealing_key_of
 from tongbao.infra.db import Db
-from tongbao.infra.kms.data_keys import DataKeys, destroy
 from tongbao.infra.kms.file import FileKms
-from tongbao.infra.kms.model import DataKeyDestroyed, Owner
+from tongbao.infra.kms.model import Owner, SealingKeyDestroyed
+from tongbao.infra.kms.sealing_keys import SealingKeys, destroy
 from tongbao.kernel.card_numbers import is_luhn, scheme_of, sights
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
@@ -53,7 +53,7 @@ class Vault:
 
     def __init__(self, db: Db) -> None:
         self.db = db
-        self.keys = DataKeys(FileKms(Keyring([b"k" * 32]), None))
+        self.keys = SealingKeys(FileKms(Keyring([b"k" * 32]), None))
 
     async def save(self, number: str = PAN, owner: Owner = SHOP, expiry: str = "4912") -> Card:
         async with self.db.begin("shop") as tx:
@@ -324,11 +324,11 @@ async def test_a_deleted_card_is_forgotten_with_its_tokens(vault: Vault) -> None
     assert (await vault.save()).id != card.id
 
 
-async def test_a_destroyed_data_key_takes_the_numbers_of_its_month_with_it(vault: Vault) -> None:
+async def test_a_destroyed_sealing_key_takes_the_numbers_of_its_month_with_it(vault: Vault) -> None:
     card = await vault.save()
     async with vault.db.begin("two people") as tx:
-        await destroy(tx, data_key_of(card.sealed), because="the merchant left")
-    with pytest.raises(DataKeyDestroyed):
+        await destroy(tx, sealing_key_of(card.sealed), because="the merchant left")
+    with pytest.raises(SealingKeyDestroyed):
         await cards.number_of(vault.db, vault.keys, card)
     assert isinstance(await vault.use(await vault.token(await vault.save(OTHER_PAN))), Number)
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.payments.test_cards import BALANCE, comes_to, fresh_card, on_card
 from tests.stage import Stage, new_number
-from tongbao.infra.crypto import data_key_of
-from tongbao.infra.kms.data_keys import destroy
+from tongbao.infra.crypto import sealing_key_of
 from tongbao.infra.kms.model import Owner
+from tongbao.infra.kms.sealing_keys import destroy
 from tongbao.kernel.card_numbers import check_digit
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
@@ -54,7 +54,7 @@ async def card_host(module_stage: Stage) -> AsyncIterator[None]:
         await set_price_plan(tx, merchant.id, Mode.SANDBOX, [PriceLine("cards", "card", 6_000)])
         await connect_channel(tx, merchant.id, Mode.SANDBOX, "cards", account)
     channels: Any = stage.flow.channels
-    tokens = detokenising(stage.db, stage.platform.keys.data_keys)
+    tokens = detokenising(stage.db, stage.platform.keys.sealing_keys)
     kept, channels["cards"] = channels["cards"], Cards(LineLimits(answer_s=1.5), tokens)
     yield
     await channels["cards"].shut()
@@ -178,7 +178,7 @@ async def test_a_destroyed_key_ends_the_token_and_not_the_platform(stage: Stage)
     owner = Owner(stage.shop.merchant.id, Mode.SANDBOX)
     card = await card_of(stage.db, owner, parse("crd", token["card_id"]))
     async with stage.db.begin("two people") as tx:
-        await destroy(tx, data_key_of(card.sealed), because="the merchant left")
+        await destroy(tx, sealing_key_of(card.sealed), because="the merchant left")
     assert (await pay(stage, token))["failure"]["code"] == "token_card_gone"
     fresh = await token_for(stage, good_card())
     assert (await pay(stage, fresh))["status"] == "succeeded"

@@ -13,8 +13,8 @@ from tests.surfaces.commands import Cli
 from tests.surfaces.visitors import PASSWORD
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, Query, Statement
-from tongbao.infra.kms.data_keys import DataKeys
 from tongbao.infra.kms.file import FileKms
+from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.infra.settings import load_settings
 from tongbao.parties.identity.model import Role
 from tongbao.parties.identity.operators import create_operator
@@ -67,7 +67,7 @@ async def test_a_master_key_is_changed_by_two_custodians_and_all_is_wrapped_anew
 ) -> None:
     anne, bert = [await hire(db, tmp_path, login) for login in ("anne", "bert")]
     keyring = Keyring.from_file(tmp_path / "kek")
-    keys = DataKeys(FileKms(keyring, tmp_path / "kek"))
+    keys = SealingKeys(FileKms(keyring, tmp_path / "kek"))
     async with db.begin("shop") as tx:
         kept = await keys.mac_key(tx, "vault.fingerprint")
     [first] = (await cli("--json", "kms", "list")).json
@@ -93,13 +93,13 @@ async def test_a_master_key_is_changed_by_two_custodians_and_all_is_wrapped_anew
     assert (done["state"], done["record_holds"]) == ("complete", True)
     assert len((tmp_path / "kek").read_text().split()) == 2
 
-    listed = (await cli("--json", "kms", "data-keys")).json
+    listed = (await cli("--json", "kms", "sealing-keys")).json
     assert (listed[0]["keys"], listed[0]["to_rewrap"]) == (1, 1)
     again = (await cli("--json", "kms", "rewrap")).json
-    assert (again["data_keys"], again["left"]) == (1, 0)
+    assert (again["sealing_keys"], again["left"]) == (1, 0)
     newest, _ = (await cli("--json", "kms", "list")).json
     assert (newest["version"], newest["ceremony"]) == (2, done["ceremony"])
-    fresh = DataKeys(FileKms(Keyring.from_file(tmp_path / "kek"), None))
+    fresh = SealingKeys(FileKms(Keyring.from_file(tmp_path / "kek"), None))
     async with db.begin("shop") as tx:
         assert await fresh.mac_key(tx, "vault.fingerprint") == kept
 
@@ -110,7 +110,7 @@ async def test_the_inventory_names_every_purpose_and_shows_no_key(
     await cli("kms", "list")  # which makes the key file
     listed = await cli("--json", "kms", "purposes")
     named = {each["purpose"]: each for each in listed.json}
-    assert named["vault.card"]["key"] == "data key"
+    assert named["vault.card"]["key"] == "sealing key"
     assert named["channel.secrets"]["bits_min"] == 256
     del db
     [secret] = (tmp_path / "kek").read_text().split()
@@ -133,7 +133,7 @@ async def test_the_role_for_the_vault_gets_what_its_statements_need_and_no_more(
 ) -> None:
     granted = (await cli("vault", "grants")).out
     assert "all tables in schema vault" in granted
-    for table in ("data_key", "audit_entry", "event", "task"):
+    for table in ("sealing_key", "audit_entry", "event", "task"):
         assert re.search(rf"\b{table}\b", granted)
         [found] = await db.fetch("select to_regclass($1)::text as name", (table,))
         assert found["name"] == table

@@ -38,10 +38,10 @@ _NOT_READ: Final = frozenset(
 _LINE_MAX: Final = 1 << 20
 
 
-class CardDataUnexpected(Invalid):
+class CardNumberUnexpected(Invalid):
     """A card number or a track stands in a field that is not made for one."""
 
-    code = "card_data.unexpected"
+    code = "card_number.unexpected"
     advice = "Take the card number out; keep cards in the vault and name them by id or token."
     advice_zh = "请移除卡号；请将银行卡保存在保险库中，并以标识或令牌引用。"
 
@@ -49,7 +49,7 @@ class CardDataUnexpected(Invalid):
 class SecurityCodeNotTaken(Invalid):
     """A card's security code came: it is not needed, not kept, and not taken in any field."""
 
-    code = "card_data.security_code"
+    code = "card_number.security_code"
     advice = "Do not send security codes, and make sure that you do not keep them either."
     advice_zh = "请勿上送或保存卡片安全码（CVN/CVV）。"
 
@@ -69,7 +69,7 @@ def check_request(
     """Raise where a request carries card data that it must not.
 
     Raises:
-        CardDataUnexpected, SecurityCodeNotTaken
+        CardNumberUnexpected, SecurityCodeNotTaken
     """
     if _may_have_code(body) and _SECURITY_CODE.search(body):
         raise SecurityCodeNotTaken
@@ -80,17 +80,17 @@ def check_request(
     if _may_have_number(body) and (b"\\u00" in body or _has_card(body.decode("latin-1"))):
         for where, text in _texts(body):
             if _has_card(text):
-                raise CardDataUnexpected(param=where)
+                raise CardNumberUnexpected(param=where)
 
 
 def _check_beside(path: str, query: bytes, rest: bytes) -> None:
     if _has_card(unquote(path)):
-        raise CardDataUnexpected(param="path")
+        raise CardNumberUnexpected(param="path")
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if _has_card(value) or _has_card(name):
-            raise CardDataUnexpected(param="query")
+            raise CardNumberUnexpected(param="query")
     if _has_card(rest.decode("latin-1")):
-        raise CardDataUnexpected(param="header")
+        raise CardNumberUnexpected(param="header")
 
 
 def _may_have_code(body: bytes) -> bool:

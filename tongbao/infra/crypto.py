@@ -1,10 +1,10 @@
 """Crypto: which purpose uses which algorithm and key, and the envelope that seals stored secrets.
 
     sealed = version 1 | key id 4 | salt 32 | commitment 32 | AES-256-GCM ciphertext and tag
-           | version 2 | cipher 1 | data key id 16 | salt 32 | commitment 32 | ciphertext and tag
+           | version 2 | cipher 1 | sealing key id 16 | salt 32 | commitment 32 | ciphertext and tag
 
-Version 1 is sealed under the file key, version 2 under a data key (`infra.kms.data_keys`). Each
-sealed text has a key of its own, derived from that key, the purpose and the salt. The commitment,
+Version 1 is sealed under the file key, version 2 under a sealing key (`infra.kms.sealing_keys`).
+Each sealed text has a key of its own, derived from that key, the purpose and the salt. The commitment,
 derived with it, makes sure that one sealed text opens under one key only. Whoever seals binds the
 place it is stored in, so that rows cannot be swapped. Algorithms that channels insist on and we
 would not choose live in the channels' own folders.
@@ -65,7 +65,7 @@ class Algorithm(StrEnum):
     """What may be used for anything of our own."""
 
     AES_256_GCM = "AES-256-GCM, key by HKDF-SHA-256, committed"
-    GCM_UNDER_DATA_KEY = "AES-256-GCM or SM4-GCM under a data key, committed"
+    GCM_UNDER_SEALING_KEY = "AES-256-GCM or SM4-GCM under a sealing key, committed"
     HMAC_SHA_256 = "HMAC-SHA-256"
     HMAC_SM3 = "HMAC-SM3 (GB/T 32905)"
     ED25519 = "Ed25519"
@@ -94,15 +94,15 @@ class Sealing(IntEnum):
     SM4_GCM = 2
 
 
-class SealingKey(Struct, frozen=True):
-    """A data key in the clear. It stays in memory, and prints as its id."""
+class ClearKey(Struct, frozen=True):
+    """A sealing key in the clear. It stays in memory, and prints as its id."""
 
     id: UUID
     cipher: Sealing
     secret: bytes
 
     def __repr__(self) -> str:
-        return f"SealingKey({self.id})"
+        return f"ClearKey({self.id})"
 
 
 class Place(Struct, frozen=True):
@@ -120,7 +120,7 @@ class Place(Struct, frozen=True):
 
 
 _FILE_KEY: Final = "file key"
-_DATA_KEY: Final = "data key"
+_SEALING_KEY: Final = "sealing key"
 
 PURPOSES: Final[dict[str, Purpose]] = {
     purpose.name: purpose
@@ -159,8 +159,6 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("split.receiver", Algorithm.AES_256_GCM, _FILE_KEY, "Who gets shares."),
         Purpose("custody.account", Algorithm.HMAC_SHA_256, _FILE_KEY, "Our accounts at banks."),
         Purpose("split.receiver_mac", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of receivers."),
-        Purpose("parking.car", Algorithm.AES_256_GCM, _FILE_KEY, "Which car was where."),
-        Purpose("parking.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "The same visit again."),
         Purpose("person.key", Algorithm.AES_256_GCM, _FILE_KEY, "A person's own keys."),
         Purpose("person.personal", Algorithm.AES_256_GCM, "person.key", "Who a person is."),
         Purpose("person.factor", Algorithm.AES_256_GCM, "person.key", "Secrets shared with them."),
@@ -172,14 +170,20 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("person.certificate", Algorithm.CERTIFICATE, "none", "Acts that people sign."),
         Purpose("passkey", Algorithm.WEBAUTHN, "none", "Passkeys of people and operators."),
         Purpose("notification.text", Algorithm.AES_256_GCM, _FILE_KEY, "Messages on their way."),
+        Purpose("parking.car", Algorithm.AES_256_GCM, _FILE_KEY, "Which car was where."),
+        Purpose("parking.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "The same visit again."),
         Purpose("refund.redirection", Algorithm.AES_256_GCM, _FILE_KEY, "Whose card gets it."),
         Purpose("refund.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "The same card again."),
         Purpose("cashier.payer", Algorithm.AES_256_GCM, _FILE_KEY, "Who is at a cashier's page."),
-        Purpose("vault.card", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Card numbers."),
-        Purpose("vault.use_key", Algorithm.GCM_UNDER_DATA_KEY, _DATA_KEY, "Limited-use keys."),
-        Purpose("vault.fingerprint", Algorithm.HMAC_SHA_256, _DATA_KEY, "The same card again."),
+        Purpose("vault.card", Algorithm.GCM_UNDER_SEALING_KEY, _SEALING_KEY, "Card numbers."),
+        Purpose(
+            "vault.use_key", Algorithm.GCM_UNDER_SEALING_KEY, _SEALING_KEY, "Limited-use keys."
+        ),
+        Purpose("vault.fingerprint", Algorithm.HMAC_SHA_256, _SEALING_KEY, "The same card again."),
         Purpose("vault.cryptogram", Algorithm.HMAC_SHA_256, "vault.use_key", "One use of a token."),
-        Purpose("kms.data_key", Algorithm.AES_256_GCM, _FILE_KEY, "Data keys, where no HSM is."),
+        Purpose(
+            "kms.sealing_key", Algorithm.AES_256_GCM, _FILE_KEY, "Sealing keys, where no HSM is."
+        ),
         Purpose("kms.component", Algorithm.AES_256_GCM, _FILE_KEY, "Half of a new master key."),
         Purpose("kms.signing_seed", Algorithm.HMAC_SHA_256, _FILE_KEY, "Seed of what follows."),
         Purpose("kms.signing", Algorithm.ED25519, "kms.signing_seed", "Signed ceremonies."),
@@ -271,27 +275,27 @@ class Keyring:
         return _derive(self._oldest, b"mac", purpose.encode())
 
 
-def seal_under(key: SealingKey, purpose: str, plaintext: bytes, place: Place) -> bytes:
-    """Encrypt a text for storage under a data key."""
-    require(purpose, Algorithm.GCM_UNDER_DATA_KEY)
+def seal_under(key: ClearKey, purpose: str, plaintext: bytes, place: Place) -> bytes:
+    """Encrypt a text for storage under a sealing key."""
+    require(purpose, Algorithm.GCM_UNDER_SEALING_KEY)
     head = _VERSION_2 + bytes([key.cipher]) + key.id.bytes
     return _seal(key.cipher, key.secret, head, purpose, (plaintext, place.aad))
 
 
-def open_under(key: SealingKey, purpose: str, sealed: bytes, place: Place) -> bytes:
+def open_under(key: ClearKey, purpose: str, sealed: bytes, place: Place) -> bytes:
     """Decrypt what `seal_under` made under the same key for the same purpose and place.
 
     Raises:
         SealUnreadable
     """
-    require(purpose, Algorithm.GCM_UNDER_DATA_KEY)
-    if data_key_of(sealed) != key.id or sealed[1] != key.cipher:
+    require(purpose, Algorithm.GCM_UNDER_SEALING_KEY)
+    if sealing_key_of(sealed) != key.id or sealed[1] != key.cipher:
         raise SealUnreadable(purpose=purpose)
     return _open(key.cipher, key.secret, _HEAD_2_BYTES, purpose, (sealed, place.aad))
 
 
-def data_key_of(sealed: bytes) -> UUID | None:
-    """Return the id of the data key that a text was sealed under; None when under none."""
+def sealing_key_of(sealed: bytes) -> UUID | None:
+    """Return the id of the sealing key that a text was sealed under; None when under none."""
     if len(sealed) < _HEAD_2_BYTES or sealed[:1] != _VERSION_2:
         return None
     return UUID(bytes=sealed[2:_HEAD_2_BYTES])

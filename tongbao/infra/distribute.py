@@ -168,7 +168,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home("keys that wait for a second person", "channel_keys_waiting"),
     *_at_home(
         "keys, of merchants of every book and our own",
-        *("data_key", "master_key", "key_ceremony"),
+        *("sealing_key", "master_key", "key_ceremony"),
     ),
     *_at_home("read by tasks, changed by people", "calendar_day", "calendar_cut_off"),
     *_at_home(

@@ -101,7 +101,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     kms_module: Path | None = None
     kms_token: Annotated[str, Meta(min_length=1, max_length=32)] | None = None
     kms_pin: Secret | None = None
-    data_cipher: Literal["aes-256-gcm", "sm4-gcm"] = "aes-256-gcm"
+    sealing_cipher: Literal["aes-256-gcm", "sm4-gcm"] = "aes-256-gcm"
     socket_dir: Path
     licence: Licence = Licence.AGGREGATOR
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
@@ -160,7 +160,7 @@ _MEANINGS: Final = {
     "kms_module": "Library of the security module, as `/usr/lib/softhsm/libsofthsm2.so`.",
     "kms_token": "Label of the module's token.",
     "kms_pin": "PIN of the token's user.",
-    "data_cipher": "Cipher of new data keys: aes-256-gcm, or sm4-gcm (GB/T 32907).",
+    "sealing_cipher": "Cipher of new sealing keys: aes-256-gcm, or sm4-gcm (GB/T 32907).",
     "socket_dir": "Folder of this user alone, on this machine, in which processes that keep books"
     " listen for the others.",
     "licence": "Kind of firm that runs this deployment: aggregator, payment_institution or bank."

@@ -1,1 +1,1 @@
-"""Master keys under dual control: two custodians make one, two people end a data key."""
+"""Master keys under dual control: two custodians make one, two people end a sealing key."""

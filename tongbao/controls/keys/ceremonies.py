@@ -1,4 +1,4 @@
-"""Propose a new master key, put it together from two custodians' components, and destroy data keys.
+"""Propose a new master key, put it together from two components, and destroy sealing keys.
 
 The key is put in the file, then the ceremony is closed in the database. Whoever dies between the
 two leaves an open ceremony: the second custodian enters the component again, which makes the same
@@ -40,11 +40,11 @@ from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.kms import data_keys
-from tongbao.infra.kms.model import PREFIX as DATA_KEY
-from tongbao.infra.kms.model import DataKeyDestroyed
+from tongbao.infra.kms import sealing_keys
+from tongbao.infra.kms.model import PREFIX as SEALING_KEY
+from tongbao.infra.kms.model import SealingKeyDestroyed
 from tongbao.infra.kms.port import Kms, MasterKey
-from tongbao.infra.kms.rewrapping import RewrapDataKeys
+from tongbao.infra.kms.rewrapping import RewrapSealingKeys
 from tongbao.infra.tasks import enqueue
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import derived_id, parse, show
@@ -68,15 +68,15 @@ async def propose_rotation(
 async def propose_destruction(
     tx: Tx, key_id: UUID, *, reason: str, may: Collection[str] | None = None
 ) -> Approval:
-    """Propose that a data key is destroyed, and with it everything that was sealed under it.
+    """Propose that a sealing key is destroyed, and with it everything that was sealed under it.
 
     Raises:
-        DataKeyNotFound, DataKeyDestroyed, MakerNotAllowed, ReasonTooShort, ApprovalWaiting
+        SealingKeyNotFound, SealingKeyDestroyed, MakerNotAllowed, ReasonTooShort, ApprovalWaiting
     """
-    key = await data_keys.data_key(tx, key_id)
-    shown = show(DATA_KEY, key_id)
+    key = await sealing_keys.sealing_key(tx, key_id)
+    shown = show(SEALING_KEY, key_id)
     if key.wrapped is None:
-        raise DataKeyDestroyed(key=shown)
+        raise SealingKeyDestroyed(key=shown)
     owner = "" if key.merchant_id is None else show("mch", key.merchant_id)
     terms = DestructionTerms(shown, owner, key.purpose, key.month)
     return await propose(
@@ -116,7 +116,7 @@ def bound_acts(db: Db, kms: Kms, wrap_lines: Callable[[], int]) -> tuple[Bound, 
             await audit.record(tx, "key_ceremony.opened", show(PREFIX, ceremony_id), facts)
 
     async def destroy(tx: Tx, approval: Approval, terms: DestructionTerms) -> None:
-        await data_keys.destroy(tx, parse(DATA_KEY, terms.key), because=approval.reason)
+        await sealing_keys.destroy(tx, parse(SEALING_KEY, terms.key), because=approval.reason)
 
     return (
         Bound(ROTATE, rotate, _show_rotation),
@@ -206,7 +206,7 @@ async def _noted(tx: Tx, kms: Kms, ceremony_id: UUID | None) -> None:
 
 async def _go_on(tx: Tx, made: MasterKey) -> None:
     """Have what older keys wrapped be wrapped anew."""
-    await enqueue(tx, RewrapDataKeys(once=True), key=f"after {made.id}")
+    await enqueue(tx, RewrapSealingKeys(once=True), key=f"after {made.id}")
 
 
 async def _locked(tx: Tx, ceremony_id: UUID) -> Ceremony:

@@ -92,7 +92,7 @@ class RotationTerms(Struct, frozen=True):
 
 
 class DestructionTerms(Struct, frozen=True):
-    """The data key that is destroyed, with everything sealed under it."""
+    """The sealing key that is destroyed, with everything sealed under it."""
 
     key: str
     owner: str
@@ -153,9 +153,9 @@ ROTATE: Final = Act(
     checker="deployment_act",
 )
 DESTROY: Final = Act(
-    "data_key.destroy",
-    "Destroy a data key and all it sealed",
-    "销毁数据密钥及其加密数据",
+    "sealing_key.destroy",
+    "Destroy a sealing key and all it sealed",
+    "销毁封装密钥及其加密数据",
     DestructionTerms,
     maker="deployment_act",
     checker="deployment_act",

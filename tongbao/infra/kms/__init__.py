@@ -1,1 +1,1 @@
-"""Keys: master keys behind a port, and the data keys they wrap."""
+"""Keys: master keys behind a port, and the sealing keys they wrap."""

@@ -1,55 +1,55 @@
-"""The SQL of data keys; nothing outside this package reads the table."""
+"""The SQL of sealing keys; nothing outside this package reads the table."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.infra.kms.model import DataKey, Left
+from tongbao.infra.kms.model import Left, SealingKey
 
 _KEY: Final = """id, merchant_id, mode, purpose, month, cipher, master_key, wrapped, created_at,
     rewrapped_at, destroyed_at, destroyed_by, destroyed_because"""
 
 INSERT: Final = Query(
-    DataKey,
+    SealingKey,
     f"""
-    insert into data_key ({_KEY})
+    insert into sealing_key ({_KEY})
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, null, null, null)
     on conflict do nothing
     returning {_KEY}""",
 )
-GET: Final = Query(DataKey, f"select {_KEY} from data_key where id = $1")
+GET: Final = Query(SealingKey, f"select {_KEY} from sealing_key where id = $1")
 FIND: Final = Query(
-    DataKey,
+    SealingKey,
     f"""
-    select {_KEY} from data_key
+    select {_KEY} from sealing_key
      where purpose = $3 and month = $4 and destroyed_at is null
        and merchant_id is not distinct from $1 and mode is not distinct from $2""",
 )
 LIST: Final = Query(
-    DataKey,
+    SealingKey,
     f"""
-    select {_KEY} from data_key where ($1::uuid is null or id < $1) order by id desc limit $2""",
+    select {_KEY} from sealing_key where ($1::uuid is null or id < $1) order by id desc limit $2""",
 )
 LOCK_OLD: Final = Query(
-    DataKey,
+    SealingKey,
     f"""
-    select {_KEY} from data_key where master_key <> $1 and wrapped is not null
+    select {_KEY} from sealing_key where master_key <> $1 and wrapped is not null
      order by id limit $2 for update""",
 )
 REWRAP: Final = Statement("""
-    update data_key set wrapped = $2, master_key = $3, rewrapped_at = $4
+    update sealing_key set wrapped = $2, master_key = $3, rewrapped_at = $4
      where id = $1 and wrapped is not null""")
 COUNT_LEFT: Final = Query(
     Left,
     """
     select count(*) filter (where master_key <> $1) as waiting, count(*) as all_of_them
-      from data_key where wrapped is not null""",
+      from sealing_key where wrapped is not null""",
 )
 DESTROY: Final = Query(
-    DataKey,
+    SealingKey,
     f"""
-    update data_key
+    update sealing_key
        set wrapped = null, destroyed_at = $2, destroyed_by = $3, destroyed_because = $4
      where id = $1 and wrapped is not null
     returning {_KEY}""",

@@ -17,7 +17,7 @@ from tongbao.infra.crypto import (
 )
 from tongbao.infra.kms.port import KmsMisconfigured, MasterKey, WrapUnreadable
 
-_WRAPPING: Final = "kms.data_key"
+_WRAPPING: Final = "kms.sealing_key"
 _SIGNING: Final = "kms.signing_seed"
 _KEY_ID: Final = slice(1, 5)
 

@@ -1,4 +1,4 @@
-"""Data keys: what they are for, whose they are, and how they end. No I/O."""
+"""Sealing keys: what they are for, whose they are, and how they end. No I/O."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tongbao.infra.crypto import bind
 from tongbao.kernel.errors import Conflict, NotFound
 from tongbao.kernel.licence import Mode
 
-PREFIX: Final = "dky"
+PREFIX: Final = "slk"
 EVER: Final = "ever"
 """The month of a key that is not changed with the months: what is looked up by it must be found."""
 
 
-class DataKeyDestroyed(Conflict):
+class SealingKeyDestroyed(Conflict):
     """The key was destroyed, and with it everything that was sealed under it."""
 
-    code = "data_key.destroyed"
+    code = "sealing_key.destroyed"
     advice = "Nothing brings it back; the record says who destroyed it and why."
-    advice_zh = "该数据密钥已销毁，相关数据无法恢复；销毁人与原因见记录。"
+    advice_zh = "该封装密钥已销毁，相关数据无法恢复；销毁人与原因见记录。"
 
 
-class DataKeyNotFound(NotFound):
-    """There is no such data key."""
+class SealingKeyNotFound(NotFound):
+    """There is no such sealing key."""
 
-    code = "data_key.not_found"
-    advice = "List the data keys to find its id."
-    advice_zh = "请通过数据密钥列表查找正确的标识。"
+    code = "sealing_key.not_found"
+    advice = "List the sealing keys to find its id."
+    advice_zh = "请通过封装密钥列表查找正确的标识。"
 
 
 class Owner(Struct, frozen=True):
@@ -48,7 +48,7 @@ class Owner(Struct, frozen=True):
 PLATFORM: Final = Owner()
 
 
-class DataKey(Struct, frozen=True):
+class SealingKey(Struct, frozen=True):
     """One row of the table. ``wrapped`` is gone for good once the key is destroyed."""
 
     id: UUID
@@ -66,7 +66,7 @@ class DataKey(Struct, frozen=True):
     destroyed_because: str | None
 
     def __repr__(self) -> str:
-        return f"DataKey({self.id})"
+        return f"SealingKey({self.id})"
 
     @property
     def owner(self) -> Owner:
@@ -76,7 +76,7 @@ class DataKey(Struct, frozen=True):
     @property
     def aad(self) -> bytes:
         """Return what is bound into its wrapping, so that rows cannot be swapped."""
-        return bind("data_key", "wrapped", self.id, self.owner.tenant, self.purpose, self.month)
+        return bind("sealing_key", "wrapped", self.id, self.owner.tenant, self.purpose, self.month)
 
 
 class Left(Struct, frozen=True):

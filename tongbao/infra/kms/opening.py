@@ -11,20 +11,20 @@ from msgspec import Struct
 from tongbao.infra import key_file
 from tongbao.infra.crypto import Keyring, Sealing
 from tongbao.infra.key_file import Wrapping
-from tongbao.infra.kms.data_keys import DataKeys
 from tongbao.infra.kms.file import FileKms
 from tongbao.infra.kms.pkcs11 import Pkcs11Kms
 from tongbao.infra.kms.port import Kms, KmsMisconfigured
+from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.infra.settings import Settings
 
 _AAD: Final = b"tongbao key file"
 
 
 class KeyDesk(Struct, frozen=True):
-    """Who keeps the master keys, the data keys under them, and how the key file follows."""
+    """Who keeps the master keys, the sealing keys under them, and how the key file follows."""
 
     kms: Kms
-    data_keys: DataKeys
+    sealing_keys: SealingKeys
     wrap_lines: Callable[[], int]
 
 
@@ -46,18 +46,18 @@ def open_keyring(settings: Settings) -> Keyring:
 
 
 def key_desk(settings: Settings, keyring: Keyring) -> KeyDesk:
-    """Return the keeper of master keys beside a keyring that is open, and its data keys.
+    """Return the keeper of master keys beside a keyring that is open, and its sealing keys.
 
     Raises:
         KmsMisconfigured
     """
-    cipher = _CIPHERS[settings.data_cipher]
+    cipher = _CIPHERS[settings.sealing_cipher]
     if settings.kms_provider == "file":
         kms = FileKms(keyring, settings.kek_file)
-        return KeyDesk(kms, DataKeys(kms, cipher), _nothing_to_wrap)
+        return KeyDesk(kms, SealingKeys(kms, cipher), _nothing_to_wrap)
     module = _module_of(settings)
     wrap_lines = partial(key_file.wrap_keys, settings.kek_file, _wrapping(module))
-    return KeyDesk(module, DataKeys(module, cipher), wrap_lines)
+    return KeyDesk(module, SealingKeys(module, cipher), wrap_lines)
 
 
 def _nothing_to_wrap() -> int:

@@ -1,6 +1,6 @@
 """The port to whoever keeps the master keys: a file of ours, or a security module.
 
-    master key (never leaves its keeper) ── wraps ──► data key (one per owner, purpose and month)
+    master key (never leaves its keeper) ── wraps ──► sealing key (one per owner, purpose and month)
                                         └─ wraps ──► the lines of the key file, under an HSM
 
 A wrapped key says by itself which master key wrapped it, so a rotation is a new master key that

@@ -1,7 +1,7 @@
--- Keys: the data keys that master keys wrap, what is known of master keys, and how they came about.
+-- Keys: the sealing keys that master keys wrap, what is known of master keys, and how they came about.
 
 -- One key per owner, purpose and month. An owner is a merchant in one mode; without one it is ours.
-create table data_key (
+create table sealing_key (
     id                uuid        not null primary key,
     merchant_id       uuid,
     mode              text        check (mode in ('live', 'sandbox')),
@@ -20,9 +20,9 @@ create table data_key (
     check ((destroyed_at is null) = (destroyed_by is null)),
     check ((destroyed_at is null) = (destroyed_because is null))
 );
-create unique index data_key_in_use on data_key (merchant_id, mode, purpose, month)
+create unique index sealing_key_in_use on sealing_key (merchant_id, mode, purpose, month)
     nulls not distinct where destroyed_at is null;
-create index data_key_of_master on data_key (master_key, id) where wrapped is not null;
+create index sealing_key_of_master on sealing_key (master_key, id) where wrapped is not null;
 
 -- What is known of a master key; the key itself is with its keeper, a file or a security module.
 create table master_key (

@@ -3,7 +3,7 @@
 create schema vault;
 revoke all on schema vault from public;
 
--- A merchant's card. Its number and expiry are sealed under a data key of the merchant; a security
+-- A merchant's card. Its number and expiry are sealed under a sealing key of the merchant; a security
 -- code is never here. Nothing but the first six and the last four digits is shown.
 create table vault.card (
     id             uuid        not null primary key,

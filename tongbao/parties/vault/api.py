@@ -16,8 +16,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from tongbao.infra.db import Db
-from tongbao.infra.kms.data_keys import DataKeys
 from tongbao.infra.kms.model import Owner
+from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest
@@ -129,10 +129,10 @@ class UseKeyView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     "/v1/vault/cards",
     opt=needs(_WRITE, refuses=[CardNumberWrong, CardExpired], request_example=_CARD),
 )
-async def save(data: SaveCard, db: Db, data_keys: DataKeys, caller: Caller) -> CardView:
+async def save(data: SaveCard, db: Db, sealing_keys: SealingKeys, caller: Caller) -> CardView:
     """Keep a card's number and get its id. The same number again is the same card."""
     async with db.begin(caller.actor) as tx:
-        card = await save_card(tx, data_keys, _owner(caller), Number(data.number, data.expiry))
+        card = await save_card(tx, sealing_keys, _owner(caller), Number(data.number, data.expiry))
     return view_card(card)
 
 
@@ -161,12 +161,12 @@ async def get_card(card_id: str, db: Db, caller: Caller) -> CardView:
     ),
 )
 async def reissue(
-    card_id: str, data: SaveCard, db: Db, data_keys: DataKeys, caller: Caller
+    card_id: str, data: SaveCard, db: Db, sealing_keys: SealingKeys, caller: Caller
 ) -> CardView:
     """Take the number of the card that came in place of this one; its tokens go on."""
     async with db.begin(caller.actor) as tx:
         number, found = Number(data.number, data.expiry), parse(CARD, card_id)
-        return view_card(await reissue_card(tx, data_keys, _owner(caller), found, number))
+        return view_card(await reissue_card(tx, sealing_keys, _owner(caller), found, number))
 
 
 @post(
@@ -314,7 +314,7 @@ async def give_key(
     request: ApiRequest,
     *,
     db: Db,
-    data_keys: DataKeys,
+    sealing_keys: SealingKeys,
     caller: Caller,
 ) -> Response[UseKeyView]:
     """Give the token's device its next limited-use key. Its secret is shown in this answer only.
@@ -327,7 +327,7 @@ async def give_key(
 
     async def fresh(use: Idempotency) -> UseKeyView:
         async with db.begin(caller.actor) as tx:
-            given = await give_use_key(tx, data_keys, owner, found, **terms)
+            given = await give_use_key(tx, sealing_keys, owner, found, **terms)
             await use.take(tx, given.key.id)
         return replace(_view_key(given.key), secret=given.secret.reveal())
 

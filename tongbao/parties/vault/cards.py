@@ -11,8 +11,8 @@ import msgspec
 from tongbao.infra import audit
 from tongbao.infra.crypto import Place, hmac_sha256
 from tongbao.infra.db import Db, Tx, UniqueKeyTaken
-from tongbao.infra.kms.data_keys import DataKeys
 from tongbao.infra.kms.model import Owner
+from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.kernel.card_numbers import scheme_of
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id, show
@@ -35,7 +35,7 @@ _PURPOSE: Final = "vault.card"
 _FINGERPRINT: Final = "vault.fingerprint"
 
 
-async def save_card(tx: Tx, keys: DataKeys, owner: Owner, number: Number) -> Card:
+async def save_card(tx: Tx, keys: SealingKeys, owner: Owner, number: Number) -> Card:
     """Keep a merchant's card; the same number again is the same card.
 
     Raises:
@@ -57,7 +57,9 @@ async def save_card(tx: Tx, keys: DataKeys, owner: Owner, number: Number) -> Car
     return made
 
 
-async def reissue_card(tx: Tx, keys: DataKeys, owner: Owner, card_id: UUID, number: Number) -> Card:
+async def reissue_card(
+    tx: Tx, keys: SealingKeys, owner: Owner, card_id: UUID, number: Number
+) -> Card:
     """Take the number of the card that the issuer sent in place of this one.
 
     Its tokens go on, and so does its payment account reference: that is what they are for.
@@ -94,11 +96,11 @@ async def delete_card(tx: Tx, owner: Owner, card_id: UUID) -> Card:
     return deleted
 
 
-async def number_of(on: Db | Tx, keys: DataKeys, card: Card) -> Number:
+async def number_of(on: Db | Tx, keys: SealingKeys, card: Card) -> Number:
     """Return a card's number in the clear, for whoever sends it to a card host at once.
 
     Raises:
-        CardNotFound, SealUnreadable, DataKeyDestroyed, KmsUnavailable
+        CardNotFound, SealUnreadable, SealingKeyDestroyed, KmsUnavailable
     """
     if card.sealed is None:
         raise CardNotFound
@@ -154,7 +156,7 @@ def _checked(number: Number, tx: Tx) -> str:
     return scheme
 
 
-async def _marks(tx: Tx, keys: DataKeys, owner: Owner, number: str) -> tuple[bytes, str]:
+async def _marks(tx: Tx, keys: SealingKeys, owner: Owner, number: str) -> tuple[bytes, str]:
     """Return what knows the card again for this merchant, and its reference for everybody.
 
     Both are keyed: all card numbers are soon tried, so a bare hash would tell the number.
@@ -165,12 +167,12 @@ async def _marks(tx: Tx, keys: DataKeys, owner: Owner, number: str) -> tuple[byt
     return mark, (PAR_CONTROLLER + tail)[:PAR_DIGITS]
 
 
-async def _sealed(tx: Tx, keys: DataKeys, owner: Owner, card_id: UUID, number: Number) -> bytes:
+async def _sealed(tx: Tx, keys: SealingKeys, owner: Owner, card_id: UUID, number: Number) -> bytes:
     text = msgspec.json.encode(number)
     return await keys.seal(tx, owner, _PURPOSE, text, _place(card_id))
 
 
-async def _renewed(tx: Tx, keys: DataKeys, card: Card, number: Number) -> Card:
+async def _renewed(tx: Tx, keys: SealingKeys, card: Card, number: Number) -> Card:
     """Return the card with the month that was given now, which a renewed card has new."""
     owner = Owner(card.merchant_id, card.mode)
     held = await locked_card(tx, owner, card.id)

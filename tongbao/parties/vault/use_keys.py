@@ -16,8 +16,8 @@ from msgspec import Struct
 from tongbao.infra import audit
 from tongbao.infra.crypto import Place, bind, constant_time_equal, hmac_sha256
 from tongbao.infra.db import Db, Tx
-from tongbao.infra.kms.data_keys import DataKeys
 from tongbao.infra.kms.model import Owner
+from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.infra.outbox import publish
 from tongbao.infra.settings import Secret
 from tongbao.kernel.errors import Fact
@@ -63,7 +63,7 @@ class Proof(Struct, frozen=True):
 
 
 async def give_use_key(
-    tx: Tx, keys: DataKeys, owner: Owner, token_id: UUID, *, uses_max: int, refill_at: int
+    tx: Tx, keys: SealingKeys, owner: Owner, token_id: UUID, *, uses_max: int, refill_at: int
 ) -> GivenUseKey:
     """Make the token's next key. The one before goes on, the one before that ends.
 
@@ -93,7 +93,7 @@ async def use_key_of(on: Db | Tx, owner: Owner, key_id: UUID) -> UseKey:
 
 
 async def refusal_of_proof(
-    tx: Tx, keys: DataKeys, token: Token, card: Card, money: Money, proof: Proof
+    tx: Tx, keys: SealingKeys, token: Token, card: Card, *, money: Money, proof: Proof
 ) -> str | None:
     """Count one use of a key and return None, or return why the proof is worth nothing."""
     key = await store.LOCK_KEY.first(tx, token.id, proof.key_number)

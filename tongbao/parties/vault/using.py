@@ -15,7 +15,7 @@ from msgspec import Struct
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.kms.data_keys import DataKeys
+from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
@@ -50,7 +50,7 @@ class UseRefused(Struct, frozen=True):
     code: str
 
 
-async def use_token(db: Db, keys: DataKeys, asked: UseAsked) -> Number | UseRefused:
+async def use_token(db: Db, keys: SealingKeys, asked: UseAsked) -> Number | UseRefused:
     """Count one use of a token and return its card's number, or say why not.
 
     Raises:
@@ -69,7 +69,7 @@ async def use_token(db: Db, keys: DataKeys, asked: UseAsked) -> Number | UseRefu
     return found
 
 
-async def _counted(tx: Tx, keys: DataKeys, token: Token, asked: UseAsked) -> Number | UseRefused:
+async def _counted(tx: Tx, keys: SealingKeys, token: Token, asked: UseAsked) -> Number | UseRefused:
     whose = (asked.merchant_id, asked.mode)
     card = await store.GET_CARD.one(tx, token.card_id, *whose)
     earlier = await store.GET_USE.first(tx, token.id, asked.reference)
@@ -87,7 +87,9 @@ async def _counted(tx: Tx, keys: DataKeys, token: Token, asked: UseAsked) -> Num
     if code is None and token.kind == _NEEDS_PROOF:
         code = "token_needs_cryptogram"
         if asked.proof is not None:
-            code = await refusal_of_proof(tx, keys, token, card, asked.money, asked.proof)
+            code = await refusal_of_proof(
+                tx, keys, token, card, money=asked.money, proof=asked.proof
+            )
     if code is not None:
         return _refused(code)
     proof = asked.proof if token.kind == _NEEDS_PROOF else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Db
-from tongbao.infra.kms.data_keys import DataKeys
+from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.kernel.errors import Busy, Conflict
 from tongbao.parties.vault.model import Number
 from tongbao.parties.vault.use_keys import Proof
@@ -24,7 +24,7 @@ from tongbao.rails.channels.error_map import error_map
 _CHANNEL: Final = "cards"
 
 
-def detokenising(db: Db, keys: DataKeys) -> Detokenise:
+def detokenising(db: Db, keys: SealingKeys) -> Detokenise:
     """Return who is asked for the card behind a token; wiring gives it to the channel of cards."""
 
     async def detokenise(token: TokenRead, order: PayOrder) -> CardRead | Declined | NotSent:

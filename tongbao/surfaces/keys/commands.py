@@ -1,4 +1,4 @@
-"""`tongbao kms`: master keys, data keys, what uses them, and the ceremony of a new master key."""
+"""`tongbao kms`: master keys, sealing keys, what uses them, and ceremonies."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tongbao.controls.keys.ceremonies import (
 )
 from tongbao.controls.keys.model import PREFIX, Ceremony
 from tongbao.infra.crypto import PURPOSES, Algorithm
-from tongbao.infra.kms.data_keys import list_data_keys
-from tongbao.infra.kms.model import PREFIX as DATA_KEY
+from tongbao.infra.kms.model import PREFIX as SEALING_KEY
 from tongbao.infra.kms.rewrapping import rewrap_all
+from tongbao.infra.kms.sealing_keys import list_sealing_keys
 from tongbao.kernel.ids import parse, show
 from tongbao.surfaces.cli.context import Context, Platform, acting_as, actor
 
 _BECAUSE: Final = click.option("--because", required=True, help="Why, for those who read it later.")
 _BITS: Final[Mapping[Algorithm, int]] = {
     Algorithm.AES_256_GCM: 256,
-    Algorithm.GCM_UNDER_DATA_KEY: 128,
+    Algorithm.GCM_UNDER_SEALING_KEY: 128,
     Algorithm.HMAC_SHA_256: 256,
     Algorithm.HMAC_SM3: 256,
     Algorithm.ED25519: 256,
@@ -41,7 +41,7 @@ _BITS: Final[Mapping[Algorithm, int]] = {
 
 @click.group()
 def kms() -> None:
-    """Keys of the platform: master keys, data keys and what they are for. None is ever shown."""
+    """Keys of the platform: master keys, sealing keys and what they are for. None is ever shown."""
 
 
 @kms.command("list")
@@ -88,19 +88,19 @@ def kms_purposes(context: Context) -> None:
     )
 
 
-@kms.command("data-keys")
+@kms.command("sealing-keys")
 @click.option("--limit", default=50, show_default=True, help="How many of the newest.")
 @click.pass_obj
-def kms_data_keys(context: Context, limit: int) -> None:
-    """List data keys, newest first, and how many an older master key still wraps."""
+def kms_sealing_keys(context: Context, limit: int) -> None:
+    """List sealing keys, newest first, and how many an older master key still wraps."""
 
     async def work(platform: Platform) -> list[dict[str, object]]:
-        page = await list_data_keys(platform.db, cursor=None, limit=limit)
-        left = await platform.keys.data_keys.left(platform.db)
+        page = await list_sealing_keys(platform.db, cursor=None, limit=limit)
+        left = await platform.keys.sealing_keys.left(platform.db)
         lines: list[dict[str, object]] = [{"keys": left.all_of_them, "to_rewrap": left.waiting}]
         return lines + [
             {
-                "key": show(DATA_KEY, each.id),
+                "key": show(SEALING_KEY, each.id),
                 "owner": show("mch", each.merchant_id) if each.merchant_id else "",
                 "mode": each.mode.value if each.mode else "",
                 "purpose": each.purpose,
@@ -138,11 +138,11 @@ def kms_rotate(context: Context, because: str) -> None:
 @_BECAUSE
 @click.pass_obj
 def kms_destroy(context: Context, key: str, because: str) -> None:
-    """Propose to destroy a data key. Nothing that was sealed under it can be read ever again."""
+    """Propose to destroy a sealing key. Nothing that was sealed under it can be read ever again."""
 
     async def work(platform: Platform) -> dict[str, object]:
         async with platform.db.begin(actor()) as tx:
-            found = parse(DATA_KEY, key)
+            found = parse(SEALING_KEY, key)
             return _waiting(await propose_destruction(tx, found, reason=because))
 
     context.show(context.run(work))
@@ -206,9 +206,9 @@ def kms_rewrap(context: Context) -> None:
 
     async def work(platform: Platform) -> dict[str, object]:
         lines = platform.keys.wrap_lines()
-        done = await rewrap_all(platform.db, platform.keys.data_keys)
-        left = await platform.keys.data_keys.left(platform.db)
-        return {"data_keys": done, "lines_of_the_key_file": lines, "left": left.waiting}
+        done = await rewrap_all(platform.db, platform.keys.sealing_keys)
+        left = await platform.keys.sealing_keys.left(platform.db)
+        return {"sealing_keys": done, "lines_of_the_key_file": lines, "left": left.waiting}
 
     context.show(context.run(work))
 

@@ -16,7 +16,7 @@ GRANTS: Final = (
     f"create role {ROLE} nologin",
     f"grant usage on schema vault to {ROLE}",
     f"grant select, insert, update on all tables in schema vault to {ROLE}",
-    f"grant select, insert on data_key to {ROLE}",
+    f"grant select, insert on sealing_key to {ROLE}",
     f"grant insert on audit_entry, event, task to {ROLE}",
 )
 """All that keeping and using cards needs: no other table, and nothing is ever deleted."""

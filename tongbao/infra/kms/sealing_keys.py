@@ -1,4 +1,4 @@
-"""Seal and open under data keys: one per owner, purpose and month, wrapped by the master key.
+"""Seal and open under sealing keys: one per owner, purpose and month, wrapped by the master key.
 
 To destroy a key is to destroy what it sealed, in the copies and exports too: nobody can read them
 again. A backup that still has the wrapped key forgets when it expires.
@@ -13,14 +13,14 @@ from uuid import UUID
 from tongbao.infra import audit
 from tongbao.infra.crypto import (
     Algorithm,
+    ClearKey,
     Place,
     Sealing,
-    SealingKey,
     SealUnreadable,
-    data_key_of,
     open_under,
     require,
     seal_under,
+    sealing_key_of,
 )
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.kms import _store as store
@@ -28,11 +28,11 @@ from tongbao.infra.kms.model import (
     EVER,
     PLATFORM,
     PREFIX,
-    DataKey,
-    DataKeyDestroyed,
-    DataKeyNotFound,
     Left,
     Owner,
+    SealingKey,
+    SealingKeyDestroyed,
+    SealingKeyNotFound,
 )
 from tongbao.infra.kms.port import Kms
 from tongbao.kernel.clock import business_date
@@ -43,13 +43,13 @@ _BYTES: Final = 32
 _REMEMBERED_MAX: Final = 1024
 
 
-class DataKeys:
-    """Every data key, by the keeper that wraps them; those in use are remembered unwrapped."""
+class SealingKeys:
+    """Every sealing key, by the keeper that wraps them; those in use are remembered unwrapped."""
 
     def __init__(self, kms: Kms, cipher: Sealing = Sealing.AES_256_GCM) -> None:
         self.kms = kms
         self._cipher = cipher
-        self._known: dict[bytes, SealingKey] = {}
+        self._known: dict[bytes, ClearKey] = {}
 
     async def seal(
         self, tx: Tx, owner: Owner, purpose: str, plaintext: bytes, place: Place
@@ -68,9 +68,9 @@ class DataKeys:
         """Decrypt what was sealed for the same owner, purpose and place.
 
         Raises:
-            SealUnreadable, DataKeyDestroyed, WrapUnreadable, KmsUnavailable
+            SealUnreadable, SealingKeyDestroyed, WrapUnreadable, KmsUnavailable
         """
-        key_id = data_key_of(sealed)
+        key_id = sealing_key_of(sealed)
         row = await store.GET.first(on, key_id) if key_id is not None else None
         if row is None or row.owner != owner or row.purpose != purpose:
             raise SealUnreadable(purpose=purpose)
@@ -85,7 +85,7 @@ class DataKeys:
         require(purpose, Algorithm.HMAC_SHA_256)
         return (await self._current(tx, PLATFORM, purpose, EVER)).secret
 
-    async def _current(self, tx: Tx, owner: Owner, purpose: str, month: str) -> SealingKey:
+    async def _current(self, tx: Tx, owner: Owner, purpose: str, month: str) -> ClearKey:
         which = (owner.merchant_id, owner.mode, purpose, month)
         row = await store.FIND.first(tx, *which)
         if row is None:
@@ -94,8 +94,8 @@ class DataKeys:
             row = await store.FIND.one(tx, *which)
         return self._unwrapped(row)
 
-    async def _make(self, tx: Tx, owner: Owner, purpose: str, month: str) -> DataKey | None:
-        draft = DataKey(
+    async def _make(self, tx: Tx, owner: Owner, purpose: str, month: str) -> SealingKey | None:
+        draft = SealingKey(
             *(new_id(), owner.merchant_id, owner.mode, purpose, month, self._cipher, "", None),
             *(tx.now, None, None, None, None),
         )
@@ -107,16 +107,16 @@ class DataKeys:
         )
         if made is not None:
             facts = {"purpose": purpose, "month": month, "master_key": made.master_key}
-            await audit.record(tx, "data_key.created", show(PREFIX, made.id), facts)
+            await audit.record(tx, "sealing_key.created", show(PREFIX, made.id), facts)
         return made
 
-    def _unwrapped(self, row: DataKey) -> SealingKey:
+    def _unwrapped(self, row: SealingKey) -> ClearKey:
         if row.wrapped is None:
-            raise DataKeyDestroyed(key=show(PREFIX, row.id))
+            raise SealingKeyDestroyed(key=show(PREFIX, row.id))
         found = self._known.get(row.wrapped)
         if found is None:
             secret = self.kms.unwrap(row.wrapped, row.aad)
-            found = SealingKey(row.id, Sealing(row.cipher), secret)
+            found = ClearKey(row.id, Sealing(row.cipher), secret)
             if len(self._known) >= _REMEMBERED_MAX:
                 self._known.clear()
             self._known[row.wrapped] = found
@@ -144,33 +144,35 @@ class DataKeys:
         return await store.COUNT_LEFT.one(on, self.kms.master_keys()[0].id)
 
 
-async def destroy(tx: Tx, key_id: UUID, *, because: str) -> DataKey:
-    """Destroy a data key, so that nothing it sealed can be read again; a repeat changes nothing.
+async def destroy(tx: Tx, key_id: UUID, *, because: str) -> SealingKey:
+    """Destroy a sealing key, so that nothing it sealed can be read again; a repeat changes nothing.
 
     Raises:
-        DataKeyNotFound
+        SealingKeyNotFound
     """
     destroyed = await store.DESTROY.first(tx, key_id, tx.now, tx.actor, because)
     if destroyed is None:
-        return await data_key(tx, key_id)
-    await audit.record(tx, "data_key.destroyed", show(PREFIX, key_id), {"because": because})
+        return await sealing_key(tx, key_id)
+    await audit.record(tx, "sealing_key.destroyed", show(PREFIX, key_id), {"because": because})
     return destroyed
 
 
-async def data_key(on: Db | Tx, key_id: UUID) -> DataKey:
-    """Return a data key's row.
+async def sealing_key(on: Db | Tx, key_id: UUID) -> SealingKey:
+    """Return a sealing key's row.
 
     Raises:
-        DataKeyNotFound
+        SealingKeyNotFound
     """
     found = await store.GET.first(on, key_id)
     if found is None:
-        raise DataKeyNotFound
+        raise SealingKeyNotFound
     return found
 
 
-async def list_data_keys(on: Db | Tx, *, cursor: str | None, limit: int | None) -> Page[DataKey]:
-    """Return the data keys, newest first.
+async def list_sealing_keys(
+    on: Db | Tx, *, cursor: str | None, limit: int | None
+) -> Page[SealingKey]:
+    """Return the sealing keys, newest first.
 
     Raises:
         CursorInvalid, PageSizeInvalid
