@@ -131,6 +131,7 @@ from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.operator_console.app import ConsoleApp
+from tongbao.surfaces.people_desk.pages import ROUTES as PEOPLE_PAGES
 from tongbao.surfaces.proofs import api as proofs_api
 from tongbao.surfaces.recon_desk.pages import ROUTES as RECON_DESK
 from tongbao.surfaces.recon_desk.sources import source_pages
@@ -257,6 +258,7 @@ class Platform:
                 (
                     *FOUR_EYES,
                     *TERMINAL_PAGES,
+                    *PEOPLE_PAGES,
                     *FEE_PAGES,
                     *INVARIANT_PAGES,
                     *RESERVE_PAGES,

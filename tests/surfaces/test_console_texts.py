@@ -53,6 +53,7 @@ from tongbao.surfaces.operator_console.visit import PAGES
 from tongbao.surfaces.page_kit.evidence import MASKED_FIELDS, masked, masked_tree, readable
 from tongbao.surfaces.page_kit.remembered import Remembered
 from tongbao.surfaces.page_kit.rendering import figures, lasting, moment, money, prose
+from tongbao.surfaces.people_desk.pages import STATES as PERSON_STATES
 from tongbao.surfaces.page_kit.texts import Texts, load_texts
 
 CONSOLE = Path(operator_console.__path__[0])
@@ -77,6 +78,7 @@ OPEN = {
     "settlement_state", "state", "tag", "why",
     "batch_state", "file_state", "light", "transfer_batch_state", "transfer_state", "destination",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
+    "person_state",
 }  # fmt: skip
 """Groups whose keys are put together from values, so that no text names them."""
 
@@ -144,6 +146,7 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("reserve_role", ReserveRole),
         ("reserve_state", ProofState),
         ("terminal_state", TerminalState),
+        ("person_state", PERSON_STATES),
         ("dispute_why", DisputeState),
         ("dispute_at_end", AtEnd),
         ("dispute_move", BY_OPERATORS),

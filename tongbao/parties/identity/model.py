@@ -236,6 +236,7 @@ class Permission(StrEnum):
     TERMINALS_ACT = "terminals_act"  # assign, suspend, retire and instruct terminals
     MERCHANTS_ACT = "merchants_act"  # open merchants, set prices, make keys
     ONBOARDING_ACT = "onboarding_act"  # review applications, change a merchant's standing
+    PEOPLE_ACT = "people_act"  # see who users are, with a reason; suspend them
     DEPLOYMENT_ACT = "deployment_act"  # test clock, dead letters
     OPERATORS_ACT = "operators_act"  # add, disable and unlock operators
 
@@ -248,6 +249,7 @@ ROLES: Final[Mapping[Role, frozenset[Permission]]] = {
             Permission.PAYMENTS_ACT,
             Permission.TERMINALS_ACT,
             Permission.ONBOARDING_ACT,
+            Permission.PEOPLE_ACT,
         }
     ),
     Role.FINANCE: frozenset(

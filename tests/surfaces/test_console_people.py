@@ -1,0 +1,114 @@
+"""People in the console: found masked, revealed with a reason, suspended at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.parties.phones import Phone, address
+from tests.stage import Stage
+from tests.surfaces.test_wallet_app import RESIDENT_ID, SandboxOffice
+from tests.surfaces.visitors import Reader, hire, reader
+from tongbao.infra import audit
+from tongbao.parties.identity.model import Role
+
+_people = count(1)
+ROW = re.compile(r'<tr id="(per_\w+)"')
+NUMBER = "13600136000"
+
+
+@pytest.fixture
+async def admin(shared_stage: Stage) -> AsyncIterator[Reader]:
+    person = await hire(shared_stage, login=f"people.{next(_people)}")
+    async with reader(shared_stage, person) as one:
+        yield one
+
+
+@pytest.fixture
+async def somebody(shared_stage: Stage) -> AsyncIterator[tuple[Phone, str]]:
+    phone = Phone(shared_stage.app, SandboxOffice(shared_stage))
+    phone.mode = {"mode": "sandbox"}
+    contact = f"137001370{next(_people):02d}"
+    made = await phone.register(contact)
+    assert made.status == 201, made.body
+    yield phone, contact
+    await shared_stage.db.fetch("delete from person_identity", ())
+
+
+async def found(admin: Reader, **fields: str) -> Any:
+    await admin.get("/console/people")
+    return await admin.send("/console/people", **fields)
+
+
+async def test_somebody_is_found_masked_and_shown_with_a_reason(
+    shared_stage: Stage, admin: Reader, somebody: tuple[Phone, str]
+) -> None:
+    phone, contact = somebody
+    me = (await phone.get("/v1/me")).json
+    await phone.post("/v1/me/identity", name="张三", resident_id=RESIDENT_ID)
+    listed = await admin.get("/console/people")
+    by_phone = await found(admin, q=contact)
+    by_id = await found(admin, q=RESIDENT_ID)
+    page = await admin.get(f"/console/people/{me['id']}")
+    own = f"/console/people/{me['id']}"
+
+    assert me["id"] in ROW.findall(listed.text)
+    assert ROW.findall(by_phone.text) == ROW.findall(by_id.text) == [me["id"]]
+    assert "*三" in page.text
+    for text in (listed.text, by_phone.text, page.text):
+        assert contact not in text
+        assert RESIDENT_ID not in text
+    refused = await admin.send(f"/console/people/{me['id']}/reveal", because="x")
+    assert refused.status_code == 400
+    await admin.get(own)
+    shown = await admin.send(f"/console/people/{me['id']}/reveal", because="court order 12")
+    assert address(contact) in shown.text
+    assert RESIDENT_ID in shown.text
+    acts = await audit.entries_of_subject(shared_stage.db, me["id"])
+    [act] = [each for each in acts if each.action == "person.revealed"]
+    assert act.facts == {"because": "court order 12"}
+    assert act.actor.startswith("opr_")
+
+
+async def test_whoever_is_suspended_is_out_at_once(
+    admin: Reader, somebody: tuple[Phone, str]
+) -> None:
+    phone, contact = somebody
+    me = (await phone.get("/v1/me")).json
+    token = phone.token
+    await admin.get(f"/console/people/{me['id']}")
+
+    await admin.send(f"/console/people/{me['id']}/move", because="police report")
+
+    assert (await phone.get("/v1/me")).code == "auth.session_over"
+    assert (await phone.log_in(contact)).code == "person.login_refused"
+    await admin.get(f"/console/people/{me['id']}")
+    await admin.send(f"/console/people/{me['id']}/move", because="cleared up")
+    assert (await phone.log_in(contact)).status == 201
+    assert phone.token != token
+
+
+async def test_who_may_look_may_not_reveal(
+    shared_stage: Stage, somebody: tuple[Phone, str]
+) -> None:
+    me = (await somebody[0].get("/v1/me")).json
+    person = await hire(shared_stage, Role.VIEWER, login=f"viewer.{next(_people)}")
+    async with reader(shared_stage, person) as viewer:
+        page = await viewer.get(f"/console/people/{me['id']}")
+        refused = await viewer.post(
+            f"/console/people/{me['id']}/reveal", {"form_token": "x", "because": "curious"}
+        )
+
+    assert "/reveal" not in page.text
+    assert refused.status_code == 403
+
+
+async def test_what_nobody_has_finds_nobody(admin: Reader) -> None:
+    assert ROW.findall((await found(admin, q="13600999999")).text) == []
+    assert (await found(admin, q="nonsense")).status_code == 400
+    assert (await admin.get("/console/people?status=odd")).status_code == 400
+    assert (await admin.get("/console/people/per_00000000000000000000000000")).status_code == 404
