@@ -30,7 +30,8 @@ from tongbao.rails.channels.wechat_pay.bills import TERMS, parse_trade_bill
 
 DAY = date(2026, 11, 20)
 FEE_PPM = 6_000
-PLANTED = 10  # of each: dropped, another amount, another fee; spread over the day
+PLANTED = 30  # in turn dropped, with another amount, with another fee; spread over the day
+KINDS = ("dropped", "amount", "fee")
 ACCOUNT = UUID(int=0xACC)
 MERCHANT = UUID(int=0x3E7C)
 RECEIVABLE, PAYABLE = (SANDBOX_BOOK << 40) + 1_000_001, (SANDBOX_BOOK << 40) + 1_000_002
@@ -53,8 +54,9 @@ class NoKeys(Struct, frozen=True):
 class Made:
     """The N trades, worked out again whenever they are needed."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, planted: int = PLANTED) -> None:
         self.count = count
+        self.planted = planted
         self.start, _ = day_bounds(DAY)
 
     def __iter__(self) -> Iterator[tuple[int, UUID, UUID, int, datetime]]:
@@ -69,9 +71,8 @@ class Made:
 
 def planted(made: Made) -> dict[int, str]:
     """What is done to which trade."""
-    kinds = ("dropped", "amount", "fee")
-    step = made.count // (3 * PLANTED + 1)
-    return {step * (n + 1): kinds[n % 3] for n in range(3 * PLANTED)}
+    step = made.count // (made.planted + 1)
+    return {step * (n + 1): KINDS[n % 3] for n in range(made.planted)}
 
 
 class Prepared:

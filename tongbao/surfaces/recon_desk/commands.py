@@ -177,12 +177,10 @@ def piece(
 ) -> None:
     """Take a piece of a day's bill into its slices, compare them, and show which differ."""
     account_id = parse("chn", account)
-    found = None if layout is None else _layout(layout)
+    own = None if layout is None else _layout(layout)
 
     async def work(platform: Platform) -> Standing:
-        await take_piece(
-            platform.clearing, account_id, day.date(), file, layout=found, is_last=last
-        )
+        await take_piece(platform.clearing, account_id, day.date(), file, layout=own, is_last=last)
         return await compare_slices(platform.clearing, account_id, day.date())
 
     found = context.run(work)
