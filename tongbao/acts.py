@@ -12,6 +12,7 @@ from tongbao.clearing.settlement_batches import batches as settlement_batches
 from tongbao.clearing.settlement_terms import terms as settlement_terms
 from tongbao.clearing.suspense import desk as suspense
 from tongbao.clearing.transfers import transfers
+from tongbao.controls.approvals import seconds
 from tongbao.controls.approvals.model import Approvals, Bound, acts_of
 from tongbao.controls.calendar import changes as calendar
 from tongbao.controls.keys import ceremonies
@@ -34,6 +35,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
     """
     always: tuple[Bound, ...] = (
         *calendar.bound(flow.db),
+        *seconds.bound_acts(flow.db),
         *price_plans.bound(flow.db),
         *split_terms.bound(flow.db),
         *channel_keys.bound_acts(flow.db, clearing.keyring),

@@ -112,7 +112,10 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.clearing.transfers._store.FIND_ITEM",
         "tongbao.clearing.payouts._store.SEND_FILED",
     ),
-    "an invariant is one of all books": ("tongbao.surfaces.invariants._store.FUNDS",),
+    "an invariant is one of all books": (
+        "tongbao.surfaces.invariants._store.EVENTS",
+        "tongbao.surfaces.invariants._store.FUNDS",
+    ),
     "a channel's bill has the payments of all books": (
         "tongbao.clearing.reconciliation._store.CLEAR_ITEMS",
         "tongbao.clearing.reconciliation._store.COMPARE",

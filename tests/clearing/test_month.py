@@ -62,7 +62,11 @@ async def sell(day: Day, books: Books, clients: list[Tongbao], chance: random.Ra
         async with limit:
             payment = await day.stage.show_qr(channel, amount, client=client)
             if chance.random() < 0.95:
-                await day.stage.customer(payment)
+                try:
+                    await day.stage.customer(payment)
+                except ValueError as refusal:  # on a busy machine the call may not have got there
+                    assert "no order has this code" in str(refusal)  # noqa: PT017
+                    books.count("orders that never arrived")
             return client, payment
 
     made = await asyncio.gather(*[one(*each) for each in wanted])

@@ -93,6 +93,7 @@ SEND: Final = Act(
     maker=Permission.SETTLEMENT_ACT.value,
     checker=Permission.SETTLEMENT_ACT.value,
     lasts=timedelta(days=2),
+    amounts=lambda terms: [Money(terms.amount, terms.currency)],
 )
 
 

@@ -94,6 +94,7 @@ RELEASE: Final = Act(
     terms=BatchToRelease,
     maker=Permission.SETTLEMENT_ACT.value,
     checker=Permission.SETTLEMENT_ACT.value,
+    amounts=lambda terms: [Money(each.payable, each.currency) for each in terms.sums],
 )
 
 

@@ -276,6 +276,7 @@ RESOLVE: Final = Act(
     SuspenseTerms,
     maker="adjustments_act",
     checker="adjustments_act",
+    amounts=lambda terms: [Money(abs(terms.amount), terms.currency)],
 )
 ADJUST: Final = Act(
     "ledger.adjust",
@@ -284,4 +285,5 @@ ADJUST: Final = Act(
     AdjustmentTerms,
     maker="adjustments_act",
     checker="adjustments_act",
+    amounts=lambda terms: [Money(terms.amount, terms.currency)],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tongbao.controls.approvals.model import Approval
+from tongbao.controls.approvals.model import Approval, ApprovalAgreement, SecondCheck
 from tongbao.infra.db import Query, Statement
 
 _APPROVAL: Final = """id, act, subject, merchant_id, mode, terms, digest, reason, maker, made_at,
@@ -79,6 +79,27 @@ PAGE = Query(
        and ($5::uuid is null or id < $5)
      order by id desc
      limit $6""",
+)
+# The newest that has begun comes first, of each currency.
+SECOND_CHECKS = Query(
+    SecondCheck,
+    """
+    select act, currency, valid_from, amount_from, known_from, approval_id from second_check
+     where act = $1 and valid_from <= $2
+     order by currency, valid_from desc, known_from desc""",
+)
+ADD_SECOND_CHECK = Statement(
+    """insert into second_check
+           (act, currency, valid_from, amount_from, known_from, approval_id)
+       values ($1, $2, $3, $4, $5, $6)"""
+)
+AGREEMENT = Query(
+    ApprovalAgreement,
+    "select approval_id, checker, agreed_at, note from approval_agreement where approval_id = $1",
+)
+AGREE = Statement(
+    """insert into approval_agreement (approval_id, checker, agreed_at, note)
+       values ($1, $2, $3, $4)"""
 )
 COUNT_FOR = Query(
     int,

@@ -40,6 +40,7 @@ from tongbao.controls.approvals.model import (
     reason_of,
     terms_text,
 )
+from tongbao.controls.approvals.seconds import waits_for_another
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
@@ -158,18 +159,22 @@ async def approve(
 ) -> Approval:
     """Agree to what somebody else proposed; a task does it after the caller's commit.
 
-    ``digest`` is the hexadecimal SHA-256 that was shown with the terms the actor has read.
+    Where so much money takes two who agree, the first leaves it proposed. ``digest`` is the
+    hexadecimal SHA-256 that was shown with the terms the actor has read.
 
     Raises:
         ApprovalNotFound, ApprovalDecided, ApprovalExpired, ActUnknown, CheckerNotAllowed,
-        OwnProposal, TermsDiffer, TermsTampered
+        OwnProposal, TermsDiffer, TermsTampered, AlreadyAgreed
     """
     found = await _locked_to_decide(tx, acts, approval_id, may)
     if found.digest.hex() != digest.strip().lower():
         raise TermsDiffer(approval=found.shown_id)
     found.check_untouched(await _digest_told(tx, found, ApprovalState.PROPOSED))
     failpoint("approvals.before_decision")
-    decided = await _decide(tx, found, ApprovalState.APPROVED, " ".join(note.split()) or None)
+    why = " ".join(note.split())[:REASON_MAX] or None
+    if await waits_for_another(tx, _bound(acts, found).act, found, why):
+        return found
+    decided = await _decide(tx, found, ApprovalState.APPROVED, why)
     await enqueue(tx, ApplyApproval(found.id), key=str(found.id))
     return decided
 

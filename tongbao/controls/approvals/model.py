@@ -11,7 +11,7 @@ Only `proposed` and `approved` are open; of one act on one subject there is one 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
@@ -25,6 +25,7 @@ from tongbao.infra.outbox import Event
 from tongbao.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
 
 PREFIX: Final = "apv"
 REASON_MIN: Final = 4
@@ -129,6 +130,22 @@ class TermsTampered(Rejected):
     advice_zh = "提案内容已被篡改，请勿重试，并立即核查数据库与审计日志。"
 
 
+class AlreadyAgreed(Forbidden):
+    """So much money takes two who agree, and whoever agrees now has agreed before."""
+
+    code = "approval.already_agreed"
+    advice = "Have another person agree as well; you are the first of two."
+    advice_zh = "该金额须两人复核，您已复核，请由另一人再次复核。"
+
+
+class SecondCheckWrong(Invalid):
+    """The act is about no money, the day is past, or the amount or currency is none."""
+
+    code = "approval.second_check_wrong"
+    advice = "Name an act that moves money, a currency, an amount above nought and a day to come."
+    advice_zh = "请指定涉及资金的事项、币种、大于零的金额以及今天或以后的日期。"
+
+
 class ActUnknown(Conflict):
     """This program does not know the kind of act; a newer or older one does."""
 
@@ -173,6 +190,28 @@ class Act(Struct, frozen=True):
     maker: str
     checker: str
     lasts: timedelta = timedelta(days=3)
+    amounts: Callable[[Any], Sequence[Money]] | None = None
+    """What money the terms are about, where it may be so much that two have to agree."""
+
+
+class SecondCheck(Struct, frozen=True):
+    """One row of second_check: from which amount on an act takes two checkers, from a day on."""
+
+    act: str
+    currency: str
+    valid_from: date
+    amount_from: int | None
+    known_from: datetime
+    approval_id: UUID
+
+
+class ApprovalAgreement(Struct, frozen=True):
+    """One row of approval_agreement: the first of two who agree."""
+
+    approval_id: UUID
+    checker: str
+    agreed_at: datetime
+    note: str | None
 
 
 class Approval(Struct, frozen=True):
@@ -252,6 +291,11 @@ def digest_of(approval: Approval) -> bytes:
         approval.terms,
     ]
     return sha256(msgspec.json.encode(said)).digest()
+
+
+def terms_of(act: Act, approval: Approval) -> Any:
+    """Return what an approval is to do."""
+    return msgspec.json.decode(approval.terms, type=act.terms)
 
 
 def reason_of(text: str) -> str:

@@ -17,9 +17,13 @@ from tongbao.controls.approvals.model import (
     ApprovalNotFound,
     Approvals,
     ApprovalState,
+    Bound,
     Change,
+    terms_of,
 )
+from tongbao.controls.approvals.seconds import agreement_of, takes_two
 from tongbao.infra.db import Db, Tx
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import show
 from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, page_of, page_size
 
@@ -90,10 +94,23 @@ def checkable(acts: Acts, may: Collection[str]) -> list[str]:
 async def changes_of(desk: Approvals, approval: Approval) -> Sequence[Change]:
     """Return what an approval changes; one nobody here knows shows its terms as they are."""
     bound = desk.acts.get(approval.act)
-    if bound is None or bound.show is None:
+    if bound is None:
         return terms_as_changes(approval)
-    terms = msgspec.json.decode(approval.terms, type=bound.act.terms)
-    return await bound.show(desk.db, approval, terms)
+    agreeing = await _agreeing(desk, bound, approval)
+    if bound.show is None:
+        return [*terms_as_changes(approval), *agreeing]
+    shown = await bound.show(desk.db, approval, terms_of(bound.act, approval))
+    return [*shown, *agreeing]
+
+
+async def _agreeing(desk: Approvals, bound: Bound, approval: Approval) -> list[Change]:
+    """Return how many have to agree, where one is not enough."""
+    today = business_date(desk.db.clock.now())
+    if not approval.state.is_open or not await takes_two(desk.db, bound.act, approval, today):
+        return []
+    first = await agreement_of(desk.db, approval.id)
+    before = None if first is None else f"1: {first.checker}"
+    return [Change("people who have to agree", "须复核人数", before, "2")]
 
 
 def terms_as_changes(approval: Approval) -> list[Change]:

@@ -7,7 +7,7 @@ a shell is not a second person.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -29,7 +29,7 @@ from tongbao.clearing.suspense.model import (
     Side,
     SuspenseHomeWrong,
 )
-from tongbao.controls.approvals.approvals import approve, reject
+from tongbao.controls.approvals.approvals import approve, propose, reject
 from tongbao.controls.approvals.model import OPEN, PREFIX, Approval, ApprovalState
 from tongbao.controls.approvals.queries import (
     ApprovalFilter,
@@ -37,6 +37,8 @@ from tongbao.controls.approvals.queries import (
     changes_of,
     list_approvals,
 )
+from tongbao.controls.approvals.seconds import SET as SET_SECOND_CHECK
+from tongbao.controls.approvals.seconds import NewSecondCheck, check_second_check, subject_of
 from tongbao.controls.calendar.changes import preview, propose_calendar
 from tongbao.controls.calendar.model import as_change
 from tongbao.controls.calendar.queries import days_of_year, load_calendar, missing_year
@@ -92,6 +94,33 @@ def approvals_show(context: Context, approval: str) -> None:
             {"what": each.en, "before": each.before, "after": each.after} for each in changes
         ]
         return [head, *lines]
+
+    context.show(context.run(work))
+
+
+@approvals.command("two-from")
+@click.argument("act")
+@click.argument("currency")
+@click.argument("amount", required=False)
+@click.option("--from", "day", type=_DAY, help="From this day on; today when left out.")
+@_REASON
+@click.pass_obj
+def approvals_two_from(
+    context: Context, act: str, currency: str, amount: str | None, *, day: datetime | None,
+    reason: str,
+) -> None:  # fmt: skip
+    """Propose from which amount on an act takes two checkers; without an amount, never."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        now = platform.db.clock.now()
+        least = from_decimal_text(amount, currency).amount if amount else None
+        since = day.date() if day else business_date(now)
+        wanted = NewSecondCheck(act, currency, since, least)
+        check_second_check(platform.approvals.acts, wanted, now)
+        async with platform.db.begin(actor()) as tx:
+            return _line(
+                await propose(tx, SET_SECOND_CHECK, subject_of(wanted), wanted, reason=reason)
+            )
 
     context.show(context.run(work))
 
