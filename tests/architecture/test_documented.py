@@ -143,21 +143,23 @@ def links_of(path: Path) -> Iterator[str]:
 
 def literals_named(keyword: str) -> Iterator[tuple[str, str]]:
     """Return every string literal given to a keyword of this name anywhere in the platform."""
-    for where, call in calls():
+    for where, call in calls_with(keyword):
         for given in call.keywords:
             if given.arg == keyword and isinstance(given.value, ast.Constant) and given.value.value:
                 yield where, str(given.value.value)
 
 
 def first_arguments_of(function: str) -> Iterator[tuple[str, str]]:
-    for where, call in calls():
+    for where, call in calls_with(function):
         if isinstance(call.func, ast.Name) and call.func.id == function:
             assert isinstance(call.args[0], ast.Constant), f"{where}: not a literal"
             yield where, str(call.args[0].value)
 
 
-def calls() -> Iterator[tuple[str, ast.Call]]:
-    for path in source_files("tongbao"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+def calls_with(word: str) -> Iterator[tuple[str, ast.Call]]:
+    """Yield every call in the files of the platform that have the word."""
+    texts = ((path, path.read_text("utf-8")) for path in source_files("tongbao"))
+    for path, text in texts:
+        for node in ast.walk(ast.parse(text)) if word in text else ():
             if isinstance(node, ast.Call):
                 yield f"{module_name(path)}:{node.lineno}", node

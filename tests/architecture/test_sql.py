@@ -200,7 +200,10 @@ def test_sql_lies_in_stores_at_module_level() -> None:
     problems = []
 
     for path in source_files("tongbao"):
-        tree = ast.parse(path.read_text())
+        text = path.read_text("utf-8")
+        if "Query(" not in text and "Statement(" not in text:
+            continue
+        tree = ast.parse(text)
         top = {id(node) for statement in tree.body for node in ast.walk(statement)}
         top -= {
             id(node)
