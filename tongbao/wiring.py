@@ -118,6 +118,7 @@ from tongbao.surfaces import housekeeping
 from tongbao.surfaces.api import clock as clock_api
 from tongbao.surfaces.api import events as events_api
 from tongbao.surfaces.api import webhook_endpoints as webhooks_api
+from tongbao.surfaces.api.versions import API_VERSIONS
 from tongbao.surfaces.api.probes import probes
 from tongbao.surfaces.cashier.app import CashierApp
 from tongbao.surfaces.disputes_desk import pages as disputes_desk
@@ -313,6 +314,7 @@ class Platform:
                 "public_url": PublicUrl(settings.public_url),
             },
             mounts=mounts,
+            versions=API_VERSIONS,
             limits=limits,
         )
         app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))

@@ -21,6 +21,7 @@ from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.authentication import SignedRequest
 from tongbao.infra.web.problem import ANSWER_HEADERS
 from tongbao.infra.web.request import KEY_HEADER, KEY_LENGTH_MAX
+from tongbao.infra.web.versions import HEADER as VERSION_HEADER
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, show
@@ -127,13 +128,9 @@ class HotDoor:
 
 def hot_request(scope: Scope, body: bytes) -> HotRequest | None:
     """Return the request for a hot route, or None when anything about its form is unusual."""
-    if scope["method"] != "POST" or scope["query_string"] or not body:
-        return None
-    headers = dict(scope["headers"])
-    if len(headers) != len(scope["headers"]) or b"content-encoding" in headers:
-        return None  # one of them came twice
+    headers: dict[bytes, bytes] = dict(scope["headers"])
     authorization = headers.get(b"authorization", b"")
-    if headers.get(b"content-type") != _JSON or not authorization:
+    if not _is_plain(scope, headers) or not authorization or not body:
         return None
     key = headers.get(_KEY, b"").decode("latin-1").strip()
     if not key or len(key) > KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
@@ -148,4 +145,16 @@ def hot_request(scope: Scope, body: bytes) -> HotRequest | None:
         SignedRequest("POST", target, body, (authorization.decode("latin-1"),)),
         key,
         client[0] if client else "127.0.0.1",
+    )
+
+
+def _is_plain(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    """Tell whether it is a POST of JSON in today's form, without a query or a repeated header."""
+    return (
+        scope["method"] == "POST"
+        and not scope["query_string"]
+        and len(headers) == len(scope["headers"])
+        and headers.get(b"content-type") == _JSON
+        and b"content-encoding" not in headers
+        and VERSION_HEADER not in headers
     )

@@ -314,6 +314,7 @@ class ApiKey(TypedDict):
     scopes: list[str]
     secret_tail: str
     algorithm: str
+    api_version: str
     is_good: bool
     created_at: str
     expires_at: NotRequired[str]

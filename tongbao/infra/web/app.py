@@ -32,7 +32,13 @@ from tongbao.infra.card_watch import check_request
 from tongbao.infra.db import Db
 from tongbao.infra.http_edge import Door
 from tongbao.infra.telemetry import observe_request
-from tongbao.infra.web.authentication import SignedRequest, SigningKeys, authenticate, repeats_of
+from tongbao.infra.web.authentication import (
+    SignedRequest,
+    SigningKey,
+    SigningKeys,
+    authenticate,
+    repeats_of,
+)
 from tongbao.infra.web.caller import Caller, access_of
 from tongbao.infra.web.encrypted_fields import is_encrypted, open_fields
 from tongbao.infra.web.message_signatures import SignedMessage
@@ -59,6 +65,14 @@ from tongbao.infra.web.request import (
     UnknownField,
     WrongType,
     refusal_of_exception,
+)
+from tongbao.infra.web.versions import (
+    CURRENT,
+    HEADER,
+    Change,
+    OlderAnswers,
+    Versions,
+    request_of,
 )
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Refusal
@@ -105,9 +119,11 @@ class App:
         mounts: Mapping[str, Asgi] | None = None,
         door: Door | None = None,
         limits: RateLimits | None = None,
+        versions: Versions | None = None,
     ) -> None:
         self.door = door
         self._limits = limits
+        self._versions = versions
         self._repeats = repeats_of(db)
         self._db = db
         self._keys = keys
@@ -202,10 +218,25 @@ class App:
         if body:
             check_media_type(scope)
         if is_encrypted(body):
-            opened = open_fields(body, key.secret, scope["method"], scope["path"])
-            scope["state"]["body"] = opened
-            receive = _replay(opened, receive)
-        await cast("Asgi", self._api)(scope, receive, send)
+            body = open_fields(body, key.secret, scope["method"], scope["path"])
+        changes = self._changes_since(scope, key)
+        if changes:
+            body = request_of(changes, scope["method"], scope["path"], body)
+            send = OlderAnswers(send, changes)
+        scope["state"]["body"] = body
+        await cast("Asgi", self._api)(scope, _replay(body, receive), send)
+
+    def _changes_since(self, scope: Scope, key: SigningKey) -> list[Change]:
+        """Return what has changed since the version that the sender speaks.
+
+        Raises:
+            VersionUnknown
+        """
+        if self._versions is None:
+            return []
+        asked = _header(scope, HEADER)
+        version = self._versions.check(asked) if asked else key.version
+        return [] if version == CURRENT else self._versions.since(version)
 
     def _mounted_at(self, path: str) -> str | None:
         """Return the longest mount the path lies under; ``/`` is only the root page itself."""

@@ -38,6 +38,7 @@ from tongbao.infra.web.message_signatures import (
 )
 from tongbao.infra.web.problem import AUTHENTICATION_SCHEME
 from tongbao.infra.web.repeats import Nonce, Repeats
+from tongbao.infra.web.versions import CURRENT
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Unauthenticated
 from tongbao.kernel.ids import UnknownId, parse
@@ -139,6 +140,7 @@ class SigningKey(Struct, frozen=True):
     revoked: bool
     use_noted: bool = False  # whether its use was written down lately
     public_key: PublicKey | None = None
+    version: str = CURRENT  # of the API, that its requests are in
 
     @property
     def algorithm(self) -> SigningAlgorithm:

@@ -9,7 +9,8 @@ from tongbao.parties.identity.model import ApiKey, Operator, OperatorSession
 
 _KEY: Final = (
     "id, merchant_id, mode, name, scopes, secret_sealed, secret_tail, created_at, expires_at,"
-    " revoked_at, last_used_at, rolled_to_id, algorithm, public_key"
+    " revoked_at, last_used_at, rolled_to_id, algorithm, public_key,"
+    " api_version"
 )
 _OPERATOR: Final = (
     "id, login, name, role, state, password_hash, totp_sealed, totp_last_step, failures,"
@@ -21,8 +22,8 @@ INSERT_KEY: Final = Query(
     ApiKey,
     f"""
     insert into api_key (id, merchant_id, mode, name, scopes, secret_sealed, secret_tail,
-                         created_at, algorithm, public_key)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                         created_at, algorithm, public_key, api_version)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
     returning {_KEY}""",
 )
 GET_KEY: Final = Query(ApiKey, f"select {_KEY} from api_key where id = $1")
@@ -102,6 +103,26 @@ USE_CODE: Final = Query(
     update operator set failures = 0, locked_until = null, totp_last_step = $2
      where id = $1 and totp_last_step < $2 and state = 'active'
     returning {_OPERATOR}""",
+)
+
+# Who proved themselves in another way than by TOTP.
+LET_IN: Final = Query(
+    Operator,
+    f"""
+    update operator set failures = 0, locked_until = null where id = $1 and state = 'active'
+    returning {_OPERATOR}""",
+)
+INSERT_RECOVERY: Final = Statement(
+    "insert into operator_recovery_code (operator_id, code_hash, made_at) values ($1, $2, $3)"
+)
+FORGET_RECOVERY: Final = Statement("delete from operator_recovery_code where operator_id = $1")
+USE_RECOVERY: Final = Statement("""
+    update operator_recovery_code set used_at = $3
+     where operator_id = $1 and code_hash = $2 and used_at is null""")
+RECOVERY_LEFT: Final = Query(
+    int,
+    """
+    select count(*)::int from operator_recovery_code where operator_id = $1 and used_at is null""",
 )
 
 INSERT_SESSION: Final = Statement("""

@@ -21,6 +21,7 @@ from tongbao.infra.public_keys import (
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest
+from tongbao.infra.web.versions import CURRENT
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
@@ -47,6 +48,7 @@ class ApiKeyView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     scopes: list[str]
     secret_tail: str  # the last four characters, to tell keys apart
     algorithm: SigningAlgorithm  # how requests with it are signed
+    api_version: str  # what its requests are in, unless a header says another
     is_good: bool
     created_at: datetime
     expires_at: datetime | UnsetType = UNSET
@@ -154,6 +156,7 @@ def view_key(key: ApiKey) -> ApiKeyView:
         scopes=key.scopes,
         secret_tail=key.secret_tail,
         algorithm=key.algorithm,
+        api_version=key.api_version or CURRENT,
         is_good=key.is_good(real_now()),
         created_at=key.created_at,
         expires_at=key.expires_at or UNSET,

@@ -19,6 +19,7 @@ from tongbao.infra.public_keys import PublicKey, SigningAlgorithm
 from tongbao.infra.settings import Secret
 from tongbao.infra.web.authentication import SigningKey
 from tongbao.infra.web.caller import Caller
+from tongbao.infra.web.versions import CURRENT
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id, show
@@ -124,6 +125,7 @@ async def roll_key(
         name=locked.name,
         scopes=locked.scopes,
         public_key=public_key,
+        version=locked.api_version,
     )
     # A second roll may end the old key sooner, never keep it longer.
     ends = min(now + overlap, locked.expires_at or now + overlap)
@@ -177,7 +179,8 @@ class KeysOnRecord:
         )
         noted = key.last_used_at is not None and now - key.last_used_at < _USE_NOTED_EVERY
         public = PublicKey(key.algorithm, key.public_key) if key.public_key else None
-        return SigningKey(caller, secret, not key.is_good(now), noted, public)
+        version = key.api_version or CURRENT
+        return SigningKey(caller, secret, not key.is_good(now), noted, public, version)
 
     async def note_use(self, key: SigningKey) -> None:
         """Remember to the hour when the key was last used; most uses write nothing."""
@@ -194,12 +197,17 @@ class RecentKeys:
         self._keys = Remembered(self._on_record.find_all, seconds=KEY_STANDS_S)
 
     async def find_all(self, ids: Iterable[UUID]) -> dict[UUID, SigningKey]:
-        """Return those of these keys that are on record, as they were within the last second."""
-        return await self._keys.all(ids)
+        """Return those of these keys that are on record, as they were within the last second.
+
+        Whose requests are in an older form is left out: who reads today's alone hands them over.
+        """
+        found = await self._keys.all(ids)
+        return {key_id: key for key_id, key in found.items() if key.version == CURRENT}
 
     async def find(self, key_id: UUID) -> SigningKey | None:
         """Return the key; one that was revoked within the last second may still look good."""
-        return self._keys.known(key_id) or await self._keys.get(key_id)
+        found = self._keys.known(key_id) or await self._keys.get(key_id)
+        return found if found is not None and found.version == CURRENT else None
 
     async def note_use(self, key: SigningKey) -> None:
         """Remember to the hour when the key was last used."""
@@ -218,13 +226,14 @@ async def _insert(
     name: str,
     scopes: list[str],
     public_key: PublicKey | None = None,
+    version: str | None = CURRENT,
 ) -> NewKey:
     secret = f"sk_{mode.value}_{secrets.token_urlsafe(32)}"
     sealed = keyring.seal(_PURPOSE, secret.encode(), _place(key_id, merchant_id))
     algorithm = public_key.algorithm if public_key else SigningAlgorithm.HMAC_SHA256
     der = public_key.der if public_key else None
     row = (key_id, merchant_id, mode, name, scopes, sealed, secret[-4:], tx.now, algorithm, der)
-    key = await store.INSERT_KEY.one(tx, *row)
+    key = await store.INSERT_KEY.one(tx, *row, version)
     facts = {"merchant": show("mch", merchant_id), "mode": mode.value, "name": name}
     await audit.record(tx, "api_key.created", show("key", key_id), facts)
     return NewKey(key, Secret(secret))

@@ -203,6 +203,7 @@ class ApiKey(Struct, frozen=True):
     rolled_to_id: UUID | None
     algorithm: SigningAlgorithm
     public_key: bytes | None  # the merchant's own, which alone its requests are signed with
+    api_version: str | None  # of its requests; None is today's
 
     def is_good(self, real_now: datetime) -> bool:
         """Tell whether requests signed with it are accepted."""
