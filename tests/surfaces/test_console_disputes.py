@@ -96,6 +96,22 @@ async def test_every_page_speaks_both_languages(stage: Stage, language: str) -> 
         assert ("Set aside" if language == "en" else "已冻结") in shown.text
 
 
+async def test_a_filters_disputes_are_a_file_without_formulas(stage: Stage) -> None:
+    payment = await stage.paid("wechat_pay", 1999)
+    async with reader(stage, await hire(stage, Role.FINANCE)) as page:
+        dispute = await entered(stage, page, payment, reason_code="=1+1", scheme="visa")
+        listed = await page.get("/console/disputes?scheme=visa")
+        file = await page.get("/console/disputes.csv?scheme=visa")
+        others = await page.get("/console/disputes.csv?scheme=jcb")
+
+    assert 'href="/console/disputes.csv?scheme=visa"' in listed.text
+    assert file.headers["content-type"] == "text/csv; charset=utf-8"
+    [row] = [line for line in file.text.splitlines() if dispute.scheme_ref in line]
+    assert row.startswith(f"{show('dsp', dispute.id)},visa,{dispute.scheme_ref},'=1+1,chargeback,")
+    assert f",{payment['id']},19.99,CNY," in row
+    assert dispute.scheme_ref not in others.text
+
+
 async def test_who_only_looks_cannot_move_anything(stage: Stage) -> None:
     payment = await stage.paid("wechat_pay", 1999)
     async with reader(stage, await hire(stage, Role.FINANCE, "fi.fi")) as page:
