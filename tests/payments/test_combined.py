@@ -182,6 +182,7 @@ async def test_another_merchants_order_needs_its_consent(stage: Stage, other: An
     [
         ({"method": {"mode": "qr", "channel": "alipay"}}, "combined.not_offered"),
         ({"method": {"mode": "qr"}}, "payment.method_field_missing"),
+        ({"method": {"mode": "h5"}}, "payment.method_field_missing"),
         (
             {"method": {"mode": "agreement", "agreement_id": "agr_x"}},
             "payment.method_field_missing",

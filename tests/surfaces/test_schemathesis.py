@@ -185,6 +185,9 @@ async def told_apart(stage: Stage, document: dict[str, Any], wallet_id: str) -> 
     shared = await share(stage, client, wallet_id)
     objected = await object_to(stage, client)
     give(document, "POST /v1/terminals/{terminal_id}/parameters/roll_back", body={"version": 1})
+    whom = {"merchant_id": show("mch", new_id())}
+    for route in ("POST /v1/combining_consents", "POST /v1/combining_consents/withdraw"):
+        give(document, route, body=whom)
     part = {"receiver_id": shared["receiver_id"], "amount": 10}
     split = {"merchant_split_no": new_number(), "shares": [part]}
     paid = await pay_by_wallet(stage, client, wallet_id)
@@ -257,6 +260,7 @@ NEVER_DONE = {
     "POST /v1/api_keys/{key_id}/roll",  # it was revoked
     "POST /v1/card_balances",  # the shop has no account for cards
     "POST /v1/refunds/{refund_id}/redirection",  # no refund is stuck
+    "POST /v1/parking_visits/{visit_id}/charge",  # nobody agreed for the plate
     "GET /v1/refunds/{refund_id}/redirection",
     "POST /v1/payments/{payment_id}/capture",  # nothing is set aside at the shop's channels
     "POST /v1/payments/{payment_id}/void",
