@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -104,12 +105,24 @@ def test_a_number_may_stand_where_a_field_is_made_for_it(name: str) -> None:
         "9900010000000004",  # a token of ours
         "888812345678901234",  # a payment code
         "11010519491231002X",
+        f"a{PAN}",
+        f"{PAN}f",
+        f"id_{PAN}",
+        "4929 420573595709",  # no card is printed so
+        f"00000000-{PAN[:4]}-{PAN[4:8]}-{PAN[8:12]}-{PAN[12:]}12345678",
         "4929 4205",
     ],
 )
 def test_what_only_looks_like_one_passes(text: str) -> None:
     assert list(sights(text)) == []
     check({"subject": text}, query=f"a={text}", idempotency_key=text)
+
+
+@given(st.uuids(), st.binary(min_size=12, max_size=12))
+def test_no_random_id_is_taken_for_a_card(uuid: UUID, raw: bytes) -> None:
+    """Ids in hex, with a letter among their first or last digits or with dashes."""
+    for text in (str(uuid), f"o{raw.hex()}", f"{raw.hex()}z"):
+        assert list(sights(text)) == []
 
 
 def test_ordinary_requests_pass() -> None:

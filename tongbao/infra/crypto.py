@@ -4,10 +4,10 @@
            | version 2 | cipher 1 | sealing key id 16 | salt 32 | commitment 32 | ciphertext and tag
 
 Version 1 is sealed under the file key, version 2 under a sealing key (`infra.kms.sealing_keys`).
-Each sealed text has a key of its own, derived from that key, the purpose and the salt. The commitment,
-derived with it, makes sure that one sealed text opens under one key only. Whoever seals binds the
-place it is stored in, so that rows cannot be swapped. Algorithms that channels insist on and we
-would not choose live in the channels' own folders.
+Each sealed text has a key of its own, derived from that key, the purpose and the salt. The
+commitment, derived with it, makes sure that one sealed text opens under one key only. Whoever seals
+binds the place it is stored in, so that rows cannot be swapped. Algorithms that channels insist on
+and we would not choose live in the channels' own folders.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import msgspec
 from litestar import Response
 from msgspec import Struct
 
+from tongbao.infra.crypto import hmac_sha256
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.web import _store as store
 from tongbao.infra.web.caller import Caller
@@ -158,13 +159,17 @@ async def begin(
 
 
 def use_of(caller: Caller, route: str, key: str, body: bytes) -> Idempotency:
-    """Return this use of the key, which is good for the time of a lease from now."""
+    """Return this use of the key, which is good for the time of a lease from now.
+
+    The body's hash is keyed by the key, of which only a hash is kept: a card number in the body
+    could else be found from the hash by trying them all (PCI DSS 4.0.1, 3.5.1.1).
+    """
     return Idempotency(
         caller.merchant_id,
         caller.mode,
         route,
         hashlib.sha256(key.encode()).digest(),
-        hashlib.sha256(body).digest(),
+        hmac_sha256(key.encode(), body),
         real_now() + LEASE,
     )
 
