@@ -58,6 +58,8 @@ kill -QUIT $(head -qn1 "$1"/*/postmaster.pid "$1"/*/*/postmaster.pid) 2>/dev/nul
 rm -rf "$1"
 """
 
+_LONGEST = {"test_schemathesis.py", "test_demo.py"}  # a minute each, and cannot be shared
+
 MakeDb = Callable[..., Awaitable[Db]]
 
 # Whatever the caller's environment says: a run starts hundreds of processes, and each would compile
@@ -281,6 +283,12 @@ def pytest_configure() -> None:
             plain,
         ]
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: begun last, it would be waited for by all others."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 def pytest_collection_finish() -> None:

@@ -271,6 +271,7 @@ NEVER_DONE = {
 }
 
 
+@pytest.mark.timeout(900)  # a minute alone, and many where others work too
 async def test_the_api_keeps_what_its_document_promises(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
