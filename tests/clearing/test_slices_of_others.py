@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.clearing.conftest import Day
 from tests.clearing.test_unionpay_day import unionpay_day
-from tongbao.clearing.sets import duck
+from tongbao.clearing.sets import duck, plain
 from tongbao.clearing.sets.plain import Unreadable, read_plain, write_plain
 from tongbao.clearing.slices.model import PieceSeenBefore, PieceUnreadable, SlicesNotPossible
 from tongbao.clearing.slices.slices import close_by_slices, compare_slices, take_piece
@@ -184,6 +184,18 @@ def test_plain_lines_read_back_as_they_were_written(
     assert list(read_plain(path)) == [*lines, *end]
     assert (written.rows, written.has_total) == (len(lines), has_total)
     assert path.read_bytes().count(b"\n") == 1 + len(lines) + 2 * has_total
+
+
+def test_a_piece_that_unpacks_to_more_than_any_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "PIECE_ROWS_MAX", 2)
+    lines = [BillFault(n, "bill.not_text", "x") for n in range(3)]
+
+    assert write_plain(lines[:2], TERMS, tmp_path / "x", is_piece=True).rows == 2
+    assert write_plain(lines, TERMS, tmp_path / "x", is_piece=False).rows == 3
+    with pytest.raises(Unreadable):
+        write_plain(lines, TERMS, tmp_path / "x", is_piece=True)
 
 
 def test_a_piece_that_is_damaged_as_a_whole_is_none(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ async def run_match_day(context: Clearing, task: MatchDay, _lease: Lease) -> Aga
         await run_rule(context.db, rule, task.day, actor="matching")
     except SideIncomplete:
         _, end = day_bounds(task.day)
-        return Again(_LOOK_AGAIN) if context.db.clock.now() < end + WAITS_FOR_FILES else None
+        if context.db.clock.now() < end + WAITS_FOR_FILES:
+            return Again(_LOOK_AGAIN)
+        _log.warning("match_day_given_up", rule=task.rule, day=task.day)
     except (RuleUnknown, SourceUnknown) as refusal:
         _log.warning("match_day_refused", rule=task.rule, day=task.day, code=refusal.code)
     return None

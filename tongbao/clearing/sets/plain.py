@@ -30,6 +30,8 @@ from tongbao.rails.channels.contract import (
 )
 
 ROWS_MAX: Final = 50_000_000
+PIECE_ROWS_MAX: Final = 5_000_000
+"""A piece that unpacks to more is none: whoever puts it there must not fill the disk."""
 _HEADER: Final = (
     "at,kind,number,order_number,channel_ref,amount,fee,currency,state,outcome,line"  # columns
 )
@@ -100,7 +102,7 @@ def write_plain(
                     raise Unreadable(line.code)
                 rows += 1
                 file.write(_line("", _FAULT, line.code, "", line.text, *("",) * 5, str(line.line)))
-            if rows > ROWS_MAX:
+            if rows > (PIECE_ROWS_MAX if is_piece else ROWS_MAX):
                 raise Unreadable("bill.too_long")
         is_told = total is not None and any(figure is not None for figure in _figures(total))
         # A piece without figures is the day's last only if somebody says so.
