@@ -26,6 +26,7 @@ from tongbao.clearing.statements.model import ReceiptNotReady, StatementFormat
 from tongbao.clearing.statements.papers import receipt_paper, statement_paper
 from tongbao.clearing.statements.queries import prove_statements, receipt_of, statement_of
 from tongbao.infra.db import Db
+from tongbao.kernel.papers.pdf import Line, Text, write_pdf
 from tongbao.kernel.papers.sheets import csv_line, write_xlsx
 from tongbao.rails.channels.contract import Succeeded
 
@@ -110,6 +111,27 @@ async def test_the_papers_say_the_same_and_the_same_again(books: Books) -> None:
     text = words(papers[StatementFormat.PDF].content)
     assert f"{settlement.payable / 100:,.2f}" in text
     assert "结算单" in text
+
+
+def test_what_is_set_to_the_right_ends_there_in_both_scripts_and_no_rule_strikes_a_line() -> None:
+    """Widths are known for each run: 0.6 of the size for a Latin letter, all of it for others."""
+    name = Text(500, "老王面馆 Old Wang •••• 0009", ends_there=True)
+    pdf = write_pdf([Line((Text(48, "Statement"),), 16, rule=True), Line((name,))], title="set_1")
+    content = shown(pdf)
+    runs = re.findall(r"/(F\d) 9 Tf ([\d.]+) ([\d.]+) Td (.*?) Tj", content)
+    [chinese, latin] = runs
+    assert (chinese[0], latin[0]) == ("F1", "F2")
+    assert latin[3] == "( Old Wang **** 0009)"
+    assert float(latin[1]) + len(latin[3][1:-1]) * 9 * 0.6 == pytest.approx(500)
+    assert float(chinese[1]) + 4 * 9 == pytest.approx(float(latin[1]))
+    [rule] = re.findall(r"0.5 w \d+ ([\d.]+) m", content)
+    assert float(rule) > float(latin[2]) + 9 * 0.8, "the letters are below the rule"
+
+
+def shown(pdf: bytes) -> str:
+    """Return the instructions of every page."""
+    streams = re.findall(rb"stream\n(.*?)\nendstream", pdf, re.DOTALL)
+    return "\n".join(zlib.decompress(each).decode() for each in streams)
 
 
 def words(pdf: bytes) -> str:

@@ -1,14 +1,16 @@
 """Pages of text as PDF (ISO 32000-1), Chinese and Latin, the same bytes at every time.
 
 Chinese is shown in STSong-Light by Adobe's character collection GB1 (ISO 32000-1 §9.7.5.2): the
-font is not in the file, every reader for China brings one for it. Figures are in Courier, whose
-letters are all 0.6 of its size wide, so columns of amounts end where they end.
+font is not in the file, every reader for China brings one for it. Latin letters and figures are in
+Courier, whose letters are all 0.6 of its size wide, so what is set to the right ends where it
+should whichever font a reader takes for the other.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Final
 
 from msgspec import Struct
@@ -18,6 +20,9 @@ WIDTH: Final = 595
 HEIGHT: Final = 842
 MARGIN: Final = 48
 _LEADING: Final = 1.5
+_BELOW_RULE: Final = 0.5
+_INSTEAD: Final = {ord("•"): "*"}
+"""What masks an account has no place in the fonts of the collection."""
 _COURIER: Final = 0.6
 
 
@@ -91,6 +96,8 @@ def _paged(lines: Iterable[Line]) -> list[list[_Placed]]:
             pages.append([])
             y = MARGIN + line.size * _LEADING
         pages[-1].append((y, line))
+        if line.rule:
+            y += line.size * _BELOW_RULE
     return pages
 
 
@@ -98,20 +105,24 @@ def _content(placed: Sequence[_Placed]) -> bytes:
     parts: list[str] = []
     for y, line in placed:
         for text in line.texts:
-            font, shown = ("F2", _latin(text.text)) if _is_figure(text.text) else ("F1", "")
-            shown = shown or f"<{_bmp(text.text).encode('utf-16-be').hex()}>"
-            x = float(text.x)
-            if text.ends_there:
-                x -= len(text.text) * line.size * (_COURIER if font == "F2" else 1)
-            parts.append(f"BT /{font} {line.size} Tf {x:.1f} {HEIGHT - y:.1f} Td {shown} Tj ET")
+            runs = [
+                (is_latin, "".join(run))
+                for is_latin, run in groupby(text.text.translate(_INSTEAD), _is_latin)
+            ]
+            widths = [len(run) * line.size * (_COURIER if latin else 1) for latin, run in runs]
+            x = text.x - sum(widths) if text.ends_there else float(text.x)
+            for (is_latin, run), width in zip(runs, widths, strict=True):
+                font, shown = ("F2", _latin(run)) if is_latin else ("F1", _chinese(run))
+                parts.append(f"BT /{font} {line.size} Tf {x:.1f} {HEIGHT - y:.1f} Td {shown} Tj ET")
+                x += width
         if line.rule:
             at = HEIGHT - y - line.size * 0.4
             parts.append(f"0.5 w {MARGIN} {at:.1f} m {WIDTH - MARGIN} {at:.1f} l S")
     return "\n".join(parts).encode("ascii")
 
 
-def _is_figure(text: str) -> bool:
-    return text.isascii() and text.isprintable()
+def _is_latin(letter: str) -> bool:
+    return letter.isascii() and letter.isprintable()
 
 
 def _latin(text: str) -> str:
@@ -119,11 +130,12 @@ def _latin(text: str) -> str:
     return f"({escaped})"
 
 
-def _bmp(text: str) -> str:
-    """Return text that the encoding has; what is beyond the first plane, or no letter, is a box."""
-    return "".join(
+def _chinese(text: str) -> str:
+    """Return text as the encoding has it; what it does not have, or is no letter, is a box."""
+    shown = "".join(
         letter if letter.isprintable() and ord(letter) < 0x10000 else "\u25a1" for letter in text
     )
+    return f"<{shown.encode('utf-16-be').hex()}>"
 
 
 def _file(objects: Sequence[bytes]) -> bytes:
