@@ -132,6 +132,7 @@ from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.operator_console.app import ConsoleApp
+from tongbao.surfaces.own_factors.pages import ROUTES as OWN_PAGES
 from tongbao.surfaces.people_desk.pages import ROUTES as PEOPLE_PAGES
 from tongbao.surfaces.proofs import api as proofs_api
 from tongbao.surfaces.recon_desk.pages import ROUTES as RECON_DESK
@@ -260,6 +261,7 @@ class Platform:
                     *FOUR_EYES,
                     *TERMINAL_PAGES,
                     *PEOPLE_PAGES,
+                    *OWN_PAGES,
                     *FEE_PAGES,
                     *INVARIANT_PAGES,
                     *RESERVE_PAGES,
@@ -270,6 +272,7 @@ class Platform:
                     *disputes_desk.console_routes(self.blobs),
                 ),
                 approvals=self.approvals,
+                second_factor=settings.operator_second_factor,
             ),
             CASHIER_PREFIX: CashierApp(self.flow, self.keyring, settings.public_url),
             TERMINALS_PREFIX: TerminalApp(self.db, self.keyring, self.streams),

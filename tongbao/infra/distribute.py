@@ -163,7 +163,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("passkey", "challenge", "certificate_anchor", "client_certificate"),
         *("step_up_rule", "confirmation"),
     ),
-    *_at_home("people who work at the console", "operator", "operator_session"),
+    *_at_home("people who work at the console", "operator", "operator_session", "operator_recovery_code"),
     *_at_home("decided by people, and applied by tasks", "approval", "api_key_handover"),
     *_at_home("who agrees, and from which amount on two", "second_check", "approval_agreement"),
     *_at_home("keys that wait for a second person", "channel_keys_waiting"),

@@ -122,6 +122,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     blob_s3_secret: Secret | None = None
     ledger_balances: Literal["behind", "with_commit"] = "behind"
     password_policy: Literal["asvs", "mlps3"] = "mlps3"  # noqa: S105 - the name of a policy
+    operator_second_factor: Literal["any", "passkey"] = "any"
     message_gateway_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
     message_gateway_token: Secret | None = None
     registers_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
@@ -189,6 +190,8 @@ _MEANINGS: Final = {
     " answers, or with_commit, inside it, which costs half the speed.",
     "password_policy": "Rules for people's passwords: mlps3 (等保: three kinds of characters, a"
     " history, a reminder after 90 days) or asvs (OWASP: length and no common ones).",
+    "operator_second_factor": "Second factor at the console: any (TOTP, passkey, recovery code), or"
+    " passkey, after which TOTP is good only until the first passkey is enrolled.",
     "message_gateway_url": "Where SMS, mail and push go out for people with real accounts; unset"
     " sends none. The sandbox's people are always sent to the sandbox.",
     "message_gateway_token": "Bearer token for that gateway.",

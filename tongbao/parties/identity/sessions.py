@@ -11,15 +11,23 @@ import secrets
 from base64 import urlsafe_b64encode
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, constant_time_equal, hmac_sha256
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.settings import Secret
 from tongbao.kernel.clock import real_now
+from tongbao.parties.authentication.passkeys import Site, passkeys_of
 from tongbao.parties.identity import _store as store
+from tongbao.parties.identity.factors import (
+    PasskeyAnswer,
+    SecondFactor,
+    answered,
+    recovery_hash,
+)
 from tongbao.parties.identity.model import CsrfTokenWrong, LoginRefused, Operator, SessionEnded
 from tongbao.parties.identity.operators import (
     is_login,
@@ -35,6 +43,7 @@ LOCKED_FOR: Final = timedelta(minutes=15)
 _TOUCHED_EVERY: Final = timedelta(minutes=1)
 _PURPOSE: Final = "session.token"
 _ACTOR: Final = "login"
+_NOBODY: Final = UUID(int=0)
 
 
 class Session(Struct, frozen=True):
@@ -60,11 +69,47 @@ class OpenedSession(Struct, frozen=True):
     token: Secret
 
 
+class Given(Struct, frozen=True):
+    """What somebody gave as their second factor: a code, or a passkey's answer for a site."""
+
+    code: str
+    site: Site | None
+    answer: PasskeyAnswer | None
+
+
+class Second(Struct, frozen=True):
+    """A second factor that is right, and has yet to be used up."""
+
+    way: str
+    step: int | None = None
+    recovery: bytes | None = None
+
+    async def use(self, tx: Tx, operator_id: UUID) -> Operator | None:
+        """Use it up and return whose it was; of two logins with one code, the second's is None."""
+        if self.step is not None:
+            return await store.USE_CODE.first(tx, operator_id, self.step)
+        if self.recovery is not None and not await store.USE_RECOVERY.run(
+            tx, operator_id, self.recovery, tx.now
+        ):
+            return None
+        return await store.LET_IN.first(tx, operator_id)
+
+
 async def log_in(
-    db: Db, keyring: Keyring, *, login: str, password: str, code: str
+    db: Db,
+    keyring: Keyring,
+    *,
+    login: str,
+    password: str,
+    code: str,
+    site: Site | None = None,
+    answer: PasskeyAnswer | None = None,
+    factor: SecondFactor = "any",
 ) -> OpenedSession:
     """Open a session for whoever knows the password and holds the second factor.
 
+    That is a TOTP code, a recovery code, or the ``answer`` of a passkey for the ``site``. Where
+    ``factor`` wants a passkey, TOTP is taken only from those who have none yet, to enrol one.
     Every refusal is the same, and takes as long, so that nothing can be learnt from it.
 
     Raises:
@@ -75,17 +120,19 @@ async def log_in(
     operator = await _count_try(db, found, now)
     password_hash = operator.password_hash if operator else unmatchable_hash()
     known = await asyncio.to_thread(password_matches, password, password_hash)
-    step = step_of_code(keyring, operator, code, int(now.timestamp())) if operator else None
-    if operator is None or not known or step is None:
+    second = await _second_factor(
+        db, keyring, operator, Given(code, site, answer), is_codes_too=factor == "any"
+    )
+    if operator is None or not known or second is None:
         raise await _refused(db, found)
 
     token = secrets.token_urlsafe(32)
     async with db.begin(operator.actor) as tx:
-        used = await store.USE_CODE.first(tx, operator.id, step)
+        used = await second.use(tx, operator.id)
         if used is not None:
             expires_at = now + SESSION_MAX
             await store.INSERT_SESSION.run(tx, _hash(keyring, token), used.id, now, expires_at)
-            await audit.record(tx, "operator.logged_in", used.actor, {})
+            await audit.record(tx, "operator.logged_in", used.actor, {"by": second.way})
     if used is None:  # the code was used before
         raise await _refused(db, found)
     return OpenedSession(Session(used, _csrf_token(keyring, token)), Secret(token))
@@ -121,6 +168,26 @@ async def prune_sessions(db: Db) -> None:
     """Forget sessions that are over."""
     now = real_now()
     await store.PRUNE_SESSIONS.run(db, now, now - IDLE_MAX)
+
+
+async def _second_factor(
+    db: Db, keyring: Keyring, operator: Operator | None, given: Given, *, is_codes_too: bool
+) -> Second | None:
+    """Return what was given if it is right; the same questions are asked whoever it is."""
+    owner_id = operator.id if operator else _NOBODY
+    has_passkey = bool(await passkeys_of(db, owner_id))
+    hashed = recovery_hash(keyring, owner_id, given.code)
+    is_known = await store.KNOWS_RECOVERY.one(db, owner_id, hashed)
+    if operator is None:
+        return None
+    if given.site is not None and given.answer is not None:
+        right = await answered(db, given.site, operator, given.answer)
+        return Second("passkey") if right else None
+    if is_known:
+        return Second("recovery_code", recovery=hashed)
+    step = step_of_code(keyring, operator, given.code, int(real_now().timestamp()))
+    takes = is_codes_too or not has_passkey
+    return Second("totp", step=step) if step is not None and takes else None
 
 
 async def _count_try(db: Db, found: Operator | None, now: datetime) -> Operator | None:

@@ -24,6 +24,7 @@ from tongbao.infra.web.problem import (
     title_of,
 )
 from tongbao.kernel.errors import Refusal
+from tongbao.parties.identity.factors import SecondFactor
 from tongbao.parties.identity.model import CsrfTokenWrong, Permission, SessionEnded
 from tongbao.parties.identity.sessions import Session, session_of
 from tongbao.payments.collecting.outcomes import Flow
@@ -159,9 +160,16 @@ class ConsoleApp:
         more: Sequence[Route] = (),
         *,
         approvals: Approvals | None = None,
+        second_factor: SecondFactor = "any",
     ) -> None:
         """Build it with the pages here and those of other rooms, ``more``, that wiring hands in."""
-        self._desk = Desk(flow, keyring, public_url, approvals or Approvals(flow.db, {}))
+        self._desk = Desk(
+            flow,
+            keyring,
+            public_url,
+            approvals or Approvals(flow.db, {}),
+            second_factor=second_factor,
+        )
         self._routes = routes(may_hold_funds=flow.licence.may_hold_funds, more=more)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

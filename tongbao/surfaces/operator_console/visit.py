@@ -11,13 +11,23 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+import msgspec
 from msgspec import Struct
 
 from tongbao.controls.approvals.model import Approvals
 from tongbao.controls.approvals.queries import count_for
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
+from tongbao.parties.authentication.passkeys import Site, request_options, site_of
+from tongbao.parties.identity.factors import (
+    CHALLENGE_PREFIX,
+    LOG_IN,
+    PasskeyAnswer,
+    SecondFactor,
+    ask_operator,
+)
 from tongbao.parties.identity.model import ROLES, LoginRefused, Operator, Permission, SessionEnded
 from tongbao.parties.identity.queries import list_operators
 from tongbao.parties.identity.sessions import Session, log_in, log_out
@@ -61,7 +71,16 @@ FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
 class Desk:
     """What the console works with, built once."""
 
-    def __init__(self, flow: Flow, keyring: Keyring, public_url: str, approvals: Approvals) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        keyring: Keyring,
+        public_url: str,
+        approvals: Approvals,
+        *,
+        second_factor: SecondFactor = "any",
+    ) -> None:
+        self.second_factor: SecondFactor = second_factor
         self.flow = flow
         self.approvals = approvals
         self.keyring = keyring
@@ -84,6 +103,11 @@ class Desk:
             for group in PAGE_GROUPS
         )
         return tuple(group for group in groups if group)
+
+    @cached_property
+    def site(self) -> Site:
+        """Whose passkeys operators use."""
+        return site_of(self.public_url)
 
     @cached_property
     def is_https(self) -> bool:
@@ -205,7 +229,10 @@ async def send_login(visit: Visit) -> Reply:
             visit.desk.keyring,
             login=form.get("login", "").strip().lower(),
             password=form.get("password", ""),
-            code="".join(form.get("code", "").split()),
+            code="".join(form.get("code", "").split()).lower(),
+            site=visit.desk.site,
+            answer=_answer(form),
+            factor=visit.desk.second_factor,
         )
     except LoginRefused as refused:
         return await _form(visit, status=401, refused=refused)
@@ -257,12 +284,36 @@ async def _form(visit: Visit, *, status: int = 200, refused: LoginRefused | None
         "login": asked.form.get("login", ""),
         "wanted": _inside(asked.form.get("next") or asked.query.get("next", "")),
         "nobody_yet": not await list_operators(visit.desk.db),
+        **await _passkey_question(visit),
     }
     reply = await visit.page("login.html", facts, status=status)
     name = cookie_name(VISITOR, is_https=visit.desk.is_https)
     if asked.cookies.get(name) == visit.form_token:
         return reply
     return reply.also(cookie(VISITOR, visit.form_token, is_https=visit.desk.is_https))
+
+
+async def _passkey_question(visit: Visit) -> dict[str, object]:
+    """Return what a passkey is asked, where the visitor wants to use one."""
+    asked = visit.request
+    if asked.query.get("with") != "passkey" and "challenge_id" not in asked.form:
+        return {"challenge_id": None}
+    async with visit.desk.db.begin("login") as tx:
+        challenge = await ask_operator(tx, LOG_IN, None)
+    options = request_options(visit.desk.site, challenge, [])
+    return {
+        "challenge_id": show(CHALLENGE_PREFIX, challenge.id),
+        "options": msgspec.json.encode(options).decode(),
+    }
+
+
+def _answer(form: Mapping[str, str]) -> PasskeyAnswer | None:
+    """Return what the page's script has put into the form, if anything that can be read."""
+    try:
+        said = msgspec.json.decode(form.get("response", ""), type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return None
+    return PasskeyAnswer(form.get("challenge_id", ""), said)
 
 
 async def _end_session(visit: Visit) -> None:

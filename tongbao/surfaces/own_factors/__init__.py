@@ -1,0 +1,1 @@
+"""An operator's own second factors at the console: passkeys and recovery codes."""
