@@ -119,6 +119,12 @@ FORGET_RECOVERY: Final = Statement("delete from operator_recovery_code where ope
 USE_RECOVERY: Final = Statement("""
     update operator_recovery_code set used_at = $3
      where operator_id = $1 and code_hash = $2 and used_at is null""")
+KNOWS_RECOVERY: Final = Query(
+    bool,
+    """
+    select exists (select from operator_recovery_code
+                    where operator_id = $1 and code_hash = $2 and used_at is null) as known""",
+)
 RECOVERY_LEFT: Final = Query(
     int,
     """
