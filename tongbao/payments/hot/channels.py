@@ -38,7 +38,7 @@ from tongbao.infra.web.authentication import (
     read_authorization,
 )
 from tongbao.infra.web.idempotency import Idempotency, canonical, let_go, use_of
-from tongbao.infra.web.problem import InternalError
+from tongbao.infra.web.problem import InternalError, TooManyRequests
 from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.infra.web.request import decode
 from tongbao.kernel.errors import Busy, Refusal
@@ -140,7 +140,7 @@ class ChannelPayments:
     async def _answer(self, request: HotRequest) -> Answer:
         try:
             begun = await self._begin(request)
-        except (PlaceTaken, UseRefused, OrderTaken):
+        except (PlaceTaken, UseRefused, OrderTaken, TooManyRequests):
             return None
         except Busy as busy:  # perhaps it was begun: the request's key says so later
             return busy
@@ -163,8 +163,8 @@ class ChannelPayments:
         if asked is None:
             return None
         await check_offered(self._flow, asked)
-        if self._limits is not None and not self._limits.try_take(proved.key.caller):
-            return None  # the ordinary route takes another share, or refuses
+        if self._limits is not None:
+            await self._limits.take(proved.key.caller, 1)
         now = self._flow.db.clock.now()
         payment, attempt = begun(asked, payment_id, now, PaymentState.CREATED)
         try:
