@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -98,3 +100,19 @@ async def test_a_caller_who_leaves_in_the_middle_leaves_nothing_behind(make_db: 
 async def test_a_value_no_column_keeps_is_named(db: Db, sql: Statement, value: object) -> None:
     with pytest.raises(ValueOutOfRange):
         await sql.run(db, value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[1, None, 3], (1, None), deque([1, None]), dict.fromkeys([1, None]).keys(), [[1, 2], [3, 4]]],
+    ids=["list", "tuple", "deque", "keys", "nested"],
+)
+async def test_arrays_of_every_kind_that_is_used_here_arrive(db: Db, given: Any) -> None:
+    [record] = await db.fetch("select $1::int[] as array", (given,))
+    assert record["array"] == list(given)
+
+
+@pytest.mark.parametrize("given", ["ab", 5, {1: 2}])
+async def test_what_is_no_array_is_none(db: Db, given: Any) -> None:
+    with pytest.raises(asyncpg.DataError):
+        await db.fetch("select $1::text[]", (given,))
