@@ -88,7 +88,7 @@ class Worker:
         lease_s: float = 30.0,
         heartbeat_s: float = 10.0,
         poll_s: float = 0.1,
-        turn_s: float = 0.05,
+        turn_s: float = 0.1,
         grace_s: float = 20.0,
     ) -> None:
         self._db = db
@@ -178,7 +178,7 @@ class Worker:
 
         When it fails nothing of it has happened, and what had ended still waits to be told.
         """
-        ended = self._taken_ended()
+        ended, self._ended = self._ended, []
         try:
             async with self._db.begin("worker") as tx:
                 if ended:
@@ -193,10 +193,6 @@ class Worker:
         if count >= _EVENTS_MAX:
             self._wake.set()
         return count
-
-    def _taken_ended(self) -> list[Ended]:
-        ended, self._ended = self._ended, []
-        return ended
 
     def _raise_crash(self) -> None:
         if self._crash is not None:
@@ -310,9 +306,10 @@ class Worker:
         finally:
             if self._running.get(run.row.id) is run:  # else it is claimed anew, and runs again
                 del self._running[run.row.id]
-            self._wake.set()
         if ended.verdict != "done" or not run.lease.finished:  # else it is written down already
             self._ended.append(ended)
+        if not (run.is_adopted and run.lease.finished):  # else there is no place to be filled
+            self._wake.set()
         metrics.TASK_RUNS.labels(run.row.type, ended.verdict).inc()
         metrics.TASK_SECONDS.labels(run.row.type).observe(monotonic() - started)
 
@@ -380,7 +377,7 @@ class Worker:
     # Writing down what became of tasks
 
     async def _settle(self) -> None:
-        ended = self._taken_ended()
+        ended, self._ended = self._ended, []
         if not ended:
             return
         try:

@@ -230,12 +230,15 @@ async def record_news(
         step = going_elsewhere(payment, step, instead, now)
         step = await priced_by_card(flow.db, payment, step, news)
         after = _bumped(step.payment) or payment, step.attempt or attempt
+        due = (
+            *_event_writes(payment, after, step, now),
+            *_follow_up_writes(payment, attempt, step, now),
+        )
         writes = (
             *_row_writes(payment, attempt, step, evidence.why, now),
             *_evidence_writes(attempt, exchange_id, evidence, news, now),
             *(() if step.case is None else (case_write(payment, step.case, step.detail, now),)),
-            *_event_writes(payment, after, step, now),
-            *_follow_up_writes(payment, attempt, step, now),
+            *due,
             *(flow.router.ended(attempt.book, attempt.id) if step.ends_unpaid else ()),
             *(step.instead.writes if step.instead is not None else ()),
             *_release_writes(payment, attempt, step, now),
@@ -252,7 +255,8 @@ async def record_news(
             continue
         if is_written:
             failpoint("payments.after_outcome")
-            flow.nudge()
+            if due:
+                flow.nudge()
             flow.router.heard(heard_of(attempt, after[1], news, evidence.call))
             return after if step.instead is None else (after[0], step.instead.attempt)
         instead = None  # the payment moved on, or others took its place there
