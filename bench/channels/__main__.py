@@ -302,6 +302,8 @@ def _tell_seen(figures: Figures, seen: Seen) -> None:
     for stage, row in [*ordered, ("all", dict(layers))]:
         cells = "".join(f"{us(row.get(name, 0)):>15.0f}" for name in names)
         print(f"{stage:16}{cells}{us(sum(row.values())):>9.0f}")
+    found = [f"{name} {count / figures.payments:.2f}" for name, count in seen.crypto.items()]
+    print(f"signatures and encryption per payment: {', '.join(sorted(found))}")
     calls = sum(seen.calls.values()) / figures.payments
     print(f"calls of the database per payment: {calls:.1f}")
     for text, count in sorted(seen.calls.items(), key=lambda item: -item[1])[:_CALLS_SHOWN]:
