@@ -1,4 +1,5 @@
--- Keys: the sealing keys that master keys wrap, what is known of master keys, and how they came about.
+-- Keys: the sealing keys that master keys wrap, what is known of master keys, and how they came
+-- about.
 
 -- One key per owner, purpose and month. An owner is a merchant in one mode; without one it is ours.
 create table sealing_key (

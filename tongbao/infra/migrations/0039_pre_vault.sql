@@ -3,8 +3,8 @@
 create schema vault;
 revoke all on schema vault from public;
 
--- A merchant's card. Its number and expiry are sealed under a sealing key of the merchant; a security
--- code is never here. Nothing but the first six and the last four digits is shown.
+-- A merchant's card. Its number and expiry are sealed under a sealing key of the merchant; its
+-- security code is never here. Nothing but the first six and the last four digits is shown.
 create table vault.card (
     id             uuid        not null primary key,
     merchant_id    uuid        not null,

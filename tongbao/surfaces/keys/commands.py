@@ -165,7 +165,7 @@ def kms_ceremonies(context: Context) -> None:
 @click.password_option("--password", confirmation_prompt=False, help="Asked for when left out.")
 @click.option("--code", prompt=True, help="The six digits of the authenticator.")
 @click.pass_obj
-def kms_enter(context: Context, ceremony: str, **who: str) -> None:
+def kms_enter(context: Context, /, ceremony: str, **who: str) -> None:
     """Enter a custodian's component of a new master key.
 
     It is asked for and not shown: 64 hexadecimal digits, drawn by `openssl rand -hex 32`. Compare
