@@ -126,7 +126,7 @@ async def test_one_act_of_the_customer_pays_two_merchants(stage: Stage, other: A
 async def test_a_part_is_given_back_by_its_own_merchant(stage: Stage, other: Any) -> None:
     whole = await asked(stage, other)
     await pay(stage, whole)
-    theirs = {"id": whole["parts"][1]["payment_id"], "object": "payment"}
+    theirs: Any = {"id": whole["parts"][1]["payment_id"], "object": "payment"}
 
     refund = await stage.refund(theirs, 500, client=stage.client_of(other))
     await stage.advance(seconds=10)

@@ -34,7 +34,6 @@ from tongbao.surfaces.demo.stage import (
     open_accounts,
     open_shop,
 )
-from tongbao.wiring import SECRETS
 from tongbao_sdk import Refused
 
 CHANNELS = ("wechat_pay", "alipay")
@@ -52,7 +51,9 @@ async def garage(module_stage: Stage) -> Shop:
     partner = {"sp_mchid": keys["mchid"], "sp_appid": keys["appid"]}
     over = {"merchant_number": keys["sub_mchid"], "keys": {**order.keys, "partner": partner}}
     order = replace(order, **over)
-    opened = await open_accounts(stage.db, stage.platform.keyring, SECRETS, [order])
+    opened = await open_accounts(
+        stage.db, stage.platform.keyring, stage.platform.secret_types, [order]
+    )
     fees = [*SHOP_FEES, *(PriceLine(each, "agreement", 7_000) for each in CHANNELS)]
     licence = stage.platform.settings.licence
     accounts = {**stage.accounts, **opened}

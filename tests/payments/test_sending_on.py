@@ -74,14 +74,18 @@ async def test_a_stuck_refund_goes_to_a_card(stage: Stage, caplog: Any, capsys: 
     assert (await sent(stage, refund)) == told, "the same once more is what it was"
 
 
-async def test_a_stuck_refund_goes_to_the_merchant(stage: Stage) -> None:
+async def test_no_refund_goes_to_an_account_that_is_not_the_merchants(stage: Stage) -> None:
+    """At the platform's own merchant number it would come to us; a card may be tried after that."""
     refund = await stuck(stage)
 
     send = stage.client.refunds.send_on
     told = await stage.call(send, refund["id"], target="merchant_account")
     await stage.advance(seconds=30)
 
-    assert told["status"] == "accepted"
+    assert (told["status"], told["code"]) == ("refused", "not_the_merchants_account")
+    assert (await stage.read(refund))["status"] in {"pending", "unknown"}
+    assert (await sent(stage, refund))["status"] == "accepted"
+    await stage.advance(seconds=30)
     assert (await stage.read(refund))["status"] == "succeeded"
 
 

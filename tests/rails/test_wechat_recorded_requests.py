@@ -168,7 +168,8 @@ async def everything(shop: WechatShop) -> list[dict[str, Any]]:
     await channel.charge_parking(shop.account, fee, stay(entered.parking_id, now))
     await shop.advance(2)
     await channel.query_parking(shop.account, fee)
-    return shop.sandbox.get("requests", last=60)
+    heard: list[dict[str, Any]] = shop.sandbox.get("requests", last=60)
+    return heard
 
 
 def made_up(ours: str, theirs: str, besides: frozenset[str]) -> list[str]:

@@ -102,10 +102,6 @@ class CombinedPayments:
         )
         return cast("CombinedPayment", page["items"][0]) if page["items"] else None
 
-    def list(self, *, limit: int = 100) -> Iterator[CombinedPayment]:
-        """Yield combined payments, newest first, fetching ``limit`` at a time."""
-        return self._transport.pages(path_of("combined_payments"), limit=limit)
-
     def close(self, combined_id: str) -> CombinedPayment:
         """Call all its orders off; a customer who paid first wins. Safe to repeat.
 
@@ -139,3 +135,7 @@ class CombinedPayments:
         """Return who may combine your orders with theirs."""
         page = self._transport.get(path_of("combining_consents"))
         return cast("list[CombiningConsent]", page["items"])
+
+    def list(self, *, limit: int = 100) -> Iterator[CombinedPayment]:
+        """Yield combined payments, newest first, fetching ``limit`` at a time."""
+        return self._transport.pages(path_of("combined_payments"), limit=limit)

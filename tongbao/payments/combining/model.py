@@ -191,7 +191,13 @@ class NewCombined(Struct, frozen=True):
     def fingerprint(self) -> bytes:
         """What makes two requests the same combined payment."""
         parts = [
-            (part.merchant_id, part.merchant_order_no, part.money.amount, part.subject)
+            (
+                part.merchant_id,
+                part.merchant_order_no,
+                part.money.amount,
+                part.subject,
+                sorted(part.metadata.items()),
+            )
             for part in self.parts
         ]
         how = () if self.how is None else (self.how,)

@@ -82,6 +82,8 @@ async def send_on(
     payment = await payments.payment(flow.db, refund.book, refund.payment_id)
     if not getattr(flow.channels.get(payment.channel), "sends_refunds_on", False):
         raise SendingOnNotOffered(channel=payment.channel)
+    if refund.kind == "late" and to.kind == "merchant_account":
+        raise SendingOnNotOffered(kind=refund.kind)  # late money was never the merchant's
     now, text = flow.db.clock.now(), msgspec.json.encode(to)
     same = hmac_sha256(keyring.mac_key(_BLIND), bind("refund", refund.id), text)
     found = await store.GET_REDIRECTION.first(flow.db, refund.book, refund.id)

@@ -42,6 +42,7 @@ from tongbao.rails.channels.wechat_pay.wire import (
 )
 
 REFUNDS: Final = "/v3/refund/domestic/refunds"
+OWN_ACCOUNT: Final = "not_the_merchants_account"
 
 
 class AbnormalRefund(Struct, frozen=True):
@@ -95,6 +96,9 @@ async def send_elsewhere(
     Only one that WeChat Pay calls abnormal can be sent on: any other is told as it stands.
     """
     target = _refund_path(account, order)
+    if to.kind == "merchant_account" and ids_of(account).sub_mchid is None:
+        # The account is the platform's own: the money would come to us, and be nobody's refund.
+        return Answer(Declined(OWN_ACCOUNT), unsent("POST", account.gateway + target, OWN_ACCOUNT))
     asked = await gateway.question(account, target, "query_refund", lambda body: body)
     if isinstance(asked.outcome, Absent):
         return Answer(Declined(asked.outcome.code), asked.exchange)
