@@ -97,6 +97,16 @@ def test_a_module_gives_no_master_key_out(token: Pkcs11Kms) -> None:
             master[token._api.Attribute.VALUE]
 
 
+def test_two_master_keys_of_one_version_are_told_apart(token: Pkcs11Kms) -> None:
+    """As two processes make them that find an empty token at once."""
+    before = token.wrap(KEY, AAD)
+    with token._session() as session:
+        for reference in ("one", "other"):
+            token._make(session, 900, reference)
+    wrapped = [token.wrap(KEY, AAD) for _ in range(4)]
+    assert all(token.unwrap(each, AAD) == KEY for each in (before, *wrapped))
+
+
 def test_a_wrong_pin_and_a_missing_module_are_told_apart(token: Pkcs11Kms) -> None:
     with pytest.raises(KmsUnavailable):
         Pkcs11Kms(Path("/nowhere.so"), "tongbao", Secret("1")).wrap(KEY, AAD)

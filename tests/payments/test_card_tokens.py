@@ -196,3 +196,16 @@ async def test_a_payment_takes_a_card_or_a_token_and_not_both(stage: Stage) -> N
         assert refused.value.code == code
     unknown = await pay(stage, token)
     assert unknown["failure"]["code"] == "token_unknown"
+
+
+async def test_card_data_in_another_field_is_refused_and_none_of_it_is_logged(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    number = good_card()
+    with pytest.raises(Refused) as refused:
+        await stage.show_qr("wechat_pay", subject=f"card {number}")
+    assert (refused.value.code, refused.value.param) == ("card_number.unexpected", "$.subject")
+    with pytest.raises(Refused) as code:
+        await stage.show_qr("wechat_pay", metadata={"cvv2": "123"})
+    assert code.value.code == "card_number.security_code"
+    assert number not in str(refused.value) + caplog.text

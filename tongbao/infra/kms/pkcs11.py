@@ -68,23 +68,24 @@ class Pkcs11Kms:
             WrapUnreadable, KmsUnavailable
         """
         header, sealed = wrapped[:_HEADER_BYTES], wrapped[_HEADER_BYTES:]
-        with self._session() as session:
-            named = [
-                each for each in self._masters(session) if self._shown(each).id == _id_of(wrapped)
-            ]
-            if len(header) < _HEADER_BYTES or header[:1] != _MARK or not named:
-                raise WrapUnreadable(master=_id_of(wrapped))
-            try:
-                nonce = header[-_NONCE_BYTES:]
-                text = bytes(named[0].decrypt(sealed, **self._gcm(nonce, header + aad)))
-            except self._api.exceptions.PKCS11Error as failure:
-                # Modules differ in what they call a wrong tag; a lost session looks otherwise.
-                if _is_lost(failure):
-                    raise
-                raise WrapUnreadable(master=_id_of(wrapped)) from None
-        if not text.startswith(_PROOF):
+        if len(header) < _HEADER_BYTES or header[:1] != _MARK:
             raise WrapUnreadable(master=_id_of(wrapped))
-        return text[len(_PROOF) :]
+        with self._session() as session:
+            for each in self._masters(session):
+                # Two processes that came first at once have made two keys of one version.
+                if self._shown(each).id == _id_of(wrapped):
+                    text = self._decrypted(each, sealed, self._gcm(header[5:], header + aad))
+                    if text is not None and text.startswith(_PROOF):
+                        return text[len(_PROOF) :]
+        raise WrapUnreadable(master=_id_of(wrapped))
+
+    def _decrypted(self, master: Any, sealed: bytes, how: dict[str, Any]) -> bytes | None:
+        try:
+            return bytes(master.decrypt(sealed, **how))
+        except self._api.exceptions.PKCS11Error as failure:
+            if _is_lost(failure):
+                raise
+            return None  # modules differ in what they call a wrong tag
 
     def master_of(self, wrapped: bytes) -> str:
         """Return the id of the master key that wrapped it."""

@@ -176,7 +176,7 @@ class App:
         try:
             body = await _read_body(scope, receive)
             scope["state"]["body"] = body
-            if prefix is None:
+            if scope["path"].startswith("/v1/"):
                 check_request(scope["path"], scope["query_string"], scope["headers"], body)
             created = await self.door.ask(scope, body) if self.door is not None else None
             if created is not None:

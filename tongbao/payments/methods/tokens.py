@@ -6,7 +6,7 @@ from typing import Final
 
 from tongbao.infra.db import Db
 from tongbao.infra.kms.sealing_keys import SealingKeys
-from tongbao.kernel.errors import Busy, Conflict
+from tongbao.kernel.errors import Busy, Conflict, NotFound
 from tongbao.parties.vault.model import Number
 from tongbao.parties.vault.use_keys import Proof
 from tongbao.parties.vault.using import UseAsked, use_token
@@ -32,7 +32,7 @@ def detokenising(db: Db, keys: SealingKeys) -> Detokenise:
             found = await use_token(db, keys, _asked(token, order))
         except Busy as busy:
             return NotSent(busy.code)
-        except Conflict:  # its key was destroyed, or cannot be read
+        except (Conflict, NotFound):  # its key was destroyed, or cannot be read
             return _declined("token_card_gone")
         if isinstance(found, Number):
             return CardRead(number=found.number, expiry=found.expiry, entry=ON_FILE)
