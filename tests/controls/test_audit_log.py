@@ -17,22 +17,21 @@ import msgspec
 import pytest
 
 from tests.infra.signed_client import call
-from tongbao.controls.audit_log import tree
+from tongbao.controls.audit_log.checkpoints import (
+    list_checkpoints,
+    prove_entry,
+    prove_growth,
+    sign_checkpoint,
+    verify_log,
+)
 from tongbao.controls.audit_log.model import (
     AuditCheckpointsReversed,
     AuditCheckpointUnknown,
     EntryUnknown,
     EntryUnproven,
 )
-from tongbao.controls.audit_log.tree import (
-    list_checkpoints,
-    place_entries,
-    prove_entry,
-    prove_growth,
-    sign_checkpoint,
-    verify_log,
-)
-from tongbao.infra import audit, failpoints
+from tongbao.infra import audit, audit_tree, failpoints
+from tongbao.infra.audit_tree import place_entries
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash
@@ -79,7 +78,7 @@ async def judged(db: Db, folder: Path, proof: object) -> subprocess.CompletedPro
 async def test_every_entry_can_be_proved_to_anybody(
     db: Db, proofs: Proofs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree, "_ONE_GO", 5)
+    monkeypatch.setattr(audit_tree, "_ONE_GO", 5)
     ids = await acts(db, 23)
     with pytest.raises(EntryUnproven):
         await prove_entry(db, ids[0])
@@ -221,7 +220,7 @@ async def test_an_act_says_where_it_came_from(db: Db) -> None:
 
 
 def test_the_time_an_entry_may_come_late_is_longer_than_its_grace() -> None:
-    assert tree._LATE > tree.GRACE >= timedelta(minutes=5)
+    assert audit_tree.LATE > audit_tree.GRACE >= timedelta(minutes=5)
 
 
 async def test_everybody_may_read_what_was_signed_last(db: Db, proofs: Proofs) -> None:

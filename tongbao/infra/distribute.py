@@ -152,7 +152,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "asked before the merchant's book is known",
         *("api_key", "api_nonce", "idempotency_key", "inbound_callback"),
-        *("rate_limit", "rate_bucket"),
+        *("agreed_rate", "rate_bucket"),
     ),
     *_at_home(
         "people of the firm itself and how they prove it; none of it is money, none has a book",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Literal
-from uuid import UUID
+from datetime import datetime
+from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from tongbao.kernel.errors import Conflict, Invalid, NotFound
@@ -47,29 +45,6 @@ class AuditCheckpointsReversed(Invalid):
     advice_zh = "请先写较早的检查点。"
 
 
-class AuditTree(Struct, frozen=True):
-    """How far the tree has grown, and the roots of the subtrees it is made of, largest first."""
-
-    size: int
-    frontier: bytes
-
-
-class Leaf(Struct, frozen=True):
-    """Where an entry stands; ``number`` begins at 1."""
-
-    number: int
-    entry_id: UUID
-    hash: bytes
-
-
-class Node(Struct, frozen=True):
-    """The root of 2 ** level leaves, of which there are ``number`` before it."""
-
-    level: int
-    number: int
-    hash: bytes
-
-
 class AuditCheckpoint(Struct, frozen=True):
     """What was signed about the log."""
 
@@ -79,34 +54,6 @@ class AuditCheckpoint(Struct, frozen=True):
     frontier: bytes
     at: datetime
     note: str
-
-
-class WrittenEntry(Struct, frozen=True):
-    """An entry with everything that its leaf is made of."""
-
-    id: UUID
-    at: datetime
-    real_at: datetime
-    actor: str
-    origin: str
-    action: str
-    subject: str
-    facts: dict[str, Any]
-
-    @property
-    def content(self) -> bytes:
-        """Return the leaf: JSON with its names sorted and times in UTC to the microsecond."""
-        said = {
-            "action": self.action,
-            "actor": self.actor,
-            "at": _utc(self.at),
-            "facts": self.facts,
-            "id": str(self.id),
-            "origin": self.origin,
-            "real_at": _utc(self.real_at),
-            "subject": self.subject,
-        }
-        return msgspec.json.encode(said, order="sorted")
 
 
 class EntryProof(Struct, frozen=True):
@@ -135,7 +82,3 @@ class LogReport(Struct, frozen=True):
     breaches: int
     first: str
     root: bytes
-
-
-def _utc(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

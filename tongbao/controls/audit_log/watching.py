@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from tongbao.controls.audit_log.tree import place_entries, sign_checkpoint
+from tongbao.controls.audit_log.checkpoints import sign_checkpoint
+from tongbao.infra.audit_tree import place_entries
 from tongbao.infra.db import Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.ledger.proofs.model import Proofs

@@ -1,7 +1,7 @@
 -- How much a merchant, or one of its keys, may ask in a second and in a day. Where there is no limit
 -- of its own, the settings say it. A bucket is what every process takes its share from.
 
-create table rate_limit (
+create table agreed_rate (
     subject        uuid not null,               -- a merchant or an API key
     mode           text not null check (mode in ('live', 'sandbox')),
     units_per_s    int not null check (units_per_s between 1 and 1000000),

@@ -78,10 +78,10 @@ PRUNE_NONCES: Final = Statement("delete from api_nonce where kept_until < $1")
 RATE_LIMIT: Final = Query(
     RateLimit,
     """
-    select units_per_s, burst, units_per_day from rate_limit where subject = $1 and mode = $2""",
+    select units_per_s, burst, units_per_day from agreed_rate where subject = $1 and mode = $2""",
 )
 SET_RATE_LIMIT: Final = Statement("""
-    insert into rate_limit (subject, mode, units_per_s, burst, units_per_day, set_at, set_by)
+    insert into agreed_rate (subject, mode, units_per_s, burst, units_per_day, set_at, set_by)
     values ($1, $2, $3, $4, $5, $6, $7)
         on conflict (subject, mode) do update
        set units_per_s = $3, burst = $4, units_per_day = $5, set_at = $6, set_by = $7""")

@@ -14,7 +14,8 @@ import structlog
 from msgspec import Struct
 from prometheus_client import Gauge
 
-from tongbao.controls.audit_log.tree import place_entries, verify_log
+from tongbao.controls.audit_log.checkpoints import verify_log
+from tongbao.infra.audit_tree import place_entries
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.clock import monotonic

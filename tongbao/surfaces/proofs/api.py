@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from litestar import get
 
-from tongbao.controls.audit_log.tree import list_checkpoints
+from tongbao.controls.audit_log.checkpoints import list_checkpoints
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs

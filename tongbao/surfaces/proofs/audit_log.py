@@ -7,15 +7,15 @@ from uuid import UUID
 import click
 import msgspec
 
-from tongbao.controls.audit_log.tree import (
+from tongbao.controls.audit_log.checkpoints import (
     list_checkpoints,
-    place_entries,
     prove_entry,
     prove_growth,
     sign_checkpoint,
     verify_log,
 )
 from tongbao.infra.audit import entries_of_subject
+from tongbao.infra.audit_tree import place_entries
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.surfaces.cli.context import Context, Platform
 

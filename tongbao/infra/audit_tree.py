@@ -1,0 +1,269 @@
+"""The tree over the audit log (RFC 6962): each entry has a place in it, which never changes.
+
+Entries are written by many at once, and none waits for another; `place_entries` gives them places
+right behind, in one order. What the tree is at a moment is signed in `controls.audit_log`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.infra.db import Db, Query, Statement, Tx
+from tongbao.infra.failpoints import failpoint
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.merkle import (
+    HASH_BYTES,
+    Subtree,
+    grow,
+    leaf_hash,
+    prove,
+    root_of,
+    subtrees_of,
+)
+
+GRACE: Final = timedelta(hours=1)
+"""How long, in real time, an entry may wait for its place."""
+LATE: Final = timedelta(hours=2)
+"""How much younger than entries that have a place one may be whose commit took so long."""
+_ONE_GO: Final = 2_000
+_SHOWN_MAX: Final = 100
+_BEHIND_THE_TIME: Final = 80  # bits of a UUIDv7
+_NO_ID: Final = UUID(int=0)
+_ACTOR: Final = "audit"
+
+
+class LogExtent(Struct, frozen=True):
+    """How far the tree has grown, and the roots of the subtrees it is made of, largest first."""
+
+    size: int
+    frontier: bytes
+
+
+class Leaf(Struct, frozen=True):
+    """Where an entry stands; ``number`` begins at 1."""
+
+    number: int
+    entry_id: UUID
+    hash: bytes
+
+
+class Node(Struct, frozen=True):
+    """The root of 2 ** level leaves, of which there are ``number`` before it."""
+
+    level: int
+    number: int
+    hash: bytes
+
+
+class WrittenEntry(Struct, frozen=True):
+    """An entry with everything that its leaf is made of."""
+
+    id: UUID
+    at: datetime
+    real_at: datetime
+    actor: str
+    origin: str
+    action: str
+    subject: str
+    facts: dict[str, Any]
+
+    @property
+    def content(self) -> bytes:
+        """Return the leaf: JSON with its names sorted and times in UTC to the microsecond."""
+        said = {
+            "action": self.action,
+            "actor": self.actor,
+            "at": _utc(self.at),
+            "facts": self.facts,
+            "id": str(self.id),
+            "origin": self.origin,
+            "real_at": _utc(self.real_at),
+            "subject": self.subject,
+        }
+        return msgspec.json.encode(said, order="sorted")
+
+
+_ENTRY: Final = "e.id, e.at, e.real_at, e.actor, e.origin, e.action, e.subject, e.facts"
+_OPEN_TREE: Final = Statement("""
+    insert into audit_tree (name, size, frontier) values ('audit', 0, '')
+        on conflict do nothing""")
+_LOCK_TREE: Final = Query(
+    LogExtent, "select size, frontier from audit_tree where name = 'audit' for update"
+)
+_TREE: Final = Query(LogExtent, "select size, frontier from audit_tree where name = 'audit'")
+_GROW: Final = Statement("""
+    update audit_tree set size = $1, frontier = $2 where name = 'audit'""")
+_NEWEST_LEAF: Final = Query(UUID, "select entry_id from audit_leaf order by number desc limit 1")
+# From an id on: who is later than that by hours is found by the daily look at everything.
+_UNPLACED: Final = Query(
+    WrittenEntry,
+    f"""
+    select {_ENTRY} from audit_entry e
+     where e.id > $1 and not exists (select from audit_leaf l where l.entry_id = e.id)
+     order by e.id limit $2""",
+)
+_ADD_LEAVES: Final = Statement("""
+    insert into audit_leaf (number, entry_id, hash)
+    select number, entry_id, hash
+      from unnest($1::bigint[], $2::uuid[], $3::bytea[]) as l (number, entry_id, hash)""")
+_ADD_NODES: Final = Statement("""
+    insert into audit_node (level, number, hash)
+    select level, number, hash
+      from unnest($1::int[], $2::bigint[], $3::bytea[]) as n (level, number, hash)""")
+_LEAF_OF: Final = Query(Leaf, "select number, entry_id, hash from audit_leaf where entry_id = $1")
+_LEAVES: Final = Query(
+    Leaf,
+    """
+    select number, entry_id, hash from audit_leaf where number > $1 order by number limit $2""",
+)
+_NODES: Final = Query(
+    Node,
+    """
+    select n.level, n.number, n.hash
+      from unnest($1::int[], $2::bigint[]) as asked (level, number)
+      join audit_node n on n.level = asked.level and n.number = asked.number
+     union all
+    select asked.level, asked.number, l.hash
+      from unnest($1::int[], $2::bigint[]) as asked (level, number)
+      join audit_leaf l on asked.level = 0 and l.number = asked.number + 1""",
+)
+_ENTRIES: Final = Query(
+    WrittenEntry,
+    f"select {_ENTRY} from audit_entry e where e.id = any($1::uuid[])",
+)
+_WAITING: Final = Query(
+    UUID,
+    """
+    select e.id from audit_entry e left join audit_leaf l on l.entry_id = e.id
+     where l.entry_id is null and e.real_at < $1 order by e.id limit $2""",
+)
+
+
+async def place_entries(db: Db) -> int:
+    """Give every entry without one a place in the tree; return how many those were."""
+    placed = 0
+    while True:
+        async with db.begin(_ACTOR) as tx:
+            found = await _place_some(tx, await locked_extent(tx))
+        placed += found
+        if found < _ONE_GO:
+            return placed
+
+
+async def locked_extent(tx: Tx) -> LogExtent:
+    """Return how far the tree has grown, and keep others from growing it meanwhile."""
+    await _OPEN_TREE.run(tx)
+    return await _LOCK_TREE.one(tx)
+
+
+async def entry_with_id(on: Db | Tx, entry_id: UUID) -> WrittenEntry | None:
+    """Return an entry with everything that its leaf is made of."""
+    return next(iter(await _ENTRIES.all(on, [entry_id])), None)
+
+
+async def leaf_of(on: Db | Tx, entry_id: UUID) -> Leaf | None:
+    """Return an entry's place, if it has one yet."""
+    return await _LEAF_OF.first(on, entry_id)
+
+
+async def proof_of(on: Db | Tx, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Return the proof that these ranges of leaves make."""
+    wanted = sorted({each for range_ in ranges for each in subtrees_of(*range_)})
+    levels, numbers = [each.level for each in wanted], [each.number for each in wanted]
+    roots = {
+        Subtree(row.level, row.number): row.hash for row in await _NODES.all(on, levels, numbers)
+    }
+    return prove(ranges, roots.__getitem__)
+
+
+def hashes_in(frontier: bytes) -> list[bytes]:
+    """Return the roots a stored frontier is made of."""
+    return [frontier[at : at + HASH_BYTES] for at in range(0, len(frontier), HASH_BYTES)]
+
+
+class Derived(Struct):
+    """What deriving the tree anew from the entries found."""
+
+    size: int
+    root: bytes
+    roots: dict[int, bytes]  # of the tree as it was at the sizes that were asked about
+    troubles: list[str]
+
+
+async def derive(db: Db, sizes: Sequence[int] = ()) -> Derived:
+    """Derive the whole tree anew from entries and leaves; ``sizes`` are earlier ones to tell of."""
+    kept = await _TREE.first(db) or LogExtent(0, b"")
+    size, frontier, troubles, roots = 0, tuple[bytes, ...](), list[str](), dict[int, bytes]()
+    async for leaves, found in _leaves(db):
+        for place, leaf in enumerate(leaves, size + 1):
+            troubles += _troubles_of(leaf, place, found.get(leaf.entry_id))
+        hashes = [leaf.hash for leaf in leaves]
+        for asked in sizes:
+            if size < asked <= size + len(hashes):
+                roots[asked] = root_of(grow(size, frontier, hashes[: asked - size]).frontier)
+        grown = grow(size, frontier, hashes)
+        size, frontier = grown.size, grown.frontier
+    if (size, b"".join(frontier)) != (kept.size, kept.frontier):
+        troubles.append(f"the tree of {kept.size} is not made of the {size} leaves there are")
+    waiting = await _WAITING.all(db, real_now() - GRACE, _SHOWN_MAX)
+    troubles += [f"entry {each} has no place" for each in waiting]
+    return Derived(size, root_of(frontier), roots, troubles)
+
+
+async def _leaves(db: Db) -> AsyncIterator[tuple[list[Leaf], dict[UUID, WrittenEntry]]]:
+    """Yield the leaves in their order, with those of their entries that are still there."""
+    after = 0
+    while leaves := await _LEAVES.all(db, after, _ONE_GO):
+        entries = await _ENTRIES.all(db, [leaf.entry_id for leaf in leaves])
+        yield leaves, {entry.id: entry for entry in entries}
+        after = leaves[-1].number
+
+
+async def _place_some(tx: Tx, tree: LogExtent) -> int:
+    newest = await _NEWEST_LEAF.first(tx)
+    entries = await _UNPLACED.all(tx, _some_time_before(newest), _ONE_GO)
+    if not entries:
+        return 0
+    leaves = [leaf_hash(entry.content) for entry in entries]
+    grown = grow(tree.size, hashes_in(tree.frontier), leaves)
+    numbers = range(tree.size + 1, grown.size + 1)
+    await _ADD_LEAVES.run(tx, [*numbers], [entry.id for entry in entries], leaves)
+    nodes = [
+        (level, first + place, each)
+        for level, (first, roots) in enumerate(grown.levels)
+        for place, each in enumerate(roots)
+        if level
+    ]
+    if nodes:
+        await _ADD_NODES.run(tx, *[list(column) for column in zip(*nodes, strict=True)])
+    failpoint("audit.before_growing")
+    await _GROW.run(tx, grown.size, b"".join(grown.frontier))
+    return len(entries)
+
+
+def _troubles_of(leaf: Leaf, place: int, entry: WrittenEntry | None) -> list[str]:
+    if leaf.number != place:
+        return [f"leaf {place} is missing"]
+    if entry is None:
+        return [f"entry {leaf.entry_id} is gone"]
+    if leaf_hash(entry.content) != leaf.hash:
+        return [f"entry {leaf.entry_id} is not what it was, or its leaf is not"]
+    return []
+
+
+def _some_time_before(newest: UUID | None) -> UUID:
+    """Return an id that no entry has that is still under way when a later one was placed."""
+    if newest is None:
+        return _NO_ID
+    at_ms = (newest.int >> _BEHIND_THE_TIME) - int(LATE.total_seconds() * 1000)
+    return UUID(int=max(at_ms, 0) << _BEHIND_THE_TIME)
+
+
+def _utc(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
