@@ -42,6 +42,13 @@ _HASHES: Final[dict[str, HashAlgorithm]] = {
     "1.2.840.10045.4.3.3": SHA384(),
     "1.2.840.10045.4.3.4": SHA512(),
 }
+_UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _UNDERSTOOD: Final = frozenset(
     {
@@ -90,6 +97,7 @@ def read_certificate(der: bytes) -> Certificate:
         raise CertificateRefused(reason="too long")
     try:
         parsed = x509.load_der_x509_certificate(der)
+        _ = parsed.issuer, parsed.signature_algorithm_oid, parsed.extensions  # read when asked for
         return Certificate(
             der,
             parsed,
@@ -98,7 +106,7 @@ def read_certificate(der: bytes) -> Certificate:
             parsed.not_valid_before_utc,
             parsed.not_valid_after_utc,
         )
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise CertificateRefused(reason="unreadable") from None
 
 
@@ -293,10 +301,7 @@ def _sm2_verifies(point: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def _extensions(certificate: Certificate) -> x509.Extensions:
-    try:
-        return certificate.parsed.extensions
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        raise CertificateRefused(reason="unreadable") from None
+    return certificate.parsed.extensions
 
 
 def _extension(certificate: Certificate, kind: Any) -> Any:
@@ -310,6 +315,8 @@ def _read_crl(der: bytes) -> x509.CertificateRevocationList:
     if len(der) > CRL_BYTES_MAX:
         raise CertificateRefused(reason="the list is too long")
     try:
-        return x509.load_der_x509_crl(der)
-    except (ValueError, UnsupportedAlgorithm):
+        crl = x509.load_der_x509_crl(der)
+        _ = crl.issuer, crl.next_update_utc, crl.last_update_utc, crl.extensions
+    except _UNREADABLE:
         raise CertificateRefused(reason="the list is unreadable") from None
+    return crl

@@ -37,7 +37,7 @@ Language = Literal["zh", "en"]
 _PURPOSE: Final = "person.code"
 _ADDRESS_MAY: Final = ((60, 1), (3600, 5), (86_400, 10))
 """So many codes per period of seconds to one address; and from one place on the network:"""
-_SOURCE_MAY: Final = ((3600, 30), (86_400, 200))
+_SOURCE_MAY: Final = ((3600, 100), (86_400, 500))
 _DAY: Final = timedelta(days=2)
 
 _TEXTS: Final[Mapping[tuple[str, Language], str]] = {

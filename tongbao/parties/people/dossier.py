@@ -271,11 +271,12 @@ async def _show_factors(db: Db, person_id: UUID) -> list[dict[str, Any]]:
 
 
 async def _erase_factors(tx: Tx, person_id: UUID) -> list[Kept]:
+    # First, for it waits for acts that take theirs now, and what those have made is seen then.
+    await forget_confirmations(tx, person_id)
     await forget_passwords(tx, person_id)
     await forget_authenticators(tx, person_id)
     await forget_passkeys(tx, person_id)
     await forget_certificates(tx, person_id)
-    await forget_confirmations(tx, person_id)
     return []
 
 

@@ -142,7 +142,7 @@ async def _list(visit: Visit, text: str) -> Reply:
 
 async def _page(visit: Visit, person: Person, revealed: Revealed | None) -> Reply:
     db = visit.desk.db
-    ways = [each.kind for each in await authenticators_of(db, person.id)]
+    ways: list[str] = [each.kind for each in await authenticators_of(db, person.id)]
     ways += ["passkey" for _ in await passkeys_of(db, person.id)]
     ways += ["certificate" for _ in await certificates_of(db, person.id)]
     facts = {
