@@ -1,5 +1,5 @@
--- How much a merchant, or one of its keys, may ask in a second and in a day. Where there is no limit
--- of its own, the settings say it. A bucket is what every process takes its share from.
+-- How much a merchant, or one of its keys, may ask in a second and in a day. Where there is no
+-- limit of its own, the settings say it. A bucket is what every process takes its share from.
 
 create table agreed_rate (
     subject        uuid not null,               -- a merchant or an API key

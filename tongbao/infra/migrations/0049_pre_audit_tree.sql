@@ -1,5 +1,5 @@
--- The audit log as a tree (RFC 6962): each entry has a place that never changes, and what the whole is
--- is signed every minute.
+-- The audit log as a tree (RFC 6962): each entry has a place that never changes, and what the whole
+-- is is signed every minute.
 
 create table audit_tree (
     name      text   not null primary key check (name = 'audit'),
