@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -16,16 +17,23 @@ from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.settings import Settings
-from tongbao.infra.web.app import App
-from tongbao.infra.web.openapi import ApiFacts
+from tongbao.infra.serving.app import App
+from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.kernel.clock import real_now
+from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.parties.authentication import authenticators, passwords
 from tongbao.parties.authentication.passkeys import site_of
 from tongbao.parties.authentication.step_up import Checks, NoRisk
 from tongbao.parties.people import consents, entering, sessions
 from tongbao.parties.people.consents import Draft
-from tongbao.parties.people.dossier import own_contributors
+from tongbao.parties.people.dossier import (
+    Contributor,
+    erase_person,
+    keep_people,
+    own_contributors,
+)
+from tongbao.parties.people.model import ErasureBlocked, PersonNotFound
 from tongbao.rails.registers.client import Said
 from tongbao.surfaces.wallet.assembly import wallet_api
 from tongbao.surfaces.wallet.desk import Desk
@@ -594,3 +602,67 @@ def test_nobody_has_users_without_a_licence(desk: Desk, tmp_path: Any) -> None:
 
     assert wallet_api(settings, desk) == {}
     assert entering.LOG_IN
+
+
+async def test_what_has_to_end_first_stops_an_erasure(alice: Phone, desk: Desk, db: Db) -> None:
+    async def owes(_db: Db, _person_id: Any) -> str | None:
+        return "a balance of CNY 1.00"
+
+    async def nothing(*_args: Any) -> list[Any]:
+        return []
+
+    holder = Contributor("account", nothing, nothing, owes)
+    person_id = parse("per", (await alice.get("/v1/me")).json["id"])
+
+    with pytest.raises(ErasureBlocked):
+        await erase_person(db, (*desk.contributors, holder), person_id, actor="x")
+    assert (await alice.get("/v1/me")).status == 200
+
+
+async def test_what_the_law_kept_is_forgotten_when_its_years_are_over(
+    alice: Phone, db: Db, desk: Desk
+) -> None:
+    await alice.post("/v1/me/identity", name=NAME, resident_id=RESIDENT_ID)
+    await alice.post("/v1/me/identity/checks", source="residents")
+    person_id = parse("per", (await alice.get("/v1/me")).json["id"])
+    await erase_person(db, desk.contributors, person_id, actor="x")
+    with pytest.raises(PersonNotFound):
+        await erase_person(db, desk.contributors, person_id, actor="x")
+
+    db.clock.offset += timedelta(days=9 * 365)
+    await keep_people(db)
+    kept = await db.fetch("select 1 from person_identity", ())
+    db.clock.offset += timedelta(days=2 * 365)
+    await keep_people(db)
+
+    assert len(kept) == 1
+    for table in ("person_identity", "real_name_check", "person_key"):
+        assert await db.fetch(f"select 1 from {table}", ()) == []
+
+
+async def test_of_two_who_prove_one_address_at_once_one_gets_the_account(
+    wallet: App, office: Office, db: Db
+) -> None:
+    """Forced interleaving: both codes are right before either account is made."""
+    phones = [Phone(wallet, office) for _ in range(2)]
+    asked = []
+    for phone in phones:
+        sent = await phone.ask_code(PHONE, "register")
+        asked.append((sent.json["code_id"], await phone.code(address(PHONE))))
+
+    replies = await asyncio.gather(
+        *[
+            phone.post(
+                "/v1/me/registrations",
+                contact=PHONE,
+                code_id=code_id,
+                code=code,
+                password=PASSWORD,
+                device=phone.device,
+            )
+            for phone, (code_id, code) in zip(phones, asked, strict=True)
+        ]
+    )
+
+    assert sorted(each.status for each in replies) == [201, 422]
+    assert len(await db.fetch("select 1 from person", ())) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -10,10 +12,11 @@ from uuid import UUID
 import httpx2 as httpx
 import pytest
 
-from tests.parties.phones import Phone
+from tests.parties.phones import PASSWORD, Phone, address
 from tests.stage import Stage
 from tongbao.infra.notify.model import Kind, Message
 from tongbao.infra.notify.sending import notifications_of
+from tongbao.infra.telemetry import set_up_logging
 from tongbao.kernel.ids import parse
 
 NUMBER = "13600136000"
@@ -71,6 +74,26 @@ async def test_somebody_registers_proves_their_name_and_leaves(
     await fake.post("/v1/me/identity", name="李假", resident_id="11010119900307109X")
     refused = await fake.post("/v1/me/identity/checks", source="residents")
     assert refused.code == "person.real_name_not_confirmed"
+
+
+async def test_nothing_of_a_person_is_ever_logged(shared_stage: Stage, phone: Phone) -> None:
+    root = logging.getLogger()
+    before, stream = (root.handlers[:], root.level), io.StringIO()
+    set_up_logging("debug", "json", stream)
+    try:
+        number = "13400134000"
+        made = await phone.register(number)
+        await phone.post("/v1/me/identity", name="王小明", resident_id="11010119900307109X")
+        await phone.post("/v1/me/identity/checks", source="phones")
+        code = await phone.code(address(number))
+        await phone.log_in(number, password="Wrong-word-1")
+    finally:
+        root.handlers, root.level = before
+    said = stream.getvalue()
+
+    assert "http_request" in said
+    for secret in (number, code, "王小明", "11010119900307109X", PASSWORD, made.json["token"]):
+        assert secret not in said
 
 
 def test_the_sandbox_plays_a_number_that_nobody_has(shared_stage: Stage) -> None:
