@@ -16,9 +16,9 @@ from tongbao.infra import audit, failpoints
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash
-from tongbao.infra.settings import Settings
 from tongbao.infra.serving.app import App
 from tongbao.infra.serving.openapi import ApiFacts
+from tongbao.infra.settings import Settings
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence, Mode
@@ -247,6 +247,22 @@ async def test_five_wrong_passwords_lock_and_the_right_one_is_refused_alike(alic
     assert {(each.status, each.json["title"], each.json["detail"]) for each in answers} == {
         (401, answers[0].json["title"], answers[0].json["detail"])
     }
+
+
+async def test_a_strangers_tries_do_not_lock_the_person_out(alice: Phone) -> None:
+    stranger = other(alice)
+    for _ in range(6):
+        assert (await stranger.log_in(password="Wrong-word-1")).status == 401
+    sent = await stranger.ask_code(PHONE, "log_in")
+    code = {"code_id": sent.json["code_id"], "code": await stranger.code(address(PHONE))}
+
+    locked = await stranger.log_in(second={"type": "message_code", **code})
+
+    assert locked.code == "person.login_refused"
+    assert (await alice.log_in()).status == 201
+    for _ in range(4):
+        await alice.log_in(password="Wrong-word-1")
+    assert (await alice.log_in()).status == 201  # a right one lets the count begin anew
 
 
 # What a stranger learns

@@ -76,6 +76,9 @@ TAKE_ALLOWANCE: Final = Statement("""
     insert into code_allowance (subject, period_s, starts_at, used) values ($1, $2, $3, 1)
         on conflict (subject, period_s, starts_at)
         do update set used = code_allowance.used + 1 where code_allowance.used < $4""")
+GIVE_ALLOWANCE_BACK: Final = Statement(
+    "delete from code_allowance where subject = $1 and period_s = $2"
+)
 PRUNE_CODES: Final = Statement("delete from message_code where expires_at < $1")
 PRUNE_ALLOWANCES: Final = Statement("delete from code_allowance where starts_at < $1")
 

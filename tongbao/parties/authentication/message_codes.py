@@ -38,6 +38,8 @@ _PURPOSE: Final = "person.code"
 _ADDRESS_MAY: Final = ((60, 1), (3600, 5), (86_400, 10))
 """So many codes per period of seconds to one address; and from one place on the network:"""
 _SOURCE_MAY: Final = ((3600, 100), (86_400, 500))
+_DEVICE_MAY: Final = (900, 5)
+"""So many wrong guesses from a bound phone, counted apart: strangers cannot lock its person out."""
 _DAY: Final = timedelta(days=2)
 
 _TEXTS: Final[Mapping[tuple[str, Language], str]] = {
@@ -101,6 +103,19 @@ async def take_allowance(db: Db, keyring: Keyring, blind: bytes, source: str) ->
         starts_at = datetime.fromtimestamp(now.timestamp() // period_s * period_s, tz=now.tzinfo)
         if not await store.TAKE_ALLOWANCE.run(db, subject, period_s, starts_at, most):
             raise CodesTooMany
+
+
+async def may_guess(db: Db, keyring: Keyring, device_id: UUID) -> bool:
+    """Count one more guess from a phone that is bound, and tell whether it may be made."""
+    now, subject = real_now(), _device(keyring, device_id)
+    period_s, most = _DEVICE_MAY
+    starts_at = datetime.fromtimestamp(now.timestamp() // period_s * period_s, tz=now.tzinfo)
+    return bool(await store.TAKE_ALLOWANCE.run(db, subject, period_s, starts_at, most))
+
+
+async def guessed_right(db: Db, keyring: Keyring, device_id: UUID) -> None:
+    """Forget the guesses from a phone, after one that was right."""
+    await store.GIVE_ALLOWANCE_BACK.run(db, _device(keyring, device_id), _DEVICE_MAY[0])
 
 
 async def send_code(
@@ -209,6 +224,10 @@ def _text(which: str, language: Language, code: str, act: Act | None) -> str:
     money = Money(act.amount, act.currency)
     shown = f"{act.currency} {money.decimal_text()}"
     return _TEXTS["confirm_money", language].format(code=code, amount=shown, payee=act.payee)
+
+
+def _device(keyring: Keyring, device_id: UUID) -> bytes:
+    return hmac_sha256(keyring.mac_key(_PURPOSE), bind("device", device_id))
 
 
 def _hash(keyring: Keyring, code_id: UUID, code: str) -> bytes:

@@ -24,6 +24,8 @@ from tongbao.parties.authentication.authenticators import code_proves
 from tongbao.parties.authentication.message_codes import (
     CodeSent,
     Purpose,
+    guessed_right,
+    may_guess,
     send_code,
     send_notice,
     take_allowance,
@@ -67,11 +69,18 @@ from tongbao.parties.people.contacts import (
     opened,
     owner_of,
 )
-from tongbao.parties.people.model import LOCKED_FOR, TRIES_MAX, Identity, LoginRefused, Person
+from tongbao.parties.people.model import (
+    LOCKED_FOR,
+    TRIES_MAX,
+    Identity,
+    LoginRefused,
+    Person,
+    PersonDevice,
+)
 from tongbao.parties.people.real_names import identity_matches
 from tongbao.parties.people.sessions import (
     NewSession,
-    device_is_known,
+    bound_device,
     end_sessions_of,
     open_session,
     remove_device,
@@ -194,7 +203,9 @@ async def log_in(
         LoginRefused
     """
     found = await owner_of(checks.db, checks.keyring, mode, contact)
-    person = await count_try(checks, found.person_id if found else _NOBODY)
+    owner_id = found.person_id if found else _NOBODY
+    device = await bound_device(checks.db, owner_id, phone.key)
+    person = await _admitted(checks, owner_id, device)
     person_id = person.id if person else _NOBODY
     methods = {Method.PASSWORD}
     right = await password_matches(checks.db, person_id, password)
@@ -202,9 +213,11 @@ async def log_in(
         proved = await _second(checks, person_id, contact, mode, second)
         right = right and proved is not None
         methods |= {proved} if proved else set()
-    known = await device_is_known(checks.db, person_id, phone.key)
-    if person is None or not right or not (known or level_of(methods) >= Level.TWO):
+    is_enough = device is not None or level_of(methods) >= Level.TWO
+    if person is None or not right or not is_enough:
         raise await _refused(checks, found.person_id if found else None)
+    if device is not None:
+        await guessed_right(checks.db, checks.keyring, device.id)
     return await _enter(checks, person, phone, methods)
 
 
@@ -307,9 +320,13 @@ async def count_try(checks: Checks, person_id: UUID) -> Person | None:
     return await store.COUNT_TRY.first(checks.db, person_id, TRIES_MAX, now, now + LOCKED_FOR)
 
 
-async def clear_tries(checks: Checks, person_id: UUID) -> None:
-    """Forget the tries that failed, after one that did not."""
-    await store.CLEAR_TRIES.run(checks.db, person_id)
+async def _admitted(checks: Checks, person_id: UUID, device: PersonDevice | None) -> Person | None:
+    """Return the person if a try may be made from here; bound phones are counted by themselves."""
+    if device is None:
+        return await count_try(checks, person_id)
+    person = await store.GET_PERSON.first(checks.db, person_id)
+    may = await may_guess(checks.db, checks.keyring, device.id)
+    return person if person and person.state == "active" and may else None
 
 
 async def _second(

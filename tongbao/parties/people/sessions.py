@@ -18,8 +18,8 @@ from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, hmac_sha256
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.public_keys import PublicKey, SigningAlgorithm
-from tongbao.infra.settings import Secret
 from tongbao.infra.web.device_api import DeviceCaller, DeviceSession, SessionOver
+from tongbao.infra.settings import Secret
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, show
 from tongbao.parties.authentication.model import Method
@@ -125,9 +125,9 @@ async def bind_device(tx: Tx, person: Person, key: PublicKey, name: str) -> Pers
     return made
 
 
-async def device_is_known(on: Db | Tx, person_id: UUID, key: PublicKey) -> bool:
-    """Tell whether this phone is one of the person's."""
-    return await store.FIND_DEVICE.first(on, person_id, key.der) is not None
+async def bound_device(on: Db | Tx, person_id: UUID, key: PublicKey) -> PersonDevice | None:
+    """Return the person's phone with this key, if it is one of theirs."""
+    return await store.FIND_DEVICE.first(on, person_id, key.der)
 
 
 async def devices_of(on: Db | Tx, person_id: UUID) -> list[PersonDevice]:

@@ -9,11 +9,16 @@ from litestar import get, post
 from msgspec import Meta, Struct
 
 from tongbao.infra.certificates import CertificateRefused
-from tongbao.infra.web.caller import needs
 from tongbao.infra.web.device_api import SELF, DeviceCaller
+from tongbao.infra.web.caller import needs
 from tongbao.kernel.ids import parse, show
 from tongbao.parties.authentication import authenticators, certificates, passkeys
-from tongbao.parties.authentication.message_codes import send_code, take_allowance
+from tongbao.parties.authentication.message_codes import (
+    guessed_right,
+    may_guess,
+    send_code,
+    take_allowance,
+)
 from tongbao.parties.authentication.model import (
     Act,
     AuthenticatorNotFound,
@@ -38,7 +43,6 @@ from tongbao.parties.authentication.step_up import (
     confirmation_of,
 )
 from tongbao.parties.people.contacts import address_of, contacts_of, keyring_of, opened
-from tongbao.parties.people.entering import clear_tries, count_try
 from tongbao.parties.people.model import LoginRefused
 from tongbao.parties.people.sessions import current_person, holder_of
 from tongbao.surfaces.wallet.desk import (
@@ -207,7 +211,7 @@ async def confirm_enrolment(
     await authenticators.confirm_authenticator(
         desk.db, own, owner, wanted, data.code, actor=caller.actor
     )
-    await clear_tries(desk.checks, owner)
+    await guessed_right(desk.db, desk.checks.keyring, caller.current.device_id)
     return Done()
 
 
@@ -384,7 +388,7 @@ async def prove_confirmation(
     found = await confirmation_of(desk.checks, holder, confirmation_id)
     await _count(desk, caller)
     changed = await confirm(desk.checks, holder, found, data)
-    await clear_tries(desk.checks, holder.owner_id)
+    await guessed_right(desk.db, desk.checks.keyring, holder.device_id)
     return _view(changed)
 
 
@@ -405,12 +409,12 @@ ROUTES = [
 
 
 async def _count(desk: Desk, caller: DeviceCaller) -> None:
-    """Count a try of this person's, as at a login: five wrong ones lock both.
+    """Count a try from this phone, as at a login: five wrong ones lock both for a while.
 
     Raises:
         LoginRefused
     """
-    if await count_try(desk.checks, caller.current.person_id) is None:
+    if not await may_guess(desk.db, desk.checks.keyring, caller.current.device_id):
         raise LoginRefused
 
 
