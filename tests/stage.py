@@ -19,8 +19,8 @@ import uvicorn
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.http_edge import protocol_with
+from tongbao.infra.serving.app import App
 from tongbao.infra.settings import Settings, default_socket_dir
-from tongbao.infra.web.app import App
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence

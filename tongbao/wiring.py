@@ -33,6 +33,8 @@ from tongbao.connections import SECRETS, channels
 from tongbao.controls.audit_log import watching as audit_watching
 from tongbao.duties import EVENTS, POLICIES, handlers, reach_of, shop_of, subscribers
 from tongbao.infra import embedded, test_clock
+from tongbao.infra.admission.rate_limits import RateLimit
+from tongbao.infra.admission.rate_shares import RateLimits
 from tongbao.infra.blobs.place import blobs_of
 from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
@@ -45,10 +47,9 @@ from tongbao.infra.migrate import migrate
 from tongbao.infra.outbox import public_types
 from tongbao.infra.settings import Settings
 from tongbao.infra.telemetry import set_up_logging
-from tongbao.infra.web.app import App, Asgi
-from tongbao.infra.web.openapi import ApiFacts
-from tongbao.infra.web.rate_limits import RateLimit
-from tongbao.infra.web.rate_shares import RateLimits
+from tongbao.infra.serving.app import App
+from tongbao.infra.serving.asgi import Asgi
+from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.infra.webhooks.courier import Courier
 from tongbao.infra.webhooks.model import WebhookRules
 from tongbao.infra.worker import Worker

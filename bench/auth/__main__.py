@@ -31,16 +31,17 @@ from msgspec import Struct
 
 from bench.payments import processors
 from tongbao.infra import embedded
+from tongbao.infra.admission.rate_limits import RateLimit
+from tongbao.infra.admission.rate_shares import RateLimits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, Statement, connect
 from tongbao.infra.migrate import migrate
 from tongbao.infra.public_keys import read_public_key
-from tongbao.infra.web.app import App, Receive, Scope, Send
+from tongbao.infra.serving.app import App
+from tongbao.infra.serving.asgi import Receive, Scope, Send
+from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
-from tongbao.infra.web.openapi import ApiFacts
-from tongbao.infra.web.rate_limits import RateLimit
-from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.infra.web.request import ApiRequest
 from tongbao.kernel.clock import Clock, real_now
 from tongbao.kernel.ids import new_id, show

@@ -37,7 +37,7 @@ STAGES: Final = (
     ("channel call", "payments/collecting/chase.py:offer"),
     ("create", "payments/hot/"),
     ("create", "infra/hot_routes.py"),
-    ("create", "infra/web/app.py"),
+    ("create", "infra/serving/app.py"),
     ("shared commits", "infra/commits.py"),
     ("shared reads", "infra/lookups.py"),
     ("worker", "infra/worker.py"),

@@ -10,7 +10,7 @@ import pytest
 from tests.infra.signed_client import SignedClient
 from tests.infra.test_web import FACTS, HANDLERS, SECRET, OneKey
 from tongbao.infra.db import Db
-from tongbao.infra.web.app import App
+from tongbao.infra.serving.app import App
 from tongbao.infra.web.versions import CURRENT, Change, Versions, VersionUnknown, answer_of
 
 HEADER = "tongbao-version"

@@ -36,11 +36,8 @@ from hypothesis import strategies as st
 from tests.infra.signed_client import Reply, call
 from tests.infra.test_web import FACTS, HANDLERS, SECRET, OneKey
 from tongbao.infra import sm2
-from tongbao.infra.db import Db
-from tongbao.infra.public_keys import PublicKey, PublicKeyUnusable, read_public_key, verifies
-from tongbao.infra.web.app import App
-from tongbao.infra.web.authentication import SigningKey
-from tongbao.infra.web.message_signatures import (
+from tongbao.infra.admission.authentication import SigningKey
+from tongbao.infra.admission.message_signatures import (
     ComponentUnknown,
     SignatureInputMalformed,
     SignedMessage,
@@ -48,6 +45,9 @@ from tongbao.infra.web.message_signatures import (
     read_signatures,
     signature_base,
 )
+from tongbao.infra.db import Db
+from tongbao.infra.public_keys import PublicKey, PublicKeyUnusable, read_public_key, verifies
+from tongbao.infra.serving.app import App
 from tongbao.kernel.clock import real_now
 
 ROOT = Path(__file__).parents[2]
@@ -444,6 +444,13 @@ async def test_a_field_that_was_encrypted_for_elsewhere_is_refused(
 async def test_what_the_field_holds_is_judged_as_if_it_had_been_sent_so(sender: Sender) -> None:
     reply = await sender.send(body=_body(name=_encrypted("tea", "/name"), more="x"))
     assert reply.code == "request.unknown_field"
+
+
+async def test_a_card_number_is_not_let_in_by_encrypting_it(sender: Sender) -> None:
+    field = _encrypted("4111 1111 1111 1111", "/name")
+    reply = await sender.send(body=_body(name=field))
+    assert reply.code == "card_number.unexpected"
+    assert "4111" not in reply.body.decode()
 
 
 # A client that others wrote

@@ -12,13 +12,14 @@ from litestar import get, post
 from msgspec import Meta, Struct
 
 from tests.infra.signed_client import Reply, SignedClient, call
+from tongbao.infra.admission.authentication import SigningKey
 from tongbao.infra.db import Db, LockNotFree, ValueOutOfRange
+from tongbao.infra.serving.app import App, RouteWithoutScope
+from tongbao.infra.serving.asgi import BODY_MAX
+from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.infra.settings import Secret
 from tongbao.infra.web import problem
-from tongbao.infra.web.app import BODY_MAX, App, RouteWithoutScope
-from tongbao.infra.web.authentication import SigningKey
 from tongbao.infra.web.caller import Caller, needs
-from tongbao.infra.web.openapi import ApiFacts
 from tongbao.infra.web.problem import TooManyRequests, language_of, status_of
 from tongbao.infra.web.request import MalformedJson, decode
 from tongbao.kernel.errors import NotFound, Rejected, leaf_refusals

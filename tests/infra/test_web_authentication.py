@@ -16,22 +16,22 @@ from hypothesis import strategies as st
 
 from tests.infra.signed_client import SignedClient, call
 from tests.infra.test_web import FACTS, HANDLERS, SECRET, OneKey
-from tongbao.infra.db import Db
-from tongbao.infra.web import _store as store
-from tongbao.infra.web import authentication
-from tongbao.infra.web.app import App
-from tongbao.infra.web.authentication import (
+from tongbao.infra.admission import _store as store
+from tongbao.infra.admission import authentication
+from tongbao.infra.admission.authentication import (
     Authorization,
     HeaderMalformed,
     HeaderMissing,
     KeyUnknown,
     SignedRequest,
     authenticate,
+    nonces_of,
+    prune_nonces,
     read_authorization,
-    repeats_of,
 )
-from tongbao.infra.web.idempotency import prune
-from tongbao.infra.web.repeats import Nonce
+from tongbao.infra.admission.nonces import Nonce
+from tongbao.infra.db import Db
+from tongbao.infra.serving.app import App
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, show
 
@@ -332,7 +332,7 @@ async def test_a_nonce_is_kept_until_every_signature_with_it_is_stale(
     signed = client.authorization("GET", "/v1/things/one", b"", timestamp=timestamp)
     first = await client.get("/v1/things/one", authorization=signed)
     later(595)
-    await prune(db)
+    await prune_nonces(db)
 
     replayed = await client.get("/v1/things/one", authorization=signed)
 
@@ -353,23 +353,23 @@ async def test_a_waiting_copy_sees_the_nonce_it_waited_for(db: Db) -> None:
 
 async def test_of_equal_nonces_at_one_moment_one_is_good(db: Db) -> None:
     """Those that wait together share a statement, and still each nonce is used once."""
-    repeats = repeats_of(db)
+    nonces = nonces_of(db)
     texts = [f"nonce-{number % 7:016d}" for number in range(40)]
-    used = await asyncio.gather(*[repeats.use(Nonce(KEY_ID, text)) for text in texts])
+    used = await asyncio.gather(*[nonces.use(Nonce(KEY_ID, text)) for text in texts])
     assert sum(used) == 7
-    assert not any(await asyncio.gather(*[repeats.use(Nonce(KEY_ID, text)) for text in texts]))
+    assert not any(await asyncio.gather(*[nonces.use(Nonce(KEY_ID, text)) for text in texts]))
     other = KEY_ID.int + 1
-    assert await repeats.use(Nonce(UUID(int=other), texts[0]))
+    assert await nonces.use(Nonce(UUID(int=other), texts[0]))
 
 
 async def test_a_waiting_set_sees_the_nonce_it_waited_for(db: Db) -> None:
     """Forced interleaving: one nonce of the set is just being used elsewhere."""
     args = (KEY_ID, "0123456789abcdef", real_now() + timedelta(minutes=10), real_now())
-    repeats = repeats_of(db)
+    nonces = nonces_of(db)
     async with db.begin("first") as tx:
         assert await store.USE_NONCE.run(tx, *args) == 1
         wanted = [Nonce(KEY_ID, "0123456789abcdef"), Nonce(KEY_ID, "fedcba9876543210")]
-        waiting = [asyncio.create_task(repeats.use(each)) for each in wanted]
+        waiting = [asyncio.create_task(nonces.use(each)) for each in wanted]
         await asyncio.sleep(0.05)
         assert not any(each.done() for each in waiting)
     assert await asyncio.gather(*waiting) == [False, True]
@@ -379,7 +379,7 @@ async def test_two_authorization_headers_are_refused(app: App, keys: OneKey, db:
     request = SignedRequest("GET", "/v1/things/one", b"", (header(), header()))
 
     with pytest.raises(HeaderMalformed):
-        await authenticate(request, keys, repeats_of(db))
+        await authenticate(request, keys, nonces_of(db))
 
 
 async def test_an_oversize_body_is_refused_before_its_signature_is_looked_at(app: App) -> None:

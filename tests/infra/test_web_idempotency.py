@@ -19,8 +19,8 @@ from msgspec import Struct
 from tests.infra.signed_client import SignedClient
 from tests.infra.test_web import FACTS, SECRET, OneKey
 from tongbao.infra.db import Db
+from tongbao.infra.serving.app import App
 from tongbao.infra.web import idempotency
-from tongbao.infra.web.app import App
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import (
     Fresh,

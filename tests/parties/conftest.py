@@ -10,9 +10,9 @@ import pytest
 from tests.infra.signed_client import SignedClient
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.infra.serving.app import App
+from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.infra.settings import Secret
-from tongbao.infra.web.app import App
-from tongbao.infra.web.openapi import ApiFacts
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.ledger.book import Ledger

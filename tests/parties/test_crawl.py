@@ -10,9 +10,9 @@ from tests.parties.conftest import MakeClient, new_merchant
 from tests.surfaces.crawl import crawl
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
-from tongbao.infra.web.app import App
+from tongbao.infra.serving.app import App
+from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.infra.web.caller import needs
-from tongbao.infra.web.openapi import ApiFacts
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.identity.keys import KeysOnRecord

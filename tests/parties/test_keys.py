@@ -12,7 +12,7 @@ from tests.parties.conftest import LICENCE, MakeClient, new_merchant
 from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, SealUnreadable
 from tongbao.infra.db import Db
-from tongbao.infra.web.app import App
+from tongbao.infra.serving.app import App
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Licence, Mode

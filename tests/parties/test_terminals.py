@@ -18,8 +18,8 @@ from tongbao.infra import failpoints
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, write_all
 from tongbao.infra.failpoints import SimulatedCrash
-from tongbao.infra.web.app import App
-from tongbao.infra.web.openapi import ApiFacts
+from tongbao.infra.serving.app import App
+from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.kernel.clock import business_date, real_now
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Licence, Mode

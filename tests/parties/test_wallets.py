@@ -15,8 +15,8 @@ from tests.parties.conftest import MakeClient, assembled, new_merchant
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash, arm
+from tongbao.infra.serving.app import App, RouteWithoutScope
 from tongbao.infra.web import idempotency
-from tongbao.infra.web.app import App, RouteWithoutScope
 from tongbao.infra.web.caller import Caller
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, show

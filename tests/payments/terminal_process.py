@@ -17,8 +17,8 @@ from tests.stage import listen, served
 from tongbao.infra import db as database
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
-from tongbao.infra.web.app import App
-from tongbao.infra.web.openapi import ApiFacts
+from tongbao.infra.serving.app import App
+from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.kernel.clock import Clock
 from tongbao.parties.identity.keys import KeysOnRecord
 from tongbao.payments.terminal_notices.app import TERMINALS_PREFIX, TerminalApp

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from tests.infra.signed_client import Reply, SignedClient
 from tests.stage import Stage, new_number
 from tongbao.infra.hot_routes import HotDoor
-from tongbao.infra.web.app import App
+from tongbao.infra.serving.app import App
 from tongbao.infra.web.idempotency import REPLAYED_HEADER
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode

@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tongbao.infra import outbox
+from tongbao.infra.admission import _store as admission
 from tongbao.infra.db import Db, Statement
 from tongbao.infra.tasks import cancel_write, task_write
 from tongbao.infra.web import _store as web
@@ -127,9 +128,9 @@ NONCES = [(MERCHANT, f"nonce-{number:020d}", NOW) for number in range(5)]
 CASES = {
     "nonce": Case(
         "api_nonce",
-        web.APPEND_NONCE,
-        [(web.nonce_row(*row),) for row in NONCES],
-        web.USE_NONCE,
+        admission.APPEND_NONCE,
+        [(admission.nonce_row(*row),) for row in NONCES],
+        admission.USE_NONCE,
         [(*row, NOW) for row in NONCES],
     ),
     "key": same("idempotency_key", web.INSERT, KEYS),

@@ -16,9 +16,9 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
+from tongbao.infra.admission.authentication import SignedRequest
 from tongbao.infra.card_watch import check_request
 from tongbao.infra.telemetry import observe_request
-from tongbao.infra.web.authentication import SignedRequest
 from tongbao.infra.web.problem import ANSWER_HEADERS
 from tongbao.infra.web.request import KEY_HEADER, KEY_LENGTH_MAX
 from tongbao.infra.web.versions import HEADER as VERSION_HEADER

@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
+from tongbao.infra.admission.authentication import prune_nonces
 from tongbao.infra.blob_uploads.uploads import clean_uploads
 from tongbao.infra.blobs.model import BlobStoreRefused, BlobStoreUnavailable
 from tongbao.infra.blobs.store import Blobs
@@ -42,6 +43,7 @@ async def keep_house(
 ) -> Again:
     """Do one round and come back in a minute."""
     await idempotency.prune(db)
+    await prune_nonces(db)
     await prune_sessions(db)
     await prune_abandoned(db)
     await forget_old(db)

@@ -39,6 +39,8 @@ ROLES = {
     "sender": OWNED["wallet"],
     "giving_wallet": OWNED["wallet"],
     "getting_wallet": AccountKey("wallet", "CNY", UUID(int=9)),
+    "sending_account": OWNED["e_account"],
+    "receiving_account": AccountKey("e_account", "CNY", UUID(int=9)),
     "giver": OWNED["merchant_payable"],
     "receiver": OWNED["wallet"],
 }

@@ -25,10 +25,10 @@ from msgspec import Struct
 
 from tongbao.infra.crypto import hmac_sha256
 from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.lookups import Lookups, Together
 from tongbao.infra.web import _store as store
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.problem import Rendered
-from tongbao.infra.web.repeats import Answered, Repeats
 from tongbao.infra.web.request import ApiRequest
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, Rejected
@@ -104,6 +104,47 @@ class Idempotency(Struct, frozen=True):
         answered_at = None if status is None else now
         args = (self.body_hash, resource_id, status, body, now, self.lease_until, answered_at)
         return Write(store.INSERT, (*self.row_key, *args), refusal=InFlight.code)
+
+
+RowKey = tuple[UUID, Mode, str, bytes]
+"""Where a use of a key is on record: merchant, mode, route, hash of the key."""
+
+
+class Answered(Struct, frozen=True):
+    """What was answered to one use of a key."""
+
+    key: RowKey
+    status: int
+    body: bytes
+
+
+class Repeats:
+    """The uses of keys on record, as one process asks for them: for all that came meanwhile."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        self._uses = Lookups(self._find)
+        self._answers = Together(self._keep)
+
+    async def find(self, key: RowKey) -> store.IdempotencyKey | None:
+        """Return what is on record of a use of a key."""
+        return await self._uses.get(key)
+
+    async def keep(self, answered: Answered) -> None:
+        """Keep an answer, unless there is one."""
+        await self._answers.ask(answered)
+
+    async def _find(self, keys: Sequence[RowKey]) -> dict[RowKey, store.IdempotencyKey]:
+        columns = [list(column) for column in zip(*keys, strict=True)]
+        rows = await store.FIND_ALL.all(self._db, *columns)
+        return {(row.merchant_id, row.mode, row.route, row.key_hash): row for row in rows}
+
+    async def _keep(self, answered: Sequence[Answered]) -> list[None]:
+        rows = sorted({each.key: each for each in answered}.items())
+        columns = [list(column) for column in zip(*[key for key, _ in rows], strict=True)]
+        statuses, bodies = [each.status for _, each in rows], [each.body for _, each in rows]
+        await store.KEEP_ANSWERS.run(self._db, *columns, statuses, bodies, self._db.clock.now())
+        return [None] * len(answered)
 
 
 class Fresh(Struct, frozen=True):
@@ -256,8 +297,7 @@ def replayed(replay: Replay) -> Response[Any]:
 
 
 async def prune(db: Db) -> None:
-    """Forget stale nonces and the answers of more than 30 days ago."""
-    await store.PRUNE_NONCES.run(db, real_now())
+    """Forget the answers of more than 30 days ago."""
     await store.PRUNE_ANSWERS.run(db, db.clock.now() - ANSWERS_KEPT)
 
 

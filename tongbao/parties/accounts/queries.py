@@ -36,6 +36,11 @@ async def wallet_with_id(on: Db | Tx, book: int, wallet_id: UUID) -> Wallet:
     return await store.GET_WALLET.one(on, book, wallet_id)
 
 
+async def find_wallet(on: Db | Tx, book: int, wallet_id: UUID) -> Wallet | None:
+    """Return a wallet of a book, if it has it."""
+    return await store.GET_WALLET.first(on, book, wallet_id)
+
+
 async def wallets_of_caller(
     on: Db | Tx, caller: Caller, *, cursor: str | None, limit: int | None
 ) -> Page[Wallet]:

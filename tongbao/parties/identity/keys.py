@@ -12,12 +12,12 @@ from uuid import UUID
 import msgspec
 
 from tongbao.infra import audit
+from tongbao.infra.admission.authentication import SigningKey
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.lookups import Lookups, Remembered
 from tongbao.infra.public_keys import PublicKey, SigningAlgorithm
 from tongbao.infra.settings import Secret
-from tongbao.infra.web.authentication import SigningKey
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.versions import CURRENT
 from tongbao.kernel.clock import real_now

@@ -18,7 +18,7 @@ from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, hmac_sha256
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.public_keys import PublicKey, SigningAlgorithm
-from tongbao.infra.web.device_api import DeviceCaller, DeviceSession, SessionOver
+from tongbao.infra.serving.device_api import DeviceCaller, DeviceSession, SessionOver
 from tongbao.infra.settings import Secret
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, show

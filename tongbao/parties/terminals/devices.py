@@ -16,11 +16,11 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra import audit
+from tongbao.infra.admission.authentication import SigningKey
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.lookups import Lookups, Remembered
 from tongbao.infra.settings import Secret
-from tongbao.infra.web.authentication import SigningKey
 from tongbao.infra.web.caller import Caller
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode

@@ -27,19 +27,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 from prometheus_client import Counter
 
-from tongbao.infra.db import Db, Write
-from tongbao.infra.hot_routes import CREATED, Answer, HotRequest
-from tongbao.infra.lookups import Remembered
-from tongbao.infra.web.authentication import (
+from tongbao.infra.admission.authentication import (
     RememberedKeys,
     SigningKey,
     check_signature,
     nonce_insert,
     read_authorization,
 )
+from tongbao.infra.admission.rate_shares import RateLimits
+from tongbao.infra.db import Db, Write
+from tongbao.infra.hot_routes import CREATED, Answer, HotRequest
+from tongbao.infra.lookups import Remembered
 from tongbao.infra.web.idempotency import Idempotency, canonical, let_go, use_of
 from tongbao.infra.web.problem import InternalError, TooManyRequests
-from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.infra.web.request import decode
 from tongbao.kernel.errors import Busy, Refusal
 from tongbao.kernel.ids import new_id

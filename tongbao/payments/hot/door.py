@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from tongbao.infra.admission.authentication import RememberedKeys
+from tongbao.infra.admission.rate_shares import RateLimits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.hot_routes import Answer, HotDoor, HotRequest, HotRoute
-from tongbao.infra.web.authentication import RememberedKeys
-from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.hot.channels import PATH, ChannelPayments
 from tongbao.payments.hot.route import WalletPayments

@@ -27,11 +27,7 @@ import structlog
 from msgspec import Struct
 from prometheus_client import Counter
 
-from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Write
-from tongbao.infra.hot_routes import CREATED, Answer, HotRequest
-from tongbao.infra.outbox import object_event_write
-from tongbao.infra.web.authentication import (
+from tongbao.infra.admission.authentication import (
     Authorization,
     NonceReplayed,
     RememberedKeys,
@@ -40,6 +36,10 @@ from tongbao.infra.web.authentication import (
     nonce_write,
     read_authorization,
 )
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Write
+from tongbao.infra.hot_routes import CREATED, Answer, HotRequest
+from tongbao.infra.outbox import object_event_write
 from tongbao.infra.web.idempotency import Idempotency, InFlight, canonical, taken, use_of
 from tongbao.infra.web.request import decode
 from tongbao.kernel.errors import Busy, Refusal

@@ -15,15 +15,15 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db
-from tongbao.infra.web.authentication import (
+from tongbao.infra.admission.authentication import (
     KeyUnknown,
     SignedRequest,
     authenticate,
+    nonces_of,
     prove,
-    repeats_of,
 )
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db
 from tongbao.infra.web.problem import MethodNotAllowed, RouteUnknown
 from tongbao.infra.web.request import decode
 from tongbao.kernel.clock import real_now
@@ -94,7 +94,7 @@ class TerminalApp:
 
     def __init__(self, db: Db, keyring: Keyring, streams: Streams) -> None:
         self._db = db
-        self._repeats = repeats_of(db)
+        self._nonces = nonces_of(db)
         self._keyring = keyring
         self._streams = streams
         self._keys = TerminalKeys(db, keyring)
@@ -141,12 +141,12 @@ class TerminalApp:
         await _answer(send, view)
 
     async def _parameters(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        caller = (await authenticate(_signed(scope), self._keys, self._repeats)).caller
+        caller = (await authenticate(_signed(scope), self._keys, self._nonces)).caller
         terminal = await terminal_with_id(self._db, caller.key_id)
         await _answer(send, ParametersNow(*await parameters_of(self._db, terminal)))
 
     async def _notices(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = (await authenticate(_signed(scope), self._keys, self._repeats)).caller
+        caller = (await authenticate(_signed(scope), self._keys, self._nonces)).caller
         await self._streams.serve(caller, _last_heard(scope), receive, send)
 
 

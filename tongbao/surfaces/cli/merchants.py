@@ -8,9 +8,9 @@ from typing import get_args
 import click
 import msgspec
 
+from tongbao.infra.admission.rate_limits import RateLimit
+from tongbao.infra.admission.rate_shares import set_rate_limit
 from tongbao.infra.settings import Secret
-from tongbao.infra.web.rate_limits import RateLimit
-from tongbao.infra.web.rate_shares import set_rate_limit
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode

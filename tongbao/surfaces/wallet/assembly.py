@@ -11,9 +11,9 @@ from tongbao.infra.db import Db
 from tongbao.infra.http import HttpClient
 from tongbao.infra.notify.gateway import HttpGateway
 from tongbao.infra.notify.sending import Gateways
+from tongbao.infra.serving.asgi import Asgi
+from tongbao.infra.serving.device_api import DeviceApi
 from tongbao.infra.settings import Settings
-from tongbao.infra.web.app import Asgi
-from tongbao.infra.web.device_api import DeviceApi
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication.passkeys import site_of
 from tongbao.parties.authentication.step_up import Checks, NoRisk

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from tongbao.infra.db import Db
 from tongbao.infra.public_keys import PublicKeyUnusable, SigningAlgorithm, read_public_key
-from tongbao.infra.web.device_api import DeviceCaller
+from tongbao.infra.serving.device_api import DeviceCaller
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication.message_codes import CodeSent

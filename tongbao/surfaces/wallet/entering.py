@@ -8,8 +8,8 @@ from typing import Any, Literal
 from litestar import get, post
 from msgspec import Struct
 
+from tongbao.infra.serving.device_api import OPEN, DeviceCaller
 from tongbao.infra.web.caller import needs
-from tongbao.infra.web.device_api import OPEN, DeviceCaller
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication.model import (

@@ -9,7 +9,7 @@ from litestar import get, post
 from msgspec import Meta, Struct
 
 from tongbao.infra.certificates import CertificateRefused
-from tongbao.infra.web.device_api import SELF, DeviceCaller
+from tongbao.infra.serving.device_api import SELF, DeviceCaller
 from tongbao.infra.web.caller import needs
 from tongbao.kernel.ids import parse, show
 from tongbao.parties.authentication import authenticators, certificates, passkeys

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from litestar import get, post
 from msgspec import Struct
 
+from tongbao.infra.serving.device_api import SELF, DeviceCaller
 from tongbao.infra.web.caller import needs
-from tongbao.infra.web.device_api import SELF, DeviceCaller
 from tongbao.kernel.ids import parse
 from tongbao.parties.authentication.message_codes import use_code
 from tongbao.parties.authentication.model import (

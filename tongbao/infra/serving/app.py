@@ -9,11 +9,10 @@ Every answer carries the request id; everything that is not an answer becomes a 
 
 from __future__ import annotations
 
-import asyncio
 import re
 import warnings
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any, Final, cast, get_args
@@ -27,26 +26,42 @@ from litestar.exceptions.base_exceptions import LitestarDeprecationWarning
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from tongbao.infra.audit import come_from
-from tongbao.infra.card_watch import check_request
-from tongbao.infra.db import Db
-from tongbao.infra.http_edge import Door
-from tongbao.infra.telemetry import observe_request
-from tongbao.infra.web.authentication import (
+from tongbao.infra.admission.authentication import (
     SignedRequest,
     SigningKey,
     SigningKeys,
     authenticate,
-    repeats_of,
+    nonces_of,
 )
+from tongbao.infra.admission.encrypted_fields import is_encrypted, open_fields
+from tongbao.infra.admission.message_signatures import SignedMessage
+from tongbao.infra.admission.rate_limits import Standing
+from tongbao.infra.admission.rate_shares import RateLimits
+from tongbao.infra.audit import come_from
+from tongbao.infra.card_watch import check_request
+from tongbao.infra.db import Db
+from tongbao.infra.http_edge import Door
+from tongbao.infra.serving.asgi import (
+    BODY_MAX,
+    DOCUMENT_PATHS,
+    Asgi,
+    ClientGone,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    header_of,
+    json_file,
+    lifespan,
+    read_body,
+    replay,
+)
+from tongbao.infra.serving.openapi import ApiFacts, Operation, describe
+from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.caller import Caller, access_of
-from tongbao.infra.web.encrypted_fields import is_encrypted, open_fields
-from tongbao.infra.web.message_signatures import SignedMessage
-from tongbao.infra.web.openapi import ApiFacts, Operation, describe
+from tongbao.infra.web.idempotency import Repeats
 from tongbao.infra.web.problem import (
     ANSWER_HEADERS,
-    BodyTooLarge,
-    BodyTooSlow,
     InternalError,
     MediaTypeUnsupported,
     MethodNotAllowed,
@@ -55,8 +70,6 @@ from tongbao.infra.web.problem import (
     language_of,
     render,
 )
-from tongbao.infra.web.rate_limits import Standing
-from tongbao.infra.web.rate_shares import RateLimits
 from tongbao.infra.web.request import (
     ApiRequest,
     BodyUnexpected,
@@ -78,16 +91,7 @@ from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, show
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-BODY_MAX: Final = 1024 * 1024
-BODY_SECONDS_MAX: Final = 30
 _CREATED: Final = 201
-DOCUMENT_PATHS: Final = ("/openapi.json", "/v1/openapi.json")
 
 _WITH_OFFSET: Final = re.compile(r"([Zz]|[+-]\d\d:?\d\d)$")
 
@@ -96,10 +100,6 @@ log = structlog.get_logger()
 
 class RouteWithoutScope(TypeError):
     """A route names no scope, or one nobody can have: a bug that must not be served."""
-
-
-class ClientGone(Exception):
-    """The sender left before the body was whole; nobody is there to be answered."""
 
 
 class App:
@@ -124,14 +124,15 @@ class App:
         self.door = door
         self._limits = limits
         self._versions = versions
-        self._repeats = repeats_of(db)
+        self._nonces = nonces_of(db)
+        self._repeats = Repeats(db)
         self._db = db
         self._keys = keys
         self._facts = facts
         self._given = {"db": db, **(provides or {})}
         self._api = framework_of(tuple(handlers), tuple(sorted(self._given)))
         self.operations = operations_of(self._api, facts.scopes)
-        document = _json_file(lambda: self._document_file)
+        document = json_file(lambda: self._document_file)
         self._mounts = {**dict.fromkeys(DOCUMENT_PATHS, document), **(mounts or {})}
 
     @cached_property
@@ -150,7 +151,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
         elif scope["type"] == "http":
             await self._serve(scope, receive, send)
         else:
@@ -161,7 +162,7 @@ class App:
         request_id = show("req", new_id())
 
         def rendering(refusal: Refusal) -> Rendered:
-            language = language_of(_header(scope, b"accept-language"))
+            language = language_of(header_of(scope, b"accept-language"))
             return render(
                 refusal, request_id=request_id, language=language, docs_url=self._facts.docs_url
             )
@@ -174,7 +175,7 @@ class App:
         come_from(f"{client[0] if client else 'local'} {request_id}")
         prefix = self._mounted_at(scope["path"])
         try:
-            body = await _read_body(scope, receive)
+            body = await read_body(scope, receive)
             scope["state"]["body"] = body
             if scope["path"].startswith("/v1/"):
                 check_request(scope["path"], scope["query_string"], scope["headers"], body)
@@ -185,7 +186,7 @@ class App:
                 return
             _check_mounted_path(prefix, scope["path"])
             target = self._signed_api if prefix is None else self._mounts[prefix]
-            await target(scope, _replay(body, receive), reply)
+            await target(scope, replay(body, receive), reply)
         except ClientGone:
             return
         except Refusal as refusal:
@@ -209,7 +210,7 @@ class App:
             tuple(v.decode("latin-1") for n, v in scope["headers"] if n == b"authorization"),
             _message(scope, body),
         )
-        key = await authenticate(signed, self._keys, self._repeats)
+        key = await authenticate(signed, self._keys, self._nonces)
         scope["state"]["caller"] = key.caller
         scope["state"] |= {"limits": self._limits, "repeats": self._repeats}
         scope["state"]["given"] = self._given
@@ -219,12 +220,13 @@ class App:
             check_media_type(scope)
         if is_encrypted(body):
             body = open_fields(body, key.secret, scope["method"], scope["path"])
+            check_request(scope["path"], b"", (), body)
         changes = self._changes_since(scope, key)
         if changes:
             body = request_of(changes, scope["method"], scope["path"], body)
             send = OlderAnswers(send, changes)
         scope["state"]["body"] = body
-        await cast("Asgi", self._api)(scope, _replay(body, receive), send)
+        await cast("Asgi", self._api)(scope, replay(body, receive), send)
 
     def _changes_since(self, scope: Scope, key: SigningKey) -> list[Change]:
         """Return what has changed since the version that the sender speaks.
@@ -234,7 +236,7 @@ class App:
         """
         if self._versions is None:
             return []
-        asked = _header(scope, HEADER)
+        asked = header_of(scope, HEADER)
         version = self._versions.check(asked) if asked else key.version
         return [] if version == CURRENT else self._versions.since(version)
 
@@ -398,60 +400,16 @@ def _answer_exception(request: Request[Any, Any, Any], exception: Exception) -> 
     return Response(problem.body, status_code=problem.status, media_type=kind, headers=headers)
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    """Read the whole body, however it is chunked, up to the limit.
-
-    Raises:
-        BodyTooLarge, BodyTooSlow, ClientGone
-    """
-    announced = _header(scope, b"content-length")
-    if announced.isdecimal() and int(announced[:20]) > BODY_MAX:
-        raise BodyTooLarge(bytes_max=BODY_MAX)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                body += message.get("body", b"")
-                if len(body) > BODY_MAX:
-                    raise BodyTooLarge(bytes_max=BODY_MAX)
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError:
-        raise BodyTooSlow(seconds_max=BODY_SECONDS_MAX) from None
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give the body once more to whoever serves the request, then the connection's own messages."""
-    told = False
-
-    async def once() -> Message:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return once
-
-
 def check_media_type(scope: Scope) -> None:
     """Raise unless a body is said to be plain JSON.
 
     Raises:
         MediaTypeUnsupported
     """
-    kind = _header(scope, b"content-type").partition(";")[0].strip().lower()
-    coding = _header(scope, b"content-encoding").strip().lower()
+    kind = header_of(scope, b"content-type").partition(";")[0].strip().lower()
+    coding = header_of(scope, b"content-encoding").strip().lower()
     if kind != "application/json" or coding not in {"", "identity"}:
         raise MediaTypeUnsupported
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    found = [value for key, value in scope["headers"] if key == name]
-    return found[-1].decode("latin-1") if found else ""
 
 
 def _message(scope: Scope, body: bytes) -> SignedMessage | None:
@@ -469,29 +427,3 @@ def target_of(scope: Scope) -> str:
     path = scope.get("raw_path") or scope["path"].encode()
     query = scope["query_string"]
     return cast("bytes", path + b"?" + query if query else path).decode("latin-1")
-
-
-def _json_file(made: Callable[[], bytes]) -> Asgi:
-    async def serve(scope: Scope, _receive: Receive, send: Send) -> None:
-        if scope["method"] != "GET":
-            raise MethodNotAllowed(allow="GET")
-        if scope["path"] not in DOCUMENT_PATHS:
-            raise RouteUnknown
-        content = made()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(content)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
-
-    return serve
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    """Say yes: whoever runs the server starts and stops what the application uses."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

@@ -16,8 +16,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 from msgspec import Struct
 
+from tongbao.infra.admission import authentication
 from tongbao.infra.db import DatabaseUnavailable, LockNotFree
-from tongbao.infra.web import authentication, idempotency, problem, request
+from tongbao.infra.web import idempotency, problem, request
 from tongbao.infra.web.caller import Access, SandboxOnly, ScopeMissing
 from tongbao.infra.web.problem import Problem, problem_of, status_of
 from tongbao.kernel.errors import Refusal

@@ -24,20 +24,20 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.infra.crypto import constant_time_equal, hmac_sha256
-from tongbao.infra.db import Db, Write
-from tongbao.infra.public_keys import PublicKey, SigningAlgorithm, verifies
-from tongbao.infra.settings import Secret
-from tongbao.infra.web import _store as store
-from tongbao.infra.web.caller import Caller
-from tongbao.infra.web.message_signatures import (
+from tongbao.infra.admission import _store as store
+from tongbao.infra.admission.message_signatures import (
     MessageSignature,
     SignedMessage,
     check_covered,
     read_message_signature,
 )
+from tongbao.infra.admission.nonces import Nonce, Nonces
+from tongbao.infra.crypto import constant_time_equal, hmac_sha256
+from tongbao.infra.db import Db, Write
+from tongbao.infra.public_keys import PublicKey, SigningAlgorithm, verifies
+from tongbao.infra.settings import Secret
+from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.problem import AUTHENTICATION_SCHEME
-from tongbao.infra.web.repeats import Nonce, Repeats
 from tongbao.infra.web.versions import CURRENT
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Unauthenticated
@@ -231,7 +231,7 @@ def signing_text(request: SignedRequest, timestamp: int, nonce: str) -> bytes:
     return "\n".join(lines).encode("latin-1")
 
 
-async def authenticate(request: SignedRequest, keys: SigningKeys, repeats: Repeats) -> SigningKey:
+async def authenticate(request: SignedRequest, keys: SigningKeys, nonces: Nonces) -> SigningKey:
     """Return whose key has signed the request; its nonce is used up by that.
 
     Raises:
@@ -240,7 +240,7 @@ async def authenticate(request: SignedRequest, keys: SigningKeys, repeats: Repea
         TimestampStale, NonceReplayed
     """
     said, key = await prove(request, keys)
-    if not await repeats.use(Nonce(key.caller.key_id, said.nonce)):
+    if not await nonces.use(Nonce(key.caller.key_id, said.nonce)):
         raise NonceReplayed
     await keys.note_use(key)
     return key
@@ -318,9 +318,14 @@ def _check_good(key: SigningKey, signed_at: int) -> None:
         raise TimestampStale(our_time=int(now.timestamp()))
 
 
-def repeats_of(db: Db) -> Repeats:
-    """Return what is on record of earlier requests, nonces for as long as a signature is good."""
-    return Repeats(db, nonces_kept=NONCE_KEPT)
+def nonces_of(db: Db) -> Nonces:
+    """Return the nonces on record, kept for as long as a signature is good."""
+    return Nonces(db, kept=NONCE_KEPT)
+
+
+async def prune_nonces(db: Db) -> None:
+    """Forget the nonces of signatures that are stale."""
+    await store.PRUNE_NONCES.run(db, real_now())
 
 
 def nonce_write(said: Authorization) -> Write:

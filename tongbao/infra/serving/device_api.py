@@ -25,19 +25,20 @@ from uuid import UUID
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
-from tongbao.infra.db import Db
-from tongbao.infra.public_keys import PublicKey, verifies
-from tongbao.infra.web import _store as store
-from tongbao.infra.web.app import Asgi, check_media_type, framework_of, operations_of, target_of
-from tongbao.infra.web.authentication import (
-    NONCE_KEPT,
+from tongbao.infra.admission.authentication import (
     WINDOW_S,
     HeaderMalformed,
     HeaderMissing,
     NonceReplayed,
     SignatureInvalid,
     TimestampStale,
+    nonces_of,
 )
+from tongbao.infra.admission.nonces import Nonce
+from tongbao.infra.db import Db
+from tongbao.infra.public_keys import PublicKey, verifies
+from tongbao.infra.serving.app import check_media_type, framework_of, operations_of, target_of
+from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.web.problem import RouteUnknown
 from tongbao.infra.web.request import InvalidValue
 from tongbao.kernel.clock import real_now
@@ -116,7 +117,7 @@ class Proof(Struct, frozen=True):
         now = real_now()
         if abs(now.timestamp() - self.timestamp) > WINDOW_S:
             raise TimestampStale(our_time=int(now.timestamp()))
-        if not await store.USE_NONCE.run(db, nonce_of, self.nonce, now + NONCE_KEPT, now):
+        if not await nonces_of(db).use(Nonce(nonce_of, self.nonce)):
             raise NonceReplayed
 
 

@@ -21,11 +21,11 @@ from uuid import UUID
 from msgspec import Struct, field
 
 from tongbao.infra import audit
+from tongbao.infra.admission import _store as store
+from tongbao.infra.admission.rate_limits import RateLimit, Standing, given
 from tongbao.infra.db import Db, Tx
-from tongbao.infra.web import _store as store
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.problem import TooManyRequests
-from tongbao.infra.web.rate_limits import RateLimit, Standing, given
 from tongbao.kernel.clock import business_date, monotonic, real_now
 from tongbao.kernel.licence import Mode
 

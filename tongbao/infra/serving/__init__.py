@@ -1,0 +1,1 @@
+"""The HTTP applications: admission, routing, strict decoding and answers, put together."""
