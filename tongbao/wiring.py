@@ -204,7 +204,7 @@ class Platform:
         self.router = LiveRouter(db, by_name, Watch(db))
         self.flow = Flow(
             db=db,
-            commits=Commits(db, "payments", pace_s=0.02),
+            commits=Commits(db, "payments", pace_s=0.01),
             reads=PaymentReads(db),
             ledger=self.ledger,
             channels=by_name,

@@ -33,15 +33,18 @@ class Job(Struct, frozen=True):
 async def claim(
     on: Db | Tx,
     jobs: Mapping[str, Job],
-    running: Counter[str],
+    running_types: Sequence[str],
     concurrency: int,
     lease: tuple[datetime, timedelta],
-) -> list[TaskRow]:
-    """Claim what is due and has a place beside what is running; ``lease``: now, and how long."""
-    places = concurrency - running.total()
+) -> tuple[list[TaskRow], bool]:
+    """Claim what is due and has a place beside what is running; ``lease``: now, and how long.
+
+    Also say whether all places, or all of a type, are taken now, so that others may be waiting.
+    """
+    running, places = Counter(running_types), concurrency - len(running_types)
     if places <= 0:
-        return []
-    unlimited, limited, left = [], [], []
+        return [], True
+    unlimited, limited, left, is_full = [], [], [], False
     for type_, job in jobs.items():
         if job.policy.concurrency_max is None:
             unlimited.append(type_)
@@ -50,9 +53,14 @@ async def claim(
         if own > 0:
             limited.append(type_)
             left.append(own)
+        else:
+            is_full = True
     (now, length), real = lease, real_now()
     until = real + length
-    return await store.CLAIM.all(on, unlimited, now, real, places, until, limited, left)
+    rows = await store.CLAIM.all(on, unlimited, now, real, places, until, limited, left)
+    begun = Counter(row.type for row in rows)
+    is_full |= any(begun[type_] >= own for type_, own in zip(limited, left, strict=True))
+    return rows, is_full or len(rows) >= places
 
 
 def jobs_of(

@@ -27,7 +27,16 @@ R = TypeVar("R")
 # Of every element of every array the driver asks two abstract classes whether it is an array too,
 # which takes as long as to encode it: a sixth of a statement that writes a set. These are all that
 # is ever one here. A version of the driver that does not ask this way is left as it is.
-_ARRAYS: Final = (list, tuple, set, frozenset, deque, range, type({}.keys()), type({}.values()))
+_ARRAYS: Final[tuple[type, ...]] = (
+    list,
+    tuple,
+    set,
+    frozenset,
+    deque,
+    range,
+    type({}.keys()),
+    type({}.values()),
+)
 for _asked in ("IterableABC", "SizedABC"):
     if hasattr(asyncpg.protocol.protocol, _asked):
         setattr(asyncpg.protocol.protocol, _asked, _ARRAYS)

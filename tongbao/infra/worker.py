@@ -9,7 +9,6 @@ heard at once, and those that follow closely share a turn.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -99,8 +98,8 @@ class Worker:
         self._lease = timedelta(seconds=lease_s)
         self._heartbeat_s = heartbeat_s
         self._poll_s = poll_s
-        self._turn_s = turn_s
-        self._turned_at = float("-inf")
+        self._turn_s = self._pause_s = turn_s
+        self._turned_at = self._observed_at = float("-inf")
         self._stop: asyncio.Event | None = None
         self._grace_s = grace_s
         self._running: dict[UUID, _Run] = {}
@@ -108,7 +107,6 @@ class Worker:
         self._failures: list[Exception] = []
         self._crash: BaseException | None = None
         self._wake = asyncio.Event()
-        self._observed_at = float("-inf")
 
     def nudge(self) -> None:
         """Look for due tasks and events now instead of at the next poll."""
@@ -215,7 +213,7 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._poll_s):
                 await self._wake.wait()
-        if (pause := self._turned_at + self._turn_s - monotonic()) > 0:
+        if (pause := self._turned_at + self._pause_s - monotonic()) > 0:
             await asyncio.sleep(pause)
         self._wake.clear()
 
@@ -260,9 +258,11 @@ class Worker:
         self._begin(await self._claimed(self._db))
 
     async def _claimed(self, on: Db | Tx) -> list[TaskRow]:
-        running = Counter(run.row.type for run in self._running.values() if not run.is_adopted)
+        running = [run.row.type for run in self._running.values() if not run.is_adopted]
         lease = (self._db.clock.now(), self._lease)
-        return await claim(on, self._jobs, running, self._concurrency, lease)
+        rows, is_cut = await claim(on, self._jobs, running, self._concurrency, lease)
+        self._pause_s = self._turn_s / 5 if is_cut else self._turn_s  # others may have no place yet
+        return rows
 
     def _begin(self, rows: Sequence[TaskRow]) -> None:
         if rows:
