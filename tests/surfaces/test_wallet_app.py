@@ -83,7 +83,7 @@ async def test_nothing_of_a_person_is_ever_logged(shared_stage: Stage, phone: Ph
     try:
         number = "13400134000"
         made = await phone.register(number)
-        await phone.post("/v1/me/identity", name="王小明", resident_id="11010119900307109X")
+        await phone.post("/v1/me/identity", name="王小明", resident_id="110101199003071102")
         await phone.post("/v1/me/identity/checks", source="phones")
         code = await phone.code(address(number))
         await phone.log_in(number, password="Wrong-word-1")
@@ -92,7 +92,7 @@ async def test_nothing_of_a_person_is_ever_logged(shared_stage: Stage, phone: Ph
     said = stream.getvalue()
 
     assert "http_request" in said
-    for secret in (number, code, "王小明", "11010119900307109X", PASSWORD, made.json["token"]):
+    for secret in (number, code, "王小明", "110101199003071102", PASSWORD, made.json["token"]):
         assert secret not in said
 
 
