@@ -22,7 +22,7 @@ from tongbao.__main__ import main as tongbao
 from tongbao.infra.settings import CONFIG_VARIABLE, SETTINGS
 from tongbao.infra.web.caller import access_of
 from tongbao.infra.web.problem import status_of
-from tools import house, ledger_results
+from tools import asvs, house, ledger_results
 from tools.house import ROOT
 
 DOCS: Final = ROOT / "docs"
@@ -89,6 +89,11 @@ def refusals_page() -> str:
 def ledger_results_page() -> str:
     """Return what the ledger answers, each with an example."""
     return page(ledger_results.page_lines(GENERATED))
+
+
+def security_page() -> str:
+    """Return how the map of OWASP ASVS is read, and its counts."""
+    return page(asvs.page_lines(GENERATED))
 
 
 def settings_page() -> str:
@@ -285,6 +290,7 @@ def page(lines: Iterable[str]) -> str:
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/refusals.md": refusals_page,
     "reference/ledger-results.md": ledger_results_page,
+    "reference/security.md": security_page,
     "reference/settings.md": settings_page,
     "reference/events.md": events_page,
     "reference/tasks.md": tasks_page,
