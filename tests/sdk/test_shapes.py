@@ -389,7 +389,7 @@ def every_call(shop: Tongbao) -> None:
     shop.webhook_endpoints.delete("whe_1")
     shop.api_keys.get("key_1")
     list(shop.api_keys.list())
-    shop.api_keys.roll("key_1", overlap_s=1)
+    shop.api_keys.roll("key_1", overlap_s=1, public_key="pem")
     shop.api_keys.revoke("key_1")
     shop.wallets.open(holder_name="张三", currency="CNY")
     shop.wallets.get("wal_1")

@@ -271,7 +271,7 @@ async def snapshot(stage: Stage, *, without: tuple[str, ...] = ()) -> dict[str, 
     return digests
 
 
-PROOF_OF_CALLS = ("api_nonce", "api_key")
+PROOF_OF_CALLS = ("api_nonce", "api_key", "rate_bucket")
 """What every signed call leaves, refused or not: its nonce, and when the key was last used."""
 HEARD_OF_CHANNELS = ("routing_bucket", "routing_breaker")
 """How calls to channels fared, written down a moment later."""

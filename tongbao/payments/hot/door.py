@@ -37,5 +37,7 @@ def collecting_door(
     flow: Flow, keyring: Keyring, keys: RememberedKeys, limits: RateLimits | None = None
 ) -> HotDoor:
     """Return the door; behind an aggregator's there is no wallet."""
-    own = WalletPayments(flow, keyring, keys) if flow.licence.may_hold_funds else None
+    own = None
+    if flow.licence.may_hold_funds:
+        own = WalletPayments(flow, keyring, keys, limits=limits)
     return HotDoor({PATH: ByCode(own, ChannelPayments(flow, keys, limits))})

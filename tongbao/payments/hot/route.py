@@ -36,6 +36,7 @@ from tongbao.infra.admission.authentication import (
     nonce_write,
     read_authorization,
 )
+from tongbao.infra.admission.rate_shares import RateLimits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Write
 from tongbao.infra.hot_routes import CREATED, Answer, HotRequest
@@ -154,9 +155,11 @@ class WalletPayments:
         keyring: Keyring,
         keys: RememberedKeys,
         *,
+        limits: RateLimits | None = None,
         judged_within_s: float = JUDGED_WITHIN_S,
     ) -> None:
         self._flow = flow
+        self._limits = limits
         self._judged_within_s = judged_within_s
         self._keys = keys
         self._short, self._handed_over = _TAKEN.labels("short"), _TAKEN.labels("handed over")
@@ -271,6 +274,8 @@ class WalletPayments:
             content: CreatePayment = decode(signed.body, CreatePayment)
         except Refusal:
             return None
+        if self._limits is not None and not self._limits.try_take(key.caller):
+            return None  # the ordinary route takes a new share, or says when there is one
         digits = self._digits(content, key)
         if digits is None or len(content.metadata) > _METADATA_KEYS_MAX:
             return None

@@ -106,8 +106,19 @@ def disputes_terms(context: Context) -> None:
 @click.argument("scheme", type=Text(32))
 @click.argument("stage", type=click.Choice([each.value for each in DisputeState if each.is_open]))
 @click.option("--days", required=True, type=click.IntRange(1, 400), help="Calendar days.")
-@click.option("--from", "first", required=True, type=click.DateTime(formats=["%Y-%m-%d"]))
-@click.option("--at-end", required=True, type=click.Choice([each.value for each in AtEnd]))
+@click.option(
+    "--from",
+    "first",
+    required=True,
+    type=click.DateTime(formats=["%Y-%m-%d"]),
+    help="The first day that it holds for.",
+)
+@click.option(
+    "--at-end",
+    required=True,
+    type=click.Choice([each.value for each in AtEnd]),
+    help="What comes of a dispute that nobody has answered by then.",
+)
 @click.option("--source", required=True, type=Text(200), help="Where it is written.")
 @click.option(
     "--quality",
