@@ -328,6 +328,7 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
+    typescript.main()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+import type { EventView, Operations } from "./types.js";
+
+export type * from "./types.js";
+
+export const VERSION: string;
+
+/** The platform understood and said no; nothing was done. */
+export class Refused extends Error {
+  readonly status: number;
+  readonly code: string;
+  readonly advice: string;
+  readonly param?: string;
+  readonly requestId?: string;
+  /** An earlier try of the same call was not answered, so that one may have been done. */
+  readonly afterUnanswered: boolean;
+}
+
+/** Nobody said what became of the call: repeat it with the key, or look the thing up. */
+export class Unanswered extends Error {
+  readonly idempotencyKey?: string;
+}
+
+/** The webhook is not the platform's, or too old. */
+export class WebhookInvalid extends Error {}
+
+/** What makes a call that changes something safe to repeat, by whoever calls it. */
+export interface Once {
+  /** The key of an earlier call of the same content; without one a new key is made. */
+  idempotencyKey?: string;
+  /** Is given the key before anything is sent, to keep it where it survives a crash. */
+  remember?: (key: string) => void | Promise<void>;
+}
+
+type Name = keyof Operations;
+type Taken<K extends Name> = Omit<Operations[K], "reply" | "query"> &
+  (Operations[K] extends { query: infer Q } ? { query?: Q } : unknown);
+type Reply<K extends Name> = Operations[K]["reply"];
+type Item<K extends Name> = Reply<K> extends { items: Array<infer T> } ? T : never;
+type Given<K extends Name> = {} extends Taken<K> ? [taken?: Taken<K> & Once] : [taken: Taken<K> & Once];
+
+export interface Options {
+  keyId: string;
+  secret: string;
+  /** For each try. */
+  timeoutMs?: number;
+  /** Counts the first one. */
+  triesMax?: number;
+  /** Of advice. */
+  language?: "en" | "zh";
+  /** Waits between tries. */
+  pause?: (ms: number) => Promise<void>;
+}
+
+/** One platform and one API key. */
+export class Tongbao {
+  constructor(url: string, options: Options);
+  /** Do one operation of the API; what changes something happens once, over every retry. */
+  call<K extends Name>(operation: K, ...given: Given<K>): Promise<Reply<K>>;
+  /** Yield every item of a list, fetching page after page. */
+  pages<K extends Name>(operation: K, ...given: Given<K>): AsyncGenerator<Item<K>, void, void>;
+}
+
+/** Return the Authorization header of one try; `target` is path and query as they are sent. */
+export function authorization(
+  keyId: string,
+  secret: string,
+  request: { method: string; target: string; body: string; at?: number; nonce?: string },
+): string;
+
+/** Return the event of a webhook, verified on its raw bytes (Standard Webhooks 1.0). */
+export function verifyWebhook(
+  headers: Headers | Record<string, string>,
+  body: string | Uint8Array,
+  keys: { publicKeys?: string[]; secrets?: string[]; now?: number },
+): EventView;

@@ -1,0 +1,240 @@
+/** The hand-written half of the SDK: signing, safe retries, pages, webhooks. No dependencies. */
+
+import { createHash, createHmac, createPublicKey, randomBytes, randomUUID } from "node:crypto";
+import { timingSafeEqual, verify } from "node:crypto";
+
+export const VERSION = "0.1.0";
+const SCHEME = "TONGBAO-HMAC-SHA256";
+const PAUSE_MAX_S = 8;
+const TOLERANCE_S = 300;
+const KEY_FORM = /^[\x20-\x7e]{1,255}$/;
+// Said before the platform looks whether an earlier try was done, so they say nothing about that.
+const SAID_TOO_EARLY = new Set([401, 403, 408, 413, 429]);
+// What comes before the raw 32 bytes of an Ed25519 key in DER (RFC 8410 §4).
+const ED25519_HEAD = Buffer.from("302a300506032b6570032100", "hex");
+
+/** The platform understood and said no; nothing was done. */
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(`${status} ${problem.code}: ${problem.advice ?? ""}`);
+    this.name = "Refused";
+    this.status = status;
+    this.code = problem.code;
+    this.advice = problem.advice ?? "";
+    this.param = problem.param;
+    this.requestId = problem.request_id;
+    this.afterUnanswered = false;
+  }
+}
+
+/** Nobody said what became of the call: repeat it with the key, or look the thing up. */
+export class Unanswered extends Error {
+  constructor(reason, idempotencyKey) {
+    super(`no answer: ${reason}`);
+    this.name = "Unanswered";
+    this.idempotencyKey = idempotencyKey;
+  }
+}
+
+/** The webhook is not the platform's, or too old. */
+export class WebhookInvalid extends Error {
+  constructor(reason) {
+    super(reason);
+    this.name = "WebhookInvalid";
+  }
+}
+
+/** Return the Authorization header of one try; `target` is path and query as they are sent. */
+export function authorization(keyId, secret, { method, target, body, at, nonce }) {
+  const timestamp = String(at ?? Math.floor(Date.now() / 1000));
+  const once = nonce ?? randomBytes(18).toString("base64url");
+  const digest = createHash("sha256").update(body).digest("hex");
+  const text = `${method}\n${target}\n${timestamp}\n${once}\n${digest}\n`;
+  const signature = createHmac("sha256", secret).update(text).digest("base64");
+  return `${SCHEME} key=${keyId},timestamp=${timestamp},nonce=${once},signature=${signature}`;
+}
+
+/** One platform and one API key. */
+export class Tongbao {
+  #secret;
+
+  constructor(url, { keyId, secret, timeoutMs = 30_000, triesMax = 4, language = "en", pause }) {
+    if (triesMax < 1) throw new RangeError("triesMax is at least 1");
+    const base = new URL(url);
+    this.origin = base.origin;
+    this.keyId = keyId;
+    this.#secret = secret;
+    this.timeoutMs = timeoutMs;
+    this.triesMax = triesMax;
+    this.language = language;
+    this.pause = pause ?? ((ms) => new Promise((done) => setTimeout(done, ms)));
+  }
+
+  /** Do one operation of the API, named by method and path; what changes something happens once, over every retry. */
+  async call(operation, { path = {}, query = {}, body, idempotencyKey, remember } = {}) {
+    const [method, template] = operation.split(" ");
+    if (!/^\/v1\//.test(template ?? "")) throw new TypeError(`no such operation: ${operation}`);
+    const target = targetOf(template, path, query);
+    // A key on every POST: where the route wants none it is not read, and does no harm.
+    const key = method === "POST" ? (idempotencyKey ?? randomUUID()) : undefined;
+    if (key !== undefined && !KEY_FORM.test(key)) {
+      throw new TypeError("an idempotency key is 1 to 255 printable ASCII characters");
+    }
+    if (key !== undefined && remember !== undefined) await remember(key);
+    const text = body === undefined ? "" : JSON.stringify(body);
+    return this.#send(method, target, text, key);
+  }
+
+  /** Yield every item of a list, fetching page after page. */
+  async *pages(operation, { path = {}, query = {} } = {}) {
+    let cursor;
+    do {
+      const page = await this.call(operation, { path, query: { ...query, cursor } });
+      yield* page.items;
+      cursor = page.next_cursor ?? undefined;
+    } while (cursor !== undefined);
+  }
+
+  async #send(method, target, text, key) {
+    let unanswered = false;
+    let last;
+    for (let attempt = 0; attempt < this.triesMax; attempt += 1) {
+      if (attempt > 0) await this.pause(pauseMs(attempt, last.waitS));
+      last = await this.#try(method, target, text, key);
+      if (last.done) return last.reply;
+      if (last.again) {
+        // Only a 429 is both a "no" and worth repeating: that try did nothing for certain.
+        unanswered ||= last.refused === undefined;
+        continue;
+      }
+      last.refused.afterUnanswered = unanswered;
+      // A DELETE whose first try was not answered may have done it, and then there is nothing left.
+      if (method === "DELETE" && last.refused.status === 404 && unanswered) return undefined;
+      if (unanswered && SAID_TOO_EARLY.has(last.refused.status)) break;
+      throw last.refused;
+    }
+    if (last.refused !== undefined && !unanswered) throw last.refused;
+    throw new Unanswered(last.reason, key);
+  }
+
+  async #try(method, target, text, key) {
+    const headers = {
+      Accept: "application/json",
+      "Accept-Language": this.language,
+      "User-Agent": `tongbao-sdk-typescript/${VERSION}`,
+      Authorization: authorization(this.keyId, this.#secret, { method, target, body: text }),
+    };
+    if (text !== "") headers["Content-Type"] = "application/json";
+    if (key !== undefined) headers["Idempotency-Key"] = key;
+    let answer;
+    let said;
+    try {
+      answer = await fetch(this.origin + target, {
+        method,
+        headers,
+        body: text === "" ? undefined : text,
+        redirect: "manual",
+        signal: AbortSignal.timeout(this.timeoutMs),
+      });
+      said = await answer.text();
+    } catch (failure) {
+      return { again: true, reason: String(failure.cause?.code ?? failure.name), waitS: 0 };
+    }
+    return readAnswer(answer, said);
+  }
+}
+
+/** Return the event of a webhook, verified on its raw bytes (Standard Webhooks 1.0). */
+export function verifyWebhook(headers, body, { publicKeys = [], secrets = [], now } = {}) {
+  if (publicKeys.length + secrets.length === 0) {
+    throw new TypeError("give the endpoint's public keys or secrets");
+  }
+  const lower = lowered(headers);
+  const [id, timestamp] = [lower["webhook-id"], lower["webhook-timestamp"]];
+  const signatures = lower["webhook-signature"];
+  if (!id || !/^\d{1,12}$/.test(timestamp ?? "") || !signatures) {
+    throw new WebhookInvalid("a webhook header is missing or malformed");
+  }
+  if (Math.abs((now ?? Date.now() / 1000) - Number(timestamp)) > TOLERANCE_S) {
+    throw new WebhookInvalid("the webhook's time is more than five minutes off");
+  }
+  const raw = typeof body === "string" ? Buffer.from(body) : Buffer.from(body);
+  const signed = Buffer.concat([Buffer.from(`${id}.${timestamp}.`), raw]);
+  const checks = { v1: secrets.map(hmacCheck), v1a: publicKeys.map(ed25519Check) };
+  const verifies = signatures.split(" ").some((each) => {
+    const [version, text = ""] = each.split(",", 2);
+    const given = Buffer.from(text, "base64");
+    const those = Object.hasOwn(checks, version) ? checks[version] : [];
+    return those.some((check) => check(given, signed));
+  });
+  if (!verifies) throw new WebhookInvalid("no signature of the webhook verifies");
+  try {
+    return JSON.parse(raw.toString("utf8"));
+  } catch {
+    throw new WebhookInvalid("the webhook is signed and is not JSON");
+  }
+}
+
+function readAnswer(answer, said) {
+  let read;
+  try {
+    read = said === "" ? undefined : JSON.parse(said);
+  } catch {
+    read = null;
+  }
+  if (answer.ok) {
+    if (read !== null) return { done: true, reply: read };
+    return { again: true, reason: `${answer.status} with an unreadable body`, waitS: 0 };
+  }
+  const isOurs = typeof read === "object" && read !== null && "code" in read;
+  const problem = isOurs ? read : { code: "unreadable_reply", advice: "not from the platform" };
+  const refused = new Refused(answer.status, problem);
+  const given = answer.headers.get("retry-after") ?? "";
+  const wait = { reason: refused.message, waitS: /^\d+$/.test(given) ? Number(given) : 0 };
+  if (answer.status === 429) return { again: true, refused, ...wait };
+  if (answer.status >= 500 || problem.code === "idempotency.in_flight") {
+    return { again: true, ...wait };
+  }
+  return { refused, ...wait };
+}
+
+function targetOf(template, path, query) {
+  const used = template.replace(/\{(\w+)\}/g, (_, name) => {
+    const id = path[name];
+    if (typeof id !== "string" || id.replaceAll(".", "") === "") {
+      throw new TypeError(`not an id: ${name}=${id}`);
+    }
+    return encodeURIComponent(id);
+  });
+  const asked = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    if (value === undefined || value === null) continue;
+    asked.set(name, typeof value === "object" ? JSON.stringify(value) : String(value));
+  }
+  return asked.toString() === "" ? used : `${used}?${asked}`;
+}
+
+function pauseMs(attempt, waitS) {
+  const jittered = 0.5 * 2 ** (attempt - 1) * (0.75 + Math.random() / 2);
+  return 1000 * Math.max(Math.min(PAUSE_MAX_S, jittered), Math.min(waitS, PAUSE_MAX_S));
+}
+
+function lowered(headers) {
+  const pairs = typeof headers.entries === "function" ? headers.entries() : Object.entries(headers);
+  return Object.fromEntries([...pairs].map(([name, value]) => [name.toLowerCase(), value]));
+}
+
+function hmacCheck(secret) {
+  const key = Buffer.from(secret.replace(/^whsec_/, ""), "base64");
+  return (given, signed) => {
+    const made = createHmac("sha256", key).update(signed).digest();
+    return made.length === given.length && timingSafeEqual(made, given);
+  };
+}
+
+function ed25519Check(publicKey) {
+  const raw = Buffer.from(publicKey.replace(/^whpk_/, ""), "base64");
+  const der = Buffer.concat([ED25519_HEAD, raw]);
+  const key = createPublicKey({ key: der, format: "der", type: "spki" });
+  return (given, signed) => verify(null, signed, key, given);
+}
