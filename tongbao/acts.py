@@ -12,13 +12,15 @@ from tongbao.clearing.settlement_batches import batches as settlement_batches
 from tongbao.clearing.settlement_terms import terms as settlement_terms
 from tongbao.clearing.suspense import desk as suspense
 from tongbao.clearing.transfers import transfers
-from tongbao.controls.approvals import seconds
+from tongbao.controls.approvals import licence, seconds
 from tongbao.controls.approvals.model import Approvals, Bound, acts_of
 from tongbao.controls.calendar import changes as calendar
 from tongbao.controls.keys import ceremonies
 from tongbao.infra.kms.opening import KeyDesk
+from tongbao.parties.e_accounts import freezes as e_account_freezes
 from tongbao.parties.live_keys import changes as live_keys
 from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
+from tongbao.parties.partners.partners import bound_acts as partner_acts
 from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.standing import standing
 from tongbao.parties.terminals import limits as terminal_limits
@@ -36,6 +38,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
     always: tuple[Bound, ...] = (
         *calendar.bound(flow.db),
         *seconds.bound_acts(flow.db),
+        *licence.bound_acts(flow.db),
         *price_plans.bound(flow.db),
         *split_terms.bound(flow.db),
         *channel_keys.bound_acts(flow.db, clearing.keyring),
@@ -52,10 +55,12 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
         *reserve_custody.bound_acts(flow.db),
         bound_write_off(flow),
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),
+        *partner_acts(flow.db),
         *settlement_terms.bound_acts(flow.db),
         *settlement_batches.bound_acts(flow.db),
         *payout_files.bound_acts(flow.db),
         *transfers.bound_acts(flow.db),
         *red_packet_limits.bound_acts(flow.db),
+        *e_account_freezes.bound_acts(flow.db),
     )
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))

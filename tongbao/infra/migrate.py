@@ -1,14 +1,15 @@
 """Migrations: numbered plain SQL files, applied forward only, each in its own transaction.
 
 ``NNNN_pre_what.sql`` runs before the new program version takes over, ``NNNN_post_what.sql`` after
-the old one has gone. The first migration fixes the licence of the deployment for good.
+the old one has gone. The first migration fixes the licence of the deployment; only four eyes
+change it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -18,7 +19,7 @@ from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Query, Statement, Tx
-from tongbao.kernel.errors import Conflict
+from tongbao.kernel.errors import Conflict, Fact
 from tongbao.kernel.licence import Licence
 
 _NAME: Final = re.compile(r"\d{4}_(pre|post)_[a-z0-9_]+\.sql")
@@ -62,8 +63,8 @@ class LicenceFixed(Conflict):
     """The deployment was made under another licence."""
 
     code = "deployment.licence_fixed"
-    advice = "Set TONGBAO_LICENCE to the licence recorded, or make a new deployment."
-    advice_zh = "请将 TONGBAO_LICENCE 设为已登记的许可类型，或新建部署。"
+    advice = "Set TONGBAO_LICENCE to the licence recorded: tongbao doctor names it."
+    advice_zh = "请将 TONGBAO_LICENCE 设为已登记的许可类型，可用 tongbao doctor 查看。"
 
 
 class SchemaMigration(Struct, frozen=True):
@@ -121,6 +122,9 @@ _DEPLOYMENT = Query(Deployment, "select id, licence, created_at from deployment 
 _INSERT_DEPLOYMENT = Statement(
     "insert into deployment (id, licence, created_at) values (1, $1, $2) on conflict do nothing"
 )
+
+
+_SET_LICENCE = Statement("update deployment set licence = $2 where id = 1 and licence = $1")
 
 
 def packaged() -> list[Migration]:
@@ -238,6 +242,25 @@ async def _apply(
         facts = {"name": migration.name, "checksum": migration.checksum}
         await audit.record(tx, "migration.applied", _SUBJECT, facts)
     return True
+
+
+async def licence_on_record(on: Db | Tx) -> Licence:
+    """Return the licence that the deployment was made under, or was given since."""
+    return (await _DEPLOYMENT.one(on)).licence
+
+
+async def change_licence(
+    tx: Tx, before: Licence, after: Licence, facts: Mapping[str, Fact]
+) -> None:
+    """Record another licence; whoever is started under the one before refuses from then on.
+
+    Raises:
+        LicenceFixed: the one on record is not ``before`` any more.
+    """
+    if not await _SET_LICENCE.run(tx, before, after):
+        raise LicenceFixed(recorded=(await licence_on_record(tx)).value, requested=after.value)
+    told = {**facts, "before": before.value, "after": after.value}
+    await audit.record(tx, "deployment.licence_changed", _SUBJECT, told)
 
 
 async def _check_licence(tx: Tx, licence: Licence) -> None:

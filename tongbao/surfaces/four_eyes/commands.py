@@ -30,6 +30,8 @@ from tongbao.clearing.suspense.model import (
     SuspenseHomeWrong,
 )
 from tongbao.controls.approvals.approvals import approve, propose, reject
+from tongbao.controls.approvals.licence import CHANGE as CHANGE_LICENCE
+from tongbao.controls.approvals.licence import SUBJECT, NewLicence, check_change
 from tongbao.controls.approvals.model import OPEN, PREFIX, Approval, ApprovalState
 from tongbao.controls.approvals.queries import (
     ApprovalFilter,
@@ -43,9 +45,11 @@ from tongbao.controls.calendar.changes import preview, propose_calendar
 from tongbao.controls.calendar.model import as_change
 from tongbao.controls.calendar.queries import days_of_year, load_calendar, missing_year
 from tongbao.infra.db import Tx
+from tongbao.infra.migrate import licence_on_record
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import NotFound
 from tongbao.kernel.ids import new_id, parse, show
+from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import from_decimal_text
 from tongbao.ledger.rules.chart import CHART, OwnerKind
 from tongbao.parties.identity.model import ROLES, Role
@@ -121,6 +125,23 @@ def approvals_two_from(
             return _line(
                 await propose(tx, SET_SECOND_CHECK, subject_of(wanted), wanted, reason=reason)
             )
+
+    context.show(context.run(work))
+
+
+@approvals.command("licence")
+@click.argument("after", type=click.Choice([each.value for each in Licence]))
+@click.option("--document", required=True, help="Number of the document that grants it.")
+@_REASON
+@click.pass_obj
+def approvals_licence(context: Context, after: str, *, document: str, reason: str) -> None:
+    """Propose another licence for the deployment; processes are then started anew under it."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        wanted = NewLicence(await licence_on_record(platform.db), Licence(after), document)
+        check_change(wanted)
+        async with platform.db.begin(actor()) as tx:
+            return _line(await propose(tx, CHANGE_LICENCE, SUBJECT, wanted, reason=reason))
 
     context.show(context.run(work))
 
