@@ -23,6 +23,9 @@ from tools import house
 from tools.house import ROOT, module_name, source_files
 
 MODULE_LINES_MAX: Final = 400
+LINES_OF_ONE_FILE: Final = {
+    "tongbao.ledger.proofs.verifier": 450,  # given to others as a program of one file
+}
 FUNCTION_LINES_MAX: Final = 70
 POSITIONAL_MAX: Final = 5
 DOMAIN_MODULES_MAX: Final = 8
@@ -54,7 +57,7 @@ def test_modules_fit_in_a_head() -> None:
     assert none_of(
         f"{name} has {count} lines of code, {MODULE_LINES_MAX} are allowed"
         for name, count in sizes()
-        if count > MODULE_LINES_MAX
+        if count > LINES_OF_ONE_FILE.get(name, MODULE_LINES_MAX)
     )
 
 
