@@ -113,6 +113,7 @@ from tongbao.ledger.movements.splits import (
 from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_ledger
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts.wallets import WalletToppedUp
+from tongbao.parties.e_accounts import orders as e_accounts
 from tongbao.parties.onboarding.applications import ApplicationMoved
 from tongbao.parties.standing.standing import STANDING_POLICY, FinishExit, run_finish_exit
 from tongbao.parties.terminals.watch import (
@@ -274,6 +275,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     TellJeepayMerchant: TELL_POLICY,
     ReconcileDaily: DAILY_POLICY,
     **statements.POLICIES,
+    **e_accounts.POLICIES,
     ReconcileDay: RECONCILE_POLICY,
     CloseBatches: BATCHES_POLICY,
     CompareBatch: COMPARE_POLICY,
@@ -341,6 +343,7 @@ def handlers(
         WatchDispute: partial(run_watch_dispute, flow),
         CollectDebts: partial(run_collect_debts, flow),
         ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
+        **e_accounts.handlers(flow.db, flow.ledger),
     }
     return {
         **(settling if flow.licence.may_hold_funds else {}),

@@ -63,6 +63,7 @@ from tongbao.ledger.movements import queries as movements
 from tongbao.ledger.movements import splits
 from tongbao.ledger.proofs import checkpoints
 from tongbao.parties.accounts import api as accounts_api
+from tongbao.parties.e_accounts import opening as e_accounts
 from tongbao.parties.identity import api as identity_api
 from tongbao.parties.identity.keys import KeysOnRecord, RecentKeys
 from tongbao.parties.identity.model import scopes_under
@@ -339,7 +340,7 @@ class Platform:
             await housekeeping.seed(tx)
             await rewrapping.seed(tx)
             await daily.seed(tx, self.settings.licence)
-            for licensed in (debts, suspense, commissions):
+            for licensed in (debts, suspense, commissions, e_accounts):
                 if self.settings.licence.may_hold_funds:
                     await licensed.seed(tx)
             for each in (batches, complaints, vouchers, movements, splits, checkpoints, inbox):

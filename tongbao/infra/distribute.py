@@ -101,6 +101,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("gl_range", "gl_voucher", "gl_voucher_line", "gl_day_total", "gl_day_request"),
         *("wallet", "payment_code", "payment", "payment_state_change", "attempt", "refund"),
         "price_volume",
+        *("limit_meter", "e_account", "e_account_freeze", "e_account_order", "e_account_opener"),
         *("split_receiver", "split", "split_share", "split_return"),
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
@@ -172,6 +173,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("sealing_key", "master_key", "key_ceremony"),
     ),
     *_at_home("read by tasks, changed by people", "calendar_day", "calendar_cut_off"),
+    *_at_home("read before a movement, changed by migrations", "limit_rule", "opening_rule"),
     *_at_home(
         "settlement: what people agree and look at, and files for banks, of all books together",
         *("settlement_term", "settlement_hold", "settlement_batch", "settlement_left_out"),

@@ -25,6 +25,7 @@ from tongbao.ledger.rules.chart import (
 
 OWNERS = {OwnerKind.HOUSE: None, OwnerKind.BOOK: book_owner(2)}
 FUNDS = {
+    "e_account",
     "dispute_held",
     "merchant_payable",
     "merchant_reserve",

@@ -33,6 +33,7 @@ class OwnerKind(StrEnum):
     BOOK = "book"  # another book of this ledger: the owner is its number, see `book_owner`
     CAMPAIGN = "campaign"  # a campaign, a merchant's subsidies or one red packet
     CHANNEL_ACCOUNT = "channel_account"
+    E_ACCOUNT = "e_account"
     MERCHANT = "merchant"
     WALLET = "wallet"
 
@@ -102,6 +103,15 @@ CHART: Final = _validated(
             OwnerKind.MERCHANT,
             "Set aside of a merchant's money for disputes",
             "商户争议冻结款",
+            floor=0,
+            holds_funds=True,
+        ),
+        Kind(
+            "e_account",
+            Side.CREDIT,
+            OwnerKind.E_ACCOUNT,
+            "A person's electronic account",
+            "个人电子账户余额",
             floor=0,
             holds_funds=True,
         ),

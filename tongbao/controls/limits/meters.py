@@ -1,0 +1,93 @@
+"""Open meters, count on them in somebody else's commit, and say what is left.
+
+The limits in force are read when a movement is put together and travel with the write; the row that
+counts is locked by the write itself, so two who move at once are counted one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from tongbao.controls.limits import _store as store
+from tongbao.controls.limits.model import (
+    NO_LIMIT,
+    Count,
+    Left,
+    LimitExceeded,
+    LimitRule,
+    Metered,
+    Period,
+    check_left,
+    in_force,
+    left_of,
+)
+from tongbao.infra.db import Db, Tx, Write
+from tongbao.kernel.clock import business_date
+
+
+async def open_meters(tx: Tx, of: Metered, names: Sequence[str]) -> None:
+    """Begin to count for an owner, at nought; meters that run already go on as they are."""
+    today = business_date(tx.now)
+    for name in names:
+        key = (of.book, of.owner_id, of.kind, name, of.currency)
+        await store.OPEN_METER.run(tx, *key, today, today.year)
+
+
+async def limits_of(on: Db | Tx, of: Metered, now: datetime) -> list[Left]:
+    """Return every limit in force for an owner, and what is left of it today."""
+    rules = await store.RULES.all(on, of.kind, of.currency)
+    meters = await store.METERS.all(on, of.book, of.owner_id, of.kind, of.currency)
+    return left_of(rules, meters, business_date(now))
+
+
+async def used_today(on: Db | Tx, of: Metered, meter: str, now: datetime) -> int:
+    """Return what a meter has counted today, in minor units."""
+    for each in await store.METERS.all(on, of.book, of.owner_id, of.kind, of.currency):
+        if each.meter == meter:
+            return each.used_in(Period.DAY, business_date(now))
+    return 0
+
+
+async def check_counts(on: Db | Tx, counts: Sequence[Count], now: datetime) -> None:
+    """Raise if a limit does not allow one of these now, naming the rule and what it leaves.
+
+    Raises:
+        LimitExceeded
+    """
+    for count in counts:
+        check_left(await limits_of(on, count.of, now), count.meter, count.amount)
+
+
+async def count_writes(on: Db | Tx, counts: Sequence[Count], now: datetime) -> list[Write]:
+    """Return the writes that count these, for the commit that moves the money.
+
+    Each refuses with `LimitExceeded`. They come in one order for everybody who counts, so that two
+    who wait for each other's meters cannot be.
+    """
+    today = business_date(now)
+    ordered = sorted(counts, key=lambda each: (each.of.owner_id, each.of.kind, each.meter))
+    writes = []
+    for count in ordered:
+        of = count.of
+        most = _most(in_force(await store.RULES.all(on, of.kind, of.currency), today), count.meter)
+        key = (of.book, of.owner_id, of.kind, count.meter, of.currency)
+        args = (*key, today, today.year, count.amount, *most)
+        writes.append(Write(store.COUNT, args, refusal=LimitExceeded.code))
+    return writes
+
+
+async def every_rule(on: Db | Tx) -> list[LimitRule]:
+    """Return every rule, past and future ones too."""
+    return await store.ALL_RULES.all(on)
+
+
+def _most(rules: Sequence[LimitRule], meter: str) -> tuple[int, int, int]:
+    """Return what a meter may come to in a day, in a year, and in all."""
+    most = {each.period: each.most for each in rules if each.meter == meter}
+
+    def least(*periods: Period) -> int:
+        found = [at for period in periods if (at := most.get(period)) is not None]
+        return min(found, default=NO_LIMIT)
+
+    return least(Period.DAY), least(Period.YEAR), least(Period.LIFETIME, Period.MOMENT)

@@ -1,0 +1,366 @@
+"""Electronic accounts of people, their classes and states, and what is ordered of them. No I/O.
+
+    account  opened ──activate──► active ──half a year without a movement──► dormant ──activate──► …
+             any of them, at nought and with nothing waiting ──► closed
+    freeze   stands beside the state: nothing comes in, nothing goes out, or neither
+    order    now: done in the commit of its money    later: waiting ──► done | failed | cancelled
+
+The balance is the ledger's; the limits of the law are counted by `controls.limits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Final, Literal
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.controls.limits.model import Metered
+from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
+from tongbao.kernel.ids import show
+from tongbao.kernel.licence import Licence, Mode
+from tongbao.ledger.model import AccountKey
+
+PREFIX: Final = "eac"
+ORDER_PREFIX: Final = "eor"
+FREEZE_PREFIX: Final = "eaf"
+CURRENCY: Final = "CNY"
+SCHEDULED_MAX: Final = timedelta(days=366)
+
+OUT_ALL: Final = "out_all"
+OUT_OTHERS: Final = "out_others"
+IN_OTHERS: Final = "in_others"
+BALANCE: Final = "balance"
+WEAK_ONE: Final = "weak_one"
+WEAK_TWO: Final = "weak_two"
+METERS: Final = (OUT_ALL, OUT_OTHERS, IN_OTHERS, BALANCE, WEAK_ONE, WEAK_TWO)
+"""All that goes out, what goes out to and comes in from others, what is there, and what went out
+with fewer than two factors, or without a certificate. Every one counts always, so that a rule of
+tomorrow finds what was moved today."""
+
+
+class EAccountNotFound(NotFound):
+    """This person has no such electronic account."""
+
+    code = "e_account.not_found"
+    advice = "List the accounts to find its id."
+    advice_zh = "电子账户不存在，请查询账户列表。"
+
+
+class EAccountStateWrong(Conflict):
+    """The account is not in a state that allows this."""
+
+    code = "e_account.state_wrong"
+    advice = "Read the account; activate it if it is opened or dormant. A closed one stays closed."
+    advice_zh = "账户状态不允许此操作：待激活或休眠账户请先激活，已销户账户不可恢复。"
+
+
+class EAccountFrozen(Conflict):
+    """The account is frozen in the direction that the money would go."""
+
+    code = "e_account.frozen"
+    advice = "The account is frozen. Ask the operator."
+    advice_zh = "账户已冻结，请联系运营机构。"
+
+
+class EAccountBalanceShort(Rejected):
+    """There is not so much in the account."""
+
+    code = "e_account.balance_short"
+    advice = "Move less, or top the account up first."
+    advice_zh = "账户余额不足，请减少金额或先充值。"
+
+
+class EAccountMoved(Conflict):
+    """The account changed at this very moment."""
+
+    code = "e_account.moved"
+    advice = "Read the account and try again."
+    advice_zh = "账户状态刚刚发生变化，请查询后重试。"
+
+
+class EAccountNotEmpty(Conflict):
+    """An account is closed at nought, with no order waiting and no freeze standing."""
+
+    code = "e_account.not_empty"
+    advice = "Take the money out and cancel what waits; a frozen account cannot be closed."
+    advice_zh = "销户前请转出全部余额并撤销待执行的指令；冻结中的账户不可销户。"
+
+
+class EAccountClassUnknown(Rejected):
+    """The licence of this firm has no such class of accounts."""
+
+    code = "e_account.class_unknown"
+    advice = "Choose class 1, 2 or 3."
+    advice_zh = "账户类别应为 1、2 或 3。"
+
+
+class RealNameTooLow(Rejected):
+    """The class asks for a real name that more registers agree with, or for a visit."""
+
+    code = "e_account.real_name_too_low"
+    advice = "Have more registers asked, or visit an office; `needs` says what is wanted."
+    advice_zh = "实名认证级别不足（见 needs），请完成更多渠道核验或临柜面核。"
+
+
+class AccountsTooMany(Rejected):
+    """A rule against opening in batches, or on the number of accounts, does not allow one more."""
+
+    code = "e_account.too_many"
+    advice = "Use an account that is there, or try on another day; `rule` names the rule."
+    advice_zh = "已达开户数量或频次上限（见 rule），请使用已有账户或择日再试。"
+
+
+class ReverificationNeeded(Rejected):
+    """A dormant account wakes once a register has agreed again, after it fell asleep."""
+
+    code = "e_account.reverification_needed"
+    advice = "Have a register asked again, then activate the account."
+    advice_zh = "休眠账户须重新核实身份后方可激活，请先完成实名核验。"
+
+
+class PayeeUnavailable(Rejected):
+    """Nothing can be sent to this payee, whether there is one or not."""
+
+    code = "e_account.payee_unavailable"
+    advice = "Ask the payee for the id of an account that takes money."
+    advice_zh = "收款账户不可用，请与收款人核对。"
+
+
+class NoBankThere(Rejected):
+    """No bank is connected that money could come from or go to."""
+
+    code = "e_account.no_bank"
+    advice = "Only the sandbox has a bank for now; use a transfer between accounts."
+    advice_zh = "暂未接入可用的银行渠道（仅沙箱支持），请使用账户间转账。"
+
+
+class RequestDiffers(Conflict):
+    """The request id was used before on this account, for something else."""
+
+    code = "e_account.request_differs"
+    advice = "Use a new request_id for another order; repeat one with exactly the same fields."
+    advice_zh = "request_id 已用于其他指令；新指令请使用新的 request_id。"
+
+
+class OrderNotFound(NotFound):
+    """The account has no such order."""
+
+    code = "e_account.order_not_found"
+    advice = "List the account's orders to find its id."
+    advice_zh = "指令不存在，请查询指令列表。"
+
+
+class OrderOver(Conflict):
+    """The order has run, or came to another end."""
+
+    code = "e_account.order_over"
+    advice = "Read the order; what has run cannot be cancelled."
+    advice_zh = "指令已执行或已终结，无法撤销。"
+
+
+class RunAtWrong(Invalid):
+    """A scheduled transfer names a moment to come, within a year; no other names one."""
+
+    code = "e_account.run_at_wrong"
+    advice = "Send run_at with timing `scheduled` only: a moment to come, within 366 days."
+    advice_zh = "仅预约转账须填写 run_at，且为 366 天内的未来时间。"
+
+
+class FreezeUnknown(NotFound):
+    """The account has no such freeze that still stands."""
+
+    code = "e_account.freeze_unknown"
+    advice = "Read the account to see which freezes stand."
+    advice_zh = "该冻结不存在或已解除。"
+
+
+class EAccountState(StrEnum):
+    """Whether the account takes part at all; freezes stand beside it."""
+
+    OPENED = "opened"
+    ACTIVE = "active"
+    DORMANT = "dormant"
+    CLOSED = "closed"
+
+
+class Direction(StrEnum):
+    """What a freeze stops."""
+
+    IN = "in"
+    OUT = "out"
+    ALL = "all"
+
+
+class OrderState(StrEnum):
+    """What became of an order."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OrderKind = Literal["top_up", "withdrawal", "transfer"]
+Timing = Literal["now", "next_day", "scheduled"]
+
+
+class EAccount(Struct, frozen=True):
+    """One row. ``balance`` follows the ledger in its own commits, in minor units."""
+
+    book: int
+    id: UUID
+    person_id: UUID
+    mode: Mode
+    kind: str
+    currency: str
+    state: EAccountState
+    balance: int
+    in_stops: int
+    out_stops: int
+    device: UUID
+    opened_at: datetime
+    activated_at: datetime | None
+    moved_at: datetime | None
+    dormant_at: datetime | None
+    closed_at: datetime | None
+
+    @property
+    def shown_id(self) -> str:
+        """Return its public id."""
+        return show(PREFIX, self.id)
+
+    @property
+    def account_class(self) -> int:
+        """Return 1, 2 or 3."""
+        return int(self.kind[-1])
+
+    @property
+    def frozen(self) -> Literal["none", "in", "out", "all"]:
+        """Return what the freezes that stand stop together."""
+        if self.in_stops and self.out_stops:
+            return "all"
+        return "in" if self.in_stops else "out" if self.out_stops else "none"
+
+    @property
+    def key(self) -> AccountKey:
+        """Return the ledger's account."""
+        return AccountKey("e_account", self.currency, self.id)
+
+    @property
+    def metered(self) -> Metered:
+        """Return whose meters count: the person's, over all accounts of the class."""
+        return Metered(self.book, self.person_id, self.kind, self.currency)
+
+    def check_takes(self) -> None:
+        """Raise unless money may come in.
+
+        Raises:
+            EAccountStateWrong, EAccountFrozen
+        """
+        self._check(self.in_stops)
+
+    def check_gives(self, amount: int) -> None:
+        """Raise unless so much may go out.
+
+        Raises:
+            EAccountStateWrong, EAccountFrozen, EAccountBalanceShort
+        """
+        self._check(self.out_stops)
+        if amount > self.balance:
+            raise EAccountBalanceShort
+
+    def _check(self, stops: int) -> None:
+        if self.state is not EAccountState.ACTIVE:
+            raise EAccountStateWrong(status=self.state.value)
+        if stops:
+            raise EAccountFrozen(frozen=self.frozen)
+
+
+class EAccountFreeze(Struct, frozen=True):
+    """One row: who stopped what, by which document, and who lifted it."""
+
+    book: int
+    id: UUID
+    account_id: UUID
+    kind: Literal["operational", "judicial"]
+    direction: Direction
+    document: str
+    reason: str
+    set_by: str
+    set_at: datetime
+    lifted_by: str | None
+    lifted_at: datetime | None
+    lifted_because: str | None
+
+
+class EAccountOrder(Struct, frozen=True):
+    """One row: what a person ordered. ``level`` is how strongly it was confirmed."""
+
+    book: int
+    id: UUID
+    account_id: UUID
+    person_id: UUID
+    mode: Mode
+    kind: OrderKind
+    payee_id: UUID | None
+    amount: int
+    currency: str
+    request_id: str
+    timing: Timing
+    run_at: datetime
+    level: int
+    state: OrderState
+    code: str | None
+    made_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def shown_id(self) -> str:
+        """Return its public id."""
+        return show(ORDER_PREFIX, self.id)
+
+    def is_the_same(self, other: EAccountOrder) -> bool:
+        """Tell whether a repeat asks for the very same."""
+        return self._asked == other._asked
+
+    @property
+    def _asked(self) -> tuple[object, ...]:
+        when = self.run_at if self.timing == "scheduled" else None
+        return (self.kind, self.payee_id, self.amount, self.currency, self.timing, when)
+
+
+class OpeningRule(Struct, frozen=True):
+    """One row: a figure that counts at opening, from a day on, and who says so."""
+
+    kind: str
+    name: str
+    valid_from: date
+    figure: int
+    instrument: str
+
+
+def kind_of(licence: Licence, account_class: int) -> str:
+    """Return the kind of account that a class is under a licence.
+
+    Raises:
+        EAccountClassUnknown
+    """
+    if account_class not in {1, 2, 3} or not licence.may_hold_funds:
+        raise EAccountClassUnknown
+    firm = "bank" if licence is Licence.BANK else "payment"
+    return f"{firm}_account_{account_class}"
+
+
+def figures_of(rules: Iterable[OpeningRule], kind: str, today: date) -> dict[str, OpeningRule]:
+    """Return the rules in force for a kind by name; what is said of every kind counts too."""
+    found: dict[str, OpeningRule] = {}
+    for rule in rules:
+        if rule.kind in {kind, "*"} and rule.valid_from <= today:
+            known = found.get(rule.name)
+            if known is None or known.valid_from < rule.valid_from:
+                found[rule.name] = rule
+    return found

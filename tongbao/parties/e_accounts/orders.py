@@ -1,0 +1,420 @@
+"""Top up, withdraw and transfer: at once in one ledger commit, or later by a task, once.
+
+An order that runs now is one group: the confirmation is taken, the order written, both accounts and
+all meters moved, and the money posted, or none of it. One for later is written first and moves
+nothing; its task submits the same group under the order's id, so a second run finds it done. What
+is refused then is refused for ever: the order fails and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tongbao.controls.limits.meters import check_counts, count_writes, used_today
+from tongbao.controls.limits.model import Count
+from tongbao.infra import audit
+from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.failpoints import failpoint
+from tongbao.infra.tasks import (
+    Again,
+    Handler,
+    Lease,
+    RetryPolicy,
+    Task,
+    cancel_write,
+    enqueue,
+)
+from tongbao.kernel.clock import business_date, day_bounds
+from tongbao.kernel.errors import Conflict, Rejected
+from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
+from tongbao.ledger.book import Ledger
+from tongbao.ledger.model import Group, GroupInFlight, Transfer
+from tongbao.ledger.rules import posting
+from tongbao.parties.authentication.step_up import Confirmed
+from tongbao.parties.e_accounts import _store as store
+from tongbao.parties.e_accounts.model import (
+    BALANCE,
+    IN_OTHERS,
+    OUT_ALL,
+    OUT_OTHERS,
+    SCHEDULED_MAX,
+    WEAK_ONE,
+    WEAK_TWO,
+    EAccount,
+    EAccountMoved,
+    EAccountOrder,
+    NoBankThere,
+    OrderKind,
+    OrderOver,
+    OrderState,
+    PayeeUnavailable,
+    RequestDiffers,
+    RunAtWrong,
+    Timing,
+)
+from tongbao.parties.e_accounts.opening import DORMANT_POLICY, FindDormant, run_find_dormant
+from tongbao.parties.people.model import PREFIX as PERSON
+
+ORDER_POLICY: Final = RetryPolicy(
+    attempts_max=200, delays=tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 3600))
+)
+_REPEATED: Final = "e_account.request_repeated"
+_RULES: Final = {
+    "top_up": "e_account.topped_up",
+    "withdrawal": "e_account.withdrawn",
+    "transfer": "e_account.transferred",
+}
+
+
+class Teller(Struct, frozen=True):
+    """What money is moved with."""
+
+    db: Db
+    ledger: Ledger
+
+
+class RunOrder(Task, frozen=True, tag="e_accounts.run_order"):
+    """Run an order whose time has come."""
+
+    book: int
+    order_id: UUID
+
+
+class Wanted(Struct, frozen=True):
+    """What somebody wants moved. ``payee`` and ``run_at`` are given where the kind has them."""
+
+    kind: OrderKind
+    money: Money
+    request_id: str
+    payee: UUID | None = None
+    timing: Timing = "now"
+    run_at: datetime | None = None
+
+
+async def order(
+    teller: Teller, account: EAccount, wanted: Wanted, *, level: int, confirmed: Confirmed
+) -> EAccountOrder:
+    """Do what is wanted, now or later; the same request again is answered with the same order.
+
+    Raises:
+        RequestDiffers, RunAtWrong, NoBankThere, PayeeUnavailable, EAccountStateWrong,
+        EAccountFrozen, EAccountBalanceShort, LimitExceeded, EAccountMoved, ConfirmationUsed,
+        GroupInFlight
+    """
+    now = teller.db.clock.now()
+    new = _drawn(account, wanted, level, now)
+    known = await order_of_request(teller.db, new)
+    if known is not None:
+        return known
+    if new.timing == "scheduled" and not now < new.run_at <= now + SCHEDULED_MAX:
+        raise RunAtWrong(param="$.run_at")
+    if new.timing == "now":
+        return await _order_now(teller, account, new, confirmed)
+    return await _order_later(teller.db, account, new, confirmed)
+
+
+async def order_of_request(on: Db | Tx, wanted: EAccountOrder) -> EAccountOrder | None:
+    """Return the order that this request has made before, if it has.
+
+    Raises:
+        RequestDiffers
+    """
+    key = (wanted.book, wanted.account_id, wanted.request_id)
+    known = await store.ORDER_OF_REQUEST.first(on, *key)
+    if known is not None and not known.is_the_same(wanted):
+        raise RequestDiffers(order=known.shown_id)
+    return known
+
+
+async def known_order(db: Db, account: EAccount, wanted: Wanted) -> EAccountOrder | None:
+    """Return the order that a request has made before, so that nothing is to be confirmed twice.
+
+    Raises:
+        RequestDiffers, RunAtWrong
+    """
+    return await order_of_request(db, _drawn(account, wanted, 0, db.clock.now()))
+
+
+async def weak_total(db: Db, account: EAccount, amount: int) -> int:
+    """Return what today's payments without a certificate come to with this one, in minor units.
+
+    43号 第二十四条 counts the day and not the payment.
+    """
+    return amount + await used_today(db, account.metered, WEAK_TWO, db.clock.now())
+
+
+async def cancel(tx: Tx, found: EAccountOrder) -> EAccountOrder:
+    """Take back an order that has not run; again changes nothing.
+
+    Raises:
+        OrderOver
+    """
+    if found.state is OrderState.CANCELLED:
+        return found
+    ended = await store.END_ORDER.run(tx, found.book, found.id, OrderState.CANCELLED, tx.now, None)
+    if not ended:
+        now_is = await store.GET_ORDER.one(tx, found.book, found.id)
+        if now_is.state is OrderState.CANCELLED:
+            return now_is
+        raise OrderOver(status=now_is.state.value)
+    await cancel_write(RunOrder, str(found.id)).run(tx)
+    await audit.record(tx, "e_account.order_cancelled", found.shown_id, {})
+    return await store.GET_ORDER.one(tx, found.book, found.id)
+
+
+async def run_order(teller: Teller, task: RunOrder, _lease: Lease) -> Again | None:
+    """Run an order, once: what a run before this one has done is found done.
+
+    Raises:
+        GroupInFlight: and is tried again.
+    """
+    found = await store.GET_ORDER.one(teller.db, task.book, task.order_id)
+    if found.state is not OrderState.WAITING:
+        return None
+    now = teller.db.clock.now()
+    if now < found.run_at:
+        return Again(found.run_at - now)
+    code = await _try_later_order(teller, found, now)
+    if code is not None:
+        async with teller.db.begin("e_accounts") as tx:
+            args = (found.book, found.id, OrderState.FAILED, tx.now, code)
+            if await store.END_ORDER.run(tx, *args):
+                await audit.record(tx, "e_account.order_failed", found.shown_id, {"code": code})
+            failpoint("e_accounts.before_failure_commit")
+    return None
+
+
+async def _try_later_order(teller: Teller, found: EAccountOrder, now: datetime) -> str | None:
+    """Submit an order's group and return why it was refused, or None when it happened."""
+    account = await store.GET_ACCOUNT.one(teller.db, found.book, found.account_id)
+    ends = Write(
+        store.END_ORDER, (found.book, found.id, OrderState.DONE, now, None), OrderOver.code
+    )
+    try:
+        group = await _group(teller.db, account, found, [ends], now)
+    except PayeeUnavailable as refusal:
+        return refusal.code
+    failpoint("e_accounts.before_later_order")
+    [result] = await teller.ledger.submit([group])
+    failpoint("e_accounts.after_later_order")
+    if result.happened:
+        return None
+    if result.status == "in_flight":
+        raise GroupInFlight
+    return await _reason(teller.db, account, found, result.code, now)
+
+
+async def _reason(
+    db: Db, account: EAccount, found: EAccountOrder, code: str | None, now: datetime
+) -> str:
+    """Return the code that says most about a refusal."""
+    try:
+        await _check(db, account.id, found, now)
+    except (Conflict, Rejected) as refusal:
+        return refusal.code
+    return code or EAccountMoved.code
+
+
+async def _order_now(
+    teller: Teller, account: EAccount, new: EAccountOrder, confirmed: Confirmed
+) -> EAccountOrder:
+    db, now = teller.db, new.made_at
+    await _check(db, account.id, new, now)
+    done = replace(new, state=OrderState.DONE, ended_at=now)
+    first = [*confirmed.writes(), Write(store.INSERT_ORDER, _row(done), refusal=_REPEATED)]
+    group = await _group(db, account, new, first, now)
+    failpoint("e_accounts.before_order")
+    [result] = await teller.ledger.submit([group])
+    failpoint("e_accounts.after_order")
+    if result.happened:
+        return done
+    if result.status == "in_flight":
+        raise GroupInFlight
+    known = await order_of_request(db, new)
+    if known is not None:
+        return known  # the same request, a moment before
+    await _check(db, account.id, new, now)
+    raise EAccountMoved(reason=result.code)
+
+
+async def _order_later(
+    db: Db, account: EAccount, new: EAccountOrder, confirmed: Confirmed
+) -> EAccountOrder:
+    async with db.begin(show(PERSON, account.person_id)) as tx:
+        locked = await store.LOCK_ACCOUNT.one(tx, account.book, account.id)
+        locked.check_gives(0)
+        if not await store.INSERT_ORDER.run(tx, *_row(new)):
+            known = await order_of_request(tx, new)
+            if known is not None:
+                return known
+        await confirmed.take(tx)
+        task = RunOrder(new.book, new.id)
+        await enqueue(tx, task, run_at=new.run_at, key=str(new.id))
+        await audit.record(tx, "e_account.order_waits", new.shown_id, {"timing": new.timing})
+        failpoint("e_accounts.before_later_commit")
+    return new
+
+
+async def _check(db: Db, account_id: UUID, wanted: EAccountOrder, now: datetime) -> None:
+    """Raise what stands against an order now; what nothing is said of may still be refused.
+
+    Raises:
+        NoBankThere, PayeeUnavailable, EAccountStateWrong, EAccountFrozen, EAccountBalanceShort,
+        LimitExceeded
+    """
+    account = await store.GET_ACCOUNT.one(db, wanted.book, account_id)
+    if wanted.kind != "transfer" and wanted.mode is not Mode.SANDBOX:
+        raise NoBankThere
+    if wanted.kind == "top_up":
+        account.check_takes()
+    else:
+        account.check_gives(wanted.amount)
+    payee = await _payee(db, wanted)
+    if payee is None:
+        await check_counts(db, _counts(account, wanted, None), now)
+        return
+    try:
+        payee.check_takes()
+        theirs = [each for each in _counts(account, wanted, payee) if each.of == payee.metered]
+        if payee.metered != account.metered:
+            await check_counts(db, theirs, now)
+    except (Conflict, Rejected):
+        raise PayeeUnavailable from None  # what stands against others is nobody's business
+    mine = [each for each in _counts(account, wanted, payee) if each.of == account.metered]
+    await check_counts(db, mine, now)
+
+
+async def _payee(on: Db | Tx, wanted: EAccountOrder) -> EAccount | None:
+    """Return the account that a transfer goes to; of no other kind is there one.
+
+    Raises:
+        PayeeUnavailable
+    """
+    if wanted.kind != "transfer":
+        return None
+    if wanted.payee_id is None or wanted.payee_id == wanted.account_id:
+        raise PayeeUnavailable
+    found = await store.GET_ACCOUNT.first(on, wanted.book, wanted.payee_id)
+    if found is None or found.mode is not wanted.mode or found.currency != wanted.currency:
+        raise PayeeUnavailable
+    return found
+
+
+def _counts(account: EAccount, wanted: EAccountOrder, payee: EAccount | None) -> list[Count]:
+    """Return what an order adds to whose meters.
+
+    To and from one's own bank account counts as all that goes out, and not as anybody else's.
+    Between two accounts of one person the balance of a class changes by both.
+    """
+    mine, amount = account.metered, wanted.amount
+    if wanted.kind == "top_up":
+        return [Count(mine, BALANCE, amount)]
+    counts = [Count(mine, OUT_ALL, amount)]
+    if payee is None:
+        return [*counts, Count(mine, BALANCE, -amount)]
+    counts += [Count(mine, WEAK_ONE, amount)] if wanted.level < 2 else []
+    counts += [Count(mine, WEAK_TWO, amount)] if wanted.level < 3 else []
+    counts += [Count(mine, OUT_OTHERS, amount), Count(payee.metered, IN_OTHERS, amount)]
+    if payee.metered == mine:
+        return counts
+    return [*counts, Count(mine, BALANCE, -amount), Count(payee.metered, BALANCE, amount)]
+
+
+async def _group(
+    db: Db,
+    account: EAccount,
+    wanted: EAccountOrder,
+    first: Sequence[Write],
+    now: datetime,
+) -> Group:
+    """Return everything that an order does, as one group under its id."""
+    payee = await _payee(db, wanted)
+    change = wanted.amount if wanted.kind == "top_up" else -wanted.amount
+    moves = [(account.id, change)]
+    if wanted.kind == "transfer" and wanted.payee_id is not None:
+        moves.append((wanted.payee_id, wanted.amount))
+    companions = [
+        *first,
+        *(
+            Write(store.MOVE, (wanted.book, each, by, now), refusal=EAccountMoved.code)
+            for each, by in sorted(moves)
+        ),
+        *await count_writes(db, _counts(account, wanted, payee), now),
+    ]
+    return Group(wanted.id, wanted.book, _transfers(account, wanted, payee), tuple(companions))
+
+
+def _transfers(
+    account: EAccount, wanted: EAccountOrder, payee: EAccount | None
+) -> tuple[Transfer, ...]:
+    accounts = {"e_account": account.key, "sending_account": account.key}
+    if payee is not None:
+        accounts["receiving_account"] = payee.key
+    money = Money(wanted.amount, wanted.currency)
+    return posting.transfers(
+        _RULES[wanted.kind], reference=wanted.id, accounts=accounts, amounts={"amount": money}
+    )
+
+
+def _drawn(account: EAccount, wanted: Wanted, level: int, now: datetime) -> EAccountOrder:
+    """Return an order as it is written down.
+
+    Raises:
+        RunAtWrong
+    """
+    if (wanted.timing == "scheduled") != (wanted.run_at is not None):
+        raise RunAtWrong(param="$.run_at")
+    run_at = wanted.run_at or now
+    if wanted.timing == "next_day":
+        run_at = day_bounds(business_date(now))[1]
+    return EAccountOrder(
+        book=account.book,
+        id=new_id(),
+        account_id=account.id,
+        person_id=account.person_id,
+        mode=account.mode,
+        kind=wanted.kind,
+        payee_id=wanted.payee,
+        amount=wanted.money.amount,
+        currency=wanted.money.currency,
+        request_id=wanted.request_id,
+        timing=wanted.timing,
+        run_at=run_at,
+        level=level,
+        state=OrderState.WAITING,
+        code=None,
+        made_at=now,
+        ended_at=None,
+    )
+
+
+def _row(new: EAccountOrder) -> tuple[object, ...]:
+    return (
+        *(new.book, new.id, new.account_id, new.person_id, new.mode, new.kind, new.payee_id),
+        *(new.amount, new.currency, new.request_id, new.timing, new.run_at, new.level, new.state),
+        *(new.made_at, new.ended_at),
+    )
+
+
+POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
+    RunOrder: ORDER_POLICY,
+    FindDormant: DORMANT_POLICY,
+}
+"""How often each task of this domain is tried."""
+
+
+def handlers(db: Db, ledger: Ledger) -> Mapping[type[Task], Handler]:
+    """Return who does each task of this domain."""
+    return {
+        RunOrder: partial(run_order, Teller(db, ledger)),
+        FindDormant: partial(run_find_dormant, db),
+    }
