@@ -133,6 +133,8 @@ from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
+from tongbao.surfaces.open_bank.assembly import keeps_of_people, open_bank
+from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.own_factors.pages import ROUTES as OWN_PAGES
 from tongbao.surfaces.people_desk.pages import ROUTES as PEOPLE_PAGES
@@ -253,6 +255,9 @@ class Platform:
     def app(self) -> App:
         """Return the HTTP application: the API, callbacks, consoles and probes."""
         settings = self.settings
+        people = desk_of(
+            *(settings, self.db, self.keyring, self.http), contributors=keeps_of_people()
+        )
         mounts: dict[str, Asgi] = {
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token, self.worker),
             "/console": ConsoleApp(
@@ -282,7 +287,8 @@ class Platform:
             **probes(self.db),
             **proofs_api.publications(self.db),
             **self._jeepay(),
-            **wallet_api(settings, desk_of(settings, self.db, self.keyring, self.http)),
+            **wallet_api(settings, people, OWN_CONSENTS),
+            **open_bank(settings, people, self.ledger),
         }
         recent_keys = RecentKeys(self.db, self.keyring)
         limits = RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst))

@@ -164,6 +164,11 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("passkey", "challenge", "certificate_anchor", "client_certificate"),
         *("step_up_rule", "confirmation"),
     ),
+    *_at_home(
+        "third parties of the open bank and what people let them do; asked before a book is known",
+        *("partner", "seen_token", "open_consent", "authorisation", "partner_token"),
+        *("consent_payment", "person_wallet"),
+    ),
     *_at_home("people who work at the console", "operator", "operator_session", "operator_recovery_code"),
     *_at_home("decided by people, and applied by tasks", "approval", "api_key_handover"),
     *_at_home("who agrees, and from which amount on two", "second_check", "approval_agreement"),

@@ -320,6 +320,11 @@ async def count_try(checks: Checks, person_id: UUID) -> Person | None:
     return await store.COUNT_TRY.first(checks.db, person_id, TRIES_MAX, now, now + LOCKED_FOR)
 
 
+async def clear_tries(tx: Tx, person: Person) -> None:
+    """Forget the tries that failed, after one elsewhere than here that did not."""
+    await store.CLEAR_TRIES.run(tx, person.id)
+
+
 async def _admitted(checks: Checks, person_id: UUID, device: PersonDevice | None) -> Person | None:
     """Return the person if a try may be made from here; bound phones are counted by themselves."""
     if device is None:

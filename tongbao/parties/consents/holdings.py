@@ -1,0 +1,175 @@
+"""Which accounts are a person's own, what is in them, and how one becomes theirs.
+
+`Holdings` is what the open bank needs of any kind of account, and wiring fills; `Wallets` is it
+for wallets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from tongbao.infra import audit
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db
+from tongbao.kernel.errors import Conflict
+from tongbao.kernel.ids import show
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.pages import Page
+from tongbao.ledger.queries import StatementLine, statement
+from tongbao.parties.accounts.model import CodeUsedOrExpired, Wallet, WalletState
+from tongbao.parties.accounts.payment_codes import find_code, use_code_write
+from tongbao.parties.accounts.queries import find_wallet, wallet_balance
+from tongbao.parties.accounts.wallets import account_of
+from tongbao.parties.consents import _store as store
+from tongbao.parties.consents.model import AccountNotHeld
+from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.parties.people.model import Person
+
+
+class WalletClaimed(Conflict):
+    """The wallet is somebody's already, perhaps your own."""
+
+    code = "wallet.claimed"
+    advice = "Look at your accounts; ask us if somebody else has your wallet."
+    advice_zh = "该钱包已绑定，请查看账户列表；如被他人绑定请联系我们。"
+
+
+class Account(Struct, frozen=True):
+    """One account of a person's as the open bank shows it."""
+
+    id: UUID
+    book: int
+    kind: Literal["wallet", "e_account"]
+    shown_id: str
+    holder: str  # masked
+    currency: str
+    is_active: bool
+
+
+class Funds(Struct, frozen=True):
+    """What an account holds, in minor units."""
+
+    booked: int
+    available: int
+
+
+class Movement(Struct, frozen=True):
+    """One booked movement; ``change`` is signed as the person sees it."""
+
+    id: UUID
+    change: int
+    balance_after: int
+    code: str
+    at: datetime
+
+
+class Holdings(Protocol):
+    """Where accounts of people are kept."""
+
+    async def accounts_of(self, person_id: UUID, mode: Mode) -> list[Account]:
+        """Return a person's accounts."""
+
+    async def funds(self, account: Account) -> Funds:
+        """Return what is in an account of theirs."""
+
+    async def movements(
+        self, account: Account, *, cursor: str | None, limit: int | None
+    ) -> Page[Movement]:
+        """Return what happened in an account of theirs, the newest first."""
+
+
+class Wallets:
+    """The wallets that people have claimed."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+
+    async def accounts_of(self, person_id: UUID, mode: Mode) -> list[Account]:
+        """Return the wallets that a person has claimed."""
+        found = []
+        for each in await store.CLAIMED.all(self._db, person_id):
+            wallet = await find_wallet(self._db, each.book, each.wallet_id)
+            if wallet is not None and wallet.mode is mode:
+                found.append(account_of_wallet(wallet))
+        return found
+
+    async def funds(self, account: Account) -> Funds:
+        """Return the balance of a wallet."""
+        balance = await wallet_balance(self._db, await self._wallet(account))
+        return Funds(balance.posted, balance.available)
+
+    async def movements(
+        self, account: Account, *, cursor: str | None, limit: int | None
+    ) -> Page[Movement]:
+        """Return the movements of a wallet, the newest first.
+
+        Raises:
+            CursorInvalid, PageSizeInvalid, BalancesBehind
+        """
+        key = account_of(await self._wallet(account))
+        page = await statement(self._db, account.book, key, cursor=cursor, limit=limit)
+        return Page([_movement(line) for line in page.items], page.next_cursor)
+
+    async def _wallet(self, account: Account) -> Wallet:
+        wallet = await find_wallet(self._db, account.book, account.id)
+        if wallet is None:
+            raise AccountNotHeld
+        return wallet
+
+
+async def claim_wallet(db: Db, keyring: Keyring, person: Person, code: str) -> Wallet:
+    """Make a wallet a person's own, who shows a payment code of it; the code is used up by that.
+
+    Raises:
+        CodeUsedOrExpired, WalletClaimed
+    """
+    book = book_of(person.mode)
+    now = db.clock.now()
+    async with db.begin(person.actor) as tx:
+        found, wallet = await find_code(tx, keyring, code, book=book, mode=person.mode, now=now)
+        if not await use_code_write(found, person.id, now).run(tx):
+            raise CodeUsedOrExpired
+        if not await store.CLAIM.run(tx, person.id, wallet.book, wallet.id, tx.now):
+            raise WalletClaimed
+        facts = {"wallet": show("wal", wallet.id)}
+        await audit.record(tx, "wallet.claimed", person.actor, facts)
+    return wallet
+
+
+def book_of(mode: Mode) -> int:
+    """Return the book in which people of this mode are paid and pay."""
+    return LIVE_BOOK if mode is Mode.LIVE else SANDBOX_BOOK
+
+
+def account_of_wallet(wallet: Wallet) -> Account:
+    """Return a wallet as the open bank shows it."""
+    return Account(
+        wallet.id,
+        wallet.book,
+        "wallet",
+        show("wal", wallet.id),
+        wallet.holder_masked,
+        wallet.currency,
+        wallet.state is WalletState.ACTIVE,
+    )
+
+
+def held(accounts: Sequence[Account], shown_id: str) -> Account:
+    """Return the account of this id out of those that are somebody's.
+
+    Raises:
+        AccountNotHeld
+    """
+    for each in accounts:
+        if each.shown_id == shown_id:
+            return each
+    raise AccountNotHeld
+
+
+def _movement(line: StatementLine) -> Movement:
+    return Movement(line.transfer_id, line.change, line.balance_after, line.code, line.at)

@@ -1,0 +1,1 @@
+"""Partners of the open bank: third parties that two operators have taken on."""

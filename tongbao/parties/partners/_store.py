@@ -1,0 +1,31 @@
+"""The SQL of partners and of what they signed once; nothing outside this package reads it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tongbao.infra.db import Query, Statement
+from tongbao.parties.partners.model import Partner
+
+_PARTNER: Final = "id, mode, name, redirect_uris, jwks, kinds, state, taken_on_at, changed_at"
+
+INSERT: Final = Statement(
+    f"insert into partner ({_PARTNER}) values ($1, $2, $3, $4, $5, $6, 'active', $7, $7)"
+)
+GET: Final = Query(Partner, f"select {_PARTNER} from partner where id = $1")
+LOCK: Final = Query(Partner, f"select {_PARTNER} from partner where id = $1 for update")
+LIST: Final = Query(Partner, f"select {_PARTNER} from partner order by id desc limit $1")
+CHANGE: Final = Statement("""
+    update partner
+       set name = $2, redirect_uris = $3, jwks = $4, kinds = $5, state = $6, changed_at = $7
+     where id = $1 and changed_at = $8""")
+SUSPEND: Final = Query(
+    Partner,
+    f"""
+    update partner set state = 'suspended', changed_at = $2 where id = $1 and state = 'active'
+    returning {_PARTNER}""",
+)
+USE_TOKEN: Final = Statement("""
+    insert into seen_token (signer, jti, expires_at) values ($1, $2, $3)
+    on conflict (signer, jti) do nothing""")
+PRUNE_TOKENS: Final = Statement("delete from seen_token where expires_at < $1")

@@ -1,0 +1,175 @@
+"""Take partners on and change them with four eyes, suspend one at once, and know their proofs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from tongbao.controls.approvals.approvals import in_transaction, propose
+from tongbao.controls.approvals.model import Approval, Bound, Change
+from tongbao.infra import audit
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.jose import check_key_set, thumbprint
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.ids import UnknownId, derived_id, parse, show
+from tongbao.parties.partners import _store as store
+from tongbao.parties.partners.model import (
+    CHANGE,
+    PREFIX,
+    TAKE_ON,
+    Changing,
+    Partner,
+    PartnerChanged,
+    PartnerNotFound,
+    PartnerState,
+    TakingOn,
+    check_terms,
+)
+
+_ROWS_MAX: Final = 200
+_NONE: Final = "—"
+
+
+async def propose_partner(
+    tx: Tx, terms: TakingOn, *, reason: str, may: Collection[str] | None = None
+) -> Approval:
+    """Propose to take a partner on; its id comes with the approval.
+
+    Raises:
+        PartnerTermsInvalid, KeySetUnusable, MakerNotAllowed, ReasonTooShort
+    """
+    check_terms(terms.name, terms.mode, terms.redirect_uris, terms.kinds)
+    check_key_set({"keys": terms.jwks})
+    subject = hashlib.sha256(f"{terms.mode.value} {terms.name}".encode()).hexdigest()[:32]
+    return await propose(
+        tx, TAKE_ON, f"partner {subject}", terms, reason=reason, mode=terms.mode, may=may
+    )
+
+
+async def propose_change(
+    tx: Tx, partner_id: UUID, wanted: Changing, *, reason: str, may: Collection[str] | None = None
+) -> Approval:
+    """Propose that a partner gets other keys, addresses or kinds, comes back, or goes for good.
+
+    Raises:
+        PartnerNotFound, PartnerChanged, PartnerTermsInvalid, KeySetUnusable, MakerNotAllowed,
+        ReasonTooShort, ApprovalWaiting
+    """
+    partner = await store.LOCK.first(tx, partner_id)
+    if partner is None:
+        raise PartnerNotFound
+    if partner.state is PartnerState.GONE or partner.changed_at != wanted.changed_at:
+        raise PartnerChanged
+    check_terms(wanted.name, partner.mode, wanted.redirect_uris, wanted.kinds)
+    check_key_set({"keys": wanted.jwks})
+    return await propose(
+        tx, CHANGE, partner.client_id, wanted, reason=reason, mode=partner.mode, may=may
+    )
+
+
+async def suspend_partner(tx: Tx, partner_id: UUID, *, reason: str) -> Partner:
+    """Let a partner do nothing any more, at once and by one person; repeating it changes nothing.
+
+    Raises:
+        PartnerNotFound
+    """
+    changed = await store.SUSPEND.first(tx, partner_id, tx.now)
+    if changed is not None:
+        facts = {"reason": reason[:200]}
+        await audit.record(tx, "partner.suspended", changed.client_id, facts)
+        return changed
+    return await partner_with_id(tx, partner_id)
+
+
+async def partner_with_id(on: Db | Tx, partner_id: UUID) -> Partner:
+    """Return a partner, whatever its state.
+
+    Raises:
+        PartnerNotFound
+    """
+    found = await store.GET.first(on, partner_id)
+    if found is None:
+        raise PartnerNotFound
+    return found
+
+
+async def active_partner(on: Db | Tx, client_id: str) -> Partner | None:
+    """Return the partner that calls itself this, if there is one and it may ask for anything."""
+    try:
+        found = await store.GET.first(on, parse(PREFIX, client_id))
+    except UnknownId:
+        return None
+    return found if found is not None and found.state is PartnerState.ACTIVE else None
+
+
+async def partners(on: Db | Tx) -> list[Partner]:
+    """Return every partner, the newest first."""
+    return await store.LIST.all(on, _ROWS_MAX)
+
+
+async def use_token(on: Db | Tx, signer: str, jti: str, expires_at: datetime) -> bool:
+    """Tell whether a signed token is seen for the first time, and remember it until it is over."""
+    names = (hashlib.sha256(each.encode()).digest() for each in (signer, jti))
+    return bool(await store.USE_TOKEN.run(on, *names, expires_at))
+
+
+async def prune_tokens(db: Db) -> None:
+    """Forget signed tokens that are over."""
+    await store.PRUNE_TOKENS.run(db, real_now())
+
+
+def bound_acts(db: Db) -> tuple[Bound, ...]:
+    """Return the acts on partners with what does them."""
+
+    async def take_on(tx: Tx, approval: Approval, terms: TakingOn) -> None:
+        partner_id = derived_id(approval.id, "partner")
+        row = (terms.mode, terms.name.strip(), terms.redirect_uris, terms.jwks, terms.kinds)
+        await store.INSERT.run(tx, partner_id, *row, tx.now)
+        facts = {"approval": approval.shown_id}
+        await audit.record(tx, "partner.taken_on", show(PREFIX, partner_id), facts)
+
+    async def change(tx: Tx, approval: Approval, terms: Changing) -> None:
+        partner_id = parse(PREFIX, approval.subject)
+        row = (terms.name.strip(), terms.redirect_uris, terms.jwks, terms.kinds, terms.state)
+        if not await store.CHANGE.run(tx, partner_id, *row, tx.now, terms.changed_at):
+            raise PartnerChanged
+        facts = {"approval": approval.shown_id, "state": terms.state.value}
+        await audit.record(tx, "partner.changed", approval.subject, facts)
+
+    return (
+        Bound(TAKE_ON, in_transaction(db, take_on), _show_new),
+        Bound(CHANGE, in_transaction(db, change), _show_change),
+    )
+
+
+async def _show_new(_db: Db, _approval: Approval, terms: TakingOn) -> list[Change]:
+    return [
+        Change("name", "名称", None, terms.name),
+        Change("mode", "环境", None, terms.mode.value),
+        Change("may ask for", "可申请", None, ", ".join(terms.kinds)),
+        Change("people return to", "回跳地址", None, ", ".join(terms.redirect_uris)),
+        Change("keys", "密钥", None, _kids(terms.jwks)),
+    ]
+
+
+async def _show_change(db: Db, approval: Approval, terms: Changing) -> list[Change]:
+    now = await partner_with_id(db, parse(PREFIX, approval.subject))
+    pairs = [
+        ("name", "名称", now.name, terms.name),
+        ("may ask for", "可申请", ", ".join(now.kinds), ", ".join(terms.kinds)),
+        (
+            *("people return to", "回跳地址"),
+            *(", ".join(now.redirect_uris), ", ".join(terms.redirect_uris)),
+        ),
+        ("keys", "密钥", _kids(now.jwks), _kids(terms.jwks)),
+        ("state", "状态", now.state.value, terms.state.value),
+    ]
+    return [Change(en, zh, before, after) for en, zh, before, after in pairs if before != after]
+
+
+def _kids(keys: Sequence[dict[str, object]]) -> str:
+    """Return keys by name and content: another key under an old name must be seen."""
+    return ", ".join(f"{key.get('kid')} ({thumbprint(key)[:16]})" for key in keys) or _NONE

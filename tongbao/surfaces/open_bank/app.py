@@ -1,0 +1,250 @@
+"""The open bank as ASGI applications: OAuth with its pages, its metadata, and the resources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import structlog
+
+from tongbao.infra.serving.asgi import Asgi
+from tongbao.infra.web.problem import (
+    InternalError,
+    MethodNotAllowed,
+    RouteUnknown,
+    TooManyRequests,
+    status_of,
+    title_of,
+)
+from tongbao.kernel.errors import Busy, Forbidden, Refusal
+from tongbao.surfaces.open_bank import endpoints, pages, resources
+from tongbao.surfaces.open_bank.desk import PAGES, Desk
+from tongbao.surfaces.open_bank.endpoints import AUTHORIZE
+from tongbao.surfaces.open_bank.pages import Visit
+from tongbao.surfaces.open_bank.protocol import Asked, OAuthError, json_reply
+from tongbao.surfaces.page_kit.rendering import new_nonce
+from tongbao.surfaces.page_kit.replies import (
+    Receive,
+    Reply,
+    Send,
+    language_cookie,
+    page_policy,
+    page_reply,
+    redirect,
+    send_reply,
+)
+from tongbao.surfaces.page_kit.requests import LANGUAGES, read_request
+
+log = structlog.get_logger()
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_FIELDS_MAX: Final = 32
+_FORM_MAX: Final = 32 * 1024
+
+Endpoint = Callable[[Desk, Asked], Awaitable[Reply]]
+Resource = Callable[[Desk, Asked, dict[str, str]], Awaitable[Reply]]
+View = Callable[[Visit], Awaitable[Reply]]
+
+ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
+    ("POST", endpoints.PUSH): endpoints.push,
+    ("POST", endpoints.TOKEN): endpoints.exchange,
+    ("POST", endpoints.REVOKE): endpoints.revoke,
+    ("GET", endpoints.JWKS): endpoints.show_keys,
+    ("GET", endpoints.METADATA): endpoints.show_metadata,
+}
+VIEWS: Final[Mapping[tuple[str, str], View]] = {
+    ("GET", AUTHORIZE): pages.open_page,
+    ("POST", f"{AUTHORIZE}/log_in"): pages.log_in,
+    ("POST", f"{AUTHORIZE}/choose"): pages.choose,
+    ("POST", f"{AUTHORIZE}/confirm"): pages.confirm,
+    ("POST", f"{AUTHORIZE}/reject"): pages.reject,
+}
+_ACCOUNT: Final = r"(?P<account>[a-z]{2,8}_[0-9a-z]{1,40})"
+RESOURCES: Final[tuple[tuple[str, str, Resource], ...]] = (
+    ("GET", "/consent", resources.show_consent),
+    ("GET", "/accounts", resources.list_accounts),
+    ("GET", f"/accounts/{_ACCOUNT}", resources.show_account),
+    ("GET", f"/accounts/{_ACCOUNT}/balance", resources.show_balance),
+    ("GET", f"/accounts/{_ACCOUNT}/transactions", resources.list_transactions),
+    ("POST", "/funds_confirmations", resources.confirm_funds),
+    ("POST", "/payments", resources.make_payment),
+    ("GET", "/payments", resources.show_payment),
+)
+
+
+class SentFromElsewhere(Forbidden):
+    """The form was sent by a page that is not ours."""
+
+    code = "open_bank.sent_from_elsewhere"
+    advice = "Open the page itself and use its buttons."
+    advice_zh = "请直接在授权页面操作。"
+
+
+class OpenBank:
+    """An ASGI application to mount at ``/oauth``, ``/open_bank`` and the metadata's address."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @property
+    def mounts(self) -> dict[str, Asgi]:
+        """Where it is to be mounted."""
+        return {PAGES: self, resources.PREFIX: self, endpoints.METADATA: self}
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request, of a program or of a browser."""
+        path = scope["path"]
+        is_page = path == AUTHORIZE or path.startswith((f"{AUTHORIZE}/", f"{PAGES}/static/"))
+        if is_page or path == f"{PAGES}/language":
+            reply = await self._page(scope)
+        else:
+            reply = await self._program(scope)
+        await send_reply(reply, receive, send, is_https=self._desk.is_https)
+
+    async def _program(self, scope: MutableMapping[str, Any]) -> Reply:
+        try:
+            return await self._answer(scope)
+        except OAuthError as error:
+            return error.reply()
+        except (MethodNotAllowed, RouteUnknown):
+            raise  # the house's own answers
+        except Refusal as refusal:
+            told = {"error": refusal.code, "error_description": refusal.advice}
+            facts = {"facts": refusal.facts} if refusal.facts else {}
+            return json_reply({**told, **facts}, status=status_of(type(refusal)))
+
+    async def _answer(self, scope: MutableMapping[str, Any]) -> Reply:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        path = scope["path"]
+        if path.startswith(f"{resources.PREFIX}/"):
+            resource, params = _resource_of(method, path.removeprefix(resources.PREFIX))
+            return await resource(self._desk, _asked(scope, method), params)
+        endpoint = ENDPOINTS.get((method, path))
+        if endpoint is None:
+            raise _none_of(method, path, [*ENDPOINTS])
+        return await endpoint(self._desk, _asked(scope, method))
+
+    async def _page(self, scope: MutableMapping[str, Any]) -> Reply:
+        asked = read_request(scope)
+        if file := self._desk.templates.assets.find(asked.path):
+            return file
+        client = scope.get("client")
+        visit = Visit(self._desk, asked, new_nonce(), client[0] if client else "127.0.0.1")
+        if asked.path == f"{PAGES}/language":
+            return _set_language(visit)
+        try:
+            return await _view_of(visit)(visit)
+        except Refusal as refusal:
+            return _refused(visit, refusal, scope["state"]["request_id"])
+        except Exception:
+            log.exception("open_bank_page_failed")
+            return _refused(visit, InternalError(), scope["state"]["request_id"])
+
+
+def _view_of(visit: Visit) -> View:
+    """Return the page at an address, for a browser that one of our own pages sent.
+
+    Raises:
+        RouteUnknown, MethodNotAllowed, SentFromElsewhere
+    """
+    asked = visit.request
+    view = VIEWS.get((asked.method, asked.path))
+    if view is None:
+        raise _none_of(asked.method, asked.path, [*VIEWS])
+    if asked.method != "GET" and not asked.is_same_origin(visit.desk.issuer):
+        raise SentFromElsewhere
+    return view
+
+
+def _resource_of(method: str, path: str) -> tuple[Resource, dict[str, str]]:
+    """Return the resource at an address.
+
+    Raises:
+        RouteUnknown, MethodNotAllowed
+    """
+    at = [(verb, each, re.fullmatch(pattern, path)) for verb, pattern, each in RESOURCES]
+    fitting = [(verb, each, found) for verb, each, found in at if found]
+    for verb, each, found in fitting:
+        if verb == method:
+            return each, found.groupdict()
+    if fitting:
+        raise MethodNotAllowed(allow=", ".join(sorted({verb for verb, _, _ in fitting})))
+    raise RouteUnknown
+
+
+def _none_of(method: str, path: str, known: list[tuple[str, str]]) -> Refusal:
+    allowed = sorted(verb for verb, each in known if each == path and verb != method)
+    return MethodNotAllowed(allow=", ".join(allowed)) if allowed else RouteUnknown()
+
+
+def _asked(scope: MutableMapping[str, Any], method: str) -> Asked:
+    """Return a program's request; a parameter that comes twice is refused (RFC 6749 §3.1).
+
+    Raises:
+        OAuthError
+    """
+    headers = tuple(
+        (name.decode("latin-1").lower(), value.decode("latin-1"))
+        for name, value in scope["headers"]
+    )
+    body: bytes = scope["state"]["body"]
+    kinds = [value for name, value in headers if name == "content-type"]
+    is_form = len(kinds) == 1 and kinds[0].partition(";")[0].strip().lower() == _FORM
+    if body and not is_form and not scope["path"].startswith(f"{resources.PREFIX}/"):
+        raise OAuthError("invalid_request", f"the body is not {_FORM}")
+    return Asked(
+        method,
+        scope["path"],
+        _fields(scope["query_string"]),
+        _fields(body) if is_form else {},
+        headers,
+        body,
+    )
+
+
+def _fields(encoded: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            encoded[: _FORM_MAX + 1].decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_FIELDS_MAX,
+        )
+    except ValueError:
+        raise OAuthError("invalid_request", "the parameters cannot be read") from None
+    found = dict(pairs)
+    if len(encoded) > _FORM_MAX:
+        raise OAuthError("invalid_request", "the parameters are too long")
+    if len(found) != len(pairs) or any("\0" in text for pair in pairs for text in pair):
+        raise OAuthError("invalid_request", "a parameter came twice, or has U+0000 in it")
+    return found
+
+
+def _set_language(visit: Visit) -> Reply:
+    """Keep the chosen language and go on with what is open."""
+    chosen = visit.request.query.get("to", "")
+    reply = redirect(AUTHORIZE)
+    if chosen not in LANGUAGES:
+        return reply
+    return reply.also(language_cookie(chosen, is_https=visit.desk.is_https))
+
+
+def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
+    """Return a refusal as a page; it leads nowhere but back to one's own open request."""
+    zh = visit.request.language == "zh"
+    html = visit.desk.templates.render(
+        "refused.html",
+        visit.request.language,
+        nonce=visit.nonce,
+        mode=None,
+        advice=refusal.advice_zh if zh else refusal.advice,
+        title=title_of(type(refusal)),
+        request_id=request_id,
+        code=refusal.code,
+        goes_on=visit.request.method == "POST" or isinstance(refusal, Busy | TooManyRequests),
+    )
+    reply = page_reply(html, status=status_of(type(refusal)))
+    policy = page_policy(visit.nonce, trusted_types="'none'")
+    return reply.also(policy, ("cache-control", "no-store"))

@@ -1,0 +1,38 @@
+"""What the open bank works with, built once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from tongbao.infra.crypto import Keyring
+from tongbao.infra.db import Db
+from tongbao.ledger.book import Ledger
+from tongbao.parties.authentication.step_up import Checks
+from tongbao.parties.consents.holdings import Holdings
+from tongbao.surfaces.page_kit.rendering import templates_of
+
+PAGES: Final = "/oauth"
+HERE: Final = Path(__file__).parent
+
+
+class Desk:
+    """The database, the book, how people prove themselves, and where their accounts are."""
+
+    def __init__(self, checks: Checks, ledger: Ledger, holdings: Holdings, public_url: str) -> None:
+        self.checks = checks
+        self.ledger = ledger
+        self.holdings = holdings
+        self.issuer = public_url.rstrip("/")
+        self.is_https = self.issuer.startswith("https://")
+        self.templates = templates_of(PAGES, HERE)
+
+    @property
+    def db(self) -> Db:
+        """The database."""
+        return self.checks.db
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys of the deployment."""
+        return self.checks.keyring

@@ -1,0 +1,222 @@
+"""The authorisation server's endpoints for partners' programs: push, token, revoke, and what it is.
+
+Nothing here is signed by us: access tokens are opaque and known by their hash, so the key set is
+empty and nobody has to trust a key of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from tongbao.infra.jose import ALGORITHMS
+from tongbao.parties.accounts.queries import find_wallet
+from tongbao.parties.consents import grants
+from tongbao.parties.consents.grants import Issued, Pushed, Redeeming
+from tongbao.parties.consents.holdings import book_of
+from tongbao.parties.consents.model import (
+    ACCESS_LIFE,
+    REQUEST_LIFE,
+    Consent,
+    DetailsInvalid,
+    Wish,
+    read_wish,
+)
+from tongbao.parties.partners.model import Kind, Partner
+from tongbao.surfaces.open_bank.desk import Desk
+from tongbao.surfaces.open_bank.protocol import (
+    Asked,
+    OAuthError,
+    json_reply,
+    prove_partner,
+    proved_key,
+)
+from tongbao.surfaces.page_kit.replies import Reply
+
+PUSH: Final = "/oauth/par"
+AUTHORIZE: Final = "/oauth/authorize"
+TOKEN: Final = "/oauth/token"  # noqa: S105 - an address
+REVOKE: Final = "/oauth/revoke"
+JWKS: Final = "/oauth/jwks"
+METADATA: Final = "/.well-known/oauth-authorization-server"
+_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+_STATE: Final = re.compile(r"[\x20-\x7e]{1,512}")
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+_PUSHED_MAX: Final = 8192
+# What a pushed request may say. Anything else is passed over (RFC 6749 §3.1), except what would
+# make it mean something that we do not do.
+_NOT_SUPPORTED: Final = {
+    "request": "request_not_supported",
+    "request_uri": "invalid_request",
+}
+
+
+async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
+    """Say what the server is and where its endpoints are (RFC 8414)."""
+    at = desk.issuer
+    told: dict[str, Any] = {
+        "issuer": at,
+        "authorization_endpoint": at + AUTHORIZE,
+        "pushed_authorization_request_endpoint": at + PUSH,
+        "require_pushed_authorization_requests": True,
+        "token_endpoint": at + TOKEN,
+        "revocation_endpoint": at + REVOKE,
+        "jwks_uri": at + JWKS,
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "code_challenge_methods_supported": ["S256"],
+        "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "token_endpoint_auth_signing_alg_values_supported": [*ALGORITHMS],
+        "revocation_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "revocation_endpoint_auth_signing_alg_values_supported": [*ALGORITHMS],
+        "dpop_signing_alg_values_supported": [*ALGORITHMS],
+        "authorization_response_iss_parameter_supported": True,
+        "authorization_details_types_supported": [each.value for each in Kind],
+        "scopes_supported": [each.value for each in Kind],
+        "request_parameter_supported": False,
+        "request_uri_parameter_supported": True,
+        "ui_locales_supported": ["zh-CN", "en"],
+    }
+    return json_reply(told)
+
+
+async def show_keys(_desk: Desk, _asked: Asked) -> Reply:
+    """Return the keys that we sign with: none."""
+    return json_reply({"keys": []})
+
+
+async def push(desk: Desk, asked: Asked) -> Reply:
+    """Take a request in advance (RFC 9126) and return the address that stands for it.
+
+    Raises:
+        OAuthError
+    """
+    partner = await prove_partner(desk.db, desk.issuer, asked)
+    for name, error in _NOT_SUPPORTED.items():
+        if name in asked.form:
+            raise OAuthError(error, f"{name} has no place in a pushed request")
+    if asked.form.get("response_type") != "code":
+        raise OAuthError("unsupported_response_type", "response_type is not code")
+    if asked.form.get("response_mode", "query") != "query":
+        raise OAuthError("invalid_request", "response_mode is not query")
+    pushed = Pushed(
+        _redirect(asked, partner),
+        _challenge(asked),
+        _state(asked),
+        await _bound_to(desk, asked),
+    )
+    wish = await _wish(desk, asked, partner)
+    async with desk.db.begin(partner.client_id) as tx:
+        request_uri = await grants.push(tx, partner, pushed, wish)
+    told = {"request_uri": request_uri, "expires_in": int(REQUEST_LIFE.total_seconds())}
+    return json_reply(told, status=201)
+
+
+async def exchange(desk: Desk, asked: Asked) -> Reply:
+    """Return tokens for a code or a refresh token.
+
+    Raises:
+        OAuthError
+    """
+    partner = await prove_partner(desk.db, desk.issuer, asked)
+    kind = asked.form.get("grant_type")
+    if kind not in {"authorization_code", "refresh_token"}:
+        raise OAuthError("unsupported_grant_type", "grant_type is not one of ours")
+    jkt = await proved_key(desk.db, asked, desk.issuer + TOKEN)
+    if jkt is None:
+        raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed")
+    if kind == "authorization_code":
+        verifier = asked.need("code_verifier", 128)
+        if not _VERIFIER.fullmatch(verifier):
+            raise OAuthError("invalid_grant", "code_verifier is none")
+        redeeming = Redeeming(asked.need("code"), asked.need("redirect_uri"), verifier, jkt)
+        found = await grants.redeem(desk.db, partner, redeeming)
+    else:
+        found = await grants.refresh(desk.db, partner, asked.need("refresh_token"), jkt)
+    if not isinstance(found, Issued):
+        raise OAuthError(found, "the grant is not good for this client, key or request")
+    return json_reply(_told(found))
+
+
+async def revoke(desk: Desk, asked: Asked) -> Reply:
+    """End a token (RFC 7009); of an unknown one the answer is the same.
+
+    Raises:
+        OAuthError
+    """
+    partner = await prove_partner(desk.db, desk.issuer, asked)
+    await grants.revoke_token(desk.db, partner, asked.need("token"))
+    return json_reply({})
+
+
+def _told(issued: Issued) -> dict[str, Any]:
+    consent = issued.consent
+    told: dict[str, Any] = {
+        "access_token": issued.access,
+        "token_type": "DPoP",
+        "expires_in": int(ACCESS_LIFE.total_seconds()),
+        "scope": consent.kind.value,
+        "authorization_details": [_details_of(consent)],
+    }
+    return {**told, "refresh_token": issued.refresh} if issued.refresh else told
+
+
+def _details_of(consent: Consent) -> dict[str, Any]:
+    """Return the details as they came, with what the consent added (RFC 9396 §7.1)."""
+    return {**consent.details, "consent_id": consent.shown_id}
+
+
+def _redirect(asked: Asked, partner: Partner) -> str:
+    uri = asked.need("redirect_uri")
+    if uri not in partner.redirect_uris:  # exactly, and never by a pattern
+        raise OAuthError("invalid_request", "redirect_uri is not registered")
+    return uri
+
+
+def _challenge(asked: Asked) -> str:
+    challenge = asked.form.get("code_challenge", "")
+    if asked.form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(challenge):
+        raise OAuthError("invalid_request", "PKCE with S256 is needed")
+    return challenge
+
+
+def _state(asked: Asked) -> str | None:
+    state = asked.form.get("state")
+    if state is not None and not _STATE.fullmatch(state):
+        raise OAuthError("invalid_request", "state is too long or not printable")
+    return state
+
+
+async def _bound_to(desk: Desk, asked: Asked) -> str | None:
+    """Return the key that the code is to be bound to (RFC 9449 §10)."""
+    named = asked.form.get("dpop_jkt")
+    if named is not None and not _KEY.fullmatch(named):
+        raise OAuthError("invalid_request", "dpop_jkt is no thumbprint")
+    shown = await proved_key(desk.db, asked, desk.issuer + PUSH)
+    if named is not None and shown is not None and named != shown:
+        raise OAuthError("invalid_dpop_proof", "dpop_jkt is not the key of the DPoP proof")
+    return named or shown
+
+
+async def _wish(desk: Desk, asked: Asked, partner: Partner) -> Wish:
+    """Return what the partner asks for, if it may and if it can be.
+
+    Raises:
+        OAuthError
+    """
+    text = asked.need("authorization_details", _PUSHED_MAX)
+    try:
+        wish = read_wish(text, desk.db.clock.now())
+    except DetailsInvalid as refusal:
+        raise OAuthError("invalid_authorization_details", refusal.advice) from None
+    if wish.kind.value not in partner.kinds:
+        raise OAuthError("invalid_authorization_details", "the client may not ask for this type")
+    if asked.form.get("scope", wish.kind.value) != wish.kind.value:
+        raise OAuthError("invalid_scope", "scope is the type of the authorisation detail, or none")
+    if wish.payee is not None and wish.money is not None:
+        payee = await find_wallet(desk.db, book_of(partner.mode), wish.payee)
+        if payee is None or payee.mode is not partner.mode or payee.currency != wish.money.currency:
+            raise OAuthError("invalid_authorization_details", "nobody can be paid there like this")
+    return wish

@@ -1,0 +1,240 @@
+"""What every endpoint of the authorisation server checks: the partner's proof, and the DPoP proof.
+
+Rules: FAPI 2.0 Security Profile (Final) §5.3.2, RFC 7523 for assertions, RFC 9449 for DPoP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.infra.db import Db
+from tongbao.infra.jose import (
+    ALGORITHMS,
+    Token,
+    TokenMalformed,
+    check_public_key,
+    key_with_id,
+    read_token,
+    s256,
+    thumbprint,
+    verify,
+)
+from tongbao.kernel.clock import real_now
+from tongbao.parties.partners.model import Partner
+from tongbao.parties.partners.partners import active_partner, use_token
+from tongbao.surfaces.page_kit.replies import JSON, Reply
+
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+SKEW_S: Final = 10
+"""How far ahead another's clock may be: up to 10 seconds must be taken, over 60 refused."""
+ASSERTION_LIFE_S_MAX: Final = 3600
+PROOF_AGE_S_MAX: Final = 60
+_JTI: Final = re.compile(r"[\x21-\x7e]{1,256}")
+_KEPT: Final = timedelta(seconds=ASSERTION_LIFE_S_MAX + SKEW_S)
+
+
+class OAuthError(Exception):
+    """An answer of RFC 6749 §5.2; ``description`` is for the partner's programmer."""
+
+    def __init__(self, error: str, description: str, *, status: int = 400) -> None:
+        super().__init__(error)
+        self.error = error
+        self.description = description
+        self.status = status
+
+    def reply(self) -> Reply:
+        """Return it as an answer of an endpoint."""
+        told = {"error": self.error, "error_description": self.description}
+        reply = json_reply(told, status=self.status)
+        if self.error == "invalid_token" or self.status == 401:
+            algs = " ".join(ALGORITHMS)
+            scheme = f'DPoP error="{self.error}", algs="{algs}"'
+            return reply.also(("www-authenticate", scheme))
+        return reply
+
+
+class Asked(Struct, frozen=True):
+    """One request of a partner's program; every parameter came once."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    form: Mapping[str, str]
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """Return a header that may come once.
+
+        Raises:
+            OAuthError
+        """
+        found = [value for key, value in self.headers if key == name]
+        if len(found) > 1:
+            raise OAuthError("invalid_request", f"{name} came more than once")
+        return found[0] if found else None
+
+    def need(self, name: str, length_max: int = 2048) -> str:
+        """Return a parameter of the form.
+
+        Raises:
+            OAuthError
+        """
+        value = self.form.get(name, "")
+        if not value or len(value) > length_max:
+            raise OAuthError("invalid_request", f"{name} is missing or too long")
+        return value
+
+
+def json_reply(told: object, *, status: int = 200) -> Reply:
+    """Return JSON that nobody keeps."""
+    headers = (("content-type", JSON), ("cache-control", "no-store"), ("pragma", "no-cache"))
+    return Reply(status, headers, msgspec.json.encode(told))
+
+
+async def prove_partner(db: Db, issuer: str, asked: Asked) -> Partner:
+    """Return the partner that has signed this request's client assertion, once and now.
+
+    Raises:
+        OAuthError
+    """
+    if asked.header("authorization") or "client_secret" in asked.form:
+        raise _not_proved("only private_key_jwt proves a client here")
+    if asked.form.get("client_assertion_type") != ASSERTION_TYPE:
+        raise _not_proved("client_assertion_type is not jwt-bearer")
+    try:
+        token = read_token(asked.form.get("client_assertion", ""))
+    except TokenMalformed:
+        raise _not_proved("the client assertion is malformed") from None
+    subject = token.claims.get("sub")
+    partner = await active_partner(db, subject) if isinstance(subject, str) else None
+    if partner is None:
+        raise _not_proved("nobody of this sub is a client")
+    try:
+        verify(token, key_with_id(partner.jwks, token.header.get("kid"), token.header["alg"]))
+    except TokenMalformed:
+        raise _not_proved("the client assertion is not signed by a key of the client") from None
+    _check_assertion(token, partner, issuer, asked.form.get("client_id"))
+    if not await use_token(db, partner.client_id, _jti(token.claims), _end(token.claims)):
+        raise _not_proved("the client assertion was used before")
+    return partner
+
+
+def _check_assertion(token: Token, partner: Partner, issuer: str, client_id: str | None) -> None:
+    """Raise unless the claims are those of an assertion for us, now.
+
+    Raises:
+        OAuthError
+    """
+    claims = token.claims
+    if claims.get("iss") != partner.client_id or client_id not in {None, partner.client_id}:
+        raise _not_proved("iss, sub and client_id differ")
+    if claims.get("aud") != issuer:  # a single string: a list may name somebody else as well
+        raise _not_proved("aud is not the issuer alone")
+    if not _JTI.fullmatch(_jti(claims)):
+        raise _not_proved("jti is missing or too long")
+    if problem := _out_of_time(claims, needs_end=True):
+        raise _not_proved(problem)
+
+
+async def proved_key(
+    db: Db, asked: Asked, url: str, *, access_token: str | None = None
+) -> str | None:
+    """Return the thumbprint of the key whose DPoP proof came with this request; None without one.
+
+    Raises:
+        OAuthError
+    """
+    text = asked.header("dpop")
+    if text is None:
+        return None
+    try:
+        proof = read_token(text)
+        key = check_public_key(proof.header.get("jwk"))
+        verify(proof, key)
+    except TokenMalformed:
+        raise _not_held("the DPoP proof is malformed or not signed by its own key") from None
+    if proof.header.get("typ") != "dpop+jwt":
+        raise _not_held("typ is not dpop+jwt")
+    claims = proof.claims
+    if claims.get("htm") != asked.method or not _is_same_url(claims.get("htu"), url):
+        raise _not_held("htm or htu is not of this request")
+    made: Any = claims.get("iat")
+    now = real_now().timestamp()
+    if not _is_number(made) or not -SKEW_S <= now - made <= PROOF_AGE_S_MAX:
+        raise _not_held("iat is not now")
+    if problem := _out_of_time(claims, needs_end=False):
+        raise _not_held(problem)
+    if access_token is not None and claims.get("ath") != s256(access_token):
+        raise _not_held("ath is not of this access token")
+    if not _JTI.fullmatch(_jti(claims)):
+        raise _not_held("jti is missing or too long")
+    held = thumbprint(key)
+    seen_until = real_now() + timedelta(seconds=PROOF_AGE_S_MAX + 2 * SKEW_S)
+    if not await use_token(db, held, _jti(claims), seen_until):
+        raise _not_held("the DPoP proof was used before")
+    return held
+
+
+def _out_of_time(claims: Mapping[str, Any], *, needs_end: bool) -> str | None:
+    """Return what is wrong with the times of a token, if anything."""
+    now = real_now().timestamp()
+    end, start, made = (claims.get(name) for name in ("exp", "nbf", "iat"))
+    if end is None and needs_end:
+        return "exp is missing"
+    for value in (end, start, made):
+        if value is not None and not _is_number(value):
+            return "exp, nbf or iat is no number"
+    if end is not None and not now < end + SKEW_S:
+        return "exp is over"
+    if end is not None and end > now + ASSERTION_LIFE_S_MAX + SKEW_S:
+        return "exp is too far ahead"
+    if any(value is not None and value > now + SKEW_S for value in (start, made)):
+        return "nbf or iat is ahead"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40
+
+
+def _is_same_url(said: object, url: str) -> bool:
+    """Compare without query and fragment (RFC 9449 §4.3 no. 9); scheme and host by RFC 3986."""
+    if not isinstance(said, str) or len(said) > 2048:
+        return False
+    try:
+        one, other = urlsplit(said), urlsplit(url)
+        ports = [each.port or {"https": 443, "http": 80}.get(each.scheme) for each in (one, other)]
+    except ValueError:
+        return False
+    return (one.scheme, one.hostname, ports[0], one.path, one.username) == (
+        *(other.scheme, other.hostname, ports[1], other.path),
+        None,
+    )
+
+
+def _jti(claims: Mapping[str, Any]) -> str:
+    found = claims.get("jti")
+    return found if isinstance(found, str) else ""
+
+
+def _end(claims: Mapping[str, Any]) -> datetime:
+    """Return until when an assertion's ``jti`` is remembered."""
+    latest = real_now() + _KEPT
+    said = datetime.fromtimestamp(min(claims["exp"], latest.timestamp()), tz=UTC)
+    return said + timedelta(seconds=2 * SKEW_S)
+
+
+def _not_proved(description: str) -> OAuthError:
+    return OAuthError("invalid_client", description, status=401)
+
+
+def _not_held(description: str) -> OAuthError:
+    return OAuthError("invalid_dpop_proof", description)
