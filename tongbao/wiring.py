@@ -287,7 +287,7 @@ class Platform:
             **probes(self.db),
             **proofs_api.publications(self.db),
             **self._jeepay(),
-            **wallet_api(settings, people, OWN_CONSENTS),
+            **wallet_api(settings, people, OWN_CONSENTS, ledger=self.ledger),
             **open_bank(settings, people, self.ledger),
         }
         recent_keys = RecentKeys(self.db, self.keyring)

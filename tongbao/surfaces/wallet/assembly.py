@@ -15,15 +15,21 @@ from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.serving.device_api import DeviceApi
 from tongbao.infra.settings import Settings
 from tongbao.kernel.licence import Mode
+from tongbao.ledger.book import Ledger
 from tongbao.parties.authentication.passkeys import site_of
 from tongbao.parties.authentication.step_up import Checks, NoRisk
+from tongbao.parties.e_accounts import queries as e_account_queries
+from tongbao.parties.e_accounts.orders import Teller
 from tongbao.parties.people.dossier import Contributor, own_contributors
 from tongbao.parties.people.sessions import SessionsOnRecord
 from tongbao.rails.registers.client import registers_at
-from tongbao.surfaces.wallet import entering, factors, myself
+from tongbao.surfaces.wallet import e_accounts, entering, factors, myself
 from tongbao.surfaces.wallet.desk import PREFIX, Desk
 
-ROUTES: Sequence[HTTPRouteHandler] = (*entering.ROUTES, *myself.ROUTES, *factors.ROUTES)
+ROUTES: Sequence[HTTPRouteHandler] = (
+    *(*entering.ROUTES, *myself.ROUTES, *factors.ROUTES),
+    *e_accounts.ROUTES,
+)
 
 
 def gateways_of(settings: Settings, http: HttpClient) -> Gateways:
@@ -51,22 +57,32 @@ def desk_of(
         Mode.SANDBOX: registers_at(http, sandbox),
         Mode.LIVE: registers_at(http, settings.registers_url, settings.registers_token),
     }
-    return Desk(checks, registers, (*own_contributors(keyring), *contributors))
+    own = (*own_contributors(keyring), e_account_queries.contributor())
+    return Desk(checks, registers, (*own, *contributors))
 
 
 def wallet_api(
-    settings: Settings, desk: Desk, more: Sequence[HTTPRouteHandler] = ()
+    settings: Settings,
+    desk: Desk,
+    more: Sequence[HTTPRouteHandler] = (),
+    *,
+    ledger: Ledger | None = None,
 ) -> dict[str, Asgi]:
     """Return what is mounted where funds may be held; ``more`` are other rooms' routes for people.
 
-    A firm that may not hold funds has no users of its own, so there is nothing.
+    A firm that may not hold funds has no users of its own, so there is nothing. Money moves where
+    there is a ledger to move it on.
     """
     if not settings.licence.may_hold_funds:
         return {}
+    provides: dict[str, object] = {"desk": desk, "checks": desk.checks}
+    served = [each for each in (*ROUTES, *more) if ledger or each not in e_accounts.ROUTES]
+    if ledger is not None:
+        provides |= {"teller": Teller(desk.db, ledger), "licence": settings.licence}
     api = DeviceApi(
-        [*ROUTES, *more],
+        served,
         db=desk.db,
         sessions=SessionsOnRecord(desk.db, desk.checks.keyring),
-        provides={"desk": desk, "checks": desk.checks},
+        provides=provides,
     )
     return {PREFIX: api}
