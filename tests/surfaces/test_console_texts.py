@@ -35,6 +35,7 @@ from tongbao.ledger.general.model import DayAction, RequestState
 from tongbao.ledger.rules.chart import CHART
 from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
+from tongbao.parties.e_accounts.model import METERS
 from tongbao.parties.merchants.model import MerchantState
 from tongbao.parties.onboarding.model import ApplicationState, DocumentKind
 from tongbao.parties.terminals.model import TerminalState
@@ -53,6 +54,7 @@ from tongbao.surfaces.operator_console.visit import PAGES
 from tongbao.surfaces.page_kit.evidence import MASKED_FIELDS, masked, masked_tree, readable
 from tongbao.surfaces.page_kit.remembered import Remembered
 from tongbao.surfaces.page_kit.rendering import figures, lasting, moment, money, prose
+from tongbao.surfaces.people_desk import e_accounts
 from tongbao.surfaces.people_desk.pages import STATES as PERSON_STATES
 from tongbao.surfaces.page_kit.texts import Texts, load_texts
 
@@ -78,7 +80,8 @@ OPEN = {
     "settlement_state", "state", "tag", "why",
     "batch_state", "file_state", "light", "transfer_batch_state", "transfer_state", "destination",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
-    "person_state",
+    "person_state", "e_account_state", "e_account_frozen", "e_account_freeze", "e_account_kind",
+    "e_account_meter", "e_account_period", "e_account_order", "e_account_order_state",
 }  # fmt: skip
 """Groups whose keys are put together from values, so that no text names them."""
 
@@ -147,6 +150,14 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("reserve_state", ProofState),
         ("terminal_state", TerminalState),
         ("person_state", PERSON_STATES),
+        ("e_account_state", e_accounts.STATES),
+        ("e_account_frozen", e_accounts.FROZEN),
+        ("e_account_freeze", e_accounts.FREEZES),
+        ("e_account_kind", e_accounts.KINDS),
+        ("e_account_meter", METERS),
+        ("e_account_period", e_accounts.PERIODS),
+        ("e_account_order", e_accounts.ORDERS),
+        ("e_account_order_state", e_accounts.ORDER_STATES),
         ("dispute_why", DisputeState),
         ("dispute_at_end", AtEnd),
         ("dispute_move", BY_OPERATORS),

@@ -54,12 +54,14 @@ PAGE_GROUPS: Final = (
     ("payments", "agreements", "disputes", "channels", "notices"),
     ("reconciliation", "settlements", "suspense", "reserve"),
     ("ledger", "prices", "calendar"),
-    ("applications", "people", "terminals"),
+    ("applications", "people", "e_accounts", "terminals"),
     ("health", "invariants"),
 )
 """What belongs together: what waits for somebody, payments, clearing, books, parties, machine."""
 PAGES: Final = tuple(page for group in PAGE_GROUPS for page in group)
-LICENSED_PAGES: Final = frozenset({"people", "settlements", "suspense", "disputes", "reserve"})
+LICENSED_PAGES: Final = frozenset(
+    {"people", "e_accounts", "settlements", "suspense", "disputes", "reserve"}
+)
 """Pages about other people's money, which a firm that may not hold it does not have."""
 HERE: Final = Path(__file__).parent
 SESSION: Final = "tongbao_session"

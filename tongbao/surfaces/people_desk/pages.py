@@ -30,6 +30,7 @@ from tongbao.parties.people.sessions import devices_of
 from tongbao.surfaces.operator_console.visit import PREFIX as CONSOLE
 from tongbao.surfaces.operator_console.visit import Route, Visit, mode_of
 from tongbao.surfaces.page_kit.replies import Reply, redirect
+from tongbao.surfaces.people_desk import e_accounts
 
 _ROWS: Final = 50
 _REASON_MIN: Final = 4
@@ -108,6 +109,7 @@ ROUTES: Final = (
     Route("GET", "/people/{person_id}", show_person, _VIEW, is_licensed=True),
     Route("POST", "/people/{person_id}/reveal", reveal_person, _ACT, is_licensed=True),
     Route("POST", "/people/{person_id}/move", move_person, _ACT, is_licensed=True),
+    *e_accounts.ROUTES,
 )
 
 

@@ -1,0 +1,115 @@
+"""Electronic accounts in the console: found, seen masked, frozen and freed by two people."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import count
+
+import pytest
+
+from tests.stage import Stage
+from tests.surfaces.visitors import Reader, hire, reader
+from tongbao.controls.approvals.approvals import approve
+from tongbao.controls.approvals.queries import approval_with_id
+from tongbao.kernel.ids import new_id, parse
+from tongbao.kernel.licence import Licence
+from tongbao.kernel.money import Money
+from tongbao.parties.authentication.step_up import Confirmed
+from tongbao.parties.e_accounts import opening, orders, queries
+from tongbao.parties.e_accounts.model import EAccount
+from tongbao.parties.identity.model import Role
+from tongbao.parties.people import dossier
+
+AT = "/console/e_accounts"
+_logins = count(1)
+
+
+@pytest.fixture
+async def admin(shared_stage: Stage) -> AsyncIterator[Reader]:
+    person = await hire(shared_stage, login=f"e_accounts.{next(_logins)}")
+    async with reader(shared_stage, person) as one:
+        yield one
+
+
+@pytest.fixture
+async def account(shared_stage: Stage) -> EAccount:
+    """An account of the sandbox with 50 yuan in it."""
+    db, person_id = shared_stage.platform.db, new_id()
+    await db.fetch(
+        "insert into person (id, mode, state, language, real_name_level, failures, created_at)"
+        " values ($1, 'sandbox', 'active', 'zh', 3, 0, $2)",
+        (person_id, db.clock.now()),
+    )
+    async with db.begin("test") as tx:
+        made = await opening.open_account(
+            tx,
+            Licence.PAYMENT_INSTITUTION,
+            await dossier.person_with_id(tx, person_id),
+            3,
+            public_key=person_id.bytes,
+        )
+        made = await opening.activate(tx, made)
+    wanted = orders.Wanted("top_up", Money(5_000, "CNY"), "r1")
+    teller = orders.Teller(db, shared_stage.platform.ledger)
+    await orders.order(teller, made, wanted, level=0, confirmed=Confirmed(None))
+    return made
+
+
+async def agreed(stage: Stage, admin: Reader, at: str, **fields: str) -> str:
+    """Propose by the page, approve as another person, and let the worker do it."""
+    reply = await admin.send(at, **fields)
+    assert reply.status_code == 303, reply.text
+    shown = reply.headers["location"].split("/")[-1].split("?")[0]
+    platform = stage.platform
+    found = await approval_with_id(platform.db, parse("apv", shown))
+    async with platform.db.begin("another") as tx:
+        digest = found.digest.hex()
+        await approve(tx, platform.approvals.acts, found.id, digest=digest, may={"people_act"})
+    await stage.idle()
+    state: str = (await approval_with_id(platform.db, found.id)).state.value
+    return state
+
+
+async def test_an_account_is_found_frozen_and_freed_by_two(
+    shared_stage: Stage, admin: Reader, account: EAccount
+) -> None:
+    own, db = f"{AT}/{account.shown_id}", shared_stage.platform.db
+    listed = await admin.get(f"{AT}?mode=sandbox&status=active")
+    by_id = await admin.get(f"{AT}?q={account.shown_id}")
+    page = await admin.get(own)
+
+    assert account.shown_id in listed.text
+    assert account.shown_id in by_id.text
+    assert "50.00" in page.text
+    assert "43号" in page.text
+    order = {
+        "kind": "judicial",
+        "direction": "out",
+        "document": "(2026) 12",
+        "reason": "court order",
+    }
+    assert (await admin.send(f"{own}/freeze", **{**order, "direction": "up"})).status_code == 400
+    assert (await admin.send(f"{own}/freeze", **{**order, "document": " "})).status_code == 400
+    assert await agreed(shared_stage, admin, f"{own}/freeze", **order) == "applied"
+    frozen = await admin.get(own)
+    assert "(2026) 12" in frozen.text
+    assert (await queries.account_with_id(db, account.id)).frozen == "out"
+    assert account.shown_id in (await admin.get(f"{AT}?mode=sandbox&frozen=yes")).text
+    await admin.get(own)
+    end = {"document": "(2026) 13", "reason": "the court has lifted it"}
+    assert await agreed(shared_stage, admin, f"{own}/lift", **end) == "applied"
+    assert (await queries.account_with_id(db, account.id)).frozen == "none"
+    assert "(2026) 13" in (await admin.get(own)).text
+
+
+async def test_whoever_may_only_look_freezes_nothing(
+    shared_stage: Stage, account: EAccount
+) -> None:
+    person = await hire(shared_stage, Role.VIEWER, login=f"e_accounts.{next(_logins)}")
+    async with reader(shared_stage, person, language="zh") as viewer:
+        page = await viewer.get(f"{AT}/{account.shown_id}")
+        assert page.status_code == 200
+        assert "/freeze" not in page.text
+        assert (await viewer.get(f"{AT}?status=nothing")).status_code == 400
+        assert (await viewer.get(f"{AT}/eac_00000000000000000000000000")).status_code == 404
+        assert (await viewer.get(f"{AT}?mode=live&status=dormant")).status_code == 200
