@@ -45,6 +45,7 @@ from tongbao.infra.kms import rewrapping
 from tongbao.infra.kms.opening import key_desk, open_keyring
 from tongbao.infra.migrate import migrate
 from tongbao.infra.outbox import public_types
+from tongbao.infra.request_log.lines import RequestLog
 from tongbao.infra.settings import Settings
 from tongbao.infra.telemetry import set_up_logging
 from tongbao.infra.serving.app import App
@@ -119,6 +120,7 @@ from tongbao.rails.channels.contract import Channel
 from tongbao.surfaces import housekeeping
 from tongbao.surfaces.api import clock as clock_api
 from tongbao.surfaces.api import events as events_api
+from tongbao.surfaces.api import request_log as request_log_api
 from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.versions import API_VERSIONS
 from tongbao.surfaces.api.probes import probes
@@ -155,7 +157,7 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *(*authorisations_api.ROUTES, *agreements_api.ROUTES, *card_balances_api.ROUTES),
         *(*combining_api.ROUTES, *parking_api.ROUTES),
         *(*proofs_api.ROUTES, *refunds_api.ROUTES, *splits_api.ROUTES),
-        *events_api.ROUTES,
+        *(*events_api.ROUTES, *request_log_api.ROUTES),
         *webhooks_api.ROUTES,
         *profile_api.ROUTES,
         *price_plans_api.ROUTES,
@@ -225,6 +227,7 @@ class Platform:
             db, keyring, self.blobs, by_name, self.accounts.get, self.secret_types
         )
         self.approvals = approvals(self.flow, self.clearing, self.keys)
+        self.request_log = RequestLog(db, RecentKeys(db, keyring))
         self.webhook_rules = WebhookRules(
             event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
         )
@@ -297,7 +300,9 @@ class Platform:
             routes(settings.licence, allows_test_clock=settings.test_clock),
             db=self.db,
             keys=KeysOnRecord(self.db, self.keyring),
-            door=collecting_door(self.flow, self.keyring, recent_keys, limits),
+            door=collecting_door(
+                self.flow, self.keyring, recent_keys, limits, self.request_log.hear
+            ),
             facts=ApiFacts(
                 title="Tongbao API",
                 version="1",
@@ -323,10 +328,12 @@ class Platform:
                 "places": MerchantsPlaces(),
                 "webhook_rules": self.webhook_rules,
                 "public_url": PublicUrl(settings.public_url),
+                "request_log": self.request_log,
             },
             mounts=mounts,
             versions=API_VERSIONS,
             limits=limits,
+            request_log=self.request_log,
         )
         app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))
         return app
@@ -375,6 +382,7 @@ class Platform:
         for client in (self.http, *self.webhook_http.values()):
             await client.close()
         await self.blobs.close()
+        await self.request_log.close()
         await self.db.close()
 
 

@@ -24,6 +24,7 @@ from tongbao_sdk import (
     parties,
     prices,
     red_packets,
+    request_log,
     splits,
     terminals,
     vault,
@@ -41,6 +42,8 @@ REPLIES: dict[str, Any] = {
     "ConsentView": combined.CombiningConsent,
     "ParkingVisitView": parking.ParkingVisit,
     "EventView": models.Event,
+    "RequestView": request_log.LoggedRequest,
+    "ReplayView": request_log.RequestReplay,
     "WebhookEndpointView": models.WebhookEndpoint,
     "DeliveryView": models.WebhookDelivery,
     "AttemptView": models.DeliveryAttempt,
@@ -372,6 +375,10 @@ def every_call(shop: Tongbao) -> None:
     list(shop.terminals.parameters("trm_1"))
     shop.terminals.set_parameters("trm_1", {"volume": 1}, reason="r")
     shop.terminals.roll_back_parameters("trm_1", version=1)
+    list(shop.request_log.list(method="GET", route="/v1/x", status=200, **time))
+    list(shop.request_log.list(code="c", key_id="key_1"))
+    shop.request_log.get("req_1")
+    shop.request_log.replay("req_1")
     shop.events.get("evt_1")
     list(shop.events.list(type="payment.succeeded", resource_id="pay_1", **time))
     shop.events.page(limit=1)

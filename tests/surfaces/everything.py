@@ -37,6 +37,13 @@ _TRANSFERS = """number,destination,payee,name,bank,amount,note
 """
 
 
+async def _logged(stage: Stage, client: Tongbao) -> str:
+    """Ask for something harmless and return the id that the request log has of it."""
+    await stage.call(client.balance)
+    lines = client.request_log.list(method="GET", route="/v1/balance", limit=1)
+    return str((await stage.call(next, lines))["id"])
+
+
 async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[str, str]:
     """Make something of every kind, and return one id for each path parameter of the API."""
     client = stage.client_of(shop)
@@ -105,6 +112,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "payment_id": paid["id"],
         "refund_id": refund["id"],
         "event_id": delivery["event_id"],
+        "request_id": await _logged(stage, client),
         "endpoint_id": endpoint["id"],
         "delivery_id": delivery["id"],
         "wallet_id": wallet["id"],
@@ -271,8 +279,8 @@ async def snapshot(stage: Stage, *, without: tuple[str, ...] = ()) -> dict[str, 
     return digests
 
 
-PROOF_OF_CALLS = ("api_nonce", "api_key", "rate_bucket")
-"""What every signed call leaves, refused or not: its nonce, and when the key was last used."""
+PROOF_OF_CALLS = ("api_nonce", "api_key", "rate_bucket", "request_line")
+"""What every signed call leaves, refused or not: its nonce, its line, and the key's last use."""
 HEARD_OF_CHANNELS = ("routing_bucket", "routing_breaker")
 """How calls to channels fared, written down a moment later."""
 REFUSED_BY_THE_BOOK = ("ledger_request", "ledger_batch", "ledger_book", "ledger_watermark")

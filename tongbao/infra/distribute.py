@@ -154,6 +154,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         "asked before the merchant's book is known",
         *("api_key", "api_nonce", "idempotency_key", "inbound_callback"),
         *("agreed_rate", "rate_bucket"),
+        *("request_line", "request_log_term"),
     ),
     *_at_home(
         "people of the firm itself and how they prove it; none of it is money, none has a book",

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from tongbao.infra.admission.authentication import SignedRequest
 from tongbao.infra.card_watch import check_request
+from tongbao.infra.request_log.model import Heard
 from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.problem import ANSWER_HEADERS
 from tongbao.infra.web.request import KEY_HEADER, KEY_LENGTH_MAX
@@ -65,8 +66,11 @@ class HotRoute(Protocol):
 class HotDoor:
     """Where a server hands in requests of hot paths, without the interface of applications."""
 
-    def __init__(self, routes: Mapping[str, HotRoute]) -> None:
+    def __init__(
+        self, routes: Mapping[str, HotRoute], hear: Callable[[Heard], None] | None = None
+    ) -> None:
         self._routes = routes
+        self._hear = hear  # the request log's
 
     def may_take(self, scope: Scope) -> bool:
         """Return whether there is a hot route for it."""
@@ -87,9 +91,13 @@ class HotDoor:
                 scope["state"][_LOOKED_AT] = answer
                 handed_over()
                 return
-            request_id = show("req", new_id()).encode()
-            answered(_CREATED_HEAD % (len(answer), request_id), answer)
-            observe_request("POST", scope["path"], CREATED, monotonic() - began)
+            made, path = new_id(), scope["path"]
+            answered(_CREATED_HEAD % (len(answer), show("req", made).encode()), answer)
+            seconds = monotonic() - began
+            observe_request("POST", path, CREATED, seconds)
+            if self._hear is not None:
+                key = dict(scope["headers"])[b"authorization"]
+                self._hear(Heard(made, key, "POST", path, path, CREATED, seconds, body, answer))
 
         request = hot_request(scope, body)
         if request is None:

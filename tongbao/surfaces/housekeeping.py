@@ -11,6 +11,7 @@ from tongbao.infra.blob_uploads.uploads import clean_uploads
 from tongbao.infra.blobs.model import BlobStoreRefused, BlobStoreUnavailable
 from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.db import Db, LockNotFree, Tx
+from tongbao.infra.request_log import queries as request_log
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.infra.web import idempotency
 from tongbao.kernel.licence import Licence
@@ -44,6 +45,7 @@ async def keep_house(
     """Do one round and come back in a minute."""
     await idempotency.prune(db)
     await prune_nonces(db)
+    await request_log.prune(db)
     await prune_sessions(db)
     await prune_abandoned(db)
     await forget_old(db)

@@ -21,6 +21,7 @@ from tongbao_sdk.parties import ApiKeys, Wallets
 from tongbao_sdk.payments import Payments, Refunds
 from tongbao_sdk.prices import Prices
 from tongbao_sdk.red_packets import RedPackets
+from tongbao_sdk.request_log import RequestLog
 from tongbao_sdk.shop import Orders, Products, Tables
 from tongbao_sdk.splits import Splits
 from tongbao_sdk.terminals import Terminals
@@ -75,6 +76,7 @@ class Tongbao:
         self.commissions = Commissions(self.transport)
         self.terminals = Terminals(self.transport)
         self.events = Events(self.transport)
+        self.request_log = RequestLog(self.transport)
         self.webhook_endpoints = WebhookEndpoints(self.transport)
         self.settlements = Settlements(self.transport)
         self.payouts = Payouts(self.transport)

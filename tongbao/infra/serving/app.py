@@ -9,6 +9,7 @@ Every answer carries the request id; everything that is not an answer becomes a 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import warnings
 from collections import Counter
@@ -16,6 +17,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any, Final, cast, get_args
+from urllib.parse import unquote
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -27,6 +30,7 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
 from tongbao.infra.admission.authentication import (
+    KeyRevoked,
     SignedRequest,
     SigningKey,
     SigningKeys,
@@ -41,6 +45,8 @@ from tongbao.infra.audit import come_from
 from tongbao.infra.card_watch import check_request
 from tongbao.infra.db import Db
 from tongbao.infra.http_edge import Door
+from tongbao.infra.request_log.lines import RequestLog
+from tongbao.infra.request_log.model import KEPT_BYTES_MAX, Answered, Asked, Heard
 from tongbao.infra.serving.asgi import (
     BODY_MAX,
     DOCUMENT_PATHS,
@@ -92,6 +98,7 @@ from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, show
 
 _CREATED: Final = 201
+_NOT_KEPT: Final = b"a file"  # no JSON, so that the log has nothing of it
 
 _WITH_OFFSET: Final = re.compile(r"([Zz]|[+-]\d\d:?\d\d)$")
 
@@ -120,8 +127,10 @@ class App:
         door: Door | None = None,
         limits: RateLimits | None = None,
         versions: Versions | None = None,
+        request_log: RequestLog | None = None,
     ) -> None:
         self.door = door
+        self._request_log = request_log
         self._limits = limits
         self._versions = versions
         self._nonces = nonces_of(db)
@@ -129,7 +138,7 @@ class App:
         self._db = db
         self._keys = keys
         self._facts = facts
-        self._given = {"db": db, **(provides or {})}
+        self._given = {"db": db, "api": self, **(provides or {})}
         self._api = framework_of(tuple(handlers), tuple(sorted(self._given)))
         self.operations = operations_of(self._api, facts.scopes)
         document = json_file(lambda: self._document_file)
@@ -159,7 +168,8 @@ class App:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = monotonic()
-        request_id = show("req", new_id())
+        made = new_id()
+        request_id = show("req", made)
 
         def rendering(refusal: Refusal) -> Rendered:
             language = language_of(header_of(scope, b"accept-language"))
@@ -176,12 +186,13 @@ class App:
         prefix = self._mounted_at(scope["path"])
         try:
             body = await read_body(scope, receive)
-            scope["state"]["body"] = body
+            scope["state"] |= {"body": body, "sent": body}
             if scope["path"].startswith("/v1/"):
                 check_request(scope["path"], scope["query_string"], scope["headers"], body)
             created = await self.door.ask(scope, body) if self.door is not None else None
             if created is not None:
                 scope["path_template"] = scope["path"]
+                scope["state"]["hot_by"] = header_of(scope, b"authorization").encode("latin-1")
                 await reply.created(created)
                 return
             _check_mounted_path(prefix, scope["path"])
@@ -196,7 +207,63 @@ class App:
             await reply.problem(rendering(InternalError()))
         finally:
             route = prefix or scope.get("path_template") or "unmatched"
-            observe_request(scope["method"], route, reply.status or 499, monotonic() - started)
+            seconds = monotonic() - started
+            observe_request(scope["method"], route, reply.status or 499, seconds)
+            if self._request_log is not None and prefix is None:
+                self._hear(scope, reply, made, seconds)
+
+    def _hear(self, scope: Scope, reply: _Reply, request_id: UUID, seconds: float) -> None:
+        """Have the request log take a request of somebody who is proved."""
+        state = scope["state"]
+        caller = state.get("caller") or state.get("hot_by")
+        if self._request_log is not None and caller is not None and reply.status is not None:
+            route = scope.get("path_template") or "unmatched"
+            heard = Heard(
+                request_id,
+                caller,
+                scope["method"],
+                route,
+                target_of(scope),
+                reply.status,
+                seconds,
+                state["sent"] if state.get("incoming") is None else _NOT_KEPT,  # a file
+                reply.body,
+            )
+            self._request_log.hear(heard)
+
+    async def again(self, caller: Caller, asked: Asked) -> Answered:
+        """Serve a request as if it had just come, of a caller who is proved already."""
+        path, _, query = asked.target.partition("?")
+        headers = [(b"idempotency-key", asked.idempotency_key.encode())]
+        headers += [(b"content-type", b"application/json")] if asked.body else []
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": asked.method,
+            "scheme": "http",
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": headers,
+            "client": None,
+            "server": None,
+            "state": {"proved": caller.key_id},
+        }
+        sent: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            sent.append(message)
+
+        async def gone() -> Message:
+            return {"type": "http.disconnect"}
+
+        # A task of its own: what it says and does is told under its own request id.
+        await asyncio.create_task(self._serve(scope, replay(asked.body, gone), keep))
+        shown = dict(sent[0]["headers"])[b"x-request-id"].decode()
+        content = b"".join(each.get("body", b"") for each in sent[1:])
+        return Answered(shown, sent[0]["status"], content)
 
     async def _signed_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Prove who is calling, then let the framework route and decode."""
@@ -210,7 +277,7 @@ class App:
             tuple(v.decode("latin-1") for n, v in scope["headers"] if n == b"authorization"),
             _message(scope, body),
         )
-        key = await authenticate(signed, self._keys, self._nonces)
+        key = await self._proved(scope) or await authenticate(signed, self._keys, self._nonces)
         scope["state"]["caller"] = key.caller
         scope["state"] |= {"limits": self._limits, "repeats": self._repeats}
         scope["state"]["given"] = self._given
@@ -227,6 +294,20 @@ class App:
             send = OlderAnswers(send, changes)
         scope["state"]["body"] = body
         await cast("Asgi", self._api)(scope, replay(body, receive), send)
+
+    async def _proved(self, scope: Scope) -> SigningKey | None:
+        """Return the key of who has just signed another request, where `again` says so.
+
+        Raises:
+            KeyRevoked
+        """
+        proved = scope["state"].get("proved")
+        if proved is None:
+            return None
+        key = await self._keys.find(proved)
+        if key is None or key.revoked:
+            raise KeyRevoked
+        return key
 
     def _changes_since(self, scope: Scope, key: SigningKey) -> list[Change]:
         """Return what has changed since the version that the sender speaks.
@@ -268,6 +349,7 @@ class _Reply:
         self._state = state
         self._request_id = request_id.encode()
         self.status: int | None = None
+        self.body = b""  # as much of it as the request log has use for
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -279,11 +361,14 @@ class _Reply:
             standing: Standing | None = self._state.get("standing")
             headers += standing.headers if standing is not None else ()
             message = {**message, "headers": headers}
+        elif len(self.body) <= KEPT_BYTES_MAX:
+            self.body += message.get("body", b"")
         await self._send(message)
 
     async def created(self, body: bytes) -> None:
         """Answer with what was created, in JSON."""
         self.status = _CREATED
+        self.body = body
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),

@@ -38,6 +38,7 @@ SCOPES: Final[Mapping[str, str]] = {
     "red_packets:write": "Send red packets and take of them.",
     "refunds:read": "Read refunds.",
     "refunds:write": "Give money back.",
+    "request_log:read": "Read what the merchant's own programs asked and were told.",
     "shop:read": "Read products, stock, orders and reviews.",
     "shop:write": "Change products and stock; place, cancel and give back orders.",
     "settlements:read": "Read settlements, payouts and their lines.",

@@ -9,6 +9,7 @@ from tongbao.infra.admission.authentication import RememberedKeys
 from tongbao.infra.admission.rate_shares import RateLimits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.hot_routes import Answer, HotDoor, HotRequest, HotRoute
+from tongbao.infra.request_log.model import Heard
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.hot.channels import PATH, ChannelPayments
 from tongbao.payments.hot.route import WalletPayments
@@ -34,10 +35,14 @@ class ByCode:
 
 
 def collecting_door(
-    flow: Flow, keyring: Keyring, keys: RememberedKeys, limits: RateLimits | None = None
+    flow: Flow,
+    keyring: Keyring,
+    keys: RememberedKeys,
+    limits: RateLimits | None = None,
+    hear: Callable[[Heard], None] | None = None,
 ) -> HotDoor:
     """Return the door; behind an aggregator's there is no wallet."""
     own = None
     if flow.licence.may_hold_funds:
         own = WalletPayments(flow, keyring, keys, limits=limits)
-    return HotDoor({PATH: ByCode(own, ChannelPayments(flow, keys, limits))})
+    return HotDoor({PATH: ByCode(own, ChannelPayments(flow, keys, limits))}, hear)
