@@ -57,7 +57,7 @@ def requirements() -> list[Requirement]:
         head, *rows = csv.reader(file)
     if head != HEAD:
         raise ValueError(f"the columns of {MAP} are {head}")
-    return [Requirement(*row[:3], row[3].split(), row[4]) for row in rows]
+    return [Requirement(row[0], row[1], row[2], row[3].split(), row[4]) for row in rows]
 
 
 def faults(rows: Iterable[Requirement], root: Path = ROOT) -> list[str]:

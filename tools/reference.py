@@ -22,7 +22,7 @@ from tongbao.__main__ import main as tongbao
 from tongbao.infra.settings import CONFIG_VARIABLE, SETTINGS
 from tongbao.infra.web.caller import access_of
 from tongbao.infra.web.problem import status_of
-from tools import asvs, house, ledger_results
+from tools import asvs, house, ledger_results, typescript
 from tools.house import ROOT
 
 DOCS: Final = ROOT / "docs"

@@ -100,7 +100,8 @@ def _signature(operation: Mapping[str, Any]) -> str:
 
 
 def _content(described: Mapping[str, Any]) -> str:
-    return type_of(described["content"]["application/json"]["schema"])
+    known = described["content"].get("application/json")
+    return "Uint8Array" if known is None else type_of(known["schema"])  # a file is its own body
 
 
 def type_of(schema: Mapping[str, Any]) -> str:

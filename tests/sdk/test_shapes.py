@@ -498,6 +498,7 @@ def sell(shop: Tongbao) -> None:
     shop.applications.get("app_1")
     shop.applications.amend("app_1", said)
     shop.applications.add_document("app_1", "store_front", b"")
+    shop.applications.add_file("app_1", "store_front", b"", "image/png")
     shop.applications.terms()
     shop.applications.sign("app_1", version=1, sha256="0", signer="s", method="click")
     shop.applications.submit("app_1")
@@ -562,7 +563,7 @@ async def test_every_route_has_a_method_that_can_say_everything(stage: Stage) ->
             route = f"{verb.upper()} {re.sub(r'{[^}]+}', '{}', path)}"
             assert route in called, f"the SDK cannot {route}"
             body = operation.get("requestBody")
-            if body is not None:
+            if body is not None and "application/json" in body["content"]:  # or it is a file
                 schema = body["content"]["application/json"]["schema"]
                 name = schema["$ref"].rpartition("/")[2]
                 fields = document["components"]["schemas"][name]["properties"]

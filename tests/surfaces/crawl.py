@@ -7,9 +7,12 @@ shown, and tries each of them with the stranger's key, in paths and in queries.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
+from hashlib import sha256
 from typing import Any, Protocol
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import msgspec
@@ -19,6 +22,7 @@ from tongbao.kernel.ids import new_id, show
 
 ID = re.compile(r"[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}")
 PAGES_MAX = 20
+_FILE = b"a file"
 
 
 class Answer(Protocol):
@@ -45,10 +49,13 @@ class Operation(Struct, frozen=True):
     queries: tuple[str, ...]  # names of its query parameters
     is_idempotent: bool
     example: Any  # of its body, None when it takes none
+    file: str | None = None  # the type of file that its body is, if it is one
+    needed: tuple[tuple[str, str], ...] = ()  # query parameters it is not served without
 
     def at(self, resource_id: str) -> str:
         """Return the path for one resource."""
-        return re.sub(r"\{\w+\}", resource_id, self.path)
+        path = re.sub(r"\{\w+\}", resource_id, self.path)
+        return f"{path}?{urlencode(self.needed)}" if self.needed else path
 
 
 class Crawl(Struct, frozen=True):
@@ -189,6 +196,10 @@ async def _pages(operation: Operation, client: Client) -> AsyncIterator[str]:
 
 async def _send(client: Client, operation: Operation, target: str) -> Answer:
     headers = {"idempotency-key": str(uuid4())} if operation.is_idempotent else {}
+    if operation.file is not None:
+        digest = b64encode(sha256(_FILE).digest()).decode()
+        headers |= {"content-type": operation.file, "content-digest": f"sha-256=:{digest}:"}
+        return await client.send(operation.method, target, body=_FILE, headers=headers)
     if operation.example is None:
         return await client.send(operation.method, target, headers=headers)
     headers["content-type"] = "application/json"
@@ -226,4 +237,19 @@ def _operations(document: Mapping[str, Any]) -> Iterator[Operation]:
                 tuple(each["name"] for each in parameters if each.get("in") == "query"),
                 any(each.get("$ref", "").endswith("/IdempotencyKey") for each in parameters),
                 body["example"] if body and "example" in body else None,
+                next(iter(content), None) if body is None else None,
+                tuple(_needed(document, parameters)),
             )
+
+
+def _needed(
+    document: Mapping[str, Any], parameters: list[dict[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    """Give every query parameter that has to be there the first word that it takes."""
+    for each in parameters:
+        if each.get("in") == "query" and each["required"]:
+            schema = each["schema"]
+            if "$ref" in schema:
+                schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+            if "enum" in schema:
+                yield each["name"], schema["enum"][0]

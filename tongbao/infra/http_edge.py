@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers, beyond the bytes that arrive together with the first of them; and what
 comes beside a body, such as trailers: the parser copies a line anew with every piece of it."""
-MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Everything: a body of the largest size in the smallest chunks."""
+MESSAGE_BYTES_MAX: Final = 12 * 1024 * 1024
+"""Everything: a file of the largest size, or a body of JSON in the smallest chunks."""
 HEAD_SECONDS_MAX: Final = 20.0
 
 _TOO_LARGE: Final = (

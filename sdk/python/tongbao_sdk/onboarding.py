@@ -32,6 +32,7 @@ DocumentKind = Literal[
     "bank_permit",
     "qualification",
 ]
+MediaType = Literal["image/jpeg", "image/png", "application/pdf"]
 StaffRole = Literal["owner", "manager", "cashier", "accountant"]
 
 
@@ -280,6 +281,13 @@ class Applications:
         """Add a JPEG or PNG picture, in the place of an earlier one of its kind."""
         body = {"kind": kind, "content": b64encode(content).decode()}
         return cast("Document", self._post(application_id, "documents", body))
+
+    def add_file(
+        self, application_id: str, kind: DocumentKind, content: bytes, media_type: MediaType
+    ) -> Document:
+        """Add a document of at most 10 MiB; a PDF only as a bank permit or qualification."""
+        path = path_of("applications", application_id, "files")
+        return cast("Document", self._transport.upload(path, content, media_type, kind=kind))
 
     def terms(self) -> MerchantTerms | None:
         """Return the terms in force; None: nothing is to be signed."""

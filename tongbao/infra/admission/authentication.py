@@ -126,6 +126,7 @@ class SignedRequest(Struct, frozen=True):
     body: bytes
     authorization: tuple[str, ...]  # every Authorization header
     message: SignedMessage | None = None  # all of it, where it may be signed as of RFC 9421
+    digest: bytes | None = None  # SHA-256 of a body that is yet to come, as its header tells it
 
 
 class SigningKey(Struct, frozen=True):
@@ -226,7 +227,7 @@ def _key_id(text: str) -> UUID:
 
 def signing_text(request: SignedRequest, timestamp: int, nonce: str) -> bytes:
     """Return the bytes that are signed."""
-    digest = hashlib.sha256(request.body).hexdigest()
+    digest = (request.digest or hashlib.sha256(request.body).digest()).hex()
     lines = (request.method, request.target, str(timestamp), nonce, digest, "")
     return "\n".join(lines).encode("latin-1")
 

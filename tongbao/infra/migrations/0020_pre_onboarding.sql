@@ -119,8 +119,9 @@ create table application_document (
     kind            text not null check (kind in ('business_license', 'legal_id_front',
                         'legal_id_back', 'store_front', 'store_inside', 'bank_permit',
                         'qualification')),
-    media_type      text not null check (media_type in ('image/jpeg', 'image/png')),
-    size            int not null check (size between 1 and 2097152),
+    media_type      text not null check (media_type in
+        ('image/jpeg', 'image/png', 'application/pdf')),
+    size            int not null check (size between 1 and 10485760),
     sha256          bytea not null check (length(sha256) = 32),
     blob_key        text not null check (blob_key <> ''),
     added_at        timestamptz not null,

@@ -62,6 +62,7 @@ from tongbao.infra.serving.asgi import (
     read_body,
     replay,
 )
+from tongbao.infra.serving.files import Uploads, digest_of
 from tongbao.infra.serving.openapi import ApiFacts, Operation, describe
 from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.caller import Caller, access_of
@@ -141,6 +142,7 @@ class App:
         self._given = {"db": db, "api": self, **(provides or {})}
         self._api = framework_of(tuple(handlers), tuple(sorted(self._given)))
         self.operations = operations_of(self._api, facts.scopes)
+        self._uploads = Uploads(self.operations)
         document = json_file(lambda: self._document_file)
         self._mounts = {**dict.fromkeys(DOCUMENT_PATHS, document), **(mounts or {})}
 
@@ -185,7 +187,8 @@ class App:
         come_from(f"{client[0] if client else 'local'} {request_id}")
         prefix = self._mounted_at(scope["path"])
         try:
-            body = await read_body(scope, receive)
+            is_file = self._uploads.begin(scope, receive)
+            body = b"" if is_file else await read_body(scope, receive)
             scope["state"] |= {"body": body, "sent": body}
             if scope["path"].startswith("/v1/"):
                 check_request(scope["path"], scope["query_string"], scope["headers"], body)
@@ -270,12 +273,14 @@ class App:
         body = scope["state"]["body"]
         if b"%00" in scope["query_string"]:
             raise InvalidValue(param="query", reason="the character U+0000 is not text")
+        digest = digest_of(scope)
         signed = SignedRequest(
             scope["method"],
             target_of(scope),
             body,
             tuple(v.decode("latin-1") for n, v in scope["headers"] if n == b"authorization"),
-            _message(scope, body),
+            _message(scope, body, digest),
+            digest,
         )
         key = await self._proved(scope) or await authenticate(signed, self._keys, self._nonces)
         scope["state"]["caller"] = key.caller
@@ -497,14 +502,13 @@ def check_media_type(scope: Scope) -> None:
         raise MediaTypeUnsupported
 
 
-def _message(scope: Scope, body: bytes) -> SignedMessage | None:
+def _message(scope: Scope, body: bytes, digest: bytes | None) -> SignedMessage | None:
     """Return the request as RFC 9421 signs it, if it says that it is signed like that."""
     if not any(name == b"signature-input" for name, _ in scope["headers"]):
         return None
     headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
-    return SignedMessage(
-        scope["method"], scope.get("scheme", "http"), target_of(scope), headers, body
-    )
+    scheme = scope.get("scheme", "http")
+    return SignedMessage(scope["method"], scheme, target_of(scope), headers, body, digest=digest)
 
 
 def target_of(scope: Scope) -> str:

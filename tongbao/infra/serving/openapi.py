@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from tongbao.infra.admission import authentication
 from tongbao.infra.db import DatabaseUnavailable, LockNotFree
-from tongbao.infra.web import idempotency, problem, request
+from tongbao.infra.web import idempotency, problem, request, uploads
 from tongbao.infra.web.caller import Access, SandboxOnly, ScopeMissing
 from tongbao.infra.web.problem import Problem, problem_of, status_of
 from tongbao.kernel.errors import Refusal
@@ -50,6 +50,13 @@ _WITH_BODY: Final[tuple[type[Refusal], ...]] = (
     request.InvalidValue,
     problem.BodyTooLarge,
     problem.MediaTypeUnsupported,
+)
+_WITH_FILE: Final[tuple[type[Refusal], ...]] = (
+    uploads.UploadTooLarge,
+    uploads.UploadTypeUnsupported,
+    uploads.UploadDigestMissing,
+    uploads.UploadDigestDiffers,
+    uploads.UploadIncomplete,
 )
 _IDEMPOTENT: Final[tuple[type[Refusal], ...]] = (
     request.KeyMissing,
@@ -123,6 +130,8 @@ class Operation(Struct, frozen=True):
         found = [*_EVERYWHERE]
         if self.body_type is not None:
             found += _WITH_BODY
+        if self.access.upload is not None:
+            found += _WITH_FILE
         if self.query:
             found += [request.UnknownField, request.WrongType]
             found += [refusal for name, refusal in _PAGE_REFUSALS if name in self.query]
@@ -164,7 +173,7 @@ def describe(operations: Sequence[Operation], facts: ApiFacts) -> dict[str, Any]
                     "description": _SIGNATURE,
                 }
             },
-            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY},
+            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "ContentDigest": _CONTENT_DIGEST},
             "headers": _HEADERS,
         },
         "x-scopes": dict(facts.scopes),
@@ -179,6 +188,15 @@ _IDEMPOTENCY_KEY: Final = {
     "schema": {"type": "string", "minLength": 1, "maxLength": request.KEY_LENGTH_MAX},
     "example": "6f1c2d1e-6b0f-4f5a-9d57-3f2f0f6f7a10",
 }
+_CONTENT_DIGEST: Final = {
+    "name": "Content-Digest",
+    "in": "header",
+    "required": True,
+    "description": "SHA-256 of the file, as RFC 9530 writes it; this digest is what is signed.",
+    "schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
+    "example": "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:",
+}
+_FILE: Final = {"type": "string", "format": "binary"}
 _PAGING: Final[Mapping[str, dict[str, Any]]] = {
     "cursor": {
         "type": "string",
@@ -233,6 +251,12 @@ def _operation(operation: Operation, schemas: _Schemas, facts: ApiFacts) -> dict
     if operation.body_type is not None:
         content = _content(schemas.of(operation.body_type), access.request_example)
         described["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if access.upload is not None:
+        described["requestBody"] = {
+            "required": True,
+            "description": f"The file itself, at most {access.upload.bytes_max} bytes.",
+            "content": {kind: {"schema": _FILE} for kind in access.upload.types},
+        }
     return described
 
 
@@ -246,6 +270,8 @@ def _parameters(operation: Operation, schemas: _Schemas) -> Iterable[dict[str, A
         yield {"name": name, "in": "query", "required": required, "schema": schema}
     if operation.access.idempotent:
         yield {"$ref": "#/components/parameters/IdempotencyKey"}
+    if operation.access.upload is not None:
+        yield {"$ref": "#/components/parameters/ContentDigest"}
 
 
 def _responses(operation: Operation, schemas: _Schemas, facts: ApiFacts) -> dict[str, Any]:

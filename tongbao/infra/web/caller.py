@@ -52,6 +52,13 @@ class Caller(Struct, frozen=True):
         return show("key", self.key_id)
 
 
+class Upload(Struct, frozen=True):
+    """What a route takes that takes a file as its body, and not JSON."""
+
+    types: tuple[str, ...]
+    bytes_max: int
+
+
 class Access(Struct, frozen=True, kw_only=True):
     """What a route demands and what its page in the reference shows."""
 
@@ -62,6 +69,7 @@ class Access(Struct, frozen=True, kw_only=True):
     refuses: tuple[type[Refusal], ...] = ()
     request_example: Any = None
     reply_example: Any = None
+    upload: Upload | None = None
 
     def check(self, caller: Caller) -> None:
         """Raise unless the caller may use the route.
@@ -84,6 +92,7 @@ def needs(
     refuses: Sequence[type[Refusal]] = (),
     request_example: Struct | None = None,
     reply_example: Struct | None = None,
+    upload: Upload | None = None,
 ) -> dict[str, Any]:
     """Return the ``opt`` of a route handler: ``@post("/v1/…", opt=needs("payments:write"))``."""
     access = Access(
@@ -94,6 +103,7 @@ def needs(
         refuses=tuple(refuses),
         request_example=request_example,
         reply_example=reply_example,
+        upload=upload,
     )
     return {_OPT: access}
 

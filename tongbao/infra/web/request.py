@@ -23,6 +23,7 @@ from msgspec import Meta
 from tongbao.infra.db import ValueOutOfRange
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.problem import InternalError, MethodNotAllowed, RouteUnknown
+from tongbao.infra.web.uploads import Incoming
 from tongbao.kernel.errors import Invalid, Refusal
 from tongbao.kernel.money import AMOUNT_MAX, EXPONENTS
 
@@ -145,6 +146,11 @@ class ApiRequest(Request[Any, Any, Any]):
     def raw(self) -> bytes:
         """Return the body as it was signed."""
         return cast("bytes", self.scope["state"]["body"])
+
+    @property
+    def incoming(self) -> Incoming:
+        """Return the file that is about to come, where the route takes one."""
+        return cast("Incoming", self.scope["state"]["incoming"])
 
     @property
     def operation(self) -> str:

@@ -33,7 +33,12 @@ from tongbao.parties.onboarding.applications import (
     create_application,
     withdraw_application,
 )
-from tongbao.parties.onboarding.documents import add_document
+from tongbao.parties.onboarding.documents import (
+    DocumentView,
+    add_document,
+    post_file,
+    view_document,
+)
 from tongbao.parties.onboarding.model import (
     PREFIX,
     Account,
@@ -47,7 +52,6 @@ from tongbao.parties.onboarding.model import (
     ChannelAsked,
     Contact,
     CreditCodeInvalid,
-    Document,
     DocumentKind,
     DocumentsMissing,
     DocumentTooLarge,
@@ -116,17 +120,6 @@ class AddDocument(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         return f"AddDocument({self.kind})"
-
-
-class DocumentView(Struct, frozen=True):
-    """A document as its applicant sees it: what it is, and its digest, never its bytes."""
-
-    id: str
-    kind: DocumentKind
-    media_type: str
-    size: int
-    sha256: str
-    added_at: datetime
 
 
 class ApplicationView(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -373,6 +366,7 @@ ROUTES: Final[list[HTTPRouteHandler]] = [
     get_application,
     amend_one_application,
     post_document,
+    post_file,
     submit_one_application,
     withdraw_one_application,
     take_first_key,
@@ -380,18 +374,6 @@ ROUTES: Final[list[HTTPRouteHandler]] = [
 _SUBMITTED: Final = frozenset(
     {ApplicationState.SUBMITTED, ApplicationState.OPENED, ApplicationState.FORWARDED}
 )
-
-
-def view_document(document: Document) -> DocumentView:
-    """Return a document without its bytes."""
-    return DocumentView(
-        show("doc", document.id),
-        document.kind,
-        document.media_type,
-        document.size,
-        document.sha256.hex(),
-        document.added_at,
-    )
 
 
 async def _own(db: Db, caller: Caller, application_id: str) -> Application:

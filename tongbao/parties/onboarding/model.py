@@ -31,7 +31,9 @@ from tongbao.parties.price_plans.model import PriceLine
 
 PREFIX: Final = "app"
 DOCUMENT_BYTES_MAX: Final = 700 * 1024
-"""What fits, in base64, into the largest body that the API takes."""
+"""What fits, in base64, into the largest body of JSON that the API takes."""
+FILE_BYTES_MAX: Final = 10 * 1024 * 1024
+"""What comes as a body of its own."""
 
 
 class ApplicationNotFound(NotFound):
@@ -142,8 +144,8 @@ class DocumentTooLarge(Rejected):
     """A document is larger than is taken, or empty."""
 
     code = "document.too_large"
-    advice = "Send a picture of at most 716800 bytes."
-    advice_zh = "单个文件不得超过 716800 字节且不得为空。"
+    advice = "Send a picture of at most 716800 bytes, or a larger one as a file of its own."
+    advice_zh = "单个文件不得超过 716800 字节且不得为空；更大的文件请使用文件上传接口。"
 
 
 class DocumentNotFound(NotFound):

@@ -311,6 +311,8 @@ async def _order(
     pictures: dict[str, Picture] = {}
     if registration.state is RegistrationState.WAITING:
         for each in await applications.documents_of(registrar.db, application.id):
+            if each.media_type == "application/pdf":
+                continue  # for our own reviewers; channels take pictures
             content = await read_document(registrar.blobs, each)
             pictures[each.kind.value] = Picture(each.kind.value, each.media_type, content)
     terms = {each.channel: each.terms for each in form.channels}

@@ -176,7 +176,9 @@ class Pictures:
         async with visit.desk.db.begin(visit.operator.actor) as tx:
             facts = {"kind": document.kind.value, "sha256": document.sha256.hex()}
             await audit.record(tx, "application.document_seen", shown, facts)
-        return file_reply(content, document.media_type).also(
+        is_paper = document.media_type == "application/pdf"  # nothing that a browser opens in place
+        name = f"{document.kind.value}.pdf" if is_paper else None
+        return file_reply(content, document.media_type, name=name).also(
             _PICTURE_POLICY, ("cache-control", "no-store")
         )
 
