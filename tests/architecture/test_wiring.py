@@ -12,6 +12,7 @@ from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.settings import load_settings
 from tongbao.kernel.licence import Licence
+from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.wallet.assembly import ROUTES as WALLET_ROUTES
 from tools import house, reference
 
@@ -51,7 +52,10 @@ def test_every_route_is_served_to_somebody() -> None:
     served = {
         (path, method)
         for licence in Licence
-        for handler in [*wiring.routes(licence, allows_test_clock=True), *WALLET_ROUTES]
+        for handler in [
+            *wiring.routes(licence, allows_test_clock=True),
+            *(*WALLET_ROUTES, *OWN_CONSENTS),
+        ]
         for path in handler.paths
         for method in handler.http_methods
     }

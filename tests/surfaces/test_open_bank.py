@@ -439,7 +439,7 @@ async def test_check_dpop_proof_nbf_exp(bank: Bank) -> None:
 async def test_a_client_assertion_that_is_wrong_proves_nobody(
     bank: Bank, claims: dict[str, Any]
 ) -> None:
-    said = {
+    said: dict[str, Any] = {
         name: now() + value if isinstance(value, int) else value for name, value in claims.items()
     }
     if claims.get("aud") == []:

@@ -99,6 +99,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("ledger_month_account", "ledger_movement"),
         *("ledger_tree", "ledger_tree_node", "ledger_checkpoint"),
         *("gl_range", "gl_voucher", "gl_voucher_line", "gl_day_total", "gl_day_request"),
+        *("person_wallet", "consent_payment"),
         *("wallet", "payment_code", "payment", "payment_state_change", "attempt", "refund"),
         "price_volume",
         *("limit_meter", "e_account", "e_account_freeze", "e_account_order", "e_account_opener"),
@@ -168,7 +169,6 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "third parties of the open bank and what people let them do; asked before a book is known",
         *("partner", "seen_token", "open_consent", "authorisation", "partner_token"),
-        *("consent_payment", "person_wallet"),
     ),
     *_at_home("people who work at the console", "operator", "operator_session", "operator_recovery_code"),
     *_at_home("decided by people, and applied by tasks", "approval", "api_key_handover"),

@@ -2,7 +2,7 @@
 
 -- Which wallets are a person's own: whoever could show a wallet's payment code has claimed it.
 create table person_wallet (
-    person_id   uuid not null references person (id),
+    person_id   uuid not null,
     book        int not null,
     wallet_id   uuid not null,
     claimed_at  timestamptz not null,
@@ -16,14 +16,16 @@ create table open_consent (
     id           uuid primary key,
     partner_id   uuid not null references partner (id),
     mode         text not null check (mode in ('live', 'sandbox')),
-    kind         text not null check (kind in ('account_information', 'payment_initiation', 'funds_confirmation')),
+    kind         text not null
+        check (kind in ('account_information', 'payment_initiation', 'funds_confirmation')),
     details      jsonb not null check (jsonb_typeof(details) = 'object'),
     permissions  text[] not null,
     amount       bigint check (amount > 0),
     currency     text,
     payee        uuid,
     payee_name   text check (length(payee_name) between 1 and 64),
-    state        text not null check (state in ('awaiting', 'authorised', 'rejected', 'revoked', 'consumed')),
+    state        text not null
+        check (state in ('awaiting', 'authorised', 'rejected', 'revoked', 'consumed')),
     person_id    uuid references person (id),
     accounts     uuid[] not null,
     expires_at   timestamptz not null,
@@ -65,7 +67,8 @@ create table authorisation (
     check ((code_hash is null) = (code_expires_at is null)),
     check (code_used_at is null or code_hash is not null)
 );
-create index authorisation_by_browser on authorisation (browser_hash) where browser_hash is not null;
+create index authorisation_by_browser on authorisation (browser_hash)
+    where browser_hash is not null;
 create index authorisation_by_end on authorisation (expires_at);
 
 create table partner_token (
@@ -82,16 +85,18 @@ create table partner_token (
 create index partner_token_of_consent on partner_token (consent_id);
 create index partner_token_by_end on partner_token (expires_at);
 
--- The one payment of a consent; a second cannot be written.
+-- The one payment of a consent; a second cannot be written, for a consent's mode has one book.
 create table consent_payment (
-    consent_id  uuid primary key references open_consent (id),
-    payment_id  uuid not null unique,
-    partner_id  uuid not null references partner (id),
-    mode        text not null check (mode in ('live', 'sandbox')),
     book        int not null,
+    consent_id  uuid not null,
+    payment_id  uuid not null,
+    partner_id  uuid not null,
+    mode        text not null check (mode in ('live', 'sandbox')),
     payer       uuid not null,
     payee       uuid not null,
     amount      bigint not null check (amount > 0),
     currency    text not null,
-    paid_at     timestamptz not null
+    paid_at     timestamptz not null,
+    primary key (book, consent_id),
+    unique (book, payment_id)
 );

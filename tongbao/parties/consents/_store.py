@@ -21,15 +21,15 @@ _CONSENT: Final = (
 )
 _AUTHORISATION: Final = (
     "id, partner_id, consent_id, request_hash, redirect_uri, code_challenge, client_state, jkt,"
-    " pushed_at, expires_at, browser_hash, person_id, chosen, message_code, code_expires_at,"
-    " code_used_at, ended_at"
+    " pushed_at, expires_at, browser_hash, person_id, chosen, message_code, code_hash,"
+    " code_expires_at, code_used_at, ended_at"
 )
 _GRANTED: Final = (
     "token_hash, kind, authorisation_id, partner_id, consent_id, jkt, issued_at, expires_at,"
     " revoked_at"
 )
 _PAYMENT: Final = (
-    "consent_id, payment_id, partner_id, mode, book, payer, payee, amount, currency, paid_at"
+    "book, consent_id, payment_id, partner_id, mode, payer, payee, amount, currency, paid_at"
 )
 
 
@@ -122,18 +122,22 @@ REVOKE_TOKENS_OF: Final = Statement("""
     update partner_token set revoked_at = $2 where consent_id = $1 and revoked_at is null""")
 
 CLAIM: Final = Statement("""
-    insert into person_wallet (person_id, book, wallet_id, claimed_at) values ($1, $2, $3, $4)
+    insert into person_wallet (book, wallet_id, person_id, claimed_at) values ($1, $2, $3, $4)
     on conflict (book, wallet_id) do nothing""")
 CLAIMED: Final = Query(
-    Claimed, "select book, wallet_id from person_wallet where person_id = $1 order by claimed_at"
+    Claimed,
+    """
+    select book, wallet_id from person_wallet
+     where book = $1 and person_id = $2
+     order by claimed_at""",
 )
-FORGET_CLAIMS: Final = Statement("delete from person_wallet where person_id = $1")
+FORGET_CLAIMS: Final = Statement("delete from person_wallet where book = $1 and person_id = $2")
 
 INSERT_PAYMENT: Final = Statement(f"""
     insert into consent_payment ({_PAYMENT}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     on conflict do nothing""")
 GET_PAYMENT: Final = Query(
-    ConsentPayment, f"select {_PAYMENT} from consent_payment where consent_id = $1"
+    ConsentPayment, f"select {_PAYMENT} from consent_payment where book = $1 and consent_id = $2"
 )
 
 PRUNE_TOKENS: Final = Statement("delete from partner_token where expires_at < $1")

@@ -7,8 +7,10 @@ from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import show
+from tongbao.kernel.licence import Mode
 from tongbao.parties.consents import _store as store
 from tongbao.parties.consents.consents import revoke_consent
+from tongbao.parties.consents.holdings import book_of
 from tongbao.parties.people.dossier import Contributor
 from tongbao.parties.people.model import Kept
 
@@ -22,7 +24,9 @@ def contributor() -> Contributor:
 
 async def _show(db: Db, person_id: UUID) -> list[dict[str, Any]]:
     consents = await store.CONSENTS_OF.all(db, person_id, None, _ROWS_MAX)
-    wallets = await store.CLAIMED.all(db, person_id)
+    wallets = [
+        each for mode in Mode for each in await store.CLAIMED.all(db, book_of(mode), person_id)
+    ]
     return [
         *(
             {
@@ -43,5 +47,6 @@ async def _erase(tx: Tx, person_id: UUID) -> list[Kept]:
     """End every consent and let the wallets go; what was consented to is evidence and stays."""
     for each in await store.CONSENTS_OF.all(tx, person_id, None, _ROWS_MAX):
         await revoke_consent(tx, each.id, by="erasure")
-    await store.FORGET_CLAIMS.run(tx, person_id)
+    for mode in Mode:
+        await store.FORGET_CLAIMS.run(tx, book_of(mode), person_id)
     return []

@@ -92,7 +92,7 @@ class Wallets:
     async def accounts_of(self, person_id: UUID, mode: Mode) -> list[Account]:
         """Return the wallets that a person has claimed."""
         found = []
-        for each in await store.CLAIMED.all(self._db, person_id):
+        for each in await store.CLAIMED.all(self._db, book_of(mode), person_id):
             wallet = await find_wallet(self._db, each.book, each.wallet_id)
             if wallet is not None and wallet.mode is mode:
                 found.append(account_of_wallet(wallet))
@@ -134,7 +134,7 @@ async def claim_wallet(db: Db, keyring: Keyring, person: Person, code: str) -> W
         found, wallet = await find_code(tx, keyring, code, book=book, mode=person.mode, now=now)
         if not await use_code_write(found, person.id, now).run(tx):
             raise CodeUsedOrExpired
-        if not await store.CLAIM.run(tx, person.id, wallet.book, wallet.id, tx.now):
+        if not await store.CLAIM.run(tx, wallet.book, wallet.id, person.id, tx.now):
             raise WalletClaimed
         facts = {"wallet": show("wal", wallet.id)}
         await audit.record(tx, "wallet.claimed", person.actor, facts)

@@ -210,6 +210,7 @@ class Authorisation(Struct, frozen=True):
     person_id: UUID | None
     chosen: list[UUID]
     message_code: UUID | None
+    code_hash: bytes | None
     code_expires_at: datetime | None
     code_used_at: datetime | None
     ended_at: datetime | None
@@ -236,11 +237,11 @@ class PartnerToken(Struct, frozen=True):
 class ConsentPayment(Struct, frozen=True):
     """The payment that a consent was used for. One row of the table."""
 
+    book: int
     consent_id: UUID
     payment_id: UUID
     partner_id: UUID
     mode: Mode
-    book: int
     payer: UUID
     payee: UUID
     amount: int

@@ -55,7 +55,7 @@ async def pay_by_consent(db: Db, ledger: Ledger, consent: Consent) -> ConsentPay
     if payee.currency != money.currency:
         raise PaymentRefused(reason="payee_currency")
     row = (
-        *(consent.id, payment_id, consent.partner_id, consent.mode, book),
+        *(book, consent.id, payment_id, consent.partner_id, consent.mode),
         *(payer.id, payee.id, money.amount, money.currency, now),
     )
     group = Group(
@@ -66,7 +66,7 @@ async def pay_by_consent(db: Db, ledger: Ledger, consent: Consent) -> ConsentPay
         transfers=posting.transfers(
             "wallet.paid_wallet",
             reference=payment_id,
-            accounts={"payer": account_of(payer), "payee": account_of(payee)},
+            accounts={"giving_wallet": account_of(payer), "getting_wallet": account_of(payee)},
             amounts={"amount": money},
         ),
         companions=(
@@ -79,7 +79,7 @@ async def pay_by_consent(db: Db, ledger: Ledger, consent: Consent) -> ConsentPay
     [result] = await ledger.submit([group])
     failpoint("consents.after_payment")
     if result.happened:
-        return await store.GET_PAYMENT.one(db, consent.id)
+        return await store.GET_PAYMENT.one(db, book, consent.id)
     if result.status == "in_flight":
         raise GroupInFlight
     # Another request with this consent was quicker, or it was revoked at this very moment.
@@ -90,12 +90,13 @@ async def pay_by_consent(db: Db, ledger: Ledger, consent: Consent) -> ConsentPay
 
 async def payment_of(on: Db | Tx, consent: Consent) -> ConsentPayment | None:
     """Return the payment that a consent was used for, if it was."""
-    return await store.GET_PAYMENT.first(on, consent.id)
+    return await store.GET_PAYMENT.first(on, book_of(consent.mode), consent.id)
 
 
 async def claimed_by(on: Db | Tx, consent: Consent) -> set[UUID]:
     """Return the wallets that are the consenting person's now."""
-    return {each.wallet_id for each in await store.CLAIMED.all(on, consent.person_id)}
+    rows = await store.CLAIMED.all(on, book_of(consent.mode), consent.person_id)
+    return {each.wallet_id for each in rows}
 
 
 def _refusal(code: str | None) -> Refusal:
