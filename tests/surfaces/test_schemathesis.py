@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -64,14 +65,14 @@ class Signer(requests.auth.AuthBase):
         self._key_id = key_id
         self._secret = secret
         self._calls = 0
-        self.spares: dict[str, str] = {}  # by the last word of the path
+        self.spares: dict[str, Sequence[str]] = {}  # by the last word of the path
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         assert request.url is not None
         assert request.method is not None
         if request.url.endswith(("/revoke", "/roll")):
             request.url = request.url.replace(self._key_id, show("key", new_id()))
-        if spare := self.spares.get(urlsplit(request.url).path.rpartition("/")[2]):
+        for spare in self.spares.get(urlsplit(request.url).path.rpartition("/")[2], ()):
             request.url = re.sub(spare[:4] + "[0-9a-z]{26}", spare, request.url)
         self._calls += 1
         key = request.headers.get("Idempotency-Key", "")
@@ -177,7 +178,9 @@ def give(document: dict[str, Any], route: str, *, body: Any = None, **values: An
         operation["requestBody"]["content"]["application/json"]["example"] = body
 
 
-async def told_apart(stage: Stage, document: dict[str, Any], wallet_id: str) -> dict[str, str]:
+async def told_apart(
+    stage: Stage, document: dict[str, Any], wallet_id: str
+) -> dict[str, Sequence[str]]:
     """Give routes what they need for themselves; return spares for those that end a thing."""
     client = stage.client
     wallet = await stage.call(client.wallets.open, holder_name="李四")
@@ -214,18 +217,21 @@ async def told_apart(stage: Stage, document: dict[str, Any], wallet_id: str) -> 
     kept = [await keep_card(stage, client) for _ in range(5)]
     give(document, "POST /v1/vault/cards/{card_id}/delete", card_id=kept[0]["card_id"])
     unbound = await stage.call(client.splits.bind, kind="wallet", account=wallet["id"])
+    bought = await sell(stage, client, wallet_id)
     return {
-        "freeze": wallet["id"],
-        "report_stolen": await have_terminal(stage, stage.shop),
-        "accept": objected["dispute_id"],
-        "cancel": shared["split_id"],
-        "finish_splits": (await pay_by_wallet(stage, client, wallet_id))["id"],
-        "refunds": (await pay_by_wallet(stage, client, wallet_id))["id"],
-        "unbind": unbound["id"],
-        "reissue": kept[1]["card_id"],
-        "suspend": kept[2]["token_id"],
-        "replace": kept[3]["token_id"],
-        "delete": kept[4]["token_id"],
+        "freeze": [wallet["id"]],
+        "report_stolen": [await have_terminal(stage, stage.shop)],
+        "accept": [objected["dispute_id"]],
+        "cancel": [shared["split_id"]],
+        "release": [(await share(stage, client, wallet_id))["split_id"]],
+        "close": [(await stage.show_qr("wechat_pay"))["id"]],
+        "finish_splits": [(await pay_by_wallet(stage, client, wallet_id))["id"]],
+        "refunds": [(await pay_by_wallet(stage, client, wallet_id))["id"], bought["order_id"]],
+        "unbind": [unbound["id"]],
+        "reissue": [kept[1]["card_id"]],
+        "suspend": [kept[2]["token_id"]],
+        "replace": [kept[3]["token_id"]],
+        "delete": [kept[4]["token_id"]],
     }
 
 

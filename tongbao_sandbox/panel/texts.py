@@ -238,6 +238,7 @@ _POINTS: Final[Mapping[str, tuple[str, str]]] = {
     "applyment_query": ("Asking about an application", "查询进件"),
     "media": ("Handing in a picture", "上传图片"),
     "complaint": ("Answering a complaint", "回复投诉"),
+    "complaint_query": ("Asking about complaints", "查询投诉"),
     "identify": ("Who opened the page", "网页授权"),
     "capture": ("Completion", "预授权完成"),
     "void": ("Voiding", "预授权撤销"),
