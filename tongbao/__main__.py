@@ -27,6 +27,7 @@ from tongbao.surfaces.invariants.commands import invariants
 from tongbao.surfaces.keys.commands import kms
 from tongbao.surfaces.keys.vault import vault
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
+from tongbao.surfaces.open_bank.commands import partners
 from tongbao.surfaces.people_desk.commands import people
 from tongbao.surfaces.proofs.audit_log import audit
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
@@ -57,7 +58,7 @@ COMMANDS = (
     *ONBOARDING,
     *(*TERMINALS, *RESERVE, *CARD_BINS, *DISPUTES),
     *(demo, serve, migrate, settings, doctor, db),
-    people,
+    *(people, partners),
     *(operator, merchant, key, kms, vault, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),
     *(*FOUR_EYES, red_packets, invariants, audit),

@@ -230,6 +230,7 @@ class Browser:
         assert page.status == 200, text(page)
         back = await self.post("confirm", code=await self.code())
         assert back.status == 303, text(back)
+        self.sent_to = back.headers["location"]
         return answered(back)
 
 

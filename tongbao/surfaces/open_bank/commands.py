@@ -1,0 +1,156 @@
+"""`tongbao partners`: third parties of the open bank, taken on and changed by two people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+from msgspec import Struct
+
+from tongbao.infra.jose import thumbprint
+from tongbao.kernel.errors import Invalid
+from tongbao.kernel.ids import parse
+from tongbao.kernel.licence import Mode
+from tongbao.parties.partners.model import PREFIX, Changing, PartnerState, TakingOn
+from tongbao.parties.partners.partners import (
+    partner_with_id,
+    propose_change,
+    propose_partner,
+    suspend_partner,
+)
+from tongbao.parties.partners.partners import partners as all_partners
+from tongbao.surfaces.cli.context import Context, Platform, actor, refusals_told
+
+_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+class PartnerDraftUnreadable(Invalid):
+    """The file of a partner is not JSON of the form that partners have."""
+
+    code = "partner.draft_unreadable"
+    advice = "Write name, redirect_uris, kinds and jwks, as the how-to on partners shows."
+    advice_zh = "请按合作方说明填写 name、redirect_uris、kinds 与 jwks。"
+
+
+class _KeySet(Struct, frozen=True):
+    keys: list[dict[str, Any]]
+
+
+class _Draft(Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    redirect_uris: list[str]
+    kinds: list[str]
+    jwks: _KeySet
+
+
+@click.group("partners")
+def partners() -> None:
+    """Partners of the open bank: third parties that ask for accounts with people's consent."""
+
+
+@partners.command("list")
+@click.pass_obj
+def list_partners(context: Context) -> None:
+    """Show every partner, what it may ask for and the keys it signs with."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        return [
+            {
+                "client_id": each.client_id,
+                "name": each.name,
+                "mode": each.mode.value,
+                "state": each.state.value,
+                "kinds": " ".join(each.kinds),
+                "redirect_uris": " ".join(each.redirect_uris),
+                "keys": " ".join(f"{key['kid']}:{thumbprint(key)[:16]}" for key in each.jwks),
+            }
+            for each in await all_partners(platform.db)
+        ]
+
+    context.show(context.run(work))
+
+
+@partners.command("take-on")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--mode",
+    type=click.Choice([mode.value for mode in Mode]),
+    default="sandbox",
+    show_default=True,
+    help="Real accounts or test.",
+)
+@click.option("--because", required=True, help="Why, for whoever decides and the audit log.")
+@click.pass_obj
+def take_on(context: Context, *, file: Path, mode: str, because: str) -> None:
+    """Propose a partner from a file; it is one once somebody else has approved it."""
+    with refusals_told():
+        draft = _draft(file)
+
+    async def work(platform: Platform) -> dict[str, object]:
+        keys = draft.jwks.keys
+        terms = TakingOn(draft.name, Mode(mode), draft.redirect_uris, keys, draft.kinds)
+        async with platform.db.begin(actor()) as tx:
+            waiting = await propose_partner(tx, terms, reason=because)
+        return {"approval": waiting.shown_id, "name": draft.name, "mode": mode}
+
+    context.show(context.run(work))
+
+
+@partners.command("change")
+@click.argument("partner")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--state",
+    type=click.Choice([state.value for state in PartnerState]),
+    default="active",
+    show_default=True,
+    help="How it shall stand; gone is for good.",
+)
+@click.option("--because", required=True, help="Why, for whoever decides and the audit log.")
+@click.pass_obj
+def change(context: Context, *, partner: str, file: Path, state: str, because: str) -> None:
+    """Propose other keys, addresses or kinds for a partner, or that it comes back or goes."""
+    with refusals_told():
+        draft = _draft(file)
+
+    async def work(platform: Platform) -> dict[str, object]:
+        found = await partner_with_id(platform.db, parse(PREFIX, partner))
+        wanted = Changing(
+            *(draft.name, draft.redirect_uris, draft.jwks.keys, draft.kinds),
+            state=PartnerState(state),
+            changed_at=found.changed_at,
+        )
+        async with platform.db.begin(actor()) as tx:
+            waiting = await propose_change(tx, found.id, wanted, reason=because)
+        return {"approval": waiting.shown_id, "client_id": found.client_id, "state": state}
+
+    context.show(context.run(work))
+
+
+@partners.command("suspend")
+@click.argument("partner")
+@click.option("--because", required=True, help="Why, for the audit log.")
+@click.pass_obj
+def suspend(context: Context, *, partner: str, because: str) -> None:
+    """Let a partner do nothing any more, at once; to let it come back takes two people."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        async with platform.db.begin(actor()) as tx:
+            found = await suspend_partner(tx, parse(PREFIX, partner), reason=because)
+        return {"client_id": found.client_id, "state": found.state.value}
+
+    context.show(context.run(work))
+
+
+def _draft(file: Path) -> _Draft:
+    """Return the partner in a file.
+
+    Raises:
+        PartnerDraftUnreadable
+    """
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Draft)
+    except msgspec.DecodeError:
+        raise PartnerDraftUnreadable from None
