@@ -117,6 +117,9 @@ async def test_somebody_opens_an_account_sends_money_and_sees_what_is_left(
     assert limits["out_others", "year"]["left"] == 20_000_000 - 20_000
     assert "43号" in limits["out_others", "year"]["instrument"]
     assert (await alice.get(f"{AT}/{second}/balance")).json["balance"] == 20_000
+    long_ago = await alice.get(f"{AT}/{second}/balance?at=0001-01-01T00:00:00%2B14:00")
+    assert long_ago.json["balance"] == 0, long_ago.body
+    assert (await alice.get(f"{AT}/{second}/balance?at=2026-01-01T00:00:00")).status == 400
     for path in ("", "/limits", "/statement", "/balance", "/orders"):
         assert (await bob.get(f"{AT}/{mine}{path}")).code == "e_account.not_found"
     assert (await bob.get(AT)).json == []

@@ -556,6 +556,64 @@ async def test_an_account_closes_at_nought_with_nothing_waiting(
     assert (await close()).state == "closed"
     with pytest.raises(EAccountStateWrong):
         await top_up(teller, account, 1)
+    person = await dossier.person_with_id(db, account.person_id)
+    with pytest.raises(AccountsTooMany) as refused:
+        await make_account(person=person)
+    assert refused.value.facts["rule"] == "hours_after_closing"
+    await db.fetch("update e_account set closed_at = closed_at - interval '1 day'", ())
+    await make_account(person=person)
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("e_accounts.before_open_commit", ("active", "none", 1)),
+        ("e_accounts.before_close_commit", ("closed", "none", 1)),
+        ("e_accounts.before_sleep_commit", ("dormant", "none", 1)),
+        ("e_accounts.before_freeze_commit", ("active", "all", 1)),
+        ("e_accounts.before_lift_commit", ("active", "none", 1)),
+        ("e_accounts.before_later_commit", ("active", "none", 2)),
+    ],
+)
+async def test_a_death_before_a_commit_leaves_nothing_and_the_repeat_does_it(
+    db: Db, teller: Teller, make_account: MakeAccount, name: str, state: tuple[str, str, int]
+) -> None:
+    person, payee = await somebody(db), await make_account()
+    account = payee if "open" in name else await make_account(person=person)
+    court = await freeze(db, account, "all") if "lift" in name else None
+
+    async def do() -> None:
+        if "open" in name:
+            await make_account(person=person)
+        elif "close" in name:
+            async with db.begin("test") as tx:
+                await opening.close_account(tx, account)
+        elif "sleep" in name:
+            past = "update e_account set opened_at = '2020-01-01', activated_at = '2020-01-01'"
+            await db.fetch(past, ())
+            await opening.put_to_sleep(db, Mode.SANDBOX)
+        elif "freeze" in name:
+            await freeze(db, account, "all")
+        elif "lift" in name:
+            await lift(db, account, court)
+        else:
+            await send(teller, account, payee, 1, timing="next_day", request_id="r1")
+
+    async def seen() -> tuple[str, str, int]:
+        now = await now_is(db, account)
+        made = len(await queries.accounts_of_person(db, Mode.SANDBOX, person.id))
+        waiting = (await queries.orders_of_account(db, account, cursor=None, limit=None)).items
+        return (now.state.value, now.frozen, made + len(waiting))
+
+    if "later" in name:
+        await top_up(teller, account, 1)
+        state = (*state[:2], 3)  # the top-up is an order too
+    before = await seen()
+    with crash_at(name):
+        await do()
+    assert await seen() == before
+    await do()
+    assert await seen() == state
 
 
 def test_the_newest_rule_that_has_begun_counts() -> None:

@@ -35,6 +35,7 @@ insert into opening_rule (kind, name, valid_from, figure, instrument) values
     ('*', 'persons_per_device_max', '2026-01-01', 2, '本平台设定：防范批量冒名开户'),
     ('*', 'openings_per_device_day_max', '2026-01-01', 3, '本平台设定：防范批量冒名开户'),
     ('*', 'openings_per_person_day_max', '2026-01-01', 3, '本平台设定：防范批量冒名开户'),
+    ('*', 'hours_after_closing', '2026-01-01', 24, '本平台设定：同类账户销户后的冷静期'),
     ('*', 'dormant_after_months', '2016-12-01', 6,
         '银发〔2016〕261号：开户之日起六个月内无交易，暂停业务，重新核实身份后恢复');
 

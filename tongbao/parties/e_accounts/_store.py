@@ -56,6 +56,12 @@ OTHERS_ON_DEVICE: Final = Query(
     select count(distinct person_id)::int from e_account
      where book = $1 and device = $2 and person_id <> $3""",
 )
+CLOSED_SINCE: Final = Query(
+    int,
+    """
+    select count(*)::int from e_account
+     where book = $1 and person_id = $2 and kind = $3 and closed_at > $4""",
+)
 INSERT_ACCOUNT: Final = Query(
     EAccount,
     f"""

@@ -89,6 +89,11 @@ async def open_account(
         rule = rules.get(name)
         if rule is not None and there + 1 > rule.figure:
             raise AccountsTooMany(rule=name, most=rule.figure, instrument=rule.instrument)
+    rest = rules.get("hours_after_closing")
+    if rest is not None:
+        since = tx.now - timedelta(hours=rest.figure)
+        if await store.CLOSED_SINCE.one(tx, book, person.id, kind, since):
+            raise AccountsTooMany(rule=rest.name, most=rest.figure, instrument=rest.instrument)
     account = await store.INSERT_ACCOUNT.one(
         tx, book, new_id(), person.id, person.mode, kind, CURRENCY, device, tx.now
     )

@@ -263,11 +263,12 @@ async def get_e_account_balance(
     moment = at or now
     if moment.tzinfo is None:
         raise InvalidValue(param="at", reason="a moment says its zone")
-    past = await queries.balance_then(desk.db, account, min(moment, now))
+    moment = max(min(moment, now), account.opened_at)  # nothing was there before
+    past = await queries.balance_then(desk.db, account, moment)
     return BalanceView(
         object="e_account_balance",
         account_id=account.shown_id,
-        at=min(moment, now),
+        at=moment,
         balance=past.posted,
         currency=account.currency,
     )
