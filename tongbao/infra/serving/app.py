@@ -38,15 +38,14 @@ from tongbao.infra.admission.authentication import (
     nonces_of,
 )
 from tongbao.infra.admission.encrypted_fields import is_encrypted, open_fields
-from tongbao.infra.admission.message_signatures import SignedMessage
-from tongbao.infra.admission.rate_limits import Standing
 from tongbao.infra.admission.rate_shares import RateLimits
 from tongbao.infra.audit import come_from
 from tongbao.infra.card_watch import check_request
 from tongbao.infra.db import Db
 from tongbao.infra.http_edge import Door
 from tongbao.infra.request_log.lines import RequestLog
-from tongbao.infra.request_log.model import KEPT_BYTES_MAX, Answered, Asked, Heard
+from tongbao.infra.request_log.model import Answered, Asked, Heard
+from tongbao.infra.serving.answers import Reply
 from tongbao.infra.serving.asgi import (
     BODY_MAX,
     DOCUMENT_PATHS,
@@ -59,8 +58,10 @@ from tongbao.infra.serving.asgi import (
     header_of,
     json_file,
     lifespan,
+    message_of,
     read_body,
     replay,
+    target_of,
 )
 from tongbao.infra.serving.files import Uploads, digest_of
 from tongbao.infra.serving.openapi import ApiFacts, Operation, describe
@@ -68,7 +69,6 @@ from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.caller import Caller, access_of
 from tongbao.infra.web.idempotency import Repeats
 from tongbao.infra.web.problem import (
-    ANSWER_HEADERS,
     InternalError,
     MediaTypeUnsupported,
     MethodNotAllowed,
@@ -98,7 +98,6 @@ from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, show
 
-_CREATED: Final = 201
 _NOT_KEPT: Final = b"a file"  # no JSON, so that the log has nothing of it
 
 _WITH_OFFSET: Final = re.compile(r"([Zz]|[+-]\d\d:?\d\d)$")
@@ -180,7 +179,7 @@ class App:
             )
 
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "render": rendering}
-        reply = _Reply(send, request_id, scope["state"])
+        reply = Reply(send, request_id, scope["state"])
         # The server gives every request a task, and so a context, of its own: nothing to undo.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         client = scope.get("client")
@@ -215,7 +214,7 @@ class App:
             if self._request_log is not None and prefix is None:
                 self._hear(scope, reply, made, seconds)
 
-    def _hear(self, scope: Scope, reply: _Reply, request_id: UUID, seconds: float) -> None:
+    def _hear(self, scope: Scope, reply: Reply, request_id: UUID, seconds: float) -> None:
         """Have the request log take a request of somebody who is proved."""
         state = scope["state"]
         caller = state.get("caller") or state.get("hot_by")
@@ -279,7 +278,7 @@ class App:
             target_of(scope),
             body,
             tuple(v.decode("latin-1") for n, v in scope["headers"] if n == b"authorization"),
-            _message(scope, body, digest),
+            message_of(scope, body, digest),
             digest,
         )
         key = await self._proved(scope) or await authenticate(signed, self._keys, self._nonces)
@@ -344,53 +343,6 @@ def _check_mounted_path(prefix: str | None, path: str) -> None:
     """
     if prefix is not None and "\x00" in path:
         raise RouteUnknown
-
-
-class _Reply:
-    """Sends an answer with the headers every answer has, and remembers that it began."""
-
-    def __init__(self, send: Send, request_id: str, state: Mapping[str, Any]) -> None:
-        self._send = send
-        self._state = state
-        self._request_id = request_id.encode()
-        self.status: int | None = None
-        self.body = b""  # as much of it as the request log has use for
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers = list(message.get("headers", ()))
-            present = {name.lower() for name, _ in headers}
-            headers += [pair for pair in ANSWER_HEADERS if pair[0] not in present]
-            headers.append((b"x-request-id", self._request_id))
-            standing: Standing | None = self._state.get("standing")
-            headers += standing.headers if standing is not None else ()
-            message = {**message, "headers": headers}
-        elif len(self.body) <= KEPT_BYTES_MAX:
-            self.body += message.get("body", b"")
-        await self._send(message)
-
-    async def created(self, body: bytes) -> None:
-        """Answer with what was created, in JSON."""
-        self.status = _CREATED
-        self.body = body
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *ANSWER_HEADERS,
-            (b"x-request-id", self._request_id),
-        ]
-        await self._send({"type": "http.response.start", "status": _CREATED, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def problem(self, problem: Rendered) -> None:
-        """Answer with a problem, unless an answer already began."""
-        if self.status is not None:
-            return
-        headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
-        headers.append((b"content-length", str(len(problem.body)).encode()))
-        await self({"type": "http.response.start", "status": problem.status, "headers": headers})
-        await self({"type": "http.response.body", "body": problem.body})
 
 
 @lru_cache(maxsize=16)
@@ -500,19 +452,3 @@ def check_media_type(scope: Scope) -> None:
     coding = header_of(scope, b"content-encoding").strip().lower()
     if kind != "application/json" or coding not in {"", "identity"}:
         raise MediaTypeUnsupported
-
-
-def _message(scope: Scope, body: bytes, digest: bytes | None) -> SignedMessage | None:
-    """Return the request as RFC 9421 signs it, if it says that it is signed like that."""
-    if not any(name == b"signature-input" for name, _ in scope["headers"]):
-        return None
-    headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
-    scheme = scope.get("scheme", "http")
-    return SignedMessage(scope["method"], scheme, target_of(scope), headers, body, digest=digest)
-
-
-def target_of(scope: Scope) -> str:
-    """Return path and query as they stood on the request line."""
-    path = scope.get("raw_path") or scope["path"].encode()
-    query = scope["query_string"]
-    return cast("bytes", path + b"?" + query if query else path).decode("latin-1")

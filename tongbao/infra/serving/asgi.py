@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from tongbao.infra.admission.message_signatures import SignedMessage
 from tongbao.infra.web.problem import BodyTooLarge, BodyTooSlow, MethodNotAllowed, RouteUnknown
 
 Scope = MutableMapping[str, Any]
@@ -66,6 +67,22 @@ def header_of(scope: Scope, name: bytes) -> str:
     """Return the last header of this name, or ""."""
     found = [value for key, value in scope["headers"] if key == name]
     return found[-1].decode("latin-1") if found else ""
+
+
+def message_of(scope: Scope, body: bytes, digest: bytes | None) -> SignedMessage | None:
+    """Return the request as RFC 9421 signs it, if it says that it is signed like that."""
+    if not any(name == b"signature-input" for name, _ in scope["headers"]):
+        return None
+    headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
+    scheme = scope.get("scheme", "http")
+    return SignedMessage(scope["method"], scheme, target_of(scope), headers, body, digest=digest)
+
+
+def target_of(scope: Scope) -> str:
+    """Return path and query as they stood on the request line."""
+    path = scope.get("raw_path") or scope["path"].encode()
+    query = scope["query_string"]
+    return cast("bytes", path + b"?" + query if query else path).decode("latin-1")
 
 
 def json_file(made: Callable[[], bytes]) -> Asgi:

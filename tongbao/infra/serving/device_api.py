@@ -37,8 +37,8 @@ from tongbao.infra.admission.authentication import (
 from tongbao.infra.admission.nonces import Nonce
 from tongbao.infra.db import Db
 from tongbao.infra.public_keys import PublicKey, verifies
-from tongbao.infra.serving.app import check_media_type, framework_of, operations_of, target_of
-from tongbao.infra.serving.asgi import Asgi
+from tongbao.infra.serving.app import check_media_type, framework_of, operations_of
+from tongbao.infra.serving.asgi import Asgi, target_of
 from tongbao.infra.web.problem import RouteUnknown
 from tongbao.infra.web.request import InvalidValue
 from tongbao.kernel.clock import real_now
