@@ -29,6 +29,7 @@ from tongbao.surfaces.keys.vault import vault
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
 from tongbao.surfaces.open_bank.commands import partners
 from tongbao.surfaces.people_desk.commands import people
+from tongbao.surfaces.portal.commands import COMMANDS as PORTAL
 from tongbao.surfaces.proofs.audit_log import audit
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.recon_desk.commands import sources_group
@@ -62,6 +63,7 @@ COMMANDS = (
     *(operator, merchant, key, kms, vault, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),
     *(*FOUR_EYES, red_packets, invariants, audit),
+    *PORTAL,
 )
 for command in COMMANDS:
     main.add_command(command)

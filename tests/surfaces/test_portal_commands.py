@@ -1,0 +1,140 @@
+"""The developer's commands: events brought to a program, things made to happen, the log's tail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.stage import Stage
+from tests.surfaces.commands import Cli, command_line
+from tests.surfaces.receiver import receiving
+from tongbao.surfaces.portal.following import follow
+from tongbao.surfaces.portal.happenings import OverrideUnreadable, read_override
+from tongbao_sdk import verify_webhook
+
+
+@pytest.fixture
+async def stage(shared_stage: Stage) -> Stage:
+    return shared_stage
+
+
+@pytest.fixture
+def cli(stage: Stage) -> Iterator[Cli]:
+    environment = {
+        "TONGBAO_URL": stage.url,
+        "TONGBAO_KEY": stage.shop.key_id,
+        "TONGBAO_SECRET": stage.shop.secret.reveal(),
+        "TONGBAO_SANDBOX_URL": stage.sandbox.url,
+    }
+    with command_line(environment) as run:
+        yield run
+
+
+@pytest.mark.parametrize(
+    "event", ["payment.succeeded", "payment.failed", "payment.closed", "refund.succeeded"]
+)
+async def test_what_is_triggered_really_happens(stage: Stage, cli: Cli, event: str) -> None:
+    said = await cli("trigger", event, "--override", "metadata.table=4", "--override", "amount=700")
+    await stage.advance(minutes=1)  # a refund over WeChat Pay takes a while
+
+    assert said.code == 0, said.err
+    made = said.out.split()
+    assert event in await stage.events({"id": made[-1]})
+    payment = await stage.call(stage.client.payments.get, made[0])
+    assert payment["amount"] == 700
+    assert payment["metadata"] == {"table": "4"}
+
+
+async def test_what_is_refused_is_told(cli: Cli) -> None:
+    said = await cli("trigger", "payment.succeeded", "--override", "amount=0")
+    assert said.code == 1
+    assert "money.amount_out_of_range" in said.err
+    said = await cli("trigger", "payment.succeeded", "--override", "amount")
+    assert "trigger.override_unreadable" in said.err
+    said = await cli("trigger", "payment.succeeded", "--sandbox-url", "http://127.0.0.1:1")
+    assert "trigger.sandbox_not_there" in said.err
+
+
+async def test_events_are_brought_signed(stage: Stage, cli: Cli) -> None:
+    await cli("trigger", "payment.succeeded")
+    await stage.idle()
+    async with receiving() as receiver:
+        said = await cli(
+            *("listen", "--forward-to", receiver.url, "--past", "20", "--count", "1"),
+            *("--type", "payment.succeeded"),
+        )
+
+    assert said.code == 0, said.err
+    first, brought = said.out.splitlines()
+    secret, public_key = (each.partition("=")[2] for each in first.split("  "))
+    [heard] = receiver.received
+    for secrets, public_keys in (([secret], []), ([], [public_key])):
+        event = verify_webhook(heard.headers, heard.body, secrets=secrets, public_keys=public_keys)
+        assert event["type"] == "payment.succeeded"
+        assert brought.split("  ") == [event["id"], "payment.succeeded", "204"]
+    assert event == await stage.call(stage.client.events.get, event["id"])
+
+
+async def test_a_program_that_is_not_there_is_said_to_be(stage: Stage, cli: Cli) -> None:
+    await cli("trigger", "payment.succeeded")
+    await stage.idle()
+    words = ("--forward-to", "http://127.0.0.1:1/", "--past", "5", "--count", "1")
+    said = await cli("listen", *words)
+
+    assert said.code == 0
+    assert "no answer" in said.out
+
+
+async def test_the_logs_tail_shows_requests_and_not_itself(stage: Stage, cli: Cli) -> None:
+    await asyncio.gather(*(stage.call(stage.client.balance) for _ in range(2)))
+    said = await cli("--json", "logs", "tail", "--no-follow", "--past", "2")
+    filtered = await cli("logs", "tail", "--no-follow", "--status", "418")
+
+    assert said.code == 0, said.err
+    assert said.out.count("/v1/balance") == 2
+    assert "request_log" not in said.out
+    assert (filtered.code, filtered.out) == (0, "")
+
+
+def test_a_list_is_followed_each_thing_once_and_in_order() -> None:
+    listed = [{"id": str(number)} for number in range(3)]
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        grown = len(listed)
+        listed.extend({"id": str(grown + more)} for more in range(150))
+        listed.insert(1, {"id": f"late {grown}"})  # told after a newer one
+
+    def newest() -> Iterator[Any]:
+        return reversed(listed[-250:])
+
+    followed = follow(newest, past=1, pause=pause)
+    found = [next(followed)["id"] for _ in range(152)]
+
+    assert found[0] == "2"
+    assert found[1] == "late 3"
+    assert found[2:] == [str(3 + each) for each in range(150)]
+    assert pauses == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a=1", (["a"], 1)),
+        ("metadata.a=1", (["metadata", "a"], "1")),
+        ("a.b=c", (["a", "b"], "c")),
+        ('a={"b":2}', (["a"], {"b": 2})),
+    ],
+)
+def test_an_override_is_a_path_and_a_value(text: str, wanted: Any) -> None:
+    assert read_override(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["a", "=1", "a..b=1", ".a=1"])
+def test_what_is_no_override_is_refused(text: str) -> None:
+    with pytest.raises(OverrideUnreadable):
+        read_override(text)
