@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.dying import dying
 from tests.infra.signed_client import Reply, call
 from tests.parties.phones import Phone
 from tests.stage import Stage
@@ -29,12 +30,15 @@ from tests.surfaces.test_wallet_app import SandboxOffice
 from tongbao.controls.approvals.approvals import approve
 from tongbao.kernel.ids import derived_id, parse, show
 from tongbao.kernel.licence import Mode
+from tongbao.parties.consents.consents import revoke_consent
+from tongbao.parties.consents.grants import prune_grants
 from tongbao.parties.partners.model import Changing, Kind, PartnerState, TakingOn
 from tongbao.parties.partners.partners import (
     active_partner,
     partner_with_id,
     propose_change,
     propose_partner,
+    prune_tokens,
     suspend_partner,
 )
 
@@ -570,3 +574,99 @@ async def test_nothing_secret_is_in_the_database(bank: Bank) -> None:
         rows = await bank.stage.db.fetch(f"select {table}::text as row from {table}", ())
         kept = json.dumps([each["row"] for each in rows])
         assert not [each for each in secrets if each in kept or digest(each) in kept]
+
+
+# Death, and two at once
+
+
+async def test_a_payment_outlives_death_on_either_side_of_its_commit(bank: Bank) -> None:
+    before = await bank.balance(bank.wallet)
+    for place in ("consents.before_payment", "consents.after_payment"):
+        token = await bank.token(bank.payment(300))
+        with dying(place):
+            await bank.partner.ask("POST", "/open_bank/payments", token)
+        again = await bank.partner.ask("POST", "/open_bank/payments", token)
+        assert again.status == (201 if "before" in place else 200)
+        once_more = await bank.partner.ask("POST", "/open_bank/payments", token)
+        assert once_more.json == again.json
+    assert await bank.balance(bank.wallet) == before - 600
+
+
+async def test_a_code_that_died_before_its_commit_was_never_given(bank: Bank) -> None:
+    pushed = await bank.partner.push()
+    browser = bank.browser()
+    await browser.open(bank.partner.client_id, pushed.json["request_uri"])
+    await browser.log_in()
+    await bank.phone.post_office.wait()
+    await browser.post("choose", **{f"account.{bank.wallet}": "on"})
+    with dying("consents.before_grant_commit"):
+        await browser.post("confirm", code=await browser.code())
+    await bank.phone.post_office.wait()
+    await browser.post("choose", **{f"account.{bank.wallet}": "on"})
+    told = answered(await browser.post("confirm", code=await browser.code()))
+    with dying("consents.before_tokens_commit"):
+        await bank.partner.exchange(told["code"])
+    assert (await bank.partner.exchange(told["code"])).status == 200
+
+
+async def test_a_refresh_that_waits_for_a_revocation_sees_it(bank: Bank) -> None:
+    _, tokens = await bank.granted()
+    consent = tokens.json["authorization_details"][0]["consent_id"]
+    async with bank.stage.db.begin("test") as tx:
+        await revoke_consent(tx, parse("cns", consent), by="person")
+        waits = asyncio.create_task(bank.partner.refresh(tokens.json["refresh_token"]))
+        for _ in range(1000):  # until it waits for the row
+            if await bank.stage.db.fetch(
+                "select 1 from pg_stat_activity where wait_event_type = 'Lock'"
+                " and datname = current_database()",
+                (),
+            ):
+                break
+            await asyncio.sleep(0.005)
+        else:
+            pytest.fail("the refresh did not wait")
+    assert error_of(await waits) == "invalid_grant"
+
+
+async def test_what_is_over_is_forgotten_and_consents_stay(bank: Bank) -> None:
+    _, tokens = await bank.granted()
+    db = bank.stage.db
+    kept = await db.fetch("select count(*) as n from open_consent", ())
+    await db.fetch("update partner_token set expires_at = now() - interval '1 hour'", ())
+    await db.fetch("update authorisation set expires_at = now() - interval '1 hour'", ())
+    await db.fetch("update seen_token set expires_at = now() - interval '1 hour'", ())
+    await prune_tokens(db)
+    await prune_grants(db)
+    left = [
+        (await db.fetch(f"select count(*) as n from {table}", ()))[0]["n"]
+        for table in ("partner_token", "authorisation", "seen_token")
+    ]
+    assert left == [0, 0, 0]
+    assert await db.fetch("select count(*) as n from open_consent", ()) == kept
+    assert error_of(await bank.partner.refresh(tokens.json["refresh_token"])) == "invalid_grant"
+
+
+async def test_a_persons_export_names_their_consents_and_erasure_ends_them(bank: Bank) -> None:
+    _, tokens = await bank.granted()
+    async with bank.stage.db.begin("test") as tx:
+        await tx.execute("update step_up_rule set level = 0 where kind = 'personal'", ())
+    exported = await bank.phone.post("/v1/me/export")
+    rows = exported.json["domains"]["open_bank"]
+    assert {"wallet": bank.wallet} in rows
+    assert rows[0]["kind"] == "account_information"
+    gone = Phone(bank.stage.app, bank.phone.post_office)
+    gone.mode = bank.phone.mode
+    made = await gone.register("13700137009")
+    shown = await bank.stage.call(bank.stage.client.wallets.payment_code, bank.wallet)
+    taken = await gone.post("/v1/me/wallets", payment_code=shown["code"])
+    assert taken.code == "wallet.claimed"
+    used = await gone.post("/v1/me/wallets", payment_code="88" + "0" * 16)
+    assert used.code == "wallet.code_used_or_expired"
+    assert (await gone.get("/v1/me/wallets")).json == []
+    person = parse("per", made.json["person_id"])
+    async with bank.stage.db.begin("test") as tx:
+        consent = parse("cns", tokens.json["authorization_details"][0]["consent_id"])
+        await tx.execute("update open_consent set person_id = $2 where id = $1", (consent, person))
+    assert (await gone.post("/v1/me/erasure")).json["erased"] is True
+    asked = await bank.partner.ask("GET", "/open_bank/consent", tokens.json["access_token"])
+    assert error_of(asked) == "invalid_token"

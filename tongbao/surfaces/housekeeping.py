@@ -18,7 +18,9 @@ from tongbao.kernel.licence import Licence
 from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
+from tongbao.parties.consents.grants import prune_grants
 from tongbao.parties.identity.sessions import prune_sessions
+from tongbao.parties.partners.partners import prune_tokens
 from tongbao.parties.people.dossier import keep_people
 from tongbao.payments.checkouts.checkouts import prune_abandoned
 from tongbao.payments.terminal_notices.notices import forget_old
@@ -54,6 +56,8 @@ async def keep_house(
     if licence.may_hold_funds:  # elsewhere there are no wallets, nor tables for them
         await prune_codes(db)
         await keep_people(db)
+        await prune_tokens(db)
+        await prune_grants(db)
     await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)
     with suppress(LockNotFree):  # the next round comes in a minute, the next month in weeks
         await make_months(db)
