@@ -421,6 +421,9 @@ export type Page_RedPacketView = { items: Array<RedPacketView>; next_cursor?: st
 export type Page_RefundView = { items: Array<RefundView>; next_cursor?: string | null };
 
 /** One page of a list, newest first, and the cursor of the next, if there is one. */
+export type Page_RequestView = { items: Array<RequestView>; next_cursor?: string | null };
+
+/** One page of a list, newest first, and the cursor of the next, if there is one. */
 export type Page_ReviewView = { items: Array<ReviewView>; next_cursor?: string | null };
 
 /** One page of a list, newest first, and the cursor of the next, if there is one. */
@@ -606,6 +609,9 @@ export type Registrations = { items: Array<RegistrationView> };
 /** One thing the channel wants corrected, in its words. */
 export type RejectedField = { field: string; reason: string };
 
+/** What came of sending a request again. */
+export type ReplayView = { object: "request_replay"; replayed: string; request_id: string; status: number; answer: unknown };
+
 /** What became of something we said. */
 export type ReplyState = "refused" | "requested" | "sent" | "unknown";
 
@@ -617,6 +623,9 @@ export type ReplyView = { id: string; object: "complaint_reply"; complaint_id: s
 
 /** Ask for a token that stands for a card, within limits. */
 export type RequestToken = { expires_at: string; kind?: "card_on_file" | "device"; controls?: TokenControls };
+
+/** A request of the merchant's own: of a sandbox key also what it said, masked. */
+export type RequestView = { id: string; object: "request"; mode: Mode; key_id: string; created_at: string; method: string; route: string; status: number; duration_us: number; is_replayable: boolean; code?: string; target?: string; body?: unknown; answer?: unknown };
 
 /** Take a share back, or a part of it. */
 export type ReturnShare = { merchant_return_no: string; receiver_id: string; amount: number };
@@ -841,6 +850,8 @@ export interface Operations {
   "POST /v1/applications/{application_id}/amend": { path: { application_id: string }; body: ApplicationBody; reply: ApplicationView };
   /** Add a picture, kept encrypted. Sending the same again changes nothing. */
   "POST /v1/applications/{application_id}/documents": { path: { application_id: string }; body: AddDocument; reply: DocumentView };
+  /** Add a document that is a body of its own, kept encrypted while it comes. */
+  "POST /v1/applications/{application_id}/files": { path: { application_id: string }; query: { kind: DocumentKind }; body: Uint8Array; reply: DocumentView };
   /** Hand out the opened merchant's first key, once. When the answer is lost, roll the key. */
   "POST /v1/applications/{application_id}/first_key": { path: { application_id: string }; reply: FirstKey };
   /** Return how the application stands at each of its channels. */
@@ -1041,6 +1052,12 @@ export interface Operations {
   "GET /v1/registrations/{registration_id}": { path: { registration_id: string }; reply: RegistrationView };
   /** Send what a channel rejected again, corrected by amending the application before. */
   "POST /v1/registrations/{registration_id}/send_again": { path: { registration_id: string }; reply: RegistrationView };
+  /** Return the merchant's own requests, newest first, by what they asked and how it went. */
+  "GET /v1/request_log": { query: { method?: string | null; route?: string | null; status?: number | null; code?: string | null; key_id?: string | null; created_from?: string | null; created_to?: string | null; cursor?: string; limit?: number }; reply: Page_RequestView };
+  /** Return one request of the merchant's own. */
+  "GET /v1/request_log/{request_id}": { path: { request_id: string }; reply: RequestView };
+  /** Send a logged request once more, under this key and its rights. */
+  "POST /v1/request_log/{request_id}/replay": { path: { request_id: string }; reply: ReplayView };
   /** Return settlements, newest first, of one day or currency if asked. */
   "GET /v1/settlements": { query: { day?: string | null; currency?: string | null; cursor?: string; limit?: number }; reply: Page_SettlementView };
   /** Settle what is there so far and pay it out at once, for the agreed fee (D+0). */
