@@ -1,5 +1,5 @@
 -- What a merchant's programs asked and what they were told, for whoever writes them. Lines are kept
--- as long as the rule in force says; what was sent and answered is kept in the sandbox alone, masked.
+-- as long as the rule in force says. What was sent and answered is kept in the sandbox, masked.
 
 create table request_line (
     merchant_id  uuid not null,
