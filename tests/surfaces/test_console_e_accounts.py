@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from itertools import count
 
 import pytest
@@ -34,25 +35,27 @@ async def admin(shared_stage: Stage) -> AsyncIterator[Reader]:
 @pytest.fixture
 async def account(shared_stage: Stage) -> EAccount:
     """An account of the sandbox with 50 yuan in it."""
-    db, person_id = shared_stage.platform.db, new_id()
+    made = await opened(shared_stage)
+    wanted = orders.Wanted("top_up", Money(5_000, "CNY"), "r1")
+    teller = orders.Teller(shared_stage.platform.db, shared_stage.platform.ledger)
+    await orders.order(teller, made, wanted, level=0, confirmed=Confirmed(None))
+    return made
+
+
+async def opened(stage: Stage) -> EAccount:
+    """An active account of somebody new."""
+    db, person_id = stage.platform.db, new_id()
     await db.fetch(
         "insert into person (id, mode, state, language, real_name_level, failures, created_at)"
         " values ($1, 'sandbox', 'active', 'zh', 3, 0, $2)",
         (person_id, db.clock.now()),
     )
     async with db.begin("test") as tx:
+        person = await dossier.person_with_id(tx, person_id)
         made = await opening.open_account(
-            tx,
-            Licence.PAYMENT_INSTITUTION,
-            await dossier.person_with_id(tx, person_id),
-            3,
-            public_key=person_id.bytes,
+            tx, Licence.PAYMENT_INSTITUTION, person, 3, public_key=person_id.bytes
         )
-        made = await opening.activate(tx, made)
-    wanted = orders.Wanted("top_up", Money(5_000, "CNY"), "r1")
-    teller = orders.Teller(db, shared_stage.platform.ledger)
-    await orders.order(teller, made, wanted, level=0, confirmed=Confirmed(None))
-    return made
+        return await opening.activate(tx, made)
 
 
 async def agreed(stage: Stage, admin: Reader, at: str, **fields: str) -> str:
@@ -113,3 +116,21 @@ async def test_whoever_may_only_look_freezes_nothing(
         assert (await viewer.get(f"{AT}?status=nothing")).status_code == 400
         assert (await viewer.get(f"{AT}/eac_00000000000000000000000000")).status_code == 404
         assert (await viewer.get(f"{AT}?mode=live&status=dormant")).status_code == 200
+
+
+async def test_the_worker_runs_a_scheduled_transfer_when_its_time_has_come(
+    shared_stage: Stage, account: EAccount
+) -> None:
+    platform = shared_stage.platform
+    db, teller = platform.db, orders.Teller(platform.db, platform.ledger)
+    other = await opened(shared_stage)
+    when = db.clock.now() + timedelta(seconds=60)
+    wanted = orders.Wanted("transfer", Money(700, "CNY"), "r2", other.id, "scheduled", when)
+    waits = await orders.order(teller, account, wanted, level=3, confirmed=Confirmed(None))
+    await shared_stage.idle()
+    assert (await queries.order_of_account(db, account, waits.id)).state == "waiting"
+
+    await shared_stage.advance(seconds=61)
+
+    assert (await queries.order_of_account(db, account, waits.id)).state == "done"
+    assert (await queries.account_with_id(db, other.id)).balance == 700
