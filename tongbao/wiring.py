@@ -295,7 +295,6 @@ class Platform:
         }
         recent_keys = RecentKeys(self.db, self.keyring)
         limits = RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst))
-        hall = Hall(self.db, self.ledger)
         app = App(
             routes(settings.licence, allows_test_clock=settings.test_clock),
             db=self.db,
@@ -312,24 +311,7 @@ class Platform:
                 scopes=scopes_under(settings.licence),
                 busy=(LedgerOverloaded, LedgerUnanswered, BookElsewhere),
             ),
-            provides={
-                "flow": self.flow,
-                "reach": reach_of(self.flow),
-                "keyring": self.keyring,
-                "sealing_keys": self.keys.sealing_keys,
-                "sharing": self.sharing,
-                "blobs": self.blobs,
-                "licence": settings.licence,
-                "ledger": self.ledger,
-                "clearing": self.clearing,
-                "hall": hall,
-                "grabbers": Grabbers(hall),
-                "shop": shop_of(self.flow),
-                "places": MerchantsPlaces(),
-                "webhook_rules": self.webhook_rules,
-                "public_url": PublicUrl(settings.public_url),
-                "request_log": self.request_log,
-            },
+            provides=self._provided(),
             mounts=mounts,
             versions=API_VERSIONS,
             limits=limits,
@@ -337,6 +319,28 @@ class Platform:
         )
         app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))
         return app
+
+    def _provided(self) -> dict[str, object]:
+        """Return what routes are given by name."""
+        settings, hall = self.settings, Hall(self.db, self.ledger)
+        return {
+            "flow": self.flow,
+            "reach": reach_of(self.flow),
+            "keyring": self.keyring,
+            "sealing_keys": self.keys.sealing_keys,
+            "sharing": self.sharing,
+            "blobs": self.blobs,
+            "licence": settings.licence,
+            "ledger": self.ledger,
+            "clearing": self.clearing,
+            "hall": hall,
+            "grabbers": Grabbers(hall),
+            "shop": shop_of(self.flow),
+            "places": MerchantsPlaces(),
+            "webhook_rules": self.webhook_rules,
+            "public_url": PublicUrl(settings.public_url),
+            "request_log": self.request_log,
+        }
 
     def _jeepay(self) -> dict[str, Asgi]:
         """Return the façade for jeepay's programs, where the deployment says that it has one."""
