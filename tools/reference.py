@@ -38,6 +38,8 @@ SHELVES: Final = {
 }
 
 BESIDE: Final = {
+    "/.well-known/oauth-authorization-server": "what the open bank's server is (RFC 8414)",
+    "/audit/checkpoint": "the newest signed checkpoint of the audit log",
     "/callbacks": "where channels report; the path names an account, the signature proves it",
     "/console": "the operator console: login with password and code before any page",
     "/docs": "the API reference as pages; open, and shows nothing about anybody",
@@ -45,11 +47,14 @@ BESIDE: Final = {
     "/ledger/keys": "the keys that checkpoints of the ledger are signed with",
     "/ledger/verifier": "the program that checks receipts, to keep and to read",
     "/metrics": "how it fares, for Prometheus",
+    "/oauth": "the open bank: partners prove themselves by signature, people by login and code",
+    "/open_bank": "people's accounts and payments, by a DPoP-bound token on a consent of theirs",
     "/openapi.json": "the OpenAPI document",
     "/pay": "the hosted cashier: for whoever has the unguessable address of a checkout or plate",
     "/readyz": "whether it can serve",
     "/table": "restaurant tables: the menu and the tab, for who has the unguessable address of one",
     "/terminals": "a terminal's own connection: its key proves it; its code when it is activated",
+    "/v1/me": "people's own phones: a key of the phone signs every request",
     "/v1/openapi.json": "the OpenAPI document of this version",
 }
 

@@ -10,6 +10,7 @@ import pytest
 
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.infra.serving.device_api import DeviceApi
 from tongbao.infra.settings import load_settings
 from tongbao.kernel.licence import Licence
 from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
@@ -90,7 +91,11 @@ async def test_whatever_the_application_answers_is_documented(db: Db, tmp_path: 
     platform = wiring.Platform(settings, db, Keyring.from_file(settings.kek_file))
     app = platform.app()
 
-    operations = {(operation.method, operation.path) for operation in app.operations}
+    phones = app._mounts["/v1/me"]
+    assert isinstance(phones, DeviceApi)
+    operations = {
+        (operation.method, operation.path) for operation in (*app.operations, *phones.operations)
+    }
     text = (reference.DOCS / "reference" / "routes.md").read_text("utf-8")
     documented = set(re.findall(r"^\| `([A-Z]+)` \| `([^`]+)`", text, re.MULTILINE))
 

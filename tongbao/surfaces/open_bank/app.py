@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import structlog
 
 from tongbao.infra.serving.asgi import Asgi
+from tongbao.infra.settings import Settings
 from tongbao.infra.web.problem import (
     InternalError,
     MethodNotAllowed,
@@ -19,6 +20,10 @@ from tongbao.infra.web.problem import (
     title_of,
 )
 from tongbao.kernel.errors import Busy, Forbidden, Refusal
+from tongbao.ledger.book import Ledger
+from tongbao.parties.consents.dossier import contributor
+from tongbao.parties.consents.holdings import Wallets
+from tongbao.parties.people.dossier import Contributor
 from tongbao.surfaces.open_bank import endpoints, pages, resources
 from tongbao.surfaces.open_bank.desk import PAGES, Desk
 from tongbao.surfaces.open_bank.endpoints import AUTHORIZE
@@ -36,6 +41,7 @@ from tongbao.surfaces.page_kit.replies import (
     send_reply,
 )
 from tongbao.surfaces.page_kit.requests import LANGUAGES, read_request
+from tongbao.surfaces.wallet.desk import Desk as PeopleDesk
 
 log = structlog.get_logger()
 
@@ -141,6 +147,19 @@ class OpenBank:
         except Exception:
             log.exception("open_bank_page_failed")
             return _refused(visit, InternalError(), scope["state"]["request_id"])
+
+
+def open_bank(settings: Settings, people: PeopleDesk, ledger: Ledger) -> dict[str, Asgi]:
+    """Return what is mounted: nothing where funds may not be held, for then nobody has accounts."""
+    if not settings.licence.may_hold_funds:
+        return {}
+    desk = Desk(people.checks, ledger, Wallets(people.db), settings.public_url)
+    return OpenBank(desk).mounts
+
+
+def keeps_of_people() -> tuple[Contributor, ...]:
+    """Return what the open bank keeps of people, for their export and erasure."""
+    return (contributor(),)
 
 
 def _view_of(visit: Visit) -> View:
