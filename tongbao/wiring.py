@@ -135,7 +135,7 @@ from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
-from tongbao.surfaces.open_bank.app import keeps_of_people, open_bank
+from tongbao.surfaces.open_bank.app import KEEPS, open_bank
 from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.own_factors.pages import ROUTES as OWN_PAGES
@@ -258,9 +258,7 @@ class Platform:
     def app(self) -> App:
         """Return the HTTP application: the API, callbacks, consoles and probes."""
         settings = self.settings
-        people = desk_of(
-            *(settings, self.db, self.keyring, self.http), contributors=keeps_of_people()
-        )
+        people = desk_of(settings, self.db, self.keyring, self.http, contributors=KEEPS)
         mounts: dict[str, Asgi] = {
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token, self.worker),
             "/console": ConsoleApp(

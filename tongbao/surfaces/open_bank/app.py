@@ -45,6 +45,8 @@ from tongbao.surfaces.wallet.desk import Desk as PeopleDesk
 
 log = structlog.get_logger()
 
+KEEPS: Final[tuple[Contributor, ...]] = (contributor(),)
+"""What the open bank keeps of people, for their export and erasure."""
 _FORM: Final = "application/x-www-form-urlencoded"
 _FIELDS_MAX: Final = 32
 _FORM_MAX: Final = 32 * 1024
@@ -155,11 +157,6 @@ def open_bank(settings: Settings, people: PeopleDesk, ledger: Ledger) -> dict[st
         return {}
     desk = Desk(people.checks, ledger, Wallets(people.db), settings.public_url)
     return OpenBank(desk).mounts
-
-
-def keeps_of_people() -> tuple[Contributor, ...]:
-    """Return what the open bank keeps of people, for their export and erasure."""
-    return (contributor(),)
 
 
 def _view_of(visit: Visit) -> View:
