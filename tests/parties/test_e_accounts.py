@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from tongbao.controls.approvals.model import Approval
+from tongbao.controls.approvals.model import Approval, ApprovalState
 from tongbao.controls.limits import meters
 from tongbao.controls.limits.model import LimitExceeded, LimitRule, Period, in_force
 from tongbao.infra.db import Db
@@ -442,10 +442,11 @@ async def test_a_crash_while_it_runs_leaves_one_end(
 # Frozen, asleep, closed
 
 
-def approved(reason: str = "court order") -> Approval:
+def approved(db: Db) -> Approval:
+    now = db.clock.now()
     return Approval(
-        *(new_id(), "e_account.freeze", "x", None, None, "{}", b"", reason, "opr_a"),
-        *(None, None, "approved", "opr_b", None, None, None, None, None),  # type: ignore[arg-type]
+        *(new_id(), "e_account.freeze", "x", None, None, "{}", b"", "court order", "opr_a"),
+        *(now, now, ApprovalState.APPROVED, "opr_b", now, None, None, None, None),
     )
 
 
@@ -454,7 +455,7 @@ async def freeze(db: Db, account: EAccount, direction: str, kind: Any = "judicia
         account.shown_id, account.mode, kind, Direction(direction), "(2026) 1"
     )
     async with db.begin("test") as tx:
-        return await freezes.freeze(tx, approved(), terms)
+        return await freezes.freeze(tx, approved(db), terms)
 
 
 async def test_a_freeze_stops_its_direction_until_each_is_lifted(
@@ -485,7 +486,7 @@ async def lift(db: Db, account: EAccount, found: Any) -> None:
         account.shown_id, account.mode, freezes.shown_freeze(found), "(2026) 2"
     )
     async with db.begin("test") as tx:
-        await freezes.lift(tx, approved(), terms)
+        await freezes.lift(tx, approved(db), terms)
 
 
 async def test_a_movement_that_waits_for_a_freeze_meets_it(
@@ -497,7 +498,7 @@ async def test_a_movement_that_waits_for_a_freeze_meets_it(
         account.shown_id, account.mode, "judicial", Direction.OUT, "(2026) 1"
     )
     async with db.begin("test") as tx:
-        await freezes.freeze(tx, approved(), terms)
+        await freezes.freeze(tx, approved(db), terms)
         sending = asyncio.create_task(send(teller, account, other, 1))
         await asyncio.wait([sending], timeout=0.05)
     with pytest.raises(Refusal):

@@ -22,6 +22,10 @@ ALL_RULES: Final = Query(
     select kind, meter, period, currency, valid_from, most, instrument from limit_rule
      order by kind, currency, meter, period, valid_from""",
 )
+INSERT_RULE: Final = Statement("""
+    insert into limit_rule (kind, meter, period, currency, valid_from, most, instrument)
+    values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict do nothing""")
 METERS: Final = Query(
     LimitMeter,
     f"""
