@@ -190,6 +190,20 @@ async def test_of_real_money_nothing_is_kept_but_the_line(stage: Stage) -> None:
     assert (row["target"], row["body"], row["answer"]) == (None, None, None)
 
 
+async def test_of_very_many_at_once_the_newest_have_what_was_said(stage: Stage) -> None:
+    log = RequestLog(stage.db, RecentKeys(stage.db, stage.platform.keyring))
+    caller = Caller(new_id(), new_id(), Mode.SANDBOX, 1, frozenset())
+    for _ in range(30):
+        log.hear(Heard(new_id(), caller, "GET", "/v1/x", "/v1/x", 200, 0.0, b"", b"[]"))
+    await log.close()
+
+    rows = await stage.db.fetch(
+        "select answer from request_line where merchant_id = $1 order by id",
+        (caller.merchant_id,),
+    )
+    assert [row["answer"] for row in rows] == [None] * 5 + ["[]"] * 25
+
+
 async def test_more_than_is_written_is_left_out_and_a_failure_fails_nobody(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

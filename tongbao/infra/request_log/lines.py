@@ -29,7 +29,7 @@ from tongbao.kernel.ids import parse
 PACE_S: Final = 0.5
 WAITING_MAX: Final = 500
 """Lines that one write takes: so the log costs a process the same however much is asked of it."""
-_BODIES_MAX: Final = 100  # of those, how many with what was sent: to mask it takes the longest
+_BODIES_MAX: Final = 25  # of those the newest, with what was sent: to mask it takes the longest
 _KEY: Final = re.compile(rb"\bkey=(key_[0-9a-z]{26})\b")
 
 _LEFT_OUT: Final = prometheus_client.Counter(
@@ -103,8 +103,9 @@ class RequestLog:
         for place, heard in enumerate(taken):
             caller = await self._caller(heard.caller)
             if caller is not None:
-                lines.append(line_of(heard, caller, with_bodies=place < _BODIES_MAX))
-            if place % 20 == 0:
+                is_new = place >= len(taken) - _BODIES_MAX
+                lines.append(line_of(heard, caller, with_bodies=is_new))
+            if place % 5 == 0:
                 await asyncio.sleep(0)  # others are waiting for their answers
         return lines
 
