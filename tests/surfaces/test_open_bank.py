@@ -576,6 +576,29 @@ async def test_nothing_secret_is_in_the_database(bank: Bank) -> None:
         assert not [each for each in secrets if each in kept or digest(each) in kept]
 
 
+async def test_electronic_accounts_are_seen_beside_wallets(bank: Bank) -> None:
+    owner = Phone(bank.stage.app, bank.phone.post_office)
+    owner.mode = bank.phone.mode
+    await owner.register("13700137005")
+    await owner.post("/v1/me/identity", name="张三", resident_id="110101199003078670")
+    for source in ("residents", "phones"):
+        checked = await owner.post("/v1/me/identity/checks", source=source)
+        assert checked.status == 201, checked.body
+    made = await owner.post("/v1/me/e_accounts", account_class=1)
+    assert made.status == 201, made.body
+    pushed = await bank.partner.push()
+    browser = Browser(bank.stage, owner, "13700137005")
+    told = await browser.consent(
+        bank.partner.client_id, pushed.json["request_uri"], made.json["id"]
+    )
+    token = (await bank.partner.exchange(told["code"])).json["access_token"]
+    [seen] = (await bank.partner.ask("GET", "/open_bank/accounts", token)).json["items"]
+    at = f"/open_bank/accounts/{seen['id']}"
+    assert (seen["kind"], seen["holder_name"]) == ("e_account", "*三")
+    assert (await bank.partner.ask("GET", f"{at}/balance", token)).json["booked"] == 0
+    assert (await bank.partner.ask("GET", f"{at}/transactions", token)).json["items"] == []
+
+
 # Death, and two at once
 
 

@@ -1,12 +1,12 @@
 """Which accounts are a person's own, what is in them, and how one becomes theirs.
 
-`Holdings` is what the open bank needs of any kind of account, and wiring fills; `Wallets` is it
-for wallets.
+`Holdings` is what the open bank needs of any kind of account; `Wallets` is it for wallets and
+`EAccounts` for electronic accounts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
@@ -20,15 +20,21 @@ from tongbao.kernel.errors import Conflict
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page
-from tongbao.ledger.queries import StatementLine, statement
+from tongbao.ledger.model import AccountKey
+from tongbao.ledger.queries import StatementLine, balance_of, statement
 from tongbao.parties.accounts.model import CodeUsedOrExpired, Wallet, WalletState
 from tongbao.parties.accounts.payment_codes import find_code, use_code_write
 from tongbao.parties.accounts.queries import find_wallet, wallet_balance
 from tongbao.parties.accounts.wallets import account_of
 from tongbao.parties.consents import _store as store
 from tongbao.parties.consents.model import AccountNotHeld
+from tongbao.parties.e_accounts.model import EAccountState
+from tongbao.parties.e_accounts.queries import accounts_of_person
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.parties.people.model import Person
+from tongbao.parties.people.real_names import identity_row
+
+AccountKind = Literal["wallet", "e_account"]
 
 
 class WalletClaimed(Conflict):
@@ -44,7 +50,7 @@ class Account(Struct, frozen=True):
 
     id: UUID
     book: int
-    kind: Literal["wallet", "e_account"]
+    kind: AccountKind
     shown_id: str
     holder: str  # masked
     currency: str
@@ -122,6 +128,77 @@ class Wallets:
         return wallet
 
 
+class EAccounts:
+    """The electronic accounts that people have opened; closed ones are no longer anybody's."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+
+    async def accounts_of(self, person_id: UUID, mode: Mode) -> list[Account]:
+        """Return a person's electronic accounts."""
+        identity = await identity_row(self._db, person_id)
+        holder = identity.name_masked if identity else "*"
+        return [
+            Account(
+                *(each.id, each.book, "e_account", each.shown_id, holder, each.currency),
+                each.state is EAccountState.ACTIVE,
+            )
+            for each in await accounts_of_person(self._db, mode, person_id)
+            if each.closed_at is None
+        ]
+
+    async def funds(self, account: Account) -> Funds:
+        """Return the balance of an electronic account."""
+        balance = await balance_of(self._db, account.book, _key(account))
+        return Funds(balance.posted, balance.available)
+
+    async def movements(
+        self, account: Account, *, cursor: str | None, limit: int | None
+    ) -> Page[Movement]:
+        """Return the movements of an electronic account, the newest first.
+
+        Raises:
+            CursorInvalid, PageSizeInvalid, BalancesBehind
+        """
+        page = await statement(self._db, account.book, _key(account), cursor=cursor, limit=limit)
+        return Page([_movement(line) for line in page.items], page.next_cursor)
+
+
+class Together:
+    """Accounts of several kinds as one list."""
+
+    def __init__(self, by_kind: Mapping[AccountKind, Holdings]) -> None:
+        self._by_kind = by_kind
+
+    async def accounts_of(self, person_id: UUID, mode: Mode) -> list[Account]:
+        """Return a person's accounts of every kind."""
+        return [
+            account
+            for each in self._by_kind.values()
+            for account in await each.accounts_of(person_id, mode)
+        ]
+
+    async def funds(self, account: Account) -> Funds:
+        """Return what is in an account."""
+        return await self._by_kind[account.kind].funds(account)
+
+    async def movements(
+        self, account: Account, *, cursor: str | None, limit: int | None
+    ) -> Page[Movement]:
+        """Return what happened in an account, the newest first.
+
+        Raises:
+            CursorInvalid, PageSizeInvalid, BalancesBehind
+        """
+        holdings = self._by_kind[account.kind]
+        return await holdings.movements(account, cursor=cursor, limit=limit)
+
+
+def holdings_of(db: Db) -> Holdings:
+    """Return every kind of account that people have here."""
+    return Together({"wallet": Wallets(db), "e_account": EAccounts(db)})
+
+
 async def claim_wallet(db: Db, keyring: Keyring, person: Person, code: str) -> Wallet:
     """Make a wallet a person's own, who shows a payment code of it; the code is used up by that.
 
@@ -169,6 +246,10 @@ def held(accounts: Sequence[Account], shown_id: str) -> Account:
         if each.shown_id == shown_id:
             return each
     raise AccountNotHeld
+
+
+def _key(account: Account) -> AccountKey:
+    return AccountKey(account.kind, account.currency, account.id)
 
 
 def _movement(line: StatementLine) -> Movement:

@@ -22,7 +22,7 @@ from tongbao.infra.web.problem import (
 from tongbao.kernel.errors import Busy, Forbidden, Refusal
 from tongbao.ledger.book import Ledger
 from tongbao.parties.consents.dossier import contributor
-from tongbao.parties.consents.holdings import Wallets
+from tongbao.parties.consents.holdings import holdings_of
 from tongbao.parties.people.dossier import Contributor
 from tongbao.surfaces.open_bank import endpoints, pages, resources
 from tongbao.surfaces.open_bank.desk import PAGES, Desk
@@ -155,7 +155,7 @@ def open_bank(settings: Settings, people: PeopleDesk, ledger: Ledger) -> dict[st
     """Return what is mounted: nothing where funds may not be held, for then nobody has accounts."""
     if not settings.licence.may_hold_funds:
         return {}
-    desk = Desk(people.checks, ledger, Wallets(people.db), settings.public_url)
+    desk = Desk(people.checks, ledger, holdings_of(people.db), settings.public_url)
     return OpenBank(desk).mounts
 
 
