@@ -111,8 +111,8 @@ async def test_a_file_that_does_not_say_how_large_it_is_is_cut_off(applicant: Ap
 @pytest.mark.parametrize(
     ("status", "code", "changes"),
     [
-        (400, "upload.digest_missing", {"content_digest": None}),
-        (400, "upload.digest_missing", {"content_digest": "sha-256=:short=:"}),
+        (401, "auth.signature_invalid", {"content_digest": None}),
+        (401, "auth.signature_invalid", {"content_digest": "sha-256=:short=:"}),
         (401, "auth.signature_invalid", {"content_digest": digest_of(b"another")}),
         (400, "upload.digest_differs", {"pieces": [png(4, 4)]}),
         (400, "upload.incomplete", {"pieces": []}),

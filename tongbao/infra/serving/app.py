@@ -63,7 +63,7 @@ from tongbao.infra.serving.asgi import (
     replay,
     target_of,
 )
-from tongbao.infra.serving.files import Uploads, digest_of
+from tongbao.infra.serving.files import Uploads, check_taken, digest_of
 from tongbao.infra.serving.openapi import ApiFacts, Operation, describe
 from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.caller import Caller, access_of
@@ -283,6 +283,7 @@ class App:
         )
         key = await self._proved(scope) or await authenticate(signed, self._keys, self._nonces)
         scope["state"]["caller"] = key.caller
+        check_taken(scope)
         scope["state"] |= {"limits": self._limits, "repeats": self._repeats}
         scope["state"]["given"] = self._given
         if "\x00" in scope["path"]:

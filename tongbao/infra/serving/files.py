@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from tongbao.infra.serving.asgi import Receive, Scope
 from tongbao.infra.serving.openapi import Operation
-from tongbao.infra.web.uploads import Incoming, incoming_of
+from tongbao.infra.web.uploads import Incoming, digest_in, incoming_of
+from tongbao.kernel.errors import Refusal
 
 
 class Uploads:
@@ -23,13 +24,15 @@ class Uploads:
     def begin(self, scope: Scope, receive: Receive) -> bool:
         """Tell whether the request's body is a file, and have its route read it.
 
-        Raises:
-            UploadTooLarge, UploadTypeUnsupported, UploadDigestMissing
+        What is wrong with its headers is told to whoever has proved itself: see `check_taken`.
         """
         for verb, pattern, upload in self._routes:
             if verb == scope["method"] and pattern.fullmatch(scope["path"]):
                 headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}
-                scope["state"]["incoming"] = incoming_of(upload, headers, receive)
+                try:
+                    scope["state"]["incoming"] = incoming_of(upload, headers, receive)
+                except Refusal as refusal:
+                    scope["state"] |= {"not_taken": refusal, "digest": digest_in(headers)}
                 return True
         return False
 
@@ -43,4 +46,16 @@ def _pattern(path: str) -> str:
 def digest_of(scope: Scope) -> bytes | None:
     """Return the digest that a file is signed by; None where the body is no file."""
     incoming: Incoming | None = scope["state"].get("incoming")
-    return None if incoming is None else incoming.digest
+    digest: bytes | None = scope["state"].get("digest")
+    return digest if incoming is None else incoming.digest
+
+
+def check_taken(scope: Scope) -> None:
+    """Raise where the headers of a file tell of one that its route does not take.
+
+    Raises:
+        UploadTooLarge, UploadTypeUnsupported, UploadDigestMissing
+    """
+    refusal: Refusal | None = scope["state"].get("not_taken")
+    if refusal is not None:
+        raise refusal
