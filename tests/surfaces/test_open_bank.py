@@ -303,6 +303,23 @@ async def test_a_browser_gets_nowhere_with_what_is_not_its_own(bank: Bank) -> No
     assert (await mine.post("confirm", code="123456")).status == 409
 
 
+async def test_one_request_does_not_let_anybody_guess_for_long(bank: Bank) -> None:
+    pushed = await bank.partner.push()
+    browser = bank.browser()
+    browser.contact = "13700137777"  # nobody's
+    await browser.open(bank.partner.client_id, pushed.json["request_uri"])
+    tries = [(await browser.log_in(f"guess {number}")).status for number in range(11)]
+    assert tries == [*[422] * 10, 429]
+
+
+async def test_a_stranger_without_a_token_makes_nobody_remember_a_proof(bank: Bank) -> None:
+    count = "select count(*) as n from seen_token"
+    before = await bank.stage.db.fetch(count, ())
+    refused = await bank.partner.ask("GET", "/open_bank/accounts", "made-up")
+    assert error_of(refused) == "invalid_token"
+    assert await bank.stage.db.fetch(count, ()) == before
+
+
 async def test_a_pushed_request_is_over_after_a_minute(bank: Bank) -> None:
     pushed = await bank.partner.push()
     await bank.stage.db.fetch("update authorisation set expires_at = now() - interval '1 s'", ())

@@ -10,10 +10,15 @@ from tongbao.infra.db import Db
 from tongbao.ledger.book import Ledger
 from tongbao.parties.authentication.step_up import Checks
 from tongbao.parties.consents.holdings import Holdings
+from tongbao.surfaces.cashier.desk import Throttle
 from tongbao.surfaces.page_kit.rendering import templates_of
 
 PAGES: Final = "/oauth"
 HERE: Final = Path(__file__).parent
+TRIES_OF_REQUEST: Final = 10
+"""How often anybody may try to log in for one pushed request."""
+TRIES_PER_MINUTE: Final = 120
+"""How often from one address, behind which there may be many people."""
 
 
 class Desk:
@@ -25,6 +30,8 @@ class Desk:
         self.holdings = holdings
         self.issuer = public_url.rstrip("/")
         self.is_https = self.issuer.startswith("https://")
+        self.tries = Throttle(TRIES_OF_REQUEST, 600.0)
+        self.tries_from = Throttle(TRIES_PER_MINUTE, 60.0)
         self.templates = templates_of(PAGES, HERE)
 
     @property

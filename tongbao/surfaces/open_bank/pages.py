@@ -17,6 +17,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra import audit
+from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, Rejected
 from tongbao.kernel.ids import show
@@ -138,11 +139,16 @@ async def log_in(visit: Visit) -> Reply:
     """Take address and password; whatever is wrong with them, the answer is the same.
 
     Raises:
-        RequestNotOpen
+        RequestNotOpen, TooManyRequests
     """
     sitting = await _open_sitting(visit)
     if sitting.request.person_id is not None:
         return await _step(visit, sitting)
+    desk = visit.desk
+    if not desk.tries.lets_through(sitting.request.id.hex) or not desk.tries_from.lets_through(
+        visit.source
+    ):
+        raise TooManyRequests
     person = await _person_by_password(visit, sitting.consent)
     if person is None:
         return _page(visit, "log_in.html", sitting, wrong=True, status=422)

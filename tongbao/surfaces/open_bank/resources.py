@@ -174,11 +174,14 @@ async def _consent(
     scheme, _, token = said.partition(" ")
     if scheme.lower() != "dpop" or not token or len(token) > 128:
         raise OAuthError("invalid_token", "a DPoP-bound access token is needed", status=401)
+    # The token first: a stranger without one makes us remember no proof.
+    found = await introspect(desk.db, token)
+    if found is None:
+        raise _over()
     jkt = await proved_key(desk.db, asked, desk.issuer + asked.path, access_token=token)
     if jkt is None:
         raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed", status=401)
-    found = await introspect(desk.db, token)
-    if found is None or found.token.jkt != jkt:
+    if found.token.jkt != jkt:
         raise _over()
     partner = await partner_with_id(desk.db, found.token.partner_id)
     consent = found.consent
