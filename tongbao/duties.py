@@ -10,77 +10,43 @@ from functools import partial
 from typing import Any, Final
 
 from tongbao.acts import approvals
-from tongbao.clearing.batches.batches import (
-    BATCHES_POLICY,
-    COMPARE_POLICY,
-    CloseBatches,
-    CompareBatch,
-    run_close_batches,
-    run_compare_batch,
-)
-from tongbao.clearing.commissions.commissions import (
-    COMMISSION_POLICY,
-    PayCommissions,
-    run_pay_commissions,
-)
+from tongbao.clearing import duties as afterwards
 from tongbao.clearing.complaints.complaints import (
-    PULL_POLICY,
-    PullComplaints,
-    run_pull_complaints,
     take_complaint,
 )
-from tongbao.clearing.complaints.model import ComplaintOpened, ComplaintUpdated
-from tongbao.clearing.complaints.replies import REPLY_POLICY, SendReply, run_send_reply
-from tongbao.clearing.context import Clearing
-from tongbao.clearing.daily import (
-    DAILY_POLICY,
-    ReconcileDaily,
-    SettleDaily,
-    run_reconcile_daily,
-    run_settle_daily,
+from tongbao.clearing.complaints.model import (
+    ComplaintOpened,
+    ComplaintUpdated,
 )
-from tongbao.clearing.disputes.chargebacks import WatchDispute
-from tongbao.clearing.disputes.deadlines import WATCH_POLICY as DISPUTE_POLICY
-from tongbao.clearing.disputes.deadlines import run_watch_dispute
-from tongbao.clearing.disputes.debts import DEBTS_POLICY, CollectDebts, run_collect_debts
+from tongbao.clearing.context import (
+    Clearing,
+)
 from tongbao.clearing.disputes.model import (
     DisputeClosed,
     DisputeDue,
     DisputeOpened,
     DisputeUpdated,
 )
-from tongbao.clearing.payouts.chasing import FILE_POLICY, ChaseFile, run_chase_file
-from tongbao.clearing.payouts.model import PayoutFailed, PayoutReturned, PayoutSucceeded
-from tongbao.clearing.payouts.payouts import PAYOUT_POLICY, SubmitPayout, run_submit_payout
-from tongbao.clearing.recon_rules import running as statements
-from tongbao.clearing.reconciliation.days import (
-    RECONCILE_POLICY,
-    ReconcileDay,
-    run_reconcile_day,
+from tongbao.clearing.payouts.model import (
+    PayoutFailed,
+    PayoutReturned,
+    PayoutSucceeded,
 )
-from tongbao.clearing.reconciliation.model import DayReconciled
+from tongbao.clearing.reconciliation.model import (
+    DayReconciled,
+)
 from tongbao.clearing.reserve.proving import (
-    RESERVE_POLICY,
-    ProveReserve,
-    Reserve,
     ReserveGapFound,
-    run_prove_reserve,
 )
-from tongbao.clearing.settlement.model import SettlementClosed
-from tongbao.clearing.settlement.settlements import on_payout_ended
-from tongbao.clearing.settlement_batches.batches import (
-    BATCH_POLICY,
-    DrawBatch,
-    DropBatch,
-    ReleaseBatch,
-    run_draw_batch,
-    run_drop_batch,
-    run_release_batch,
+from tongbao.clearing.settlement.model import (
+    SettlementClosed,
 )
-from tongbao.clearing.suspense import items as suspense
-from tongbao.clearing.transfers.model import TransferEnded
-from tongbao.clearing.transfers.paying import TRANSFER_POLICY, SubmitTransfer, run_submit_transfer
-from tongbao.clearing.transfers.transfers import RunTransferBatch, run_transfer_batch
+from tongbao.clearing.settlement.settlements import (
+    on_payout_ended,
+)
+from tongbao.clearing.transfers.model import (
+    TransferEnded,
+)
 from tongbao.controls.approvals import approvals as four_eyes
 from tongbao.controls.approvals.model import ApprovalMoved
 from tongbao.controls.audit_log import watching as audit_watching
@@ -261,7 +227,6 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     combining.ChaseCombined: combining.COMBINED_POLICY,
     parking.ChaseVisit: parking.VISIT_POLICY,
     FinishExit: STANDING_POLICY,
-    PayCommissions: COMMISSION_POLICY,
     SubmitRefund: REFUND_POLICY,
     SendRefundOn: SEND_ON_POLICY,
     ReleaseSplit: SPLIT_POLICY,
@@ -273,38 +238,20 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     CloseCheckout: CLOSING_POLICY,
     DeliverWebhook: DELIVER_POLICY,
     TellJeepayMerchant: TELL_POLICY,
-    ReconcileDaily: DAILY_POLICY,
-    **statements.POLICIES,
+    **afterwards.POLICIES,
     **e_accounts.POLICIES,
-    ReconcileDay: RECONCILE_POLICY,
-    CloseBatches: BATCHES_POLICY,
-    CompareBatch: COMPARE_POLICY,
-    SettleDaily: DAILY_POLICY,
-    RunTransferBatch: TRANSFER_POLICY,
-    SubmitTransfer: TRANSFER_POLICY,
-    DrawBatch: BATCH_POLICY,
-    ReleaseBatch: BATCH_POLICY,
-    DropBatch: BATCH_POLICY,
-    SubmitPayout: PAYOUT_POLICY,
-    ChaseFile: FILE_POLICY,
     invariants.WatchInvariants: invariants.POLICY,
-    WatchDispute: DISPUTE_POLICY,
-    CollectDebts: DEBTS_POLICY,
     ReturnRedPacket: RETURN_POLICY,
     LookAtOrder: LOOK_POLICY,
     PushOrderRefund: PUSH_POLICY,
-    PullComplaints: PULL_POLICY,
-    SendReply: REPLY_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
     SendNotification: SEND_POLICY,
     **four_eyes.POLICIES,
-    suspense.WatchSuspense: suspense.WATCH_POLICY,
     BuildVouchers: BUILD_POLICY,
     CompleteMovement: COMPLETE_POLICY,
     WatchMovements: WATCH_POLICY,
     WatchTerminals: TERMINALS_POLICY,
     RewrapSealingKeys: REWRAP_POLICY,
-    ProveReserve: RESERVE_POLICY,
     RebalanceSplits: REBALANCE_POLICY,
     ProveLedger: PROVE_POLICY,
     ProveAuditLog: audit_watching.POLICY,
@@ -326,36 +273,16 @@ def handlers(
 ) -> Mapping[type[Task], Handler]:
     """Return who does which task; what a firm may not do, nobody here does."""
     sharing = Sharing(flow, clearing.keyring)
-    settling: dict[type[Task], Handler] = {
-        suspense.WatchSuspense: partial(suspense.run_watch_suspense, clearing.db),
-        SettleDaily: partial(run_settle_daily, clearing),
-        PayCommissions: partial(run_pay_commissions, clearing),
-        ProveReserve: partial(
-            run_prove_reserve, Reserve(flow.db, Proofs(flow.db, clearing.keyring))
-        ),
-        RunTransferBatch: partial(run_transfer_batch, clearing),
-        SubmitTransfer: partial(run_submit_transfer, clearing),
-        DrawBatch: partial(run_draw_batch, clearing),
-        ReleaseBatch: partial(run_release_batch, clearing),
-        DropBatch: partial(run_drop_batch, clearing),
-        SubmitPayout: partial(run_submit_payout, clearing),
-        ChaseFile: partial(run_chase_file, clearing),
-        WatchDispute: partial(run_watch_dispute, flow),
-        CollectDebts: partial(run_collect_debts, flow),
+    licensed: dict[type[Task], Handler] = {
+        **afterwards.settling_work_of(flow, clearing),
         ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
         **e_accounts.handlers(flow.db, flow.ledger),
     }
     return {
-        **(settling if flow.licence.may_hold_funds else {}),
+        **(licensed if flow.licence.may_hold_funds else {}),
         **four_eyes.work_of(approvals(flow, clearing, keys)),
         invariants.WatchInvariants: partial(invariants.run_watch, flow.db, flow.licence),
-        PullComplaints: partial(run_pull_complaints, flow),
-        SendReply: partial(run_send_reply, flow),
-        ReconcileDaily: partial(run_reconcile_daily, clearing),
-        **statements.work_of(clearing),
-        ReconcileDay: partial(run_reconcile_day, clearing),
-        CloseBatches: partial(run_close_batches, clearing),
-        CompareBatch: partial(run_compare_batch, clearing),
+        **afterwards.work_of(flow, clearing),
         ChaseAttempt: partial(chase_attempt, flow),
         ChaseCompletion: partial(chase_completion, flow),
         ExpireAuthorisation: partial(expire_authorisation, flow),

@@ -46,11 +46,11 @@ from tongbao.infra.kms.opening import key_desk, open_keyring
 from tongbao.infra.migrate import migrate
 from tongbao.infra.outbox import public_types
 from tongbao.infra.request_log.lines import RequestLog
-from tongbao.infra.settings import Settings
-from tongbao.infra.telemetry import set_up_logging
 from tongbao.infra.serving.app import App
 from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.serving.openapi import ApiFacts
+from tongbao.infra.settings import Settings
+from tongbao.infra.telemetry import set_up_logging
 from tongbao.infra.webhooks.courier import Courier
 from tongbao.infra.webhooks.model import WebhookRules
 from tongbao.infra.worker import Worker
@@ -116,14 +116,13 @@ from tongbao.products.shop import api as shop_api
 from tongbao.rails.channels.accounts import ChannelAccounts
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
 from tongbao.rails.channels.cards.client import Cards
-from tongbao.rails.channels.contract import Channel
 from tongbao.surfaces import housekeeping
 from tongbao.surfaces.api import clock as clock_api
 from tongbao.surfaces.api import events as events_api
 from tongbao.surfaces.api import request_log as request_log_api
 from tongbao.surfaces.api import webhook_endpoints as webhooks_api
-from tongbao.surfaces.api.versions import API_VERSIONS
 from tongbao.surfaces.api.probes import probes
+from tongbao.surfaces.api.versions import API_VERSIONS
 from tongbao.surfaces.cashier.app import CashierApp
 from tongbao.surfaces.disputes_desk import pages as disputes_desk
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp

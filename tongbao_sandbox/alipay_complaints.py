@@ -105,7 +105,7 @@ def complain(world: World, number: str, detail: str) -> dict[str, str]:
 
 
 def _say(world: World, kept: dict[str, Any], role: str, text: str) -> None:
-    said = {
+    said: dict[str, Any] = {
         "replier_name": "商家" if role == "MERCHANT" else "买家",
         "replier_role": role,
         "gmt_create": plain(world.clock.now()),

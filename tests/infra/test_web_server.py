@@ -11,8 +11,8 @@ import uvicorn
 from tests.infra.signed_client import SignedClient
 from tests.infra.test_web import FACTS, HANDLERS, SECRET, OneKey
 from tongbao.infra.db import Db
-from tongbao.infra.serving.app import App
 from tongbao.infra.serving import asgi as edge
+from tongbao.infra.serving.app import App
 
 
 @pytest.fixture

@@ -64,9 +64,9 @@ def test_what_is_no_suite_is_said_so(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "question"), [("QN08", "123"), ("QN08", "12a4"), ("QN08", "１２３４"), ("QA08", "a b!"),
-                           ("QN08", "1" * 17)]
-)  # fmt: skip
+    ("kind", "question"),
+    [("QN08", "123"), ("QN08", "12a4"), ("QN08", "１２３４"), ("QA08", "a b!"), ("QN08", "1" * 17)],
+)
 def test_a_question_is_one_of_the_suites(kind: str, question: str) -> None:
     with pytest.raises(ValueError):
         ocra(read_suite(f"OCRA-1:HOTP-SHA1-6:{kind}"), b"key", question)

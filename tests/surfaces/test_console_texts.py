@@ -54,9 +54,9 @@ from tongbao.surfaces.operator_console.visit import PAGES
 from tongbao.surfaces.page_kit.evidence import MASKED_FIELDS, masked, masked_tree, readable
 from tongbao.surfaces.page_kit.remembered import Remembered
 from tongbao.surfaces.page_kit.rendering import figures, lasting, moment, money, prose
+from tongbao.surfaces.page_kit.texts import Texts, load_texts
 from tongbao.surfaces.people_desk import e_accounts
 from tongbao.surfaces.people_desk.pages import STATES as PERSON_STATES
-from tongbao.surfaces.page_kit.texts import Texts, load_texts
 
 CONSOLE = Path(operator_console.__path__[0])
 DOCS = Path(docs_site.__path__[0])

@@ -170,7 +170,9 @@ TABLES: Final[tuple[Placed, ...]] = (
         "third parties of the open bank and what people let them do; asked before a book is known",
         *("partner", "seen_token", "open_consent", "authorisation", "partner_token"),
     ),
-    *_at_home("people who work at the console", "operator", "operator_session", "operator_recovery_code"),
+    *_at_home(
+        "people who work at the console", "operator", "operator_session", "operator_recovery_code"
+    ),
     *_at_home("decided by people, and applied by tasks", "approval", "api_key_handover"),
     *_at_home("who agrees, and from which amount on two", "second_check", "approval_agreement"),
     *_at_home("keys that wait for a second person", "channel_keys_waiting"),

@@ -313,9 +313,7 @@ class ApiKey(TypedDict):
     name: str
     scopes: list[str]
     secret_tail: str
-    algorithm: Literal[
-        "hmac-sha256", "ed25519", "ecdsa-p256-sha256", "rsa-pss-sha512", "sm2-sm3"
-    ]
+    algorithm: Literal["hmac-sha256", "ed25519", "ecdsa-p256-sha256", "rsa-pss-sha512", "sm2-sm3"]
     api_version: str
     is_good: bool
     created_at: str

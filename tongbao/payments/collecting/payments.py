@@ -385,9 +385,7 @@ def _paid_writes(payment: Payment, attempt: Attempt) -> tuple[Write, ...]:
     )
 
 
-def begun_writes(
-    payment: Payment, attempt: Attempt, why: str = "own wallet"
-) -> tuple[Write, ...]:
+def begun_writes(payment: Payment, attempt: Attempt, why: str = "own wallet") -> tuple[Write, ...]:
     """Return the writes that make a payment and its attempt; nobody is set to chase it."""
     return (
         Write(store.INSERT_PAYMENT, store.payment_row(payment), refusal=ORDER_TAKEN),

@@ -217,6 +217,6 @@ def _messages(told: _Complaint, at: datetime) -> list[ComplaintMessage]:
     words.sort(key=lambda each: each.at)
     if told.status == _FED_BACK:
         when = moment(told.gmt_modified) or at
-        done = ("feedback", "MERCHANT_CONFIRM_COMPLETE", "merchant", "", 0, when)
-        words.append(ComplaintMessage(*done))
+        kind = "MERCHANT_CONFIRM_COMPLETE"
+        words.append(ComplaintMessage("feedback", kind, "merchant", "", 0, when))
     return [first, *words]
