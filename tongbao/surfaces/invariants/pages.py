@@ -17,7 +17,7 @@ async def show_lights(visit: Visit) -> Reply:
     rows = [(each, last.get(each.name)) for each in chosen((), licence)]
     facts = {
         "rows": [
-            (each, light, "open" if light is None else "failed" if light.breaches else "succeeded")
+            (each, light, "created" if light is None else "failed" if light.breaches else "succeeded")
             for each, light in rows
         ],
         "red": sum(1 for _, light in rows if light is not None and light.breaches),
