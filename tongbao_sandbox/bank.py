@@ -58,7 +58,8 @@ def make_keys() -> Keys:
         shown={
             "token": secrets.token_urlsafe(24),
             "debtor_name": "通宝沙箱支付有限公司",
-            "debtor_account": f"62{secrets.randbelow(10**15):015d}88",
+            # A firm's account, and not what by chance could be somebody's card.
+            "debtor_account": f"31{secrets.randbelow(10**15):015d}88",
             "debtor_bank": "102290000011",
         },
         kept={"note": "this bank signs nothing"},

@@ -287,7 +287,7 @@ async def test_a_stopped_poster_comes_back_as_a_zombie(scene: Scene) -> None:
     assert set(counts) <= {"created", "exists"}
 
 
-SIZE_LIMITED_MB = 300
+SIZE_LIMITED_MB = 364
 
 
 @asynccontextmanager

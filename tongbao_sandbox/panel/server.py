@@ -52,7 +52,8 @@ _ONLINE: Final = (*_EVERYWHERE, "refund_query", "callback")
 _POINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "alipay": (
         *(*_ONLINE, "bill", "split", "split_query", "receiver", "transfer", "transfer_query"),
-        *("agreement", "agreement_query", "parking"),
+        *("agreement", "agreement_query", "parking", "applyment", "applyment_query"),
+        *("media", "complaint", "complaint_query"),
     ),
     "bank": ("pay",),
     "cards": (*_EVERYWHERE, "capture", "void", "totals", "sign_in"),

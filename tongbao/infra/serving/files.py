@@ -36,6 +36,10 @@ class Uploads:
                 return True
         return False
 
+    def are_at(self, path: str) -> bool:
+        """Tell whether files are sent to this path, by whatever method."""
+        return any(pattern.fullmatch(path) for _, pattern, _ in self._routes)
+
 
 def _pattern(path: str) -> str:
     """Return a route's path as a pattern; what stands in braces is one part of the path."""
