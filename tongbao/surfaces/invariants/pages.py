@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.parties.identity.model import Permission
+from tongbao.surfaces.invariants._store import Light
 from tongbao.surfaces.invariants.running import chosen, lights, run_invariants
 from tongbao.surfaces.operator_console.visit import PREFIX, Route, Visit
 from tongbao.surfaces.page_kit.replies import Reply, redirect
@@ -16,14 +17,17 @@ async def show_lights(visit: Visit) -> Reply:
     last = {each.name: each for each in await lights(visit.desk.db)}
     rows = [(each, last.get(each.name)) for each in chosen((), licence)]
     facts = {
-        "rows": [
-            (each, light, "created" if light is None else "failed" if light.breaches else "succeeded")
-            for each, light in rows
-        ],
+        "rows": [(each, light, _state(light)) for each, light in rows],
         "red": sum(1 for _, light in rows if light is not None and light.breaches),
         "done": visit.request.query.get("done"),
     }
     return await visit.page("invariants.html", facts)
+
+
+def _state(light: Light | None) -> str:
+    if light is None:
+        return "created"
+    return "failed" if light.breaches else "succeeded"
 
 
 async def run_quick(visit: Visit) -> Reply:
