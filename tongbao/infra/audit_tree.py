@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
+from tongbao.infra.audit import AuditEntry
 from tongbao.infra.db import Db, Query, Statement, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.merkle import (
-    HASH_BYTES,
     Subtree,
     grow,
+    hashes_in,
     leaf_hash,
     prove,
     root_of,
@@ -61,34 +62,6 @@ class Node(Struct, frozen=True):
     hash: bytes
 
 
-class WrittenEntry(Struct, frozen=True):
-    """An entry with everything that its leaf is made of."""
-
-    id: UUID
-    at: datetime
-    real_at: datetime
-    actor: str
-    origin: str
-    action: str
-    subject: str
-    facts: dict[str, Any]
-
-    @property
-    def content(self) -> bytes:
-        """Return the leaf: JSON with its names sorted and times in UTC to the microsecond."""
-        said = {
-            "action": self.action,
-            "actor": self.actor,
-            "at": _utc(self.at),
-            "facts": self.facts,
-            "id": str(self.id),
-            "origin": self.origin,
-            "real_at": _utc(self.real_at),
-            "subject": self.subject,
-        }
-        return msgspec.json.encode(said, order="sorted")
-
-
 _ENTRY: Final = "e.id, e.at, e.real_at, e.actor, e.origin, e.action, e.subject, e.facts"
 _OPEN_TREE: Final = Statement("""
     insert into audit_tree (name, size, frontier) values ('audit', 0, '')
@@ -102,7 +75,7 @@ _GROW: Final = Statement("""
 _NEWEST_LEAF: Final = Query(UUID, "select entry_id from audit_leaf order by number desc limit 1")
 # From an id on: who is later than that by hours is found by the daily look at everything.
 _UNPLACED: Final = Query(
-    WrittenEntry,
+    AuditEntry,
     f"""
     select {_ENTRY} from audit_entry e
      where e.id > $1 and not exists (select from audit_leaf l where l.entry_id = e.id)
@@ -134,7 +107,7 @@ _NODES: Final = Query(
       join audit_leaf l on asked.level = 0 and l.number = asked.number + 1""",
 )
 _ENTRIES: Final = Query(
-    WrittenEntry,
+    AuditEntry,
     f"select {_ENTRY} from audit_entry e where e.id = any($1::uuid[])",
 )
 _WAITING: Final = Query(
@@ -162,9 +135,24 @@ async def locked_extent(tx: Tx) -> LogExtent:
     return await _LOCK_TREE.one(tx)
 
 
-async def entry_with_id(on: Db | Tx, entry_id: UUID) -> WrittenEntry | None:
-    """Return an entry with everything that its leaf is made of."""
+async def entry_with_id(on: Db | Tx, entry_id: UUID) -> AuditEntry | None:
+    """Return an entry of the log."""
     return next(iter(await _ENTRIES.all(on, [entry_id])), None)
+
+
+def content_of(entry: AuditEntry) -> bytes:
+    """Return what an entry's leaf is made of: JSON, names sorted, times in UTC to a microsecond."""
+    said = {
+        "action": entry.action,
+        "actor": entry.actor,
+        "at": _utc(entry.at),
+        "facts": entry.facts,
+        "id": str(entry.id),
+        "origin": entry.origin,
+        "real_at": _utc(entry.real_at),
+        "subject": entry.subject,
+    }
+    return msgspec.json.encode(said, order="sorted")
 
 
 async def leaf_of(on: Db | Tx, entry_id: UUID) -> Leaf | None:
@@ -180,11 +168,6 @@ async def proof_of(on: Db | Tx, ranges: Sequence[tuple[int, int]]) -> list[bytes
         Subtree(row.level, row.number): row.hash for row in await _NODES.all(on, levels, numbers)
     }
     return prove(ranges, roots.__getitem__)
-
-
-def hashes_in(frontier: bytes) -> list[bytes]:
-    """Return the roots a stored frontier is made of."""
-    return [frontier[at : at + HASH_BYTES] for at in range(0, len(frontier), HASH_BYTES)]
 
 
 class Derived(Struct):
@@ -216,7 +199,7 @@ async def derive(db: Db, sizes: Sequence[int] = ()) -> Derived:
     return Derived(size, root_of(frontier), roots, troubles)
 
 
-async def _leaves(db: Db) -> AsyncIterator[tuple[list[Leaf], dict[UUID, WrittenEntry]]]:
+async def _leaves(db: Db) -> AsyncIterator[tuple[list[Leaf], dict[UUID, AuditEntry]]]:
     """Yield the leaves in their order, with those of their entries that are still there."""
     after = 0
     while leaves := await _LEAVES.all(db, after, _ONE_GO):
@@ -230,7 +213,7 @@ async def _place_some(tx: Tx, tree: LogExtent) -> int:
     entries = await _UNPLACED.all(tx, _some_time_before(newest), _ONE_GO)
     if not entries:
         return 0
-    leaves = [leaf_hash(entry.content) for entry in entries]
+    leaves = [leaf_hash(content_of(entry)) for entry in entries]
     grown = grow(tree.size, hashes_in(tree.frontier), leaves)
     numbers = range(tree.size + 1, grown.size + 1)
     await _ADD_LEAVES.run(tx, [*numbers], [entry.id for entry in entries], leaves)
@@ -247,12 +230,12 @@ async def _place_some(tx: Tx, tree: LogExtent) -> int:
     return len(entries)
 
 
-def _troubles_of(leaf: Leaf, place: int, entry: WrittenEntry | None) -> list[str]:
+def _troubles_of(leaf: Leaf, place: int, entry: AuditEntry | None) -> list[str]:
     if leaf.number != place:
         return [f"leaf {place} is missing"]
     if entry is None:
         return [f"entry {leaf.entry_id} is gone"]
-    if leaf_hash(entry.content) != leaf.hash:
+    if leaf_hash(content_of(entry)) != leaf.hash:
         return [f"entry {leaf.entry_id} is not what it was, or its leaf is not"]
     return []
 

@@ -66,6 +66,11 @@ def grow(size: int, frontier: Sequence[bytes], leaves: Sequence[bytes]) -> Grown
     return Grown(size + len(leaves), tuple(reversed(kept)), levels)
 
 
+def hashes_in(frontier: bytes) -> list[bytes]:
+    """Return the roots that a stored frontier is made of."""
+    return [frontier[at : at + HASH_BYTES] for at in range(0, len(frontier), HASH_BYTES)]
+
+
 def root_of(frontier: Sequence[bytes]) -> bytes:
     """Return the root of the tree, or of the range, made of these subtrees, largest first."""
     if not frontier:

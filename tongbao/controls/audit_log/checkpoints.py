@@ -26,15 +26,15 @@ from tongbao.controls.audit_log.model import (
     LogReport,
 )
 from tongbao.infra.audit_tree import (
+    content_of,
     derive,
     entry_with_id,
-    hashes_in,
     leaf_of,
     locked_extent,
     proof_of,
 )
 from tongbao.infra.db import Db
-from tongbao.kernel.merkle import consistency_ranges, inclusion_ranges, root_of
+from tongbao.kernel.merkle import consistency_ranges, hashes_in, inclusion_ranges, root_of
 from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, page_of, page_size
 from tongbao.ledger.proofs.entries import moment_text, text_of
 from tongbao.ledger.proofs.model import Proofs
@@ -98,7 +98,7 @@ async def prove_entry(db: Db, entry_id: UUID) -> EntryProof:
     path = await proof_of(db, inclusion_ranges(leaf.number - 1, point.size))
     return EntryProof(
         "tongbao.audit_entry/1",
-        entry.content.decode(),
+        content_of(entry).decode(),
         leaf.number,
         [text_of(each) for each in path],
         point.note,

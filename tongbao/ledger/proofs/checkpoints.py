@@ -22,6 +22,7 @@ from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.merkle import (
     consistency_ranges,
+    hashes_in,
     leaf_hash,
     root_of,
     tree_root,
@@ -48,7 +49,6 @@ from tongbao.ledger.proofs.tree import (
     audit,
     catch_up,
     frontier_of,
-    hashes_in,
     locked_tree,
     proof_of,
     reading,

@@ -18,6 +18,7 @@ from tongbao.kernel.merkle import (
     HASH_BYTES,
     Subtree,
     grow,
+    hashes_in,
     prove,
     subtrees_of,
     tree_root,
@@ -162,11 +163,6 @@ def _batch_with_leaf(tree: LedgerTree, batches: Sequence[store.BatchLink], block
     if place >= 0 and seq < filled[place].first_seq + filled[place].transfers:
         return filled[place].batch
     return batches[-1].batch + 1
-
-
-def hashes_in(frontier: bytes) -> list[bytes]:
-    """Return the roots a stored frontier is made of."""
-    return [frontier[at : at + HASH_BYTES] for at in range(0, len(frontier), HASH_BYTES)]
 
 
 class Reading(Struct, frozen=True):
