@@ -335,13 +335,10 @@ async def test_the_disk_is_full_for_a_while(tmp_path: Path, server_folder: Path)
 
 def fill(path: Path) -> None:
     """Leave no room at all."""
-    with path.open("wb") as filler:
-        try:
-            while True:
-                filler.write(b"\0" * (1 << 20))
-                filler.flush()
-        except OSError:
-            pass
+    # Without a buffer: what one still held, it would fail on again as it closes.
+    with path.open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(b"\0" * (1 << 20))
 
 
 async def use_up_the_log(dsn: str) -> None:

@@ -256,7 +256,9 @@ async def test_one_idempotency_key_used_twice_at_once_makes_one_payment(stage: S
         second = await rivals.start(ask())
 
     assert first.result()["status"] == "pending"
-    assert "idempotency.in_flight" in str(second.exception())
+    # It asks anew once the first has taken the key: before the channel has answered, or after.
+    told = str(second.exception() or second.result()["id"])
+    assert told == first.result()["id"] or "idempotency.in_flight" in told
     assert await ask() == first.result(), "later the second hears what the first heard"
 
 
