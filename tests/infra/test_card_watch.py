@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,21 @@ def test_digits_in_disguise_are_seen() -> None:
         check_request("/v1/payments", b"", [], f'{{"subject":"{hidden}"}}'.encode())
     with pytest.raises(CardNumberUnexpected):
         check_request("/v1/payments", b"", [], f"not json {PAN}".encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"x\\"number":"{PAN}"}}',
+        f'{{"subject":"\\"number\\":\\"{PAN}\\""}}',
+        f'{{"number":"1","subject":"{PAN}"}}',
+        f'{{"number":["1"],"subject":"{PAN}","auth_code":"888812345678901234"}}',
+    ],
+)
+def test_a_name_that_only_ends_like_such_a_field_hides_nothing(body: str) -> None:
+    msgspec.json.decode(body)
+    with pytest.raises(CardNumberUnexpected):
+        check_request("/v1/payments", b"", [], body.encode())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tongbao.infra.db import Write
-from tongbao.kernel.ids import new_id
+from tongbao.kernel.ids import base32, new_id
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.parties.price_plans.model import Quote
 from tongbao.parties.price_plans.queries import volume_write
@@ -340,9 +340,17 @@ _ATTEMPT_STATE: Final = {
 
 
 def begun(
-    asked: NewPayment, payment_id: UUID, now: datetime, state: PaymentState
+    asked: NewPayment,
+    payment_id: UUID,
+    now: datetime,
+    state: PaymentState,
+    *,
+    own_wallet: UUID | None = None,
 ) -> tuple[Payment, Attempt]:
-    """Return the rows of a payment that begins now: to be collected, or at its end already."""
+    """Return the rows of a payment that begins now: to be collected, or at its end already.
+
+    ``own_wallet`` is the wallet of ours that has paid it at this moment.
+    """
     is_paid = state is PaymentState.SUCCEEDED
     payment = Payment(
         book=asked.book,
@@ -378,9 +386,10 @@ def begun(
         price_volume=asked.price.volume,
         card_kind=asked.price.card,
     )
+    attempt_id = new_id()
     attempt = Attempt(
         book=asked.book,
-        id=new_id(),
+        id=attempt_id,
         payment_id=payment_id,
         merchant_id=asked.merchant_id,
         mode=asked.mode,
@@ -391,13 +400,13 @@ def begun(
         currency=asked.money.currency,
         state=_ATTEMPT_STATE[state],
         code=None,
-        channel_ref=None,
-        payer=None,
+        channel_ref=None if own_wallet is None else base32(attempt_id),
+        payer=None if own_wallet is None else str(own_wallet),
         action=None,
         how=asked.how,
         client_ip=asked.client_ip,
         created_at=now,
-        paid_at=None,
+        paid_at=None if own_wallet is None else now,
         queries=0,
     )
     return payment, attempt

@@ -327,9 +327,7 @@ def paid_rows(
 def _paid_from(
     wallet_id: UUID, asked: NewPayment, payment_id: UUID, now: datetime
 ) -> tuple[Payment, Attempt]:
-    payment, attempt = begun(asked, payment_id, now, PaymentState.SUCCEEDED)
-    paid = {"payer": str(wallet_id), "channel_ref": attempt.number, "paid_at": now}
-    return payment, msgspec.structs.replace(attempt, **paid)
+    return begun(asked, payment_id, now, PaymentState.SUCCEEDED, own_wallet=wallet_id)
 
 
 def paid_group(
