@@ -205,7 +205,7 @@ class Platform:
         self.accounts = ChannelAccounts(db, keyring, SECRETS, settings.public_url)
         self.bank = BankTransfer(self.http)
         by_name = channels(self.http, db.clock, detokenising(db, self.keys.sealing_keys))
-        self.router = LiveRouter(db, by_name, Watch(db))
+        self.router = LiveRouter(db, by_name, Watch(db), self.accounts.changes)
         self.flow = Flow(
             db=db,
             commits=Commits(db, "payments", pace_s=0.01),
@@ -226,7 +226,7 @@ class Platform:
             db, keyring, self.blobs, by_name, self.accounts.get, self.secret_types
         )
         self.approvals = approvals(self.flow, self.clearing, self.keys)
-        self.request_log = RequestLog(db, RecentKeys(db, keyring))
+        self.request_log = RequestLog(db, RecentKeys(db, keyring, self.accounts.changes))
         self.webhook_rules = WebhookRules(
             event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
         )
@@ -290,7 +290,7 @@ class Platform:
             **wallet_api(settings, people, OWN_CONSENTS, ledger=self.ledger),
             **open_bank(settings, people, self.ledger),
         }
-        recent_keys = RecentKeys(self.db, self.keyring)
+        recent_keys = RecentKeys(self.db, self.keyring, self.accounts.changes)
         limits = RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst))
         app = App(
             routes(settings.licence, allows_test_clock=settings.test_clock),

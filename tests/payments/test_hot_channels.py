@@ -114,7 +114,7 @@ async def test_one_order_asked_for_many_times_at_once_is_one_payment(client: Sig
 
 
 async def test_terms_that_were_changed_a_moment_ago_hold(stage: Stage) -> None:
-    """They are remembered for seconds, and yet nobody is charged, or let in, by old ones."""
+    """They are remembered, and yet nobody is charged, or let in, by old ones."""
     shop = await stage.open_shop()
     client = client_of(stage, shop)
     first = await client.post(PATH, order(), key=new_number())
@@ -131,7 +131,7 @@ async def test_terms_that_were_changed_a_moment_ago_hold(stage: Stage) -> None:
 
     assert first.json["fee"] < dearer.json["fee"] == known_again.json["fee"] == 120
     assert suspended.code == "merchant.suspended"
-    assert taken("handed over") == before + 2, "once for each change"
+    assert taken("handed over") <= before + 2, "once for each change that was not heard of yet"
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         "asked before the merchant's book is known",
         *("api_key", "api_nonce", "idempotency_key", "inbound_callback"),
         *("agreed_rate", "rate_bucket"),
+        "change_mark",
         *("request_line", "request_log_term"),
     ),
     *_at_home(

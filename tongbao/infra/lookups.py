@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
+from uuid import UUID
 
+from tongbao.infra.changes import ALL, Changes
 from tongbao.kernel.clock import monotonic
 
 K = TypeVar("K", bound=Hashable)
@@ -97,31 +99,56 @@ class Together(Generic[K, V]):
 
 
 class Remembered(Generic[K, V]):
-    """Lookups whose answers stand for ``seconds``, counted from before they were asked for."""
+    """Lookups whose answers stand for ``seconds``, counted from before they were asked for.
+
+    With ``changes`` they stand only while those are heard, and what is changed is forgotten, see
+    `forget_with`; of what is unknown nothing is remembered then.
+    """
 
     def __init__(
-        self, find: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], *, seconds: float
+        self,
+        find: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]],
+        *,
+        seconds: float,
+        changes: Changes | None = None,
     ) -> None:
         self._find = find
         self._lookups = Lookups(find)
         self._seconds = seconds
+        self._changes = changes
         self._known: dict[K, tuple[float, V | None]] = {}
+
+    def forget_with(self, what: str, keys: Callable[[UUID], Iterable[K]] | None = None) -> None:
+        """Forget the answers to these keys when a thing of this kind is changed; None: to all."""
+        if self._changes is None:
+            raise TypeError("no changes are heard of")
+
+        def forget(of_id: UUID) -> None:
+            if keys is None or of_id == ALL:
+                self._known.clear()
+                return
+            for key in keys(of_id):
+                self.forget(key)
+
+        self._changes.on(what, forget)
 
     def known(self, key: K) -> V | None:
         """Return what is remembered and stands; None when it must be asked for."""
         entry = self._known.get(key)
-        return entry[1] if entry is not None and entry[0] > monotonic() else None
+        if entry is None or entry[0] <= monotonic() or not self._is_heard:
+            return None
+        return entry[1]
 
     async def get(self, key: K) -> V | None:
         """Return what is remembered and stands, or ask."""
-        entry = self._known.get(key)
-        asked_at = monotonic()
-        if entry is not None and entry[0] > asked_at:
+        entry, is_heard = self._known.get(key), self._is_heard
+        asked_at, epoch = monotonic(), self._epoch
+        if is_heard and entry is not None and entry[0] > asked_at:
             return entry[1]
         value = await self._lookups.get(key)
-        if len(self._known) >= REMEMBERED_MAX:
-            self._known.clear()
-        self._known[key] = asked_at + self._seconds, value
+        if self._changes is None or (value is not None and epoch == self._epoch):
+            self._make_room(1)
+            self._known[key] = asked_at + self._seconds, value
         return value
 
     async def all(self, keys: Iterable[K]) -> dict[K, V]:
@@ -130,24 +157,42 @@ class Remembered(Generic[K, V]):
         A key that is unknown is left out, and asked for again the next time.
         """
         now, found, new = monotonic(), dict[K, V](), list[K]()
+        is_heard, epoch = self._is_heard, self._epoch
         for key in keys:
             entry = self._known.get(key)
-            if entry is None or entry[0] <= now or entry[1] is None:
+            if not is_heard or entry is None or entry[0] <= now or entry[1] is None:
                 new.append(key)
             else:
                 found[key] = entry[1]
         if new:
-            if len(self._known) + len(new) > REMEMBERED_MAX:
-                self._known.clear()
-            until = now + self._seconds
-            for key, value in (await self._find(new)).items():
-                found[key] = value
-                self._known[key] = until, value
+            asked = await self._find(new)
+            found.update(asked)
+            if epoch == self._epoch:
+                self._make_room(len(asked))
+                until = now + self._seconds
+                self._known.update({key: (until, value) for key, value in asked.items()})
         return found
+
+    @property
+    def _is_heard(self) -> bool:
+        return self._changes is None or self._changes.is_heard
+
+    @property
+    def _epoch(self) -> int:
+        """Return what is another number where something was forgotten while it was asked for."""
+        return 0 if self._changes is None else self._changes.epoch
+
+    def _make_room(self, count: int) -> None:
+        if len(self._known) + count > REMEMBERED_MAX:
+            self._known.clear()
 
     def forget(self, key: K) -> None:
         """Ask anew the next time."""
         self._known.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Ask everything anew."""
+        self._known.clear()
 
     def amend(self, key: K, value: V) -> None:
         """Put this in the place of what is remembered, for no longer than that stands."""

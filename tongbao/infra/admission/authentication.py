@@ -17,7 +17,7 @@ import hashlib
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, Protocol
 from uuid import UUID
@@ -32,6 +32,7 @@ from tongbao.infra.admission.message_signatures import (
     read_message_signature,
 )
 from tongbao.infra.admission.nonces import Nonce, Nonces
+from tongbao.infra.changes import Changes
 from tongbao.infra.crypto import constant_time_equal, hmac_sha256
 from tongbao.infra.db import Db, Write
 from tongbao.infra.public_keys import PublicKey, SigningAlgorithm, verifies
@@ -142,6 +143,7 @@ class SigningKey(Struct, frozen=True):
     use_noted: bool = False  # whether its use was written down lately
     public_key: PublicKey | None = None
     version: str = CURRENT  # of the API, that its requests are in
+    ends_at: datetime | None = None  # by itself; the key may be remembered beyond that
 
     @property
     def algorithm(self) -> SigningAlgorithm:
@@ -160,7 +162,11 @@ class SigningKeys(Protocol):
 
 
 class RememberedKeys(SigningKeys, Protocol):
-    """Keys that are asked for many at a time."""
+    """Keys that are asked for many at a time, and remembered until they are changed."""
+
+    @property
+    def changes(self) -> Changes:
+        """Return by what it is heard of; others that remember hear by the same."""
 
     async def find_all(self, ids: Iterable[UUID]) -> Mapping[UUID, SigningKey]:
         """Return those of these keys that are on record, revoked or not."""
@@ -312,9 +318,9 @@ def _check_good(key: SigningKey, signed_at: int) -> None:
     Raises:
         KeyRevoked, TimestampStale
     """
-    if key.revoked:
-        raise KeyRevoked
     now = real_now()
+    if key.revoked or (key.ends_at is not None and key.ends_at <= now):
+        raise KeyRevoked
     if abs(now.timestamp() - signed_at) > WINDOW_S:
         raise TimestampStale(our_time=int(now.timestamp()))
 

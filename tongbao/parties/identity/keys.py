@@ -13,6 +13,7 @@ import msgspec
 
 from tongbao.infra import audit
 from tongbao.infra.admission.authentication import SigningKey
+from tongbao.infra.changes import BOUND_S, Changes, mark
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.lookups import Lookups, Remembered
@@ -40,9 +41,12 @@ from tongbao.parties.merchants.queries import merchants_with_ids
 _PURPOSE: Final = "api_key.secret"
 OPENED_MAX: Final = 10_000
 """How many secrets are kept opened."""
-KEY_STANDS_S: Final = 0.9
-"""How long a key that was looked at is believed where payments are many; a revoked one works no
-longer than that."""
+KEY_STANDS_S: Final = BOUND_S
+"""How long a key that was looked at is believed at most where its revocation is not heard of; where
+it is, a revoked one works for `changes.EVERY_S`."""
+KEYS: Final = "api_key"
+"""The kind of its marks."""
+_READ_ANEW_S: Final = 60.0
 _USE_NOTED_EVERY: Final = timedelta(hours=1)
 
 
@@ -87,6 +91,7 @@ async def set_scopes(tx: Tx, key: ApiKey, scopes: Sequence[str], *, licence: Lic
         ScopeUnknown
     """
     changed = await store.SET_SCOPES.one(tx, key.id, check_scopes(scopes, licence))
+    await mark(tx, KEYS, key.id)
     facts: dict[str, Fact] = {"before": " ".join(key.scopes), "after": " ".join(changed.scopes)}
     await audit.record(tx, "api_key.scopes_set", show("key", key.id), facts)
     return changed
@@ -130,6 +135,7 @@ async def roll_key(
     # A second roll may end the old key sooner, never keep it longer.
     ends = min(now + overlap, locked.expires_at or now + overlap)
     await store.REPLACE_KEY.one(tx, locked.id, new.key.id, ends)
+    await mark(tx, KEYS, locked.id)
     facts: dict[str, Fact] = {
         "successor": show("key", new.key.id),
         "overlap_s": int(overlap.total_seconds()),
@@ -148,6 +154,7 @@ async def revoke_key(tx: Tx, merchant_id: UUID, mode: Mode, key_id: UUID) -> Api
     key = await store.REVOKE_KEY.first(tx, key_id, merchant_id, mode, real_now())
     if key is None:
         raise KeyNotFound
+    await mark(tx, KEYS, key_id)
     await audit.record(tx, "api_key.revoked", show("key", key_id), {})
     return key
 
@@ -180,7 +187,9 @@ class KeysOnRecord:
         noted = key.last_used_at is not None and now - key.last_used_at < _USE_NOTED_EVERY
         public = PublicKey(key.algorithm, key.public_key) if key.public_key else None
         version = key.api_version or CURRENT
-        return SigningKey(caller, secret, not key.is_good(now), noted, public, version)
+        return SigningKey(
+            caller, secret, not key.is_good(now), noted, public, version, key.expires_at
+        )
 
     async def note_use(self, key: SigningKey) -> None:
         """Remember to the hour when the key was last used; most uses write nothing."""
@@ -190,11 +199,18 @@ class KeysOnRecord:
 
 
 class RecentKeys:
-    """The same keys as they were at most `KEY_STANDS_S` seconds ago, found many at a time."""
+    """The same keys, remembered until they are changed, found many at a time.
 
-    def __init__(self, db: Db, keyring: Keyring) -> None:
+    None is believed for longer than `KEY_STANDS_S` after changes were last heard of.
+    """
+
+    def __init__(self, db: Db, keyring: Keyring, changes: Changes | None = None) -> None:
         self._on_record = KeysOnRecord(db, keyring)
-        self._keys = Remembered(self._on_record.find_all, seconds=KEY_STANDS_S)
+        self.changes = changes or Changes(db)
+        self._keys = Remembered(
+            self._on_record.find_all, seconds=_READ_ANEW_S, changes=self.changes
+        )
+        self._keys.forget_with(KEYS, lambda key_id: (key_id,))
 
     async def find_all(self, ids: Iterable[UUID]) -> dict[UUID, SigningKey]:
         """Return those of these keys that are on record, as they were within the last second.

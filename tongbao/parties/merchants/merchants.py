@@ -9,6 +9,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra import audit
+from tongbao.infra.changes import mark
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Tx, Write
 from tongbao.infra.settings import Secret
@@ -17,6 +18,7 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants import _store as store
 from tongbao.parties.merchants.model import (
+    TERMS,
     LateSuccess,
     Merchant,
     MerchantNotFound,
@@ -95,6 +97,7 @@ async def connect_channel(
     """
     await lock_merchant(tx, merchant_id)
     await store.SET_ROUTE.run(tx, merchant_id, mode, channel, channel_account_id)
+    await mark(tx, TERMS, merchant_id)
     facts = {"mode": mode.value, "channel": channel, "account": show("chn", channel_account_id)}
     await audit.record(tx, "merchant.channel_connected", show("mch", merchant_id), facts)
 
@@ -128,6 +131,7 @@ async def set_state(
     """Write down what a locked merchant may do from now on; return it and the line's version."""
     version = 1 + await store.LAST_STANDING_VERSION.one(tx, merchant_id)
     merchant = await store.SET_STATE.one(tx, merchant_id, to)
+    await mark(tx, TERMS, merchant_id)
     await store.INSERT_STANDING.run(
         tx, merchant_id, version, to, because, reserve_until, tx.actor, tx.now
     )

@@ -15,6 +15,9 @@ from msgspec import Struct
 from tongbao.kernel.errors import Conflict, NotFound, Rejected
 from tongbao.kernel.licence import Mode
 
+TERMS: Final = "merchant"
+"""The kind of the marks of merchants, whom they are served by and what prices are agreed."""
+
 
 class MerchantNotFound(NotFound):
     """There is no such merchant."""

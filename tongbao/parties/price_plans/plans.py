@@ -7,11 +7,13 @@ from datetime import datetime
 from uuid import UUID
 
 from tongbao.infra import audit
+from tongbao.infra.changes import mark
 from tongbao.infra.db import Tx
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import exponent_of
 from tongbao.parties.merchants.merchants import lock_merchant
+from tongbao.parties.merchants.model import TERMS
 from tongbao.parties.price_plans import _store as store
 from tongbao.parties.price_plans.model import (
     PriceInThePast,
@@ -59,6 +61,7 @@ async def set_price_plan(
     )
     if plan is None:
         raise PriceStartTaken
+    await mark(tx, TERMS, merchant_id)
     facts = {"mode": mode.value, "version": version, "valid_from": starts.isoformat()}
     await audit.record(tx, "merchant.price_plan_set", show("mch", merchant_id), facts)
     return plan

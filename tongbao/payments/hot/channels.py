@@ -47,7 +47,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money, positive
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.merchants import still_serves
-from tongbao.parties.merchants.model import Merchant
+from tongbao.parties.merchants.model import TERMS, Merchant
 from tongbao.parties.price_plans.model import PricePlan, inputs_at, plan_at
 from tongbao.parties.price_plans.queries import price_plans_of, quote_with_volume, still_in_force
 from tongbao.payments.asking.terms import CreatePayment, asked_of_router, new_payment
@@ -68,13 +68,15 @@ from tongbao.payments.collecting.payments import (
     check_offered,
     commit_intention,
 )
+from tongbao.payments.hot.terms import both_modes
 from tongbao.payments.methods.asked import check_method
 from tongbao.payments.routing.model import PlaceTaken
 from tongbao.rails.channels.contract import PayMode
 
 PATH: Final = "/v1/payments"
-TERMS_KEPT_S: Final = 5.0
-"""How long terms are remembered. No payment is made under others: the commit looks again."""
+TERMS_KEPT_S: Final = 60.0
+"""How long terms that are not changed are remembered, see `changes`. No payment is made under
+others: the commit looks again."""
 TERMS_CHANGED: Final = "payment.terms_changed"
 
 _OPERATION: Final = f"POST {PATH}"
@@ -119,7 +121,10 @@ class ChannelPayments:
         self._flow = flow
         self._limits = limits
         self._keys = keys
-        self._terms = Remembered(partial(_terms, flow.db), seconds=TERMS_KEPT_S)
+        self._terms = Remembered(
+            partial(_terms, flow.db), seconds=TERMS_KEPT_S, changes=keys.changes
+        )
+        self._terms.forget_with(TERMS, both_modes)
         self._short, self._handed_over = _TAKEN.labels("short"), _TAKEN.labels("handed over")
         self._running: set[asyncio.Task[None]] = set()
 

@@ -164,7 +164,7 @@ class WalletPayments:
         self._keys = keys
         self._short, self._handed_over = _TAKEN.labels("short"), _TAKEN.labels("handed over")
         self._reader = CodeReader(keyring)
-        self._terms = RecentTerms(flow.db)
+        self._terms = RecentTerms(flow.db, keys.changes)
         self._waiting: list[_Asked] = []
         self._allowed: list[_Good] = []
         self._looking: asyncio.Task[None] | None = None

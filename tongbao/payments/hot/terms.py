@@ -8,17 +8,16 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tongbao.infra.changes import Changes
 from tongbao.infra.db import Db
 from tongbao.infra.lookups import Remembered
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants import queries as merchants
-from tongbao.parties.merchants.model import Merchant
+from tongbao.parties.merchants.model import TERMS, Merchant
 from tongbao.parties.price_plans.model import PricePlan
 from tongbao.parties.price_plans.queries import price_plans_of
 
-TERMS_STAND_S: Final = 0.9
-"""How long they are believed: a suspended merchant collects no longer than that, and a price that
-is agreed to begin at once may begin that much later."""
+_READ_ANEW_S: Final = 60.0
 
 Whose = tuple[UUID, Mode]
 
@@ -30,12 +29,22 @@ class Terms(Struct, frozen=True):
     plans: Sequence[PricePlan]
 
 
-class RecentTerms:
-    """The terms of merchants, at most `TERMS_STAND_S` seconds old."""
+def both_modes(merchant_id: UUID) -> Iterable[Whose]:
+    """Return what terms there are of a merchant."""
+    return [(merchant_id, mode) for mode in Mode]
 
-    def __init__(self, db: Db) -> None:
+
+class RecentTerms:
+    """The terms of merchants, remembered until they are changed.
+
+    They are believed for `changes.BOUND_S` at most where that is not heard of: a suspended merchant
+    collects no longer than that, and a price that is agreed to begin at once begins no later.
+    """
+
+    def __init__(self, db: Db, changes: Changes) -> None:
         self._db = db
-        self._terms = Remembered(self._find, seconds=TERMS_STAND_S)
+        self._terms = Remembered(self._find, seconds=_READ_ANEW_S, changes=changes)
+        self._terms.forget_with(TERMS, both_modes)
 
     async def of(self, whose: Iterable[Whose]) -> dict[Whose, Terms]:
         """Return these merchants' terms in a mode each, of those that there are."""

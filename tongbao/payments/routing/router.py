@@ -11,11 +11,13 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tongbao.infra.changes import ALL, Changes
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.lookups import Remembered
-from tongbao.kernel.clock import business_date, monotonic
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants import queries as merchants
+from tongbao.parties.merchants.model import TERMS
 from tongbao.parties.price_plans.model import CardKind, PriceLine, PricePlan, charge_of, plan_at
 from tongbao.parties.price_plans.queries import price_plans_of
 from tongbao.payments.routing import _store as store
@@ -39,12 +41,14 @@ from tongbao.payments.routing.model import (
     RoutingRuleSet,
     ShadowTally,
 )
+from tongbao.payments.routing.rule_sets import RULES
 from tongbao.payments.routing.rules import NO_RULES, Limit, RuleTable, compile_rules, read_rules
-from tongbao.payments.routing.watch import KNOWN_FOR_S, Watch
-from tongbao.rails.channels.accounts import list_accounts, open_accounts
+from tongbao.payments.routing.watch import Watch
+from tongbao.rails.channels.accounts import ACCOUNTS, list_accounts, open_accounts
 from tongbao.rails.channels.capabilities import Authorising
 from tongbao.rails.channels.contract import Channel, PayMode
 
+_READ_ANEW_S: Final = 60.0
 _RESTING: Final = frozenset({Reason.DOWN, Reason.PROBING})
 
 Whose = tuple[UUID, Mode]
@@ -77,14 +81,24 @@ class Offered(Struct, frozen=True):
 class LiveRouter:
     """Routes the payments of one process; `model.Router` says what it is asked."""
 
-    def __init__(self, db: Db, channels: Mapping[str, Channel], watch: Watch) -> None:
+    def __init__(
+        self,
+        db: Db,
+        channels: Mapping[str, Channel],
+        watch: Watch,
+        changes: Changes | None = None,
+    ) -> None:
         self._db = db
         self._channels = channels
         self.watch = watch
-        self._terms = Remembered(self._find, seconds=KNOWN_FOR_S)
+        heard = changes or Changes(db)
+        self._terms = Remembered(self._find, seconds=_READ_ANEW_S, changes=heard)
+        self._terms.forget_with(TERMS, lambda merchant_id: [(merchant_id, mode) for mode in Mode])
+        self._terms.forget_with(ACCOUNTS)
+        self._rules = Remembered(self._find_rules, seconds=_READ_ANEW_S, changes=heard)
+        self._rules.forget_with(RULES)
         self._compiled: dict[UUID, RuleTable] = {}
         self._in_use: Sequence[RoutingRuleSet] = ()
-        self._read_at: float | None = None
 
     async def settled(self, asked: Asked) -> Asked:
         """Return it with its channel named, unless its customer's code leaves a choice."""
@@ -288,14 +302,13 @@ class LiveRouter:
 
     async def _know(self, at: datetime) -> None:
         await self.watch.know(business_date(at))
-        if self._read_at is not None and monotonic() - self._read_at < KNOWN_FOR_S:
-            return
-        asked_at = monotonic()
-        self._in_use = await store.IN_USE.all(self._db, self._db.clock.now())
+        self._in_use = self._rules.known(ALL) or await self._rules.get(ALL) or ()
         for each in self._in_use:
             if each.id not in self._compiled:
                 self._compiled[each.id] = compile_rules(read_rules(each.source), each.id)
-        self._read_at = asked_at
+
+    async def _find_rules(self, _: Sequence[UUID]) -> dict[UUID, Sequence[RoutingRuleSet]]:
+        return {ALL: await store.IN_USE.all(self._db, self._db.clock.now())}
 
     def _table(self, mode: Mode, at: datetime) -> RuleTable | None:
         """Return the rules in force at a moment, as far as they are known here."""

@@ -15,6 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from tongbao.infra import audit
+from tongbao.infra.changes import ALL, mark
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.errors import Busy, Conflict, Forbidden, NotFound, Rejected
 from tongbao.kernel.ids import new_id, show
@@ -24,6 +25,8 @@ from tongbao.payments.routing.rules import check_targets, read_rules
 from tongbao.rails.channels.accounts import list_accounts
 
 RULE_SET_PREFIX: Final = "rrs"
+RULES: Final = "routing_rules"
+"""The kind of the mark of all rules together."""
 _TRIES_MAX: Final = 5
 
 
@@ -184,6 +187,7 @@ async def _locked_draft(tx: Tx, rule_set_id: UUID) -> RoutingRuleSet:
 
 
 async def _note(tx: Tx, what: str, each: RoutingRuleSet) -> None:
+    await mark(tx, RULES, ALL)
     facts = {
         "mode": each.mode.value,
         "number": each.number,

@@ -1,7 +1,7 @@
 """Our accounts at channels: added by people, opened only when a call is made.
 
 The keys of an account are sealed at rest. `ChannelAccounts` opens them for a call, or to verify a
-callback, and forgets them after half a minute, so that a change reaches every process soon.
+callback, and forgets them when they are changed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.infra.audit import record
+from tongbao.infra.changes import BOUND_S, Changes, mark
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Query, Tx
-from tongbao.kernel.clock import monotonic
+from tongbao.infra.lookups import Remembered
 from tongbao.kernel.errors import Conflict, Invalid, NotFound
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
@@ -27,7 +28,11 @@ from tongbao.rails.channels.contract import ChannelAccount
 
 NOTIFY_PATH: Final = "/callbacks/{channel}/{token}"
 PURPOSE: Final = "channel.secrets"
-CACHED_S: Final = 30.0
+CACHED_S: Final = BOUND_S
+"""How long an opened account is believed at most where its change is not heard of."""
+ACCOUNTS: Final = "channel_account"
+"""The kind of their marks."""
+_READ_ANEW_S: Final = 60.0
 _SCHEMES: Final = {
     Mode.LIVE: ("https://", "tcps://"),
     Mode.SANDBOX: ("https://", "tcps://", "http://", "tcp://"),
@@ -135,6 +140,7 @@ async def insert_account(
     )
     if row is None:
         raise ChannelAccountExists(merchant_number=account.merchant_number)
+    await mark(tx, ACCOUNTS, account_id)
     facts = {"channel": row.channel, "mode": row.mode.value, "number": row.merchant_number}
     await record(tx, "channel_account.added", show("chn", account_id), facts)
     return row
@@ -147,7 +153,7 @@ async def replace_keys(
     account_id: UUID,
     keys: Mapping[str, object],
 ) -> None:
-    """Seal new keys for an account; calls use them within `CACHED_S` seconds.
+    """Seal new keys for an account; calls use them within a second.
 
     Raises:
         ChannelAccountNotFound, ChannelUnknown, ChannelKeysMalformed
@@ -165,6 +171,7 @@ async def store_keys(tx: Tx, keyring: Keyring, account_id: UUID, plaintext: byte
     sealed = keyring.seal(PURPOSE, plaintext, _place(account_id))
     if await store.REPLACE_SECRETS.first(tx, account_id, sealed) is None:
         raise ChannelAccountNotFound
+    await mark(tx, ACCOUNTS, account_id)
     await record(tx, "channel_account.keys_replaced", show("chn", account_id), {})
 
 
@@ -186,13 +193,14 @@ async def set_gateway(tx: Tx, account_id: UUID, gateway: str) -> ChannelAccountR
     row = await store.SET_GATEWAY.first(tx, account_id, gateway)
     if row is None:
         raise ChannelAccountNotFound
+    await mark(tx, ACCOUNTS, account_id)
     facts = {"gateway": gateway}
     await record(tx, "channel_account.gateway_set", show("chn", account_id), facts)
     return row
 
 
 async def set_state(tx: Tx, account_id: UUID, state: AccountState) -> ChannelAccountRow:
-    """Open or close an account for new payments, which hear of it within `CACHED_S` seconds.
+    """Open or close an account for new payments, which hear of it within a second.
 
     Raises:
         ChannelAccountNotFound
@@ -200,6 +208,7 @@ async def set_state(tx: Tx, account_id: UUID, state: AccountState) -> ChannelAcc
     row = await store.SET_STATE.first(tx, account_id, state)
     if row is None:
         raise ChannelAccountNotFound
+    await mark(tx, ACCOUNTS, account_id)
     await record(tx, f"channel_account.{state.value}", show("chn", account_id), {})
     return row
 
@@ -213,13 +222,22 @@ class ChannelAccounts:
     """Opens accounts for calls."""
 
     def __init__(
-        self, db: Db, keyring: Keyring, secret_types: SecretTypes, public_url: str
+        self,
+        db: Db,
+        keyring: Keyring,
+        secret_types: SecretTypes,
+        public_url: str,
+        changes: Changes | None = None,
     ) -> None:
         self._db = db
         self._keyring = keyring
         self._secret_types = secret_types
         self._public_url = public_url.rstrip("/")
-        self._opened: dict[UUID | str, tuple[float, ChannelAccount]] = {}
+        self.changes = changes or Changes(db)
+        self._opened: Remembered[UUID | str, ChannelAccount] = Remembered(
+            self._find, seconds=_READ_ANEW_S, changes=self.changes
+        )
+        self._opened.forget_with(ACCOUNTS)
 
     async def get(self, account_id: UUID) -> ChannelAccount:
         """Return the account with its keys, open or closed.
@@ -227,7 +245,7 @@ class ChannelAccounts:
         Raises:
             ChannelAccountNotFound
         """
-        return await self._open(account_id, store.GET_ACCOUNT)
+        return await self._known(account_id)
 
     async def of_token(self, token: str) -> ChannelAccount:
         """Return the account whose callbacks come to this address.
@@ -235,19 +253,30 @@ class ChannelAccounts:
         Raises:
             ChannelAccountNotFound
         """
-        return await self._open(token, store.ACCOUNT_OF_TOKEN)
+        return await self._known(token)
 
     def forget(self) -> None:
         """Read every account anew at its next use."""
-        self._opened.clear()
+        self._opened.forget_all()
 
-    async def _open(self, key: UUID | str, query: Query[ChannelAccountRow]) -> ChannelAccount:
-        known = self._opened.get(key)
-        if known is not None and monotonic() - known[0] < CACHED_S:
-            return known[1]
-        row = await _row(query, self._db, key)
+    async def _known(self, key: UUID | str) -> ChannelAccount:
+        account = await self._opened.get(key)
+        if account is None:
+            raise ChannelAccountNotFound
+        return account
+
+    async def _find(self, keys: Sequence[UUID | str]) -> dict[UUID | str, ChannelAccount]:
+        found = {}
+        for key in keys:
+            query = store.GET_ACCOUNT if isinstance(key, UUID) else store.ACCOUNT_OF_TOKEN
+            row = await query.first(self._db, key)
+            if row is not None:
+                found[key] = self._open(row)
+        return found
+
+    def _open(self, row: ChannelAccountRow) -> ChannelAccount:
         plaintext = self._keyring.open(PURPOSE, row.sealed_secrets, _place(row.id))
-        account = ChannelAccount(
+        return ChannelAccount(
             id=row.id,
             channel=row.channel,
             mode=row.mode,
@@ -260,8 +289,6 @@ class ChannelAccounts:
             secrets=msgspec.json.decode(plaintext, type=_secret_type(self._secret_types, row)),
             is_open=row.state is AccountState.OPEN,
         )
-        self._opened[key] = (monotonic(), account)
-        return account
 
 
 def open_accounts(rows: Sequence[ChannelAccountRow], mode: Mode) -> list[ChannelAccountRow]:
