@@ -200,7 +200,7 @@ from tongbao.products.shop.refunds import (
 )
 from tongbao.rails.channels.contract import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
-from tongbao.surfaces.invariants import running as invariants
+from tongbao.surfaces.invariants import rounds as invariants
 from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant
 
 EVENTS: Final[Sequence[type[Event]]] = (

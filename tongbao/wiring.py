@@ -128,7 +128,7 @@ from tongbao.surfaces.disputes_desk import pages as disputes_desk
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.fees.pages import ROUTES as FEE_PAGES
 from tongbao.surfaces.four_eyes.routes import ROUTES as FOUR_EYES
-from tongbao.surfaces.invariants import running as invariants
+from tongbao.surfaces.invariants import rounds as invariants
 from tongbao.surfaces.invariants.pages import ROUTES as INVARIANT_PAGES
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices

@@ -113,8 +113,10 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.clearing.payouts._store.SEND_FILED",
     ),
     "an invariant is one of all books": (
+        "tongbao.surfaces.invariants._store.ENDS_IN",
         "tongbao.surfaces.invariants._store.EVENTS",
         "tongbao.surfaces.invariants._store.FUNDS",
+        "tongbao.surfaces.invariants._store.SLICE_END",
     ),
     "a channel's bill has the payments of all books": (
         "tongbao.clearing.reconciliation._store.CLEAR_ITEMS",

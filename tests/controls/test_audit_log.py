@@ -23,6 +23,7 @@ from tongbao.controls.audit_log.checkpoints import (
     prove_growth,
     sign_checkpoint,
     verify_log,
+    verify_log_since,
 )
 from tongbao.controls.audit_log.model import (
     AuditCheckpointsReversed,
@@ -31,7 +32,7 @@ from tongbao.controls.audit_log.model import (
     EntryUnproven,
 )
 from tongbao.infra import audit, audit_tree, failpoints
-from tongbao.infra.audit_tree import place_entries
+from tongbao.infra.audit_tree import place_entries, size_of_log, troubles_of_block
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash
@@ -182,6 +183,38 @@ async def test_who_rewrites_entry_leaf_and_tree_breaks_what_was_signed(
     await place_entries(db)
     report = await verify_log(db)
     assert "does not begin as checkpoint 1 said" in report.first
+
+
+async def test_a_long_log_is_derived_from_the_last_proved_checkpoint_and_block_by_block(
+    db: Db, proofs: Proofs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_tree, "BLOCK", 4)
+    monkeypatch.setattr(audit_tree, "_BLOCK_LEVEL", 2)
+    await acts(db, 21)
+    first = await grown(proofs)
+    await acts(db, 9, begin=21)
+    await grown(proofs)
+    size = await size_of_log(db)
+    assert size >= 30
+    assert (await verify_log_since(db, first)).breaches == 0
+    assert (await verify_log_since(db, 0)).entries == size
+    blocks = range(size // 4)
+    assert [await troubles_of_block(db, each) for each in blocks] == [[] for _ in blocks]
+    assert await troubles_of_block(db, size // 4) == [], "what is not whole is nobody's block"
+
+    tables = "audit_entry, audit_leaf, audit_node, audit_checkpoint"
+    await db.execute(f"grant update, delete on {tables} to current_user", ())
+    await db.execute("update audit_entry set actor = 'eve' where subject = 'chn_28'", ())
+    assert "not what it was" in (await verify_log_since(db, first)).first
+    await db.execute("update audit_entry set actor = 'eve' where subject = 'chn_2'", ())
+    harmed = [n for n in blocks if await troubles_of_block(db, n)]
+    assert len(harmed) in {1, 2}
+    await db.execute("delete from audit_leaf where number = 1", ())
+    assert "leaf 1 is missing" in await troubles_of_block(db, 0)
+    await db.execute("update audit_node set hash = sha256('x') where level = 2 and number = 3", ())
+    assert await troubles_of_block(db, 2) == ["block 2 is not what the tree is made of"]
+    await db.execute("update audit_checkpoint set frontier = frontier || sha256('x')", ())
+    assert "begin as checkpoint" in (await verify_log_since(db, first)).first
 
 
 async def test_what_waits_too_long_for_its_place_is_found(db: Db) -> None:

@@ -13,14 +13,14 @@ from tongbao.infra.db import Db
 from tongbao.infra.tasks import Lease
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Licence
+from tongbao.surfaces.invariants import rounds
+from tongbao.surfaces.invariants.rounds import WatchInvariants, run_round, run_watch
 from tongbao.surfaces.invariants.running import (
     INVARIANTS,
     InvariantUnknown,
-    WatchInvariants,
     chosen,
     lights,
     run_invariants,
-    run_watch,
 )
 
 LICENCE = Licence.PAYMENT_INSTITUTION
@@ -83,3 +83,51 @@ async def test_the_round_runs_what_is_quick_and_the_board_shows_it(stage: Stage)
         assert "I10" in page.text
         assert "is-succeeded" in page.text
         assert "is-failed" not in page.text
+
+
+async def test_a_round_looks_at_what_is_new_and_again_at_the_past_piece_by_piece(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "PAYMENTS", 2)
+    monkeypatch.setattr(rounds, "PIECES_MAX", 1)
+    db, green = stage.db, {each.name: 0 for each in INVARIANTS if each.is_quick}
+    await stage.paid("alipay", 2_000)
+    refunded = await stage.paid("wechat_pay", 1_000)
+    await stage.refund(refunded, 300)
+    await stage.paid("alipay", 3_000)
+    await stage.idle()
+
+    assert not await run_round(db, LICENCE), "what is younger than five minutes waits"
+    monkeypatch.setattr(rounds, "SETTLES", timedelta(0))
+    await db.execute("delete from invariant_mark", ())
+    assert await run_round(db, LICENCE), "two of three are looked at, one is left"
+    assert not await run_round(db, LICENCE)
+    assert {each.name: each.breaches for each in await lights(db)} == green
+
+    for name in ("I4", "I5", "I6", "I7"):
+        for statement in BREAKS[name].split(";"):
+            assert await db.execute(statement, ()), name
+    for _ in range(3):  # the past has three payments: it is looked at again in two pieces
+        await run_round(db, LICENCE)
+    red = {each.name for each in await lights(db) if each.breaches}
+    assert red >= {"I4", "I5", "I6", "I7"}
+
+
+async def test_only_a_look_at_everything_turns_a_light_green_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "SETTLES", timedelta(0))
+    await stage.paid("alipay", 2_000)
+    await stage.db.execute("update payment set refunded = 1", ())
+    await run_round(stage.db, LICENCE)
+    assert await _reds(stage.db) == {"I4"}
+    await stage.db.execute("update payment set refunded = 0", ())
+    await run_round(stage.db, LICENCE)
+    assert await _reds(stage.db) == {"I4"}, "the piece is sound; the others were not seen"
+    await stage.advance(hours=1)
+    await run_round(stage.db, LICENCE)
+    assert await _reds(stage.db) == set()
+
+
+async def _reds(db: Db) -> set[str]:
+    return {each.name for each in await lights(db) if each.breaches}

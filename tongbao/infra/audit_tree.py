@@ -23,15 +23,20 @@ from tongbao.kernel.merkle import (
     grow,
     hashes_in,
     leaf_hash,
+    node_hash,
     prove,
     root_of,
     subtrees_of,
+    tree_root,
 )
 
 GRACE: Final = timedelta(hours=1)
 """How long, in real time, an entry may wait for its place."""
 LATE: Final = timedelta(hours=2)
 """How much younger than entries that have a place one may be whose commit took so long."""
+BLOCK: Final = 1024
+"""So many entries of the past are derived anew at a time."""
+_BLOCK_LEVEL: Final = 10
 _ONE_GO: Final = 2_000
 _SHOWN_MAX: Final = 100
 _BEHIND_THE_TIME: Final = 80  # bits of a UUIDv7
@@ -62,6 +67,7 @@ class Node(Struct, frozen=True):
     hash: bytes
 
 
+_EMPTY: Final = LogExtent(0, b"")
 _ENTRY: Final = "e.id, e.at, e.real_at, e.actor, e.origin, e.action, e.subject, e.facts"
 _OPEN_TREE: Final = Statement("""
     insert into audit_tree (name, size, frontier) values ('audit', 0, '')
@@ -114,7 +120,7 @@ _WAITING: Final = Query(
     UUID,
     """
     select e.id from audit_entry e left join audit_leaf l on l.entry_id = e.id
-     where l.entry_id is null and e.real_at < $1 order by e.id limit $2""",
+     where l.entry_id is null and e.real_at < $1 and e.id > $3 order by e.id limit $2""",
 )
 
 
@@ -179,11 +185,20 @@ class Derived(Struct):
     troubles: list[str]
 
 
-async def derive(db: Db, sizes: Sequence[int] = ()) -> Derived:
-    """Derive the whole tree anew from entries and leaves; ``sizes`` are earlier ones to tell of."""
-    kept = await _TREE.first(db) or LogExtent(0, b"")
-    size, frontier, troubles, roots = 0, tuple[bytes, ...](), list[str](), dict[int, bytes]()
-    async for leaves, found in _leaves(db):
+async def size_of_log(db: Db) -> int:
+    """Return how many entries have a place."""
+    return (await _TREE.first(db) or _EMPTY).size
+
+
+async def derive(db: Db, sizes: Sequence[int] = (), *, since: LogExtent | None = None) -> Derived:
+    """Derive the tree anew from entries and leaves; ``sizes`` are earlier ones to tell of.
+
+    ``since``: what stands before is taken to be as it says, and only what came after is derived.
+    """
+    kept, begin = await _TREE.first(db) or _EMPTY, since or _EMPTY
+    size, frontier = begin.size, tuple(hashes_in(begin.frontier))
+    troubles, roots = list[str](), {size: root_of(frontier)}
+    async for leaves, found in _leaves(db, size):
         for place, leaf in enumerate(leaves, size + 1):
             troubles += _troubles_of(leaf, place, found.get(leaf.entry_id))
         hashes = [leaf.hash for leaf in leaves]
@@ -194,14 +209,49 @@ async def derive(db: Db, sizes: Sequence[int] = ()) -> Derived:
         size, frontier = grown.size, grown.frontier
     if (size, b"".join(frontier)) != (kept.size, kept.frontier):
         troubles.append(f"the tree of {kept.size} is not made of the {size} leaves there are")
-    waiting = await _WAITING.all(db, real_now() - GRACE, _SHOWN_MAX)
+    last = await _LEAVES.all(db, begin.size - 1, 1) if begin.size else []
+    floor = _some_time_before(last[0].entry_id) if last else _NO_ID
+    waiting = await _WAITING.all(db, real_now() - GRACE, _SHOWN_MAX, floor)
     troubles += [f"entry {each} has no place" for each in waiting]
     return Derived(size, root_of(frontier), roots, troubles)
 
 
-async def _leaves(db: Db) -> AsyncIterator[tuple[list[Leaf], dict[UUID, AuditEntry]]]:
+async def troubles_of_block(db: Db, number: int) -> list[str]:
+    """Derive one whole block of the past anew, and what stands on it up to the tree's frontier."""
+    kept = await _TREE.first(db) or _EMPTY
+    if (number + 1) * BLOCK > kept.size:
+        return []
+    leaves = await _LEAVES.all(db, number * BLOCK, BLOCK)
+    found = {each.id: each for each in await _ENTRIES.all(db, [leaf.entry_id for leaf in leaves])}
+    troubles = []
+    for place, leaf in enumerate(leaves, number * BLOCK + 1):
+        troubles += _troubles_of(leaf, place, found.get(leaf.entry_id))
+    if troubles or len(leaves) < BLOCK:
+        return troubles or [f"leaf {number * BLOCK + len(leaves) + 1} is missing"]
+    root, level, place = tree_root(leaf.hash for leaf in leaves), _BLOCK_LEVEL, number
+    beside: list[Subtree] = []
+    while (place >> 1) + 1 << level + 1 <= kept.size:
+        beside.append(Subtree(level, place ^ 1))
+        level, place = level + 1, place >> 1
+    levels, numbers = [each.level for each in beside], [each.number for each in beside]
+    kept_roots = {
+        Subtree(row.level, row.number): row.hash for row in await _NODES.all(db, levels, numbers)
+    }
+    for each in beside:
+        other = kept_roots.get(each, b"")
+        root = (
+            node_hash(other, root)
+            if each.number < (number >> each.level - _BLOCK_LEVEL)
+            else (node_hash(root, other))
+        )
+    standing = [bit for bit in reversed(range(kept.size.bit_length())) if kept.size >> bit & 1]
+    if hashes_in(kept.frontier)[standing.index(level)] != root:
+        return [f"block {number} is not what the tree is made of"]
+    return []
+
+
+async def _leaves(db: Db, after: int) -> AsyncIterator[tuple[list[Leaf], dict[UUID, AuditEntry]]]:
     """Yield the leaves in their order, with those of their entries that are still there."""
-    after = 0
     while leaves := await _LEAVES.all(db, after, _ONE_GO):
         entries = await _ENTRIES.all(db, [leaf.entry_id for leaf in leaves])
         yield leaves, {entry.id: entry for entry in entries}

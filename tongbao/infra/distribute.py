@@ -141,7 +141,10 @@ TABLES: Final[tuple[Placed, ...]] = (
         "the audit log's tree: one writer, one place",
         *("audit_tree", "audit_leaf", "audit_node", "audit_checkpoint"),
     ),
-    *_at_home("the last word on each invariant", "invariant_light"),
+    *_at_home(
+        "the last word on each invariant, and how far they were looked at",
+        *("invariant_light", "invariant_mark"),
+    ),
     *_at_home(
         "queues that workers claim from across all books; SKIP LOCKED wants one machine",
         *("task", "dead_letter", "event"),

@@ -26,6 +26,7 @@ from tongbao.controls.audit_log.model import (
     LogReport,
 )
 from tongbao.infra.audit_tree import (
+    LogExtent,
     content_of,
     derive,
     entry_with_id,
@@ -129,6 +130,29 @@ async def verify_log(db: Db) -> LogReport:
     if last is not None:
         troubles += await _troubles_with(db, last, found.roots.get(last.size))
     return LogReport(found.size, len(troubles), next(iter(troubles), ""), found.root)
+
+
+async def verify_log_since(db: Db, number: int) -> LogReport:
+    """Derive what came after a checkpoint that was proved before; nought: the whole log.
+
+    The checkpoint itself is looked at again: its signature, and the frontier that is built upon.
+    """
+    point = await store.POINT.first(db, number)
+    last = await store.LAST_POINT.first(db)
+    if point is None or last is None:
+        return await verify_log(db)
+    troubles = await _troubles_with(db, point, root_of(hashes_in(point.frontier)))
+    if troubles:
+        return LogReport(point.size, len(troubles), troubles[0], point.root)
+    found = await derive(db, [last.size], since=LogExtent(point.size, point.frontier))
+    troubles = found.troubles + await _troubles_with(db, last, found.roots.get(last.size))
+    return LogReport(found.size, len(troubles), next(iter(troubles), ""), found.root)
+
+
+async def last_checkpoint_number(db: Db) -> int:
+    """Return the number of the newest checkpoint; nought where nothing was signed."""
+    last = await store.LAST_POINT.first(db)
+    return 0 if last is None else last.number
 
 
 async def _troubles_with(db: Db, last: AuditCheckpoint, root: bytes | None) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -29,6 +30,23 @@ class Light(Struct, frozen=True):
     took_ms: int
     checked_at: datetime
     red_since: datetime | None
+
+
+class Mark(Struct, frozen=True):
+    """One row of invariant_mark: how far a round has looked, by payment or by entry of the log."""
+
+    name: str
+    place: UUID
+    number: int
+    at: datetime
+
+
+class End(Struct, frozen=True):
+    """The end of a payment or refund, which an event has to tell once."""
+
+    prefix: str
+    id: UUID
+    type: str
 
 
 class Column(Struct, frozen=True):
@@ -125,6 +143,99 @@ OFFLINE: Final = Query(
          union all
          select 'wallet ' || wallet_id from offline_allowance where spent > limit_per_day) as b""",
 )
+# What one round looks at: payments whose ids are after $1 and up to $2. A payment's transfers have
+# ids that share its first eight bytes, so they are a range of the journal's one index.
+SLICE_END: Final = Query(
+    UUID, "select id from payment where id > $1 and id < $2 order by id offset $3 limit 1"
+)
+REFUNDS_IN: Final = Query(
+    Found,
+    _HEAD
+    + """select 'payment ' || p.id as what
+           from (select book, id from payment where id > $1 and id <= $2
+                 union
+                 select book, payment_id from refund where id > $1 and id <= $2) n
+           join payment p on p.book = n.book and p.id = n.id
+           left join refund r
+             on r.book = p.book and r.payment_id = p.id and r.state <> 'failed'
+          group by p.book, p.id, p.refunded, p.disputed, p.captured
+         having p.refunded <> coalesce(sum(r.amount), 0)
+             or p.refunded + p.disputed > p.captured) as b""",
+)
+STATES_IN: Final = Query(
+    Found,
+    _HEAD
+    + """select 'payment ' || c.payment_id as what
+           from (select s.book, s.payment_id, s.from_state, s.to_state, p.state,
+                        lag(s.to_state) over w as before, lead(s.to_state) over w as after
+                   from payment p
+                   join payment_state_change s on s.book = p.book and s.payment_id = p.id
+                  where p.id > $1 and p.id <= $2
+                 window w as (partition by s.book, s.payment_id order by s.version)) c
+          where c.from_state <> coalesce(c.before, c.from_state)
+             or (c.after is null and c.to_state <> c.state)) as b""",
+)
+_CAPTURES: Final = """
+    select t.book, t.reference, t.amount
+      from ledger_book k
+      join ledger_transfer t on t.book = k.book and t.id >= $3 and t.id <= $4
+      join ledger_code c on c.number = t.code
+     where c.code in ('payment.captured/gross', 'payment.captured_by_wallet/gross',
+                      'late.captured/gross')
+       and t.reference > $1 and t.reference <= $2"""
+CAPTURES_IN: Final = Query(
+    Found,
+    _HEAD
+    + f"""select 'payment ' || p.id as what
+           from payment p
+           left join (select book, reference, count(*) as times, sum(amount) as amount
+                        from ({_CAPTURES}) t group by book, reference) b
+             on b.book = p.book and b.reference = p.id
+          where p.id > $1 and p.id <= $2 and p.captured > 0 and p.created_at >= $5
+            and (b.times is null or b.times <> 1 or b.amount <> p.captured)
+         union all
+         select 'journal of ' || t.reference
+           from ({_CAPTURES}) t
+           left join payment p on p.book = t.book and p.id = t.reference and p.captured > 0
+          where p.id is null) as b""",
+)
+ENDS_IN: Final = Query(
+    End,
+    """select 'pay' as prefix, id, 'payment.' || state as type from payment
+         where id > $1 and id <= $2 and state in ('succeeded', 'failed') and ended_at >= $3
+        union all
+        select 'ref', id, 'refund.' || state from refund
+         where id > $1 and id <= $2 and state in ('succeeded', 'failed') and ended_at >= $3""",
+)
+TOLD: Final = Query(
+    Found,
+    _HEAD
+    + """select s.resource_id || ' ' || s.type as what
+           from unnest($1::text[], $2::text[]) as s (resource_id, type)
+           left join event e on e.resource_id = s.resource_id and e.type = s.type
+          group by s.resource_id, s.type having count(e.id) <> 1) as b""",
+)
+UNTOLD: Final = Query(
+    Found,
+    _HEAD
+    + """select 'event ' || id || ' was told to nobody' as what from event
+          where dispatched_at is null and at < $1
+         union all
+         select e.resource_id || ' twice ' || e.type
+           from event e
+           join event o on o.resource_id = e.resource_id and o.type = e.type and o.id <> e.id
+          where e.id > $2 and e.id <= $3
+            and e.type in ('settlement.closed', 'payout.succeeded', 'payout.failed',
+                           'payout.returned')) as b""",
+)
+OFFLINE_SINCE: Final = Query(
+    Found,
+    _HEAD
+    + """select 'offline key ' || k.id as what
+           from offline_code c join offline_key k on k.book = c.book and k.id = c.key_id
+          where c.used_at >= $1 and (c.used_at > k.expires_at or c.used_at > k.ended_at)) as b""",
+)
+
 FUNDS: Final = Query(
     Found,
     _HEAD
@@ -202,4 +313,15 @@ LIGHTS: Final = Query(
     Light,
     """select name, breaches, first, took_ms, checked_at, red_since
          from invariant_light order by name""",
+)
+LIGHT: Final = Query(
+    Light,
+    """select name, breaches, first, took_ms, checked_at, red_since
+         from invariant_light where name = $1""",
+)
+MARK: Final = Query(Mark, "select name, place, number, at from invariant_mark where name = $1")
+PUT_MARK: Final = Statement(
+    """insert into invariant_mark (name, place, number, at) values ($1, $2, $3, $4)
+       on conflict (name) do update
+          set place = excluded.place, number = excluded.number, at = excluded.at"""
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from tongbao.parties.identity.model import Permission
 from tongbao.surfaces.invariants._store import Light
-from tongbao.surfaces.invariants.running import chosen, lights, run_invariants
+from tongbao.surfaces.invariants.rounds import run_round
+from tongbao.surfaces.invariants.running import chosen, lights
 from tongbao.surfaces.operator_console.visit import PREFIX, Route, Visit
 from tongbao.surfaces.page_kit.replies import Reply, redirect
 
@@ -31,9 +33,8 @@ def _state(light: Light | None) -> str:
 
 
 async def run_quick(visit: Visit) -> Reply:
-    """Run the quick ones now."""
-    licence = visit.desk.flow.licence
-    await run_invariants(visit.desk.db, licence, chosen((), licence, quick=True))
+    """Look at what is new now, and at everything of what is red."""
+    await run_round(visit.desk.db, visit.desk.flow.licence, red_again=timedelta(0))
     return redirect(f"{PREFIX}/invariants?done=run")
 
 

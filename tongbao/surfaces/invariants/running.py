@@ -17,7 +17,6 @@ from prometheus_client import Gauge
 from tongbao.controls.audit_log.checkpoints import verify_log
 from tongbao.infra.audit_tree import place_entries
 from tongbao.infra.db import Db, Tx
-from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.codecs.registry_numbers import is_card_number
 from tongbao.kernel.errors import Invalid
@@ -32,7 +31,6 @@ LOOKS_BACK: Final = timedelta(days=35)
 UNKNOWN_FOR: Final = timedelta(days=1)
 UNTOLD_FOR: Final = timedelta(hours=1)
 UNANSWERED_FOR: Final = timedelta(days=12)  # longer than any run of holidays, and a day
-EVERY: Final = timedelta(minutes=5)
 MATCHES_MAX: Final = 10_000
 
 PATTERNS: Final = {
@@ -48,13 +46,8 @@ PATTERNS: Final = {
 A card's beginning is a scheme's: without that one number in ten of any kind passes for a card.
 """
 
-POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=(EVERY,))
 _BREACHES: Final = Gauge("tongbao_invariant_breaches", "Things that break an invariant", ["name"])
 _log: Final = structlog.get_logger()
-
-
-class WatchInvariants(Task, frozen=True, tag="invariants.watch"):
-    """Run the quick invariants every few minutes."""
 
 
 class Invariant(Struct, frozen=True):
@@ -132,16 +125,21 @@ async def run_invariants(db: Db, licence: Licence, which: Sequence[Invariant]) -
     for each in which:
         began = monotonic()
         result = (
-            _proved(each, proved) if each.name in _CHECKS_OF else await _look(db, each, licence)
+            _proved(each, proved) if each.name in _CHECKS_OF else await look(db, each.name, licence)
         )
-        took_ms = int((monotonic() - began) * 1000)
-        args = (each.name, result.breaches, result.first[:500], took_ms, db.clock.now())
-        await store.PUT.run(db, *args)
-        _BREACHES.labels(each.name).set(result.breaches)
-        if result.breaches:
-            _log.error("invariant_broken", name=each.name, breaches=result.breaches)
+        await put_light(db, each.name, result, began)
         found.append(each.name)
     return [light for light in await lights(db) if light.name in found]
+
+
+async def put_light(db: Db, name: str, found: Found, began: float) -> None:
+    """Keep the last word on an invariant; ``began`` is when the look at it did."""
+    took_ms = int((monotonic() - began) * 1000)
+    args = (name, found.breaches, found.first[:500], took_ms, db.clock.now())
+    await store.PUT.run(db, *args)
+    _BREACHES.labels(name).set(found.breaches)
+    if found.breaches:
+        _log.error("invariant_broken", name=name, breaches=found.breaches)
 
 
 async def lights(on: Db | Tx) -> list[Light]:
@@ -156,7 +154,8 @@ def _proved(each: Invariant, checks: Sequence[Check]) -> Found:
     return Found(sum(check.breaches for check in broken), first)
 
 
-async def _look(db: Db, each: Invariant, licence: Licence) -> Found:
+async def look(db: Db, name: str, licence: Licence) -> Found:
+    """Look at everything that an invariant is about, however much that is."""
     now = db.clock.now()
     looks: dict[str, Look] = {
         "I3": lambda: store.GAPS.one(db),
@@ -170,7 +169,7 @@ async def _look(db: Db, each: Invariant, licence: Licence) -> Found:
         "I13": lambda: _unknown(db, licence),
         "I14": lambda: scan(db),
     }
-    return await looks[each.name]()
+    return await looks[name]()
 
 
 async def _audit(db: Db) -> Found:
@@ -200,14 +199,3 @@ async def scan(db: Db) -> Found:
             if seen and not first:
                 first = f"{kind} in {place.table}.{place.column}"
     return Found(breaches, first)
-
-
-async def seed(tx: Tx) -> None:
-    """Start the round, unless it runs already."""
-    await enqueue(tx, WatchInvariants(), key="always")
-
-
-async def run_watch(db: Db, licence: Licence, _task: WatchInvariants, _lease: Lease) -> Again:
-    """Run what is quick and come again."""
-    await run_invariants(db, licence, chosen((), licence, quick=True))
-    return Again(EVERY)
