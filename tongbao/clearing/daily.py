@@ -10,6 +10,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Final
 
 from tongbao.clearing.context import Clearing
+from tongbao.clearing.recon_rules.fetching import FetchFurtherBills, next_fetch
 from tongbao.clearing.recon_rules.running import MatchDaily, next_match
 from tongbao.clearing.reconciliation.days import ReconcileDay, billed_accounts
 from tongbao.clearing.reconciliation.queries import last_day
@@ -43,6 +44,7 @@ async def seed(tx: Tx, licence: Licence) -> None:
     """Start the daily round, unless it is running: done at every start of the program."""
     await enqueue(tx, ReconcileDaily(), run_at=next_moment(tx.now, BILLS_AT), key="daily")
     await enqueue(tx, TakePieces(), key="pieces")
+    await enqueue(tx, FetchFurtherBills(), run_at=next_fetch(tx.now), key="daily")
     await enqueue(tx, MatchDaily(), run_at=next_match(tx.now), key="daily")
     if licence.may_hold_funds:
         await enqueue(tx, SettleDaily(), run_at=next_moment(tx.now, SETTLE_AT), key="daily")

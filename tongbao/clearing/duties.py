@@ -64,6 +64,9 @@ from tongbao.clearing.payouts.payouts import (
     run_submit_payout,
 )
 from tongbao.clearing.recon_rules import (
+    fetching,
+)
+from tongbao.clearing.recon_rules import (
     running as statements,
 )
 from tongbao.clearing.reconciliation.days import (
@@ -106,6 +109,8 @@ Handler = Callable[[Any, Lease], Awaitable[Again | None]]
 
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     **statements.POLICIES,
+    fetching.FetchFurtherBills: fetching.FETCH_DAILY_POLICY,
+    fetching.FetchFurtherBill: fetching.FETCH_POLICY,
     ReconcileDaily: DAILY_POLICY,
     ReconcileDay: RECONCILE_POLICY,
     CloseBatches: BATCHES_POLICY,
@@ -132,6 +137,8 @@ def work_of(flow: Flow, clearing: Clearing) -> Mapping[type[Task], Handler]:
     """Return who does what any firm's clearing does."""
     return {
         **statements.work_of(clearing),
+        fetching.FetchFurtherBills: partial(fetching.run_fetch_further_bills, clearing),
+        fetching.FetchFurtherBill: partial(fetching.run_fetch_further_bill, clearing),
         PullComplaints: partial(run_pull_complaints, flow),
         SendReply: partial(run_send_reply, flow),
         ReconcileDaily: partial(run_reconcile_daily, clearing),

@@ -66,6 +66,8 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     - ``channels``: what every channel account owes us of its day, payments less refunds and fees;
     - ``payments`` or ``payments:CHANNEL``: what was collected and given back, each under its number
       at the channel, ``ref`` what the ledger knows it by;
+    - ``splits`` or ``splits:CHANNEL``: shares that channels gave away, negative, and what they took
+      back, each under the split's or the return's number there;
     - ``payouts``: what left for merchants' banks, money out, and what came back;
     - ``ledger:KIND``: the postings of the day to the house's or the channels' accounts of a kind
       (``bank``, ``channel_receivable``), signed by the account's own side, ``number`` the id they
@@ -193,7 +195,10 @@ def problem_of(rule: Rule) -> str | None:
         return found
     wrong = next((side for side, name in rule.sides if not _is_side(name)), None)
     if wrong is not None:
-        return f"{wrong}: source:NAME, channels, payments, payments:CHANNEL, payouts or ledger:KIND"
+        return (
+            f"{wrong}: source:NAME, channels, payments[:CHANNEL], splits[:CHANNEL], payouts"
+            " or ledger:KIND"
+        )
     return next(
         (problem for each in rule.passes if (problem := _problem_of_pass(rule, each))), None
     )
@@ -206,7 +211,8 @@ def _is_side(name: str) -> bool:
         return kind is not None and kind.owner in {OwnerKind.HOUSE, OwnerKind.CHANNEL_ACCOUNT}
     if word == "source":
         return bool(rest)
-    return (word == "payments" and bool(rest) == bool(colon)) or name in {"channels", "payouts"}
+    is_of_channels = word in {"payments", "splits"} and bool(rest) == bool(colon)
+    return is_of_channels or name in {"channels", "payouts"}
 
 
 def _problem_of_pass(rule: Rule, by: Pass) -> str | None:

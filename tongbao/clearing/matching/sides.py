@@ -24,6 +24,7 @@ from tongbao.ledger.queries import books, statement_of_days
 from tongbao.ledger.rules.chart import CHART, OwnerKind
 from tongbao.payments.collecting.queries import attempts_with_ids, paid_between
 from tongbao.payments.refunds.queries import given_back_between
+from tongbao.payments.splits.records import shared_between
 from tongbao.rails.channels.accounts import list_accounts
 
 SOURCE: Final = "source:"
@@ -59,6 +60,7 @@ async def entries_of(tx: Tx, asked: Asked) -> AsyncIterator[Entry]:
         "source": _source,
         "channels": _channel_days,
         "payments": _payments,
+        "splits": _splits,
         "payouts": _payouts,
         "ledger": _ledger,
     }[word](tx, asked, rest)
@@ -123,6 +125,19 @@ async def _payments(tx: Tx, asked: Asked, channel: str) -> AsyncIterator[Entry]:
                     kind="refund", ref=base32(one.id), batch=name_of,
                 )  # fmt: skip
                 place += 1
+
+
+async def _splits(tx: Tx, asked: Asked, channel: str) -> AsyncIterator[Entry]:
+    """Yield the shares that channels gave away, out, and what they took back, in."""
+    place, accounts = 0, await _accounts(tx, asked.mode, channel)
+    async for each in shared_between(tx, asked.mode, *day_bounds(asked.day)):
+        name = None if each.account_id is None else accounts.get(each.account_id)
+        if name is not None and each.at is not None and each.currency == asked.rule.currency:
+            yield asked.entry(
+                place, base32(each.number_of), each.amount, each.at,
+                kind=each.kind, ref=base32(each.id), batch=name,
+            )  # fmt: skip
+            place += 1
 
 
 async def _accounts(tx: Tx, mode: Mode, channel: str) -> dict[UUID, str]:

@@ -291,7 +291,8 @@ def _wechat_funds(path: Path) -> Iterator[SourceLine]:
                 0, count=each.row_count, credit=each.income.amount, debit=each.expense.amount
             )
         else:
-            yield _bill_row(each.line, each.name, (each.flow_ref, each.ref), each.money, each.at)
+            row = _bill_row(each.line, each.name, (each.flow_ref, each.ref), each.money, each.at)
+            yield msgspec.structs.replace(row, batch=each.number)  # ours, where it has one
 
 
 def _wechat_splits(path: Path) -> Iterator[SourceLine]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.payments.splits.model import ReceiverRow, Return, ShareRow, Split, SplitTerms
+from tongbao.payments.splits.model import (
+    ReceiverRow,
+    Return,
+    SharedAtChannel,
+    ShareRow,
+    Split,
+    SplitTerms,
+)
 
 _RECEIVER: Final = """book, id, merchant_id, mode, kind, party_id, account_id, channel,
     channel_kind, account_masked, account_mac, sealed, relation, state, code, created_at, ended_at,
@@ -128,4 +135,20 @@ RETURNS_OF_PAYMENT = Query(
 )
 RETURNS_OF_REFUND = Query(
     Return, f"select {_RETURN} from split_return where book = $1 and refund_id = $2 order by id"
+)
+SHARED_BETWEEN = Query(
+    SharedAtChannel,
+    """select h.id, s.id as number_of, 'split' as kind, -h.amount as amount, s.currency,
+              s.account_id, s.ended_at as at
+         from split s
+         join split_share h on h.book = s.book and h.split_id = s.id
+        where s.mode = $1 and s.side = 'channel' and s.ended_at >= $2 and s.ended_at < $3
+          and h.state = 'succeeded'
+        union all
+       select r.id, r.id, 'split_return', r.amount, s.currency, s.account_id, r.ended_at
+         from split_return r
+         join split s on s.book = r.book and s.id = r.split_id
+        where r.mode = $1 and s.side = 'channel' and r.ended_at >= $2 and r.ended_at < $3
+          and r.state = 'succeeded'
+        order by at, id""",
 )

@@ -206,6 +206,18 @@ class Return(Struct, frozen=True):
         return base32(self.id)
 
 
+class SharedAtChannel(Struct, frozen=True):
+    """A share that a channel gave away (negative) or took back (positive), in minor units."""
+
+    id: UUID
+    number_of: UUID  # the split or the return, under whose number the channel has it
+    kind: str  # "split" or "split_return", as bills of shares say it
+    amount: int
+    currency: str
+    account_id: UUID | None  # never None at a channel
+    at: datetime | None
+
+
 class PartAsked(Struct, frozen=True, forbid_unknown_fields=True):
     """Who gets a share, and how much: minor units, or millionths of what came in."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -26,6 +26,7 @@ from tongbao.payments.splits.model import (
     ReceiverRow,
     Return,
     ReturnState,
+    SharedAtChannel,
     ShareRow,
     ShareState,
     Split,
@@ -297,3 +298,10 @@ async def splits_of_payment(
 async def returns_of_payment(on: Db | Tx, book: int, payment_id: UUID) -> list[Return]:
     """Return every share of a payment that came back or is to, oldest first."""
     return await store.RETURNS_OF_PAYMENT.all(on, book, payment_id)
+
+
+def shared_between(
+    tx: Tx, mode: Mode, start: datetime, end: datetime
+) -> AsyncIterator[SharedAtChannel]:
+    """Yield what channels gave to receivers and took back in ``[start, end)``, oldest first."""
+    return store.SHARED_BETWEEN.stream(tx, mode, start, end)

@@ -1,0 +1,150 @@
+"""Bills beside that of trades are fetched every morning and matched like anybody's statement."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from tests.clearing.conftest import Day
+from tests.payments.test_splits import may_be_split
+from tests.stage import new_number
+from tongbao.clearing.daily import seed
+from tongbao.clearing.matching.model import Rule, load_rule
+from tongbao.clearing.matching.runs import rule_id, run_rule
+from tongbao.clearing.recon_rules.fetching import (
+    WAITS,
+    FetchFurtherBill,
+    run_fetch_further_bill,
+    source_of,
+)
+from tongbao.clearing.reconciliation import queries
+from tongbao.clearing.reconciliation.queries import BreakFilter
+from tongbao.clearing.sources.ingest import current_file, rows_of_file
+from tongbao.infra import failpoints
+from tongbao.infra.failpoints import SimulatedCrash
+from tongbao.infra.tasks import Again, Lease
+from tongbao.kernel.ids import new_id
+
+RULE = """
+name = "shares_at_wechat"
+en = "Shares at WeChat Pay"
+zh = "微信分账"
+left = "splits:wechat_pay"
+right = "source:{}"
+[[passes]]
+left = ["number"]
+right = ["number"]
+many = true
+"""
+AT_WECHAT = {"kind": "channel", "channel": "wechat_pay", "channel_kind": "MERCHANT_ID"}
+
+
+def source(day: Day, kind: str, channel: str = "wechat_pay") -> str:
+    return source_of(channel, kind, day.account(channel))
+
+
+async def rows(day: Day, name: str) -> list[tuple[str, int]]:
+    file = await current_file(day.db, name, day.date)
+    if file is None:
+        return []
+    async with day.db.begin("tests") as tx:
+        return sorted([(row.kind, row.amount) async for row in rows_of_file(tx, file.id)])
+
+
+async def differences(day: Day, rule: Rule, when: date) -> list[tuple[str, int]]:
+    await run_rule(day.db, rule, when, actor="tests")
+    page = await queries.list_breaks(
+        day.db, BreakFilter(account_id=rule_id(rule), day=when), limit=9
+    )
+    return [(str(each.break_class), each.difference) for each in page.items]
+
+
+async def shared(day: Day) -> Any:
+    """A payment of 100.00 of which another merchant got 3.00, and gave 1.00 back."""
+    await may_be_split(day.stage, day.db, day.sandbox)
+    client, call = day.stage.client, day.stage.call
+    [payment] = await day.paid("wechat_pay", 10_000)
+    bound = await call(client.splits.bind, **AT_WECHAT, account="86693852", name="张三")
+    await day.stage.idle()
+    parts = [{"receiver_id": bound["id"], "amount": 300}]
+    terms = {"merchant_split_no": new_number(), "shares": parts}
+    split = await call(client.splits.create, payment["id"], **terms)
+    await day.stage.advance(seconds=30)
+    back = {"receiver_id": bound["id"], "amount": 100, "merchant_return_no": new_number()}
+    await call(client.splits.give_back, split["id"], **back)
+    await day.stage.advance(seconds=30)
+    return payment
+
+
+async def test_the_morning_brings_every_bill_and_a_rule_finds_the_shares_in_it(day: Day) -> None:
+    await shared(day)
+    await day.paid("alipay", 5_000)
+    async with day.db.begin("startup") as tx:
+        await seed(tx, day.clearing.flow.licence)
+
+    await day.until(10, 46, days=1)
+
+    funds = await rows(day, source(day, "funds"))
+    assert funds == sorted(
+        [("交易", 10_000), ("扣除交易手续费", -60), ("分账", -300), ("分账回退", 100)]
+    )
+    splits = await rows(day, source(day, "splits"))
+    assert splits == [("split", -300), ("split_return", 100)]
+    assert sum(amount for _, amount in await rows(day, source(day, "funds", "alipay"))) > 4_900
+    assert await rows(day, source(day, "funds_fees")) == [], "nothing moved there"
+    rule = load_rule(RULE.format(source(day, "splits")).encode())
+    assert await differences(day, rule, day.date) == []
+    # A share the book does not have, as one given behind our back would be.
+    await day.db.execute("update split_share set amount = 299", ())
+    assert await differences(day, rule, day.date) == [("amount_differs", -1)]
+    await day.sound()
+
+
+async def test_a_bill_is_waited_for_and_given_up_when_it_is_too_late(day: Day) -> None:
+    await day.paid("wechat_pay", 1_000)
+    task = FetchFurtherBill(day.account("wechat_pay"), "funds", day.date)
+    lease = Lease(new_id(), 1)
+    assert isinstance(await run_fetch_further_bill(day.clearing, task, lease), Again)
+
+    await day.over()
+    day.bill_fault("wechat_pay", "late")
+    assert isinstance(await run_fetch_further_bill(day.clearing, task, lease), Again)
+    assert await run_fetch_further_bill(day.clearing, task, lease) is None
+    assert await rows(day, source(day, "funds")) == [("交易", 1_000), ("扣除交易手续费", -6)]
+    calls = len(await day_calls(day))
+    assert await run_fetch_further_bill(day.clearing, task, lease) is None
+    assert len(await day_calls(day)) == calls, "what is there is not asked for again"
+
+    day.bill_fault("alipay", "late", times=9)
+    late = FetchFurtherBill(day.account("alipay"), "funds", day.date)
+    assert isinstance(await run_fetch_further_bill(day.clearing, late, lease), Again)
+    day.db.clock.offset += WAITS + timedelta(days=1)
+    assert await run_fetch_further_bill(day.clearing, late, lease) is None
+
+
+async def day_calls(day: Day) -> list[str]:
+    seen = await day.stage.call(day.sandbox.get, "requests", last=500)
+    return [each["target"] for each in seen if "fundflowbill" in each["target"]]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["fetching.after_download", "fetching.after_source", "sources.after_begin"],
+)
+async def test_whoever_dies_while_fetching_is_followed_by_who_fetches_again(
+    day: Day, place: str
+) -> None:
+    await day.paid("wechat_pay", 1_000)
+    await day.over()
+    task = FetchFurtherBill(day.account("wechat_pay"), "funds", day.date)
+
+    failpoints.arm(f"{place}:raise")
+    with pytest.raises(SimulatedCrash):
+        await run_fetch_further_bill(day.clearing, task, Lease(new_id(), 1))
+    failpoints.arm(None)
+    await run_fetch_further_bill(day.clearing, task, Lease(new_id(), 1))
+
+    assert await rows(day, source(day, "funds")) == [("交易", 1_000), ("扣除交易手续费", -6)]
+    assert list(day.clearing.folder.glob("fetching-*")) == []
