@@ -27,7 +27,7 @@ from tongbao.surfaces.invariants.commands import invariants
 from tongbao.surfaces.keys.commands import kms
 from tongbao.surfaces.keys.vault import vault
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
-from tongbao.surfaces.open_bank.commands import partners
+from tongbao.surfaces.partners_desk.commands import partners
 from tongbao.surfaces.people_desk.commands import people
 from tongbao.surfaces.portal.commands import COMMANDS as PORTAL
 from tongbao.surfaces.proofs.audit_log import audit

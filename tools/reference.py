@@ -22,6 +22,7 @@ from tongbao.__main__ import main as tongbao
 from tongbao.infra.settings import CONFIG_VARIABLE, SETTINGS
 from tongbao.infra.web.caller import access_of
 from tongbao.infra.web.problem import status_of
+from tongbao.surfaces.open_bank.app import INTERFACES
 from tools import asvs, house, ledger_results, typescript
 from tools.house import ROOT
 
@@ -55,6 +56,7 @@ BESIDE: Final = {
     "/table": "restaurant tables: the menu and the tab, for who has the unguessable address of one",
     "/terminals": "a terminal's own connection: its key proves it; its code when it is activated",
     "/v1/me": "people's own phones: a key of the phone signs every request",
+    "/v1/me/openapi.json": "the OpenAPI document for people's own phones",
     "/v1/openapi.json": "the OpenAPI document of this version",
 }
 
@@ -185,6 +187,23 @@ def routes_page() -> str:
             "Not signed with a merchant's key; each has its own rights.",
             "",
             *table(["path", "what it is"], [[f"`{path}`", what] for path, what in BESIDE.items()]),
+            "",
+            "## The open bank",
+            "",
+            "Level and U_API_ID are those of JR/T 0185-2020: `OP`, the firm's code (`bank_code`),",
+            "the level, the service, a number. A1 tells nothing about anybody; A2 takes a proof by",
+            "a key of the partner's with every request.",
+            "",
+            *table(
+                ["method", "path", "level", "U_API_ID", "what it does"],
+                [
+                    [
+                        *(f"`{each.method}`", f"`{each.path}`", each.level.value),
+                        *(f"`{each.api_id('0' * 6)}`", house.one_line(each.way.serve)),
+                    ]
+                    for each in INTERFACES
+                ],
+            ),
         ]
     )
 

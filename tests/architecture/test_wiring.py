@@ -13,6 +13,7 @@ from tongbao.infra.db import Db
 from tongbao.infra.serving.device_api import DeviceApi
 from tongbao.infra.settings import load_settings
 from tongbao.kernel.licence import Licence
+from tongbao.surfaces.open_bank.app import INTERFACES
 from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.wallet.assembly import ROUTES as WALLET_ROUTES
 from tools import house, reference
@@ -94,7 +95,8 @@ async def test_whatever_the_application_answers_is_documented(db: Db, tmp_path: 
     phones = app._mounts["/v1/me"]
     assert isinstance(phones, DeviceApi)
     operations = {
-        (operation.method, operation.path) for operation in (*app.operations, *phones.operations)
+        (operation.method, operation.path)
+        for operation in (*app.operations, *phones.operations, *INTERFACES)
     }
     text = (reference.DOCS / "reference" / "routes.md").read_text("utf-8")
     documented = set(re.findall(r"^\| `([A-Z]+)` \| `([^`]+)`", text, re.MULTILINE))

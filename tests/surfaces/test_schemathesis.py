@@ -128,7 +128,9 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str]]:
     return [(verb.upper(), path) for path, verbs in document["paths"].items() for verb in verbs]
 
 
-def explore(document: dict[str, Any], url: str, signer: Signer) -> Findings:
+def explore(
+    document: dict[str, Any], url: str, signer: requests.auth.AuthBase, **phases: Any
+) -> Findings:
     """Try the documented examples, every boundary, and chance; follow one answer to the next."""
     config = schemathesis.Config.from_dict(
         {
@@ -140,6 +142,7 @@ def explore(document: dict[str, Any], url: str, signer: Signer) -> Findings:
                 "with-security-parameters": False,
             },
             "checks": {"enabled": False, **{name: {"enabled": True} for name in CHECKS}},
+            "phases": phases,
         }
     )
     schema = schemathesis.openapi.from_dict(document, config=config)

@@ -127,6 +127,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     message_gateway_token: Secret | None = None
     registers_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
     registers_token: Secret | None = None
+    bank_code: Annotated[str, Meta(pattern=r"^[0-9]{6}$")] = "000000"
     failpoint: str | None = None
 
     def masked(self) -> dict[str, str | int | bool | None]:
@@ -198,6 +199,7 @@ _MEANINGS: Final = {
     "registers_url": "Where registers are asked who people are, each below it, as `/residents`;"
     " unset asks none.",
     "registers_token": "Bearer token for the registers.",
+    "bank_code": "The firm's six digits as of JR/T 0124; part of every U_API_ID of the open bank.",
     "failpoint": "For tests: where the process dies, as name:kill9 or name:raise.",
 }
 

@@ -3,12 +3,14 @@
 from tongbao_sdk.client import Tongbao
 from tongbao_sdk.errors import Refused, TongbaoError, Unanswered, WebhookInvalid
 from tongbao_sdk.message_signing import encrypted_field
+from tongbao_sdk.open_bank import OpenBank
 from tongbao_sdk.transport import VERSION
 from tongbao_sdk.webhooks import verify_webhook
 
 __version__ = VERSION
 
 __all__ = [
+    "OpenBank",
     "Refused",
     "Tongbao",
     "TongbaoError",

@@ -3,6 +3,7 @@
 TongbaoError
 ├── Refused          the platform answered no: nothing more will happen by itself
 ├── Unanswered       no answer: it may have happened; repeat with the same key
+├── MixedUp          a browser came back from a consent that was not asked for here
 └── WebhookInvalid   what came is not a webhook of the platform
 """
 
@@ -44,6 +45,10 @@ class Unanswered(TongbaoError):
         self.idempotency_key = idempotency_key
         told = f"; repeat it with idempotency_key={idempotency_key!r}" if idempotency_key else ""
         super().__init__(f"no answer ({reason}){told}")
+
+
+class MixedUp(TongbaoError):
+    """The browser came back with something that does not belong to what was asked."""
 
 
 class WebhookInvalid(TongbaoError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, cast
 
 from tongbao.infra.admission.message_signatures import SignedMessage
@@ -85,13 +85,13 @@ def target_of(scope: Scope) -> str:
     return cast("bytes", path + b"?" + query if query else path).decode("latin-1")
 
 
-def json_file(made: Callable[[], bytes]) -> Asgi:
+def json_file(made: Callable[[], bytes], paths: Sequence[str] = DOCUMENT_PATHS) -> Asgi:
     """Return an application that serves a document of JSON at its paths."""
 
     async def serve(scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["method"] != "GET":
             raise MethodNotAllowed(allow="GET")
-        if scope["path"] not in DOCUMENT_PATHS:
+        if scope["path"] not in paths:
             raise RouteUnknown
         content = made()
         headers = [

@@ -19,9 +19,11 @@ import hashlib
 import re
 from base64 import b64decode
 from collections.abc import Mapping, MutableMapping, Sequence
+from functools import cached_property
 from typing import Any, Final, Protocol, cast
 from uuid import UUID
 
+import msgspec
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
@@ -38,7 +40,8 @@ from tongbao.infra.admission.nonces import Nonce
 from tongbao.infra.db import Db
 from tongbao.infra.public_keys import PublicKey, verifies
 from tongbao.infra.serving.app import check_media_type, framework_of, operations_of
-from tongbao.infra.serving.asgi import Asgi, target_of
+from tongbao.infra.serving.asgi import Asgi, json_file, target_of
+from tongbao.infra.serving.openapi import ApiFacts, Security, describe
 from tongbao.infra.web.problem import RouteUnknown
 from tongbao.infra.web.request import InvalidValue
 from tongbao.kernel.clock import real_now
@@ -51,6 +54,8 @@ SCOPES: Final[Mapping[str, str]] = {
     OPEN: "Register, log in, recover: by anybody whose phone signs the request.",
     SELF: "Act as oneself: by a session, on the phone that it was opened on.",
 }
+DOCUMENT: Final = "/openapi.json"
+"""Where the document lies, below the prefix; to read it takes no proof."""
 _SCHEME: Final = "TONGBAO-DEVICE"
 _HEADER: Final = re.compile(
     rf"{_SCHEME} (?:session=([A-Za-z0-9_-]{{43}}),)?timestamp=([0-9]{{1,12}}),"
@@ -66,6 +71,29 @@ class SessionOver(Unauthenticated):
     code = "auth.session_over"
     advice = "Log in again."
     advice_zh = "会话已结束，请重新登录。"
+
+
+SIGNED_BY_PHONE: Final = Security(
+    name="device",
+    scheme={
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": f"`{_SCHEME} session=<token>,timestamp=<unix seconds>,nonce=<16 to 128"
+        " characters>,signature=<base64>`, without `session` where there is none yet. Ed25519, or r"
+        " and s of ECDSA on P-256 or of SM2, by the phone's own key over seven lines, each ended"
+        f" by a line feed: `{_SCHEME} v1`, method, path with query, timestamp, nonce, hex SHA-256"
+        " of the body, and the session's token or nothing.",
+    },
+    refuses=(
+        HeaderMissing,
+        HeaderMalformed,
+        SessionOver,
+        SignatureInvalid,
+        TimestampStale,
+        NonceReplayed,
+    ),
+)
 
 
 class DeviceSession(Struct, frozen=True):
@@ -170,12 +198,26 @@ class DeviceApi:
         db: Db,
         sessions: DeviceSessions,
         provides: Mapping[str, object],
+        facts: ApiFacts,
     ) -> None:
+        self._facts = facts
         self._db = db
         self._sessions = sessions
         self._given = {"db": db, **provides}
         self._api = framework_of(tuple(handlers), tuple(sorted(self._given)))
         self.operations = operations_of(self._api, SCOPES)
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Its OpenAPI document, written when somebody first asks for it."""
+        return describe(self.operations, self._facts)
+
+    @property
+    def mounts(self) -> dict[str, Asgi]:
+        """Where it is to be mounted, its document with it."""
+        at = self._facts.prefix
+        file = json_file(lambda: msgspec.json.encode(self.document), (at + DOCUMENT,))
+        return {at: self, at + DOCUMENT: file}
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Prove who is calling, then let the framework route and decode.

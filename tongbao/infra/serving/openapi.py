@@ -29,13 +29,6 @@ _FRAMEWORK_ARGUMENTS: Final = frozenset(
     {"data", "request", "headers", "state", "scope", "cookies", "query", "body", "socket"}
 )
 _EVERYWHERE: Final[tuple[type[Refusal], ...]] = (
-    authentication.HeaderMissing,
-    authentication.HeaderMalformed,
-    authentication.KeyUnknown,
-    authentication.KeyRevoked,
-    authentication.SignatureInvalid,
-    authentication.TimestampStale,
-    authentication.NonceReplayed,
     ScopeMissing,
     problem.InternalError,
     DatabaseUnavailable,
@@ -74,6 +67,34 @@ _SIGNATURE: Final = (
 )
 
 
+class Security(Struct, frozen=True, kw_only=True):
+    """How callers prove themselves, and what they hear who do not."""
+
+    name: str
+    scheme: Mapping[str, Any]  # an OpenAPI security scheme
+    refuses: tuple[type[Refusal], ...]
+
+
+SIGNED_BY_KEY: Final = Security(
+    name="hmac",
+    scheme={
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": _SIGNATURE,
+    },
+    refuses=(
+        authentication.HeaderMissing,
+        authentication.HeaderMalformed,
+        authentication.KeyUnknown,
+        authentication.KeyRevoked,
+        authentication.SignatureInvalid,
+        authentication.TimestampStale,
+        authentication.NonceReplayed,
+    ),
+)
+
+
 class ApiFacts(Struct, frozen=True, kw_only=True):
     """What the document says about the API as a whole."""
 
@@ -84,6 +105,8 @@ class ApiFacts(Struct, frozen=True, kw_only=True):
     docs_url: str
     scopes: Mapping[str, str]  # name → what a key with it may do
     busy: tuple[type[Refusal], ...] = ()  # what every route that writes once may answer for now
+    security: Security = SIGNED_BY_KEY
+    prefix: str = "/v1"  # what comes before the noun that a path is about
 
 
 class Operation(Struct, frozen=True):
@@ -125,9 +148,9 @@ class Operation(Struct, frozen=True):
             if name not in given and f"{{{name}}}" not in self.path
         }
 
-    def refusals(self) -> list[type[Refusal]]:
+    def refusals(self, security: Security) -> list[type[Refusal]]:
         """Return what may be answered instead, as far as it was declared."""
-        found = [*_EVERYWHERE]
+        found = [*security.refuses, *_EVERYWHERE]
         if self.body_type is not None:
             found += _WITH_BODY
         if self.access.upload is not None:
@@ -160,19 +183,12 @@ def describe(operations: Sequence[Operation], facts: ApiFacts) -> dict[str, Any]
             "description": facts.description,
         },
         "servers": [{"url": facts.public_url}],
-        "security": [{"hmac": []}],
-        "tags": [{"name": tag} for tag in sorted({_tag(each) for each in operations})],
+        "security": [{facts.security.name: []}],
+        "tags": [{"name": tag} for tag in sorted({_tag(each, facts) for each in operations})],
         "paths": dict(paths),
         "components": {
             "schemas": schemas.components,
-            "securitySchemes": {
-                "hmac": {
-                    "type": "apiKey",
-                    "in": "header",
-                    "name": "Authorization",
-                    "description": _SIGNATURE,
-                }
-            },
+            "securitySchemes": {facts.security.name: dict(facts.security.scheme)},
             "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "ContentDigest": _CONTENT_DIGEST},
             "headers": _HEADERS,
         },
@@ -243,7 +259,7 @@ def _operation(operation: Operation, schemas: _Schemas, facts: ApiFacts) -> dict
         "operationId": operation.name,
         "summary": summary.rstrip("."),
         "description": " ".join(description.partition("Raises:")[0].split()),
-        "tags": [_tag(operation)],
+        "tags": [_tag(operation, facts)],
         "parameters": list(_parameters(operation, schemas)),
         "responses": _responses(operation, schemas, facts),
         "x-scope": access.scope,
@@ -287,7 +303,7 @@ def _responses(operation: Operation, schemas: _Schemas, facts: ApiFacts) -> dict
 
     by_status: dict[int, list[type[Refusal]]] = defaultdict(list)
     busy = facts.busy if operation.access.idempotent else ()
-    for refusal in dict.fromkeys([*operation.refusals(), *busy]):
+    for refusal in dict.fromkeys([*operation.refusals(facts.security), *busy]):
         by_status[status_of(refusal)].append(refusal)
     for status, refusals in sorted(by_status.items()):
         responses[str(status)] = _problems(refusals, schemas, facts, headers)
@@ -328,6 +344,7 @@ def _content(schema: dict[str, Any], example: Any) -> dict[str, Any]:
     return {"schema": schema, "example": msgspec.to_builtins(example)}
 
 
-def _tag(operation: Operation) -> str:
+def _tag(operation: Operation, facts: ApiFacts) -> str:
     """Return the noun the path is about: ``payments`` for ``/v1/payments/{payment_id}/refunds``."""
-    return operation.path.strip("/").split("/")[1]
+    below = operation.path.removeprefix(facts.prefix).strip("/")
+    return below.partition("/")[0] or facts.prefix.rpartition("/")[2]

@@ -67,7 +67,7 @@ class DetailsInvalid(Invalid):
     advice_zh = "请按接口文档提供一项授权详情（authorization_details）。"
 
 
-class AccountNotHeld(Rejected):
+class AccountNotHeld(NotFound):
     """The person does not hold this account, or it is not one that was consented to."""
 
     code = "consent.account_not_held"

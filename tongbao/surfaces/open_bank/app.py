@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -23,10 +22,23 @@ from tongbao.kernel.errors import Busy, Forbidden, Refusal
 from tongbao.ledger.book import Ledger
 from tongbao.parties.consents.dossier import contributor
 from tongbao.parties.consents.holdings import holdings_of
+from tongbao.parties.partners.model import Kind
 from tongbao.parties.people.dossier import Contributor
 from tongbao.surfaces.open_bank import endpoints, pages, resources
 from tongbao.surfaces.open_bank.desk import PAGES, Desk
 from tongbao.surfaces.open_bank.endpoints import AUTHORIZE
+from tongbao.surfaces.open_bank.interfaces import (
+    API_ID_HEADER,
+    Area,
+    ByAnybody,
+    ByConsent,
+    ByPartner,
+    Interface,
+    Level,
+    Problem,
+    describe,
+    interface_at,
+)
 from tongbao.surfaces.open_bank.pages import Visit
 from tongbao.surfaces.open_bank.protocol import Asked, OAuthError, json_reply
 from tongbao.surfaces.page_kit.rendering import new_nonce
@@ -51,17 +63,8 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _FIELDS_MAX: Final = 32
 _FORM_MAX: Final = 32 * 1024
 
-Endpoint = Callable[[Desk, Asked], Awaitable[Reply]]
-Resource = Callable[[Desk, Asked, dict[str, str]], Awaitable[Reply]]
 View = Callable[[Visit], Awaitable[Reply]]
 
-ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
-    ("POST", endpoints.PUSH): endpoints.push,
-    ("POST", endpoints.TOKEN): endpoints.exchange,
-    ("POST", endpoints.REVOKE): endpoints.revoke,
-    ("GET", endpoints.JWKS): endpoints.show_keys,
-    ("GET", endpoints.METADATA): endpoints.show_metadata,
-}
 VIEWS: Final[Mapping[tuple[str, str], View]] = {
     ("GET", AUTHORIZE): pages.open_page,
     ("POST", f"{AUTHORIZE}/log_in"): pages.log_in,
@@ -69,17 +72,104 @@ VIEWS: Final[Mapping[tuple[str, str], View]] = {
     ("POST", f"{AUTHORIZE}/confirm"): pages.confirm,
     ("POST", f"{AUTHORIZE}/reject"): pages.reject,
 }
-_ACCOUNT: Final = r"(?P<account>[a-z]{2,8}_[0-9a-z]{1,40})"
-RESOURCES: Final[tuple[tuple[str, str, Resource], ...]] = (
-    ("GET", "/consent", resources.show_consent),
-    ("GET", "/accounts", resources.list_accounts),
-    ("GET", f"/accounts/{_ACCOUNT}", resources.show_account),
-    ("GET", f"/accounts/{_ACCOUNT}/balance", resources.show_balance),
-    ("GET", f"/accounts/{_ACCOUNT}/transactions", resources.list_transactions),
-    ("POST", "/funds_confirmations", resources.confirm_funds),
-    ("POST", "/payments", resources.make_payment),
-    ("GET", "/payments", resources.show_payment),
+
+
+DOCUMENT: Final = f"{resources.PREFIX}/openapi.json"
+_PROVED: Final = ("client_id", "client_assertion_type", "client_assertion")
+_PUSHED: Final = (
+    *("response_type", "redirect_uri", "code_challenge", "code_challenge_method", "state"),
+    *("authorization_details", "scope", "dpop_jkt"),
 )
+_EXCHANGED: Final = ("grant_type", "code", "redirect_uri", "code_verifier", "refresh_token")
+_PAGED: Final = {"cursor": {"type": "string"}, "limit": {"type": "integer", "minimum": 1}}
+_AT: Final = f"{resources.PREFIX}/accounts"
+_SEEING: Final = Kind.ACCOUNT_INFORMATION
+_PAYING: Final = Kind.PAYMENT_INITIATION
+
+
+async def show_document(desk: Desk, _asked: Asked) -> Reply:
+    """Return the OpenAPI document of these interfaces."""
+    return json_reply(describe(INTERFACES, desk.issuer, desk.bank_code))
+
+
+INTERFACES: Final[tuple[Interface, ...]] = (
+    Interface(
+        *("GET", endpoints.METADATA, Level.A1, Area.ENTRANCE, 1),
+        ByAnybody(endpoints.show_metadata),
+    ),
+    Interface(
+        *("GET", endpoints.JWKS, Level.A1, Area.ENTRANCE, 2),
+        ByAnybody(endpoints.show_keys),
+        endpoints.Keys,
+    ),
+    Interface(
+        *("GET", DOCUMENT, Level.A1, Area.ENTRANCE, 3),
+        ByAnybody(show_document),
+    ),
+    Interface(
+        *("POST", endpoints.PUSH, Level.A2, Area.ENTRANCE, 4),
+        ByPartner(endpoints.push),
+        endpoints.PushedRequest,
+        status=201,
+        form=(*_PROVED, *_PUSHED),
+    ),
+    Interface(
+        *("POST", endpoints.TOKEN, Level.A2, Area.ENTRANCE, 5),
+        ByPartner(endpoints.exchange),
+        endpoints.Tokens,
+        form=(*_PROVED, *_EXCHANGED),
+    ),
+    Interface(
+        *("POST", endpoints.REVOKE, Level.A2, Area.ENTRANCE, 6),
+        ByPartner(endpoints.revoke),
+        endpoints.Ended,
+        form=(*_PROVED, "token"),
+    ),
+    Interface(
+        *("GET", f"{resources.PREFIX}/consent", Level.A2, Area.ENTRANCE, 7),
+        ByConsent(resources.show_consent),
+        resources.OpenConsent,
+    ),
+    Interface(
+        *("GET", _AT, Level.A2, Area.ACCOUNTS, 1),
+        ByConsent(resources.list_accounts, _SEEING, "accounts"),
+        resources.OpenAccounts,
+    ),
+    Interface(
+        *("GET", f"{_AT}/{{account}}", Level.A2, Area.ACCOUNTS, 2),
+        ByConsent(resources.show_account, _SEEING, "accounts"),
+        resources.OpenAccount,
+    ),
+    Interface(
+        *("GET", f"{_AT}/{{account}}/balance", Level.A2, Area.ACCOUNTS, 3),
+        ByConsent(resources.show_balance, _SEEING, "balances"),
+        resources.OpenBalance,
+    ),
+    Interface(
+        *("GET", f"{_AT}/{{account}}/transactions", Level.A2, Area.ACCOUNTS, 4),
+        ByConsent(resources.list_transactions, _SEEING, "transactions"),
+        resources.OpenTransactions,
+        query=_PAGED,
+    ),
+    Interface(
+        *("POST", f"{resources.PREFIX}/funds_confirmations", Level.A2, Area.FUNDS, 1),
+        ByConsent(resources.confirm_funds, Kind.FUNDS_CONFIRMATION),
+        resources.FundsAnswer,
+        takes=resources.AskFunds,
+    ),
+    Interface(
+        *("POST", f"{resources.PREFIX}/payments", Level.A2, Area.PAYMENTS, 1),
+        ByConsent(resources.make_payment, _PAYING),
+        resources.OpenPayment,
+        status=201,
+    ),
+    Interface(
+        *("GET", f"{resources.PREFIX}/payments", Level.A2, Area.PAYMENTS, 2),
+        ByConsent(resources.show_payment, _PAYING),
+        resources.OpenPayments,
+    ),
+)
+"""Every address that programs may call, with its level and its proof."""
 
 
 class SentFromElsewhere(Forbidden):
@@ -112,27 +202,20 @@ class OpenBank:
         await send_reply(reply, receive, send, is_https=self._desk.is_https)
 
     async def _program(self, scope: MutableMapping[str, Any]) -> Reply:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        interface, params = interface_at(INTERFACES, method, scope["path"])
         try:
-            return await self._answer(scope)
+            reply = await interface.serve(self._desk, asked_of(scope, method), params)
         except OAuthError as error:
-            return error.reply()
+            reply = error.reply()
         except (MethodNotAllowed, RouteUnknown):
             raise  # the house's own answers
         except Refusal as refusal:
-            told = {"error": refusal.code, "error_description": refusal.advice}
-            facts = {"facts": refusal.facts} if refusal.facts else {}
-            return json_reply({**told, **facts}, status=status_of(type(refusal)))
-
-    async def _answer(self, scope: MutableMapping[str, Any]) -> Reply:
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        path = scope["path"]
-        if path.startswith(f"{resources.PREFIX}/"):
-            resource, params = _resource_of(method, path.removeprefix(resources.PREFIX))
-            return await resource(self._desk, _asked(scope, method), params)
-        endpoint = ENDPOINTS.get((method, path))
-        if endpoint is None:
-            raise _none_of(method, path, [*ENDPOINTS])
-        return await endpoint(self._desk, _asked(scope, method))
+            told = Problem(
+                error=refusal.code, error_description=refusal.advice, facts=refusal.facts
+            )
+            reply = json_reply(told, status=status_of(type(refusal)))
+        return reply.also((API_ID_HEADER, interface.api_id(self._desk.bank_code)))
 
     async def _page(self, scope: MutableMapping[str, Any]) -> Reply:
         asked = read_request(scope)
@@ -155,7 +238,7 @@ def open_bank(settings: Settings, people: PeopleDesk, ledger: Ledger) -> dict[st
     """Return what is mounted: nothing where funds may not be held, for then nobody has accounts."""
     if not settings.licence.may_hold_funds:
         return {}
-    desk = Desk(people.checks, ledger, holdings_of(people.db), settings.public_url)
+    desk = Desk(people.checks, ledger, holdings_of(people.db), settings)
     return OpenBank(desk).mounts
 
 
@@ -174,28 +257,12 @@ def _view_of(visit: Visit) -> View:
     return view
 
 
-def _resource_of(method: str, path: str) -> tuple[Resource, dict[str, str]]:
-    """Return the resource at an address.
-
-    Raises:
-        RouteUnknown, MethodNotAllowed
-    """
-    at = [(verb, each, re.fullmatch(pattern, path)) for verb, pattern, each in RESOURCES]
-    fitting = [(verb, each, found) for verb, each, found in at if found]
-    for verb, each, found in fitting:
-        if verb == method:
-            return each, found.groupdict()
-    if fitting:
-        raise MethodNotAllowed(allow=", ".join(sorted({verb for verb, _, _ in fitting})))
-    raise RouteUnknown
-
-
 def _none_of(method: str, path: str, known: list[tuple[str, str]]) -> Refusal:
     allowed = sorted(verb for verb, each in known if each == path and verb != method)
     return MethodNotAllowed(allow=", ".join(allowed)) if allowed else RouteUnknown()
 
 
-def _asked(scope: MutableMapping[str, Any], method: str) -> Asked:
+def asked_of(scope: MutableMapping[str, Any], method: str) -> Asked:
     """Return a program's request; a parameter that comes twice is refused (RFC 6749 §3.1).
 
     Raises:

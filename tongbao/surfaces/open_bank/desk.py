@@ -7,6 +7,7 @@ from typing import Final
 
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.infra.settings import Settings
 from tongbao.ledger.book import Ledger
 from tongbao.parties.authentication.step_up import Checks
 from tongbao.parties.consents.holdings import Holdings
@@ -24,11 +25,14 @@ TRIES_PER_MINUTE: Final = 120
 class Desk:
     """The database, the book, how people prove themselves, and where their accounts are."""
 
-    def __init__(self, checks: Checks, ledger: Ledger, holdings: Holdings, public_url: str) -> None:
+    def __init__(
+        self, checks: Checks, ledger: Ledger, holdings: Holdings, settings: Settings
+    ) -> None:
         self.checks = checks
         self.ledger = ledger
         self.holdings = holdings
-        self.issuer = public_url.rstrip("/")
+        self.issuer = settings.public_url.rstrip("/")
+        self.bank_code = settings.bank_code
         self.is_https = self.issuer.startswith("https://")
         self.tries = Throttle(TRIES_OF_REQUEST, 600.0)
         self.tries_from = Throttle(TRIES_PER_MINUTE, 60.0)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from msgspec import Struct
+
 from tongbao.infra.jose import ALGORITHMS
 from tongbao.parties.accounts.queries import find_wallet
 from tongbao.parties.consents import grants
@@ -28,7 +30,6 @@ from tongbao.surfaces.open_bank.protocol import (
     Asked,
     OAuthError,
     json_reply,
-    prove_partner,
     proved_key,
 )
 from tongbao.surfaces.page_kit.replies import Reply
@@ -50,6 +51,34 @@ _NOT_SUPPORTED: Final = {
     "request": "request_not_supported",
     "request_uri": "invalid_request",
 }
+
+
+class PushedRequest(Struct, frozen=True):
+    """The address that stands for a pushed request, and for how many seconds."""
+
+    request_uri: str
+    expires_in: int
+
+
+class Tokens(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """New tokens and the consent that they are on; a payment's consent has no refresh token."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    scope: str
+    authorization_details: list[dict[str, Any]]
+    refresh_token: str | None = None
+
+
+class Keys(Struct, frozen=True):
+    """A key set (RFC 7517)."""
+
+    keys: list[dict[str, Any]]
+
+
+class Ended(Struct, frozen=True):
+    """Nothing, which is what RFC 7009 answers."""
 
 
 async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
@@ -84,16 +113,15 @@ async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
 
 async def show_keys(_desk: Desk, _asked: Asked) -> Reply:
     """Return the keys that we sign with: none."""
-    return json_reply({"keys": []})
+    return json_reply(Keys([]))
 
 
-async def push(desk: Desk, asked: Asked) -> Reply:
+async def push(desk: Desk, asked: Asked, partner: Partner) -> Reply:
     """Take a request in advance (RFC 9126) and return the address that stands for it.
 
     Raises:
         OAuthError
     """
-    partner = await prove_partner(desk.db, desk.issuer, asked)
     for name, error in _NOT_SUPPORTED.items():
         if name in asked.form:
             raise OAuthError(error, f"{name} has no place in a pushed request")
@@ -110,17 +138,16 @@ async def push(desk: Desk, asked: Asked) -> Reply:
     wish = await _wish(desk, asked, partner)
     async with desk.db.begin(partner.client_id) as tx:
         request_uri = await grants.push(tx, partner, pushed, wish)
-    told = {"request_uri": request_uri, "expires_in": int(REQUEST_LIFE.total_seconds())}
+    told = PushedRequest(request_uri, int(REQUEST_LIFE.total_seconds()))
     return json_reply(told, status=201)
 
 
-async def exchange(desk: Desk, asked: Asked) -> Reply:
+async def exchange(desk: Desk, asked: Asked, partner: Partner) -> Reply:
     """Return tokens for a code or a refresh token.
 
     Raises:
         OAuthError
     """
-    partner = await prove_partner(desk.db, desk.issuer, asked)
     kind = asked.form.get("grant_type")
     if kind not in {"authorization_code", "refresh_token"}:
         raise OAuthError("unsupported_grant_type", "grant_type is not one of ours")
@@ -140,27 +167,26 @@ async def exchange(desk: Desk, asked: Asked) -> Reply:
     return json_reply(_told(found))
 
 
-async def revoke(desk: Desk, asked: Asked) -> Reply:
+async def revoke(desk: Desk, asked: Asked, partner: Partner) -> Reply:
     """End a token (RFC 7009); of an unknown one the answer is the same.
 
     Raises:
         OAuthError
     """
-    partner = await prove_partner(desk.db, desk.issuer, asked)
     await grants.revoke_token(desk.db, partner, asked.need("token"))
-    return json_reply({})
+    return json_reply(Ended())
 
 
-def _told(issued: Issued) -> dict[str, Any]:
+def _told(issued: Issued) -> Tokens:
     consent = issued.consent
-    told: dict[str, Any] = {
-        "access_token": issued.access,
-        "token_type": "DPoP",
-        "expires_in": int(ACCESS_LIFE.total_seconds()),
-        "scope": consent.kind.value,
-        "authorization_details": [_details_of(consent)],
-    }
-    return {**told, "refresh_token": issued.refresh} if issued.refresh else told
+    return Tokens(
+        access_token=issued.access,
+        token_type="DPoP",  # noqa: S106 - a kind of token
+        expires_in=int(ACCESS_LIFE.total_seconds()),
+        scope=consent.kind.value,
+        authorization_details=[_details_of(consent)],
+        refresh_token=issued.refresh,
+    )
 
 
 def _details_of(consent: Consent) -> dict[str, Any]:

@@ -27,8 +27,13 @@ from tongbao.infra.jose import (
     verify,
 )
 from tongbao.kernel.clock import real_now
-from tongbao.parties.partners.model import Partner
-from tongbao.parties.partners.partners import active_partner, use_token
+from tongbao.parties.consents.grants import introspect
+from tongbao.parties.consents.model import Consent
+from tongbao.parties.consents.paying import payment_of
+from tongbao.parties.partners.model import Kind, Partner, PartnerState
+from tongbao.parties.partners.partners import active_partner, partner_with_id, use_token
+from tongbao.parties.people.dossier import person_with_id
+from tongbao.surfaces.open_bank.desk import Desk
 from tongbao.surfaces.page_kit.replies import JSON, Reply
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -183,6 +188,49 @@ async def proved_key(
     return held
 
 
+async def prove_consent(
+    desk: Desk, asked: Asked, kind: Kind | None, permission: str | None = None
+) -> Consent:
+    """Return the consent that the request's token is on, if it is good for this now.
+
+    A consent to pay that was used still answers what was paid; for a consent that ended in another
+    way no token is good.
+
+    Raises:
+        OAuthError
+    """
+    said = asked.header("authorization") or ""
+    scheme, _, token = said.partition(" ")
+    if scheme.lower() != "dpop" or not token or len(token) > 128:
+        raise OAuthError("invalid_token", "a DPoP-bound access token is needed", status=401)
+    # The token first: a stranger without one makes us remember no proof.
+    found = await introspect(desk.db, token)
+    if found is None:
+        raise _over()
+    jkt = await proved_key(desk.db, asked, desk.issuer + asked.path, access_token=token)
+    if jkt is None:
+        raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed", status=401)
+    if found.token.jkt != jkt:
+        raise _over()
+    partner = await partner_with_id(desk.db, found.token.partner_id)
+    consent = found.consent
+    is_paid = kind is Kind.PAYMENT_INITIATION and await payment_of(desk.db, consent) is not None
+    if partner.state is not PartnerState.ACTIVE or not (
+        is_paid or consent.is_good(desk.db.clock.now())
+    ):
+        raise _over()
+    if consent.person_id is None:
+        raise _over()
+    person = await person_with_id(desk.db, consent.person_id)
+    if person.state != "active":
+        raise _over()
+    if kind is not None and consent.kind is not kind:
+        raise _not_for_this()
+    if permission is not None and permission not in consent.permissions:
+        raise _not_for_this()
+    return consent
+
+
 def _out_of_time(claims: Mapping[str, Any], *, needs_end: bool) -> str | None:
     """Return what is wrong with the times of a token, if anything."""
     now = real_now().timestamp()
@@ -238,3 +286,11 @@ def _not_proved(description: str) -> OAuthError:
 
 def _not_held(description: str) -> OAuthError:
     return OAuthError("invalid_dpop_proof", description)
+
+
+def _over() -> OAuthError:
+    return OAuthError("invalid_token", "the token or its consent is not good", status=401)
+
+
+def _not_for_this() -> OAuthError:
+    return OAuthError("insufficient_scope", "the consent is not about this", status=403)

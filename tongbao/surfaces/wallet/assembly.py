@@ -12,7 +12,8 @@ from tongbao.infra.http import HttpClient
 from tongbao.infra.notify.gateway import HttpGateway
 from tongbao.infra.notify.sending import Gateways
 from tongbao.infra.serving.asgi import Asgi
-from tongbao.infra.serving.device_api import DeviceApi
+from tongbao.infra.serving.device_api import SCOPES, SIGNED_BY_PHONE, DeviceApi
+from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.infra.settings import Settings
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.book import Ledger
@@ -23,6 +24,7 @@ from tongbao.parties.e_accounts.orders import Teller
 from tongbao.parties.people.dossier import Contributor, own_contributors
 from tongbao.parties.people.sessions import SessionsOnRecord
 from tongbao.rails.registers.client import registers_at
+from tongbao.surfaces.docs_site.app import ERRORS
 from tongbao.surfaces.wallet import e_accounts, entering, factors, myself
 from tongbao.surfaces.wallet.desk import PREFIX, Desk
 
@@ -84,5 +86,15 @@ def wallet_api(
         db=desk.db,
         sessions=SessionsOnRecord(desk.db, desk.checks.keyring),
         provides=provides,
+        facts=ApiFacts(
+            title="Tongbao wallet API",
+            version="1",
+            description="A person's own account, for the app on their phone.",
+            public_url=settings.public_url,
+            docs_url=f"{settings.public_url}{ERRORS}",
+            scopes=SCOPES,
+            security=SIGNED_BY_PHONE,
+            prefix=PREFIX,
+        ),
     )
-    return {PREFIX: api}
+    return api.mounts
