@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import click
 
-from tongbao.clearing.matching.model import load_rule
 from tongbao.clearing.matching.runs import DayResult, run_rule
+from tongbao.clearing.recon_rules.rules import Asked, propose_layout, propose_rule, rule_on
 from tongbao.clearing.recon_rules.running import bring_in
 from tongbao.clearing.reconciliation.model import BillFile
 from tongbao.clearing.slices.model import Standing
 from tongbao.clearing.slices.slices import close_by_slices, compare_slices, take_piece
-from tongbao.clearing.sources.ingest import add_source, files, source_named, sources
+from tongbao.clearing.sources.ingest import files, source_named, sources
 from tongbao.clearing.sources.layouts import built_in, decode_layout, load_layout
-from tongbao.clearing.sources.model import Layout, SourceFile
+from tongbao.clearing.sources.model import Layout, LayoutWrong, SourceFile
 from tongbao.clearing.sources.reading import preview
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
-from tongbao.surfaces.cli.context import Context, Platform
+from tongbao.surfaces.cli.context import Context, Platform, actor
 
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_ACTOR = "cli"
+_FROM = click.option("--from", "begins", type=_DAY, help="The first day; without it, today.")
+_REASON = click.option("--reason", required=True, help="Why, for those who read it later.")
 
 
 @click.group("sources")
@@ -56,17 +58,40 @@ def list_sources(context: Context) -> None:
     show_default=True,
     help="Real money or test.",
 )
+@_FROM
+@_REASON
 @click.pass_obj
-def add(context: Context, name: str, layout: str, mode: str) -> None:
-    """Add a source; its layout is checked first and stays as it is."""
-    found = _layout(layout)
+def add(
+    context: Context, name: str, layout: str, mode: str, *, begins: datetime | None, reason: str
+) -> None:
+    """Propose a source, or another layout of one from a day on; a second person approves."""
+    found, text = _layout(layout), "" if layout in built_in() else _text(Path(layout))
 
-    async def work(platform: Platform) -> None:
-        async with platform.db.begin(_ACTOR) as tx:
-            await add_source(tx, name, found, Mode(mode))
+    async def work(platform: Platform) -> dict[str, object]:
+        asked = Asked(text, _day_of(platform, begins), reason)
+        async with platform.db.begin(actor()) as tx:
+            approval = await propose_layout(tx, name, asked, layout=found, mode=Mode(mode))
+        return {"source": name, "mode": mode, "layout": found.name, "approval": approval.shown_id}
 
-    context.run(work)
-    context.show([{"source": name, "mode": mode, "layout": found.name}])
+    context.show(context.run(work))
+
+
+@sources_group.command("rule")
+@click.argument("file", type=_FILE)
+@_FROM
+@_REASON
+@click.pass_obj
+def add_rule(context: Context, file: Path, *, begins: datetime | None, reason: str) -> None:
+    """Propose a rule of matching from a day on; a second person approves."""
+    text = _text(file)
+
+    async def work(platform: Platform) -> dict[str, object]:
+        asked = Asked(text, _day_of(platform, begins), reason)
+        async with platform.db.begin(actor()) as tx:
+            approval = await propose_rule(tx, asked)
+        return {"rule": approval.subject, "approval": approval.shown_id}
+
+    context.show(context.run(work))
 
 
 @sources_group.command("preview")
@@ -118,7 +143,7 @@ def take(context: Context, file: Path, source: str, day: datetime) -> None:
     """Take a source's file of a day in; the same command again reads a broken-off one on."""
 
     async def work(platform: Platform) -> SourceFile:
-        return await bring_in(platform.clearing, source, day.date(), file, actor=_ACTOR)
+        return await bring_in(platform.clearing, source, day.date(), file, actor=actor())
 
     context.show([_file_facts(context.run(work))])
 
@@ -138,15 +163,15 @@ def list_files(context: Context, source: str | None) -> None:
 
 
 @sources_group.command("match")
-@click.argument("rule", type=_FILE)
+@click.argument("rule")
 @click.option("--day", required=True, type=_DAY, help="The business day, as 2026-11-21.")
 @click.pass_obj
-def match_day(context: Context, rule: Path, day: datetime) -> None:
-    """Match two statements of a day by a rule; exit 1 when something differs."""
-    wanted = load_rule(rule.read_bytes())
+def match_day(context: Context, rule: str, day: datetime) -> None:
+    """Match a day's statements by a rule that counts on it; exit 1 when something differs."""
 
     async def work(platform: Platform) -> list[DayResult]:
-        return await run_rule(platform.db, wanted, day.date(), actor=_ACTOR)
+        wanted = await rule_on(platform.db, rule, day.date())
+        return await run_rule(platform.db, wanted, day.date(), actor=actor())
 
     results = context.run(work)
     context.show(
@@ -202,6 +227,22 @@ def close_slices(context: Context, account: str, day: datetime) -> None:
     context.show([{"matched": bill.matched_count, "differences": bill.break_count}])
     if bill.break_count:
         raise SystemExit(1)
+
+
+def _day_of(platform: Platform, begins: datetime | None) -> date:
+    return begins.date() if begins else business_date(platform.db.clock.now())
+
+
+def _text(file: Path) -> str:
+    """Return what a file says.
+
+    Raises:
+        LayoutWrong
+    """
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise LayoutWrong(problem="it is not UTF-8") from None
 
 
 def _layout(wanted: str) -> Layout:
