@@ -146,6 +146,7 @@ from tongbao.surfaces.reserve.pages import ROUTES as RESERVE_PAGES
 from tongbao.surfaces.settlement_desk.pages import pages as settlement_pages
 from tongbao.surfaces.tables.app import TablesApp
 from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
+from tongbao.surfaces.till.app import TILLS_PREFIX, TillApp
 from tongbao.surfaces.wallet.assembly import desk_of, gateways_of, wallet_api
 
 
@@ -162,13 +163,11 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *price_plans_api.ROUTES,
         *identity_api.ROUTES,
         *(*onboarding_api.routes(licence), *registrations_api.ROUTES, *stores_api.ROUTES),
-        *staff_api.ROUTES,
-        *accounts_api.routes(licence),
+        *(*staff_api.ROUTES, *accounts_api.routes(licence)),
         *(*offline_codes_api.routes(licence), *vault_api.routes(licence)),
         *own_wallet_api.routes(licence),
         *red_packets_api.routes(licence),
-        *shop_api.ROUTES,
-        *scenes_api.ROUTES,
+        *(*shop_api.ROUTES, *scenes_api.ROUTES),
         *settlement_api.routes(licence),
         *commissions_api.routes(licence),
         *payouts_api.routes(licence),
@@ -314,6 +313,7 @@ class Platform:
             limits=limits,
             request_log=self.request_log,
         )
+        app.mount(TILLS_PREFIX, TillApp(self.db, self.keyring, app))
         app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))
         return app
 

@@ -55,6 +55,7 @@ BESIDE: Final = {
     "/readyz": "whether it can serve",
     "/table": "restaurant tables: the menu and the tab, for who has the unguessable address of one",
     "/terminals": "a terminal's own connection: its key proves it; its code when it is activated",
+    "/terminals/v1/staff": "a merchant's people at a terminal: its key, their PIN, their role",
     "/v1/me": "people's own phones: a key of the phone signs every request",
     "/v1/me/openapi.json": "the OpenAPI document for people's own phones",
     "/v1/openapi.json": "the OpenAPI document of this version",

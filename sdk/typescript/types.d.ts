@@ -433,6 +433,9 @@ export type Page_SettlementLineView = { items: Array<SettlementLineView>; next_c
 export type Page_SettlementView = { items: Array<SettlementView>; next_cursor?: string | null };
 
 /** One page of a list, newest first, and the cursor of the next, if there is one. */
+export type Page_StaffActView = { items: Array<StaffActView>; next_cursor?: string | null };
+
+/** One page of a list, newest first, and the cursor of the next, if there is one. */
 export type Page_StaffView = { items: Array<StaffView>; next_cursor?: string | null };
 
 /** One page of a list, newest first, and the cursor of the next, if there is one. */
@@ -509,6 +512,9 @@ export type PayoutView = { id: string; object: "payout"; mode: Mode; settlement_
 
 /** How often a limit begins anew, in the business's time zone; weeks begin on Monday. */
 export type Period = "day" | "month" | "week" | "year";
+
+/** A code with which a person chooses a PIN at a terminal, once; shown here only. */
+export type PinCodeView = { object: "staff_pin_code"; staff_id: string; code: string; expires_at: string };
 
 /** Where a store is; ``area_code`` is the six digits of GB/T 2260. */
 export type Place = { area_code: string; address: string; point?: Point | null };
@@ -591,8 +597,8 @@ export type RefundOrder = { lines?: Array<RefundedLine>; restock?: boolean; reas
 /** Where a refund stands; the last two are ends. */
 export type RefundState = "failed" | "pending" | "requested" | "succeeded" | "unknown";
 
-/** A refund as the API and the webhooks show it. */
-export type RefundView = { id: string; object: "refund"; mode: Mode; payment_id: string; merchant_refund_no: string; amount: number; currency: string; fee_returned: number; kind: "late" | "merchant"; reason: string; status: RefundState; version: number; created_at: string; code?: string; ended_at?: string };
+/** A refund as the API and the webhooks show it; ``staff_id``: who gave it back at a till. */
+export type RefundView = { id: string; object: "refund"; mode: Mode; payment_id: string; merchant_refund_no: string; amount: number; currency: string; fee_returned: number; kind: "late" | "merchant"; reason: string; status: RefundState; version: number; created_at: string; code?: string; ended_at?: string; staff_id?: string };
 
 /** So many pieces of a line. */
 export type RefundedLine = { number: number; quantity: number };
@@ -723,11 +729,14 @@ export type SplitState = "cancelled" | "ended" | "held" | "pending" | "requested
 /** A split as the API and the webhooks show it. */
 export type SplitView = { id: string; object: "split"; mode: Mode; payment_id: string; merchant_split_no: string; kind: "finish" | "shares"; side: "book" | "channel"; amount: number; currency: string; status: SplitState; releases: "at" | "later" | "now"; shares: Array<ShareView>; version: number; created_at: string; release_at?: string; code?: string; ended_at?: string };
 
+/** What a person did at a till; ``object_id`` is the payment's, or the refund's. */
+export type StaffActView = { object: "staff_act"; staff_id: string; act: TillAct; object_id: string; at: string };
+
 /** What a person of a merchant's is there for. */
 export type StaffRole = "accountant" | "cashier" | "manager" | "owner";
 
 /** A person as the merchant sees them; ``may`` is what the role includes. */
-export type StaffView = { id: string; object: "staff"; mode: Mode; role: StaffRole; may: Array<string>; name: string; phone: string; every_store: boolean; store_ids: Array<string>; status: "active" | "left"; created_at: string; left_at?: string };
+export type StaffView = { id: string; object: "staff"; mode: Mode; role: StaffRole; may: Array<string>; name: string; phone: string; every_store: boolean; store_ids: Array<string>; status: "active" | "left" | "suspended"; created_at: string; left_at?: string };
 
 /** How a paper is wanted. */
 export type StatementFormat = "csv" | "pdf" | "xlsx";
@@ -761,6 +770,9 @@ export type TermsInForce = { items: Array<TermsView> };
 
 /** The terms in force; ``sha256`` is of ``content`` in UTF-8. */
 export type TermsView = { object: "merchant_terms"; version: number; title: string; sha256: string; content: string; in_force_from: string };
+
+/** What a person may do at a till. */
+export type TillAct = "payments.call_off" | "payments.capture" | "payments.look" | "payments.take" | "payments.void" | "refunds.look" | "refunds.make";
 
 /** Where a token is good: ways of paying, amounts in minor units, how often. Only for its owner. What is left out is not limited; no channel is the channel of cards. */
 export type TokenControls = { channels?: Array<string>; pay_modes?: Array<string>; currency?: string; amount_each_max?: number | null; amount_max?: number | null; uses_max?: number | null };
@@ -1094,8 +1106,16 @@ export interface Operations {
   "GET /v1/staff/{staff_id}": { path: { staff_id: string }; reply: StaffView };
   /** Say what the person is there for from now on; safe to repeat. */
   "POST /v1/staff/{staff_id}": { path: { staff_id: string }; body: ChangeStaff; reply: StaffView };
+  /** Return what a person did at tills, newest first: each is on record with what it did. */
+  "GET /v1/staff/{staff_id}/acts": { path: { staff_id: string }; query: { cursor?: string; limit?: number }; reply: Page_StaffActView };
   /** Let the person leave; safe to repeat. */
   "POST /v1/staff/{staff_id}/leave": { path: { staff_id: string }; reply: StaffView };
+  /** Make the code with which a person chooses a PIN at a terminal. It replaces an earlier code. */
+  "POST /v1/staff/{staff_id}/pin_codes": { path: { staff_id: string }; reply: PinCodeView };
+  /** Let the person work again, with the PIN they have. Safe to repeat. */
+  "POST /v1/staff/{staff_id}/resume": { path: { staff_id: string }; reply: StaffView };
+  /** Let the person do nothing for a while; they are out of every till at once. Safe to repeat. */
+  "POST /v1/staff/{staff_id}/suspend": { path: { staff_id: string }; reply: StaffView };
   /** Return the merchant's stores, newest first. */
   "GET /v1/stores": { query: { cursor?: string; limit?: number }; reply: Page_StoreView };
   /** Open a store under a number of the merchant's own. */

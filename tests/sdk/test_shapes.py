@@ -66,6 +66,8 @@ REPLIES: dict[str, Any] = {
     "Place": onboarding.Place,
     "Point": onboarding.Point,
     "StaffView": onboarding.Staff,
+    "PinCodeView": onboarding.StaffPinCode,
+    "StaffActView": onboarding.StaffAct,
     "TermsView": onboarding.MerchantTerms,
     "TermsInForce": onboarding.TermsInForce,
     "SignatureView": onboarding.Signature,
@@ -517,6 +519,10 @@ def sell(shop: Tongbao) -> None:
     shop.staff.get("stf_1")
     shop.staff.change("stf_1", role="owner", every_store=True)
     shop.staff.leave("stf_1")
+    shop.staff.suspend("stf_1")
+    shop.staff.resume("stf_1")
+    shop.staff.pin_code("stf_1")
+    list(shop.staff.acts("stf_1"))
     list(shop.commissions.list())
     list(shop.commissions.lines("com_1"))
     shop.settlements.statement("set_1", layout="pdf")

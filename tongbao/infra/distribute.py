@@ -196,6 +196,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("application", "application_document", "registration", "registration_exchange"),
         *("merchant_standing", "merchant_term", "term_signature"),
         *("agent", "agent_term", "agent_merchant", "store", "staff", "staff_store"),
+        *("staff_pin", "staff_pin_code"),
     ),
     *_at_home("asked before the merchant's book is known", "plate"),
     *_at_home(
@@ -207,7 +208,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         "asked before the merchant's book is known, by machines of every merchant",
         *("terminal", "terminal_batch", "terminal_binding", "terminal_heartbeat"),
         *("terminal_template", "terminal_template_version", "terminal_parameter_version"),
-        *("terminal_feed", "terminal_notice"),
+        *("terminal_feed", "terminal_notice", "till_session"),
     ),
     *_at_home(
         "asked before the merchant's book is known; nothing of them is money",

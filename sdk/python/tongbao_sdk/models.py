@@ -196,6 +196,7 @@ class Refund(TypedDict):
     created_at: str
     code: NotRequired[str]
     ended_at: NotRequired[str]
+    staff_id: NotRequired[str]
 
 
 class ReceiptEntry(TypedDict):

@@ -215,9 +215,39 @@ class Staff(TypedDict):
     phone: str
     every_store: bool
     store_ids: list[str]
-    status: Literal["active", "left"]
+    status: Literal["active", "suspended", "left"]
     created_at: str
     left_at: NotRequired[str]
+
+
+class StaffPinCode(TypedDict):
+    """A code with which a person chooses a PIN at a terminal, once."""
+
+    object: Literal["staff_pin_code"]
+    staff_id: str
+    code: str
+    expires_at: str
+
+
+TillAct = Literal[
+    "payments.look",
+    "payments.take",
+    "payments.call_off",
+    "payments.capture",
+    "payments.void",
+    "refunds.look",
+    "refunds.make",
+]
+
+
+class StaffAct(TypedDict):
+    """What a person did at a till; ``object_id`` is the payment's, or the refund's."""
+
+    object: Literal["staff_act"]
+    staff_id: str
+    act: TillAct
+    object_id: str
+    at: str
 
 
 class Commission(TypedDict):
@@ -429,6 +459,23 @@ class People:
     def leave(self, staff_id: str) -> Staff:
         """Let a person leave; safe to repeat."""
         return cast("Staff", self._transport.post(path_of("staff", staff_id, "leave")))
+
+    def suspend(self, staff_id: str) -> Staff:
+        """Let a person do nothing for a while: they are out of every till; safe to repeat."""
+        return cast("Staff", self._transport.post(path_of("staff", staff_id, "suspend")))
+
+    def resume(self, staff_id: str) -> Staff:
+        """Let a person work again; safe to repeat."""
+        return cast("Staff", self._transport.post(path_of("staff", staff_id, "resume")))
+
+    def pin_code(self, staff_id: str) -> StaffPinCode:
+        """Make the code with which a person chooses a PIN at a terminal; good once, for a day."""
+        made = self._transport.post(path_of("staff", staff_id, "pin_codes"))
+        return cast("StaffPinCode", made)
+
+    def acts(self, staff_id: str, *, limit: int = 100) -> Iterator[StaffAct]:
+        """Yield what a person did at tills, newest first."""
+        return self._transport.pages(path_of("staff", staff_id, "acts"), limit=limit)
 
 
 class Commissions:

@@ -18,6 +18,7 @@ from tongbao_sdk.signing import authorization
 from tongbao_sdk.transport import Transport, path_of
 
 TerminalStatus = Literal["stock", "bound", "suspended", "retired", "stolen"]
+_TILLS: Final = "/terminals/v1/staff"
 SILENCE_S: Final = 45.0
 """The platform says something at least every 15 seconds; after three silences it is gone."""
 
@@ -274,6 +275,47 @@ class Terminal:
         finally:
             reply.close()
 
+    def people(self) -> list[dict[str, Any]]:
+        """Return who may sign in here: ``staff_id``, ``name``, ``role``.
+
+        Raises:
+            Refused
+        """
+        return cast("list[dict[str, Any]]", self.call("GET", _TILLS)["items"])
+
+    def choose_pin(self, staff_id: str, *, code: str, pin: str) -> None:
+        """Put a person's new PIN in force, with the code that their merchant gave them.
+
+        Raises:
+            Refused
+        """
+        self.call("POST", f"{_TILLS}/pins", {"staff_id": staff_id, "code": code, "pin": pin})
+
+    def sign_in(self, staff_id: str, pin: str) -> Till:
+        """Sign a person in; whoever was signed in here is out.
+
+        Raises:
+            Refused
+        """
+        opened = self.call("POST", f"{_TILLS}/sessions", {"staff_id": staff_id, "pin": pin})
+        return Till(self, opened)
+
+    def call(
+        self, method: str, target: str, body: object = None, *, idempotency_key: str | None = None
+    ) -> Any:
+        """Send a signed request and return what is answered.
+
+        Raises:
+            Refused
+        """
+        content = b"" if body is None else json.dumps(body).encode()
+        request = self._signed(method, target, content)
+        if content:
+            request.headers["Content-Type"] = "application/json"
+        if idempotency_key is not None:
+            request.headers["Idempotency-Key"] = idempotency_key
+        return _checked(self._client.send(request))
+
     def _signed(self, method: str, target: str, body: bytes) -> httpx.Request:
         request = self._client.build_request(
             method, self._url + target, content=body, timeout=SILENCE_S
@@ -286,6 +328,47 @@ class Terminal:
             body=body,
         )
         return request
+
+
+class Till:
+    """A person who has signed in at a terminal; ``may`` is what their role includes there.
+
+    Requests are the API's own, at their own paths. A repeat with the same key happens once.
+    """
+
+    def __init__(self, terminal: Terminal, opened: dict[str, Any]) -> None:
+        self._terminal = terminal
+        self._path = f"{_TILLS}/sessions/{opened['id']}"
+        self.staff_id: str = opened["staff_id"]
+        self.may: list[str] = opened["may"]
+        self.ends_at: str = opened["ends_at"]
+
+    def __repr__(self) -> str:
+        return f"Till({self.staff_id!r})"
+
+    def get(self, path: str) -> Any:
+        """Read something: ``till.get("/v1/payments/pay_…")``.
+
+        Raises:
+            Refused
+        """
+        return self._terminal.call("GET", self._path + path)
+
+    def post(self, path: str, body: object = None, *, idempotency_key: str) -> Any:
+        """Do something: ``till.post("/v1/payments", {…}, idempotency_key="…")``.
+
+        Raises:
+            Refused
+        """
+        return self._terminal.call("POST", self._path + path, body, idempotency_key=idempotency_key)
+
+    def sign_out(self) -> None:
+        """Let nobody go on from here; safe to repeat.
+
+        Raises:
+            Refused
+        """
+        self._terminal.call("POST", f"{self._path}/sign_out")
 
 
 def _events(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:

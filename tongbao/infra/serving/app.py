@@ -10,11 +10,8 @@ Every answer carries the request id; everything that is not an answer becomes a 
 from __future__ import annotations
 
 import asyncio
-import re
 import warnings
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any, Final, cast, get_args
 from urllib.parse import unquote
@@ -81,9 +78,7 @@ from tongbao.infra.web.request import (
     ApiRequest,
     BodyUnexpected,
     InvalidValue,
-    RepeatedParameter,
-    UnknownField,
-    WrongType,
+    check_query,
     refusal_of_exception,
 )
 from tongbao.infra.web.versions import (
@@ -100,7 +95,6 @@ from tongbao.kernel.ids import new_id, show
 
 _NOT_KEPT: Final = b"a file"  # no JSON, so that the log has nothing of it
 
-_WITH_OFFSET: Final = re.compile(r"([Zz]|[+-]\d\d:?\d\d)$")
 
 log = structlog.get_logger()
 
@@ -300,6 +294,22 @@ class App:
         scope["state"]["body"] = body
         await cast("Asgi", self._api)(scope, replay(body, receive), send)
 
+    async def serve_for(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route and decode a request of the API for a caller whom a mounted application proved.
+
+        Raises:
+            InvalidValue, MediaTypeUnsupported, and what the card watch refuses
+        """
+        body = scope["state"]["body"]
+        if b"%00" in scope["query_string"]:
+            raise InvalidValue(param="query", reason="the character U+0000 is not text")
+        check_request(scope["path"], scope["query_string"], scope["headers"], body)
+        if body:
+            check_media_type(scope)
+        scope["state"] |= {"caller": caller, "limits": self._limits, "repeats": self._repeats}
+        scope["state"]["given"] = self._given
+        await cast("Asgi", self._api)(scope, replay(body, receive), send)
+
     async def _proved(self, scope: Scope) -> SigningKey | None:
         """Return the key of who has just signed another request, where `again` says so.
 
@@ -402,24 +412,10 @@ async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRo
     access.check(state["caller"])
     if state["body"] and handler.parsed_data_field is None:
         raise BodyUnexpected
-    _check_query(list(connection.query_params.multi_items()), handler.opt["query"])
+    check_query(list(connection.query_params.multi_items()), handler.opt["query"])
     limits: RateLimits | None = state["limits"]
     if limits is not None:
         state["standing"] = await limits.take(state["caller"], access.cost)
-
-
-def _check_query(given: Sequence[tuple[str, str]], taken: Mapping[str, frozenset[Any]]) -> None:
-    """Refuse what the route does not take, and what the framework would guess a meaning for."""
-    for name, value in given:
-        if name not in taken:
-            raise UnknownField(param=name[:64])
-        if value.lower() == "null" and str not in taken[name]:
-            raise WrongType(param=name, reason="null is no value of a query parameter")
-        if datetime in taken[name] and not _WITH_OFFSET.search(value):
-            raise InvalidValue(param=name, reason="a moment needs its offset from UTC, or Z")
-    for name, times in Counter(name for name, _ in given).items():
-        if times > 1:
-            raise RepeatedParameter(param=name)
 
 
 async def _caller(request: Request[Any, Any, Any]) -> Caller:

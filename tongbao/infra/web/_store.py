@@ -28,13 +28,22 @@ class IdempotencyKey(msgspec.Struct, frozen=True):
     created_at: datetime
     lease_until: datetime
     answered_at: datetime | None
+    asked_by: UUID | None = None  # the person, where it is one at a till
+
+
+class AskedFor(msgspec.Struct, frozen=True):
+    """What somebody asked for and what came of it: the payment, or the refund."""
+
+    route: str
+    resource_id: UUID
+    created_at: datetime
 
 
 FIND: Final = Query(
     IdempotencyKey,
     """
     select merchant_id, mode, route, key_hash, body_hash, resource_id, status, response,
-           created_at, lease_until, answered_at
+           created_at, lease_until, answered_at, asked_by
       from idempotency_key
      where merchant_id = $1 and mode = $2 and route = $3 and key_hash = $4""",
 )
@@ -42,12 +51,12 @@ FIND_ALL: Final = Query(
     IdempotencyKey,
     """
     select k.merchant_id, k.mode, k.route, k.key_hash, k.body_hash, k.resource_id, k.status,
-           k.response, k.created_at, k.lease_until, k.answered_at
+           k.response, k.created_at, k.lease_until, k.answered_at, k.asked_by
       from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])
         as asked (merchant_id, mode, route, key_hash)
       join lateral (
            select merchant_id, mode, route, key_hash, body_hash, resource_id, status, response,
-                  created_at, lease_until, answered_at
+                  created_at, lease_until, answered_at, asked_by
              from idempotency_key each
             where each.merchant_id = asked.merchant_id and each.mode = asked.mode
               and each.route = asked.route and each.key_hash = asked.key_hash
@@ -56,21 +65,31 @@ FIND_ALL: Final = Query(
 INSERT: Final = Statement(
     """
     insert into idempotency_key (merchant_id, mode, route, key_hash, body_hash, resource_id,
-                                 status, response, created_at, lease_until, answered_at)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                                 status, response, created_at, lease_until, answered_at, asked_by)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         on conflict do nothing""",
     many="""
     insert into idempotency_key (merchant_id, mode, route, key_hash, body_hash, resource_id,
-                                 status, response, created_at, lease_until, answered_at)
+                                 status, response, created_at, lease_until, answered_at, asked_by)
     select asked.merchant_id, asked.mode, asked.route, asked.key_hash, asked.body_hash,
            asked.resource_id, asked.status, asked.response, asked.created_at, asked.lease_until,
-           asked.answered_at
+           asked.answered_at, asked.asked_by
       from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::uuid[],
                   $7::int[], $8::bytea[], $9::timestamptz[], $10::timestamptz[],
-                  $11::timestamptz[])
+                  $11::timestamptz[], $12::uuid[])
         as asked (merchant_id, mode, route, key_hash, body_hash, resource_id, status, response,
-                  created_at, lease_until, answered_at)
+                  created_at, lease_until, answered_at, asked_by)
         on conflict do nothing""",
+)
+ASKED_BY: Final = Query(
+    AskedFor,
+    """
+    select route, resource_id, created_at
+      from idempotency_key
+     where asked_by = $1 and resource_id is not null
+       and ($2::timestamptz is null or (created_at, resource_id) < ($2, $3::uuid))
+     order by created_at desc, resource_id desc
+     limit $4""",
 )
 APPEND_ANSWERED: Final = Append(
     "idempotency_key",

@@ -34,10 +34,17 @@ class SandboxOnly(Forbidden):
     advice_zh = "请使用沙箱密钥。"
 
 
+class AtTill(Struct, frozen=True):
+    """A person of a merchant's, and the terminal of its that they are signed in at."""
+
+    staff_id: UUID
+    terminal_id: UUID
+
+
 class Caller(Struct, frozen=True):
     """Who sent the request, proved by signature: one key of one merchant in one mode.
 
-    ``book`` is the merchant's book for this mode.
+    ``book`` is the merchant's book for this mode; ``till`` who it is, where a person acts.
     """
 
     key_id: UUID
@@ -45,11 +52,12 @@ class Caller(Struct, frozen=True):
     mode: Mode
     book: int
     scopes: frozenset[str]
+    till: AtTill | None = None
 
     @property
     def actor(self) -> str:
         """Return the name transactions and the audit log know this caller by."""
-        return show("key", self.key_id)
+        return show("key", self.key_id) if self.till is None else show("stf", self.till.staff_id)
 
 
 class Upload(Struct, frozen=True):

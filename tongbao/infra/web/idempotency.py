@@ -33,6 +33,7 @@ from tongbao.infra.web.request import ApiRequest
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, Rejected
 from tongbao.kernel.licence import Mode
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 
 LEASE: Final = timedelta(seconds=30)
 """How long one handler may take before another may take its request over."""
@@ -68,6 +69,7 @@ class Idempotency(Struct, frozen=True):
     key_hash: bytes
     body_hash: bytes
     lease_until: datetime  # real time
+    asked_by: UUID | None = None  # the person, where it is one
 
     def write(self, resource_id: UUID, now: datetime) -> Write:
         """Return the write that takes the key; it refuses when somebody else has it."""
@@ -103,7 +105,7 @@ class Idempotency(Struct, frozen=True):
     ) -> Write:
         answered_at = None if status is None else now
         args = (self.body_hash, resource_id, status, body, now, self.lease_until, answered_at)
-        return Write(store.INSERT, (*self.row_key, *args), refusal=InFlight.code)
+        return Write(store.INSERT, (*self.row_key, *args, self.asked_by), refusal=InFlight.code)
 
 
 RowKey = tuple[UUID, Mode, str, bytes]
@@ -212,6 +214,7 @@ def use_of(caller: Caller, route: str, key: str, body: bytes) -> Idempotency:
         hashlib.sha256(key.encode()).digest(),
         hmac_sha256(key.encode(), body),
         real_now() + LEASE,
+        None if caller.till is None else caller.till.staff_id,
     )
 
 
@@ -280,7 +283,21 @@ async def keep_refusal(db: Db, use: Idempotency, problem: Rendered) -> None:
     """
     now = db.clock.now()
     args = (use.body_hash, None, problem.status, problem.body, now, use.lease_until, now)
-    await store.INSERT.run(db, *use.row_key, *args)
+    await store.INSERT.run(db, *use.row_key, *args, use.asked_by)
+
+
+async def asked_by(
+    on: Db | Tx, person: UUID, *, cursor: str | None, limit: int | None
+) -> Page[store.AskedFor]:
+    """Return what a person asked for, the newest first: each in the commit that did it.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size = page_size(limit)
+    at, resource = decode_moment(cursor)
+    rows = await store.ASKED_BY.all(on, person, at, resource, size + 1)
+    return page_by_moment(rows, size, lambda row: (row.created_at, row.resource_id))
 
 
 def reply(status: int, view: object) -> Response[Any]:

@@ -7,6 +7,9 @@ bodies are decoded here, strictly, from the very bytes that were signed.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final, cast
 
@@ -173,6 +176,7 @@ class ApiRequest(Request[Any, Any, Any]):
 
 
 _NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_WITH_OFFSET: Final = re.compile(r"([Zz]|[+-]\d\d:?\d\d)$")
 _AT: Final = re.compile(r" - at (?:`key` in )?`(\$.*)`$", re.DOTALL)
 _NAMED: Final = re.compile(r"^Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
 _MISSING_PARAMETER: Final = re.compile(r"^Missing required (\w+) parameter '([^']+)'")
@@ -246,3 +250,21 @@ def _refusal_of_parameters(exception: ValidationException) -> Refusal:
     if key == "data":
         return BodyMissing(param="$")
     return refusal_of_validation(str(found.get("message", "")), root=key or "query")
+
+
+def check_query(given: Sequence[tuple[str, str]], taken: Mapping[str, frozenset[Any]]) -> None:
+    """Refuse what the route does not take, and what the framework would guess a meaning for.
+
+    Raises:
+        UnknownField, WrongType, InvalidValue, RepeatedParameter
+    """
+    for name, value in given:
+        if name not in taken:
+            raise UnknownField(param=name[:64])
+        if value.lower() == "null" and str not in taken[name]:
+            raise WrongType(param=name, reason="null is no value of a query parameter")
+        if datetime in taken[name] and not _WITH_OFFSET.search(value):
+            raise InvalidValue(param=name, reason="a moment needs its offset from UTC, or Z")
+    for name, times in Counter(name for name, _ in given).items():
+        if times > 1:
+            raise RepeatedParameter(param=name)

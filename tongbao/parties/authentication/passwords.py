@@ -67,9 +67,9 @@ async def choose_password(
     if policy == "mlps3":
         before += await store.BEFORE.all(db, owner_id, BEFORE_MAX - 1)
     for each in before:
-        if await _matches(password, each):
+        if await matches(password, each):
             raise PasswordRefused(reason="had_before")
-    return await asyncio.to_thread(_HASHER.hash, password.encode(errors="replace"))
+    return await hash_of(password)
 
 
 async def keep_password(tx: Tx, owner_id: UUID, password_hash: str) -> None:
@@ -84,7 +84,7 @@ async def keep_password(tx: Tx, owner_id: UUID, password_hash: str) -> None:
 async def password_matches(db: Db, owner_id: UUID, password: str) -> bool:
     """Tell whether this is the owner's password; with none on record it takes as long."""
     present = await store.GET_PASSWORD.first(db, owner_id)
-    right = await _matches(password, present.hash if present else _unmatchable())
+    right = await matches(password, present.hash if present else _unmatchable())
     return right and present is not None
 
 
@@ -102,7 +102,13 @@ async def forget_passwords(tx: Tx, owner_id: UUID) -> None:
     await store.FORGET_BEFORE.run(tx, owner_id)
 
 
-async def _matches(password: str, password_hash: str) -> bool:
+async def hash_of(password: str) -> str:
+    """Return what is kept of a password, or of a PIN."""
+    return await asyncio.to_thread(_HASHER.hash, password.encode(errors="replace"))
+
+
+async def matches(password: str, password_hash: str) -> bool:
+    """Tell whether a password is the one that this is kept of."""
     return await asyncio.to_thread(_verify, password, password_hash)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -109,8 +109,46 @@ async def let_leave(tx: Tx, caller: Caller, staff_id: UUID) -> Staff:
     left = await store.LEAVE.first(tx, found.id, tx.now)
     if left is None:
         return await staff_of_caller(tx, caller, staff_id)
+    await store.FORGET_CODE.run(tx, found.id)
+    await store.FORGET_PIN.run(tx, found.id)
+    await store.END_SESSIONS_OF.run(tx, found.id, tx.now)
     await audit.record(tx, "staff.left", show(PREFIX, staff_id), {})
     return left
+
+
+async def suspend_staff(tx: Tx, caller: Caller, staff_id: UUID) -> Staff:
+    """Let a person do nothing for a while: out of every till at once; repeats change nothing.
+
+    Raises:
+        StaffNotFound, StaffLeft
+    """
+    return await _move(tx, caller, staff_id, "suspended")
+
+
+async def resume_staff(tx: Tx, caller: Caller, staff_id: UUID) -> Staff:
+    """Let a person work again, who then signs in again; repeats change nothing.
+
+    Raises:
+        StaffNotFound, StaffLeft
+    """
+    return await _move(tx, caller, staff_id, "active")
+
+
+async def _move(
+    tx: Tx, caller: Caller, staff_id: UUID, to: Literal["active", "suspended"]
+) -> Staff:
+    found = await store.LOCK_STAFF.first(tx, staff_id, caller.merchant_id, caller.mode)
+    if found is None:
+        raise StaffNotFound
+    if found.state == "left":
+        raise StaffLeft
+    if found.state == to:
+        return found
+    moved = await store.MOVE_STAFF.one(tx, staff_id, to)
+    await store.END_SESSIONS_OF.run(tx, staff_id, tx.now)
+    action = "staff.suspended" if to == "suspended" else "staff.resumed"
+    await audit.record(tx, action, show(PREFIX, staff_id), {})
+    return moved
 
 
 async def staff_of_caller(on: Db | Tx, caller: Caller, staff_id: UUID) -> Staff:

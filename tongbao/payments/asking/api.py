@@ -15,7 +15,7 @@ from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest, InvalidValue
-from tongbao.kernel.ids import new_id, parse
+from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.money import Money, positive
 from tongbao.kernel.pages import Page
 from tongbao.parties.accounts.model import CodeUsedOrExpired, WalletCurrencyDiffers
@@ -26,6 +26,9 @@ from tongbao.parties.merchants.model import (
 from tongbao.parties.offline_codes.codes import scanned_code
 from tongbao.parties.offline_codes.model import OfflineKeyStopped
 from tongbao.parties.price_plans.model import PriceNotAgreed
+from tongbao.parties.staff.model import METADATA_KEY as BY_STAFF
+from tongbao.parties.staff.model import PREFIX as STAFF
+from tongbao.parties.terminals.model import PREFIX as TERMINAL
 from tongbao.payments.agreements.queries import UNUSABLE
 from tongbao.payments.asking.terms import CreatePayment, terms_of
 from tongbao.payments.collecting import queries
@@ -71,6 +74,7 @@ from tongbao.rails.channels.codes import PaymentCodeUnknown, takers_of_code
 from tongbao.rails.channels.contract import PayMode
 
 _PLACES_MAX: Final = 3
+_AT_TILL: Final = frozenset({PayMode.QR, PayMode.PAYMENT_CODE, PayMode.CARD})
 _EXAMPLE = CreatePayment(
     merchant_order_no="20261121-0001",
     amount=1999,
@@ -118,6 +122,7 @@ async def create(
     confirms or the channel is silent. A webhook tells the end. The same order number with the
     same content returns the payment it already made. Without a channel we choose one.
     """
+    data = _by_person(caller, data)
     _check_asked(data)
     ip = request.client.host if request.client is not None else "127.0.0.1"
 
@@ -129,6 +134,19 @@ async def create(
         return view_payment(*await resume_payment(flow, payment))
 
     return await answer_once(request, flow.db, fresh=fresh, resume=resume)
+
+
+def _by_person(caller: Caller, data: CreatePayment) -> CreatePayment:
+    """Return the request with who asks and where, which a person at a till cannot choose."""
+    if caller.till is None:
+        return data
+    shown = show(TERMINAL, caller.till.terminal_id)
+    if data.terminal_id not in {None, shown}:
+        raise InvalidValue(param="$.terminal_id", reason="a payment at a till is its terminal's")
+    if data.method.mode not in _AT_TILL or data.method.card_token is not None:
+        raise InvalidValue(param="$.method", reason="at a till the customer is there, and shows it")
+    by = {BY_STAFF: show(STAFF, caller.till.staff_id)}
+    return replace(data, terminal_id=shown, metadata={**data.metadata, **by})
 
 
 def _check_asked(data: CreatePayment) -> tuple[str | None, Money]:

@@ -9,7 +9,7 @@ from tongbao.payments.refunds.model import GivenBack, Redirection, Refund, Refun
 
 _REFUND: Final = """book, id, payment_id, attempt_id, merchant_id, mode, merchant_refund_no, amount,
     currency, fee_back, kind, reason, state, code, channel_ref, channel_at, created_at, ended_at,
-    queries, version"""
+    queries, version, staff_id"""
 
 _REDIRECTION: Final = """book, refund_id, merchant_id, mode, request_hash, target, sealed, state,
     code, tries, asked_at, ended_at"""
@@ -17,7 +17,7 @@ _REDIRECTION: Final = """book, refund_id, merchant_id, mode, request_hash, targe
 INSERT_REFUND = Statement(
     f"""insert into refund ({_REFUND})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20)
+                $19, $20, $21)
         on conflict (book, merchant_id, mode, merchant_refund_no) do nothing"""
 )
 UPDATE_REFUND = Statement(

@@ -84,7 +84,10 @@ async def create_refund(
     refund comes back as requested, pending or unknown, and a webhook tells its end.
     """
     asked = RefundRequest(
-        data.merchant_refund_no, positive(data.amount, data.currency), data.reason
+        data.merchant_refund_no,
+        positive(data.amount, data.currency),
+        data.reason,
+        None if caller.till is None else caller.till.staff_id,
     )
     target = parse("pay", payment_id)
 

@@ -70,6 +70,7 @@ class Refund(Struct, frozen=True):
     ended_at: datetime | None
     queries: int
     version: int
+    staff_id: UUID | None = None  # who asked for it at a till
 
     @property
     def number(self) -> str:
@@ -215,7 +216,7 @@ def _refund_contradiction(refund: Refund, detail: str) -> RefundStep:
 
 
 class RefundView(Struct, frozen=True, omit_defaults=True):
-    """A refund as the API and the webhooks show it."""
+    """A refund as the API and the webhooks show it; ``staff_id``: who gave it back at a till."""
 
     id: str
     object: Literal["refund"]
@@ -232,3 +233,4 @@ class RefundView(Struct, frozen=True, omit_defaults=True):
     created_at: datetime
     code: str | UnsetType = UNSET
     ended_at: datetime | UnsetType = UNSET
+    staff_id: str | UnsetType = UNSET

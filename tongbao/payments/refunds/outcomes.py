@@ -304,6 +304,7 @@ def view_refund(refund: Refund) -> RefundView:
         created_at=refund.created_at,
         code=refund.code or UNSET,
         ended_at=refund.ended_at or UNSET,
+        staff_id=UNSET if refund.staff_id is None else show("stf", refund.staff_id),
     )
 
 

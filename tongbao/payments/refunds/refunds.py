@@ -90,6 +90,7 @@ class RefundRequest(msgspec.Struct, frozen=True):
     merchant_refund_no: str
     money: Money
     reason: str
+    staff_id: UUID | None = None  # who asks, where a person does
 
 
 async def request_refund(
@@ -256,4 +257,5 @@ def _row(
         ended_at=now if is_done else None,
         queries=0,
         version=1,
+        staff_id=asked.staff_id,
     )
