@@ -50,7 +50,7 @@ from tongbao.payments.splits.model import ReturnState, ShareState, SplitState
 from tongbao.rails.channels.contract import CallbackKind, PayMode
 from tongbao.surfaces import docs_site, operator_console, page_kit
 from tongbao.surfaces.disputes_desk.pages import BY_OPERATORS, SCHEMES
-from tongbao.surfaces.operator_console.visit import PAGES
+from tongbao.surfaces.operator_console.visit import PAGE_GROUPS, PAGES
 from tongbao.surfaces.page_kit.evidence import MASKED_FIELDS, masked, masked_tree, readable
 from tongbao.surfaces.page_kit.remembered import Remembered
 from tongbao.surfaces.page_kit.rendering import figures, lasting, moment, money, prose
@@ -71,7 +71,7 @@ OPEN = {
     "because", "bill_state", "break", "break_state", "callback", "case",
     "channel", "check", "completion", "completion_state", "cut_off", "day_action",
     "delivery_state", "elsewhere", "gate", "health", "inbox_done", "kind", "kind_of_entry",
-    "lasting", "manner", "mode", "nav", "notice", "notice_state",
+    "lasting", "manner", "mode", "nav", "nav_group", "notice", "notice_state",
     "outcome", "pay_mode", "payout_state", "period", "posting", "purpose",
     "rules",
     "refund_state", "return_state",
@@ -182,6 +182,7 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("check", CHECKS),
         ("account", CHART),
         ("nav", PAGES),
+        ("nav_group", PAGE_GROUPS),
         ("application_state", ApplicationState),
         ("document", DocumentKind),
         ("registration_state", RegistrationState),

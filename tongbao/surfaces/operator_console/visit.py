@@ -49,16 +49,16 @@ from tongbao.surfaces.page_kit.requests import LANGUAGES, PageRequest
 from tongbao.surfaces.page_kit.texts import Texts
 
 PREFIX: Final = "/console"
-PAGE_GROUPS: Final = (
-    ("inbox", "cases"),
-    ("payments", "agreements", "disputes", "channels", "notices"),
-    ("reconciliation", "settlements", "suspense", "reserve"),
-    ("ledger", "prices", "calendar"),
-    ("applications", "people", "e_accounts", "terminals"),
-    ("health", "invariants"),
-)
-"""What belongs together: what waits for somebody, payments, clearing, books, parties, machine."""
-PAGES: Final = tuple(page for group in PAGE_GROUPS for page in group)
+PAGE_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "waiting": ("inbox", "cases"),
+    "payments": ("payments", "agreements", "disputes", "channels", "notices"),
+    "clearing": ("reconciliation", "settlements", "suspense", "reserve"),
+    "books": ("ledger", "prices", "calendar"),
+    "parties": ("merchants", "agents", "applications", "people", "e_accounts", "terminals"),
+    "machine": ("health", "invariants"),
+}
+"""What belongs together, as the side of every page lists it."""
+PAGES: Final = tuple(page for group in PAGE_GROUPS.values() for page in group)
 LICENSED_PAGES: Final = frozenset(
     {"people", "e_accounts", "settlements", "suspense", "disputes", "reserve"}
 )
@@ -97,14 +97,14 @@ class Desk:
         return self.flow.db
 
     @cached_property
-    def pages(self) -> tuple[tuple[str, ...], ...]:
+    def pages(self) -> dict[str, tuple[str, ...]]:
         """The pages this deployment has, by its licence, in their groups."""
         may = self.flow.licence.may_hold_funds
-        groups = (
-            tuple(page for page in group if may or page not in LICENSED_PAGES)
-            for group in PAGE_GROUPS
-        )
-        return tuple(group for group in groups if group)
+        groups = {
+            name: tuple(page for page in group if may or page not in LICENSED_PAGES)
+            for name, group in PAGE_GROUPS.items()
+        }
+        return {name: group for name, group in groups.items() if group}
 
     @cached_property
     def site(self) -> Site:
