@@ -124,6 +124,7 @@ from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
 from tongbao.surfaces.api.versions import API_VERSIONS
 from tongbao.surfaces.cashier.app import CashierApp
+from tongbao.surfaces.developer_portal.app import with_portal
 from tongbao.surfaces.disputes_desk import pages as disputes_desk
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.fees.pages import ROUTES as FEE_PAGES
@@ -190,7 +191,7 @@ class Platform:
         self.secret_types = SECRETS
         self.blobs = blobs_of(settings, keyring)
         self.http = HttpClient(Anywhere())
-        sandbox_guard = LoopbackAllowed() if settings.sandbox_url else PublicOnly()
+        sandbox_guard = LoopbackAllowed() if settings.webhooks_reach_loopback else PublicOnly()
         self.webhook_http = {
             Mode.LIVE: HttpClient(PublicOnly()),
             Mode.SANDBOX: HttpClient(sandbox_guard),
@@ -227,7 +228,7 @@ class Platform:
         self.approvals = approvals(self.flow, self.clearing, self.keys)
         self.request_log = RequestLog(db, RecentKeys(db, keyring, self.accounts.changes))
         self.webhook_rules = WebhookRules(
-            event_types=public_types(EVENTS), loopback_allowed=settings.sandbox_url is not None
+            event_types=public_types(EVENTS), loopback_allowed=settings.webhooks_reach_loopback
         )
         self.streams = Streams(db)
         courier = Courier(db, keyring, self.webhook_http)
@@ -315,7 +316,7 @@ class Platform:
         )
         app.mount(TILLS_PREFIX, TillApp(self.db, self.keyring, app))
         app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))
-        return app
+        return with_portal(app, self)
 
     def _provided(self) -> dict[str, object]:
         """Return what routes are given by name."""

@@ -157,7 +157,7 @@ async def test_every_example_is_whole(stage: Stage) -> None:
     document = stage.app.document
     for group in groups_of(document, stage.url):
         for operation in group.operations:
-            shell, code = (example.text for example in operation.examples)
+            shell, code, _ = (example.text for example in operation.examples)
             compile(code, operation.id, "exec")
             await run(stage, "sh", "-n", "-c", shell)
             needed = {field.name for field in operation.body if field.required}

@@ -168,6 +168,8 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("person.code", Algorithm.HMAC_SHA_256, _FILE_KEY, "Codes sent in messages."),
         Purpose("person.request", Algorithm.ECDSA_P256, "none", "Requests of a person's phone."),
         Purpose("person.certificate", Algorithm.CERTIFICATE, "none", "Acts that people sign."),
+        Purpose("developer.mail", Algorithm.AES_256_GCM, _FILE_KEY, "Where developers are written."),
+        Purpose("developer.session", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of theirs."),
         Purpose("passkey", Algorithm.WEBAUTHN, "none", "Passkeys of people and operators."),
         Purpose("notification.text", Algorithm.AES_256_GCM, _FILE_KEY, "Messages on their way."),
         Purpose("parking.car", Algorithm.AES_256_GCM, _FILE_KEY, "Which car was where."),

@@ -171,6 +171,10 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("step_up_rule", "confirmation"),
     ),
     *_at_home(
+        "who signed up for the sandbox; asked before a book is known",
+        *("developer", "developer_session"),
+    ),
+    *_at_home(
         "third parties of the open bank and what people let them do; asked before a book is known",
         *("partner", "seen_token", "open_consent", "authorisation", "partner_token"),
     ),

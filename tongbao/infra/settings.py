@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -108,6 +109,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")]
     sandbox_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")] | None = None
+    sandbox_sign_up: bool = False
     test_clock: bool = False
     jeepay_facade: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -129,6 +131,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     registers_token: Secret | None = None
     bank_code: Annotated[str, Meta(pattern=r"^[0-9]{6}$")] = "000000"
     failpoint: str | None = None
+
+    @property
+    def webhooks_reach_loopback(self) -> bool:
+        """Whether sandbox webhooks may go to this machine: not where strangers sign up from afar.
+
+        Their addresses would have us call what listens here for ourselves alone.
+        """
+        is_local = urlsplit(self.public_url).hostname in {"localhost", "127.0.0.1", "::1"}
+        return self.sandbox_url is not None and (is_local or not self.sandbox_sign_up)
 
     def masked(self) -> dict[str, str | int | bool | None]:
         """Return every setting as it may be printed."""
@@ -172,6 +183,9 @@ _MEANINGS: Final = {
     "public_url": "Origin under which others reach the HTTP server, used in notification"
     " addresses and links.",
     "sandbox_url": "Origin of the sandbox that plays the channels; unset where there is none.",
+    "sandbox_sign_up": "Whether anybody may sign up for a test shop at `/portal`; needs the"
+    " sandbox. Unless `public_url` is this machine, sandbox webhooks then go to public addresses"
+    " only.",
     "test_clock": "Whether business time may be advanced by hand. Never on where real money moves.",
     "jeepay_facade": "Whether programs written for jeepay are answered, where their merchants were"
     " let in. They sign with MD5, which nothing else here accepts.",

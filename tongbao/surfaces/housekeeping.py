@@ -19,6 +19,7 @@ from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
 from tongbao.parties.consents.grants import prune_grants
+from tongbao.parties.developers import sessions as developers
 from tongbao.parties.identity.sessions import prune_sessions
 from tongbao.parties.partners.partners import prune_tokens
 from tongbao.parties.people.dossier import keep_people
@@ -49,6 +50,7 @@ async def keep_house(
     await prune_nonces(db)
     await request_log.prune(db)
     await prune_sessions(db)
+    await developers.prune_sessions(db)
     await prune_abandoned(db)
     await forget_old(db)
     with suppress(BlobStoreUnavailable, BlobStoreRefused):  # `tongbao doctor` tells of those

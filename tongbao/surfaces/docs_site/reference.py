@@ -10,7 +10,7 @@ from msgspec import Struct
 from tongbao.infra.web.problem import status_of, title_of
 from tongbao.kernel.errors import Refusal, leaf_refusals
 from tongbao.surfaces.docs_site.schemas import Field, Schemas
-from tongbao.surfaces.docs_site.snippets import Call, curl, python
+from tongbao.surfaces.docs_site.snippets import Call, curl, python, typescript
 
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _NO_BODY: Final = "204"
@@ -109,7 +109,11 @@ def _operation(
         reply_status=status,
         reply_example=_reply_example(schemas, answer) if answer and status != _NO_BODY else None,
         refusals=tuple(_refusals(operation["responses"])),
-        examples=(Example("curl", curl(call, url)), Example("Python", python(call, url))),
+        examples=(
+            Example("curl", curl(call, url)),
+            Example("Python", python(call, url)),
+            Example("TypeScript", typescript(call, url)),
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""What to paste: each operation as a signed curl call, and as Python with our SDK.
+"""What to paste: each operation as a signed curl call, as Python and as TypeScript with our SDKs.
 
 The shell and the Python are executed by a test, so they are what works and not what looks right.
 """
@@ -95,6 +95,43 @@ def python(call: Call, url: str) -> str:
     for name, value in asked.items():
         template = template.replace(f"{{{name}}}", value)
     return "\n".join([*lines, f"print({template.replace('{body}', body)})"])
+
+
+def typescript(call: Call, url: str) -> str:
+    """Return a module that makes the call with the SDK for TypeScript, and prints the answer."""
+    given = []
+    if call.names:
+        shown = ", ".join(f"{name}: process.env.{name.upper()}" for name in call.names)
+        given.append(f"  path: {{ {shown} }},")
+    if call.body is not None:
+        body = json.dumps(call.body, ensure_ascii=False, indent=2).replace("\n", "\n  ")
+        given.append(f"  body: {body},")
+    call_text = f'await tongbao.call("{call.method} {call.path}"'
+    asked = "\n".join([f"{call_text}, {{", *given, "})"]) if given else f"{call_text})"
+    return "\n".join(
+        [
+            'import { Tongbao } from "tongbao-sdk";',
+            "",
+            f'const tongbao = new Tongbao("{url}", {{',
+            "  keyId: process.env.TONGBAO_KEY,",
+            "  secret: process.env.TONGBAO_SECRET,",
+            "});",
+            f"console.log({asked});",
+        ]
+    )
+
+
+def with_key(name: str, text: str, key_id: str) -> str:
+    """Return an example that names a key; its secret stays in the reader's environment."""
+    if not key_id:
+        return text
+    if name == "curl":
+        asked = ': "${TONGBAO_SECRET:?the secret of this key}"'
+        return f"TONGBAO_KEY='{key_id}'\n{asked}\n{text}"
+    named = f'"{key_id}"'
+    return text.replace('os.environ["TONGBAO_KEY"]', named).replace(
+        "process.env.TONGBAO_KEY", named
+    )
 
 
 def _by_transport(call: Call, path: str) -> str:

@@ -19,7 +19,7 @@ from tongbao.kernel.errors import Invalid
 from tongbao_sdk import Tongbao
 
 _TIMEOUT_S: Final = 60
-_CHANNELS: Final = {"wechat_pay": "wechat", "alipay": "alipay", "unionpay": "unionpay"}
+CHANNELS: Final = {"wechat_pay": "wechat", "alipay": "alipay", "unionpay": "unionpay"}
 
 
 class OverrideUnreadable(Invalid):
@@ -48,7 +48,7 @@ class Theatre(Struct, frozen=True):
 
     def pay(self, behaviour: str) -> Any:
         """Charge a payment code of a customer who behaves like this."""
-        shown = self._customer(channel=_CHANNELS[self.channel], behaviour=behaviour)
+        shown = self._customer(channel=CHANNELS[self.channel], behaviour=behaviour)
         method = {
             "channel": self.channel,
             "mode": "payment_code",

@@ -1,0 +1,1 @@
+"""The developer portal: pages for whoever signed up to try the API in the sandbox."""
