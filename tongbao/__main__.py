@@ -34,6 +34,7 @@ from tongbao.surfaces.proofs.audit_log import audit
 from tongbao.surfaces.proofs.cli import COMMANDS as PROOFS
 from tongbao.surfaces.recon_desk.commands import sources_group
 from tongbao.surfaces.reserve.commands import COMMANDS as RESERVE
+from tongbao.surfaces.retention.commands import retention
 from tongbao.surfaces.routing.cli import routing
 from tongbao.surfaces.settlement_desk.commands import payouts, settle, settlement
 from tongbao.surfaces.terminals.commands import COMMANDS as TERMINALS
@@ -62,7 +63,7 @@ COMMANDS = (
     *(people, partners),
     *(operator, merchant, key, kms, vault, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),
-    *(*FOUR_EYES, red_packets, limits, invariants, audit),
+    *(*FOUR_EYES, red_packets, limits, invariants, retention, audit),
     *PORTAL,
 )
 for command in COMMANDS:

@@ -17,6 +17,7 @@ from tongbao.controls.approvals.model import Approvals, Bound, acts_of
 from tongbao.controls.calendar import changes as calendar
 from tongbao.controls.keys import ceremonies
 from tongbao.controls.limits import changes as limit_rules
+from tongbao.controls.retention import terms as retention_terms
 from tongbao.infra.kms.opening import KeyDesk
 from tongbao.parties.e_accounts import freezes as e_account_freezes
 from tongbao.parties.live_keys import changes as live_keys
@@ -38,6 +39,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
     """
     always: tuple[Bound, ...] = (
         *calendar.bound(flow.db),
+        *retention_terms.bound_acts(flow.db),
         *seconds.bound_acts(flow.db),
         *licence.bound_acts(flow.db),
         *price_plans.bound(flow.db),

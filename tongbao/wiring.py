@@ -130,10 +130,10 @@ from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
 from tongbao.surfaces.fees.pages import ROUTES as FEE_PAGES
 from tongbao.surfaces.four_eyes.routes import ROUTES as FOUR_EYES
 from tongbao.surfaces.invariants import rounds as invariants
-from tongbao.surfaces.invariants.pages import ROUTES as INVARIANT_PAGES
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
+from tongbao.surfaces.machine_pages import ROUTES as MACHINE_PAGES
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.open_bank.app import KEEPS, open_bank
 from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
@@ -270,7 +270,7 @@ class Platform:
                     *PEOPLE_PAGES,
                     *OWN_PAGES,
                     *FEE_PAGES,
-                    *INVARIANT_PAGES,
+                    *MACHINE_PAGES,
                     *RESERVE_PAGES,
                     *RECON_DESK,
                     *source_pages(self.clearing),

@@ -135,6 +135,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("dispute_term", "card_bin", "blob_upload", "scheme_file", "scheme_file_row"),
     ),
     *_at_home("one row a day for all books together", "ledger_day_root"),
+    *_at_home("how long evidence is kept", "retention_term", "retention_progress"),
     *_at_home("which books an account is split over, read by one task", "ledger_split"),
     *_at_home("who did what, of people and of the program itself", "audit_entry"),
     *_at_home(

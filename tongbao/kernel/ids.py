@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import time
+from datetime import datetime
 from typing import Final
 from uuid import UUID, SafeUUID
 
@@ -49,6 +50,11 @@ def new_id() -> UUID:
             _chance.extend(memoryview(os.urandom(_CHANCE_BYTES)).cast("Q"))
         tail = _chance.pop() & _TAIL_BITS
     return _uuid((tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0b10 << 62 | tail)
+
+
+def first_id_at(moment: datetime) -> UUID:
+    """Return what no id that was made from this moment on is below."""
+    return _uuid(int(moment.timestamp() * 1000) << 80)
 
 
 def derived_id(parent: UUID, role: str) -> UUID:

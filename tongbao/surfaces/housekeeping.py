@@ -25,6 +25,7 @@ from tongbao.parties.partners.partners import prune_tokens
 from tongbao.parties.people.dossier import keep_people
 from tongbao.payments.checkouts.checkouts import prune_abandoned
 from tongbao.payments.terminal_notices.notices import forget_old
+from tongbao.surfaces.retention.kinds import erase_what_is_old
 
 _EVERY: Final = timedelta(minutes=1)
 _HOLDS_MAX: Final = 500
@@ -53,6 +54,7 @@ async def keep_house(
     await developers.prune_sessions(db)
     await prune_abandoned(db)
     await forget_old(db)
+    await erase_what_is_old(db, licence)
     with suppress(BlobStoreUnavailable, BlobStoreRefused):  # `tongbao doctor` tells of those
         await clean_uploads(db, blobs)
     if licence.may_hold_funds:  # elsewhere there are no wallets, nor tables for them

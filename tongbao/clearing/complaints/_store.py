@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
 from tongbao.clearing.complaints.model import Complaint, Message, Reply
+from tongbao.controls.retention.erasing import erasing
 from tongbao.infra.db import Query, Statement
 
 _COMPLAINT: Final = """book, id, merchant_id, mode, account_id, channel, channel_ref, payment_id,
@@ -78,3 +80,4 @@ REPLIES_OF = Query(
     Reply,
     f"select {_REPLY} from complaint_reply where book = $1 and complaint_id = $2 order by id",
 )
+ERASE_EXCHANGES: Final = Query(UUID, erasing("complaint_exchange"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -14,10 +15,18 @@ from tongbao.clearing.complaints.model import (
     Message,
     Reply,
 )
+from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
+
+EXCHANGES_KEPT: Final = Raw(
+    "complaint_exchange",
+    "What channels were asked about complaints",
+    "与渠道关于投诉的往来报文",
+    store.ERASE_EXCHANGES,
+)
 
 
 class ComplaintFilter(Struct, frozen=True):

@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from tongbao.clearing.payouts.model import Payout, PayoutExchange, PayoutFile
+from tongbao.controls.retention.erasing import erasing
 from tongbao.infra.copy_rows import Append, moment, text
 from tongbao.infra.db import Query, Statement
 
@@ -168,3 +169,4 @@ EXCHANGES_OF_PAYOUT = Query(
     PayoutExchange,
     f"""select {_EXCHANGE} from payout_exchange where book = $1 and payout_id = $2 order by id""",
 )
+ERASE_EXCHANGES: Final = Query(UUID, erasing("payout_exchange"))

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 
 from tongbao.clearing.payouts import _store as store
 from tongbao.clearing.payouts.model import Payout, PayoutExchange, PayoutNotFound, PayoutState
+from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
+
+EXCHANGES_KEPT: Final = Raw(
+    "payout_exchange",
+    "What banks were asked about payouts",
+    "与银行关于出款的往来报文",
+    store.ERASE_EXCHANGES,
+    is_licensed=True,
+)
 
 
 class PayoutFilter(Struct, frozen=True):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
 from tongbao.clearing.transfers.model import CountOfState, TransferBatch, TransferItem
+from tongbao.controls.retention.erasing import erasing
 from tongbao.infra.db import Query, Statement
 
 _BATCH: Final = """book, id, merchant_id, mode, number, digest, currency, count, amount, state,
@@ -93,3 +95,4 @@ INSERT_EXCHANGE = Statement(
             at)
        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"""
 )
+ERASE_EXCHANGES: Final = Query(UUID, erasing("transfer_exchange"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
 
 from tongbao.clearing.transfers import _store as store
@@ -12,10 +13,19 @@ from tongbao.clearing.transfers.model import (
     TransferBatchState,
     TransferItem,
 )
+from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import CursorInvalid, Page, decode_cursor, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
+
+EXCHANGES_KEPT: Final = Raw(
+    "transfer_exchange",
+    "What banks were asked about transfers",
+    "与银行关于转账的往来报文",
+    store.ERASE_EXCHANGES,
+    is_licensed=True,
+)
 
 
 async def batch_with_id(on: Db | Tx, batch_id: UUID) -> TransferBatch:

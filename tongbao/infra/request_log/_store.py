@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import Struct
+
 from tongbao.infra.db import Query, Statement
 from tongbao.infra.request_log.model import Line
+from tongbao.kernel.licence import Mode
+
+
+class LogTerm(Struct, frozen=True):
+    """How many days lines are kept in a mode, and why."""
+
+    mode: Mode
+    days: int
+    because: str
+
 
 _LINE: Final = (
     "merchant_id, mode, id, key_id, at, method, route, status, code, duration_us, target, body,"
@@ -50,6 +62,14 @@ DAYS_KEPT: Final = Query(
     """
     select days from request_log_term
      where mode = $1 and valid_from <= $2 order by valid_from desc limit 1""",
+)
+TERMS_AT: Final = Query(
+    LogTerm,
+    """
+    select mode, days, because from request_log_term t
+     where valid_from = (select max(valid_from) from request_log_term
+                          where mode = t.mode and valid_from <= $1)
+     order by mode""",
 )
 PRUNE: Final = Statement("""
     delete from request_line

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Final
 from uuid import UUID
 
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.request_log import _store as store
 from tongbao.infra.request_log.model import Line, RequestNotLogged, Wanted
 from tongbao.kernel.clock import business_date, real_now
@@ -51,6 +51,11 @@ async def lines_of_merchant(
         size + 1,
     )
     return page_of(lines, size, lambda line: line.id)
+
+
+async def terms_at(on: Db | Tx, day: date) -> list[tuple[Mode, int, str]]:
+    """Return for how many days lines are kept, by mode, and why."""
+    return [(each.mode, each.days, each.because) for each in await store.TERMS_AT.all(on, day)]
 
 
 async def prune(db: Db) -> int:

@@ -150,6 +150,12 @@ async def forget_what_was_kept(db: Db) -> int:
     return len(forgotten)
 
 
+async def kept_by_law(db: Db, day: date) -> tuple[int, str] | None:
+    """Return for how many years who somebody is is kept after erasure, and by what instrument."""
+    rule = await store.RETENTION.first(db, _IDENTITY, day)
+    return None if rule is None else (rule.years, rule.instrument)
+
+
 async def keep_people(db: Db) -> None:
     """Forget sessions, codes, challenges and messages that are over, and people whose years are."""
     over = real_now() - OVER_KEPT

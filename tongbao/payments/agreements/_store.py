@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
+from tongbao.controls.retention.erasing import erasing
 from tongbao.infra.db import Query, Statement
 from tongbao.payments.agreements.model import Agreement
 from tongbao.payments.agreements.records import AgreementExchange, AgreementUse
@@ -103,3 +105,4 @@ EXCHANGES_OF_AGREEMENT = Query(
          from agreement_exchange
         where book = $1 and agreement_id = $2 order by id desc limit $3""",
 )
+ERASE_EXCHANGES: Final = Query(UUID, erasing("agreement_exchange"))

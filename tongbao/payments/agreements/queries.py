@@ -7,6 +7,7 @@ from uuid import UUID
 
 from msgspec.structs import astuple
 
+from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import from_base32, parse
 from tongbao.kernel.licence import Mode
@@ -24,6 +25,14 @@ from tongbao.payments.agreements.model import (
     AgreementPaymentsUsed,
 )
 from tongbao.payments.agreements.records import AgreementExchange, AgreementFilter, AgreementUse
+
+EXCHANGES_KEPT: Final = Raw(
+    "agreement_exchange",
+    "What channels were asked about agreements",
+    "与渠道关于签约的往来报文",
+    store.ERASE_EXCHANGES,
+)
+
 
 _EXCHANGES_MAX: Final = 200
 

@@ -75,3 +75,30 @@ CALLBACKS_ABOUT = Query(
     InboundCallback,
     f"select {_CALLBACK} from inbound_callback where number = any($1::text[]) order by id",
 )
+
+# The names of headers have no colon, so nobody who sends one can say that it is erased.
+_ERASED: Final = """
+       set headers = jsonb_build_object(':erased', $5::text,
+                                        ':sha256', encode(sha256(c.body), 'hex')),
+           body = ''::bytea, callback = jsonb_set(c.callback, '{content}', '""')"""
+_OLD: Final = """
+        select id from inbound_callback
+         where $1::int = 0 and id > $2 and id < $3 and not headers ? ':erased'"""
+ERASE_BODIES = Query(
+    UUID,
+    f"""
+    with old as materialized ({_OLD} and callback is not null order by id limit $4 for update)
+    update inbound_callback c {_ERASED} from old where c.id = old.id returning c.id""",
+)
+ERASE_REFUSED = Query(
+    UUID,
+    f"""
+    with old as materialized ({_OLD} and callback is null order by id limit $4 for update)
+    update inbound_callback c {_ERASED} from old where c.id = old.id returning c.id""",
+)
+ERASE_ABOUT = Statement("""
+    update inbound_callback c
+       set headers = jsonb_build_object(':erased', $2::text,
+                                        ':sha256', encode(sha256(c.body), 'hex')),
+           body = ''::bytea, callback = jsonb_set(c.callback, '{content}', '""')
+     where number = any($1::text[]) and not headers ? ':erased'""")

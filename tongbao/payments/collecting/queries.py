@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.lookups import Lookups
 from tongbao.kernel.errors import NotFound
@@ -28,6 +29,7 @@ from tongbao.kernel.pages import (
 )
 from tongbao.parties.price_plans.model import CardKind, Inputs, Quote, quote
 from tongbao.parties.price_plans.queries import price_plan_version
+from tongbao.payments.collecting import _raw_store as raw_store
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import UNPAID, Step
 from tongbao.payments.collecting.model import (
@@ -44,6 +46,13 @@ from tongbao.payments.collecting.model import (
     Tally,
 )
 from tongbao.rails.channels.contract import Succeeded
+
+EXCHANGES_KEPT: Final = Raw(
+    "exchange",
+    "What channels were asked about payments and refunds",
+    "与渠道关于支付和退款的往来报文",
+    raw_store.ERASE_EXCHANGES,
+)
 
 
 class PaymentNotFound(NotFound):
@@ -454,3 +463,8 @@ async def closed_cases(
     size = page_size(limit)
     rows = await store.CLOSED_CASES.all(on, *decode_moment(cursor), size + 1)
     return page_by_moment(rows, size, lambda row: (row.opened_at, row.id))
+
+
+async def erase_exchanges_of(tx: Tx, payment: Payment, at: str) -> int:
+    """Erase what channels were asked about a payment, digests aside; return how many there were."""
+    return await raw_store.ERASE_EXCHANGES_OF.run(tx, payment.book, payment.id, at)

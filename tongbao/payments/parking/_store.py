@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
+from tongbao.controls.retention.erasing import erasing
 from tongbao.infra.db import Query, Statement
 from tongbao.payments.parking.model import Visit, VisitExchange
 
@@ -58,3 +60,4 @@ EXCHANGES_OF_VISIT = Query(
     f"""select {_EXCHANGE} from parking_exchange
          where book = $1 and visit_id = $2 order by id desc limit $3""",
 )
+ERASE_EXCHANGES: Final = Query(UUID, erasing("parking_exchange"))

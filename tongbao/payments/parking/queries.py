@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
+from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import from_base32
 from tongbao.kernel.licence import Mode
@@ -12,6 +13,14 @@ from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
 from tongbao.payments.parking import _store as store
 from tongbao.payments.parking.model import Visit, VisitExchange, VisitNotFound, VisitState
+
+EXCHANGES_KEPT: Final = Raw(
+    "parking_exchange",
+    "What channels were told of parked cars",
+    "与渠道关于停车的往来报文",
+    store.ERASE_EXCHANGES,
+)
+
 
 _EXCHANGES_MAX: Final = 100
 

@@ -55,7 +55,7 @@ PAGE_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "clearing": ("reconciliation", "settlements", "suspense", "reserve"),
     "books": ("ledger", "prices", "calendar"),
     "parties": ("merchants", "agents", "applications", "people", "e_accounts", "terminals"),
-    "machine": ("health", "invariants"),
+    "machine": ("health", "invariants", "retention"),
 }
 """What belongs together, as the side of every page lists it."""
 PAGES: Final = tuple(page for group in PAGE_GROUPS.values() for page in group)

@@ -1,0 +1,252 @@
+"""What channels said is erased when its term is over, its digest stays, and money is as before."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from tests.conftest import on_database
+from tests.stage import Stage
+from tests.surfaces.commands import command_line
+from tests.surfaces.visitors import hire, reader
+from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
+from tongbao.controls.approvals.model import Approvals, acts_of
+from tongbao.controls.approvals.queries import approval_with_id, changes_of
+from tongbao.controls.retention import sweeping
+from tongbao.controls.retention.model import RetentionTermThere, RetentionTermWrong, term_at
+from tongbao.controls.retention.terms import TermAsked, bound_acts, every_term, propose_term
+from tongbao.infra import audit
+from tongbao.infra.db import Db
+from tongbao.infra.embedded import EmbeddedServer
+from tongbao.infra.failpoints import SimulatedCrash, arm
+from tongbao.infra.tasks import Lease
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.ids import first_id_at, new_id
+from tongbao.kernel.licence import Licence
+from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
+from tongbao.surfaces.retention.kinds import KINDS, erase_what_is_old, held
+
+LICENCE = Licence.PAYMENT_INSTITUTION
+MAY = ("deployment_act",)
+
+
+class Raw(Struct):
+    """What is kept of one payment's talks, by id."""
+
+    told: dict[Any, tuple[Any, bytes, str]]  # headers, body, as read
+    asked: dict[Any, tuple[str, str]]
+
+
+@pytest.fixture
+def years_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To whoever sweeps it is three years and a day later."""
+    monkeypatch.setattr(sweeping, "real_now", lambda: real_now() + timedelta(days=1097))
+
+
+async def raw_of(stage: Stage, payment: Any) -> Raw:
+    row, attempt = await stage.row_of(payment), await stage.attempt_of(payment)
+    told = await stage.db.fetch(
+        "select id, headers, body, callback::text from inbound_callback where number = $1",
+        (attempt.number,),
+    )
+    asked = await stage.db.fetch(
+        "select id, request, reply from exchange where book = $1 and payment_id = $2",
+        (row.book, row.id),
+    )
+    return Raw({each[0]: tuple(each)[1:] for each in told}, {e[0]: (e[1], e[2]) for e in asked})
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+async def paid(shared_stage: Stage) -> Any:
+    payment = await shared_stage.paid("alipay", 2_000)
+    await shared_stage.idle()
+    return payment
+
+
+async def swept(db: Db) -> int:
+    """Sweep until there is nothing left, as rounds an hour apart do."""
+    total = 0
+    await db.execute("update retention_progress set looked_at = 'epoch'", ())
+    while count := await erase_what_is_old(db, LICENCE):
+        total += count
+    return total
+
+
+async def test_what_is_young_stays_as_it_came(shared_stage: Stage, paid: Any) -> None:
+    before = await raw_of(shared_stage, paid)
+    assert before.told
+    assert before.asked
+
+    assert await swept(shared_stage.db) == 0
+
+    assert await raw_of(shared_stage, paid) == before
+
+
+@pytest.mark.usefixtures("years_later")
+async def test_what_is_old_is_erased_and_its_digest_stays(
+    shared_stage: Stage, paid: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "BATCH", 2)
+    stage, db = shared_stage, shared_stage.db
+    before, payment = await raw_of(stage, paid), await stage.row_of(paid)
+
+    assert await swept(db) >= len(before.told) + len(before.asked)
+
+    after = await raw_of(stage, paid)
+    for each, (headers, body, read) in before.told.items():
+        now_headers, now_body, now_read = after.told[each]
+        assert now_headers[":sha256"] == digest(body)
+        assert set(now_headers) == {":erased", ":sha256"} != set(headers)
+        assert now_body == b""
+        assert '"content": ""' in now_read
+        assert '"content": ""' not in read
+    for each, (request, reply) in before.asked.items():
+        assert after.asked[each][0].endswith(f" sha256={digest(request.encode())}")
+        assert after.asked[each][1].endswith(f" sha256={digest(reply.encode())}")
+    assert await stage.row_of(paid) == payment
+    entries = await audit.entries_of_subject(db, "exchange")
+    assert [each.action for each in entries][-1] == "retention.erased"
+    assert await swept(db) == 0, "a digest is not erased again"
+    assert await raw_of(stage, paid) == after
+
+
+@pytest.mark.usefixtures("years_later")
+async def test_an_erased_callback_is_still_taken_once(shared_stage: Stage, paid: Any) -> None:
+    stage = shared_stage
+    await swept(stage.db)
+    [(told, *_)] = (await raw_of(stage, paid)).told.items()
+    payment = await stage.row_of(paid)
+
+    await believe_callback(stage.platform.flow, {}, BelieveCallback(told), Lease(new_id(), 1))
+
+    assert await stage.row_of(paid) == payment
+
+
+@pytest.mark.usefixtures("years_later")
+async def test_a_death_in_between_erases_nothing_and_the_next_round_does(
+    shared_stage: Stage, paid: Any
+) -> None:
+    before = await raw_of(shared_stage, paid)
+    await shared_stage.db.execute("update retention_progress set looked_at = 'epoch'", ())
+    arm("retention.before_progress:raise")
+    with pytest.raises(SimulatedCrash):
+        await erase_what_is_old(shared_stage.db, LICENCE)
+    arm(None)
+    assert await raw_of(shared_stage, paid) == before
+
+    await swept(shared_stage.db)
+
+    assert (await raw_of(shared_stage, paid)).told != before.told
+
+
+@pytest.mark.usefixtures("years_later")
+async def test_of_two_processes_one_erases(shared_stage: Stage, paid: Any) -> None:
+    db = shared_stage.db
+    before = await raw_of(shared_stage, paid)
+    await swept(db)
+    await db.execute(
+        "update retention_progress set looked_at = 'epoch', after_id = $1", (new_id(),)
+    )
+    async with db.begin("other") as tx:
+        await tx.fetch("select 1 from retention_progress for update", ())
+
+        assert await erase_what_is_old(db, LICENCE) == 0, "and waits for nobody"
+
+    assert before.told
+
+
+async def test_one_payments_talks_are_erased_when_somebody_asks(
+    shared_stage: Stage, paid: Any, tmp_path: Path, server: EmbeddedServer
+) -> None:
+    stage, other = shared_stage, await shared_stage.paid("alipay", 2_001)
+    await stage.idle()
+    before, untouched = await raw_of(stage, paid), await raw_of(stage, other)
+    [[name]] = await stage.db.fetch("select current_database()::text", ())
+    environment = {
+        "TONGBAO_DSN": on_database(server.dsn, name),
+        "TONGBAO_DATA_DIR": str(tmp_path),
+        "TONGBAO_LICENCE": LICENCE.value,
+        "TONGBAO_LOG_LEVEL": "warning",
+    }
+    with command_line(environment) as cli:
+        done = (
+            await cli("--json", "retention", "erase", paid["id"], "--because", "the payer asked")
+        ).json
+        listed = (await cli("--json", "retention", "list")).json
+
+    after = await raw_of(stage, paid)
+    assert (done["callbacks"], done["exchanges"]) == (len(before.told), len(before.asked))
+    assert all(body == b"" for _, body, _ in after.told.values())
+    assert all(" sha256=" in request for request, _ in after.asked.values())
+    assert await raw_of(stage, other) == untouched
+    assert {each["kind"] for each in listed} >= {each.kind for each in KINDS}
+    entries = await audit.entries_of_subject(stage.db, paid["id"])
+    assert "retention.payment_erased" in [each.action for each in entries]
+
+
+async def test_a_term_is_changed_by_two_people_and_counts_from_its_day(db: Db) -> None:
+    desk = Approvals(db, acts_of(*bound_acts(db)))
+    asked = TermAsked("callback", date(2099, 1, 1), 400, "a new rule, article 1")
+    async with db.begin("maker") as tx:
+        made = await propose_term(tx, asked, reason="the rule has changed", may=MAY)
+    shown = await changes_of(desk, await approval_with_id(db, made.id))
+    assert ("1096", "400") in [(each.before, each.after) for each in shown]
+    async with db.begin("checker") as tx:
+        await approve(tx, desk.acts, made.id, digest=made.digest.hex(), may=MAY)
+    for crash in (True, False):
+        arm("retention.before_term_commit:raise" if crash else None)
+        if crash:
+            with pytest.raises(SimulatedCrash):
+                await run_apply(desk, ApplyApproval(made.id), Lease(new_id(), 1))
+        else:
+            await run_apply(desk, ApplyApproval(made.id), Lease(new_id(), 1))
+
+    terms = await every_term(db)
+    days = [term_at(terms, "callback", day) for day in (date(2098, 12, 31), date(2099, 1, 1))]
+    assert [each and each.days for each in days] == [1096, 400]
+    async with db.begin("maker") as tx:
+        with pytest.raises(RetentionTermThere):
+            await propose_term(tx, asked, reason="once more, please", may=MAY)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "ledger"},
+        {"valid_from": date(2020, 1, 1)},
+        {"days": 29},
+        {"days": 36_601},
+        {"because": " "},
+    ],
+)
+async def test_a_term_that_cannot_be_is_refused(module_db: Db, wrong: dict[str, Any]) -> None:
+    said = {"kind": "callback", "valid_from": date(2099, 1, 1), "days": 400, "because": "a rule"}
+    async with module_db.begin("maker") as tx:
+        with pytest.raises(RetentionTermWrong):
+            await propose_term(
+                tx, TermAsked(**(said | wrong)), reason="the rule has changed", may=MAY
+            )
+
+
+async def test_the_console_shows_what_is_kept_and_by_what_rule(shared_stage: Stage) -> None:
+    async with reader(shared_stage, await hire(shared_stage)) as admin:
+        page = await admin.get("/console/retention")
+
+    for each in await held(shared_stage.db, LICENCE):
+        assert each.en in page.text
+        assert each.because in page.text
+
+
+def test_an_id_says_when_it_was_made() -> None:
+    made, now = new_id(), real_now()
+
+    assert first_id_at(now - timedelta(seconds=5)) < made < first_id_at(now + timedelta(seconds=5))

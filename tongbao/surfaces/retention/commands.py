@@ -1,0 +1,94 @@
+"""`tongbao retention`: what is kept for how long, changed by two people; and one payment's, now."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import click
+import msgspec
+
+from tongbao.controls.retention.terms import TermAsked, propose_term
+from tongbao.infra import audit
+from tongbao.kernel.clock import real_now
+from tongbao.kernel.errors import Fact
+from tongbao.kernel.ids import parse, show
+from tongbao.payments.callbacks.queries import erase_about
+from tongbao.payments.collecting.queries import erase_exchanges_of, timeline
+from tongbao.payments.refunds.queries import refunds_of_payment
+from tongbao.surfaces.cli.context import Context, Platform, Text, actor
+from tongbao.surfaces.retention.kinds import held
+
+
+@click.group()
+def retention() -> None:
+    """How long raw evidence is kept, and that it is erased."""
+
+
+@retention.command("list")
+@click.pass_obj
+def retention_list(context: Context, /) -> None:
+    """Show what is kept, for how long, by what rule, and how much was erased so far."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        rows = await held(platform.db, platform.flow.licence)
+        return [msgspec.to_builtins(each) for each in rows]
+
+    context.show(context.run(work))
+
+
+@retention.command("set")
+@click.option("--kind", type=Text(64), required=True, help="The kind, as listed.")
+@click.option(
+    "--from",
+    "starts",
+    type=click.DateTime(formats=["%Y-%m-%d"]),
+    required=True,
+    help="The first day the term counts.",
+)
+@click.option("--days", type=int, required=True, help="How many days it is kept.")
+@click.option("--because", type=Text(300), required=True, help="The rule and its article.")
+@click.option("--reason", required=True, help="Why, for those who read it later.")
+@click.pass_obj
+def retention_set(
+    context: Context, /, starts: datetime, days: int, reason: str, **said: str
+) -> None:
+    """Propose a term from a day on; it counts once somebody else has approved it."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        asked = TermAsked(
+            said["kind"], date(starts.year, starts.month, starts.day), days, said["because"]
+        )
+        async with platform.db.begin(actor()) as tx:
+            made = await propose_term(tx, asked, reason=reason)
+        return {"approval": made.shown_id, "act": made.act, "state": made.state.value}
+
+    context.show(context.run(work))
+
+
+@retention.command("erase")
+@click.argument("payment")
+@click.option("--because", type=Text(200), required=True, help="Who asked for it, without names.")
+@click.pass_obj
+def retention_erase(context: Context, /, payment: str, because: str) -> None:
+    """Erase now what channels were asked and told about a payment, as when its payer asks.
+
+    The payment, its postings and the digests of what was erased stay.
+    """
+
+    async def work(platform: Platform) -> dict[str, object]:
+        story = await timeline(platform.db, parse("pay", payment))
+        paid, at = story.payment, real_now().isoformat(timespec="seconds")
+        refunds = await refunds_of_payment(platform.db, paid.book, paid.id)
+        numbers = [each.number for each in story.attempts]
+        numbers += [each.number for each in refunds]
+        async with platform.db.begin(actor()) as tx:
+            told = await erase_about(tx, numbers, at)
+            asked = await erase_exchanges_of(tx, paid, at)
+            facts: dict[str, Fact] = {"because": because, "callbacks": told, "exchanges": asked}
+            await audit.record(tx, "retention.payment_erased", show("pay", paid.id), facts)
+        return {"payment": payment, "callbacks": told, "exchanges": asked}
+
+    context.show(context.run(work))
+
+
+COMMANDS = (retention,)
