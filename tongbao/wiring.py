@@ -40,7 +40,7 @@ from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, LockNotFree, connect
 from tongbao.infra.embedded import EmbeddedServer
-from tongbao.infra.http import Anywhere, HttpClient, LoopbackAllowed, PublicOnly
+from tongbao.infra.http import Anywhere, HttpClient
 from tongbao.infra.kms import rewrapping
 from tongbao.infra.kms.opening import key_desk, open_keyring
 from tongbao.infra.migrate import migrate
@@ -51,11 +51,11 @@ from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.infra.settings import Settings
 from tongbao.infra.telemetry import set_up_logging
-from tongbao.infra.webhooks.courier import Courier
+from tongbao.infra.webhooks.courier import Courier, clients_of
 from tongbao.infra.webhooks.model import WebhookRules
 from tongbao.infra.worker import Worker
 from tongbao.kernel.clock import Clock
-from tongbao.kernel.licence import Licence, Mode
+from tongbao.kernel.licence import Licence
 from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.general import vouchers
@@ -191,11 +191,7 @@ class Platform:
         self.secret_types = SECRETS
         self.blobs = blobs_of(settings, keyring)
         self.http = HttpClient(Anywhere())
-        sandbox_guard = LoopbackAllowed() if settings.webhooks_reach_loopback else PublicOnly()
-        self.webhook_http = {
-            Mode.LIVE: HttpClient(PublicOnly()),
-            Mode.SANDBOX: HttpClient(sandbox_guard),
-        }
+        self.webhook_http = clients_of(reach_loopback=settings.webhooks_reach_loopback)
         self.ledger = Ledger(
             db,
             settings.licence,

@@ -18,7 +18,13 @@ from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.http import HttpClient, NoAnswerError, NotSentError
+from tongbao.infra.http import (
+    HttpClient,
+    LoopbackAllowed,
+    NoAnswerError,
+    NotSentError,
+    PublicOnly,
+)
 from tongbao.infra.lookups import Lookups
 from tongbao.infra.outbox import EventRow, event_rows
 from tongbao.infra.tasks import Again, Lease, LeaseLost
@@ -107,6 +113,12 @@ class _Gate:
         """Give the place back."""
         self._is_slow = False
         self._places.release()
+
+
+def clients_of(*, reach_loopback: bool) -> dict[Mode, HttpClient]:
+    """Return what each mode's webhooks go out by; only the sandbox's may ever reach loopback."""
+    sandbox = LoopbackAllowed() if reach_loopback else PublicOnly()
+    return {Mode.LIVE: HttpClient(PublicOnly()), Mode.SANDBOX: HttpClient(sandbox)}
 
 
 class Courier:
