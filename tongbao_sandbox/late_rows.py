@@ -1,10 +1,10 @@
-"""Rows of a day's bill that stand only in the next day's: somebody cut the day off too early."""
+"""Rows of a day's bill, with those that stand only in the next day's: it was cut off too early."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -12,6 +12,15 @@ from msgspec import Struct
 from tongbao_sandbox.seam import World
 
 R = TypeVar("R", bound=Struct)
+
+
+class Making(Struct, Generic[R], frozen=True):
+    """How a channel makes the rows of its bill."""
+
+    kind: type[R]
+    true: Callable[[World, date], list[R]]
+    misreported: Callable[[World, R, list[R]], list[R]]  # those put to the list come a day late
+    stranger: Callable[[World, R, int], R]  # like a row, of this amount, and nobody's here
 
 
 def put_off(world: World, channel: str, day: date, rows: Sequence[Struct]) -> None:
@@ -26,6 +35,32 @@ def left_over(world: World, channel: str, day: date, kind: type[R]) -> list[R]:
     found = world.state.document(channel, _name(day))
     rows = [] if found is None else msgspec.json.decode(found[0])
     return [msgspec.convert(row, kind) for row in rows]
+
+
+def rows_of(world: World, channel: str, day: date, making: Making[R]) -> list[R]:
+    """Return a day's rows, after those that came too late for the day before.
+
+    Once made they stay, with whatever the scripted faults did to them.
+    """
+    return [*left_over(world, channel, day, making.kind), *_own_rows(world, channel, day, making)]
+
+
+def _own_rows(world: World, channel: str, day: date, making: Making[R]) -> list[R]:
+    name = f"bill/{day}"
+    kept = world.state.document(channel, name)
+    if kept is not None and kept[0]:
+        return [msgspec.convert(row, making.kind) for row in msgspec.json.decode(kept[0])]
+    true = making.true(world, day)
+    late: list[R] = []
+    rows = [told for row in true for told in making.misreported(world, row, late)]
+    put_off(world, channel, day, late)
+    while true:
+        fault = world.faults.take(channel, "bill", "", frozenset({"extra_row"}))
+        if not fault.name:
+            world.state.put_document(channel, name, msgspec.json.encode(rows), world.clock.now())
+            break
+        rows.append(making.stranger(world, true[-1], int(fault.argument or 100)))
+    return rows
 
 
 def _name(day: date) -> str:

@@ -98,27 +98,7 @@ def _differences(world: World, day: date) -> list[Difference]:
 
 
 def _lines(world: World, day: date) -> list[Line]:
-    """Return the day's rows, after those that came too late for the day before."""
-    return [*late_rows.left_over(world, NAME, day, Line), *_lines_of(world, day)]
-
-
-def _lines_of(world: World, day: date) -> list[Line]:
-    """Return the day's own rows. Once made they stay, with whatever the faults did to them."""
-    name = f"bill/{day}"
-    kept = world.state.document(NAME, name)
-    if kept is not None and kept[0]:
-        return msgspec.json.decode(kept[0], type=list[Line])
-    true = _true_lines(world, day)
-    late: list[Line] = []
-    lines = [told for line in true for told in _misreported(world, line, late)]
-    late_rows.put_off(world, NAME, day, late)
-    while true:
-        fault = world.faults.take(NAME, "bill", "", frozenset({"extra_row"}))
-        if not fault.name:
-            world.state.put_document(NAME, name, msgspec.json.encode(lines), world.clock.now())
-            break
-        lines.append(_stranger(world, true[-1], int(fault.argument or 100)))
-    return lines
+    return late_rows.rows_of(world, NAME, day, _MAKING)
 
 
 def _true_lines(world: World, day: date) -> list[Line]:
@@ -207,3 +187,6 @@ def _stranger(world: World, like: Line, amount: int) -> Line:
 
 def _fee(world: World, amount: int) -> int:
     return fee_of(amount, int(world.setting("unionpay.fee_ppm", FEE_PPM)))
+
+
+_MAKING: Final = late_rows.Making(Line, _true_lines, _misreported, _stranger)
