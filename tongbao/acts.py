@@ -17,6 +17,7 @@ from tongbao.controls.approvals.model import Approvals, Bound, acts_of
 from tongbao.controls.calendar import changes as calendar
 from tongbao.controls.keys import ceremonies
 from tongbao.controls.limits import changes as limit_rules
+from tongbao.controls.opening import rules as opening_rules
 from tongbao.controls.retention import terms as retention_terms
 from tongbao.infra.kms.opening import KeyDesk
 from tongbao.parties.e_accounts import freezes as e_account_freezes
@@ -66,5 +67,6 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
         *red_packet_limits.bound_acts(flow.db),
         *e_account_freezes.bound_acts(flow.db),
         *limit_rules.bound_acts(flow.db),
+        *opening_rules.bound_acts(flow.db),
     )
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))

@@ -79,6 +79,7 @@ from tongbao.ledger.movements.splits import (
 from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_ledger
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts.wallets import WalletToppedUp
+from tongbao.parties.e_accounts import bank_orders
 from tongbao.parties.e_accounts import orders as e_accounts
 from tongbao.parties.onboarding.applications import ApplicationMoved
 from tongbao.parties.standing.standing import STANDING_POLICY, FinishExit, run_finish_exit
@@ -139,6 +140,7 @@ from tongbao.payments.collecting.outcomes import (
 )
 from tongbao.payments.combining import combined as combining
 from tongbao.payments.parking import visits as parking
+from tongbao.payments.people_banks.client import card_money
 from tongbao.payments.refunds.outcomes import (
     REFUND_POLICY,
     RefundFailed,
@@ -240,6 +242,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     TellJeepayMerchant: TELL_POLICY,
     **afterwards.POLICIES,
     **e_accounts.POLICIES,
+    bank_orders.RunBankOrder: bank_orders.POLICY,
     invariants.WatchInvariants: invariants.POLICY,
     ReturnRedPacket: RETURN_POLICY,
     LookAtOrder: LOOK_POLICY,
@@ -273,10 +276,12 @@ def handlers(
 ) -> Mapping[type[Task], Handler]:
     """Return who does which task; what a firm may not do, nobody here does."""
     sharing = Sharing(flow, clearing.keyring)
+    cards = card_money(flow, clearing.bank, keys.sealing_keys, clearing.keyring)
     licensed: dict[type[Task], Handler] = {
         **afterwards.settling_work_of(flow, clearing),
         ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
         **e_accounts.handlers(flow.db, flow.ledger),
+        **bank_orders.handlers(e_accounts.Teller(flow.db, flow.ledger, cards)),
     }
     return {
         **(licensed if flow.licence.may_hold_funds else {}),

@@ -253,7 +253,7 @@ class Platform:
     def app(self) -> App:
         """Return the HTTP application: the API, callbacks, consoles and probes."""
         settings = self.settings
-        people = desk_of(settings, self.db, self.keyring, self.http, contributors=KEEPS)
+        people = desk_of(self, contributors=KEEPS)
         mounts: dict[str, Asgi] = {
             CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token, self.worker),
             "/console": ConsoleApp(

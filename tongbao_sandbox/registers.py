@@ -2,8 +2,12 @@
 
     POST /registers/{source}  {"number", "name", "resident_id", "phone"}  ─►  {"verdict", …}
 
+    POST /registers/bank_cards  {…, "card_number"}  ─►  {"verdict", "reference", "account_class"}
+
 A name that ends in 假 is in no register; one that ends in 慢 is never answered about. A question is
-answered the same however often it is asked under its number.
+answered the same however often it is asked under its number. A card is of an account of class 2 or
+3 where its last digit but one says so, and of class 1 otherwise; one whose digit before that is 9
+is not the asker's.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ NAME: Final = "registers"
 SOURCES: Final = ("residents", "phones", "cards", "tax", "social_security")
 NOBODY: Final = "假"
 SILENT: Final = "慢"
+BANK_CARDS: Final = "bank_cards"
 _JSON: Final = (("content-type", "application/json"),)
 
 faults.allow("ask", "http_500_not_done", "time_out_done")
@@ -33,6 +38,7 @@ class Question(Struct, frozen=True):
     name: str
     resident_id: str
     phone: str = ""
+    card_number: str = ""
 
 
 def make_keys() -> Keys:
@@ -53,7 +59,7 @@ class Registers(Messages):
     def answer(self, request: Request) -> Reply:
         """Answer one question."""
         source = request.path.strip("/")
-        if request.method != "POST" or source not in SOURCES:
+        if request.method != "POST" or source not in {*SOURCES, BANK_CARDS}:
             return Reply(404)
         try:
             asked = msgspec.json.decode(request.body, type=Question)
@@ -64,8 +70,13 @@ class Registers(Messages):
             status = faults.http_status(fault) if fault else None
             return Reply(status or 504, ending="answer" if status else "hold")
         verdict = "different" if asked.name.endswith(NOBODY) else "same"
-        content = {"verdict": verdict, "reference": f"{source}-{asked.number}"}
-        return Reply(200, _JSON, msgspec.json.encode(content))
+        content: dict[str, Any] = {"reference": f"{source}-{asked.number}"}
+        if source == BANK_CARDS:
+            if not 12 <= len(asked.card_number) <= 19 or not asked.phone:
+                return Reply(400)
+            verdict = "different" if asked.card_number[-3] == "9" else verdict
+            content["account_class"] = {"2": 2, "3": 3}.get(asked.card_number[-2], 1)
+        return Reply(200, _JSON, msgspec.json.encode({"verdict": verdict, **content}))
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """Nothing can be told to a register."""

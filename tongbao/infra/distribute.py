@@ -103,6 +103,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("wallet", "payment_code", "payment", "payment_state_change", "attempt", "refund"),
         "price_volume",
         *("limit_meter", "e_account", "e_account_freeze", "e_account_order", "e_account_opener"),
+        "e_account_leg",
         *("split_receiver", "split", "split_share", "split_return"),
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),
@@ -169,7 +170,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("consent_text", "person_consent", "notification"),
         *("password", "password_before", "message_code", "code_allowance", "authenticator"),
         *("passkey", "challenge", "certificate_anchor", "client_certificate"),
-        *("step_up_rule", "confirmation"),
+        *("step_up_rule", "confirmation", "bound_card", "card_binder"),
     ),
     *_at_home(
         "who signed up for the sandbox; asked before a book is known",

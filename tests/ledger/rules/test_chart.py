@@ -26,6 +26,7 @@ from tongbao.ledger.rules.chart import (
 OWNERS = {OwnerKind.HOUSE: None, OwnerKind.BOOK: book_owner(2)}
 FUNDS = {
     "e_account",
+    "e_account_leaving",
     "dispute_held",
     "merchant_payable",
     "merchant_reserve",

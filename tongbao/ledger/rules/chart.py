@@ -116,6 +116,15 @@ CHART: Final = _validated(
             holds_funds=True,
         ),
         Kind(
+            "e_account_leaving",
+            Side.CREDIT,
+            OwnerKind.HOUSE,
+            "On its way from electronic accounts to banks",
+            "个人电子账户提现在途",
+            floor=0,
+            holds_funds=True,
+        ),
+        Kind(
             "exchange",
             Side.CREDIT,
             OwnerKind.HOUSE,

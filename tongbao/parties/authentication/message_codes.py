@@ -32,7 +32,7 @@ from tongbao.parties.authentication.model import (
     MessageCode,
 )
 
-Purpose = Literal["register", "log_in", "recover", "contact", "confirm"]
+Purpose = Literal["register", "log_in", "recover", "contact", "confirm", "bind_card"]
 Language = Literal["zh", "en"]
 _PURPOSE: Final = "person.code"
 _ADDRESS_MAY: Final = ((60, 1), (3600, 5), (86_400, 10))
@@ -65,6 +65,11 @@ _TEXTS: Final[Mapping[tuple[str, Language], str]] = {
     ("contact", "en"): "[Tongbao] {code} is your code to add this address. Five minutes.",
     ("confirm", "zh"): "【通宝】验证码{code}，用于确认您的操作，五分钟内有效。请勿告诉任何人。",
     ("confirm", "en"): "[Tongbao] {code} is your code to confirm what you do. Five minutes.",
+    (
+        "bind_card",
+        "zh",
+    ): "【通宝】验证码{code}，用于绑定尾号{payee}的银行卡。如非本人操作，请勿告诉任何人。",
+    ("bind_card", "en"): "[Tongbao] {code} binds the card ending {payee}. Not you? Tell nobody.",
     (
         "confirm_money",
         "zh",
@@ -220,7 +225,7 @@ async def _queue(
 
 def _text(which: str, language: Language, code: str, act: Act | None) -> str:
     if act is None or not act.amount:
-        return _TEXTS[which, language].format(code=code)
+        return _TEXTS[which, language].format(code=code, payee=act.payee if act else "")
     money = Money(act.amount, act.currency)
     shown = f"{act.currency} {money.decimal_text()}"
     return _TEXTS["confirm_money", language].format(code=code, amount=shown, payee=act.payee)

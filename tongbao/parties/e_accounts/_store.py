@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.parties.e_accounts.model import EAccount, EAccountFreeze, EAccountOrder, OpeningRule
+from tongbao.parties.e_accounts.model import EAccount, EAccountFreeze, EAccountLeg, EAccountOrder
 
 _ACCOUNT: Final = (
     "book, id, person_id, mode, kind, currency, state, balance, in_stops, out_stops, device,"
@@ -17,12 +17,7 @@ _FREEZE: Final = (
 )
 _ORDER: Final = (
     "book, id, account_id, person_id, mode, kind, payee_id, amount, currency, request_id, timing,"
-    " run_at, level, state, code, made_at, ended_at"
-)
-
-RULES: Final = Query(
-    OpeningRule,
-    "select kind, name, valid_from, figure, instrument from opening_rule order by kind, name",
+    " run_at, level, state, code, made_at, ended_at, card_id"
 )
 
 # Opening: lock who opens, then count in later statements
@@ -178,8 +173,8 @@ ADD_STOPS: Final = Statement("""
 INSERT_ORDER: Final = Statement("""
     insert into e_account_order (book, id, account_id, person_id, mode, kind, payee_id, amount,
                                  currency, request_id, timing, run_at, level, state, made_at,
-                                 ended_at)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                                 ended_at, card_id)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
         on conflict do nothing""")
 GET_ORDER: Final = Query(
     EAccountOrder, f"select {_ORDER} from e_account_order where book = $1 and id = $2"
@@ -207,3 +202,27 @@ WAITING: Final = Query(
 END_ORDER: Final = Statement("""
     update e_account_order set state = $3, ended_at = $4, code = $5
      where book = $1 and id = $2 and state = 'waiting'""")
+
+# Over a bank
+INSERT_LEG: Final = Statement("""
+    insert into e_account_leg (book, order_id, card_id, rail_id, is_own, sends, asks, reference)
+    values ($1, $2, $3, $4, $5, 0, 0, '')""")
+GET_LEG: Final = Query(
+    EAccountLeg,
+    """
+    select book, order_id, card_id, rail_id, is_own, sends, sent_at, asks, reference
+      from e_account_leg where book = $1 and order_id = $2""",
+)
+COUNT_ASK: Final = Statement(
+    "update e_account_leg set asks = asks + 1 where book = $1 and order_id = $2"
+)
+SEND: Final = Statement("""
+    update e_account_leg set sends = sends + 1, sent_at = coalesce(sent_at, $4)
+     where book = $1 and order_id = $2 and sends = $3""")
+KEEP_REFERENCE: Final = Statement("""
+    update e_account_leg set reference = $4
+     where book = $1 and order_id = $2 and sends = coalesce($3::int, sends)""")
+# What was on its way lands whatever stands against new money meanwhile: it is the person's.
+LAND: Final = Statement("""
+    update e_account set balance = balance + $3, moved_at = $4
+     where book = $1 and id = $2 and state in ('active', 'dormant')""")

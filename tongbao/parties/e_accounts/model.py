@@ -10,8 +10,7 @@ The balance is the ledger's; the limits of the law are counted by `controls.limi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal
 from uuid import UUID
@@ -134,8 +133,8 @@ class NoBankThere(Rejected):
     """No bank is connected that money could come from or go to."""
 
     code = "e_account.no_bank"
-    advice = "Only the sandbox has a bank for now; use a transfer between accounts."
-    advice_zh = "暂未接入可用的银行渠道（仅沙箱支持），请使用账户间转账。"
+    advice = "Bind a bank card and name it; where no bank is connected, use a transfer."
+    advice_zh = "请先绑定银行卡；暂未接入可用的银行渠道时，请使用账户间转账。"
 
 
 class RequestDiffers(Conflict):
@@ -317,6 +316,7 @@ class EAccountOrder(Struct, frozen=True):
     code: str | None
     made_at: datetime
     ended_at: datetime | None
+    card_id: UUID | None = None
 
     @property
     def shown_id(self) -> str:
@@ -330,17 +330,22 @@ class EAccountOrder(Struct, frozen=True):
     @property
     def _asked(self) -> tuple[object, ...]:
         when = self.run_at if self.timing == "scheduled" else None
-        return (self.kind, self.payee_id, self.amount, self.currency, self.timing, when)
+        asked = (self.kind, self.payee_id, self.amount, self.currency, self.timing)
+        return (*asked, when, self.card_id)
 
 
-class OpeningRule(Struct, frozen=True):
-    """One row: a figure that counts at opening, from a day on, and who says so."""
+class EAccountLeg(Struct, frozen=True):
+    """One row: over which card and which account of ours an order goes, and how far it has come."""
 
-    kind: str
-    name: str
-    valid_from: date
-    figure: int
-    instrument: str
+    book: int
+    order_id: UUID
+    card_id: UUID
+    rail_id: UUID
+    is_own: bool
+    sends: int
+    sent_at: datetime | None
+    asks: int
+    reference: str
 
 
 def kind_of(licence: Licence, account_class: int) -> str:
@@ -353,14 +358,3 @@ def kind_of(licence: Licence, account_class: int) -> str:
         raise EAccountClassUnknown
     firm = "bank" if licence is Licence.BANK else "payment"
     return f"{firm}_account_{account_class}"
-
-
-def figures_of(rules: Iterable[OpeningRule], kind: str, today: date) -> dict[str, OpeningRule]:
-    """Return the rules in force for a kind by name; what is said of every kind counts too."""
-    found: dict[str, OpeningRule] = {}
-    for rule in rules:
-        if rule.kind in {kind, "*"} and rule.valid_from <= today:
-            known = found.get(rule.name)
-            if known is None or known.valid_from < rule.valid_from:
-                found[rule.name] = rule
-    return found

@@ -12,6 +12,8 @@ from typing import Final
 from uuid import UUID
 
 from tongbao.controls.limits.meters import open_meters
+from tongbao.controls.opening.model import EVERY, OpeningRule
+from tongbao.controls.opening.rules import rules_in_force
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
@@ -28,10 +30,8 @@ from tongbao.parties.e_accounts.model import (
     EAccountNotEmpty,
     EAccountNotFound,
     EAccountStateWrong,
-    OpeningRule,
     RealNameTooLow,
     ReverificationNeeded,
-    figures_of,
     kind_of,
 )
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
@@ -73,7 +73,7 @@ async def open_account(
         book_of(person.mode),
         device_of(public_key),
     )
-    rules = figures_of(await store.RULES.all(tx), kind, business_date(tx.now))
+    rules = await rules_in_force(tx, kind, business_date(tx.now))
     await _check_real_name(tx, person, rules)
     for subject in (person.id, device):
         await store.KNOW_OPENER.run(tx, book, subject)
@@ -169,7 +169,7 @@ async def put_to_sleep(db: Db, mode: Mode) -> int:
     """Let as many accounts fall asleep as fit into one commit, and say how many."""
     book = book_of(mode)
     async with db.begin("e_accounts") as tx:
-        rules = figures_of(await store.RULES.all(tx), "*", business_date(tx.now))
+        rules = await rules_in_force(tx, EVERY, business_date(tx.now))
         rule = rules.get("dormant_after_months")
         if rule is None:
             return 0

@@ -40,6 +40,7 @@ from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import Group, GroupInFlight, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.parties.authentication.step_up import Confirmed
+from tongbao.parties.bound_cards.moving import CardMoney
 from tongbao.parties.e_accounts import _store as store
 from tongbao.parties.e_accounts.model import (
     BALANCE,
@@ -67,7 +68,7 @@ from tongbao.parties.people.model import PREFIX as PERSON
 ORDER_POLICY: Final = RetryPolicy(
     attempts_max=200, delays=tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 3600))
 )
-_REPEATED: Final = "e_account.request_repeated"
+REPEATED: Final = "e_account.request_repeated"
 _RULES: Final = {
     "top_up": "e_account.topped_up",
     "withdrawal": "e_account.withdrawn",
@@ -76,10 +77,11 @@ _RULES: Final = {
 
 
 class Teller(Struct, frozen=True):
-    """What money is moved with."""
+    """What money is moved with; ``cards`` None: nothing goes over bank cards."""
 
     db: Db
     ledger: Ledger
+    cards: CardMoney | None = None
 
 
 class RunOrder(Task, frozen=True, tag="e_accounts.run_order"):
@@ -98,6 +100,7 @@ class Wanted(Struct, frozen=True):
     payee: UUID | None = None
     timing: Timing = "now"
     run_at: datetime | None = None
+    card: UUID | None = None
 
 
 async def order(
@@ -111,7 +114,7 @@ async def order(
         GroupInFlight
     """
     now = teller.db.clock.now()
-    new = _drawn(account, wanted, level, now)
+    new = drawn(account, wanted, level, now)
     known = await order_of_request(teller.db, new)
     if known is not None:
         return known
@@ -141,7 +144,7 @@ async def known_order(db: Db, account: EAccount, wanted: Wanted) -> EAccountOrde
     Raises:
         RequestDiffers, RunAtWrong
     """
-    return await order_of_request(db, _drawn(account, wanted, 0, db.clock.now()))
+    return await order_of_request(db, drawn(account, wanted, 0, db.clock.now()))
 
 
 async def weak_total(db: Db, account: EAccount, amount: int) -> int:
@@ -160,6 +163,8 @@ async def cancel(tx: Tx, found: EAccountOrder) -> EAccountOrder:
     """
     if found.state is OrderState.CANCELLED:
         return found
+    if found.card_id is not None:
+        raise OrderOver(status=found.state.value)  # the bank was asked
     ended = await store.END_ORDER.run(tx, found.book, found.id, OrderState.CANCELLED, tx.now, None)
     if not ended:
         now_is = await store.GET_ORDER.one(tx, found.book, found.id)
@@ -230,7 +235,7 @@ async def _order_now(
     db, now = teller.db, new.made_at
     await _check(db, account.id, new, now)
     done = replace(new, state=OrderState.DONE, ended_at=now)
-    first = [*confirmed.writes(), Write(store.INSERT_ORDER, _row(done), refusal=_REPEATED)]
+    first = [*confirmed.writes(), Write(store.INSERT_ORDER, order_row(done), refusal=REPEATED)]
     group = await _group(db, account, new, first, now)
     failpoint("e_accounts.before_order")
     [result] = await teller.ledger.submit([group])
@@ -252,7 +257,7 @@ async def _order_later(
     async with db.begin(show(PERSON, account.person_id)) as tx:
         locked = await store.LOCK_ACCOUNT.one(tx, account.book, account.id)
         locked.check_gives(0)
-        if not await store.INSERT_ORDER.run(tx, *_row(new)):
+        if not await store.INSERT_ORDER.run(tx, *order_row(new)):
             known = await order_of_request(tx, new)
             if known is not None:
                 return known
@@ -365,7 +370,7 @@ def _transfers(
     )
 
 
-def _drawn(account: EAccount, wanted: Wanted, level: int, now: datetime) -> EAccountOrder:
+def drawn(account: EAccount, wanted: Wanted, level: int, now: datetime) -> EAccountOrder:
     """Return an order as it is written down.
 
     Raises:
@@ -394,14 +399,16 @@ def _drawn(account: EAccount, wanted: Wanted, level: int, now: datetime) -> EAcc
         code=None,
         made_at=now,
         ended_at=None,
+        card_id=wanted.card,
     )
 
 
-def _row(new: EAccountOrder) -> tuple[object, ...]:
+def order_row(new: EAccountOrder) -> tuple[object, ...]:
+    """Return an order's values in the order of its insert."""
     return (
         *(new.book, new.id, new.account_id, new.person_id, new.mode, new.kind, new.payee_id),
         *(new.amount, new.currency, new.request_id, new.timing, new.run_at, new.level, new.state),
-        *(new.made_at, new.ended_at),
+        *(new.made_at, new.ended_at, new.card_id),
     )
 
 

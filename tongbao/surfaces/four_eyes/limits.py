@@ -11,6 +11,7 @@ from tongbao.controls.approvals.model import ActUnknown
 from tongbao.controls.limits import changes
 from tongbao.controls.limits.meters import every_rule
 from tongbao.controls.limits.model import Period
+from tongbao.controls.opening import rules
 from tongbao.kernel.money import from_decimal_text
 from tongbao.products.red_packets.hall import PARTS_MOST, SET, propose_limit
 from tongbao.products.red_packets.model import RedPacketLimit
@@ -113,6 +114,49 @@ def limits_set(
         )
         async with platform.db.begin(actor()) as tx:
             asked = await changes.propose_rule(tx, terms, reason=reason)
+        return {"approval": asked.shown_id, "act": asked.act, "state": asked.state.value}
+
+    context.show(context.run(work))
+
+
+@limits.command("opening")
+@click.pass_obj
+def limits_opening(context: Context, /) -> None:
+    """Show every dated rule of opening accounts and binding cards, with who says so."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        rows = await rules.every_rule(platform.db)
+        return [msgspec.to_builtins(each) for each in rows]
+
+    context.show(context.run(work))
+
+
+@limits.command("set-opening")
+@click.option("--kind", type=Text(64), required=True, help="What the rule is about, as listed.")
+@click.option("--name", type=Text(64), required=True, help="The rule's name, as listed.")
+@click.option(
+    "--from",
+    "starts",
+    type=click.DateTime(formats=["%Y-%m-%d"]),
+    required=True,
+    help="The first day the figure counts.",
+)
+@click.option("--figure", type=int, required=True, help="The figure.")
+@click.option("--instrument", type=Text(300), required=True, help="Who says so, and where.")
+@click.option("--reason", required=True, help="Why, for those who read it later.")
+@click.pass_obj
+def limits_set_opening(
+    context: Context, /, starts: datetime, figure: int, reason: str, **said: str
+) -> None:
+    """Propose a rule's figure from a day on; it counts once somebody else has approved it."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        if rules.SET.name not in platform.approvals.acts:
+            raise ActUnknown(act=rules.SET.name)  # an aggregator keeps nobody's money
+        day = date(starts.year, starts.month, starts.day)
+        terms = rules.OpeningTerms(said["kind"], said["name"], day, figure, said["instrument"])
+        async with platform.db.begin(actor()) as tx:
+            asked = await rules.propose_rule(tx, terms, reason=reason)
         return {"approval": asked.shown_id, "act": asked.act, "state": asked.state.value}
 
     context.show(context.run(work))

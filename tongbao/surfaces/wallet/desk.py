@@ -22,6 +22,8 @@ from tongbao.parties.authentication.step_up import (
     Confirmed,
     require_step_up,
 )
+from tongbao.parties.bound_cards.binding import Binder
+from tongbao.parties.bound_cards.moving import CardMoney
 from tongbao.parties.people.dossier import Contributor
 from tongbao.parties.people.entering import Entered, Phone
 from tongbao.parties.people.model import DEVICE_PREFIX, DeviceKeyMalformed, PersonDevice
@@ -50,6 +52,8 @@ class Desk(Struct, frozen=True):
     checks: Checks
     registers: Mapping[Mode, Registers]
     contributors: tuple[Contributor, ...]
+    cards: CardMoney | None = None
+    binder: Binder | None = None
 
     @property
     def db(self) -> Db:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from litestar import get, post
-from msgspec import Meta, Struct
 
 from tongbao.controls.limits.model import LimitExceeded
 from tongbao.infra.serving.device_api import SELF, DeviceCaller
 from tongbao.infra.web.caller import needs
-from tongbao.infra.web.request import AmountField, CurrencyField, InvalidValue
+from tongbao.infra.web.request import InvalidValue
 from tongbao.kernel.ids import parse, show
-from tongbao.kernel.licence import Licence
+from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import AmountOutOfRange, UnknownCurrency, positive
 from tongbao.kernel.pages import Page
-from tongbao.ledger.queries import StatementLine
 from tongbao.parties.authentication.model import Act, ConfirmationUsed, Level, StepUpRequired
 from tongbao.parties.authentication.step_up import Confirmed, level_for, require_step_up
+from tongbao.parties.bound_cards.model import PREFIX as CARD
+from tongbao.parties.bound_cards.model import BindingOver, BoundCard, BoundCardNotFound
+from tongbao.parties.bound_cards.queries import card_to_use
 from tongbao.parties.e_accounts import opening, orders, queries
+from tongbao.parties.e_accounts.bank_orders import order_over_bank
 from tongbao.parties.e_accounts.model import (
     ORDER_PREFIX,
     AccountsTooMany,
@@ -30,13 +32,10 @@ from tongbao.parties.e_accounts.model import (
     EAccountMoved,
     EAccountNotEmpty,
     EAccountNotFound,
-    EAccountOrder,
-    EAccountState,
     EAccountStateWrong,
     NoBankThere,
     OrderNotFound,
     OrderOver,
-    OrderState,
     PayeeUnavailable,
     RealNameTooLow,
     RequestDiffers,
@@ -49,107 +48,27 @@ from tongbao.parties.e_accounts.model import (
 from tongbao.parties.e_accounts.orders import Teller, Wanted
 from tongbao.parties.people.sessions import current_person, holder_of
 from tongbao.surfaces.wallet.desk import PREFIX, Desk, step_up
+from tongbao.surfaces.wallet.e_account_wire import (
+    BalanceView,
+    EAccountOrderView,
+    EAccountView,
+    LimitView,
+    LineView,
+    MoveMoney,
+    OpenEAccount,
+    SendMoney,
+    view_account,
+    view_line,
+    view_order,
+)
 
 _AT = f"{PREFIX}/e_accounts/{{account_id:str}}"
 _STEP_UP: tuple[Any, ...] = (StepUpRequired, ConfirmationUsed)
 _MOVES: tuple[Any, ...] = (
     *(EAccountNotFound, EAccountStateWrong, EAccountFrozen, EAccountBalanceShort, EAccountMoved),
     *(LimitExceeded, RequestDiffers, AmountOutOfRange, UnknownCurrency, *_STEP_UP),
+    *(BoundCardNotFound, BindingOver),
 )
-RequestField = Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$")]
-IdField = Annotated[str, Meta(min_length=1, max_length=64)]
-
-
-class OpenEAccount(Struct, frozen=True, forbid_unknown_fields=True):
-    """Open an account of class 1, 2 or 3."""
-
-    account_class: Annotated[int, Meta(ge=1, le=3)]
-
-
-class MoveMoney(Struct, frozen=True, forbid_unknown_fields=True):
-    """This much, in minor units; ``request_id`` makes a repeat harmless."""
-
-    amount: AmountField
-    request_id: RequestField
-    currency: CurrencyField = "CNY"
-
-
-class SendMoney(Struct, frozen=True, forbid_unknown_fields=True):
-    """This much to another account: now, at the next midnight of Shanghai, or at a moment."""
-
-    amount: AmountField
-    payee: IdField
-    request_id: RequestField
-    currency: CurrencyField = "CNY"
-    timing: Literal["now", "next_day", "scheduled"] = "now"
-    run_at: datetime | None = None
-
-
-class EAccountView(Struct, frozen=True, kw_only=True):
-    """One of one's own electronic accounts."""
-
-    id: str
-    object: Literal["e_account"]
-    kind: str
-    account_class: int
-    currency: str
-    status: EAccountState
-    frozen: Literal["none", "in", "out", "all"]
-    balance: int
-    opened_at: datetime
-    activated_at: datetime | None
-    closed_at: datetime | None
-
-
-class EAccountOrderView(Struct, frozen=True, kw_only=True):
-    """What was ordered of an account, and what became of it."""
-
-    id: str
-    object: Literal["e_account_order"]
-    account_id: str
-    kind: Literal["top_up", "withdrawal", "transfer"]
-    payee: str | None
-    amount: int
-    currency: str
-    request_id: str
-    timing: Literal["now", "next_day", "scheduled"]
-    run_at: datetime
-    status: OrderState
-    code: str | None  # why it failed
-    created_at: datetime
-    ended_at: datetime | None
-
-
-class LimitView(Struct, frozen=True, kw_only=True):
-    """One limit of the law on the person's accounts of this class, and what is left of it."""
-
-    meter: str
-    period: Literal["day", "year", "lifetime", "moment"]
-    currency: str
-    most: int
-    used: int
-    left: int
-    instrument: str
-
-
-class LineView(Struct, frozen=True, kw_only=True):
-    """One movement; ``change`` is below zero where money went out."""
-
-    order_id: str
-    kind: str
-    change: int
-    balance_after: int
-    at: datetime
-
-
-class BalanceView(Struct, frozen=True, kw_only=True):
-    """What an account held at a moment."""
-
-    object: Literal["e_account_balance"]
-    account_id: str
-    at: datetime
-    balance: int
-    currency: str
 
 
 @post(
@@ -172,20 +91,20 @@ async def open_e_account(
             data.account_class,
             public_key=caller.current.key.der,
         )
-    return _view(made)
+    return view_account(made)
 
 
 @get(f"{PREFIX}/e_accounts", opt=needs(SELF))
 async def list_e_accounts(desk: Desk, caller: DeviceCaller) -> list[EAccountView]:
     """Return one's accounts, closed ones too."""
     found = await queries.accounts_of_person(desk.db, caller.mode, caller.current.person_id)
-    return [_view(each) for each in found]
+    return [view_account(each) for each in found]
 
 
 @get(_AT, opt=needs(SELF, refuses=[EAccountNotFound]))
 async def get_e_account(account_id: str, desk: Desk, caller: DeviceCaller) -> EAccountView:
     """Return one account."""
-    return _view(await _account(desk, caller, account_id))
+    return view_account(await _account(desk, caller, account_id))
 
 
 @post(
@@ -201,7 +120,7 @@ async def activate_e_account(account_id: str, desk: Desk, caller: DeviceCaller) 
     confirmed = await step_up(desk, caller, "security", f"e_account.activate {account.shown_id}")
     async with desk.db.begin(caller.actor) as tx:
         await confirmed.take(tx)
-        return _view(await opening.activate(tx, account))
+        return view_account(await opening.activate(tx, account))
 
 
 @post(
@@ -215,7 +134,7 @@ async def close_e_account(account_id: str, desk: Desk, caller: DeviceCaller) -> 
     confirmed = await step_up(desk, caller, "security", f"e_account.close {account.shown_id}")
     async with desk.db.begin(caller.actor) as tx:
         await confirmed.take(tx)
-        return _view(await opening.close_account(tx, account))
+        return view_account(await opening.close_account(tx, account))
 
 
 @get(f"{_AT}/limits", opt=needs(SELF, refuses=[EAccountNotFound]))
@@ -251,7 +170,7 @@ async def list_e_account_lines(
     """Return what was moved, newest first, each with the balance after it."""
     account = await _account(desk, caller, account_id)
     page = await queries.statement_of(desk.db, account, cursor=cursor, limit=limit)
-    return Page([_line(each) for each in page.items], page.next_cursor)
+    return Page([view_line(each) for each in page.items], page.next_cursor)
 
 
 @get(f"{_AT}/balance", opt=needs(SELF, refuses=[EAccountNotFound]))
@@ -278,23 +197,28 @@ async def get_e_account_balance(
 async def top_up_e_account(
     account_id: str, data: MoveMoney, desk: Desk, teller: Teller, caller: DeviceCaller
 ) -> EAccountOrderView:
-    """Put money in from one's own bank; for now the sandbox has one, and nobody else."""
+    """Put money in from a bank card; the order waits until the card's bank has said its word."""
     money = positive(data.amount, data.currency)
     account = await _account(desk, caller, account_id)
-    wanted = Wanted("top_up", money, data.request_id)
-    done = await orders.order(teller, account, wanted, level=0, confirmed=Confirmed(None))
-    return _view_order(done)
+    card = await _card(desk, caller, data)
+    if card is None:
+        wanted = Wanted("top_up", money, data.request_id)
+        done = await orders.order(teller, account, wanted, level=0, confirmed=Confirmed(None))
+        return view_order(done)
+    wanted = Wanted("top_up", money, data.request_id, card=card.id)
+    return await _order(desk, teller, caller, account, wanted, card=card)
 
 
 @post(f"{_AT}/withdrawals", opt=needs(SELF, refuses=[NoBankThere, *_MOVES]))
 async def withdraw_from_e_account(
     account_id: str, data: MoveMoney, desk: Desk, teller: Teller, caller: DeviceCaller
 ) -> EAccountOrderView:
-    """Take money out to one's own bank; for now the sandbox has one, and nobody else."""
+    """Take money out to a bank card; it leaves the account now, and comes back if it must."""
     money = positive(data.amount, data.currency)
     account = await _account(desk, caller, account_id)
-    wanted = Wanted("withdrawal", money, data.request_id)
-    return await _order(desk, teller, caller, account, wanted)
+    card = await _card(desk, caller, data)
+    wanted = Wanted("withdrawal", money, data.request_id, card=card.id if card else None)
+    return await _order(desk, teller, caller, account, wanted, card=card)
 
 
 @post(f"{_AT}/transfers", opt=needs(SELF, refuses=[PayeeUnavailable, RunAtWrong, *_MOVES]))
@@ -329,7 +253,7 @@ async def list_e_account_orders(
     """Return what was ordered of an account, newest first."""
     account = await _account(desk, caller, account_id)
     page = await queries.orders_of_account(desk.db, account, cursor=cursor, limit=limit)
-    return Page([_view_order(each) for each in page.items], page.next_cursor)
+    return Page([view_order(each) for each in page.items], page.next_cursor)
 
 
 @get(f"{_AT}/orders/{{order_id:str}}", opt=needs(SELF, refuses=[EAccountNotFound, OrderNotFound]))
@@ -339,7 +263,7 @@ async def get_e_account_order(
     """Return one order, and why it failed if it did."""
     account = await _account(desk, caller, account_id)
     wanted = parse(ORDER_PREFIX, order_id)
-    return _view_order(await queries.order_of_account(desk.db, account, wanted))
+    return view_order(await queries.order_of_account(desk.db, account, wanted))
 
 
 @post(
@@ -355,7 +279,7 @@ async def cancel_e_account_order(
     async with desk.db.begin(caller.actor) as tx:
         wanted = parse(ORDER_PREFIX, order_id)
         found = await queries.order_of_account(tx, account, wanted)
-        return _view_order(await orders.cancel(tx, found))
+        return view_order(await orders.cancel(tx, found))
 
 
 ROUTES = [
@@ -381,16 +305,35 @@ async def _account(desk: Desk, caller: DeviceCaller, account_id: str) -> EAccoun
     return await queries.account_of_person(desk.db, caller.mode, caller.current.person_id, wanted)
 
 
+async def _card(desk: Desk, caller: DeviceCaller, data: MoveMoney) -> BoundCard | None:
+    """Return the card that money goes over: the one that is named, or in live mode the default."""
+    if data.card is None and caller.mode is Mode.SANDBOX:
+        return None
+    named = None if data.card is None else parse(CARD, data.card)
+    return await card_to_use(desk.db, caller.current.person_id, caller.mode, named)
+
+
 async def _order(
-    desk: Desk, teller: Teller, caller: DeviceCaller, account: EAccount, wanted: Wanted
+    desk: Desk,
+    teller: Teller,
+    caller: DeviceCaller,
+    account: EAccount,
+    wanted: Wanted,
+    *,
+    card: BoundCard | None = None,
 ) -> EAccountOrderView:
-    """Do what takes money out, confirmed as strongly as amount, day, risk and phone ask for."""
+    """Do what moves money, confirmed as strongly as amount, day, risk and phone ask for."""
     known = await orders.known_order(desk.db, account, wanted)
     if known is not None:
-        return _view_order(known)  # a repeat is confirmed already
+        return view_order(known)  # a repeat is confirmed already
     level, confirmed = await _confirmed(desk, caller, account, wanted)
+    if card is not None:
+        began = await order_over_bank(
+            teller, account, card, wanted, level=level, confirmed=confirmed
+        )
+        return view_order(began)
     done = await orders.order(teller, account, wanted, level=level, confirmed=confirmed)
-    return _view_order(done)
+    return view_order(done)
 
 
 async def _confirmed(
@@ -409,53 +352,14 @@ async def _confirmed(
         f"{wanted.kind} {account.shown_id} {wanted.request_id} {when}",
         amount,
         wanted.money.currency,
-        "own bank" if wanted.payee is None else show(ACCOUNT, wanted.payee),
+        _shown_payee(wanted),
         await orders.weak_total(desk.db, account, amount),
     )
     level = await level_for(desk.checks, holder, act)
     return level, await require_step_up(desk.checks, holder, act)
 
 
-def _view(row: EAccount) -> EAccountView:
-    return EAccountView(
-        id=row.shown_id,
-        object="e_account",
-        kind=row.kind,
-        account_class=row.account_class,
-        currency=row.currency,
-        status=row.state,
-        frozen=row.frozen,
-        balance=row.balance,
-        opened_at=row.opened_at,
-        activated_at=row.activated_at,
-        closed_at=row.closed_at,
-    )
-
-
-def _view_order(row: EAccountOrder) -> EAccountOrderView:
-    return EAccountOrderView(
-        id=row.shown_id,
-        object="e_account_order",
-        account_id=show(ACCOUNT, row.account_id),
-        kind=row.kind,
-        payee=None if row.payee_id is None else show(ACCOUNT, row.payee_id),
-        amount=row.amount,
-        currency=row.currency,
-        request_id=row.request_id,
-        timing=row.timing,
-        run_at=row.run_at,
-        status=row.state,
-        code=row.code,
-        created_at=row.made_at,
-        ended_at=row.ended_at,
-    )
-
-
-def _line(line: StatementLine) -> LineView:
-    return LineView(
-        order_id=show(ORDER_PREFIX, line.reference),
-        kind=line.code.split("/")[0],
-        change=line.change,
-        balance_after=line.balance_after,
-        at=line.at,
-    )
+def _shown_payee(wanted: Wanted) -> str:
+    if wanted.payee is not None:
+        return show(ACCOUNT, wanted.payee)
+    return "own bank" if wanted.card is None else show(CARD, wanted.card)

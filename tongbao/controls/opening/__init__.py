@@ -1,0 +1,1 @@
+"""Rules of opening and binding: dated figures with their source, changed by two people."""

@@ -1,0 +1,1 @@
+"""Bank cards that people bind to their account, verified by their banks."""

@@ -1,0 +1,173 @@
+"""What routes of electronic accounts take and show, in their forms on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from tongbao.infra.web.request import AmountField, CurrencyField
+from tongbao.kernel.ids import show
+from tongbao.ledger.queries import StatementLine
+from tongbao.parties.bound_cards.model import PREFIX as CARD
+from tongbao.parties.e_accounts.model import (
+    ORDER_PREFIX,
+    EAccount,
+    EAccountOrder,
+    EAccountState,
+    OrderState,
+)
+from tongbao.parties.e_accounts.model import (
+    PREFIX as ACCOUNT,
+)
+
+RequestField = Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$")]
+IdField = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class OpenEAccount(Struct, frozen=True, forbid_unknown_fields=True):
+    """Open an account of class 1, 2 or 3."""
+
+    account_class: Annotated[int, Meta(ge=1, le=3)]
+
+
+class MoveMoney(Struct, frozen=True, forbid_unknown_fields=True):
+    """This much, in minor units; ``request_id`` makes a repeat harmless.
+
+    ``card`` is a bank card that is bound. Left out, it is the default one in live mode; in the
+    sandbox the money then comes from and goes to nowhere, at once.
+    """
+
+    amount: AmountField
+    request_id: RequestField
+    currency: CurrencyField = "CNY"
+    card: IdField | None = None
+
+
+class SendMoney(Struct, frozen=True, forbid_unknown_fields=True):
+    """This much to another account: now, at the next midnight of Shanghai, or at a moment."""
+
+    amount: AmountField
+    payee: IdField
+    request_id: RequestField
+    currency: CurrencyField = "CNY"
+    timing: Literal["now", "next_day", "scheduled"] = "now"
+    run_at: datetime | None = None
+
+
+class EAccountView(Struct, frozen=True, kw_only=True):
+    """One of one's own electronic accounts."""
+
+    id: str
+    object: Literal["e_account"]
+    kind: str
+    account_class: int
+    currency: str
+    status: EAccountState
+    frozen: Literal["none", "in", "out", "all"]
+    balance: int
+    opened_at: datetime
+    activated_at: datetime | None
+    closed_at: datetime | None
+
+
+class EAccountOrderView(Struct, frozen=True, kw_only=True):
+    """What was ordered of an account, and what became of it."""
+
+    id: str
+    object: Literal["e_account_order"]
+    account_id: str
+    kind: Literal["top_up", "withdrawal", "transfer"]
+    payee: str | None
+    card: str | None  # the bank card that it goes over
+    amount: int
+    currency: str
+    request_id: str
+    timing: Literal["now", "next_day", "scheduled"]
+    run_at: datetime
+    status: OrderState
+    code: str | None  # why it failed
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class LimitView(Struct, frozen=True, kw_only=True):
+    """One limit of the law on the person's accounts of this class, and what is left of it."""
+
+    meter: str
+    period: Literal["day", "year", "lifetime", "moment"]
+    currency: str
+    most: int
+    used: int
+    left: int
+    instrument: str
+
+
+class LineView(Struct, frozen=True, kw_only=True):
+    """One movement; ``change`` is below zero where money went out."""
+
+    order_id: str
+    kind: str
+    change: int
+    balance_after: int
+    at: datetime
+
+
+class BalanceView(Struct, frozen=True, kw_only=True):
+    """What an account held at a moment."""
+
+    object: Literal["e_account_balance"]
+    account_id: str
+    at: datetime
+    balance: int
+    currency: str
+
+
+def view_account(row: EAccount) -> EAccountView:
+    """Return an account as its person sees it."""
+    return EAccountView(
+        id=row.shown_id,
+        object="e_account",
+        kind=row.kind,
+        account_class=row.account_class,
+        currency=row.currency,
+        status=row.state,
+        frozen=row.frozen,
+        balance=row.balance,
+        opened_at=row.opened_at,
+        activated_at=row.activated_at,
+        closed_at=row.closed_at,
+    )
+
+
+def view_order(row: EAccountOrder) -> EAccountOrderView:
+    """Return an order as its person sees it."""
+    return EAccountOrderView(
+        id=row.shown_id,
+        object="e_account_order",
+        account_id=show(ACCOUNT, row.account_id),
+        kind=row.kind,
+        payee=None if row.payee_id is None else show(ACCOUNT, row.payee_id),
+        card=None if row.card_id is None else show(CARD, row.card_id),
+        amount=row.amount,
+        currency=row.currency,
+        request_id=row.request_id,
+        timing=row.timing,
+        run_at=row.run_at,
+        status=row.state,
+        code=row.code,
+        created_at=row.made_at,
+        ended_at=row.ended_at,
+    )
+
+
+def view_line(line: StatementLine) -> LineView:
+    """Return a movement as its person sees it."""
+    return LineView(
+        order_id=show(ORDER_PREFIX, line.reference),
+        kind=line.code.split("/")[0],
+        change=line.change,
+        balance_after=line.balance_after,
+        at=line.at,
+    )
