@@ -133,6 +133,7 @@ from tongbao.surfaces.invariants import rounds as invariants
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
+from tongbao.surfaces.list_pages import ROUTES as LIST_PAGES
 from tongbao.surfaces.machine_pages import ROUTES as MACHINE_PAGES
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.open_bank.app import KEEPS, open_bank
@@ -266,6 +267,7 @@ class Platform:
                     *PEOPLE_PAGES,
                     *OWN_PAGES,
                     *FEE_PAGES,
+                    *LIST_PAGES,
                     *MACHINE_PAGES,
                     *RESERVE_PAGES,
                     *RECON_DESK,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args, get_type_hints
 from urllib.parse import quote_plus
 
 import msgspec
@@ -35,9 +36,12 @@ from tongbao.ledger.general.model import DayAction, RequestState
 from tongbao.ledger.rules.chart import CHART
 from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
+from tongbao.parties.agents.model import Agent
 from tongbao.parties.e_accounts.model import METERS
 from tongbao.parties.merchants.model import MerchantState
 from tongbao.parties.onboarding.model import ApplicationState, DocumentKind
+from tongbao.parties.staff.model import Staff, StaffRole
+from tongbao.parties.stores.model import Store
 from tongbao.parties.terminals.model import TerminalState
 from tongbao.payments.agreements.model import AgreementState, Period
 from tongbao.payments.authorisations.model import CompletionState
@@ -47,6 +51,7 @@ from tongbao.payments.refunds.model import RefundState
 from tongbao.payments.registrations.model import RegistrationState
 from tongbao.payments.routing.model import Gate, Manner
 from tongbao.payments.splits.model import ReturnState, ShareState, SplitState
+from tongbao.products.shop.model import OrderState, Scene
 from tongbao.rails.channels.contract import CallbackKind, PayMode
 from tongbao.surfaces import developer_portal, docs_site, operator_console, page_kit
 from tongbao.surfaces.disputes_desk.pages import BY_OPERATORS, SCHEMES
@@ -82,6 +87,7 @@ OPEN = {
     "batch_state", "file_state", "light", "transfer_batch_state", "transfer_state", "destination",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
     "person_state", "e_account_state", "e_account_frozen", "e_account_freeze", "e_account_kind",
+    "agent_state", "order_state", "scene", "staff_role", "staff_state", "store_state",
     "e_account_meter", "e_account_period", "e_account_order", "e_account_order_state",
     "act", "behaviour", "endpoint_state", "overlap", "said", "step",
 }  # fmt: skip
@@ -190,6 +196,12 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("document", DocumentKind),
         ("registration_state", RegistrationState),
         ("merchant_state", MerchantState),
+        ("order_state", OrderState),
+        ("scene", Scene),
+        ("staff_role", StaffRole),
+        ("staff_state", get_args(get_type_hints(Staff)["state"])),
+        ("store_state", get_args(get_type_hints(Store)["state"])),
+        ("agent_state", get_args(get_type_hints(Agent)["state"])),
         ("why", [f"closed {reason}" for reason in CloseReason]),
         ("posting", [f"{rule}/{leg.name}" for rule, terms in RULES.items() for leg in terms.legs]),
     ],

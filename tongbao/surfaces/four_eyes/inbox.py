@@ -83,8 +83,8 @@ async def show_inbox(visit: Visit) -> Reply:
     """
     desk, query = visit.desk, visit.request.query
     chosen = {name: query.get(name, "") for name in ("state", "act", "mine")}
-    wanted = _wanted(visit, chosen)
-    page = await list_approvals(desk.db, wanted, cursor=query.get("cursor"), limit=ROWS)
+    found = wanted(visit, chosen)
+    page = await list_approvals(desk.db, found, cursor=query.get("cursor"), limit=ROWS)
     people = await _people(desk)
     given = {name: value for name, value in chosen.items() if value}
     older = urlencode({**given, "cursor": page.next_cursor}) if page.next_cursor else None
@@ -182,7 +182,12 @@ def _approval_id(visit: Visit) -> UUID:
     return parse(PREFIX, visit.params["approval_id"])
 
 
-def _wanted(visit: Visit, chosen: Mapping[str, str]) -> ApprovalFilter:
+def wanted(visit: Visit, chosen: Mapping[str, str]) -> ApprovalFilter:
+    """Return what the page asks the list for.
+
+    Raises:
+        InboxFilterMalformed
+    """
     state, act = chosen["state"], chosen["act"]
     states: Sequence[ApprovalState] = OPEN
     if state and state != "all":

@@ -70,8 +70,7 @@ async def show_suspense(visit: Visit) -> Reply:
     """
     db, query = visit.desk.db, visit.request.query
     sums = await suspense_sums(db)
-    book = _book(query["book"]) if query.get("book") else _first(sums)
-    currency = query.get("currency", "")[:3] or None
+    book, currency = await book_shown(visit)
     page = await open_items(db, book, currency=currency, cursor=query.get("cursor"), limit=ROWS)
     given = {"book": str(book), "currency": currency, "cursor": page.next_cursor}
     newer = urlencode({name: value for name, value in given.items() if value})
@@ -85,6 +84,18 @@ async def show_suspense(visit: Visit) -> Reply:
         "kinds": sorted(ADJUSTABLE),
     }
     return await visit.page("suspense.html", facts)
+
+
+async def book_shown(visit: Visit) -> tuple[int, str | None]:
+    """Return the book whose items the page shows, and the currency if one was chosen.
+
+    Raises:
+        SuspenseFormMalformed
+    """
+    query = visit.request.query
+    asked = query.get("book")
+    book = _book(asked) if asked else _first(await suspense_sums(visit.desk.db))
+    return book, query.get("currency", "")[:3] or None
 
 
 async def propose_item(visit: Visit) -> Reply:

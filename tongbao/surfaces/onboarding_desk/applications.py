@@ -59,7 +59,7 @@ async def show_applications(visit: Visit) -> Reply:
             raise FilterMalformed from None
         return redirect(_address(found))
     cursor = visit.request.query.get("cursor")
-    page = await queries.list_applications(desk.db, _wanted(filters), cursor=cursor, limit=ROWS)
+    page = await queries.list_applications(desk.db, wanted(filters), cursor=cursor, limit=ROWS)
     names = await merchants_with_ids(desk.db, [each.merchant_id for each in page.items])
     older = page.next_cursor
     facts = {
@@ -183,7 +183,12 @@ class Pictures:
         )
 
 
-def _wanted(filters: Filters) -> queries.ApplicationFilter:
+def wanted(filters: Filters) -> queries.ApplicationFilter:
+    """Return what the page asks the list for.
+
+    Raises:
+        FilterMalformed, UnknownId
+    """
     try:
         state = ApplicationState(filters.status) if filters.status else None
     except ValueError:

@@ -5,6 +5,7 @@ Every act is confirmed on its page, needs its own permission, and leaves a line 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID
@@ -149,14 +150,7 @@ async def show_notices(visit: Visit) -> Reply:
     """
     query, desk = visit.request.query, visit.desk
     chosen = {name: query.get(name, "") for name in ("state", "kind", "channel")}
-    try:
-        wanted = NoticeFilter(
-            state=InboundState(chosen["state"]) if chosen["state"] else None,
-            kind=CallbackKind(chosen["kind"]) if chosen["kind"] else None,
-            channel=chosen["channel"] or None,
-        )
-    except ValueError:
-        raise FilterMalformed from None
+    wanted = notices_wanted(query)
     page = await list_aside(desk.db, wanted, cursor=query.get("cursor"), limit=_NOTICES)
     given = {name: value for name, value in chosen.items() if value}
     older = urlencode({**given, "cursor": page.next_cursor}) if page.next_cursor else None
@@ -169,6 +163,22 @@ async def show_notices(visit: Visit) -> Reply:
         "older": f"{PREFIX}/notices?{older}" if older else None,
     }
     return await visit.page("notices.html", facts)
+
+
+def notices_wanted(query: Mapping[str, str]) -> NoticeFilter:
+    """Return what the page asks the list for.
+
+    Raises:
+        FilterMalformed
+    """
+    try:
+        return NoticeFilter(
+            state=InboundState(query["state"]) if query.get("state") else None,
+            kind=CallbackKind(query["kind"]) if query.get("kind") else None,
+            channel=query.get("channel") or None,
+        )
+    except ValueError:
+        raise FilterMalformed from None
 
 
 async def show_health(visit: Visit) -> Reply:

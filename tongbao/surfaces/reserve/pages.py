@@ -52,10 +52,8 @@ async def show_reserve(visit: Visit) -> Reply:
         ReserveFormWrong
     """
     db, query = visit.desk.db, visit.request.query
-    mode = mode_of(query.get("mode")) or Mode.LIVE
+    mode, first, until = days_shown(visit)
     yesterday = business_date(db.clock.now()) - timedelta(days=1)
-    until = min(_day(query["until"]), yesterday) if query.get("until") else yesterday
-    first = until - timedelta(days=_DAYS - 1)
     proofs = await queries.proofs_between(db, mode, first, until)
     accounts = await custody.custody_accounts(db, mode)
     facts = {
@@ -77,6 +75,18 @@ async def show_reserve(visit: Visit) -> Reply:
         "done": query.get("done"),
     }
     return await visit.page("reserve.html", facts)
+
+
+def days_shown(visit: Visit) -> tuple[Mode, date, date]:
+    """Return the mode, and the first and last day, that the page shows.
+
+    Raises:
+        ReserveFormWrong
+    """
+    query = visit.request.query
+    yesterday = business_date(visit.desk.db.clock.now()) - timedelta(days=1)
+    until = min(_day(query["until"]), yesterday) if query.get("until") else yesterday
+    return mode_of(query.get("mode")) or Mode.LIVE, until - timedelta(days=_DAYS - 1), until
 
 
 async def show_day(visit: Visit) -> Reply:

@@ -1,0 +1,1 @@
+"""Merchants in the console: who they are, who brought them, their stores, people and shop."""
