@@ -1,7 +1,8 @@
 """Two tenants, one document: whatever the one can see by id, the other must not know exists.
 
 The crawler needs no list of routes: it reads the OpenAPI document, collects every id the owner is
-shown, and tries each of them with the stranger's key, in paths and in queries.
+shown, and tries each of them with the stranger's key where the owner can read it, and the youngest
+of every kind everywhere else, in paths and in queries.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -22,6 +23,8 @@ from tongbao.kernel.ids import new_id, show
 
 ID = re.compile(r"[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}")
 PAGES_MAX = 20
+STRANGE_MAX = 5
+"""How many ids of a kind are tried where none of the kind was ever of use: the log has hundreds."""
 _FILE = b"a file"
 
 
@@ -91,7 +94,7 @@ async def crawl(document: Mapping[str, Any], owner: Client, stranger: Client) ->
             breaches += await _path_breaches(operation, stranger, fitting)
         elif operation.method == "GET":
             for query in operation.queries:
-                for each in sorted(own) if query.endswith("_id") else ():
+                for each in sorted(_few_of_each_kind(own)) if query.endswith("_id") else ():
                     probes[name] += 1
                     breaches += await _query_breach(operation, stranger, (query, each), own)
     wanted = {f"{each.method} {each.path}" for each in operations if each.parameter is not None}
@@ -134,14 +137,28 @@ def _fitting(operations: list[Operation], operation: Operation, seen: Seen) -> s
     """Return the ids the path is about: those its resource can be read by.
 
     ``POST /v1/payments/{payment_id}/refunds`` is about what ``GET /v1/payments/{payment_id}``
-    returns; where nothing can be read, every id is tried.
+    returns; where nothing can be read, ids of every kind are tried.
     """
     stem = operation.path[: operation.path.index("}") + 1]
     noun = stem.rpartition("/{")[0].rpartition("/")[2]
     for each in operations:
         if each.method == "GET" and re.fullmatch(rf"/v1/{noun}/\{{\w+\}}", each.path):
             return seen.read[each.path]
-    return seen.ids
+    return _worth_trying(operation, seen)
+
+
+def _few_of_each_kind(ids: Iterable[str]) -> set[str]:
+    """Return the youngest ids of every kind."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for each in sorted(ids, reverse=True):
+        found[_kind(each)].append(each)
+    return {each for kind in found.values() for each in kind[:STRANGE_MAX]}
+
+
+def _worth_trying(operation: Operation, seen: Seen) -> set[str]:
+    """Return few ids of each kind, and all of a kind that could be read here."""
+    fits = {_kind(each) for each in seen.read.get(operation.path, ())}
+    return _few_of_each_kind(seen.ids) | {each for each in seen.ids if _kind(each) in fits}
 
 
 async def _seen(
@@ -165,7 +182,9 @@ async def _seen(
             (operation, each)
             for operation in behind
             for each in sorted(
-                _fitting(operations, operation, seen) if _is_below(operation) else seen.ids
+                _fitting(operations, operation, seen)
+                if _is_below(operation)
+                else _worth_trying(operation, seen)
             )
             if (operation.path, each) not in asked
             and (kinds is None or _kind(each) in kinds.get(operation.path, ()))
