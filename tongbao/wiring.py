@@ -136,7 +136,6 @@ from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.list_pages import ROUTES as LIST_PAGES
 from tongbao.surfaces.machine_pages import ROUTES as MACHINE_PAGES
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
-from tongbao.surfaces.open_bank.app import KEEPS, open_bank
 from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.operator_console.app import ConsoleApp
 from tongbao.surfaces.own_factors.pages import ROUTES as OWN_PAGES
@@ -149,6 +148,7 @@ from tongbao.surfaces.settlement_desk.pages import pages as settlement_pages
 from tongbao.surfaces.tables.app import TablesApp
 from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
 from tongbao.surfaces.till.app import TILLS_PREFIX, TillApp
+from tongbao.surfaces.uk_open_banking.app import KEEPS, open_banks
 from tongbao.surfaces.wallet.assembly import desk_of, gateways_of, wallet_api
 
 
@@ -286,7 +286,7 @@ class Platform:
             **proofs_api.publications(self.db),
             **self._jeepay(),
             **wallet_api(settings, people, OWN_CONSENTS, ledger=self.ledger),
-            **open_bank(settings, people, self.ledger),
+            **open_banks(settings, people, self.ledger),
         }
         recent_keys = RecentKeys(self.db, self.keyring, self.accounts.changes)
         limits = RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst))

@@ -23,6 +23,7 @@ from tongbao.infra.settings import CONFIG_VARIABLE, SETTINGS
 from tongbao.infra.web.caller import access_of
 from tongbao.infra.web.problem import status_of
 from tongbao.surfaces.open_bank.app import INTERFACES
+from tongbao.surfaces.uk_open_banking.app import UK_INTERFACES
 from tools import asvs, house, ledger_results, typescript
 from tools.house import ROOT
 
@@ -193,7 +194,8 @@ def routes_page() -> str:
             "",
             "Level and U_API_ID are those of JR/T 0185-2020: `OP`, the firm's code (`bank_code`),",
             "the level, the service, a number. A1 tells nothing about anybody; A2 takes a proof by",
-            "a key of the partner's with every request.",
+            "a key of the partner's with every request. `/open-banking` is there where the setting",
+            "`uk_open_banking` says so.",
             "",
             *table(
                 ["method", "path", "level", "U_API_ID", "what it does"],
@@ -202,7 +204,7 @@ def routes_page() -> str:
                         *(f"`{each.method}`", f"`{each.path}`", each.level.value),
                         *(f"`{each.api_id('0' * 6)}`", house.one_line(each.way.serve)),
                     ]
-                    for each in INTERFACES
+                    for each in (*INTERFACES, *UK_INTERFACES)
                 ],
             ),
         ]

@@ -15,6 +15,7 @@ from tongbao.infra.settings import load_settings
 from tongbao.kernel.licence import Licence
 from tongbao.surfaces.open_bank.app import INTERFACES
 from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
+from tongbao.surfaces.uk_open_banking.app import UK_INTERFACES
 from tongbao.surfaces.wallet.assembly import ROUTES as WALLET_ROUTES
 from tools import house, reference
 
@@ -96,7 +97,7 @@ async def test_whatever_the_application_answers_is_documented(db: Db, tmp_path: 
     assert isinstance(phones, DeviceApi)
     operations = {
         (operation.method, operation.path)
-        for operation in (*app.operations, *phones.operations, *INTERFACES)
+        for operation in (*app.operations, *phones.operations, *INTERFACES, *UK_INTERFACES)
     }
     text = (reference.DOCS / "reference" / "routes.md").read_text("utf-8")
     documented = set(re.findall(r"^\| `([A-Z]+)` \| `([^`]+)`", text, re.MULTILINE))

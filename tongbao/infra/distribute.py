@@ -179,6 +179,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "third parties of the open bank and what people let them do; asked before a book is known",
         *("partner", "seen_token", "open_consent", "authorisation", "partner_token"),
+        *("partner_access", "lodged_consent"),
     ),
     *_at_home(
         "people who work at the console", "operator", "operator_session", "operator_recovery_code"

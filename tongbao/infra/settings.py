@@ -129,6 +129,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     message_gateway_token: Secret | None = None
     registers_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
     registers_token: Secret | None = None
+    uk_open_banking: bool = False
     bank_code: Annotated[str, Meta(pattern=r"^[0-9]{6}$")] = "000000"
     failpoint: str | None = None
 
@@ -213,6 +214,7 @@ _MEANINGS: Final = {
     "registers_url": "Where registers are asked who people are, each below it, as `/residents`;"
     " unset asks none.",
     "registers_token": "Bearer token for the registers.",
+    "uk_open_banking": "Whether the open bank is also there in the shapes of UK Open Banking 4.0.",
     "bank_code": "The firm's six digits as of JR/T 0124; part of every U_API_ID of the open bank.",
     "failpoint": "For tests: where the process dies, as name:kill9 or name:raise.",
 }

@@ -12,6 +12,8 @@ from tongbao.parties.consents.model import (
     Authorisation,
     Consent,
     ConsentPayment,
+    Lodged,
+    PartnerAccess,
     PartnerToken,
 )
 
@@ -140,6 +142,30 @@ GET_PAYMENT: Final = Query(
     ConsentPayment, f"select {_PAYMENT} from consent_payment where book = $1 and consent_id = $2"
 )
 
+PAYMENT_WITH_ID: Final = Query(
+    ConsentPayment, f"select {_PAYMENT} from consent_payment where book = $1 and payment_id = $2"
+)
+
+LET_IN: Final = Statement("""
+    insert into partner_access (token_hash, partner_id, scope, jkt, issued_at, expires_at)
+    values ($1, $2, $3, $4, $5, $6)""")
+GET_ACCESS: Final = Query(
+    PartnerAccess,
+    """
+    select token_hash, partner_id, scope, jkt, issued_at, expires_at from partner_access
+     where token_hash = $1""",
+)
+KEEP_LODGED: Final = Statement("""
+    insert into lodged_consent (partner_id, key_hash, body_hash, consent_id)
+    values ($1, $2, $3, $4)
+    on conflict (partner_id, key_hash) do nothing""")
+GET_LODGED: Final = Query(
+    Lodged,
+    """
+    select body_hash, consent_id from lodged_consent where partner_id = $1 and key_hash = $2""",
+)
+
+PRUNE_ACCESS: Final = Statement("delete from partner_access where expires_at < $1")
 PRUNE_TOKENS: Final = Statement("delete from partner_token where expires_at < $1")
 PRUNE_AUTHORISATIONS: Final = Statement("""
     delete from authorisation

@@ -72,9 +72,9 @@ class Issued(Struct, frozen=True):
 Problem = Literal["invalid_grant", "invalid_dpop_proof"]
 
 
-async def push(tx: Tx, partner: Partner, pushed: Pushed, wish: Wish) -> str:
-    """Keep a request for a minute and return its ``request_uri``."""
-    consent_id = await lodge_consent(tx, partner, wish)
+async def push(tx: Tx, partner: Partner, pushed: Pushed, wish: Wish | UUID) -> str:
+    """Keep a request for a minute and return its ``request_uri``; it may name a lodged consent."""
+    consent_id = wish if isinstance(wish, UUID) else await lodge_consent(tx, partner, wish)
     secret, now = new_secret(), real_now()
     await store.PUSH.run(
         tx,
@@ -228,6 +228,7 @@ _KEPT: Final = OPENED_LIFE
 
 async def prune_grants(db: Db) -> None:
     """Forget tokens and requests that are over; consents stay."""
+    await store.PRUNE_ACCESS.run(db, real_now() - _KEPT)
     await store.PRUNE_TOKENS.run(db, real_now() - _KEPT)
     await store.PRUNE_AUTHORISATIONS.run(db, real_now() - _KEPT)
 

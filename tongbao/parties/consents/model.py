@@ -41,6 +41,7 @@ ONCE_LIFE: Final = timedelta(hours=24)
 URN: Final = "urn:ietf:params:oauth:request_uri:"
 
 Permission = Literal["accounts", "balances", "transactions"]
+Scope = Literal["accounts", "payments"]
 
 
 class ConsentNotFound(NotFound):
@@ -234,6 +235,24 @@ class PartnerToken(Struct, frozen=True):
         return self.revoked_at is None and now < self.expires_at
 
 
+class PartnerAccess(Struct, frozen=True):
+    """One row of the table of partners' own tokens."""
+
+    token_hash: bytes
+    partner_id: UUID
+    scope: Scope
+    jkt: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+class Lodged(Struct, frozen=True):
+    """Which consent was lodged under a key, and by which body."""
+
+    body_hash: bytes
+    consent_id: UUID
+
+
 class ConsentPayment(Struct, frozen=True):
     """The payment that a consent was used for. One row of the table."""
 
@@ -247,6 +266,22 @@ class ConsentPayment(Struct, frozen=True):
     amount: int
     currency: str
     paid_at: datetime
+
+
+class NamedConsent(Struct, frozen=True, forbid_unknown_fields=True):
+    """An authorisation detail that names a consent which was lodged before."""
+
+    type: Kind
+    consent_id: str
+
+
+def read_named(text: str) -> tuple[Kind, UUID] | None:
+    """Return which lodged consent ``authorization_details`` name, if that is what they do."""
+    try:
+        [named] = msgspec.json.decode(text, type=list[NamedConsent])
+        return named.type, parse(PREFIX, named.consent_id)
+    except (msgspec.DecodeError, ValueError, UnknownId):
+        return None
 
 
 def read_wish(text: str, now: datetime) -> Wish:

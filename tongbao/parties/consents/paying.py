@@ -25,9 +25,11 @@ from tongbao.parties.consents.model import (
     AccountNotHeld,
     Consent,
     ConsentEnded,
+    ConsentNotFound,
     ConsentPayment,
     PaymentRefused,
 )
+from tongbao.parties.partners.model import Partner
 
 _ROLE: Final = "payment"
 
@@ -91,6 +93,18 @@ async def pay_by_consent(db: Db, ledger: Ledger, consent: Consent) -> ConsentPay
 async def payment_of(on: Db | Tx, consent: Consent) -> ConsentPayment | None:
     """Return the payment that a consent was used for, if it was."""
     return await store.GET_PAYMENT.first(on, book_of(consent.mode), consent.id)
+
+
+async def payment_with_id(on: Db | Tx, partner: Partner, payment_id: UUID) -> ConsentPayment:
+    """Return a payment that the partner has made.
+
+    Raises:
+        ConsentNotFound
+    """
+    found = await store.PAYMENT_WITH_ID.first(on, book_of(partner.mode), payment_id)
+    if found is None or found.partner_id != partner.id:
+        raise ConsentNotFound
+    return found
 
 
 async def claimed_by(on: Db | Tx, consent: Consent) -> set[UUID]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import structlog
 
@@ -40,7 +39,7 @@ from tongbao.surfaces.open_bank.interfaces import (
     interface_at,
 )
 from tongbao.surfaces.open_bank.pages import Visit
-from tongbao.surfaces.open_bank.protocol import Asked, OAuthError, json_reply
+from tongbao.surfaces.open_bank.protocol import Asked, OAuthError, asked_of, json_reply
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
     Receive,
@@ -59,9 +58,6 @@ log = structlog.get_logger()
 
 KEEPS: Final[tuple[Contributor, ...]] = (contributor(),)
 """What the open bank keeps of people, for their export and erasure."""
-_FORM: Final = "application/x-www-form-urlencoded"
-_FIELDS_MAX: Final = 32
-_FORM_MAX: Final = 32 * 1024
 
 View = Callable[[Visit], Awaitable[Reply]]
 
@@ -80,7 +76,14 @@ _PUSHED: Final = (
     *("response_type", "redirect_uri", "code_challenge", "code_challenge_method", "state"),
     *("authorization_details", "scope", "dpop_jkt"),
 )
-_EXCHANGED: Final = ("grant_type", "code", "redirect_uri", "code_verifier", "refresh_token")
+_EXCHANGED: Final = (
+    "grant_type",
+    "scope",
+    "code",
+    "redirect_uri",
+    "code_verifier",
+    "refresh_token",
+)
 _PAGED: Final = {"cursor": {"type": "string"}, "limit": {"type": "integer", "minimum": 1}}
 _AT: Final = f"{resources.PREFIX}/accounts"
 _SEEING: Final = Kind.ACCOUNT_INFORMATION
@@ -205,7 +208,9 @@ class OpenBank:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         interface, params = interface_at(INTERFACES, method, scope["path"])
         try:
-            reply = await interface.serve(self._desk, asked_of(scope, method), params)
+            forms = not scope["path"].startswith(f"{resources.PREFIX}/")
+            asked = asked_of(scope, method, only_forms=forms)
+            reply = await interface.serve(self._desk, asked, params)
         except OAuthError as error:
             reply = error.reply()
         except (MethodNotAllowed, RouteUnknown):
@@ -260,49 +265,6 @@ def _view_of(visit: Visit) -> View:
 def _none_of(method: str, path: str, known: list[tuple[str, str]]) -> Refusal:
     allowed = sorted(verb for verb, each in known if each == path and verb != method)
     return MethodNotAllowed(allow=", ".join(allowed)) if allowed else RouteUnknown()
-
-
-def asked_of(scope: MutableMapping[str, Any], method: str) -> Asked:
-    """Return a program's request; a parameter that comes twice is refused (RFC 6749 §3.1).
-
-    Raises:
-        OAuthError
-    """
-    headers = tuple(
-        (name.decode("latin-1").lower(), value.decode("latin-1"))
-        for name, value in scope["headers"]
-    )
-    body: bytes = scope["state"]["body"]
-    kinds = [value for name, value in headers if name == "content-type"]
-    is_form = len(kinds) == 1 and kinds[0].partition(";")[0].strip().lower() == _FORM
-    if body and not is_form and not scope["path"].startswith(f"{resources.PREFIX}/"):
-        raise OAuthError("invalid_request", f"the body is not {_FORM}")
-    return Asked(
-        method,
-        scope["path"],
-        _fields(scope["query_string"]),
-        _fields(body) if is_form else {},
-        headers,
-        body,
-    )
-
-
-def _fields(encoded: bytes) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(
-            encoded[: _FORM_MAX + 1].decode("ascii"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=_FIELDS_MAX,
-        )
-    except ValueError:
-        raise OAuthError("invalid_request", "the parameters cannot be read") from None
-    found = dict(pairs)
-    if len(encoded) > _FORM_MAX:
-        raise OAuthError("invalid_request", "the parameters are too long")
-    if len(found) != len(pairs) or any("\0" in text for pair in pairs for text in pair):
-        raise OAuthError("invalid_request", "a parameter came twice, or has U+0000 in it")
-    return found
 
 
 def _set_language(visit: Visit) -> Reply:

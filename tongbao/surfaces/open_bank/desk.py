@@ -33,6 +33,9 @@ class Desk:
         self.holdings = holdings
         self.issuer = settings.public_url.rstrip("/")
         self.bank_code = settings.bank_code
+        self.grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
+        if settings.uk_open_banking:  # only there anything is lodged before somebody is asked
+            self.grant_types += ("client_credentials",)
         self.is_https = self.issuer.startswith("https://")
         self.tries = Throttle(TRIES_OF_REQUEST, 600.0)
         self.tries_from = Throttle(TRIES_PER_MINUTE, 60.0)

@@ -7,7 +7,8 @@ empty and nobody has to trust a key of ours.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, cast
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -16,12 +17,17 @@ from tongbao.parties.accounts.queries import find_wallet
 from tongbao.parties.consents import grants
 from tongbao.parties.consents.grants import Issued, Pushed, Redeeming
 from tongbao.parties.consents.holdings import book_of
+from tongbao.parties.consents.lodging import KINDS, let_in, lodged
 from tongbao.parties.consents.model import (
     ACCESS_LIFE,
     REQUEST_LIFE,
     Consent,
+    ConsentNotFound,
     DetailsInvalid,
+    Scope,
+    State,
     Wish,
+    read_named,
     read_wish,
 )
 from tongbao.parties.partners.model import Kind, Partner
@@ -67,7 +73,7 @@ class Tokens(Struct, frozen=True, kw_only=True, omit_defaults=True):
     token_type: str
     expires_in: int
     scope: str
-    authorization_details: list[dict[str, Any]]
+    authorization_details: list[dict[str, Any]] = []
     refresh_token: str | None = None
 
 
@@ -94,7 +100,7 @@ async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
         "jwks_uri": at + JWKS,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": [*desk.grant_types],
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["private_key_jwt"],
         "token_endpoint_auth_signing_alg_values_supported": [*ALGORITHMS],
@@ -149,11 +155,13 @@ async def exchange(desk: Desk, asked: Asked, partner: Partner) -> Reply:
         OAuthError
     """
     kind = asked.form.get("grant_type")
-    if kind not in {"authorization_code", "refresh_token"}:
+    if kind not in desk.grant_types:
         raise OAuthError("unsupported_grant_type", "grant_type is not one of ours")
     jkt = await proved_key(desk.db, asked, desk.issuer + TOKEN)
     if jkt is None:
         raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed")
+    if kind == "client_credentials":
+        return json_reply(await _let_in(desk, asked, partner, jkt))
     if kind == "authorization_code":
         verifier = asked.need("code_verifier", 128)
         if not _VERIFIER.fullmatch(verifier):
@@ -175,6 +183,18 @@ async def revoke(desk: Desk, asked: Asked, partner: Partner) -> Reply:
     """
     await grants.revoke_token(desk.db, partner, asked.need("token"))
     return json_reply(Ended())
+
+
+async def _let_in(desk: Desk, asked: Asked, partner: Partner, jkt: str) -> Tokens:
+    scope = asked.need("scope", 32)
+    if scope not in KINDS or KINDS[scope].value not in partner.kinds:
+        raise OAuthError("invalid_scope", "scope is accounts or payments, as the client may ask")
+    return Tokens(
+        access_token=await let_in(desk.db, partner, cast("Scope", scope), jkt),
+        token_type="DPoP",  # noqa: S106 - a kind of token
+        expires_in=int(ACCESS_LIFE.total_seconds()),
+        scope=scope,
+    )
 
 
 def _told(issued: Issued) -> Tokens:
@@ -226,13 +246,15 @@ async def _bound_to(desk: Desk, asked: Asked) -> str | None:
     return named or shown
 
 
-async def _wish(desk: Desk, asked: Asked, partner: Partner) -> Wish:
-    """Return what the partner asks for, if it may and if it can be.
+async def _wish(desk: Desk, asked: Asked, partner: Partner) -> Wish | UUID:
+    """Return what the partner asks for, if it may and if it can be; or the consent it has lodged.
 
     Raises:
         OAuthError
     """
     text = asked.need("authorization_details", _PUSHED_MAX)
+    if (named := read_named(text)) is not None:
+        return await _lodged(desk, partner, *named)
     try:
         wish = read_wish(text, desk.db.clock.now())
     except DetailsInvalid as refusal:
@@ -246,3 +268,19 @@ async def _wish(desk: Desk, asked: Asked, partner: Partner) -> Wish:
         if payee is None or payee.mode is not partner.mode or payee.currency != wish.money.currency:
             raise OAuthError("invalid_authorization_details", "nobody can be paid there like this")
     return wish
+
+
+async def _lodged(desk: Desk, partner: Partner, kind: Kind, consent_id: UUID) -> UUID:
+    """Return a consent that the partner has lodged and that nobody has decided.
+
+    Raises:
+        OAuthError
+    """
+    try:
+        found = await lodged(desk.db, partner, consent_id, kind)
+    except ConsentNotFound as refusal:
+        raise OAuthError("invalid_authorization_details", refusal.advice) from None
+    now = desk.db.clock.now()
+    if found.state is not State.AWAITING or now >= found.expires_at:
+        raise OAuthError("invalid_authorization_details", "the consent does not wait any more")
+    return found.id

@@ -18,10 +18,10 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.infra.web.problem import MethodNotAllowed, RouteUnknown
-from tongbao.parties.consents.model import Consent
+from tongbao.parties.consents.model import Consent, Scope
 from tongbao.parties.partners.model import Kind, Partner
 from tongbao.surfaces.open_bank.desk import Desk
-from tongbao.surfaces.open_bank.protocol import Asked, prove_consent, prove_partner
+from tongbao.surfaces.open_bank.protocol import Asked, prove_access, prove_consent, prove_partner
 from tongbao.surfaces.page_kit.replies import Reply
 
 API_ID_HEADER: Final = "x-u-api-id"
@@ -67,7 +67,14 @@ class ByConsent(Struct, frozen=True):
     permission: str | None = None
 
 
-Way = ByAnybody | ByPartner | ByConsent
+class ByAccess(Struct, frozen=True):
+    """Served to a partner by its own token of this scope, before anybody has consented."""
+
+    serve: Callable[[Desk, Asked, Partner, Mapping[str, str]], Awaitable[Reply]]
+    scope: Scope
+
+
+Way = ByAnybody | ByPartner | ByAccess | ByConsent
 
 
 class LevelTooLow(TypeError):
@@ -126,6 +133,8 @@ class Interface(Struct, frozen=True, dict=True):
                 return await anybody(desk, asked)
             case ByPartner(serve=partner):
                 return await partner(desk, asked, await prove_partner(desk.db, desk.issuer, asked))
+            case ByAccess(serve=access, scope=scope):
+                return await access(desk, asked, await prove_access(desk, asked, scope), params)
             case ByConsent(serve=consent, kind=kind, permission=permission):
                 found = await prove_consent(desk, asked, kind, permission)
                 return await consent(desk, asked, found, params)
@@ -183,9 +192,11 @@ _SCHEMES: Final = {
         "description": "`Authorization: DPoP <access token>` and a proof in `DPoP` (RFC 9449).",
     },
 }
+_SCHEMES["access"] = _SCHEMES["consent"]
 _SECURITY: Final[Mapping[type[Way], list[dict[str, list[str]]]]] = {
     ByAnybody: [],
     ByPartner: [{"partner": []}],
+    ByAccess: [{"access": []}],
     ByConsent: [{"consent": []}],
 }
 

@@ -6,10 +6,10 @@ Rules: FAPI 2.0 Security Profile (Final) §5.3.2, RFC 7523 for assertions, RFC 9
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -28,6 +28,7 @@ from tongbao.infra.jose import (
 )
 from tongbao.kernel.clock import real_now
 from tongbao.parties.consents.grants import introspect
+from tongbao.parties.consents.lodging import KINDS, access_of
 from tongbao.parties.consents.model import Consent
 from tongbao.parties.consents.paying import payment_of
 from tongbao.parties.partners.model import Kind, Partner, PartnerState
@@ -41,6 +42,9 @@ SKEW_S: Final = 10
 """How far ahead another's clock may be: up to 10 seconds must be taken, over 60 refused."""
 ASSERTION_LIFE_S_MAX: Final = 3600
 PROOF_AGE_S_MAX: Final = 60
+_FORM: Final = "application/x-www-form-urlencoded"
+_FIELDS_MAX: Final = 32
+_FORM_MAX: Final = 32 * 1024
 _JTI: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _KEPT: Final = timedelta(seconds=ASSERTION_LIFE_S_MAX + SKEW_S)
 
@@ -102,6 +106,49 @@ def json_reply(told: object, *, status: int = 200) -> Reply:
     """Return JSON that nobody keeps."""
     headers = (("content-type", JSON), ("cache-control", "no-store"), ("pragma", "no-cache"))
     return Reply(status, headers, msgspec.json.encode(told))
+
+
+def asked_of(scope: MutableMapping[str, Any], method: str, *, only_forms: bool) -> Asked:
+    """Return a program's request; a parameter that comes twice is refused (RFC 6749 §3.1).
+
+    Raises:
+        OAuthError
+    """
+    headers = tuple(
+        (name.decode("latin-1").lower(), value.decode("latin-1"))
+        for name, value in scope["headers"]
+    )
+    body: bytes = scope["state"]["body"]
+    kinds = [value for name, value in headers if name == "content-type"]
+    is_form = len(kinds) == 1 and kinds[0].partition(";")[0].strip().lower() == _FORM
+    if body and not is_form and only_forms:
+        raise OAuthError("invalid_request", f"the body is not {_FORM}")
+    return Asked(
+        method,
+        scope["path"],
+        _fields(scope["query_string"]),
+        _fields(body) if is_form else {},
+        headers,
+        body,
+    )
+
+
+def _fields(encoded: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            encoded[: _FORM_MAX + 1].decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_FIELDS_MAX,
+        )
+    except ValueError:
+        raise OAuthError("invalid_request", "the parameters cannot be read") from None
+    found = dict(pairs)
+    if len(encoded) > _FORM_MAX:
+        raise OAuthError("invalid_request", "the parameters are too long")
+    if len(found) != len(pairs) or any("\0" in text for pair in pairs for text in pair):
+        raise OAuthError("invalid_request", "a parameter came twice, or has U+0000 in it")
+    return found
 
 
 async def prove_partner(db: Db, issuer: str, asked: Asked) -> Partner:
@@ -199,19 +246,12 @@ async def prove_consent(
     Raises:
         OAuthError
     """
-    said = asked.header("authorization") or ""
-    scheme, _, token = said.partition(" ")
-    if scheme.lower() != "dpop" or not token or len(token) > 128:
-        raise OAuthError("invalid_token", "a DPoP-bound access token is needed", status=401)
+    token = _bound_token(asked)
     # The token first: a stranger without one makes us remember no proof.
     found = await introspect(desk.db, token)
     if found is None:
         raise _over()
-    jkt = await proved_key(desk.db, asked, desk.issuer + asked.path, access_token=token)
-    if jkt is None:
-        raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed", status=401)
-    if found.token.jkt != jkt:
-        raise _over()
+    await _check_holder(desk, asked, token, found.token.jkt)
     partner = await partner_with_id(desk.db, found.token.partner_id)
     consent = found.consent
     is_paid = kind is Kind.PAYMENT_INITIATION and await payment_of(desk.db, consent) is not None
@@ -229,6 +269,46 @@ async def prove_consent(
     if permission is not None and permission not in consent.permissions:
         raise _not_for_this()
     return consent
+
+
+async def prove_access(desk: Desk, asked: Asked, scope: str) -> Partner:
+    """Return the partner whose own token, of this scope, has come with its key's proof.
+
+    Raises:
+        OAuthError
+    """
+    token = _bound_token(asked)
+    found = await access_of(desk.db, token)
+    if found is None:
+        raise _over()
+    await _check_holder(desk, asked, token, found.jkt)
+    partner = await partner_with_id(desk.db, found.partner_id)
+    if partner.state is not PartnerState.ACTIVE or KINDS[found.scope].value not in partner.kinds:
+        raise _over()
+    if found.scope != scope:
+        raise _not_for_this()
+    return partner
+
+
+def _bound_token(asked: Asked) -> str:
+    said = asked.header("authorization") or ""
+    scheme, _, token = said.partition(" ")
+    if scheme.lower() != "dpop" or not token or len(token) > 128:
+        raise OAuthError("invalid_token", "a DPoP-bound access token is needed", status=401)
+    return token
+
+
+async def _check_holder(desk: Desk, asked: Asked, token: str, bound_to: str) -> None:
+    """Raise unless the request is proved by the key that the token is bound to.
+
+    Raises:
+        OAuthError
+    """
+    jkt = await proved_key(desk.db, asked, desk.issuer + asked.path, access_token=token)
+    if jkt is None:
+        raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed", status=401)
+    if jkt != bound_to:
+        raise _over()
 
 
 def _out_of_time(claims: Mapping[str, Any], *, needs_end: bool) -> str | None:
