@@ -157,6 +157,26 @@ async def test_the_same_number_is_the_same_combined_payment(stage: Stage, other:
     ]
 
 
+async def test_the_same_orders_asked_for_in_two_ways_at_once_are_taken_once(
+    stage: Stage, other: Any
+) -> None:
+    """Each would have one order's row and wait for the other's, if each went by its own list."""
+
+    create = stage.client_of(stage.shop, tries_max=1).combined_payments.create
+
+    async def one(some: list[Any]) -> str:
+        terms = {"merchant_combined_no": new_number(), "method": WECHAT_QR, "orders": some}
+        try:
+            return str((await stage.call(create, **terms))["status"])
+        except Refused as refused:
+            return refused.code
+
+    for _ in range(4):
+        some = orders(other, 300, *([700] * 9))
+        ends = await asyncio.gather(one(some), one(some[::-1]), one(some))
+        assert sorted(ends) == ["payment.order_no_used"] * 2 + ["pending"]
+
+
 async def test_another_merchants_order_needs_its_consent(stage: Stage, other: Any) -> None:
     stranger, client = await stage.open_shop(), stage.client
     with pytest.raises(Refused) as refused:

@@ -149,7 +149,8 @@ def _row(whole: CombinedPayment) -> tuple[object, ...]:
 
 def _part_writes(whole: CombinedPayment, parts: Parts) -> tuple[Write, ...]:
     writes: list[Write] = []
-    for place, (payment, attempt) in enumerate(parts):
+    # In one order for everybody, or two requests with the same orders would wait for each other.
+    for place, (payment, attempt) in sorted(enumerate(parts), key=_order):
         member = CombinedMember(
             book=whole.book,
             combined_id=whole.id,
@@ -163,6 +164,11 @@ def _part_writes(whole: CombinedPayment, parts: Parts) -> tuple[Write, ...]:
         writes += begun_writes(payment, attempt, "asked with other orders")
         writes.append(Write(store.INSERT_PART, astuple(member)))
     return tuple(writes)
+
+
+def _order(part: tuple[int, tuple[Payment, Attempt]]) -> tuple[int, UUID, str]:
+    _, (payment, _) = part
+    return payment.book, payment.merchant_id, payment.merchant_order_no
 
 
 async def resume(flow: Flow, whole: CombinedPayment) -> tuple[CombinedPayment, Parts]:
