@@ -136,8 +136,13 @@ class Agreements:
     def announce(self, call: Call) -> Outcome:
         """Tell the customer what will be taken."""
         checked(call.body, (Rule("/mchid", str), Rule("/appid", str)))
-        self._signed(call.variables["id"])
-        return Outcome(None, status=204)
+        fault = self._world.faults.take(NAME, "agreement", call.variables["id"])
+
+        def tell() -> Outcome:
+            self._signed(call.variables["id"])
+            return Outcome(None, status=204)
+
+        return spoilt(fault, tell)
 
     def deduct(self, call: Call) -> Outcome:
         """Accept a deduction; the money is taken a little later, or is not there."""

@@ -74,7 +74,7 @@ class Parkings:
         query = call.query
         self._check_sub(query.get("sub_mchid", ""))
         fault = self._world.faults.take(NAME, "agreement", query.get("plate_number", ""))
-        return Outcome(
+        found = Outcome(
             {
                 "plate_number": query.get("plate_number", ""),
                 "plate_color": query.get("plate_color", ""),
@@ -83,6 +83,7 @@ class Parkings:
                 "service_state": "PAUSE" if fault.name == "plate_paused" else "NORMAL",
             }
         )
+        return spoilt(fault, lambda: found)
 
     def enter(self, call: Call) -> Outcome:
         """Let a car drive in; the same entrance again answers the same."""

@@ -30,6 +30,12 @@ export type AgreementState = "active" | "created" | "ended" | "ending" | "failed
 /** An agreement as the API and the webhooks show it. */
 export type AgreementView = { id: string; object: "agreement"; mode: Mode; merchant_agreement_no: string; channel: string; plan: string; display_name: string; currency: string; status: AgreementState; version: number; amount_used: number; amount_used_total: number; payments_used: number; created_at: string; expires_at: string; limit_each?: number; period?: Period; limit_per_period?: number; limit_total?: number; payments_max?: number; next_action?: ShowQr | Redirect | SubmitForm | OpenApp; code?: string; signed_at?: string; ends_at?: string; ended_at?: string };
 
+/** Tell the customer that this much will be taken, in the agreement's minor units. */
+export type AnnounceDeduction = { amount: number };
+
+/** What became of telling a customer. ``unknown``: they may have been told. */
+export type AnnouncementView = { object: "agreement_announcement"; agreement_id: string; amount: number; currency: string; status: "announced" | "refused" | "unknown"; code?: string };
+
 /** Answer the present stage with these words and the files handed in before. */
 export type AnswerDispute = { answer?: string };
 
@@ -270,6 +276,9 @@ export type LineAsked = { sku_id: string; quantity?: number };
 /** A line of an order as the API shows it. */
 export type LineView = { number: number; code: string; name: string; price: number; quantity: number; amount: number; refunded_quantity: number };
 
+/** Ask about a plate of the customer whom the channel knows by ``payer_id``. */
+export type LookUpPlate = { channel: string; plate: string; plate_colour: "BLACK" | "BLUE" | "GREEN" | "LIMEGREEN" | "WHITE" | "YELLOW"; payer_id: string };
+
 /** Put a code on the counter. Without ``amount`` the customer enters it. ``name`` tells your plates apart; ``subject`` is what the customer sees they pay for. With ``emv`` the plate also has an EMV merchant-presented text, for scanners that want one. */
 export type MakePlate = { name: string; subject: string; amount?: number | null; currency?: "AED" | "AUD" | "BHD" | "BRL" | "CAD" | "CHF" | "CLP" | "CNY" | "DKK" | "EUR" | "GBP" | "HKD" | "IDR" | "INR" | "JOD" | "JPY" | "KRW" | "KWD" | "KZT" | "MOP" | "MXN" | "MYR" | "NOK" | "NZD" | "OMR" | "PHP" | "RUB" | "SAR" | "SEK" | "SGD" | "THB" | "TND" | "TWD" | "USD" | "VND" | "ZAR"; emv?: EmvAsked | null };
 
@@ -473,6 +482,9 @@ export type Parameters = { volume?: number; brightness?: number; language?: "en"
 
 /** One version of what a terminal is to do. */
 export type ParametersView = { object: "terminal_parameters"; terminal_id: string; version: number; own: Record<string, unknown>; effective: Record<string, unknown>; reason: string; made_at: string };
+
+/** Whether a plate's fees can be taken without its driver's doing; the plate is not repeated. */
+export type ParkingPlateView = { object: "parking_plate"; channel: string; status: "blocked" | "open"; code?: string };
 
 /** A visit as the API and the webhooks show it; the plate is shown to nobody again. */
 export type ParkingVisitView = { id: string; object: "parking_visit"; mode: Mode; merchant_visit_no: string; channel: string; place: string; lot: string; free_s: number; status: VisitState; version: number; entered_at: string; created_at: string; left_at?: string; code?: string; payment_id?: string };
@@ -807,6 +819,9 @@ export type TransferItemView = { id: string; object: "transfer"; batch_id: strin
 /** Where one transfer stands; the last four are ends. */
 export type TransferState = "failed" | "held" | "listed" | "pending" | "refused" | "returned" | "succeeded" | "unknown";
 
+/** How much of a payment may still be shared: as its channel says, and what was shared here. */
+export type UnsplitView = { object: "unsplit_money"; payment_id: string; currency: string; amount: number; amount_shared: number };
+
 /** Change what is given and leave the rest. */
 export type UpdateEndpoint = { url?: string | null; event_types?: Array<string> | null; description?: string | null; enabled?: boolean | null };
 
@@ -842,6 +857,8 @@ export interface Operations {
   "POST /v1/agreements": { body: CreateAgreement; reply: AgreementView };
   /** Return one agreement. */
   "GET /v1/agreements/{agreement_id}": { path: { agreement_id: string }; reply: AgreementView };
+  /** Have the channel (WeChat Pay) tell the customer what will be taken; some plans want it first. */
+  "POST /v1/agreements/{agreement_id}/announcements": { path: { agreement_id: string }; body: AnnounceDeduction; reply: AnnouncementView };
   /** End an agreement, at the channel first; nothing is taken under it from now on. */
   "POST /v1/agreements/{agreement_id}/end": { path: { agreement_id: string }; reply: AgreementView };
   /** Return the merchant's keys of this mode, newest first, without their secrets. */
@@ -982,6 +999,8 @@ export interface Operations {
   "POST /v1/orders/{order_id}/refunds": { path: { order_id: string }; body: RefundOrder; reply: OrderRefundView };
   /** Keep what the customer thinks of a paid order, once. */
   "POST /v1/orders/{order_id}/review": { path: { order_id: string }; body: ReviewOrder; reply: ReviewView };
+  /** Ask, before the car comes, whether its fees can be taken without its driver's doing. */
+  "POST /v1/parking_plates/look_up": { body: LookUpPlate; reply: ParkingPlateView };
   /** Return visits, newest first, by status or the merchant's number. */
   "GET /v1/parking_visits": { query: { merchant_visit_no?: string | null; status?: VisitState | null; cursor?: string; limit?: number }; reply: Page_ParkingVisitView };
   /** Say that a car drove in, and learn whether its fee can be taken on leaving. */
@@ -1012,6 +1031,8 @@ export interface Operations {
   "GET /v1/payments/{payment_id}/splits": { path: { payment_id: string }; reply: PaymentShares };
   /** Share a payment with receivers of this platform, or of the channel that collected it. */
   "POST /v1/payments/{payment_id}/splits": { path: { payment_id: string }; body: CreateSplit; reply: SplitView };
+  /** Ask the channel (WeChat Pay) how much of a payment may still be shared. */
+  "POST /v1/payments/{payment_id}/unsplit_money": { path: { payment_id: string }; reply: UnsplitView };
   /** Let go what was set aside; nothing is collected. */
   "POST /v1/payments/{payment_id}/void": { path: { payment_id: string }; reply: PaymentView };
   /** Return payouts, newest first, of one status or settlement if asked. */
@@ -1172,6 +1193,8 @@ export interface Operations {
   "POST /v1/transfer-batches/{transfer_batch_id}/drop": { path: { transfer_batch_id: string }; reply: TransferBatchView };
   /** Return the transfers of a batch in the order of its file. */
   "GET /v1/transfer-batches/{transfer_batch_id}/transfers": { path: { transfer_batch_id: string }; query: { cursor?: string; limit?: number }; reply: Page_TransferItemView };
+  /** Take back a transfer that its payee has not confirmed (WeChat Pay); the money is yours again. */
+  "POST /v1/transfers/{transfer_id}/take_back": { path: { transfer_id: string }; reply: TransferItemView };
   /** Return the cards, newest first, those deleted too. */
   "GET /v1/vault/cards": { query: { cursor?: string; limit?: number }; reply: Page_CardView };
   /** Keep a card's number and get its id. The same number again is the same card. */

@@ -26,6 +26,7 @@ from tongbao.clearing.transfers.paying import (
     SubmitTransfer,
     hear_from_bank,
     run_submit_transfer,
+    take_back,
 )
 from tongbao.clearing.transfers.queries import batch_with_id, items_of_batch
 from tongbao.clearing.transfers.rows import COLUMNS, check_file
@@ -203,6 +204,48 @@ async def test_a_wechat_transfer_waits_for_its_payee_and_is_paid_once(day: Day) 
     assert await day.booked("merchant_payable", merchant) == 100_000 - 800 - 1_000
     told = await day.db.fetch("select count(*) from event where type = 'transfer.ended'", ())
     assert told[0][0] == 3
+    await day.sound()
+
+
+async def test_a_merchant_takes_back_what_its_payee_has_not_confirmed(day: Day) -> None:
+    """Who confirmed first has it; whoever dies after the channel heard finds it by asking."""
+    await day.paid("wechat_pay", 100_000)
+    report = await send(
+        day,
+        *(row(str(n), "wechat_pay", f"oPayee00000000000000000000{n}", "10.00") for n in range(3)),
+        row("3", "alipay", "2088722000000201", "10.00"),
+    )
+    client, call = day.stage.client, day.stage.call
+    shown = await items(day, report["batch"])
+    with pytest.raises(Refused) as refused:
+        await call(client.transfer_batches.take_back, shown[0]["id"])
+    assert refused.value.code == "transfer.not_taken_back", "it was not let go"
+    await let_go(day, report["batch"])
+    await day.stage.advance(minutes=2)
+    found = await batch_with_id(day.db, parse("trb", report["batch"]["id"]))
+    rows = (await items_of_batch(day.db, found)).items
+    await day.stage.control("wechat/transfer", number=rows[1].channel_number, action="confirm")
+    failpoints.arm("transfers.after_take_back:raise")
+    with pytest.raises(SimulatedCrash):
+        await take_back(day.clearing, rows[2])
+    failpoints.arm(None)
+
+    back = await call(client.transfer_batches.take_back, shown[0]["id"])
+    late = await call(client.transfer_batches.take_back, shown[1]["id"])
+
+    assert (back["status"], late["status"]) == ("failed", "succeeded")
+    assert await call(client.transfer_batches.take_back, shown[0]["id"]) == back
+    for whose, code in (
+        (client, "transfer.not_taken_back"),
+        (day.stage.client_of(await day.stage.open_shop()), "transfer.not_found"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await call(whose.transfer_batches.take_back, shown[3]["id"])
+        assert refused.value.code == code
+    await day.stage.advance(hours=2)
+    assert await states(day, report["batch"]) == ["failed", "succeeded", "failed", "succeeded"]
+    merchant = day.stage.shop.merchant.id
+    assert await day.booked("merchant_payable", merchant) == 100_000 - 800 - 2_000
     await day.sound()
 
 

@@ -17,6 +17,7 @@ from tests.stage import Stage, new_number
 from tongbao.duties import reach_of
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
+from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.ids import base32, new_id, parse
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
@@ -25,6 +26,7 @@ from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.agreements import queries
 from tongbao.payments.agreements.agreements import ask, end_agreement, offer_agreement
+from tongbao.payments.agreements.announcing import announce_deduction, earlier_announcement
 from tongbao.payments.agreements.model import (
     OFFER_OVER,
     Agreement,
@@ -522,3 +524,94 @@ async def test_a_deduction_that_waited_sees_the_one_it_waited_for(stage: Stage) 
         "agreement.limit_per_period"
     ]
     assert (await read(stage, agreement))["amount_used"] == 1000
+
+
+# What is told beforehand
+
+
+async def at_wechat(stage: Stage) -> Any:
+    """An agreement that a customer signed in WeChat."""
+    terms = {"channel": "wechat_pay", "plan": "12251", "payer_id": "oCustomer"}
+    agreement = await offer(stage, **terms)
+    number = (await row_of(stage, agreement)).number
+    await stage.control("wechat/agreement", number=number)
+    await stage.idle()
+    assert (await read(stage, agreement))["status"] == "active"
+    return agreement
+
+
+async def announced(stage: Stage, agreement: Any, amount: int = 300, **once: Any) -> Any:
+    return await stage.call(stage.client.agreements.announce, agreement["id"], amount, **once)
+
+
+async def told(stage: Stage, agreement: Any) -> int:
+    """How often the customer was told, as the channel has it."""
+    seen = await stage.call(stage.sandbox.get, "requests", last=500)
+    ref = (await row_of(stage, agreement)).agreement_ref
+    return sum(each["target"].endswith(f"/{ref}/notify") for each in seen)
+
+
+async def test_a_customer_is_told_once_for_each_request(stage: Stage) -> None:
+    agreement, key = await at_wechat(stage), new_number()
+
+    first = await announced(stage, agreement, idempotency_key=key)
+    again = await announced(stage, agreement, idempotency_key=key)
+
+    assert first == again
+    assert (first["status"], first["amount"], first["currency"]) == ("announced", 300, "CNY")
+    assert await told(stage, agreement) == 1
+    row = await row_of(stage, agreement)
+    kept = await queries.exchanges_of_agreement(stage.db, row)
+    assert [each.outcome for each in kept if each.purpose == "announce"] == ["announced"]
+
+
+async def test_what_cannot_be_taken_is_not_announced(stage: Stage) -> None:
+    agreement = await at_wechat(stage)
+    elsewhere = await signed(stage)
+    await stage.call(stage.client.agreements.end, agreement["id"])
+    for wanted, amount, code in (
+        (agreement, 300, "agreement.not_active"),
+        (elsewhere, 300, "agreement.announcing_not_offered"),
+        (elsewhere, 0, "money.amount_out_of_range"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await announced(stage, wanted, amount)
+        assert refused.value.code == code
+    stranger = stage.client_of(await stage.open_shop())
+    with pytest.raises(Refused) as refused:
+        await stage.call(stranger.agreements.announce, agreement["id"], 300)
+    assert refused.value.code == "agreement.not_found"
+    assert await told(stage, agreement) == 0
+
+
+async def test_an_announcement_that_is_refused_or_unanswered_says_so(stage: Stage) -> None:
+    agreement = await at_wechat(stage)
+    stage.fault("wechat_pay", "agreement", "time_out_done")
+    assert (await announced(stage, agreement))["status"] == "unknown"
+    number = (await row_of(stage, agreement)).number
+    await stage.control("wechat/agreement", number=number, action="end")
+    refused = await announced(stage, agreement)
+    assert refused["status"] == "refused"
+    assert refused["code"]
+
+
+@pytest.mark.parametrize(
+    ("place", "times"),
+    [("agreements.before_announcement", 0), ("agreements.after_announcement", 1)],
+)
+async def test_a_death_while_announcing_tells_nobody_twice(
+    stage: Stage, place: str, times: int
+) -> None:
+    agreement, key = await at_wechat(stage), key_of(stage)
+    row, money = await row_of(stage, agreement), Money(300, "CNY")
+
+    failpoints.arm(f"{place}:raise")
+    with pytest.raises(SimulatedCrash):
+        await announce_deduction(reach_of(stage.flow), row, money, key.write)
+    failpoints.arm(None)
+    with pytest.raises(InFlight):
+        await announce_deduction(reach_of(stage.flow), row, money, key.write)
+
+    assert await told(stage, agreement) == times
+    said = await earlier_announcement(reach_of(stage.flow), row, money, new_id())
+    assert said.status == "unknown"

@@ -34,7 +34,7 @@ from tongbao.surfaces.demo.stage import (
     open_accounts,
     open_shop,
 )
-from tongbao_sdk import Refused
+from tongbao_sdk import Refused, Unanswered
 
 CHANNELS = ("wechat_pay", "alipay")
 PLATES = iter(f"粤BQX{number:04d}" for number in range(9_999))
@@ -478,3 +478,41 @@ async def test_a_fee_that_was_broken_off_is_taken_when_asked_again(
 
     ended = await payments.payment(stage.db, row.book, row.payment_id)
     assert (str(ended.state), ended.captured) == ("succeeded", 500)
+
+
+# Before a car comes
+
+
+async def looked_up(
+    stage: Stage, shop: Shop, number: str, channel: str = "wechat_pay", client: Any = None
+) -> Any:
+    ask = (client or stage.client_of(shop)).parking.look_up
+    terms: Any = {"plate": number, "plate_colour": "BLUE", "payer_id": "o-1", "channel": channel}
+    return await stage.call(ask, **terms)
+
+
+async def test_a_plate_is_looked_up_and_nothing_of_it_is_kept(stage: Stage, garage: Shop) -> None:
+    free, paused = next(PLATES), next(PLATES)
+    stage.fault("wechat_pay", "agreement", "plate_paused", number=paused, times=1)
+
+    assert (await looked_up(stage, garage, free))["status"] == "open"
+    blocked = await looked_up(stage, garage, paused)
+
+    assert (blocked["status"], blocked["code"]) == ("blocked", "PAUSE")
+    stage.fault("wechat_pay", "agreement", "time_out_done", times=4)
+    patient = stage.client_of(garage, tries_max=1)
+    with pytest.raises(Unanswered) as unanswered:
+        await looked_up(stage, garage, free, client=patient)
+    assert "parking.plate_unanswered" in str(unanswered.value)
+    stage.sandbox.delete("faults")
+    for shop, channel, code in (
+        (garage, "alipay", "parking.not_offered"),
+        (stage.shop, "wechat_pay", "parking.not_offered"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await looked_up(stage, shop, free, channel)
+        assert refused.value.code == code
+    for table in ("exchange", "inbound_callback", "request_log_entry"):
+        if await stage.db.fetch("select 1 from pg_class where relname = $1", (table,)):
+            rows = await stage.db.fetch(f"select t::text from {table} t", ())
+            assert not [row for row in rows if free in row[0] or free[1:] in row[0]]

@@ -764,3 +764,21 @@ async def test_a_death_at_a_channels_other_calls_is_made_good(stage: Stage, plac
     assert [made.state for made, _ in found] == [SplitState.ENDED] * 2
     assert (await stage.row_of(payment)).shared == 400
     await assert_shares_are_conserved(stage.db)
+
+
+async def test_the_channel_says_how_much_may_still_be_shared(stage: Stage) -> None:
+    payment = await stage.paid("wechat_pay", 10_000)
+    ask = stage.client.splits.unsplit
+    left = await stage.call(ask, payment["id"])
+    assert (left["amount"], left["amount_shared"], left["currency"]) == (10_000, 0, "CNY")
+
+    stranger = stage.client_of(await stage.open_shop())
+    unpaid, at_alipay = await stage.show_qr("wechat_pay"), await stage.paid("alipay", 100)
+    for client, whose, code in (
+        (stranger, payment, "payment.not_found"),
+        (stage.client, unpaid, "split.payment_not_shareable"),
+        (stage.client, at_alipay, "split.payment_not_shareable"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await stage.call(client.splits.unsplit, whose["id"])
+        assert refused.value.code == code

@@ -31,6 +31,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
+from tongbao.rails.channels.wechat_pay.products import refunds
 from tongbao.rails.channels.wechat_pay.products.refunds import AbnormalRefund
 from tongbao.rails.channels.wechat_pay.secrets import Partner
 from tongbao_sandbox.launch import RunningSandbox
@@ -324,7 +325,7 @@ async def test_a_stuck_refund_is_sent_on_with_encrypted_names(shop: WechatShop, 
         bank_account="6222000000000000",
         real_name="张三",
     )
-    sent = await shop.channel.send_on_refund(shop.account, asked)
+    sent = await refunds.send_on(shop.channel.gateway, shop.account, asked)
     assert isinstance(sent.outcome, Pending), sent
     shown = f"{sent.exchange.request}{sent.exchange.reply}{asked}"
     assert "6222000000000000" not in shown
@@ -332,14 +333,14 @@ async def test_a_stuck_refund_is_sent_on_with_encrypted_names(shop: WechatShop, 
     await shop.advance(2)
     done = (await shop.channel.query_refund(shop.account, refund)).outcome
     assert isinstance(done, Succeeded)
-    again = await shop.channel.send_on_refund(shop.account, asked)
+    again = await refunds.send_on(shop.channel.gateway, shop.account, asked)
     assert again.outcome == done, "refused, and asked about: the refund is through"
 
 
 async def test_a_refund_nobody_asked_for_cannot_be_sent_on(shop: WechatShop) -> None:
     refund = shop.refund(await shop.paid(), 500)
     stuck = AbnormalRefund(refund, "50001", to="MERCHANT_BANK_CARD")
-    answer = await shop.channel.send_on_refund(shop.account, stuck)
+    answer = await refunds.send_on(shop.channel.gateway, shop.account, stuck)
     assert isinstance(answer.outcome, Unknown)
 
 

@@ -18,9 +18,12 @@ from tongbao.rails.channels.capabilities import (
     AgreementOffered,
     AgreementOrder,
     AgreementSigned,
+    VisitBlocked,
+    VisitOpen,
 )
 from tongbao.rails.channels.contract import (
     Absent,
+    Announced,
     Callback,
     CallbackKind,
     Closed,
@@ -326,9 +329,9 @@ async def test_a_deduction_is_announced(shop: WechatShop) -> None:
     _, contract = await signed(shop)
     gateway = shop.channel.gateway
     told = await agreements.announce(gateway, shop.account, contract.agreement_ref, yuan(1))
-    assert told.outcome is None
+    assert told.outcome == Announced()
     unknown = await agreements.announce(gateway, shop.account, "999", yuan(1))
-    assert isinstance(unknown.outcome, NotSent)
+    assert isinstance(unknown.outcome, Declined)
 
 
 async def test_a_plan_is_a_number(any_shop: WechatShop) -> None:
@@ -371,24 +374,24 @@ def entrance(shop: WechatShop) -> parking.Entrance:
 async def test_a_car_drives_in_and_is_charged_on_leaving(shop: WechatShop) -> None:
     shop.become_partner(shop.keys["sub_appid"])
     drive_in = entrance(shop)
-    looked = await shop.channel.look_up_plate(shop.account, PLATE, OPENID)
-    assert looked.outcome == parking.ParkingOpen()
+    looked = await shop.channel.look_up_plate(shop.account, PLATE.number, PLATE.colour, OPENID)
+    assert looked.outcome == VisitOpen("")
     shown = f"{looked.exchange.url}{looked.exchange.reply}"
     assert PLATE.number not in shown
     assert "B888888" not in shown
-    entered = (await shop.channel.enter_parking(shop.account, drive_in)).outcome
+    entered = (await parking.enter(shop.channel.gateway, shop.account, drive_in)).outcome
     assert isinstance(entered, parking.ParkingOpen)
-    assert (await shop.channel.enter_parking(shop.account, drive_in)).outcome == entered
+    assert (await parking.enter(shop.channel.gateway, shop.account, drive_in)).outcome == entered
     order = shop.order(PayMode.AGREEMENT)
-    asked = await shop.channel.query_parking(shop.account, order)
+    asked = await parking.query_charge(shop.channel.gateway, shop.account, order)
     assert isinstance(asked.outcome, Absent)
     fee = stay(entered.parking_id, drive_in.at)
-    taken = await shop.channel.charge_parking(shop.account, order, fee)
+    taken = await parking.charge(shop.channel.gateway, shop.account, order, fee)
     assert taken.outcome == Pending(reason="ACCEPTED")
     await shop.advance(2)
-    done = (await shop.channel.query_parking(shop.account, order)).outcome
+    done = (await parking.query_charge(shop.channel.gateway, shop.account, order)).outcome
     assert isinstance(done, Succeeded)
-    assert (await shop.channel.charge_parking(shop.account, order, fee)).outcome == done
+    assert (await parking.charge(shop.channel.gateway, shop.account, order, fee)).outcome == done
     [news] = await shop.callbacks()
     assert isinstance(news, Callback)
     assert (news.number, news.outcome) == (order.number, done)
@@ -399,9 +402,9 @@ async def test_a_car_drives_in_and_is_charged_on_leaving(shop: WechatShop) -> No
 async def test_a_plate_that_cannot_be_charged_says_so(shop: WechatShop) -> None:
     shop.become_partner()
     shop.sandbox.fault("wechat", "agreement", "plate_paused", number=PLATE.number, times=2)
-    looked = await shop.channel.look_up_plate(shop.account, PLATE, OPENID)
-    assert looked.outcome == parking.ParkingBlocked("PAUSE")
-    entered = await shop.channel.enter_parking(shop.account, entrance(shop))
+    looked = await shop.channel.look_up_plate(shop.account, PLATE.number, PLATE.colour, OPENID)
+    assert looked.outcome == VisitBlocked("PAUSE")
+    entered = await parking.enter(shop.channel.gateway, shop.account, entrance(shop))
     assert entered.outcome == parking.ParkingBlocked("PAUSE")
 
 
@@ -412,14 +415,14 @@ async def test_a_plate_that_cannot_be_charged_says_so(shop: WechatShop) -> None:
 async def test_an_unanswered_fee_is_asked_about(shop: WechatShop, fault: str, found: type) -> None:
     shop.become_partner()
     drive_in = entrance(shop)
-    entered = (await shop.channel.enter_parking(shop.account, drive_in)).outcome
+    entered = (await parking.enter(shop.channel.gateway, shop.account, drive_in)).outcome
     assert isinstance(entered, parking.ParkingOpen)
     order = shop.order(PayMode.AGREEMENT)
     shop.sandbox.fault("wechat", "pay", fault, number=order.number)
     fee = stay(entered.parking_id, drive_in.at)
-    answer = await shop.channel.charge_parking(shop.account, order, fee)
+    answer = await parking.charge(shop.channel.gateway, shop.account, order, fee)
     assert isinstance(answer.outcome, Unknown)
-    asked = await shop.channel.query_parking(shop.account, order)
+    asked = await parking.query_charge(shop.channel.gateway, shop.account, order)
     assert isinstance(asked.outcome, found)
 
 
@@ -427,8 +430,8 @@ async def test_parking_is_for_providers(shop: WechatShop) -> None:
     now = datetime.fromisoformat(shop.sandbox.get("clock")["now"])
     order = shop.order(PayMode.AGREEMENT)
     answers = [
-        await shop.channel.look_up_plate(shop.account, PLATE, OPENID),
-        await shop.channel.enter_parking(shop.account, entrance(shop)),
-        await shop.channel.charge_parking(shop.account, order, stay("1", now)),
+        await shop.channel.look_up_plate(shop.account, PLATE.number, PLATE.colour, OPENID),
+        await parking.enter(shop.channel.gateway, shop.account, entrance(shop)),
+        await parking.charge(shop.channel.gateway, shop.account, order, stay("1", now)),
     ]
     assert all(isinstance(answer.outcome, NotSent) for answer in answers)

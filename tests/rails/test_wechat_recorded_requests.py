@@ -22,6 +22,7 @@ from tests.rails.wechat_shop import WechatShop
 from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
 from tongbao.rails.channels.contract import PayMode, RefundTarget
+from tongbao.rails.channels.wechat_pay.products import parking
 from tongbao_sandbox.launch import RunningSandbox
 
 PARTNER = {"sp_appid", "sp_mchid", "sub_appid", "sub_mchid"}
@@ -162,12 +163,12 @@ async def everything(shop: WechatShop) -> list[dict[str, Any]]:
     shop.become_partner()
     now = datetime.fromisoformat(shop.sandbox.get("clock")["now"])
     car = entrance(shop)
-    await channel.look_up_plate(shop.account, car.plate, "o-1")
-    entered: Any = (await channel.enter_parking(shop.account, car)).outcome
+    await channel.look_up_plate(shop.account, car.plate.number, car.plate.colour, "o-1")
+    entered: Any = (await parking.enter(channel.gateway, shop.account, car)).outcome
     fee = shop.order(PayMode.AGREEMENT)
-    await channel.charge_parking(shop.account, fee, stay(entered.parking_id, now))
+    await parking.charge(channel.gateway, shop.account, fee, stay(entered.parking_id, now))
     await shop.advance(2)
-    await channel.query_parking(shop.account, fee)
+    await parking.query_charge(channel.gateway, shop.account, fee)
     heard: list[dict[str, Any]] = shop.sandbox.get("requests", last=60)
     return heard
 

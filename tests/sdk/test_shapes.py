@@ -37,10 +37,12 @@ REPLIES: dict[str, Any] = {
     "RefundView": models.Refund,
     "RedirectionView": paying.RefundRedirection,
     "AgreementView": agreements.Agreement,
+    "AnnouncementView": agreements.Announcement,
     "CombinedPaymentView": combined.CombinedPayment,
     "CombinedPartView": combined.CombinedPart,
     "ConsentView": combined.CombiningConsent,
     "ParkingVisitView": parking.ParkingVisit,
+    "ParkingPlateView": parking.ParkingPlate,
     "EventView": models.Event,
     "RequestView": request_log.LoggedRequest,
     "ReplayView": request_log.RequestReplay,
@@ -127,6 +129,7 @@ REPLIES: dict[str, Any] = {
     "ShareView": splits.Share,
     "SplitReturnView": splits.SplitReturn,
     "PaymentShares": splits.PaymentShares,
+    "UnsplitView": splits.UnsplitMoney,
     "CurrencyBalance": models.CurrencyBalance,
     "BalanceView": models.Balance,
     "SettlementView": models.Settlement,
@@ -278,6 +281,7 @@ def every_call(shop: Tongbao) -> None:
     shop.agreements.get("agr_1")
     shop.agreements.find("1")
     list(shop.agreements.list(status="active"))
+    shop.agreements.announce("agr_1", 1)
     shop.agreements.end("agr_1")
     shop.combined_payments.create(
         merchant_combined_no="1",
@@ -313,6 +317,7 @@ def every_call(shop: Tongbao) -> None:
         metadata={"a": "b"},
     )
     shop.parking.leave("prk_1", left_at="2026-11-21T00:00:00Z")
+    shop.parking.look_up(channel="wechat_pay", plate="A88888", plate_colour="BLUE", payer_id="o")
     shop.parking.get("prk_1")
     shop.parking.find("1")
     list(shop.parking.list(status="open"))
@@ -533,6 +538,7 @@ def sell(shop: Tongbao) -> None:
     shop.transfer_batches.get("trb_1")
     list(shop.transfer_batches.transfers("trb_1"))
     shop.transfer_batches.drop("trb_1")
+    shop.transfer_batches.take_back("tri_1")
 
 
 def share(shop: Recorder) -> None:
@@ -552,6 +558,7 @@ def share(shop: Recorder) -> None:
     )
     shop.splits.finish("pay_1", merchant_split_no="n")
     shop.splits.of_payment("pay_1")
+    shop.splits.unsplit("pay_1")
     shop.splits.get("spl_1")
     shop.splits.release("spl_1")
     shop.splits.cancel("spl_1")

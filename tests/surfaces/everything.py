@@ -107,8 +107,11 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
     [payout] = await stage.call(lambda: list(client.payouts.list()))
     report = await stage.call(client.transfer_batches.send, new_number(), _TRANSFERS)
     assert report["batch"] is not None
+    batch_id = report["batch"]["id"]
+    [transfer] = await stage.call(lambda: list(client.transfer_batches.transfers(batch_id)))
     return {
-        "transfer_batch_id": report["batch"]["id"],
+        "transfer_id": transfer["id"],
+        "transfer_batch_id": batch_id,
         "payment_id": paid["id"],
         "refund_id": refund["id"],
         "event_id": delivery["event_id"],

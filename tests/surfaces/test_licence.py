@@ -67,6 +67,7 @@ LICENSED = {
     "/v1/transfer-batches/{transfer_batch_id:str}",
     "/v1/transfer-batches/{transfer_batch_id:str}/transfers",
     "/v1/transfer-batches/{transfer_batch_id:str}/drop",
+    "/v1/transfers/{transfer_id:str}/take_back",
     "/v1/balance",
     "/v1/commissions",
     "/v1/commissions/{commission_id:str}/lines",

@@ -278,6 +278,10 @@ NEVER_DONE = {
     "POST /v1/card_balances",  # the shop has no account for cards
     "POST /v1/refunds/{refund_id}/redirection",  # no refund is stuck
     "POST /v1/parking_visits/{visit_id}/charge",  # nobody agreed for the plate
+    "POST /v1/parking_plates/look_up",  # the shop's account is no sub-merchant's
+    "POST /v1/transfers/{transfer_id}/take_back",  # it was not let go
+    "POST /v1/agreements/{agreement_id}/announcements",  # its channel announces nothing
+    "POST /v1/payments/{payment_id}/unsplit_money",  # its channel shares nothing
     "GET /v1/refunds/{refund_id}/redirection",
     "POST /v1/payments/{payment_id}/capture",  # nothing is set aside at the shop's channels
     "POST /v1/payments/{payment_id}/void",

@@ -39,6 +39,17 @@ class Agreement(TypedDict):
     ended_at: NotRequired[str]
 
 
+class Announcement(TypedDict):
+    """What became of telling a customer; ``unknown``: they may have been told."""
+
+    object: Literal["agreement_announcement"]
+    agreement_id: str
+    amount: int
+    currency: str
+    status: Literal["announced", "refused", "unknown"]
+    code: NotRequired[str]
+
+
 class Agreements:
     """Offer agreements and end them; collect under one with the payment method ``agreement``."""
 
@@ -101,6 +112,15 @@ class Agreements:
     ) -> Iterator[Agreement]:
         """Yield agreements, newest first, fetching ``limit`` at a time."""
         return self._transport.pages(path_of("agreements"), status=status, limit=limit)
+
+    def announce(self, agreement_id: str, amount: int, **once: Unpack[Once]) -> Announcement:
+        """Have the channel tell the customer what will be taken, before it is.
+
+        Raises:
+            Refused, Unanswered
+        """
+        path = path_of("agreements", agreement_id, "announcements")
+        return cast("Announcement", self._transport.post(path, {"amount": amount}, **once))
 
     def end(self, agreement_id: str, **once: Unpack[Once]) -> Agreement:
         """End an agreement; nothing is taken under it from now on.

@@ -187,6 +187,11 @@ class TransferBatches:
         path = path_of("transfer-batches", transfer_batch_id, "transfers")
         return self._transport.pages(path, limit=limit)
 
+    def take_back(self, transfer_id: str) -> Transfer:
+        """Take back a transfer that its payee has not confirmed; the money is yours again."""
+        path = path_of("transfers", transfer_id, "take_back")
+        return cast("Transfer", self._transport.post(path))
+
     def drop(self, transfer_batch_id: str) -> TransferBatch:
         """Give a batch up that was not let go yet."""
         path = path_of("transfer-batches", transfer_batch_id, "drop")

@@ -32,6 +32,15 @@ class ParkingVisit(TypedDict):
     payment_id: NotRequired[str]
 
 
+class ParkingPlate(TypedDict):
+    """Whether a plate's fees can be taken without its driver's doing."""
+
+    object: Literal["parking_plate"]
+    channel: str
+    status: Literal["open", "blocked"]
+    code: NotRequired[str]
+
+
 class Parking:
     """Visits to car parks. A visit's fee is a payment: query it and give it back as such."""
 
@@ -70,6 +79,28 @@ class Parking:
         }
         made = self._transport.post(path_of("parking_visits"), body, **once)
         return cast("ParkingVisit", made)
+
+    def look_up(
+        self,
+        *,
+        plate: str,
+        plate_colour: PlateColour,
+        payer_id: str,
+        channel: Literal["wechat_pay"] = "wechat_pay",
+    ) -> ParkingPlate:
+        """Ask, before a car comes, whether fees can be taken from a customer's plate.
+
+        Raises:
+            Refused, Unanswered
+        """
+        body = {
+            "channel": channel,
+            "plate": plate,
+            "plate_colour": plate_colour,
+            "payer_id": payer_id,
+        }
+        found = self._transport.post(path_of("parking_plates", "look_up"), body)
+        return cast("ParkingPlate", found)
 
     def charge(
         self,

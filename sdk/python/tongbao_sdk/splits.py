@@ -95,6 +95,16 @@ class PaymentShares(TypedDict):
     returns: list[SplitReturn]
 
 
+class UnsplitMoney(TypedDict):
+    """How much of a payment may still be shared: as its channel says, and what was shared here."""
+
+    object: Literal["unsplit_money"]
+    payment_id: str
+    currency: str
+    amount: int
+    amount_shared: int
+
+
 class Splits:
     """Share payments with others."""
 
@@ -170,6 +180,11 @@ class Splits:
         """Return everything shared of a payment, and what came back."""
         path = path_of("payments", payment_id, "splits")
         return cast("PaymentShares", self._transport.get(path))
+
+    def unsplit(self, payment_id: str) -> UnsplitMoney:
+        """Ask the channel how much of a payment may still be shared."""
+        path = path_of("payments", payment_id, "unsplit_money")
+        return cast("UnsplitMoney", self._transport.post(path))
 
     def get(self, split_id: str) -> Split:
         """Return one split."""

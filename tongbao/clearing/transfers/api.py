@@ -13,15 +13,20 @@ from tongbao.clearing.transfers.model import (
     TransferBatchMoved,
     TransferBatchNotFound,
     TransferBatchView,
+    TransferContended,
     TransferFileMalformed,
     TransferItemView,
+    TransferNotFound,
+    TransferNotTakenBack,
     TransferNumberTaken,
     view_batch,
     view_item,
 )
+from tongbao.clearing.transfers.paying import take_back
 from tongbao.clearing.transfers.queries import (
     batch_of_merchant,
     counts_of,
+    item_of_merchant,
     items_of_batch,
     list_transfer_batches,
 )
@@ -158,12 +163,33 @@ async def drop_transfers(transfer_batch_id: str, db: Db, caller: Caller) -> Tran
     return view_batch(batch, await counts_of(db, batch))
 
 
+@post(
+    "/v1/transfers/{transfer_id:str}/take_back",
+    status_code=200,
+    opt=needs(
+        "transfers:write", refuses=[TransferNotFound, TransferNotTakenBack, TransferContended]
+    ),
+)
+async def take_transfer_back(
+    transfer_id: str, clearing: Clearing, caller: Caller
+) -> TransferItemView:
+    """Take back a transfer that its payee has not confirmed (WeChat Pay); the money is yours again.
+
+    It comes back failed, or as it was while the channel is silent, or succeeded where the payee was
+    quicker. Safe to repeat.
+    """
+    target = parse("tri", transfer_id)
+    item = await item_of_merchant(clearing.db, target, caller.merchant_id, caller.mode)
+    return view_item(await take_back(clearing, item))
+
+
 ROUTES = [
     send_transfers,
     list_all_transfer_batches,
     get_transfer_batch,
     list_transfers,
     drop_transfers,
+    take_transfer_back,
 ]
 
 

@@ -335,6 +335,22 @@ class TransferBalanceTooLow(Rejected):
     advice_zh = "商户余额不足以覆盖整个批次，请补足余额或拆分文件。"
 
 
+class TransferNotFound(NotFound):
+    """The caller has no such transfer."""
+
+    code = "transfer.not_found"
+    advice = "Check the id, and that the API key is of the same merchant and mode."
+    advice_zh = "请检查转账标识，并确认 API 密钥属于同一商户与模式。"
+
+
+class TransferNotTakenBack(Conflict):
+    """The transfer is not waiting for its payee, or goes a way on which nothing is taken back."""
+
+    code = "transfer.not_taken_back"
+    advice = "Only what waits for its payee's word can be taken back; look at its status."
+    advice_zh = "仅等待收款人确认的转账可以撤回，请查看其状态。"
+
+
 class TransferFileMalformed(Invalid):
     """The file as a whole cannot be read."""
 

@@ -19,12 +19,19 @@ from tongbao.clearing.transfers.model import (
     TransferEnded,
     TransferItem,
     TransferNews,
+    TransferNotTakenBack,
     TransferState,
     TransferStep,
     next_step,
     view_item,
 )
-from tongbao.clearing.transfers.ways import ledger_way, order_of, unsealed, way_of
+from tongbao.clearing.transfers.ways import (
+    TakingTransfersBack,
+    ledger_way,
+    order_of,
+    unsealed,
+    way_of,
+)
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
@@ -108,6 +115,27 @@ async def pay(context: Clearing, item: TransferItem) -> TransferItem:
         if not isinstance(asked.outcome, Declined | Absent):
             news = asked.outcome
     return await record_news(context, item, "transfer", news, answer.exchange)
+
+
+async def take_back(context: Clearing, item: TransferItem) -> TransferItem:
+    """Take back what its payee has not confirmed; the channel's word says how it stands then.
+
+    Safe to repeat: who confirmed first has the money, and one that has ended stays as it is.
+
+    Raises:
+        TransferNotTakenBack, TransferContended
+    """
+    if item.state is TransferState.FAILED:
+        return item  # perhaps by an earlier request of the same kind
+    is_with_payee = item.state.is_open and item.sends > 0 and item.account_id is not None
+    if not is_with_payee or item.account_id is None:
+        raise TransferNotTakenBack(status=item.state)
+    account, way = await way_of(context, item.account_id)
+    if not isinstance(way, TakingTransfersBack):
+        raise TransferNotTakenBack(status=item.state)
+    answer = await way.cancel_transfer(account, order_of(item, payee_of(context.keyring, item)))
+    failpoint("transfers.after_take_back")
+    return await record_news(context, item, "query", answer.outcome, answer.exchange)
 
 
 async def _look_after_success(context: Clearing, item: TransferItem) -> Again | None:

@@ -12,6 +12,7 @@ from tongbao.clearing.transfers.model import (
     TransferBatchNotFound,
     TransferBatchState,
     TransferItem,
+    TransferNotFound,
 )
 from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
@@ -52,6 +53,18 @@ async def batch_of_merchant(
     if (batch.merchant_id, batch.mode) != (merchant, mode):
         raise TransferBatchNotFound
     return batch
+
+
+async def item_of_merchant(on: Db | Tx, item_id: UUID, merchant: UUID, mode: Mode) -> TransferItem:
+    """Return the merchant's transfer.
+
+    Raises:
+        TransferNotFound: also for another merchant's, or another mode's.
+    """
+    item = await store.FIND_ITEM.first(on, item_id)
+    if item is None or (item.merchant_id, item.mode) != (merchant, mode):
+        raise TransferNotFound
+    return item
 
 
 async def counts_of(on: Db | Tx, batch: TransferBatch) -> list[CountOfState]:

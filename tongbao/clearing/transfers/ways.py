@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 from uuid import UUID
 
 from tongbao.clearing.context import Clearing
@@ -43,6 +43,16 @@ UNKNOWN_BANK: Final = "000000000000"
 WECHAT_SCENE: Final = "1005"
 """WeChat Pay's number for commission and reward; it wants to know the work and the reason."""
 _SEALED_FOR: Final = "transfer.payee"
+
+
+@runtime_checkable
+class TakingTransfersBack(Protocol):
+    """Takes a payout back that its payee has not confirmed."""
+
+    async def cancel_transfer(
+        self, account: ChannelAccount, order: TransferOrder
+    ) -> Answer[TransferQueryOutcome]:
+        """Take it back where that is still possible, and say how it stands then."""
 
 
 class BankWay:

@@ -106,3 +106,6 @@ EXCHANGES_OF_AGREEMENT = Query(
         where book = $1 and agreement_id = $2 order by id desc limit $3""",
 )
 ERASE_EXCHANGES: Final = Query(UUID, erasing("agreement_exchange"))
+OUTCOME_OF_EXCHANGE = Query(
+    str, "select outcome from agreement_exchange where book = $1 and id = $2"
+)

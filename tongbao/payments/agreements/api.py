@@ -12,9 +12,9 @@ from msgspec import Meta, Struct
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
-from tongbao.infra.web.request import ApiRequest, InvalidValue, NumberField
+from tongbao.infra.web.request import AmountField, ApiRequest, InvalidValue, NumberField
 from tongbao.kernel.ids import new_id, parse
-from tongbao.kernel.money import positive
+from tongbao.kernel.money import AmountOutOfRange, Money, UnknownCurrency, positive
 from tongbao.kernel.pages import Page
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import ChannelNotOpened, MerchantSuspended
@@ -30,7 +30,14 @@ from tongbao.payments.agreements.agreements import (
     end_agreement,
     offer_agreement,
 )
+from tongbao.payments.agreements.announcing import (
+    AnnouncementView,
+    AnnouncingNotOffered,
+    announce_deduction,
+    earlier_announcement,
+)
 from tongbao.payments.agreements.model import (
+    Agreement,
     AgreementNotActive,
     AgreementState,
     AgreementView,
@@ -186,6 +193,47 @@ async def end_signed_agreement(
     return await answer_once(request, reach.db, fresh=fresh, resume=resume)
 
 
+class AnnounceDeduction(Struct, frozen=True, forbid_unknown_fields=True):
+    """Tell the customer that this much will be taken, in the agreement's minor units."""
+
+    amount: AmountField
+
+
+@post(
+    "/v1/agreements/{agreement_id:str}/announcements",
+    opt=needs(
+        "payments:write",
+        idempotent=True,
+        refuses=[AnnouncingNotOffered, AmountOutOfRange, UnknownCurrency, *queries.UNUSABLE],
+        request_example=AnnounceDeduction(3000),
+    ),
+)
+async def announce(
+    agreement_id: str, data: AnnounceDeduction, request: ApiRequest, reach: Reach, caller: Caller
+) -> Response[AnnouncementView]:
+    """Have the channel (WeChat Pay) tell the customer what will be taken; some plans want it first.
+
+    Each request is one message to the customer. ``unknown``: they may have been told, and nobody
+    tells them again for this request.
+    """
+    target = parse("agr", agreement_id)
+
+    async def wanted() -> tuple[Agreement, Money]:
+        mine = (caller.merchant_id, caller.mode)
+        agreement = await queries.agreement_of_merchant(reach.db, target, *mine)
+        return agreement, positive(data.amount, agreement.currency)
+
+    async def fresh(use: Idempotency) -> AnnouncementView:
+        agreement, money = await wanted()
+        agreement.check_usable(money, reach.db.clock.now())
+        return await announce_deduction(reach, agreement, money, use.write)
+
+    async def resume(exchange_id: UUID) -> AnnouncementView:
+        return await earlier_announcement(reach, *await wanted(), exchange_id)
+
+    return await answer_once(request, reach.db, fresh=fresh, resume=resume)
+
+
 @get("/v1/agreements/{agreement_id:str}", opt=needs("payments:read", refuses=[AgreementNotFound]))
 async def get_agreement(agreement_id: str, db: Db, caller: Caller) -> AgreementView:
     """Return one agreement."""
@@ -217,4 +265,4 @@ async def list_agreements(
     return Page([view_agreement(each, now) for each in page.items], page.next_cursor)
 
 
-ROUTES = [create_agreement, end_signed_agreement, get_agreement, list_agreements]
+ROUTES = [create_agreement, end_signed_agreement, announce, get_agreement, list_agreements]

@@ -32,6 +32,7 @@ from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import ModeNotOffered, OrderNumberUsed
 from tongbao.payments.parking import queries
 from tongbao.payments.parking.charges import ChargeAsked, charge_visit, resume_charge
+from tongbao.payments.parking.looking_up import ParkingPlateView, PlateUnanswered, look_up_plate
 from tongbao.payments.parking.model import (
     Car,
     ParkingNotOffered,
@@ -88,6 +89,18 @@ _EXAMPLE = EnterCarPark(
     place="Harbour car park",
     free_s=900,
 )
+
+
+class LookUpPlate(Struct, frozen=True, forbid_unknown_fields=True):
+    """Ask about a plate of the customer whom the channel knows by ``payer_id``."""
+
+    channel: Annotated[str, Meta(max_length=32)]
+    plate: _Plate
+    plate_colour: PlateColour
+    payer_id: Annotated[str, Meta(pattern=r"^[!-~]{1,128}(?!\n)$")]
+
+    def __repr__(self) -> str:  # a person's car
+        return "LookUpPlate(…)"
 
 
 class ChargeVisit(Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,6 +163,26 @@ async def enter_car_park(
         return view_visit(visit)
 
     return await answer_once(request, flow.db, fresh=fresh, resume=resume)
+
+
+@post(
+    "/v1/parking_plates/look_up",
+    status_code=200,
+    opt=needs(
+        "payments:write",
+        refuses=[ParkingNotOffered, PlateUnanswered, MerchantSuspended, ChannelNotOpened],
+        request_example=LookUpPlate(
+            "wechat_pay", "粤B888888", "BLUE", "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"
+        ),
+    ),
+)
+async def look_up_parking_plate(data: LookUpPlate, flow: Flow, caller: Caller) -> ParkingPlateView:
+    """Ask, before the car comes, whether its fees can be taken without its driver's doing.
+
+    For a page on which customers sign up. Nothing of it is kept.
+    """
+    of, plate = (caller.merchant_id, caller.mode), (data.plate, data.plate_colour)
+    return await look_up_plate(flow, of, data.channel, plate, payer_id=data.payer_id)
 
 
 @post(
@@ -270,6 +303,7 @@ async def list_parking_visits(
 
 ROUTES = [
     enter_car_park,
+    look_up_parking_plate,
     charge_parking_visit,
     leave_car_park,
     get_parking_visit,

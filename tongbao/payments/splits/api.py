@@ -38,7 +38,12 @@ from tongbao.payments.splits.model import (
     view_return,
     view_split,
 )
-from tongbao.payments.splits.outcomes import ask_channel
+from tongbao.payments.splits.outcomes import (
+    UnsplitUnanswered,
+    UnsplitView,
+    ask_channel,
+    ask_unsplit,
+)
 from tongbao.payments.splits.receivers import (
     ReceiverAsked,
     ReceiverNotActive,
@@ -319,6 +324,16 @@ async def list_splits(payment_id: str, sharing: Sharing, caller: Caller) -> Paym
     )
 
 
+@post(
+    "/v1/payments/{payment_id:str}/unsplit_money",
+    status_code=200,
+    opt=needs("splits:read", refuses=[PaymentNotFound, PaymentNotShareable, UnsplitUnanswered]),
+)
+async def ask_unsplit_money(payment_id: str, sharing: Sharing, caller: Caller) -> UnsplitView:
+    """Ask the channel (WeChat Pay) how much of a payment may still be shared."""
+    return await ask_unsplit(sharing, await _payment(sharing, caller, parse("pay", payment_id)))
+
+
 @get("/v1/splits/{split_id:str}", opt=needs("splits:read", refuses=[SplitNotFound]))
 async def get_split(split_id: str, sharing: Sharing, caller: Caller) -> SplitView:
     """Return one split."""
@@ -422,6 +437,7 @@ ROUTES: list[HTTPRouteHandler] = [
     create_split,
     finish_splits,
     list_splits,
+    ask_unsplit_money,
     get_split,
     release,
     cancel,

@@ -6,15 +6,19 @@ time-out is never a failure.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, Protocol, runtime_checkable
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease
-from tongbao.kernel.ids import new_id
+from tongbao.kernel.errors import Busy
+from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
+from tongbao.payments.collecting import queries as payments
+from tongbao.payments.collecting.model import Payment
 from tongbao.payments.collecting.outcomes import Evidence, StateContended, exchange_write
 from tongbao.payments.splits import _store as store
 from tongbao.payments.splits.model import Split, SplitState, next_share_step
@@ -28,8 +32,9 @@ from tongbao.payments.splits.records import (
     parts_of,
     transfers_of,
 )
+from tongbao.payments.splits.splits import PaymentNotShareable
 from tongbao.rails.channels.capabilities import Share, SplitOrder, Splitting
-from tongbao.rails.channels.contract import Absent, Answer, ChannelAccount, NotSent
+from tongbao.rails.channels.contract import Absent, Answer, ChannelAccount, NotSent, Unknown
 
 _TRIES_MAX: Final = 8
 
@@ -135,3 +140,55 @@ async def chase_split(sharing: Sharing, task: ChaseSplit, _lease: Lease) -> Agai
     if not split.state.is_asked:
         return None
     return Again(DELAYS[min(split.queries, len(DELAYS) - 1)])
+
+
+@runtime_checkable
+class TellingUnsplit(Protocol):
+    """Says how much of a payment may still be shared."""
+
+    async def unsplit_money(
+        self, account: ChannelAccount, channel_ref: str
+    ) -> Answer[Money | Absent | Unknown]:
+        """Ask about a payment by the channel's own number of it."""
+
+
+class UnsplitUnanswered(Busy):
+    """The channel gave no answer that can be trusted; nothing has happened."""
+
+    code = "split.unanswered"
+    advice = "Ask again in a moment; a question moves no money."
+    advice_zh = "未收到可信应答，查询不涉及资金，请稍后重试。"
+    retry_after_s = 2
+
+
+class UnsplitView(Struct, frozen=True):
+    """How much of a payment may still be shared: as its channel says, and what was shared here."""
+
+    object: Literal["unsplit_money"]
+    payment_id: str
+    currency: str
+    amount: int
+    amount_shared: int
+
+
+async def ask_unsplit(sharing: Sharing, payment: Payment) -> UnsplitView:
+    """Ask the channel that collected a payment.
+
+    Raises:
+        PaymentNotShareable: it was not collected, or its channel shares nothing or does not tell.
+        UnsplitUnanswered
+    """
+    attempt = await payments.last_attempt(sharing.flow.db, payment)
+    channel: object = sharing.flow.channels.get(attempt.channel)
+    if attempt.channel_ref is None or not isinstance(channel, TellingUnsplit):
+        raise PaymentNotShareable(status=payment.state)
+    account = await sharing.flow.account(attempt.account_id)
+    answer = await channel.unsplit_money(account, attempt.channel_ref)
+    match answer.outcome:
+        case Money(amount=amount, currency=currency):
+            shown = show("pay", payment.id)
+            return UnsplitView("unsplit_money", shown, currency, amount, payment.shared)
+        case Absent():
+            raise PaymentNotShareable(status=payment.state)
+        case _:
+            raise UnsplitUnanswered

@@ -558,6 +558,10 @@ class ReplySent(Struct, frozen=True, tag="reply_sent"):
     """The channel has what we said."""
 
 
+class Announced(Struct, frozen=True, tag="announced"):
+    """The channel has told the customer, or will."""
+
+
 @runtime_checkable
 class Complaining(Protocol):
     """Lets customers complain about a payment, and us answer them.

@@ -56,7 +56,6 @@ from tongbao.rails.channels.unionpay.wire import (
     CANCELLED,
     CAPTURED,
     COMPLETION,
-    COMPLETION_CANCEL,
     CURRENCY,
     DONE,
     FILE,
@@ -216,13 +215,7 @@ class UnionPay:
 
     async def void(self, account: ChannelAccount, voiding: Voiding) -> Answer[VoidOutcome]:
         """Let an authorisation go (预授权撤销); a repeat says what became of it."""
-        return await self._undo(account, AUTHORISATION_CANCEL, voiding)
-
-    async def cancel_capture(
-        self, account: ChannelAccount, voiding: Voiding
-    ) -> Answer[VoidOutcome]:
-        """Undo a capture whole on its day (预授权完成撤销); ``channel_ref`` is the capture's."""
-        return await self._undo(account, COMPLETION_CANCEL, voiding)
+        return await self._let_go(account, voiding)
 
     def read_callback(
         self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
@@ -407,10 +400,8 @@ class UnionPay:
             case _:
                 return Answer(Unknown("its cancellation is not decided"), exchange)
 
-    async def _undo(
-        self, account: ChannelAccount, kind: Transaction, voiding: Voiding
-    ) -> Answer[VoidOutcome]:
-        number, money = voiding.number, voiding.money
+    async def _let_go(self, account: ChannelAccount, voiding: Voiding) -> Answer[VoidOutcome]:
+        kind, number, money = AUTHORISATION_CANCEL, voiding.number, voiding.money
         asked = await self._follow(
             account,
             kind,

@@ -71,7 +71,6 @@ COMPLETION: Final = Transaction("03", "00", "", BACK)
 REFUND: Final = Transaction("04", "00", "", BACK)
 CANCEL: Final = Transaction("31", "00", "", BACK)
 AUTHORISATION_CANCEL: Final = Transaction("32", "00", "", BACK)
-COMPLETION_CANCEL: Final = Transaction("33", "00", "", BACK)
 QUESTION: Final = Transaction("00", "00", SCANNED, QUERY)
 FILE: Final = Transaction("76", "01", SCANNED, "")
 

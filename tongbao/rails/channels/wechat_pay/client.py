@@ -27,6 +27,7 @@ from tongbao.rails.channels.capabilities import (
 )
 from tongbao.rails.channels.contract import (
     Absent,
+    Announced,
     Answer,
     BillLine,
     BillOutcome,
@@ -47,6 +48,7 @@ from tongbao.rails.channels.contract import (
     PartFound,
     PayMode,
     PayOrder,
+    PlateColour,
     QueryOutcome,
     RefundOrder,
     RefundOutcome,
@@ -132,12 +134,6 @@ class WechatPay:
     ) -> Answer[RefundQueryOutcome]:
         """Ask what became of the refund."""
         return await refunds.query(self.gateway, account, refund)
-
-    async def send_on_refund(
-        self, account: ChannelAccount, stuck: refunds.AbnormalRefund
-    ) -> Answer[RefundOutcome]:
-        """Send a refund that the customer's card or account could not take somewhere else."""
-        return await refunds.send_on(self.gateway, account, stuck)
 
     def identity_address(self, account: ChannelAccount, back_url: str, state: str) -> str | None:
         """Return where WeChat says, without asking the customer, who opened a page in it."""
@@ -264,6 +260,12 @@ class WechatPay:
         """Say that a complaint is dealt with."""
         return await complaints.complete(self.gateway, account, ref)
 
+    async def announce(
+        self, account: ChannelAccount, agreement_ref: str, money: Money
+    ) -> Answer[Announced | Declined | NotSent | Unknown]:
+        """Tell a customer through WeChat what will be taken; some plans want it a day before."""
+        return await agreements.announce(self.gateway, account, agreement_ref, money)
+
     def read_callback(
         self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
     ) -> Callback:
@@ -334,23 +336,7 @@ class WechatPay:
         return Answer(Closed(), unsent("POST", account.gateway, "nothing to tell"))
 
     async def look_up_plate(
-        self, account: ChannelAccount, plate: parking.Plate, openid: str
-    ) -> Answer[parking.ParkingOutcome]:
-        """Ask whether a plate may be charged for parking."""
-        return await parking.look_up(self.gateway, account, plate, openid)
-
-    async def enter_parking(
-        self, account: ChannelAccount, entrance: parking.Entrance
-    ) -> Answer[parking.ParkingOutcome]:
-        """Tell WeChat Pay that a car drove in."""
-        return await parking.enter(self.gateway, account, entrance)
-
-    async def charge_parking(
-        self, account: ChannelAccount, order: PayOrder, stay: parking.Stay
-    ) -> Answer[Outcome]:
-        """Take a parking fee."""
-        return await parking.charge(self.gateway, account, order, stay)
-
-    async def query_parking(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
-        """Ask what became of a parking fee."""
-        return await parking.query_charge(self.gateway, account, order)
+        self, account: ChannelAccount, plate: str, colour: PlateColour, payer_id: str
+    ) -> Answer[VisitOutcome]:
+        """Ask whether the customer has opened the service for a plate."""
+        return await parking.look_up(self.gateway, account, parking.Plate(plate, colour), payer_id)

@@ -19,6 +19,7 @@ from tongbao.rails.channels.capabilities import (
 )
 from tongbao.rails.channels.contract import (
     Absent,
+    Announced,
     Answer,
     ChannelAccount,
     Declined,
@@ -174,7 +175,7 @@ async def deduct(gateway: Gateway, account: ChannelAccount, order: PayOrder) -> 
 
 async def announce(
     gateway: Gateway, account: ChannelAccount, agreement_ref: str, money: Money
-) -> Answer[NotSent | Unknown | None]:
+) -> Answer[Announced | Declined | NotSent | Unknown]:
     """Tell a customer through WeChat what will be taken; some plans want it a day before."""
     target = f"{NOTICES}/{in_path(agreement_ref)}/notify"
     if secrets_of(account).partner is not None:
@@ -187,9 +188,9 @@ async def announce(
     heard, exchange = await gateway.call(account, "POST", target, encode(body))
     match heard:
         case Answered():
-            return Answer(None, exchange)
+            return Answer(Announced(), exchange)
         case Refused():
-            return Answer(NotSent(f"{heard.code}: {heard.message}"), exchange)
+            return Answer(Declined(heard.code, heard.message), exchange)
         case NotSent() | Unknown():
             return Answer(heard, exchange)
         case _:

@@ -107,7 +107,7 @@ ParkingOutcome = ParkingOpen | ParkingBlocked | Absent | NotSent | Unknown
 
 async def look_up(
     gateway: Gateway, account: ChannelAccount, plate: Plate, openid: str
-) -> Answer[ParkingOutcome]:
+) -> Answer[VisitOutcome]:
     """Ask whether the customer has opened the service for this plate."""
     ids = ids_of(account)
     if ids.sp_appid is None:
@@ -128,8 +128,8 @@ async def look_up(
             if found is None or (found.plate_number, found.openid) != (plate.number, openid):
                 return Answer(Unknown("the answer is about another plate"), exchange)
             if found.service_state == "NORMAL":
-                return Answer(ParkingOpen(), exchange)
-            return Answer(ParkingBlocked(found.service_state or "UNKNOWN"), exchange)
+                return Answer(VisitOpen(""), exchange)
+            return Answer(VisitBlocked(found.service_state or "UNKNOWN"), exchange)
         case Refused():
             return Answer(_refused(heard), exchange)
         case NotSent() | Unknown():
