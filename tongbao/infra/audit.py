@@ -17,7 +17,7 @@ from msgspec import Struct
 from tongbao.infra.db import Db, Query, Statement, Tx, Write
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Fact
-from tongbao.kernel.ids import new_id
+from tongbao.kernel.ids import first_id_at, new_id
 
 _ORIGIN_MAX: Final = 200
 
@@ -53,6 +53,11 @@ _OF_SUBJECT = Query(
     " from audit_entry where subject = $1 order by id",
 )
 
+_OF_SUBJECT_SINCE = Query(
+    AuditEntry,
+    "select id, at, real_at, actor, origin, action, subject, facts"
+    " from audit_entry where subject = $1 and id >= $2 order by id",
+)
 _OF_ACTIONS = Query(
     AuditEntry,
     "select id, at, real_at, actor, origin, action, subject, facts"
@@ -91,6 +96,11 @@ def entry_write(
 async def entries_of_subject(on: Db | Tx, subject: str) -> list[AuditEntry]:
     """Return everything recorded about a thing, oldest first."""
     return await _OF_SUBJECT.all(on, subject)
+
+
+async def entries_of_subject_since(on: Db | Tx, subject: str, since: datetime) -> list[AuditEntry]:
+    """Return what was recorded about a thing since a moment of real time, oldest first."""
+    return await _OF_SUBJECT_SINCE.all(on, subject, first_id_at(since))
 
 
 async def entries_of_actions(on: Db | Tx, actions: Sequence[str]) -> list[AuditEntry]:

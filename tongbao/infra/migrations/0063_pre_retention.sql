@@ -28,3 +28,54 @@ create table retention_progress (
     looked_at  timestamptz not null,
     primary key (kind, of_book)
 );
+
+-- What else, beside the amount, makes an act of a person's ask for more proof. `within_h` 0: time does
+-- not matter. The strongest row that fires counts; of one signal the row with the highest amount.
+create table step_up_signal (
+    signal      text not null check (signal in ('new_device', 'new_payee', 'failures', 'changed')),
+    kind        text not null check (kind ~ '^[a-z_.]{1,64}$'),
+    currency    text not null check (currency ~ '^[A-Z]{3}$|^$'),
+    at_least    bigint not null check (at_least >= 0),
+    within_h    int not null check (within_h between 0 and 8784),
+    level       int not null check (level between 1 and 3),
+    valid_from  date not null,
+    because     text not null check (because <> ''),
+    primary key (signal, kind, currency, at_least, valid_from)
+);
+insert into step_up_signal (signal, kind, currency, at_least, within_h, level, valid_from, because)
+select signal, kind, currency, at_least, within_h, level, '2026-01-01', '本平台设定'
+  from (values ('new_device', 'transfer', 'CNY', 20000, 72, 2),
+               ('new_device', 'payment', 'CNY', 20000, 72, 2),
+               ('new_payee', 'transfer', 'CNY', 50000, 0, 2),
+               ('failures', 'transfer', 'CNY', 0, 24, 2),
+               ('failures', 'transfer', 'CNY', 100001, 24, 3),
+               ('failures', 'payment', 'CNY', 20000, 24, 2),
+               ('failures', 'personal', '', 0, 24, 2),
+               ('changed', 'transfer', 'CNY', 0, 72, 2),
+               ('changed', 'transfer', 'CNY', 100001, 24, 3),
+               ('changed', 'payment', 'CNY', 20000, 72, 2),
+               ('changed', 'personal', '', 0, 72, 2))
+    as each (signal, kind, currency, at_least, within_h, level);
+
+-- Why an act was let through, or asked for more: one row per act and level.
+create table step_up_decision (
+    owner_id    uuid not null,
+    act_digest  bytea not null check (length(act_digest) = 32),
+    level       int not null check (level between 0 and 3),
+    kind        text not null,
+    device_id   uuid not null,
+    reasons     text[] not null,
+    times       int not null check (times > 0),
+    first_at    timestamptz not null,
+    last_at     timestamptz not null,
+    primary key (owner_id, act_digest, level)
+);
+create index step_up_decision_by_end on step_up_decision (last_at);
+
+-- Whom somebody has confirmed to before: SHA-256 of owner and payee, for as long as the account is.
+create table step_up_payee (
+    owner_id  uuid not null,
+    payee     bytea not null check (length(payee) = 32),
+    primary key (owner_id, payee)
+);
+create index confirmation_of on confirmation (owner_id, created_at);

@@ -239,5 +239,28 @@ ADD_PROOF: Final = Query(
 )
 USE_CONFIRMATION: Final = Statement("""
     update confirmation set used_at = $2 where id = $1 and used_at is null and expires_at > $2""")
-PRUNE_CONFIRMATIONS: Final = Statement("delete from confirmation where expires_at < $1")
+# Whom somebody confirmed something to is known from then on, by a digest.
+PRUNE_CONFIRMATIONS: Final = Statement("""
+    with gone as (
+        delete from confirmation where expires_at < $1 returning owner_id, act, used_at)
+    insert into step_up_payee (owner_id, payee)
+    select distinct owner_id, sha256(convert_to(owner_id::text || (act->>'payee'), 'UTF8'))
+      from gone where used_at is not null and act->>'payee' <> ''
+        on conflict do nothing""")
+KNOWS_PAYEE: Final = Query(
+    bool,
+    """
+    select exists (select from step_up_payee where owner_id = $1
+                      and payee = sha256(convert_to($1::text || $2::text, 'UTF8')))
+        or exists (select from confirmation
+                    where owner_id = $1 and used_at is not null and act->>'payee' = $2::text)
+        as known""",
+)
+FAILED_PROOFS: Final = Query(
+    int,
+    """
+    select coalesce(sum(greatest(tries - cardinality(proved), 0)), 0)::int as failed
+      from confirmation where owner_id = $1 and created_at >= $2""",
+)
 FORGET_CONFIRMATIONS: Final = Statement("delete from confirmation where owner_id = $1")
+FORGET_PAYEES: Final = Statement("delete from step_up_payee where owner_id = $1")

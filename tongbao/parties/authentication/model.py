@@ -117,7 +117,7 @@ class Voiceprint(Protocol):
 
 
 class Risk(Protocol):
-    """Who says how risky an act looks; see `controls` for who fills it."""
+    """Who says how risky an act looks; `parties.step_up_risk` fills it."""
 
     async def level_for(self, owner_id: UUID, device_id: UUID, act: Act) -> Level:
         """Return the level that the risk alone asks for."""

@@ -88,6 +88,14 @@ async def password_matches(db: Db, owner_id: UUID, password: str) -> bool:
     return right and present is not None
 
 
+async def password_changed_at(on: Db | Tx, owner_id: UUID) -> datetime | None:
+    """Return when the password was changed to what it is; None where it is the first, or none."""
+    if not await store.BEFORE.all(on, owner_id, 1):
+        return None
+    present = await store.GET_PASSWORD.first(on, owner_id)
+    return None if present is None else present.set_at
+
+
 async def password_is_due(db: Db, owner_id: UUID, policy: PasswordPolicy, now: datetime) -> bool:
     """Tell whether to remind of a new password; nobody is ever locked out for its age."""
     if policy == "asvs":

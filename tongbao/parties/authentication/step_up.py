@@ -125,7 +125,7 @@ class Checks(Struct, frozen=True):
 
 
 class NoRisk(Struct, frozen=True):
-    """Where nobody fills the port: the rules alone decide."""
+    """Where nobody fills the port: the rules of amounts alone decide."""
 
     async def level_for(self, owner_id: UUID, device_id: UUID, act: Act) -> Level:
         """Ask for nothing more."""
@@ -305,5 +305,16 @@ async def prune_challenges(db: Db, over: datetime) -> None:
 
 
 async def forget_confirmations(tx: Tx, owner_id: UUID) -> None:
-    """Forget what somebody confirmed."""
+    """Forget what somebody confirmed, and to whom."""
     await store.FORGET_CONFIRMATIONS.run(tx, owner_id)
+    await store.FORGET_PAYEES.run(tx, owner_id)
+
+
+async def knows_payee(on: Db | Tx, owner_id: UUID, payee: str) -> bool:
+    """Tell whether something to this payee was confirmed and done before."""
+    return await store.KNOWS_PAYEE.one(on, owner_id, payee)
+
+
+async def failed_proofs(on: Db | Tx, owner_id: UUID, since: datetime) -> int:
+    """Return how many proofs of theirs were wrong since a moment of real time, of a day or so."""
+    return await store.FAILED_PROOFS.one(on, owner_id, since)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -112,6 +113,9 @@ DEVICES: Final = Query(
 )
 ALL_DEVICES: Final = Query(
     PersonDevice, f"select {_DEVICE} from person_device where person_id = $1 order by id"
+)
+DEVICE_BOUND_AT: Final = Query(
+    datetime, "select bound_at from person_device where id = $1 and state = 'active'"
 )
 REMOVE_DEVICE: Final = Statement("""
     update person_device set state = 'removed', removed_at = $3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -102,6 +102,11 @@ async def open_session(
     facts = {"device": show(DEVICE_PREFIX, device.id), "methods": " ".join(used)}
     await audit.record(tx, "person.logged_in", person.actor, facts)
     return NewSession(Secret(token), device)
+
+
+async def device_bound_at(on: Db | Tx, device_id: UUID) -> datetime | None:
+    """Return when a phone was bound, in real time; None where it is not, or no more."""
+    return await store.DEVICE_BOUND_AT.first(on, device_id)
 
 
 async def bind_device(tx: Tx, person: Person, key: PublicKey, name: str) -> PersonDevice:

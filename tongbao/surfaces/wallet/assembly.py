@@ -20,13 +20,15 @@ from tongbao.infra.settings import Settings
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.book import Ledger
 from tongbao.parties.authentication.passkeys import site_of
-from tongbao.parties.authentication.step_up import Checks, NoRisk
+from tongbao.parties.authentication.step_up import Checks
 from tongbao.parties.bound_cards import queries as bound_cards
 from tongbao.parties.bound_cards.binding import Binder
 from tongbao.parties.e_accounts import queries as e_account_queries
 from tongbao.parties.e_accounts.orders import Teller
 from tongbao.parties.people.dossier import Contributor, own_contributors
 from tongbao.parties.people.sessions import SessionsOnRecord
+from tongbao.parties.step_up_risk import deciding
+from tongbao.parties.step_up_risk.deciding import RiskBySignals
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.people_banks.client import card_money
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
@@ -68,7 +70,7 @@ def desk_of(house: House, *, contributors: Sequence[Contributor] = ()) -> Desk:
     """Return what the wallet's routes work with; ``contributors`` keep something of people too."""
     settings, db, keyring, http = house.settings, house.db, house.keyring, house.http
     sandbox = f"{settings.sandbox_url}/registers" if settings.sandbox_url else None
-    checks = Checks(db, keyring, site_of(settings.public_url), settings.password_policy, NoRisk())
+    checks = Checks(db, keyring, site_of(settings.public_url), settings.password_policy, RiskBySignals(db))
     live, token = settings.registers_url, settings.registers_token
     registers = {
         Mode.SANDBOX: registers_at(http, sandbox),
@@ -79,6 +81,7 @@ def desk_of(house: House, *, contributors: Sequence[Contributor] = ()) -> Desk:
         Mode.LIVE: verifier_at(http, live, token),
     }
     own = (*own_contributors(keyring), bound_cards.contributor(), e_account_queries.contributor())
+    own = (*own, deciding.contributor())
     cards = card_money(house.flow, house.bank, house.keys.sealing_keys, keyring)
     binder = Binder(db, keyring, cards.keys, verifiers)
     return Desk(checks, registers, (*own, *contributors), cards, binder)
