@@ -21,11 +21,8 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -35,6 +32,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import Struct
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
 
 from tongbao.infra import key_file
 from tongbao.infra.key_file import KEY_BYTES, Wrapping
@@ -168,7 +167,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("person.code", Algorithm.HMAC_SHA_256, _FILE_KEY, "Codes sent in messages."),
         Purpose("person.request", Algorithm.ECDSA_P256, "none", "Requests of a person's phone."),
         Purpose("person.certificate", Algorithm.CERTIFICATE, "none", "Acts that people sign."),
-        Purpose("developer.mail", Algorithm.AES_256_GCM, _FILE_KEY, "Where developers are written."),
+        Purpose("developer.mail", Algorithm.AES_256_GCM, _FILE_KEY, "Developers' addresses."),
         Purpose("developer.session", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of theirs."),
         Purpose("passkey", Algorithm.WEBAUTHN, "none", "Passkeys of people and operators."),
         Purpose("notification.text", Algorithm.AES_256_GCM, _FILE_KEY, "Messages on their way."),
@@ -366,8 +365,8 @@ def _ed25519_key(private_key: bytes) -> Ed25519PrivateKey:
 def ed25519_verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Tell whether the key's owner signed exactly this message."""
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
-    except (InvalidSignature, ValueError):
+        VerifyKey(public_key).verify(message, signature)
+    except (BadSignatureError, ValueError):
         return False
     return True
 

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from msgspec import Struct
 
 from tongbao.infra import sm2
+from tongbao.infra.crypto import ed25519_verify
 from tongbao.kernel.errors import Invalid
 
 PEM_LENGTH_MAX: Final = 2048
@@ -38,6 +39,7 @@ RSA_BITS_MIN: Final = 2048
 RSA_BITS_MAX: Final = 4096
 _PSS_SALT_BYTES: Final = 64  # RFC 9421 §3.3.1
 _P256_BYTES: Final = 32
+_ED25519_BYTES: Final = 32  # the end of its SubjectPublicKeyInfo (RFC 8410 §4)
 # SubjectPublicKeyInfo of a point on SM2's curve (GB/T 35276), which the library does not read.
 _SM2_HEAD: Final = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d034200")
 _SM2_POINT_BYTES: Final = 65
@@ -99,10 +101,10 @@ def verifies(key: PublicKey, message: bytes, signature: bytes) -> bool:
     if key.algorithm is SigningAlgorithm.SM2_SM3:
         point, provider = key.der[len(_SM2_HEAD) :], sm2.provider()
         return provider is not None and provider.verify(point, message, signature)
+    if key.algorithm is SigningAlgorithm.ED25519:
+        return ed25519_verify(key.der[-_ED25519_BYTES:], message, signature)
     try:
         match _loaded(key.der):
-            case Ed25519PublicKey() as public:
-                public.verify(signature, message)
             case EllipticCurvePublicKey() as public:
                 public.verify(_der_signature(signature), message, ECDSA(SHA256()))
             case RSAPublicKey() as public:
