@@ -87,7 +87,7 @@ OPEN = {
     "batch_state", "file_state", "light", "transfer_batch_state", "transfer_state", "destination",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
     "person_state", "e_account_state", "e_account_frozen", "e_account_freeze", "e_account_kind",
-    "agent_state", "order_state", "scene", "staff_role", "staff_state", "store_state",
+    "agent_state", "card_kind", "order_state", "scene", "staff_role", "staff_state", "store_state",
     "e_account_meter", "e_account_period", "e_account_order", "e_account_order_state",
     "act", "behaviour", "endpoint_state", "overlap", "said", "step",
 }  # fmt: skip

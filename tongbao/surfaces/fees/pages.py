@@ -16,11 +16,10 @@ from tongbao.parties.price_plans.approving import (
     PriceDraft,
     PriceTerms,
     draft_from,
-    line_name,
     line_words,
     propose_prices,
 )
-from tongbao.parties.price_plans.model import PricePlan, plan_at
+from tongbao.parties.price_plans.model import PriceLine, PricePlan, plan_at
 from tongbao.parties.price_plans.queries import price_plans
 from tongbao.payments.fees.verifying import preview_costs
 from tongbao.surfaces.four_eyes.inbox import permissions_of, proposed
@@ -124,8 +123,8 @@ async def _page(visit: Visit, mode: Mode, **more: object) -> Reply:
     return await visit.page("price_plans.html", facts)
 
 
-def _lines(plan: PricePlan) -> list[tuple[str, str]]:
-    return [(line_name(line), line_words(line)) for line in plan.lines]
+def _lines(plan: PricePlan) -> list[tuple[PriceLine, str]]:
+    return [(line, line_words(line)) for line in plan.lines]
 
 
 def _as_draft(plan: PricePlan | None) -> str:
