@@ -40,6 +40,7 @@ from tongbao.parties.agents.model import Agent
 from tongbao.parties.e_accounts.model import METERS
 from tongbao.parties.merchants.model import MerchantState
 from tongbao.parties.onboarding.model import ApplicationState, DocumentKind
+from tongbao.parties.price_plans.model import CardKind
 from tongbao.parties.staff.model import Staff, StaffRole
 from tongbao.parties.stores.model import Store
 from tongbao.parties.terminals.model import TerminalState
@@ -197,6 +198,7 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("registration_state", RegistrationState),
         ("merchant_state", MerchantState),
         ("order_state", OrderState),
+        ("card_kind", set(CardKind) - {CardKind.ANY}),
         ("scene", Scene),
         ("staff_role", StaffRole),
         ("staff_state", get_args(get_type_hints(Staff)["state"])),
