@@ -29,6 +29,8 @@ export interface Once {
   idempotencyKey?: string;
   /** Is given the key before anything is sent, to keep it where it survives a crash. */
   remember?: (key: string) => void | Promise<void>;
+  /** Of a body that is a file, as `image/png`. */
+  contentType?: string;
 }
 
 type Name = keyof Operations;
@@ -38,9 +40,8 @@ type Reply<K extends Name> = Operations[K]["reply"];
 type Item<K extends Name> = Reply<K> extends { items: Array<infer T> } ? T : never;
 type Given<K extends Name> = {} extends Taken<K> ? [taken?: Taken<K> & Once] : [taken: Taken<K> & Once];
 
-export interface Options {
+interface Common {
   keyId: string;
-  secret: string;
   /** For each try. */
   timeoutMs?: number;
   /** Counts the first one. */
@@ -49,6 +50,27 @@ export interface Options {
   language?: "en" | "zh";
   /** Waits between tries. */
   pause?: (ms: number) => Promise<void>;
+}
+
+/** Whose requests: of a key with its secret, or of one made with the public half of a key pair. */
+export type Options = Common &
+  (
+    | { secret: string; privateKey?: undefined }
+    /** A PEM without a password: Ed25519, EC P-256 or RSA (RFC 9421). */
+    | { privateKey: string; secret?: undefined }
+  );
+
+/** Signs requests with a private key of your own (RFC 9421): Ed25519, EC P-256 or RSA, as PEM. */
+export class MessageSigner {
+  constructor(keyId: string, privateKey: string);
+  /** Return the headers that sign a request, each good for one try within five minutes. */
+  headers(
+    method: string,
+    url: string,
+    body: string | Uint8Array,
+    headers?: Record<string, string>,
+    fixed?: { at?: number; nonce?: string },
+  ): Record<string, string>;
 }
 
 /** One platform and one API key. */

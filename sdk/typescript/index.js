@@ -1,10 +1,11 @@
 /** The hand-written half of the SDK: signing, safe retries, pages, webhooks. No dependencies. */
 
-import { createHash, createHmac, createPublicKey, randomBytes, randomUUID } from "node:crypto";
-import { timingSafeEqual, verify } from "node:crypto";
+import { constants, createHash, createHmac, createPrivateKey, createPublicKey } from "node:crypto";
+import { randomBytes, randomUUID, sign, timingSafeEqual, verify } from "node:crypto";
 
 export const VERSION = "0.1.0";
 const SCHEME = "TONGBAO-HMAC-SHA256";
+const JSON_TYPE = "application/json";
 const PAUSE_MAX_S = 8;
 const TOLERANCE_S = 300;
 const KEY_FORM = /^[\x20-\x7e]{1,255}$/;
@@ -54,12 +55,53 @@ export function authorization(keyId, secret, { method, target, body, at, nonce }
   return `${SCHEME} key=${keyId},timestamp=${timestamp},nonce=${once},signature=${signature}`;
 }
 
+/** Signs requests with a private key of your own (RFC 9421): Ed25519, EC P-256 or RSA, as PEM. */
+export class MessageSigner {
+  #keyId;
+  #signing;
+
+  constructor(keyId, privateKey) {
+    this.#keyId = keyId;
+    this.#signing = signingOf(createPrivateKey(privateKey));
+  }
+
+  /** Return the headers that sign a request, each good for one try within five minutes. */
+  headers(method, url, body, headers = {}, { at, nonce } = {}) {
+    const values = { "@method": method, "@target-uri": url };
+    const added = {};
+    if (body.length > 0) {
+      values["content-digest"] = added["Content-Digest"] = digestOf(body);
+    }
+    const key = lowered(headers)["idempotency-key"];
+    if (key !== undefined) values["idempotency-key"] = key;
+    const covered = Object.keys(values).map((name) => `"${name}"`).join(" ");
+    const created = at ?? Math.floor(Date.now() / 1000);
+    const once = nonce ?? randomBytes(18).toString("base64url");
+    const signedAs =
+      `(${covered});created=${created};keyid=${JSON.stringify(this.#keyId)}` +
+      `;alg="${this.#signing.algorithm}";nonce="${once}";tag="tongbao"`;
+    const lines = Object.entries(values).map(([name, value]) => `"${name}": ${value}`);
+    const text = [...lines, `"@signature-params": ${signedAs}`].join("\n");
+    added["Signature-Input"] = `tongbao=${signedAs}`;
+    added.Signature = `tongbao=:${this.#signing.sign(Buffer.from(text)).toString("base64")}:`;
+    return added;
+  }
+}
+
 /** One platform and one API key. */
 export class Tongbao {
   #secret;
+  #signer;
 
-  constructor(url, { keyId, secret, timeoutMs = 30_000, triesMax = 4, language = "en", pause }) {
+  constructor(
+    url,
+    { keyId, secret, privateKey, timeoutMs = 30_000, triesMax = 4, language = "en", pause },
+  ) {
     if (triesMax < 1) throw new RangeError("triesMax is at least 1");
+    if ((secret === undefined) === (privateKey === undefined)) {
+      throw new TypeError("give the key's secret, or the private key that belongs to it");
+    }
+    this.#signer = privateKey === undefined ? undefined : new MessageSigner(keyId, privateKey);
     const base = new URL(url);
     this.origin = base.origin;
     this.keyId = keyId;
@@ -71,7 +113,7 @@ export class Tongbao {
   }
 
   /** Do one operation of the API, named by method and path; what changes something happens once, over every retry. */
-  async call(operation, { path = {}, query = {}, body, idempotencyKey, remember } = {}) {
+  async call(operation, { path = {}, query = {}, body, contentType, idempotencyKey, remember } = {}) {
     const [method, template] = operation.split(" ");
     if (!/^\/v1\//.test(template ?? "")) throw new TypeError(`no such operation: ${operation}`);
     const target = targetOf(template, path, query);
@@ -81,8 +123,7 @@ export class Tongbao {
       throw new TypeError("an idempotency key is 1 to 255 printable ASCII characters");
     }
     if (key !== undefined && remember !== undefined) await remember(key);
-    const text = body === undefined ? "" : JSON.stringify(body);
-    return this.#send(method, target, text, key);
+    return this.#send(method, target, contentOf(body, contentType), key);
   }
 
   /** Yield every item of a list, fetching page after page. */
@@ -95,12 +136,12 @@ export class Tongbao {
     } while (cursor !== undefined);
   }
 
-  async #send(method, target, text, key) {
+  async #send(method, target, content, key) {
     let unanswered = false;
     let last;
     for (let attempt = 0; attempt < this.triesMax; attempt += 1) {
       if (attempt > 0) await this.pause(pauseMs(attempt, last.waitS));
-      last = await this.#try(method, target, text, key);
+      last = await this.#try(method, target, content, key);
       if (last.done) return last.reply;
       if (last.again) {
         // Only a 429 is both a "no" and worth repeating: that try did nothing for certain.
@@ -117,22 +158,28 @@ export class Tongbao {
     throw new Unanswered(last.reason, key);
   }
 
-  async #try(method, target, text, key) {
+  async #try(method, target, { body, type }, key) {
     const headers = {
       Accept: "application/json",
       "Accept-Language": this.language,
       "User-Agent": `tongbao-sdk-typescript/${VERSION}`,
-      Authorization: authorization(this.keyId, this.#secret, { method, target, body: text }),
     };
-    if (text !== "") headers["Content-Type"] = "application/json";
+    if (body.length > 0) headers["Content-Type"] = type;
+    if (type !== JSON_TYPE) headers["Content-Digest"] = digestOf(body);
     if (key !== undefined) headers["Idempotency-Key"] = key;
+    if (this.#signer === undefined) {
+      const request = { method, target, body };
+      headers.Authorization = authorization(this.keyId, this.#secret, request);
+    } else {
+      Object.assign(headers, this.#signer.headers(method, this.origin + target, body, headers));
+    }
     let answer;
     let said;
     try {
       answer = await fetch(this.origin + target, {
         method,
         headers,
-        body: text === "" ? undefined : text,
+        body: body.length === 0 ? undefined : body,
         redirect: "manual",
         signal: AbortSignal.timeout(this.timeoutMs),
       });
@@ -173,6 +220,35 @@ export function verifyWebhook(headers, body, { publicKeys = [], secrets = [], no
   } catch {
     throw new WebhookInvalid("the webhook is signed and is not JSON");
   }
+}
+
+/** What a private key signs with, and under which name (RFC 9421 §3.3). */
+function signingOf(key) {
+  const curve = key.asymmetricKeyDetails?.namedCurve;
+  if (key.asymmetricKeyType === "ed25519") {
+    return { algorithm: "ed25519", sign: (text) => sign(null, text, key) };
+  }
+  if (key.asymmetricKeyType === "ec" && curve === "prime256v1") {
+    const sideBySide = { key, dsaEncoding: "ieee-p1363" };
+    return { algorithm: "ecdsa-p256-sha256", sign: (text) => sign("sha256", text, sideBySide) };
+  }
+  if (key.asymmetricKeyType === "rsa") {
+    const pss = { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 64 };
+    return { algorithm: "rsa-pss-sha512", sign: (text) => sign("sha512", text, pss) };
+  }
+  throw new TypeError("the private key is none of Ed25519, EC P-256 and RSA");
+}
+
+/** Return what is sent, and as what: bytes as the file they are, and all else as JSON. */
+function contentOf(body, type) {
+  if (body === undefined) return { body: "", type: JSON_TYPE };
+  if (!(body instanceof Uint8Array)) return { body: JSON.stringify(body), type: JSON_TYPE };
+  if (type === undefined) throw new TypeError("a file goes with its contentType");
+  return { body, type };
+}
+
+function digestOf(body) {
+  return `sha-256=:${createHash("sha256").update(body).digest("base64")}:`;
 }
 
 function readAnswer(answer, said) {

@@ -12,15 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from tests.sdk.flaky import KEY_ID, SECRET, FlakyPlatform
 from tests.stage import Stage, new_number
 from tests.surfaces.receiver import receiving
 from tongbao.kernel.clock import real_now
+from tongbao.surfaces.docs_site.reference import groups_of
+from tongbao_sdk import message_signing
 from tools import typescript
 
-SDK = Path(__file__).parents[2] / "sdk" / "typescript"
+ROOT = Path(__file__).parents[2]
+SDK = ROOT / "sdk" / "typescript"
 DRIVE = Path(__file__).parent / "typescript" / "drive.mjs"
+QR = {"channel": "wechat_pay", "mode": "qr"}
 ORDER = {"merchant_order_no": "A-1", "amount": 1999, "currency": "CNY", "subject": "茶"}
 
 
@@ -119,6 +137,126 @@ async def test_it_verifies_a_webhook_by_either_key(stage: Stage) -> None:
 
         assert seen["event"]["type"] == "webhook.test"
         assert seen["refused"] == [True, True, True]
+
+
+def pem_of(key: Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ec", "rsa"])
+async def test_requests_are_signed_by_a_key_pair_of_ones_own(stage: Stage, kind: str) -> None:
+    """The platform, which knows the public half alone, takes them (RFC 9421)."""
+    made: Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
+    if kind == "ed25519":
+        made = Ed25519PrivateKey.generate()
+    elif kind == "ec":
+        made = generate_private_key(SECP256R1())
+    else:
+        made = rsa.generate_private_key(65537, 2048)
+    public = made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    path = f"/v1/api_keys/{stage.shop.key_id}/roll"
+    rolled = await stage.call(stage.client.transport.post, path, {"public_key": public.decode()})
+    other = pem_of(Ed25519PrivateKey.generate())
+    given = {"url": stage.url, "keyId": rolled["id"], "body": {**ORDER, "amount": 0, "method": QR}}
+
+    ours = await asyncio.to_thread(drive, "call", **given, privateKey=pem_of(made))
+    theirs = await asyncio.to_thread(drive, "call", **given, privateKey=other)
+    file = await asyncio.to_thread(drive, "upload", **given, privateKey=pem_of(made))
+
+    assert ours["code"] == "money.amount_out_of_range", "it was let in, and looked at"
+    assert file["code"] == "application.not_found", "the signed digest is the file's"
+    assert theirs["code"] == "auth.signature_invalid"
+
+
+def test_both_sdks_sign_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Ed25519 signature is the same each time (RFC 8032), so it can be compared."""
+    key = pem_of(Ed25519PrivateKey.generate())
+    url, body = "https://pay.example/v1/payments?a=%E8%8C%B6", '{"subject":"茶"}'
+    headers = {"Idempotency-Key": "once-1", "Accept": "x"}
+    monkeypatch.setattr(message_signing.time, "time", lambda: 1_800_000_000.7)
+    monkeypatch.setattr(message_signing.secrets, "token_urlsafe", lambda _size: "nonce-1")
+
+    signer = message_signing.MessageSigner("key_1", key)
+    for text in (body, ""):
+        ours = signer.headers("POST", url, text.encode(), headers)
+        seen = drive(
+            "sign",
+            keyId="key_1",
+            privateKey=key,
+            method="POST",
+            url=url,
+            body=text,
+            headers=headers,
+            at=1_800_000_000,
+            nonce="nonce-1",
+            secret="",
+        )
+        assert seen["headers"] == ours
+
+
+TSC = ROOT / ".clients" / "typescript" / "node_modules"
+
+
+async def test_every_example_fits_the_types(stage: Stage, tmp_path: Path) -> None:
+    """`tsc --strict --noEmit` over the SDK, over every documented example, and over wrong calls."""
+    if shutil.which("node") is None or not (TSC / "typescript").exists():
+        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
+            pytest.fail("npm's typescript is not installed: run `make clients`")
+        pytest.skip("npm's typescript is not installed: run `make clients`")
+    examples = [
+        next(each.text for each in operation.examples if each.name == "TypeScript")
+        for group in groups_of(stage.app.document, stage.url)
+        for operation in group.operations
+    ]
+    for number, text in enumerate(examples):
+        (tmp_path / f"example_{number}.ts").write_text(text, "utf-8")
+    (tmp_path / "wrong.ts").write_text(WRONG, "utf-8")
+    options = {
+        "strict": True,
+        "noEmit": True,
+        "module": "nodenext",
+        "target": "es2022",
+        "types": ["node"],
+        "typeRoots": [str(TSC / "@types")],
+        "paths": {"tongbao-sdk": ["./sdk/index.d.ts"]},
+    }
+    (tmp_path / "sdk").mkdir()
+    shutil.copy(SDK / "index.d.ts", tmp_path / "sdk")
+    for name, text in typescript.files(stage.app.document).items():
+        (tmp_path / "sdk" / name).write_text(text, "utf-8")
+    (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
+    project = {"compilerOptions": options, "include": ["*.ts", "sdk/*.d.ts"]}
+    (tmp_path / "tsconfig.json").write_text(json.dumps(project), "utf-8")
+
+    compiler = TSC / "typescript" / "bin" / "tsc"
+    run = await asyncio.create_subprocess_exec(
+        *("node", str(compiler), "-p", str(tmp_path)), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await run.communicate()
+
+    assert len(examples) > 100
+    assert not said.decode(), said.decode()
+
+
+WRONG = """
+import { Tongbao } from "tongbao-sdk";
+// @ts-expect-error a key has a secret or a key pair
+new Tongbao("http://127.0.0.1", { keyId: "k" });
+// @ts-expect-error and not both
+new Tongbao("http://127.0.0.1", { keyId: "k", secret: "s", privateKey: "p" });
+const shop = new Tongbao("http://127.0.0.1", { keyId: "k", privateKey: "p" });
+// @ts-expect-error there is no such operation
+await shop.call("GET /v1/nothing");
+// @ts-expect-error a payment has an amount
+await shop.call("POST /v1/payments", { body: { subject: "x" } });
+// @ts-expect-error an id is needed
+await shop.call("GET /v1/payments/{payment_id}");
+const payment = await shop.call("GET /v1/payments/{payment_id}", { path: { payment_id: "p" } });
+const amount: number = payment.amount;
+// @ts-expect-error an amount is whole minor units
+const text: string = payment.amount;
+console.log(amount, text);
+"""
 
 
 def test_the_key_stays_and_the_signature_is_new_on_every_try(flaky: FlakyPlatform) -> None:

@@ -443,7 +443,7 @@ async def test_examples_name_the_developers_key_and_never_its_secret(stage: Stag
     assert developer.secret not in page
     assert (await developer.get("/portal/docs/nothing")).status_code == 404
     only = await developer.get("/portal/errors?q=refund.exceeds_captured")
-    assert "1 codes" in only.text
+    assert "Codes: 1" in only.text
     assert "Nothing fits" in (await developer.get("/portal/errors?q=zzzz")).text
 
 

@@ -2,11 +2,12 @@
 import { readFileSync } from "node:fs";
 
 const given = JSON.parse(readFileSync(0, "utf8"));
-const { Refused, Tongbao, Unanswered, WebhookInvalid, verifyWebhook } = await import(given.sdk);
+const sdk = await import(given.sdk);
+const { MessageSigner, Refused, Tongbao, Unanswered, WebhookInvalid, verifyWebhook } = sdk;
 const pauses = [];
 const shop = new Tongbao(given.url, {
   keyId: given.keyId,
-  secret: given.secret,
+  ...(given.privateKey === undefined ? { secret: given.secret } : { privateKey: given.privateKey }),
   pause: async (ms) => pauses.push(ms),
 });
 const seen = {};
@@ -65,6 +66,20 @@ if (given.act === "trade") {
   const headless = await failing(() => verifyWebhook({}, raw, keys));
   seen.event = event;
   seen.refused = [forged, late, headless].map((each) => each instanceof WebhookInvalid);
+} else if (given.act === "upload") {
+  const outcome = await failing(() =>
+    shop.call("POST /v1/applications/{application_id}/files", {
+      path: { application_id: "app_00000000000000000000000000" },
+      query: { kind: "business_license" },
+      body: Buffer.from("%PDF-1.7 a file"),
+      contentType: "application/pdf",
+    }),
+  );
+  seen.code = outcome?.code;
+} else if (given.act === "sign") {
+  const signer = new MessageSigner(given.keyId, given.privateKey);
+  const { method, url, body, headers, at, nonce } = given;
+  seen.headers = signer.headers(method, url, body, headers, { at, nonce });
 } else {
   const outcome = await failing(async () => {
     seen.reply = await shop.call("POST /v1/payments", { body: given.body });

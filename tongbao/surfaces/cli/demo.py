@@ -91,6 +91,7 @@ def _environment(folder: Path, port: int, sandbox_url: str) -> dict[str, str]:
         "TONGBAO_LICENCE": "payment_institution",
         "TONGBAO_TEST_CLOCK": "true",
         "TONGBAO_SANDBOX_URL": sandbox_url,
+        "TONGBAO_SANDBOX_SIGN_UP": "true",
         "TONGBAO_PORT": str(port),
         "TONGBAO_PUBLIC_URL": f"http://127.0.0.1:{port}",
         "TONGBAO_LOG_LEVEL": "warning",
@@ -199,6 +200,7 @@ def _tell_addresses(console: Console, settings: Settings, login: Login) -> None:
     console.print(f"           login {login.login}, password {login.password}")
     console.print(f"           code {code} now; for an authenticator app: {login.totp_secret}")
     console.print(f"  API      {settings.public_url}/docs")
+    console.print(f"  portal   {settings.public_url}/portal, codes at {settings.sandbox_url}/panel")
     console.print(f"  sandbox  {settings.sandbox_url}/panel")
     console.print(f"  commands tongbao --config {settings.data_dir / _SETTINGS_FILE} --help")
 

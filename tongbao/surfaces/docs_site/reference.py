@@ -94,7 +94,9 @@ def _operation(
     status = next(code for code in operation["responses"] if code.startswith("2"))
     answer = operation["responses"][status].get("content", {}).get("application/json")
     is_idempotent = any(each["name"] == "Idempotency-Key" for each in parameters)
-    call = Call(method, path, is_idempotent, _body_example(schemas, asked))
+    kinds = [each for each in operation.get("requestBody", {}).get("content", {}) if not asked]
+    body, file = _body_example(schemas, asked), next(iter(kinds), None)
+    call = Call(method, path, is_idempotent, body, file)
     return OperationPage(
         id=operation["operationId"],
         method=method,

@@ -38,6 +38,7 @@ class Call(Struct, frozen=True):
     path: str
     idempotent: bool
     body: Any = None
+    file: str | None = None  # the type of file that its body is, if it is one
 
     @property
     def names(self) -> list[str]:
@@ -101,8 +102,11 @@ def typescript(call: Call, url: str) -> str:
     """Return a module that makes the call with the SDK for TypeScript, and prints the answer."""
     given = []
     if call.names:
-        shown = ", ".join(f"{name}: process.env.{name.upper()}" for name in call.names)
+        shown = ", ".join(f'{name}: process.env.{name.upper()} ?? ""' for name in call.names)
         given.append(f"  path: {{ {shown} }},")
+    if call.file is not None:
+        given.append('  body: readFileSync(process.env.FILE ?? ""),')
+        given.append(f'  contentType: "{call.file}",')
     if call.body is not None:
         body = json.dumps(call.body, ensure_ascii=False, indent=2).replace("\n", "\n  ")
         given.append(f"  body: {body},")
@@ -110,11 +114,12 @@ def typescript(call: Call, url: str) -> str:
     asked = "\n".join([f"{call_text}, {{", *given, "})"]) if given else f"{call_text})"
     return "\n".join(
         [
+            *(['import { readFileSync } from "node:fs";'] if call.file else []),
             'import { Tongbao } from "tongbao-sdk";',
             "",
             f'const tongbao = new Tongbao("{url}", {{',
-            "  keyId: process.env.TONGBAO_KEY,",
-            "  secret: process.env.TONGBAO_SECRET,",
+            '  keyId: process.env.TONGBAO_KEY ?? "",',
+            '  secret: process.env.TONGBAO_SECRET ?? "",',
             "});",
             f"console.log({asked});",
         ]
@@ -130,7 +135,7 @@ def with_key(name: str, text: str, key_id: str) -> str:
         return f"TONGBAO_KEY='{key_id}'\n{asked}\n{text}"
     named = f'"{key_id}"'
     return text.replace('os.environ["TONGBAO_KEY"]', named).replace(
-        "process.env.TONGBAO_KEY", named
+        'process.env.TONGBAO_KEY ?? ""', named
     )
 
 
