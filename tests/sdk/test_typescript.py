@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from base64 import b64encode
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,8 +174,10 @@ def test_both_sdks_sign_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     key = pem_of(Ed25519PrivateKey.generate())
     url, body = "https://pay.example/v1/payments?a=%E8%8C%B6", '{"subject":"茶"}'
     headers = {"Idempotency-Key": "once-1", "Accept": "x"}
-    monkeypatch.setattr(message_signing.time, "time", lambda: 1_800_000_000.7)
-    monkeypatch.setattr(message_signing.secrets, "token_urlsafe", lambda _size: "nonce-1")
+    at = SimpleNamespace(time=lambda: 1_800_000_000.7)
+    monkeypatch.setattr("tongbao_sdk.message_signing.time", at)
+    once = SimpleNamespace(token_urlsafe=lambda _size: "nonce-1")
+    monkeypatch.setattr("tongbao_sdk.message_signing.secrets", once)
 
     signer = message_signing.MessageSigner("key_1", key)
     for text in (body, ""):
