@@ -117,7 +117,9 @@ class People:
             self.teller = Teller(db, ledger, CardMoney(self.bank, self.keys, KEYRING))
         self._made = 0
 
-    async def somebody(self, level: int = 3, mode: Mode = Mode.LIVE) -> Person:
+    async def somebody(
+        self, level: int = 3, mode: Mode = Mode.LIVE, keyring: Keyring = KEYRING
+    ) -> Person:
         """A person whose name registers agree with."""
         self._made += 1
         person_id = new_id()
@@ -128,8 +130,8 @@ class People:
         )
         person = await dossier.person_with_id(self.db, person_id)
         async with self.db.begin("test") as tx:
-            await make_keys(tx, KEYRING, person_id)
-            await give_identity(tx, KEYRING, person, Identity("张三", resident_id(self._made)))
+            await make_keys(tx, keyring, person_id)
+            await give_identity(tx, keyring, person, Identity("张三", resident_id(self._made)))
         return person
 
     async def ask(self, person: Person, number: str, **more: Any) -> binding.Asked:
@@ -141,7 +143,7 @@ class People:
         return await binding.ask_to_bind(self.binder, person, new, NOTHING)
 
     async def code(self, phone: str = "13900139000") -> str:
-        await deliver(self.db, KEYRING, self.carrier)
+        await deliver(self.db, self.binder.keyring, self.carrier)
         text = [each.text for each in self.carrier.messages if each.to == f"+86{phone}"][-1]
         return next(part for part in _numbers(text) if len(part) == 6)
 

@@ -129,6 +129,36 @@ async def test_somebody_opens_an_account_sends_money_and_sees_what_is_left(
     assert too_weak.json["facts"]["level"] == 2  # the day comes to more than 1000 yuan with it
 
 
+async def test_a_batch_is_confirmed_for_its_sum_and_payees(alice: Phone, app: App, db: Db) -> None:
+    bob = await enter(Phone(app, alice.post_office), db, "13800138001")
+    mine, second = await account(alice, 3, fill=1_000), await account(alice, 2)
+    third = await account(alice, 1)
+    items = [{"payee": second, "amount": 100}, {"payee": third, "amount": 200}]
+    at = f"{AT}/{mine}/batches"
+
+    asked = await alice.post(at, items=items, request_id="b1")
+    assert asked.code == "authentication.step_up_required"
+    shown = (await alice.get(f"/v1/me/confirmations/{asked.json['facts']['confirmation']}")).json
+    assert (shown["amount"], shown["payee"]) == (300, "2 payees")
+    await alice.prove(asked.json["facts"]["confirmation"], "password")
+    swapped = [{**items[0], "payee": third}, {**items[1], "payee": second}]
+    other = await alice.post(at, items=swapped, request_id="b1")
+    assert other.code == "authentication.step_up_required"
+    made = await alice.post(at, items=items, request_id="b1")
+    again = await alice.post(at, items=items, request_id="b1")
+
+    assert (made.status, made.json["orders"], made.json["is_over"]) == (201, 2, False)
+    assert again.json["id"] == made.json["id"]
+    listed = (await alice.get(f"{at}/{made.json['id']}/orders")).json["items"]
+    assert [(each["payee"], each["amount"]) for each in listed] == [(second, 100), (third, 200)]
+    assert (await bob.get(f"{at}/{made.json['id']}")).code == "e_account.not_found"
+    gone = await alice.post(f"{at}/{made.json['id']}/cancel")
+    assert gone.json["progress"] == [{"status": "cancelled", "orders": 2, "amount": 300}]
+    assert (await alice.get(f"{at}/{made.json['id']}")).json["is_over"] is True
+    itself = [{"payee": mine, "amount": 1}]
+    assert (await alice.post(at, items=itself, request_id="b2")).code == "e_account.batch_wrong"
+
+
 async def test_a_transfer_of_another_day_is_cancelled_and_an_account_closed(
     alice: Phone, db: Db
 ) -> None:

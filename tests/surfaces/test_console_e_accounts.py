@@ -85,6 +85,7 @@ async def test_an_account_is_found_frozen_and_freed_by_two(
     assert account.shown_id in by_id.text
     assert "50.00" in page.text
     assert "43号" in page.text
+    part = {"amount": "20.00", "from": "2020-01-01", "until": "2099-12-31"}
     order = {
         "kind": "judicial",
         "direction": "out",
@@ -103,6 +104,13 @@ async def test_an_account_is_found_frozen_and_freed_by_two(
     assert await agreed(shared_stage, admin, f"{own}/lift", **end) == "applied"
     assert (await queries.account_with_id(db, account.id)).frozen == "none"
     assert "(2026) 13" in (await admin.get(own)).text
+    for wrong in ({"amount": "much"}, {"until": "2026-02-30"}, {"until": "2020-01-01"}):
+        said = {**order, **part, **wrong}
+        assert (await admin.send(f"{own}/freeze", **said)).status_code == 400
+    said = {**order, **part, "document": "(2026) 14"}
+    assert await agreed(shared_stage, admin, f"{own}/freeze", **said) == "applied"
+    assert (await queries.account_with_id(db, account.id)).available == 3_000
+    assert "30.00" in (await admin.get(own)).text
 
 
 async def test_whoever_may_only_look_freezes_nothing(

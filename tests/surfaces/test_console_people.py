@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.parties.card_people import People, pan
 from tests.parties.phones import Phone, address
 from tests.stage import Stage
 from tests.surfaces.test_wallet_app import RESIDENT_ID, SandboxOffice
 from tests.surfaces.visitors import Reader, hire, reader
 from tongbao.infra import audit
+from tongbao.parties.bound_cards.binding import Binder
+from tongbao.parties.bound_cards.queries import card_with_id
 from tongbao.parties.identity.model import Role
 
 _people = count(1)
@@ -112,3 +115,28 @@ async def test_what_nobody_has_finds_nobody(admin: Reader) -> None:
     assert (await found(admin, q="nonsense")).status_code == 400
     assert (await admin.get("/console/people?status=odd")).status_code == 400
     assert (await admin.get("/console/people/per_00000000000000000000000000")).status_code == 404
+
+
+async def test_somebodys_cards_are_shown_without_their_numbers_and_unbound_for_them(
+    shared_stage: Stage, admin: Reader
+) -> None:
+    db, platform = shared_stage.db, shared_stage.platform
+    people = People(db)
+    people.binder = Binder(
+        db, platform.keyring, platform.keys.sealing_keys, people.binder.verifiers
+    )
+    person = await people.somebody(keyring=platform.keyring)
+    card = await people.bind(person, pan(1))
+    own = f"/console/people/{person.actor}"
+
+    page = await admin.get(own)
+    assert f"{card.bin}…{card.last4}" in page.text
+    assert "农业银行" in page.text
+    assert pan(1) not in page.text
+    at = f"{own}/cards/{card.shown_id}/unbind"
+    assert (await admin.send(at, because="x")).status_code == 400
+    await admin.get(own)
+    assert (await admin.send(at, because="stolen card")).status_code == 303
+
+    assert (await card_with_id(db, card.id)).state == "unbound"
+    assert f"cards/{card.shown_id}/unbind" not in (await admin.get(own)).text

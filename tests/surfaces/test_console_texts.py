@@ -37,6 +37,8 @@ from tongbao.ledger.rules.chart import CHART
 from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
 from tongbao.parties.agents.model import Agent
+from tongbao.parties.bound_cards.model import BoundState
+from tongbao.parties.card_bins.model import BinKind
 from tongbao.parties.e_accounts.model import METERS
 from tongbao.parties.merchants.model import MerchantState
 from tongbao.parties.onboarding.model import ApplicationState, DocumentKind
@@ -161,6 +163,8 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("terminal_state", TerminalState),
         ("person_state", PERSON_STATES),
         ("e_account_state", e_accounts.STATES),
+        ("bank_card_state", BoundState),
+        ("bank_card_kind", [each.name.lower() for each in BinKind]),
         ("e_account_frozen", e_accounts.FROZEN),
         ("e_account_freeze", e_accounts.FREEZES),
         ("e_account_kind", e_accounts.KINDS),

@@ -5,19 +5,26 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.parties.e_accounts.model import EAccount, EAccountFreeze, EAccountLeg, EAccountOrder
+from tongbao.parties.e_accounts.model import (
+    EAccount,
+    EAccountBatch,
+    EAccountFreeze,
+    EAccountLeg,
+    EAccountOrder,
+    Progress,
+)
 
 _ACCOUNT: Final = (
     "book, id, person_id, mode, kind, currency, state, balance, in_stops, out_stops, device,"
-    " opened_at, activated_at, moved_at, dormant_at, closed_at"
+    " opened_at, activated_at, moved_at, dormant_at, closed_at, held"
 )
 _FREEZE: Final = (
     "book, id, account_id, kind, direction, document, reason, set_by, set_at, lifted_by, lifted_at,"
-    " lifted_because"
+    " lifted_because, amount, starts_at, ends_at, began_at"
 )
 _ORDER: Final = (
     "book, id, account_id, person_id, mode, kind, payee_id, amount, currency, request_id, timing,"
-    " run_at, level, state, code, made_at, ended_at, card_id"
+    " run_at, level, state, code, made_at, ended_at, card_id, batch_id"
 )
 
 # Opening: lock who opens, then count in later statements
@@ -61,8 +68,8 @@ INSERT_ACCOUNT: Final = Query(
     EAccount,
     f"""
     insert into e_account (book, id, person_id, mode, kind, currency, state, balance, in_stops,
-                           out_stops, device, opened_at)
-    values ($1, $2, $3, $4, $5, $6, 'opened', 0, 0, 0, $7, $8)
+                           out_stops, held, device, opened_at)
+    values ($1, $2, $3, $4, $5, $6, 'opened', 0, 0, 0, 0, $7, $8)
     returning {_ACCOUNT}""",
 )
 GET_ACCOUNT: Final = Query(
@@ -81,7 +88,7 @@ FIND_ACCOUNTS: Final = Query(
     select {_ACCOUNT} from e_account
      where book = $1 and ($2::uuid is null or person_id = $2)
        and ($3::text is null or state = $3)
-       and (not $4::bool or in_stops > 0 or out_stops > 0)
+       and (not $4::bool or in_stops > 0 or out_stops > 0 or held > 0)
        and ($5::uuid is null or id < $5)
      order by id desc
      limit $6""",
@@ -98,7 +105,7 @@ CLOSE: Final = Query(
     f"""
     update e_account set state = 'closed', closed_at = $3
      where book = $1 and id = $2 and state <> 'closed' and balance = 0 and in_stops = 0
-       and out_stops = 0
+       and out_stops = 0 and held = 0
     returning {_ACCOUNT}""",
 )
 # The movement of one account, out below zero. Of a set, what one account moves is added up first,
@@ -106,7 +113,8 @@ CLOSE: Final = Query(
 MOVE: Final = Statement(
     """
     update e_account set balance = balance + $3, moved_at = $4
-     where book = $1 and id = $2 and state = 'active' and balance + $3 >= 0
+     where book = $1 and id = $2 and state = 'active'
+       and balance + $3 >= case when $3 > 0 then 0 else held end
        and case when $3 > 0 then in_stops = 0 else out_stops = 0 end""",
     many="""
     with asked as materialized (
@@ -123,7 +131,9 @@ MOVE: Final = Statement(
         update e_account set balance = e_account.balance + summed.change, moved_at = summed.at
           from summed
          where e_account.book = summed.book and e_account.id = summed.id
-           and e_account.state = 'active' and e_account.balance + summed.change >= 0
+           and e_account.state = 'active'
+           and e_account.balance + summed.change
+               >= case when summed.goes then e_account.held else 0 end
            and (not summed.comes or e_account.in_stops = 0)
            and (not summed.goes or e_account.out_stops = 0)
         returning summed.times
@@ -149,8 +159,8 @@ INSERT_FREEZE: Final = Query(
     EAccountFreeze,
     f"""
     insert into e_account_freeze (book, id, account_id, kind, direction, document, reason, set_by,
-                                  set_at)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                  set_at, amount, starts_at, ends_at, began_at)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
     returning {_FREEZE}""",
 )
 LIFT_FREEZE: Final = Query(
@@ -165,16 +175,23 @@ FREEZES: Final = Query(
     f"""
     select {_FREEZE} from e_account_freeze where book = $1 and account_id = $2 order by id""",
 )
+GET_FREEZE: Final = Query(
+    EAccountFreeze, f"select {_FREEZE} from e_account_freeze where book = $1 and id = $2"
+)
+BEGIN_FREEZE: Final = Statement("""
+    update e_account_freeze set began_at = $3
+     where book = $1 and id = $2 and began_at is null and lifted_at is null""")
 ADD_STOPS: Final = Statement("""
-    update e_account set in_stops = in_stops + $3, out_stops = out_stops + $4
+    update e_account
+       set in_stops = in_stops + $3, out_stops = out_stops + $4, held = held + $5
      where book = $1 and id = $2 and state <> 'closed'""")
 
 # Orders
 INSERT_ORDER: Final = Statement("""
     insert into e_account_order (book, id, account_id, person_id, mode, kind, payee_id, amount,
                                  currency, request_id, timing, run_at, level, state, made_at,
-                                 ended_at, card_id)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+                                 ended_at, card_id, batch_id)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
         on conflict do nothing""")
 GET_ORDER: Final = Query(
     EAccountOrder, f"select {_ORDER} from e_account_order where book = $1 and id = $2"
@@ -202,6 +219,48 @@ WAITING: Final = Query(
 END_ORDER: Final = Statement("""
     update e_account_order set state = $3, ended_at = $4, code = $5
      where book = $1 and id = $2 and state = 'waiting'""")
+
+# Batches
+_BATCH: Final = (
+    "book, id, account_id, person_id, mode, request_id, digest, orders, amount, currency, run_at,"
+    " made_at"
+)
+INSERT_BATCH: Final = Query(
+    EAccountBatch,
+    f"""
+    insert into e_account_batch ({_BATCH})
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    returning {_BATCH}""",
+)
+GET_BATCH: Final = Query(
+    EAccountBatch, f"select {_BATCH} from e_account_batch where book = $1 and id = $2"
+)
+BATCH_OF_REQUEST: Final = Query(
+    EAccountBatch,
+    f"""
+    select {_BATCH} from e_account_batch
+     where book = $1 and account_id = $2 and request_id = $3""",
+)
+PROGRESS: Final = Query(
+    Progress,
+    """
+    select state, count(*)::int as orders, sum(amount)::bigint as amount from e_account_order
+     where book = $1 and batch_id = $2 group by state order by state""",
+)
+ORDERS_OF_BATCH: Final = Query(
+    EAccountOrder,
+    f"""
+    select {_ORDER} from e_account_order
+     where book = $1 and batch_id = $2 and ($3::uuid is null or id > $3)
+     order by id
+     limit $4""",
+)
+WAITING_OF_BATCH: Final = Query(
+    EAccountOrder,
+    f"""
+    select {_ORDER} from e_account_order
+     where book = $1 and batch_id = $2 and state = 'waiting' order by id""",
+)
 
 # Over a bank
 INSERT_LEG: Final = Statement("""

@@ -6,8 +6,11 @@ An operational freeze is the firm's own; a judicial one is ordered by a court or
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Literal
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -16,7 +19,8 @@ from tongbao.controls.approvals.model import Act, Approval, Bound, Change
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
-from tongbao.kernel.errors import Invalid
+from tongbao.infra.tasks import Again, Handler, Lease, RetryPolicy, Task, enqueue
+from tongbao.kernel.errors import Fact, Invalid
 from tongbao.kernel.ids import derived_id, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.e_accounts import _store as store
@@ -34,6 +38,11 @@ from tongbao.parties.e_accounts.opening import book_of
 from tongbao.parties.identity.model import Permission
 
 _DOCUMENT_MAX: Final = 64
+_MOST: Final = 10**15
+MIND_POLICY: Final = RetryPolicy(
+    attempts_max=1_000_000, delays=tuple(timedelta(seconds=s) for s in (1, 5, 60, 600))
+)
+"""A court's order does not end because a database was away."""
 
 
 class DocumentWrong(Invalid):
@@ -44,6 +53,21 @@ class DocumentWrong(Invalid):
     advice_zh = "请填写文书或工单编号，1 至 64 个字符。"
 
 
+class FreezeWrong(Invalid):
+    """An amount is frozen on its way out; a freeze ends after it starts, at a moment to come."""
+
+    code = "e_account.freeze_wrong"
+    advice = "Freeze an amount with direction `out`; let it end after it starts, and not today."
+    advice_zh = "按金额冻结的方向应为 out；结束时间应晚于开始时间和当前时间。"
+
+
+class MindFreeze(Task, frozen=True, tag="e_accounts.mind_freeze"):
+    """Let a freeze begin or end when its moment has come."""
+
+    book: int
+    freeze_id: UUID
+
+
 class FreezeTerms(Struct, frozen=True):
     """What two people agree to when they freeze an account."""
 
@@ -52,6 +76,9 @@ class FreezeTerms(Struct, frozen=True):
     kind: Literal["operational", "judicial"]
     direction: Direction
     document: str
+    amount: int | None = None  # minor units; None: everything in the direction
+    starts_at: datetime | None = None  # None: at once
+    ends_at: datetime | None = None  # None: until somebody lifts it
 
 
 class LiftTerms(Struct, frozen=True):
@@ -87,9 +114,11 @@ async def propose_freeze(
     """Propose to stop what comes in, what goes out, or both.
 
     Raises:
-        DocumentWrong, EAccountStateWrong, MakerNotAllowed, ReasonTooShort, ApprovalWaiting
+        DocumentWrong, FreezeWrong, EAccountStateWrong, MakerNotAllowed, ReasonTooShort,
+        ApprovalWaiting
     """
     _check_document(terms.document)
+    _check_freeze(terms, tx.now)
     if account.state == "closed":
         raise EAccountStateWrong(status=account.state.value)
     return await propose(
@@ -117,12 +146,13 @@ async def freeze(tx: Tx, approval: Approval, terms: FreezeTerms) -> EAccountFree
     """Freeze an account in the caller's transaction; movements that come after it are refused.
 
     Raises:
-        EAccountNotFound, EAccountStateWrong
+        EAccountNotFound, EAccountStateWrong, FreezeWrong: it would be over already.
     """
     account = await _locked(tx, terms.mode, terms.account)
-    comes_in, goes_out = _stops(terms.direction)
-    if not await store.ADD_STOPS.run(tx, account.book, account.id, comes_in, goes_out):
+    _check_freeze(terms, tx.now)
+    if account.state == "closed":
         raise EAccountStateWrong(status=account.state.value)
+    starts_at = max(terms.starts_at or tx.now, tx.now)
     made = await store.INSERT_FREEZE.one(
         tx,
         account.book,
@@ -134,8 +164,18 @@ async def freeze(tx: Tx, approval: Approval, terms: FreezeTerms) -> EAccountFree
         approval.reason,
         approval.shown_id,
         tx.now,
+        terms.amount,
+        starts_at,
+        terms.ends_at,
+        None,
     )
-    facts = {"kind": terms.kind, "direction": terms.direction.value, "document": terms.document}
+    if starts_at <= tx.now:
+        made = await _begin(tx, made)
+    next_at = terms.ends_at if made.counts else starts_at
+    if next_at is not None:
+        await enqueue(tx, MindFreeze(made.book, made.id), run_at=next_at, key=str(made.id))
+    facts: dict[str, Fact] = {"kind": terms.kind, "direction": terms.direction.value}
+    facts |= {"document": terms.document, "amount": terms.amount}
     await audit.record(tx, "e_account.frozen", account.shown_id, facts)
     failpoint("e_accounts.before_freeze_commit")
     return made
@@ -150,17 +190,56 @@ async def lift(tx: Tx, approval: Approval, terms: LiftTerms) -> EAccountFreeze:
     account = await _locked(tx, terms.mode, terms.account)
     wanted = parse(FREEZE_PREFIX, terms.freeze)
     why = f"{terms.document}: {approval.reason}"
-    lifted = await store.LIFT_FREEZE.first(
-        tx, account.book, account.id, wanted, approval.shown_id, tx.now, why
-    )
+    lifted = await _end(tx, account, wanted, approval.shown_id, why)
     if lifted is None:
         raise FreezeUnknown
-    comes_in, goes_out = _stops(lifted.direction)
-    await store.ADD_STOPS.run(tx, account.book, account.id, -comes_in, -goes_out)
     facts = {"freeze": terms.freeze, "document": terms.document}
     await audit.record(tx, "e_account.freeze_lifted", account.shown_id, facts)
     failpoint("e_accounts.before_lift_commit")
     return lifted
+
+
+async def run_mind_freeze(db: Db, task: MindFreeze, _lease: Lease) -> Again | None:
+    """Let a freeze begin or end, once; one that was lifted before stays so."""
+    found = await store.GET_FREEZE.one(db, task.book, task.freeze_id)
+    async with db.begin("e_accounts") as tx:
+        account = await store.LOCK_ACCOUNT.one(tx, found.book, found.account_id)
+        found = await store.GET_FREEZE.one(tx, task.book, task.freeze_id)
+        if found.lifted_at is not None:
+            return None
+        if tx.now < found.starts_at:
+            return Again(found.starts_at - tx.now)
+        if found.ends_at is not None and tx.now >= found.ends_at:
+            because = f"{found.document}: {found.ends_at.isoformat()}"
+            await _end(tx, account, found.id, "its own date", because)
+            facts = {"freeze": shown_freeze(found), "document": found.document}
+            await audit.record(tx, "e_account.freeze_ended", account.shown_id, facts)
+            failpoint("e_accounts.before_freeze_end_commit")
+            return None
+        if found.began_at is None:
+            await _begin(tx, found)
+            facts = {"freeze": shown_freeze(found), "document": found.document}
+            await audit.record(tx, "e_account.freeze_began", account.shown_id, facts)
+            failpoint("e_accounts.before_freeze_begin_commit")
+        return None if found.ends_at is None else Again(found.ends_at - tx.now)
+
+
+class Queued(Struct, frozen=True):
+    """A freeze with what it really keeps now: later ones wait behind earlier ones (轮候)."""
+
+    freeze: EAccountFreeze
+    keeps: int | None  # minor units; None: it is not of an amount, or does not count now
+
+
+def queued(freezes: Iterable[EAccountFreeze], balance: int) -> list[Queued]:
+    """Return freezes with what each keeps of a balance, by the order in which they began."""
+    keeps: dict[UUID, int] = {}
+    left = balance
+    for each in sorted(freezes, key=lambda one: (one.began_at or one.starts_at, one.id)):
+        if each.counts and each.amount is not None:
+            keeps[each.id] = min(each.amount, left)
+            left -= keeps[each.id]
+    return [Queued(each, keeps.get(each.id)) for each in freezes]
 
 
 def bound_acts(db: Db) -> tuple[Bound, ...]:
@@ -178,9 +257,32 @@ def bound_acts(db: Db) -> tuple[Bound, ...]:
     )
 
 
+def handlers(db: Db) -> Mapping[type[Task], Handler]:
+    """Return who does the task of this module."""
+    return {MindFreeze: partial(run_mind_freeze, db)}
+
+
 def shown_freeze(row: EAccountFreeze) -> str:
     """Return a freeze's public id."""
     return show(FREEZE_PREFIX, row.id)
+
+
+async def _begin(tx: Tx, made: EAccountFreeze) -> EAccountFreeze:
+    """Let a freeze count from now on; movements that commit after it are refused."""
+    await store.BEGIN_FREEZE.run(tx, made.book, made.id, tx.now)
+    await store.ADD_STOPS.run(tx, made.book, made.account_id, *_weight(made))
+    return await store.GET_FREEZE.one(tx, made.book, made.id)
+
+
+async def _end(
+    tx: Tx, account: EAccount, freeze_id: UUID, by: str, because: str
+) -> EAccountFreeze | None:
+    row = (account.book, account.id, freeze_id, by, tx.now, because)
+    lifted = await store.LIFT_FREEZE.first(tx, *row)
+    if lifted is not None and lifted.began_at is not None:
+        weight = (-each for each in _weight(lifted))
+        await store.ADD_STOPS.run(tx, account.book, account.id, *weight)
+    return lifted
 
 
 async def _locked(tx: Tx, mode: Mode, shown_id: str) -> EAccount:
@@ -197,6 +299,9 @@ async def _show_freeze(db: Db, _approval: Approval, terms: FreezeTerms) -> list[
         Change("account", "账户", None, terms.account),
         Change("kind", "冻结类型", None, terms.kind),
         Change("stopped", "冻结方向", before, terms.direction.value),
+        Change("amount (minor units)", "冻结金额（分）", None, str(terms.amount or "all")),
+        Change("from", "开始时间", None, _moment(terms.starts_at)),
+        Change("until", "结束时间", None, _moment(terms.ends_at)),
         Change("document", "文书编号", None, terms.document),
     ]
 
@@ -209,8 +314,24 @@ async def _show_lift(_db: Db, _approval: Approval, terms: LiftTerms) -> list[Cha
     ]
 
 
-def _stops(direction: Direction) -> tuple[int, int]:
-    return (int(direction is not Direction.OUT), int(direction is not Direction.IN))
+def _weight(made: EAccountFreeze) -> tuple[int, int, int]:
+    """Return what a freeze adds to the account: stops of in and out, or an amount."""
+    if made.amount is not None:
+        return (0, 0, made.amount)
+    direction = made.direction
+    return (int(direction is not Direction.OUT), int(direction is not Direction.IN), 0)
+
+
+def _moment(at: datetime | None) -> str:
+    return "–" if at is None else at.isoformat(timespec="minutes")
+
+
+def _check_freeze(terms: FreezeTerms, now: datetime) -> None:
+    amount = terms.amount
+    if amount is not None and (terms.direction is not Direction.OUT or not 0 < amount <= _MOST):
+        raise FreezeWrong(param="amount")
+    if terms.ends_at is not None and terms.ends_at <= max(now, terms.starts_at or now):
+        raise FreezeWrong(param="ends_at")
 
 
 def _check_document(text: str) -> None:

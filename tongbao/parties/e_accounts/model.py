@@ -26,6 +26,7 @@ from tongbao.ledger.model import AccountKey
 PREFIX: Final = "eac"
 ORDER_PREFIX: Final = "eor"
 FREEZE_PREFIX: Final = "eaf"
+BATCH_PREFIX: Final = "eab"
 CURRENCY: Final = "CNY"
 SCHEDULED_MAX: Final = timedelta(days=366)
 
@@ -208,7 +209,10 @@ Timing = Literal["now", "next_day", "scheduled"]
 
 
 class EAccount(Struct, frozen=True):
-    """One row. ``balance`` follows the ledger in its own commits, in minor units."""
+    """One row. ``balance`` follows the ledger in its own commits, in minor units.
+
+    ``held`` is what freezes of an amount keep in it together, which may be more than is there.
+    """
 
     book: int
     id: UUID
@@ -226,6 +230,7 @@ class EAccount(Struct, frozen=True):
     moved_at: datetime | None
     dormant_at: datetime | None
     closed_at: datetime | None
+    held: int
 
     @property
     def shown_id(self) -> str:
@@ -238,8 +243,13 @@ class EAccount(Struct, frozen=True):
         return int(self.kind[-1])
 
     @property
+    def available(self) -> int:
+        """Return what freezes of an amount leave, in minor units."""
+        return max(self.balance - self.held, 0)
+
+    @property
     def frozen(self) -> Literal["none", "in", "out", "all"]:
-        """Return what the freezes that stand stop together."""
+        """Return what the freezes of a whole direction stop together."""
         if self.in_stops and self.out_stops:
             return "all"
         return "in" if self.in_stops else "out" if self.out_stops else "none"
@@ -271,6 +281,8 @@ class EAccount(Struct, frozen=True):
         self._check(self.out_stops)
         if amount > self.balance:
             raise EAccountBalanceShort
+        if amount > self.available:
+            raise EAccountFrozen(frozen="amount", held=self.held)
 
     def _check(self, stops: int) -> None:
         if self.state is not EAccountState.ACTIVE:
@@ -280,7 +292,10 @@ class EAccount(Struct, frozen=True):
 
 
 class EAccountFreeze(Struct, frozen=True):
-    """One row: who stopped what, by which document, and who lifted it."""
+    """One row: who stopped what, by which document, from when until when, and who lifted it.
+
+    ``amount`` keeps so much in the account; without one it stops everything in its direction.
+    """
 
     book: int
     id: UUID
@@ -294,6 +309,15 @@ class EAccountFreeze(Struct, frozen=True):
     lifted_by: str | None
     lifted_at: datetime | None
     lifted_because: str | None
+    amount: int | None
+    starts_at: datetime
+    ends_at: datetime | None
+    began_at: datetime | None
+
+    @property
+    def counts(self) -> bool:
+        """Tell whether it stops anything now."""
+        return self.began_at is not None and self.lifted_at is None
 
 
 class EAccountOrder(Struct, frozen=True):
@@ -317,6 +341,7 @@ class EAccountOrder(Struct, frozen=True):
     made_at: datetime
     ended_at: datetime | None
     card_id: UUID | None = None
+    batch_id: UUID | None = None
 
     @property
     def shown_id(self) -> str:
@@ -332,6 +357,36 @@ class EAccountOrder(Struct, frozen=True):
         when = self.run_at if self.timing == "scheduled" else None
         asked = (self.kind, self.payee_id, self.amount, self.currency, self.timing)
         return (*asked, when, self.card_id)
+
+
+class EAccountBatch(Struct, frozen=True):
+    """One row: transfers that were confirmed together."""
+
+    book: int
+    id: UUID
+    account_id: UUID
+    person_id: UUID
+    mode: Mode
+    request_id: str
+    digest: bytes
+    orders: int
+    amount: int
+    currency: str
+    run_at: datetime
+    made_at: datetime
+
+    @property
+    def shown_id(self) -> str:
+        """Return its public id."""
+        return show(BATCH_PREFIX, self.id)
+
+
+class Progress(Struct, frozen=True):
+    """How many orders of a batch stand how, and what they come to."""
+
+    state: OrderState
+    orders: int
+    amount: int
 
 
 class EAccountLeg(Struct, frozen=True):

@@ -42,6 +42,7 @@ from tongbao.ledger.rules import posting
 from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.bound_cards.moving import CardMoney
 from tongbao.parties.e_accounts import _store as store
+from tongbao.parties.e_accounts import freezes
 from tongbao.parties.e_accounts.model import (
     BALANCE,
     IN_OTHERS,
@@ -408,13 +409,14 @@ def order_row(new: EAccountOrder) -> tuple[object, ...]:
     return (
         *(new.book, new.id, new.account_id, new.person_id, new.mode, new.kind, new.payee_id),
         *(new.amount, new.currency, new.request_id, new.timing, new.run_at, new.level, new.state),
-        *(new.made_at, new.ended_at, new.card_id),
+        *(new.made_at, new.ended_at, new.card_id, new.batch_id),
     )
 
 
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     RunOrder: ORDER_POLICY,
     FindDormant: DORMANT_POLICY,
+    freezes.MindFreeze: freezes.MIND_POLICY,
 }
 """How often each task of this domain is tried."""
 
@@ -424,4 +426,5 @@ def handlers(db: Db, ledger: Ledger) -> Mapping[type[Task], Handler]:
     return {
         RunOrder: partial(run_order, Teller(db, ledger)),
         FindDormant: partial(run_find_dormant, db),
+        **freezes.handlers(db),
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from datetime import date, datetime
+from typing import Any, Final, Literal
 
-from tongbao.kernel.errors import Invalid
+from tongbao.kernel.clock import day_bounds
+from tongbao.kernel.errors import Invalid, Refusal
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import from_decimal_text
 from tongbao.parties.e_accounts import freezes, queries
 from tongbao.parties.e_accounts.model import (
     ORDER_PREFIX,
@@ -96,7 +99,8 @@ async def show_account(visit: Visit) -> Reply:
         "identity": await identity_row(db, account.person_id),
         "limits": await queries.limits_of_account(db, account, db.clock.now()),
         "freezes": [
-            (freezes.shown_freeze(each), each) for each in await queries.freezes_of(db, account)
+            (freezes.shown_freeze(each.freeze), each.freeze, each.keeps)
+            for each in freezes.queued(await queries.freezes_of(db, account), account.balance)
         ],
         "orders": orders.items,
         "lines": [(show(ORDER_PREFIX, each.reference), each) for each in lines.items],
@@ -110,8 +114,8 @@ async def propose_freeze(visit: Visit) -> Reply:
     """Put a freeze before other eyes.
 
     Raises:
-        UnknownId, EAccountNotFound, EAccountFormWrong, DocumentWrong, EAccountStateWrong,
-        MakerNotAllowed, ReasonTooShort, ApprovalWaiting
+        UnknownId, EAccountNotFound, EAccountFormWrong, DocumentWrong, FreezeWrong,
+        EAccountStateWrong, MakerNotAllowed, ReasonTooShort, ApprovalWaiting
     """
     form, account = visit.request.form, await _account(visit)
     kind, direction = form.get("kind", ""), form.get("direction", "")
@@ -123,6 +127,9 @@ async def propose_freeze(visit: Visit) -> Reply:
         "judicial" if _kind(kind) == "judicial" else "operational",
         Direction(direction),
         form.get("document", "").strip(),
+        _amount(form.get("amount", ""), account),
+        _day(form.get("from", ""), 0),
+        _day(form.get("until", ""), 1),
     )
     async with visit.desk.db.begin(visit.operator.actor) as tx:
         approval = await freezes.propose_freeze(
@@ -166,6 +173,26 @@ ROUTES: Final = (
 async def _account(visit: Visit) -> EAccount:
     wanted = parse(PREFIX, visit.params["account_id"])
     return await queries.account_with_id(visit.desk.db, wanted)
+
+
+def _amount(text: str, account: EAccount) -> int | None:
+    """Return what is to be kept, in minor units; nothing written is everything."""
+    if not text.strip():
+        return None
+    try:
+        return from_decimal_text(text.strip(), account.currency).amount
+    except Refusal:
+        raise EAccountFormWrong(param="amount") from None
+
+
+def _day(text: str, end: Literal[0, 1]) -> datetime | None:
+    """Return the beginning of a day of Shanghai, or its end; None where none is named."""
+    if not text.strip():
+        return None
+    try:
+        return day_bounds(date.fromisoformat(text.strip()))[end]
+    except (ValueError, OverflowError):
+        raise EAccountFormWrong(param="from" if end == 0 else "until") from None
 
 
 def _kind(text: str) -> str:

@@ -14,6 +14,10 @@ from tongbao.kernel.ids import parse, show
 from tongbao.parties.authentication.authenticators import authenticators_of
 from tongbao.parties.authentication.certificates import certificates_of
 from tongbao.parties.authentication.passkeys import passkeys_of
+from tongbao.parties.bound_cards.binding import card_of_person, unbind
+from tongbao.parties.bound_cards.model import PREFIX as CARD
+from tongbao.parties.bound_cards.queries import cards_of_person
+from tongbao.parties.card_bins.bins import issuer_name
 from tongbao.parties.identity.model import Permission
 from tongbao.parties.people.consents import consents_of
 from tongbao.parties.people.contacts import contacts_of
@@ -101,14 +105,31 @@ async def move_person(visit: Visit) -> Reply:
     return redirect(f"{CONSOLE}/people/{show(PREFIX, person.id)}?done=moved")
 
 
+async def unbind_card(visit: Visit) -> Reply:
+    """Let go of somebody's bank card for them, as when it was stolen; the reason is kept.
+
+    Raises:
+        UnknownId, PersonNotFound, BoundCardNotFound, PersonFormWrong, BindingOver, CardInUse
+    """
+    person, because = await _person(visit), _reason(visit)
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        wanted = parse(CARD, visit.params["card_id"])
+        card = await card_of_person(tx, person.id, person.mode, wanted)
+        await unbind(tx, card)
+        await audit.record(tx, "bound_card.unbound_for", card.shown_id, {"because": because})
+    return redirect(f"{CONSOLE}/people/{show(PREFIX, person.id)}?done=moved")
+
+
 _VIEW: Final = Permission.VIEW
 _ACT: Final = Permission.PEOPLE_ACT
+_CARD: Final = "/people/{person_id}/cards/{card_id}"
 ROUTES: Final = (
     Route("GET", "/people", show_people, _VIEW, is_licensed=True),
     Route("POST", "/people", search_people, _VIEW, is_licensed=True),
     Route("GET", "/people/{person_id}", show_person, _VIEW, is_licensed=True),
     Route("POST", "/people/{person_id}/reveal", reveal_person, _ACT, is_licensed=True),
     Route("POST", "/people/{person_id}/move", move_person, _ACT, is_licensed=True),
+    Route("POST", f"{_CARD}/unbind", unbind_card, _ACT, is_licensed=True),
     *e_accounts.ROUTES,
 )
 
@@ -153,6 +174,10 @@ async def _page(visit: Visit, person: Person, revealed: Revealed | None) -> Repl
         "contacts": await contacts_of(db, person.id),
         "identity": await identity_row(db, person.id),
         "checks": await checks_of(db, person.id),
+        "cards": [
+            (each, issuer_name(each.issuer))
+            for each in await cards_of_person(db, person.id, person.mode, only_bound=False)
+        ],
         "devices": await devices_of(db, person.id),
         "consents": await consents_of(db, person.id),
         "ways": ", ".join(sorted(set(ways))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -11,12 +12,15 @@ from tongbao.infra.web.request import AmountField, CurrencyField
 from tongbao.kernel.ids import show
 from tongbao.ledger.queries import StatementLine
 from tongbao.parties.bound_cards.model import PREFIX as CARD
+from tongbao.parties.e_accounts.batches import ORDERS_MAX
 from tongbao.parties.e_accounts.model import (
     ORDER_PREFIX,
     EAccount,
+    EAccountBatch,
     EAccountOrder,
     EAccountState,
     OrderState,
+    Progress,
 )
 from tongbao.parties.e_accounts.model import (
     PREFIX as ACCOUNT,
@@ -56,6 +60,47 @@ class SendMoney(Struct, frozen=True, forbid_unknown_fields=True):
     run_at: datetime | None = None
 
 
+class BatchItem(Struct, frozen=True, forbid_unknown_fields=True):
+    """One transfer of a batch."""
+
+    amount: AmountField
+    payee: IdField
+
+
+class SendBatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """These transfers together, confirmed once: now, at the next midnight, or at a moment."""
+
+    items: Annotated[list[BatchItem], Meta(min_length=1, max_length=ORDERS_MAX)]
+    request_id: RequestField
+    currency: CurrencyField = "CNY"
+    timing: Literal["now", "next_day", "scheduled"] = "now"
+    run_at: datetime | None = None
+
+
+class BatchCount(Struct, frozen=True, kw_only=True):
+    """How many orders of a batch stand so, and what they come to."""
+
+    status: OrderState
+    orders: int
+    amount: int
+
+
+class EAccountBatchView(Struct, frozen=True, kw_only=True):
+    """Transfers that were confirmed together, and how far they have come."""
+
+    id: str
+    object: Literal["e_account_batch"]
+    account_id: str
+    request_id: str
+    orders: int
+    amount: int
+    currency: str
+    run_at: datetime
+    is_over: bool
+    progress: list[BatchCount]
+    created_at: datetime
+
+
 class EAccountView(Struct, frozen=True, kw_only=True):
     """One of one's own electronic accounts."""
 
@@ -67,6 +112,7 @@ class EAccountView(Struct, frozen=True, kw_only=True):
     status: EAccountState
     frozen: Literal["none", "in", "out", "all"]
     balance: int
+    available: int  # without what freezes of an amount keep
     opened_at: datetime
     activated_at: datetime | None
     closed_at: datetime | None
@@ -135,6 +181,7 @@ def view_account(row: EAccount) -> EAccountView:
         status=row.state,
         frozen=row.frozen,
         balance=row.balance,
+        available=row.available,
         opened_at=row.opened_at,
         activated_at=row.activated_at,
         closed_at=row.closed_at,
@@ -159,6 +206,26 @@ def view_order(row: EAccountOrder) -> EAccountOrderView:
         code=row.code,
         created_at=row.made_at,
         ended_at=row.ended_at,
+    )
+
+
+def view_batch(row: EAccountBatch, progress: Sequence[Progress]) -> EAccountBatchView:
+    """Return a batch as its person sees it."""
+    return EAccountBatchView(
+        id=row.shown_id,
+        object="e_account_batch",
+        account_id=show(ACCOUNT, row.account_id),
+        request_id=row.request_id,
+        orders=row.orders,
+        amount=row.amount,
+        currency=row.currency,
+        run_at=row.run_at,
+        is_over=all(each.state is not OrderState.WAITING for each in progress),
+        progress=[
+            BatchCount(status=each.state, orders=each.orders, amount=each.amount)
+            for each in progress
+        ],
+        created_at=row.made_at,
     )
 
 

@@ -20,13 +20,16 @@ from tongbao.parties.authentication.step_up import Confirmed, level_for, require
 from tongbao.parties.bound_cards.model import PREFIX as CARD
 from tongbao.parties.bound_cards.model import BindingOver, BoundCard, BoundCardNotFound
 from tongbao.parties.bound_cards.queries import card_to_use
-from tongbao.parties.e_accounts import opening, orders, queries
+from tongbao.parties.e_accounts import batches, opening, orders, queries
 from tongbao.parties.e_accounts.bank_orders import order_over_bank
+from tongbao.parties.e_accounts.batches import BatchNotFound, BatchWrong
 from tongbao.parties.e_accounts.model import (
+    BATCH_PREFIX,
     ORDER_PREFIX,
     AccountsTooMany,
     EAccount,
     EAccountBalanceShort,
+    EAccountBatch,
     EAccountClassUnknown,
     EAccountFrozen,
     EAccountMoved,
@@ -50,14 +53,17 @@ from tongbao.parties.people.sessions import current_person, holder_of
 from tongbao.surfaces.wallet.desk import PREFIX, Desk, step_up
 from tongbao.surfaces.wallet.e_account_wire import (
     BalanceView,
+    EAccountBatchView,
     EAccountOrderView,
     EAccountView,
     LimitView,
     LineView,
     MoveMoney,
     OpenEAccount,
+    SendBatch,
     SendMoney,
     view_account,
+    view_batch,
     view_line,
     view_order,
 )
@@ -241,6 +247,80 @@ async def send_from_e_account(
     return await _order(desk, teller, caller, account, wanted)
 
 
+@post(f"{_AT}/batches", opt=needs(SELF, refuses=[BatchWrong, RunAtWrong, *_MOVES]))
+async def send_batch_from_e_account(
+    account_id: str, data: SendBatch, desk: Desk, caller: DeviceCaller
+) -> EAccountBatchView:
+    """Send to many accounts at once; what is to be confirmed names the sum and every payee."""
+    if data.run_at is not None and data.run_at.tzinfo is None:
+        raise RunAtWrong(param="$.run_at")
+    items = tuple(
+        batches.Item(parse(ACCOUNT, each.payee), positive(each.amount, data.currency).amount)
+        for each in data.items
+    )
+    wanted = batches.WantedBatch(data.request_id, items, data.currency, data.timing, data.run_at)
+    account = await _account(desk, caller, account_id)
+    made = await batches.known_batch(desk.db, account, wanted)
+    if made is None:
+        batches.check_batch(account, wanted)
+        holder = await holder_of(desk.db, desk.checks.keyring, caller)
+        act = Act(
+            "transfer",
+            f"batch {account.shown_id} {wanted.request_id} {wanted.digest.hex()}",
+            positive(wanted.amount, data.currency).amount,
+            data.currency,
+            f"{len(items)} payees",
+            await orders.weak_total(desk.db, account, wanted.amount),
+        )
+        level = await level_for(desk.checks, holder, act)
+        confirmed = await require_step_up(desk.checks, holder, act)
+        made = await batches.send_batch(desk.db, account, wanted, level=level, confirmed=confirmed)
+    return view_batch(made, await batches.progress_of(desk.db, made))
+
+
+@get(f"{_AT}/batches/{{batch_id:str}}", opt=needs(SELF, refuses=[EAccountNotFound, BatchNotFound]))
+async def get_e_account_batch(
+    account_id: str, batch_id: str, desk: Desk, caller: DeviceCaller
+) -> EAccountBatchView:
+    """Return a batch and how far it has come."""
+    found = await _batch(desk, caller, account_id, batch_id)
+    return view_batch(found, await batches.progress_of(desk.db, found))
+
+
+@get(
+    f"{_AT}/batches/{{batch_id:str}}/orders",
+    opt=needs(SELF, refuses=[EAccountNotFound, BatchNotFound]),
+)
+async def list_e_account_batch_orders(
+    account_id: str,
+    batch_id: str,
+    desk: Desk,
+    caller: DeviceCaller,
+    *,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> Page[EAccountOrderView]:
+    """Return the orders of a batch in the order of its items; a failed one says why."""
+    found = await _batch(desk, caller, account_id, batch_id)
+    page = await batches.orders_of_batch(desk.db, found, cursor=cursor, limit=limit)
+    return Page([view_order(each) for each in page.items], page.next_cursor)
+
+
+@post(
+    f"{_AT}/batches/{{batch_id:str}}/cancel",
+    status_code=200,
+    opt=needs(SELF, refuses=[EAccountNotFound, BatchNotFound]),
+)
+async def cancel_e_account_batch(
+    account_id: str, batch_id: str, desk: Desk, caller: DeviceCaller
+) -> EAccountBatchView:
+    """Take back every order of a batch that has not run."""
+    found = await _batch(desk, caller, account_id, batch_id)
+    async with desk.db.begin(caller.actor) as tx:
+        await batches.cancel_batch(tx, found)
+    return view_batch(found, await batches.progress_of(desk.db, found))
+
+
 @get(f"{_AT}/orders", opt=needs(SELF, refuses=[EAccountNotFound]))
 async def list_e_account_orders(
     account_id: str,
@@ -294,6 +374,10 @@ ROUTES = [
     top_up_e_account,
     withdraw_from_e_account,
     send_from_e_account,
+    send_batch_from_e_account,
+    get_e_account_batch,
+    list_e_account_batch_orders,
+    cancel_e_account_batch,
     list_e_account_orders,
     get_e_account_order,
     cancel_e_account_order,
@@ -303,6 +387,11 @@ ROUTES = [
 async def _account(desk: Desk, caller: DeviceCaller, account_id: str) -> EAccount:
     wanted = parse(ACCOUNT, account_id)
     return await queries.account_of_person(desk.db, caller.mode, caller.current.person_id, wanted)
+
+
+async def _batch(desk: Desk, caller: DeviceCaller, account_id: str, batch_id: str) -> EAccountBatch:
+    account = await _account(desk, caller, account_id)
+    return await batches.batch_of_account(desk.db, account, parse(BATCH_PREFIX, batch_id))
 
 
 async def _card(desk: Desk, caller: DeviceCaller, data: MoveMoney) -> BoundCard | None:
