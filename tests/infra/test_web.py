@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import datetime
 from typing import Annotated, Any
@@ -114,6 +115,12 @@ async def get_thing(thing_id: str) -> Thing:
             raise ThingAbsent
 
 
+@get("/v1/mine", opt=needs("things:read"))
+async def list_mine(db: Db, caller: Caller) -> list[Thing]:
+    """List things, with all that a route may be given."""
+    return [Thing(caller.book, type(db).__name__)]
+
+
 class OneKey:
     """The record of a single key."""
 
@@ -159,6 +166,23 @@ async def test_a_signed_request_is_served(client: SignedClient) -> None:
 
     assert (made.status, made.json) == (201, {"amount": 1, "name": "a"})
     assert (listed.status, listed.json) == (200, [{"amount": 3, "name": ""}])
+
+
+async def test_no_task_is_started_for_what_a_route_is_given(db: Db, keys: OneKey) -> None:
+    client = SignedClient(App([list_mine], db=db, keys=keys, facts=FACTS), keys.id, SECRET)
+    loop, started = asyncio.get_running_loop(), []
+
+    def watched(_: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Task[Any]:
+        started.append(work.cr_code.co_filename)
+        return asyncio.Task(work, loop=loop, **named)
+
+    loop.set_task_factory(watched)
+    try:
+        reply = await client.get("/v1/mine")
+    finally:
+        loop.set_task_factory(None)
+    assert reply.json == [{"amount": 2, "name": "Db"}]
+    assert not [each for each in started if "anyio" in each or "litestar" in each]
 
 
 async def test_every_answer_carries_its_request_id_and_is_not_cached(client: SignedClient) -> None:
