@@ -87,6 +87,8 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.collecting._store.TALLY_UNKNOWN",
         "tongbao.payments.refunds._store.LIST_REFUNDS",
         "tongbao.payments.combining._store.LIST_COMBINED",
+        "tongbao.payments.combining._store.LIST_SHOWN",
+        "tongbao.payments.parking._store.LIST_SHOWN",
         "tongbao.payments.parking._store.LIST_VISITS",
         "tongbao.payments.agreements._store.LIST_AGREEMENTS",
     ),

@@ -50,6 +50,8 @@ from tongbao.payments.agreements.model import AgreementState, Period
 from tongbao.payments.authorisations.model import CompletionState
 from tongbao.payments.callbacks.model import ASIDE, InboundState
 from tongbao.payments.collecting.model import CaseKind, CloseReason, PaymentState
+from tongbao.payments.combining.model import CombinedState
+from tongbao.payments.parking.model import VisitState
 from tongbao.payments.refunds.model import RefundState
 from tongbao.payments.registrations.model import RegistrationState
 from tongbao.payments.routing.model import Gate, Manner
@@ -74,7 +76,8 @@ SITES = [CONSOLE, DOCS, PORTAL]
 
 OPEN = {
     "account", "action", "agreement_state", "application_state", "document", "finding",
-    "merchant_state", "registration_state", "agreement_why", "approval_state",
+    "merchant_state", "registration_state", "agreement_why", "combined_state", "combined_why",
+    "visit_state", "visit_why", "approval_state",
     "complaint_state", "dispute_at_end", "dispute_move", "dispute_state", "dispute_why",
     "reply_kind", "reply_state", "said_by", "scheme",
     "because", "bill_state", "break", "break_state", "callback", "case",
@@ -156,6 +159,10 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("settle", Figures.__struct_fields__),
         ("agreement_state", AgreementState),
         ("agreement_why", AgreementState),
+        ("combined_state", CombinedState),
+        ("combined_why", CombinedState),
+        ("visit_state", VisitState),
+        ("visit_why", VisitState),
         ("dispute_state", DisputeState),
         ("reserve_purpose", Purpose),
         ("reserve_role", ReserveRole),

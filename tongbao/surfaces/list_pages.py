@@ -1,4 +1,4 @@
-"""Merchants and agents in the console, and every list of it as a file, for wiring to mount."""
+"""The console's lists of firms and of what they collect, and every list as a file."""
 
 from __future__ import annotations
 
@@ -7,5 +7,12 @@ from typing import Final
 from tongbao.surfaces.list_files.routes import ROUTES as LIST_FILES
 from tongbao.surfaces.merchants_desk.pages import ROUTES as MERCHANT_PAGES
 from tongbao.surfaces.operator_console.visit import Route
+from tongbao.surfaces.payments_desk.combined import ROUTES as COMBINED_PAGES
+from tongbao.surfaces.payments_desk.parking import ROUTES as PARKING_PAGES
 
-ROUTES: Final[tuple[Route, ...]] = (*LIST_FILES, *MERCHANT_PAGES)
+ROUTES: Final[tuple[Route, ...]] = (
+    *LIST_FILES,
+    *MERCHANT_PAGES,
+    *COMBINED_PAGES,
+    *PARKING_PAGES,
+)

@@ -49,6 +49,17 @@ LIST_COMBINED = Query(
            and ($4::uuid is null or id < $4)
          order by id desc limit $5""",
 )
+LIST_SHOWN = Query(
+    CombinedPayment,
+    f"""select {_COMBINED} from combined_payment
+         where ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
+           and ($3::text is null or state = $3) and ($4::text is null or channel = $4)
+           and ($5::text is null or merchant_combined_no = $5)
+           and ($6::timestamptz is null or created_at >= $6)
+           and ($7::timestamptz is null or created_at < $7)
+           and ($8::uuid is null or id < $8)
+         order by id desc limit $9""",
+)
 PARTS = Query(
     CombinedMember,
     f"select {_PART} from combined_part where book = $1 and combined_id = $2 order by place",

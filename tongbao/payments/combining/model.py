@@ -147,6 +147,18 @@ class CombinedMember(Struct, frozen=True):
     attempt_id: UUID
 
 
+class CombinedFilter(Struct, frozen=True):
+    """Which combined payments a list shows; every None means any."""
+
+    merchant_id: UUID | None = None
+    mode: Mode | None = None
+    status: CombinedState | None = None
+    channel: str | None = None
+    number: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+
 class Consent(Struct, frozen=True):
     """One row of combining_consent: whom a merchant lets ask for its orders."""
 

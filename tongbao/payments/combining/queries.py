@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from msgspec.structs import astuple
+
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import from_base32
 from tongbao.kernel.licence import Mode
@@ -11,7 +13,12 @@ from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import Attempt, Payment
 from tongbao.payments.combining import _store as store
-from tongbao.payments.combining.model import CombinedNotFound, CombinedPayment, Consent
+from tongbao.payments.combining.model import (
+    CombinedFilter,
+    CombinedNotFound,
+    CombinedPayment,
+    Consent,
+)
 
 
 async def combined_of_merchant(
@@ -72,6 +79,31 @@ async def list_combined(
         on, *merchant, number, payments.cursor_id(cursor), size + 1
     )
     return page_of(rows, size, lambda row: row.id)
+
+
+async def shown_combined(
+    on: Db | Tx, wanted: CombinedFilter, *, cursor: str | None = None, limit: int | None = None
+) -> Page[CombinedPayment]:
+    """Return a page of anybody's combined payments, newest first, for people of the platform.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size, place = page_size(limit), payments.cursor_id(cursor)
+    rows = await store.LIST_SHOWN.all(on, *astuple(wanted), place, size + 1)
+    return page_of(rows, size, lambda row: row.id)
+
+
+async def combined_with_id(on: Db | Tx, combined_id: UUID) -> CombinedPayment:
+    """Return anybody's combined payment, for people of the platform.
+
+    Raises:
+        CombinedNotFound
+    """
+    found = await store.FIND_COMBINED_ANYWHERE.first(on, combined_id)
+    if found is None:
+        raise CombinedNotFound
+    return found
 
 
 async def has_consent(on: Db | Tx, merchant_id: UUID, mode: Mode, initiator_id: UUID) -> bool:

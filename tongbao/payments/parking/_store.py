@@ -55,6 +55,17 @@ LIST_VISITS = Query(
            and ($4::text is null or state = $4) and ($5::uuid is null or id < $5)
          order by id desc limit $6""",
 )
+LIST_SHOWN = Query(
+    Visit,
+    f"""select {_VISIT} from parking_visit
+         where ($1::uuid is null or merchant_id = $1) and ($2::text is null or mode = $2)
+           and ($3::text is null or state = $3) and ($4::text is null or channel = $4)
+           and ($5::text is null or merchant_visit_no = $5)
+           and ($6::timestamptz is null or created_at >= $6)
+           and ($7::timestamptz is null or created_at < $7)
+           and ($8::uuid is null or id < $8)
+         order by id desc limit $9""",
+)
 EXCHANGES_OF_VISIT = Query(
     VisitExchange,
     f"""select {_EXCHANGE} from parking_exchange

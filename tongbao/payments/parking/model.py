@@ -161,6 +161,18 @@ class VisitExchange(Struct, frozen=True):
     at: datetime
 
 
+class VisitFilter(Struct, frozen=True):
+    """Which visits a list shows; every None means any."""
+
+    merchant_id: UUID | None = None
+    mode: Mode | None = None
+    status: VisitState | None = None
+    channel: str | None = None
+    number: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+
 def next_visit(visit: Visit, news: VisitOutcome) -> Visit | None:
     """Return the visit as the news makes it, or None when it is no news.
 

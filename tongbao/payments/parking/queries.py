@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
+from msgspec.structs import astuple
+
 from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import from_base32
@@ -12,7 +14,13 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting.queries import cursor_id
 from tongbao.payments.parking import _store as store
-from tongbao.payments.parking.model import Visit, VisitExchange, VisitNotFound, VisitState
+from tongbao.payments.parking.model import (
+    Visit,
+    VisitExchange,
+    VisitFilter,
+    VisitNotFound,
+    VisitState,
+)
 
 EXCHANGES_KEPT: Final = Raw(
     "parking_exchange",
@@ -68,6 +76,31 @@ async def list_visits(
     size = page_size(limit)
     rows = await store.LIST_VISITS.all(on, *merchant, number, status, cursor_id(cursor), size + 1)
     return page_of(rows, size, lambda row: row.id)
+
+
+async def shown_visits(
+    on: Db | Tx, wanted: VisitFilter, *, cursor: str | None = None, limit: int | None = None
+) -> Page[Visit]:
+    """Return a page of anybody's visits, newest first, for people of the platform.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size, place = page_size(limit), cursor_id(cursor)
+    rows = await store.LIST_SHOWN.all(on, *astuple(wanted), place, size + 1)
+    return page_of(rows, size, lambda row: row.id)
+
+
+async def visit_with_id(on: Db | Tx, visit_id: UUID) -> Visit:
+    """Return anybody's visit, for people of the platform.
+
+    Raises:
+        VisitNotFound
+    """
+    found = await store.FIND_VISIT_ANYWHERE.first(on, visit_id)
+    if found is None:
+        raise VisitNotFound
+    return found
 
 
 async def exchanges_of_visit(on: Db | Tx, visit: Visit) -> list[VisitExchange]:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -20,7 +20,6 @@ from tongbao.kernel.money import Money
 from tongbao.kernel.pages import PAGE_MAX
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import Merchant
-from tongbao.payments.agreements.model import Agreement
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import WALLET, Payment, PaymentState, Tally
 from tongbao.payments.collecting.queries import PaymentFilter
@@ -242,7 +241,12 @@ def _row(payment: Payment, names: Mapping[UUID, Merchant], now: datetime) -> Row
     )
 
 
-async def names_of(desk: Desk, page: Sequence[Payment | Agreement]) -> Mapping[UUID, Merchant]:
+class _OfMerchant(Protocol):
+    @property
+    def merchant_id(self) -> UUID: ...
+
+
+async def names_of(desk: Desk, page: Sequence[_OfMerchant]) -> Mapping[UUID, Merchant]:
     """Return the merchants of what is on a page."""
     return await merchants.merchants_with_ids(desk.db, [each.merchant_id for each in page])
 

@@ -28,6 +28,7 @@ from tongbao.payments.callbacks.queries import callbacks_about
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import WALLET, ExchangeRow, Payment
 from tongbao.payments.collecting.queries import Timeline
+from tongbao.payments.parking.model import VisitExchange
 from tongbao.payments.refunds.model import Refund
 from tongbao.payments.refunds.queries import refunds_of_payment
 from tongbao.payments.routing.model import RoutingDecision
@@ -221,7 +222,7 @@ def _attempts(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
 
 
 def exchange_entries(
-    exchanges: Iterable[ExchangeRow | AgreementExchange], texts: Texts
+    exchanges: Iterable[ExchangeRow | AgreementExchange | VisitExchange], texts: Texts
 ) -> Iterator[Entry]:
     """Yield what we asked a channel, and what it said."""
     for exchange in exchanges:
