@@ -20,6 +20,7 @@ from tongbao.controls.limits import changes as limit_rules
 from tongbao.controls.opening import rules as opening_rules
 from tongbao.controls.retention import terms as retention_terms
 from tongbao.infra.kms.opening import KeyDesk
+from tongbao.parties.agents import approving as agents
 from tongbao.parties.e_accounts import freezes as e_account_freezes
 from tongbao.parties.live_keys import changes as live_keys
 from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
@@ -48,6 +49,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
         *channel_keys.bound_acts(flow.db, clearing.keyring),
         *live_keys.bound_acts(flow.db, clearing.keyring, flow.licence),
         *standing.bound_acts(flow.db),
+        *agents.bound_acts(flow.db),
         *differences.bound_closings(flow.db),
         *recon_rules.bound(flow.db),
         *terminal_limits.bound_acts(flow.db),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -12,17 +13,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.parties.conftest import new_merchant
+from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
+from tongbao.controls.approvals.model import Approval, Approvals, OwnProposal, acts_of
+from tongbao.controls.approvals.queries import approval_with_id
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db, LockNotFree
+from tongbao.infra.db import Db, LockNotFree, Tx
+from tongbao.infra.tasks import Lease
 from tongbao.kernel.errors import Refusal
-from tongbao.kernel.ids import new_id
+from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.agents.agents import (
     add_agent,
+    agent_of_merchant,
     agent_with_id,
     assign_merchant,
     chains_of,
     set_agent_terms,
+)
+from tongbao.parties.agents.approving import (
+    AgentTerms,
+    BroughtTerms,
+    bound_acts,
+    propose_agent,
+    propose_brought,
+    propose_new_terms,
 )
 from tongbao.parties.agents.model import (
     DEPTH_MAX,
@@ -211,3 +225,46 @@ async def test_who_brought_a_merchant_is_known_for_every_moment(
     assert chains.chain(shop.id, before) == []
     assert chains.chain(shop.id, between) == [Promise(a.id, 500_000, 0)]
     assert chains.chain(shop.id, forest.clock.now()) == []
+
+
+async def agreed(db: Db, asked: Approval, checker: str = "operator:bert") -> str:
+    """A second person says yes, the worker does it; return what became of it."""
+    desk = Approvals(db, acts_of(*bound_acts(db)))
+    async with db.begin(checker) as tx:
+        may, digest = {"settlement_act"}, asked.digest.hex()
+        await approve(tx, desk.acts, asked.id, digest=digest, may=may)
+    await run_apply(desk, ApplyApproval(asked.id), Lease(new_id(), 1))
+    return (await approval_with_id(db, asked.id)).state.value
+
+
+async def test_who_shares_in_live_fees_is_agreed_by_two_people(db: Db) -> None:
+    payee, shop = await new_merchant(db, KEYS, "east"), await new_merchant(db, KEYS, "shop")
+    mine, why = show("mch", payee.id), "their contract of May"
+
+    async def proposed(ask: Callable[[Tx], Awaitable[Approval]]) -> Approval:
+        async with db.begin("operator:anna") as tx:
+            return await ask(tx)
+
+    first = AgentTerms(mine, Mode.LIVE, "east", 300_000, None)
+    asked = await proposed(lambda tx: propose_agent(tx, first, reason=why))
+    assert await agent_of_merchant(db, payee.id, Mode.LIVE) is None
+    with pytest.raises(OwnProposal):
+        await agreed(db, asked, checker="operator:anna")
+    assert await agreed(db, asked) == "applied"
+    agent = await agent_of_merchant(db, payee.id, Mode.LIVE)
+    assert agent is not None
+    assert agent.share_ppm == 300_000
+
+    brought = BroughtTerms(show("mch", shop.id), Mode.LIVE, show("agt", agent.id))
+    assert await agreed(db, await proposed(lambda tx: propose_brought(tx, brought, reason=why)))
+    chains = await chains_of(db, Mode.LIVE)
+    [promise] = chains.chain(shop.id, db.clock.now())
+    assert promise.agent_id == agent.id
+
+    later = await proposed(
+        lambda tx: propose_new_terms(tx, agent.id, share_ppm=400_000, below=None, reason=why)
+    )
+    async with db.begin("tests") as tx:  # meanwhile something else was agreed
+        await set_agent_terms(tx, agent.id, Mode.LIVE, share_ppm=1, parent_id=None)
+    assert await agreed(db, later) == "failed"
+    assert (await agent_with_id(db, agent.id)).share_ppm == 1

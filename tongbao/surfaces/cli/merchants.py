@@ -14,6 +14,7 @@ from tongbao.infra.settings import Secret
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
+from tongbao.parties.identity.model import ROLES, Role
 from tongbao.parties.identity.queries import key_of_merchant
 from tongbao.parties.merchants import queries
 from tongbao.parties.merchants.merchants import (
@@ -22,10 +23,11 @@ from tongbao.parties.merchants.merchants import (
     open_merchant,
     set_suspended,
 )
-from tongbao.parties.merchants.model import LateSuccess, Merchant
+from tongbao.parties.merchants.model import LateSuccess, Merchant, MerchantState
 from tongbao.parties.price_plans.approving import PriceDraft, PriceTerms, propose_prices
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
+from tongbao.parties.standing.standing import propose_standing
 from tongbao.rails.channels.accounts import ChannelAccountNotFound, list_accounts
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor
 from tongbao.surfaces.jeepay import apps, notices
@@ -189,7 +191,13 @@ def merchant_connect(context: Context, merchant: str, account: str) -> None:
 @click.pass_obj
 def merchant_suspend(context: Context, merchant: str, because: str) -> None:
     """Stop a merchant from taking new payments; refunds and settlement go on."""
-    _set_suspended(context, merchant, suspended=True, because=because)
+
+    async def work(platform: Platform) -> dict[str, object]:
+        merchant_id = parse("mch", merchant)
+        async with platform.db.begin(actor()) as tx:
+            return _facts(await set_suspended(tx, merchant_id, suspended=True, because=because))
+
+    context.show(context.run(work))
 
 
 @merchant.command("reinstate")
@@ -197,8 +205,16 @@ def merchant_suspend(context: Context, merchant: str, because: str) -> None:
 @click.option("--because", required=True, help="Why, for the audit log.")
 @click.pass_obj
 def merchant_reinstate(context: Context, merchant: str, because: str) -> None:
-    """Let a suspended merchant take payments again."""
-    _set_suspended(context, merchant, suspended=False, because=because)
+    """Propose that a suspended merchant takes payments again; a second person approves."""
+    may = frozenset(ROLES[Role.ADMIN])
+
+    async def work(platform: Platform) -> dict[str, object]:
+        after, merchant_id = MerchantState.ACTIVE, parse("mch", merchant)
+        async with platform.db.begin(actor()) as tx:
+            asked = await propose_standing(tx, merchant_id, after, reason=because, may=may)
+        return {"merchant": merchant, "approval": asked.shown_id}
+
+    context.show(context.run(work))
 
 
 @merchant.command("rate-limit")
@@ -364,17 +380,6 @@ def _app_facts(app: JeepayApp) -> dict[str, object]:
         "notify_by": app.notify_by,
         "secret_tail": app.secret_tail,
     }
-
-
-def _set_suspended(context: Context, merchant: str, *, suspended: bool, because: str) -> None:
-    async def work(platform: Platform) -> dict[str, object]:
-        merchant_id = parse("mch", merchant)
-        async with platform.db.begin(actor()) as tx:
-            return _facts(
-                await set_suspended(tx, merchant_id, suspended=suspended, because=because)
-            )
-
-    context.show(context.run(work))
 
 
 def _bank_account(holder: str | None, number: str | None) -> BankAccount | None:

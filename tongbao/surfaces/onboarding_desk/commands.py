@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
+from tongbao.controls.approvals.model import Approval
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import PAGE_MAX
@@ -23,6 +24,13 @@ from tongbao.parties.agents.agents import (
     assign_merchant,
     list_agents,
     set_agent_terms,
+)
+from tongbao.parties.agents.approving import (
+    AgentTerms,
+    BroughtTerms,
+    propose_agent,
+    propose_brought,
+    propose_new_terms,
 )
 from tongbao.parties.agents.model import Agent
 from tongbao.parties.identity.model import ROLES, Role
@@ -42,6 +50,9 @@ from tongbao.surfaces.cli.context import Context, Platform, Text, actor
 _FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 _DAY: Final = click.DateTime(formats=["%Y-%m-%d"])
 _REASON: Final = click.option("--reason", required=True, help="Why, for those who read it later.")
+_WHY: Final = click.option(
+    "--reason", default="", help="Why; what is agreed for live fees a second person approves."
+)
 _MODE: Final = click.option(
     "--mode",
     type=click.Choice([mode.value for mode in Mode]),
@@ -96,7 +107,7 @@ def application_open(context: Context, application_id: str, reason: str) -> None
             proposed = await propose_opening(
                 tx, found.id, version=found.version, reason=reason, may=_MAY
             )
-        return {"approval": proposed.shown_id, "act": proposed.act, "state": proposed.state.value}
+        return _proposed(proposed)
 
     context.show(context.run(work))
 
@@ -128,15 +139,18 @@ def agent() -> None:
 @click.option("--name", required=True, type=Text(128), help="What the agent is called.")
 @_SHARE
 @_BELOW
+@_WHY
 @click.pass_obj
-def agent_add(
-    context: Context, merchant: str, *, mode: str, name: str, share_ppm: int, below: str | None
-) -> None:
+def agent_add(context: Context, /, merchant: str, *, mode: str, reason: str, **said: Any) -> None:
     """Make a merchant an agent; its keys apply for others, its account gets its commissions."""
+    name, share_ppm, below = said["name"], said["share_ppm"], said["below"]
 
     async def work(platform: Platform) -> dict[str, object]:
         parent_id = parse(AGENT, below) if below else None
         async with platform.db.begin(actor()) as tx:
+            if Mode(mode) is Mode.LIVE:
+                terms = AgentTerms(merchant, Mode.LIVE, name, share_ppm, below)
+                return _proposed(await propose_agent(tx, terms, reason=reason, may=_MAY))
             made = await add_agent(
                 tx,
                 parse("mch", merchant),
@@ -154,14 +168,23 @@ def agent_add(
 @click.argument("agent_id")
 @_SHARE
 @_BELOW
+@_WHY
 @click.pass_obj
-def agent_terms(context: Context, agent_id: str, share_ppm: int, below: str | None) -> None:
+def agent_terms(
+    context: Context, agent_id: str, share_ppm: int, below: str | None, *, reason: str
+) -> None:
     """Agree another share, or put the agent below another, from now on."""
 
     async def work(platform: Platform) -> dict[str, object]:
         found = await agent_with_id(platform.db, parse(AGENT, agent_id))
         parent_id = parse(AGENT, below) if below else None
         async with platform.db.begin(actor()) as tx:
+            if found.mode is Mode.LIVE:
+                return _proposed(
+                    await propose_new_terms(
+                        tx, found.id, share_ppm=share_ppm, below=below, reason=reason, may=_MAY
+                    )
+                )
             changed = await set_agent_terms(
                 tx, found.id, found.mode, share_ppm=share_ppm, parent_id=parent_id
             )
@@ -173,13 +196,17 @@ def agent_terms(context: Context, agent_id: str, share_ppm: int, below: str | No
 @agent.command("brought")
 @click.argument("agent_id")
 @click.argument("merchant")
+@_WHY
 @click.pass_obj
-def agent_brought(context: Context, agent_id: str, merchant: str) -> None:
+def agent_brought(context: Context, agent_id: str, merchant: str, *, reason: str) -> None:
     """Say that an agent brought a merchant: it shares in the fees from now on."""
 
     async def work(platform: Platform) -> dict[str, object]:
         found = await agent_with_id(platform.db, parse(AGENT, agent_id))
         async with platform.db.begin(actor()) as tx:
+            if found.mode is Mode.LIVE:
+                terms = BroughtTerms(merchant, Mode.LIVE, agent_id)
+                return _proposed(await propose_brought(tx, terms, reason=reason, may=_MAY))
             await assign_merchant(tx, parse("mch", merchant), found.mode, found)
         return {"merchant": merchant, "mode": found.mode.value, "agent": agent_id}
 
@@ -226,12 +253,16 @@ def standing(
                 may=_MAY,
                 reserve_until=until.date() if until else None,
             )
-        return {"approval": proposed.shown_id, "act": proposed.act, "state": proposed.state.value}
+        return _proposed(proposed)
 
     context.show(context.run(work))
 
 
 COMMANDS: Final = (application, agent, standing)
+
+
+def _proposed(found: Approval) -> dict[str, object]:
+    return {"approval": found.shown_id, "act": found.act, "state": found.state.value}
 
 
 def _application(found: Application) -> dict[str, object]:
