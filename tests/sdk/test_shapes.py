@@ -603,6 +603,7 @@ def object_to(shop: Tongbao) -> None:
     """Call what there is about disputes and complaints."""
     shop.disputes.get("dsp_1")
     list(shop.disputes.list(payment_id="pay_1", status="lost", scheme_ref="CB1"))
+    shop.disputes.raise_in_sandbox("pay_1", 100, stage="retrieval")
     shop.disputes.hand_in("dsp_1", name="a.pdf", media_type="application/pdf", content=b"%PDF-")
     shop.disputes.files("dsp_1")
     shop.disputes.answer("dsp_1", "see the file")

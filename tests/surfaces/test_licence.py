@@ -53,6 +53,7 @@ LICENSED = {
     "/v1/disputes",
     "/v1/disputes/{dispute_id:str}",
     "/v1/disputes/{dispute_id:str}/answer",
+    "/v1/test_helpers/payments/{payment_id:str}/dispute",
     "/v1/disputes/{dispute_id:str}/accept",
     "/v1/disputes/{dispute_id:str}/files",
     "/v1/settlements",

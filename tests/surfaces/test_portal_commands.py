@@ -11,9 +11,14 @@ import pytest
 from tests.stage import Stage
 from tests.surfaces.commands import Cli, command_line
 from tests.surfaces.receiver import receiving
+from tongbao.kernel.licence import Mode
+from tongbao.parties.merchants.merchants import connect_channel
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
+from tongbao.surfaces.demo.stage import SHOP_FEES, further_orders, open_accounts
 from tongbao.surfaces.portal.following import follow
 from tongbao.surfaces.portal.happenings import OverrideUnreadable, read_override
-from tongbao_sdk import verify_webhook
+from tongbao_sdk import Refused, verify_webhook
 
 
 @pytest.fixture
@@ -46,6 +51,72 @@ async def test_what_is_triggered_really_happens(stage: Stage, cli: Cli, event: s
     payment = await stage.call(stage.client.payments.get, made[0])
     assert payment["amount"] == 700
     assert payment["metadata"] == {"table": "4"}
+
+
+async def with_unionpay(stage: Stage) -> None:
+    """Let the shop take UnionPay too, which can set money aside."""
+    [order, _] = further_orders(stage.sandbox.url, "127.0.0.1:1", stage.sandbox.credentials)
+    platform = stage.platform
+    made = await open_accounts(stage.db, platform.keyring, platform.secret_types, [order])
+    ways = [PriceLine("unionpay", "payment_code", 6000), *SHOP_FEES]
+    merchant_id = stage.shop.merchant.id
+    async with stage.db.begin("tests") as tx:
+        await set_price_plan(tx, merchant_id, Mode.SANDBOX, ways)
+        await connect_channel(tx, merchant_id, Mode.SANDBOX, "unionpay", made["unionpay"])
+
+
+@pytest.mark.parametrize("event", ["payment.authorised", "payment.captured", "payment.voided"])
+async def test_money_is_set_aside_taken_and_let_go(stage: Stage, cli: Cli, event: str) -> None:
+    await with_unionpay(stage)
+    running = asyncio.ensure_future(cli("trigger", event, "--channel", "unionpay"))
+    while not running.done():  # it waits for the channel's word
+        await stage.idle()
+    said = await running
+    await stage.idle()
+
+    assert said.code == 0, said.err
+    assert event in await stage.events({"id": said.out.split()[-1]})
+
+
+@pytest.mark.parametrize(
+    "event", ["dispute.opened", "dispute.closed", "checkout.closed", "wallet.topped_up"]
+)
+async def test_what_is_no_payment_is_triggered_too(stage: Stage, cli: Cli, event: str) -> None:
+    said = await cli("trigger", event)
+    await stage.idle()
+
+    assert said.code == 0, said.err
+    assert event in await stage.events({"id": said.out.split()[-1]})
+
+
+async def test_endpoints_are_told_of_a_test(stage: Stage, cli: Cli) -> None:
+    async with receiving() as receiver:
+        made = await stage.call(stage.client.webhook_endpoints.create, receiver.url)
+        said = await cli("trigger", "webhook.test")
+        await stage.idle()
+        await stage.call(stage.client.webhook_endpoints.delete, made["id"])
+
+    assert said.out.split() == [made["id"]]
+    assert len(receiver.received) == 1
+
+
+async def test_a_dispute_is_raised_once_and_of_ones_own_payments_alone(stage: Stage) -> None:
+    payment = await stage.paid("alipay")
+    stranger = stage.client_of(await stage.open_shop())
+    raise_it = stage.client.disputes.raise_in_sandbox
+
+    made = await asyncio.gather(*(stage.call(raise_it, payment["id"]) for _ in range(4)))
+    with pytest.raises(Refused, match=r"payment\.not_found"):
+        await stage.call(stranger.disputes.raise_in_sandbox, payment["id"])
+    with pytest.raises(Refused, match=r"dispute\.ref_used"):
+        await stage.call(raise_it, payment["id"], 1)
+    waiting = await stage.show_qr("alipay")
+    with pytest.raises(Refused, match=r"dispute\.payment_unfit"):
+        await stage.call(raise_it, waiting["id"])
+
+    assert len({each["id"] for each in made}) == 1
+    assert made[0]["amount"] == payment["amount"]
+    assert (await stage.events(made[0])).count("dispute.opened") == 1
 
 
 async def test_what_is_refused_is_told(cli: Cli) -> None:

@@ -128,6 +128,21 @@ class Disputes:
             limit=limit,
         )
 
+    def raise_in_sandbox(
+        self,
+        payment_id: str,
+        amount: int | None = None,
+        *,
+        stage: Literal["retrieval", "chargeback"] = "chargeback",
+    ) -> Dispute:
+        """Have the customer's bank dispute a sandbox payment, once each; safe to repeat.
+
+        Raises:
+            Refused, Unanswered
+        """
+        path = path_of("test_helpers", "payments", payment_id, "dispute")
+        return cast("Dispute", self._transport.post(path, {"amount": amount, "stage": stage}))
+
     def hand_in(
         self, dispute_id: str, *, name: str, media_type: str, content: bytes, **once: Unpack[Once]
     ) -> EvidenceFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from litestar import Response, get, post
@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import Meta, Struct
 
 from tongbao.clearing.disputes import queries
-from tongbao.clearing.disputes.chargebacks import move_dispute
+from tongbao.clearing.disputes.chargebacks import DisputeAsked, move_dispute, open_dispute
 from tongbao.clearing.disputes.evidence import (
     FileView,
     HandIn,
@@ -20,8 +20,12 @@ from tongbao.clearing.disputes.evidence import (
 )
 from tongbao.clearing.disputes.model import (
     AnswerMissing,
+    DisputeContended,
+    DisputeExceedsLeft,
     DisputeMoved,
     DisputeNotFound,
+    DisputePaymentUnfit,
+    DisputeRefUsed,
     DisputeState,
     DisputeView,
     EvidenceFull,
@@ -35,16 +39,25 @@ from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest
-from tongbao.kernel.ids import new_id, parse
+from tongbao.kernel.ids import base32, new_id, parse
 from tongbao.kernel.licence import Licence
+from tongbao.kernel.money import AmountOutOfRange, positive
 from tongbao.kernel.pages import Page
 from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.collecting.queries import PaymentNotFound, payment_of_merchant
 
 
 class AnswerDispute(Struct, frozen=True, forbid_unknown_fields=True):
     """Answer the present stage with these words and the files handed in before."""
 
     answer: Annotated[str, Meta(max_length=2000)] = ""
+
+
+class RaiseDispute(Struct, frozen=True, forbid_unknown_fields=True):
+    """Have the customer dispute a sandbox payment; left out, the amount is all that was paid."""
+
+    amount: Annotated[int, Meta(ge=1)] | None = None
+    stage: Literal["retrieval", "chargeback"] = "chargeback"
 
 
 class AcceptDispute(Struct, frozen=True, forbid_unknown_fields=True):
@@ -214,6 +227,39 @@ async def list_dispute_files(dispute_id: str, db: Db, caller: Caller) -> list[Fi
     return [view_file(each) for each in await queries.files_of(db, found.book, found.id)]
 
 
+@post(
+    "/v1/test_helpers/payments/{payment_id:str}/dispute",
+    opt=needs(
+        "test_helpers:write",
+        sandbox_only=True,
+        refuses=[
+            *(PaymentNotFound, DisputePaymentUnfit, DisputeExceedsLeft, DisputeRefUsed),
+            *(DisputeContended, AmountOutOfRange),
+        ],
+        request_example=RaiseDispute(),
+    ),
+)
+async def raise_dispute(
+    payment_id: str, data: RaiseDispute, flow: Flow, caller: Caller
+) -> DisputeView:
+    """Have the customer's bank dispute a sandbox payment, once each; safe to repeat."""
+    target = parse("pay", payment_id)
+    payment = await payment_of_merchant(flow.db, target, caller.merchant_id, caller.mode)
+    amount = payment.amount if data.amount is None else data.amount
+    is_question = data.stage == "retrieval"
+    asked = DisputeAsked(
+        scheme="other",
+        scheme_ref=f"sandbox-{base32(payment.id)}",
+        reason_code="test",
+        reason="raised by a test helper",
+        money=positive(amount, payment.currency),
+        stage=DisputeState.RETRIEVAL if is_question else DisputeState.CHARGEBACK,
+    )
+    return view_dispute(
+        await open_dispute(flow, payment, asked, actor=caller.actor, why="raised in the sandbox")
+    )
+
+
 _ROUTES = [
     list_disputes,
     get_dispute,
@@ -221,6 +267,7 @@ _ROUTES = [
     accept_dispute,
     hand_in_file,
     list_dispute_files,
+    raise_dispute,
 ]
 
 

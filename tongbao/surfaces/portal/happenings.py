@@ -7,6 +7,7 @@ control API of the simulated channels. So the event, the ledger and the webhook 
 from __future__ import annotations
 
 import http.client
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from tongbao.kernel.errors import Invalid
 from tongbao_sdk import Tongbao
 
 _TIMEOUT_S: Final = 60
+_SET_ASIDE_S: Final = 15.0
+_LOOK_EVERY_S: Final = 0.1
 CHANNELS: Final = {"wechat_pay": "wechat", "alipay": "alipay", "unionpay": "unionpay"}
 
 
@@ -55,6 +58,19 @@ class Theatre(Struct, frozen=True):
             "auth_code": shown["auth_code"],
         }
         return self.shop.transport.post("/v1/payments", self._with_overrides(method))
+
+    def set_aside(self) -> Any:
+        """Have the money of a customer's payment code set aside, to be taken or let go."""
+        shown = self._customer(channel=CHANNELS[self.channel], behaviour="pay")
+        method = {"channel": self.channel, "mode": "payment_code", "auth_code": shown["auth_code"]}
+        order = self._with_overrides(method)
+        payment = self.shop.transport.post("/v1/payments", {"capture": "manual", **order})
+        waited_s = 0.0
+        while payment["status"] in {"created", "pending", "unknown"} and waited_s < _SET_ASIDE_S:
+            time.sleep(_LOOK_EVERY_S)  # the channel's word comes by itself
+            waited_s += _LOOK_EVERY_S
+            payment = self.shop.payments.get(payment["id"])
+        return payment
 
     def show_qr(self) -> Any:
         """Ask for a payment that nobody pays."""
@@ -122,11 +138,68 @@ def _refunded(theatre: Theatre) -> Iterator[str]:
     )["id"]
 
 
+def _authorised(theatre: Theatre) -> Iterator[str]:
+    """The money is set aside and waits: over the channels that can do so."""
+    yield theatre.set_aside()["id"]
+
+
+def _captured(theatre: Theatre) -> Iterator[str]:
+    payment = theatre.set_aside()
+    yield payment["id"]
+    theatre.shop.payments.capture(payment["id"])
+
+
+def _voided(theatre: Theatre) -> Iterator[str]:
+    payment = theatre.set_aside()
+    yield payment["id"]
+    theatre.shop.payments.void(payment["id"])
+
+
+def _disputed(theatre: Theatre) -> Iterator[str]:
+    payment = theatre.pay("pay")
+    yield payment["id"]
+    yield theatre.shop.disputes.raise_in_sandbox(payment["id"])["id"]
+
+
+def _dispute_closed(theatre: Theatre) -> Iterator[str]:
+    made = list(_disputed(theatre))
+    yield from made
+    theatre.shop.disputes.accept(made[-1], "tongbao trigger")
+
+
+def _checkout_closed(theatre: Theatre) -> Iterator[str]:
+    checkout = theatre.shop.checkouts.create(
+        merchant_order_no=uuid4().hex, amount=1999, subject="tongbao trigger"
+    )
+    yield checkout["id"]
+    theatre.shop.checkouts.close(checkout["id"])
+
+
+def _topped_up(theatre: Theatre) -> Iterator[str]:
+    wallet = theatre.shop.wallets.open(holder_name="tongbao trigger")
+    yield wallet["id"]
+    yield theatre.shop.wallets.top_up(wallet["id"], amount=1999)["id"]
+
+
+def _webhook_tested(theatre: Theatre) -> Iterator[str]:
+    for endpoint in theatre.shop.webhook_endpoints.list():
+        yield endpoint["id"]
+        theatre.shop.webhook_endpoints.test(endpoint["id"])
+
+
 HAPPENINGS: Final[Mapping[str, Callable[[Theatre], Iterator[str]]]] = {
     "payment.succeeded": _succeeded,
     "payment.failed": _failed,
     "payment.closed": _closed,
+    "payment.authorised": _authorised,
+    "payment.captured": _captured,
+    "payment.voided": _voided,
     "refund.succeeded": _refunded,
+    "dispute.opened": _disputed,
+    "dispute.closed": _dispute_closed,
+    "checkout.closed": _checkout_closed,
+    "wallet.topped_up": _topped_up,
+    "webhook.test": _webhook_tested,
 }
 """What can be made to happen, by the event that tells of it."""
 
