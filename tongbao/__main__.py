@@ -14,7 +14,8 @@ from tongbao.surfaces.cli.clearing import batches, reconcile
 from tongbao.surfaces.cli.context import Context
 from tongbao.surfaces.cli.demo import demo
 from tongbao.surfaces.cli.merchants import merchant
-from tongbao.surfaces.cli.operate import doctor, ledger, migrate, operator, settings, tasks
+from tongbao.surfaces.cli.operate import doctor, ledger, migrate, settings, tasks
+from tongbao.surfaces.cli.operators import operator
 from tongbao.surfaces.cli.serve import serve
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db

@@ -570,6 +570,9 @@ export type Promotion = { rate_ppm: number; fixed?: number; fee_min?: number; fe
 /** Whether a code can still be paid. */
 export type QrStatus = "ended" | "paid" | "payable";
 
+/** Have the customer dispute a sandbox payment; left out, the amount is all that was paid. */
+export type RaiseDispute = { amount?: number | null; stage?: "chargeback" | "retrieval" };
+
 /** Why something is done, for those who read it later. */
 export type Reason = { reason: string };
 
@@ -1181,6 +1184,8 @@ export interface Operations {
   "GET /v1/test_helpers/clock": { reply: ClockView };
   /** Move business time forward for the whole deployment; what becomes due runs at once. */
   "POST /v1/test_helpers/clock/advance": { body: AdvanceClock; reply: ClockView };
+  /** Have the customer's bank dispute a sandbox payment, once each; safe to repeat. */
+  "POST /v1/test_helpers/payments/{payment_id}/dispute": { path: { payment_id: string }; body: RaiseDispute; reply: DisputeView };
   /** Put sandbox money into a wallet, as if the customer had paid it in at a bank. */
   "POST /v1/test_helpers/wallets/{wallet_id}/top_up": { path: { wallet_id: string }; body: TopUp; reply: TopUpView };
   /** Return the merchant's batches of transfers, newest first. */

@@ -447,3 +447,26 @@ def test_the_real_hash_is_costly() -> None:
 
     assert parameters.type is Type.ID
     assert (parameters.time_cost, parameters.memory_cost, parameters.parallelism) == (3, 65536, 4)
+
+
+async def test_the_sixth_session_ends_the_oldest(
+    db: Db, keyring: Keyring, alice: Enrolment, watch: Wrist
+) -> None:
+    tokens = []
+    for _ in range(sessions.SESSIONS_MAX + 1):
+        tokens.append((await opened(db, keyring, alice, watch)).token.reveal())
+        watch.next_step()
+
+    with pytest.raises(SessionEnded):
+        await sessions.session_of(db, keyring, tokens[0])
+    for token in tokens[1:]:
+        assert (await sessions.session_of(db, keyring, token)).operator.login == "alice"
+
+
+@pytest.mark.parametrize(
+    "password", ["tongbao-4-ever-and-a-day", "my 通宝 horse battery", "Console staple horse"]
+)
+async def test_words_of_the_place_are_refused(db: Db, alice: Enrolment, password: str) -> None:
+    async with db.begin("cli") as tx:
+        with pytest.raises(PasswordWeak):
+            await operators.set_password(tx, "alice", password)

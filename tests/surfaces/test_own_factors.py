@@ -150,3 +150,23 @@ async def test_the_script_is_allowed_by_its_nonce_and_nothing_is_inline(visitor:
         assert f"'nonce-{nonce}'" in page.headers["content-security-policy"]
         assert "passkey" in re.findall(r'<script src="([^"]+)"', page.text)[0]
         assert not re.search(r"<script(?![^>]*\bsrc=)", page.text)
+
+
+async def test_a_password_is_changed_by_who_proves_themselves_and_every_session_ends(
+    shared_stage: Stage, person: Person, wrist: Wrist, visitor: Reader
+) -> None:
+    chosen = "seven quiet herons"
+    await visitor.get("/console/me")
+    known = {"new_password": chosen, "again": chosen, "password": PASSWORD}
+
+    differs = await visitor.send("/console/me/password", **known | {"again": "x" * 12, "code": "1"})
+    unproved = await visitor.send("/console/me/password", **known | {"code": "000000"})
+    weak = {"new_password": "tongbao for ever", "again": "tongbao for ever"}
+    refused = await visitor.send("/console/me/password", **known | weak | {"code": wrist.code()})
+    done = await visitor.send("/console/me/password", **known | {"code": wrist.code()})
+
+    assert [each.status_code for each in (differs, unproved, refused)] == [400, 401, 422]
+    assert done.headers["location"] == "/console/login"
+    assert (await visitor.get("/console/me")).status_code == 303, "this session too is over"
+    changed = await audit.entries_of_actions(shared_stage.db, ["operator.password_set"])
+    assert changed[-1].actor == changed[-1].subject

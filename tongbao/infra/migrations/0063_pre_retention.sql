@@ -29,8 +29,8 @@ create table retention_progress (
     primary key (kind, of_book)
 );
 
--- What else, beside the amount, makes an act of a person's ask for more proof. `within_h` 0: time does
--- not matter. The strongest row that fires counts; of one signal the row with the highest amount.
+-- What else, beside the amount, makes an act of a person's ask for more proof. `within_h` 0: time
+-- does not matter. The strongest row that fires counts; of one signal that of the highest amount.
 create table step_up_signal (
     signal      text not null check (signal in ('new_device', 'new_payee', 'failures', 'changed')),
     kind        text not null check (kind ~ '^[a-z_.]{1,64}$'),

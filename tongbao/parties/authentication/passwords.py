@@ -29,6 +29,11 @@ LENGTH_MIN: Final = 8
 LENGTH_MAX: Final = 128
 DUE_AFTER: Final = timedelta(days=90)
 BEFORE_MAX: Final = 5
+PLACE_WORDS: Final = (
+    *("tongbao", "通宝", "cashier", "shouyintai", "merchant", "shanghu", "operator", "console"),
+    *("payment", "zhifu", "wallet", "qianbao", "settlement", "jiesuan", "ledger", "zhangbu"),
+)
+"""Words of the place, which whoever guesses here tries first; the documentation names them."""
 _KINDS_MIN: Final = 3
 _DIFFERENT_MIN: Final = 4
 _WORD_MIN: Final = 4
@@ -45,12 +50,25 @@ def check_choice(password: str, policy: PasswordPolicy, about: Iterable[str] = (
     if not LENGTH_MIN <= len(password) <= LENGTH_MAX:
         raise PasswordRefused(reason="length", length_min=LENGTH_MIN)
     plain = password.casefold()
-    if plain in _common() or len(set(plain)) < _DIFFERENT_MIN:
+    if is_common(password) or len(set(plain)) < _DIFFERENT_MIN:
         raise PasswordRefused(reason="common")
+    if says_the_place(password):
+        raise PasswordRefused(reason="says_the_place")
     if any(len(word) >= _WORD_MIN and word.casefold() in plain for word in about):
         raise PasswordRefused(reason="says_who_you_are")
     if policy == "mlps3" and _kinds(password) < _KINDS_MIN:
         raise PasswordRefused(reason="kinds", kinds_min=_KINDS_MIN)
+
+
+def is_common(password: str) -> bool:
+    """Tell whether everybody tries this first."""
+    return password.casefold() in _common()
+
+
+def says_the_place(password: str) -> bool:
+    """Tell whether a password has a word of the place in it, see `PLACE_WORDS`."""
+    plain = password.casefold()
+    return any(word in plain for word in PLACE_WORDS)
 
 
 async def choose_password(

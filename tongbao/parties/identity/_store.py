@@ -134,6 +134,10 @@ RECOVERY_LEFT: Final = Query(
 INSERT_SESSION: Final = Statement("""
     insert into operator_session (token_hash, operator_id, opened_at, seen_at, expires_at)
     values ($1, $2, $3, $3, $4)""")
+END_OLDEST: Final = Statement("""
+    delete from operator_session
+     where token_hash in (select token_hash from operator_session where operator_id = $1
+                           order by opened_at desc, token_hash offset $2)""")
 FIND_SESSION: Final = Query(
     OperatorSession, f"select {_SESSION} from operator_session where token_hash = $1"
 )

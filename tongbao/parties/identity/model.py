@@ -180,11 +180,17 @@ class NotTheFirst(Conflict):
 
 
 class PasswordWeak(Rejected):
-    """The password is too short, too long, too plain or contains the login name."""
+    """The password is too short, too long, too plain, or says who or where somebody is."""
 
     code = "operator.password_weak"
-    advice = "Use 12 to 128 characters, at least five different ones, without the login name."
-    advice_zh = "密码应为 12 至 128 个字符，至少包含五种不同字符，且不得包含登录名。"
+    advice = (
+        "Use 12 to 128 characters, at least five different ones, without the login name and words"
+        " of the place such as tongbao, console or payment."
+    )
+    advice_zh = (
+        "密码应为 12 至 128 个字符，至少五种不同字符，不得包含登录名及 tongbao、console、"
+        "payment 等与平台有关的词。"
+    )
 
 
 class ApiKey(Struct, frozen=True):

@@ -18,6 +18,7 @@ from tongbao.infra.crypto import Keyring, bind, constant_time_equal
 from tongbao.infra.db import Tx
 from tongbao.infra.settings import Secret
 from tongbao.kernel.ids import new_id
+from tongbao.parties.authentication.passwords import is_common, says_the_place
 from tongbao.parties.identity import _store as store
 from tongbao.parties.identity.model import (
     LoginMalformed,
@@ -25,6 +26,7 @@ from tongbao.parties.identity.model import (
     NotTheFirst,
     Operator,
     OperatorNotFound,
+    PasswordWeak,
     Role,
     check_password,
 )
@@ -88,7 +90,7 @@ async def set_password(tx: Tx, login: str, password: str) -> None:
     Raises:
         OperatorNotFound, PasswordWeak
     """
-    check_password(password, login)
+    _check_choice(password, login)
     operator = await store.SET_PASSWORD.first(tx, login, _HASHER.hash(password))
     await _changed(tx, operator, "operator.password_set")
 
@@ -172,7 +174,7 @@ async def _create(
 ) -> Enrolment:
     if not is_login(login):
         raise LoginMalformed(login=login[:64])
-    check_password(password, login)
+    _check_choice(password, login)
     operator_id, seed = new_id(), pyotp.random_base32()
     sealed = _sealed(keyring, operator_id, seed)
     operator = await store.INSERT_OPERATOR.first(
@@ -183,6 +185,12 @@ async def _create(
     facts = {"login": login, "role": role.value}
     await audit.record(tx, "operator.created", operator.actor, facts)
     return _enrolment(operator, seed)
+
+
+def _check_choice(password: str, login: str) -> None:
+    check_password(password, login)
+    if is_common(password) or says_the_place(password):
+        raise PasswordWeak
 
 
 async def _changed(tx: Tx, operator: Operator | None, action: str) -> None:

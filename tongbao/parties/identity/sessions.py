@@ -20,6 +20,7 @@ from tongbao.infra.crypto import Keyring, constant_time_equal, hmac_sha256
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.settings import Secret
 from tongbao.kernel.clock import real_now
+from tongbao.kernel.errors import Fact
 from tongbao.parties.authentication.passkeys import Site, passkeys_of
 from tongbao.parties.identity import _store as store
 from tongbao.parties.identity.factors import (
@@ -38,6 +39,8 @@ from tongbao.parties.identity.operators import (
 
 IDLE_MAX: Final = timedelta(minutes=30)
 SESSION_MAX: Final = timedelta(hours=12)
+SESSIONS_MAX: Final = 5
+"""Sessions of one operator at a time; the next one ends the oldest."""
 TRIES_MAX: Final = 5
 LOCKED_FOR: Final = timedelta(minutes=15)
 _TOUCHED_EVERY: Final = timedelta(minutes=1)
@@ -132,7 +135,11 @@ async def log_in(
         if used is not None:
             expires_at = now + SESSION_MAX
             await store.INSERT_SESSION.run(tx, _hash(keyring, token), used.id, now, expires_at)
-            await audit.record(tx, "operator.logged_in", used.actor, {"by": second.way})
+            ended = await store.END_OLDEST.run(tx, used.id, SESSIONS_MAX)
+            facts: dict[str, Fact] = {"by": second.way}
+            if ended:
+                facts["sessions_ended"] = ended
+            await audit.record(tx, "operator.logged_in", used.actor, facts)
     if used is None:  # the code was used before
         raise await _refused(db, found)
     return OpenedSession(Session(used, _csrf_token(keyring, token)), Secret(token))

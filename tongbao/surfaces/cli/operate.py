@@ -1,4 +1,4 @@
-"""Commands of whoever runs the machine: settings, migrate, doctor, ledger, tasks, operators."""
+"""Commands of whoever runs the machine: settings, migrate, doctor, ledger, tasks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from tongbao.infra.telemetry import ready
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import parse, show
 from tongbao.ledger.verify import verify
-from tongbao.parties.identity.operators import create_first_operator
 from tongbao.rails.channels.accounts import list_accounts
-from tongbao.surfaces.cli.context import Context, Platform, Text, actor
+from tongbao.surfaces.cli.context import Context, Platform, actor
 
 
 @click.command()
@@ -80,40 +79,6 @@ async def _channels_verdict(platform: Platform) -> str:
 @click.group()
 def ledger() -> None:
     """Look into the books."""
-
-
-@click.group()
-def operator() -> None:
-    """People who work at the console."""
-
-
-@operator.command("create-first")
-@click.option("--login", prompt=True, help="The name to log in with.")
-@click.option("--name", prompt=True, type=Text(128), help="Who it is.")
-@click.option(
-    "--password",
-    prompt=True,
-    hide_input=True,
-    confirmation_prompt=True,
-    help="Asked for when left out, which keeps it out of the shell's history.",
-)
-@click.pass_obj
-def operator_create_first(context: Context, login: str, name: str, password: str) -> None:
-    """Create the first operator, an administrator; the second factor is shown this once."""
-
-    async def work(platform: Platform) -> str:
-        async with platform.db.begin(actor()) as tx:
-            enrolment = await create_first_operator(
-                tx, platform.keyring, login=login, name=name, password=password
-            )
-        return enrolment.totp_uri.reveal()
-
-    uri = context.run(work)
-    if context.as_json:
-        context.show({"login": login, "totp_uri": uri})
-        return
-    click.echo("Add this to an authenticator app; it is not shown again:")
-    click.echo(uri)
 
 
 @click.group()

@@ -26,6 +26,7 @@ from tongbao.parties.identity.factors import (
     make_recovery_codes,
 )
 from tongbao.parties.identity.model import Permission
+from tongbao.parties.identity.operators import set_password
 from tongbao.parties.identity.sessions import log_in, log_out
 from tongbao.surfaces.operator_console.visit import PREFIX as CONSOLE
 from tongbao.surfaces.operator_console.visit import Route, Visit
@@ -89,6 +90,22 @@ async def make_codes(visit: Visit) -> Reply:
     return await _page(visit, codes)
 
 
+async def change_password(visit: Visit) -> Reply:
+    """Change one's own password, which ends every session, this one too.
+
+    Raises:
+        LoginRefused, PasswordWeak, FactorFormWrong
+    """
+    form = visit.request.form
+    chosen = form.get("new_password", "")
+    if chosen != form.get("again", ""):
+        raise FactorFormWrong(param="again")
+    await _prove(visit)
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        await set_password(tx, visit.operator.login, chosen)
+    return redirect(f"{CONSOLE}/login")
+
+
 def read_answer(challenge_id: str, response: str) -> PasskeyAnswer:
     """Return what the page's script has put into the form.
 
@@ -110,6 +127,7 @@ ROUTES: Final = (
     Route("POST", "/me/passkeys", add_one, _VIEW),
     Route("POST", "/me/passkeys/{passkey_id}/remove", remove_one, _VIEW),
     Route("POST", "/me/recovery-codes", make_codes, _VIEW),
+    Route("POST", "/me/password", change_password, _VIEW),
 )
 
 
