@@ -287,7 +287,7 @@ def handlers(
         **(licensed if flow.licence.may_hold_funds else {}),
         **four_eyes.work_of(approvals(flow, clearing, keys)),
         invariants.WatchInvariants: partial(invariants.run_watch, flow.db, flow.licence),
-        **afterwards.work_of(flow, clearing),
+        **afterwards.work_of(flow, clearing, registrar.blobs),
         ChaseAttempt: partial(chase_attempt, flow),
         ChaseCompletion: partial(chase_completion, flow),
         ExpireAuthorisation: partial(expire_authorisation, flow),

@@ -133,6 +133,7 @@ def make_keys() -> Keys:
     )
 
 
+_FILES: Final = (alipay_days.DOWNLOAD_PATH, alipay_complaints.IMAGES)
 Framing = Callable[[RSAPrivateKey, str, Mapping[str, Any], str], Reply]
 
 
@@ -163,8 +164,10 @@ class Alipay:
 
     def answer(self, request: Request) -> Reply:
         """Answer the gateway in both its protocols, the cashier, and the download of bills."""
-        if request.path == alipay_days.DOWNLOAD_PATH and request.method == "GET":
-            return alipay_days.download(self._world, request)
+        if request.method == "GET" and request.path.startswith(_FILES):
+            is_image = request.path.startswith(alipay_complaints.IMAGES)
+            file = alipay_complaints.image if is_image else alipay_days.download
+            return file(self._world, request)
         if request.path.startswith(alipay_pages.PATH) and request.method == "POST":
             return alipay_pages.decide(self._world, request)
         if request.path.startswith(alipay_pages.SIGN_PATH) and request.method == "POST":
@@ -364,7 +367,10 @@ class Alipay:
                 self._world, body["number"], body["action"]
             ),
             ("POST", "complain"): lambda: alipay_complaints.complain(
-                self._world, body["number"], body.get("detail", "没有收到货")
+                self._world,
+                body["number"],
+                body.get("detail", "没有收到货"),
+                body.get("images", []),
             ),
             ("POST", "applyment"): lambda: alipay_merchants.decide(
                 self._world, body["number"], body["action"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -13,9 +15,11 @@ from tongbao_sandbox.alipay_trade import NAME, tell_application
 from tongbao_sandbox.alipay_wire import Ask, Refusal, invalid, need, success
 from tongbao_sandbox.clock import plain
 from tongbao_sandbox.model import Fault
-from tongbao_sandbox.seam import Refused, World
+from tongbao_sandbox.seam import Refused, Reply, Request, World
 
 NEWS: Final = "alipay.merchant.tradecomplain.changed"
+IMAGES: Final = "/complaint-images/"
+_IMAGE_MAX: Final = 5 * 1024 * 1024
 _INDEX: Final = "complaints"
 _HIDDEN: Final = frozenset({"number"})
 
@@ -34,7 +38,7 @@ def find(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
         and (not first or each["gmt_create"] >= first)
         and (not last or each["gmt_create"] <= last)
     ]
-    shown = [_shown(each) for each in kept[(page - 1) * size : page * size]]
+    shown = [_shown(each, ask.origin) for each in kept[(page - 1) * size : page * size]]
     pages = -(-len(kept) // size)
     told = {"page_num": page, "page_size": size, "total_page_num": pages, "total_num": len(kept)}
     return success({**told, "trade_complain_infos": shown})
@@ -43,15 +47,18 @@ def find(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
 def read(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
     """Say how a complaint stands, with all that was said (….query)."""
     del fault
-    return success(_shown(_existing(world, ask)))
+    return success(_shown(_existing(world, ask), ask.origin))
 
 
 def reply(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
     """Take the merchant's words (….reply.submit)."""
     del fault
     kept, text = _existing(world, ask), need(ask, "reply_content")
+    images = [each for each in ask.text("reply_images").split(",") if each]
+    if any(world.state.document(NAME, f"image/{each}") is None for each in images):
+        raise invalid("reply_images")
     _check_open(kept)
-    _say(world, kept, "MERCHANT", text)
+    _say(world, kept, "MERCHANT", (text, images))
     return success({"reply_submit_success": True})
 
 
@@ -66,8 +73,31 @@ def feedback(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
     return success({})
 
 
-def complain(world: World, number: str, detail: str) -> dict[str, str]:
-    """Let the customer who paid an order complain about it, or say more.
+def upload(world: World, ask: Ask, fault: Fault) -> dict[str, Any]:
+    """Take a merchant's picture (alipay.merchant.image.upload); the same one has the same id."""
+    del fault
+    magic = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG"}.get(ask.params.get("image_type", ""))
+    if magic is None or not ask.file.startswith(magic) or len(ask.file) > _IMAGE_MAX:
+        raise invalid("image_content")
+    return success({"image_id": _keep_image(world, ask.file)})
+
+
+def image(world: World, request: Request) -> Reply:
+    """Return a picture to whoever has its address."""
+    found = world.state.document(NAME, f"image/{request.path.removeprefix(IMAGES)}")
+    if found is None or not found[0]:
+        return Reply(404)
+    return Reply(200, (("content-type", "image/jpeg"),), found[0])
+
+
+def _keep_image(world: World, content: bytes) -> str:
+    image_id = f"A{sha256(content).hexdigest()[:40]}"
+    world.state.put_document(NAME, f"image/{image_id}", content, world.clock.now())
+    return image_id
+
+
+def complain(world: World, number: str, detail: str, images: Sequence[str] = ()) -> dict[str, str]:
+    """Let the customer who paid an order complain about it, or say more, with pictures in base64.
 
     Raises:
         Refused
@@ -75,12 +105,13 @@ def complain(world: World, number: str, detail: str) -> dict[str, str]:
     trade = world.state.trade(NAME, number)
     if trade is None or trade.paid_at is None:
         raise Refused("nobody has paid such an order")
+    shown = [_keep_image(world, b64decode(each)) for each in images]
     known = next(
         (each for ref in _refs(world) if (each := _kept(world, ref)) and each["number"] == number),
         None,
     )
     if known is not None:
-        _say(world, known, "USER", detail)
+        _say(world, known, "USER", (detail, shown))
         return {"complain_event_id": known["complain_event_id"]}
     now = world.clock.now()
     kept = {
@@ -93,7 +124,7 @@ def complain(world: World, number: str, detail: str) -> dict[str, str]:
         "leaf_category_name": "未收到货",
         "complain_reason": "卖家未发货",
         "content": detail,
-        "images": [],
+        "images": shown,
         "trade_amount": yuan(trade.amount),
         "reply_detail_infos": [],
     }
@@ -104,13 +135,13 @@ def complain(world: World, number: str, detail: str) -> dict[str, str]:
     return {"complain_event_id": str(kept["complain_event_id"])}
 
 
-def _say(world: World, kept: dict[str, Any], role: str, text: str) -> None:
+def _say(world: World, kept: dict[str, Any], role: str, what: tuple[str, Sequence[str]]) -> None:
     said: dict[str, Any] = {
         "replier_name": "商家" if role == "MERCHANT" else "买家",
         "replier_role": role,
         "gmt_create": plain(world.clock.now()),
-        "content": text,
-        "images": [],
+        "content": what[0],
+        "images": [*what[1]],
     }
     kept = {**kept, "reply_detail_infos": [*kept["reply_detail_infos"], said]}
     _keep(world, kept)
@@ -151,8 +182,15 @@ def _keep(world: World, kept: Mapping[str, Any]) -> None:
     world.state.put_document(NAME, f"complaint/{kept['complain_event_id']}", content, now)
 
 
-def _shown(kept: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kept.items() if name not in _HIDDEN}
+def _shown(kept: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return the document; pictures are told as addresses."""
+
+    def addressed(told: Mapping[str, Any]) -> dict[str, Any]:
+        return {**told, "images": [f"{origin}{IMAGES}{each}" for each in told["images"]]}
+
+    said = [addressed(each) for each in kept["reply_detail_infos"]]
+    shown = {name: value for name, value in kept.items() if name not in _HIDDEN}
+    return {**addressed(shown), "reply_detail_infos": said}
 
 
 _METHOD: Final = "alipay.merchant.tradecomplain"
@@ -161,4 +199,5 @@ METHODS: Final[Mapping[str, tuple[str, Callable[[World, Ask, Fault], dict[str, A
     f"{_METHOD}.query": ("complaint_query", read),
     f"{_METHOD}.reply.submit": ("complaint", reply),
     f"{_METHOD}.feedback.submit": ("complaint", feedback),
+    "alipay.merchant.image.upload": ("media", upload),
 }

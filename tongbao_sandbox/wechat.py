@@ -23,7 +23,7 @@ from tongbao_sandbox.seam import Outgoing, Refused, Reply, Request, World
 from tongbao_sandbox.wechat_applyments import MEDIA_PATH, Applyments, parts_of
 from tongbao_sandbox.wechat_bill import Bills
 from tongbao_sandbox.wechat_combined import Combined
-from tongbao_sandbox.wechat_complaints import Complaints
+from tongbao_sandbox.wechat_complaints import UPLOAD, Complaints
 from tongbao_sandbox.wechat_crypto import SCHEME, Vault, in_window, read_authorization
 from tongbao_sandbox.wechat_customers import PAGE, Customers
 from tongbao_sandbox.wechat_desk import NAME, Desk, transaction
@@ -148,7 +148,7 @@ class WechatPay:
         # is as right as one that signs the documented path.
         targets = (request.target, request.prefix + request.target)
         # Of a picture only what describes it is signed: its digest is in there.
-        is_picture = request.path == MEDIA_PATH
+        is_picture = request.path in {MEDIA_PATH, UPLOAD}
         body = parts_of(request.body).get("meta", b"") if is_picture else request.body
         if not any(self._vault.is_signed(said, request.method, each, body) for each in targets):
             raise Problem(401, "SIGN_ERROR", _FORGED)
@@ -270,7 +270,10 @@ class WechatPay:
                 body["parameters"], body.get("action", "pay")
             ),
             ("POST", "complain"): lambda: self._complaints.complain(
-                body["number"], body.get("detail", "东西没收到"), body.get("problem", "OTHERS")
+                body["number"],
+                body.get("detail", "东西没收到"),
+                body.get("problem", "OTHERS"),
+                body.get("images", []),
             ),
             ("POST", "transfer"): lambda: self._transfers.decide(
                 body["number"], body.get("action", "confirm")

@@ -113,23 +113,12 @@ class Applyments:
 
     def upload(self, call: Call) -> Outcome:
         """Take a picture; the same picture has the same id."""
-        parts = parts_of(call.body)
         fault = self._world.faults.take(NAME, "media", "")
-        try:
-            meta = decode(parts["meta"], type=dict[str, str])
-        except (KeyError, ValueError):
-            raise parameter_error("/meta", "", "文件元信息缺失") from None
-        picture = parts.get("file", b"")
-        if hashlib.sha256(picture).hexdigest() != meta.get("sha256", "").lower():
-            raise parameter_error("/meta/sha256", meta.get("sha256", ""), "文件摘要不一致")
-        if not 0 < len(picture) <= PICTURE_MAX:
-            raise parameter_error("/file", len(picture), "图片大小不能超过2M")
-        if not picture.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")):
-            raise parameter_error("/file", meta.get("filename", ""), "图片格式不正确")
+        digest, picture = picture_of(call.body)
 
         def do() -> Outcome:
-            media_id = f"media_{meta['sha256'][:48]}"
-            self._desk.keep("media", media_id, {"filename": meta.get("filename", "")})
+            media_id = f"media_{digest[:48]}"
+            self._desk.keep("media", media_id, {"size": len(picture)})
             return Outcome({"media_id": media_id})
 
         return spoilt(fault, do)
@@ -241,6 +230,24 @@ class Applyments:
             if self._desk.kept("media", at(body, pointer)) is None:
                 raise parameter_error(pointer, at(body, pointer), "图片MediaID不存在")
         return opened
+
+
+def picture_of(body: bytes) -> tuple[str, bytes]:
+    """Return an uploaded picture with its digest, or the refusal of what is none."""
+    parts = parts_of(body)
+    try:
+        meta = decode(parts["meta"], type=dict[str, str])
+    except (KeyError, ValueError):
+        raise parameter_error("/meta", "", "文件元信息缺失") from None
+    picture = parts.get("file", b"")
+    digest = hashlib.sha256(picture).hexdigest()
+    if digest != meta.get("sha256", "").lower():
+        raise parameter_error("/meta/sha256", meta.get("sha256", ""), "文件摘要不一致")
+    if not 0 < len(picture) <= PICTURE_MAX:
+        raise parameter_error("/file", len(picture), "图片大小不能超过2M")
+    if not picture.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")):
+        raise parameter_error("/file", meta.get("filename", ""), "图片格式不正确")
+    return digest, picture
 
 
 def parts_of(body: bytes) -> dict[str, bytes]:

@@ -1,14 +1,23 @@
-"""WeChat Pay's complaints: what customers say, what merchants answer, and the news of both."""
+"""WeChat Pay's complaints: what customers say, what merchants answer, and the news of both.
+
+Pictures go both ways: a customer's stand in the history as addresses at the real host, and a
+merchant's are uploaded before an answer names them.
+"""
 
 from __future__ import annotations
 
 import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final
+from urllib.parse import quote
 
 from tongbao_sandbox.clock import china, rfc3339
 from tongbao_sandbox.faults import allow
 from tongbao_sandbox.seam import Refused, decode_object
+from tongbao_sandbox.wechat_applyments import picture_of
 from tongbao_sandbox.wechat_desk import NAME, Desk, Event
 from tongbao_sandbox.wechat_orders import Orders
 from tongbao_sandbox.wechat_wire import (
@@ -25,9 +34,15 @@ from tongbao_sandbox.wechat_wire import (
 KIND: Final = "complaint"
 _LIST: Final = "/v3/merchant-service/complaints-v2"
 _ADDRESS: Final = "/v3/merchant-service/complaint-notifications"
+IMAGES: Final = "/v3/merchant-service/images"
+UPLOAD: Final = f"{IMAGES}/upload"
+_HOST: Final = "https://api.mch.weixin.qq.com"
+_IMAGE: Final = "complaint-image"
+_IMAGES_MAX: Final = 4
 _REPLY: Final = (
     Rule("/complainted_mchid", str, length_max=64),
     Rule("/response_content", str, length_max=500),
+    Rule("/response_images", list, required=False),
 )
 _COMPLETE: Final = (Rule("/complainted_mchid", str, length_max=64),)
 allow(
@@ -56,6 +71,8 @@ class Complaints:
             ("POST", f"{one}/response", self.reply),
             ("POST", f"{one}/complete", self.complete),
             ("POST", _ADDRESS, self.set_address),
+            ("POST", UPLOAD, self.upload),
+            ("GET", f"{IMAGES}/{{ref}}", self.image),
         )
 
     def find(self, call: Call) -> Outcome:
@@ -100,13 +117,39 @@ class Complaints:
     def reply(self, call: Call) -> Outcome:
         """Take the merchant's answer; the first one moves the complaint on."""
         body = checked(call.body, _REPLY)
-        text = body["response_content"]
-        return self._told(call, body, "MERCHANT_RESPONSE", text, "PROCESSING")
+        images = body.get("response_images", [])
+        unknown = [each for each in images if self._desk.kept(_IMAGE, each) is None]
+        if len(images) > _IMAGES_MAX or unknown:
+            raise parameter_error("/response_images", "", "图片不存在或超过4张")
+        return self._told(call, body, "MERCHANT_RESPONSE", images, "PROCESSING")
 
     def complete(self, call: Call) -> Outcome:
         """Take the merchant's word that it is dealt with."""
         body = checked(call.body, _COMPLETE)
-        return self._told(call, body, "MERCHANT_CONFIRM_COMPLETE", "", "PROCESSED")
+        return self._told(call, body, "MERCHANT_CONFIRM_COMPLETE", [], "PROCESSED")
+
+    def upload(self, call: Call) -> Outcome:
+        """Take a merchant's picture; the same picture has the same id."""
+        fault = self._world.faults.take(NAME, "media", "")
+        digest, picture = picture_of(call.body)
+        return spoilt(fault, lambda: Outcome({"media_id": self._keep_image(digest, picture)}))
+
+    def image(self, call: Call) -> Outcome:
+        """Return a picture as it is; files are not signed."""
+        fault = self._world.faults.take(NAME, "media", call.variables["ref"])
+
+        def do() -> Outcome:
+            kept = self._desk.kept(_IMAGE, call.variables["ref"])
+            if kept is None:
+                raise Problem(404, "RESOURCE_NOT_EXISTS", "图片不存在")
+            return Outcome(b64decode(kept["content"]), media="image/jpg")
+
+        return spoilt(fault, do)
+
+    def _keep_image(self, digest: str, picture: bytes) -> str:
+        ref = f"Chsy{digest[:40]}ACA="
+        self._desk.keep(_IMAGE, ref, {"content": b64encode(picture).decode()})
+        return ref
 
     def set_address(self, call: Call) -> Outcome:
         """Note where news of complaints goes."""
@@ -114,8 +157,10 @@ class Complaints:
         self._desk.keep("complaint-address", "url", {"url": body["url"]})
         return Outcome({"mchid": self._desk.vault.mchid, "url": body["url"]})
 
-    def complain(self, number: str, detail: str, problem: str) -> dict[str, Any]:
-        """Let the customer who paid an order complain about it, or complain again.
+    def complain(
+        self, number: str, detail: str, problem: str, images: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Let the customer who paid an order complain about it, or again, with pictures in base64.
 
         Raises:
             Refused
@@ -142,11 +187,15 @@ class Complaints:
         }
         kept |= {"times": kept["times"] + 1, "state": "PENDING", "news": known is not None}
         word = "USER_CREATE_COMPLAINT" if known is None else "USER_CONTINUE_COMPLAINT"
-        self._say(kept, "投诉人", word, detail)
+        shown = [b64decode(each) for each in images]
+        refs = [self._keep_image(sha256(each).hexdigest(), each) for each in shown]
+        self._say(kept, "投诉人", word, (detail, refs))
         self._keep(kept, "CREATE_COMPLAINT" if known is None else "CONTINUE_COMPLAINT")
         return {"complaint_id": kept["id"]}
 
-    def _told(self, call: Call, body: dict[str, Any], word: str, text: str, state: str) -> Outcome:
+    def _told(
+        self, call: Call, body: dict[str, Any], word: str, images: list[str], state: str
+    ) -> Outcome:
         ref = call.variables["ref"]
         fault = self._world.faults.take(NAME, "complaint", ref)
 
@@ -157,7 +206,7 @@ class Complaints:
             if kept["state"] == "PROCESSED":
                 raise Problem(400, "INVALID_REQUEST", "投诉单已处理完成")
             kept |= {"state": state, "news": False}
-            self._say(kept, "商家", word, text)
+            self._say(kept, "商家", word, (body.get("response_content", ""), images))
             self._keep(kept, word)
             return Outcome(None, status=204)
 
@@ -175,8 +224,8 @@ class Complaints:
         kept = [each for each in found if each is not None]
         return sorted(kept, key=lambda each: each["id"])
 
-    def _say(self, kept: dict[str, Any], who: str, word: str, text: str) -> None:
-        now = self._world.clock.now()
+    def _say(self, kept: dict[str, Any], who: str, word: str, said: tuple[str, list[str]]) -> None:
+        now, (text, images) = self._world.clock.now(), said
         kept["history"].append(
             {
                 "log_id": secrets.token_hex(12),
@@ -184,7 +233,7 @@ class Complaints:
                 "operate_time": rfc3339(now),
                 "operate_type": word,
                 "operate_details": text,
-                "image_list": [],
+                "image_list": [f"{_HOST}{IMAGES}/{quote(each, safe='')}" for each in images],
             }
         )
 

@@ -252,6 +252,15 @@ export type GrabView = { id: string; object: "red_packet_grab"; red_packet_id: s
 /** One file, its content as base64. PDF, JPEG or PNG, up to 700 KiB. */
 export type HandIn = { name: string; media_type: "application/pdf" | "image/jpeg" | "image/png"; content: string };
 
+/** A picture itself; ``content`` is base64. */
+export type ImageContentView = { object: "complaint_image_content"; id: string; media_type: string; content: string };
+
+/** Whether a picture that a customer sent along is here. */
+export type ImageState = "gone" | "kept" | "refused" | "wanted";
+
+/** A picture that a customer sent along; ``status`` kept: its content can be fetched. */
+export type ImageView = { id: string; object: "complaint_image"; complaint_id: string; status: ImageState; seen_at: string; media_type?: string; size?: number; sha256?: string };
+
 /** How a red packet is split. */
 export type Kind = "equal" | "lucky";
 
@@ -636,8 +645,8 @@ export type ReplayView = { object: "request_replay"; replayed: string; request_i
 /** What became of something we said. */
 export type ReplyState = "refused" | "requested" | "sent" | "unknown";
 
-/** Tell the customer this, or (``complete``) say that all is done. */
-export type ReplyToComplaint = { text?: string; complete?: boolean };
+/** Tell the customer this, or (``complete``) say that all is done. ``image_ids`` are pictures that were handed in for the complaint, up to four. */
+export type ReplyToComplaint = { text?: string; complete?: boolean; image_ids?: Array<string> };
 
 /** Something said to a customer, as the API shows it. */
 export type ReplyView = { id: string; object: "complaint_reply"; complaint_id: string; kind: "complete" | "reply"; text: string; status: ReplyState; created_at: string; code?: string };
@@ -940,10 +949,16 @@ export interface Operations {
   "GET /v1/commissions": { query: { cursor?: string; limit?: number }; reply: Page_CommissionView };
   /** Return the fees that a commission comes from, in the order of the book. */
   "GET /v1/commissions/{commission_id}/lines": { path: { commission_id: string }; query: { cursor?: string }; reply: Page_CommissionLineView };
+  /** Return a picture that a customer sent along. */
+  "GET /v1/complaint_images/{image_id}": { path: { image_id: string }; reply: ImageContentView };
   /** Return customers' complaints, newest first, by status or payment. */
   "GET /v1/complaints": { query: { status?: ComplaintState | null; payment_id?: string | null; cursor?: string; limit?: number }; reply: Page_ComplaintView };
   /** Return one complaint. */
   "GET /v1/complaints/{complaint_id}": { path: { complaint_id: string }; reply: ComplaintView };
+  /** Hand in a picture for an answer; it goes to the customer once an answer names it. */
+  "POST /v1/complaints/{complaint_id}/files": { path: { complaint_id: string }; body: HandIn; reply: FileView };
+  /** Return the pictures that the customer sent along, oldest first. */
+  "GET /v1/complaints/{complaint_id}/images": { path: { complaint_id: string }; reply: Array<ImageView> };
   /** Return what customer, merchant and channel said, oldest first. */
   "GET /v1/complaints/{complaint_id}/messages": { path: { complaint_id: string }; reply: Array<MessageView> };
   /** Answer the customer through the channel, once; with ``complete``, close the complaint. */

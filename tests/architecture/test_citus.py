@@ -36,6 +36,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
     "one row by an id from outside, before its book is known: a look at every shard's index": (
         "tongbao.clearing.complaints._store.FIND_COMPLAINT",
         "tongbao.clearing.complaints._store.FIND_COMPLAINT_ANYWHERE",
+        "tongbao.clearing.complaints._store.FIND_IMAGE",
         "tongbao.clearing.disputes._store.FIND_DISPUTE",
         "tongbao.clearing.disputes._store.FIND_DISPUTE_ANYWHERE",
         "tongbao.clearing.disputes._store.FIND_FILE_ANYWHERE",

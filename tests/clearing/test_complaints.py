@@ -182,7 +182,9 @@ async def test_nothing_is_said_again_while_the_channel_does_not_say(stage: Stage
     await stage.idle()
     stage.fault("wechat_pay", "query", "http_500", number=complaint.channel_ref, times=-1)
     with pytest.raises(ComplaintContended):
-        await run_send_reply(stage.flow, SendReply(complaint.book, reply_id), _NO_LEASE)
+        await run_send_reply(
+            stage.flow, stage.platform.blobs, SendReply(complaint.book, reply_id), _NO_LEASE
+        )
     reply = await queries.reply_with_id(stage.db, complaint.book, reply_id)
     assert (reply.state, reply.sends) == (ReplyState.UNKNOWN, 1)
     stage.sandbox.delete("faults")
@@ -211,10 +213,10 @@ async def test_whoever_dies_saying_it_says_it_once(stage: Stage, place: str) -> 
     task = SendReply(complaint.book, reply_id)
     failpoints.arm(f"{place}:raise")
     with pytest.raises(SimulatedCrash):
-        await run_send_reply(stage.flow, task, _NO_LEASE)
+        await run_send_reply(stage.flow, stage.platform.blobs, task, _NO_LEASE)
     failpoints.arm(None)
-    await run_send_reply(stage.flow, task, _NO_LEASE)
-    await run_send_reply(stage.flow, task, _NO_LEASE)
+    await run_send_reply(stage.flow, stage.platform.blobs, task, _NO_LEASE)
+    await run_send_reply(stage.flow, stage.platform.blobs, task, _NO_LEASE)
     assert await said_there(stage, complaint) == ["已处理"]
     await stage.idle()
     assert await said_there(stage, complaint) == ["已处理"]
@@ -243,12 +245,12 @@ async def test_whoever_dies_looking_looks_again(stage: Stage) -> None:
     stage.fault("wechat_pay", "complaint", "time_out_done", number=complaint.channel_ref)
     reply_id = await ask_to_say(stage, complaint, "好的")
     task = SendReply(complaint.book, reply_id)
-    await run_send_reply(stage.flow, task, _NO_LEASE)
+    await run_send_reply(stage.flow, stage.platform.blobs, task, _NO_LEASE)
     failpoints.arm("complaints.after_look:raise")
     with pytest.raises(SimulatedCrash):
-        await run_send_reply(stage.flow, task, _NO_LEASE)
+        await run_send_reply(stage.flow, stage.platform.blobs, task, _NO_LEASE)
     failpoints.arm(None)
-    await run_send_reply(stage.flow, task, _NO_LEASE)
+    await run_send_reply(stage.flow, stage.platform.blobs, task, _NO_LEASE)
     assert await said_there(stage, complaint) == ["好的"]
 
 

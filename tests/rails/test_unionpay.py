@@ -34,13 +34,13 @@ from tongbao.rails.channels.contract import (
     CallbackForged,
     CallbackKind,
     CallbackUnreadable,
-    Paced,
     PayMode,
     Pending,
     SubmitForm,
     Succeeded,
     Unknown,
 )
+from tongbao.rails.channels.exchange import Paced
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.rails.channels.unionpay.crypto import (
     UNIONPAY_NAME,

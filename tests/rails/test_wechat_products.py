@@ -23,7 +23,6 @@ from tongbao.rails.channels.capabilities import (
 )
 from tongbao.rails.channels.contract import (
     Absent,
-    Announced,
     Callback,
     CallbackKind,
     Closed,
@@ -41,6 +40,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
+from tongbao.rails.channels.exchange import Announced
 from tongbao.rails.channels.wechat_pay.products import agreements, parking
 from tongbao_sandbox.launch import RunningSandbox
 

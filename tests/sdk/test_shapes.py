@@ -84,6 +84,8 @@ REPLIES: dict[str, Any] = {
     "FileView": disputes.EvidenceFile,
     "ComplaintView": disputes.Complaint,
     "MessageView": disputes.ComplaintMessage,
+    "ImageView": disputes.ComplaintImage,
+    "ImageContentView": disputes.ComplaintImageContent,
     "ReplyView": disputes.ComplaintReply,
     "RedPacketView": red_packets.RedPacket,
     "GrabView": red_packets.Grab,
@@ -611,4 +613,7 @@ def object_to(shop: Tongbao) -> None:
     shop.complaints.get("cpl_1")
     list(shop.complaints.list(status="pending", payment_id="pay_1"))
     shop.complaints.messages("cpl_1")
+    shop.complaints.images("cpl_1")
+    shop.complaints.image("cpi_1")
+    shop.complaints.hand_in("cpl_1", name="a.jpg", media_type="image/jpeg", content=b"")
     shop.complaints.reply("cpl_1", "sorry", complete=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.clearing.settling import settle_day
 from tests.infra.signed_client import SignedClient
+from tests.kernel.test_document_types import png
 from tests.onboarding.applicants import Applicant
 from tests.stage import Stage, new_number
 from tongbao.clearing.commissions.commissions import pay_commissions
@@ -164,12 +166,13 @@ async def object_to(stage: Stage, client: Tongbao) -> dict[str, str]:
     page = {"name": "a.pdf", "media_type": "application/pdf", "content": b"%PDF-1.7"}
     await stage.call(client.disputes.hand_in, dispute, **page)
     number = (await stage.attempt_of(paid)).number
-    await stage.control("wechat/complain", number=number)
+    await stage.control("wechat/complain", number=number, images=[b64encode(png()).decode()])
     await stage.idle()
     [complaint] = await stage.call(lambda: list(client.complaints.list(payment_id=paid["id"])))
     await stage.call(client.complaints.reply, complaint["id"], "sorry")
     await stage.idle()
-    return {"dispute_id": dispute, "complaint_id": complaint["id"]}
+    [image] = await stage.call(client.complaints.images, complaint["id"])
+    return {"dispute_id": dispute, "complaint_id": complaint["id"], "image_id": image["id"]}
 
 
 async def share(stage: Stage, client: Tongbao, wallet_id: str) -> dict[str, str]:

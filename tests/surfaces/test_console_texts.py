@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tongbao.clearing.cases.model import Suggestion
-from tongbao.clearing.complaints.model import ComplaintState, ReplyState
+from tongbao.clearing.complaints.model import ComplaintState, ImageState, ReplyState
 from tongbao.clearing.disputes.model import AtEnd, DisputeState
 from tongbao.clearing.payouts.model import PayoutState
 from tongbao.clearing.reconciliation.model import BillState, BreakClass, BreakState
@@ -79,7 +79,7 @@ OPEN = {
     "merchant_state", "registration_state", "agreement_why", "combined_state", "combined_why",
     "visit_state", "visit_why", "approval_state",
     "complaint_state", "dispute_at_end", "dispute_move", "dispute_state", "dispute_why",
-    "reply_kind", "reply_state", "said_by", "scheme",
+    "image_state", "reply_kind", "reply_state", "said_by", "scheme",
     "because", "bill_state", "break", "break_state", "callback", "case",
     "channel", "check", "completion", "completion_state", "cut_off", "day_action",
     "delivery_state", "elsewhere", "gate", "health", "inbox_done", "kind", "kind_of_entry",
@@ -184,6 +184,7 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("dispute_move", BY_OPERATORS),
         ("scheme", SCHEMES),
         ("complaint_state", ComplaintState),
+        ("image_state", ImageState),
         ("reply_state", ReplyState),
         ("reply_kind", ("reply", "complete")),
         ("said_by", ("customer", "merchant", "channel")),

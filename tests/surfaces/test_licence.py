@@ -11,6 +11,7 @@ import pytest
 import tongbao
 from tests.conftest import MakeDb
 from tests.stage import Stage, staged
+from tests.surfaces.visitors import hire, reader
 from tongbao.infra.migrate import migrate
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.verify import verify
@@ -135,6 +136,27 @@ async def test_an_aggregators_document_and_server_know_nothing_of_funds(
         with pytest.raises(Refused) as refused:
             await aggregator.call(lambda call=call: list(call()))
         assert refused.value.code == "request.not_found"
+
+
+async def test_an_aggregator_lists_complaints_and_hands_answers_on(aggregator: Stage) -> None:
+    payment = await aggregator.paid("wechat_pay", 1999)
+    number = (await aggregator.attempt_of(payment)).number
+    await aggregator.control("wechat/complain", number=number, detail="坏的")
+    await aggregator.idle()
+    [listed] = await aggregator.call(lambda: list(aggregator.client.complaints.list()))
+    await aggregator.call(aggregator.client.complaints.reply, listed["id"], "已补发")
+    await aggregator.idle()
+
+    async with reader(aggregator, await hire(aggregator)) as page:
+        start = (await page.get("/console/payments")).text
+        shown = (await page.get("/console/complaints")).text
+        disputes = await page.get("/console/disputes")
+
+    said = await aggregator.call(aggregator.client.complaints.messages, listed["id"])
+    assert [each["text"] for each in said] == ["坏的", "已补发"]
+    assert 'href="/console/complaints"' in start
+    assert listed["channel_ref"] in shown
+    assert disputes.status_code == 404
 
 
 async def test_a_wallet_code_is_nobodys_code(aggregator: Stage) -> None:

@@ -19,6 +19,7 @@ from tongbao.clearing.commissions.commissions import (
     PayCommissions,
     run_pay_commissions,
 )
+from tongbao.clearing.complaints import images
 from tongbao.clearing.complaints.complaints import (
     PULL_POLICY,
     PullComplaints,
@@ -101,6 +102,7 @@ from tongbao.clearing.transfers.transfers import (
     RunTransferBatch,
     run_transfer_batch,
 )
+from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.payments.collecting.outcomes import Flow
@@ -127,20 +129,22 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     CollectDebts: DEBTS_POLICY,
     PullComplaints: PULL_POLICY,
     SendReply: REPLY_POLICY,
+    images.FetchImages: images.FETCH_POLICY,
     suspense.WatchSuspense: suspense.WATCH_POLICY,
     ProveReserve: RESERVE_POLICY,
     PayCommissions: COMMISSION_POLICY,
 }
 
 
-def work_of(flow: Flow, clearing: Clearing) -> Mapping[type[Task], Handler]:
+def work_of(flow: Flow, clearing: Clearing, blobs: Blobs) -> Mapping[type[Task], Handler]:
     """Return who does what any firm's clearing does."""
     return {
         **statements.work_of(clearing),
         fetching.FetchFurtherBills: partial(fetching.run_fetch_further_bills, clearing),
         fetching.FetchFurtherBill: partial(fetching.run_fetch_further_bill, clearing),
         PullComplaints: partial(run_pull_complaints, flow),
-        SendReply: partial(run_send_reply, flow),
+        SendReply: partial(run_send_reply, flow, blobs),
+        images.FetchImages: partial(images.run_fetch_images, flow, blobs),
         ReconcileDaily: partial(run_reconcile_daily, clearing),
         ReconcileDay: partial(run_reconcile_day, clearing),
         CloseBatches: partial(run_close_batches, clearing),

@@ -119,6 +119,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("commission_run", "commission", "commission_line"),
         *("dispute", "dispute_change", "evidence_file"),
         *("complaint", "complaint_message", "complaint_reply", "complaint_exchange"),
+        *("complaint_image", "complaint_reply_image"),
     ),
     *_everywhere(
         "named by a foreign key of tables with a book; written at a migration or once a month",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NotRequired, TypedDict, Unpack, cast
 
 from tongbao_sdk.models import Mode
@@ -99,6 +99,28 @@ class ComplaintReply(TypedDict):
     status: Literal["requested", "unknown", "sent", "refused"]
     created_at: str
     code: NotRequired[str]
+
+
+class ComplaintImage(TypedDict):
+    """A picture that a customer sent along; with status kept its content can be fetched."""
+
+    id: str
+    object: Literal["complaint_image"]
+    complaint_id: str
+    status: Literal["wanted", "kept", "gone", "refused"]
+    seen_at: str
+    media_type: NotRequired[str]
+    size: NotRequired[int]
+    sha256: NotRequired[str]
+
+
+class ComplaintImageContent(TypedDict):
+    """A picture itself; ``content`` is base64."""
+
+    object: Literal["complaint_image_content"]
+    id: str
+    media_type: str
+    content: str
 
 
 class Disputes:
@@ -203,14 +225,45 @@ class Complaints:
         found = self._transport.get(path_of("complaints", complaint_id, "messages"))
         return tuple(cast("ComplaintMessage", each) for each in found)
 
+    def images(self, complaint_id: str) -> tuple[ComplaintImage, ...]:
+        """Return the pictures that the customer sent along, oldest first."""
+        found = self._transport.get(path_of("complaints", complaint_id, "images"))
+        return tuple(cast("ComplaintImage", each) for each in found)
+
+    def image(self, image_id: str) -> ComplaintImageContent:
+        """Return a picture that is kept."""
+        found = self._transport.get(path_of("complaint_images", image_id))
+        return cast("ComplaintImageContent", found)
+
+    def hand_in(
+        self, complaint_id: str, *, name: str, media_type: str, content: bytes, **once: Unpack[Once]
+    ) -> EvidenceFile:
+        """Hand in a JPEG or PNG of up to 700 KiB, for an answer to name.
+
+        Raises:
+            Refused, Unanswered
+        """
+        coded = b64encode(content).decode()
+        body = {"name": name, "media_type": media_type, "content": coded}
+        path = path_of("complaints", complaint_id, "files")
+        return cast("EvidenceFile", self._transport.post(path, body, **once))
+
     def reply(
-        self, complaint_id: str, text: str = "", *, complete: bool = False, **once: Unpack[Once]
+        self,
+        complaint_id: str,
+        text: str = "",
+        *,
+        complete: bool = False,
+        image_ids: Sequence[str] = (),
+        **once: Unpack[Once],
     ) -> ComplaintReply:
         """Tell the customer something, once; with ``complete``, that all is done.
+
+        ``image_ids``: up to four pictures that were handed in for the complaint.
 
         Raises:
             Refused, Unanswered
         """
         path = path_of("complaints", complaint_id, "replies")
-        body = {"text": text, "complete": complete}
+        body = {"text": text, "complete": complete, "image_ids": [*image_ids]}
         return cast("ComplaintReply", self._transport.post(path, body, **once))

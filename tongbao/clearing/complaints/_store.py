@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
-from tongbao.clearing.complaints.model import Complaint, Message, Reply
+from tongbao.clearing.complaints.model import Complaint, Image, Message, Reply, ReplyImage
 from tongbao.controls.retention.erasing import erasing
 from tongbao.infra.db import Query, Statement
 
@@ -15,6 +15,10 @@ _COMPLAINT: Final = """book, id, merchant_id, mode, account_id, channel, channel
 _MESSAGE: Final = "book, complaint_id, channel_ref, place, kind, who, text, image_count, at"
 _REPLY: Final = """book, id, complaint_id, merchant_id, mode, kind, text, state, code, sends,
     sent_at, written_by, created_at, ended_at, version"""
+
+_IMAGE: Final = """book, id, complaint_id, merchant_id, mode, channel_ref, message_ref, state,
+    media_type, size, sha256, blob, seen_at, ended_at"""
+_REPLY_IMAGE: Final = "book, reply_id, place, file_id, channel_ref"
 
 INSERT_COMPLAINT = Statement(
     f"""insert into complaint ({_COMPLAINT})
@@ -79,5 +83,37 @@ GET_REPLY = Query(Reply, f"select {_REPLY} from complaint_reply where book = $1 
 REPLIES_OF = Query(
     Reply,
     f"select {_REPLY} from complaint_reply where book = $1 and complaint_id = $2 order by id",
+)
+INSERT_IMAGE = Statement(
+    """insert into complaint_image (book, id, complaint_id, merchant_id, mode, channel_ref,
+                                    message_ref, state, seen_at)
+        values ($1, $2, $3, $4, $5, $6, $7, 'wanted', $8)
+        on conflict (book, complaint_id, channel_ref) do nothing"""
+)
+END_IMAGE = Statement(
+    """update complaint_image
+          set state = $3, media_type = $4, size = $5, sha256 = $6, blob = $7, ended_at = $8
+        where book = $1 and id = $2 and state = 'wanted'"""
+)
+IMAGES_OF = Query(
+    Image,
+    f"""select {_IMAGE} from complaint_image where book = $1 and complaint_id = $2
+         order by seen_at, id""",
+)
+FIND_IMAGE = Query(
+    Image,
+    f"select {_IMAGE} from complaint_image where id = $1 and merchant_id = $2 and mode = $3",
+)
+INSERT_REPLY_IMAGE = Statement(
+    f"insert into complaint_reply_image ({_REPLY_IMAGE}) values ($1, $2, $3, $4, null)"
+)
+SENT_UP = Statement(
+    """update complaint_reply_image set channel_ref = $4
+        where book = $1 and reply_id = $2 and place = $3"""
+)
+REPLY_IMAGES = Query(
+    ReplyImage,
+    f"""select {_REPLY_IMAGE} from complaint_reply_image where book = $1 and reply_id = $2
+         order by place""",
 )
 ERASE_EXCHANGES: Final = Query(UUID, erasing("complaint_exchange"))

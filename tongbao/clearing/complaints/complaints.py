@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tongbao.clearing.complaints import _store as store
+from tongbao.clearing.complaints.images import image_writes
 from tongbao.clearing.complaints.model import (
     ANSWER_WITHIN,
     MOVED_ON,
@@ -121,6 +122,7 @@ async def _record(
         writes = (
             _row_write(before, after),
             *_message_writes(after, found),
+            *image_writes(after, found, now),
             exchange_write(after, "read", exchange, "complaintfound", now),
             event_write(event_of(after, is_new=before is None), now=now),
         )

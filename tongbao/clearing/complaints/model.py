@@ -16,7 +16,7 @@ from uuid import UUID
 from msgspec import UNSET, Struct, UnsetType
 
 from tongbao.infra.outbox import Event
-from tongbao.kernel.errors import Busy, Conflict, NotFound
+from tongbao.kernel.errors import Busy, Conflict, NotFound, Rejected
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 
@@ -71,6 +71,71 @@ class Message(Struct, frozen=True):
     text: str
     image_count: int
     at: datetime
+
+
+class ImageState(StrEnum):
+    """Whether a picture that a customer sent along is here."""
+
+    WANTED = "wanted"
+    KEPT = "kept"
+    GONE = "gone"
+    REFUSED = "refused"
+
+
+class Image(Struct, frozen=True):
+    """One row of complaint_image: a picture that a customer sent along."""
+
+    book: int
+    id: UUID
+    complaint_id: UUID
+    merchant_id: UUID
+    mode: Mode
+    channel_ref: str
+    message_ref: str
+    state: ImageState
+    media_type: str | None
+    size: int | None
+    sha256: str | None
+    blob: str | None
+    seen_at: datetime
+    ended_at: datetime | None
+
+
+class ReplyImage(Struct, frozen=True):
+    """One row of complaint_reply_image: a file that goes with an answer."""
+
+    book: int
+    reply_id: UUID
+    place: int
+    file_id: UUID
+    channel_ref: str | None
+
+
+class ImageView(Struct, frozen=True, omit_defaults=True):
+    """A picture that a customer sent along; ``status`` kept: its content can be fetched."""
+
+    id: str
+    object: Literal["complaint_image"]
+    complaint_id: str
+    status: ImageState
+    seen_at: datetime
+    media_type: str | UnsetType = UNSET
+    size: int | UnsetType = UNSET
+    sha256: str | UnsetType = UNSET
+
+
+def view_image(image: Image) -> ImageView:
+    """Return the picture as the API shows it."""
+    return ImageView(
+        id=show("cpi", image.id),
+        object="complaint_image",
+        complaint_id=show("cpl", image.complaint_id),
+        status=image.state,
+        seen_at=image.seen_at,
+        media_type=image.media_type or UNSET,
+        size=image.size or UNSET,
+        sha256=image.sha256 or UNSET,
+    )
 
 
 class ReplyState(StrEnum):
@@ -232,6 +297,22 @@ class ComplaintNotFound(NotFound):
     code = "complaint.not_found"
     advice = "Check the id, and that the API key is of the same merchant and mode."
     advice_zh = "请检查投诉标识，并确认 API 密钥属于同一商户与模式。"
+
+
+class ImageNotFound(NotFound):
+    """The caller has no such picture, or the channel has not given it yet."""
+
+    code = "complaint.image_not_found"
+    advice = "List the complaint's images; those whose status is kept can be fetched."
+    advice_zh = "请查看投诉图片列表，仅 status 为 kept 的图片可以获取。"
+
+
+class ImageNotSendable(Rejected):
+    """Only a picture that was handed in for this very complaint goes with its answer."""
+
+    code = "complaint.image_not_sendable"
+    advice = "Hand in JPEG or PNG files for this complaint, and name up to four with the answer."
+    advice_zh = "请先为该投诉上传 JPEG 或 PNG 图片，每次回复最多引用四张。"
 
 
 class ComplaintOver(Conflict):

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from tongbao.clearing.complaints import _store as store
 from tongbao.clearing.complaints.complaints import exchange_write, hear
+from tongbao.clearing.complaints.images import attach_images, sent_up
 from tongbao.clearing.complaints.model import (
     MOVED_ON,
     Complaint,
@@ -25,6 +26,7 @@ from tongbao.clearing.complaints.model import (
     ReplyState,
     arrived,
 )
+from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.db import Tx, Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
@@ -54,13 +56,14 @@ class Said(Struct, frozen=True):
 
     kind: Literal["reply", "complete"]
     text: str
+    images: tuple[UUID, ...] = ()  # files that were handed in for the complaint
 
 
 async def request_reply(tx: Tx, complaint: Complaint, said: Said, *, reply_id: UUID) -> Reply:
     """Write down what is to be said and have it sent.
 
     Raises:
-        ComplaintOver
+        ComplaintOver, ImageNotSendable
     """
     if complaint.state is ComplaintState.PROCESSED:
         raise ComplaintOver
@@ -82,12 +85,16 @@ async def request_reply(tx: Tx, complaint: Complaint, said: Said, *, reply_id: U
         version=1,
     )
     await store.INSERT_REPLY.run(tx, *msgspec.structs.astuple(reply))
+    await attach_images(tx, complaint, reply, said.images)
     await enqueue(tx, SendReply(reply.book, reply.id), key=f"reply/{reply.id}")
     return reply
 
 
-async def run_send_reply(flow: Flow, task: SendReply, _lease: Lease) -> Again | None:
-    """Take the next step of a reply; return when to look again, or None at its end."""
+async def run_send_reply(flow: Flow, blobs: Blobs, task: SendReply, _lease: Lease) -> Again | None:
+    """Take the next step of a reply; return when to look again, or None at its end.
+
+    Its pictures go up before the sending is counted: that may be done again at will.
+    """
     reply = await store.GET_REPLY.one(flow.db, task.book, task.reply_id)
     if not reply.state.is_open:
         return None
@@ -96,7 +103,15 @@ async def run_send_reply(flow: Flow, task: SendReply, _lease: Lease) -> Again | 
     if reply.sends > 0 and await _is_there(flow, account, complaint, reply):
         await _end(flow, reply, ReplyState.SENT, None)
         return None
-    reply = await _send(flow, account, complaint, reply)
+    images = await sent_up(flow, blobs, account, complaint, reply)
+    if images is None:
+        return Again(_DELAYS[0])
+    if isinstance(images, Declined) and reply.sends == 0:
+        await _end(flow, reply, ReplyState.REFUSED, images.code)
+        return None
+    if isinstance(images, Declined):
+        raise ComplaintContended  # it may have been said with it: people look
+    reply = await _send(flow, account, complaint, reply, images)
     if reply.state.is_open:
         return Again(_DELAYS[min(reply.sends, len(_DELAYS)) - 1])
     return None
@@ -118,7 +133,9 @@ async def _is_there(
     return arrived(reply, replies, messages)
 
 
-async def _send(flow: Flow, account: ChannelAccount, complaint: Complaint, reply: Reply) -> Reply:
+async def _send(
+    flow: Flow, account: ChannelAccount, complaint: Complaint, reply: Reply, images: list[str]
+) -> Reply:
     now = flow.db.clock.now()
     counted = await store.COUNT_SEND.run(flow.db, reply.book, reply.id, reply.version, now)
     if counted == 0:
@@ -128,7 +145,9 @@ async def _send(flow: Flow, account: ChannelAccount, complaint: Complaint, reply
         raise TypeError(f"{account.channel} takes no complaints")
     failpoint("complaints.before_call")
     if reply.kind == "reply":
-        answer = await channel.reply_to_complaint(account, complaint.channel_ref, reply.text)
+        answer = await channel.reply_to_complaint(
+            account, complaint.channel_ref, reply.text, images
+        )
     else:
         answer = await channel.complete_complaint(account, complaint.channel_ref)
     failpoint("complaints.after_call")

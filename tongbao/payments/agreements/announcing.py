@@ -21,13 +21,13 @@ from tongbao.payments.agreements import _store as store
 from tongbao.payments.agreements.agreements import Reach, Taking
 from tongbao.payments.agreements.model import Agreement
 from tongbao.rails.channels.contract import (
-    Announced,
     Answer,
     ChannelAccount,
     Declined,
     NotSent,
     Unknown,
 )
+from tongbao.rails.channels.exchange import Announced
 
 Said = Literal["announced", "refused", "unknown"]
 _SAID: Final[dict[str, Said]] = {

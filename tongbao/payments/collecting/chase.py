@@ -50,7 +50,6 @@ from tongbao.rails.channels.contract import (
     Closed,
     Declined,
     NotSent,
-    Paced,
     PayMode,
     PayOrder,
     Pending,
@@ -58,6 +57,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
+from tongbao.rails.channels.exchange import Paced
 
 FIRST_LOOK: Final = timedelta(seconds=5)
 FIRST_LOOK_AT_CODES: Final = timedelta(seconds=2)

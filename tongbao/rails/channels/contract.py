@@ -8,7 +8,7 @@ the raw exchange, which is the evidence shown to people.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
@@ -510,14 +510,6 @@ class PartFound(Struct, frozen=True):
     outcome: QueryOutcome
 
 
-@runtime_checkable
-class Paced(Protocol):
-    """Says itself how often it wants to be asked about an order that can still be paid."""
-
-    def query_delays(self, mode: PayMode) -> Sequence[timedelta]:
-        """Return the gaps between one question and the next; the last one goes on."""
-
-
 ComplaintWord = Literal["pending", "processing", "processed"]
 
 
@@ -530,6 +522,7 @@ class ComplaintMessage(Struct, frozen=True):
     text: str
     image_count: int
     at: datetime
+    images: tuple[str, ...] = ()  # what the channel calls its pictures by
 
 
 class ComplaintFound(Struct, frozen=True, tag="complaint"):
@@ -558,17 +551,11 @@ class ReplySent(Struct, frozen=True, tag="reply_sent"):
     """The channel has what we said."""
 
 
-class Announced(Struct, frozen=True, tag="announced"):
-    """The channel has told the customer, or will."""
-
-
 @runtime_checkable
 class Complaining(Protocol):
-    """Lets customers complain about a payment, and us answer them.
+    """Lets customers complain about a payment, and us answer."""
 
-    What we say has no number of ours there: who does not know whether it arrived reads the
-    complaint's messages before saying it again.
-    """
+    # An answer has no number of ours: look whether it is there before saying it again.
 
     async def find_complaints(
         self, account: ChannelAccount, first: date, last: date
@@ -581,11 +568,21 @@ class Complaining(Protocol):
         """Read one with all that was said."""
 
     async def reply_to_complaint(
-        self, account: ChannelAccount, ref: str, text: str
+        self, account: ChannelAccount, ref: str, text: str, images: Sequence[str] = ()
     ) -> Answer[ReplySent | Declined | NotSent | Unknown]:
-        """Answer the customer."""
+        """Answer the customer, with pictures that were sent up before."""
 
     async def complete_complaint(
         self, account: ChannelAccount, ref: str
     ) -> Answer[ReplySent | Declined | NotSent | Unknown]:
         """Say that it is dealt with."""
+
+    async def read_complaint_image(
+        self, account: ChannelAccount, ref: str
+    ) -> Answer[bytes | Absent | Declined | Unknown]:
+        """Fetch a picture that a message names. Declined: it is none, or nowhere we fetch from."""
+
+    async def send_complaint_image(
+        self, account: ChannelAccount, media_type: str, content: bytes
+    ) -> Answer[str | Declined | NotSent | Unknown]:
+        """Send a picture up and return what an answer names it by; again does no harm."""

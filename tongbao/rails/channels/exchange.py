@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 from msgspec import Struct
 
 from tongbao.infra.http import HttpClient, HttpReply, NoAnswerError, NotSentError
+from tongbao.kernel.papers.document_types import DocumentTypeRefused, type_of
 from tongbao.rails.channels.bill_text import fault
 from tongbao.rails.channels.contract import (
+    Absent,
     Answer,
     BillLine,
     BillOutcome,
@@ -20,8 +22,10 @@ from tongbao.rails.channels.contract import (
     CallbackForged,
     CallbackReply,
     ChannelAccount,
+    Declined,
     Exchange,
     NotSent,
+    PayMode,
     Unknown,
 )
 
@@ -37,6 +41,18 @@ class TimeLimits(Struct, frozen=True):
 
     ask_s: float = 10.0  # pay, query, close, refund: a customer is waiting
     bill_s: float = 120.0  # a whole file
+
+
+class Announced(Struct, frozen=True, tag="announced"):
+    """The channel has told the customer, or will."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """Says itself how often it wants to be asked about an order that can still be paid."""
+
+    def query_delays(self, mode: PayMode) -> Sequence[timedelta]:
+        """Return the gaps between one question and the next; the last one goes on."""
 
 
 class Request(Struct, frozen=True):
@@ -142,6 +158,30 @@ def plain_reply(*, accepted: bool) -> CallbackReply:
     if accepted:
         return CallbackReply(200, {"content-type": "text/plain"}, b"success")
     return CallbackReply(500, {"content-type": "text/plain"}, b"fail")
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+IMAGES_MAX: Final = 4
+"""The most pictures of one answer to a complaint, at every channel that takes some."""
+
+
+def picture_in(reply: HttpReply) -> bytes | Absent | Declined | Unknown:
+    """Return the picture that a fetch was answered with, and nothing in a picture's clothes."""
+    if reply.status in {404, 410}:
+        return Absent(str(reply.status))
+    if reply.status != 200:
+        return Unknown(f"http {reply.status}")
+    try:
+        type_of(reply.body)
+    except DocumentTypeRefused as refused:
+        return Declined("not_a_picture", str(refused.facts["reason"])[:64])
+    return reply.body
+
+
+def unshown(exchange: Exchange, size: int) -> Exchange:
+    """Return the evidence of a fetch without the picture, which is kept encrypted elsewhere."""
+    return msgspec.structs.replace(exchange, reply=f"[{size} bytes]")
 
 
 # --- what some channels do not have --------------------------------------------------------------

@@ -38,6 +38,7 @@ from tongbao.parties.identity.model import ROLES, Permission
 from tongbao.parties.merchants.queries import merchants_with_ids
 from tongbao.payments.collecting.model import Payment
 from tongbao.payments.collecting.queries import timeline
+from tongbao.surfaces.disputes_desk.complaints import routes as complaint_pages
 from tongbao.surfaces.operator_console.payments import FilterMalformed
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Route, Visit
 from tongbao.surfaces.page_kit.replies import CSV, Reply, file_reply, redirect
@@ -185,24 +186,6 @@ async def show_dispute(visit: Visit) -> Reply:
     return await visit.page("dispute.html", facts)
 
 
-async def show_complaint(visit: Visit) -> Reply:
-    """Return one complaint with everything that was said.
-
-    Raises:
-        UnknownId, ComplaintNotFound
-    """
-    db = visit.desk.db
-    found = await complaints.complaint_with_id(db, parse("cpl", visit.params["complaint_id"]))
-    names = await merchants_with_ids(db, [found.merchant_id])
-    facts = {
-        "complaint": found,
-        "merchant": names[found.merchant_id].name,
-        "messages": await complaints.messages_of(db, found),
-        "replies": await complaints.replies_of(db, found),
-    }
-    return await visit.page("complaint.html", facts)
-
-
 async def open_by_hand(visit: Visit) -> Reply:
     """Write down a dispute that a scheme has told of on paper or in its own console.
 
@@ -309,7 +292,7 @@ def console_routes(blobs: Blobs) -> tuple[Route, ...]:
             )
             for move in BY_OPERATORS
         ),
-        Route("GET", "/complaints/{complaint_id}", show_complaint, view),
+        *complaint_pages(blobs),
         Route("POST", "/debts/{merchant_id}/write-off", ask_write_off, act, is_licensed=True),
     )
 

@@ -51,15 +51,7 @@ from tongbao.surfaces.page_kit.texts import Texts
 PREFIX: Final = "/console"
 PAGE_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "waiting": ("inbox", "cases"),
-    "payments": (
-        "payments",
-        "agreements",
-        "combined",
-        "parking",
-        "disputes",
-        "channels",
-        "notices",
-    ),
+    "payments": ("payments", "agreements", "complaints", "disputes", "channels", "notices"),
     "clearing": ("reconciliation", "settlements", "suspense", "reserve"),
     "books": ("ledger", "prices", "calendar"),
     "parties": ("merchants", "agents", "applications", "people", "e_accounts", "terminals"),

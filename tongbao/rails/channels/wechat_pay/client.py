@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from tongbao.rails.channels.capabilities import (
 )
 from tongbao.rails.channels.contract import (
     Absent,
-    Announced,
     Answer,
     BillLine,
     BillOutcome,
@@ -56,9 +55,10 @@ from tongbao.rails.channels.contract import (
     ReplySent,
     Unknown,
 )
-from tongbao.rails.channels.exchange import TimeLimits, unsent
+from tongbao.rails.channels.exchange import Announced, TimeLimits, unsent
 from tongbao.rails.channels.wechat_pay import bills, callbacks, statements
 from tongbao.rails.channels.wechat_pay.complaints import calls as complaints
+from tongbao.rails.channels.wechat_pay.complaints import images as complaint_images
 from tongbao.rails.channels.wechat_pay.gateway import Gateway
 from tongbao.rails.channels.wechat_pay.products import (
     agreements,
@@ -249,10 +249,22 @@ class WechatPay:
         return await complaints.read(self.gateway, account, ref)
 
     async def reply_to_complaint(
-        self, account: ChannelAccount, ref: str, text: str
+        self, account: ChannelAccount, ref: str, text: str, images: Sequence[str] = ()
     ) -> Answer[ReplySent | Declined | NotSent | Unknown]:
         """Answer a customer's complaint."""
-        return await complaints.reply(self.gateway, account, ref, text)
+        return await complaints.reply(self.gateway, account, ref, text, images)
+
+    async def read_complaint_image(
+        self, account: ChannelAccount, ref: str
+    ) -> Answer[bytes | Absent | Declined | Unknown]:
+        """Fetch a picture of a complaint."""
+        return await complaint_images.fetch(self.gateway, account, ref)
+
+    async def send_complaint_image(
+        self, account: ChannelAccount, media_type: str, content: bytes
+    ) -> Answer[str | Declined | NotSent | Unknown]:
+        """Send a picture up for an answer."""
+        return await complaint_images.send(self.gateway, account, media_type, content)
 
     async def complete_complaint(
         self, account: ChannelAccount, ref: str

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay import answers
+from tongbao.rails.channels.alipay.complaints import images as images_of_complaints
 from tongbao.rails.channels.alipay.gateway import Answered, Gateway, Refused
 from tongbao.rails.channels.alipay.wire import CURRENCY, moment, yuan
 from tongbao.rails.channels.contract import (
@@ -39,6 +40,7 @@ from tongbao.rails.channels.exchange import decode, followed_by
 METHOD: Final = "alipay.merchant.tradecomplain"
 PAGE: Final = 20
 PAGES_MAX: Final = 100
+_PICTURES_MAX: Final = 20
 OTHER: Final = "04"  # 反馈类目：其他
 DEALT_WITH: Final = "已处理，感谢您的反馈。"
 _ERRORS: Final = error_map("alipay")
@@ -128,10 +130,12 @@ class AlipayComplaints:
         return Answer(found, exchange)
 
     async def reply_to_complaint(
-        self, account: ChannelAccount, ref: str, text: str
+        self, account: ChannelAccount, ref: str, text: str, images: Sequence[str] = ()
     ) -> Answer[ReplySent | Declined | NotSent | Unknown]:
         """Answer a customer's complaint, once per call."""
         said = {"complain_event_id": ref, "reply_content": text}
+        if images:
+            said["reply_images"] = ",".join(images)
         return await self._say(account, f"{METHOD}.reply.submit", said)
 
     async def complete_complaint(
@@ -144,6 +148,18 @@ class AlipayComplaints:
             "feedback_content": DEALT_WITH,
         }
         return await self._say(account, f"{METHOD}.feedback.submit", said)
+
+    async def read_complaint_image(
+        self, account: ChannelAccount, ref: str
+    ) -> Answer[bytes | Absent | Declined | Unknown]:
+        """Fetch a picture of a complaint."""
+        return await images_of_complaints.fetch(self._gateway, account, ref)
+
+    async def send_complaint_image(
+        self, account: ChannelAccount, media_type: str, content: bytes
+    ) -> Answer[str | Declined | NotSent | Unknown]:
+        """Send a picture up for an answer."""
+        return await images_of_complaints.send(self._gateway, account, media_type, content)
 
     async def _say(
         self, account: ChannelAccount, method: str, said: dict[str, Any]
@@ -193,7 +209,13 @@ def _read(node: bytes, ref: str) -> ComplaintFound | Unknown:
 def _messages(told: _Complaint, at: datetime) -> list[ComplaintMessage]:
     """Return what was said, oldest first: the complaint itself, then every word about it."""
     first = ComplaintMessage(
-        "complaint", "USER_CREATE_COMPLAINT", "customer", told.content[:2000], len(told.images), at
+        "complaint",
+        "USER_CREATE_COMPLAINT",
+        "customer",
+        told.content[:2000],
+        len(told.images),
+        at,
+        _addresses(told.images),
     )
     seen = Counter[str]()
     words: list[ComplaintMessage] = []
@@ -212,6 +234,7 @@ def _messages(told: _Complaint, at: datetime) -> list[ComplaintMessage]:
                 each.content[:2000],
                 len(each.images),
                 when,
+                _addresses(each.images),
             )
         )
     words.sort(key=lambda each: each.at)
@@ -220,3 +243,7 @@ def _messages(told: _Complaint, at: datetime) -> list[ComplaintMessage]:
         kind = "MERCHANT_CONFIRM_COMPLETE"
         words.append(ComplaintMessage("feedback", kind, "merchant", "", 0, when))
     return [first, *words]
+
+
+def _addresses(images: Sequence[str]) -> tuple[str, ...]:
+    return tuple(each for each in images[:_PICTURES_MAX] if images_of_complaints.is_taken(each))

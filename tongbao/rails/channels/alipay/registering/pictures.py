@@ -35,11 +35,11 @@ class _Uploaded(Struct, frozen=True):
 
 
 async def upload(
-    gateway: Gateway, account: ChannelAccount, picture: Picture
+    gateway: Gateway, account: ChannelAccount, picture: Picture, *, method: str = METHOD
 ) -> tuple[str | Refused | NotSent | Unknown, Exchange]:
     """Upload a picture and return its id; uploading it again does no harm."""
-    request = await asyncio.to_thread(_request, gateway, account, picture)
-    heard, exchange = await gateway.send(account, METHOD, request)
+    request = await asyncio.to_thread(_request, gateway, account, picture, method)
+    heard, exchange = await gateway.send(account, method, request)
     if not isinstance(heard, Answered):
         return heard, exchange
     found = decode(heard.node, _Uploaded)
@@ -48,11 +48,11 @@ async def upload(
     return found.image_id, exchange
 
 
-def _request(gateway: Gateway, account: ChannelAccount, picture: Picture) -> Request:
+def _request(gateway: Gateway, account: ChannelAccount, picture: Picture, method: str) -> Request:
     """Return the upload, signed; its evidence names the picture and does not repeat it."""
     suffix, keys = _SUFFIXES[picture.media_type], secrets_of(account)
     name, boundary = f"{picture.kind}.{suffix}", secrets.token_hex(16)
-    fields = {**gateway.common_fields(account, METHOD), "image_type": suffix}
+    fields = {**gateway.common_fields(account, method), "image_type": suffix}
     signature = sign(keys.app_private_key_pem, request_text(fields))
     disposition = f'form-data; name="image_content"; filename="{name}"'
     body = b"\r\n".join(

@@ -6,6 +6,7 @@ history first; that is for whoever calls.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Final, Literal, assert_never
 
@@ -25,6 +26,7 @@ from tongbao.rails.channels.contract import (
 )
 from tongbao.rails.channels.exchange import decode, followed_by
 from tongbao.rails.channels.wechat_pay.complaints import documents
+from tongbao.rails.channels.wechat_pay.complaints.images import id_of
 from tongbao.rails.channels.wechat_pay.documents.parts import Document
 from tongbao.rails.channels.wechat_pay.gateway import (
     ERRORS,
@@ -39,6 +41,7 @@ from tongbao.rails.channels.wechat_pay.wire import CURRENCY, encode, moment
 PATH: Final = "/v3/merchant-service/complaints-v2"
 PAGE: Final = 50
 PAGES_MAX: Final = 40
+_PICTURES_MAX: Final = 20
 _STATES: Final[dict[str, ComplaintWord]] = {
     "PENDING": "pending",
     "PROCESSING": "processing",
@@ -84,10 +87,14 @@ async def read(
 
 
 async def reply(
-    gateway: Gateway, account: ChannelAccount, ref: str, text: str
+    gateway: Gateway, account: ChannelAccount, ref: str, text: str, images: Sequence[str] = ()
 ) -> Answer[ReplySent | Declined | NotSent | Unknown]:
     """Answer the customer, once per call."""
-    body = documents.Reply(complainted_mchid=account.merchant_number, response_content=text)
+    body = documents.Reply(
+        complainted_mchid=account.merchant_number,
+        response_content=text,
+        response_images=tuple(images) or None,
+    )
     return await _tell(gateway, account, f"{PATH}/{in_path(ref)}/response", body)
 
 
@@ -162,4 +169,6 @@ def _message(said: documents.Negotiation) -> ComplaintMessage | None:
     if kind.startswith("USER_") and not kind.endswith("SYSTEM_MESSAGE"):
         who = "customer"
     text = (said.operate_details or "")[:2000]
-    return ComplaintMessage(said.log_id[:64], kind[:64], who, text, len(said.image_list), at)
+    images = tuple(found for each in said.image_list[:_PICTURES_MAX] if (found := id_of(each)))
+    count = len(said.image_list)
+    return ComplaintMessage(said.log_id[:64], kind[:64], who, text, count, at, images)

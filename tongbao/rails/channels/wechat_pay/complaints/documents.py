@@ -61,6 +61,7 @@ class Reply(Document, frozen=True):
 
     complainted_mchid: str | None = None
     response_content: str | None = None
+    response_images: tuple[str, ...] | None = None
 
 
 class Completion(Document, frozen=True):

@@ -19,7 +19,6 @@ from tongbao.rails.channels.capabilities import (
 )
 from tongbao.rails.channels.contract import (
     Absent,
-    Announced,
     Answer,
     ChannelAccount,
     Declined,
@@ -30,7 +29,7 @@ from tongbao.rails.channels.contract import (
     Redirect,
     Unknown,
 )
-from tongbao.rails.channels.exchange import decode, followed_by, unsent
+from tongbao.rails.channels.exchange import Announced, decode, followed_by, unsent
 from tongbao.rails.channels.wechat_pay.documents import agreements as documents
 from tongbao.rails.channels.wechat_pay.documents.parts import Amount, Payer
 from tongbao.rails.channels.wechat_pay.gateway import (

@@ -33,10 +33,10 @@ class _Uploaded(Struct, frozen=True):
 
 
 async def upload(
-    gateway: Gateway, account: ChannelAccount, picture: Picture
+    gateway: Gateway, account: ChannelAccount, picture: Picture, *, path: str = PATH
 ) -> tuple[str | Refused | NotSent | Unknown, Exchange]:
     """Upload a picture and return its id; uploading it again does no harm."""
-    request = await asyncio.to_thread(_request, gateway, account, picture)
+    request = await asyncio.to_thread(_request, gateway, account, picture, path)
     heard, exchange = await gateway.send(account, request)
     if not isinstance(heard, Answered):
         return heard, exchange
@@ -46,7 +46,7 @@ async def upload(
     return found.media_id, exchange
 
 
-def _request(gateway: Gateway, account: ChannelAccount, picture: Picture) -> Request:
+def _request(gateway: Gateway, account: ChannelAccount, picture: Picture, path: str) -> Request:
     """Return the upload, signed; its evidence names the picture and does not repeat it."""
     name = f"{picture.kind}.{_SUFFIXES[picture.media_type]}"
     digest = sha256(picture.content).hexdigest()
@@ -69,12 +69,12 @@ def _request(gateway: Gateway, account: ChannelAccount, picture: Picture) -> Req
             b"",
         )
     )
-    headers = signed_headers(account, "POST", PATH, meta, gateway.real_now())
+    headers = signed_headers(account, "POST", path, meta, gateway.real_now())
     return Request(
         method="POST",
-        url=account.gateway + PATH,
+        url=account.gateway + path,
         headers={**headers, "content-type": f"multipart/form-data; boundary={boundary}"},
         body=body,
-        shown_url=account.gateway + PATH,
+        shown_url=account.gateway + path,
         shown_body=meta.decode(),
     )
