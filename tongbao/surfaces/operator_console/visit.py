@@ -51,7 +51,16 @@ from tongbao.surfaces.page_kit.texts import Texts
 PREFIX: Final = "/console"
 PAGE_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "waiting": ("inbox", "cases"),
-    "payments": ("payments", "agreements", "complaints", "disputes", "channels", "notices"),
+    "payments": (
+        "payments",
+        "agreements",
+        "combined",
+        "parking",
+        "complaints",
+        "disputes",
+        "channels",
+        "notices",
+    ),
     "clearing": ("reconciliation", "settlements", "suspense", "reserve"),
     "books": ("ledger", "prices", "calendar"),
     "parties": ("merchants", "agents", "applications", "people", "e_accounts", "terminals"),
