@@ -42,6 +42,7 @@ from tongbao.parties.card_bins.model import BinKind
 from tongbao.parties.e_accounts.model import METERS
 from tongbao.parties.merchants.model import MerchantState
 from tongbao.parties.onboarding.model import ApplicationState, DocumentKind
+from tongbao.parties.partners.model import Kind, PartnerState
 from tongbao.parties.price_plans.model import CardKind
 from tongbao.parties.staff.model import Staff, StaffRole
 from tongbao.parties.stores.model import Store
@@ -92,6 +93,7 @@ OPEN = {
     "settlement_state", "state", "tag", "why",
     "batch_state", "file_state", "light", "transfer_batch_state", "transfer_state", "destination",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
+    "partner_state", "partner_kind",
     "person_state", "e_account_state", "e_account_frozen", "e_account_freeze", "e_account_kind",
     "agent_state", "card_kind", "order_state", "scene", "staff_role", "staff_state", "store_state",
     "e_account_meter", "e_account_period", "e_account_order", "e_account_order_state",
@@ -169,6 +171,8 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("reserve_state", ProofState),
         ("terminal_state", TerminalState),
         ("person_state", PERSON_STATES),
+        ("partner_state", PartnerState),
+        ("partner_kind", Kind),
         ("e_account_state", e_accounts.STATES),
         ("bank_card_state", BoundState),
         ("bank_card_kind", [each.name.lower() for each in BinKind]),

@@ -15,6 +15,15 @@ INSERT: Final = Statement(
 GET: Final = Query(Partner, f"select {_PARTNER} from partner where id = $1")
 LOCK: Final = Query(Partner, f"select {_PARTNER} from partner where id = $1 for update")
 LIST: Final = Query(Partner, f"select {_PARTNER} from partner order by id desc limit $1")
+FIND: Final = Query(
+    Partner,
+    f"""
+    select {_PARTNER} from partner
+     where ($1::text is null or state = $1) and ($2::text is null or mode = $2)
+       and ($3::uuid is null or id < $3)
+     order by id desc
+     limit $4""",
+)
 CHANGE: Final = Statement("""
     update partner
        set name = $2, redirect_uris = $3, jwks = $4, kinds = $5, state = $6, changed_at = $7

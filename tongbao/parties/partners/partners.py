@@ -15,6 +15,7 @@ from tongbao.infra.db import Db, Tx
 from tongbao.infra.jose import check_key_set, thumbprint
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import UnknownId, derived_id, parse, show
+from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.partners import _store as store
 from tongbao.parties.partners.model import (
     CHANGE,
@@ -108,6 +109,25 @@ async def active_partner(on: Db | Tx, client_id: str) -> Partner | None:
 async def partners(on: Db | Tx) -> list[Partner]:
     """Return every partner, the newest first."""
     return await store.LIST.all(on, _ROWS_MAX)
+
+
+async def find_partners(
+    on: Db | Tx,
+    *,
+    state: str | None = None,
+    mode: str | None = None,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> Page[Partner]:
+    """Return partners that are like this, the newest first.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size = page_size(limit)
+    _, before = decode_moment(cursor)
+    found = await store.FIND.all(on, state, mode, before, size + 1)
+    return page_by_moment(found, size, lambda row: (row.taken_on_at, row.id))
 
 
 async def use_token(on: Db | Tx, signer: str, jti: str, expires_at: datetime) -> bool:

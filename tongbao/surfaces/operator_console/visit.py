@@ -63,13 +63,21 @@ PAGE_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "clearing": ("reconciliation", "settlements", "suspense", "reserve"),
     "books": ("ledger", "prices", "calendar"),
-    "parties": ("merchants", "agents", "applications", "people", "e_accounts", "terminals"),
+    "parties": (
+        "merchants",
+        "agents",
+        "applications",
+        "people",
+        "e_accounts",
+        "partners",
+        "terminals",
+    ),
     "machine": ("health", "invariants", "retention"),
 }
 """What belongs together, as the side of every page lists it."""
 PAGES: Final = tuple(page for group in PAGE_GROUPS.values() for page in group)
 LICENSED_PAGES: Final = frozenset(
-    {"people", "e_accounts", "settlements", "suspense", "disputes", "reserve"}
+    {"people", "e_accounts", "partners", "settlements", "suspense", "disputes", "reserve"}
 )
 """Pages about other people's money, which a firm that may not hold it does not have."""
 HERE: Final = Path(__file__).parent

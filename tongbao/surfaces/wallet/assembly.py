@@ -70,7 +70,9 @@ def desk_of(house: House, *, contributors: Sequence[Contributor] = ()) -> Desk:
     """Return what the wallet's routes work with; ``contributors`` keep something of people too."""
     settings, db, keyring, http = house.settings, house.db, house.keyring, house.http
     sandbox = f"{settings.sandbox_url}/registers" if settings.sandbox_url else None
-    checks = Checks(db, keyring, site_of(settings.public_url), settings.password_policy, RiskBySignals(db))
+    checks = Checks(
+        db, keyring, site_of(settings.public_url), settings.password_policy, RiskBySignals(db)
+    )
     live, token = settings.registers_url, settings.registers_token
     registers = {
         Mode.SANDBOX: registers_at(http, sandbox),

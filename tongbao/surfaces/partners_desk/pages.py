@@ -1,0 +1,194 @@
+"""Partners of the open bank in the console: see them, suspend one at once, and propose the rest.
+
+To take one on, to change its keys or addresses and to let it come back takes two people; one person
+alone suspends it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from tongbao.controls.approvals.queries import open_approval
+from tongbao.infra.jose import thumbprint
+from tongbao.kernel.errors import Invalid
+from tongbao.kernel.ids import parse
+from tongbao.kernel.licence import Mode
+from tongbao.parties.identity.model import Permission
+from tongbao.parties.partners.model import (
+    CHANGE,
+    PREFIX,
+    Changing,
+    Kind,
+    Partner,
+    PartnerState,
+    TakingOn,
+)
+from tongbao.parties.partners.partners import (
+    find_partners,
+    partner_with_id,
+    propose_change,
+    propose_partner,
+    suspend_partner,
+)
+from tongbao.surfaces.four_eyes.inbox import permissions_of
+from tongbao.surfaces.operator_console.visit import PREFIX as CONSOLE
+from tongbao.surfaces.operator_console.visit import Route, Visit, mode_of
+from tongbao.surfaces.page_kit.replies import Reply, redirect
+
+_ROWS: Final = 50
+_REASON_MIN: Final = 4
+_REASON_MAX: Final = 200
+_KEYS_MAX: Final = 20_000
+STATES: Final = tuple(PartnerState)
+KINDS: Final = tuple(Kind)
+
+
+class PartnerFormWrong(Invalid):
+    """A field of the form says nothing that can be done."""
+
+    code = "console.partner_form_wrong"
+    advice = "Choose one of the values offered, give the key set as JSON, and a reason."
+    advice_zh = "请选择页面提供的选项，以 JSON 填写公钥集，并填写原因。"
+
+
+class _KeySet(Struct, frozen=True):
+    keys: list[dict[str, Any]]
+
+
+async def show_partners(visit: Visit) -> Reply:
+    """Return the list, the newest first, and the form for a new one.
+
+    Raises:
+        PartnerFormWrong, CursorInvalid
+    """
+    query = visit.request.query
+    status, mode = query.get("status", ""), query.get("mode", "")
+    if status and status not in STATES:
+        raise PartnerFormWrong(param="status")
+    page = await find_partners(
+        visit.desk.db,
+        state=status or None,
+        mode=mode_of(mode),
+        cursor=query.get("cursor"),
+        limit=_ROWS,
+    )
+    facts = {
+        "rows": page.items,
+        "states": STATES,
+        "kinds": KINDS,
+        "status": status,
+        "mode": mode,
+        "is_empty": not (status or mode),
+        "next_cursor": page.next_cursor,
+    }
+    return await visit.page("partners.html", facts)
+
+
+async def show_partner(visit: Visit) -> Reply:
+    """Return one partner: what it may ask for, where people go back to, and its public keys.
+
+    Raises:
+        UnknownId, PartnerNotFound
+    """
+    partner = await _partner(visit)
+    facts = {
+        "id": partner.client_id,
+        "partner": partner,
+        "kinds": KINDS,
+        "states": [PartnerState.ACTIVE, PartnerState.SUSPENDED, PartnerState.GONE],
+        "keys": [(each["kid"], each["kty"], thumbprint(each)) for each in partner.jwks],
+        "key_set": msgspec.json.format(msgspec.json.encode({"keys": partner.jwks})).decode(),
+        "waiting": await open_approval(visit.desk.db, CHANGE, partner.client_id),
+        "done": visit.request.query.get("done"),
+    }
+    return await visit.page("partner.html", facts)
+
+
+async def take_on(visit: Visit) -> Reply:
+    """Put a new partner before other eyes.
+
+    Raises:
+        PartnerFormWrong, PartnerTermsInvalid, KeySetUnusable, MakerNotAllowed, ReasonTooShort
+    """
+    mode = mode_of(visit.request.form.get("mode", ""))
+    if mode is None:
+        raise PartnerFormWrong(param="mode")
+    name, uris, keys, kinds = _terms(visit)
+    terms = TakingOn(name, Mode(mode), uris, keys, kinds)
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        waiting = await propose_partner(
+            tx, terms, reason=visit.request.form.get("reason", ""), may=permissions_of(visit)
+        )
+    return redirect(f"{CONSOLE}/inbox/{waiting.shown_id}?done=proposed")
+
+
+async def change(visit: Visit) -> Reply:
+    """Put other keys, addresses or kinds before other eyes, or that a partner comes back or goes.
+
+    Raises:
+        UnknownId, PartnerNotFound, PartnerFormWrong, PartnerTermsInvalid, PartnerChanged,
+        KeySetUnusable, MakerNotAllowed, ReasonTooShort, ApprovalWaiting
+    """
+    partner, form = await _partner(visit), visit.request.form
+    if form.get("state") not in STATES:
+        raise PartnerFormWrong(param="state")
+    if form.get("changed_at") != partner.changed_at.isoformat():
+        raise PartnerFormWrong(param="changed_at")
+    wanted = Changing(
+        *_terms(visit), state=PartnerState(form["state"]), changed_at=partner.changed_at
+    )
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        waiting = await propose_change(
+            tx, partner.id, wanted, reason=form.get("reason", ""), may=permissions_of(visit)
+        )
+    return redirect(f"{CONSOLE}/inbox/{waiting.shown_id}?done=proposed")
+
+
+async def suspend(visit: Visit) -> Reply:
+    """Let a partner do nothing any more, at once.
+
+    Raises:
+        UnknownId, PartnerNotFound, PartnerFormWrong
+    """
+    partner = await _partner(visit)
+    because = visit.request.form.get("because", "").strip()
+    if not _REASON_MIN <= len(because) <= _REASON_MAX:
+        raise PartnerFormWrong(param="because")
+    async with visit.desk.db.begin(visit.operator.actor) as tx:
+        await suspend_partner(tx, partner.id, reason=because)
+    return redirect(f"{CONSOLE}/partners/{partner.client_id}?done=suspended")
+
+
+_VIEW: Final = Permission.VIEW
+_ACT: Final = Permission.MERCHANTS_ACT
+_AT: Final = "/partners/{partner_id}"
+ROUTES: Final = (
+    Route("GET", "/partners", show_partners, _VIEW, is_licensed=True),
+    Route("POST", "/partners/new", take_on, _ACT, is_licensed=True),
+    Route("GET", _AT, show_partner, _VIEW, is_licensed=True),
+    Route("POST", f"{_AT}/change", change, _ACT, is_licensed=True),
+    Route("POST", f"{_AT}/suspend", suspend, _ACT, is_licensed=True),
+)
+
+
+async def _partner(visit: Visit) -> Partner:
+    return await partner_with_id(visit.desk.db, parse(PREFIX, visit.params["partner_id"]))
+
+
+def _terms(visit: Visit) -> tuple[str, list[str], list[dict[str, Any]], list[str]]:
+    """Return name, addresses, keys and kinds as the form says them.
+
+    Raises:
+        PartnerFormWrong
+    """
+    form = visit.request.form
+    try:
+        keys = msgspec.json.decode(form.get("jwks", "")[:_KEYS_MAX], type=_KeySet).keys
+    except (msgspec.DecodeError, ValueError):
+        raise PartnerFormWrong(param="jwks") from None
+    uris = form.get("redirect_uris", "").split()
+    kinds = [each.value for each in KINDS if form.get(f"kind.{each.value}")]
+    return form.get("name", ""), uris, keys, kinds
