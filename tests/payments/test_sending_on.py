@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.payments.test_interleavings import key_of
 from tests.stage import Stage
@@ -14,6 +15,7 @@ from tongbao.kernel.ids import parse
 from tongbao.payments.refunds import queries
 from tongbao.payments.refunds.sending_on import send_on
 from tongbao.rails.channels.contract import RefundTarget
+from tongbao.surfaces.demo.stage import Shop, account_orders, open_accounts, open_shop
 from tongbao_sdk import Refused
 
 NUMBER, HOLDER = "6222021234567890123", "欧阳某某"
@@ -87,6 +89,57 @@ async def test_no_refund_goes_to_an_account_that_is_not_the_merchants(stage: Sta
     assert (await sent(stage, refund))["status"] == "accepted"
     await stage.advance(seconds=30)
     assert (await stage.read(refund))["status"] == "succeeded"
+
+
+async def below_a_provider(stage: Stage) -> Shop:
+    """A shop whose account at WeChat Pay is its own, below a service provider."""
+    keys = stage.sandbox.credentials["wechat"]
+    [order, *_] = account_orders(stage.sandbox.url, stage.sandbox.credentials)
+    partner = {"sp_mchid": keys["mchid"], "sp_appid": keys["appid"]}
+    over = {"merchant_number": keys["sub_mchid"], "keys": {**order.keys, "partner": partner}}
+    platform = stage.platform
+    opened = await open_accounts(
+        stage.db, platform.keyring, platform.secret_types, [replace(order, **over)]
+    )
+    accounts, licence = {**stage.accounts, **opened}, platform.settings.licence
+    return await open_shop(stage.db, platform.keyring, licence, accounts, name="Harbour")
+
+
+async def test_a_refund_whose_card_is_gone_goes_to_the_merchant_who_owes_it(stage: Stage) -> None:
+    """The customer's card was closed: the money comes to the merchant's card, and is booked once.
+
+    In the book it is the refund that was asked for: the merchant has it, and the customer is owed.
+    """
+    shop = await below_a_provider(stage)
+    client = stage.client_of(shop)
+    paid = await stage.paid("wechat_pay", 1000, client=client)
+    stage.fault("wechat_pay", "refund", "abnormal")
+    refund = await stage.refund(paid, 400, client=client)
+    await stage.advance(seconds=10)
+    assert (await stage.read(refund, client=client))["status"] in {"pending", "unknown"}
+    assert await stage.given_back(paid) == []
+    stage.fault("wechat_pay", "callback", "doubled", number=refund["id"].removeprefix("ref_"))
+
+    told = await stage.call(client.refunds.send_on, refund["id"], target="merchant_account")
+    again = await stage.call(client.refunds.send_on, refund["id"], target="merchant_account")
+    await stage.advance(seconds=30)
+
+    assert (told["status"], told["target"]) == ("accepted", "merchant_account")
+    assert again == told
+    done = await stage.read(refund, client=client)
+    assert (done["status"], done["amount"]) == ("succeeded", 400)
+    assert await stage.given_back(paid) == [400]
+    assert (await stage.events(refund)).count("refund.succeeded") == 1
+    assert [leg for leg, _ in await stage.postings(refund) if leg.endswith("/gross")] == [
+        "refund.held/gross",
+        "refund.succeeded/gross",
+    ]
+    seen = await stage.call(stage.sandbox.get, "requests", last=500)
+    asked = [each for each in seen if "apply-abnormal-refund" in each["target"]]
+    assert "MERCHANT_BANK_CARD" in str(asked[-1])
+    with pytest.raises(Refused) as refused:
+        await stage.call(client.refunds.send_on, refund["id"], **CARD)
+    assert refused.value.code == "refund.not_stuck"
 
 
 async def test_a_silent_channel_is_told_again_and_the_card_lies_sealed(stage: Stage) -> None:
