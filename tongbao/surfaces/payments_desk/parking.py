@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from tongbao.infra import audit
 from tongbao.infra.outbox import events_of_resource
 from tongbao.kernel.ids import UnknownId, parse, show
@@ -18,7 +20,7 @@ from tongbao.payments.callbacks.queries import callbacks_about
 from tongbao.payments.collecting.queries import payment as payment_of
 from tongbao.payments.parking import queries
 from tongbao.payments.parking.model import Visit as CarVisit
-from tongbao.payments.parking.model import VisitFilter, VisitState
+from tongbao.payments.parking.model import VisitExchange, VisitFilter, VisitState
 from tongbao.rails.channels.capabilities import Parking
 from tongbao.surfaces.operator_console.payments import (
     ROWS,
@@ -103,7 +105,7 @@ async def show_one(visit: Visit) -> Reply:
     car = await queries.visit_with_id(db, parse("prk", visit.params["visit_id"]))
     shown = show("prk", car.id)
     entries = [
-        *exchange_entries(await queries.exchanges_of_visit(db, car), visit.texts),
+        *exchange_entries(map(_told, await queries.exchanges_of_visit(db, car)), visit.texts),
         *callback_entries(await callbacks_about(db, [car.number]), visit.texts),
         *event_entries(await events_of_resource(db, shown), visit.texts),
         *act_entries(await audit.entries_of_subject(db, shown), visit.texts),
@@ -136,6 +138,12 @@ def _wanted(filters: Filters) -> VisitFilter:
         created_from=chosen.created_from,
         created_to=chosen.created_to,
     )
+
+
+def _told(exchange: VisitExchange) -> VisitExchange:
+    """Return an exchange in the words of a car park: a channel that heard of an exit closes it."""
+    is_heard = exchange.purpose == "leave" and exchange.outcome == "closed"
+    return replace(exchange, outcome="heard") if is_heard else exchange
 
 
 def _parks(channel: object) -> bool:
