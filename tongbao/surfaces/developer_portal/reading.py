@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from itertools import groupby
@@ -25,6 +26,7 @@ from tongbao.surfaces.page_kit.replies import Reply
 from tongbao.surfaces.page_kit.texts import Texts, load_texts
 
 _SEARCH_MAX: Final = 64
+_CHANGELOG: Final = "CHANGELOG.md"
 _HEADING: Final = re.compile(r"^(#{2,3}) \[?([^\]\n]+)\]?(.*)$")
 
 
@@ -108,8 +110,8 @@ async def show_changelog(visit: Visit) -> Reply:
 @cache
 def releases() -> tuple[Change, ...]:
     """Return what the changelog says, newest first; nothing where the file was left out."""
-    package = Path(tongbao.__path__[0])
-    for path in (package / "CHANGELOG.md", package.parent / "CHANGELOG.md"):
+    beside = Path(tongbao.__path__[0]).parent
+    for path in (beside / _CHANGELOG, Path(sys.prefix) / "share" / "tongbao" / _CHANGELOG):
         if path.is_file():
             return tuple(read_changelog(path.read_text("utf-8")))
     return ()
