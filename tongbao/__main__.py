@@ -15,7 +15,6 @@ from tongbao.surfaces.cli.context import Context
 from tongbao.surfaces.cli.demo import demo
 from tongbao.surfaces.cli.merchants import merchant
 from tongbao.surfaces.cli.operate import doctor, ledger, migrate, settings, tasks
-from tongbao.surfaces.cli.operators import operator
 from tongbao.surfaces.cli.serve import serve
 from tongbao.surfaces.connector_kit.commands import new_channel
 from tongbao.surfaces.database.commands import db
@@ -28,6 +27,7 @@ from tongbao.surfaces.invariants.commands import invariants
 from tongbao.surfaces.keys.commands import kms
 from tongbao.surfaces.keys.vault import vault
 from tongbao.surfaces.onboarding_desk.commands import COMMANDS as ONBOARDING
+from tongbao.surfaces.own_factors.commands import operator
 from tongbao.surfaces.partners_desk.commands import partners
 from tongbao.surfaces.people_desk.commands import people
 from tongbao.surfaces.portal.commands import COMMANDS as PORTAL

@@ -134,7 +134,7 @@ from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.list_pages import ROUTES as LIST_PAGES
-from tongbao.surfaces.machine_pages import ROUTES as MACHINE_PAGES
+from tongbao.surfaces.machine_pages import machine_pages
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.operator_console.app import ConsoleApp
@@ -268,7 +268,7 @@ class Platform:
                     *OWN_PAGES,
                     *FEE_PAGES,
                     *LIST_PAGES,
-                    *MACHINE_PAGES,
+                    *machine_pages(self.keys),
                     *RESERVE_PAGES,
                     *RECON_DESK,
                     *source_pages(self.clearing),

@@ -84,7 +84,7 @@ OPEN = {
     "because", "bill_state", "break", "break_state", "callback", "case",
     "channel", "check", "completion", "completion_state", "cut_off", "day_action",
     "delivery_state", "elsewhere", "gate", "health", "inbox_done", "kind", "kind_of_entry",
-    "lasting", "manner", "mode", "nav", "nav_group", "notice", "notice_state",
+    "key_state", "ceremony_state", "lasting", "manner", "mode", "nav", "nav_group", "notice", "notice_state",
     "outcome", "pay_mode", "payout_state", "period", "posting", "purpose",
     "rules",
     "refund_state", "return_state",

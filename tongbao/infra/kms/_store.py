@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.infra.kms.model import Left, SealingKey
+from tongbao.infra.kms.model import Left, SealingKey, SealingKind
 
 _KEY: Final = """id, merchant_id, mode, purpose, month, cipher, master_key, wrapped, created_at,
     rewrapped_at, destroyed_at, destroyed_by, destroyed_because"""
@@ -45,6 +45,16 @@ COUNT_LEFT: Final = Query(
     """
     select count(*) filter (where master_key <> $1) as waiting, count(*) as all_of_them
       from sealing_key where wrapped is not null""",
+)
+KINDS: Final = Query(
+    SealingKind,
+    """
+    select purpose, count(*)::int as keys,
+           (count(*) filter (where destroyed_at is not null))::int as destroyed,
+           min(created_at) filter (where destroyed_at is null) as oldest,
+           max(created_at) as newest,
+           (count(*) filter (where destroyed_at is null and master_key <> $1))::int as to_rewrap
+      from sealing_key group by purpose order by purpose""",
 )
 DESTROY: Final = Query(
     SealingKey,

@@ -48,6 +48,17 @@ class Owner(Struct, frozen=True):
 PLATFORM: Final = Owner()
 
 
+class SealingKind(Struct, frozen=True):
+    """The sealing keys of one purpose; a month each, and owner."""
+
+    purpose: str
+    keys: int
+    destroyed: int
+    oldest: datetime | None
+    newest: datetime | None
+    to_rewrap: int
+
+
 class SealingKey(Struct, frozen=True):
     """One row of the table. ``wrapped`` is gone for good once the key is destroyed."""
 

@@ -33,6 +33,7 @@ from tongbao.infra.kms.model import (
     SealingKey,
     SealingKeyDestroyed,
     SealingKeyNotFound,
+    SealingKind,
 )
 from tongbao.infra.kms.port import Kms
 from tongbao.kernel.clock import business_date
@@ -182,6 +183,11 @@ async def list_sealing_keys(
     found = await store.LIST.all(on, before, size + 1)
     last = found[size - 1] if len(found) > size else None
     return Page(found[:size], encode_moment(last.created_at, last.id) if last else None)
+
+
+async def kinds_of_sealing_keys(on: Db | Tx, master_key: str) -> list[SealingKind]:
+    """Return how many sealing keys each purpose has, and how many an older master key wraps."""
+    return await store.KINDS.all(on, master_key)
 
 
 def _of(place: Place, owner: Owner) -> Place:

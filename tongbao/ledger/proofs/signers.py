@@ -116,6 +116,11 @@ def signed_note(keyring: Keyring, present: Signers, body: str) -> str:
     return body + "\n" + "".join(lines)
 
 
+async def every_key(on: Db | Tx) -> list[ProofKey]:
+    """Return the ledger's keys, those that are over too, oldest first; sealed as they are kept."""
+    return await store.KEYS.all(on)
+
+
 async def is_ours(on: Db | Tx, note: str) -> bool:
     """Tell whether one of our Ed25519 keys, of any time, has signed the note."""
     keys = await store.KEYS.all(on)

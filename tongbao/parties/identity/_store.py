@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.parties.identity.model import ApiKey, Operator, OperatorSession
+from tongbao.parties.identity.model import ApiKey, KeyAge, Operator, OperatorSession
 
 _KEY: Final = (
     "id, merchant_id, mode, name, scopes, secret_sealed, secret_tail, created_at, expires_at,"
@@ -134,6 +134,14 @@ RECOVERY_LEFT: Final = Query(
 INSERT_SESSION: Final = Statement("""
     insert into operator_session (token_hash, operator_id, opened_at, seen_at, expires_at)
     values ($1, $2, $3, $3, $4)""")
+KEY_AGES: Final = Query(
+    KeyAge,
+    """
+    select mode, count(*)::int as keys, min(created_at) as oldest,
+           (count(*) filter (where created_at < $2))::int as overdue
+      from api_key where revoked_at is null and (expires_at is null or expires_at > $1)
+     group by mode order by mode""",
+)
 END_OLDEST: Final = Statement("""
     delete from operator_session
      where token_hash in (select token_hash from operator_session where operator_id = $1

@@ -217,6 +217,15 @@ class ApiKey(Struct, frozen=True):
         return self.revoked_at is None and (self.expires_at is None or real_now < self.expires_at)
 
 
+class KeyAge(Struct, frozen=True):
+    """How many keys of merchants work in a mode, and how old they are."""
+
+    mode: Mode
+    keys: int
+    oldest: datetime | None
+    overdue: int
+
+
 class NewKey(Struct, frozen=True):
     """A key and, this once, its secret."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
+from tongbao.kernel.clock import real_now
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.identity import _store as store
-from tongbao.parties.identity.model import ApiKey, KeyNotFound, Operator
+from tongbao.parties.identity.model import ApiKey, KeyAge, KeyNotFound, Operator
 
 
 async def key_of_merchant(on: Db | Tx, key_id: UUID, merchant_id: UUID, mode: Mode) -> ApiKey:
@@ -35,6 +37,11 @@ async def keys_of_merchant(
     _, before = decode_moment(cursor)
     keys = await store.LIST_KEYS.all(on, merchant_id, mode, before, size + 1)
     return page_by_moment(keys, size, lambda row: (row.created_at, row.id))
+
+
+async def ages_of_keys(on: Db | Tx, before: datetime) -> list[KeyAge]:
+    """Return by mode how many keys work, and how many of them were made before a moment."""
+    return await store.KEY_AGES.all(on, real_now(), before)
 
 
 async def list_operators(on: Db | Tx) -> list[Operator]:
