@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,6 +14,7 @@ import jsonschema
 import pytest
 import requests
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from msgspec.structs import replace
 
 from tests.infra.signed_client import call
 from tests.parties.phones import Phone
@@ -21,9 +23,10 @@ from tests.surfaces import test_open_bank
 from tests.surfaces.partnering import ACCOUNTS, BACK, Browser, Partner
 from tests.surfaces.test_open_bank import Bank
 from tests.surfaces.test_schemathesis import CAMPAIGN, explore
+from tongbao.infra.dpop_nonces import current_nonce
 from tongbao.kernel.ids import new_id, show
 from tongbao.surfaces.open_bank import resources
-from tongbao.surfaces.open_bank.app import INTERFACES
+from tongbao.surfaces.open_bank.app import INTERFACES, open_bank
 from tongbao.surfaces.open_bank.interfaces import (
     Area,
     ByAnybody,
@@ -32,6 +35,7 @@ from tongbao.surfaces.open_bank.interfaces import (
     Level,
     LevelTooLow,
 )
+from tongbao.surfaces.wallet.assembly import desk_of
 from tongbao_sdk import OpenBank, Refused
 from tongbao_sdk.errors import MixedUp
 
@@ -282,7 +286,62 @@ async def test_the_open_bank_keeps_what_its_document_promises(
 # The SDK of partners
 
 
-async def test_the_sdk_goes_the_whole_way(bank: Bank) -> None:
+@contextmanager
+def served_with(stage: Stage, **changes: Any) -> Iterator[None]:
+    """The open bank under other settings."""
+    platform = stage.platform
+    people = desk_of(platform)
+
+    def mount(**given: Any) -> None:
+        settings = replace(platform.settings, **given)
+        for prefix, app in open_bank(settings, people, platform.ledger).items():
+            stage.app.mount(prefix, app)
+
+    mount(**changes)
+    try:
+        yield
+    finally:
+        mount()
+
+
+async def test_proofs_need_a_nonce_of_ours_where_that_is_switched_on(bank: Bank) -> None:
+    at = f"{resources.PREFIX}/accounts"
+    token, partner = await bank.token(), bank.partner
+    with served_with(bank.stage, dpop_nonces=True):
+        bare = await partner.ask("GET", at, token)
+        assert (bare.status, bare.json["error"]) == (401, "use_dpop_nonce")
+        assert 'DPoP error="use_dpop_nonce"' in bare.headers["www-authenticate"]
+        nonce = bare.headers["dpop-nonce"]
+        old = current_nonce(b"k" * 32)  # of another key, as one of long ago would be
+        for said, status in ((nonce, 200), (old, 401), (nonce[:-1], 401), (7, 401)):
+            proof = partner.proof("GET", at, token=token, nonce=said)
+            assert (await partner.ask("GET", at, token, proof=proof)).status == status, said
+        refused = await partner.refresh("unknown")
+        assert (refused.status, refused.json["error"]) == (400, "use_dpop_nonce")
+        assert refused.headers["dpop-nonce"] == nonce
+    assert "dpop-nonce" not in (await partner.ask("GET", at, token)).headers
+
+
+async def test_a_partner_asks_only_so_often_and_another_is_not_slowed(bank: Bank) -> None:
+    at = f"{resources.PREFIX}/accounts"
+    token = await bank.token()
+    await bank.stage.db.fetch("delete from rate_bucket", ())
+    with served_with(bank.stage, rate_units_per_s=1, rate_burst=3):
+        replies = [await bank.partner.ask("GET", at, token) for _ in range(5)]
+        assert [each.status for each in replies[:3]] == [200, 200, 200]
+        assert replies[-1].status == 429
+        assert int(replies[-1].headers["retry-after"]) >= 1
+        assert replies[-1].json["error"] == "request.rate_limited"
+        assert (await bank.rival.push()).status == 201
+
+
+@pytest.mark.parametrize("nonces", [False, True])
+async def test_the_sdk_goes_the_whole_way(bank: Bank, *, nonces: bool) -> None:
+    with served_with(bank.stage, dpop_nonces=nonces):
+        await go_the_whole_way(bank)
+
+
+async def go_the_whole_way(bank: Bank) -> None:
     stage = bank.stage
     pem = bank.partner.key.key.private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()

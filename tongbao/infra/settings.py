@@ -130,6 +130,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     registers_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
     registers_token: Secret | None = None
     uk_open_banking: bool = False
+    dpop_nonces: bool = False
     bank_code: Annotated[str, Meta(pattern=r"^[0-9]{6}$")] = "000000"
     failpoint: str | None = None
 
@@ -215,6 +216,7 @@ _MEANINGS: Final = {
     " unset asks none.",
     "registers_token": "Bearer token for the registers.",
     "uk_open_banking": "Whether the open bank is also there in the shapes of UK Open Banking 4.0.",
+    "dpop_nonces": "Whether partners' DPoP proofs must have a nonce of ours in them (RFC 9449 §8).",
     "bank_code": "The firm's six digits as of JR/T 0124; part of every U_API_ID of the open bank.",
     "failpoint": "For tests: where the process dies, as name:kill9 or name:raise.",
 }

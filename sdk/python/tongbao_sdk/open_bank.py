@@ -18,7 +18,7 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypedDict, cast
 from urllib.parse import urlencode
 
@@ -83,6 +83,7 @@ class OpenBank:
         self._key = load_pem_private_key(private_key.encode(), password=None)
         self._key_id = key_id
         self._client = client or httpx.Client(trust_env=False)
+        self._nonce: str | None = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -204,6 +205,46 @@ class OpenBank:
         return self._ask("GET", "/open_bank/payments", grant)["items"]
 
     def _form(self, path: str, dpop_key: str | None, **fields: str) -> Any:
+        def send() -> httpx.Response:
+            sent = {
+                "client_id": self._client_id,
+                "client_assertion_type": _ASSERTION,
+                "client_assertion": self._assertion(),
+                **fields,
+            }
+            proof = None if dpop_key is None else self._proof("POST", path, dpop_key, None)
+            headers = {} if proof is None else {"DPoP": proof}
+            return self._client.post(self._url + path, data=sent, headers=headers)
+
+        return self._answer(send)
+
+    def _ask(
+        self, method: str, path: str, grant: Grant, body: object = None, *, query: str = ""
+    ) -> Any:
+        token = grant["access_token"]
+        content = b"" if body is None else json.dumps(body).encode()
+        url = f"{self._url}{path}{'?' if query else ''}{query}"
+
+        def send() -> httpx.Response:
+            headers = {
+                "Authorization": f"DPoP {token}",
+                "DPoP": self._proof(method, path, grant["dpop_key"], token),
+                "Content-Type": "application/json",
+            }
+            return self._client.request(method, url, content=content, headers=headers)
+
+        return self._answer(send)
+
+    def _answer(self, send: Callable[[], httpx.Response]) -> Any:
+        """Send, and once more when the server wants its own nonce in the proof (RFC 9449 §8)."""
+        reply = send()
+        nonce = reply.headers.get("dpop-nonce")
+        self._nonce = nonce or self._nonce
+        if nonce and not reply.is_success and reply.json().get("error") == "use_dpop_nonce":
+            reply = send()
+        return _read(reply)
+
+    def _assertion(self) -> str:
         now = int(time.time())
         claims = {
             "iss": self._client_id,
@@ -213,28 +254,7 @@ class OpenBank:
             "iat": now,
             "exp": now + _LIFE_S,
         }
-        assertion = _token(self._key, {"kid": self._key_id, "typ": "JWT"}, claims)
-        sent = {
-            "client_id": self._client_id,
-            "client_assertion_type": _ASSERTION,
-            "client_assertion": assertion,
-            **fields,
-        }
-        headers = {} if dpop_key is None else {"DPoP": self._proof("POST", path, dpop_key, None)}
-        return _read(self._client.post(self._url + path, data=sent, headers=headers))
-
-    def _ask(
-        self, method: str, path: str, grant: Grant, body: object = None, *, query: str = ""
-    ) -> Any:
-        token = grant["access_token"]
-        headers = {
-            "Authorization": f"DPoP {token}",
-            "DPoP": self._proof(method, path, grant["dpop_key"], token),
-            "Content-Type": "application/json",
-        }
-        content = b"" if body is None else json.dumps(body).encode()
-        url = f"{self._url}{path}{'?' if query else ''}{query}"
-        return _read(self._client.request(method, url, content=content, headers=headers))
+        return _token(self._key, {"kid": self._key_id, "typ": "JWT"}, claims)
 
     def _proof(self, method: str, path: str, pem: str, token: str | None) -> str:
         key = cast("EllipticCurvePrivateKey", load_pem_private_key(pem.encode(), password=None))
@@ -253,6 +273,8 @@ class OpenBank:
         }
         if token is not None:
             claims["ath"] = _digest(token)
+        if self._nonce is not None:
+            claims["nonce"] = self._nonce
         return _token(key, {"typ": "dpop+jwt", "jwk": jwk}, claims)
 
 

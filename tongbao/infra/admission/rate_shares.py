@@ -98,6 +98,15 @@ class RateLimits:
         tightest = min(shares, key=lambda each: each.units + each.left)
         return Standing(tightest.limit, tightest.units + tightest.left)
 
+    async def take_from(self, subject: Subject, cost: int = 1) -> None:
+        """Take the units for one request of somebody who has no keys of the API's.
+
+        Raises:
+            TooManyRequests
+        """
+        share = await self._share(subject, cost)
+        share.units -= cost
+
     async def _share(self, subject: Subject, cost: int) -> _Share:
         """Return a share with so many units in it.
 

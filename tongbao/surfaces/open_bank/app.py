@@ -39,7 +39,14 @@ from tongbao.surfaces.open_bank.interfaces import (
     interface_at,
 )
 from tongbao.surfaces.open_bank.pages import Visit
-from tongbao.surfaces.open_bank.protocol import Asked, OAuthError, asked_of, json_reply
+from tongbao.surfaces.open_bank.protocol import (
+    Asked,
+    OAuthError,
+    asked_of,
+    json_reply,
+    wait_of,
+    with_nonce,
+)
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
     Receive,
@@ -219,7 +226,8 @@ class OpenBank:
             told = Problem(
                 error=refusal.code, error_description=refusal.advice, facts=refusal.facts
             )
-            reply = json_reply(told, status=status_of(type(refusal)))
+            reply = json_reply(told, status=status_of(type(refusal))).also(*wait_of(refusal))
+        reply = with_nonce(self._desk, reply)
         return reply.also((API_ID_HEADER, interface.api_id(self._desk.bank_code)))
 
     async def _page(self, scope: MutableMapping[str, Any]) -> Reply:

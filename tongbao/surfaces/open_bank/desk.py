@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from tongbao.infra.admission.rate_limits import RateLimit
+from tongbao.infra.admission.rate_shares import RateLimits
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
+from tongbao.infra.dpop_nonces import PURPOSE
 from tongbao.infra.settings import Settings
 from tongbao.ledger.book import Ledger
 from tongbao.parties.authentication.step_up import Checks
@@ -33,6 +36,9 @@ class Desk:
         self.holdings = holdings
         self.issuer = settings.public_url.rstrip("/")
         self.bank_code = settings.bank_code
+        self.nonce_key = checks.keyring.mac_key(PURPOSE) if settings.dpop_nonces else None
+        usual = RateLimit(settings.rate_units_per_s, settings.rate_burst)
+        self.limits = RateLimits(checks.db, usual)
         self.grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
         if settings.uk_open_banking:  # only there anything is lodged before somebody is asked
             self.grant_types += ("client_credentials",)

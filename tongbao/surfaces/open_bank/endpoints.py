@@ -157,7 +157,7 @@ async def exchange(desk: Desk, asked: Asked, partner: Partner) -> Reply:
     kind = asked.form.get("grant_type")
     if kind not in desk.grant_types:
         raise OAuthError("unsupported_grant_type", "grant_type is not one of ours")
-    jkt = await proved_key(desk.db, asked, desk.issuer + TOKEN)
+    jkt = await proved_key(desk, asked, desk.issuer + TOKEN)
     if jkt is None:
         raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed")
     if kind == "client_credentials":
@@ -240,7 +240,7 @@ async def _bound_to(desk: Desk, asked: Asked) -> str | None:
     named = asked.form.get("dpop_jkt")
     if named is not None and not _KEY.fullmatch(named):
         raise OAuthError("invalid_request", "dpop_jkt is no thumbprint")
-    shown = await proved_key(desk.db, asked, desk.issuer + PUSH)
+    shown = await proved_key(desk, asked, desk.issuer + PUSH)
     if named is not None and shown is not None and named != shown:
         raise OAuthError("invalid_dpop_proof", "dpop_jkt is not the key of the DPoP proof")
     return named or shown

@@ -123,20 +123,25 @@ class Interface(Struct, frozen=True, dict=True):
         return f"OP{bank_code}{level}{self.service.value}{self.number:04d}{_VERSION}"
 
     async def serve(self, desk: Desk, asked: Asked, params: Mapping[str, str]) -> Reply:
-        """Ask for the proof that is declared, and answer.
+        """Ask for the proof that is declared, count the request against its partner, and answer.
 
         Raises:
-            OAuthError, Refusal
+            OAuthError, TooManyRequests, Refusal
         """
         match self.way:
             case ByAnybody(serve=anybody):
                 return await anybody(desk, asked)
             case ByPartner(serve=partner):
-                return await partner(desk, asked, await prove_partner(desk.db, desk.issuer, asked))
+                who = await prove_partner(desk.db, desk.issuer, asked)
+                await desk.limits.take_from((who.id, who.mode))
+                return await partner(desk, asked, who)
             case ByAccess(serve=access, scope=scope):
-                return await access(desk, asked, await prove_access(desk, asked, scope), params)
+                who = await prove_access(desk, asked, scope)
+                await desk.limits.take_from((who.id, who.mode))
+                return await access(desk, asked, who, params)
             case ByConsent(serve=consent, kind=kind, permission=permission):
                 found = await prove_consent(desk, asked, kind, permission)
+                await desk.limits.take_from((found.partner_id, found.mode))
                 return await consent(desk, asked, found, params)
 
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.infra.db import Db
+from tongbao.infra.dpop_nonces import current_nonce, is_fresh
 from tongbao.infra.jose import (
     ALGORITHMS,
     Token,
@@ -27,6 +28,7 @@ from tongbao.infra.jose import (
     verify,
 )
 from tongbao.kernel.clock import real_now
+from tongbao.kernel.errors import Refusal
 from tongbao.parties.consents.grants import introspect
 from tongbao.parties.consents.lodging import KINDS, access_of
 from tongbao.parties.consents.model import Consent
@@ -100,6 +102,22 @@ class Asked(Struct, frozen=True):
         if not value or len(value) > length_max:
             raise OAuthError("invalid_request", f"{name} is missing or too long")
         return value
+
+
+NONCE: Final = "dpop-nonce"
+
+
+def with_nonce(desk: Desk, reply: Reply) -> Reply:
+    """Return an answer with the nonce for the next proof, where proofs need one."""
+    if desk.nonce_key is None:
+        return reply
+    return reply.also((NONCE, current_nonce(desk.nonce_key)))
+
+
+def wait_of(refusal: Refusal) -> list[tuple[str, str]]:
+    """Return the header that says when it is worth asking again, where a refusal knows."""
+    wait_s = refusal.facts.get("retry_after_s", getattr(refusal, "retry_after_s", None))
+    return [] if wait_s is None else [("retry-after", str(wait_s))]
 
 
 def json_reply(told: object, *, status: int = 200) -> Reply:
@@ -197,7 +215,7 @@ def _check_assertion(token: Token, partner: Partner, issuer: str, client_id: str
 
 
 async def proved_key(
-    db: Db, asked: Asked, url: str, *, access_token: str | None = None
+    desk: Desk, asked: Asked, url: str, *, access_token: str | None = None
 ) -> str | None:
     """Return the thumbprint of the key whose DPoP proof came with this request; None without one.
 
@@ -224,15 +242,27 @@ async def proved_key(
         raise _not_held("iat is not now")
     if problem := _out_of_time(claims, needs_end=False):
         raise _not_held(problem)
-    if access_token is not None and claims.get("ath") != s256(access_token):
-        raise _not_held("ath is not of this access token")
+    _check_fresh(desk, claims, access_token)
     if not _JTI.fullmatch(_jti(claims)):
         raise _not_held("jti is missing or too long")
     held = thumbprint(key)
     seen_until = real_now() + timedelta(seconds=PROOF_AGE_S_MAX + 2 * SKEW_S)
-    if not await use_token(db, held, _jti(claims), seen_until):
+    if not await use_token(desk.db, held, _jti(claims), seen_until):
         raise _not_held("the DPoP proof was used before")
     return held
+
+
+def _check_fresh(desk: Desk, claims: Mapping[str, Any], access_token: str | None) -> None:
+    """Raise unless a proof has a nonce of ours, where one is needed, and is for this token.
+
+    Raises:
+        OAuthError
+    """
+    if desk.nonce_key is not None and not is_fresh(desk.nonce_key, claims.get("nonce")):
+        status = 400 if access_token is None else 401  # RFC 9449 §8 and §9
+        raise OAuthError("use_dpop_nonce", "nonce is not of ours, or over", status=status)
+    if access_token is not None and claims.get("ath") != s256(access_token):
+        raise _not_held("ath is not of this access token")
 
 
 async def prove_consent(
@@ -304,7 +334,7 @@ async def _check_holder(desk: Desk, asked: Asked, token: str, bound_to: str) -> 
     Raises:
         OAuthError
     """
-    jkt = await proved_key(desk.db, asked, desk.issuer + asked.path, access_token=token)
+    jkt = await proved_key(desk, asked, desk.issuer + asked.path, access_token=token)
     if jkt is None:
         raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed", status=401)
     if jkt != bound_to:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.settings import Settings
-from tongbao.infra.web.problem import MethodNotAllowed, RouteUnknown, status_of
+from tongbao.infra.web.problem import MethodNotAllowed, RouteUnknown, TooManyRequests, status_of
 from tongbao.kernel.errors import Busy, Refusal
 from tongbao.ledger.book import Ledger
 from tongbao.parties.consents.holdings import holdings_of
@@ -26,7 +26,14 @@ from tongbao.surfaces.open_bank.interfaces import (
     Level,
     interface_at,
 )
-from tongbao.surfaces.open_bank.protocol import Asked, OAuthError, asked_of, json_reply
+from tongbao.surfaces.open_bank.protocol import (
+    Asked,
+    OAuthError,
+    asked_of,
+    json_reply,
+    wait_of,
+    with_nonce,
+)
 from tongbao.surfaces.page_kit.replies import Receive, Reply, Send, send_reply
 from tongbao.surfaces.uk_open_banking import accounts, payments, shapes
 from tongbao.surfaces.uk_open_banking.accounts import AISP
@@ -134,6 +141,7 @@ class UkOpenBanking:
         except Refusal as refusal:
             reply = _refusal(scope, refusal)
         api_id = interface.api_id(self._desk.bank_code)
+        reply = with_nonce(self._desk, reply)
         reply = reply.also((_INTERACTION, interaction), (API_ID_HEADER, api_id))
         await send_reply(reply, receive, send, is_https=self._desk.is_https)
 
@@ -175,8 +183,10 @@ def _check_headers(asked: Asked) -> None:
 
 
 def _refusal(scope: MutableMapping[str, Any], refusal: Refusal) -> Reply:
-    if isinstance(refusal, Busy):
-        return _problems(scope, status_of(type(refusal)), "UK.OBIE.UnexpectedError", refusal.advice)
+    if isinstance(refusal, Busy | TooManyRequests):
+        status = status_of(type(refusal))
+        told = _problems(scope, status, "UK.OBIE.UnexpectedError", refusal.advice)
+        return told.also(*wait_of(refusal))
     status, code = shapes.refusal_code(refusal)
     reason = refusal.facts.get("reason", "")
     message = f"{refusal.advice} ({refusal.code}{' ' if reason else ''}{reason})"
