@@ -233,6 +233,7 @@ async def told_apart(
         "freeze": [wallet["id"]],
         "report_stolen": [await have_terminal(stage, stage.shop)],
         "accept": [objected["dispute_id"]],
+        "dispute": [(await stage.paid("alipay"))["id"]],
         "cancel": [shared["split_id"]],
         "release": [(await share(stage, client, wallet_id))["split_id"]],
         "close": [(await stage.show_qr("wechat_pay"))["id"]],
