@@ -157,6 +157,17 @@ async def test_the_same_number_is_the_same_combined_payment(stage: Stage, other:
     ]
 
 
+async def test_a_channel_that_combines_is_found_where_none_is_named(
+    stage: Stage, other: Any
+) -> None:
+    """Nobody else's is tried: a channel without combined orders is refused by name above."""
+    number, same = new_number(), orders(other, 300, 700)
+    terms = {"merchant_combined_no": number, "orders": same}
+    whole = await asked(stage, other, method={"mode": "qr"}, **terms)
+    assert (whole["method"]["channel"], whole["status"]) == ("wechat_pay", "pending")
+    assert (await asked(stage, other, **terms))["id"] == whole["id"], "named or not, it is the same"
+
+
 async def test_the_same_orders_asked_for_in_two_ways_at_once_are_taken_once(
     stage: Stage, other: Any
 ) -> None:
@@ -201,11 +212,13 @@ async def test_another_merchants_order_needs_its_consent(stage: Stage, other: An
     ("terms", "code"),
     [
         ({"method": {"mode": "qr", "channel": "alipay"}}, "combined.not_offered"),
-        ({"method": {"mode": "qr"}}, "payment.method_field_missing"),
+        ({"method": {"mode": "web", "return_url": "https://a.example"}}, "combined.not_offered"),
+        ({"method": {"mode": "qr"}, "currency": "USD"}, "combined.not_offered"),
+        ({"method": {"mode": "qr", "channel": "unionpay"}}, "combined.not_offered"),
         ({"method": {"mode": "h5"}}, "payment.method_field_missing"),
         (
             {"method": {"mode": "agreement", "agreement_id": "agr_x"}},
-            "payment.method_field_missing",
+            "combined.not_offered",
         ),
         ({"currency": "USD"}, "combined.not_offered"),
         ({"orders": [{"merchant_order_no": "1", "amount": 1, "subject": "x"}]}, None),

@@ -173,6 +173,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("passkey", Algorithm.WEBAUTHN, "none", "Passkeys of people and operators."),
         Purpose("notification.text", Algorithm.AES_256_GCM, _FILE_KEY, "Messages on their way."),
         Purpose("parking.car", Algorithm.AES_256_GCM, _FILE_KEY, "Which car was where."),
+        Purpose("combined.page", Algorithm.HMAC_SHA_256, _FILE_KEY, "Addresses of pages to pay."),
         Purpose("parking.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "The same visit again."),
         Purpose("refund.redirection", Algorithm.AES_256_GCM, _FILE_KEY, "Whose card gets it."),
         Purpose("refund.blind", Algorithm.HMAC_SHA_256, _FILE_KEY, "The same card again."),

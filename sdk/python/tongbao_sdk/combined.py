@@ -50,6 +50,7 @@ class CombinedPayment(TypedDict):
     next_action: NotRequired[NextAction]
     code: NotRequired[str]
     ended_at: NotRequired[str]
+    hosted_url: NotRequired[str]
 
 
 class CombiningConsent(TypedDict):

@@ -9,7 +9,9 @@ from uuid import UUID
 
 from litestar import Response, get, post
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
+from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
@@ -25,6 +27,7 @@ from tongbao.kernel.money import AmountOutOfRange, UnknownCurrency, positive
 from tongbao.kernel.pages import Page
 from tongbao.parties.merchants.model import ChannelNotOpened, MerchantSuspended
 from tongbao.parties.price_plans.model import PriceNotAgreed
+from tongbao.payments.checkouts.api import PublicUrl
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import (
     EXPIRES_DEFAULT,
@@ -32,6 +35,7 @@ from tongbao.payments.collecting.payments import (
     OrderNumberUsed,
 )
 from tongbao.payments.combining import queries
+from tongbao.payments.combining.addresses import path_of
 from tongbao.payments.combining.combined import Parts, close_combined, combine, resume
 from tongbao.payments.combining.consents import CONSENTS_MAX, give_consent, withdraw_consent
 from tongbao.payments.combining.model import (
@@ -50,6 +54,7 @@ from tongbao.payments.combining.model import (
     PartAsked,
     view_combined,
 )
+from tongbao.payments.combining.terms import channel_for
 from tongbao.payments.methods.asked import (
     MethodAsked,
     MethodFieldForeign,
@@ -79,7 +84,7 @@ class PartOrder(Struct, frozen=True, forbid_unknown_fields=True):
 class CreateCombined(Struct, frozen=True, forbid_unknown_fields=True):
     """Have several orders paid in one go. Amounts are minor units: 1999 is 19.99 yuan.
 
-    The ``method`` names its channel; modes are ``qr``, ``in_app``, ``app`` and ``h5``.
+    Modes are ``qr``, ``in_app``, ``app`` and ``h5``; without a channel, one that combines is taken.
     """
 
     merchant_combined_no: NumberField
@@ -123,23 +128,31 @@ _EXAMPLE = CreateCombined(
     ),
 )
 async def create_combined(
-    data: CreateCombined, request: ApiRequest, flow: Flow, caller: Caller
+    data: CreateCombined,
+    request: ApiRequest,
+    flow: Flow,
+    *,
+    caller: Caller,
+    keyring: Keyring,
+    public_url: PublicUrl,
 ) -> Response[CombinedPaymentView]:
     """Have several orders paid in one go.
 
-    ``next_action`` says what the customer is to do. Each order becomes a payment of its own
+    ``next_action`` says what the customer is to do; a page of ours at ``hosted_url`` has them do
+    it. Each order becomes a payment of its own
     merchant, who hears of it, is settled and gives it back as ever; closing one closes all. Another
     merchant's order needs its consent. The same number with the same content returns the combined
     payment it already made.
     """
     ip = request.client.host if request.client is not None else "127.0.0.1"
-    asked = _asked(data, caller, ip)
+    asked, at = _asked(data, flow, caller, ip), (keyring, public_url)
 
     async def fresh(use: Idempotency) -> CombinedPaymentView:
-        return _view(*await combine(flow, asked, use.write, new_id()))
+        return _view(at, *await combine(flow, asked, use.write, new_id()))
 
     async def again(combined_id: UUID) -> CombinedPaymentView:
-        return _view(*await resume(flow, await queries.combined(flow.db, caller.book, combined_id)))
+        found = await queries.combined(flow.db, caller.book, combined_id)
+        return _view(at, *await resume(flow, found))
 
     return await answer_once(request, flow.db, fresh=fresh, resume=again)
 
@@ -150,23 +163,26 @@ async def create_combined(
     opt=needs("payments:write", refuses=[CombinedNotFound]),
 )
 async def close_combined_payment(
-    combined_id: str, flow: Flow, caller: Caller
+    combined_id: str, flow: Flow, caller: Caller, keyring: Keyring, public_url: PublicUrl
 ) -> CombinedPaymentView:
     """Call all orders of a combined payment off, at the channel first.
 
     A customer who paid first wins, and what has ended stays so. Safe to repeat.
     """
-    return _view(*await close_combined(flow, await _own(flow.db, combined_id, caller)))
+    own = await _own(flow.db, combined_id, caller)
+    return _view((keyring, public_url), *await close_combined(flow, own))
 
 
 @get(
     "/v1/combined_payments/{combined_id:str}",
     opt=needs("payments:read", refuses=[CombinedNotFound]),
 )
-async def get_combined(combined_id: str, db: Db, caller: Caller) -> CombinedPaymentView:
+async def get_combined(
+    combined_id: str, db: Db, caller: Caller, keyring: Keyring, public_url: PublicUrl
+) -> CombinedPaymentView:
     """Return one combined payment."""
     whole = await _own(db, combined_id, caller)
-    return _view(whole, await queries.parts_of(db, whole))
+    return _view((keyring, public_url), whole, await queries.parts_of(db, whole))
 
 
 @get("/v1/combined_payments", opt=needs("payments:read"))
@@ -174,6 +190,8 @@ async def list_combined(
     db: Db,
     caller: Caller,
     *,
+    keyring: Keyring,
+    public_url: PublicUrl,
     merchant_combined_no: str | None = None,
     cursor: str | None = None,
     limit: int | None = None,
@@ -186,7 +204,8 @@ async def list_combined(
         cursor=cursor,
         limit=limit,
     )
-    views = [_view(each, await queries.parts_of(db, each)) for each in page.items]
+    at = (keyring, public_url)
+    views = [_view(at, each, await queries.parts_of(db, each)) for each in page.items]
     return Page(views, page.next_cursor)
 
 
@@ -249,10 +268,10 @@ def _another(data: WhoCombines, caller: Caller) -> UUID:
     return initiator
 
 
-def _asked(data: CreateCombined, caller: Caller, client_ip: str) -> NewCombined:
+def _asked(data: CreateCombined, flow: Flow, caller: Caller, client_ip: str) -> NewCombined:
     check_method(data.method)
-    if data.method.channel is None:
-        raise MethodFieldMissing(param="$.method.channel", mode=data.method.mode)
+    mode = data.method.mode
+    channel = data.method.channel or channel_for(flow.channels, mode, data.currency)
     parts = [_part(each, data.currency, caller) for each in data.orders]
     if len({(part.merchant_id, part.merchant_order_no) for part in parts}) < len(parts):
         raise CombinedOrdersRepeat(param="$.orders")
@@ -262,8 +281,8 @@ def _asked(data: CreateCombined, caller: Caller, client_ip: str) -> NewCombined:
         mode=caller.mode,
         book=caller.book,
         merchant_combined_no=data.merchant_combined_no,
-        channel=data.method.channel,
-        pay_mode=data.method.mode,
+        channel=channel,
+        pay_mode=mode,
         how=how_asked(data.method),
         client_ip=client_ip,
         expires_in=lifetime,
@@ -291,8 +310,12 @@ async def _own(db: Db, combined_id: str, caller: Caller) -> CombinedPayment:
     return await queries.combined_of_merchant(db, wanted, caller.merchant_id, caller.mode)
 
 
-def _view(whole: CombinedPayment, parts: Parts) -> CombinedPaymentView:
-    return view_combined(whole, [payment for payment, _ in parts])
+def _view(
+    at: tuple[Keyring, PublicUrl], whole: CombinedPayment, parts: Parts
+) -> CombinedPaymentView:
+    keyring, public_url = at
+    page = f"{public_url.text}{path_of(keyring, whole.id)}"
+    return replace(view_combined(whole, [payment for payment, _ in parts]), hosted_url=page)
 
 
 def _views(consents: Sequence[Consent]) -> Page[ConsentView]:

@@ -281,6 +281,7 @@ class CombinedPaymentView(Struct, frozen=True, omit_defaults=True):
     next_action: NextAction | UnsetType = UNSET
     code: str | UnsetType = UNSET
     ended_at: datetime | UnsetType = UNSET
+    hosted_url: str | UnsetType = UNSET  # where the customer pays; not in events
 
 
 class ConsentView(Struct, frozen=True):

@@ -43,6 +43,19 @@ def combining(channels: Mapping[str, Channel], name: str) -> Combining:
     return channel
 
 
+def channel_for(channels: Mapping[str, Channel], mode: PayMode, currency: str) -> str:
+    """Return a channel that combines orders in this way: the first by name, so always the same.
+
+    Raises:
+        CombiningNotOffered: no channel does.
+    """
+    for name, channel in sorted(channels.items()):
+        takes = mode in MODES & channel.modes and currency in channel.currencies
+        if isinstance(channel, Combining) and takes:
+            return name
+    raise CombiningNotOffered(mode=mode)
+
+
 async def begun_parts(
     flow: Flow, asked: NewCombined, combined_id: UUID, now: datetime
 ) -> tuple[list[tuple[Payment, Attempt]], ChannelAccount]:

@@ -22,7 +22,7 @@ from tongbao.infra.web.problem import (
 from tongbao.kernel.errors import Busy, Forbidden, Refusal
 from tongbao.payments.checkouts.model import PREFIX
 from tongbao.payments.collecting.outcomes import Flow
-from tongbao.surfaces.cashier import checkouts, payers, plates
+from tongbao.surfaces.cashier import checkouts, combined, payers, plates
 from tongbao.surfaces.cashier.desk import Desk, Route, Visit
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
@@ -75,6 +75,9 @@ ROUTES: Final = (
     Route("POST", "/c/{token}/method", checkouts.choose_method),
     Route("POST", "/c/{token}/other", checkouts.choose_another),
     Route("POST", "/c/{token}/check", checkouts.check_now),
+    Route("GET", "/m/{token}", combined.show_combined),
+    Route("GET", "/m/{token}/state", combined.tell_combined),
+    Route("POST", "/m/{token}/check", combined.check_combined),
     Route("GET", "/p/{token}", plates.show_plate),
     Route("POST", "/p/{token}", plates.begin_at_plate),
     Route("GET", "/p/{token}/code.svg", plates.draw_plate),
@@ -139,7 +142,11 @@ def _route_of(asked: PageRequest) -> tuple[Route, Mapping[str, str]]:
 def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
     """Return a refusal as a page that says what it means for the customer's money."""
     parts = visit.request.path.removeprefix(PREFIX).strip("/").split("/")
-    own = f"{PREFIX}/{parts[0]}/{parts[1]}" if len(parts) > 1 and parts[0] in {"c", "p"} else None
+    own = (
+        f"{PREFIX}/{parts[0]}/{parts[1]}"
+        if len(parts) > 1 and parts[0] in {"c", "m", "p"}
+        else None
+    )
     facts = {
         "refusal": refusal,
         "advice": refusal.advice_zh if visit.request.language == "zh" else refusal.advice,

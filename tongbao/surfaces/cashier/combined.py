@@ -1,0 +1,117 @@
+"""The page of one combined payment: all its orders, one sum, and the one way to pay it.
+
+The merchant has chosen the way; here it is shown, followed and asked about. As on a checkout's
+page, a GET changes nothing and what is shown follows from the rows alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from tongbao.kernel.ids import show
+from tongbao.parties.merchants.queries import merchants_with_ids
+from tongbao.payments.collecting.model import Payment
+from tongbao.payments.combining.addresses import combined_of_token, path_of
+from tongbao.payments.combining.combined import look
+from tongbao.payments.combining.model import CombinedPayment, CombinedState
+from tongbao.payments.combining.queries import parts_of
+from tongbao.rails.channels.contract import OpenApp, Redirect, ShowQr
+from tongbao.surfaces.cashier.desk import Visit
+from tongbao.surfaces.cashier.scenes import Scene, is_safe_to_leave_for
+from tongbao.surfaces.page_kit.qr import draw
+from tongbao.surfaces.page_kit.replies import JSON, Reply, file_reply, redirect
+
+_QR_DRAWN_MAX: Final = 1_000
+_ENDS: Final = {
+    CombinedState.SUCCEEDED: Scene.PAID,
+    CombinedState.CLOSED: Scene.CLOSED,
+    CombinedState.MIXED: Scene.CONFIRMING,  # people look at it; the customer does not pay again
+}
+
+
+def scene_of(whole: CombinedPayment, parts: Sequence[Payment], now: datetime) -> Scene:
+    """Return what the page shows: nobody is asked to pay where money may have moved."""
+    if whole.state in _ENDS:
+        return _ENDS[whole.state]
+    is_called_off = any(part.close_requested_at is not None for part in parts)
+    is_offered = whole.state is CombinedState.PENDING and now < whole.expires_at
+    if is_called_off or not is_offered:
+        return Scene.CONFIRMING
+    match whole.action:
+        case ShowQr():
+            return Scene.SCAN
+        case Redirect(url=url) if is_safe_to_leave_for(url, whole.mode):
+            return Scene.LEAVE
+        case OpenApp():
+            return Scene.LEAVE
+        case _:
+            return Scene.CONFIRMING
+
+
+async def show_combined(visit: Visit) -> Reply:
+    """Return the page as things stand.
+
+    Raises:
+        CombinedNotFound
+    """
+    desk, whole = visit.desk, await _whole(visit)
+    now, parts = desk.db.clock.now(), await _parts(visit, whole)
+    scene, action = scene_of(whole, parts, now), whole.action
+    names = await merchants_with_ids(desk.db, [part.merchant_id for part in parts])
+    symbol = draw(action.code_url[:_QR_DRAWN_MAX]) if isinstance(action, ShowQr) else None
+    facts: dict[str, object] = {
+        "scene": scene,
+        "whole": whole,
+        "path": path_of(desk.keyring, whole.id),
+        "parts": [(part, names[part.merchant_id].name) for part in parts],
+        "mode": whole.mode,
+        "key": _key(whole, parts),
+        "number": show("cmb", whole.id),
+        "left_s": max(0, int((whole.expires_at - now).total_seconds())),
+        "qr": symbol,
+        "opens": dict(action.parameters) if isinstance(action, OpenApp) else None,
+        "url": action.url if isinstance(action, Redirect) else None,
+    }
+    return visit.page("combined.html", facts)
+
+
+async def tell_combined(visit: Visit) -> Reply:
+    """Return what the page's script compares: a key that changes when the page would.
+
+    Raises:
+        CombinedNotFound
+    """
+    whole = await _whole(visit)
+    parts = await _parts(visit, whole)
+    scene = scene_of(whole, parts, visit.desk.db.clock.now())
+    return file_reply(msgspec.json.encode({"scene": scene, "key": _key(whole, parts)}), JSON)
+
+
+async def check_combined(visit: Visit) -> Reply:
+    """Ask the channel about all parts now, unless it was asked a moment ago.
+
+    Raises:
+        CombinedNotFound, TooManyRequests, StateContended
+    """
+    visit.check_pace()
+    whole = await _whole(visit)
+    if whole.state.is_open and visit.desk.looks.lets_through(str(whole.id)):
+        await look(visit.desk.flow, whole)
+    return redirect(path_of(visit.desk.keyring, whole.id))
+
+
+async def _whole(visit: Visit) -> CombinedPayment:
+    return await combined_of_token(visit.desk.db, visit.desk.keyring, visit.params["token"])
+
+
+async def _parts(visit: Visit, whole: CombinedPayment) -> list[Payment]:
+    return [payment for payment, _ in await parts_of(visit.desk.db, whole)]
+
+
+def _key(whole: CombinedPayment, parts: Sequence[Payment]) -> str:
+    closes = any(part.close_requested_at is not None for part in parts)
+    return f"{whole.version}.{int(closes)}"
