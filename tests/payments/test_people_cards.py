@@ -106,3 +106,23 @@ async def test_a_card_is_bound_and_fills_and_empties_an_account_over_real_protoc
         f"{AT}/{account}/top_ups", amount=1, request_id="r4", card=shown["id"]
     )
     assert after.code == "bound_card.over"
+
+    virtual = f"{AT}/{account}/virtual_cards"
+    issued = await phone.confirmed(virtual, request_id="v1", limits={"each_max": 900})
+    assert (issued.status, issued.json["status"]) == (201, "active"), issued.body
+    card = {"card_number": issued.json["number"], "expiry": issued.json["expiry"]}
+    assert (await phone.confirmed(virtual, request_id="v1")).json["number"] is None
+    second = (await phone.confirmed(AT, account_class=2)).json["id"]
+    await phone.confirmed(f"{AT}/{second}/activate")
+    charges = f"{AT}/{second}/card_charges"
+    paid = await phone.post(charges, **card, amount=900, request_id="p1")
+    assert (paid.status, paid.json["amount"]) == (201, 900), paid.body
+    refused = await phone.post(charges, **card, amount=901, request_id="p2")
+    assert refused.code == "virtual_card.declined"
+    one = f"{virtual}/{issued.json['id']}"
+    assert (await phone.post(f"{one}/freeze")).json["status"] == "frozen"
+    assert (await phone.post(charges, **card, amount=1, request_id="p3")).code == refused.code
+    assert (await phone.post(f"{one}/paint")).code == "virtual_card.not_found"
+    assert (await phone.confirmed(f"{one}/close")).json["status"] == "closed"
+    assert (await phone.get(f"{AT}/{second}")).json["balance"] == 900
+    assert [each["number"] for each in (await phone.get(virtual)).json] == [None]

@@ -104,6 +104,11 @@ async def open_account(
     return account
 
 
+async def lock_account(tx: Tx, account: EAccount) -> EAccount:
+    """Return an account as it is now, and hold its row against whatever else changes it."""
+    return await store.LOCK_ACCOUNT.one(tx, account.book, account.id)
+
+
 async def activate(tx: Tx, account: EAccount) -> EAccount:
     """Let an account take part; one that fell asleep only once a register has agreed again.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from msgspec import Struct
@@ -39,7 +39,6 @@ from tongbao.kernel.money import Money
 from tongbao.ledger.book import Ledger
 from tongbao.ledger.model import Group, GroupInFlight, Transfer
 from tongbao.ledger.rules import posting
-from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.bound_cards.moving import CardMoney
 from tongbao.parties.e_accounts import _store as store
 from tongbao.parties.e_accounts import freezes
@@ -85,6 +84,16 @@ class Teller(Struct, frozen=True):
     cards: CardMoney | None = None
 
 
+class Confirms(Protocol):
+    """What lets an order be done once: a person's confirmation, or a card of theirs."""
+
+    def writes(self) -> tuple[Write, ...]:
+        """Return the writes that use it up, in the order's own commit."""
+
+    async def take(self, tx: Tx) -> None:
+        """Use it up in the caller's transaction."""
+
+
 class RunOrder(Task, frozen=True, tag="e_accounts.run_order"):
     """Run an order whose time has come."""
 
@@ -105,7 +114,7 @@ class Wanted(Struct, frozen=True):
 
 
 async def order(
-    teller: Teller, account: EAccount, wanted: Wanted, *, level: int, confirmed: Confirmed
+    teller: Teller, account: EAccount, wanted: Wanted, *, level: int, confirmed: Confirms
 ) -> EAccountOrder:
     """Do what is wanted, now or later; the same request again is answered with the same order.
 
@@ -231,7 +240,7 @@ async def _reason(
 
 
 async def _order_now(
-    teller: Teller, account: EAccount, new: EAccountOrder, confirmed: Confirmed
+    teller: Teller, account: EAccount, new: EAccountOrder, confirmed: Confirms
 ) -> EAccountOrder:
     db, now = teller.db, new.made_at
     await _check(db, account.id, new, now)
@@ -253,7 +262,7 @@ async def _order_now(
 
 
 async def _order_later(
-    db: Db, account: EAccount, new: EAccountOrder, confirmed: Confirmed
+    db: Db, account: EAccount, new: EAccountOrder, confirmed: Confirms
 ) -> EAccountOrder:
     async with db.begin(show(PERSON, account.person_id)) as tx:
         locked = await store.LOCK_ACCOUNT.one(tx, account.book, account.id)

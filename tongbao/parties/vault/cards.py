@@ -13,7 +13,7 @@ from tongbao.infra.crypto import Place, hmac_sha256
 from tongbao.infra.db import Db, Tx, UniqueKeyTaken
 from tongbao.infra.kms.model import Owner
 from tongbao.infra.kms.sealing_keys import SealingKeys
-from tongbao.kernel.card_numbers import scheme_of
+from tongbao.kernel.card_numbers import is_luhn, scheme_of
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
@@ -31,6 +31,7 @@ from tongbao.parties.vault.model import (
 )
 from tongbao.parties.vault.tokens import delete_tokens_of
 
+OWN_SCHEME: Final = "own"
 _PURPOSE: Final = "vault.card"
 _FINGERPRINT: Final = "vault.fingerprint"
 
@@ -55,6 +56,38 @@ async def save_card(tx: Tx, keys: SealingKeys, owner: Owner, number: Number) -> 
         return await _renewed(tx, keys, found, number)
     await audit.record(tx, "vault_card.saved", show(CARD, made.id), {"scheme": scheme})
     return made
+
+
+async def keep_own_card(tx: Tx, keys: SealingKeys, owner: Owner, number: Number) -> Card:
+    """Keep a number that the firm itself has issued, which no scheme need know.
+
+    Raises:
+        CardNumberWrong: its check digit, or that it is there already. KmsUnavailable
+    """
+    if not is_luhn(number.number):
+        raise CardNumberWrong(param="$.number")
+    mark, par = await _marks(tx, keys, owner, number.number)
+    card_id = new_id()
+    sealed = await _sealed(tx, keys, owner, card_id, number)
+    made = await store.INSERT_CARD.first(
+        tx,
+        *(card_id, owner.merchant_id, owner.mode, mark, par),
+        *(number.number[:6], number.number[-4:], OWN_SCHEME, sealed, tx.now),
+    )
+    if made is None:
+        raise CardNumberWrong(param="$.number")
+    await audit.record(tx, "vault_card.saved", show(CARD, made.id), {"scheme": OWN_SCHEME})
+    return made
+
+
+async def par_of(tx: Tx, keys: SealingKeys, number: str) -> str:
+    """Return the payment account reference of a number, whether the vault has it or not.
+
+    Raises:
+        KmsUnavailable
+    """
+    key = await keys.mac_key(tx, _FINGERPRINT)
+    return _par(key, number)
 
 
 async def reissue_card(
@@ -163,8 +196,12 @@ async def _marks(tx: Tx, keys: SealingKeys, owner: Owner, number: str) -> tuple[
     """
     key = await keys.mac_key(tx, _FINGERPRINT)
     mark = hmac_sha256(key, b"fingerprint\0", owner.tenant.encode(), b"\0", number.encode())
+    return mark, _par(key, number)
+
+
+def _par(key: bytes, number: str) -> str:
     tail = base64.b32encode(hmac_sha256(key, b"par\0", number.encode())).decode()
-    return mark, (PAR_CONTROLLER + tail)[:PAR_DIGITS]
+    return (PAR_CONTROLLER + tail)[:PAR_DIGITS]
 
 
 async def _sealed(tx: Tx, keys: SealingKeys, owner: Owner, card_id: UUID, number: Number) -> bytes:

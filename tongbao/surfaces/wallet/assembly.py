@@ -29,6 +29,7 @@ from tongbao.parties.people.dossier import Contributor, own_contributors
 from tongbao.parties.people.sessions import SessionsOnRecord
 from tongbao.parties.step_up_risk import deciding
 from tongbao.parties.step_up_risk.deciding import RiskBySignals
+from tongbao.parties.virtual_cards import cards as virtual_cards
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.people_banks.client import card_money
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
@@ -82,7 +83,10 @@ def desk_of(house: House, *, contributors: Sequence[Contributor] = ()) -> Desk:
         Mode.SANDBOX: verifier_at(http, sandbox),
         Mode.LIVE: verifier_at(http, live, token),
     }
-    own = (*own_contributors(keyring), bound_cards.contributor(), e_account_queries.contributor())
+    own = (
+        *(*own_contributors(keyring), bound_cards.contributor(), virtual_cards.contributor()),
+        e_account_queries.contributor(),
+    )
     own = (*own, deciding.contributor())
     cards = card_money(house.flow, house.bank, house.keys.sealing_keys, keyring)
     binder = Binder(db, keyring, cards.keys, verifiers)

@@ -1,6 +1,6 @@
-"""Routes of one's own bank cards: bind by the bank's word and a code, choose the default, unbind.
+"""Routes of one's own cards: bank cards that are bound, and virtual cards of an account.
 
-A card's number goes in and never comes out: what is shown is its bank, its kind and its tail.
+A bank card's number goes in and never comes out. A virtual card's comes out when it is issued.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from litestar import get, post
+from litestar import get, post, put
 from msgspec import Meta, Struct
 
 from tongbao.infra.kms.port import KmsUnavailable
@@ -16,13 +16,15 @@ from tongbao.infra.serving.device_api import SELF, DeviceCaller
 from tongbao.infra.web.caller import needs
 from tongbao.kernel.card_numbers import masked
 from tongbao.kernel.ids import parse, show
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import AmountOutOfRange, UnknownCurrency, positive
 from tongbao.parties.authentication.model import (
     CodesTooMany,
     CodeWrong,
     ConfirmationUsed,
     StepUpRequired,
 )
-from tongbao.parties.authentication.step_up import CODE_PREFIX
+from tongbao.parties.authentication.step_up import CODE_PREFIX, Confirmed
 from tongbao.parties.bound_cards import binding, queries
 from tongbao.parties.bound_cards.binding import Binder, NewCard
 from tongbao.parties.bound_cards.model import (
@@ -43,14 +45,36 @@ from tongbao.parties.bound_cards.model import (
 )
 from tongbao.parties.card_bins.bins import issuer_name
 from tongbao.parties.card_bins.model import BinKind
+from tongbao.parties.e_accounts.model import PREFIX as ACCOUNT
+from tongbao.parties.e_accounts.model import EAccount, EAccountNotFound, EAccountStateWrong
 from tongbao.parties.e_accounts.opening import device_of
+from tongbao.parties.e_accounts.orders import Teller
+from tongbao.parties.e_accounts.queries import account_of_person
 from tongbao.parties.people.contacts import read_contact
 from tongbao.parties.people.model import ContactMalformed
 from tongbao.parties.people.sessions import current_person
 from tongbao.parties.vault.model import CardExpired, CardNumberWrong, Number
+from tongbao.parties.virtual_cards import cards as virtual_cards
+from tongbao.parties.virtual_cards.model import PREFIX as VIRTUAL
+from tongbao.parties.virtual_cards.model import (
+    CardDeclined,
+    CardLimits,
+    CardLimitsWrong,
+    VirtualCardClosed,
+    VirtualCardNotFound,
+    VirtualCardsTooMany,
+)
 from tongbao.surfaces.wallet.desk import PREFIX, CodeField, ContactField, Desk, step_up
+from tongbao.surfaces.wallet.e_account_wire import (
+    CardChargeView,
+    ChargeCard,
+    IssueVirtualCard,
+    VirtualCardView,
+    view_virtual_card,
+)
 
 _AT = f"{PREFIX}/bank_cards/{{card_id:str}}"
+_VIRTUAL = f"{PREFIX}/e_accounts/{{account_id:str}}/virtual_cards"
 _STEP_UP: tuple[Any, ...] = (StepUpRequired, ConfirmationUsed)
 Kind = Literal["debit", "credit"]
 
@@ -194,7 +218,129 @@ async def unbind_bank_card(card_id: str, desk: Desk, caller: DeviceCaller) -> Ba
         return _view(await binding.unbind(tx, card))
 
 
+@post(
+    _VIRTUAL,
+    opt=needs(
+        SELF,
+        refuses=[
+            *(EAccountNotFound, EAccountStateWrong, CardLimitsWrong, VirtualCardsTooMany),
+            *(KmsUnavailable, *_STEP_UP),
+        ],
+    ),
+)
+async def issue_virtual_card(
+    account_id: str, data: IssueVirtualCard, desk: Desk, binder: Binder, caller: DeviceCaller
+) -> VirtualCardView:
+    """Issue a card that pays from an account; its number is in this answer and in no other."""
+    account = await _account(desk, caller, account_id)
+    act = f"virtual_card.issue {account.shown_id} {data.request_id}"
+    confirmed = await step_up(desk, caller, "security", act)
+    async with desk.db.begin(caller.actor) as tx:
+        await confirmed.take(tx)
+        issued = await virtual_cards.issue(
+            tx, binder.keys, account, data.limits, request_id=data.request_id
+        )
+    return view_virtual_card(issued.card, issued.number)
+
+
+@get(_VIRTUAL, opt=needs(SELF, refuses=[EAccountNotFound]))
+async def list_virtual_cards(
+    account_id: str, desk: Desk, caller: DeviceCaller
+) -> list[VirtualCardView]:
+    """Return the virtual cards of an account, closed ones too, without their numbers."""
+    account = await _account(desk, caller, account_id)
+    return [view_virtual_card(each) for each in await virtual_cards.cards_of(desk.db, account)]
+
+
+@post(
+    f"{_VIRTUAL}/{{card_id:str}}/{{act:str}}",
+    status_code=200,
+    opt=needs(
+        SELF,
+        refuses=[EAccountNotFound, VirtualCardNotFound, VirtualCardClosed, *_STEP_UP],
+    ),
+)
+async def move_virtual_card(
+    account_id: str, card_id: str, act: str, desk: Desk, caller: DeviceCaller
+) -> VirtualCardView:
+    """Do to a card what ``act`` says: ``freeze`` at once, ``unfreeze`` or ``close`` confirmed."""
+    if act not in {"freeze", "unfreeze", "close"}:
+        raise VirtualCardNotFound
+    account = await _account(desk, caller, account_id)
+    card = await virtual_cards.card_of_account(desk.db, account, parse(VIRTUAL, card_id))
+    confirmed = Confirmed(None)
+    if act != "freeze":
+        confirmed = await step_up(desk, caller, "security", f"virtual_card.{act} {card.shown_id}")
+    async with desk.db.begin(caller.actor) as tx:
+        await confirmed.take(tx)
+        if act == "close":
+            return view_virtual_card(await virtual_cards.close(tx, card))
+        moved = await virtual_cards.set_frozen(tx, card, is_frozen=act == "freeze")
+    return view_virtual_card(moved)
+
+
+@put(
+    f"{_VIRTUAL}/{{card_id:str}}/limits",
+    opt=needs(
+        SELF,
+        refuses=[
+            *(EAccountNotFound, VirtualCardNotFound, VirtualCardClosed, CardLimitsWrong),
+            *_STEP_UP,
+        ],
+    ),
+)
+async def limit_virtual_card(
+    account_id: str, card_id: str, data: CardLimits, desk: Desk, caller: DeviceCaller
+) -> VirtualCardView:
+    """Give a card other limits; what it has paid stays counted."""
+    account = await _account(desk, caller, account_id)
+    card = await virtual_cards.card_of_account(desk.db, account, parse(VIRTUAL, card_id))
+    said = f"{data.each_max} {data.day_max} {data.total_max}"
+    confirmed = await step_up(
+        desk, caller, "security", f"virtual_card.limits {card.shown_id} {said}"
+    )
+    async with desk.db.begin(caller.actor) as tx:
+        await confirmed.take(tx)
+        return view_virtual_card(await virtual_cards.set_limits(tx, card, data))
+
+
+@post(
+    f"{PREFIX}/e_accounts/{{account_id:str}}/card_charges",
+    opt=needs(SELF, refuses=[EAccountNotFound, CardDeclined, AmountOutOfRange, UnknownCurrency]),
+)
+async def charge_virtual_card(
+    account_id: str,
+    data: ChargeCard,
+    desk: Desk,
+    caller: DeviceCaller,
+    *,
+    teller: Teller,
+    binder: Binder,
+) -> CardChargeView:
+    """Take money from a virtual card into one's account; only the sandbox takes them yet."""
+    money = positive(data.amount, data.currency)
+    account = await _account(desk, caller, account_id)
+    if caller.mode is not Mode.SANDBOX:
+        raise CardDeclined
+    number = Number(data.card_number, data.expiry)
+    paid = await virtual_cards.pay_by_card(
+        teller, binder.keys, account, number, money=money, request_id=data.request_id
+    )
+    return CardChargeView(
+        object="card_charge",
+        order_id=paid.shown_id,
+        amount=paid.amount,
+        currency=paid.currency,
+        paid_at=paid.ended_at or paid.made_at,
+    )
+
+
 ROUTES = [
+    issue_virtual_card,
+    list_virtual_cards,
+    move_virtual_card,
+    limit_virtual_card,
+    charge_virtual_card,
     bind_bank_card,
     confirm_bank_card,
     list_bank_cards,
@@ -207,6 +353,11 @@ ROUTES = [
 async def _card(desk: Desk, caller: DeviceCaller, card_id: str) -> BoundCard:
     wanted = parse(CARD, card_id)
     return await binding.card_of_person(desk.db, caller.current.person_id, caller.mode, wanted)
+
+
+async def _account(desk: Desk, caller: DeviceCaller, account_id: str) -> EAccount:
+    wanted = parse(ACCOUNT, account_id)
+    return await account_of_person(desk.db, caller.mode, caller.current.person_id, wanted)
 
 
 def _view(row: BoundCard) -> BankCardView:

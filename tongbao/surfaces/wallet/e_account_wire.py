@@ -25,6 +25,8 @@ from tongbao.parties.e_accounts.model import (
 from tongbao.parties.e_accounts.model import (
     PREFIX as ACCOUNT,
 )
+from tongbao.parties.vault.model import Number
+from tongbao.parties.virtual_cards.model import CardLimits, CardState, VirtualCard
 
 RequestField = Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$")]
 IdField = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -168,6 +170,73 @@ class BalanceView(Struct, frozen=True, kw_only=True):
     at: datetime
     balance: int
     currency: str
+
+
+class IssueVirtualCard(Struct, frozen=True, forbid_unknown_fields=True):
+    """Issue a card of an account; ``request_id`` makes a repeat harmless."""
+
+    request_id: RequestField
+    limits: CardLimits = CardLimits()
+
+
+class ChargeCard(Struct, frozen=True, forbid_unknown_fields=True):
+    """Take this much from a virtual card."""
+
+    card_number: Annotated[str, Meta(pattern=r"^[0-9]{16}(?!\n)$")]
+    expiry: Annotated[str, Meta(pattern=r"^[0-9]{2}(0[1-9]|1[0-2])(?!\n)$", description="YYMM")]
+    amount: AmountField
+    request_id: Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,32}$")]
+    currency: CurrencyField = "CNY"
+
+    def __repr__(self) -> str:
+        return "ChargeCard(…)"
+
+
+class CardChargeView(Struct, frozen=True, kw_only=True):
+    """What a virtual card has paid. Whose card it is, is not told."""
+
+    object: Literal["card_charge"]
+    order_id: str
+    amount: int
+    currency: str
+    paid_at: datetime
+
+
+class VirtualCardView(Struct, frozen=True, kw_only=True):
+    """A virtual card of an account; ``number`` and ``expiry`` are there when it was issued only."""
+
+    id: str
+    object: Literal["virtual_card"]
+    account_id: str
+    bin: str
+    last4: str
+    status: CardState
+    number: str | None
+    expiry: str | None
+    limits: CardLimits
+    used: int
+    uses: int
+    expires_at: datetime
+    created_at: datetime
+
+
+def view_virtual_card(row: VirtualCard, number: Number | None = None) -> VirtualCardView:
+    """Return a virtual card as its person sees it; with its number when it was issued."""
+    return VirtualCardView(
+        id=row.shown_id,
+        object="virtual_card",
+        account_id=show(ACCOUNT, row.account_id),
+        bin=row.bin,
+        last4=row.last4,
+        status=row.state,
+        number=number.number if number else None,
+        expiry=number.expiry if number else None,
+        limits=CardLimits(row.each_max, row.day_max, row.total_max),
+        used=row.used,
+        uses=row.uses,
+        expires_at=row.expires_at,
+        created_at=row.created_at,
+    )
 
 
 def view_account(row: EAccount) -> EAccountView:
