@@ -105,10 +105,10 @@ def new_mail() -> str:
     return f"dev-{uuid4().hex[:12]}@shop.example"
 
 
-async def signed_up(stage: Stage, name: str = "茶馆", language: str = "en") -> Developer:
+async def signed_up(stage: Stage, name: str = "茶馆", *, mail: str = "") -> Developer:
     """A developer who has just signed up, with the first key."""
-    one = Developer(stage.url, language)
-    one.mail = new_mail()
+    one = Developer(stage.url)
+    one.mail = mail or new_mail()
     await one.get("/portal/sign_up")
     one.page = await one.send("/portal/sign_up", mail=one.mail)
     assert one.page.status_code == 200, one.page.text
@@ -255,6 +255,36 @@ async def test_a_death_before_the_commit_leaves_nothing_and_the_code_good(stage:
 
     assert none == 0
     assert made.key.key.merchant_id == made.developer.merchant_id
+
+
+async def test_who_leaves_is_forgotten_and_their_keys_with_them(stage: Stage) -> None:
+    developer = await signed_up(stage)
+    client = api_of(stage, developer)
+    await developer.get("/portal/webhooks")
+    await developer.send("/portal/webhooks", url="http://127.0.0.1:9/x", type="*")
+    await developer.get("/portal")
+    wrong = await developer.send("/portal/close", password="Wrong-Kettle-1")
+    still = await client.get("/v1/webhook_endpoints")
+    await developer.get("/portal")
+    failpoints.arm("developers.before_close_commit:raise")
+    try:
+        died = await developer.send("/portal/close", password=PASSWORD)
+    finally:
+        failpoints.arm(None)
+    await developer.get("/portal")
+    gone = await developer.send("/portal/close", password=PASSWORD)
+    await stage.db.execute("delete from code_allowance", ())
+
+    assert (wrong.status_code, still.status, died.status_code) == (401, 200, 500)
+    assert len(still.json["items"]) == 1
+    assert gone.status_code == 303
+    assert (await client.get("/v1/payments")).status == 401
+    assert (await developer.get("/portal/keys")).status_code == 303
+    await developer.get("/portal/login")
+    back = await developer.send("/portal/login", mail=developer.mail, password=PASSWORD)
+    assert back.status_code == 401
+    again = await signed_up(stage, mail=developer.mail)
+    assert again.key_id != developer.key_id
 
 
 def test_loopback_is_for_developers_of_this_machine(tmp_path: Path) -> None:

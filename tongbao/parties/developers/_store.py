@@ -33,6 +33,7 @@ COUNT_TRY: Final = Query(
      where id = $1 and (locked_until is null or locked_until <= $3)
     returning {_DEVELOPER}""",
 )
+DELETE: Final = Statement("delete from developer where id = $1")
 CLEAR_TRIES: Final = Statement(
     "update developer set failures = 0, locked_until = null where id = $1"
 )

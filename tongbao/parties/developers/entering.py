@@ -16,6 +16,7 @@ from tongbao.infra import audit
 from tongbao.infra.crypto import bind, constant_time_equal
 from tongbao.infra.db import Tx
 from tongbao.infra.failpoints import failpoint
+from tongbao.infra.webhooks.endpoints import Owner, delete_endpoint, endpoints_of
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, parse, show
@@ -32,6 +33,7 @@ from tongbao.parties.authentication.model import CodeWrong, MessageCode
 from tongbao.parties.authentication.passwords import (
     check_choice,
     choose_password,
+    forget_passwords,
     keep_password,
     password_matches,
 )
@@ -49,9 +51,10 @@ from tongbao.parties.developers.model import (
     Outfit,
 )
 from tongbao.parties.developers.sessions import OpenedSession, open_session
-from tongbao.parties.identity.keys import create_key
+from tongbao.parties.identity.keys import create_key, revoke_key
 from tongbao.parties.identity.model import NewKey
-from tongbao.parties.merchants.merchants import connect_channel, open_merchant
+from tongbao.parties.identity.queries import keys_of_merchant
+from tongbao.parties.merchants.merchants import connect_channel, lock_merchant, open_merchant
 from tongbao.parties.people.contacts import Contact, address_of, blind_of, read_contact
 from tongbao.parties.people.model import LOCKED_FOR, TRIES_MAX, ContactMalformed
 from tongbao.parties.price_plans.plans import set_price_plan
@@ -202,6 +205,41 @@ async def set_new_password(entrance: Entrance, proof: Proof, password: str) -> O
         await store.CLEAR_TRIES.run(tx, developer.id)
         await audit.record(tx, "developer.password_set", developer.actor, {})
         return await open_session(tx, entrance.keyring, developer)
+
+
+async def close_account(entrance: Entrance, developer: Developer, password: str) -> None:
+    """Forget a developer for good: address, password, sessions; keys end and endpoints go.
+
+    The test shop stays as its book knows it, with nobody who can use it.
+
+    Raises:
+        DeveloperLoginRefused: the password is wrong, or was guessed at too often.
+    """
+    now = real_now()
+    counted = await store.COUNT_TRY.first(
+        entrance.db, developer.id, TRIES_MAX, now, now + LOCKED_FOR
+    )
+    right = await password_matches(entrance.db, developer.id if counted else _NOBODY, password)
+    if counted is None or not right:
+        raise DeveloperLoginRefused
+    merchant_id, owner = developer.merchant_id, Owner(developer.merchant_id, developer.mode)
+    async with entrance.db.begin(developer.actor) as tx:
+        await lock_merchant(tx, merchant_id)
+        cursor: str | None = None
+        while True:
+            page = await keys_of_merchant(tx, merchant_id, developer.mode, cursor=cursor, limit=100)
+            for key in page.items:
+                if key.is_good(now):
+                    await revoke_key(tx, merchant_id, developer.mode, key.id)
+            if (cursor := page.next_cursor) is None:
+                break
+        for endpoint in await endpoints_of(tx, owner):
+            await delete_endpoint(tx, owner, endpoint.id)
+        await forget_passwords(tx, developer.id)
+        await store.END_SESSIONS_OF.run(tx, developer.id)
+        await store.DELETE.run(tx, developer.id)
+        await audit.record(tx, "developer.closed", developer.actor, {})
+        failpoint("developers.before_close_commit")
 
 
 async def _proved(

@@ -76,6 +76,7 @@ ROUTES: Final = (
     Route("POST", "/new_password/finish", entering.finish_new_password, is_open=True),
     Route("POST", "/language", entering.send_language, is_open=True),
     Route("POST", "/logout", entering.send_logout),
+    Route("POST", "/close", entering.send_close),
     Route("GET", "", keys.show_overview),
     Route("GET", "/overview", keys.show_overview),
     Route("GET", "/keys", keys.show_keys),

@@ -111,6 +111,18 @@ async def send_logout(visit: Visit) -> Reply:
     return redirect(f"{PREFIX}/login").also(cookie(SESSION, "", is_https=is_https, max_age_s=0))
 
 
+async def send_close(visit: Visit) -> Reply:
+    """Close the account for whoever still knows its password, and forget who it was.
+
+    Raises:
+        DeveloperLoginRefused
+    """
+    password = visit.request.form.get("password", "")
+    await entering.close_account(visit.desk.entrance, visit.developer, password)
+    is_https = visit.desk.is_https
+    return redirect(f"{PREFIX}/sign_up").also(cookie(SESSION, "", is_https=is_https, max_age_s=0))
+
+
 async def send_language(visit: Visit) -> Reply:
     """Keep the chosen language for a year and show the same page in it."""
     form = visit.request.form

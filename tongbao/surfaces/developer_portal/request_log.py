@@ -119,7 +119,10 @@ def show_answer(visit: Visit, asked: str, answered: Answered) -> Reply:
     """Show what the API answered to something that was asked by a page."""
     said: Any = None
     if answered.body:
-        said = msgspec.json.decode(answered.body)
+        try:
+            said = msgspec.json.decode(answered.body)
+        except msgspec.DecodeError:  # a file, as a statement is one
+            said = answered.body.decode(errors="replace")
     facts = {
         "asked": asked,
         "status": answered.status,
