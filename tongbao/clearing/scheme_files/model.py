@@ -2,7 +2,11 @@
 
 A layout of `clearing.sources` says where things stand: ``number`` is the scheme's case, ``ref`` the
 trade (our number, or the channel's own), ``state`` the reason code, and ``word`` with its ``kinds``
-says what happened: retrieval, chargeback, second_chargeback, won or lost.
+says what happened: retrieval, chargeback, second_chargeback, won or lost; other is no case, and
+passed over.
+
+UnionPay's list of differences names no case and no order, but trades by trace number and moment.
+There a case is about one trade and named after it.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from tongbao.kernel.errors import Invalid, Rejected
 from tongbao.kernel.money import Money
 
 PREFIX: Final = "sfd"
+NO_CASE: Final = "other"
 Outcome = Literal["taken", "not_ours", "contradicts"]
 
 _Stage = Literal[DisputeState.RETRIEVAL, DisputeState.CHARGEBACK]

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from tongbao.clearing.disputes.chargebacks import SchemeRow, take_scheme_row
 from tongbao.clearing.disputes.queries import check_scheme
 from tongbao.clearing.scheme_files import _store as store
 from tongbao.clearing.scheme_files.model import (
+    NO_CASE,
     PREFIX,
     Outcome,
     SchemeFile,
@@ -33,6 +38,8 @@ from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import UnknownId, new_id, show
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.outcomes import Flow
+
+_BY_TRACE: Final = "ZME"
 
 
 async def take_scheme_file(
@@ -76,7 +83,8 @@ def _read(layout: Layout, path: Path) -> tuple[str, Sequence[SourceRow]]:
     for each in read_and_check(layout, path, Tally()):
         if isinstance(each, SourceFault):
             raise SchemeFileRefused(line=each.line, fault=each.code)
-        rows.append(each)
+        if each.kind != NO_CASE:
+            rows.append(each)
     if not rows:
         raise SchemeFileEmpty
     return sha256(path.read_bytes()).hexdigest(), rows
@@ -94,7 +102,11 @@ async def _begun(
 
 async def _take(flow: Flow, file: SchemeFile, row: SourceRow) -> None:
     asked, move = meaning_of(row, file.scheme)
-    number = await _number_of(flow, file.account_id, row.ref)
+    if "@" in row.ref:
+        number, case = await _named_by_trace(flow, file.account_id, row.ref)
+        asked = replace(asked, scheme_ref=case or asked.scheme_ref)
+    else:
+        number = await _number_of(flow, file.account_id, row.ref)
     dispute = None
     if number is not None:
         dispute = await take_scheme_row(flow, file.account_id, SchemeRow(number, asked, move))
@@ -107,7 +119,7 @@ async def _take(flow: Flow, file: SchemeFile, row: SourceRow) -> None:
             tx,
             file.id,
             row.line,
-            row.number,
+            asked.scheme_ref,
             row.ref,
             outcome,
             None if dispute is None else dispute.id,
@@ -129,3 +141,26 @@ async def _number_of(flow: Flow, account_id: UUID, trade: str) -> str | None:
             if (each.account_id, each.channel_ref) == (account_id, trade):
                 return each.number
     return None
+
+
+async def _named_by_trace(
+    flow: Flow, account_id: UUID, named: str
+) -> tuple[str, str] | tuple[None, None]:
+    """Return our number of the trade and what its case is called, where a row names it by trace.
+
+    The trace number stands in the channel's own number of a trade, before its last digit, and
+    its moment is when the trade was paid (a notification of the test gateway has both).
+    """
+    for each in named.split(","):
+        trace, _, moment = each.partition("@")
+        start = datetime.fromisoformat(moment)
+        async with flow.db.begin("scheme files") as tx:
+            end = start + timedelta(seconds=1)
+            paid = [one async for one in payments.paid_between(tx, account_id, start, end)]
+        for one in paid:
+            tried = (await payments.timeline(flow.db, one.payment_id)).attempts
+            for attempt in tried:
+                ref = attempt.channel_ref or ""
+                if attempt.account_id == account_id and ref[-7:-1] == trace:
+                    return attempt.number, f"{_BY_TRACE}{ref}"
+    return None, None

@@ -163,7 +163,9 @@ def _overlap(layout: Layout, fields: Fields) -> str | None:
 
 
 def _problem_of_kinds(layout: Layout) -> str | None:
-    if layout.kinds and (layout.fields is None or layout.fields.word is None):
+    has_words = layout.format == "channel"  # its parser reads them
+    has_words = has_words or (layout.fields is not None and layout.fields.word is not None)
+    if layout.kinds and not has_words:
         return "kinds: they need fields.word"
     words = [word for kind in layout.kinds for word in kind.words]
     if len(words) != len(set(words)):

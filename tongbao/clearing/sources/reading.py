@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tongbao.clearing.sources.cells import fault
 from tongbao.clearing.sources.documents import DocumentRefused, check_archive, read_xlsx, read_xml
@@ -144,11 +145,23 @@ def read_file(layout: Layout, path: Path) -> Iterator[SourceLine]:
         yield fault(0, "source.too_large", "")
         return
     if layout.format == "channel":
-        yield from PARSERS[layout.parser](path)
+        yield from _in_words(layout, PARSERS[layout.parser](path))
     elif layout.format == "xlsx":
         yield from read_xlsx(layout, path)
     else:
         yield from _read_text(layout, path)
+
+
+def _in_words(layout: Layout, lines: Iterator[SourceLine]) -> Iterator[SourceLine]:
+    """Yield what a channel's own parser read, with its words in the layout's, where it has some."""
+    kinds = {word: kind.kind for kind in layout.kinds for word in kind.words}
+    for each in lines:
+        if not kinds or not isinstance(each, SourceRow):
+            yield each
+        elif each.kind in kinds:
+            yield replace(each, kind=kinds[each.kind])
+        else:
+            yield fault(each.line, "source.word_unknown", each.kind)
 
 
 def read_and_check(
@@ -338,6 +351,22 @@ def _unionpay_differences(path: Path) -> Iterator[SourceLine]:
     yield SourceTotal(0)
 
 
+def _unionpay_cases(path: Path) -> Iterator[SourceLine]:
+    """Yield differences as cases of a scheme: said on the file's day, about the trades they name.
+
+    The list names no order. ``ref`` has each trade as trace number and moment, and what a code
+    means the layout's kinds say.
+    """
+    for each in unionpay.parse_differences(path):
+        if isinstance(each, BillFault):
+            yield _bill_fault(each)
+            continue
+        named = ",".join(f"{trace}@{at.astimezone(UTC).isoformat()}" for trace, at in each.trades)
+        number = f"{each.trace_no}-{each.line}"
+        yield _bill_row(each.line, each.code, (number, named), each.money, each.day)
+    yield SourceTotal(0)
+
+
 def _bill_row(
     line: int, kind: str, numbers: tuple[str, str], money: Money, at: datetime, *, state: str = ""
 ) -> SourceRow:
@@ -361,5 +390,6 @@ PARSERS: Final[dict[str, Reader]] = {
     "alipay.funds": _alipay_funds,
     "unionpay.zm": _trades(unionpay.parse_trades),
     "unionpay.zme": _unionpay_differences,
+    "unionpay.zme_cases": _unionpay_cases,
 }
 """The parsers that a layout of the format "channel" may name."""

@@ -278,8 +278,7 @@ class App:
         key = await self._proved(scope) or await authenticate(signed, self._keys, self._nonces)
         scope["state"]["caller"] = key.caller
         check_taken(scope)
-        scope["state"] |= {"limits": self._limits, "repeats": self._repeats}
-        scope["state"]["given"] = self._given
+        scope["state"] |= {"limits": self._limits, "repeats": self._repeats, "given": self._given}
         if "\x00" in scope["path"]:
             raise RouteUnknown
         if body and not self._uploads.are_at(scope["path"]):  # where routing says what is wrong

@@ -96,7 +96,11 @@ class BillDamaged(ValueError):
 
 
 class Difference(Struct, frozen=True):
-    """One line of the list of differences. Of its fields only the first seven have known names."""
+    """One line of the list of differences. Of its fields only the first seven have known names.
+
+    ``trades`` are those that it names, each by trace number and the moment it was passed on: its
+    own, and an earlier one where the fields that are as long as those two have one.
+    """
 
     line: int
     code: str
@@ -104,6 +108,8 @@ class Difference(Struct, frozen=True):
     at: datetime | None
     money: Money
     fields: tuple[str, ...]  # all of them but the account
+    day: datetime  # the settlement day that the file is of, at noon
+    trades: tuple[tuple[str, datetime], ...]
 
 
 def unpack(content: str, path: Path, merchant: str, day: date) -> BillFile:
@@ -306,6 +312,14 @@ def _difference(number: int, line: str, day: datetime) -> Difference:
         at=with_year(cells[4], near=day),
         money=_fen(cells[6]),
         fields=(*cells[:5], *cells[6:]),
+        day=day,
+        trades=tuple(
+            (trace, at)
+            for trace, moment in ((cells[3], cells[4]), (cells[10], cells[11]))
+            if trace.isascii()
+            and trace.isdigit()
+            and (at := with_year(moment, near=day)) is not None
+        ),
     )
 
 
