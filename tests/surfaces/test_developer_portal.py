@@ -14,6 +14,7 @@ import httpx2 as httpx
 import pytest
 from argon2 import PasswordHasher
 
+from tests.conftest import MakeDb
 from tests.infra.signed_client import SignedClient
 from tests.stage import Stage, new_number, settings_for, staged
 from tests.surfaces.receiver import receiving
@@ -21,8 +22,9 @@ from tests.surfaces.visitors import Reader
 from tongbao.infra import failpoints, test_clock
 from tongbao.infra.db import Db, Query
 from tongbao.infra.failpoints import SimulatedCrash
+from tongbao.infra.migrate import migrate
 from tongbao.kernel.ids import show
-from tongbao.kernel.licence import Mode
+from tongbao.kernel.licence import Licence, Mode
 from tongbao.parties.authentication import passwords
 from tongbao.parties.developers import entering
 from tongbao.parties.developers.entering import Proof
@@ -296,6 +298,23 @@ def test_loopback_is_for_developers_of_this_machine(tmp_path: Path) -> None:
     assert reaches(sandbox_sign_up=True)
     assert reaches(public_url=far)
     assert not reaches(sandbox_sign_up=True, public_url=far)
+
+
+async def test_a_firm_that_may_hold_no_money_has_a_portal_too(
+    make_db: MakeDb, tmp_path: Path, sandbox: RunningSandbox
+) -> None:
+    """Without people of its own, wallets, and whatever is about other people's money."""
+    db = await make_db(migrated=False)
+    await migrate(db, Licence.AGGREGATOR, "tests")
+    how: dict[str, Any] = {"licence": Licence.AGGREGATOR, "sandbox_sign_up": True}
+    async with staged(db, tmp_path, sandbox, **how) as plain:
+        developer = await signed_up(plain)
+        made = await api_of(plain, developer).post("/v1/payments", order(), key=uuid4().hex)
+        keys = await developer.get("/portal/keys")
+
+    assert made.status == 201, made.json
+    assert "scope:payments:write" in keys.text
+    assert "scope:wallets:write" not in keys.text
 
 
 async def test_there_is_no_portal_unless_it_is_switched_on(
