@@ -6,15 +6,20 @@ It prints "ready". Its callers each move one fen after the other under ids of th
 down what they ask before they ask it and what they are told; whoever is told that nothing is known,
 or to come back later, asks again with the same id until the answer is definite. On SIGTERM they
 begin nothing new, settle what is open, and the process ends with 0.
+
+To import the program takes longer than most of these live, so `fork` has it done once, by a process
+of which all others are forks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import sys
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from uuid import UUID
 
@@ -25,6 +30,7 @@ from msgspec import Struct
 
 from tests.ledger.making import BANK, NOTE
 from tongbao.infra import db as database
+from tongbao.infra import failpoints
 from tongbao.infra.db import Write
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.errors import Busy
@@ -121,6 +127,46 @@ async def run(order: Order) -> None:
             await keeping
     await ledger.close()
     await db.close()
+
+
+class Forked:
+    """A process that was forked, with the manners of one that asyncio started."""
+
+    def __init__(self, order: Order, complaints: Path, failpoint: str | None) -> None:
+        """Start it; ``failpoint`` is armed in it."""
+        heard, said = multiprocessing.Pipe(duplex=False)
+        self._heard = heard
+        given = (order, str(complaints), failpoint, said)
+        self._process = _NURSERY.Process(target=_live, args=given, daemon=True)
+        self._process.start()
+        said.close()
+
+    async def first_line(self) -> bytes:
+        """Return what it says first, nothing if it ends without a word."""
+        return await asyncio.to_thread(os.read, self._heard.fileno(), 80)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    async def wait(self) -> int | None:
+        await asyncio.to_thread(self._process.join)
+        return self._process.exitcode
+
+
+_NURSERY = multiprocessing.get_context("forkserver")
+_NURSERY.set_forkserver_preload([__name__])
+
+
+def _live(order: Order, complaints: str, failpoint: str | None, said: Connection) -> None:
+    os.dup2(said.fileno(), 1)
+    os.dup2(os.open(complaints, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    failpoints.arm(failpoint)
+    uvloop.run(run(order))
 
 
 if __name__ == "__main__":

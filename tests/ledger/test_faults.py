@@ -23,7 +23,7 @@ import msgspec
 import pytest
 
 from tests.conftest import DurableServer, on_database, temporary_folder
-from tests.ledger.fault_process import Line, Order, group_of, read_log
+from tests.ledger.fault_process import Forked, Line, Order, group_of, read_log
 from tests.ledger.making import BANK, a_calling_domain
 from tongbao.infra import db as database
 from tongbao.infra.db import Db, Query
@@ -48,7 +48,7 @@ HOLDER = Query(str, "select holder from ledger_book where book = 1")
 class Process:
     """One process of the scene."""
 
-    def __init__(self, running: asyncio.subprocess.Process, order: Order) -> None:
+    def __init__(self, running: asyncio.subprocess.Process | Forked, order: Order) -> None:
         self.running = running
         self.order = order
         self.log = Path(order.log)
@@ -62,12 +62,12 @@ class Process:
 
     def kill(self) -> None:
         self.expected = -signal.SIGKILL
-        self.running.kill()
+        self.running.send_signal(signal.SIGKILL)
 
     async def end(self) -> None:
         """Let it settle what it asked, and see that it ends as it was made to."""
         if self.expected == 0 and self.running.returncode is None:
-            self.running.terminate()
+            self.running.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             assert await self.running.wait() == self.expected
 
@@ -79,6 +79,7 @@ class Scene:
         self.dsn = dsn
         self.folder = folder
         self.environment: dict[str, str] = {}
+        self.failpoint: str | None = None
         self.processes: list[Process] = []
 
     async def start(self, **order: object) -> Process:
@@ -93,18 +94,28 @@ class Scene:
             **order,
         )
         Path(ordered.log).touch()
-        running = await asyncio.create_subprocess_exec(
+        complaints = self.folder / f"{number}.err"
+        if self.environment:
+            process = Process(await self._run(ordered, complaints), ordered)
+            assert process.running.stdout is not None
+            said = await process.running.stdout.readline()
+        else:
+            forked = Forked(ordered, complaints, self.failpoint)
+            process = Process(forked, ordered)
+            said = await forked.first_line()
+        self.processes.append(process)
+        assert said == b"ready\n", self.complaints()
+        return process
+
+    async def _run(self, ordered: Order, complaints: Path) -> asyncio.subprocess.Process:
+        """Run it from its beginning, for what has to be there before anything else is."""
+        return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.ledger.fault_process"),
             msgspec.json.encode(ordered).decode(),
             env={**os.environ, "PYTHONPATH": ":".join(sys.path), **self.environment},
             stdout=asyncio.subprocess.PIPE,
-            stderr=(self.folder / f"{number}.err").open("wb"),
+            stderr=complaints.open("wb"),
         )
-        assert running.stdout is not None
-        process = Process(running, ordered)
-        self.processes.append(process)
-        assert await running.stdout.readline() == b"ready\n", self.complaints()
-        return process
 
     async def start_clients(self) -> list[Process]:
         return [await self.start(callers=CALLERS) for _ in range(2)]
@@ -128,7 +139,7 @@ class Scene:
         for process in self.processes:
             if process.running.returncode is None:
                 process.running.send_signal(signal.SIGCONT)
-                process.running.kill()
+                process.running.send_signal(signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -140,11 +151,14 @@ async def on(dsn: str) -> AsyncIterator[Db]:
         await db.close()
 
 
-@asynccontextmanager
-async def scene_on(dsn: Callable[[], str], folder: Path) -> AsyncIterator[Scene]:
-    async with on(dsn()) as db:
+async def prepare(dsn: str) -> None:
+    async with on(dsn) as db:
         await migrate(db, Licence.BANK, "tests")
         await a_calling_domain(db)
+
+
+@asynccontextmanager
+async def scene_on(dsn: Callable[[], str], folder: Path) -> AsyncIterator[Scene]:
     scene = Scene(dsn, folder)
     try:
         yield scene
@@ -163,11 +177,20 @@ def server() -> Iterator[DurableServer]:
             durable.running.stop()
 
 
+@pytest.fixture(scope="module")
+async def prepared(server: DurableServer) -> str:
+    """The name of a database that a scene may begin with."""
+    async with on(server.dsn) as db:
+        await db.pool.execute("create database prepared")
+    await prepare(on_database(server.dsn, "prepared"))
+    return "prepared"
+
+
 @pytest.fixture
-async def scene(server: DurableServer, tmp_path: Path) -> AsyncIterator[Scene]:
+async def scene(server: DurableServer, prepared: str, tmp_path: Path) -> AsyncIterator[Scene]:
     name = f"scene_{uuid4().hex}"
     async with on(server.dsn) as db:
-        await db.pool.execute(f"create database {name}")
+        await db.pool.execute(f"create database {name} template {prepared} strategy file_copy")
     async with scene_on(lambda: on_database(server.dsn, name), tmp_path) as ready:
         yield ready
 
@@ -223,10 +246,10 @@ async def test_a_poster_is_killed_under_load(scene: Scene) -> None:
     "place", ["before_head", "before_commit", "after_commit", "before_projection"]
 )
 async def test_a_poster_dies_at_a_place_of_its_commit(scene: Scene, place: str) -> None:
-    scene.environment = {"TONGBAO_FAILPOINT": f"ledger.{place}:kill9:20"}
+    scene.failpoint = f"ledger.{place}:kill9:20"
     poster = await scene.start(poster=True, callers=CALLERS)
     poster.expected = -signal.SIGKILL
-    scene.environment = {}
+    scene.failpoint = None
     client = await scene.start(callers=CALLERS)
     await poster.end()
     await scene.start(poster=True)
@@ -318,6 +341,7 @@ async def test_the_disk_is_full_for_a_while(tmp_path: Path, server_folder: Path)
         await stack.enter_async_context(size_limited(server_folder))
         server = DurableServer(server_folder)
         stack.callback(lambda: server.running.stop())  # noqa: PLW0108 - the one running then
+        await prepare(server.dsn)
         scene = await stack.enter_async_context(scene_on(lambda: server.dsn, tmp_path))
         await scene.start(poster=True)
         clients = await scene.start_clients()
