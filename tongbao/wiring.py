@@ -225,10 +225,10 @@ class Platform:
         self.approvals = approvals(self.flow, self.clearing, self.keys)
         self.request_log = RequestLog(db, RecentKeys(db, keyring, self.accounts.changes))
         self.webhook_rules = WebhookRules(
-            event_types=public_types(EVENTS), loopback_allowed=settings.webhooks_reach_loopback
+            public_types(EVENTS), API_VERSIONS, loopback_allowed=settings.webhooks_reach_loopback
         )
         self.streams = Streams(db)
-        courier = Courier(db, keyring, self.webhook_http)
+        courier = Courier(db, keyring, self.webhook_http, API_VERSIONS)
         self.worker = Worker(
             db,
             handlers(

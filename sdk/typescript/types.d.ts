@@ -163,7 +163,7 @@ export type CreateApplication = { firm: Firm; legal_person: LegalPerson; contact
 export type CreateCombined = { merchant_combined_no: string; method: MethodAsked; orders: Array<PartOrder>; currency?: "AED" | "AUD" | "BHD" | "BRL" | "CAD" | "CHF" | "CLP" | "CNY" | "DKK" | "EUR" | "GBP" | "HKD" | "IDR" | "INR" | "JOD" | "JPY" | "KRW" | "KWD" | "KZT" | "MOP" | "MXN" | "MYR" | "NOK" | "NZD" | "OMR" | "PHP" | "RUB" | "SAR" | "SEK" | "SGD" | "THB" | "TND" | "TWD" | "USD" | "VND" | "ZAR"; expires_in_s?: number | null };
 
 /** Tell this address what happens; no types, or ``*``, means everything. */
-export type CreateEndpoint = { url: string; event_types?: Array<string>; description?: string };
+export type CreateEndpoint = { url: string; event_types?: Array<string>; description?: string; api_version?: string | null };
 
 /** Collect this much from a customer. ``amount`` is minor units: 1999 is 19.99 yuan. With ``capture`` manual the money is only set aside, for ``capture_within_s`` seconds (seven days when not said), and moves when it is captured. With ``terminal_id`` the payment counts against that terminal's limits, and the terminal tells of it when it is paid. */
 export type CreatePayment = { merchant_order_no: string; amount: number; subject: string; method: MethodAsked; currency?: string; expires_in_s?: number | null; metadata?: Record<string, string>; capture?: "automatic" | "manual"; capture_within_s?: number | null; terminal_id?: string | null };
@@ -835,7 +835,7 @@ export type TransferState = "failed" | "held" | "listed" | "pending" | "refused"
 export type UnsplitView = { object: "unsplit_money"; payment_id: string; currency: string; amount: number; amount_shared: number };
 
 /** Change what is given and leave the rest. */
-export type UpdateEndpoint = { url?: string | null; event_types?: Array<string> | null; description?: string | null; enabled?: boolean | null };
+export type UpdateEndpoint = { url?: string | null; event_types?: Array<string> | null; description?: string | null; enabled?: boolean | null; api_version?: string | null };
 
 /** A limited-use key. ``secret`` is hex, and shown once. A cryptogram is the first 16 bytes, in hex, of HMAC-SHA-256 under the secret over the text ``tongbao cryptogram 1`` with a zero byte, and then the token's number, the counter, the amount and the currency, each as text after its length in four bytes, the highest first. */
 export type UseKeyView = { object: "card_token_key"; token_id: string; number: number; algorithm: "HMAC-SHA-256"; uses_max: number; uses: number; refill_at: number; expires_at: string; secret?: string };
@@ -856,7 +856,7 @@ export type WalletState = "active" | "frozen";
 export type WalletView = { id: string; object: "wallet"; mode: Mode; holder_name: string; currency: string; status: WalletState; balance: number; available: number; daily_limit: number; created_at: string };
 
 /** A webhook endpoint; the secret is there only in the answer that made it. */
-export type WebhookEndpointView = { id: string; mode: Mode; url: string; description: string; event_types: Array<string>; state: EndpointState; disabled_because: DisabledBecause | null; public_keys: Array<string>; secret: string | null; created_at: string };
+export type WebhookEndpointView = { id: string; mode: Mode; url: string; description: string; event_types: Array<string>; state: EndpointState; disabled_because: DisabledBecause | null; public_keys: Array<string>; secret: string | null; created_at: string; api_version: string | null };
 
 /** The merchant who asks for our orders together with theirs. */
 export type WhoCombines = { merchant_id: string };

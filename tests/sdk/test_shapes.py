@@ -391,11 +391,18 @@ def every_call(shop: Tongbao) -> None:
     shop.events.get("evt_1")
     list(shop.events.list(type="payment.succeeded", resource_id="pay_1", **time))
     shop.events.page(limit=1)
-    shop.webhook_endpoints.create("https://a.example", event_types=["*"], description="d")
+    shop.webhook_endpoints.create(
+        "https://a.example", event_types=["*"], description="d", api_version="2026-11-22"
+    )
     shop.webhook_endpoints.get("whe_1")
     list(shop.webhook_endpoints.list())
     shop.webhook_endpoints.update(
-        "whe_1", url="https://b.example", event_types=["*"], description="d", enabled=True
+        "whe_1",
+        url="https://b.example",
+        event_types=["*"],
+        description="d",
+        enabled=True,
+        api_version="2026-11-22",
     )
     shop.webhook_endpoints.rotate_key("whe_1", overlap_s=1)
     shop.webhook_endpoints.test("whe_1")

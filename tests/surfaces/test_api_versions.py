@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
 from tests.stage import Stage, new_number
+from tests.surfaces.receiver import receiving
+from tongbao.infra.web.versions import CURRENT
 from tongbao.surfaces.api.versions import OLDEST
-from tongbao_sdk import Refused, Tongbao
+from tongbao_sdk import Refused, Tongbao, verify_webhook
 
 
 def older(stage: Stage) -> Tongbao:
@@ -80,3 +83,50 @@ async def test_keys_of_an_older_version_need_no_header(shared_stage: Stage) -> N
     assert key["api_version"] == OLDEST
     rolled = await stage.call(client.api_keys.roll, key["id"])
     assert rolled["api_version"] == OLDEST, "a new secret is no new program"
+
+
+async def test_an_endpoint_is_told_in_the_version_that_it_was_made_in(shared_stage: Stage) -> None:
+    """Signed as it is sent; a retry is the same bytes, and what is stored is in today's form."""
+    stage = shared_stage
+    client = stage.client
+    async with receiving() as old, receiving() as new:
+        old.statuses = [500]
+        pinned, today = [
+            await stage.call(
+                client.webhook_endpoints.create,
+                each.url,
+                event_types=["payment.succeeded"],
+                api_version=version,
+            )
+            for each, version in ((old, OLDEST), (new, None))
+        ]
+        payment = await stage.paid("alipay", 2_000)
+        await stage.idle()
+        await stage.advance(minutes=10)
+        await stage.idle()
+
+    bodies = {each.body for each in old.received}
+    assert (len(old.received), len(bodies)) == (2, 1)
+    verify_webhook(old.received[1].headers, bodies.copy().pop(), public_keys=pinned["public_keys"])
+    [before], [now] = [[json.loads(body) for body in {e.body for e in each.received}]
+                       for each in (old, new)]  # fmt: skip
+    told, said = before["data"]["object"], now["data"]["object"]
+    assert (told["order_no"], told["pay_mode"]) == (payment["merchant_order_no"], "qr")
+    assert not {"merchant_order_no", "method"} & told.keys()
+    assert (said["merchant_order_no"], said["method"]["mode"]) == (told["order_no"], "qr")
+    assert {**before, "data": 0} == {**now, "data": 0}
+    assert (pinned["api_version"], today["api_version"]) == (OLDEST, CURRENT)
+
+    listed = await stage.call(older(stage).transport.get, "/v1/events", limit=20)
+    found = [each["data"]["object"] for each in listed["items"] if each["id"] == before["id"]]
+    assert found == [told], "the list of events says the same"
+
+    moved = await stage.call(
+        client.webhook_endpoints.update, pinned["id"], api_version=CURRENT, enabled=False
+    )
+    assert moved["api_version"] == CURRENT
+    for act in (client.webhook_endpoints.create, client.webhook_endpoints.update):
+        where = old.url if act == client.webhook_endpoints.create else pinned["id"]
+        with pytest.raises(Refused) as refused:
+            await stage.call(act, where, api_version="2001-01-01")
+        assert refused.value.code == "request.version_unknown"

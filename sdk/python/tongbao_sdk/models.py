@@ -274,6 +274,7 @@ class WebhookEndpoint(TypedDict):
     public_keys: list[str]
     secret: str | None
     created_at: str
+    api_version: str | None
 
 
 class WebhookDelivery(TypedDict):

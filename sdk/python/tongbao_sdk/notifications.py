@@ -67,14 +67,21 @@ class WebhookEndpoints:
         *,
         event_types: Sequence[str] = (),
         description: str = "",
+        api_version: str | None = None,
         **once: Unpack[Once],
     ) -> WebhookEndpoint:
-        """Register an address, for these types of events or for all.
+        """Register an address, for these types of events or for all, in a version of the API.
 
         The reply shows the secret once, and the public key, which is all that `verify_webhook`
         needs. When the reply is lost the secret is lost with it: rotate the key.
         """
-        body = {"url": url, "event_types": [*event_types], "description": description}
+        body: dict[str, object] = {
+            "url": url,
+            "event_types": [*event_types],
+            "description": description,
+        }
+        if api_version is not None:
+            body["api_version"] = api_version
         made = self._transport.post(path_of("webhook_endpoints"), body, **once)
         return cast("WebhookEndpoint", made)
 
@@ -95,6 +102,7 @@ class WebhookEndpoints:
         event_types: Sequence[str] | None = None,
         description: str | None = None,
         enabled: bool | None = None,
+        api_version: str | None = None,
     ) -> WebhookEndpoint:
         """Change what is given; ``enabled`` switches the address off and on."""
         body = {
@@ -102,6 +110,7 @@ class WebhookEndpoints:
             "event_types": None if event_types is None else [*event_types],
             "description": description,
             "enabled": enabled,
+            "api_version": api_version,
         }
         changed = self._transport.patch(path_of("webhook_endpoints", endpoint_id), body)
         return cast("WebhookEndpoint", changed)

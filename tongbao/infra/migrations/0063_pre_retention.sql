@@ -78,4 +78,8 @@ create table step_up_payee (
     payee     bytea not null check (length(payee) = 32),
     primary key (owner_id, payee)
 );
+-- The version of the API that an endpoint's events are in. Endpoints of before hear today's form.
+alter table webhook_endpoint
+    add column api_version text check (api_version ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$');
+
 create index confirmation_of on confirmation (owner_id, created_at);

@@ -143,4 +143,5 @@ def _written(value: Any, change: Change) -> Any:
     if not isinstance(value, Mapping):
         return value
     found = {name: _written(each, change) for name, each in value.items()}
-    return change.older(found) if found.get("object") in change.objects else found
+    kind = found.get("object")  # an event has a whole thing there
+    return change.older(found) if isinstance(kind, str) and kind in change.objects else found

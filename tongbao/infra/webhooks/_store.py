@@ -30,6 +30,7 @@ class Match(Struct, frozen=True):
     url: str
     resting_until: datetime | None
     failing_since: datetime | None
+    api_version: str | None
 
 
 class Letter(Struct, frozen=True):
@@ -48,6 +49,7 @@ class Letter(Struct, frozen=True):
     endpoint_state: EndpointState
     resting_until: datetime | None
     failing_since: datetime | None
+    api_version: str | None
 
     @property
     def is_troubled(self) -> bool:
@@ -64,7 +66,7 @@ class Reopened(Struct, frozen=True):
 
 _ENDPOINT: Final = (
     "id, merchant_id, mode, slot, url, description, event_types, state, disabled_because,"
-    " failing_since, failures_in_row, resting_until, created_at"
+    " failing_since, failures_in_row, resting_until, created_at, api_version"
 )
 _KEY: Final = "id, endpoint_id, sealed, public_key, created_at, retires_at"
 _DELIVERY: Final = (
@@ -78,8 +80,8 @@ INSERT_ENDPOINT: Final = Query(
     f"""
     insert into webhook_endpoint
            (id, merchant_id, mode, slot, url, description, event_types, state, failures_in_row,
-            created_at)
-    select $1, $2, $3, free.slot, $4, $5, $6, 'enabled', 0, $7
+            created_at, api_version)
+    select $1, $2, $3, free.slot, $4, $5, $6, 'enabled', 0, $7, $8
       from generate_series(1, 16) as free (slot)
      where not exists (select from webhook_endpoint used
                         where used.merchant_id = $2 and used.mode = $3 and used.slot = free.slot)
@@ -116,7 +118,7 @@ LOCK_ENDPOINT: Final = Query(
 UPDATE_ENDPOINT: Final = Query(
     WebhookEndpoint,
     f"""
-    update webhook_endpoint set url = $2, description = $3, event_types = $4
+    update webhook_endpoint set url = $2, description = $3, event_types = $4, api_version = $5
      where id = $1
     returning {_ENDPOINT}""",
 )
@@ -181,7 +183,7 @@ KEYS_IN_USE: Final = Query(
 MATCHES: Final = Query(
     Match,
     """
-    select id, merchant_id, mode, event_types, url, resting_until, failing_since
+    select id, merchant_id, mode, event_types, url, resting_until, failing_since, api_version
       from webhook_endpoint
      where state = 'enabled' and merchant_id = any($1::uuid[])
      order by id""",
@@ -208,7 +210,8 @@ LETTERS: Final = Query(
     Letter,
     """
     select d.id, d.endpoint_id, d.event_id, d.merchant_id, d.mode, d.state, d.round, d.tries,
-           d.attempts, e.url, e.state as endpoint_state, e.resting_until, e.failing_since
+           d.attempts, e.url, e.state as endpoint_state, e.resting_until, e.failing_since,
+           e.api_version
       from webhook_delivery d join webhook_endpoint e on e.id = d.endpoint_id
      where d.id = any($1::uuid[])""",
 )

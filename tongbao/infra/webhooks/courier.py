@@ -29,6 +29,7 @@ from tongbao.infra.lookups import Lookups
 from tongbao.infra.outbox import EventRow, event_rows
 from tongbao.infra.tasks import Again, Lease, LeaseLost
 from tongbao.infra.telemetry import redact_text
+from tongbao.infra.web.versions import Change, Versions
 from tongbao.infra.webhooks import _store as store
 from tongbao.infra.webhooks.deliveries import DeliverWebhook, Planned, plan_deliveries
 from tongbao.infra.webhooks.endpoints import give_up_on_endpoint, opened_key, signing_keys_of
@@ -127,10 +128,17 @@ class Courier:
     Each mode has an HTTP client with its own guard: only sandbox may ever reach loopback.
     """
 
-    def __init__(self, db: Db, keyring: Keyring, clients: Mapping[Mode, HttpClient]) -> None:
+    def __init__(
+        self,
+        db: Db,
+        keyring: Keyring,
+        clients: Mapping[Mode, HttpClient],
+        versions: Versions | None = None,
+    ) -> None:
         self._db = db
         self._keyring = keyring
         self.clients = clients
+        self._versions = versions
         self._commits = Commits(db, "webhooks", pace_s=0.02)
         self._letters = Lookups(partial(_letters, db))
         self._events = Lookups(partial(event_rows, db))
@@ -225,7 +233,7 @@ class Courier:
         if row is None:
             raise LookupError(f"event of delivery {letter.id}")
         keys = self._signing_keys(sealed or ())
-        body = payload(row)
+        body = payload(row, self._since(letter.api_version))
         timestamp = int(real_now().timestamp())  # receivers compare it with their clock
         headers = _HEADERS | signed_headers(keys, show("evt", row.id), timestamp, body)
         client = self.clients[letter.mode]
@@ -243,6 +251,10 @@ class Courier:
             wait = retry_after(reply.headers, real_now())
         text = _shown(reply.body[: 4 * REPLY_MAX].decode("utf-8", "replace"))
         return _Met(outcome, reply.status, reply.duration_ms, text, wait)
+
+    def _since(self, version: str | None) -> Sequence[Change]:
+        """Return what changed since the version that an endpoint is told in."""
+        return () if version is None or self._versions is None else self._versions.since(version)
 
     async def _close_unsent(self, letter: store.Letter, lease: Lease) -> None:
         """End a delivery whose endpoint was disabled or deleted while it waited."""
@@ -269,6 +281,7 @@ def _letter(planned: Planned) -> store.Letter:
         endpoint_state=EndpointState.ENABLED,
         resting_until=match.resting_until,
         failing_since=match.failing_since,
+        api_version=match.api_version,
     )
 
 

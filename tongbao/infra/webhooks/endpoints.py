@@ -63,18 +63,21 @@ async def create_endpoint(
     url: str,
     event_types: Sequence[str],
     description: str = "",
+    api_version: str | None = None,
 ) -> IssuedKey:
-    """Add an endpoint with a key of its own.
+    """Add an endpoint with a key of its own; it is told in a version of the API, and keeps that.
 
     Raises:
-        UrlNotAllowed, EventTypeUnknown, EndpointLimitReached
+        UrlNotAllowed, EventTypeUnknown, VersionUnknown, EndpointLimitReached
     """
+    version = rules.check_version(api_version)
     check_url(url, owner.mode, rules)
     wanted = check_event_types(event_types, rules.event_types)
     description = description[:_DESCRIPTION_MAX]
     for _ in range(ENDPOINTS_MAX):  # each turn lost means that another request took a slot
         endpoint = await store.INSERT_ENDPOINT.first(
-            tx, new_id(), owner.merchant_id, owner.mode, url, description, wanted, tx.now
+            *(tx, new_id(), owner.merchant_id, owner.mode, url, description, wanted, tx.now),
+            version,
         )
         if endpoint is not None:
             break
@@ -95,11 +98,12 @@ async def update_endpoint(
     url: str | None = None,
     event_types: Sequence[str] | None = None,
     description: str | None = None,
+    api_version: str | None = None,
 ) -> WebhookEndpoint:
     """Change what is given and leave the rest.
 
     Raises:
-        EndpointUnknown, UrlNotAllowed, EventTypeUnknown
+        EndpointUnknown, UrlNotAllowed, EventTypeUnknown, VersionUnknown
     """
     before = await _locked(tx, owner, endpoint_id)
     if url is not None:
@@ -115,6 +119,7 @@ async def update_endpoint(
         before.url if url is None else url,
         before.description if description is None else description,
         wanted,
+        before.api_version if api_version is None else rules.check_version(api_version),
     )
     await _record(tx, "update", after, {"url_before": before.url, "url": after.url})
     return after

@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.infra.outbox import Event, EventRow, event_view
+from tongbao.infra.web.versions import CURRENT, Change, Versions, VersionUnknown, answer_of
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
@@ -114,6 +115,7 @@ class WebhookEndpoint(Struct, frozen=True):
     failures_in_row: int
     resting_until: datetime | None
     created_at: datetime
+    api_version: str | None  # None: the newest, whatever it is
 
 
 class WebhookKey(Struct, frozen=True):
@@ -193,10 +195,25 @@ class WebhookTest(Event, frozen=True, kw_only=True, tag="webhook.test"):
 
 
 class WebhookRules(Struct, frozen=True):
-    """What this deployment allows: the public event types, and loopback for sandbox endpoints."""
+    """What this deployment allows: the public event types, and loopback for sandbox endpoints.
+
+    ``versions`` are those of the API that an endpoint may be told in; None: today's alone.
+    """
 
     event_types: frozenset[str]
+    versions: Versions | None = None
     loopback_allowed: bool = False
+
+    def check_version(self, version: str | None) -> str:
+        """Return the version that a new endpoint is told in, today's where none is asked for.
+
+        Raises:
+            VersionUnknown
+        """
+        known = [CURRENT] if self.versions is None else self.versions.known
+        if version is not None and version not in known:
+            raise VersionUnknown(param="$.api_version", oldest=known[0], newest=known[-1])
+        return version or CURRENT
 
 
 class EndpointUnknown(NotFound):
@@ -327,13 +344,16 @@ def endpoint_view(endpoint: WebhookEndpoint) -> EndpointView:
     )
 
 
-def payload(row: EventRow) -> bytes:
+def payload(row: EventRow, changes: Sequence[Change] = ()) -> bytes:
     """Return the body to send; it is the same bytes at every attempt.
 
-    An object too large to send is left for the receiver to fetch by its id.
+    It is in the form of before ``changes``. An object too large to send is left for the receiver
+    to fetch by its id.
     """
     view = event_view(row)
     body = msgspec.json.encode(view)
+    if changes:
+        body = answer_of(changes, body)
     if len(body) > PAYLOAD_MAX:
         thin = {"object": {"id": row.resource_id}, "truncated": True}
         body = msgspec.json.encode(msgspec.structs.replace(view, data=thin))

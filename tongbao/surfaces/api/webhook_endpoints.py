@@ -15,6 +15,7 @@ from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
 from tongbao.infra.web.request import ApiRequest
+from tongbao.infra.web.versions import VersionUnknown
 from tongbao.infra.webhooks import deliveries, endpoints
 from tongbao.infra.webhooks.endpoints import IssuedKey, Owner
 from tongbao.infra.webhooks.model import (
@@ -39,6 +40,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page
 
 EventTypes = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=50)]
+Version = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 Url = Annotated[str, Meta(min_length=8, max_length=500)]
 
 
@@ -48,6 +50,8 @@ class CreateEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
     url: Url
     event_types: EventTypes = []
     description: Annotated[str, Meta(max_length=200)] = ""
+    api_version: Version | None = None
+    """The version of the API that events are in; left out, today's, which it keeps."""
 
 
 class UpdateEndpoint(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -57,6 +61,7 @@ class UpdateEndpoint(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     event_types: EventTypes | None = None
     description: Annotated[str, Meta(max_length=200)] | None = None
     enabled: bool | None = None
+    api_version: Version | None = None
 
 
 class RotateKey(Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +83,7 @@ class WebhookEndpointView(Struct, frozen=True, kw_only=True):
     public_keys: list[str]
     secret: str | None
     created_at: datetime
+    api_version: str | None
 
 
 class DeliveryView(Struct, frozen=True, kw_only=True):
@@ -125,6 +131,7 @@ def _view(
         public_keys=public_keys,
         secret=secret,
         created_at=endpoint.created_at,
+        api_version=endpoint.api_version,
     )
 
 
@@ -162,7 +169,7 @@ def view_delivery(delivery: WebhookDelivery) -> DeliveryView:
     opt=needs(
         "webhooks:write",
         idempotent=True,
-        refuses=[UrlNotAllowed, EventTypeUnknown, EndpointLimitReached],
+        refuses=[UrlNotAllowed, EventTypeUnknown, VersionUnknown, EndpointLimitReached],
         request_example=CreateEndpoint("https://shop.example/webhooks", ["payment.succeeded"]),
     ),
 )
@@ -187,6 +194,7 @@ async def create_webhook_endpoint(
                 url=data.url,
                 event_types=data.event_types or ["*"],
                 description=data.description,
+                api_version=data.api_version,
             )
             await use.take(tx, issued.endpoint.id)
         return _issued(issued, [issued.public_key])
@@ -218,7 +226,7 @@ async def get_webhook_endpoint(endpoint_id: str, db: Db, caller: Caller) -> Webh
     "/v1/webhook_endpoints/{endpoint_id:str}",
     opt=needs(
         "webhooks:write",
-        refuses=[EndpointUnknown, UrlNotAllowed, EventTypeUnknown],
+        refuses=[EndpointUnknown, UrlNotAllowed, EventTypeUnknown, VersionUnknown],
         request_example=UpdateEndpoint(event_types=["payment.succeeded", "refund.succeeded"]),
     ),
 )
@@ -236,6 +244,7 @@ async def update_webhook_endpoint(
             url=data.url,
             event_types=data.event_types,
             description=data.description,
+            api_version=data.api_version,
         )
         if data.enabled is not None:
             switch = endpoints.enable_endpoint if data.enabled else endpoints.disable_endpoint
