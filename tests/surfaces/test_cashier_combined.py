@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.stage import Stage, new_number
 from tests.surfaces.cashing import PHONE, price_every_way
-from tests.surfaces.visitors import reader
+from tests.surfaces.test_console_browser import fits
+from tests.surfaces.visitors import browsing, reader
 from tongbao.kernel.ids import base32, new_id, parse
 
 SCENE = re.compile(r'data-scene="(\w+)"')
@@ -125,3 +127,21 @@ async def test_only_the_whole_address_opens_a_page(stage: Stage) -> None:
     assert sent.status_code == 403
     refused = await stage.call(stage.client.combined_payments.get, made["id"])
     assert refused["hosted_url"] == made["hosted_url"]
+
+
+async def test_it_fits_a_small_phone_and_turns_into_a_receipt_by_itself(
+    stage: Stage, tmp_path: Path
+) -> None:
+    made = await whole(stage)
+    async with browsing(stage) as watched:
+        page = watched.page
+        await page.set_viewport_size({"width": 320, "height": 640})
+        await page.goto(made["hosted_url"])
+        await page.get_by_role("img", name="微信支付付款二维码").wait_for()
+        assert await fits(page)
+        await page.screenshot(path=tmp_path / "combined.png", full_page=True)
+        await pay(stage, made)
+        await stage.idle()
+        await page.get_by_role("heading", name="支付成功").wait_for(timeout=15_000)
+        assert not watched.complaints
+        assert not watched.foreign
