@@ -181,3 +181,15 @@ def test_another_file_is_no_bill_of_shares(tmp_path: Path) -> None:
     path.write_text(FUNDS, "utf-8")
     [line] = parse_split_bill(path)
     assert isinstance(line, BillFault)
+
+
+async def test_a_sub_merchants_funds_are_not_taken_for_its_providers(
+    shop: WechatShop, tmp_path: Path
+) -> None:
+    day = business_date(datetime.fromisoformat(shop.sandbox.get("clock")["now"]))
+    assert shop.channel.further_bills_of(shop.account) == shop.channel.further_bills
+    shop.become_partner()
+    assert shop.channel.further_bills_of(shop.account) == {"splits"}
+    told = await shop.channel.download_further_bill(shop.account, "funds", day, tmp_path)
+    assert isinstance(told.outcome, Unknown)
+    assert told.exchange.status is None, "nothing was asked"

@@ -111,6 +111,10 @@ async def download_statement(
         return Answer(Unknown(reason), unsent("GET", account.gateway, reason))
     query = f"bill_date={day.isoformat()}&tar_type=GZIP"
     sub_mchid = ids_of(account).sub_mchid
+    if sub_mchid and kind in ACCOUNTS:
+        # The provider's own funds would come, as if they were the sub-merchant's.
+        reason = "a sub-merchant's funds are in an encrypted bill that is not read"
+        return Answer(Unknown(reason), unsent("GET", account.gateway, reason))
     if kind == "splits":
         target = f"/v3/profitsharing/bills?{query}"
         target = f"{target}&sub_mchid={in_path(sub_mchid)}" if sub_mchid else target
