@@ -52,6 +52,8 @@ from tongbao.clearing.disputes.model import (
 from tongbao.infra.db import connect
 from tongbao.kernel.clock import Clock, business_date
 from tongbao.kernel.money import Money
+from tongbao.surfaces.invariants.rounds import run_round
+from tongbao.surfaces.invariants.running import INVARIANTS, chosen, run_invariants
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Refused, Tongbao
 from tongbao_sdk.models import Payment
@@ -404,6 +406,11 @@ class World(RuleBasedStateMachine):
         await assert_every_invariant(self.stage)
         await assert_the_channels_agree(self.stage)
         await assert_payouts_are_booked(self.stage.db)
+        db, licence = self.stage.db, self.stage.flow.licence
+        await run_round(db, licence)
+        held = await run_invariants(db, licence, chosen((), licence))
+        assert [each for each in held if each.breaches] == []
+        assert len(held) == len(INVARIANTS)
 
 
 def test_money_is_conserved_whatever_happens(worlds: Worlds) -> None:
