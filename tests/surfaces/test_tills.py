@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +39,8 @@ from tongbao.parties.terminals.model import TerminalState
 from tongbao.payments.terminal_notices.notices import MerchantsPlaces
 from tongbao.surfaces.demo.stage import Shop
 from tongbao.surfaces.till.app import OFFERED, TILLS_PREFIX, TillApp
+from tongbao_sdk import Refused
+from tongbao_sdk.terminals import Terminal
 
 PIN = "204811"
 MAY = {
@@ -261,6 +264,31 @@ async def test_a_repeat_at_the_till_happens_once(till: Till) -> None:
     again = [await till.machine.post(f"{session}/v1/payments", said, key=key) for _ in range(2)]
 
     assert {first.json["id"]} == {each.json["id"] for each in again}
+
+
+async def test_the_program_on_a_terminal_does_it_all(till: Till) -> None:
+    stage, cashier = till.stage, await till.person(pin=None)
+    plain = httpx.Client(trust_env=False, verify=False)
+    machine = till.machine
+    program = Terminal(stage.url, key_id=machine.key_id, secret=machine.secret, client=plain)
+    code = (await stage.call(stage.client.staff.pin_code, cashier))["code"]
+    await stage.call(program.choose_pin, cashier, code=code, pin=PIN)
+
+    people = await stage.call(program.people)
+    here = await stage.call(program.sign_in, cashier, PIN)
+    order = {"merchant_order_no": new_number(), "amount": 1250, "subject": "tea"}
+    order["method"] = {"mode": "payment_code", "auth_code": await stage.wallet_code()}
+    paid = await stage.call(here.post, "/v1/payments", order, idempotency_key=new_number())
+    read = await stage.call(here.get, f"/v1/payments/{paid['id']}")
+    await stage.call(here.sign_out)
+    with pytest.raises(Refused) as refused:
+        await stage.call(here.get, "/v1/payments")
+
+    assert cashier in [each["staff_id"] for each in people]
+    assert (read, here.may) == (paid, sorted(MAY[StaffRole.CASHIER], key=list(TillAct).index))
+    assert refused.value.code == "staff.session_over"
+    [act] = await stage.call(lambda: list(stage.client.staff.acts(cashier)))
+    assert (act["act"], act["object_id"]) == ("payments.take", paid["id"])
 
 
 # --- signing in -----------------------------------------------------------------------------------
