@@ -50,6 +50,7 @@ from tongbao_sdk import Refused
 CAMPAIGN = int(os.environ.get("TONGBAO_CAMPAIGN", "0"))
 PACKAGE = Path(tongbao.__file__).parent
 TESTS = Path(__file__).parents[1]
+_KILLS = re.compile(r"\b(?:arm|crash_at|dying)\(|SimulatedCrash|kill9")
 EXCUSED: dict[str, str] = {
     "ledger.after_horizon": "no flow archives a month; tests/ledger/archive does",
     "ledger.before_month_dropped": "the same; it dies there",
@@ -482,7 +483,7 @@ def armed_beside(names: Iterable[str]) -> Iterator[str]:
     """Yield the failpoints that other tests arm: named whole, or put together from their parts."""
     for path in TESTS.rglob("test_*.py"):
         text = path.read_text()
-        if path == Path(__file__) or not re.search(r"\barm\(|\bdying\(|SimulatedCrash|kill9", text):
+        if path == Path(__file__) or not _KILLS.search(text):
             continue
         said = {
             node.value
