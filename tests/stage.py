@@ -325,6 +325,8 @@ async def staged(
     await _live_together(db, sandbox)
     listening = listen()
     port = listening.getsockname()[1]
+    if "public_url" in changes:
+        changes["public_url"] = changes["public_url"].format(port=port)
     settings = settings_for(folder, sandbox.url, port=port, **changes)
     platform = Platform(settings, db, Keyring.from_file(settings.kek_file))
     for book in (LIVE_BOOK, SANDBOX_BOOK):

@@ -1,26 +1,64 @@
-"""A certified OAuth 2 client for Node.js completes the open bank's flow over HTTP."""
+"""Programs of others complete the open bank's flow: a certified client, and a browser."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import html
 import json
 import os
+import re
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.stage import Stage
-from tests.surfaces.partnering import ACCOUNTS, BACK, b64
-from tests.surfaces.test_open_bank import Bank
+from tests.infra.signed_client import Reply
+from tests.parties.phones import PASSWORD, Key
+from tests.stage import Stage, staged
+from tests.surfaces.partnering import ACCOUNTS, BACK, Browser, answered, b64, text
+from tests.surfaces.test_open_bank import NUMBER, Bank
 from tests.surfaces.test_open_bank import the_bank as _the_bank
+from tests.surfaces.visitors import browsing
+from tongbao.infra.db import Db
+from tongbao.kernel.ids import parse
+from tongbao_sandbox.launch import RunningSandbox
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".clients" / "openid_client"
 DRIVE = ROOT / "tests" / "clients" / "openid_client" / "drive.mjs"
 
 the_bank = _the_bank
+
+
+@pytest.fixture(scope="module")
+async def module_stage(
+    module_db: Db, tmp_path_factory: pytest.TempPathFactory, sandbox: RunningSandbox
+) -> AsyncIterator[Stage]:
+    """Reached by name: browsers keep passkeys for names alone."""
+    folder: Path = tmp_path_factory.mktemp("platform")
+    named = "http://localhost:{port}"
+    async with staged(module_db, folder, sandbox, public_url=named) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+async def key(the_bank: Bank) -> Key:
+    """A passkey of the person's."""
+    made = Key(the_bank.stage.url, "localhost")
+    asked = (await the_bank.phone.post("/v1/me/passkeys/challenges")).json
+    added = await the_bank.phone.post(
+        "/v1/me/passkeys",
+        challenge_id=asked["challenge_id"],
+        name="finger",
+        response=made.create(asked["options"]),
+    )
+    assert added.status == 201, added.body
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +122,104 @@ async def test_openid_client_completes_the_flow(
     assert [each["id"] for each in heard["accounts"]["items"]] == [the_bank.wallet]
     assert heard["refreshed"] == heard["accounts"]
     assert heard["revoked"] == "invalid_token"
+
+
+async def at_the_last_page(bank: Bank, details: Any = ACCOUNTS) -> tuple[Browser, Reply]:
+    await bank.stage.db.fetch("delete from code_allowance", ())
+    pushed = await bank.partner.push(details)
+    browser = bank.browser()
+    await browser.open(bank.partner.client_id, pushed.json["request_uri"])
+    await browser.log_in()
+    chosen = {f"account.{bank.wallet}": "on"}
+    return browser, await browser.post("choose", **chosen)
+
+
+def question(page: Reply) -> tuple[str, dict[str, Any]]:
+    """What the page asks a passkey to sign."""
+    shown = text(page)
+    [options] = re.findall(r'data-passkey="([^"]+)"', shown)
+    [challenge] = re.findall(r'name="challenge_id" value="(\w+)"', shown)
+    return challenge, json.loads(html.unescape(options))
+
+
+async def test_a_passkey_confirms_exactly_what_the_page_shows(the_bank: Bank, key: Key) -> None:
+    browser, page = await at_the_last_page(the_bank)
+    other, another = await at_the_last_page(the_bank, the_bank.payment(100))
+    challenge, options = question(page)
+    elsewhere, _ = question(another)
+    stranger = Key(the_bank.stage.url, "localhost")
+    for named, said in (
+        (elsewhere, key.get(question(another)[1])),  # about another consent
+        ("chg_none", key.get(options)),
+        (challenge, stranger.get(options)),
+    ):
+        wrong = await browser.post("passkey", challenge_id=named, response=json.dumps(said))
+        assert (wrong.status, "did not confirm" in text(wrong)) == (422, True)
+    assert (await browser.post("passkey", challenge_id=challenge, response="{")).status == 422
+    challenge, options = question(wrong)
+    said = json.dumps(key.get(options))
+    back = await browser.post("passkey", challenge_id=challenge, response=said)
+    assert back.status == 303, text(back)
+    tokens = await the_bank.partner.exchange(answered(back)["code"])
+    assert tokens.status == 400  # the verifier is the second request's
+    assert (await other.post("reject")).status == 303
+    [entry] = await the_bank.stage.db.fetch(
+        "select facts from audit_entry where action = 'consent.authorised'"
+        " order by at desc limit 1",
+        (),
+    )
+    assert "passkey" in str(entry["facts"])
+
+
+async def test_a_browser_confirms_with_its_own_passkey(the_bank: Bank, key: Key) -> None:
+    """The page's script asks the authenticator that Chromium plays, and sends what it answers."""
+    stage = the_bank.stage
+    await stage.db.fetch("delete from code_allowance", ())
+    me = (await the_bank.phone.get("/v1/me")).json["id"]
+    pushed = await the_bank.partner.push()
+    address = (
+        f"{stage.url}/oauth/authorize?client_id={the_bank.partner.client_id}"
+        f"&request_uri={pushed.json['request_uri']}"
+    )
+    async with browsing(stage) as watched:
+        page = watched.page
+        devtools = await page.context.new_cdp_session(page)
+        await devtools.send("WebAuthn.enable")
+        made = await devtools.send(
+            "WebAuthn.addVirtualAuthenticator",
+            {
+                "options": {
+                    "protocol": "ctap2",
+                    "transport": "internal",
+                    "hasResidentKey": True,
+                    "hasUserVerification": True,
+                    "isUserVerified": True,
+                }
+            },
+        )
+        private = key.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        credential = {
+            "credentialId": base64.b64encode(key.id).decode(),
+            "isResidentCredential": True,
+            "rpId": "localhost",
+            "privateKey": base64.b64encode(private).decode(),
+            "userHandle": base64.b64encode(parse("per", me).bytes).decode(),
+            "signCount": key.count + 1,
+            "backupEligibility": True,
+            "backupState": True,
+        }
+        kept = {"authenticatorId": made["authenticatorId"], "credential": credential}
+        await devtools.send("WebAuthn.addCredential", kept)
+        await page.goto(address)
+        await page.fill("input[name=contact]", NUMBER)
+        await page.fill("input[name=password]", PASSWORD)
+        await page.click("form[action$=log_in] button")
+        await page.check(f"input[name='account.{the_bank.wallet}']")
+        await page.click("form[action$=choose] button")
+        assert watched.complaints == []
+        async with page.expect_request(lambda asked: asked.url.startswith(BACK)) as sent:
+            await page.click("form[action$=passkey] button")
+        told = parse_qs(urlsplit((await sent.value).url).query)
+        key.count += 10
+    tokens = await the_bank.partner.exchange(told["code"][0])
+    assert tokens.status == 200, tokens.body

@@ -73,6 +73,7 @@ VIEWS: Final[Mapping[tuple[str, str], View]] = {
     ("POST", f"{AUTHORIZE}/log_in"): pages.log_in,
     ("POST", f"{AUTHORIZE}/choose"): pages.choose,
     ("POST", f"{AUTHORIZE}/confirm"): pages.confirm,
+    ("POST", f"{AUTHORIZE}/passkey"): pages.confirm_by_passkey,
     ("POST", f"{AUTHORIZE}/reject"): pages.reject,
 }
 

@@ -10,23 +10,37 @@ sees it. A code that confirms is bound to the consent, the accounts, the amount 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, Rejected
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import UnknownId, show
 from tongbao.parties.authentication.message_codes import send_code, take_allowance
-from tongbao.parties.authentication.model import Act, CodeWrong, Level, Method, level_of
+from tongbao.parties.authentication.model import (
+    Act,
+    CodeWrong,
+    Level,
+    Method,
+    PasskeyRefused,
+    PasskeyUnavailable,
+    ProofRefused,
+    level_of,
+)
+from tongbao.parties.authentication.passkeys import new_challenge, passkeys_of, request_options
 from tongbao.parties.authentication.passwords import password_matches
 from tongbao.parties.authentication.step_up import (
+    CHALLENGE_PREFIX,
     CODE_PREFIX,
+    CONFIRM,
     ByMessageCode,
+    ByPasskey,
     Holder,
     level_for,
     prove,
@@ -70,7 +84,9 @@ _COOKIE: Final = "tongbao_consent"
 _NOBODY: Final = UUID(int=0)
 _PASSWORD_MAX: Final = 512
 _ACT: Final = "open_bank.consent"
-_METHODS: Final = (Method.PASSWORD, Method.MESSAGE_CODE)
+_BY_CODE: Final = (Method.PASSWORD, Method.MESSAGE_CODE)
+_BY_PASSKEY: Final = (Method.PASSWORD, Method.PASSKEY)
+_RESPONSE_MAX: Final = 16 * 1024
 
 
 class RequestNotOpen(Conflict):
@@ -171,7 +187,7 @@ async def choose(visit: Visit) -> Reply:
     person, desk = await _person(visit, sitting), visit.desk
     accounts = await _chosen(visit, sitting.consent, person)
     act = act_of(sitting.consent, sitting.partner, [each.id for each in accounts])
-    await _check_level(visit, sitting, person, act)
+    await _check_level(visit, sitting, person, act, _BY_CODE)
     own = await keyring_of(desk.db, desk.keyring, person.id)
     rows = await contacts_of(desk.db, person.id)
     address = address_of(desk.keyring, opened(own, rows[0]), person.language)
@@ -191,22 +207,31 @@ async def confirm(visit: Visit) -> Reply:
         RequestNotOpen, ConsentEnded, StrongerProofNeeded
     """
     sitting = await _open_sitting(visit)
-    request, desk = sitting.request, visit.desk
-    person = await _person(visit, sitting)
-    if request.message_code is None:
+    if sitting.request.message_code is None:
         return redirect(AUTHORIZE)
-    act = act_of(sitting.consent, sitting.partner, request.chosen)
-    holder = await _check_level(visit, sitting, person, act)
     code = visit.request.form.get("code", "").strip()[:16]
+    claim = ByMessageCode(show(CODE_PREFIX, sitting.request.message_code), code)
     try:
-        claim = ByMessageCode(show(CODE_PREFIX, request.message_code), code)
-        await prove(desk.checks, holder, claim, act)
+        return await _granted(visit, sitting, claim, _BY_CODE)
     except CodeWrong:
-        return await _confirm_page(visit, sitting, wrong=True, status=422)
-    async with desk.db.begin(person.actor) as tx:
-        methods = [each.value for each in _METHODS]
-        granted = await grants.grant(tx, request, person, methods=methods)
-    return _back(visit, request, {"code": granted})
+        return await _confirm_page(visit, sitting, wrong="code", status=422)
+
+
+async def confirm_by_passkey(visit: Visit) -> Reply:
+    """Take a passkey's signature over exactly this instead of the code, and go on like there.
+
+    Raises:
+        RequestNotOpen, ConsentEnded, StrongerProofNeeded
+    """
+    sitting, form = await _open_sitting(visit), visit.request.form
+    if sitting.request.message_code is None:
+        return redirect(AUTHORIZE)
+    try:
+        response = msgspec.json.decode(form.get("response", "")[:_RESPONSE_MAX], type=dict)
+        claim = ByPasskey(form.get("challenge_id", "")[:64], response)
+        return await _granted(visit, sitting, claim, _BY_PASSKEY)
+    except (msgspec.DecodeError, UnknownId, ProofRefused, PasskeyRefused, PasskeyUnavailable):
+        return await _confirm_page(visit, sitting, wrong="passkey", status=422)
 
 
 async def reject(visit: Visit) -> Reply:
@@ -252,7 +277,28 @@ async def _person_by_password(visit: Visit, consent: Consent) -> Person | None:
     return person
 
 
-async def _check_level(visit: Visit, sitting: Sitting, person: Person, act: Act) -> Holder:
+async def _granted(
+    visit: Visit, sitting: Sitting, claim: ByMessageCode | ByPasskey, methods: tuple[Method, ...]
+) -> Reply:
+    """Write the consent down for whoever proves themselves about exactly it, and send them back.
+
+    Raises:
+        RequestNotOpen, ConsentEnded, StrongerProofNeeded, CodeWrong, UnknownId, ProofRefused,
+        PasskeyRefused, PasskeyUnavailable
+    """
+    request, person = sitting.request, await _person(visit, sitting)
+    act = act_of(sitting.consent, sitting.partner, request.chosen)
+    holder = await _check_level(visit, sitting, person, act, methods)
+    await prove(visit.desk.checks, holder, claim, act)
+    async with visit.desk.db.begin(person.actor) as tx:
+        named = [each.value for each in methods]
+        granted = await grants.grant(tx, request, person, methods=named)
+    return _back(visit, request, {"code": granted})
+
+
+async def _check_level(
+    visit: Visit, sitting: Sitting, person: Person, act: Act, methods: tuple[Method, ...]
+) -> Holder:
     """Return the person as whoever confirms needs them; a browser is always a new device.
 
     Raises:
@@ -270,7 +316,7 @@ async def _check_level(visit: Visit, sitting: Sitting, person: Person, act: Act)
         await keyring_of(desk.db, desk.keyring, person.id),
     )
     needed = max(Level.TWO, await level_for(desk.checks, holder, act))
-    if level_of(_METHODS) < needed:
+    if level_of(methods) < needed:
         raise StrongerProofNeeded
     return holder
 
@@ -345,13 +391,15 @@ async def _step(visit: Visit, sitting: Sitting) -> Reply:
     if sitting.request.person_id is None:
         return _page(visit, "log_in.html", sitting, wrong=False)
     if sitting.request.message_code is not None:
-        return await _confirm_page(visit, sitting, wrong=False)
+        return await _confirm_page(visit, sitting, wrong="")
     person = await _person(visit, sitting)
     accounts = await _choices(visit, sitting.consent, person)
     return _page(visit, "choose.html", sitting, accounts=accounts)
 
 
-async def _confirm_page(visit: Visit, sitting: Sitting, *, wrong: bool, status: int = 200) -> Reply:
+async def _confirm_page(
+    visit: Visit, sitting: Sitting, *, wrong: Literal["", "code", "passkey"], status: int = 200
+) -> Reply:
     person = await _person(visit, sitting)
     chosen = set(sitting.request.chosen)
     mine = await visit.desk.holdings.accounts_of(person.id, sitting.consent.mode)
@@ -363,7 +411,20 @@ async def _confirm_page(visit: Visit, sitting: Sitting, *, wrong: bool, status: 
         accounts=accounts,
         wrong=wrong,
         sent_to=first.masked,
+        asked=await _question(visit, sitting, person),
     )
+
+
+async def _question(visit: Visit, sitting: Sitting, person: Person) -> tuple[str, str] | None:
+    """Return what a passkey of the person's is asked to sign, about exactly this; None without."""
+    known = [each for each in await passkeys_of(visit.desk.db, person.id) if each.state == "active"]
+    if not known:
+        return None
+    act = act_of(sitting.consent, sitting.partner, sitting.request.chosen)
+    async with visit.desk.db.begin(person.actor) as tx:
+        challenge = await new_challenge(tx, CONFIRM, person.id, act)
+    options = request_options(visit.desk.checks.site, challenge, known)
+    return show(CHALLENGE_PREFIX, challenge.id), msgspec.json.encode(options).decode()
 
 
 def _page(
