@@ -11,19 +11,20 @@ from tongbao.clearing.settlement.queries import SettlementFilter, list_settlemen
 from tongbao.clearing.settlement_batches.model import PREFIX as BATCH
 from tongbao.clearing.settlement_batches.model import BatchState
 from tongbao.clearing.settlement_batches.queries import list_batches
+from tongbao.clearing.sources.ingest import files as source_files
 from tongbao.clearing.suspense.items import open_items
 from tongbao.clearing.suspense.model import ITEM_PREFIX
 from tongbao.clearing.transfers import transfers
 from tongbao.clearing.transfers.model import TransferBatchState
 from tongbao.clearing.transfers.queries import list_transfer_batches
-from tongbao.kernel.ids import show
-from tongbao.kernel.money import Money
+from tongbao.kernel.ids import parse, show
 from tongbao.parties.merchants.queries import merchants_with_ids
 from tongbao.surfaces.four_eyes.suspense import book_shown
-from tongbao.surfaces.list_files.sending import PAGE, ListFile, Part, when
+from tongbao.surfaces.list_files.sending import PAGE, ListFile, Part, major, when
 from tongbao.surfaces.operator_console.visit import Visit, mode_of
 from tongbao.surfaces.reserve.pages import days_shown
 
+FILE: Final = "sfl"
 _BILLS_MAX: Final = 2_000
 
 
@@ -34,7 +35,7 @@ async def _settlements(visit: Visit, cursor: str | None) -> Part:
     rows = [
         (show("set", each.id), each.day.isoformat(), names[each.merchant_id].name,
          each.mode.value, each.kind.value, each.currency,
-         *(Money(figure, each.currency).decimal_text() for figure in (
+         *(major(figure, each.currency) for figure in (
              each.opening, each.gross, each.fees, each.refunds, each.fees_returned, each.other,
              each.due, each.reserved, each.quick_fee, each.payable, each.carried)),
          show("pyt", each.payout_id) if each.payout_id else "")
@@ -62,7 +63,7 @@ async def _payout_files(visit: Visit, cursor: str | None) -> Part:
     page = await files.list_files(visit.desk.db, cursor=cursor, limit=PAGE)
     rows = [
         (show(files.PREFIX, each.id), each.number, each.mode.value, each.layout, each.currency,
-         each.count, Money(each.amount, each.currency).decimal_text(), each.state, each.made_by,
+         each.count, major(each.amount, each.currency), each.state, each.made_by,
          when(each.made_at), each.sent_by or "", when(each.sent_at), each.digest.hex())
         for each in page.items
     ]  # fmt: skip
@@ -79,7 +80,7 @@ async def _transfer_batches(visit: Visit, cursor: str | None) -> Part:
     rows = [
         (show(transfers.PREFIX, each.id), each.number, names[each.merchant_id].name,
          each.mode.value, each.currency, each.count,
-         Money(each.amount, each.currency).decimal_text(), each.state.value,
+         major(each.amount, each.currency), each.state.value,
          when(each.created_at), when(each.ended_at))
         for each in page.items
     ]  # fmt: skip
@@ -90,13 +91,28 @@ async def _bills(visit: Visit, _cursor: str | None) -> Part:
     rows = [
         (each.day.isoformat(), each.channel, show("chn", each.account_id), each.mode.value,
          each.version, each.state.value, each.currency, each.row_count, each.fault_count,
-         Money(each.payment_amount, each.currency).decimal_text(),
-         Money(each.refund_amount, each.currency).decimal_text(),
-         Money(each.fee_amount, each.currency).decimal_text(),
+         major(each.payment_amount, each.currency),
+         major(each.refund_amount, each.currency),
+         major(each.fee_amount, each.currency),
          each.matched_count, each.break_count)
         for each in await latest_bills(visit.desk.db, limit=_BILLS_MAX)
     ]  # fmt: skip
     return Part(rows)
+
+
+async def _source_files(visit: Visit, cursor: str | None) -> Part:
+    before = parse(FILE, cursor) if cursor else None
+    found = await source_files(visit.desk.db, before=before, limit=PAGE + 1)
+    rows = [
+        (show(FILE, each.id), each.source, each.day.isoformat(), each.version, each.state.value,
+         each.code, each.row_count, each.fault_count, each.currency,
+         major(each.money_in, each.currency),
+         major(each.money_out, each.currency),
+         major(each.fees, each.currency), each.sha256, each.taken_by,
+         when(each.began_at), when(each.ended_at))
+        for each in found[:PAGE]
+    ]  # fmt: skip
+    return Part(rows, show(FILE, found[PAGE - 1].id) if len(found) > PAGE else None)
 
 
 async def _suspense(visit: Visit, cursor: str | None) -> Part:
@@ -105,7 +121,7 @@ async def _suspense(visit: Visit, cursor: str | None) -> Part:
     page = await open_items(db, book, currency=currency, cursor=cursor, limit=PAGE)
     rows = [
         (each.book, show(ITEM_PREFIX, each.owner), each.currency,
-         Money(each.amount, each.currency).decimal_text(), each.code, when(each.first_at),
+         major(each.amount, each.currency), each.code, when(each.first_at),
          when(each.last_at))
         for each in page.items
     ]  # fmt: skip
@@ -116,7 +132,7 @@ async def _proofs(visit: Visit, _cursor: str | None) -> Part:
     mode, first, until = days_shown(visit)
     rows = [
         (each.day.isoformat(), each.mode.value, each.currency, each.version, each.state.value,
-         *(Money(figure, each.currency).decimal_text() for figure in (
+         *(major(figure, each.currency) for figure in (
              each.owed, each.required, each.custody, each.own_at_bank, each.bank_in_books,
              each.shortfall, each.difference)),
          each.digest.hex(), each.made_by, when(each.made_at))
@@ -131,6 +147,12 @@ ALWAYS: Final = (
         ("day", "channel", "account", "mode", "version", "status", "currency", "rows",
          "unreadable", "payments", "refunds", "fees", "matched", "differences"),
         _bills,
+    ),
+    ListFile(
+        "sources",
+        ("file", "source", "day", "version", "status", "fault", "rows", "unreadable", "currency",
+         "in", "out", "fees", "sha256", "taken_by", "began_at", "ended_at"),
+        _source_files,
     ),
 )  # fmt: skip
 """Lists that every firm has."""

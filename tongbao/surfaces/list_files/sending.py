@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 
 from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.kernel.clock import BUSINESS_ZONE, business_date
+from tongbao.kernel.money import Money
 from tongbao.kernel.papers.sheets import Cell, csv_line
 from tongbao.surfaces.operator_console.visit import Visit
 from tongbao.surfaces.page_kit.replies import CSV, Reply, stream_reply
@@ -56,6 +58,11 @@ async def send_list(list_file: ListFile, visit: Visit) -> Reply:
 def when(moment: datetime | None) -> str:
     """Return a moment as people in Shanghai write it."""
     return "" if moment is None else moment.astimezone(BUSINESS_ZONE).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def major(amount: int, currency: str) -> Decimal:
+    """Return an amount of minor units in major ones, for a cell to calculate with."""
+    return Decimal(Money(amount, currency).decimal_text())
 
 
 async def _lines(list_file: ListFile, visit: Visit, part: Part) -> AsyncIterator[bytes]:
