@@ -9,6 +9,7 @@ from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication.message_codes import Purpose
+from tongbao.parties.authentication.passwords import LENGTH_MIN
 from tongbao.parties.authentication.step_up import CODE_PREFIX
 from tongbao.parties.developers import entering
 from tongbao.parties.developers.entering import Proof
@@ -178,7 +179,11 @@ def _form(
 ) -> Reply:
     """Return a form for somebody who is not in yet, filled in as it was sent but for secrets."""
     form = visit.request.form
-    given = {"mail": form.get("mail", ""), "shop": form.get("name", "")}
+    given = {
+        "mail": form.get("mail", ""),
+        "shop": form.get("name", ""),
+        "length_min": LENGTH_MIN,
+    }
     status = 200 if refused is None else status_of(type(refused))
     reply = visit.page(template, {"refused": refused, **given, **facts}, status=status)
     name = cookie_name(VISITOR, is_https=visit.desk.is_https)
