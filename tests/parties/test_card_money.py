@@ -307,6 +307,10 @@ async def test_only_the_bound_account_of_class_one_is_beyond_a_banks_limits(
     with pytest.raises(LimitExceeded) as refused:
         await move(people, "top_up", account, card, 1_000_001)
     assert "银发〔2018〕16号" in str(refused.value.facts["instrument"])
+    failed = await move(people, "top_up", account, card, 1_000_000)
+    people.bank.says, people.bank.does = [REFUSED], [False]
+    await step(people, failed)
+    assert (await left(people, account))["in_others/day"] == 1_000_000  # it never came
     await filled(people, account, card, 1_000_000)
     with pytest.raises(LimitExceeded):
         await move(people, "top_up", account, card, 1)

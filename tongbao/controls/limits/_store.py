@@ -89,3 +89,13 @@ COUNT: Final = Statement(
     )
     select each.number from counted, generate_series(1, counted.times) as each (number)""",
 )
+# What was counted on a day ($6) did not happen after all: it is given back to that day, where the
+# meter has not gone on to another one, to its year, and to all.
+GIVE_BACK: Final = Statement("""
+    update limit_meter
+       set used = greatest(used - $8::bigint, 0),
+           day_used = case when day = $6 then greatest(day_used - $8::bigint, 0)
+                           else day_used end,
+           year_used = case when year = $7 then greatest(year_used - $8::bigint, 0)
+                            else year_used end
+     where book = $1 and owner_id = $2 and kind = $3 and meter = $4 and currency = $5""")

@@ -77,6 +77,26 @@ async def count_writes(on: Db | Tx, counts: Sequence[Count], now: datetime) -> l
     return writes
 
 
+def give_back_writes(counts: Sequence[Count], counted_at: datetime) -> list[Write]:
+    """Return the writes that take back what was counted for something that did not happen.
+
+    They are for what was counted at a moment and is known not to have moved any money; what has
+    moved and comes back by another movement is no such thing.
+    """
+    day = business_date(counted_at)
+    ordered = sorted(counts, key=lambda each: (each.of.owner_id, each.of.kind, each.meter))
+    return [
+        Write(
+            store.GIVE_BACK,
+            (
+                *(each.of.book, each.of.owner_id, each.of.kind, each.meter, each.of.currency),
+                *(day, day.year, each.amount),
+            ),
+        )
+        for each in ordered
+    ]
+
+
 async def every_rule(on: Db | Tx) -> list[LimitRule]:
     """Return every rule, past and future ones too."""
     return await store.ALL_RULES.all(on)

@@ -29,7 +29,7 @@ from tongbao.parties.accounts.wallets import account_of
 from tongbao.parties.consents import _store as store
 from tongbao.parties.consents.model import AccountNotHeld
 from tongbao.parties.e_accounts.model import EAccountState
-from tongbao.parties.e_accounts.queries import accounts_of_person
+from tongbao.parties.e_accounts.queries import account_with_id, accounts_of_person
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.parties.people.model import Person
 from tongbao.parties.people.real_names import identity_row
@@ -148,9 +148,10 @@ class EAccounts:
         ]
 
     async def funds(self, account: Account) -> Funds:
-        """Return the balance of an electronic account."""
+        """Return the balance of an electronic account, and what freezes leave of it."""
         balance = await balance_of(self._db, account.book, _key(account))
-        return Funds(balance.posted, balance.available)
+        held = (await account_with_id(self._db, account.id)).held
+        return Funds(balance.posted, max(balance.available - held, 0))
 
     async def movements(
         self, account: Account, *, cursor: str | None, limit: int | None

@@ -16,12 +16,13 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-from tongbao.controls.limits.meters import check_counts, count_writes
+from tongbao.controls.limits.meters import check_counts, count_writes, give_back_writes
 from tongbao.controls.limits.model import Count, LimitExceeded
 from tongbao.infra import audit
-from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.db import Db, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Handler, Lease, RetryPolicy, Task, enqueue, first_task_write
+from tongbao.kernel.errors import Rejected
 from tongbao.kernel.ids import base32, derived_id, show
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, Group, GroupInFlight, Transfer
@@ -53,13 +54,27 @@ from tongbao.parties.e_accounts.orders import (
 )
 from tongbao.parties.people.model import PREFIX as PERSON
 
-SILENT: Final = "e_account.bank_silent"
-REFUSED: Final = "e_account.bank_refused"
 ABSENCE_IS_PROOF_AFTER: Final = timedelta(minutes=10)
 """What the bank does not know so long after it was sent is not on its way any more."""
 _DELAYS: Final = tuple(timedelta(seconds=s) for s in (5, 15, 60, 300, 900, 3600))
 POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=_DELAYS)
 """Nobody gives up while money is on its way; a case for people is the delay that grows."""
+
+
+class BankSilent(Rejected):
+    """The bank did not answer, and the charge was taken back there; nothing was taken."""
+
+    code = "e_account.bank_silent"
+    advice = "Top up once more, with a new request_id, or use another card."
+    advice_zh = "银行未答复，扣款已冲正。请使用新的 request_id 重试或更换银行卡。"
+
+
+class BankRefused(Rejected):
+    """The bank refused; what had left the account is in it again."""
+
+    code = "e_account.bank_refused"
+    advice = "Ask the card's bank, or use another card."
+    advice_zh = "银行拒绝了该笔交易，资金未变动或已退回账户，请咨询发卡行或更换银行卡。"
 
 
 class RunBankOrder(Task, frozen=True, tag="e_accounts.run_bank_order"):
@@ -209,7 +224,7 @@ async def _collect(teller: Teller, found: EAccountOrder, leg: EAccountLeg) -> bo
     if said.verdict == "done":
         return await _land(teller, found, leg, said)
     if said.verdict == "refused":
-        return await _nothing_came(teller, found, leg, REFUSED, sends=1)
+        return await _nothing_came(teller, found, leg, BankRefused.code, sends=1)
     return False
 
 
@@ -219,7 +234,7 @@ async def _undo(teller: Teller, found: EAccountOrder, leg: EAccountLeg, asked: O
     sent_at = leg.sent_at or found.made_at
     is_gone = teller.db.clock.now() >= sent_at + ABSENCE_IS_PROOF_AFTER
     if said.verdict == "done" or (said.verdict == "absent" and is_gone):
-        return await _nothing_came(teller, found, leg, SILENT, sends=2)
+        return await _nothing_came(teller, found, leg, BankSilent.code, sends=2)
     return False
 
 
@@ -245,16 +260,17 @@ async def _pay_out(teller: Teller, found: EAccountOrder, leg: EAccountLeg) -> bo
 async def _ended(teller: Teller, found: EAccountOrder, leg: EAccountLeg, said: BankSaid) -> bool:
     account = await store.GET_ACCOUNT.one(teller.db, found.book, found.account_id)
     if said.verdict == "done":
-        gone = [Count(account.metered, BALANCE, -found.amount)]
-        return await _end(teller, found, leg, "e_account.left", counts=gone, said=said)
+        now = teller.db.clock.now()
+        gone = await count_writes(teller.db, [Count(account.metered, BALANCE, -found.amount)], now)
+        return await _end(teller, found, leg, "e_account.left", meters=gone, said=said)
     if said.verdict == "refused":
-        back = [Count(c.of, c.meter, -c.amount) for c in _counts(account, found, leg)]
-        return await _end(teller, found, leg, "e_account.came_back", counts=back, said=said)
+        back = give_back_writes(_counts(account, found, leg), found.made_at)
+        return await _end(teller, found, leg, "e_account.came_back", meters=back, said=said)
     return False
 
 
 async def _land(teller: Teller, found: EAccountOrder, leg: EAccountLeg, said: BankSaid) -> bool:
-    return await _end(teller, found, leg, "e_account.landed", counts=(), said=said, sends=1)
+    return await _end(teller, found, leg, "e_account.landed", meters=(), said=said, sends=1)
 
 
 async def _nothing_came(
@@ -268,19 +284,12 @@ async def _nothing_came(
             return False  # another run is ahead of this one
         if not await store.END_ORDER.run(tx, *args):
             return True
-        await _give_room_back(tx, account, found, leg)
+        for write in give_back_writes(_counts(account, found, leg), found.made_at):
+            await write.run(tx)
         await let_go_write(leg.card_id, found.person_id).run(tx)
         await audit.record(tx, "e_account.order_failed", found.shown_id, {"code": code})
         failpoint("e_accounts.before_nothing_commit")
     return True
-
-
-async def _give_room_back(
-    tx: Tx, account: EAccount, found: EAccountOrder, leg: EAccountLeg
-) -> None:
-    back = [Count(each.of, each.meter, -each.amount) for each in _counts(account, found, leg)]
-    for write in await count_writes(tx, back, tx.now):
-        await write.run(tx)
 
 
 async def _end(
@@ -289,21 +298,21 @@ async def _end(
     leg: EAccountLeg,
     rule: str,
     *,
-    counts: Sequence[Count],
+    meters: Sequence[Write],
     said: BankSaid,
     sends: int | None = None,
 ) -> bool:
     """Post how an order ended, with everything that goes with it; a second time changes nothing."""
     now, comes = teller.db.clock.now(), rule != "e_account.left"
     state = OrderState.FAILED if rule == "e_account.came_back" else OrderState.DONE
-    code = None if state is OrderState.DONE else REFUSED
+    code = None if state is OrderState.DONE else BankRefused.code
     kept = (found.book, found.id, sends, said.reference[:64])
     land = (found.book, found.account_id, found.amount, now)
     companions = [
         Write(store.KEEP_REFERENCE, kept, refusal=EAccountMoved.code),
         Write(store.END_ORDER, (found.book, found.id, state, now, code), EAccountMoved.code),
         *([Write(store.LAND, land, refusal=EAccountMoved.code)] if comes else []),
-        *await count_writes(teller.db, counts, now),
+        *meters,
         let_go_write(leg.card_id, found.person_id),
     ]
     group = Group(
