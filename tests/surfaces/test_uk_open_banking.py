@@ -284,6 +284,23 @@ async def test_a_payment_that_cannot_be_is_refused_in_their_words(bank: Bank) ->
         assert wrong(await ask(bank.partner, "POST", path, token, body, **headers)) == code
 
 
+@pytest.mark.parametrize(
+    "risk",
+    ['{"a": "\\u0000"}', '{"a": ' + "[" * 9000 + "]" * 9000 + "}", '{"a": "' + "x" * 33_000 + '"}'],
+    ids=["U+0000", "deep", "long"],
+)
+async def test_what_no_database_keeps_is_refused(bank: Bank, risk: str) -> None:
+    path, token = f"{AISP}/account-access-consents", await own_token(bank.partner)
+    body = f'{{"Data": {{"Permissions": ["ReadAccountsBasic"]}}, "Risk": {risk}}}'.encode()
+    headers = {
+        "authorization": f"DPoP {token}",
+        "dpop": bank.partner.proof("POST", path, token=token),
+        "content-type": "application/json",
+    }
+    reply = await call(bank.stage.app, "POST", path, headers, [body])
+    assert (reply.status, wrong(reply)) == (400, "UK.OBIE.Resource.InvalidFormat")
+
+
 async def test_a_partners_own_token_is_bound_and_of_one_scope(bank: Bank) -> None:
     token = await own_token(bank.partner, "payments")
     path = f"{AISP}/account-access-consents"

@@ -86,6 +86,7 @@ _PASSWORD_MAX: Final = 512
 _ACT: Final = "open_bank.consent"
 _BY_CODE: Final = (Method.PASSWORD, Method.MESSAGE_CODE)
 _BY_PASSKEY: Final = (Method.PASSWORD, Method.PASSKEY)
+_NO_PASSKEY: Final = (ProofRefused, PasskeyRefused, PasskeyUnavailable)
 _RESPONSE_MAX: Final = 16 * 1024
 
 
@@ -230,7 +231,7 @@ async def confirm_by_passkey(visit: Visit) -> Reply:
         response = msgspec.json.decode(form.get("response", "")[:_RESPONSE_MAX], type=dict)
         claim = ByPasskey(form.get("challenge_id", "")[:64], response)
         return await _granted(visit, sitting, claim, _BY_PASSKEY)
-    except (msgspec.DecodeError, UnknownId, ProofRefused, PasskeyRefused, PasskeyUnavailable):
+    except (msgspec.DecodeError, RecursionError, UnknownId, *_NO_PASSKEY):
         return await _confirm_page(visit, sitting, wrong="passkey", status=422)
 
 

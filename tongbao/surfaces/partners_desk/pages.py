@@ -187,7 +187,7 @@ def _terms(visit: Visit) -> tuple[str, list[str], list[dict[str, Any]], list[str
     form = visit.request.form
     try:
         keys = msgspec.json.decode(form.get("jwks", "")[:_KEYS_MAX], type=_KeySet).keys
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise PartnerFormWrong(param="jwks") from None
     uris = form.get("redirect_uris", "").split()
     kinds = [each.value for each in KINDS if form.get(f"kind.{each.value}")]

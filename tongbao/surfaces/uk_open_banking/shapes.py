@@ -299,15 +299,19 @@ class FundsResult(Struct, frozen=True, rename="pascal"):
 
 
 Asked = TypeVar("Asked")
+_BODY_MAX: Final = 32 * 1024
 _PLACE: Final = "$."
 
 
 def read(body: bytes, kind: type[Asked]) -> Asked:
-    """Return a body of this shape.
+    """Return a body of this shape, which can be kept as it was said.
 
     Raises:
         Refused
     """
+    if len(body) > _BODY_MAX or b"\\u0000" in body:  # no database keeps U+0000 in a text
+        said = f"The body has over {_BODY_MAX} bytes, or the character U+0000 in it"
+        raise Refused("UK.OBIE.Resource.InvalidFormat", said)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -316,7 +320,7 @@ def read(body: bytes, kind: type[Asked]) -> Asked:
         if "unknown field" in what:
             code = "UK.OBIE.Field.Unexpected"
         raise Refused(code, what[:500], place.rstrip("`").removeprefix(_PLACE)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused("UK.OBIE.Resource.InvalidFormat", "The body is not JSON") from None
 
 
