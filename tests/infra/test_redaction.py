@@ -311,3 +311,16 @@ async def test_a_process_without_database_is_not_ready(durable_server, make_db) 
 
 def test_a_text_full_of_card_numbers_is_redacted_to_its_end() -> None:
     assert redact_text("4111111111111111 " * 900) == f"{REMOVED} " * 900
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\x1b[2K\n"])
+def test_what_somebody_sends_makes_no_second_line(logs: Lines, end: str) -> None:
+    forged = f'shop{end}{{"event": "operator_logged_in", "level": "info"}}'
+    before = len(logs.text.split("\n"))
+
+    structlog.get_logger().info("seen", name=forged)
+
+    assert len(logs.text.split("\n")) == before + 1
+    assert logs.last["event"] == "seen"
+    assert logs.last["name"] == forged
+    assert "\x1b" not in logs.text

@@ -350,6 +350,7 @@ async def test_every_reply_says_what_the_browser_may_do(stage: Stage, admin: Rea
     assert not re.search("unsafe|http:|https:|\\*", policies[0])
     assert policies[0] != policies[1], "a nonce is for one page"
     for reply in (first, await admin.get("/console/payments.csv"), await admin.get("/console/x")):
+        assert reply.headers["content-type"].endswith("charset=utf-8")
         assert reply.headers["x-content-type-options"] == "nosniff"
         assert reply.headers["x-frame-options"] == "DENY"
         assert reply.headers["referrer-policy"] == "same-origin"

@@ -30,6 +30,7 @@ from tongbao.parties.people.model import (
     IdentityMalformed,
     Person,
     PersonIdentity,
+    PersonNotFound,
     RealNameCheck,
     RealNameNotConfirmed,
     RealNameRule,
@@ -71,10 +72,10 @@ async def give_identity(
     """Write down who somebody says they are; until a register agrees they may correct it.
 
     Raises:
-        IdentityMalformed, IdentityGiven, RealNameNotConfirmed
+        IdentityMalformed, IdentityGiven, RealNameNotConfirmed, PersonNotFound
     """
     checked = check_identity(identity, tx)
-    await store.LOCK_PERSON.one(tx, person.id)
+    await _lock(tx, person)
     blind = blind_of(keyring, _ID, checked.resident_id)
     known = await store.GET_IDENTITY.first(tx, person.id)
     if known is not None and await store.AGREED.one(tx, person.id):
@@ -106,18 +107,19 @@ async def ask_register(
     """Ask one register whether somebody is who they say, and count its answer.
 
     Raises:
-        SourceNotFound, IdentityMalformed: nothing was given yet. RealNameNotConfirmed
+        SourceNotFound, IdentityMalformed: nothing was given yet. RealNameNotConfirmed,
+        PersonNotFound
     """
     register = registers.get(source)
     if register is None:
         raise SourceNotFound(param="$.source")
-    given = await store.GET_IDENTITY.first(db, person.id)
-    if given is None:
-        raise IdentityMalformed(reason="give name and resident id first")
-    identity = await identity_of(db, keyring, given)
-    phone = await _phone(db, keyring, person.id)
     async with db.begin(person.actor) as tx:
         check = await _begin(tx, person, source)
+        given = await store.GET_IDENTITY.first(tx, person.id)
+        if given is None:
+            raise IdentityMalformed(reason="give name and resident id first")
+        identity = await identity_of(tx, keyring, given)
+        phone = await _phone(tx, keyring, person.id)
     failpoint("real_names.before_ask")
     answer = await register.ask(
         base32(check.id), name=identity.name, resident_id=identity.resident_id, phone=phone
@@ -125,7 +127,7 @@ async def ask_register(
     failpoint("real_names.after_ask")
     verdict = answer.verdict if answer.verdict in {"same", "different"} else "unknown"
     async with db.begin(person.actor) as tx:
-        await store.LOCK_PERSON.one(tx, person.id)
+        await _lock(tx, person)
         told = await store.ANSWER_CHECK.one(tx, check.id, verdict, answer.reference[:128], tx.now)
         await _set_level(tx, person)
         facts = {"source": source, "verdict": verdict}
@@ -196,8 +198,18 @@ async def level_rules(on: Db | Tx) -> list[RealNameRule]:
     return await store.RULES.all(on)
 
 
+async def _lock(tx: Tx, person: Person) -> None:
+    """Keep others from changing what is known of a person, unless they were erased meanwhile.
+
+    Raises:
+        PersonNotFound
+    """
+    if (await store.LOCK_PERSON.one(tx, person.id)).state == "erased":
+        raise PersonNotFound
+
+
 async def _begin(tx: Tx, person: Person, source: str) -> RealNameCheck:
-    await store.LOCK_PERSON.one(tx, person.id)
+    await _lock(tx, person)
     since = tx.now - timedelta(days=1)
     today = [each for each in await checks_of(tx, person.id) if each.asked_at > since]
     if len(today) >= CHECKS_A_DAY_MAX:
@@ -213,9 +225,9 @@ async def _set_level(tx: Tx, person: Person) -> None:
     await store.SET_LEVEL.run(tx, person.id, level)
 
 
-async def _phone(db: Db, keyring: Keyring, person_id: UUID) -> str:
-    own = await keyring_of(db, keyring, person_id)
-    for row in await contacts_of(db, person_id):
+async def _phone(tx: Tx, keyring: Keyring, person_id: UUID) -> str:
+    own = await keyring_of(tx, keyring, person_id)
+    for row in await contacts_of(tx, person_id):
         if row.kind == "phone":
             return opened(own, row).text
     return ""
