@@ -25,6 +25,7 @@ from tongbao.infra.audit import entries_of_subject
 from tongbao.kernel.clock import business_date, day_bounds
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Licence
+from tongbao.kernel.money import Money
 from tongbao.parties.identity.model import Role
 from tongbao.surfaces.operator_console.app import ConsoleApp, routes
 
@@ -203,6 +204,12 @@ async def test_a_settlement_is_told_to_the_last_fen(closed: Closed, finance: Rea
     assert BANK_NUMBER not in one
     assert "Pay out: accepted" in one or "Pay out: succeeded" in one
     assert "&lt;Cdtr&gt;\n&lt;Nm&gt;•••&lt;/Nm&gt;" in one
+    file = await finance.get("/console/settlements.csv")
+    [row] = csv.DictReader(io.StringIO(file.content.decode("utf-8-sig")))
+    assert row["settlement"] == show("set", settled.id)
+    assert row["due"] == Money(settled.due, "CNY").decimal_text()
+    [payout] = await stage.db.fetch("select id from payout", ())
+    assert row["payout"] == show("pyo", payout["id"])
 
 
 async def test_a_day_is_settled_by_hand_once(closed: Closed, finance: Reader) -> None:

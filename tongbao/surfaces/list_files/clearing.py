@@ -38,7 +38,7 @@ async def _settlements(visit: Visit, cursor: str | None) -> Part:
          *(major(figure, each.currency) for figure in (
              each.opening, each.gross, each.fees, each.refunds, each.fees_returned, each.other,
              each.due, each.reserved, each.quick_fee, each.payable, each.carried)),
-         show("pyt", each.payout_id) if each.payout_id else "")
+         show("pyo", each.payout_id) if each.payout_id else "")
         for each in page.items
     ]  # fmt: skip
     return Part(rows, page.next_cursor)
