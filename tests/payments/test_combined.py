@@ -314,6 +314,27 @@ async def test_an_unanswered_offer_is_made_once(stage: Stage, other: Any, fault:
         assert (await read(stage, whole))["status"] == "succeeded"
 
 
+@pytest.mark.parametrize("fault", ["doubled", "late:40", "forged", "reordered", "signtest"])
+async def test_whatever_becomes_of_the_notice_each_part_is_booked_once(
+    stage: Stage, other: Any, fault: str
+) -> None:
+    whole = await asked(stage, other)
+    number = base32(parse("cmb", whole["id"]))
+    stage.fault("wechat_pay", "callback", fault, number=number)
+    await pay(stage, whole)
+    for _ in range(2):
+        await stage.advance(seconds=30)
+
+    done = await read(stage, whole)
+    assert statuses(done) == ("succeeded", {"succeeded"})
+    assert await stage.events(done) == ["combined_payment.ended"]
+    for part, amount in zip(done["parts"], (300, 700), strict=True):
+        payment = {"id": part["payment_id"], "object": "payment"}
+        booked = [each for leg, each in await stage.postings(payment) if leg.endswith("/gross")]
+        assert booked == [amount]
+        assert await stage.events(payment) == ["payment.succeeded"]
+
+
 async def test_a_notice_of_a_wrong_amount_is_not_believed(stage: Stage, other: Any) -> None:
     whole = await asked(stage, other)
     number = base32(parse("cmb", whole["id"]))
