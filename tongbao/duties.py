@@ -47,6 +47,7 @@ from tongbao.clearing.settlement.settlements import (
 from tongbao.clearing.transfers.model import (
     TransferEnded,
 )
+from tongbao.clearing.transfers.paying import take_transfer
 from tongbao.controls.approvals import approvals as four_eyes
 from tongbao.controls.approvals.model import ApprovalMoved
 from tongbao.controls.audit_log import watching as audit_watching
@@ -305,8 +306,8 @@ def handlers(
         ChaseSplit: partial(chase_split, sharing),
         ChaseReturn: partial(chase_return, sharing),
         ChaseReceiver: partial(chase_receiver, sharing),
-        BelieveCallback: partial(believe_callback, flow, takers(flow, sharing)),
-        TakeKept: partial(take_kept, flow.db, takers(flow, sharing)),
+        BelieveCallback: partial(believe_callback, flow, takers(flow, sharing, clearing)),
+        TakeKept: partial(take_kept, flow.db, takers(flow, sharing, clearing)),
         CloseCheckout: partial(close_checkout_unpaid, flow.db, public_url),
         DeliverWebhook: courier.deliver,
         TellJeepayMerchant: Messenger(flow.db, clearing.keyring, courier.clients).tell,
@@ -333,9 +334,11 @@ def shop_of(flow: Flow) -> Shop:
     return Shop(flow, follow_order)
 
 
-def takers(flow: Flow, sharing: Sharing) -> Takers:
+def takers(flow: Flow, sharing: Sharing, clearing: Clearing) -> Takers:
     """Return who takes which kind of a channel's notice; any other kind is kept meanwhile."""
+    licensed: Takers = {CallbackKind.TRANSFER: partial(take_transfer, clearing)}
     return {
+        **(licensed if flow.licence.may_hold_funds else {}),
         CallbackKind.PAYMENT: partial(take_payment, flow),
         CallbackKind.COMBINED: partial(combining.take_combined, flow),
         CallbackKind.PARKING: partial(

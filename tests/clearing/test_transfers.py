@@ -207,6 +207,31 @@ async def test_a_wechat_transfer_waits_for_its_payee_and_is_paid_once(day: Day) 
     await day.sound()
 
 
+async def test_the_channels_own_notice_ends_a_transfer_at_once(day: Day) -> None:
+    """It is a reason to ask, once; without it the money is found by asking later."""
+    await day.paid("wechat_pay", 100_000)
+    names = [f"oPayee00000000000000000000{n}" for n in range(3)]
+    report = await send(day, *(row(each[-1], "wechat_pay", each, "10.00") for each in names))
+    await let_go(day, report["batch"])
+    await day.stage.advance(minutes=2)
+    found = await batch_with_id(day.db, parse("trb", report["batch"]["id"]))
+    numbers = [each.channel_number for each in (await items_of_batch(day.db, found)).items]
+    for number, fault in zip(numbers, ("doubled", "lost:15", ""), strict=True):
+        if fault:
+            day.sandbox.fault("wechat", "callback", fault, number=number)
+
+    for number, action in zip(numbers, ("confirm", "confirm", "fail"), strict=True):
+        await day.stage.control("wechat/transfer", number=number, action=action)
+    await day.stage.idle()
+
+    assert await states(day, report["batch"]) == ["succeeded", "pending", "failed"]
+    told = await day.db.fetch("select count(*) from event where type = 'transfer.ended'", ())
+    assert told[0][0] == 2
+    await day.stage.advance(hours=2)
+    assert await states(day, report["batch"]) == ["succeeded", "succeeded", "failed"]
+    await day.sound()
+
+
 async def test_a_merchant_takes_back_what_its_payee_has_not_confirmed(day: Day) -> None:
     """Who confirmed first has it; whoever dies after the channel heard finds it by asking."""
     await day.paid("wechat_pay", 100_000)

@@ -17,6 +17,7 @@ from tests.payments.everywhere import CHANNELS, open_everywhere
 from tests.payments.letters import Letter, Postman, states_of_callbacks
 from tests.stage import AT_SANDBOX, Stage, new_number
 from tongbao import duties
+from tongbao.infra._task_jobs import jobs_of
 from tongbao.infra.worker import Worker
 from tongbao.kernel.ids import base32, new_id, parse
 from tongbao.kernel.money import Money
@@ -24,6 +25,7 @@ from tongbao.payments.callbacks import inbox
 from tongbao.payments.callbacks.inbox import BelieveCallback, TakeKept, believe_callback, take_kept
 from tongbao.payments.callbacks.model import InboundState, NoticeFilter, Taker
 from tongbao.payments.callbacks.queries import callbacks_about, list_aside
+from tongbao.payments.splits.receivers import Sharing
 from tongbao.rails.channels.contract import Callback, CallbackKind, ChannelAccount
 
 TELLING_OF_REFUNDS = (*CHANNELS, "unionpay")  # Qra has no notices of refunds
@@ -349,6 +351,22 @@ STRANGE = [
 Strange = Callable[[ChannelAccount, str], tuple[dict[str, Any], str, str]]
 
 
+@pytest.fixture
+def earlier(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version of the program in which nobody takes what is told of payouts."""
+    platform = stage.platform
+    sharing = Sharing(stage.flow, platform.keyring)
+    today = duties.takers(stage.flow, sharing, platform.clearing)
+    known: dict[CallbackKind, Taker] = dict(today)
+    del known[CallbackKind.TRANSFER]
+    handlers: Any = {
+        BelieveCallback: partial(believe_callback, stage.flow, known),
+        TakeKept: partial(take_kept, stage.db, known),
+    }
+    for tag, job in jobs_of(stage.db, handlers, duties.POLICIES, {}).items():
+        monkeypatch.setitem(platform.worker._jobs, tag, job)
+
+
 async def tell_of(stage: Stage, postman: Postman, make: Strange, number: str) -> None:
     account = await postman.account("wechat_pay")
     letter = await asyncio.to_thread(postman.institution.sealed, *make(account, number))
@@ -356,6 +374,7 @@ async def tell_of(stage: Stage, postman: Postman, make: Strange, number: str) ->
     await stage.idle()
 
 
+@pytest.mark.usefixtures("earlier")
 @pytest.mark.parametrize(("make", "kind"), STRANGE)
 async def test_what_nobody_takes_yet_is_kept_and_names_nobody(
     stage: Stage, postman: Postman, make: Strange, kind: CallbackKind
@@ -398,6 +417,7 @@ async def later_version(stage: Stage, kind: CallbackKind, take: Taker) -> None:
     await Worker(stage.db, handlers, policies, {}).run_until_idle(raise_failures=True)
 
 
+@pytest.mark.usefixtures("earlier")
 async def test_a_later_domain_takes_its_kind_and_what_was_kept_before(
     stage: Stage, postman: Postman, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +444,7 @@ async def test_a_later_domain_takes_its_kind_and_what_was_kept_before(
     assert await states_of_callbacks(stage, entrance) == ["orphaned"], "no car of ours came in"
 
 
+@pytest.mark.usefixtures("earlier")
 async def test_a_copy_of_what_is_kept_is_counted(stage: Stage, postman: Postman) -> None:
     account, number = await postman.account("wechat_pay"), base32(new_id())
     letter = await asyncio.to_thread(postman.institution.sealed, *of_a_payout(account, number))

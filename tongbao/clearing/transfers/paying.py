@@ -37,12 +37,18 @@ from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
-from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.ids import UnknownId, from_base32, new_id, show
 from tongbao.ledger.model import AccountKey, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.ledger.steps.commit import commit_together, in_one_transaction, is_committed
 from tongbao.parties.merchants.queries import merchant_with_id
-from tongbao.rails.channels.contract import Absent, Declined, Exchange
+from tongbao.rails.channels.contract import (
+    Absent,
+    Callback,
+    ChannelAccount,
+    Declined,
+    Exchange,
+)
 
 TRANSFER_POLICY: Final = RetryPolicy(
     attempts_max=20,
@@ -148,6 +154,23 @@ async def _look_after_success(context: Clearing, item: TransferItem) -> Again | 
     found = await way.query_transfer(account, order_of(item, payee_of(context.keyring, item)))
     item = await record_news(context, item, "query", found.outcome, found.exchange)
     return Again(_AFTER_SUCCESS) if item.state is TransferState.SUCCEEDED else None
+
+
+async def take_transfer(context: Clearing, account: ChannelAccount, callback: Callback) -> bool:
+    """Ask what became of a transfer that its channel tells of; False: none of ours.
+
+    Raises:
+        TransferContended
+    """
+    try:
+        item = await store.FIND_ITEM.first(context.db, from_base32(callback.number))
+    except UnknownId:
+        return False
+    if item is None or item.account_id != account.id:
+        return False
+    if item.state.is_open and item.sends > 0:
+        await pay(context, item)
+    return True
 
 
 async def hear_from_bank(
