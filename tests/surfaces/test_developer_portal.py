@@ -37,6 +37,7 @@ from tongbao.parties.developers.model import (
 )
 from tongbao.surfaces.demo.stage import DEMO_FEES
 from tongbao.surfaces.developer_portal import app as portal
+from tongbao.surfaces.developer_portal import keys
 from tongbao.surfaces.developer_portal.reading import read_changelog, releases
 from tongbao_sandbox.launch import RunningSandbox
 
@@ -142,15 +143,15 @@ async def test_who_signs_up_has_a_shop_that_takes_payments(stage: Stage) -> None
     developer = await signed_up(stage)
 
     made = await api_of(stage, developer).post("/v1/payments", order(), key=uuid4().hex)
-    keys = await developer.get("/portal/keys")
+    shown = await developer.get("/portal/keys")
 
     assert made.status == 201, made.json
     assert made.json["status"] == "pending"
     assert developer.secret.startswith("sk_sandbox_")
-    assert developer.key_id in keys.text
-    assert developer.secret not in keys.text
-    assert f"…{developer.secret[-4:]}" in keys.text
-    assert developer.mail not in keys.text
+    assert developer.key_id in shown.text
+    assert developer.secret not in shown.text
+    assert f"…{developer.secret[-4:]}" in shown.text
+    assert developer.mail not in shown.text
 
 
 async def test_nothing_tells_whether_an_address_has_an_account(stage: Stage) -> None:
@@ -310,11 +311,11 @@ async def test_a_firm_that_may_hold_no_money_has_a_portal_too(
     async with staged(db, tmp_path, sandbox, **how) as plain:
         developer = await signed_up(plain)
         made = await api_of(plain, developer).post("/v1/payments", order(), key=uuid4().hex)
-        keys = await developer.get("/portal/keys")
+        shown = await developer.get("/portal/keys")
 
     assert made.status == 201, made.json
-    assert "scope:payments:write" in keys.text
-    assert "scope:wallets:write" not in keys.text
+    assert "scope:payments:write" in shown.text
+    assert "scope:wallets:write" not in shown.text
 
 
 async def test_there_is_no_portal_unless_it_is_switched_on(
@@ -402,6 +403,20 @@ async def test_a_key_is_made_replaced_narrowed_and_revoked(stage: Stage) -> None
     assert widened == [403, 200]
     assert over.status == 401
     assert (nothing.status_code, strange.status_code) == (400, 400)
+
+
+async def test_there_is_room_for_so_many_keys_however_fast_they_are_asked_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "KEYS_MAX", 3)
+    developer = await signed_up(stage)
+    await developer.get("/portal/keys")
+    fields = {"name": "x", "scope:payments:read": "on"}
+    made = await asyncio.gather(*(developer.press("/portal/keys", **fields) for _ in range(6)))
+    roll = await developer.press(f"/portal/keys/{developer.key_id}/roll")
+
+    assert sorted(page.status_code for page in made) == [200, 200, 422, 422, 422, 422]
+    assert roll.status_code == 422
 
 
 async def test_a_request_is_found_and_sent_again_once(stage: Stage) -> None:

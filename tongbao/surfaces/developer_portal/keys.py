@@ -149,10 +149,14 @@ async def _check_room(tx: Tx, visit: Visit) -> None:
     Raises:
         KeysTooMany
     """
-    page = await keys_of_merchant(tx, *visit.whose, cursor=None, limit=100)
-    now = real_now()
-    if sum(key.is_good(now) for key in page.items) >= KEYS_MAX:
-        raise KeysTooMany(keys_max=KEYS_MAX)
+    good, cursor, now = 0, None, real_now()
+    while True:
+        page = await keys_of_merchant(tx, *visit.whose, cursor=cursor, limit=100)
+        good += sum(key.is_good(now) for key in page.items)
+        if good >= KEYS_MAX:
+            raise KeysTooMany(keys_max=KEYS_MAX)
+        if (cursor := page.next_cursor) is None:
+            return
 
 
 def _show_secret(visit: Visit, made: NewKey) -> Reply:
