@@ -12,8 +12,12 @@ from tests.surfaces.partnering import BACK, Es256
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
 from tongbao.controls.approvals.model import Approvals, acts_of
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
+from tongbao.infra.admission.rate_limits import RateLimit
+from tongbao.infra.admission.rate_shares import RateLimits
 from tongbao.infra.db import Db
+from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.ids import parse
+from tongbao.kernel.licence import Mode
 from tongbao.parties.partners.partners import bound_acts
 
 
@@ -56,6 +60,15 @@ async def test_a_partner_is_taken_on_suspended_and_comes_back_by_two(
     assert (row["name"], row["state"]) == ("Ledger Lens", "active")
 
     client = row["client_id"]
+    rate = ("--units-per-s", "5", "--burst", "9")
+    told = await cli("--json", "partners", "rate-limit", client, *rate)
+    assert told.json["burst"] == 9
+    found = RateLimits(db, RateLimit(1, 1))
+    for _ in range(9):
+        await found.take_from((parse("ptn", client), Mode.SANDBOX))
+    with pytest.raises(TooManyRequests):
+        await found.take_from((parse("ptn", client), Mode.SANDBOX))
+
     told = await cli("--json", "partners", "suspend", client, "--because", "asks too much")
     assert told.json["state"] == "suspended"
     told = await cli("--json", "partners", "change", client, str(file), "--because", "all is well")

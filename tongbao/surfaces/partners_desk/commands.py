@@ -9,6 +9,8 @@ import click
 import msgspec
 from msgspec import Struct
 
+from tongbao.infra.admission.rate_limits import RateLimit
+from tongbao.infra.admission.rate_shares import set_rate_limit
 from tongbao.infra.jose import thumbprint
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse
@@ -140,6 +142,27 @@ def suspend(context: Context, *, partner: str, because: str) -> None:
         async with platform.db.begin(actor()) as tx:
             found = await suspend_partner(tx, parse(PREFIX, partner), reason=because)
         return {"client_id": found.client_id, "state": found.state.value}
+
+    context.show(context.run(work))
+
+
+@partners.command("rate-limit")
+@click.argument("partner")
+@click.option(
+    "--units-per-s", type=click.IntRange(1, 1_000_000), required=True, help="Requests a second."
+)
+@click.option("--burst", type=click.IntRange(1, 10_000_000), required=True, help="At once.")
+@click.option("--units-per-day", type=click.IntRange(1), help="A daily quota; none unless given.")
+@click.pass_obj
+def rate_limit(context: Context, /, partner: str, **units: int | None) -> None:
+    """Say how much a partner may ask; heard of within seconds."""
+    limit = msgspec.convert(units, RateLimit)
+
+    async def work(platform: Platform) -> dict[str, object]:
+        found = await partner_with_id(platform.db, parse(PREFIX, partner))
+        async with platform.db.begin(actor()) as tx:
+            await set_rate_limit(tx, (found.id, found.mode), limit, found.client_id)
+        return {"client_id": found.client_id, **units}
 
     context.show(context.run(work))
 
