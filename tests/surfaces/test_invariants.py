@@ -8,11 +8,14 @@ import pytest
 
 from tests.stage import Stage
 from tests.surfaces.visitors import hire, reader
-from tongbao.infra import audit
+from tongbao.controls.audit_log.checkpoints import sign_checkpoint
+from tongbao.infra import audit, audit_tree
+from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.tasks import Lease
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Licence
+from tongbao.ledger.proofs.model import Proofs
 from tongbao.surfaces.invariants import rounds
 from tongbao.surfaces.invariants.rounds import WatchInvariants, run_round, run_watch
 from tongbao.surfaces.invariants.running import (
@@ -127,6 +130,42 @@ async def test_only_a_look_at_everything_turns_a_light_green_again(
     await stage.advance(hours=1)
     await run_round(stage.db, LICENCE)
     assert await _reds(stage.db) == set()
+
+
+async def test_a_round_derives_the_audit_logs_news_and_its_past_block_by_block(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for where, name, value in (
+        (rounds, "SMALL_LOG", 8), (rounds, "BLOCK", 4),
+        (audit_tree, "BLOCK", 4), (audit_tree, "_BLOCK_LEVEL", 2),
+    ):  # fmt: skip
+        monkeypatch.setattr(where, name, value)
+    proofs = Proofs(db, Keyring([b"k" * 32]))
+
+    async def round_after(acts: int) -> set[str]:
+        for _ in range(acts):
+            async with db.begin("operator:amy") as tx:
+                await audit.record(tx, "channel.disabled", "chn_1", {})
+        await audit_tree.place_entries(db)
+        await sign_checkpoint(proofs)
+        await run_round(db, LICENCE)
+        return await _reds(db)
+
+    assert await round_after(9) == set()
+    assert await round_after(5) == set()
+    size = await audit_tree.size_of_log(db)
+    marks = "select name, number from invariant_mark where name like 'audit%' order by name"
+    assert [tuple(row) for row in await db.fetch(marks, ())] == [
+        ("audit.new", 2),
+        ("audit.past", 2),
+    ]
+
+    await db.execute("grant update on audit_entry to current_user", ())
+    first = "(select entry_id from audit_leaf where number = 1)"
+    await db.execute(f"update audit_entry set actor = 'eve' where id = {first}", ())
+    seen = [await round_after(0) for _ in range(size // 4)]
+    assert set() in seen, "an old entry waits for its block's turn"
+    assert seen[-1] == {"I10"}
 
 
 async def _reds(db: Db) -> set[str]:
