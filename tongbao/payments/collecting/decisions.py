@@ -386,11 +386,16 @@ def begun(
         price_volume=asked.price.volume,
         card_kind=asked.price.card,
     )
-    attempt_id = new_id()
-    attempt = Attempt(
+    return payment, _attempt(asked, payment, own_wallet=own_wallet)
+
+
+def _attempt(asked: NewPayment, payment: Payment, *, own_wallet: UUID | None) -> Attempt:
+    """Return the row of the first try to collect a payment that begins now."""
+    attempt_id, now = new_id(), payment.created_at
+    return Attempt(
         book=asked.book,
         id=attempt_id,
-        payment_id=payment_id,
+        payment_id=payment.id,
         merchant_id=asked.merchant_id,
         mode=asked.mode,
         channel=asked.channel,
@@ -398,7 +403,7 @@ def begun(
         pay_mode=asked.pay_mode,
         amount=asked.money.amount,
         currency=asked.money.currency,
-        state=_ATTEMPT_STATE[state],
+        state=_ATTEMPT_STATE[payment.state],
         code=None,
         channel_ref=None if own_wallet is None else base32(attempt_id),
         payer=None if own_wallet is None else str(own_wallet),
@@ -409,7 +414,6 @@ def begun(
         paid_at=None if own_wallet is None else now,
         queries=0,
     )
-    return payment, attempt
 
 
 def go_together(payment: Payment, attempt: Attempt) -> bool:
