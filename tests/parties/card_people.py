@@ -108,14 +108,14 @@ class FakeBank:
 class People:
     """A deployment with people who have real names, cards and accounts."""
 
-    def __init__(self, db: Db, ledger: Ledger | None = None) -> None:
+    def __init__(self, db: Db, ledger: Ledger | None = None, first: int = 0) -> None:
         self.db = db
         self.carrier, self.verifier, self.bank = Carrier(), Verifier(), FakeBank()
         self.keys = SealingKeys(FileKms(KEYRING, None))
         self.binder = Binder(db, KEYRING, self.keys, dict.fromkeys(Mode, self.verifier))
         if ledger is not None:
             self.teller = Teller(db, ledger, CardMoney(self.bank, self.keys, KEYRING))
-        self._made = 0
+        self._made = first
 
     async def somebody(
         self, level: int = 3, mode: Mode = Mode.LIVE, keyring: Keyring = KEYRING

@@ -11,12 +11,15 @@ import pytest
 
 from tests.parties.card_people import People, pan
 from tests.parties.phones import Phone, address
+from tests.parties.test_card_money import move
 from tests.stage import Stage
 from tests.surfaces.test_wallet_app import RESIDENT_ID, SandboxOffice
 from tests.surfaces.visitors import Reader, hire, reader
 from tongbao.infra import audit
+from tongbao.kernel.ids import base32
 from tongbao.parties.bound_cards.binding import Binder
 from tongbao.parties.bound_cards.queries import card_with_id
+from tongbao.parties.e_accounts import opening
 from tongbao.parties.identity.model import Role
 
 _people = count(1)
@@ -140,3 +143,25 @@ async def test_somebodys_cards_are_shown_without_their_numbers_and_unbound_for_t
 
     assert (await card_with_id(db, card.id)).state == "unbound"
     assert f"cards/{card.shown_id}/unbind" not in (await admin.get(own)).text
+
+
+async def test_an_order_over_a_card_shows_its_number_at_the_bank(
+    shared_stage: Stage, admin: Reader
+) -> None:
+    db, platform = shared_stage.db, shared_stage.platform
+    people = People(db, platform.ledger, first=50)
+    keys = platform.keys.sealing_keys
+    people.binder = Binder(db, platform.keyring, keys, people.binder.verifiers)
+    person = await people.somebody(keyring=platform.keyring)
+    card = await people.bind(person, pan(2), phone="13900139001")
+    async with db.begin("test") as tx:
+        account = await opening.open_account(
+            tx, platform.settings.licence, person, 3, public_key=person.id.bytes
+        )
+        account = await opening.activate(tx, account)
+    order = await move(people, "top_up", account, card, 700)
+
+    page = await admin.get(f"/console/e_accounts/{account.shown_id}")
+
+    assert base32(order.id) in page.text
+    assert order.shown_id in page.text

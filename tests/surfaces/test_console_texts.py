@@ -96,6 +96,7 @@ OPEN = {
     "partner_state", "partner_kind",
     "person_state", "e_account_state", "e_account_frozen", "e_account_freeze", "e_account_kind",
     "agent_state", "card_kind", "order_state", "scene", "staff_role", "staff_state", "store_state",
+    "bank_card_state", "bank_card_kind",
     "e_account_meter", "e_account_period", "e_account_order", "e_account_order_state",
     "act", "behaviour", "endpoint_state", "overlap", "said", "step",
 }  # fmt: skip

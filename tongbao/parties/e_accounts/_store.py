@@ -272,6 +272,12 @@ GET_LEG: Final = Query(
     select book, order_id, card_id, rail_id, is_own, sends, sent_at, asks, reference
       from e_account_leg where book = $1 and order_id = $2""",
 )
+LEGS: Final = Query(
+    EAccountLeg,
+    """
+    select book, order_id, card_id, rail_id, is_own, sends, sent_at, asks, reference
+      from e_account_leg where book = $1 and order_id = any($2::uuid[])""",
+)
 COUNT_ASK: Final = Statement(
     "update e_account_leg set asks = asks + 1 where book = $1 and order_id = $2"
 )

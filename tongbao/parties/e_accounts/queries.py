@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -19,6 +20,7 @@ from tongbao.parties.e_accounts import _store as store
 from tongbao.parties.e_accounts.model import (
     EAccount,
     EAccountFreeze,
+    EAccountLeg,
     EAccountNotFound,
     EAccountOrder,
     OrderNotFound,
@@ -138,6 +140,14 @@ async def orders_of_account(
     found = await store.ORDERS.all(on, account.book, account.id, before, size + 1)
     last = found[size - 1] if len(found) > size else None
     return Page(found[:size], encode_moment(last.made_at, last.id) if last else None)
+
+
+async def legs_of(on: Db | Tx, orders: Sequence[EAccountOrder]) -> dict[UUID, EAccountLeg]:
+    """Return how far orders over a bank have come, by the order's id; others have none."""
+    wanted = [each.id for each in orders if each.card_id is not None]
+    if not wanted:
+        return {}
+    return {each.order_id: each for each in await store.LEGS.all(on, orders[0].book, wanted)}
 
 
 def contributor() -> Contributor:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.errors import Invalid, Refusal
-from tongbao.kernel.ids import parse, show
+from tongbao.kernel.ids import base32, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import from_decimal_text
 from tongbao.parties.e_accounts import freezes, queries
@@ -91,6 +91,7 @@ async def show_account(visit: Visit) -> Reply:
     """
     db, account = visit.desk.db, await _account(visit)
     orders = await queries.orders_of_account(db, account, cursor=None, limit=20)
+    legs = await queries.legs_of(db, orders.items)
     lines = await queries.statement_of(db, account, cursor=None, limit=20)
     facts: dict[str, Any] = {
         "id": account.shown_id,
@@ -102,7 +103,7 @@ async def show_account(visit: Visit) -> Reply:
             (freezes.shown_freeze(each.freeze), each.freeze, each.keeps)
             for each in freezes.queued(await queries.freezes_of(db, account), account.balance)
         ],
-        "orders": orders.items,
+        "orders": [(each, base32(each.id), legs.get(each.id)) for each in orders.items],
         "lines": [(show(ORDER_PREFIX, each.reference), each) for each in lines.items],
         "directions": tuple(Direction),
         "kinds": FREEZES,
