@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from tongbao.infra import sm2
 from tongbao.infra.certificates import (
     Anchor,
     CertificateRefused,
+    check_authority_of,
     check_chain,
     check_crl,
     read_certificate,
@@ -269,3 +271,39 @@ def test_an_sm2_key_in_a_name_is_not_the_certificates_key() -> None:
     read = read_certificate(made.sign(ROOT.key, SHA256()).public_bytes(Encoding.DER))
 
     assert not verify_by_certificate(read, b"act", sm2_signature(key, b"act"))
+
+
+def test_what_an_authority_in_between_revoked_is_refused_where_its_list_is_known() -> None:
+    between = Authority(issuer=ROOT)
+    leaf = client(between)
+    serial = read_certificate(leaf).parsed.serial_number
+    chain, anchors = [read_certificate(between.der)], [ROOT.anchor(ROOT.crl())]
+    of = hashlib.sha256(between.der).digest()
+
+    def checked(lists: dict[bytes, bytes]) -> None:
+        check_chain(read_certificate(leaf), chain, anchors, NOW, lists)
+
+    checked({})
+    checked({of: between.crl(serial + 1)})
+    checked({b"of another": between.crl(serial)})
+    for wrong, reason in (
+        (between.crl(serial), "revoked"),
+        (between.crl(until=-timedelta(hours=1)), "not of today"),
+        (STRANGER.crl(), "not the anchor's"),
+    ):
+        with pytest.raises(CertificateRefused) as refused:
+            checked({of: wrong})
+        assert reason in str(refused.value)
+
+
+def test_an_authority_in_between_is_one_that_an_anchor_vouches_for() -> None:
+    between = Authority(issuer=ROOT)
+    serial = read_certificate(between.der).parsed.serial_number
+    known = read_certificate(between.der)
+
+    check_authority_of(known, [STRANGER.anchor(), ROOT.anchor(ROOT.crl())], NOW)
+    for anchors in ([], [STRANGER.anchor()], [ROOT.anchor(ROOT.crl(serial))]):
+        with pytest.raises(CertificateRefused):
+            check_authority_of(known, anchors, NOW)
+    with pytest.raises(CertificateRefused):
+        check_authority_of(read_certificate(client(ROOT)), [ROOT.anchor()], NOW)

@@ -8,8 +8,10 @@ is refused: an unknown critical extension, a name constraint, an algorithm that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, Final
 
 from cryptography import x509
@@ -110,13 +112,21 @@ def read_certificate(der: bytes) -> Certificate:
         raise CertificateRefused(reason="unreadable") from None
 
 
+Lists = Mapping[bytes, bytes]
+"""The newest list of revoked certificates of authorities in between, by SHA-256 of theirs (DER)."""
+
+
 def check_chain(
-    leaf: Certificate, between: Sequence[Certificate], anchors: Sequence[Anchor], now: datetime
+    leaf: Certificate,
+    between: Sequence[Certificate],
+    anchors: Sequence[Anchor],
+    now: datetime,
+    lists: Lists = MappingProxyType({}),
 ) -> None:
     """Raise unless an anchor vouches for the leaf as a client at this moment.
 
-    Lists of revoked certificates are the anchors'; whom an authority in between has revoked is not
-    known, so the authority that issues to clients is best an anchor itself.
+    An anchor brings its own list of revoked certificates. Whom an authority in between has revoked
+    is known where ``lists`` has its list; without one it is not asked for.
 
     Raises:
         CertificateRefused
@@ -135,9 +145,24 @@ def check_chain(
         if issuer is None:
             raise CertificateRefused(reason="no chain to an anchor")
         _check_authority(issuer, below)
+        _check_revoked(current, Anchor(issuer, lists.get(sha256(issuer.der).digest())), now)
         left.remove(issuer)
         current = issuer
     raise CertificateRefused(reason="the chain is too long")
+
+
+def check_authority_of(authority: Certificate, anchors: Sequence[Anchor], now: datetime) -> None:
+    """Raise unless an anchor itself vouches for an authority, which may sign certificates.
+
+    Raises:
+        CertificateRefused
+    """
+    _check_link(authority, now)
+    _check_authority(authority, 0)
+    anchor = next((each for each in anchors if _vouches(each.certificate, authority)), None)
+    if anchor is None:
+        raise CertificateRefused(reason="no chain to an anchor")
+    _check_revoked(authority, anchor, now)
 
 
 def verify_by_certificate(certificate: Certificate, message: bytes, signature: bytes) -> bool:

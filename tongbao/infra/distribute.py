@@ -171,6 +171,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("consent_text", "person_consent", "notification"),
         *("password", "password_before", "message_code", "code_allowance", "authenticator"),
         *("passkey", "challenge", "certificate_anchor", "client_certificate"),
+        "revocation_list",
         *("step_up_signal", "step_up_decision", "step_up_payee"),
         *("step_up_rule", "confirmation", "bound_card", "card_binder"),
     ),

@@ -78,6 +78,16 @@ create table step_up_payee (
     payee     bytea not null check (length(payee) = 32),
     primary key (owner_id, payee)
 );
+-- Lists of revoked certificates of authorities between an anchor and its clients.
+create table revocation_list (
+    authority  bytea primary key check (length(authority) = 32),  -- SHA-256 of its certificate
+    anchor_id  uuid not null references certificate_anchor (id),
+    crl_der    bytea not null,
+    crl_until  timestamptz not null,
+    added_at   timestamptz not null,
+    added_by   text not null check (added_by <> '')
+);
+
 -- The version of the API that an endpoint's events are in. Endpoints of before hear today's form.
 alter table webhook_endpoint
     add column api_version text check (api_version ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$');

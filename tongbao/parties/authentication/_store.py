@@ -11,6 +11,7 @@ from tongbao.parties.authentication.model import (
     Challenge,
     ClientCertificate,
     Confirmation,
+    KnownList,
     MessageCode,
     Passkey,
     Password,
@@ -166,6 +167,16 @@ ANCHORS: Final = Query(
 SET_CRL: Final = Statement("""
     update certificate_anchor set crl_der = $2, crl_until = $3
      where id = $1 and (crl_until is null or crl_until <= $3)""")
+# An older list never takes the place of a newer one.
+SET_LIST: Final = Statement("""
+    insert into revocation_list as l (authority, anchor_id, crl_der, crl_until, added_at, added_by)
+    values ($1, $2, $3, $4, $5, $6)
+        on conflict (authority) do update
+       set anchor_id = excluded.anchor_id, crl_der = excluded.crl_der,
+           crl_until = excluded.crl_until, added_at = excluded.added_at,
+           added_by = excluded.added_by
+     where l.crl_until <= excluded.crl_until""")
+LISTS: Final = Query(KnownList, "select authority, crl_der from revocation_list")
 END_ANCHOR: Final = Statement(
     "update certificate_anchor set ended_at = $2 where id = $1 and ended_at is null"
 )

@@ -17,6 +17,7 @@ from tongbao.infra.certificates import (
     Anchor,
     Certificate,
     CertificateRefused,
+    check_authority_of,
     check_chain,
     check_crl,
     read_certificate,
@@ -24,6 +25,7 @@ from tongbao.infra.certificates import (
 )
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.clock import real_now
+from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id, show
 from tongbao.parties.authentication import _store as store
 from tongbao.parties.authentication.model import (
@@ -66,6 +68,28 @@ async def renew_crl(tx: Tx, anchor_id: UUID, crl_der: bytes) -> datetime:
     if not await store.SET_CRL.run(tx, anchor_id, crl_der, until):
         raise CertificateRefused(reason="a newer list is known")
     await audit.record(tx, "certificate.crl_renewed", show(ANCHOR_PREFIX, anchor_id), {})
+    return until
+
+
+async def renew_crl_between(
+    tx: Tx, anchor_id: UUID, authority_der: bytes, crl_der: bytes
+) -> datetime:
+    """Take the newer list of an authority that an anchor vouches for; return how long it counts.
+
+    Raises:
+        AuthenticatorNotFound, CertificateRefused
+    """
+    anchor = next((each for each in await anchors(tx) if each.id == anchor_id), None)
+    if anchor is None:
+        raise AuthenticatorNotFound
+    authority, now = read_certificate(authority_der), real_now()
+    check_authority_of(authority, [Anchor(read_certificate(anchor.der), anchor.crl_der)], now)
+    until = check_crl(crl_der, authority, now)
+    digest = hashlib.sha256(authority_der).digest()
+    if not await store.SET_LIST.run(tx, digest, anchor_id, crl_der, until, tx.now, tx.actor):
+        raise CertificateRefused(reason="a newer list is known")
+    facts: dict[str, Fact] = {"of": authority.subject[:128], "fingerprint": digest.hex()}
+    await audit.record(tx, "certificate.crl_renewed", show(ANCHOR_PREFIX, anchor_id), facts)
     return until
 
 
@@ -157,5 +181,6 @@ async def forget_certificates(tx: Tx, owner_id: UUID) -> None:
 async def _believed(on: Db | Tx, chain: Sequence[bytes], now: datetime) -> Certificate:
     leaf, *between = [read_certificate(der) for der in chain]
     known = [Anchor(read_certificate(each.der), each.crl_der) for each in await anchors(on)]
-    check_chain(leaf, between, known, now)
+    lists = {each.authority: each.crl_der for each in await store.LISTS.all(on)}
+    check_chain(leaf, between, known, now, lists)
     return leaf

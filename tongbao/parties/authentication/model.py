@@ -292,6 +292,13 @@ class CertificateAnchor(Struct, frozen=True):
     ended_at: datetime | None
 
 
+class KnownList(Struct, frozen=True):
+    """Whom an authority between an anchor and its clients has revoked."""
+
+    authority: bytes  # SHA-256 of its certificate
+    crl_der: bytes
+
+
 class ClientCertificate(Struct, frozen=True):
     """One row: a certificate that somebody showed to be theirs, with what leads to its anchor."""
 

@@ -16,6 +16,7 @@ from tongbao.parties.authentication.certificates import (
     anchors,
     end_anchor,
     renew_crl,
+    renew_crl_between,
 )
 from tongbao.parties.authentication.step_up import all_rules
 from tongbao.parties.people.consents import Draft, publish_text
@@ -72,14 +73,24 @@ def anchor_added(context: Context, *, name: str, file: Path) -> None:
 @people.command("renew-crl")
 @click.argument("anchor")
 @click.argument("file", type=_FILE)
+@click.option(
+    "--of",
+    "authority",
+    type=_FILE,
+    help="The certificate (DER) of an authority that the anchor vouches for, whose list it is.",
+)
 @click.pass_obj
-def crl_renewed(context: Context, *, anchor: str, file: Path) -> None:
+def crl_renewed(context: Context, *, anchor: str, file: Path, authority: Path | None) -> None:
     """Take an authority's newest list of revoked certificates (DER)."""
-    der = file.read_bytes()
+    der, of = file.read_bytes(), authority.read_bytes() if authority else None
 
     async def work(platform: Platform) -> str:
         async with platform.db.begin(actor()) as tx:
-            until = await renew_crl(tx, parse(ANCHOR_PREFIX, anchor), der)
+            known = parse(ANCHOR_PREFIX, anchor)
+            if of is None:
+                until = await renew_crl(tx, known, der)
+            else:
+                until = await renew_crl_between(tx, known, of, der)
         return until.isoformat()
 
     context.show({"good_until": context.run(work)})
