@@ -23,7 +23,9 @@ from tests.stage import Stage, staged
 from tests.surfaces.partnering import ACCOUNTS, BACK, Browser, answered, b64, text
 from tests.surfaces.test_open_bank import NUMBER, Bank
 from tests.surfaces.test_open_bank import the_bank as _the_bank
-from tests.surfaces.visitors import browsing
+from tests.surfaces.test_own_factors import Wrist
+from tests.surfaces.visitors import browsing, hire
+from tongbao.infra import audit
 from tongbao.infra.db import Db
 from tongbao.kernel.ids import parse
 from tongbao_sandbox.launch import RunningSandbox
@@ -171,6 +173,19 @@ async def test_a_passkey_confirms_exactly_what_the_page_shows(the_bank: Bank, ke
     assert "passkey" in str(entry["facts"])
 
 
+async def with_authenticator(page: Any) -> tuple[Any, str]:
+    """Have Chromium play an authenticator with a finger that is always there."""
+    devtools = await page.context.new_cdp_session(page)
+    await devtools.send("WebAuthn.enable")
+    options = {
+        "protocol": "ctap2",
+        "transport": "internal",
+        **dict.fromkeys(("hasResidentKey", "hasUserVerification", "isUserVerified"), True),
+    }
+    made = await devtools.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+    return devtools, str(made["authenticatorId"])
+
+
 async def test_a_browser_confirms_with_its_own_passkey(the_bank: Bank, key: Key) -> None:
     """The page's script asks the authenticator that Chromium plays, and sends what it answers."""
     stage = the_bank.stage
@@ -183,20 +198,7 @@ async def test_a_browser_confirms_with_its_own_passkey(the_bank: Bank, key: Key)
     )
     async with browsing(stage) as watched:
         page = watched.page
-        devtools = await page.context.new_cdp_session(page)
-        await devtools.send("WebAuthn.enable")
-        made = await devtools.send(
-            "WebAuthn.addVirtualAuthenticator",
-            {
-                "options": {
-                    "protocol": "ctap2",
-                    "transport": "internal",
-                    "hasResidentKey": True,
-                    "hasUserVerification": True,
-                    "isUserVerified": True,
-                }
-            },
-        )
+        devtools, authenticator = await with_authenticator(page)
         private = key.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         credential = {
             "credentialId": base64.b64encode(key.id).decode(),
@@ -208,7 +210,7 @@ async def test_a_browser_confirms_with_its_own_passkey(the_bank: Bank, key: Key)
             "backupEligibility": True,
             "backupState": True,
         }
-        kept = {"authenticatorId": made["authenticatorId"], "credential": credential}
+        kept = {"authenticatorId": authenticator, "credential": credential}
         await devtools.send("WebAuthn.addCredential", kept)
         await page.goto(address)
         await page.fill("input[name=contact]", NUMBER)
@@ -223,3 +225,39 @@ async def test_a_browser_confirms_with_its_own_passkey(the_bank: Bank, key: Key)
         key.count += 10
     tokens = await the_bank.partner.exchange(told["code"][0])
     assert tokens.status == 200, tokens.body
+
+
+async def test_an_operator_enrols_a_passkey_in_a_browser_and_logs_in_with_it(
+    shared_stage: Stage,
+) -> None:
+    """The console asks by the same script, to make a passkey and to use it."""
+    person = await hire(shared_stage, login="passkey.browser")
+    wrist = Wrist(person.totp)
+    async with browsing(shared_stage) as watched:
+        page = watched.page
+        devtools, authenticator = await with_authenticator(page)
+        await page.goto(f"{shared_stage.url}/console/login")
+        await page.fill("input[name=login]", person.login)
+        await page.fill("input[name=password]", person.password)
+        await page.fill("input[name=code]", wrist.code())
+        await page.click("form button.is-solid")
+        await page.wait_for_url("**/console/payments*")
+        await page.goto(f"{shared_stage.url}/console/me")
+        form = page.locator("form[data-make]")
+        await page.locator("details:has(form[data-make]) summary").click()
+        await form.locator("input[name=name]").fill("desk key")
+        await form.locator("input[name=password]").fill(person.password)
+        await form.locator("input[name=code]").fill(wrist.code())
+        await form.locator("button").click()
+        await page.wait_for_selector("td:has-text('desk key')")
+        kept = await devtools.send("WebAuthn.getCredentials", {"authenticatorId": authenticator})
+        assert [each["rpId"] for each in kept["credentials"]] == ["localhost"]
+        await page.context.clear_cookies()
+        await page.goto(f"{shared_stage.url}/console/login?with=passkey")
+        await page.fill("input[name=login]", person.login)
+        await page.fill("input[name=password]", person.password)
+        await page.click("form button.is-solid")
+        await page.wait_for_url("**/console/payments*")
+        assert watched.complaints == []
+    [*_, entered] = await audit.entries_of_actions(shared_stage.db, ["operator.logged_in"])
+    assert entered.facts == {"by": "passkey"}
