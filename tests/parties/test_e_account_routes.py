@@ -139,7 +139,7 @@ async def test_a_batch_is_confirmed_for_its_sum_and_payees(alice: Phone, app: Ap
     asked = await alice.post(at, items=items, request_id="b1")
     assert asked.code == "authentication.step_up_required"
     shown = (await alice.get(f"/v1/me/confirmations/{asked.json['facts']['confirmation']}")).json
-    assert (shown["amount"], shown["payee"]) == (300, "2 payees")
+    assert (shown["amount"], shown["payee"][:10]) == (300, "2 payees (")
     await alice.prove(asked.json["facts"]["confirmation"], "password")
     swapped = [{**items[0], "payee": third}, {**items[1], "payee": second}]
     other = await alice.post(at, items=swapped, request_id="b1")
@@ -157,6 +157,22 @@ async def test_a_batch_is_confirmed_for_its_sum_and_payees(alice: Phone, app: Ap
     assert (await alice.get(f"{at}/{made.json['id']}")).json["is_over"] is True
     itself = [{"payee": mine, "amount": 1}]
     assert (await alice.post(at, items=itself, request_id="b2")).code == "e_account.batch_wrong"
+
+
+async def test_a_batch_to_others_is_a_payee_that_nobody_knows(alice: Phone, db: Db) -> None:
+    mine, known = await account(alice, 3, fill=10), await account(alice, 2)
+    unknown = await account(alice, 1)
+
+    async def shown(request_id: str, *payees: str) -> str:
+        items = [{"payee": each, "amount": 1} for each in payees]
+        asked = await alice.post(f"{AT}/{mine}/batches", items=items, request_id=request_id)
+        at = f"/v1/me/confirmations/{asked.json['facts']['confirmation']}"
+        return str((await alice.get(at)).json["payee"])
+
+    assert await shown("b1", known) == await shown("b2", known, known) == known
+    assert await shown("b3", unknown) == unknown
+    assert await shown("b4", known, unknown) == await shown("b5", unknown, known)
+    assert await shown("b6", known, unknown, unknown) != await shown("b4", known, unknown)
 
 
 async def test_a_transfer_of_another_day_is_cancelled_and_an_account_closed(

@@ -26,6 +26,7 @@ from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
 from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.e_accounts import _store as store
 from tongbao.parties.e_accounts.model import (
+    PREFIX,
     SCHEDULED_MAX,
     EAccount,
     EAccountBatch,
@@ -79,6 +80,15 @@ class WantedBatch(Struct, frozen=True):
     def amount(self) -> int:
         """Return what it comes to."""
         return sum(each.amount for each in self.items)
+
+    @property
+    def payees(self) -> str:
+        """Return whom it goes to as one name: others are other payees, whom nobody knows yet."""
+        ids = sorted({each.payee for each in self.items})
+        if len(ids) == 1:
+            return show(PREFIX, ids[0])
+        mark = hashlib.sha256(b"".join(each.bytes for each in ids)).hexdigest()[:16]
+        return f"{len(self.items)} payees ({mark})"
 
     @property
     def digest(self) -> bytes:

@@ -269,7 +269,7 @@ async def send_batch_from_e_account(
             f"batch {account.shown_id} {wanted.request_id} {wanted.digest.hex()}",
             positive(wanted.amount, data.currency).amount,
             data.currency,
-            f"{len(items)} payees",
+            wanted.payees,
             await orders.weak_total(desk.db, account, wanted.amount),
         )
         level = await level_for(desk.checks, holder, act)
