@@ -11,7 +11,7 @@ import pytest
 
 from tests.parties.card_people import People, pan
 from tests.parties.phones import Phone, address
-from tests.parties.test_card_money import move
+from tests.parties.test_card_money import move, step
 from tests.stage import Stage
 from tests.surfaces.test_wallet_app import RESIDENT_ID, SandboxOffice
 from tests.surfaces.visitors import Reader, hire, reader
@@ -162,6 +162,7 @@ async def test_an_order_over_a_card_shows_its_number_at_the_bank(
     order = await move(people, "top_up", account, card, 700)
 
     page = await admin.get(f"/console/e_accounts/{account.shown_id}")
+    assert await step(people, order) is None  # or its task would find no such bank
 
     assert base32(order.id) in page.text
     assert order.shown_id in page.text
