@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -168,6 +169,25 @@ async def test_a_card_that_is_frozen_or_closed_pays_nothing_nor_one_of_a_frozen_
     async with db.begin("test") as tx:
         await cards.contributor().erase(tx, payer.person_id)
     assert (await as_it_is(db, other.card)).state is CardState.CLOSED
+
+
+async def test_every_payee_has_request_ids_of_its_own_and_hears_what_was_paid_once_more(
+    db: Db, teller: Teller, make_account: MakeAccount
+) -> None:
+    payer, one, two = await make_account(fill=100), await make_account(), await make_account()
+    card, number = await issued(db, payer)
+
+    first, second = await pay(teller, one, number, 10, "1"), await pay(teller, two, number, 10, "1")
+    async with db.begin("test") as tx:
+        await cards.close(tx, card)
+    again = await pay(teller, one, number, 10, "1")  # the answer was lost; it is paid
+
+    assert first.id == again.id != second.id
+    assert [(await now_is(db, each)).balance for each in (one, two)] == [10, 10]
+    assert not re.fullmatch("[A-Za-z0-9._-]+", first.request_id)  # no order of a person's own
+    for amount, request in ((11, "1"), (10, "2")):
+        with pytest.raises(CardDeclined):
+            await pay(teller, one, number, amount, request)
 
 
 async def test_sixty_four_workers_never_pass_a_cards_limit_by_one_fen(

@@ -25,7 +25,7 @@ from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.kernel.card_numbers import check_digit
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Conflict, NotFound, Rejected
-from tongbao.kernel.ids import base32, new_id
+from tongbao.kernel.ids import base32, derived_id, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import GroupInFlight
@@ -37,7 +37,7 @@ from tongbao.parties.e_accounts.model import (
     EAccountStateWrong,
 )
 from tongbao.parties.e_accounts.opening import book_of, lock_account
-from tongbao.parties.e_accounts.orders import Teller, Wanted, order
+from tongbao.parties.e_accounts.orders import Teller, Wanted, known_order, order
 from tongbao.parties.e_accounts.queries import account_of_person
 from tongbao.parties.people.dossier import Contributor
 from tongbao.parties.people.model import Kept
@@ -180,7 +180,7 @@ async def pay_by_card(
     money: Money,
     request_id: str,
 ) -> EAccountOrder:
-    """Pay an account by a card's number; the same request again is the same payment.
+    """Pay an account by a card's number; the same request of a payee again is the same payment.
 
     Raises:
         CardDeclined: whatever stands against it. GroupInFlight
@@ -189,14 +189,21 @@ async def pay_by_card(
     async with db.begin("virtual_cards") as tx:
         par = await par_of(tx, keys, number.number)
     card = await store.BY_PAR.first(db, payee.book, par)
-    if card is None or not await _is_its_month(db, keys, card, number):
+    if card is None:
         raise CardDeclined
-    now = db.clock.now()
-    wanted = Wanted("transfer", money, f"{base32(card.id)}.{request_id}", payee.id)
-    use = (card.book, card.id, money.amount, business_date(now), now)
-    confirmed = ByCard(Write(store.PAY, use, refusal=CardDeclined.code))
+    # A colon is in no request_id of a person's, so no order of theirs is taken for a card's.
+    own = base32(derived_id(payee.id, f"{card.id} {request_id}"))
+    wanted = Wanted("transfer", money, f"card:{own}", payee.id)
     try:
         account = await account_of_person(db, card.mode, card.person_id, card.account_id)
+        known = await known_order(db, account, wanted)
+        if known is not None:
+            return known  # whatever became of the card since
+        if not await _is_its_month(db, keys, card, number):
+            raise CardDeclined
+        now = db.clock.now()
+        use = (card.book, card.id, money.amount, business_date(now), now)
+        confirmed = ByCard(Write(store.PAY, use, refusal=CardDeclined.code))
         return await order(teller, account, wanted, level=0, confirmed=confirmed)
     except GroupInFlight:
         raise
