@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from tongbao.rails.channels.contract import CallbackKind
+
 PACKAGE = Path(__file__).parents[2] / "tongbao"
 CHANNELS = PACKAGE / "rails" / "channels"
 
@@ -46,3 +48,12 @@ def test_every_method_of_a_channel_has_a_caller() -> None:
     ]
 
     assert unused == []
+
+
+def test_every_kind_of_a_channels_notice_is_taken_by_somebody() -> None:
+    """A kind that nobody takes is kept, which is for products we do not have."""
+    duties = (PACKAGE / "duties.py").read_text()
+
+    untaken = {kind for kind in CallbackKind if f"CallbackKind.{kind.name}: " not in duties}
+
+    assert untaken == {CallbackKind.OTHER}

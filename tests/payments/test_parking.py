@@ -512,7 +512,7 @@ async def test_a_plate_is_looked_up_and_nothing_of_it_is_kept(stage: Stage, gara
         with pytest.raises(Refused) as refused:
             await looked_up(stage, shop, free, channel)
         assert refused.value.code == code
-    for table in ("exchange", "inbound_callback", "request_log_entry"):
+    for table in ("exchange", "inbound_callback", "request_line"):
         if await stage.db.fetch("select 1 from pg_class where relname = $1", (table,)):
             rows = await stage.db.fetch(f"select t::text from {table} t", ())
             assert not [row for row in rows if free in row[0] or free[1:] in row[0]]
