@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -21,7 +22,7 @@ from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import balance_of
 from tongbao.parties.bound_cards import binding
 from tongbao.parties.bound_cards.model import BoundCard, CardInUse
-from tongbao.parties.bound_cards.moving import BankSaid
+from tongbao.parties.bound_cards.moving import BankSaid, OverBank
 from tongbao.parties.bound_cards.queries import card_with_id
 from tongbao.parties.e_accounts import bank_orders, freezes, opening, orders, queries
 from tongbao.parties.e_accounts.bank_orders import RunBankOrder
@@ -248,6 +249,60 @@ async def test_whoever_dies_where_the_bank_and_the_account_agree_in_the_end(
     assert (balance, away) == (at_bank, 0)
     assert state == "done" or (kind == "top_up" and people.bank.taken == before)
     assert (await card_with_id(people.db, card.id)).in_use == 0
+
+
+async def test_a_refusal_that_comes_late_gives_back_nothing_that_another_run_has_paid(
+    people: People, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, card = await opened()
+    bank, pay = people.bank, people.bank.pay
+    await filled(people, account, card, 1_000)
+    order = await move(people, "withdrawal", account, card, 600)
+
+    async def overtaken(_asked: OverBank) -> BankSaid:
+        monkeypatch.setattr(bank, "pay", pay)
+        bank.says = [ABSENT, UNKNOWN]
+        assert isinstance(await step(people, order), Again)  # the other run pays, and hears nothing
+        return REFUSED  # this one's number is there already
+
+    monkeypatch.setattr(bank, "pay", overtaken)
+    assert isinstance(await step(people, order), Again)
+    assert await seen(people, account, order) == (400, 600, "waiting")
+    assert await step(people, order) is None
+
+    assert await seen(people, account, order) == (400, 0, "done")
+    assert list(bank.paid.values()) == [600]
+
+
+async def test_what_came_back_is_not_paid_by_a_run_that_asked_before(
+    people: People, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, card = await opened()
+    bank, pay = people.bank, people.bank.pay
+    await filled(people, account, card, 1_000)
+    order = await move(people, "withdrawal", account, card, 600)
+    asked, ended = asyncio.Event(), asyncio.Event()
+    other: list[asyncio.Task[Again | None]] = []
+
+    async def slow_absence(_asked: OverBank) -> BankSaid:
+        asked.set()
+        await ended.wait()
+        return ABSENT
+
+    async def refuses(_asked: OverBank) -> BankSaid:
+        monkeypatch.setattr(bank, "pay", pay)
+        other.append(asyncio.create_task(step(people, order)))
+        await asked.wait()
+        return REFUSED
+
+    monkeypatch.setattr(bank, "pay", refuses)
+    monkeypatch.setattr(bank, "ask_paid", slow_absence)
+    assert await step(people, order) is None
+    ended.set()
+    await asyncio.gather(*other)
+
+    assert await seen(people, account, order) == (1_000, 0, "failed")
+    assert bank.paid == {}
 
 
 async def test_who_comes_late_to_a_charge_that_is_taken_back_lands_nothing(

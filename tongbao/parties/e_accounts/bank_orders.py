@@ -244,7 +244,7 @@ async def _pay_out(teller: Teller, found: EAccountOrder, leg: EAccountLeg) -> bo
     if leg.sends > 0:
         said = await means_of(teller).bank.ask_paid(asked)
         if said.verdict != "absent":
-            return await _ended(teller, found, leg, said)
+            return await _ended(teller, found, leg, said, sends=leg.sends)
     if not await store.SEND.run(teller.db, leg.book, leg.order_id, leg.sends, now):
         return False
     failpoint("e_accounts.before_payment")
@@ -254,10 +254,16 @@ async def _pay_out(teller: Teller, found: EAccountOrder, leg: EAccountLeg) -> bo
         # A refusal of the repeat need not speak of the first.
         again = await means_of(teller).bank.ask_paid(asked)
         said = said if again.verdict in {"refused", "absent"} else again
-    return await _ended(teller, found, leg, said)
+    return await _ended(teller, found, leg, said, sends=leg.sends + 1)
 
 
-async def _ended(teller: Teller, found: EAccountOrder, leg: EAccountLeg, said: BankSaid) -> bool:
+async def _ended(
+    teller: Teller, found: EAccountOrder, leg: EAccountLeg, said: BankSaid, *, sends: int
+) -> bool:
+    """End a payment by what the bank said of the last of so many sendings; tell if it is over.
+
+    A refusal counts while nobody has sent again, and from then on nobody can.
+    """
     account = await store.GET_ACCOUNT.one(teller.db, found.book, found.account_id)
     if said.verdict == "done":
         now = teller.db.clock.now()
@@ -265,7 +271,12 @@ async def _ended(teller: Teller, found: EAccountOrder, leg: EAccountLeg, said: B
         return await _end(teller, found, leg, "e_account.left", meters=gone, said=said)
     if said.verdict == "refused":
         back = give_back_writes(_counts(account, found, leg), found.made_at)
-        return await _end(teller, found, leg, "e_account.came_back", meters=back, said=said)
+        row = (leg.book, leg.order_id, sends, teller.db.clock.now())
+        last = Write(store.SEND, row, refusal=EAccountMoved.code)
+        more = [last, *back]
+        return await _end(
+            teller, found, leg, "e_account.came_back", meters=more, said=said, sends=sends
+        )
     return False
 
 
@@ -315,9 +326,9 @@ async def _end(
         *meters,
         let_go_write(leg.card_id, found.person_id),
     ]
-    group = Group(
-        derived_id(found.id, rule), found.book, _transfers(rule, found, leg), tuple(companions)
-    )
+    # What is refused stays so under its id, and a later sending may come back all the same.
+    group_id = derived_id(found.id, rule if sends is None else f"{rule} {sends}")
+    group = Group(group_id, found.book, _transfers(rule, found, leg), tuple(companions))
     failpoint("e_accounts.before_end")
     [result] = await teller.ledger.submit([group])
     failpoint("e_accounts.after_end")
