@@ -18,8 +18,10 @@ from tests.surfaces.visitors import Reader, hire, reader
 from tongbao.infra import audit
 from tongbao.kernel.ids import base32
 from tongbao.parties.bound_cards.binding import Binder
+from tongbao.parties.bound_cards.moving import CardMoney
 from tongbao.parties.bound_cards.queries import card_with_id
 from tongbao.parties.e_accounts import opening
+from tongbao.parties.e_accounts.orders import Teller
 from tongbao.parties.identity.model import Role
 
 _people = count(1)
@@ -151,6 +153,7 @@ async def test_an_order_over_a_card_shows_its_number_at_the_bank(
     db, platform = shared_stage.db, shared_stage.platform
     people = People(db, platform.ledger, first=50)
     keys = platform.keys.sealing_keys
+    people.teller = Teller(db, platform.ledger, CardMoney(people.bank, keys, platform.keyring))
     people.binder = Binder(db, platform.keyring, keys, people.binder.verifiers)
     person = await people.somebody(keyring=platform.keyring)
     card = await people.bind(person, pan(2), phone="13900139001")
@@ -161,8 +164,8 @@ async def test_an_order_over_a_card_shows_its_number_at_the_bank(
         account = await opening.activate(tx, account)
     order = await move(people, "top_up", account, card, 700)
 
-    page = await admin.get(f"/console/e_accounts/{account.shown_id}")
     assert await step(people, order) is None  # or its task would find no such bank
+    page = await admin.get(f"/console/e_accounts/{account.shown_id}")
 
     assert base32(order.id) in page.text
     assert order.shown_id in page.text
