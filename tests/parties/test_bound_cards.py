@@ -239,6 +239,28 @@ async def test_a_death_on_the_way_binds_nothing_and_the_next_try_does(
         assert (await people.bind(person, pan(1))).state == "bound"
 
 
+async def test_a_try_that_nobody_confirms_leaves_no_number_behind(people: People) -> None:
+    db, person = people.db, await people.somebody()
+    bound = await people.bind(person, pan(1))
+    asked = await people.ask(person, pan(2))
+
+    async def kept() -> int:
+        return len(await db.fetch("select id from vault.card where sealed is not null", ()))
+
+    await binding.prune_tries(db)
+    assert await kept() == 2  # there is time yet to confirm it
+    db.clock.offset += timedelta(minutes=31)
+    with crash_at("bound_cards.before_prune_commit"):
+        await binding.prune_tries(db)
+    assert await kept() == 2
+    for _ in range(2):
+        await binding.prune_tries(db)
+
+    assert await kept() == 1
+    assert (await queries.card_with_id(db, asked.card.id)).state == "unclear"
+    assert (await queries.card_with_id(db, bound.id)).state == "bound"
+
+
 async def test_a_card_in_use_stays_and_an_erasure_lets_go_of_the_others(people: People) -> None:
     db, person = people.db, await people.somebody()
     card = await people.bind(person, pan(1))

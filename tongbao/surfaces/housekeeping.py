@@ -18,6 +18,7 @@ from tongbao.kernel.licence import Licence
 from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
+from tongbao.parties.bound_cards.binding import prune_tries
 from tongbao.parties.consents.grants import prune_grants
 from tongbao.parties.developers import sessions as developers
 from tongbao.parties.identity.sessions import prune_sessions
@@ -64,6 +65,7 @@ async def keep_house(
         await prune_tokens(db)
         await prune_grants(db)
         await prune_decisions(db)
+        await prune_tries(db)
     await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)
     with suppress(LockNotFree):  # the next round comes in a minute, the next month in weeks
         await make_months(db)

@@ -58,6 +58,7 @@ create unique index bound_card_once on bound_card (person_id, mode, vault_card_i
     where state = 'bound';
 create unique index bound_card_default on bound_card (person_id, mode) where is_default;
 create index bound_card_of on bound_card (person_id, id);
+create index bound_card_waits on bound_card (asked_at) where state in ('asked', 'verified');
 create index bound_card_on_device on bound_card (device, asked_at);
 create index bound_card_by_par on bound_card (par, asked_at);
 create index bound_card_by_phone on bound_card (phone_mark);

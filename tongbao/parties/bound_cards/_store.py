@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
 from tongbao.infra.db import Query, Statement
 from tongbao.parties.bound_cards.model import BoundCard
@@ -141,6 +142,13 @@ STALE: Final = Query(
     f"""
     select {_CARD} from bound_card
      where person_id = $1 and state in ('asked', 'verified') and asked_at <= $2""",
+)
+WITH_STALE: Final = Query(
+    UUID,
+    """
+    select distinct person_id from bound_card
+     where state in ('asked', 'verified') and asked_at <= $1
+     limit $2""",
 )
 END_STALE: Final = Statement("""
     update bound_card set state = 'unclear', answered_at = coalesce(answered_at, $2)

@@ -57,6 +57,7 @@ from tongbao.parties.people.real_names import identity_of, identity_row
 from tongbao.parties.vault.cards import delete_card, save_card
 from tongbao.parties.vault.model import Card, CardNotFound, Number
 
+_PRUNED_MAX: Final = 200
 _TEST_BANK: Final = "TEST"
 _VERDICTS: Final = {"same": BoundState.VERIFIED, "different": BoundState.REFUSED}
 
@@ -313,6 +314,20 @@ async def end_tries(tx: Tx, person_id: UUID, before: datetime) -> None:
     for each in await store.STALE.all(tx, person_id, before):
         await store.END_STALE.run(tx, each.id, tx.now)
         await _forget_number(tx, each)
+
+
+async def prune_tries(db: Db) -> None:
+    """End what nobody has confirmed in time, some people's at once: no number is kept for nothing.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    before = db.clock.now() - CONFIRM_WITHIN
+    for person_id in await store.WITH_STALE.all(db, before, _PRUNED_MAX):
+        async with db.begin("bound_cards") as tx:
+            await _lock_binders(tx, person_id)
+            await end_tries(tx, person_id, before)
+            failpoint("bound_cards.before_prune_commit")
 
 
 async def _forget_number(tx: Tx, card: BoundCard) -> Card | None:
