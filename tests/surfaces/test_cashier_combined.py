@@ -73,7 +73,7 @@ async def test_a_customer_sees_every_order_scans_once_and_has_paid(stage: Stage)
 
 
 async def test_a_lost_notice_is_found_by_asking_and_nobody_pays_again(stage: Stage) -> None:
-    stage.fault("wechat_pay", "pay", "time_out_paid")
+    stage.fault("wechat_pay", "pay", "bad_signature_paid")
     made = await whole(stage)
     own = page_of(made)
     async with reader(stage) as one:
