@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pyotp
 import pytest
@@ -421,6 +422,20 @@ async def test_changing_a_password_takes_two_factors_and_ends_other_sessions(
     assert (await alice.post("/v1/me/password", **new)).code == asked.code
     assert (await alice.log_in()).code == "person.login_refused"
     assert (await alice.log_in(**new)).status == 201
+
+
+async def test_a_password_that_is_replaced_while_it_is_checked_lets_nobody_in(
+    alice: Phone, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = entering.matching_hash
+
+    async def slowly(on: Db, owner_id: UUID, password: str) -> str | None:
+        matched = await check(on, owner_id, password)
+        await db.execute("update password set hash = 'another' where owner_id = $1", (owner_id,))
+        return matched
+
+    monkeypatch.setattr(entering, "matching_hash", slowly)
+    assert (await alice.log_in()).code == "person.login_refused"
 
 
 async def test_a_removed_phone_is_out(alice: Phone) -> None:

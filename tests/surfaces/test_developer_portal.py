@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2 as httpx
 import pytest
@@ -222,6 +222,27 @@ async def test_five_failures_lock_and_a_code_opens_again(stage: Stage) -> None:
     assert "茶馆" in there.text
     assert gone.status_code == 303, "every session of before has ended"
     assert back.headers["location"] == "/portal"
+
+
+async def test_a_password_that_is_replaced_while_it_is_checked_lets_nobody_in(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    developer, entrance = await signed_up(stage), entrance_of(stage)
+    await stage.db.execute("delete from code_allowance", ())
+    sent = await entering.ask_code(
+        entrance, developer.mail, purpose="recover", language="en", source="127.0.0.1"
+    )
+    proof = Proof(developer.mail, show("cod", sent.code_id), await code_for(stage, developer.mail))
+    check = entering.matching_hash
+
+    async def slowly(db: Db, owner_id: UUID, password: str) -> str | None:
+        matched = await check(db, owner_id, password)
+        await entering.set_new_password(entrance, proof, "Green-Kettle-88")
+        return matched
+
+    monkeypatch.setattr(entering, "matching_hash", slowly)
+    with pytest.raises(DeveloperLoginRefused):
+        await entering.log_in(entrance, developer.mail, PASSWORD)
 
 
 async def test_what_is_no_address_name_or_password_is_refused(stage: Stage) -> None:

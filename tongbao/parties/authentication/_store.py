@@ -38,6 +38,8 @@ _CONFIRMATION: Final = (
 GET_PASSWORD: Final = Query(
     Password, "select owner_id, hash, set_at from password where owner_id = $1"
 )
+# Whoever sets another one meanwhile waits, and whoever has set one is seen.
+HOLD_PASSWORD: Final = Query(str, "select hash from password where owner_id = $1 for share")
 SET_PASSWORD: Final = Statement("""
     insert into password (owner_id, hash, set_at) values ($1, $2, $3)
         on conflict (owner_id) do update set hash = excluded.hash, set_at = excluded.set_at""")

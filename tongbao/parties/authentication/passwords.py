@@ -101,9 +101,22 @@ async def keep_password(tx: Tx, owner_id: UUID, password_hash: str) -> None:
 
 async def password_matches(db: Db, owner_id: UUID, password: str) -> bool:
     """Tell whether this is the owner's password; with none on record it takes as long."""
+    return await matching_hash(db, owner_id, password) is not None
+
+
+async def matching_hash(db: Db, owner_id: UUID, password: str) -> str | None:
+    """Return what is kept of the owner's password if this is it; with none it takes as long."""
     present = await store.GET_PASSWORD.first(db, owner_id)
     right = await matches(password, present.hash if present else _unmatchable())
-    return right and present is not None
+    return present.hash if present is not None and right else None
+
+
+async def still_stands(tx: Tx, owner_id: UUID, password_hash: str) -> bool:
+    """Tell whether a password that matched is in force yet, and keep it so until the commit.
+
+    A session is opened behind this: whoever sets another password ends it, or comes first.
+    """
+    return await store.HOLD_PASSWORD.first(tx, owner_id) == password_hash
 
 
 async def password_changed_at(on: Db | Tx, owner_id: UUID) -> datetime | None:

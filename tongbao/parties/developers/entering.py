@@ -35,7 +35,9 @@ from tongbao.parties.authentication.passwords import (
     choose_password,
     forget_passwords,
     keep_password,
+    matching_hash,
     password_matches,
+    still_stands,
 )
 from tongbao.parties.authentication.step_up import CODE_PREFIX
 from tongbao.parties.developers import _store as store
@@ -172,13 +174,15 @@ async def log_in(entrance: Entrance, mail: str, password: str) -> OpenedSession:
     counted = await store.COUNT_TRY.first(
         entrance.db, found.id if found else _NOBODY, TRIES_MAX, now, now + LOCKED_FOR
     )
-    right = await password_matches(entrance.db, counted.id if counted else _NOBODY, password)
-    if counted is None or not right:
+    matched = await matching_hash(entrance.db, counted.id if counted else _NOBODY, password)
+    if counted is None or matched is None:
         async with entrance.db.begin(_ACTOR) as tx:
             subject = found.actor if found else "nobody"
             await audit.record(tx, "developer.login_refused", subject, {})
         raise DeveloperLoginRefused
     async with entrance.db.begin(counted.actor) as tx:
+        if not await still_stands(tx, counted.id, matched):
+            raise DeveloperLoginRefused  # it was changed, or the account closed, a moment ago
         await store.CLEAR_TRIES.run(tx, counted.id)
         await audit.record(tx, "developer.logged_in", counted.actor, {})
         return await open_session(tx, entrance.keyring, counted)

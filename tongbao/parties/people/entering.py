@@ -45,7 +45,9 @@ from tongbao.parties.authentication.passwords import (
     check_choice,
     choose_password,
     keep_password,
+    matching_hash,
     password_matches,
+    still_stands,
 )
 from tongbao.parties.authentication.step_up import (
     CHALLENGE_PREFIX,
@@ -208,7 +210,8 @@ async def log_in(
     person = await _admitted(checks, owner_id, device)
     person_id = person.id if person else _NOBODY
     methods = {Method.PASSWORD}
-    right = await password_matches(checks.db, person_id, password)
+    matched = await matching_hash(checks.db, person_id, password)
+    right = matched is not None
     if second is not None:
         proved = await _second(checks, person_id, contact, mode, second)
         right = right and proved is not None
@@ -218,7 +221,7 @@ async def log_in(
         raise await _refused(checks, found.person_id if found else None)
     if device is not None:
         await guessed_right(checks.db, checks.keyring, device.id)
-    return await _enter(checks, person, phone, methods)
+    return await _enter(checks, person, phone, methods, password_hash=matched)
 
 
 async def log_in_by_passkey(checks: Checks, mode: Mode, phone: Phone, claim: ByPasskey) -> Entered:
@@ -356,8 +359,22 @@ async def _second(
     return kind if proved else None
 
 
-async def _enter(checks: Checks, person: Person, phone: Phone, methods: set[Method]) -> Entered:
+async def _enter(
+    checks: Checks,
+    person: Person,
+    phone: Phone,
+    methods: set[Method],
+    *,
+    password_hash: str | None = None,
+) -> Entered:
+    """Open a session, unless the password that somebody came by was replaced a moment ago.
+
+    Raises:
+        LoginRefused
+    """
     async with checks.db.begin(person.actor) as tx:
+        if password_hash is not None and not await still_stands(tx, person.id, password_hash):
+            raise LoginRefused
         await store.CLEAR_TRIES.run(tx, person.id)
         session = await open_session(
             tx, checks.keyring, person, key=phone.key, name=phone.name, methods=methods
