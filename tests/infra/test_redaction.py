@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import random
+import secrets
 import warnings
 from collections.abc import Iterator
 
@@ -324,3 +325,12 @@ def test_what_somebody_sends_makes_no_second_line(logs: Lines, end: str) -> None
     assert logs.last["event"] == "seen"
     assert logs.last["name"] == forged
     assert "\x1b" not in logs.text
+
+
+@pytest.mark.parametrize("kind", ["sk_live", "sk_sandbox", "tk", "whsec"])
+def test_a_secret_of_ours_is_known_wherever_it_is_put(kind: str) -> None:
+    secret = f"{kind}_{secrets.token_urlsafe(32)}"
+
+    for text in (secret, f"?subject={secret}&x=1", f'{{"subject": "tea {secret}"}}'):
+        assert secret not in redact_text(text)
+    assert redact_text("task_sk_live_7") == "task_sk_live_7"
