@@ -18,7 +18,12 @@ from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_app
 from tongbao.controls.approvals.model import Approvals, acts_of
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
 from tongbao.controls.retention import sweeping
-from tongbao.controls.retention.model import RetentionTermThere, RetentionTermWrong, term_at
+from tongbao.controls.retention.model import (
+    EvidenceNeeded,
+    RetentionTermThere,
+    RetentionTermWrong,
+    term_at,
+)
 from tongbao.controls.retention.terms import TermAsked, bound_acts, every_term, propose_term
 from tongbao.infra import audit
 from tongbao.infra.db import Db
@@ -26,9 +31,10 @@ from tongbao.infra.embedded import EmbeddedServer
 from tongbao.infra.failpoints import SimulatedCrash, arm
 from tongbao.infra.tasks import Lease
 from tongbao.kernel.clock import real_now
-from tongbao.kernel.ids import first_id_at, new_id
+from tongbao.kernel.ids import first_id_at, new_id, parse
 from tongbao.kernel.licence import Licence
 from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
+from tongbao.surfaces.retention.asked import erase_now
 from tongbao.surfaces.retention.kinds import KINDS, erase_what_is_old, held
 
 LICENCE = Licence.PAYMENT_INSTITUTION
@@ -191,6 +197,31 @@ async def test_one_payments_talks_are_erased_when_somebody_asks(
     assert {each["kind"] for each in listed} >= {each.kind for each in KINDS}
     entries = await audit.entries_of_subject(stage.db, paid["id"])
     assert "retention.payment_erased" in [each.action for each in entries]
+
+
+async def test_what_somebody_may_need_yet_is_not_erased(shared_stage: Stage) -> None:
+    stage = shared_stage
+    waits, paid = await stage.show_qr("alipay", 2_000), await stage.paid("alipay", 2_002)
+    row = await stage.row_of(paid)
+
+    async def refused(payment: Any) -> object:
+        before, target = await raw_of(stage, payment), parse("pay", payment["id"])
+        with pytest.raises(EvidenceNeeded) as needed:
+            await erase_now(stage.db, target, because="asked", by="test")
+        assert await raw_of(stage, payment) == before
+        return needed.value.facts["needed_for"]
+
+    assert await refused(waits) == "payment"
+    case = new_id()
+    await stage.db.execute(
+        "insert into payment_case (book, id, payment_id, merchant_id, mode, kind, detail,"
+        " opened_at) values ($1, $2, $3, $4, $5, 'amount_differs', '', $6)",
+        (row.book, case, row.id, row.merchant_id, row.mode.value, row.created_at),
+    )
+    assert await refused(paid) == "case"
+    await stage.db.execute("delete from payment_case where id = $1", (case,))
+    told = await erase_now(stage.db, row.id, because="asked", by="test")
+    assert told["exchanges"]
 
 
 async def test_a_term_is_changed_by_two_people_and_counts_from_its_day(db: Db) -> None:

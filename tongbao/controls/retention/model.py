@@ -32,6 +32,14 @@ class RetentionTermThere(Conflict):
     advice_zh = "该日期已有保存期限，记录不可修改，请选择其他生效日。"
 
 
+class EvidenceNeeded(Conflict):
+    """Money of the payment is on its way, or somebody disputes it; what was said may be needed."""
+
+    code = "retention.evidence_needed"
+    advice = "Wait until what `needed_for` names has ended, then erase."
+    advice_zh = "该笔付款尚有未了结事项（见 needed_for），证据仍需保留，请待其结束后再清除。"
+
+
 class Raw(Struct, frozen=True):
     """One kind of raw evidence.
 

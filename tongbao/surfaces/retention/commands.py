@@ -8,14 +8,9 @@ import click
 import msgspec
 
 from tongbao.controls.retention.terms import TermAsked, propose_term
-from tongbao.infra import audit
-from tongbao.kernel.clock import real_now
-from tongbao.kernel.errors import Fact
-from tongbao.kernel.ids import parse, show
-from tongbao.payments.callbacks.queries import erase_about
-from tongbao.payments.collecting.queries import erase_exchanges_of, timeline
-from tongbao.payments.refunds.queries import refunds_of_payment
+from tongbao.kernel.ids import parse
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor
+from tongbao.surfaces.retention.asked import erase_now
 from tongbao.surfaces.retention.kinds import held
 
 
@@ -72,21 +67,14 @@ def retention_set(
 def retention_erase(context: Context, /, payment: str, because: str) -> None:
     """Erase now what channels were asked and told about a payment, as when its payer asks.
 
-    The payment, its postings and the digests of what was erased stay.
+    The payment, its postings and the digests of what was erased stay. While money is on its way,
+    or a dispute or complaint is open, nothing is erased.
     """
 
     async def work(platform: Platform) -> dict[str, object]:
-        story = await timeline(platform.db, parse("pay", payment))
-        paid, at = story.payment, real_now().isoformat(timespec="seconds")
-        refunds = await refunds_of_payment(platform.db, paid.book, paid.id)
-        numbers = [each.number for each in story.attempts]
-        numbers += [each.number for each in refunds]
-        async with platform.db.begin(actor()) as tx:
-            told = await erase_about(tx, numbers, at)
-            asked = await erase_exchanges_of(tx, paid, at)
-            facts: dict[str, Fact] = {"because": because, "callbacks": told, "exchanges": asked}
-            await audit.record(tx, "retention.payment_erased", show("pay", paid.id), facts)
-        return {"payment": payment, "callbacks": told, "exchanges": asked}
+        wanted = parse("pay", payment)
+        erased = await erase_now(platform.db, wanted, because=because, by=actor())
+        return {"payment": payment, **erased}
 
     context.show(context.run(work))
 
