@@ -18,9 +18,11 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -129,14 +131,26 @@ async def run(order: Order) -> None:
     await db.close()
 
 
+async def submit(dsn: str, balances: str, group: Group) -> None:
+    """Submit one group and say what became of it."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    db = await database.connect(dsn, Clock())
+    ledger = Ledger(db, Licence.PAYMENT_INSTITUTION, balances=balances)
+    sys.stdout.write(f"{await ledger.submit([group])}\n")
+    sys.stdout.flush()
+    await ledger.close()
+
+
 class Forked:
     """A process that was forked, with the manners of one that asyncio started."""
 
-    def __init__(self, order: Order, complaints: Path, failpoint: str | None) -> None:
-        """Start it; ``failpoint`` is armed in it."""
+    def __init__(
+        self, live: Callable[..., Any], *given: Any, complaints: Path, failpoint: str | None
+    ) -> None:
+        """Start it; ``failpoint`` is armed in it, and then it lives on what it is given."""
         heard, said = multiprocessing.Pipe(duplex=False)
         self._heard = heard
-        given = (order, str(complaints), failpoint, said)
+        given = (live, given, str(complaints), failpoint, said)
         self._process = _NURSERY.Process(target=_live, args=given, daemon=True)
         self._process.start()
         said.close()
@@ -162,11 +176,17 @@ _NURSERY = multiprocessing.get_context("forkserver")
 _NURSERY.set_forkserver_preload([__name__])
 
 
-def _live(order: Order, complaints: str, failpoint: str | None, said: Connection) -> None:
+def _live(
+    live: Callable[..., Any],
+    given: tuple[Any, ...],
+    complaints: str,
+    failpoint: str | None,
+    said: Connection,
+) -> None:
     os.dup2(said.fileno(), 1)
     os.dup2(os.open(complaints, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     failpoints.arm(failpoint)
-    uvloop.run(run(order))
+    uvloop.run(live(*given))
 
 
 if __name__ == "__main__":

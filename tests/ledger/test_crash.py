@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from contextlib import suppress
 from uuid import UUID
 
 import pytest
 
+from tests.ledger.fault_process import Forked, submit
 from tests.ledger.making import (
     ALICE,
     BANK,
@@ -30,7 +30,7 @@ from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.model import Transfer, TransferKind
+from tongbao.ledger.model import Group, Transfer, TransferKind
 from tongbao.ledger.queries import balance_of
 from tongbao.ledger.verify import verify
 
@@ -106,48 +106,20 @@ async def test_balances_that_die_follow_after_the_next_take_over(db, dsn, make_d
 
 
 FRONT = 0x0190_0000_0000_7000 << 64
-CHILD = f"""
-import asyncio, sys
-from uuid import UUID
-from tongbao.infra import db as database
-from tongbao.kernel.clock import Clock
-from tongbao.kernel.licence import Licence
-from tongbao.ledger.book import Ledger
-from tongbao.ledger.model import AccountKey, Group, Transfer, TransferKind
-
-async def main():
-    db = await database.connect(sys.argv[1], Clock())
-    wallet = AccountKey("wallet", "CNY", UUID(int=0xA11CE))
-    line = Transfer(UUID(int={FRONT} + 1), TransferKind.SINGLE, "test/leg", UUID(int={FRONT} + 2),
-                    100, AccountKey("bank", "CNY"), wallet)
-    ledger = Ledger(db, Licence.PAYMENT_INSTITUTION, balances=sys.argv[2])
-    print(await ledger.submit([Group(UUID(int={FRONT} + 3), 1, (line,))]))
-    await ledger.close()
-
-asyncio.run(main())
-"""
 
 
 @pytest.mark.parametrize(("place", "afterwards"), [*DYING, ("ledger.after_take_over", "created")])
 async def test_a_process_killed_mid_statement_leaves_all_or_nothing(
-    db, dsn, ledger, place, afterwards, balances
+    db, dsn, ledger, place, afterwards, balances, tmp_path
 ):
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        CHILD,
-        dsn,
-        balances,
-        env={"PYTHONPATH": ":".join(sys.path), failpoints.VARIABLE: f"{place}:kill9"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    said, complained = await child.communicate()
-    assert child.returncode == -signal.SIGKILL, complained
-    assert b"Result" not in said
     line = Transfer(
         UUID(int=FRONT + 1), TransferKind.SINGLE, "test/leg", UUID(int=FRONT + 2), 100, BANK, ALICE
     )
+    asked = Group(UUID(int=FRONT + 3), 1, (line,))
+    complaints = tmp_path / "complaints"
+    child = Forked(submit, dsn, balances, asked, complaints=complaints, failpoint=f"{place}:kill9")
+    assert await child.first_line() == b""
+    assert await child.wait() == -signal.SIGKILL, complaints.read_text()
     assert await outcome(ledger, line, id=UUID(int=FRONT + 3)) == (afterwards, None)
     assert (await balance_of(db, 1, ALICE)).posted == 100
     assert (await verify(db)).is_sound

@@ -23,7 +23,7 @@ import msgspec
 import pytest
 
 from tests.conftest import DurableServer, on_database, temporary_folder
-from tests.ledger.fault_process import Forked, Line, Order, group_of, read_log
+from tests.ledger.fault_process import Forked, Line, Order, group_of, read_log, run
 from tests.ledger.making import BANK, a_calling_domain
 from tongbao.infra import db as database
 from tongbao.infra.db import Db, Query
@@ -100,7 +100,7 @@ class Scene:
             assert process.running.stdout is not None
             said = await process.running.stdout.readline()
         else:
-            forked = Forked(ordered, complaints, self.failpoint)
+            forked = Forked(run, ordered, complaints=complaints, failpoint=self.failpoint)
             process = Process(forked, ordered)
             said = await forked.first_line()
         self.processes.append(process)
