@@ -82,6 +82,21 @@ async def refused_logins(db: Db, person: Person, count: int) -> None:
             await audit.record(tx, "person.login_refused", person.actor, {})
 
 
+async def test_of_many_refused_logins_no_more_are_read_than_decide(
+    module_db: Db, person: Person
+) -> None:
+    await refused_logins(module_db, person, FAILURES_MIN + 2)
+    since = real_now() - timedelta(hours=1)
+    said = (module_db, person.actor, "person.login_refused")
+
+    every = await audit.latest_of_subject(*said, since=since, limit=99)
+    latest = await audit.latest_of_subject(*said, since=since, limit=FAILURES_MIN)
+
+    assert latest == every[:FAILURES_MIN] == sorted(latest, key=lambda each: each.id, reverse=True)
+    assert len(every) == FAILURES_MIN + 2
+    assert await audit.latest_of_subject(*said, since=real_now() + timedelta(1), limit=9) == []
+
+
 async def test_nothing_speaks_against_a_small_sum_from_an_old_phone(
     module_db: Db, person: Person
 ) -> None:

@@ -53,10 +53,10 @@ _OF_SUBJECT = Query(
     " from audit_entry where subject = $1 order by id",
 )
 
-_OF_SUBJECT_SINCE = Query(
+_LATEST_OF_SUBJECT = Query(
     AuditEntry,
-    "select id, at, real_at, actor, origin, action, subject, facts"
-    " from audit_entry where subject = $1 and id >= $2 order by id",
+    "select id, at, real_at, actor, origin, action, subject, facts from audit_entry"
+    " where subject = $1 and id >= $2 and action = $3 order by id desc limit $4",
 )
 _OF_ACTIONS = Query(
     AuditEntry,
@@ -98,9 +98,11 @@ async def entries_of_subject(on: Db | Tx, subject: str) -> list[AuditEntry]:
     return await _OF_SUBJECT.all(on, subject)
 
 
-async def entries_of_subject_since(on: Db | Tx, subject: str, since: datetime) -> list[AuditEntry]:
-    """Return what was recorded about a thing since a moment of real time, oldest first."""
-    return await _OF_SUBJECT_SINCE.all(on, subject, first_id_at(since))
+async def latest_of_subject(
+    on: Db | Tx, subject: str, action: str, *, since: datetime, limit: int
+) -> list[AuditEntry]:
+    """Return the newest acts of a kind about a thing since a moment of real time, newest first."""
+    return await _LATEST_OF_SUBJECT.all(on, subject, first_id_at(since), action, limit)
 
 
 async def entries_of_actions(on: Db | Tx, actions: Sequence[str]) -> list[AuditEntry]:

@@ -26,6 +26,7 @@ from tongbao.parties.people.model import PREFIX, Kept
 from tongbao.parties.people.sessions import device_bound_at
 from tongbao.parties.step_up_risk import _store as store
 from tongbao.parties.step_up_risk.model import (
+    FAILURES_MIN,
     Seen,
     Signal,
     StepUpDecision,
@@ -84,7 +85,13 @@ async def _seen(
     """Ask for the signals that a rule of this act weighs, and no others."""
     hours = {rule.signal: rule.within_h for rule in rules}
     since = real_now() - timedelta(hours=max(hours.values()))
-    entries = await audit.entries_of_subject_since(db, show(PREFIX, owner_id), since)
+
+    async def latest(action: str, most: int) -> list[datetime]:
+        """Read no more than decide: strangers add as many refused logins as they like."""
+        subject = show(PREFIX, owner_id)
+        found = await audit.latest_of_subject(db, subject, action, since=since, limit=most)
+        return [each.real_at for each in found]
+
     moments: dict[Signal, list[datetime]] = {}
     if Signal.NEW_DEVICE in hours:
         bound = await device_bound_at(db, device_id)
@@ -92,13 +99,12 @@ async def _seen(
     if Signal.NEW_PAYEE in hours and act.payee and not await knows_payee(db, owner_id, act.payee):
         moments[Signal.NEW_PAYEE] = [real_now()]
     if Signal.FAILURES in hours:
-        moments[Signal.FAILURES] = [each.real_at for each in entries if each.action == _REFUSED]
+        moments[Signal.FAILURES] = await latest(_REFUSED, FAILURES_MIN)
         lately = real_now() - timedelta(hours=hours[Signal.FAILURES])
         wrong = await failed_proofs(db, owner_id, lately)
         moments[Signal.FAILURES] += [real_now()] * wrong
     if Signal.CHANGED in hours:
-        recovered = [each.real_at for each in entries if each.action == _RECOVERED]
-        moments[Signal.CHANGED] = recovered + await _changes(db, owner_id)
+        moments[Signal.CHANGED] = await latest(_RECOVERED, 1) + await _changes(db, owner_id)
     return Seen(moments)
 
 
