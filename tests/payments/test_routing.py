@@ -109,7 +109,7 @@ def anew(stage: Stage) -> None:
     """Let the process know at once what it would know a second later."""
     router = router_of(stage)
     router.watch.forget()
-    router._read_at = None
+    router._rules.forget_all()
 
 
 async def left_to_us(stage: Stage, amount: int = 1000, **more: Any) -> Any:

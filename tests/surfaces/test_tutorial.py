@@ -80,8 +80,8 @@ class Reader:
         self.session = {"__name__": "__main__", **session}
 
     async def type(self, line: str) -> None:
-        if line in NOT_RUN:
-            return
+        if line in NOT_RUN or line.startswith("tongbao approvals approve "):
+            return  # somebody else approves, as soon as it is proposed
         command, _, remark = line.partition("  # ")
         words = [str(self.files.get(each, each)) for each in shlex.split(command)]
         words = [self.filled_in(each, remark) for each in words]
