@@ -191,7 +191,9 @@ async def test_many_who_hurry_leave_what_is_kept_to_the_fen(
 
     rest = (await now_is(db, account)).available
     assert rest == 10_000 - 4_321 - sent
-    assert 0 <= rest < min(amounts)
+    assert rest >= 0
+    # The smallest may have been refused while one was under way that then came to nothing.
+    assert rest < min(amounts) or await try_one(min(amounts)) == min(amounts)
     if rest:
         await send(teller, account, other, rest)
     with pytest.raises(EAccountFrozen):

@@ -155,9 +155,12 @@ async def test_a_silent_channel_is_told_again_and_the_card_lies_sealed(stage: St
     with pytest.raises(Refused) as refused:
         await sent(stage, refund, account_number="6222020000000000000")
     assert refused.value.code == "refund.not_stuck"
-    await stage.advance(minutes=2)
+    for _ in range(5):  # the next try may be some minutes away, by chance
+        await stage.advance(minutes=2)
+        after = await row_of(stage, refund)
+        if after["state"] != "requested":
+            break
 
-    after = await row_of(stage, refund)
     assert (after["state"], after["sealed"]) == ("accepted", None)
     await stage.advance(minutes=5)
     assert (await stage.read(refund))["status"] == "succeeded"
