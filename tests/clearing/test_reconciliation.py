@@ -199,6 +199,29 @@ async def test_a_cut_bill_proves_no_absence_and_is_fetched_again(day: Day, chann
     ]
 
 
+@pytest.mark.parametrize("days", [-2, 2])
+async def test_a_bill_of_another_day_proves_no_absence_and_is_fetched_again(
+    day: Day, days: int
+) -> None:
+    [unheard] = await day.paid("wechat_pay", 1000)
+    await day.over()
+    number = await day.number(unheard)
+    today, other = (str(each).encode() for each in (day.date, day.date + timedelta(days=days)))
+
+    def of_another_day(bill: bytes) -> bytes:
+        assert today in bill
+        return bill.replace(today, other).replace(number.encode(), b"somebody-elses")
+
+    wrong = await day.reconcile("wechat_pay", clearing=day.rewriting("wechat_pay", of_another_day))
+    [fault] = await queries.faults(day.db, wrong.id, limit=9)
+
+    assert (wrong.state, wrong.is_complete, wrong.row_count) == ("incomplete", False, 0)
+    assert (fault.code, fault.text[:10].encode()) == ("bill.wrong_day", other)
+    assert await day.classes("wechat_pay") == []
+    assert (await day.reconcile("wechat_pay")).state == "matched"
+    assert await day.classes("wechat_pay") == []
+
+
 async def test_a_download_whose_digest_differs_is_no_bill(day: Day) -> None:
     await day.paid("wechat_pay", 1000)
     await day.over()

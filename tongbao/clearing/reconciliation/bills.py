@@ -36,7 +36,7 @@ from tongbao.clearing.sets.lanes import (
 )
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
-from tongbao.kernel.clock import day_bounds
+from tongbao.kernel.clock import business_date, day_bounds
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
 from tongbao.payments.collecting import queries as payments
@@ -240,7 +240,7 @@ async def _load(
             await store.MARK_LEAN.run(tx, bill.id, tx.now)
         else:
             lines = channel.parse_bill(place)
-            sheet = Sheet(bill.id, channel.bill_terms, bill.currency)
+            sheet = Sheet(bill, channel.bill_terms)
             await _copy(tx, sheet, lines, progress)
             await store.MARK_READ.run(tx, bill.id, *sheet.figures(), tx.now, False)
     failpoint("reconciliation.after_parse")
@@ -253,6 +253,9 @@ async def _copy(tx: Tx, sheet: Sheet, lines: Iterator[BillLine], progress: Progr
         await tx.copy("bill_row", store.ROW_COLUMNS, sheet.rows)
         await tx.copy("bill_fault", store.FAULT_COLUMNS, sheet.faults)
         progress("read", sheet.row_count)
+    if sheet.is_of_another_day:
+        await store.CLEAR_ROWS.run(tx, sheet.bill_id)  # they say nothing of this day
+        await tx.copy("bill_fault", store.FAULT_COLUMNS, sheet.refused("bill.wrong_day"))
 
 
 async def read_lean(
@@ -308,7 +311,7 @@ async def store_rest(
 ) -> BillFile:
     """Store the rows of a lean bill that did not agree; without a lane all of them."""
     channel = context.flow.channels[bill.channel]
-    sheet = Sheet(bill.id, channel.bill_terms, bill.currency)
+    sheet = Sheet(bill, channel.bill_terms)
     if lane is None:
         lines = channel.parse_bill(_place(context, bill))
     else:
@@ -326,15 +329,18 @@ async def store_rest(
 class Sheet:
     """Takes a bill's lines piece by piece: the records of the piece, and sums so far."""
 
-    def __init__(self, bill_id: UUID, terms: BillTerms, currency: str) -> None:
+    def __init__(self, bill: BillFile, terms: BillTerms) -> None:
         self.rows: list[RowRecord] = []
         self.faults: list[FaultRecord] = []
         self.row_count = 0
-        self._bill_id = bill_id
+        self.bill_id = bill.id
+        self._day = bill.day
+        self._strange_at: datetime | None = None  # of the first payment, while none is of the day
+        self._is_of_day = False
         self._words = dict.fromkeys(terms.moved, "moved")
         self._words |= dict.fromkeys(terms.under_way, "under_way")
         self._words |= dict.fromkeys(terms.failed, "failed")
-        self._currency = currency
+        self._currency = bill.currency
         self._fault_count = 0
         self._counts = dict.fromkeys(BillKind, 0)
         self._amounts = dict.fromkeys(BillKind, 0)
@@ -349,6 +355,19 @@ class Sheet:
         self._counts[BillKind.PAYMENT] += sum(each.count for each in lane.agreed)
         self._amounts[BillKind.PAYMENT] += sum(each.amount for each in lane.agreed)
         self._fees += sum(each.fees for each in lane.agreed)
+        self._is_of_day = self.row_count > 0
+
+    @property
+    def is_of_another_day(self) -> bool:
+        """Whether there are payments, and each is more than a day away from the bill's day."""
+        return not self._is_of_day and self._strange_at is not None
+
+    def refused(self, code: str) -> list[FaultRecord]:
+        """Return one more fault, of the file as a whole; none of its rows counts."""
+        self.faults, self.row_count, self._fees = [], 0, 0
+        self._counts, self._amounts = dict.fromkeys(BillKind, 0), dict.fromkeys(BillKind, 0)
+        self._take_fault(1, code, str(self._strange_at))
+        return self.faults
 
     def _line(self, line: int) -> int:
         return line if self._lane is None else self._lane.line_in_bill(line)
@@ -378,6 +397,9 @@ class Sheet:
         if not (_is_number(row.number) and _is_number(row.order_number)):
             self._take_fault(row.line, "bill.number_malformed", row.number)
             return
+        if row.kind is BillKind.PAYMENT and not self._is_of_day:
+            self._is_of_day = abs(business_date(row.at) - self._day) <= timedelta(days=1)
+            self._strange_at = self._strange_at or row.at
         kind = str(row.kind)
         if row.kind is BillKind.REFUND and row.number == row.order_number:
             kind = "reversal"  # it has no number of its own: the order itself was undone
@@ -387,18 +409,9 @@ class Sheet:
         self._fees += row.fee.amount
         self.rows.append(
             (
-                self._bill_id,
-                self._line(row.line),
-                kind,
-                row.number,
-                row.order_number,
+                *(self.bill_id, self._line(row.line), kind, row.number, row.order_number),
                 row.channel_ref[:_NUMBER_MAX].replace("\0", ""),
-                row.money.amount,
-                row.money.currency,
-                row.fee.amount,
-                row.at,
-                row.state,
-                outcome,
+                *(row.money.amount, row.money.currency, row.fee.amount, row.at, row.state, outcome),
             )
         )
 
@@ -406,12 +419,12 @@ class Sheet:
         self._fault_count += 1
         shown = text[:_TEXT_MAX].replace("\0", "")  # the one character PostgreSQL does not take
         place = self._line(line)
-        self.faults.append((self._bill_id, self._fault_count, place, code, shown))
+        self.faults.append((self.bill_id, self._fault_count, place, code, shown))
 
     def figures(self) -> tuple[object, ...]:
         """Return what the bill adds up to, as the bill's row keeps it."""
         told = self._told
-        is_said = told is not None
+        is_said = told is not None and not self.is_of_another_day
         return (
             self._currency,
             self.row_count,
