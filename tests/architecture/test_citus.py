@@ -94,6 +94,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.agreements._store.LIST_AGREEMENTS",
     ),
     "a worker's round over all books": (
+        "tongbao.clearing.complaints._store.COUNT_OVERDUE",
         "tongbao.clearing.disputes._store.OWING",
         "tongbao.clearing.payouts._store.CONTRADICTED",
         "tongbao.clearing.payouts._store.OPEN_PAYOUTS",

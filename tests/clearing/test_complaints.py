@@ -8,10 +8,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.stage import Stage, staged
 from tongbao.clearing.complaints import queries
-from tongbao.clearing.complaints.complaints import hear, seed
+from tongbao.clearing.complaints.complaints import (
+    PullComplaints,
+    hear,
+    run_pull_complaints,
+    seed,
+)
 from tongbao.clearing.complaints.model import Complaint, ComplaintContended, ReplyState
 from tongbao.clearing.complaints.queries import ComplaintFilter
 from tongbao.clearing.complaints.replies import Said, SendReply, request_reply, run_send_reply
@@ -123,6 +129,27 @@ async def test_a_notice_that_is_lost_is_made_up_for_within_the_hour(stage: Stage
         await tx.execute("delete from task where type = 'complaints.pull'", ())
 
     assert (await complaint_about(stage, payment)).detail == "东西没收到"
+
+
+async def test_a_complaint_nobody_answers_in_time_is_counted_until_somebody_does(
+    stage: Stage,
+) -> None:
+    async def overdue() -> float | None:
+        await run_pull_complaints(stage.flow, PullComplaints(), _NO_LEASE)
+        return REGISTRY.get_sample_value("tongbao_complaints_overdue", {"mode": "sandbox"})
+
+    complaint = await complained(stage)
+    before = await overdue()
+    assert before is not None
+    await stage.db.execute(
+        "update complaint set answer_by = $2 where id = $1", (complaint.id, stage.db.clock.now())
+    )
+    assert await overdue() == before + 1
+
+    await ask_to_say(stage, complaint, "已补发")
+    await stage.idle()
+    assert (await again(stage, complaint)).state == "processing"
+    assert await overdue() == before
 
 
 async def test_who_complains_again_opens_the_same_complaint_again(stage: Stage) -> None:

@@ -74,6 +74,11 @@ LIST_COMPLAINTS = Query(
            and ($5::uuid is null or id < $5)
          order by id desc limit $6""",
 )
+COUNT_OVERDUE = Query(
+    int,
+    """select count(*)::int as n from complaint
+        where ended_at is null and state = 'pending' and answer_by <= $1 and mode = $2""",
+)
 MESSAGES_OF = Query(
     Message,
     f"""select {_MESSAGE} from complaint_message where book = $1 and complaint_id = $2

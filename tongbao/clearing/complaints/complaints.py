@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
+import structlog
 from msgspec.structs import replace
+from prometheus_client import Gauge
 
 from tongbao.clearing.complaints import _store as store
 from tongbao.clearing.complaints.images import image_writes
@@ -28,6 +30,7 @@ from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import DEFAULT_POLICY, Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import UnknownId, new_id
+from tongbao.kernel.licence import Mode
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import Payment
 from tongbao.payments.collecting.outcomes import Flow
@@ -46,6 +49,10 @@ PULL_EVERY: Final = timedelta(hours=1)
 PULL_POLICY: Final[RetryPolicy] = DEFAULT_POLICY
 _LOOKS_BACK: Final = timedelta(days=29)
 _TRIES_MAX: Final = 8
+_OVERDUE: Final = Gauge(
+    "tongbao_complaints_overdue", "Complaints nobody has answered by their deadline", ["mode"]
+)
+_log: Final = structlog.get_logger()
 
 
 class PullComplaints(Task, frozen=True, tag="complaints.pull"):
@@ -67,7 +74,11 @@ async def take_complaint(flow: Flow, account: ChannelAccount, callback: Callback
 
 
 async def run_pull_complaints(flow: Flow, _task: PullComplaints, _lease: Lease) -> Again:
-    """Read every complaint of the last 29 days that the channels list, and come again."""
+    """Read every complaint of the last 29 days that the channels list, and come again.
+
+    First those whose deadline has passed are counted, loudly.
+    """
+    await _count_overdue(flow)
     last = business_date(flow.db.clock.now())
     for row in await list_accounts(flow.db):
         if row.channel not in flow.channels:
@@ -81,6 +92,14 @@ async def run_pull_complaints(flow: Flow, _task: PullComplaints, _lease: Lease) 
             for ref in listed.outcome.refs:
                 await hear(flow, account, ref)
     return Again(PULL_EVERY)
+
+
+async def _count_overdue(flow: Flow) -> None:
+    for mode in Mode:
+        count = await store.COUNT_OVERDUE.one(flow.db, flow.db.clock.now(), mode)
+        _OVERDUE.labels(mode).set(count)
+        if count:
+            _log.warning("complaints_overdue", mode=mode, count=count)
 
 
 async def hear(flow: Flow, account: ChannelAccount, ref: str) -> Complaint | None:
