@@ -222,6 +222,27 @@ async def test_a_bill_of_another_day_proves_no_absence_and_is_fetched_again(
     assert await day.classes("wechat_pay") == []
 
 
+async def test_a_bill_of_another_merchant_proves_no_absence(day: Day) -> None:
+    [unheard] = await day.paid("wechat_pay", 1000)
+    await day.over()
+    number = await day.number(unheard)
+    account = await day.clearing.flow.account(day.account("wechat_pay"))
+    mine = account.merchant_number.encode()
+    others = mine[::-1]
+
+    def of_another(bill: bytes) -> bytes:
+        assert mine in bill
+        return bill.replace(mine, others).replace(number.encode(), b"somebody-elses")
+
+    wrong = await day.reconcile("wechat_pay", clearing=day.rewriting("wechat_pay", of_another))
+    [fault] = await queries.faults(day.db, wrong.id, limit=9)
+
+    assert (wrong.state, wrong.is_complete, wrong.row_count) == ("incomplete", False, 0)
+    assert (fault.code, fault.text.split()[0]) == ("bill.wrong_merchant", others.decode())
+    assert await day.classes("wechat_pay") == []
+    assert (await day.reconcile("wechat_pay")).state == "matched"
+
+
 async def test_a_download_whose_digest_differs_is_no_bill(day: Day) -> None:
     await day.paid("wechat_pay", 1000)
     await day.over()

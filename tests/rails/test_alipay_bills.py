@@ -112,7 +112,9 @@ async def test_both_bills_say_what_happened(
     assert [b - a for a, b in itertools.pairwise(balances)] == steps[1:]
 
     told = list(desk.channel.parse_bill(trades.outcome.path))
-    assert [line.number for line in told if isinstance(line, BillRow)] == [paid, refunded]
+    trade_rows = [line for line in told if isinstance(line, BillRow)]
+    assert [row.number for row in trade_rows] == [paid, refunded]
+    assert {row.merchants for row in trade_rows} == {(desk.account.merchant_number,)}
     assert isinstance(told[-1], BillTotal)
 
 

@@ -371,6 +371,7 @@ class BillRow(Struct, frozen=True):
     fee: Money
     at: datetime
     state: str  # the channel's word, such as SUCCESS
+    merchants: tuple[str, ...] = ()  # whose trade it is, by the channel's numbers, where it says so
 
 
 class BillTerms(Struct, frozen=True):

@@ -58,6 +58,7 @@ TERMS: Final = BillTerms(
 _ENCODING: Final = "gb18030"
 _SUMMARY: Final = "汇总"
 _HEADER_START: Final = "支付宝交易号"
+_WHOSE: Final = re.compile(r"#账号：\[(2088\d{12})0156\]")  # and what follows stands for CNY
 _PAYMENTS: Final = re.compile(r"#交易合计：(\d+)笔，商家实收共(-?[\d.]+)元，商家优惠共(-?[\d.]+)元")
 _REFUNDS: Final = re.compile(
     r"#退款合计：(\d+)笔，商家实收退款共(-?[\d.]+)元，商家优惠退款共(-?[\d.]+)元"
@@ -166,10 +167,13 @@ def _member(archive: zipfile.ZipFile, contents: str) -> zipfile.ZipInfo:
 def _lines(member: IO[bytes]) -> Iterator[BillLine]:
     columns: list[str] | None = None
     payments: re.Match[str] | None = None
+    whose: tuple[str, ...] = ()
     number = 0
     for number, text in lines_of(member, _ENCODING):
         if isinstance(text, BillFault):
             yield text
+        elif match := _WHOSE.match(text):
+            whose = (match[1],)
         elif match := _PAYMENTS.match(text):
             payments = match
         elif match := _REFUNDS.match(text):
@@ -178,16 +182,18 @@ def _lines(member: IO[bytes]) -> Iterator[BillLine]:
         elif columns is None and text.startswith(_HEADER_START):
             columns = [name.strip() for name in text.split(",")]
         elif text and not text.startswith("#"):
-            yield _row(number, text, columns)
+            yield _row(number, text, columns, whose)
     yield fault(number + 1, "bill.truncated", "")
 
 
-def _row(number: int, text: str, columns: list[str] | None) -> BillRow | BillFault:
+def _row(
+    number: int, text: str, columns: list[str] | None, whose: tuple[str, ...]
+) -> BillRow | BillFault:
     if columns is None:
         return fault(number, "bill.header_unknown", text)
     try:
         row = _cells(text, columns)
-        return _trade(number, row, _kind(cell(row, "业务类型")))
+        return _trade(number, row, _kind(cell(row, "业务类型")), whose)
     except RowMalformed as malformed:
         return fault(number, malformed.code, text)
 
@@ -209,7 +215,7 @@ def _cells(text: str, columns: list[str]) -> dict[str, str]:
     return {name: value.strip() for name, value in zip(columns, cells, strict=True)}
 
 
-def _trade(number: int, row: Mapping[str, str], kind: BillKind) -> BillRow:
+def _trade(number: int, row: Mapping[str, str], kind: BillKind, whose: tuple[str, ...]) -> BillRow:
     order = required(cell(row, "商户订单号"), "bill.number_missing")
     money = amount(cell(row, "订单金额（元）"), CURRENCY)
     fee = amount(cell(row, "服务费（元）"), CURRENCY)
@@ -229,6 +235,7 @@ def _trade(number: int, row: Mapping[str, str], kind: BillKind) -> BillRow:
         fee=-charged if is_refund else charged,
         at=moment(cell(row, "完成时间")),
         state=cell(row, "业务类型"),
+        merchants=whose,
     )
 
 

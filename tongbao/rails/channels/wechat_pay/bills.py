@@ -199,6 +199,7 @@ def _payment(number: int, row: Mapping[str, str]) -> BillRow:
         fee=amount(cell(row, "手续费"), currency),
         at=moment(cell(row, "交易时间")),
         state="SUCCESS",
+        merchants=_merchants(row),
     )
 
 
@@ -220,7 +221,13 @@ def _refund(number: int, row: Mapping[str, str]) -> BillRow:
         fee=amount(cell(row, "手续费"), currency),
         at=moment(_first_filled(row, "退款成功时间", "退款申请时间", "交易时间")),
         state=state if state == "REVOKED" else cell(row, "退款状态"),
+        merchants=_merchants(row),
     )
+
+
+def _merchants(row: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the numbers of who sold: a provider's as well, where one acts for the merchant."""
+    return (cell(row, "商户号"), cell(row, "特约商户号"))
 
 
 def _first_filled(row: Mapping[str, str], *names: str) -> str:
