@@ -715,8 +715,8 @@ async def test_another_merchants_delivery_is_not_reached_through_a_payment(
 
 
 async def test_a_case_is_closed_once_with_a_reason(stage: Stage, admin: Reader) -> None:
-    stage.fault("wechat_pay", "callback", "wrong_amount")
     payment = await stage.show_qr("wechat_pay", 4500)
+    await stage.fault_of(payment, "callback", "wrong_amount")
     await stage.customer(payment)
     await stage.idle()
     page = await admin.get("/console/cases")

@@ -112,6 +112,9 @@ class Changes:
         self._asking = asyncio.get_running_loop().create_task(self._ask())
 
     async def _ask(self) -> None:
+        if self._db.is_closed:
+            self._asking = None
+            return
         try:
             async with asyncio.timeout(2 * BOUND_S):
                 await self.hear()

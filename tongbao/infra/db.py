@@ -293,6 +293,11 @@ class Db:
             raise
         return _touched(status)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is asked of it any more."""
+        return bool(self.pool.is_closing())
+
     async def close(self) -> None:
         """Close every connection."""
         kept, self._kept, self._kept_max = self._kept, [], 0
