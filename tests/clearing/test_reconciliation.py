@@ -243,6 +243,21 @@ async def test_a_bill_of_another_merchant_proves_no_absence(day: Day) -> None:
     assert (await day.reconcile("wechat_pay")).state == "matched"
 
 
+async def test_a_bill_in_another_order_says_the_same(day: Day) -> None:
+    await day.paid("wechat_pay", *range(1000, 1012))
+    await day.over()
+
+    def reversed_rows(bill: bytes) -> bytes:
+        header, *rows, names, total = bill.splitlines(keepends=True)
+        assert len(rows) == 12
+        return b"".join([header, *reversed(rows), names, total])
+
+    turned = await day.reconcile("wechat_pay", clearing=day.rewriting("wechat_pay", reversed_rows))
+
+    assert (turned.state, turned.matched_count) == ("matched", 12)
+    assert await day.classes("wechat_pay") == []
+
+
 async def test_a_download_whose_digest_differs_is_no_bill(day: Day) -> None:
     await day.paid("wechat_pay", 1000)
     await day.over()
