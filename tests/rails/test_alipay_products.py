@@ -466,7 +466,7 @@ PERIODIC = "CYCLE_PAY_AUTH_P/INDUSTRY|DIGITAL_MEDIA"
 def periodic(desk: Desk, **changes: Any) -> AgreementOrder:
     today = business_date(datetime.fromisoformat(desk.sandbox.get("clock")["now"]))
     fields: dict[str, Any] = {
-        "begins": today,
+        "begins": today.replace(day=min(today.day, 28)),  # later days begin next month
         "period": "month",
         "limit_each": PRICE,
         "limit_per_period": Money(5000, "CNY"),
