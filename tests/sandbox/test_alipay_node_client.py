@@ -1,13 +1,12 @@
 """Alipay's own client for Node.js meets the simulated Alipay, by forms and by REST."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.npm import node_with
 from tests.sandboxes import start_sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -18,17 +17,7 @@ MODES = ["key", "certificate"]
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
-    node = shutil.which("node")
-    required = os.environ.get("TONGBAO_REQUIRE", "").split(",")
-    if node is None:
-        if "node" in required:
-            pytest.fail("node is not installed")
-        pytest.skip("node is not installed")
-    if not (FOLDER / "node_modules" / "alipay-sdk").exists():
-        reason = "npm's alipay-sdk is not installed: run `make clients`"
-        if "clients" in required:
-            pytest.fail(reason)
-        pytest.skip(reason)
+    node = node_with(FOLDER, "alipay-sdk")
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         given = {"url": sandbox.url, "credentials": sandbox.credentials["alipay"]}
         run = subprocess.run(

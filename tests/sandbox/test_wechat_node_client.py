@@ -1,14 +1,13 @@
 """A client for Node.js that others wrote meets the simulated WeChat Pay."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.npm import node_with
 from tests.sandboxes import start_sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -18,17 +17,7 @@ DRIVE = ROOT / "tests" / "clients" / "wechatpay_axios_plugin" / "drive.mjs"
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    node = shutil.which("node")
-    required = os.environ.get("TONGBAO_REQUIRE", "").split(",")
-    if node is None:
-        if "node" in required:
-            pytest.fail("node is not installed")
-        pytest.skip("node is not installed")
-    if not (FOLDER / "node_modules" / "wechatpay-axios-plugin").exists():
-        reason = "npm's wechatpay-axios-plugin is not installed: run `make clients`"
-        if "clients" in required:
-            pytest.fail(reason)
-        pytest.skip(reason)
+    node = node_with(FOLDER, "wechatpay-axios-plugin")
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         keys = sandbox.credentials["wechat"]
         run = subprocess.run(

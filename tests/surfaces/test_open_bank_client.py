@@ -6,9 +6,7 @@ import asyncio
 import base64
 import html
 import json
-import os
 import re
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.infra.signed_client import Reply
+from tests.npm import node_with
 from tests.parties.phones import PASSWORD, Key
 from tests.stage import Stage, staged
 from tests.surfaces.partnering import ACCOUNTS, BACK, Browser, answered, b64, text
@@ -65,18 +64,7 @@ async def key(the_bank: Bank) -> Key:
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    found = shutil.which("node")
-    required = os.environ.get("TONGBAO_REQUIRE", "").split(",")
-    if found is None:
-        if "node" in required:
-            pytest.fail("node is not installed")
-        pytest.skip("node is not installed")
-    if not (FOLDER / "node_modules" / "openid-client").exists():
-        reason = "npm's openid-client is not installed: run `make clients`"
-        if "clients" in required:
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    return node_with(FOLDER, "openid-client")
 
 
 async def test_openid_client_completes_the_flow(

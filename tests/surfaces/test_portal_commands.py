@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from tests.stage import Stage
 from tests.surfaces.commands import Cli, command_line
@@ -20,12 +19,6 @@ from tongbao.surfaces.demo.stage import SHOP_FEES, further_orders, open_accounts
 from tongbao.surfaces.portal.following import follow
 from tongbao.surfaces.portal.happenings import OverrideUnreadable, read_override
 from tongbao_sdk import Refused, verify_webhook
-
-
-@pytest.fixture(autouse=True)
-def _nothing_between_the_lines(_quiet: None) -> None:
-    """A platform of an earlier module may still listen, and warn into what is read here."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
 
 
 @pytest.fixture
