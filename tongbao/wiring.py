@@ -335,6 +335,7 @@ class Platform:
             "places": MerchantsPlaces(),
             "webhook_rules": self.webhook_rules,
             "public_url": PublicUrl(settings.public_url),
+            "clock_hand": clock_api.hand_of(self.db, settings),
             "request_log": self.request_log,
         }
 

@@ -7,9 +7,15 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from tests.parties.test_person_locks import until_one_waits
 from tests.stage import Stage
 from tongbao.infra import failpoints, test_clock
 from tongbao.infra.db import Db
+from tongbao.infra.test_clock import TestClockShared
+from tongbao.kernel.ids import parse
+from tongbao.kernel.licence import Mode
+from tongbao.parties.developers.clock import ClockHand
+from tongbao.parties.identity.keys import create_key, revoke_key
 from tongbao_sdk import Refused, Unanswered
 
 
@@ -85,3 +91,46 @@ async def test_time_moves_forward_and_in_steps(clocked: Stage, seconds: int) -> 
 async def test_where_the_clock_is_off_nothing_moves_and_the_refusal_is_kept(stage: Stage) -> None:
     with pytest.raises(Refused, match=r"test_clock\.off"):
         await stage.call(stage.client.test_clock.advance, 60)
+
+
+async def test_nobody_moves_the_time_of_others_who_have_keys_too(clocked: Stage) -> None:
+    other = await clocked.open_shop()
+    with pytest.raises(Refused, match=r"test_clock\.shared"):
+        await clocked.call(clocked.client.test_clock.advance, 60)
+    refused = await steps(clocked.db)
+    shared = ClockHand(clocked.db, is_shared=True)
+    await shared.move(timedelta(minutes=1), clocked.shop.merchant.id, "tests")
+    async with clocked.db.begin("tests") as tx:
+        await revoke_key(tx, other.merchant.id, Mode.SANDBOX, parse("key", other.key_id))
+
+    await clocked.call(clocked.client.test_clock.advance, 60)
+
+    assert (refused, await steps(clocked.db)) == (0, 2)
+
+
+async def test_a_step_that_waits_for_anothers_new_key_sees_it(clocked: Stage) -> None:
+    """Forced interleaving on the clock's row."""
+    other, db = await clocked.open_shop(), clocked.db
+    merchant_id, kept = other.merchant.id, clocked.platform
+    async with db.begin("tests") as tx:
+        await revoke_key(tx, merchant_id, Mode.SANDBOX, parse("key", other.key_id))
+    hand = ClockHand(db, is_shared=False)
+
+    async with db.begin("tests") as tx:
+        await create_key(
+            tx,
+            kept.keyring,
+            merchant_id,
+            Mode.SANDBOX,
+            licence=kept.settings.licence,
+            name="second",
+            scopes=["payments:read"],
+        )
+        moving = asyncio.create_task(
+            hand.move(timedelta(minutes=1), clocked.shop.merchant.id, "tests")
+        )
+        await until_one_waits(db)
+
+    with pytest.raises(TestClockShared):
+        await moving
+    assert await steps(db) == 0

@@ -63,7 +63,9 @@ async def module_stage(
     module_db: Db, tmp_path_factory: pytest.TempPathFactory, sandbox: RunningSandbox
 ) -> AsyncIterator[Stage]:
     folder = tmp_path_factory.mktemp("platform")
-    async with staged(module_db, folder, sandbox, sandbox_sign_up=True) as ready:
+    async with staged(
+        module_db, folder, sandbox, sandbox_sign_up=True, test_clock_shared=True
+    ) as ready:
         yield ready
 
 
@@ -543,6 +545,21 @@ async def test_the_clock_goes_on_and_never_back(stage: Stage) -> None:
     assert moved.headers["location"] == "/portal/clock?done=clock_moved"
     assert (stage.db.clock.now() - before).total_seconds() > 3500
     assert nonsense.status_code == 400
+
+
+async def test_whoever_shares_a_deployment_is_told_why_the_clock_stays(
+    make_db: MakeDb, tmp_path: Path, sandbox: RunningSandbox
+) -> None:
+    async with staged(await make_db(), tmp_path, sandbox, sandbox_sign_up=True) as stage:
+        await test_clock.load_offset(stage.db, allowed=True)
+        developer = await signed_up(stage)
+        page = await developer.get("/portal/clock")
+        refused = await developer.press("/portal/clock", step="1h")
+
+    assert "you cannot move their time" in page.text
+    assert 'name="step"' not in page.text
+    assert refused.status_code == 403
+    assert "TONGBAO_TEST_CLOCK_SHARED" in refused.text
 
 
 # Whose

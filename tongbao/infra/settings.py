@@ -111,6 +111,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     sandbox_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")] | None = None
     sandbox_sign_up: bool = False
     test_clock: bool = False
+    test_clock_shared: bool = False
     jeepay_facade: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
@@ -189,6 +190,8 @@ _MEANINGS: Final = {
     " sandbox. Unless `public_url` is this machine, sandbox webhooks then go to public addresses"
     " only.",
     "test_clock": "Whether business time may be advanced by hand. Never on where real money moves.",
+    "test_clock_shared": "Whether a merchant may advance it although others have sandbox keys,"
+    " whose time moves along; otherwise only whoever is alone may.",
     "jeepay_facade": "Whether programs written for jeepay are answered, where their merchants were"
     " let in. They sign with MD5, which nothing else here accepts.",
     "log_level": "Least level that is logged: debug, info, warning or error.",

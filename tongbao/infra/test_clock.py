@@ -62,6 +62,15 @@ class TestClockTooFar(Conflict):
     advice_zh = "请使用新的空数据库重新开始。"
 
 
+class TestClockShared(Forbidden):
+    """Others have sandbox keys here too, and their time would move along."""
+
+    __test__ = False
+    code = "test_clock.shared"
+    advice = "Ask whoever runs the deployment for TONGBAO_TEST_CLOCK_SHARED=true, or run your own."
+    advice_zh = "请联系部署方设置 TONGBAO_TEST_CLOCK_SHARED=true，或自行部署一套。"
+
+
 _OFFSET = Query(int, "select offset_us from deployment_clock where id = 1")
 _SWITCH_ON = Statement(
     "insert into deployment_clock (id, offset_us) values (1, 0) on conflict do nothing"
@@ -71,6 +80,7 @@ _ADVANCE = Query(
     int,
     "update deployment_clock set offset_us = offset_us + $1 where id = 1 returning offset_us",
 )
+_HOLD = Query(int, "select id from deployment_clock where id = 1 for share")
 
 
 async def load_offset(db: Db, *, allowed: bool) -> timedelta:
@@ -88,14 +98,20 @@ async def load_offset(db: Db, *, allowed: bool) -> timedelta:
 
 
 async def advance(
-    db: Db, by: timedelta, actor: str, *, take: Callable[[Tx], Awaitable[None]] | None = None
+    db: Db,
+    by: timedelta,
+    actor: str,
+    *,
+    take: Callable[[Tx], Awaitable[None]] | None = None,
+    check: Callable[[Tx], Awaitable[None]] | None = None,
 ) -> datetime:
     """Move business time forward for the whole deployment and return the new time.
 
-    ``take`` writes in the same commit what makes a repeat of the request known as one.
+    ``take`` writes in the same commit what makes a repeat of the request known as one; ``check``
+    looks, while nobody who called `hold_still` can commit, whether the actor may.
 
     Raises:
-        TestClockOff, TestClockStepInvalid, TestClockTooFar, and what ``take`` raises
+        TestClockOff, TestClockStepInvalid, TestClockTooFar, and what the two raise
     """
     if not timedelta() < by <= STEP_MAX:
         raise TestClockStepInvalid(param="advance_s")
@@ -107,11 +123,18 @@ async def advance(
             raise TestClockOff
         if timedelta(microseconds=offset_us) > OFFSET_MAX:
             raise TestClockTooFar
+        if check is not None:
+            await check(tx)
         facts = {"by_s": int(by.total_seconds()), "offset_us": offset_us}
         await audit.record(tx, "test_clock.advanced", "deployment", facts)
     failpoint("test_clock.advanced")
     _move(db, timedelta(microseconds=offset_us))
     return db.clock.now()
+
+
+async def hold_still(tx: Tx) -> None:
+    """Let nobody advance the clock until the transaction ends, so that it sees what this adds."""
+    await _HOLD.first(tx)
 
 
 async def follow(db: Db, stop: asyncio.Event, *, poll_s: float = POLL_S) -> None:

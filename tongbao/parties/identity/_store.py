@@ -44,6 +44,15 @@ SET_SCOPES: Final = Query(ApiKey, f"update api_key set scopes = $2 where id = $1
 NOTE_KEY_USE: Final = Statement("""
     update api_key set last_used_at = $2
      where id = $1 and (last_used_at is null or last_used_at < $3)""")
+OTHERS_HAVE_KEYS: Final = Query(
+    bool,
+    """
+    select exists (
+      select from api_key
+       where mode = 'sandbox' and merchant_id <> $1 and revoked_at is null
+         and (expires_at is null or expires_at > $2)
+    ) as found""",
+)
 LIST_KEYS: Final = Query(
     ApiKey,
     f"""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from tongbao.infra import audit
+from tongbao.infra import audit, test_clock
 from tongbao.infra.admission.authentication import SigningKey
 from tongbao.infra.changes import BOUND_S, Changes, mark
 from tongbao.infra.crypto import Keyring, bind
@@ -248,6 +248,8 @@ async def _insert(
     sealed = keyring.seal(_PURPOSE, secret.encode(), _place(key_id, merchant_id))
     algorithm = public_key.algorithm if public_key else SigningAlgorithm.HMAC_SHA256
     der = public_key.der if public_key else None
+    if mode is Mode.SANDBOX:  # who is alone with the clock stays so until they have moved it
+        await test_clock.hold_still(tx)
     row = (key_id, merchant_id, mode, name, scopes, sealed, secret[-4:], tx.now, algorithm, der)
     key = await store.INSERT_KEY.one(tx, *row, version)
     facts = {"merchant": show("mch", merchant_id), "mode": mode.value, "name": name}

@@ -39,6 +39,11 @@ async def keys_of_merchant(
     return page_by_moment(keys, size, lambda row: (row.created_at, row.id))
 
 
+async def others_have_sandbox_keys(on: Db | Tx, merchant_id: UUID) -> bool:
+    """Return whether a sandbox key of another merchant works."""
+    return await store.OTHERS_HAVE_KEYS.one(on, merchant_id, real_now())
+
+
 async def ages_of_keys(on: Db | Tx, before: datetime) -> list[KeyAge]:
     """Return by mode how many keys work, and how many of them were made before a moment."""
     return await store.KEY_AGES.all(on, real_now(), before)

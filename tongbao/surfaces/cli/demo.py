@@ -90,6 +90,7 @@ def _environment(folder: Path, port: int, sandbox_url: str) -> dict[str, str]:
         "TONGBAO_DATA_DIR": str(folder),
         "TONGBAO_LICENCE": "payment_institution",
         "TONGBAO_TEST_CLOCK": "true",
+        "TONGBAO_TEST_CLOCK_SHARED": "true",
         "TONGBAO_SANDBOX_URL": sandbox_url,
         "TONGBAO_SANDBOX_SIGN_UP": "true",
         "TONGBAO_PORT": str(port),

@@ -31,6 +31,7 @@ from tongbao.infra.web.problem import (
 from tongbao.infra.webhooks.model import WebhookRules
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.licence import Mode
+from tongbao.parties.developers.clock import ClockHand
 from tongbao.parties.developers.model import DeveloperSessionEnded, Entrance
 from tongbao.parties.developers.sessions import session_of
 from tongbao.parties.identity.model import CsrfTokenWrong
@@ -234,6 +235,7 @@ def with_portal(app: App, behind: Behind) -> App:
         webhook_rules=behind.webhook_rules,
         http=behind.http,
         has_clock=settings.test_clock,
+        clock_hand=ClockHand(behind.db, settings.test_clock_shared),
     )
     app.mount(PREFIX, PortalApp(desk))
     return app

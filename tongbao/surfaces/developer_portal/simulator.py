@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import msgspec
 
-from tongbao.infra import test_clock
 from tongbao.infra.http import NoAnswerError, NotSentError
 from tongbao.infra.request_log.model import Asked
 from tongbao.kernel.clock import business_date
@@ -149,18 +148,20 @@ async def show_clock(visit: Visit) -> Reply:
         "business_date": business_date(now),
         "offset": visit.desk.db.clock.offset,
         "steps": list(STEPS),
+        "may_move": await visit.desk.clock_hand.may_move(visit.developer.merchant_id),
     }
     return visit.page("clock.html", facts)
 
 
 async def advance_clock(visit: Visit) -> Reply:
-    """Move business time forward for the whole deployment.
+    """Move business time forward for the whole deployment, if nobody else's moves along unasked.
 
     Raises:
-        TestClockOff, TestClockStepInvalid, TestClockTooFar
+        TestClockShared, TestClockOff, TestClockStepInvalid, TestClockTooFar
     """
     step = STEPS.get(visit.request.form.get("step", ""), timedelta())
-    await test_clock.advance(visit.desk.db, step, visit.developer.actor)
+    developer = visit.developer
+    await visit.desk.clock_hand.move(step, developer.merchant_id, developer.actor)
     return visit.back_to("clock", "clock_moved")
 
 

@@ -24,6 +24,7 @@ from tongbao.infra.webhooks.model import WebhookRules
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict
 from tongbao.kernel.licence import Licence, Mode
+from tongbao.parties.developers.clock import ClockHand
 from tongbao.parties.developers.model import Developer, DeveloperSessionEnded, Entrance
 from tongbao.parties.developers.sessions import Session
 from tongbao.parties.identity.model import ApiKey
@@ -78,6 +79,7 @@ class Desk(Struct, frozen=True, dict=True):
     webhook_rules: WebhookRules
     http: HttpClient
     has_clock: bool
+    clock_hand: ClockHand
 
     @property
     def db(self) -> Db:
