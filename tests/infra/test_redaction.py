@@ -175,6 +175,23 @@ def test_any_text_can_be_logged(text: str) -> None:
     redact_text(text).encode()
 
 
+_PIECES = [
+    *("4111", "-", " ", PAN, "6222 0212 3456 7890 128", RESIDENT, "130123456789012345", PEM[:40]),
+    *("Signature", "=", ":", '"', "x1", "api_v3_key", "Authorization", "cookie", "tk_", "sk_live_"),
+    *("whsec_" + "a" * 24, "https://", "me:pa", "@", "host", "茶", "\ud800", "passwd", "authCode"),
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=8))
+def test_what_is_not_looked_at_closely_is_what_nothing_is_found_in(pieces: list[str]) -> None:
+    text = "".join(pieces)
+
+    # The address at its end has the whole looked at closely, whatever is in it.
+    closely = redact_text(f"{text}\n@")
+
+    assert redact_text(text) == closely.removesuffix("\n@")
+
+
 def test_text_without_end_is_redacted_without_delay() -> None:
     for text in ("a-" * 100_000, "1 " * 100_000, "://:" * 100_000, "-----BEGIN A-----" * 10_000):
         assert len(redact_text(text)) <= 20_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -159,7 +158,7 @@ def masked(raw: bytes) -> tuple[str | None, bool]:
 
 def _without_fields(value: Any) -> Any:
     match value:
-        case Mapping():
+        case dict():
             return {
                 name: REMOVED if _is_personal(name, inside) else _without_fields(inside)
                 for name, inside in value.items()
