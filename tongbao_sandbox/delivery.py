@@ -7,10 +7,12 @@ happen at once, in order. Every try to deliver is kept with what the merchant an
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 import traceback
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 import httpx2
@@ -36,6 +38,12 @@ _CALLBACK: Final = (
 )
 
 
+@cache
+def trusted() -> ssl.SSLContext:
+    """Return whom merchants' addresses are checked against; to read it takes a while, once."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 class PostOffice:
     """Queues, delivers and remembers; one background task runs it."""
 
@@ -47,7 +55,7 @@ class PostOffice:
         self._kick = asyncio.Event()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._http = httpx2.AsyncClient(
-            timeout=ANSWER_WITHIN_S, trust_env=False, follow_redirects=False
+            timeout=ANSWER_WITHIN_S, verify=trusted(), trust_env=False, follow_redirects=False
         )
 
     # What a channel calls (seam.Courier) ----------------------------------------------------

@@ -7,10 +7,35 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx2
 import msgspec
+
+
+class Process(Protocol):
+    """What is asked of a sandbox's process, however it was started."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return how it ended, None while it lives."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return how it ended, when it has; or raise `subprocess.TimeoutExpired`."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        ...
+
+    def kill(self) -> None:
+        """End it."""
+        ...
 
 
 class RunningSandbox:
@@ -18,7 +43,7 @@ class RunningSandbox:
 
     def __init__(
         self,
-        process: subprocess.Popen[str],
+        process: Process,
         url: str,
         credentials_path: Path,
         data_dir: Path,
@@ -33,7 +58,10 @@ class RunningSandbox:
         self.credentials: dict[str, dict[str, str]] = msgspec.json.decode(
             credentials_path.read_bytes()
         )
-        self._http = httpx2.Client(base_url=f"{url}/control/", trust_env=False, timeout=30)
+        # Its address is plain HTTP; to get ready for TLS all the same takes 20 ms.
+        self._http = httpx2.Client(
+            base_url=f"{url}/control/", verify=False, trust_env=False, timeout=30
+        )
 
     def get(self, path: str, **query: str | int) -> Any:
         """Ask the control API: ``sandbox.get("trades", channel="wechat")``."""
@@ -84,18 +112,25 @@ class RunningSandbox:
 
 def start_sandbox(data_dir: Path, *, port: int = 0) -> RunningSandbox:
     """Start ``python -m tongbao_sandbox`` on a directory and return it when it is ready."""
-    command = [
-        *(sys.executable, "-m", "tongbao_sandbox"),
-        *("--data-dir", str(data_dir), "--port", str(port), "--parent-pid", str(os.getpid())),
-    ]
+    command = [sys.executable, "-m", "tongbao_sandbox", *arguments(data_dir, port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own interpreter and module
     assert process.stdout is not None  # noqa: S101 - piped just above
-    line = process.stdout.readline()
+    return ready(process, process.stdout.readline(), data_dir)
+
+
+def arguments(data_dir: Path, port: int) -> list[str]:
+    """Return the arguments of a sandbox that ends with this process."""
+    places = ["--data-dir", str(data_dir), "--port", str(port)]
+    return [*places, "--parent-pid", str(os.getpid())]
+
+
+def ready(process: Process, line: str, data_dir: Path) -> RunningSandbox:
+    """Return the sandbox that said this line when it was ready."""
     if not line:
         raise RuntimeError(f"the sandbox did not start: exit code {process.wait()}")
-    ready = msgspec.json.decode(line)
-    credentials = Path(ready["credentials"])
-    return RunningSandbox(process, ready["url"], credentials, data_dir, hosts=ready["hosts"])
+    said = msgspec.json.decode(line)
+    credentials = Path(said["credentials"])
+    return RunningSandbox(process, said["url"], credentials, data_dir, hosts=said["hosts"])
 
 
 def _answered(answer: httpx2.Response) -> Any:
