@@ -435,11 +435,12 @@ class Qra:
 
 
 def _read(body: bytes) -> dict[str, str]:
-    """Return a document's fields; one that declares anything is not looked into."""
-    if b"<!" in body:
-        return {}
+    """Return a document's fields; one that declares a type is not looked into."""
     try:
-        root = fromstring(body)  # noqa: S314 - without declarations there is nothing to expand
+        text = body.decode()  # in another encoding a declaration could hide
+        if "<!DOCTYPE" in text:
+            return {}
+        root = fromstring(text)  # noqa: S314 - without declarations there is nothing to expand
     except (ParseError, ValueError):
         return {}
     return {child.tag: child.text or "" for child in root}

@@ -68,7 +68,9 @@ from tongbao.wiring import SECRETS
 
 PEER = UnionPayPeer()
 NOWHERE = "http://127.0.0.1:9"
-REAL = json.loads((Path(__file__).parents[1] / "vectors/unionpay/callback.json").read_text())
+VECTORS = Path(__file__).parents[1] / "vectors" / "unionpay"
+REAL = json.loads((VECTORS / "callback.json").read_text("utf-8"))
+REAL_REPLY = json.loads((VECTORS / "query_reply.json").read_text("utf-8"))["fields"]
 
 
 def keys(**changes: Any) -> UnionPaySecrets:
@@ -90,6 +92,20 @@ def test_a_real_callback_verifies_with_its_embedded_certificate() -> None:
     for name in fields.keys() - {"signature"}:
         changed = {**fields, name: fields[name] + "0"}
         assert not verifies(key, signed_text(changed), fields["signature"]), name
+
+
+def test_a_real_reply_to_a_query_is_read_and_verified() -> None:
+    """The frame is written as the gateway writes it; fields, signature and certificate are real."""
+    body = "&".join(f"{name}={value}" for name, value in REAL_REPLY.items()).encode()
+    fields = parse_reply(body)
+    assert fields == REAL_REPLY
+    leaf = x509.load_pem_x509_certificate(fields["signPubKeyCert"].encode())
+    key = leaf.public_key()
+    assert name_of(leaf) == UNIONPAY_NAME
+    assert isinstance(key, RSAPublicKey)
+    assert verifies(key, signed_text(fields), fields["signature"])
+    lied = {**fields, "txnAmt": "2"}
+    assert not verifies(key, signed_text(lied), fields["signature"])
 
 
 def test_a_real_callback_is_not_believed_without_its_authority(http: HttpClient) -> None:

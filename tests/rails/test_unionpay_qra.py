@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ from tongbao_sandbox.launch import RunningSandbox
 
 PRICE = Money(1999, "CNY")
 KEY = "9d101c97133837e13dde2d32a5054abb"
+THEIRS = json.loads(
+    (Path(__file__).parents[1] / "vectors/unionpay_qra/signatures.json").read_text("utf-8")
+)
 
 # --- documents
 
@@ -55,6 +59,16 @@ KEY = "9d101c97133837e13dde2d32a5054abb"
 def test_a_document_is_signed_over_its_sorted_fields() -> None:
     # MD5 of "a=1&b=中&key=k", by coreutils.
     assert signed("k", {"b": "中", "a": "1", "c": ""})["sign"] == "4DCF8E939EA1F8722A9BD1B54334BC84"
+
+
+@pytest.mark.parametrize("which", ["answer", "request"])
+def test_what_others_signed_is_authentic_and_signed_alike_by_us(which: str) -> None:
+    key, fields = THEIRS["key"], THEIRS[which]["fields"]
+    assert is_authentic(key, fields)
+    assert signed(key, fields)["sign"] == fields["sign"]
+    for name in fields.keys() - {"sign"}:
+        assert not is_authentic(key, {**fields, name: fields[name] + "0"}), name
+    assert read(written(fields)) == fields
 
 
 @given(

@@ -16,9 +16,9 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.rails.test_wechat_documents import sample
+from tests.rails.test_wechat_documents import WECHAT, sample
 from tests.rails.test_wechat_products import agreement, combined_order, entrance, stay
-from tests.rails.wechat_shop import WechatShop
+from tests.rails.wechat_shop import PRICE, WechatShop
 from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
 from tongbao.rails.channels.contract import PayMode, RefundTarget
@@ -61,6 +61,19 @@ CALLS = (
         "GET",
         r"/v3/papay/sign/contracts/plan-id/",
         reply="PAPay__SignContracts__GetPAPaySignContractByOutContractCodeResponse",
+    ),
+    Recorded(
+        "papay notice",
+        "POST",
+        r"/v3/papay/contracts/\w+/notify$",
+        request="PAPay__CreatePAPayContractNotificationRequest",
+    ),
+    Recorded(
+        "papay ended",
+        "POST",
+        r"/v3/papay/sign/contracts/plan-id/\d+/out-contract-code/\w+/terminate$",
+        request="PAPay__SignContracts__TerminatePAPaySignContractRequest",
+        reply="PAPay__SignContracts__TerminatePAPaySignContractResponse",
     ),
     Recorded(
         "car drives in",
@@ -150,6 +163,8 @@ async def everything(shop: WechatShop) -> list[dict[str, Any]]:
     signed: Any = (await channel.query_agreement(shop.account, order)).outcome
     deduction = shop.order(PayMode.AGREEMENT, agreement_ref=signed.agreement_ref)
     await channel.pay(shop.account, deduction)
+    await channel.announce(shop.account, signed.agreement_ref, PRICE)
+    await channel.end_agreement(shop.account, order, signed.agreement_ref, "用户解约")
     whole = combined_order(shop)
     await channel.pay_combined(shop.account, whole)
     await channel.query_combined(shop.account, whole)
@@ -169,7 +184,7 @@ async def everything(shop: WechatShop) -> list[dict[str, Any]]:
     await parking.charge(channel.gateway, shop.account, fee, stay(entered.parking_id, now))
     await shop.advance(2)
     await parking.query_charge(channel.gateway, shop.account, fee)
-    heard: list[dict[str, Any]] = shop.sandbox.get("requests", last=60)
+    heard: list[dict[str, Any]] = shop.sandbox.get("requests", last=80)
     return heard
 
 
@@ -206,3 +221,29 @@ async def test_no_field_is_made_up_by_us_or_by_our_simulator(shop: WechatShop) -
                 wrong += [f"{call.name} says {at}" for at in said]
 
     assert wrong == []
+
+
+BY_PROVIDERS: dict[str, dict[str, list[str]]] = json.loads(
+    (WECHAT / "papay_partner.json").read_text("utf-8")
+)
+
+
+@pytest.mark.parametrize("sub_appid", ["", "wxsub0000000001"])
+async def test_a_provider_asks_for_agreements_with_the_fields_there_are(
+    shop: WechatShop, sub_appid: str
+) -> None:
+    shop.become_partner(sub_appid)
+    order = agreement(payer_id="oUpF8uMuAJO-sub")
+    await shop.channel.offer_agreement(shop.account, order)
+    await shop.control("wechat/agreement", number=order.number)
+    signed: Any = (await shop.channel.query_agreement(shop.account, order)).outcome
+    deduction = shop.order(PayMode.AGREEMENT, agreement_ref=signed.agreement_ref)
+    await shop.channel.pay(shop.account, deduction)
+    recent = shop.sandbox.get("requests", last=20)
+    heard = {f"{each['method']} {each['target'].removeprefix('/wechat')}": each for each in recent}
+
+    for call, names in BY_PROVIDERS.items():
+        asked, said = (json.loads(heard[call][part]) for part in ("request", "reply"))
+        assert set(names["required"]) <= asked.keys(), call
+        assert asked.keys() <= {*names["required"], *names["known"]}, call
+        assert said.keys() == set(names["answers"]), call
