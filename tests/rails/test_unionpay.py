@@ -98,6 +98,7 @@ def test_a_real_reply_to_a_query_is_read_and_verified() -> None:
     """The frame is written as the gateway writes it; fields, signature and certificate are real."""
     body = "&".join(f"{name}={value}" for name, value in REAL_REPLY.items()).encode()
     fields = parse_reply(body)
+    assert fields is not None
     assert fields == REAL_REPLY
     leaf = x509.load_pem_x509_certificate(fields["signPubKeyCert"].encode())
     key = leaf.public_key()
