@@ -541,6 +541,7 @@ def sell(shop: Tongbao) -> None:
     list(shop.commissions.lines("com_1"))
     shop.settlements.statement("set_1", layout="pdf")
     shop.settlements.quick("CNY")
+    shop.settlements.settle_in_sandbox("CNY")
     shop.payouts.receipt("pyo_1")
     shop.transfer_batches.send("1", "c", currency="CNY")
     list(shop.transfer_batches.list())

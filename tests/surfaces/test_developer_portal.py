@@ -520,6 +520,32 @@ async def test_the_simulated_customer_pays_for_ones_own_payment(stage: Stage) ->
     assert wrong == [400, 400, 400, 400]
 
 
+async def test_what_can_be_triggered_happens_from_a_page_too(stage: Stage) -> None:
+    developer = await signed_up(stage)
+    page = await developer.get("/portal/simulator")
+    for event in ("settlement.closed", "complaint.opened"):
+        running = asyncio.ensure_future(
+            developer.press("/portal/simulator/happening", event=event, channel="wechat_pay")
+        )
+        while not running.done():
+            await stage.idle()
+            await asyncio.sleep(0)
+        done = await running
+        await stage.idle()
+        seen = await developer.get(f"/portal/events?type={event}")
+
+        assert done.headers["location"] == "/portal/events?done=happened", done.text
+        assert len(re.findall(r"evt_\w+", seen.text)) > 0
+    refused = await developer.press(
+        "/portal/simulator/happening", event="payment.authorised", channel="alipay"
+    )
+    nonsense = await developer.press("/portal/simulator/happening", event="x", channel="alipay")
+
+    assert "<option>agreement.signed</option>" in page.text
+    assert "POST /v1/payments" in refused.text, "the API's answer is shown"
+    assert nonsense.status_code == 400
+
+
 async def test_examples_name_the_developers_key_and_never_its_secret(stage: Stage) -> None:
     developer = await signed_up(stage)
     page = html.unescape((await developer.get("/portal/docs/payments")).text)

@@ -62,6 +62,7 @@ LICENSED = {
     "/v1/settlements/{settlement_id:str}/lines",
     "/v1/settlements/{settlement_id:str}/statement",
     "/v1/settlements/quick",
+    "/v1/test_helpers/settlements",
     "/v1/payouts",
     "/v1/payouts/{payout_id:str}",
     "/v1/payouts/{payout_id:str}/receipt",

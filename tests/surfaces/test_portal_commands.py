@@ -17,7 +17,8 @@ from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.surfaces.demo.stage import SHOP_FEES, further_orders, open_accounts
 from tongbao.surfaces.portal.following import follow
-from tongbao.surfaces.portal.happenings import OverrideUnreadable, read_override
+from tongbao.surfaces.portal.happenings import read_override
+from tongbao.surfaces.portal.theatre import OverrideUnreadable
 from tongbao_sdk import Refused, verify_webhook
 
 
@@ -65,6 +66,13 @@ async def with_unionpay(stage: Stage) -> None:
         await connect_channel(tx, merchant_id, Mode.SANDBOX, "unionpay", made["unionpay"])
 
 
+async def with_agreements(stage: Stage) -> None:
+    """Let the shop collect under agreements."""
+    ways = [PriceLine(each, "agreement", 7000) for each in ("wechat_pay", "alipay")]
+    async with stage.db.begin("tests") as tx:
+        await set_price_plan(tx, stage.shop.merchant.id, Mode.SANDBOX, [*ways, *SHOP_FEES])
+
+
 @pytest.mark.parametrize("event", ["payment.authorised", "payment.captured", "payment.voided"])
 async def test_money_is_set_aside_taken_and_let_go(stage: Stage, cli: Cli, event: str) -> None:
     await with_unionpay(stage)
@@ -87,6 +95,58 @@ async def test_what_is_no_payment_is_triggered_too(stage: Stage, cli: Cli, event
 
     assert said.code == 0, said.err
     assert event in await stage.events({"id": said.out.split()[-1]})
+
+
+@pytest.mark.parametrize(
+    ("event", "channel"),
+    [
+        ("agreement.signed", "alipay"),
+        ("agreement.ended", "wechat_pay"),
+        ("split.ended", "wechat_pay"),
+        ("split.cancelled", "wechat_pay"),
+        ("split_return.succeeded", "wechat_pay"),
+        ("settlement.closed", "wechat_pay"),
+        ("payout.succeeded", "wechat_pay"),
+        ("complaint.opened", "wechat_pay"),
+        ("complaint.updated", "wechat_pay"),
+    ],
+)
+async def test_what_comes_after_a_payment_is_triggered_too(
+    stage: Stage, cli: Cli, event: str, channel: str
+) -> None:
+    await with_agreements(stage)
+    running = asyncio.ensure_future(cli("trigger", event, "--channel", channel))
+    while not running.done():  # it waits for the channel's word, and the bank for its two seconds
+        await stage.advance(seconds=3)
+    said = await running
+    await stage.idle()
+
+    assert said.code == 0, said.err
+    assert event in await stage.events({"id": said.out.split()[-1]})
+
+
+async def test_a_channel_without_agreements_is_said_to_be(cli: Cli) -> None:
+    said = await cli("trigger", "agreement.signed", "--channel", "unionpay")
+
+    assert said.code == 1
+    assert "trigger.channel_without" in said.err
+
+
+async def test_a_sandbox_is_settled_without_anything_agreed_and_once(stage: Stage) -> None:
+    shop = await stage.open_shop()
+    client = stage.client_of(shop)
+    await stage.paid("alipay", 10_000, client=client)
+    settle = client.settlements.settle_in_sandbox
+
+    made = await asyncio.gather(*(stage.call(settle) for _ in range(3)), return_exceptions=True)
+
+    done = [each for each in made if not isinstance(each, BaseException)]
+    assert [each["payable"] for each in done] == [9_920]
+    assert {each.code for each in made if isinstance(each, Refused)} <= {
+        *("settlement.nothing_payable", "settlement.contended", "settlement.in_batch"),
+    }
+    with pytest.raises(Refused, match=r"settlement\.nothing_payable"):
+        await stage.call(settle)
 
 
 async def test_endpoints_are_told_of_a_test(stage: Stage, cli: Cli) -> None:

@@ -133,6 +133,15 @@ class Settlements:
         path = path_of("settlements", "quick")
         return cast("Settlement", self._transport.post(path, {"currency": currency}))
 
+    def settle_in_sandbox(self, currency: str = "CNY") -> Settlement:
+        """Settle what a sandbox merchant has so far and have it paid out, with nothing agreed.
+
+        Raises:
+            Refused, Unanswered
+        """
+        path = path_of("test_helpers", "settlements")
+        return cast("Settlement", self._transport.post(path, {"currency": currency}))
+
 
 class Payouts:
     """What was paid to the merchant's bank account."""

@@ -24,7 +24,7 @@ from tongbao.clearing.settlement.model import (
     view_settlement,
 )
 from tongbao.clearing.settlement.queries import CurrencyBalance, SettlementFilter
-from tongbao.clearing.settlement.settlements import settle_quickly
+from tongbao.clearing.settlement.settlements import settle_quickly, settle_so_far
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.kernel.ids import parse
@@ -130,7 +130,33 @@ async def settle_now(
     )
 
 
-ROUTES = [get_balance, list_settlements, get_settlement, list_settlement_lines, settle_now]
+@post(
+    "/v1/test_helpers/settlements",
+    status_code=200,
+    opt=needs(
+        "test_helpers:write",
+        sandbox_only=True,
+        refuses=[NothingPayable, AccountHeldBack, SettlementInBatch, SettlementContended],
+        request_example=SettleQuickly(),
+    ),
+)
+async def settle_in_sandbox(
+    data: SettleQuickly, db: Db, clearing: Clearing, caller: Caller
+) -> SettlementView:
+    """Settle what a sandbox merchant has so far and pay it out, without waiting for its day.
+
+    A repeat finds nothing payable until more has come in.
+    """
+    merchant = await merchant_with_id(db, caller.merchant_id)
+    return view_settlement(
+        await settle_so_far(clearing, merchant, caller.mode, data.currency.upper())
+    )
+
+
+ROUTES = [
+    *(get_balance, list_settlements, get_settlement, list_settlement_lines),
+    *(settle_now, settle_in_sandbox),
+]
 
 
 def routes(licence: Licence) -> list[HTTPRouteHandler]:

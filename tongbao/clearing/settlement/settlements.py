@@ -47,6 +47,17 @@ async def settle_quickly(
     agreed = await agreed_with(context.db, mode, [merchant])
     if not agreed.figures(merchant.id, today).quick_allowed:
         raise QuickNotAgreed
+    return await settle_so_far(context, merchant, mode, currency)
+
+
+async def settle_so_far(
+    context: Clearing, merchant: Merchant, mode: Mode, currency: str
+) -> Settlement:
+    """Settle what there is so far, whatever is agreed: for the sandbox, or once that is checked.
+
+    Raises:
+        NothingPayable, AccountHeldBack, SettlementContended, SettlementInBatch
+    """
     closed, _ = await settle(
         context, merchant, Wanted(mode, kind=SettlementKind.QUICK, currency=currency)
     )

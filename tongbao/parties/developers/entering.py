@@ -16,6 +16,7 @@ from tongbao.infra import audit
 from tongbao.infra.crypto import bind, constant_time_equal
 from tongbao.infra.db import Tx
 from tongbao.infra.failpoints import failpoint
+from tongbao.infra.settings import Secret
 from tongbao.infra.webhooks.endpoints import Owner, delete_endpoint, endpoints_of
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Refusal
@@ -56,7 +57,12 @@ from tongbao.parties.developers.sessions import OpenedSession, open_session
 from tongbao.parties.identity.keys import create_key, revoke_key
 from tongbao.parties.identity.model import NewKey
 from tongbao.parties.identity.queries import keys_of_merchant
-from tongbao.parties.merchants.merchants import connect_channel, lock_merchant, open_merchant
+from tongbao.parties.merchants.merchants import (
+    BankAccount,
+    connect_channel,
+    lock_merchant,
+    open_merchant,
+)
 from tongbao.parties.people.contacts import Contact, address_of, blind_of, read_contact
 from tongbao.parties.people.model import LOCKED_FOR, TRIES_MAX, ContactMalformed
 from tongbao.parties.price_plans.plans import set_price_plan
@@ -65,6 +71,7 @@ _ACTOR: Final = "somebody"
 _NOBODY: Final = UUID(int=0)
 _SEALED: Final = "developer.mail"
 _FIRST_KEY: Final = "first key"
+_BANK_NUMBER: Final = "6222020200112233445"  # at the sandbox's bank, which pays to any
 
 
 class Proof(Struct, frozen=True):
@@ -278,7 +285,8 @@ async def _of_mail(entrance: Entrance, mail: str) -> Developer | None:
 async def _open_shop(
     tx: Tx, entrance: Entrance, outfit: Outfit, merchant_id: UUID, name: str
 ) -> None:
-    await open_merchant(tx, entrance.keyring, name=name, merchant_id=merchant_id)
+    bank = BankAccount(name, Secret(_BANK_NUMBER))
+    await open_merchant(tx, entrance.keyring, name=name, bank_account=bank, merchant_id=merchant_id)
     await set_price_plan(tx, merchant_id, Mode.SANDBOX, outfit.prices)
     priced = {line.channel for line in outfit.prices}
     for channel in sorted(priced & outfit.accounts.keys()):

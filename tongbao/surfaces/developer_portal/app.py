@@ -106,6 +106,7 @@ ROUTES: Final = (
     Route("POST", "/deliveries/{delivery_id}/replay", webhooks.replay_one),
     Route("GET", "/simulator", simulator.show_simulator),
     Route("POST", "/simulator", simulator.ask_payment),
+    Route("POST", "/simulator/happening", simulator.make_happen),
     Route("POST", "/simulator/{payment_id}/{action}", simulator.play_customer),
     Route("GET", "/clock", simulator.show_clock, needs_clock=True),
     Route("POST", "/clock", simulator.advance_clock, needs_clock=True),

@@ -6,6 +6,8 @@ developers; here are one's own payments and nothing else.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 from uuid import uuid4
@@ -13,17 +15,20 @@ from uuid import uuid4
 import msgspec
 
 from tongbao.infra.http import NoAnswerError, NotSentError
-from tongbao.infra.request_log.model import Asked
+from tongbao.infra.request_log.model import Answered, Asked
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Busy, Conflict, Invalid
-from tongbao.kernel.ids import parse
+from tongbao.kernel.ids import parse, show
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import AttemptState
 from tongbao.payments.collecting.queries import PaymentFilter
 from tongbao.surfaces.developer_portal.request_log import show_answer
 from tongbao.surfaces.developer_portal.visit import Visit
 from tongbao.surfaces.page_kit.replies import Reply
-from tongbao.surfaces.portal.happenings import CHANNELS
+from tongbao.surfaces.portal.happenings import HAPPENINGS
+from tongbao.surfaces.portal.theatre import CHANNELS, SandboxNotThere, Theatre
+from tongbao_sdk import Refused, Tongbao, Unanswered
+from tongbao_sdk.answering import answered_by
 
 ACTIONS: Final = ("pay", "decline", "abandon")
 BEHAVIOURS: Final = ("pay", "decline", "ask_then_pay", "ask_forever")
@@ -55,6 +60,14 @@ class NothingToDecide(Conflict):
     code = "portal.nothing_to_decide"
     advice = "Ask for another payment: this one has ended, or waits for nobody."
     advice_zh = "该付款已结束或无需顾客操作，请另建一笔。"
+
+
+class HappeningsUnderWay(Busy):
+    """Others are having things happen, and yours waits for its turn."""
+
+    code = "portal.happenings_under_way"
+    advice = "Try again in some seconds."
+    advice_zh = "请过几秒再试。"
 
 
 class PaymentFormInvalid(Invalid):
@@ -89,6 +102,7 @@ async def show_simulator(visit: Visit) -> Reply:
         "actions": ACTIONS,
         "behaviours": BEHAVIOURS,
         "channels": sorted(CHANNELS),
+        "happenings": sorted(HAPPENINGS),
         "older": visit.further(page.next_cursor),
     }
     return visit.page("simulator.html", facts)
@@ -123,6 +137,54 @@ async def ask_payment(visit: Visit) -> Reply:
     if answered.status >= _REFUSED:
         return show_answer(visit, "POST /v1/payments", answered)
     return visit.back_to("simulator", "payment_asked")
+
+
+async def make_happen(visit: Visit) -> Reply:
+    """Have one of the happenings of `tongbao trigger` happen, in the developer's own shop.
+
+    Raises:
+        PaymentFormInvalid, ChannelWithout, NoKeyAtHand, SimulatorNotThere, NotHeardYet,
+        HappeningsUnderWay
+    """
+    form = visit.request.form
+    happening, channel = HAPPENINGS.get(form.get("event", "")), form.get("channel", "")
+    if happening is None or channel not in CHANNELS:
+        raise PaymentFormInvalid
+    shop, said = await _shop_of(visit)
+    theatre = Theatre(shop, visit.desk.sandbox_url, channel)
+    if visit.desk.stage_room.locked():
+        raise HappeningsUnderWay
+    async with visit.desk.stage_room:
+        try:
+            await asyncio.to_thread(lambda: list(happening(theatre)))
+        except SandboxNotThere:
+            raise SimulatorNotThere from None
+        except (Refused, Unanswered):
+            return show_answer(visit, *said[-1])
+    return visit.back_to("events", "happened")
+
+
+async def _shop_of(visit: Visit) -> tuple[Tongbao, list[tuple[str, Answered]]]:
+    """Return access to the API in the developer's name, and what it answers as it does.
+
+    It is for a thread: it has each request served on this loop, by the way every page asks.
+    """
+    key, loop = await visit.key_at_hand(), asyncio.get_running_loop()
+    said: list[tuple[str, Answered]] = []
+
+    def answer(
+        method: str, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        asked = Asked(method, target, body, headers.get("idempotency-key", uuid4().hex))
+        served = asyncio.run_coroutine_threadsafe(visit.ask(key, asked), loop).result(_TIMEOUT_S)
+        said.append((f"{method} {target}", served))
+        return served.status, served.body
+
+    client = answered_by(answer)
+    key_id = show("key", key.id)  # no signature is looked at: the session proves who asks
+    return Tongbao(
+        visit.desk.public_url, key_id=key_id, secret=key_id, tries_max=1, client=client
+    ), said
 
 
 async def play_customer(visit: Visit) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -47,6 +48,7 @@ PAGE_GROUPS: Final = (
     ("docs", "errors", "changelog"),
 )
 PAGES: Final = tuple(page for group in PAGE_GROUPS for page in group)
+_HAPPENINGS_MAX: Final = 4
 _NO_POLICY: Final = "'none'"
 
 
@@ -100,6 +102,11 @@ class Desk(Struct, frozen=True, dict=True):
     def is_https(self) -> bool:
         """Whether browsers reach us encrypted, so that cookies may insist on it."""
         return self.public_url.startswith("https://")
+
+    @cached_property
+    def stage_room(self) -> asyncio.Semaphore:
+        """Room for happenings that are under way at a time: each has a thread, for seconds."""
+        return asyncio.Semaphore(_HAPPENINGS_MAX)
 
     @cached_property
     def pages(self) -> tuple[tuple[str, ...], ...]:

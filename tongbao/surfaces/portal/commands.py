@@ -18,7 +18,8 @@ from tongbao.infra.webhooks.signing import new_signing_key, signed_headers
 from tongbao.kernel.clock import real_now
 from tongbao.surfaces.cli.context import Context, refusals_told, run
 from tongbao.surfaces.portal.following import follow
-from tongbao.surfaces.portal.happenings import HAPPENINGS, Theatre, read_override
+from tongbao.surfaces.portal.happenings import HAPPENINGS, read_override
+from tongbao.surfaces.portal.theatre import Theatre
 from tongbao_sdk import Refused, Tongbao, Unanswered
 
 _TIMEOUT_S: Final = 15.0

@@ -1,119 +1,16 @@
-"""Make something happen in the sandbox, by the same way as in earnest: ask, pay, give back.
-
-The merchant's part goes through the public API with the merchant's key, the customer's through the
-control API of the simulated channels. So the event, the ledger and the webhook are the real thing.
-"""
+"""What can be made to happen in the sandbox, by the same way as in earnest: ask, pay, give back."""
 
 from __future__ import annotations
 
-import http.client
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Literal, cast
 from uuid import uuid4
 
 import msgspec
-from msgspec import Struct
 
-from tongbao.kernel.errors import Invalid
-from tongbao_sdk import Tongbao
-
-_TIMEOUT_S: Final = 60
-_SET_ASIDE_S: Final = 15.0
-_LOOK_EVERY_S: Final = 0.1
-CHANNELS: Final = {"wechat_pay": "wechat", "alipay": "alipay", "unionpay": "unionpay"}
-
-
-class OverrideUnreadable(Invalid):
-    """An override is a path of names and a value: ``metadata.table=4``."""
-
-    code = "trigger.override_unreadable"
-    advice = "Write --override name.inner=value; a value that is no JSON is taken as text."
-    advice_zh = "请按 名称.内层=值 书写 --override；非 JSON 的值按文本处理。"
-
-
-class SandboxNotThere(Invalid):
-    """The simulated channels do not answer, or said no to what the customer was to do."""
-
-    code = "trigger.sandbox_not_there"
-    advice = "Name the running sandbox with --sandbox-url, as the platform's settings do."
-    advice_zh = "请用 --sandbox-url 指定正在运行的沙箱地址。"
-
-
-class Theatre(Struct, frozen=True):
-    """Where things happen: a merchant's access, and the simulated channels."""
-
-    shop: Tongbao
-    sandbox_url: str
-    channel: str
-    overrides: Sequence[tuple[list[str], Any]] = ()
-
-    def pay(self, behaviour: str) -> Any:
-        """Charge a payment code of a customer who behaves like this."""
-        shown = self._customer(channel=CHANNELS[self.channel], behaviour=behaviour)
-        method = {
-            "channel": self.channel,
-            "mode": "payment_code",
-            "auth_code": shown["auth_code"],
-        }
-        return self.shop.transport.post("/v1/payments", self._with_overrides(method))
-
-    def set_aside(self) -> Any:
-        """Have the money of a customer's payment code set aside, to be taken or let go."""
-        shown = self._customer(channel=CHANNELS[self.channel], behaviour="pay")
-        method = {"channel": self.channel, "mode": "payment_code", "auth_code": shown["auth_code"]}
-        order = self._with_overrides(method)
-        payment = self.shop.transport.post("/v1/payments", {"capture": "manual", **order})
-        waited_s = 0.0
-        while payment["status"] in {"created", "pending", "unknown"} and waited_s < _SET_ASIDE_S:
-            time.sleep(_LOOK_EVERY_S)  # the channel's word comes by itself
-            waited_s += _LOOK_EVERY_S
-            payment = self.shop.payments.get(payment["id"])
-        return payment
-
-    def show_qr(self) -> Any:
-        """Ask for a payment that nobody pays."""
-        method = {"channel": self.channel, "mode": "qr"}
-        return self.shop.transport.post("/v1/payments", self._with_overrides(method))
-
-    def _with_overrides(self, method: Mapping[str, Any]) -> dict[str, Any]:
-        order: dict[str, Any] = {
-            "merchant_order_no": uuid4().hex,
-            "amount": 1999,
-            "currency": "CNY",
-            "subject": "tongbao trigger",
-            "method": dict(method),
-        }
-        for path, value in self.overrides:
-            inner = order
-            for name in path[:-1]:
-                inner = inner.setdefault(name, {})
-                if not isinstance(inner, dict):
-                    raise OverrideUnreadable(param=".".join(path))
-            inner[path[-1]] = value
-        return order
-
-    def _customer(self, **body: Any) -> Any:
-        """Tell the control API what the customer does.
-
-        Raises:
-            SandboxNotThere
-        """
-        connection = http.client.HTTPConnection(
-            urlsplit(self.sandbox_url).netloc, timeout=_TIMEOUT_S
-        )
-        try:
-            connection.request("POST", "/control/customer/payment-code", msgspec.json.encode(body))
-            reply = connection.getresponse()
-            said = reply.read()
-        except OSError as failure:
-            raise SandboxNotThere(reason=type(failure).__name__) from None
-        finally:
-            connection.close()
-        if reply.status != http.client.OK:
-            raise SandboxNotThere(status=reply.status)
-        return msgspec.json.decode(said)
+from tongbao.surfaces.portal.theatre import NAME, OverrideUnreadable, Theatre, until
+from tongbao_sdk.disputes import Complaint
+from tongbao_sdk.splits import Split
 
 
 def _succeeded(theatre: Theatre) -> Iterator[str]:
@@ -164,21 +61,105 @@ def _disputed(theatre: Theatre) -> Iterator[str]:
 def _dispute_closed(theatre: Theatre) -> Iterator[str]:
     made = list(_disputed(theatre))
     yield from made
-    theatre.shop.disputes.accept(made[-1], "tongbao trigger")
+    theatre.shop.disputes.accept(made[-1], NAME)
 
 
 def _checkout_closed(theatre: Theatre) -> Iterator[str]:
     checkout = theatre.shop.checkouts.create(
-        merchant_order_no=uuid4().hex, amount=1999, subject="tongbao trigger"
+        merchant_order_no=uuid4().hex, amount=1999, subject=NAME
     )
     yield checkout["id"]
     theatre.shop.checkouts.close(checkout["id"])
 
 
 def _topped_up(theatre: Theatre) -> Iterator[str]:
-    wallet = theatre.shop.wallets.open(holder_name="tongbao trigger")
+    wallet = theatre.shop.wallets.open(holder_name=NAME)
     yield wallet["id"]
     yield theatre.shop.wallets.top_up(wallet["id"], amount=1999)["id"]
+
+
+def _agreed(theatre: Theatre) -> Iterator[str]:
+    yield theatre.sign_agreement()["id"]
+
+
+def _agreement_ended(theatre: Theatre) -> Iterator[str]:
+    agreement = theatre.sign_agreement()
+    yield agreement["id"]
+    theatre.shop.agreements.end(agreement["id"])
+
+
+def _share(theatre: Theatre, releases: Literal["now", "later"]) -> tuple[Split, str]:
+    """Share a payment with a new wallet; return the split and who has the share."""
+    payment = theatre.pay_from_wallet()
+    friend = theatre.shop.wallets.open(holder_name=NAME)
+    receiver = theatre.shop.splits.bind(kind="wallet", account=friend["id"])["id"]
+    made = theatre.shop.splits.create(
+        payment["id"],
+        merchant_split_no=uuid4().hex,
+        shares=[{"receiver_id": receiver, "ratio_ppm": 200_000}],
+        releases=releases,
+    )
+    return made, receiver
+
+
+def _shared(theatre: Theatre) -> Iterator[str]:
+    """A fifth of a payment from a wallet goes to another wallet."""
+    made, _ = _share(theatre, "now")
+    yield from (made["payment_id"], made["id"])
+
+
+def _share_called_off(theatre: Theatre) -> Iterator[str]:
+    made, _ = _share(theatre, "later")
+    yield made["id"]
+    theatre.shop.splits.cancel(made["id"])
+
+
+def _share_given_back(theatre: Theatre) -> Iterator[str]:
+    made, receiver = _share(theatre, "now")
+    yield made["id"]
+    yield theatre.shop.splits.give_back(
+        made["id"], receiver_id=receiver, amount=made["amount"], merchant_return_no=uuid4().hex
+    )["id"]
+
+
+def _settled(theatre: Theatre) -> Iterator[str]:
+    """What the shop has is settled, and the bank is told to pay it."""
+    yield theatre.pay("pay")["id"]
+    yield theatre.shop.settlements.settle_in_sandbox()["id"]
+
+
+def _paid_out(theatre: Theatre) -> Iterator[str]:
+    """And the bank has paid."""
+    settlement = theatre.shop.settlements.get(list(_settled(theatre))[-1])
+    yield settlement["id"]
+    yield settlement["payout_id"]
+    until(
+        lambda: theatre.shop.payouts.get(settlement["payout_id"]),
+        lambda it: it["status"] not in {"requested", "pending", "unknown"},
+    )
+
+
+def _complained(theatre: Theatre) -> Iterator[str]:
+    """The customer complains to the channel, which tells us."""
+    payment, number = theatre.paid_by_scan()
+    yield payment["id"]
+    theatre.complain(number, "东西没收到")
+    yield _complaint_about(theatre, payment["id"])["id"]
+
+
+def _complained_again(theatre: Theatre) -> Iterator[str]:
+    payment, number = theatre.paid_by_scan()
+    theatre.complain(number, "东西没收到")
+    complaint = _complaint_about(theatre, payment["id"])
+    yield complaint["id"]
+    theatre.complain(number, "还是没收到")
+
+
+def _complaint_about(theatre: Theatre, payment_id: str) -> Complaint:
+    listed: list[Complaint] = until(
+        lambda: list(theatre.shop.complaints.list(payment_id=payment_id)), bool
+    )
+    return listed[0]
 
 
 def _webhook_tested(theatre: Theatre) -> Iterator[str]:
@@ -197,6 +178,15 @@ HAPPENINGS: Final[Mapping[str, Callable[[Theatre], Iterator[str]]]] = {
     "refund.succeeded": _refunded,
     "dispute.opened": _disputed,
     "dispute.closed": _dispute_closed,
+    "agreement.signed": _agreed,
+    "agreement.ended": _agreement_ended,
+    "split.ended": _shared,
+    "split.cancelled": _share_called_off,
+    "split_return.succeeded": _share_given_back,
+    "settlement.closed": _settled,
+    "payout.succeeded": _paid_out,
+    "complaint.opened": _complained,
+    "complaint.updated": _complained_again,
     "checkout.closed": _checkout_closed,
     "wallet.topped_up": _topped_up,
     "webhook.test": _webhook_tested,
