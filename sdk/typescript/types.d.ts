@@ -1201,6 +1201,8 @@ export interface Operations {
   "POST /v1/test_helpers/clock/advance": { body: AdvanceClock; reply: ClockView };
   /** Have the customer's bank dispute a sandbox payment, once each; safe to repeat. */
   "POST /v1/test_helpers/payments/{payment_id}/dispute": { path: { payment_id: string }; body: RaiseDispute; reply: DisputeView };
+  /** Settle what a sandbox merchant has so far and pay it out, without waiting for its day. */
+  "POST /v1/test_helpers/settlements": { body: SettleQuickly; reply: SettlementView };
   /** Put sandbox money into a wallet, as if the customer had paid it in at a bank. */
   "POST /v1/test_helpers/wallets/{wallet_id}/top_up": { path: { wallet_id: string }; body: TopUp; reply: TopUpView };
   /** Return the merchant's batches of transfers, newest first. */
