@@ -191,6 +191,43 @@ class Institution:
             variant,
         )
 
+    def transferred(
+        self,
+        account: ChannelAccount,
+        number: str,
+        money: Money,
+        *,
+        waiting: bool = False,
+        mchid: str | None = None,
+        variant: str = "genuine",
+    ) -> Letter:
+        """A letter that says a transfer has reached its payee, or (``waiting``) not yet."""
+        if account.channel == "wechat_pay":
+            content = {
+                "mchid": mchid or account.merchant_number,
+                "out_bill_no": number,
+                "transfer_bill_no": "1330000071100999991182020050700019480001",
+                "state": "WAIT_USER_CONFIRM" if waiting else "SUCCESS",
+                "transfer_amount": money.amount,
+                "create_time": AT,
+                "update_time": AT,
+            }
+            return self.sealed(content, "mch_payment", "MCHTRANSFER.BILL.FINISHED", variant)
+        content = {
+            "out_biz_no": number,
+            "status": "DEALING" if waiting else "SUCCESS",
+            "trans_amount": money.decimal_text(),
+            "product_code": "TRANS_ACCOUNT_NO_PWD",
+        }
+        return self._alipay(
+            {
+                "msg_method": "alipay.fund.trans.order.changed",
+                "biz_content": msgspec.json.encode(content).decode(),
+            },
+            "another" if mchid else account.app_id,
+            variant,
+        )
+
     def agreed(
         self,
         account: ChannelAccount,
