@@ -136,8 +136,8 @@ from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
 from tongbao.surfaces.list_pages import ROUTES as LIST_PAGES
 from tongbao.surfaces.machine_pages import machine_pages
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
-from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.operator_console.app import ConsoleApp
+from tongbao.surfaces.own_consents.routes import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.own_factors.pages import ROUTES as OWN_PAGES
 from tongbao.surfaces.people_desk.pages import ROUTES as PEOPLE_PAGES
 from tongbao.surfaces.proofs import api as proofs_api

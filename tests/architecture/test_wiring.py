@@ -14,7 +14,7 @@ from tongbao.infra.serving.device_api import DeviceApi
 from tongbao.infra.settings import load_settings
 from tongbao.kernel.licence import Licence
 from tongbao.surfaces.open_bank.app import INTERFACES
-from tongbao.surfaces.open_bank.own import ROUTES as OWN_CONSENTS
+from tongbao.surfaces.own_consents.routes import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.uk_open_banking.app import UK_INTERFACES
 from tongbao.surfaces.wallet.assembly import ROUTES as WALLET_ROUTES
 from tools import house, reference

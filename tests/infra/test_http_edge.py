@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import uvicorn
 
 from tongbao.infra import http_edge
+from tongbao.infra.client_certificates import PEER
 from tongbao.infra.http_edge import HEAD_BYTES_MAX, MESSAGE_BYTES_MAX, BoundedHttpProtocol
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n"
@@ -29,9 +31,13 @@ async def length_of_body(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        length_of_body, port=0, http=BoundedHttpProtocol, log_config=None, lifespan="off"
-    )
+    async with serving(length_of_body) as at:
+        yield at
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[int]:
+    config = uvicorn.Config(app, port=0, http=BoundedHttpProtocol, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
@@ -120,6 +126,22 @@ async def test_a_trickle_after_an_answer_does_not_keep_the_connection(
     writer.write(b"\r\n")
     await heard(reader)
     writer.close()
+
+
+async def test_who_sends_is_known_whatever_a_header_says_for_whom() -> None:
+    told: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        told.append((scope["client"][0], scope["state"][PEER]))
+        await length_of_body(scope, receive, send)
+
+    async with serving(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        forged = b"x-forwarded-for: 192.0.2.1\r\nconnection: close\r\n\r\n"
+        writer.write(GET + forged)
+        assert b"200 OK" in await heard(reader)
+        writer.close()
+    assert told == [("192.0.2.1", "127.0.0.1")]
 
 
 async def test_ordinary_requests_notice_nothing(port: int) -> None:

@@ -77,11 +77,22 @@ async def test_a_partner_is_taken_on_and_changed_by_two_and_suspended_by_one(
         stale = await one.send(f"{own}/change", **terms(fresh, "k2", **earlier))
         assert stale.status_code == 400
         await one.get(own)
-        page = await one.send(f"{own}/change", **terms(fresh, "k2", **at))
+        certified = {
+            "auth_method": "tls_client_auth",
+            "name_kind": "san_dns",
+            "certificate_name": "api.lens.example",
+            "binds_certificate": "1",
+        }
+        odd = await one.send(f"{own}/change", **terms(fresh, "k2", **at, auth_method="guess"))
+        assert odd.status_code == 400
+        await one.get(own)
+        page = await one.send(f"{own}/change", **terms(fresh, "k2", **at, **certified))
         assert "waits for another operator" in (await one.get(own)).text
         await agreed(shared_stage, page)
         row = await partner_with_id(db, parse("ptn", client_id))
         assert (row.state, [each["kid"] for each in row.jwks]) == ("active", ["k2"])
+        assert (row.auth_method, row.binds_certificate) == ("tls_client_auth", True)
+        assert "api.lens.example" in (await one.get(own)).text
 
 
 async def test_who_only_looks_sees_no_forms_and_can_do_nothing(shared_stage: Stage) -> None:

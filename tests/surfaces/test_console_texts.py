@@ -38,11 +38,12 @@ from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
 from tongbao.parties.agents.model import Agent
 from tongbao.parties.bound_cards.model import BoundState
+from tongbao.infra.certificates import NameKind
 from tongbao.parties.card_bins.model import BinKind
 from tongbao.parties.e_accounts.model import METERS
 from tongbao.parties.merchants.model import MerchantState
 from tongbao.parties.onboarding.model import ApplicationState, DocumentKind
-from tongbao.parties.partners.model import Kind, PartnerState
+from tongbao.parties.partners.model import AuthMethod, Kind, PartnerState
 from tongbao.parties.price_plans.model import CardKind
 from tongbao.parties.staff.model import Staff, StaffRole
 from tongbao.parties.stores.model import Store
@@ -94,7 +95,7 @@ OPEN = {
     "settlement_state", "state", "tag", "why",
     "batch_state", "file_state", "light", "transfer_batch_state", "transfer_state", "destination",
     "reserve_purpose", "reserve_role", "reserve_state", "terminal_state", "terminals",
-    "partner_state", "partner_kind",
+    "partner_state", "partner_kind", "auth_method", "name_kind",
     "person_state", "e_account_state", "e_account_frozen", "e_account_freeze", "e_account_kind",
     "agent_state", "card_kind", "order_state", "scene", "staff_role", "staff_state", "store_state",
     "bank_card_state", "bank_card_kind",
@@ -175,6 +176,8 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("person_state", PERSON_STATES),
         ("partner_state", PartnerState),
         ("partner_kind", Kind),
+        ("auth_method", AuthMethod),
+        ("name_kind", NameKind),
         ("e_account_state", e_accounts.STATES),
         ("bank_card_state", BoundState),
         ("bank_card_kind", [each.name.lower() for each in BinKind]),

@@ -368,6 +368,7 @@ async def go_the_whole_way(bank: Bank) -> None:
     grant = await stage.call(sdk.refresh, grant)
     assert (await stage.call(sdk.consent, grant))["id"] == grant["consent_id"]
     assert [each["id"] for each in await stage.call(sdk.accounts, grant)] == [bank.wallet]
+    assert (await stage.call(sdk.introspect, grant))["token_type"] == "DPoP"
     assert (await stage.call(sdk.account, grant, bank.wallet))["status"] == "active"
     held = await stage.call(sdk.balance, grant, bank.wallet)
     [newest] = (await stage.call(sdk.transactions, grant, bank.wallet, limit=1))["items"]

@@ -71,7 +71,12 @@ async def test_a_partner_is_taken_on_suspended_and_comes_back_by_two(
 
     told = await cli("--json", "partners", "suspend", client, "--because", "asks too much")
     assert told.json["state"] == "suspended"
+    name = {"name_kind": "san_uri", "name": "spiffe://lens/api", "binds_certificate": True}
+    proving = {"method": "tls_client_auth", **name}
+    del draft["jwks"]
+    file.write_text(json.dumps({**draft, "proving": proving}))
     told = await cli("--json", "partners", "change", client, str(file), "--because", "all is well")
     await agree(db, told.json["approval"])
     [row] = (await cli("--json", "partners", "list")).json
-    assert row["state"] == "active"
+    assert (row["state"], row["keys"], row["bound_to"]) == ("active", "", "certificate")
+    assert row["proves"] == "tls_client_auth spiffe://lens/api"

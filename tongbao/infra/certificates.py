@@ -8,8 +8,10 @@ is refused: an unknown critical extension, a name constraint, an algorithm that 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final
@@ -20,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from msgspec import Struct
 
@@ -33,6 +36,10 @@ CRL_BYTES_MAX: Final = 4 * 1024 * 1024
 _POINT_BYTES: Final = 65
 _HALF: Final = 32
 _VERSION: Final = b"\xa0"
+_CERTIFICATES: Final = re.compile(
+    b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
+)
+_LISTS: Final = re.compile(b"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 _SM2_WITH_SM3: Final = "1.2.156.10197.1.501"
 # SubjectPublicKeyInfo of an SM2 key, up to the 65 bytes of its point: its content, without its tag.
 _SM2_KEY: Final = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d034200")
@@ -61,6 +68,24 @@ _UNDERSTOOD: Final = frozenset(
         ExtensionOID.CERTIFICATE_POLICIES,
     }
 )
+
+
+class NameKind(StrEnum):
+    """Where in a client's certificate a name stands (RFC 8705 §2.1.2)."""
+
+    SUBJECT_DN = "subject_dn"
+    SAN_DNS = "san_dns"
+    SAN_URI = "san_uri"
+    SAN_IP = "san_ip"
+    SAN_EMAIL = "san_email"
+
+
+_TYPES: Final[Mapping[NameKind, Any]] = {
+    NameKind.SAN_DNS: x509.DNSName,
+    NameKind.SAN_URI: x509.UniformResourceIdentifier,
+    NameKind.SAN_IP: x509.IPAddress,
+    NameKind.SAN_EMAIL: x509.RFC822Name,
+}
 
 
 class CertificateRefused(Rejected):
@@ -110,6 +135,52 @@ def read_certificate(der: bytes) -> Certificate:
         )
     except _UNREADABLE:
         raise CertificateRefused(reason="unreadable") from None
+
+
+def names_of(certificate: Certificate, kind: NameKind) -> list[str]:
+    """Return what stands in that place of a certificate."""
+    if kind is NameKind.SUBJECT_DN:
+        return [certificate.subject]
+    names = _extension(certificate, x509.SubjectAlternativeName)
+    return [] if names is None else [str(each) for each in names.get_values_for_type(_TYPES[kind])]
+
+
+def plain_subject(name: str) -> str:
+    """Return a distinguished name in the one way to write it (RFC 4514).
+
+    Raises:
+        ValueError
+    """
+    return x509.Name.from_rfc4514_string(name).rfc4514_string()
+
+
+def spki_of(certificate: Certificate) -> bytes | None:
+    """Return the public key as it stands in the certificate, in DER; None where it is not read."""
+    try:
+        key = certificate.parsed.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def read_pem(pem: bytes) -> tuple[list[Certificate], list[bytes]]:
+    """Return the certificates of a PEM file, and its lists of revoked ones in DER.
+
+    Raises:
+        CertificateRefused
+    """
+    try:
+        found = [x509.load_pem_x509_certificate(each) for each in _CERTIFICATES.findall(pem)]
+        lists = [x509.load_pem_x509_crl(each) for each in _LISTS.findall(pem)]
+    except ValueError:
+        raise CertificateRefused(reason="unreadable") from None
+    certificates = [read_certificate(each.public_bytes(Encoding.DER)) for each in found]
+    return certificates, [each.public_bytes(Encoding.DER) for each in lists]
+
+
+def is_list_of(der: bytes, authority: Certificate) -> bool:
+    """Tell whether a list names this authority as its own; whether it signed it is not asked."""
+    return _read_crl(der).issuer == authority.parsed.subject
 
 
 Lists = Mapping[bytes, bytes]

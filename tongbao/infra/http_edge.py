@@ -14,6 +14,8 @@ from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tongbao.infra.client_certificates import PEER
+
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers, beyond the bytes that arrive together with the first of them; and what
 comes beside a body, such as trailers: the parser copies a line anew with every piece of it."""
@@ -91,10 +93,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._start_timer()
 
     def on_message_begin(self) -> None:
-        """Count from here."""
+        """Count from here, and note who sends before a header says for whom."""
         self._steps += 1
         self._in_head = True
         super().on_message_begin()
+        if self.client is not None:
+            self.scope["state"][PEER] = self.client[0]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, and leave a trailer: it is none (RFC 9110 §6.5.1), and no proxy saw it."""

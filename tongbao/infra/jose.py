@@ -162,6 +162,11 @@ def thumbprint(key: Jwk) -> str:
     return str(_key(key).thumbprint())
 
 
+def public_key_of(key: Jwk) -> bytes:
+    """Return a public key as certificates have it: SubjectPublicKeyInfo in DER."""
+    return _key(key).as_bytes("DER", private=False)
+
+
 def s256(text: str) -> str:
     """Return base64url of SHA-256: PKCE's S256 (RFC 7636) and DPoP's ath (RFC 9449)."""
     return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()

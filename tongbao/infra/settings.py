@@ -132,6 +132,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     registers_token: Secret | None = None
     uk_open_banking: bool = False
     dpop_nonces: bool = False
+    certificate_proxies: Annotated[str, Meta(pattern=r"^[0-9a-fA-F.:/, ]{1,1024}$")] | None = None
+    mtls_url: Annotated[str, Meta(pattern=r"^https://[^/\s]+$")] | None = None
+    partner_anchors_file: Path | None = None
     bank_code: Annotated[str, Meta(pattern=r"^[0-9]{6}$")] = "000000"
     failpoint: str | None = None
 
@@ -220,6 +223,12 @@ _MEANINGS: Final = {
     "registers_token": "Bearer token for the registers.",
     "uk_open_banking": "Whether the open bank is also there in the shapes of UK Open Banking 4.0.",
     "dpop_nonces": "Whether partners' DPoP proofs must have a nonce of ours in them (RFC 9449 §8).",
+    "certificate_proxies": "Addresses or networks, commas between them, of proxies in front that"
+    " hand on partners' TLS certificates in `Client-Cert` (RFC 9440). Unset believes nobody, and"
+    " mutual TLS is not offered.",
+    "mtls_url": "Origin where those proxies ask for a certificate, if it is not `public_url`.",
+    "partner_anchors_file": "PEM file of the authorities that vouch for partners' certificates, and"
+    " of their revocation lists. Unset leaves partners certificates of their own only.",
     "bank_code": "The firm's six digits as of JR/T 0124; part of every U_API_ID of the open bank.",
     "failpoint": "For tests: where the process dies, as name:kill9 or name:raise.",
 }

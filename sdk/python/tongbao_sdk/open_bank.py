@@ -165,6 +165,10 @@ class OpenBank:
         """
         self._form("/oauth/revoke", None, token=grant["refresh_token"] or grant["access_token"])
 
+    def introspect(self, grant: Grant) -> Any:
+        """Return what the access token is good for, and the key that it is bound to (RFC 7662)."""
+        return self._form("/oauth/introspect", None, token=grant["access_token"])
+
     def consent(self, grant: Grant) -> Any:
         """Return how the consent stands."""
         return self._ask("GET", "/open_bank/consent", grant)

@@ -28,7 +28,7 @@ _AUTHORISATION: Final = (
 )
 _GRANTED: Final = (
     "token_hash, kind, authorisation_id, partner_id, consent_id, jkt, issued_at, expires_at,"
-    " revoked_at"
+    " revoked_at, x5t"
 )
 _PAYMENT: Final = (
     "book, consent_id, payment_id, partner_id, mode, payer, payee, amount, currency, paid_at"
@@ -114,7 +114,8 @@ USE_CODE: Final = Statement(
 )
 
 INSERT_TOKEN: Final = Statement(f"""
-    insert into partner_token ({_GRANTED}) values ($1, $2, $3, $4, $5, $6, $7, $8, null)""")
+    insert into partner_token ({_GRANTED})
+    values ($1, $2, $3, $4, $5, $6, $7, $8, null, $9)""")
 GET_TOKEN: Final = Query(
     PartnerToken, f"select {_GRANTED} from partner_token where token_hash = $1"
 )
@@ -147,12 +148,12 @@ PAYMENT_WITH_ID: Final = Query(
 )
 
 LET_IN: Final = Statement("""
-    insert into partner_access (token_hash, partner_id, scope, jkt, issued_at, expires_at)
-    values ($1, $2, $3, $4, $5, $6)""")
+    insert into partner_access (token_hash, partner_id, scope, jkt, issued_at, expires_at, x5t)
+    values ($1, $2, $3, $4, $5, $6, $7)""")
 GET_ACCESS: Final = Query(
     PartnerAccess,
     """
-    select token_hash, partner_id, scope, jkt, issued_at, expires_at from partner_access
+    select token_hash, partner_id, scope, jkt, issued_at, expires_at, x5t from partner_access
      where token_hash = $1""",
 )
 KEEP_LODGED: Final = Statement("""

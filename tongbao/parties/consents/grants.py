@@ -34,6 +34,7 @@ from tongbao.parties.consents.model import (
     Authorisation,
     Consent,
     ConsentEnded,
+    Holder,
     PartnerToken,
     Wish,
     hashed,
@@ -58,7 +59,7 @@ class Redeeming(Struct, frozen=True):
     code: str
     redirect_uri: str
     code_verifier: str
-    jkt: str
+    holder: Holder
 
 
 class Issued(Struct, frozen=True):
@@ -172,25 +173,29 @@ async def redeem(db: Db, partner: Partner, asked: Redeeming) -> Issued | Problem
         consent = await store.LOCK_CONSENT.one(tx, request.consent_id)
         if not consent.is_good(tx.now):
             return "invalid_grant"
-        issued = await _issue(tx, request.id, consent, asked.jkt, with_refresh=True)
+        issued = await _issue(tx, request.id, consent, asked.holder, with_refresh=True)
         failpoint("consents.before_tokens_commit")
         return issued
 
 
-async def refresh(db: Db, partner: Partner, token: str, jkt: str) -> Issued | Problem:
-    """Return a new access token; the refresh token stays as it is (FAPI 2.0 §5.3.2.1 no. 9)."""
+async def refresh(db: Db, partner: Partner, token: str, holder: Holder) -> Issued | Problem:
+    """Return a new access token; the refresh token stays as it is (FAPI 2.0 §5.3.2.1 no. 9).
+
+    A new certificate of the same partner may use it: the partner has proved itself beside it, and
+    certificates are renewed oftener than consents (RFC 8705 §7.1). A new DPoP key may not.
+    """
     async with db.begin(partner.client_id) as tx:
         found = await store.GET_TOKEN.first(tx, hashed(token))
         if found is None or (found.partner_id, found.kind) != (partner.id, "refresh"):
             return "invalid_grant"
-        if found.jkt != jkt:
+        if found.jkt != holder.jkt:
             return "invalid_dpop_proof"
         consent = await store.LOCK_CONSENT.one(tx, found.consent_id)
         # Read again behind the lock: a revocation that we waited for has ended it.
         again = await store.GET_TOKEN.one(tx, found.token_hash)
         if not again.is_good(real_now()) or not consent.is_good(tx.now):
             return "invalid_grant"
-        return await _issue(tx, found.authorisation_id, consent, jkt, with_refresh=False)
+        return await _issue(tx, found.authorisation_id, consent, holder, with_refresh=False)
 
 
 async def revoke_token(db: Db, partner: Partner, token: str) -> None:
@@ -223,6 +228,15 @@ async def introspect(db: Db, token: str) -> Introspected | None:
     return Introspected(found, await store.GET_CONSENT.one(db, found.consent_id))
 
 
+async def introspect_own(db: Db, partner: Partner, token: str) -> Introspected | None:
+    """Return what a token of the partner's own is good for now; None of another's, or of none."""
+    found = await store.GET_TOKEN.first(db, hashed(token))
+    if found is None or found.partner_id != partner.id or not found.is_good(real_now()):
+        return None
+    consent = await store.GET_CONSENT.one(db, found.consent_id)
+    return Introspected(found, consent) if consent.is_good(db.clock.now()) else None
+
+
 _KEPT: Final = OPENED_LIFE
 
 
@@ -242,21 +256,23 @@ def _unfit(request: Authorisation, asked: Redeeming, now: datetime) -> Problem |
     challenge = s256(asked.code_verifier).encode()
     if not constant_time_equal(challenge, request.code_challenge.encode()):
         return "invalid_grant"
-    if request.jkt is not None and request.jkt != asked.jkt:
+    if request.jkt is not None and request.jkt != asked.holder.jkt:
         return "invalid_dpop_proof"
     return None
 
 
 async def _issue(
-    tx: Tx, authorisation_id: UUID, consent: Consent, jkt: str, *, with_refresh: bool
+    tx: Tx, authorisation_id: UUID, consent: Consent, holder: Holder, *, with_refresh: bool
 ) -> Issued:
     access, now = new_secret(), real_now()
-    row = (authorisation_id, consent.partner_id, consent.id, jkt, now)
-    await store.INSERT_TOKEN.run(tx, hashed(access), "access", *row, now + ACCESS_LIFE)
+    row = (authorisation_id, consent.partner_id, consent.id, holder.jkt, now)
+    end = now + ACCESS_LIFE
+    await store.INSERT_TOKEN.run(tx, hashed(access), "access", *row, end, holder.x5t)
     token: str | None = None
     if with_refresh and consent.kind is not Kind.PAYMENT_INITIATION:
         token = new_secret()
         # Business time ends the consent; the token's own end is only for tidying up.
         left = consent.expires_at - tx.now
-        await store.INSERT_TOKEN.run(tx, hashed(token), "refresh", *row, now + left)
+        end = now + left
+        await store.INSERT_TOKEN.run(tx, hashed(token), "refresh", *row, end, holder.x5t)
     return Issued(access, token, consent)

@@ -20,6 +20,7 @@ from tongbao.parties.consents.model import (
     ACCESS_LIFE,
     Consent,
     ConsentNotFound,
+    Holder,
     PartnerAccess,
     Scope,
     State,
@@ -48,10 +49,10 @@ class _KeyTaken(Exception):
     """Another request has lodged under this key meanwhile."""
 
 
-async def let_in(db: Db, partner: Partner, scope: Scope, jkt: str) -> str:
-    """Return a token of the partner's own for ten minutes, bound to its key."""
+async def let_in(db: Db, partner: Partner, scope: Scope, holder: Holder) -> str:
+    """Return a token of the partner's own for ten minutes, bound to its key or certificate."""
     token, now = new_secret(), real_now()
-    row = (hashed(token), partner.id, scope, jkt, now, now + ACCESS_LIFE)
+    row = (hashed(token), partner.id, scope, holder.jkt, now, now + ACCESS_LIFE, holder.x5t)
     await store.LET_IN.run(db, *row)
     return token
 

@@ -217,6 +217,25 @@ class Authorisation(Struct, frozen=True):
     ended_at: datetime | None
 
 
+class Holder(Struct, frozen=True):
+    """Whose token it is: the thumbprint of a DPoP key, or of a certificate; never both."""
+
+    jkt: str | None = None
+    x5t: str | None = None
+
+    @property
+    def token_type(self) -> str:
+        """Return how the token is sent: a certificate needs no scheme of its own (RFC 8705 §3)."""
+        return "Bearer" if self.jkt is None else "DPoP"
+
+    @property
+    def cnf(self) -> dict[str, str]:
+        """Return the confirmation as JWTs and introspection have it (RFC 8705 §3, RFC 9449 §6)."""
+        if self.jkt is not None:
+            return {"jkt": self.jkt}
+        return {} if self.x5t is None else {"x5t#S256": self.x5t}
+
+
 class PartnerToken(Struct, frozen=True):
     """One row of the table of access and refresh tokens."""
 
@@ -225,10 +244,16 @@ class PartnerToken(Struct, frozen=True):
     authorisation_id: UUID
     partner_id: UUID
     consent_id: UUID
-    jkt: str
+    jkt: str | None
     issued_at: datetime
     expires_at: datetime
     revoked_at: datetime | None
+    x5t: str | None
+
+    @property
+    def holder(self) -> Holder:
+        """Return what it is bound to."""
+        return Holder(self.jkt, self.x5t)
 
     def is_good(self, now: datetime) -> bool:
         """Tell whether it opens anything by itself."""
@@ -241,9 +266,15 @@ class PartnerAccess(Struct, frozen=True):
     token_hash: bytes
     partner_id: UUID
     scope: Scope
-    jkt: str
+    jkt: str | None
     issued_at: datetime
     expires_at: datetime
+    x5t: str | None
+
+    @property
+    def holder(self) -> Holder:
+        """Return what it is bound to."""
+        return Holder(self.jkt, self.x5t)
 
 
 class Lodged(Struct, frozen=True):

@@ -16,6 +16,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.controls.approvals.model import Act
+from tongbao.infra.certificates import NameKind
 from tongbao.kernel.errors import Conflict, Invalid, NotFound
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
@@ -70,8 +71,32 @@ class PartnerState(StrEnum):
     GONE = "gone"
 
 
+class AuthMethod(StrEnum):
+    """How a partner proves itself to the authorisation server."""
+
+    PRIVATE_KEY_JWT = "private_key_jwt"
+    TLS_CLIENT_AUTH = "tls_client_auth"  # authorities vouch for a name (RFC 8705 §2.1)
+    SELF_SIGNED = "self_signed_tls_client_auth"  # one of its own certificates (§2.2)
+
+
+class Proving(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a partner proves itself and what its tokens are bound to.
+
+    ``name_kind`` and ``name`` are those of `AuthMethod.TLS_CLIENT_AUTH` and of nothing else;
+    ``binds_certificate`` binds tokens to the certificate of the connection, instead of a DPoP key.
+    """
+
+    method: AuthMethod = AuthMethod.PRIVATE_KEY_JWT
+    name_kind: NameKind | None = None
+    name: str | None = None
+    binds_certificate: bool = False
+
+
 class Partner(Struct, frozen=True):
-    """One row of the table; ``jwks`` are the public keys its assertions are signed with."""
+    """One row of the table; ``jwks`` are the public keys its assertions are signed with.
+
+    A key of one that proves itself by certificates of its own has the certificate in ``x5c``.
+    """
 
     id: UUID
     mode: Mode
@@ -82,6 +107,17 @@ class Partner(Struct, frozen=True):
     state: PartnerState
     taken_on_at: datetime
     changed_at: datetime
+    auth_method: AuthMethod
+    name_kind: NameKind | None
+    certificate_name: str | None
+    binds_certificate: bool
+
+    @property
+    def proving(self) -> Proving:
+        """Return how it proves itself, as two people agree about it."""
+        return Proving(
+            self.auth_method, self.name_kind, self.certificate_name, self.binds_certificate
+        )
 
     @property
     def client_id(self) -> str:
@@ -97,6 +133,7 @@ class TakingOn(Struct, frozen=True):
     redirect_uris: list[str]
     jwks: list[dict[str, Any]]
     kinds: list[str]
+    proving: Proving = Proving()
 
 
 class Changing(Struct, frozen=True):
@@ -108,6 +145,7 @@ class Changing(Struct, frozen=True):
     kinds: list[str]
     state: PartnerState
     changed_at: datetime
+    proving: Proving = Proving()
 
 
 TAKE_ON: Final = Act(
@@ -140,7 +178,7 @@ def check_terms(name: str, mode: Mode, redirect_uris: Sequence[str], kinds: Sequ
         redirect_uris
     ):
         raise PartnerTermsInvalid(param="$.redirect_uris")
-    if not all(_is_redirect(each, mode) for each in redirect_uris):
+    if not all(is_redirect(each, mode) for each in redirect_uris):
         raise PartnerTermsInvalid(param="$.redirect_uris")
     if (
         not kinds
@@ -150,7 +188,7 @@ def check_terms(name: str, mode: Mode, redirect_uris: Sequence[str], kinds: Sequ
         raise PartnerTermsInvalid(param="$.kinds")
 
 
-def _is_redirect(uri: str, mode: Mode) -> bool:
+def is_redirect(uri: str, mode: Mode) -> bool:
     """Tell whether people may be sent there: https, and in the sandbox also this very machine.
 
     Its origin stands in a page's policy, so no sign that means something there may be in it.

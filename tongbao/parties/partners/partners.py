@@ -11,12 +11,14 @@ from uuid import UUID
 from tongbao.controls.approvals.approvals import in_transaction, propose
 from tongbao.controls.approvals.model import Approval, Bound, Change
 from tongbao.infra import audit
+from tongbao.infra.client_certificates import x5t_of
 from tongbao.infra.db import Db, Tx
-from tongbao.infra.jose import check_key_set, thumbprint
+from tongbao.infra.jose import thumbprint
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import UnknownId, derived_id, parse, show
 from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
 from tongbao.parties.partners import _store as store
+from tongbao.parties.partners.certificates import check_proving, registered_certificates
 from tongbao.parties.partners.model import (
     CHANGE,
     PREFIX,
@@ -26,6 +28,7 @@ from tongbao.parties.partners.model import (
     PartnerChanged,
     PartnerNotFound,
     PartnerState,
+    Proving,
     TakingOn,
     check_terms,
 )
@@ -43,7 +46,7 @@ async def propose_partner(
         PartnerTermsInvalid, KeySetUnusable, MakerNotAllowed, ReasonTooShort
     """
     check_terms(terms.name, terms.mode, terms.redirect_uris, terms.kinds)
-    check_key_set({"keys": terms.jwks})
+    check_proving(terms.proving, terms.jwks)
     subject = hashlib.sha256(f"{terms.mode.value} {terms.name}".encode()).hexdigest()[:32]
     return await propose(
         tx, TAKE_ON, f"partner {subject}", terms, reason=reason, mode=terms.mode, may=may
@@ -65,7 +68,7 @@ async def propose_change(
     if partner.state is PartnerState.GONE or partner.changed_at != wanted.changed_at:
         raise PartnerChanged
     check_terms(wanted.name, partner.mode, wanted.redirect_uris, wanted.kinds)
-    check_key_set({"keys": wanted.jwks})
+    check_proving(wanted.proving, wanted.jwks)
     return await propose(
         tx, CHANGE, partner.client_id, wanted, reason=reason, mode=partner.mode, may=may
     )
@@ -147,14 +150,15 @@ def bound_acts(db: Db) -> tuple[Bound, ...]:
     async def take_on(tx: Tx, approval: Approval, terms: TakingOn) -> None:
         partner_id = derived_id(approval.id, "partner")
         row = (terms.mode, terms.name.strip(), terms.redirect_uris, terms.jwks, terms.kinds)
-        await store.INSERT.run(tx, partner_id, *row, tx.now)
+        await store.INSERT.run(tx, partner_id, *row, tx.now, *_columns(terms.proving))
         facts = {"approval": approval.shown_id}
         await audit.record(tx, "partner.taken_on", show(PREFIX, partner_id), facts)
 
     async def change(tx: Tx, approval: Approval, terms: Changing) -> None:
         partner_id = parse(PREFIX, approval.subject)
         row = (terms.name.strip(), terms.redirect_uris, terms.jwks, terms.kinds, terms.state)
-        if not await store.CHANGE.run(tx, partner_id, *row, tx.now, terms.changed_at):
+        proving = _columns(terms.proving)
+        if not await store.CHANGE.run(tx, partner_id, *row, tx.now, terms.changed_at, *proving):
             raise PartnerChanged
         facts = {"approval": approval.shown_id, "state": terms.state.value}
         await audit.record(tx, "partner.changed", approval.subject, facts)
@@ -172,6 +176,7 @@ async def _show_new(_db: Db, _approval: Approval, terms: TakingOn) -> list[Chang
         Change("may ask for", "可申请", None, ", ".join(terms.kinds)),
         Change("people return to", "回跳地址", None, ", ".join(terms.redirect_uris)),
         Change("keys", "密钥", None, _kids(terms.jwks)),
+        Change("proves itself by", "身份证明方式", None, _how(terms.proving)),
     ]
 
 
@@ -185,6 +190,7 @@ async def _show_change(db: Db, approval: Approval, terms: Changing) -> list[Chan
             *(", ".join(now.redirect_uris), ", ".join(terms.redirect_uris)),
         ),
         ("keys", "密钥", _kids(now.jwks), _kids(terms.jwks)),
+        ("proves itself by", "身份证明方式", _how(now.proving), _how(terms.proving)),
         ("state", "状态", now.state.value, terms.state.value),
     ]
     return [Change(en, zh, before, after) for en, zh, before, after in pairs if before != after]
@@ -192,4 +198,17 @@ async def _show_change(db: Db, approval: Approval, terms: Changing) -> list[Chan
 
 def _kids(keys: Sequence[dict[str, object]]) -> str:
     """Return keys by name and content: another key under an old name must be seen."""
-    return ", ".join(f"{key.get('kid')} ({thumbprint(key)[:16]})" for key in keys) or _NONE
+    prints = [f"{key.get('kid')} ({thumbprint(key)[:16]})" for key in keys]
+    prints += [f"x5t#S256 {x5t_of(each)[:16]}" for each in registered_certificates(keys)]
+    return ", ".join(prints) or _NONE
+
+
+def _columns(proving: Proving) -> tuple[object, ...]:
+    return (proving.method, proving.name_kind, proving.name, proving.binds_certificate)
+
+
+def _how(proving: Proving) -> str:
+    """Return how a partner proves itself and what its tokens are bound to, for whoever decides."""
+    named = f" {proving.name_kind}={proving.name}" if proving.name_kind else ""
+    bound = "certificate" if proving.binds_certificate else "DPoP"
+    return f"{proving.method.value}{named}; tokens: {bound}"

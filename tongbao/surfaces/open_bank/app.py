@@ -137,6 +137,12 @@ INTERFACES: Final[tuple[Interface, ...]] = (
         form=(*_PROVED, "token"),
     ),
     Interface(
+        *("POST", endpoints.INTROSPECT, Level.A2, Area.ENTRANCE, 8),
+        ByPartner(endpoints.introspect),
+        endpoints.TokenState,
+        form=(*_PROVED, "token"),
+    ),
+    Interface(
         *("GET", f"{resources.PREFIX}/consent", Level.A2, Area.ENTRANCE, 7),
         ByConsent(resources.show_consent),
         resources.OpenConsent,

@@ -7,23 +7,26 @@ empty and nobody has to trust a key of ours.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any, Final, cast
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tongbao.infra.jose import ALGORITHMS
 from tongbao.parties.accounts.queries import find_wallet
 from tongbao.parties.consents import grants
 from tongbao.parties.consents.grants import Issued, Pushed, Redeeming
 from tongbao.parties.consents.holdings import book_of
-from tongbao.parties.consents.lodging import KINDS, let_in, lodged
+from tongbao.parties.consents.lodging import KINDS, access_of, let_in, lodged
 from tongbao.parties.consents.model import (
     ACCESS_LIFE,
     REQUEST_LIFE,
     Consent,
     ConsentNotFound,
     DetailsInvalid,
+    Holder,
     Scope,
     State,
     Wish,
@@ -31,6 +34,7 @@ from tongbao.parties.consents.model import (
     read_wish,
 )
 from tongbao.parties.partners.model import Kind, Partner
+from tongbao.surfaces.open_bank.client_proof import prove_holder
 from tongbao.surfaces.open_bank.desk import Desk
 from tongbao.surfaces.open_bank.protocol import (
     Asked,
@@ -44,6 +48,7 @@ PUSH: Final = "/oauth/par"
 AUTHORIZE: Final = "/oauth/authorize"
 TOKEN: Final = "/oauth/token"  # noqa: S105 - an address
 REVOKE: Final = "/oauth/revoke"
+INTROSPECT: Final = "/oauth/introspect"
 JWKS: Final = "/oauth/jwks"
 METADATA: Final = "/.well-known/oauth-authorization-server"
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -83,6 +88,18 @@ class Keys(Struct, frozen=True):
     keys: list[dict[str, Any]]
 
 
+class TokenState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a token is good for, and what it is bound to; nothing but that it is none, otherwise."""
+
+    active: bool
+    client_id: str | None = None
+    token_type: str | None = None
+    scope: str | None = None
+    exp: int | None = None
+    cnf: dict[str, str] = {}
+    authorization_details: list[dict[str, Any]] = []
+
+
 class Ended(Struct, frozen=True):
     """Nothing, which is what RFC 7009 answers."""
 
@@ -102,10 +119,14 @@ async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
         "response_modes_supported": ["query"],
         "grant_types_supported": [*desk.grant_types],
         "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "introspection_endpoint": at + INTROSPECT,
+        "token_endpoint_auth_methods_supported": desk.auth_methods,
         "token_endpoint_auth_signing_alg_values_supported": [*ALGORITHMS],
-        "revocation_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "revocation_endpoint_auth_methods_supported": desk.auth_methods,
         "revocation_endpoint_auth_signing_alg_values_supported": [*ALGORITHMS],
+        "introspection_endpoint_auth_methods_supported": desk.auth_methods,
+        "introspection_endpoint_auth_signing_alg_values_supported": [*ALGORITHMS],
+        "tls_client_certificate_bound_access_tokens": bool(desk.certificate_proxies),
         "dpop_signing_alg_values_supported": [*ALGORITHMS],
         "authorization_response_iss_parameter_supported": True,
         "authorization_details_types_supported": [each.value for each in Kind],
@@ -114,6 +135,15 @@ async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
         "request_uri_parameter_supported": True,
         "ui_locales_supported": ["zh-CN", "en"],
     }
+    if desk.certificate_proxies and desk.mtls_origin is not None:
+        endpoints = {
+            "pushed_authorization_request_endpoint": PUSH,
+            "token_endpoint": TOKEN,
+            "revocation_endpoint": REVOKE,
+            "introspection_endpoint": INTROSPECT,
+        }
+        aliases = {name: desk.mtls_origin + path for name, path in endpoints.items()}
+        told["mtls_endpoint_aliases"] = aliases  # RFC 8705 §5
     return json_reply(told)
 
 
@@ -139,7 +169,7 @@ async def push(desk: Desk, asked: Asked, partner: Partner) -> Reply:
         _redirect(asked, partner),
         _challenge(asked),
         _state(asked),
-        await _bound_to(desk, asked),
+        await _bound_to(desk, asked, partner),
     )
     wish = await _wish(desk, asked, partner)
     async with desk.db.begin(partner.client_id) as tx:
@@ -157,22 +187,20 @@ async def exchange(desk: Desk, asked: Asked, partner: Partner) -> Reply:
     kind = asked.form.get("grant_type")
     if kind not in desk.grant_types:
         raise OAuthError("unsupported_grant_type", "grant_type is not one of ours")
-    jkt = await proved_key(desk, asked, desk.issuer + TOKEN)
-    if jkt is None:
-        raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed")
+    holder = await prove_holder(desk, asked, partner, TOKEN)
     if kind == "client_credentials":
-        return json_reply(await _let_in(desk, asked, partner, jkt))
+        return json_reply(await _let_in(desk, asked, partner, holder))
     if kind == "authorization_code":
         verifier = asked.need("code_verifier", 128)
         if not _VERIFIER.fullmatch(verifier):
             raise OAuthError("invalid_grant", "code_verifier is none")
-        redeeming = Redeeming(asked.need("code"), asked.need("redirect_uri"), verifier, jkt)
+        redeeming = Redeeming(asked.need("code"), asked.need("redirect_uri"), verifier, holder)
         found = await grants.redeem(desk.db, partner, redeeming)
     else:
-        found = await grants.refresh(desk.db, partner, asked.need("refresh_token"), jkt)
+        found = await grants.refresh(desk.db, partner, asked.need("refresh_token"), holder)
     if not isinstance(found, Issued):
         raise OAuthError(found, "the grant is not good for this client, key or request")
-    return json_reply(_told(found))
+    return json_reply(_told(found, holder))
 
 
 async def revoke(desk: Desk, asked: Asked, partner: Partner) -> Reply:
@@ -185,23 +213,54 @@ async def revoke(desk: Desk, asked: Asked, partner: Partner) -> Reply:
     return json_reply(Ended())
 
 
-async def _let_in(desk: Desk, asked: Asked, partner: Partner, jkt: str) -> Tokens:
+async def introspect(desk: Desk, asked: Asked, partner: Partner) -> Reply:
+    """Say what a token of the partner's own is good for (RFC 7662); of any other, that it is not.
+
+    Raises:
+        OAuthError
+    """
+    text = asked.need("token")
+    if (access := await access_of(desk.db, text)) is not None and access.partner_id == partner.id:
+        of = Holder(access.jkt, access.x5t)
+        return json_reply(_introspected(partner, of, access.scope, access.expires_at))
+    found = await grants.introspect_own(desk.db, partner, text)
+    if found is None:
+        return json_reply(TokenState(active=False))
+    details = [_details_of(found.consent)]
+    state = _introspected(
+        partner, found.token.holder, found.consent.kind.value, found.token.expires_at
+    )
+    return json_reply(replace(state, authorization_details=details))
+
+
+def _introspected(partner: Partner, holder: Holder, scope: str, end: datetime) -> TokenState:
+    return TokenState(
+        active=True,
+        client_id=partner.client_id,
+        token_type=holder.token_type,
+        scope=scope,
+        exp=int(end.timestamp()),
+        cnf=holder.cnf,
+    )
+
+
+async def _let_in(desk: Desk, asked: Asked, partner: Partner, holder: Holder) -> Tokens:
     scope = asked.need("scope", 32)
     if scope not in KINDS or KINDS[scope].value not in partner.kinds:
         raise OAuthError("invalid_scope", "scope is accounts or payments, as the client may ask")
     return Tokens(
-        access_token=await let_in(desk.db, partner, cast("Scope", scope), jkt),
-        token_type="DPoP",  # noqa: S106 - a kind of token
+        access_token=await let_in(desk.db, partner, cast("Scope", scope), holder),
+        token_type=holder.token_type,
         expires_in=int(ACCESS_LIFE.total_seconds()),
         scope=scope,
     )
 
 
-def _told(issued: Issued) -> Tokens:
+def _told(issued: Issued, holder: Holder) -> Tokens:
     consent = issued.consent
     return Tokens(
         access_token=issued.access,
-        token_type="DPoP",  # noqa: S106 - a kind of token
+        token_type=holder.token_type,
         expires_in=int(ACCESS_LIFE.total_seconds()),
         scope=consent.kind.value,
         authorization_details=[_details_of(consent)],
@@ -235,12 +294,14 @@ def _state(asked: Asked) -> str | None:
     return state
 
 
-async def _bound_to(desk: Desk, asked: Asked) -> str | None:
+async def _bound_to(desk: Desk, asked: Asked, partner: Partner) -> str | None:
     """Return the key that the code is to be bound to (RFC 9449 §10)."""
     named = asked.form.get("dpop_jkt")
+    if partner.binds_certificate and (named is not None or asked.header("dpop") is not None):
+        raise OAuthError("invalid_request", "this client's tokens are bound to its certificate")
     if named is not None and not _KEY.fullmatch(named):
         raise OAuthError("invalid_request", "dpop_jkt is no thumbprint")
-    shown = await proved_key(desk, asked, desk.issuer + PUSH)
+    shown = await proved_key(desk, asked, PUSH)
     if named is not None and shown is not None and named != shown:
         raise OAuthError("invalid_dpop_proof", "dpop_jkt is not the key of the DPoP proof")
     return named or shown

@@ -20,8 +20,9 @@ from msgspec import Struct
 from tongbao.infra.web.problem import MethodNotAllowed, RouteUnknown
 from tongbao.parties.consents.model import Consent, Scope
 from tongbao.parties.partners.model import Kind, Partner
+from tongbao.surfaces.open_bank.client_proof import prove_partner
 from tongbao.surfaces.open_bank.desk import Desk
-from tongbao.surfaces.open_bank.protocol import Asked, prove_access, prove_consent, prove_partner
+from tongbao.surfaces.open_bank.protocol import Asked, prove_access, prove_consent
 from tongbao.surfaces.page_kit.replies import Reply
 
 API_ID_HEADER: Final = "x-u-api-id"
@@ -54,7 +55,7 @@ class ByAnybody(Struct, frozen=True):
 
 
 class ByPartner(Struct, frozen=True):
-    """Served to a partner that signs a client assertion with its own key."""
+    """Served to a partner that signs a client assertion, or whose certificate proves it."""
 
     serve: Callable[[Desk, Asked, Partner], Awaitable[Reply]]
 
@@ -132,7 +133,7 @@ class Interface(Struct, frozen=True, dict=True):
             case ByAnybody(serve=anybody):
                 return await anybody(desk, asked)
             case ByPartner(serve=partner):
-                who = await prove_partner(desk.db, desk.issuer, asked)
+                who = await prove_partner(desk, asked)
                 await desk.limits.take_from((who.id, who.mode))
                 return await partner(desk, asked, who)
             case ByAccess(serve=access, scope=scope):
@@ -189,12 +190,14 @@ _SCHEMES: Final = {
     "partner": {
         "type": "http",
         "scheme": "private_key_jwt",
-        "description": "A client assertion in the form (RFC 7523), good once; `aud` is the issuer.",
+        "description": "A client assertion in the form (RFC 7523), good once; `aud` is the issuer."
+        " Or the certificate of the connection and `client_id` (RFC 8705 §2).",
     },
     "consent": {
         "type": "http",
         "scheme": "DPoP",
-        "description": "`Authorization: DPoP <access token>` and a proof in `DPoP` (RFC 9449).",
+        "description": "`Authorization: DPoP <access token>` and a proof in `DPoP` (RFC 9449);"
+        " one that is bound to a certificate as `Bearer`, over its connection (RFC 8705 §3).",
     },
 }
 _SCHEMES["access"] = _SCHEMES["consent"]

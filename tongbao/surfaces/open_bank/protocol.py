@@ -1,27 +1,26 @@
-"""What every endpoint of the authorisation server checks: the partner's proof, and the DPoP proof.
+"""What every endpoint checks: whose the token is, by a DPoP proof or the connection's certificate.
 
-Rules: FAPI 2.0 Security Profile (Final) §5.3.2, RFC 7523 for assertions, RFC 9449 for DPoP.
+Rules: FAPI 2.0 Security Profile (Final) §5.3.2, RFC 9449 for DPoP, RFC 8705 for certificates.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, MutableMapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from msgspec import Struct
 
-from tongbao.infra.db import Db
+from tongbao.infra.certificates import CertificateRefused
+from tongbao.infra.client_certificates import PEER, Presented, presented
 from tongbao.infra.dpop_nonces import current_nonce, is_fresh
 from tongbao.infra.jose import (
     ALGORITHMS,
-    Token,
     TokenMalformed,
     check_public_key,
-    key_with_id,
     read_token,
     s256,
     thumbprint,
@@ -31,15 +30,14 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Refusal
 from tongbao.parties.consents.grants import introspect
 from tongbao.parties.consents.lodging import KINDS, access_of
-from tongbao.parties.consents.model import Consent
+from tongbao.parties.consents.model import Consent, Holder
 from tongbao.parties.consents.paying import payment_of
 from tongbao.parties.partners.model import Kind, Partner, PartnerState
-from tongbao.parties.partners.partners import active_partner, partner_with_id, use_token
+from tongbao.parties.partners.partners import partner_with_id, use_token
 from tongbao.parties.people.dossier import person_with_id
 from tongbao.surfaces.open_bank.desk import Desk
 from tongbao.surfaces.page_kit.replies import JSON, Reply
 
-ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SKEW_S: Final = 10
 """How far ahead another's clock may be: up to 10 seconds must be taken, over 60 refused."""
 ASSERTION_LIFE_S_MAX: Final = 3600
@@ -47,8 +45,7 @@ PROOF_AGE_S_MAX: Final = 60
 _FORM: Final = "application/x-www-form-urlencoded"
 _FIELDS_MAX: Final = 32
 _FORM_MAX: Final = 32 * 1024
-_JTI: Final = re.compile(r"[\x21-\x7e]{1,256}")
-_KEPT: Final = timedelta(seconds=ASSERTION_LIFE_S_MAX + SKEW_S)
+JTI: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
 class OAuthError(Exception):
@@ -80,6 +77,7 @@ class Asked(Struct, frozen=True):
     form: Mapping[str, str]
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    peer: str | None = None  # where the connection itself came from
 
     def header(self, name: str) -> str | None:
         """Return a header that may come once.
@@ -148,6 +146,7 @@ def asked_of(scope: MutableMapping[str, Any], method: str, *, only_forms: bool) 
         _fields(body) if is_form else {},
         headers,
         body,
+        scope["state"].get(PEER) or (scope.get("client") or (None,))[0],
     )
 
 
@@ -169,53 +168,26 @@ def _fields(encoded: bytes) -> dict[str, str]:
     return found
 
 
-async def prove_partner(db: Db, issuer: str, asked: Asked) -> Partner:
-    """Return the partner that has signed this request's client assertion, once and now.
+def certificate_of(desk: Desk, asked: Asked) -> Presented | None:
+    """Return the certificate in its time that the connection was made with; None without one.
 
     Raises:
         OAuthError
     """
-    if asked.header("authorization") or "client_secret" in asked.form:
-        raise _not_proved("only private_key_jwt proves a client here")
-    if asked.form.get("client_assertion_type") != ASSERTION_TYPE:
-        raise _not_proved("client_assertion_type is not jwt-bearer")
     try:
-        token = read_token(asked.form.get("client_assertion", ""))
-    except TokenMalformed:
-        raise _not_proved("the client assertion is malformed") from None
-    subject = token.claims.get("sub")
-    partner = await active_partner(db, subject) if isinstance(subject, str) else None
-    if partner is None:
-        raise _not_proved("nobody of this sub is a client")
-    try:
-        verify(token, key_with_id(partner.jwks, token.header.get("kid"), token.header["alg"]))
-    except TokenMalformed:
-        raise _not_proved("the client assertion is not signed by a key of the client") from None
-    _check_assertion(token, partner, issuer, asked.form.get("client_id"))
-    if not await use_token(db, partner.client_id, _jti(token.claims), _end(token.claims)):
-        raise _not_proved("the client assertion was used before")
-    return partner
-
-
-def _check_assertion(token: Token, partner: Partner, issuer: str, client_id: str | None) -> None:
-    """Raise unless the claims are those of an assertion for us, now.
-
-    Raises:
-        OAuthError
-    """
-    claims = token.claims
-    if claims.get("iss") != partner.client_id or client_id not in {None, partner.client_id}:
-        raise _not_proved("iss, sub and client_id differ")
-    if claims.get("aud") != issuer:  # a single string: a list may name somebody else as well
-        raise _not_proved("aud is not the issuer alone")
-    if not _JTI.fullmatch(_jti(claims)):
-        raise _not_proved("jti is missing or too long")
-    if problem := _out_of_time(claims, needs_end=True):
-        raise _not_proved(problem)
+        shown = presented(asked.headers, asked.peer, desk.certificate_proxies)
+        if shown is not None:
+            shown.check_in_time(real_now())
+    except CertificateRefused as refusal:
+        reason = refusal.facts["reason"]
+        raise OAuthError(
+            "invalid_request", f"the client certificate is refused: {reason}"
+        ) from None
+    return shown
 
 
 async def proved_key(
-    desk: Desk, asked: Asked, url: str, *, access_token: str | None = None
+    desk: Desk, asked: Asked, path: str, *, access_token: str | None = None
 ) -> str | None:
     """Return the thumbprint of the key whose DPoP proof came with this request; None without one.
 
@@ -234,20 +206,22 @@ async def proved_key(
     if proof.header.get("typ") != "dpop+jwt":
         raise _not_held("typ is not dpop+jwt")
     claims = proof.claims
-    if claims.get("htm") != asked.method or not _is_same_url(claims.get("htu"), url):
+    if claims.get("htm") != asked.method or not any(
+        _is_same_url(claims.get("htu"), origin + path) for origin in desk.origins
+    ):
         raise _not_held("htm or htu is not of this request")
     made: Any = claims.get("iat")
     now = real_now().timestamp()
     if not _is_number(made) or not -SKEW_S <= now - made <= PROOF_AGE_S_MAX:
         raise _not_held("iat is not now")
-    if problem := _out_of_time(claims, needs_end=False):
+    if problem := out_of_time(claims, needs_end=False):
         raise _not_held(problem)
     _check_fresh(desk, claims, access_token)
-    if not _JTI.fullmatch(_jti(claims)):
+    if not JTI.fullmatch(jti_of(claims)):
         raise _not_held("jti is missing or too long")
     held = thumbprint(key)
     seen_until = real_now() + timedelta(seconds=PROOF_AGE_S_MAX + 2 * SKEW_S)
-    if not await use_token(desk.db, held, _jti(claims), seen_until):
+    if not await use_token(desk.db, held, jti_of(claims), seen_until):
         raise _not_held("the DPoP proof was used before")
     return held
 
@@ -276,12 +250,12 @@ async def prove_consent(
     Raises:
         OAuthError
     """
-    token = _bound_token(asked)
+    scheme, token = _bound_token(asked)
     # The token first: a stranger without one makes us remember no proof.
     found = await introspect(desk.db, token)
     if found is None:
         raise _over()
-    await _check_holder(desk, asked, token, found.token.jkt)
+    await _check_holder(desk, asked, (scheme, token), found.token.holder)
     partner = await partner_with_id(desk.db, found.token.partner_id)
     consent = found.consent
     is_paid = kind is Kind.PAYMENT_INITIATION and await payment_of(desk.db, consent) is not None
@@ -307,11 +281,11 @@ async def prove_access(desk: Desk, asked: Asked, scope: str) -> Partner:
     Raises:
         OAuthError
     """
-    token = _bound_token(asked)
+    scheme, token = _bound_token(asked)
     found = await access_of(desk.db, token)
     if found is None:
         raise _over()
-    await _check_holder(desk, asked, token, found.jkt)
+    await _check_holder(desk, asked, (scheme, token), found.holder)
     partner = await partner_with_id(desk.db, found.partner_id)
     if partner.state is not PartnerState.ACTIVE or KINDS[found.scope].value not in partner.kinds:
         raise _over()
@@ -320,28 +294,43 @@ async def prove_access(desk: Desk, asked: Asked, scope: str) -> Partner:
     return partner
 
 
-def _bound_token(asked: Asked) -> str:
-    said = asked.header("authorization") or ""
-    scheme, _, token = said.partition(" ")
-    if scheme.lower() != "dpop" or not token or len(token) > 128:
-        raise OAuthError("invalid_token", "a DPoP-bound access token is needed", status=401)
-    return token
-
-
-async def _check_holder(desk: Desk, asked: Asked, token: str, bound_to: str) -> None:
-    """Raise unless the request is proved by the key that the token is bound to.
+def _bound_token(asked: Asked) -> tuple[str, str]:
+    """Return how the token is sent, and the token.
 
     Raises:
         OAuthError
     """
-    jkt = await proved_key(desk, asked, desk.issuer + asked.path, access_token=token)
+    said = asked.header("authorization") or ""
+    scheme, _, token = said.partition(" ")
+    if scheme.lower() not in {"dpop", "bearer"} or not token or len(token) > 128:
+        raise OAuthError("invalid_token", "a bound access token is needed", status=401)
+    return scheme.lower(), token
+
+
+async def _check_holder(desk: Desk, asked: Asked, sent: tuple[str, str], bound_to: Holder) -> None:
+    """Raise unless the request is proved by the key or the certificate that the token is bound to.
+
+    A token that is bound to one is never good by the other, nor under the other's scheme.
+
+    Raises:
+        OAuthError
+    """
+    scheme, token = sent
+    if scheme != bound_to.token_type.lower():
+        raise _over()
+    if bound_to.jkt is None:
+        shown = certificate_of(desk, asked)
+        if shown is None or shown.x5t != bound_to.x5t:
+            raise _over()
+        return
+    jkt = await proved_key(desk, asked, asked.path, access_token=token)
     if jkt is None:
         raise OAuthError("invalid_dpop_proof", "a DPoP proof is needed", status=401)
-    if jkt != bound_to:
+    if jkt != bound_to.jkt:
         raise _over()
 
 
-def _out_of_time(claims: Mapping[str, Any], *, needs_end: bool) -> str | None:
+def out_of_time(claims: Mapping[str, Any], *, needs_end: bool) -> str | None:
     """Return what is wrong with the times of a token, if anything."""
     now = real_now().timestamp()
     end, start, made = (claims.get(name) for name in ("exp", "nbf", "iat"))
@@ -378,20 +367,10 @@ def _is_same_url(said: object, url: str) -> bool:
     )
 
 
-def _jti(claims: Mapping[str, Any]) -> str:
+def jti_of(claims: Mapping[str, Any]) -> str:
+    """Return what names a token once, or ""."""
     found = claims.get("jti")
     return found if isinstance(found, str) else ""
-
-
-def _end(claims: Mapping[str, Any]) -> datetime:
-    """Return until when an assertion's ``jti`` is remembered."""
-    latest = real_now() + _KEPT
-    said = datetime.fromtimestamp(min(claims["exp"], latest.timestamp()), tz=UTC)
-    return said + timedelta(seconds=2 * SKEW_S)
-
-
-def _not_proved(description: str) -> OAuthError:
-    return OAuthError("invalid_client", description, status=401)
 
 
 def _not_held(description: str) -> OAuthError:

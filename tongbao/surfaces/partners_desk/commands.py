@@ -15,7 +15,7 @@ from tongbao.infra.jose import thumbprint
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
-from tongbao.parties.partners.model import PREFIX, Changing, PartnerState, TakingOn
+from tongbao.parties.partners.model import PREFIX, Changing, PartnerState, Proving, TakingOn
 from tongbao.parties.partners.partners import (
     partner_with_id,
     propose_change,
@@ -44,7 +44,8 @@ class _Draft(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     redirect_uris: list[str]
     kinds: list[str]
-    jwks: _KeySet
+    jwks: _KeySet = _KeySet([])
+    proving: Proving = Proving()
 
 
 @click.group("partners")
@@ -66,6 +67,8 @@ def list_partners(context: Context) -> None:
                 "state": each.state.value,
                 "kinds": " ".join(each.kinds),
                 "redirect_uris": " ".join(each.redirect_uris),
+                "proves": " ".join(filter(None, (each.auth_method, each.certificate_name))),
+                "bound_to": "certificate" if each.binds_certificate else "dpop",
                 "keys": " ".join(f"{key['kid']}:{thumbprint(key)[:16]}" for key in each.jwks),
             }
             for each in await all_partners(platform.db)
@@ -92,7 +95,9 @@ def take_on(context: Context, *, file: Path, mode: str, because: str) -> None:
 
     async def work(platform: Platform) -> dict[str, object]:
         keys = draft.jwks.keys
-        terms = TakingOn(draft.name, Mode(mode), draft.redirect_uris, keys, draft.kinds)
+        terms = TakingOn(
+            draft.name, Mode(mode), draft.redirect_uris, keys, draft.kinds, draft.proving
+        )
         async with platform.db.begin(actor()) as tx:
             waiting = await propose_partner(tx, terms, reason=because)
         return {"approval": waiting.shown_id, "name": draft.name, "mode": mode}
@@ -123,6 +128,7 @@ def change(context: Context, *, partner: str, file: Path, state: str, because: s
             *(draft.name, draft.redirect_uris, draft.jwks.keys, draft.kinds),
             state=PartnerState(state),
             changed_at=found.changed_at,
+            proving=draft.proving,
         )
         async with platform.db.begin(actor()) as tx:
             waiting = await propose_change(tx, found.id, wanted, reason=because)

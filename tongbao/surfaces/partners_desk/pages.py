@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.controls.approvals.queries import open_approval
+from tongbao.infra.certificates import NameKind
 from tongbao.infra.jose import thumbprint
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse
@@ -20,10 +21,12 @@ from tongbao.parties.identity.model import Permission
 from tongbao.parties.partners.model import (
     CHANGE,
     PREFIX,
+    AuthMethod,
     Changing,
     Kind,
     Partner,
     PartnerState,
+    Proving,
     TakingOn,
 )
 from tongbao.parties.partners.partners import (
@@ -44,6 +47,7 @@ _REASON_MAX: Final = 200
 _KEYS_MAX: Final = 20_000
 STATES: Final = tuple(PartnerState)
 KINDS: Final = tuple(Kind)
+_CHOICES: Final = {"kinds": KINDS, "methods": tuple(AuthMethod), "name_kinds": tuple(NameKind)}
 
 
 class PartnerFormWrong(Invalid):
@@ -78,7 +82,8 @@ async def show_partners(visit: Visit) -> Reply:
     facts = {
         "rows": page.items,
         "states": STATES,
-        "kinds": KINDS,
+        **_CHOICES,
+        "unproved": Proving(),
         "status": status,
         "mode": mode,
         "is_empty": not (status or mode),
@@ -97,7 +102,7 @@ async def show_partner(visit: Visit) -> Reply:
     facts = {
         "id": partner.client_id,
         "partner": partner,
-        "kinds": KINDS,
+        **_CHOICES,
         "states": [PartnerState.ACTIVE, PartnerState.SUSPENDED, PartnerState.GONE],
         "keys": [(each["kid"], each["kty"], thumbprint(each)) for each in partner.jwks],
         "key_set": msgspec.json.format(msgspec.json.encode({"keys": partner.jwks})).decode(),
@@ -117,7 +122,7 @@ async def take_on(visit: Visit) -> Reply:
     if mode is None:
         raise PartnerFormWrong(param="mode")
     name, uris, keys, kinds = _terms(visit)
-    terms = TakingOn(name, Mode(mode), uris, keys, kinds)
+    terms = TakingOn(name, Mode(mode), uris, keys, kinds, _proving(visit))
     async with visit.desk.db.begin(visit.operator.actor) as tx:
         waiting = await propose_partner(
             tx, terms, reason=visit.request.form.get("reason", ""), may=permissions_of(visit)
@@ -138,7 +143,10 @@ async def change(visit: Visit) -> Reply:
     if form.get("changed_at") != partner.changed_at.isoformat():
         raise PartnerFormWrong(param="changed_at")
     wanted = Changing(
-        *_terms(visit), state=PartnerState(form["state"]), changed_at=partner.changed_at
+        *_terms(visit),
+        state=PartnerState(form["state"]),
+        changed_at=partner.changed_at,
+        proving=_proving(visit),
     )
     async with visit.desk.db.begin(visit.operator.actor) as tx:
         waiting = await propose_change(
@@ -178,6 +186,24 @@ async def _partner(visit: Visit) -> Partner:
     return await partner_with_id(visit.desk.db, parse(PREFIX, visit.params["partner_id"]))
 
 
+def _proving(visit: Visit) -> Proving:
+    """Return how the partner is to prove itself, as the form says it.
+
+    Raises:
+        PartnerFormWrong
+    """
+    form = visit.request.form
+    method, kind = form.get("auth_method", AuthMethod.PRIVATE_KEY_JWT), form.get("name_kind", "")
+    if method not in set(AuthMethod) or (kind and kind not in set(NameKind)):
+        raise PartnerFormWrong(param="auth_method")
+    return Proving(
+        AuthMethod(method),
+        NameKind(kind) if kind else None,
+        form.get("certificate_name", "").strip() or None,
+        binds_certificate=bool(form.get("binds_certificate")),
+    )
+
+
 def _terms(visit: Visit) -> tuple[str, list[str], list[dict[str, Any]], list[str]]:
     """Return name, addresses, keys and kinds as the form says them.
 
@@ -185,8 +211,9 @@ def _terms(visit: Visit) -> tuple[str, list[str], list[dict[str, Any]], list[str
         PartnerFormWrong
     """
     form = visit.request.form
+    written = form.get("jwks", "")[:_KEYS_MAX].strip() or '{"keys": []}'
     try:
-        keys = msgspec.json.decode(form.get("jwks", "")[:_KEYS_MAX], type=_KeySet).keys
+        keys = msgspec.json.decode(written, type=_KeySet).keys
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise PartnerFormWrong(param="jwks") from None
     uris = form.get("redirect_uris", "").split()
