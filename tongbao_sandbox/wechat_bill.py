@@ -168,15 +168,27 @@ class Bills:
                 digest = hashlib.sha1(content).hexdigest()  # noqa: S324
         if call.query.get("tar_type") == "GZIP":
             content = gzip.compress(content, mtime=0)
+        return Outcome(self._kept(call, content, digest))
+
+    def offer_sealed(self, call: Call, content: bytes) -> dict[str, str]:
+        """Keep a file that only its merchant can open, and return its link, digest and key."""
+        digest = hashlib.sha1(content).hexdigest()  # noqa: S324 - the protocol's own choice
+        fault = self._world.faults.take(NAME, "bill", "", frozenset({"truncate"}))
+        if call.query.get("tar_type") == "GZIP":
+            content = gzip.compress(content, mtime=0)
+        sealed, key, nonce = self._desk.vault.seal_file(content)
+        if fault.name:
+            sealed = sealed[: len(sealed) * 3 // 5]
+        return {**self._kept(call, sealed, digest), "encrypt_key": key, "nonce": nonce}
+
+    def _kept(self, call: Call, content: bytes, digest: str) -> dict[str, str]:
         token = secrets.token_urlsafe(48)
         self._world.state.put_document(NAME, f"download:{token}", content, self._world.clock.now())
-        return Outcome(
-            {
-                "download_url": f"{call.origin}/v3/billdownload/file?token={token}",
-                "hash_type": "SHA1",
-                "hash_value": digest,
-            }
-        )
+        return {
+            "download_url": f"{call.origin}/v3/billdownload/file?token={token}",
+            "hash_type": "SHA1",
+            "hash_value": digest,
+        }
 
     def all_rows(self) -> list[Row]:
         """Return every payment and refund there ever was, without planted differences."""

@@ -285,6 +285,13 @@ class Vault:
             "nonce": nonce,
         }
 
+    def seal_file(self, content: bytes) -> tuple[bytes, str, str]:
+        """Return a file encrypted under a fresh key, that key for the merchant's, the nonce."""
+        key, nonce = AESGCM.generate_key(256), secrets.token_hex(8)
+        padding = OAEP(MGF1(hashes.SHA1()), hashes.SHA1(), None)  # noqa: S303 - the protocol's own
+        wrapped = b64encode(self._merchant.encrypt(key, padding)).decode()
+        return AESGCM(key).encrypt(nonce.encode(), content, None), wrapped, nonce
+
     def certificates(self, algorithm: str = "") -> dict[str, object]:
         """Return the answer of GET /v3/certificates: the platform certificates, encrypted.
 

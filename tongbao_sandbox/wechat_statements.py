@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime, time
 from typing import Final
 
@@ -50,25 +51,50 @@ class Statements:
         """Return every call for a further bill."""
         return (
             ("GET", "/v3/bill/fundflowbill", self.fund_bill),
+            ("GET", "/v3/bill/sub-merchant-fundflowbill", self.sub_merchant_bill),
             ("GET", "/v3/profitsharing/bills", self.split_bill),
         )
 
     def fund_bill(self, call: Call) -> Outcome:
         """Offer the movements of the merchant's basic account on a day for download."""
         day = self._bills.day(call)
-        account = call.query.get("account_type", "BASIC")
-        if account not in {"BASIC", "OPERATION", "FEES"}:
-            raise parameter_error("account_type", account, "账户类型不存在", "query")
+        _check_account(call)
+        return self._bills.offer(call, self._funds(call, day, ""))
+
+    def sub_merchant_bill(self, call: Call) -> Outcome:
+        """Offer a sub-merchant's movements, encrypted for the provider whose merchant it is."""
+        day = self._bills.day(call)
+        _check_account(call)
+        algorithm, sub_mchid = call.query.get("algorithm", ""), call.query.get("sub_mchid", "")
+        if algorithm != "AEAD_AES_256_GCM":
+            raise parameter_error("algorithm", algorithm, "加密算法不支持", "query")
+        if sub_mchid != self._desk.vault.sub_mchid:
+            raise parameter_error("sub_mchid", sub_mchid, "特约商户号未绑定", "query")
+        funds = self._funds(call, day, sub_mchid)
+        at = funds.index(b"\n", len(funds) // 2) + 1  # in two files, as a large one comes
+        files = [
+            {"bill_sequence": place, **self._bills.offer_sealed(call, piece)}
+            for place, piece in enumerate((funds[:at], funds[at:]), 1)
+        ]
+        return Outcome({"download_bill_count": len(files), "download_bill_list": files[::-1]})
+
+    def _funds(self, call: Call, day: date, sub_mchid: str) -> bytes:
+        """Return the bill of everybody's movements, or of one sub-merchant's."""
         start = plain(datetime.combine(day, time(), CHINA))
-        before = [one for row in self._bills.all_rows() for one in _of_row(row)]
-        before += self._shared()
+        shared = [] if sub_mchid else self._shared()
+
+        def of(rows: Sequence[Row]) -> list[Movement]:
+            wanted = [row for row in rows if sub_mchid in {"", row.sub_mchid}]
+            return [one for row in wanted for one in _of_row(row)]
+
+        before = of(self._bills.all_rows()) + shared
         balance = sum(one.amount for one in before if one.time < start)
-        moved = [one for row in self._bills.rows(day) for one in _of_row(row)]
-        moved += [one for one in self._shared() if one.time.startswith(day.isoformat())]
-        if account != "BASIC" or not moved:
+        moved = of(self._bills.rows(day))
+        moved += [one for one in shared if one.time.startswith(day.isoformat())]
+        if call.query.get("account_type", "BASIC") != "BASIC" or not moved:
             raise Problem(400, "NO_STATEMENT_EXIST", "账单文件不存在")
         moved.sort(key=lambda one: one.time)
-        return self._bills.offer(call, self._render_funds(moved, balance))
+        return self._render_funds(moved, balance)
 
     def split_bill(self, call: Call) -> Outcome:
         """Offer the shares and returns of a day for download."""
@@ -137,6 +163,12 @@ class Statements:
             amounts = [one["amount"] for one in lines if one["kind"] == kind]
             figures += [count(len(amounts)), money(sum(amounts))]
         return line(figures)
+
+
+def _check_account(call: Call) -> None:
+    account = call.query.get("account_type", "BASIC")
+    if account not in {"BASIC", "OPERATION", "FEES"}:
+        raise parameter_error("account_type", account, "账户类型不存在", "query")
 
 
 def _of_row(row: Row) -> list[Movement]:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from msgspec.structs import replace
 
 from tests.rails.wechat_shop import WechatShop, number
 from tests.rails.wire_server import WireServer
+from tongbao.infra.crypto import rsa_private_key
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import Money
@@ -25,9 +37,12 @@ from tongbao.rails.channels.contract import (
     BillFile,
     BillNotReady,
     BillRow,
+    ChannelAccount,
     Succeeded,
     Unknown,
 )
+from tongbao.rails.channels.wechat_pay.crypto import EnvelopeBroken, open_file
+from tongbao.rails.channels.wechat_pay.gateway import secrets_of
 from tongbao.rails.channels.wechat_pay.statements import (
     FundRow,
     FundTotal,
@@ -49,6 +64,11 @@ async def shop(fresh_sandbox: RunningSandbox, http: HttpClient, far_end: WireSer
     if now.hour == 15:  # UTC, 23 o'clock in China: the day must not end meanwhile
         await shop.advance(3600)
     return shop
+
+
+def rsa_pem() -> str:
+    key = generate_private_key(65537, 2048)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def yuan(fen: int) -> Money:
@@ -183,13 +203,71 @@ def test_another_file_is_no_bill_of_shares(tmp_path: Path) -> None:
     assert isinstance(line, BillFault)
 
 
-async def test_a_sub_merchants_funds_are_not_taken_for_its_providers(
+async def test_a_sub_merchants_funds_are_decrypted_checked_and_put_together(
     shop: WechatShop, tmp_path: Path
 ) -> None:
-    day = business_date(datetime.fromisoformat(shop.sandbox.get("clock")["now"]))
-    assert shop.channel.further_bills_of(shop.account) == shop.channel.further_bills
+    """The bill comes in two files, the second first; a provider's own trades are not in it."""
+    await shop.paid()
     shop.become_partner()
-    assert shop.channel.further_bills_of(shop.account) == {"splits"}
-    told = await shop.channel.download_further_bill(shop.account, "funds", day, tmp_path)
-    assert isinstance(told.outcome, Unknown)
-    assert told.exchange.status is None, "nothing was asked"
+    theirs = await shop.paid()
+    *rows, total = parse_fund_bill(await bill(shop, "funds", tmp_path))
+    funds = [row for row in rows if isinstance(row, FundRow)]
+    assert isinstance(total, FundTotal)
+    assert [(row.name, row.money.amount) for row in funds] == [
+        ("交易", 1999),
+        ("扣除交易手续费", -12),
+    ]
+    assert {row.number for row in funds} == {theirs.number}
+    assert (total.row_count, total.income) == (2, yuan(1999))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".csv"], "nothing sealed is left"
+    assert "funds" in shop.channel.further_bills_of(shop.account)
+
+
+async def test_a_sealed_bill_that_is_not_whole_or_not_for_us_is_none(
+    shop: WechatShop, tmp_path: Path
+) -> None:
+    shop.become_partner()
+    await shop.paid()
+    day = business_date(datetime.fromisoformat(shop.sandbox.get("clock")["now"]))
+    await shop.advance(2 * 86400)
+    own = shop.account
+
+    async def told(account: ChannelAccount) -> str:
+        answer = await shop.channel.download_further_bill(account, "funds", day, tmp_path)
+        assert isinstance(answer.outcome, Unknown)
+        return answer.outcome.reason
+
+    strange = replace(own, secrets=replace(secrets_of(own), scheme="SM2"))
+    assert "RSA keys only" in await told(strange)
+    assert shop.channel.further_bills_of(strange) == {"splits"}
+    shop.sandbox.fault("wechat", "bill", "truncate")
+    assert await told(own) == "the bill does not open with our key"
+    assert not list(tmp_path.iterdir())
+    empty = await shop.channel.download_further_bill(own, "funds_fees", day, tmp_path)
+    assert isinstance(empty.outcome, BillEmpty)
+
+
+def test_a_sealed_file_opens_with_its_own_key_and_nonce_alone(tmp_path: Path) -> None:
+    """Written here with the library's one-shot cipher, and read piece by piece."""
+    pem, key, nonce = rsa_pem(), AESGCM.generate_key(256), "a8607ef79034c49c"
+    text = b"\xef\xbb\xbf" + b"x" * 3_000_000
+    public = rsa_private_key(pem).public_key()
+    wrapped = b64encode(public.encrypt(key, OAEP(MGF1(SHA1()), SHA1(), None))).decode()
+    sealed, opened = tmp_path / "sealed", tmp_path / "opened"
+    sealed.write_bytes(AESGCM(key).encrypt(nonce.encode(), text, None))
+    open_file(pem, wrapped, nonce, sealed, opened)
+    assert opened.read_bytes() == text
+    for args in (
+        (rsa_pem(), wrapped, nonce),
+        (pem, wrapped, nonce[::-1]),
+        (pem, wrapped[:-4] + "AAAA", nonce),
+        (pem, "", nonce),
+        (pem, wrapped, ""),
+    ):
+        with pytest.raises(EnvelopeBroken):
+            open_file(*args, sealed, opened)
+        assert not opened.exists()
+    for size in (0, 5, 16, 100):
+        sealed.write_bytes(sealed.read_bytes()[:size])
+        with pytest.raises(EnvelopeBroken):
+            open_file(pem, wrapped, nonce, sealed, opened)

@@ -11,7 +11,7 @@ import asyncio
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import BinaryIO, Final, assert_never, cast
@@ -43,6 +43,7 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.exchange import decode
+from tongbao.rails.channels.wechat_pay.crypto import EnvelopeBroken
 from tongbao.rails.channels.wechat_pay.documents.orders import BillAddress
 from tongbao.rails.channels.wechat_pay.gateway import (
     Answered,
@@ -108,13 +109,20 @@ async def download(
 
 
 async def fetch_file(
-    gateway: Gateway, account: ChannelAccount, address: BillAddress, path: Path
+    gateway: Gateway,
+    account: ChannelAccount,
+    address: BillAddress,
+    path: Path,
+    opening: Callable[[Path, Path], None] | None = None,
 ) -> BillFile | Unknown:
-    """Download a bill, unpack it to ``path`` and check its SHA-1; the download is not signed."""
+    """Download a bill, unpack it to ``path`` and check its SHA-1; the download is not signed.
+
+    ``opening`` decrypts what was downloaded to another file, before it is unpacked.
+    """
     if not address.download_url.startswith(account.gateway + "/"):
         return Unknown("the bill's address is not on this gateway")
     target = address.download_url.removeprefix(account.gateway)
-    packed = path.with_suffix(".download")
+    packed, opened = path.with_suffix(".download"), path.with_suffix(".opened")
     try:
         found = await gateway.http.download(
             address.download_url,
@@ -125,11 +133,17 @@ async def fetch_file(
         )
         if found.path is None:
             return Unknown(f"the bill's address answered http {found.status}")
-        return await asyncio.to_thread(_unpack, packed, path, address.hash_value)
+        if opening is not None:
+            await asyncio.to_thread(opening, packed, opened)
+        source = packed if opening is None else opened
+        return await asyncio.to_thread(_unpack, source, path, address.hash_value)
+    except EnvelopeBroken:
+        return Unknown("the bill does not open with our key")
     except (NotSentError, NoAnswerError, BillDamaged) as failure:
         return Unknown(f"the bill did not arrive whole: {failure}")
     finally:
         packed.unlink(missing_ok=True)
+        opened.unlink(missing_ok=True)
 
 
 def parse_trade_bill(path: Path) -> Iterator[BillLine]:

@@ -307,8 +307,10 @@ class WechatPay:
         return bills.parse_trade_bill(path)
 
     def further_bills_of(self, account: ChannelAccount) -> frozenset[str]:
-        """Return the kinds; a sub-merchant's funds are in an encrypted bill that is not read."""
-        return statements.KINDS - set(statements.ACCOUNTS if secrets_of(account).partner else ())
+        """Return the kinds; a sub-merchant's funds are in a bill that RSA keys alone open."""
+        secrets = secrets_of(account)
+        is_shut = secrets.partner is not None and secrets.scheme != "RSA"
+        return statements.KINDS - set(statements.ACCOUNTS if is_shut else ())
 
     async def download_further_bill(
         self, account: ChannelAccount, kind: str, day: date, folder: Path

@@ -6,11 +6,14 @@ all, so a full reconciliation reads three files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, assert_never
 
 from msgspec import Struct
 
@@ -29,16 +32,24 @@ from tongbao.rails.channels.bill_text import (
 from tongbao.rails.channels.contract import (
     Answer,
     BillFault,
+    BillFile,
     BillOutcome,
     ChannelAccount,
+    NotSent,
     Unknown,
 )
-from tongbao.rails.channels.exchange import unsent
-from tongbao.rails.channels.wechat_pay.bills import cells_of, download
+from tongbao.rails.channels.exchange import decode, unsent
+from tongbao.rails.channels.wechat_pay.bills import cells_of, download, fetch_file
+from tongbao.rails.channels.wechat_pay.crypto import open_file
+from tongbao.rails.channels.wechat_pay.documents.orders import SealedBill, SealedBillAddress
 from tongbao.rails.channels.wechat_pay.gateway import (
+    Answered,
     Gateway,
+    Refused,
     ids_of,
     in_path,
+    no_bill,
+    secrets_of,
 )
 from tongbao.rails.channels.wechat_pay.wire import CURRENCY
 
@@ -111,17 +122,79 @@ async def download_statement(
         return Answer(Unknown(reason), unsent("GET", account.gateway, reason))
     query = f"bill_date={day.isoformat()}&tar_type=GZIP"
     sub_mchid = ids_of(account).sub_mchid
+    path = folder / f"wechat_pay-{account.merchant_number}-{kind}-{day.isoformat()}.csv"
     if sub_mchid and kind in ACCOUNTS:
-        # The provider's own funds would come, as if they were the sub-merchant's.
-        reason = "a sub-merchant's funds are in an encrypted bill that is not read"
-        return Answer(Unknown(reason), unsent("GET", account.gateway, reason))
+        # Elsewhere the provider's own funds would come, as if they were the sub-merchant's.
+        query = f"{query}&account_type={ACCOUNTS[kind]}&sub_mchid={in_path(sub_mchid)}"
+        return await _download_sealed(gateway, account, query, path)
     if kind == "splits":
         target = f"/v3/profitsharing/bills?{query}"
         target = f"{target}&sub_mchid={in_path(sub_mchid)}" if sub_mchid else target
     else:
         target = f"/v3/bill/fundflowbill?{query}&account_type={ACCOUNTS[kind]}"
-    path = folder / f"wechat_pay-{account.merchant_number}-{kind}-{day.isoformat()}.csv"
     return await download(gateway, account, target, path)
+
+
+async def _download_sealed(
+    gateway: Gateway, account: ChannelAccount, query: str, path: Path
+) -> Answer[BillOutcome]:
+    """Fetch a sub-merchant's fund bill, whose files are encrypted for their service provider."""
+    target = f"/v3/bill/sub-merchant-fundflowbill?{query}&algorithm=AEAD_AES_256_GCM"
+    if secrets_of(account).scheme != "RSA":
+        reason = "a sub-merchant's funds are read with RSA keys only"
+        return Answer(Unknown(reason), unsent("GET", account.gateway, reason))
+    heard, exchange = await gateway.call(account, "GET", target)
+    match heard:
+        case Answered():
+            bill = decode(heard.body, SealedBill)
+            files = sorted(bill.download_bill_list, key=_place) if bill is not None else []
+            wanted = list(range(1, len(files) + 1))
+            is_whole = [each.bill_sequence for each in files] == wanted and all(
+                each.hash_type == "SHA1" for each in files
+            )
+            if bill is None or not files or not is_whole or bill.download_bill_count != len(files):
+                return Answer(Unknown("not every file of the bill is named"), exchange)
+            return Answer(await _fetch_sealed(gateway, account, files, path), exchange)
+        case Refused():
+            return Answer(no_bill(heard), exchange)
+        case NotSent() | Unknown():
+            return Answer(Unknown(heard.reason), exchange)
+        case _:
+            assert_never(heard)
+
+
+async def _fetch_sealed(
+    gateway: Gateway, account: ChannelAccount, files: Sequence[SealedBillAddress], path: Path
+) -> BillFile | Unknown:
+    """Fetch, open and check every file, and put them together in their order."""
+    key = secrets_of(account).merchant_private_key_pem
+    pieces: list[Path] = []
+    try:
+        for file in files:
+            piece = path.with_name(f"{path.stem}-{file.bill_sequence}{path.suffix}")
+            opening = partial(open_file, key, file.encrypt_key, file.nonce)
+            found = await fetch_file(gateway, account, file, piece, opening)
+            if isinstance(found, Unknown):
+                return found
+            pieces.append(piece)
+        return await asyncio.to_thread(_put_together, pieces, path)
+    finally:
+        for piece in pieces:
+            piece.unlink(missing_ok=True)
+
+
+def _put_together(pieces: Sequence[Path], path: Path) -> BillFile:
+    with path.open("wb") as whole:
+        for piece in pieces:
+            with piece.open("rb") as source:
+                shutil.copyfileobj(source, whole)
+    with path.open("rb") as whole:
+        digest = hashlib.file_digest(whole, "sha256").hexdigest()
+    return BillFile(path, sha256=digest, size=path.stat().st_size)
+
+
+def _place(file: SealedBillAddress) -> int:
+    return file.bill_sequence
 
 
 def parse_fund_bill(path: Path) -> Iterator[FundRow | FundTotal | BillFault]:

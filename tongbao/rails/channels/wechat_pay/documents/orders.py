@@ -255,6 +255,24 @@ class BillAddress(Document, frozen=True):
     hash_value: str
 
 
+class SealedBillAddress(BillAddress, frozen=True):
+    """Where one file of an encrypted bill lies, and its key, encrypted for the merchant.
+
+    The digest is over the file as it is when it is opened and unpacked.
+    """
+
+    bill_sequence: int
+    encrypt_key: str
+    nonce: str
+
+
+class SealedBill(Document, frozen=True):
+    """The files of a sub-merchant's fund bill, to be put together by their numbers."""
+
+    download_bill_count: int
+    download_bill_list: tuple[SealedBillAddress, ...] = ()
+
+
 class AbnormalRefundRequest(Document, frozen=True):
     """Asks to send a stuck refund to a bank card, or to the merchant."""
 
