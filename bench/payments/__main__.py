@@ -223,8 +223,6 @@ async def _measure(
 
 def _commands(options: argparse.Namespace) -> list[list[str]]:
     """Return the command lines of the platform's processes."""
-    if options.processes == 1:
-        return [["serve", "--role", "api"]]
     api = ["serve", "--role", "api", "--shared-port"]
     return [["serve", "--role", "poster"], *[api] * options.processes]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
 import msgspec
@@ -16,8 +17,8 @@ from tests.infra.test_web import FACTS, SECRET, OneKey
 from tongbao.infra.admission import _store as store
 from tongbao.infra.admission import rate_shares
 from tongbao.infra.admission.rate_limits import Bucket, RateLimit, given
-from tongbao.infra.admission.rate_shares import RateLimits, set_rate_limit
-from tongbao.infra.db import Db
+from tongbao.infra.admission.rate_shares import FILLING, RateLimits, set_rate_limit
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.serving.app import App
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.problem import TooManyRequests
@@ -135,10 +136,67 @@ async def test_a_flood_is_refused_without_the_database(
     now = rate_shares.monotonic()
     monkeypatch.setattr(rate_shares, "monotonic", lambda: now)
     async with db.begin("test") as tx:  # whoever asked the bucket now would wait for this
-        await store.LOCK_BUCKET.one(tx, one.merchant_id, one.mode)
+        await store.LOCK_BUCKETS.one(tx, [one.merchant_id], [one.mode])
         for _ in range(100):
             with pytest.raises(TooManyRequests):
                 await asyncio.wait_for(limits.take(one, 1), 10)
+
+
+async def test_whoever_uses_a_share_never_waits_for_the_next(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, one = RateLimits(db, RateLimit(1_000_000, 4000)), caller()
+    now = rate_shares.monotonic()
+    monkeypatch.setattr(rate_shares, "monotonic", lambda: now)
+    await limits.take(one, 1)
+    for _ in range(80):  # four seconds of a share's five, again and again
+        now += 4.0
+        assert limits.try_take(one)
+        await filled()
+    assert sum(limits.try_take(one) for _ in range(4000)) <= 1000, "it does not hoard either"
+
+
+async def filled() -> None:
+    """Let the process fetch what it wants."""
+    await asyncio.gather(*[one for one in asyncio.all_tasks() if one.get_name() == FILLING])
+
+
+async def test_what_is_gone_soon_is_fetched_before_it_is_gone(db: Db) -> None:
+    limits, one, waited = RateLimits(db, RateLimit(1_000_000, 4000)), caller(), 0
+    await limits.take(one, 1)
+    for _ in range(3000):
+        waited += not limits.try_take(one)
+        await filled()
+    assert waited == 0
+
+
+async def test_many_who_lack_a_share_are_given_one_together(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, begun = db.begin, 0
+
+    def counted(actor: str) -> AbstractAsyncContextManager[Tx]:
+        nonlocal begun
+        begun += 1
+        return begin(actor)
+
+    monkeypatch.setattr(db, "begin", counted)
+    limits, many = RateLimits(db, RateLimit(10, 400)), [caller() for _ in range(30)]
+    await limits.stock(many)
+    assert all(limits.try_take(one) for one in many)
+    await asyncio.gather(*[limits.take(one, 1) for one in many])
+    assert begun == 1
+
+
+async def test_one_who_has_used_all_up_leaves_the_others_theirs(db: Db) -> None:
+    limits = RateLimits(db, RateLimit(1, 5))
+    poor, rich = caller(), caller()
+    await limits.take(poor, 5)
+    told = await asyncio.gather(
+        limits.take(poor, 5), *[limits.take(rich, 1) for _ in range(5)], return_exceptions=True
+    )
+    assert isinstance(told[0], TooManyRequests)
+    assert not any(isinstance(each, BaseException) for each in told[1:])
 
 
 async def test_a_key_of_its_own_limit_leaves_the_others_theirs(db: Db) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from tongbao.infra.admission.rate_limits import Bucket, RateLimit
+from tongbao.infra.admission.rate_limits import BucketRow
 from tongbao.infra.copy_rows import Append, moment, text
 from tongbao.infra.db import Query, Statement
 
@@ -58,28 +58,39 @@ INSERT_NONCE: Final = Statement(
 APPEND_NONCE: Final = Append("api_nonce", ("key_id", "kept_until", "nonce"))
 PRUNE_NONCES: Final = Statement("delete from api_nonce where kept_until < $1")
 
-RATE_LIMIT: Final = Query(
-    RateLimit,
-    """
-    select units_per_s, burst, units_per_day from agreed_rate where subject = $1 and mode = $2""",
-)
 SET_RATE_LIMIT: Final = Statement("""
     insert into agreed_rate (subject, mode, units_per_s, burst, units_per_day, set_at, set_by)
     values ($1, $2, $3, $4, $5, $6, $7)
         on conflict (subject, mode) do update
        set units_per_s = $3, burst = $4, units_per_day = $5, set_at = $6, set_by = $7""")
-OPEN_BUCKET: Final = Statement("""
-    insert into rate_bucket (subject, mode, spent_until, day, used) values ($1, $2, $3, $4, 0)
+OPEN_BUCKETS: Final = Statement("""
+    insert into rate_bucket (subject, mode, spent_until, day, used)
+    select asked.subject, asked.mode, $3::timestamptz, $4::date, 0
+      from unnest($1::uuid[], $2::text[]) with ordinality as asked (subject, mode, place)
+     order by place
         on conflict (subject, mode) do nothing""")
-LOCK_BUCKET: Final = Query(
-    Bucket,
+# In one order, whoever asks: two processes that fill for the same merchants wait for each other.
+LOCK_BUCKETS: Final = Query(
+    BucketRow,
     """
-    select spent_until, day, used from rate_bucket where subject = $1 and mode = $2
-       for update""",
+    select b.subject, b.mode, b.spent_until, b.day, b.used,
+           r.units_per_s, r.burst, r.units_per_day
+      from unnest($1::uuid[], $2::text[]) as asked (subject, mode)
+      join rate_bucket b on b.subject = asked.subject and b.mode = asked.mode
+      left join agreed_rate r on r.subject = b.subject and r.mode = b.mode
+     order by b.subject, b.mode
+       for update of b""",
 )
-FILL_BUCKET: Final = Statement("""
+FILL_BUCKETS: Final = Statement(
+    """
     update rate_bucket set spent_until = $3, day = $4, used = $5
-     where subject = $1 and mode = $2""")
+     where subject = $1 and mode = $2""",
+    many="""
+    update rate_bucket b set spent_until = f.spent_until, day = f.day, used = f.used
+      from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::date[], $5::bigint[])
+           as f (subject, mode, spent_until, day, used)
+     where b.subject = f.subject and b.mode = f.mode""",
+)
 
 _NONCE: Final = Struct("!hi16siq")
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from datetime import date, datetime, timedelta
+from uuid import UUID
 
 from msgspec import Struct
 
 from tongbao.kernel.clock import business_date
+from tongbao.kernel.licence import Mode
 
 
 class RateLimit(Struct, frozen=True):
@@ -28,6 +30,31 @@ class Bucket(Struct, frozen=True):
     spent_until: datetime
     day: date
     used: int
+
+
+class BucketRow(Struct, frozen=True):
+    """A bucket with the limit that was agreed for it, if one was."""
+
+    subject: UUID
+    mode: Mode
+    spent_until: datetime
+    day: date
+    used: int
+    units_per_s: int | None
+    burst: int | None
+    units_per_day: int | None
+
+    @property
+    def bucket(self) -> Bucket:
+        """Return what was given out."""
+        return Bucket(self.spent_until, self.day, self.used)
+
+    @property
+    def limit(self) -> RateLimit | None:
+        """Return the limit of its own."""
+        if self.units_per_s is None or self.burst is None:
+            return None
+        return RateLimit(self.units_per_s, self.burst, self.units_per_day)
 
 
 class Lease(Struct, frozen=True):

@@ -261,7 +261,13 @@ class WalletPayments:
             for each, one in said
             if one is not None
         ]
-        return [each for each in found if each is not None]
+        proved = [each for each in found if each is not None]
+        if self._limits is None:
+            return proved
+        # Only whoever is proved to have asked uses up what a merchant may ask.
+        await self._limits.stock([each.key.caller for each in proved])
+        # What is left goes to the ordinary route, which says when there is some again.
+        return [each for each in proved if self._limits.try_take(each.key.caller)]
 
     def _understand(
         self, asked: _Asked, said: Authorization, key: SigningKey | None
@@ -274,8 +280,6 @@ class WalletPayments:
             content: CreatePayment = decode(signed.body, CreatePayment)
         except Refusal:
             return None
-        if self._limits is not None and not self._limits.try_take(key.caller):
-            return None  # the ordinary route takes a new share, or says when there is one
         digits = self._digits(content, key)
         if digits is None or len(content.metadata) > _METADATA_KEYS_MAX:
             return None
