@@ -137,8 +137,8 @@ from tongbao.surfaces.list_pages import ROUTES as LIST_PAGES
 from tongbao.surfaces.machine_pages import machine_pages
 from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.operator_console.app import ConsoleApp
-from tongbao.surfaces.own_consents.routes import ROUTES as OWN_CONSENTS
 from tongbao.surfaces.own_factors.pages import ROUTES as OWN_PAGES
+from tongbao.surfaces.own_routes import ROUTES as OWN_ROUTES
 from tongbao.surfaces.people_desk.pages import ROUTES as PEOPLE_PAGES
 from tongbao.surfaces.proofs import api as proofs_api
 from tongbao.surfaces.recon_desk.pages import ROUTES as RECON_DESK
@@ -285,7 +285,7 @@ class Platform:
             **probes(self.db),
             **proofs_api.publications(self.db),
             **self._jeepay(),
-            **wallet_api(settings, people, OWN_CONSENTS, ledger=self.ledger),
+            **wallet_api(settings, people, OWN_ROUTES, ledger=self.ledger),
             **open_banks(settings, people, self.ledger),
         }
         recent_keys = RecentKeys(self.db, self.keyring, self.accounts.changes)

@@ -14,7 +14,7 @@ from tongbao.infra.serving.device_api import DeviceApi
 from tongbao.infra.settings import load_settings
 from tongbao.kernel.licence import Licence
 from tongbao.surfaces.open_bank.app import INTERFACES
-from tongbao.surfaces.own_consents.routes import ROUTES as OWN_CONSENTS
+from tongbao.surfaces.own_routes import ROUTES as OWN_ROUTES
 from tongbao.surfaces.uk_open_banking.app import UK_INTERFACES
 from tongbao.surfaces.wallet.assembly import ROUTES as WALLET_ROUTES
 from tools import house, reference
@@ -57,7 +57,7 @@ def test_every_route_is_served_to_somebody() -> None:
         for licence in Licence
         for handler in [
             *wiring.routes(licence, allows_test_clock=True),
-            *(*WALLET_ROUTES, *OWN_CONSENTS),
+            *(*WALLET_ROUTES, *OWN_ROUTES),
         ]
         for path in handler.paths
         for method in handler.http_methods

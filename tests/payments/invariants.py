@@ -32,7 +32,7 @@ _CAPTURES = """
       from ledger_transfer t
       join ledger_code c on c.number = t.code
      where c.code in ('payment.captured/gross', 'payment.captured_by_wallet/gross',
-                      'late.captured/gross')
+                      'payment.captured_by_e_account/gross', 'late.captured/gross')
      group by t.reference, c.code"""
 _HOLDS = """
     select t.reference, h.state, t.amount from ledger_hold h
@@ -41,7 +41,9 @@ _GIVEN_BACK = """
     select t.reference, count(*) as times, sum(t.amount)::bigint as amount
       from ledger_transfer t
       join ledger_code c on c.number = t.code
-     where c.code in ('refund.succeeded/gross', 'refund.by_wallet/gross', 'late.refunded/gross')
+     where c.code in ('refund.succeeded/gross', 'refund.by_wallet/gross',
+                      'refund.by_e_account/gross', 'refund.by_e_account_waiting/gross',
+                      'late.refunded/gross')
      group by t.reference"""
 _COMPLETIONS = """
     select c.*, p.amount as asked, p.captured, p.fee as payment_fee, p.state as payment_state

@@ -30,6 +30,7 @@ from tongbao.clearing.settlement.model import Figures, SettlementState
 from tongbao.clearing.sources.model import FileState
 from tongbao.controls.approvals.model import ApprovalState
 from tongbao.controls.calendar.changes import PURPOSES
+from tongbao.infra.certificates import NameKind
 from tongbao.infra.webhooks.model import DeliveryState
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.general.model import DayAction, RequestState
@@ -38,7 +39,6 @@ from tongbao.ledger.rules.posting import RULES
 from tongbao.ledger.verify import CHECKS
 from tongbao.parties.agents.model import Agent
 from tongbao.parties.bound_cards.model import BoundState
-from tongbao.infra.certificates import NameKind
 from tongbao.parties.card_bins.model import BinKind
 from tongbao.parties.e_accounts.model import METERS
 from tongbao.parties.merchants.model import MerchantState
@@ -100,6 +100,7 @@ OPEN = {
     "agent_state", "card_kind", "order_state", "scene", "staff_role", "staff_state", "store_state",
     "bank_card_state", "bank_card_kind",
     "e_account_meter", "e_account_period", "e_account_order", "e_account_order_state",
+    "e_account_refund",
     "act", "behaviour", "endpoint_state", "overlap", "said", "step",
 }  # fmt: skip
 """Groups whose keys are put together from values, so that no text names them."""
@@ -188,6 +189,7 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("e_account_period", e_accounts.PERIODS),
         ("e_account_order", e_accounts.ORDERS),
         ("e_account_order_state", e_accounts.ORDER_STATES),
+        ("e_account_refund", e_accounts.WHEREABOUTS),
         ("dispute_why", DisputeState),
         ("dispute_at_end", AtEnd),
         ("dispute_move", BY_OPERATORS),

@@ -104,6 +104,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         "price_volume",
         *("limit_meter", "e_account", "e_account_freeze", "e_account_order", "e_account_opener"),
         *("e_account_leg", "e_account_batch", "virtual_card"),
+        *("e_account_payment", "e_account_refund"),
         *("split_receiver", "split", "split_share", "split_return"),
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),
         *("settlement", "settlement_line", "payout", "payout_exchange", "checkout"),

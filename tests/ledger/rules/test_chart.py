@@ -27,6 +27,7 @@ OWNERS = {OwnerKind.HOUSE: None, OwnerKind.BOOK: book_owner(2)}
 FUNDS = {
     "e_account",
     "e_account_leaving",
+    "e_account_returned",
     "dispute_held",
     "merchant_payable",
     "merchant_reserve",

@@ -35,11 +35,17 @@ COLUMN_OF_CODE: Final[Mapping[str, str]] = {
     "payment.captured/fee": "fees",
     "payment.captured_by_wallet/gross": "gross",
     "payment.captured_by_wallet/fee": "fees",
+    "payment.captured_by_e_account/gross": "gross",
+    "payment.captured_by_e_account/fee": "fees",
     "refund.held/fee_back": "fees_returned",
     "refund.succeeded/gross": "refunds",
     "refund.failed/fee_kept": "fees_returned",
     "refund.by_wallet/fee_back": "fees_returned",
     "refund.by_wallet/gross": "refunds",
+    "refund.by_e_account/fee_back": "fees_returned",
+    "refund.by_e_account/gross": "refunds",
+    "refund.by_e_account_waiting/fee_back": "fees_returned",
+    "refund.by_e_account_waiting/gross": "refunds",
     "subsidy.paid/amount": "gross",
 }
 """The column of a settlement that a posting rule's leg counts in; every other counts in `other`."""

@@ -125,6 +125,15 @@ CHART: Final = _validated(
             holds_funds=True,
         ),
         Kind(
+            "e_account_returned",
+            Side.CREDIT,
+            OwnerKind.E_ACCOUNT,
+            "Given back to a person, waiting to be taken",
+            "个人待领退款",
+            floor=0,
+            holds_funds=True,
+        ),
+        Kind(
             "exchange",
             Side.CREDIT,
             OwnerKind.HOUSE,

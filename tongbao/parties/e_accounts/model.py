@@ -36,9 +36,14 @@ IN_OTHERS: Final = "in_others"
 BALANCE: Final = "balance"
 WEAK_ONE: Final = "weak_one"
 WEAK_TWO: Final = "weak_two"
-METERS: Final = (OUT_ALL, OUT_OTHERS, IN_OTHERS, BALANCE, WEAK_ONE, WEAK_TWO)
+CODE_ONE: Final = "code_one"
+CODE_TWO: Final = "code_two"
+METERS: Final = (
+    *(OUT_ALL, OUT_OTHERS, IN_OTHERS, BALANCE, WEAK_ONE, WEAK_TWO, CODE_ONE, CODE_TWO),
+)
 """All that goes out, what goes out to and comes in from others, what is there, and what went out
-with fewer than two factors, or without a certificate. Every one counts always, so that a rule of
+with fewer than two factors, or without a certificate; the last two again, of codes that were paid
+(银发〔2017〕296号). Every one counts always, so that a rule of
 tomorrow finds what was moved today."""
 
 

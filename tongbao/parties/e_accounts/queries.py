@@ -9,18 +9,28 @@ from uuid import UUID
 
 import msgspec
 
-from tongbao.controls.limits.meters import limits_of
-from tongbao.controls.limits.model import Left
-from tongbao.infra.db import Db, Tx
+from tongbao.controls.limits.meters import check_counts, count_writes, limits_of
+from tongbao.controls.limits.model import Count, Left
+from tongbao.infra.db import Db, Tx, Write
+from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_by_moment, page_size
 from tongbao.ledger import queries as ledger
 from tongbao.ledger.queries import PastBalance, StatementLine
 from tongbao.parties.e_accounts import _store as store
 from tongbao.parties.e_accounts.model import (
+    BALANCE,
+    CODE_ONE,
+    CODE_TWO,
+    ORDER_PREFIX,
+    OUT_ALL,
+    OUT_OTHERS,
+    WEAK_ONE,
+    WEAK_TWO,
     EAccount,
     EAccountFreeze,
     EAccountLeg,
+    EAccountMoved,
     EAccountNotFound,
     EAccountOrder,
     OrderNotFound,
@@ -106,6 +116,15 @@ async def statement_of(
     return await ledger.statement(on, account.book, account.key, cursor=cursor, limit=limit)
 
 
+def shown_reference(line: StatementLine) -> str:
+    """Return the public id of what moved the money: a payment, a refund, or an order."""
+    rule = line.code.split("/")[0]
+    if rule.startswith("payment."):
+        return show("pay", line.reference)
+    is_refund = rule.startswith("refund.") or rule == "e_account.return_taken"
+    return show("ref" if is_refund else ORDER_PREFIX, line.reference)
+
+
 async def balance_then(on: Db | Tx, account: EAccount, at: datetime) -> PastBalance:
     """Return what the account held at a moment of business time.
 
@@ -148,6 +167,61 @@ async def legs_of(on: Db | Tx, orders: Sequence[EAccountOrder]) -> dict[UUID, EA
     if not wanted:
         return {}
     return {each.order_id: each for each in await store.LEGS.all(on, orders[0].book, wanted)}
+
+
+# What others write of an account in their own commits
+
+
+async def check_payment(
+    on: Db | Tx, account: EAccount, amount: int, *, level: int, now: datetime
+) -> None:
+    """Raise what stands against paying a merchant so much, in minor units, confirmed so strongly.
+
+    Raises:
+        EAccountStateWrong, EAccountFrozen, EAccountBalanceShort, LimitExceeded
+    """
+    account.check_gives(amount)
+    await check_counts(on, _paid(account, amount, level), now)
+
+
+async def payment_writes(
+    on: Db | Tx, account: EAccount, amount: int, *, level: int, now: datetime
+) -> list[Write]:
+    """Return the writes that take a payment out of an account and count it on every meter."""
+    move = (account.book, account.id, -amount, now)
+    counts = await count_writes(on, _paid(account, amount, level), now)
+    return [Write(store.MOVE, move, refusal=EAccountMoved.code), *counts]
+
+
+async def check_room(on: Db | Tx, account: EAccount, amount: int, now: datetime) -> None:
+    """Raise unless the limit of balance lets so much more be in accounts of the class.
+
+    Raises:
+        LimitExceeded
+    """
+    await check_counts(on, [Count(account.metered, BALANCE, amount)], now)
+
+
+async def incoming_writes(
+    on: Db | Tx, account: EAccount, amount: int, now: datetime, *, comes_back: bool
+) -> list[Write]:
+    """Return the writes that put the person's own money into an account.
+
+    What comes back lands whatever freezes stand, in an account that is asleep too.
+    """
+    row = (account.book, account.id, amount, now)
+    room = await count_writes(on, [Count(account.metered, BALANCE, amount)], now)
+    statement = store.LAND if comes_back else store.MOVE
+    return [Write(statement, row, refusal=EAccountMoved.code), *room]
+
+
+def _paid(account: EAccount, amount: int, level: int) -> list[Count]:
+    """Return what a merchant's code, paid by an account, adds to its meters: it goes to others."""
+    names = [OUT_ALL, OUT_OTHERS]
+    names += [WEAK_ONE, CODE_ONE] if level < 2 else []
+    names += [WEAK_TWO, CODE_TWO] if level < 3 else []
+    mine = account.metered
+    return [*(Count(mine, name, amount) for name in names), Count(mine, BALANCE, -amount)]
 
 
 def contributor() -> Contributor:

@@ -17,6 +17,7 @@ from tongbao.infra.tasks import cancel_write
 from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import UnknownId, new_id
+from tongbao.kernel.licence import Mode
 from tongbao.ledger.model import MOVED_BEFORE, ExceedsBalance, Group, Result
 from tongbao.parties.accounts.model import SpendingRefused, Wallet
 from tongbao.parties.accounts.queries import wallet_with_id
@@ -50,7 +51,7 @@ from tongbao.rails.channels.codes import number_of_own_qr
 from tongbao.rails.channels.contract import PayMode
 
 _TRIES_MAX: Final = 8
-_LOOK_AGAIN: Final = frozenset({MOVED_ON, SpendingRefused.code, *MOVED_BEFORE})
+LOOK_AGAIN: Final = frozenset({MOVED_ON, SpendingRefused.code, *MOVED_BEFORE})
 """Refusals that only say that a row had changed: looked at again, it says what has happened."""
 
 
@@ -60,20 +61,31 @@ async def scanned_by(flow: Flow, wallet: Wallet, text: str) -> Scanned:
     Raises:
         WalletQrUnknown
     """
+    scanned = await code_scanned(flow, wallet.mode, text)
+    if scanned.attempt.book != wallet.book:
+        raise WalletQrUnknown
+    return scanned
+
+
+async def code_scanned(flow: Flow, mode: Mode, text: str) -> Scanned:
+    """Return the payment of a mode whose code of ours was scanned, in whatever book.
+
+    Raises:
+        WalletQrUnknown
+    """
     number = number_of_own_qr(text)
     try:
         attempt = await queries.attempt_by_number(flow.db, number or "")
     except UnknownId:
         attempt = None
-    if attempt is None or not _is_shown_to(wallet, attempt):
+    if attempt is None or attempt.mode is not mode or not _is_shown(attempt):
         raise WalletQrUnknown
     return Scanned(await queries.payment(flow.db, attempt.book, attempt.payment_id), attempt)
 
 
-def _is_shown_to(wallet: Wallet, attempt: Attempt) -> bool:
+def _is_shown(attempt: Attempt) -> bool:
     is_ours = (attempt.channel, attempt.pay_mode) == (WALLET, PayMode.QR)
-    is_shown = attempt.action is not None
-    return is_ours and is_shown and (attempt.book, attempt.mode) == (wallet.book, wallet.mode)
+    return is_ours and attempt.action is not None
 
 
 async def confirm(flow: Flow, wallet: Wallet, text: str, take: Taking) -> Scanned:
@@ -91,14 +103,14 @@ async def confirm(flow: Flow, wallet: Wallet, text: str, take: Taking) -> Scanne
         now = flow.db.clock.now()
         scanned.check_payable(now)
         wallet.check_may_spend(scanned.payment.money, business_date(now))
-        verdict = await flow.risk(_as_asked(scanned), wallet.id)
+        verdict = await flow.risk(as_asked(scanned), wallet.id)
         if verdict.declined is not None:
             raise WalletDeclined(reason=verdict.declined)
-        paid = _paid(scanned, wallet, now)
+        paid = paid_by(scanned, str(wallet.id), now)
         companions = (
             take(paid.payment.id, now),
             *verdict.meters,
-            *_confirmed_writes(scanned, paid, now),
+            *confirmed_writes(scanned, paid, "own wallet", now),
             spend_write(wallet.book, wallet.id, paid.payment.money, now),
         )
         # Every try is a group of its own: a refusal is remembered for ever, and a wallet without
@@ -114,7 +126,7 @@ async def confirm(flow: Flow, wallet: Wallet, text: str, take: Taking) -> Scanne
 def _raise_unless_moved(result: Result) -> None:
     if result.status == "in_flight":
         raise StateContended
-    if result.code in _LOOK_AGAIN:
+    if result.code in LOOK_AGAIN:
         return
     if result.code == InFlight.code:
         raise InFlight
@@ -123,7 +135,8 @@ def _raise_unless_moved(result: Result) -> None:
     raise WalletDeclined(reason=result.code)
 
 
-def _paid(scanned: Scanned, wallet: Wallet, now: datetime) -> Scanned:
+def paid_by(scanned: Scanned, payer: str, now: datetime) -> Scanned:
+    """Return both rows as they are once an account of ours has paid them."""
     payment, attempt = scanned.payment, scanned.attempt
     return Scanned(
         replace(
@@ -137,25 +150,25 @@ def _paid(scanned: Scanned, wallet: Wallet, now: datetime) -> Scanned:
             attempt,
             state=AttemptState.SUCCEEDED,
             channel_ref=attempt.number,
-            payer=str(wallet.id),
+            payer=payer,
             paid_at=now,
         ),
     )
 
 
-def _confirmed_writes(before: Scanned, paid: Scanned, now: datetime) -> tuple[Write, ...]:
+def confirmed_writes(before: Scanned, paid: Scanned, why: str, now: datetime) -> tuple[Write, ...]:
     """Return the writes of both rows, if they still are as they were seen, and what follows."""
     payment = replace(paid.payment, version=paid.payment.version + 1)
     event = end_event(payment, view_payment(payment, paid.attempt))
     return (
-        *payment_writes(before.payment, paid.payment, "own wallet", now),
+        *payment_writes(before.payment, paid.payment, why, now),
         attempt_write(before.attempt, paid.attempt),
         event_write(event, now=now),
         cancel_write(ChaseAttempt, f"chase/{paid.attempt.id}"),
     )
 
 
-def _as_asked(scanned: Scanned) -> NewPayment:
+def as_asked(scanned: Scanned) -> NewPayment:
     """Return what the merchant asked for, as the risk hook is told of it."""
     payment, attempt = scanned.payment, scanned.attempt
     return NewPayment(

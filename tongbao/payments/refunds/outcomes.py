@@ -24,7 +24,7 @@ from tongbao.ledger.model import AccountKey, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.decisions import heard_of
-from tongbao.payments.collecting.model import WALLET, Attempt, CaseKind, Payment
+from tongbao.payments.collecting.model import Attempt, CaseKind, Payment
 from tongbao.payments.collecting.outcomes import (
     MOVED_ON,
     TOTAL_BROKEN,
@@ -309,14 +309,14 @@ def view_refund(refund: Refund) -> RefundView:
 
 
 def refund_transfers(
-    rule: str, payment: Payment, attempt: Attempt, refund: Refund
+    rule: str, payment: Payment, attempt: Attempt, refund: Refund, to: AccountKey | None = None
 ) -> tuple[Transfer, ...]:
-    """Return the transfers that hold, give back or release a refund by the rule."""
+    """Return the transfers that hold, give back or release a refund by the rule.
+
+    ``to`` is the account of ours that it goes back to; without one the channel gives it.
+    """
     currency = payment.currency
-    if payment.channel == WALLET:
-        source = AccountKey("wallet", currency, UUID(attempt.payer))
-    else:
-        source = AccountKey("channel_receivable", currency, attempt.account_id)
+    source = to or AccountKey("channel_receivable", currency, attempt.account_id)
     return posting.transfers(
         rule,
         reference=refund.id,

@@ -20,7 +20,15 @@ from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.errors import Conflict, Rejected
 from tongbao.kernel.ids import base32, derived_id, new_id
 from tongbao.kernel.money import Money
-from tongbao.ledger.model import AccountFrozen, BookFrozen, ExceedsBalance, Group, GroupInFlight
+from tongbao.ledger.model import (
+    AccountFrozen,
+    AccountKey,
+    BookFrozen,
+    ExceedsBalance,
+    Group,
+    GroupInFlight,
+    Transfer,
+)
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.price_plans.model import fee_back
 from tongbao.payments.collecting import queries as payments
@@ -32,6 +40,8 @@ from tongbao.payments.collecting.outcomes import (
     refunded_write,
 )
 from tongbao.payments.collecting.payments import Taking
+from tongbao.payments.e_account_payments.model import account_of_payer
+from tongbao.payments.e_account_payments.returning import CHANGED, GivenBack, Placed, place
 from tongbao.payments.refunds import _store as store
 from tongbao.payments.refunds.model import Refund, RefundState
 from tongbao.payments.refunds.outcomes import SubmitRefund, end_event, refund_transfers
@@ -123,7 +133,7 @@ async def request_refund(
             return refund
         current = await payments.payment(flow.db, payment.book, payment.id)
         overtaken = code == EXCEEDS_CAPTURED and current.version != payment.version
-        overtaken = overtaken or code == SHARES_MOVED
+        overtaken = overtaken or code == SHARES_MOVED or code in CHANGED
         if not overtaken:
             return await _refused_request(flow, current, asked, take, code)
         payment = current
@@ -182,6 +192,7 @@ async def _commit_request(
     else:
         follow_up = event_write(end_event(refund), now=now)
     back = await _shares_back(flow, payment, refund)
+    placed = await _placed(flow, payment, attempt, refund)
     writes = (
         *taking,
         # The number comes before the total: a repeat is told apart from a refund too many.
@@ -189,19 +200,39 @@ async def _commit_request(
         refunded_write(payment, refund.amount, refund.fee_back, refusal=EXCEEDS_CAPTURED),
         *back.writes,
         follow_up,
+        *(() if placed is None else placed.writes),
     )
-    rule = "refund.by_wallet" if payment.channel == WALLET else "refund.held"
     if refund.kind == "late" or not flow.licence.may_hold_funds:
         async with flow.db.begin("refunds") as tx:
             return await write_all(tx, writes)
     group = Group(
         id=new_id(),  # the ledger remembers a refusal for ever; being overtaken is not for ever
         book=refund.book,
-        transfers=(*back.transfers, *refund_transfers(rule, payment, attempt, refund)),
+        transfers=(*back.transfers, *_transfers(payment, attempt, refund, placed)),
         companions=writes,
     )
     [result] = await flow.ledger.submit([group])
     return None if result.happened else result.code or result.status
+
+
+async def _placed(flow: Flow, payment: Payment, attempt: Attempt, refund: Refund) -> Placed | None:
+    """Return where of ours a refund goes back to; None where its channel gives it back."""
+    if payment.channel != WALLET:
+        return None
+    account_id = account_of_payer(attempt.payer)
+    if account_id is None:
+        wallet = AccountKey("wallet", payment.currency, UUID(attempt.payer))
+        return Placed("refund.by_wallet", wallet, ())
+    given = GivenBack(refund.book, refund.id, payment.id, refund.money, refund.created_at)
+    return await place(flow.db, account_id, given)
+
+
+def _transfers(
+    payment: Payment, attempt: Attempt, refund: Refund, placed: Placed | None
+) -> tuple[Transfer, ...]:
+    if placed is None:
+        return refund_transfers("refund.held", payment, attempt, refund)
+    return refund_transfers(placed.rule, payment, attempt, refund, placed.to)
 
 
 async def _shares_back(flow: Flow, payment: Payment, refund: Refund) -> TakenBack:

@@ -97,7 +97,9 @@ CAPTURES: Final = Query(
                         from ledger_transfer t
                         join ledger_code c on c.number = t.code
                        where c.code in ('payment.captured/gross',
-                                        'payment.captured_by_wallet/gross', 'late.captured/gross')
+                                        'payment.captured_by_wallet/gross',
+                                        'payment.captured_by_e_account/gross',
+                                        'late.captured/gross')
                          and t.at >= $1
                        group by t.book, t.reference) b
              on b.book = p.book and b.reference = p.id
@@ -109,7 +111,7 @@ CAPTURES: Final = Query(
            join ledger_code c on c.number = t.code
            left join payment p on p.book = t.book and p.id = t.reference and p.captured > 0
           where c.code in ('payment.captured/gross', 'payment.captured_by_wallet/gross',
-                           'late.captured/gross')
+                           'payment.captured_by_e_account/gross', 'late.captured/gross')
             and t.at >= $1 and p.id is null) as b""",
 )
 EVENTS: Final = Query(
@@ -181,7 +183,7 @@ _CAPTURES: Final = """
       join ledger_transfer t on t.book = k.book and t.id >= $3 and t.id <= $4
       join ledger_code c on c.number = t.code
      where c.code in ('payment.captured/gross', 'payment.captured_by_wallet/gross',
-                      'late.captured/gross')
+                      'payment.captured_by_e_account/gross', 'late.captured/gross')
        and t.reference > $1 and t.reference <= $2"""
 CAPTURES_IN: Final = Query(
     Found,

@@ -12,7 +12,6 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import from_decimal_text
 from tongbao.parties.e_accounts import freezes, queries
 from tongbao.parties.e_accounts.model import (
-    ORDER_PREFIX,
     PREFIX,
     Direction,
     EAccount,
@@ -21,6 +20,8 @@ from tongbao.parties.e_accounts.model import (
 from tongbao.parties.identity.model import Permission
 from tongbao.parties.people.model import PREFIX as PERSON
 from tongbao.parties.people.real_names import identity_row
+from tongbao.payments.e_account_payments.model import Whereabouts
+from tongbao.payments.e_account_payments.queries import payments_of_account, refunds_of
 from tongbao.surfaces.four_eyes.inbox import permissions_of, proposed
 from tongbao.surfaces.operator_console.visit import Route, Visit, mode_of
 from tongbao.surfaces.page_kit.replies import Reply
@@ -32,6 +33,7 @@ KINDS: Final = tuple(f"{firm}_account_{each}" for firm in ("bank", "payment") fo
 PERIODS: Final = ("day", "year", "lifetime", "moment")
 ORDERS: Final = ("top_up", "withdrawal", "transfer")
 ORDER_STATES: Final = ("waiting", "done", "failed", "cancelled")
+WHEREABOUTS: Final = tuple(Whereabouts)
 FREEZES: Final = ("operational", "judicial")
 
 
@@ -93,6 +95,8 @@ async def show_account(visit: Visit) -> Reply:
     orders = await queries.orders_of_account(db, account, cursor=None, limit=20)
     legs = await queries.legs_of(db, orders.items)
     lines = await queries.statement_of(db, account, cursor=None, limit=20)
+    paid = await payments_of_account(db, account, cursor=None, limit=20)
+    backs = await refunds_of(db, paid.items)
     facts: dict[str, Any] = {
         "id": account.shown_id,
         "account": account,
@@ -104,7 +108,10 @@ async def show_account(visit: Visit) -> Reply:
             for each in freezes.queued(await queries.freezes_of(db, account), account.balance)
         ],
         "orders": [(each, base32(each.id), legs.get(each.id)) for each in orders.items],
-        "lines": [(show(ORDER_PREFIX, each.reference), each) for each in lines.items],
+        "lines": [(queries.shown_reference(each), each) for each in lines.items],
+        "payments": [
+            (show("pay", each.payment_id), each, backs[each.payment_id]) for each in paid.items
+        ],
         "directions": tuple(Direction),
         "kinds": FREEZES,
     }

@@ -31,6 +31,7 @@ from tongbao.parties.step_up_risk import deciding
 from tongbao.parties.step_up_risk.deciding import RiskBySignals
 from tongbao.parties.virtual_cards import cards as virtual_cards
 from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.e_account_payments import queries as e_account_payments
 from tongbao.payments.people_banks.client import card_money
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
 from tongbao.rails.registers.bank_cards import verifier_at
@@ -87,10 +88,10 @@ def desk_of(house: House, *, contributors: Sequence[Contributor] = ()) -> Desk:
         *(*own_contributors(keyring), bound_cards.contributor(), virtual_cards.contributor()),
         e_account_queries.contributor(),
     )
-    own = (*own, deciding.contributor())
+    own = (*own, deciding.contributor(), e_account_payments.contributor())
     cards = card_money(house.flow, house.bank, house.keys.sealing_keys, keyring)
     binder = Binder(db, keyring, cards.keys, verifiers)
-    return Desk(checks, registers, (*own, *contributors), cards, binder)
+    return Desk(checks, registers, (*own, *contributors), cards, binder, house.flow)
 
 
 def wallet_api(
@@ -110,7 +111,7 @@ def wallet_api(
     provides: dict[str, object] = {"desk": desk, "checks": desk.checks}
     served = [each for each in (*ROUTES, *more) if ledger or each not in e_accounts.ROUTES]
     served = [each for each in served if desk.binder or each not in bank_cards.ROUTES]
-    provides["binder"] = desk.binder
+    provides |= {"binder": desk.binder, "flow": desk.flow}
     if ledger is not None:
         provides |= {"teller": Teller(desk.db, ledger, desk.cards), "licence": settings.licence}
     api = DeviceApi(

@@ -29,6 +29,7 @@ from tongbao.parties.people.entering import Entered, Phone
 from tongbao.parties.people.model import DEVICE_PREFIX, DeviceKeyMalformed, PersonDevice
 from tongbao.parties.people.real_names import Registers
 from tongbao.parties.people.sessions import holder_of
+from tongbao.payments.collecting.outcomes import Flow
 
 PREFIX: Final = "/v1/me"
 _SIGNS: Final = frozenset(
@@ -54,6 +55,7 @@ class Desk(Struct, frozen=True):
     contributors: tuple[Contributor, ...]
     cards: CardMoney | None = None
     binder: Binder | None = None
+    flow: Flow | None = None  # where merchants are paid
 
     @property
     def db(self) -> Db:

@@ -14,7 +14,9 @@ from tongbao.ledger.queries import StatementLine
 from tongbao.parties.bound_cards.model import PREFIX as CARD
 from tongbao.parties.e_accounts.batches import ORDERS_MAX
 from tongbao.parties.e_accounts.model import (
-    ORDER_PREFIX,
+    PREFIX as ACCOUNT,
+)
+from tongbao.parties.e_accounts.model import (
     EAccount,
     EAccountBatch,
     EAccountOrder,
@@ -22,9 +24,7 @@ from tongbao.parties.e_accounts.model import (
     OrderState,
     Progress,
 )
-from tongbao.parties.e_accounts.model import (
-    PREFIX as ACCOUNT,
-)
+from tongbao.parties.e_accounts.queries import shown_reference
 from tongbao.parties.vault.model import Number
 from tongbao.parties.virtual_cards.model import CardLimits, CardState, VirtualCard
 
@@ -301,7 +301,7 @@ def view_batch(row: EAccountBatch, progress: Sequence[Progress]) -> EAccountBatc
 def view_line(line: StatementLine) -> LineView:
     """Return a movement as its person sees it."""
     return LineView(
-        order_id=show(ORDER_PREFIX, line.reference),
+        order_id=shown_reference(line),
         kind=line.code.split("/")[0],
         change=line.change,
         balance_after=line.balance_after,

@@ -1,0 +1,379 @@
+"""A merchant's code paid out of an electronic account: one commit, every meter, once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+from msgspec.structs import replace
+
+from tests.parties.phones import PHONE, Phone
+from tests.parties.test_e_accounts import agrees, crash_at, left, now_is, somebody
+from tests.payments.test_own_wallet import code_of, pay, wallet_with
+from tests.payments.test_people_cards import SandboxPost
+from tests.stage import Stage
+from tongbao.controls.limits.model import LimitExceeded
+from tongbao.kernel.errors import Refusal
+from tongbao.kernel.ids import new_id, parse
+from tongbao.kernel.licence import Licence, Mode
+from tongbao.kernel.money import Money
+from tongbao.parties.authentication import passwords
+from tongbao.parties.authentication.step_up import Confirmed
+from tongbao.parties.e_accounts import opening, orders
+from tongbao.parties.e_accounts.model import (
+    EAccount,
+    EAccountBalanceShort,
+    EAccountFrozen,
+    EAccountStateWrong,
+)
+from tongbao.parties.e_accounts.orders import Teller, Wanted
+from tongbao.parties.people import dossier
+from tongbao.parties.people.model import Person
+from tongbao.payments.e_account_payments import paying, queries, returning
+from tongbao.payments.e_account_payments.model import (
+    EAccountRefund,
+    PayeeElsewhere,
+    ReturnNotFound,
+    ReturnTaken,
+    Whereabouts,
+)
+from tongbao.payments.own_wallet.model import WalletQrEnded, WalletQrPaid, WalletQrUnknown
+from tongbao_sdk.models import Payment
+
+AMOUNT = 1999
+NOTHING = Confirmed(None)
+
+
+async def account_of(
+    stage: Stage,
+    account_class: int = 3,
+    *,
+    fill: int = 10_000,
+    licence: Licence = Licence.PAYMENT_INSTITUTION,
+    person: Person | None = None,
+) -> EAccount:
+    person = person or await somebody(stage.db)
+    async with stage.db.begin("test") as tx:
+        made = await opening.open_account(
+            tx, licence, person, account_class, public_key=new_id().bytes
+        )
+        made = await opening.activate(tx, made)
+    if fill:
+        wanted = Wanted("top_up", Money(fill, "CNY"), "fill")
+        await orders.order(teller_of(stage), made, wanted, level=0, confirmed=NOTHING)
+    return await now_is(stage.db, made)
+
+
+def teller_of(stage: Stage) -> Teller:
+    return Teller(stage.db, stage.platform.ledger)
+
+
+async def pay_from(stage: Stage, account: EAccount, payment: Payment, level: int = 3) -> Any:
+    text = code_of(payment)
+    return await paying.pay(stage.flow, account, text, level=level, confirmed=NOTHING)
+
+
+async def whereabouts(stage: Stage, account: EAccount, refund: Any) -> EAccountRefund:
+    payment_id = parse("pay", refund["payment_id"])
+    made = await queries.payment_of_account(stage.db, account, payment_id)
+    found = (await queries.refunds_of(stage.db, [made]))[payment_id]
+    return next(each for each in found if each.refund_id == parse("ref", refund["id"]))
+
+
+async def test_a_code_is_paid_with_every_meter_in_one_commit_and_once(stage: Stage) -> None:
+    account = await account_of(stage, 3)
+    payment = await stage.show_qr("wallet", AMOUNT)
+
+    made, again = [await pay_from(stage, account, payment, level=1) for _ in "12"]
+
+    assert made == again
+    assert (made.payee, made.amount, made.level) == (stage.shop.merchant.name, AMOUNT, 1)
+    read = await stage.read(payment)
+    assert (read["status"], read["amount_captured"]) == ("succeeded", AMOUNT)
+    assert await stage.postings(payment) == [
+        ("payment.captured_by_e_account/gross", AMOUNT),
+        ("payment.captured_by_e_account/fee", 6),
+    ]
+    await stage.idle()
+    assert await stage.events(payment) == ["payment.succeeded"]
+    assert (await now_is(stage.db, account)).balance == 10_000 - AMOUNT
+    limits = await left(stage.db, account)
+    assert limits["out_others/year"] == 20_000_000 - AMOUNT
+    assert limits["weak_one/day"] == 100_000 - AMOUNT
+    await agrees(stage.db, account)
+    other = await account_of(stage, 3)
+    with pytest.raises(WalletQrPaid):
+        await pay_from(stage, other, payment)
+
+
+async def test_a_refusal_says_which_rule_and_leaves_the_code_payable(stage: Stage) -> None:
+    poor = await account_of(stage, 3, fill=100)
+    first = await account_of(stage, 1, fill=300_000)
+    payment = await stage.show_qr("wallet", 100_001)
+
+    with pytest.raises(EAccountBalanceShort):
+        await pay_from(stage, poor, payment)
+    with pytest.raises(LimitExceeded) as refusal:
+        await pay_from(stage, first, payment)
+    assert (refusal.value.facts["period"], refusal.value.facts["left"]) == ("lifetime", 100_000)
+    payment = await stage.show_qr("wallet", AMOUNT)
+    await stage.db.fetch("update e_account set out_stops = 1 where id = $1", (first.id,))
+    with pytest.raises(EAccountFrozen):
+        await pay_from(stage, first, payment)
+    await stage.db.fetch("update e_account set out_stops = 0 where id = $1", (first.id,))
+    await stage.db.fetch("update e_account set state = 'dormant' where id = $1", (first.id,))
+    with pytest.raises(EAccountStateWrong):
+        await pay_from(stage, first, payment)
+    await stage.db.fetch("update e_account set state = 'active' where id = $1", (first.id,))
+    assert await stage.postings(payment) == []
+    await pay_from(stage, first, payment)
+    closed = await stage.show_qr("wallet", AMOUNT)
+    await stage.close(closed)
+    with pytest.raises(WalletQrEnded):
+        await pay_from(stage, first, closed)
+    with pytest.raises(WalletQrUnknown):
+        await paying.pay(stage.flow, first, "tongbao:pay/1", level=3, confirmed=NOTHING)
+    live = await account_of_mode(stage, Mode.LIVE)
+    with pytest.raises(WalletQrUnknown):
+        await pay_from(stage, live, await stage.show_qr("wallet", AMOUNT))
+
+
+async def account_of_mode(stage: Stage, mode: Mode) -> EAccount:
+    return await account_of(stage, 3, fill=0, person=await somebody(stage.db, mode=mode))
+
+
+async def test_codes_of_a_bank_account_have_a_line_of_their_own(stage: Stage) -> None:
+    account = await account_of(stage, 1, fill=0, licence=Licence.BANK, person=await seen(stage))
+    wanted = Wanted("top_up", Money(900_000, "CNY"), "fill")
+    await orders.order(teller_of(stage), account, wanted, level=0, confirmed=NOTHING)
+
+    with pytest.raises(LimitExceeded) as refusal:
+        await pay_from(stage, account, await stage.show_qr("wallet", 500_001), level=2)
+    await pay_from(stage, account, await stage.show_qr("wallet", 500_001), level=3)
+
+    assert "296号" in refusal.value.facts["instrument"]
+    assert (refusal.value.facts["meter"], refusal.value.facts["left"]) == ("code_two", 500_000)
+
+
+async def seen(stage: Stage) -> Person:
+    """Somebody who was seen in an office."""
+    person = await somebody(stage.db)
+    await stage.db.fetch("delete from opening_rule where name = 'face_to_face'", ())
+    return await dossier.person_with_id(stage.db, person.id)
+
+
+async def test_a_merchant_in_another_book_is_paid_in_another_way(stage: Stage) -> None:
+    account = await account_of(stage)
+    payment = await stage.show_qr("wallet", AMOUNT)
+    elsewhere = replace(account, book=9)
+
+    with pytest.raises(PayeeElsewhere):
+        await pay_from(stage, elsewhere, payment)
+
+
+async def test_refunds_land_in_the_account_and_give_nothing_back_to_limits(stage: Stage) -> None:
+    account = await account_of(stage)
+    payment = await stage.show_qr("wallet", AMOUNT)
+    await pay_from(stage, account, payment)
+    before = await left(stage.db, account)
+    await stage.db.fetch("update e_account set in_stops = 1 where id = $1", (account.id,))
+
+    first, second = await stage.refund(payment, 999), await stage.refund(payment, 1000)
+
+    assert (first["status"], second["status"]) == ("succeeded", "succeeded")
+    assert (await now_is(stage.db, account)).balance == 10_000
+    assert await left(stage.db, account) == before
+    assert (await whereabouts(stage, account, first)).state is Whereabouts.LANDED
+    await agrees(stage.db, account)
+
+
+async def test_a_refund_to_a_closed_account_waits_until_its_person_takes_it(stage: Stage) -> None:
+    person = await somebody(stage.db)
+    account = await account_of(stage, 2, fill=AMOUNT, person=person)
+    payment = await stage.show_qr("wallet", AMOUNT)
+    await pay_from(stage, account, payment)
+    async with stage.db.begin("test") as tx:
+        await opening.close_account(tx, account)
+
+    refund = await stage.refund(payment, AMOUNT)
+
+    assert refund["status"] == "succeeded"
+    row = await whereabouts(stage, account, refund)
+    assert (row.state, row.code) == (Whereabouts.WAITING, "e_account.state_wrong")
+    assert await queries.waiting_of_person(stage.db, Mode.SANDBOX, person.id) == [row]
+    kept = queries.contributor()
+    assert kept.objects is not None
+    assert await kept.objects(stage.db, person.id)
+    assert len(await kept.show(stage.db, person.id)) == 2
+    assert await stage.postings(refund) == [
+        ("refund.by_e_account_waiting/fee_back", 6),
+        ("refund.by_e_account_waiting/gross", AMOUNT),
+    ]
+    stranger, open_one = await account_of(stage), await account_of(stage, 3, fill=0, person=person)
+    teller = teller_of(stage)
+    with pytest.raises(ReturnNotFound):
+        await returning.take(teller, stranger, row.refund_id)
+    places = ("e_accounts.before_return_taken", "e_accounts.after_return_taken")
+    for name in places:
+        with crash_at(name):
+            await returning.take(teller, open_one, row.refund_id)
+    taken = [await returning.take(teller, open_one, row.refund_id) for _ in "12"]
+    assert [each.state for each in taken] == [Whereabouts.TAKEN] * 2
+    assert (await now_is(stage.db, open_one)).balance == AMOUNT
+    third = await account_of(stage, 1, fill=0, person=person)
+    with pytest.raises(ReturnTaken):
+        await returning.take(teller, third, row.refund_id)
+    await agrees(stage.db, open_one, third)
+    assert await queries.waiting_of_person(stage.db, Mode.SANDBOX, person.id) == []
+
+
+async def test_a_refund_without_room_under_the_limit_of_balance_waits(stage: Stage) -> None:
+    account = await account_of(stage, 3, fill=200_000, licence=Licence.BANK)
+    payment = await stage.show_qr("wallet", 50_000)
+    await pay_from(stage, account, payment)
+    wanted = Wanted("top_up", Money(49_999, "CNY"), "more")
+    await orders.order(teller_of(stage), account, wanted, level=0, confirmed=NOTHING)
+
+    refunds = [await stage.refund(payment, each) for each in (1, 1)]
+
+    states = [(await whereabouts(stage, account, each)).state for each in refunds]
+    assert states == [Whereabouts.LANDED, Whereabouts.WAITING]
+    row = await whereabouts(stage, account, refunds[1])
+    with pytest.raises(LimitExceeded):
+        await returning.take(teller_of(stage), account, row.refund_id)
+    assert (await now_is(stage.db, account)).balance == 200_000
+    await agrees(stage.db, account)
+
+
+@pytest.mark.parametrize("name", ["payments.before_wallet", "payments.after_wallet"])
+async def test_a_crash_leaves_all_of_it_or_nothing_and_the_repeat_ends_it(
+    stage: Stage, name: str
+) -> None:
+    account, payment = await account_of(stage), await stage.show_qr("wallet", AMOUNT)
+    with crash_at(name):
+        await pay_from(stage, account, payment)
+
+    made = await pay_from(stage, account, payment)
+
+    assert made.amount == AMOUNT
+    assert (await now_is(stage.db, account)).balance == 10_000 - AMOUNT
+    assert (await left(stage.db, account))["out_others/year"] == 20_000_000 - AMOUNT
+    await agrees(stage.db, account)
+
+
+async def test_of_a_wallet_two_accounts_and_a_closing_at_once_one_wins(stage: Stage) -> None:
+    payment, wallet = await stage.show_qr("wallet", AMOUNT), await wallet_with(stage)
+    accounts = [await account_of(stage) for _ in "12"]
+
+    ends = await asyncio.gather(
+        *(pay_from(stage, each, payment) for each in accounts),
+        pay(stage, wallet, payment),
+        stage.close(payment),
+        return_exceptions=True,
+    )
+
+    read = await stage.read(payment)
+    spent = [10_000 - (await now_is(stage.db, each)).balance for each in accounts]
+    done = [each for each in ends[:3] if not isinstance(each, BaseException)]
+    assert len(done) == (1 if read["status"] == "succeeded" else 0)
+    assert sum(spent) in {0, AMOUNT}
+    await agrees(stage.db, *accounts)
+
+
+async def test_sixty_four_payments_never_pass_a_meter_by_one_fen(stage: Stage) -> None:
+    """Two accounts of one class share the person's meters, and pay from both at once."""
+    person = await somebody(stage.db)
+    payers = [
+        await account_of(stage, 2, fill=2_000_000, licence=Licence.BANK, person=person)
+        for _ in "ab"
+    ]
+    amounts = [29_989 + 17 * n for n in range(64)]
+    codes = [await stage.show_qr("wallet", amount) for amount in amounts]
+
+    async def try_one(place: int) -> int:
+        while True:
+            try:
+                await pay_from(stage, payers[place % 2], codes[place])
+            except LimitExceeded:
+                return 0
+            except Refusal as refusal:
+                if refusal.code != "payment.contended":
+                    raise
+            else:
+                return amounts[place]
+
+    paid = sum(await asyncio.gather(*(try_one(place) for place in range(64))))
+
+    limits = await left(stage.db, payers[0])
+    assert limits["out_others/day"] == 1_000_000 - paid
+    assert 0 <= limits["out_others/day"] < min(amounts)
+    await agrees(stage.db, *payers)
+    rest = await stage.show_qr("wallet", limits["out_others/day"])
+    await pay_from(stage, payers[1], rest)
+    assert (await left(stage.db, payers[0]))["out_others/day"] == 0
+
+
+async def test_somebody_pays_what_their_phone_has_scanned(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    monkeypatch.setattr(passwords, "_HASHER", quick)
+    alice, bob = [await enter(stage, contact) for contact in (PHONE, "13800138003")]
+    at = "/v1/me/e_accounts"
+    mine = (await alice.confirmed(at, account_class=3)).json["id"]
+    await alice.confirmed(f"{at}/{mine}/activate")
+    empty = (await alice.confirmed(at, account_class=2)).json["id"]
+    filled = await alice.post(f"{at}/{mine}/top_ups", amount=200_000, request_id="fill")
+    assert filled.status == 201, filled.body
+    small, large = [await stage.show_qr("wallet", amount) for amount in (AMOUNT, 98_002)]
+
+    scan = (await alice.post("/v1/me/code_scans", code=code_of(small))).json
+    assert (scan["payee"], scan["amount"], scan["status"]) == (
+        stage.shop.merchant.name, AMOUNT, "payable",
+    )  # fmt: skip
+    ways = {each["account_id"]: each for each in scan["ways"]}
+    assert (ways[mine]["code"], ways[mine]["level"]) == (None, 0)
+    assert ways[empty]["code"] == "e_account.state_wrong"
+    paid, again = [await alice.post(f"{at}/{mine}/payments", code=code_of(small)) for _ in "12"]
+    asked = await alice.post(f"{at}/{mine}/payments", code=code_of(large))
+    done = await alice.confirmed(f"{at}/{mine}/payments", code=code_of(large))
+    refund = await stage.refund(small, 999)
+
+    assert (paid.status, paid.json["amount"], paid.json["level"]) == (201, AMOUNT, 0), paid.body
+    assert again.json == paid.json
+    assert asked.code == "authentication.step_up_required"
+    assert asked.json["facts"]["level"] == 2, "the day comes to more than 1000 yuan with it"
+    assert (done.status, done.json["level"]) == (201, 2), done.body
+    page = (await alice.get(f"{at}/{mine}/payments?limit=1")).json
+    assert [each["id"] for each in page["items"]] == [large["id"]]
+    older = (await alice.get(f"{at}/{mine}/payments?cursor={page['next_cursor']}")).json["items"]
+    assert [each["refunds"][0]["id"] for each in older] == [refund["id"]]
+    one = (await alice.get(f"{at}/{mine}/payments/{small['id']}")).json
+    assert (one["refunds"][0]["status"], one["payee"]) == ("landed", stage.shop.merchant.name)
+    assert (await alice.get("/v1/me/returned_money")).json == []
+    taken = await alice.post(f"{at}/{mine}/returned_money/{refund['id']}/take")
+    assert taken.code == "e_account.return_taken"
+    for path in ("payments", f"payments/{small['id']}"):
+        assert (await bob.get(f"{at}/{mine}/{path}")).code == "e_account.not_found"
+    bob_id = parse("per", (await bob.get("/v1/me")).json["id"])
+    theirs = (
+        await account_of(stage, fill=0, person=await dossier.person_with_id(stage.db, bob_id))
+    ).shown_id
+    assert (await bob.get(f"{at}/{theirs}/payments/{small['id']}")).code == (
+        "e_account.payment_not_found"
+    )
+    assert (await bob.post(f"{at}/{theirs}/returned_money/{refund['id']}/take")).code == (
+        "e_account.return_not_found"
+    )
+
+
+async def enter(stage: Stage, contact: str) -> Phone:
+    """Register, as somebody with a real name, on a phone of last week."""
+    phone = Phone(stage.app, SandboxPost(stage))
+    phone.mode = {"mode": "sandbox"}
+    assert (await phone.register(contact)).status == 201
+    await stage.db.fetch("update person set real_name_level = 3", ())
+    await stage.db.fetch("update person_device set bound_at = bound_at - interval '7 days'", ())
+    return phone

@@ -1,0 +1,10 @@
+"""What the wallet's app serves of rooms beside the wallet's own, in one list."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tongbao.surfaces.own_consents.routes import ROUTES as CONSENTS
+from tongbao.surfaces.own_payments.routes import ROUTES as PAYMENTS
+
+ROUTES: Final = (*CONSENTS, *PAYMENTS)
