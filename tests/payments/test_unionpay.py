@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from tests.stage import Stage, new_number
+from tongbao.kernel.ids import base32, parse
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.merchants import connect_channel
 from tongbao.parties.price_plans.model import PriceLine
@@ -185,3 +187,30 @@ async def test_a_refund_that_was_not_answered_is_made_once(stage: Stage) -> None
     await stage.advance(minutes=2)
     assert (await stage.read(refund))["status"] == "succeeded"
     assert await stage.given_back(payment) == [700]
+
+
+async def test_all_of_a_capture_is_undone_on_its_day_and_the_books_call_it_a_refund(
+    stage: Stage,
+) -> None:
+    """No completion is given back that UnionPay can undo: its number is the refund's, and a u."""
+    payment = await ask(stage, "qr", capture="manual", capture_within_s=7200)
+    await act(stage, payment)
+    await stage.call(stage.client.payments.capture, payment["id"], amount=1500)
+    await stage.advance(seconds=40)
+    paid = await stage.read(payment)
+    assert (paid["status"], paid["amount_captured"]) == ("succeeded", 1500)
+    stage.fault("unionpay", "close", "time_out_not_done")
+    refund = await stage.refund(paid, 1500)
+    assert refund["status"] == "unknown"
+    await stage.advance(minutes=10)
+
+    assert (await stage.read(refund))["status"] == "succeeded"
+    assert await stage.events(refund) == ["refund.succeeded"]
+    assert await stage.cases(paid) == []
+    authorisation = await stage.trade_of(payment)
+    assert authorisation
+    assert authorisation["state"] == "reversed", "nothing of the customer's is kept aside"
+    number = base32(parse("ref", refund["id"]))
+    book = await asyncio.to_thread(stage.sandbox.get, "trades", channel="unionpay")
+    assert {each["number"] for each in book} >= {f"{number}u", f"{number}v"}
+    assert await stage.given_back(paid) == [], "and no refund beside it"

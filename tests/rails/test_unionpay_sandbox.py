@@ -28,6 +28,7 @@ from tongbao.rails.channels.contract import (
     Callback,
     CallbackForged,
     CallbackKind,
+    CapturedBefore,
     ChannelAccount,
     Closed,
     Declined,
@@ -562,6 +563,123 @@ async def test_a_void_in_trouble_is_asked_about(shop: Shop) -> None:
     shop.fault("close", "time_out_done", voiding.number)
     assert isinstance((await shop.channel.void(shop.account, voiding)).outcome, Unknown)
     assert (await shop.channel.void(shop.account, voiding)).outcome == Closed()
+
+
+# --- a completion undone
+
+
+class Taken:
+    """A capture of 15.00 of what was set aside, and refunds of all of it."""
+
+    def __init__(self, shop: Shop, order: PayOrder, held: Authorised, capture: Capture) -> None:
+        self.shop, self.order, self.held, self.capture = shop, order, held, capture
+        self.ref, self.at = "", shop.now()
+
+    def refund(self, **changes: Any) -> RefundOrder:
+        before = CapturedBefore(self.held.channel_ref, self.held.money, self.at)
+        asked = {"order_number": self.capture.number, "order_money": self.capture.money}
+        asked |= {"order_ref": self.ref, "money": self.capture.money, "captured": before}
+        return refund_of(self.order, **{**asked, "order_mode": self.order.mode, **changes})
+
+    async def kinds(self, refund: RefundOrder) -> list[str]:
+        """The transactions there are about the refund."""
+        book = self.shop.sandbox.get("trades", channel="unionpay")
+        refunds = self.shop.sandbox.get("refunds", channel="unionpay")
+        numbers = {each["number"] for each in (*book, *refunds)}
+        names = {"u": "undone", "v": "let go", "": "refunded"}
+        return [names[end] for end in ("u", "v", "") if refund.number + end in numbers]
+
+
+async def taken_from(shop: Shop) -> Taken:
+    order, held = await authorised(shop)
+    capture = Capture(base32(new_id()), order, held.channel_ref, None, Money(1500, "CNY"))
+    await shop.channel.capture(shop.account, capture)
+    found = (await shop.channel.query_capture(shop.account, capture)).outcome
+    assert isinstance(found, Succeeded)
+    taken = Taken(shop, order, held, capture)
+    taken.ref, taken.at = found.channel_ref, found.at
+    return taken
+
+
+async def test_a_capture_is_undone_on_its_day_and_its_authorisation_let_go(
+    shop: Shop, tmp_path: Path
+) -> None:
+    taken = await taken_from(shop)
+    refund = taken.refund()
+    assert isinstance((await shop.channel.query_refund(shop.account, refund)).outcome, Absent)
+    first = (await shop.channel.refund(shop.account, refund)).outcome
+    assert isinstance(first, Succeeded)
+    assert first.money == taken.capture.money
+    assert (await shop.channel.refund(shop.account, refund)).outcome == first, "safe to repeat"
+    assert (await shop.channel.query_refund(shop.account, refund)).outcome == first
+    assert await taken.kinds(refund) == ["undone", "let go"]
+    await shop.settle()
+    told = {each.kind for each in shop.callbacks() if each and each.number == refund.number}
+    assert told == {CallbackKind.REFUND}
+    again = Capture(base32(new_id()), taken.order, taken.held.channel_ref, None, PRICE)
+    assert isinstance((await shop.channel.capture(shop.account, again)).outcome, Declined)
+    day = business_date(shop.now())
+    await shop.advance(86_400 + 12 * 3600)
+    bill = (await shop.channel.download_bill(shop.account, day, tmp_path)).outcome
+    assert isinstance(bill, BillFile)
+    rows = [row for row in shop.channel.parse_bill(bill.path) if isinstance(row, BillRow)]
+    [back] = [row for row in rows if row.order_number == taken.capture.number != row.number]
+    assert (back.kind, back.number, back.state) == (BillKind.REFUND, refund.number, "33")
+
+
+async def test_a_day_later_or_in_part_it_is_a_refund(shop: Shop) -> None:
+    taken = await taken_from(shop)
+    part = taken.refund(money=Money(500, "CNY"), captured=None)
+    assert isinstance((await shop.channel.refund(shop.account, part)).outcome, Pending)
+    assert await taken.kinds(part) == ["refunded"]
+    other = await taken_from(shop)
+    await shop.advance(86_400)
+    late = other.refund()
+    assert isinstance((await shop.channel.refund(shop.account, late)).outcome, Pending)
+    await shop.advance(2)
+    found = (await shop.channel.query_refund(shop.account, late)).outcome
+    assert isinstance(found, Succeeded)
+    assert await other.kinds(late) == ["refunded"]
+
+
+async def test_what_cannot_be_undone_is_refunded_only_after_proof(shop: Shop) -> None:
+    taken = await taken_from(shop)
+    refused = taken.refund()
+    shop.fault("close", "code:35", refused.number + "u")
+    assert isinstance((await shop.channel.refund(shop.account, refused)).outcome, Pending)
+    assert await taken.kinds(refused) == ["refunded"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "fault"),
+    [("u", "time_out_done"), ("u", "time_out_not_done"), ("v", "time_out_not_done"),
+     ("v", "time_out_done"), ("u", "bad_signature_done")],
+)  # fmt: skip
+async def test_silence_at_either_step_is_unknown_and_carried_on(
+    suffix: str, fault: str, shop: Shop
+) -> None:
+    taken = await taken_from(shop)
+    refund = taken.refund()
+    shop.fault("close", fault, refund.number + suffix)
+    first = (await shop.channel.refund(shop.account, refund)).outcome
+    is_seen = (suffix, fault) in {("v", "time_out_done"), ("u", "bad_signature_done")}  # by asking
+    assert isinstance(first, Succeeded if is_seen else Unknown)
+    found = (await shop.channel.query_refund(shop.account, refund)).outcome
+    if fault == "time_out_not_done" and suffix == "u":
+        assert isinstance(found, Absent)
+        found = (await shop.channel.refund(shop.account, refund)).outcome
+    assert isinstance(found, Succeeded)
+    assert await taken.kinds(refund) == ["undone", "let go"], "and never a refund beside it"
+
+
+async def test_an_undoing_begun_before_midnight_is_carried_on_after_it(shop: Shop) -> None:
+    taken = await taken_from(shop)
+    refund = taken.refund()
+    shop.fault("close", "time_out_not_done", refund.number + "v")
+    assert isinstance((await shop.channel.refund(shop.account, refund)).outcome, Unknown)
+    await shop.advance(86_400)
+    assert isinstance((await shop.channel.refund(shop.account, refund)).outcome, Succeeded)
+    assert await taken.kinds(refund) == ["undone", "let go"]
 
 
 # --- files

@@ -162,6 +162,15 @@ class RefundOrder(Struct, frozen=True):
     order_ref: str | None = None  # the channel's own number of what is given back, where known
     order_mode: PayMode | None = None  # how the customer met it, where known
     to: RefundTarget | None = None  # where else, once it could not go back the way it came
+    captured: CapturedBefore | None = None  # where it gives back all that a capture took
+
+
+class CapturedBefore(Struct, frozen=True):
+    """What a capture took had been set aside before: some channels rather undo a capture."""
+
+    authorisation_ref: str  # the channel's own number of the authorisation
+    money: Money  # that was set aside, of which all or a part was taken
+    at: datetime  # when it was taken
 
 
 class RefundTarget(Struct, frozen=True):

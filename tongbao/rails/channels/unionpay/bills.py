@@ -34,7 +34,14 @@ from tongbao.rails.channels.contract import (
     BillTerms,
     BillTotal,
 )
-from tongbao.rails.channels.unionpay.wire import CANCEL, CANCEL_SUFFIX, CURRENCY, with_year
+from tongbao.rails.channels.unionpay.wire import (
+    CANCEL,
+    CANCEL_SUFFIX,
+    COMPLETION_CANCEL,
+    CURRENCY,
+    UNDONE_SUFFIX,
+    with_year,
+)
 
 ZIP_MAX: Final = 256 * 1024 * 1024
 UNPACKED_MAX: Final = 4 * 1024**3
@@ -288,6 +295,8 @@ def _trade(number: int, row: Mapping[str, str], day: datetime) -> BillRow:
     if row["txnType"] == CANCEL.type_:
         # Undone whole under a number made from its own, so it is told by that alone.
         ours = order = order or ours.removesuffix(CANCEL_SUFFIX)
+    if row["txnType"] == COMPLETION_CANCEL.type_:
+        ours = ours.removesuffix(UNDONE_SUFFIX)  # a refund's number, and how it went
     return BillRow(
         line=number,
         kind=kind,

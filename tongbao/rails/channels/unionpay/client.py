@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from tongbao.infra.http import HttpClient
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.clock import real_now as real_time
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.capabilities import (
@@ -25,6 +26,7 @@ from tongbao.rails.channels.contract import (
     BillOutcome,
     Callback,
     CallbackReply,
+    CapturedBefore,
     ChannelAccount,
     Closed,
     CloseOutcome,
@@ -46,6 +48,7 @@ from tongbao.rails.channels.exchange import TimeLimits, followed_by, plain_reply
 from tongbao.rails.channels.unionpay import answers, notices
 from tongbao.rails.channels.unionpay.bills import TERMS, BillDamaged, parse_trades, unpack
 from tongbao.rails.channels.unionpay.gateway import Answered, Gateway
+from tongbao.rails.channels.unionpay.undoing.completions import Undoing, Undone
 from tongbao.rails.channels.unionpay.wire import (
     AUTHORISATION_CANCEL,
     AUTHORISATIONS,
@@ -154,7 +157,14 @@ class UnionPay:
                 return Answer(Unknown(f"not closed: {reason}"), exchange)
 
     async def refund(self, account: ChannelAccount, refund: RefundOrder) -> Answer[RefundOutcome]:
-        """Give money back against UnionPay's own number of the payment, asked for if need be."""
+        """Give money back against UnionPay's own number of the payment, asked for if need be.
+
+        All of a completion is undone on its own day, which costs nobody anything.
+        """
+        if refund.captured is not None and refund.order_ref:
+            undone = await self._undo(account, refund, refund.captured, refund.order_ref)
+            if undone is not None:
+                return Answer(undone.outcome, undone.exchange)
         if refund.order_ref:
             return await self._refund(account, refund, refund.order_ref)
         kinds = PAID | CAPTURED
@@ -171,7 +181,11 @@ class UnionPay:
     async def query_refund(
         self, account: ChannelAccount, refund: RefundOrder
     ) -> Answer[RefundQueryOutcome]:
-        """Ask what became of the refund."""
+        """Ask what became of the refund, which may be an undone completion."""
+        if refund.captured is not None:
+            undone = await self._undoing(account, refund).look(refund.captured)
+            if undone is not None and not isinstance(undone.outcome, NotSent):
+                return Answer(undone.outcome, undone.exchange)
         found, exchange = await self._find(
             account, refund.number, refund.money, REFUNDED, call="refund"
         )
@@ -334,6 +348,17 @@ class UnionPay:
                 return Closed(code)
             case _:
                 return found
+
+    def _undoing(self, account: ChannelAccount, refund: RefundOrder) -> Undoing:
+        return Undoing(account, refund, self._find, self._follow)
+
+    async def _undo(
+        self, account: ChannelAccount, refund: RefundOrder, before: CapturedBefore, origin: str
+    ) -> Answer[Undone] | None:
+        undoing = self._undoing(account, refund)
+        if business_date(self._gateway.now()) == business_date(before.at):
+            return await undoing.undo(before, origin)
+        return await undoing.look(before)  # it may have been undone before midnight
 
     async def _refund(
         self, account: ChannelAccount, refund: RefundOrder, origin: str

@@ -26,10 +26,13 @@ from tongbao.rails.channels.unionpay.gateway import secrets_of, shown_fields
 from tongbao.rails.channels.unionpay.wire import (
     CANCEL,
     CANCEL_SUFFIX,
+    COMPLETION_CANCEL,
     DONE,
     DONE_WITH_DEFECT,
     FIELDS_MAX,
+    LET_GO_SUFFIX,
     SCANNED,
+    UNDONE_SUFFIX,
 )
 
 _NEEDED: Final = ("merId", "orderId", "txnType", "respCode", "queryId")
@@ -41,6 +44,9 @@ _KINDS: Final = {
     "04": CallbackKind.REFUND,
     **dict.fromkeys(("31", "32", "33"), CallbackKind.PAYMENT),
 }
+_UNDOING: Final = {COMPLETION_CANCEL.type_: UNDONE_SUFFIX, "32": LET_GO_SUFFIX}
+"""A refund that is an undone completion: a reason to ask about the refund."""
+_UNDOING_LENGTH: Final = 27
 _MOVES: Final = frozenset({"01", "02", "03", "04"})
 """What says that money moved; the rest is no more than a reason to ask."""
 
@@ -65,8 +71,11 @@ def read(account: ChannelAccount, body: bytes, now: datetime) -> Callback:
     number = fields["orderId"]
     if kind == CANCEL.type_:
         number = number.removesuffix(CANCEL_SUFFIX)
+    suffix = _UNDOING.get(kind, "")
+    is_refund = bool(suffix) and len(number) == _UNDOING_LENGTH and number.endswith(suffix)
+    number = number.removesuffix(suffix) if is_refund else number
     return Callback(
-        kind=_KINDS.get(kind, CallbackKind.OTHER),
+        kind=CallbackKind.REFUND if is_refund else _KINDS.get(kind, CallbackKind.OTHER),
         # The digest tells apart what is sent again from what is sent anew.
         notification_id=f"{fields['queryId']}-{hashlib.sha256(signed_text(fields)).hexdigest()[:16]}",
         number=number,

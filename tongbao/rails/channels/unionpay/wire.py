@@ -70,6 +70,7 @@ AUTHORISATIONS: Final = {
 COMPLETION: Final = Transaction("03", "00", "", BACK)
 REFUND: Final = Transaction("04", "00", "", BACK)
 CANCEL: Final = Transaction("31", "00", "", BACK)
+COMPLETION_CANCEL: Final = Transaction("33", "00", "", BACK)
 AUTHORISATION_CANCEL: Final = Transaction("32", "00", "", BACK)
 QUESTION: Final = Transaction("00", "00", SCANNED, QUERY)
 FILE: Final = Transaction("76", "01", SCANNED, "")
@@ -92,6 +93,10 @@ CANCELLED: Final = frozenset({CANCEL.type_})
 
 CANCEL_SUFFIX: Final = "x"
 """A payment is cancelled under its own number and this; 27 characters, so never another's."""
+UNDONE_SUFFIX: Final = "u"
+"""A completion is undone under the refund's number and this."""
+LET_GO_SUFFIX: Final = "v"
+"""Its authorisation, which then lives again, is let go under the refund's number and this."""
 
 
 def common_fields(account: ChannelAccount, number: str, kind: Transaction) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""What UnionPay undoes instead of giving it back."""
