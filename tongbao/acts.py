@@ -28,6 +28,7 @@ from tongbao.parties.partners.partners import bound_acts as partner_acts
 from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.standing import standing
 from tongbao.parties.terminals import limits as terminal_limits
+from tongbao.parties.user_wallets import programmes as wallet_programmes
 from tongbao.payments.channel_keys import changes as channel_keys
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.splits import receivers as split_terms
@@ -62,6 +63,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
         bound_write_off(flow),
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),
         *partner_acts(flow.db),
+        *wallet_programmes.bound_acts(flow.db),
         *settlement_terms.bound_acts(flow.db),
         *settlement_batches.bound_acts(flow.db),
         *payout_files.bound_acts(flow.db),

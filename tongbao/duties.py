@@ -91,6 +91,8 @@ from tongbao.parties.terminals.watch import (
     WatchTerminals,
     run_watch_terminals,
 )
+from tongbao.parties.user_wallets import proposals as user_wallets
+from tongbao.parties.user_wallets.model import ApplicationUpdated, ProposalUpdated
 from tongbao.parties.vault.model import TokenMoved, UseKeyShort
 from tongbao.payments.agreements.agreements import (
     AGREEMENT_POLICY,
@@ -217,7 +219,7 @@ EVENTS: Final[Sequence[type[Event]]] = (
     *(ReserveGapFound, ComplaintOpened, ComplaintUpdated, WebhookEndpointDisabled, WebhookTest),
     *(ApprovalMoved, ApplicationMoved, RegistrationMoved),
     *(combining.CombinedPaymentEnded, parking.ParkingVisitUpdated),
-    *(TokenMoved, UseKeyShort),
+    *(TokenMoved, UseKeyShort, ApplicationUpdated, ProposalUpdated),
 )
 
 POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
@@ -243,6 +245,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     TellJeepayMerchant: TELL_POLICY,
     **afterwards.POLICIES,
     **e_accounts.POLICIES,
+    **user_wallets.POLICIES,
     bank_orders.RunBankOrder: bank_orders.POLICY,
     invariants.WatchInvariants: invariants.POLICY,
     ReturnRedPacket: RETURN_POLICY,
@@ -283,6 +286,7 @@ def handlers(
         ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
         **e_accounts.handlers(flow.db, flow.ledger),
         **bank_orders.handlers(e_accounts.Teller(flow.db, flow.ledger, cards)),
+        **user_wallets.handlers(e_accounts.Teller(flow.db, flow.ledger, cards)),
     }
     return {
         **(licensed if flow.licence.may_hold_funds else {}),

@@ -148,7 +148,8 @@ from tongbao.surfaces.settlement_desk.pages import pages as settlement_pages
 from tongbao.surfaces.tables.app import TablesApp
 from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
 from tongbao.surfaces.till.app import TILLS_PREFIX, TillApp
-from tongbao.surfaces.uk_open_banking.app import KEEPS, open_banks
+from tongbao.surfaces.user_wallets import api as user_wallets_api
+from tongbao.surfaces.user_wallets.app import KEEPS, people_pages
 from tongbao.surfaces.wallet.assembly import desk_of, gateways_of, wallet_api
 
 
@@ -162,12 +163,11 @@ def routes(licence: Licence, *, allows_test_clock: bool) -> list[HTTPRouteHandle
         *(*events_api.ROUTES, *request_log_api.ROUTES),
         *webhooks_api.ROUTES,
         *profile_api.ROUTES,
-        *price_plans_api.ROUTES,
-        *identity_api.ROUTES,
+        *(*price_plans_api.ROUTES, *identity_api.ROUTES),
         *(*onboarding_api.routes(licence), *registrations_api.ROUTES, *stores_api.ROUTES),
         *(*staff_api.ROUTES, *accounts_api.routes(licence)),
         *(*offline_codes_api.routes(licence), *vault_api.routes(licence)),
-        *own_wallet_api.routes(licence),
+        *(*own_wallet_api.routes(licence), *user_wallets_api.routes(licence)),
         *red_packets_api.routes(licence),
         *(*shop_api.ROUTES, *scenes_api.ROUTES),
         *settlement_api.routes(licence),
@@ -286,7 +286,7 @@ class Platform:
             **proofs_api.publications(self.db),
             **self._jeepay(),
             **wallet_api(settings, people, OWN_ROUTES, ledger=self.ledger),
-            **open_banks(settings, people, self.ledger),
+            **people_pages(settings, people, self.ledger),
         }
         recent_keys = RecentKeys(self.db, self.keyring, self.accounts.changes)
         limits = RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst))

@@ -51,6 +51,9 @@ export type ApplicationState = "declined" | "draft" | "forwarded" | "opened" | "
 /** An application as its applicant sees it; what identifies persons is masked. */
 export type ApplicationView = { id: string; object: "application"; application_no: string; mode: Mode; status: ApplicationState; firm: Firm; trade: Trade; personal: Masked; channels: Array<ChannelAsked>; prices: Array<PriceLine>; settlement_delay_days: number; documents: Array<DocumentView>; created_at: string; note?: string; merchant_id?: string; submitted_at?: string; ended_at?: string };
 
+/** Begin to open a wallet for a user; ``user_id`` is the merchant's own, the same for ever. */
+export type ApplyForWallet = { user_id: string };
+
 /** Ask what a card has that a terminal has just read. */
 export type AskBalance = { card: CardReading };
 
@@ -285,6 +288,12 @@ export type LineAsked = { sku_id: string; quantity?: number };
 /** A line of an order as the API shows it. */
 export type LineView = { number: number; code: string; name: string; price: number; quantity: number; amount: number; refunded_quantity: number };
 
+/** Make a link for the user to agree to a proposal. */
+export type LinkToProposal = { return_url: string };
+
+/** Make a link for the user: to ``open`` the wallet, or to ``manage`` what they allowed. */
+export type LinkToWallet = { return_url: string; purpose?: "manage" | "open" };
+
 /** Ask about a plate of the customer whom the channel knows by ``payer_id``. */
 export type LookUpPlate = { channel: string; plate: string; plate_colour: "BLACK" | "BLUE" | "GREEN" | "LIMEGREEN" | "WHITE" | "YELLOW"; payer_id: string };
 
@@ -478,6 +487,18 @@ export type Page_TransferBatchView = { items: Array<TransferBatchView>; next_cur
 export type Page_TransferItemView = { items: Array<TransferItemView>; next_cursor?: string | null };
 
 /** One page of a list, newest first, and the cursor of the next, if there is one. */
+export type Page_WalletApplicationView = { items: Array<WalletApplicationView>; next_cursor?: string | null };
+
+/** One page of a list, newest first, and the cursor of the next, if there is one. */
+export type Page_WalletLineView = { items: Array<WalletLineView>; next_cursor?: string | null };
+
+/** One page of a list, newest first, and the cursor of the next, if there is one. */
+export type Page_WalletProgrammeView = { items: Array<WalletProgrammeView>; next_cursor?: string | null };
+
+/** One page of a list, newest first, and the cursor of the next, if there is one. */
+export type Page_WalletProposalView = { items: Array<WalletProposalView>; next_cursor?: string | null };
+
+/** One page of a list, newest first, and the cursor of the next, if there is one. */
 export type Page_WalletView = { items: Array<WalletView>; next_cursor?: string | null };
 
 /** One page of a list, newest first, and the cursor of the next, if there is one. */
@@ -573,8 +594,17 @@ export type Problem = { type: string; title: string; status: number; code: strin
 /** A product as its merchant sees it. */
 export type ProductView = { id: string; object: "product"; mode: Mode; name: string; category: string; description: string; on_shelf: boolean; skus: Array<SkuView>; created_at: string; image_key?: string };
 
+/** Whether a programme may be used. */
+export type ProgrammeState = "active" | "pending" | "suspended";
+
 /** The charge on business days in ``[from_day, until_day)``, in the place of any other. */
 export type Promotion = { rate_ppm: number; fixed?: number; fee_min?: number; fee_max?: number | null; from_day: string; until_day: string };
+
+/** Where a proposal stands; ``processing``: the person agreed, and it is not known yet. */
+export type ProposalState = "awaiting" | "declined" | "done" | "expired" | "failed" | "processing";
+
+/** Propose a movement that the user agrees to, or not, on a page of ours. */
+export type ProposeToWallet = { merchant_proposal_no: string; application_id: string; kind: "top_up" | "transfer" | "withdrawal"; amount: number; purpose: string; currency?: "AED" | "AUD" | "BHD" | "BRL" | "CAD" | "CHF" | "CLP" | "CNY" | "DKK" | "EUR" | "GBP" | "HKD" | "IDR" | "INR" | "JOD" | "JPY" | "KRW" | "KWD" | "KZT" | "MOP" | "MXN" | "MYR" | "NOK" | "NZD" | "OMR" | "PHP" | "RUB" | "SAR" | "SEK" | "SGD" | "THB" | "TND" | "TWD" | "USD" | "VND" | "ZAR"; payee?: string | null; expires_in_s?: number };
 
 /** Whether a code can still be paid. */
 export type QrStatus = "ended" | "paid" | "payable";
@@ -708,6 +738,9 @@ export type SetLimits = { currency?: "AED" | "AUD" | "BHD" | "BRL" | "CAD" | "CH
 /** A terminal's own parameters; they replace all that it had of its own. */
 export type SetParameters = { parameters: Parameters; reason: string };
 
+/** What the merchant asks its users for from now on, and where they are sent back to. */
+export type SetWalletProgramme = { name: string; return_urls: Array<string>; account_class: number; grants: Array<"balance" | "propose" | "statement">; each_max: number; day_max: number };
+
 /** Which balance is to be settled now. */
 export type SettleQuickly = { currency?: string };
 
@@ -761,6 +794,9 @@ export type StaffRole = "accountant" | "cashier" | "manager" | "owner";
 
 /** A person as the merchant sees them; ``may`` is what the role includes. */
 export type StaffView = { id: string; object: "staff"; mode: Mode; role: StaffRole; may: Array<string>; name: string; phone: string; every_store: boolean; store_ids: Array<string>; status: "active" | "left" | "suspended"; created_at: string; left_at?: string };
+
+/** Where an application stands. */
+export type State = "created" | "ended" | "expired" | "in_progress" | "opened" | "refused";
 
 /** How a paper is wanted. */
 export type StatementFormat = "csv" | "pdf" | "xlsx";
@@ -845,6 +881,24 @@ export type VisitState = "blocked" | "created" | "left" | "open" | "unknown";
 
 /** An agreement as a wallet's owner sees it: who may take how much. */
 export type WalletAgreementView = { id: string; object: "wallet_agreement"; mode: Mode; payee: string; display_name: string; currency: string; status: AgreementState; expires_at: string; signed_by_wallet?: boolean; limit_each?: number; period?: Period; limit_per_period?: number; limit_total?: number; payments_max?: number; signed_at?: string; ended_at?: string };
+
+/** An application as its merchant sees it: states, and nothing of the person. */
+export type WalletApplicationView = { id: string; object: "wallet_application"; mode: Mode; user_id: string; status: State; code: string | null; grants: Array<"balance" | "propose" | "statement">; each_max: number; day_max: number; currency: string; version: number; created_at: string; expires_at: string; opened_at: string | null; ended_at: string | null };
+
+/** What a user's wallet holds now, and what of it can go out. */
+export type WalletBalanceView = { object: "wallet_balance"; application_id: string; status: string; balance: number; available: number; currency: string };
+
+/** One movement; ``change`` is below zero where money went out. */
+export type WalletLineView = { kind: string; change: number; balance_after: number; at: string };
+
+/** A link to open in the user's browser: good once, and shown this once. */
+export type WalletLinkView = { object: "wallet_link"; url: string; expires_at: string };
+
+/** A programme as its merchant sees it. */
+export type WalletProgrammeView = { id: string; object: "wallet_programme"; mode: Mode; name: string; account_class: number; grants: Array<"balance" | "propose" | "statement">; each_max: number; day_max: number; currency: string; return_urls: Array<string>; status: ProgrammeState; created_at: string };
+
+/** A proposal as its merchant sees it. */
+export type WalletProposalView = { id: string; object: "wallet_proposal"; mode: Mode; application_id: string; merchant_proposal_no: string; kind: "top_up" | "transfer" | "withdrawal"; amount: number; currency: string; payee: string | null; purpose: string; status: ProposalState; code: string | null; version: number; created_at: string; expires_at: string; ended_at: string | null };
 
 /** A merchant's code as a wallet's owner sees it: nothing of it is the merchant's alone. */
 export type WalletQrView = { object: "wallet_qr"; payment_id: string; mode: Mode; payee: string; subject: string; amount: number; currency: string; status: QrStatus; expires_at: string; paid_at?: string; paid_by_wallet?: boolean };
@@ -1231,6 +1285,30 @@ export interface Operations {
   "POST /v1/vault/cards/{card_id}/tokens": { path: { card_id: string }; body: RequestToken; reply: TokenView };
   /** End an agreement that a wallet has signed, for its owner: nothing is taken any more. */
   "POST /v1/wallet_agreements/{agreement_id}/end": { path: { agreement_id: string }; reply: WalletAgreementView };
+  /** Return the merchant's applications, newest first; one user's, or those of one status. */
+  "GET /v1/wallet_applications": { query: { user_id?: string | null; status?: State | null; cursor?: string; limit?: number }; reply: Page_WalletApplicationView };
+  /** Begin to open a wallet for one user of the merchant's; there is one for each, for ever. */
+  "POST /v1/wallet_applications": { body: ApplyForWallet; reply: WalletApplicationView };
+  /** Return how one application stands. */
+  "GET /v1/wallet_applications/{wallet_application_id}": { path: { wallet_application_id: string }; reply: WalletApplicationView };
+  /** Return what the user's wallet holds, where the user lets the merchant see it. */
+  "GET /v1/wallet_applications/{wallet_application_id}/balance": { path: { wallet_application_id: string }; reply: WalletBalanceView };
+  /** Return what was moved in the user's wallet, newest first, where the user lets it be seen. */
+  "GET /v1/wallet_applications/{wallet_application_id}/lines": { path: { wallet_application_id: string }; query: { cursor?: string; limit?: number }; reply: Page_WalletLineView };
+  /** Make a link to a page of ours; it opens once, and an earlier one ends by it. */
+  "POST /v1/wallet_applications/{wallet_application_id}/links": { path: { wallet_application_id: string }; body: LinkToWallet; reply: WalletLinkView };
+  /** Return the merchant's programme in this mode, if it has said its terms. */
+  "GET /v1/wallet_programmes": { reply: Page_WalletProgrammeView };
+  /** Say what the merchant asks its users for; in real money two people of ours admit it first. */
+  "POST /v1/wallet_programmes": { body: SetWalletProgramme; reply: WalletProgrammeView };
+  /** Return the merchant's proposals, newest first. */
+  "GET /v1/wallet_proposals": { query: { application_id?: string | null; status?: ProposalState | null; merchant_proposal_no?: string | null; cursor?: string; limit?: number }; reply: Page_WalletProposalView };
+  /** Propose a movement; nothing moves until the user agrees on a page of ours. */
+  "POST /v1/wallet_proposals": { body: ProposeToWallet; reply: WalletProposalView };
+  /** Return how one proposal stands. */
+  "GET /v1/wallet_proposals/{wallet_proposal_id}": { path: { wallet_proposal_id: string }; reply: WalletProposalView };
+  /** Make a link to agree by; it opens once, and an earlier one ends by it. */
+  "POST /v1/wallet_proposals/{wallet_proposal_id}/links": { path: { wallet_proposal_id: string }; body: LinkToProposal; reply: WalletLinkView };
   /** Return the merchant's wallets, newest first. */
   "GET /v1/wallets": { query: { cursor?: string; limit?: number }; reply: Page_WalletView };
   /** Open a wallet of the platform's own. */

@@ -83,7 +83,7 @@ def test_an_aggregators_keys_know_no_wallets() -> None:
     assert licensed == {
         *("wallets:read", "wallets:write", "red_packets:read", "red_packets:write"),
         *("transfers:read", "transfers:write", "settlements:write", "commissions:read"),
-        *("vault:read", "vault:write"),
+        *("vault:read", "vault:write", "user_wallets:read", "user_wallets:write"),
     }
     with pytest.raises(ScopeUnknown):
         check_scopes(["wallets:read"], Licence.AGGREGATOR)

@@ -27,6 +27,7 @@ from tongbao_sdk import (
     request_log,
     splits,
     terminals,
+    user_wallets,
     vault,
 )
 from tongbao_sdk import payments as paying
@@ -90,6 +91,12 @@ REPLIES: dict[str, Any] = {
     "RedPacketView": red_packets.RedPacket,
     "GrabView": red_packets.Grab,
     "GrabAnswer": red_packets.GrabAnswer,
+    "WalletProgrammeView": user_wallets.WalletProgramme,
+    "WalletApplicationView": user_wallets.WalletApplication,
+    "WalletProposalView": user_wallets.WalletProposal,
+    "WalletLinkView": user_wallets.WalletLink,
+    "WalletBalanceView": user_wallets.UserBalance,
+    "WalletLineView": user_wallets.WalletLine,
     "ProductView": selling.Product,
     "SkuView": selling.Sku,
     "OrderView": selling.Order,
@@ -435,6 +442,7 @@ def every_call(shop: Tongbao) -> None:
     shop.red_packets.grab("rpk_1", "wal_1")
     list(shop.red_packets.grabs("rpk_1"))
     list(shop.red_packets.received("wal_1"))
+    open_wallets(shop)
     keep_cards(shop)
     object_to(shop)
     sell(shop)
@@ -448,6 +456,32 @@ def every_call(shop: Tongbao) -> None:
     list(shop.settlements.lines("set_1"))
     shop.payouts.get("pyo_1")
     list(shop.payouts.list(status="failed", settlement_id="set_1"))
+
+
+def open_wallets(shop: Tongbao) -> None:
+    """Have users open wallets, and propose movements to them."""
+    shop.wallet_programmes.set(
+        name="n",
+        return_urls=["https://x.test"],
+        account_class=3,
+        grants=["balance"],
+        each_max=1,
+        day_max=1,
+    )
+    list(shop.wallet_programmes.list())
+    shop.wallet_applications.create("user-1")
+    shop.wallet_applications.get("wap_1")
+    list(shop.wallet_applications.list(user_id="user-1", status="opened"))
+    shop.wallet_applications.link("wap_1", "https://x.test", purpose="manage")
+    shop.wallet_applications.balance("wap_1")
+    list(shop.wallet_applications.lines("wap_1"))
+    shop.wallet_proposals.create(
+        "1", "wap_1", kind="transfer", amount=1, purpose="tea", payee="eac_1"
+    )
+    shop.wallet_proposals.get("wpr_1")
+    which = {"application_id": "wap_1", "merchant_proposal_no": "1"}
+    list(shop.wallet_proposals.list(**which, status="done"))
+    shop.wallet_proposals.link("wpr_1", "https://x.test")
 
 
 def keep_cards(shop: Tongbao) -> None:

@@ -11,6 +11,7 @@ from tests.infra.signed_client import SignedClient
 from tests.kernel.test_document_types import png
 from tests.onboarding.applicants import Applicant
 from tests.stage import Stage, new_number
+from tests.surfaces.wallet_users import wallet_of_user
 from tongbao.clearing.commissions.commissions import pay_commissions
 from tongbao.clearing.disputes.chargebacks import DisputeAsked, open_dispute
 from tongbao.clearing.disputes.model import DisputeState
@@ -106,6 +107,14 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
             for each in ("tea", "cake")
         ],
     )
+    opened = await wallet_of_user(stage, client, "user-1")
+    proposal = await stage.call(
+        *(client.wallet_proposals.create, new_number(), opened["id"]),
+        kind="top_up",
+        amount=100,
+        purpose="tea",
+        expires_in_s=600_000,
+    )
     [payout] = await stage.call(lambda: list(client.payouts.list()))
     report = await stage.call(client.transfer_batches.send, new_number(), _TRANSFERS)
     assert report["batch"] is not None
@@ -129,6 +138,8 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
         "plate_id": plate["id"],
         "terminal_id": await have_terminal(stage, shop),
         "red_packet_id": red_packet["id"],
+        "wallet_application_id": opened["id"],
+        "wallet_proposal_id": proposal["id"],
         **sold,
         "agreement_id": agreement["id"],
         "combined_id": combined["id"],

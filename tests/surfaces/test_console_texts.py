@@ -60,7 +60,13 @@ from tongbao.payments.routing.model import Gate, Manner
 from tongbao.payments.splits.model import ReturnState, ShareState, SplitState
 from tongbao.products.shop.model import OrderState, Scene
 from tongbao.rails.channels.contract import CallbackKind, PayMode
-from tongbao.surfaces import developer_portal, docs_site, operator_console, page_kit
+from tongbao.surfaces import (
+    developer_portal,
+    docs_site,
+    operator_console,
+    page_kit,
+    user_wallets,
+)
 from tongbao.surfaces.disputes_desk.pages import BY_OPERATORS, SCHEMES
 from tongbao.surfaces.operator_console.visit import PAGE_GROUPS, PAGES
 from tongbao.surfaces.page_kit.evidence import MASKED_FIELDS, masked, masked_tree, readable
@@ -74,9 +80,11 @@ CONSOLE = Path(operator_console.__path__[0])
 DOCS = Path(docs_site.__path__[0])
 KIT = Path(page_kit.__path__[0])
 PORTAL = Path(developer_portal.__path__[0])
-SITES = [CONSOLE, DOCS, PORTAL]
+WALLETS = Path(user_wallets.__path__[0])
+SITES = [CONSOLE, DOCS, PORTAL, WALLETS]
 
 OPEN = {
+    "grant", "proposal_kind", "wallet_state", "programme_state",
     "account", "action", "agreement_state", "application_state", "document", "finding",
     "merchant_state", "registration_state", "agreement_why", "combined_state", "combined_why",
     "visit_state", "visit_why", "approval_state",

@@ -35,6 +35,7 @@ from tests.surfaces.everything import (
     something_of_everything,
 )
 from tests.surfaces.receiver import receiving
+from tests.surfaces.wallet_users import RETURN
 from tongbao.infra import test_clock
 from tongbao.kernel.ids import new_id, show
 from tongbao.ledger.verify import verify
@@ -223,6 +224,8 @@ async def told_apart(
     give(document, "POST /v1/orders/{order_id}/review", order_id=order["id"])
     tab_id = (await sell(stage, client, wallet_id))["tab_id"]
     give(document, "POST /v1/tabs/{tab_id}/close", tab_id=tab_id)
+    back = {"return_url": RETURN, "purpose": "manage"}
+    give(document, "POST /v1/wallet_applications/{wallet_application_id}/links", body=back)
     price = {"channel": "wechat_pay", "pay_mode": "qr", "amount": 1000}
     give(document, "GET /v1/price-quote", **price)
     kept = [await keep_card(stage, client) for _ in range(5)]

@@ -145,6 +145,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("payment_code", Algorithm.HMAC_SHA_256, _FILE_KEY, "A wallet's payment codes."),
         Purpose("offline_key.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A phone's code secret."),
         Purpose("offline_code", Algorithm.HMAC_SM3, "offline_key.secret", "Codes of a phone."),
+        Purpose("user_wallets.contact", Algorithm.AES_256_GCM, _FILE_KEY, "Phones to be proved."),
         Purpose("terminal.secret", Algorithm.AES_256_GCM, _FILE_KEY, "A terminal's own secret."),
         Purpose("terminal.request", Algorithm.HMAC_SHA_256, "terminal.secret", "Their requests."),
         Purpose("blob.key", Algorithm.AES_256_GCM, _FILE_KEY, "A stored document's own key."),

@@ -186,6 +186,10 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("partner_access", "lodged_consent"),
     ),
     *_at_home(
+        "wallets that merchants' apps open for their users; asked before a book is known",
+        *("wallet_programme", "wallet_application", "wallet_proposal", "wallet_session"),
+    ),
+    *_at_home(
         "people who work at the console", "operator", "operator_session", "operator_recovery_code"
     ),
     *_at_home("decided by people, and applied by tasks", "approval", "api_key_handover"),

@@ -25,6 +25,7 @@ from tongbao.parties.identity.sessions import prune_sessions
 from tongbao.parties.partners.partners import prune_tokens
 from tongbao.parties.people.dossier import keep_people
 from tongbao.parties.step_up_risk.deciding import prune_decisions
+from tongbao.parties.user_wallets.applications import prune_sittings
 from tongbao.payments.checkouts.checkouts import prune_abandoned
 from tongbao.payments.terminal_notices.notices import forget_old
 from tongbao.surfaces.retention.kinds import erase_what_is_old
@@ -66,6 +67,7 @@ async def keep_house(
         await prune_grants(db)
         await prune_decisions(db)
         await prune_tries(db)
+        await prune_sittings(db)
     await ledger.expire_holds(db.clock.now(), _HOLDS_MAX)
     with suppress(LockNotFree):  # the next round comes in a minute, the next month in weeks
         await make_months(db)

@@ -27,6 +27,7 @@ from tongbao_sdk.splits import Splits
 from tongbao_sdk.terminals import Terminals
 from tongbao_sdk.test_clock import TestClock
 from tongbao_sdk.transport import Language, Transport, path_of
+from tongbao_sdk.user_wallets import WalletApplications, WalletProgrammes, WalletProposals
 from tongbao_sdk.vault import CardTokens, VaultCards
 
 
@@ -83,6 +84,9 @@ class Tongbao:
         self.transfer_batches = TransferBatches(self.transport)
         self.api_keys = ApiKeys(self.transport)
         self.wallets = Wallets(self.transport)
+        self.wallet_programmes = WalletProgrammes(self.transport)
+        self.wallet_applications = WalletApplications(self.transport)
+        self.wallet_proposals = WalletProposals(self.transport)
         self.red_packets = RedPackets(self.transport)
         self.disputes = Disputes(self.transport)
         self.complaints = Complaints(self.transport)

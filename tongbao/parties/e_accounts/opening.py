@@ -104,6 +104,36 @@ async def open_account(
     return account
 
 
+async def account_for(
+    tx: Tx, licence: Licence, person: Person, account_class: int, *, public_key: bytes
+) -> EAccount:
+    """Return somebody's account of a class, active, and open one where they have none.
+
+    Two that ask at once for one person get the same.
+
+    Raises:
+        EAccountClassUnknown, RealNameTooLow, AccountsTooMany, ReverificationNeeded
+    """
+    kind, book = kind_of(licence, account_class), book_of(person.mode)
+    await store.KNOW_OPENER.run(tx, book, person.id)
+    await store.LOCK_OPENER.one(tx, book, person.id)
+    known = await store.OF_PERSON.all(tx, book, person.id)
+    mine = [each for each in known if each.kind == kind and each.state != "closed"]
+    if not mine:
+        mine = [await open_account(tx, licence, person, account_class, public_key=public_key)]
+    return await activate(tx, mine[0])
+
+
+async def check_real_name(tx: Tx, licence: Licence, person: Person, account_class: int) -> None:
+    """Raise unless somebody's name is known well enough for an account of a class.
+
+    Raises:
+        EAccountClassUnknown, RealNameTooLow
+    """
+    kind = kind_of(licence, account_class)
+    await _check_real_name(tx, person, await rules_in_force(tx, kind, business_date(tx.now)))
+
+
 async def lock_account(tx: Tx, account: EAccount) -> EAccount:
     """Return an account as it is now, and hold its row against whatever else changes it."""
     return await store.LOCK_ACCOUNT.one(tx, account.book, account.id)

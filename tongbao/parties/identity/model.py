@@ -56,6 +56,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "transfers:write": "Send files of transfers to be let go.",
     "vault:read": "Read cards and tokens: never a card's whole number.",
     "vault:write": "Keep and forget cards; ask for tokens and change them.",
+    "user_wallets:read": "Read the wallets that the merchant's users opened in its app.",
+    "user_wallets:write": "Open wallets for the merchant's users and propose movements to them.",
     "wallets:read": "Read wallets.",
     "wallets:write": "Open, freeze and use wallets.",
     "webhooks:read": "Read webhook endpoints and their deliveries.",
@@ -64,7 +66,7 @@ SCOPES: Final[Mapping[str, str]] = {
 """Everything an API key can be allowed; a key has what it was given and no more."""
 _LICENSED: Final = frozenset(
     {"settlements:write", "transfers:read", "transfers:write"}
-    | {"vault:read", "vault:write"}
+    | {"vault:read", "vault:write", "user_wallets:read", "user_wallets:write"}
     | {"wallets:read", "wallets:write", "red_packets:read", "red_packets:write", "commissions:read"}
 )
 

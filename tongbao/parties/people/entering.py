@@ -70,10 +70,12 @@ from tongbao.parties.people.contacts import (
     make_keys,
     opened,
     owner_of,
+    read_contact,
 )
 from tongbao.parties.people.model import (
     LOCKED_FOR,
     TRIES_MAX,
+    ContactMalformed,
     Identity,
     LoginRefused,
     Person,
@@ -170,15 +172,7 @@ async def register(
     hashed = await choose_password(checks.db, person_id, wanted.password, checks.policy, about)
     async with checks.db.begin(_ACTOR) as tx:
         await use_code(tx, row)
-        person = await store.INSERT_PERSON.one(tx, person_id, wanted.mode, wanted.language, tx.now)
-        own = await make_keys(tx, checks.keyring, person_id)
-        if not await add_contact(
-            tx, checks.keyring, own, person_id, wanted.mode, contact=wanted.contact
-        ):
-            raise CodeWrong  # somebody else proved the same address meanwhile
-        await keep_password(tx, person_id, hashed)
-        await audit.record(tx, "person.registered", person.actor, {"kind": wanted.contact.kind})
-        await give_consents(tx, person, wanted.agreed)
+        person = await make_person(tx, checks, wanted, person_id, hashed)
         session = await open_session(
             tx,
             checks.keyring,
@@ -188,6 +182,26 @@ async def register(
             methods=(Method.PASSWORD, Method.MESSAGE_CODE),
         )
     return Entered(person, session)
+
+
+async def make_person(
+    tx: Tx, checks: Checks, wanted: Registration, person_id: UUID, hashed: str
+) -> Person:
+    """Write down somebody new, whose address a code has proved, with what they agreed to.
+
+    Raises:
+        CodeWrong: somebody else proved the same address meanwhile. ConsentTextNotFound
+    """
+    person = await store.INSERT_PERSON.one(tx, person_id, wanted.mode, wanted.language, tx.now)
+    own = await make_keys(tx, checks.keyring, person_id)
+    if not await add_contact(
+        tx, checks.keyring, own, person_id, wanted.mode, contact=wanted.contact
+    ):
+        raise CodeWrong
+    await keep_password(tx, person_id, hashed)
+    await audit.record(tx, "person.registered", person.actor, {"kind": wanted.contact.kind})
+    await give_consents(tx, person, wanted.agreed)
+    return person
 
 
 async def log_in(
@@ -244,6 +258,25 @@ async def log_in_by_passkey(checks: Checks, mode: Mode, phone: Phone, claim: ByP
     if person is None or person.mode is not mode or person.state != "active":
         raise await _refused(checks, None)
     return await _enter(checks, person, phone, {Method.PASSKEY})
+
+
+async def person_by_password(
+    checks: Checks, mode: Mode, address: str, password: str
+) -> Person | None:
+    """Return who has this address and password, for a page; a stranger costs the same work.
+
+    The try counts as failed until the caller clears it, see `clear_tries`.
+    """
+    try:
+        found = await owner_of(checks.db, checks.keyring, mode, read_contact(address))
+    except ContactMalformed:
+        found = None
+    person = await count_try(checks, found.person_id if found else _NOBODY)
+    right = await password_matches(checks.db, person.id if person else _NOBODY, password)
+    if person is None or not right or person.state != "active" or person.mode is not mode:
+        await _refused(checks, found.person_id if found else None)
+        return None
+    return person
 
 
 async def recover(

@@ -184,6 +184,25 @@ async def holder_of(db: Db, keyring: Keyring, caller: DeviceCaller) -> Holder:
     )
 
 
+async def holder_in_browser(
+    db: Db, keyring: Keyring, person: Person, *, session_hash: bytes, device_id: UUID
+) -> Holder:
+    """Return somebody at a page of ours as whoever confirms acts needs them.
+
+    A browser is always a new device.
+    """
+    addresses = await contacts_of(db, person.id)
+    return Holder(
+        person.id,
+        session_hash,
+        device_id,
+        real_now(),
+        frozenset(each.blind for each in addresses),
+        person.actor,
+        await keyring_of(db, keyring, person.id),
+    )
+
+
 async def end_session(db: Db, caller: DeviceCaller) -> None:
     """End the caller's session; ending it again changes nothing."""
     await store.END_SESSION.run(db, caller.current.opened.token_hash)

@@ -19,7 +19,6 @@ from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.infra.web.problem import TooManyRequests
-from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, Rejected
 from tongbao.kernel.ids import UnknownId, show
 from tongbao.parties.authentication.message_codes import send_code, take_allowance
@@ -34,7 +33,6 @@ from tongbao.parties.authentication.model import (
     level_of,
 )
 from tongbao.parties.authentication.passkeys import new_challenge, passkeys_of, request_options
-from tongbao.parties.authentication.passwords import password_matches
 from tongbao.parties.authentication.step_up import (
     CHALLENGE_PREFIX,
     CODE_PREFIX,
@@ -62,12 +60,11 @@ from tongbao.parties.people.contacts import (
     contacts_of,
     keyring_of,
     opened,
-    owner_of,
-    read_contact,
 )
 from tongbao.parties.people.dossier import person_with_id
-from tongbao.parties.people.entering import clear_tries, count_try
-from tongbao.parties.people.model import ContactMalformed, Person
+from tongbao.parties.people.entering import clear_tries, person_by_password
+from tongbao.parties.people.model import Person
+from tongbao.parties.people.sessions import holder_in_browser
 from tongbao.surfaces.open_bank.desk import Desk
 from tongbao.surfaces.open_bank.endpoints import AUTHORIZE
 from tongbao.surfaces.page_kit.replies import (
@@ -81,7 +78,6 @@ from tongbao.surfaces.page_kit.replies import (
 from tongbao.surfaces.page_kit.requests import PageRequest
 
 _COOKIE: Final = "tongbao_consent"
-_NOBODY: Final = UUID(int=0)
 _PASSWORD_MAX: Final = 512
 _ACT: Final = "open_bank.consent"
 _BY_CODE: Final = (Method.PASSWORD, Method.MESSAGE_CODE)
@@ -166,7 +162,10 @@ async def log_in(visit: Visit) -> Reply:
         visit.source
     ):
         raise TooManyRequests
-    person = await _person_by_password(visit, sitting.consent)
+    form = visit.request.form
+    address, password = form.get("contact", "")[:254], form.get("password", "")[:_PASSWORD_MAX]
+    mode = sitting.consent.mode
+    person = await person_by_password(desk.checks, mode, address, password)
     if person is None:
         return _page(visit, "log_in.html", sitting, wrong=True, status=422)
     async with visit.desk.db.begin(person.actor) as tx:
@@ -259,25 +258,6 @@ def act_of(consent: Consent, partner: Partner, accounts: list[UUID]) -> Act:
     return Act(_ACT, subject, money.amount, money.currency, consent.payee_name or "")
 
 
-async def _person_by_password(visit: Visit, consent: Consent) -> Person | None:
-    """Return who has this address and password; a stranger costs the same work."""
-    checks, form = visit.desk.checks, visit.request.form
-    try:
-        contact = read_contact(form.get("contact", "")[:254])
-        found = await owner_of(checks.db, checks.keyring, consent.mode, contact)
-    except ContactMalformed:
-        found = None
-    person = await count_try(checks, found.person_id if found else _NOBODY)
-    password = form.get("password", "")[:_PASSWORD_MAX]
-    right = await password_matches(checks.db, person.id if person else _NOBODY, password)
-    if person is None or not right or person.state != "active" or person.mode is not consent.mode:
-        async with checks.db.begin("somebody") as tx:
-            subject = show("per", found.person_id) if found else "nobody"
-            await audit.record(tx, "person.login_refused", subject, {})
-        return None
-    return person
-
-
 async def _granted(
     visit: Visit, sitting: Sitting, claim: ByMessageCode | ByPasskey, methods: tuple[Method, ...]
 ) -> Reply:
@@ -306,15 +286,12 @@ async def _check_level(
         StrongerProofNeeded
     """
     desk = visit.desk
-    rows = await contacts_of(desk.db, person.id)
-    holder = Holder(
-        person.id,
-        sitting.request.browser_hash or b"",
-        sitting.request.id,
-        real_now(),
-        frozenset(each.blind for each in rows),
-        person.actor,
-        await keyring_of(desk.db, desk.keyring, person.id),
+    holder = await holder_in_browser(
+        desk.db,
+        desk.keyring,
+        person,
+        session_hash=sitting.request.browser_hash or b"",
+        device_id=sitting.request.id,
     )
     needed = max(Level.TWO, await level_for(desk.checks, holder, act))
     if level_of(methods) < needed:

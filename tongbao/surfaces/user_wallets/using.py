@@ -1,0 +1,259 @@
+"""The pages on which somebody agrees to a proposal, sees what they allowed, and ends it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Final, Literal
+
+from tongbao.kernel.errors import Busy, Refusal
+from tongbao.kernel.ids import UnknownId, parse, show
+from tongbao.kernel.licence import Mode
+from tongbao.parties.authentication.model import Act, CodeWrong, Method, ProofRefused, level_of
+from tongbao.parties.authentication.step_up import CODE_PREFIX, ByMessageCode, prove
+from tongbao.parties.bound_cards.model import PREFIX as CARD
+from tongbao.parties.bound_cards.model import BoundCard
+from tongbao.parties.bound_cards.queries import cards_of_person
+from tongbao.parties.e_accounts.model import PREFIX as ACCOUNT
+from tongbao.parties.e_accounts.model import EAccountNotEmpty, NoBankThere
+from tongbao.parties.e_accounts.opening import close_account
+from tongbao.parties.people.contacts import contacts_of
+from tongbao.parties.people.model import Person
+from tongbao.parties.user_wallets import applications, proposals, sittings
+from tongbao.parties.user_wallets.model import Proposal, ProposalOver, ProposalState
+from tongbao.parties.user_wallets.queries import account_of_application
+from tongbao.parties.user_wallets.sittings import Seat, SittingOver
+from tongbao.surfaces.page_kit.replies import Reply
+from tongbao.surfaces.user_wallets.desk import Visit
+
+_BY: Final = (Method.PASSWORD, Method.MESSAGE_CODE)
+Wrong = Literal["", "password", "code", "not_empty", "card"]
+
+
+async def show_step(visit: Visit, seat: Seat, *, wrong: Wrong = "", status: int = 200) -> Reply:
+    """Show the page that the use of a wallet is at."""
+    sitting = seat.sitting
+    facts: dict[str, Any] = {"wrong": wrong}
+    if sitting.person_id is None:
+        return await visit.page("log_in.html", seat, status=status, **facts)
+    person = await visit.person(sitting)
+    account = await account_of_application(visit.desk.db, seat.application)
+    facts |= {"account": account, "sent_to": ""}
+    if sitting.message_code is not None:
+        [first, *_] = await contacts_of(visit.desk.db, person.id)
+        facts["sent_to"] = first.masked
+    if seat.proposal is None:
+        return await visit.page("manage.html", seat, status=status, **facts)
+    cards = [] if seat.proposal.kind == "transfer" else await _cards(visit, person)
+    facts |= {
+        "cards": [(show(CARD, each.id), each) for each in cards],
+        "chosen": show(CARD, sitting.card_id) if sitting.card_id else "",
+        "may_go_without": sitting.mode is Mode.SANDBOX,
+        "payee": _payee(seat.proposal, None),
+    }
+    return await visit.page("proposal.html", seat, status=status, **facts)
+
+
+async def log_in(visit: Visit) -> Reply:
+    """Take address and password of the wallet's person; whatever is wrong, the answer is the same.
+
+    Raises:
+        SittingOver, TooManyRequests
+    """
+    seat = await visit.open_seat()
+    if seat.sitting.purpose == "open" or seat.sitting.person_id is not None:
+        return visit.again()
+    contact, password = visit.field("contact", 254), visit.field("password", 512)
+    person = await sittings.log_in(visit.desk.checks, seat, contact, password)
+    if person is None:
+        return await show_step(visit, seat, wrong="password", status=422)
+    return visit.again()
+
+
+async def send(visit: Visit) -> Reply:
+    """Send a code about exactly this: the proposal over the card that is named, or the closing.
+
+    Raises:
+        SittingOver, TooManyRequests, CodesTooMany, StrongerProofNeeded
+    """
+    seat = await visit.open_seat()
+    person, desk = await visit.person(seat.sitting), visit.desk
+    try:
+        card = await _card(visit, seat, person)
+    except NoBankThere:
+        return await show_step(visit, seat, wrong="card", status=422)
+    act = await _act(visit, seat, card)
+    await sittings.check_strength(desk.checks, seat.sitting, person, act)
+    await sittings.send_confirming(
+        desk.checks,
+        seat.sitting,
+        person,
+        act,
+        source=visit.source,
+        card_id=card.id if card else None,
+    )
+    return visit.again()
+
+
+async def confirm(visit: Visit) -> Reply:
+    """Take the code, write down that the person agrees, and have it done.
+
+    Raises:
+        SittingOver, TooManyRequests, StrongerProofNeeded, ProposalOver, ProposalTooLarge,
+        ApplicationStateWrong, ProgrammeNotActive
+    """
+    seat, desk = await visit.open_seat(), visit.desk
+    if seat.proposal is None:
+        raise SittingOver
+    if not await _proved(visit, seat):
+        return await show_step(visit, seat, wrong="code", status=422)
+    level, card_id = int(level_of(_BY)), seat.sitting.card_id
+    found = await proposals.agree(
+        desk.db, seat.sitting, seat.proposal, level=level, card_id=card_id
+    )
+    with suppress(Busy, Refusal):  # its task goes on with it
+        found = await proposals.carry_out(desk.teller, found.id)
+    return _told(visit, seat, found)
+
+
+async def decline(visit: Visit) -> Reply:
+    """Write down that the person does not want what was proposed, and send them back.
+
+    Raises:
+        SittingOver, TooManyRequests, ProposalOver
+    """
+    seat = await visit.open_seat()
+    if seat.proposal is None or seat.sitting.person_id is None:
+        raise SittingOver
+    async with visit.desk.db.begin("somebody") as tx:
+        declined = await proposals.decline(tx, seat.sitting, seat.proposal)
+    return _told(visit, seat, declined)
+
+
+async def go_back(visit: Visit) -> Reply:
+    """Close the page and send the person back; nothing else changes.
+
+    Raises:
+        SittingOver, TooManyRequests
+    """
+    seat = await visit.open_seat()
+    async with visit.desk.db.begin("somebody") as tx:
+        await sittings.end(tx, seat.sitting)
+    return _left(visit, seat, seat.application.state.value)
+
+
+async def revoke(visit: Visit) -> Reply:
+    """End what the merchant may do; the account stays the person's.
+
+    Raises:
+        SittingOver, TooManyRequests
+    """
+    seat, person = await _managing(visit)
+    async with visit.desk.db.begin(person.actor) as tx:
+        ended = await applications.leave(tx, seat.application, by="person")
+        await sittings.end(tx, seat.sitting)
+    return _left(visit, seat, ended.state.value)
+
+
+async def close(visit: Visit) -> Reply:
+    """Close the account, which is empty, and end what the merchant may do, in one commit.
+
+    Raises:
+        SittingOver, TooManyRequests, StrongerProofNeeded
+    """
+    seat, person = await _managing(visit)
+    account = await account_of_application(visit.desk.db, seat.application)
+    if not await _proved(visit, seat):
+        return await show_step(visit, seat, wrong="code", status=422)
+    try:
+        async with visit.desk.db.begin(person.actor) as tx:
+            ended = await applications.leave(tx, seat.application, by="person")
+            await close_account(tx, account)
+            await sittings.end(tx, seat.sitting)
+    except EAccountNotEmpty:
+        return await show_step(visit, seat, wrong="not_empty", status=422)
+    return _left(visit, seat, ended.state.value)
+
+
+async def _managing(visit: Visit) -> tuple[Seat, Person]:
+    seat = await visit.open_seat()
+    if seat.sitting.purpose != "manage":
+        raise SittingOver
+    return seat, await visit.person(seat.sitting)
+
+
+async def _proved(visit: Visit, seat: Seat) -> bool:
+    """Tell whether the code is right that was sent about exactly this; it is used up by that.
+
+    Raises:
+        SittingOver, StrongerProofNeeded
+    """
+    checks, sitting = visit.desk.checks, seat.sitting
+    person = await visit.person(sitting)
+    if sitting.message_code is None:
+        raise SittingOver
+    card = None
+    if sitting.card_id is not None:
+        card = next(
+            (each for each in await _cards(visit, person) if each.id == sitting.card_id), None
+        )
+        if card is None:
+            raise SittingOver
+    act = await _act(visit, seat, card)
+    holder = await sittings.check_strength(checks, sitting, person, act)
+    claim = ByMessageCode(show(CODE_PREFIX, sitting.message_code), visit.field("code", 16).strip())
+    try:
+        await prove(checks, holder, claim, act)
+    except (CodeWrong, ProofRefused):
+        return False
+    return True
+
+
+async def _act(visit: Visit, seat: Seat, card: BoundCard | None) -> Act:
+    account = await account_of_application(visit.desk.db, seat.application)
+    if seat.proposal is None:
+        return Act("security", f"e_account.close {account.shown_id}")
+    if seat.proposal.state is not ProposalState.AWAITING:
+        raise ProposalOver(status=seat.proposal.state.value)
+    payee = _payee(seat.proposal, card)
+    return await proposals.act_of(visit.desk.db, account, seat.proposal, payee)
+
+
+async def _card(visit: Visit, seat: Seat, person: Person) -> BoundCard | None:
+    """Return the card that money goes over: the one that is named, and in the sandbox none.
+
+    Raises:
+        NoBankThere
+    """
+    if seat.proposal is None or seat.proposal.kind == "transfer":
+        return None
+    named = visit.field("card", 64)
+    if not named and seat.sitting.mode is Mode.SANDBOX:
+        return None
+    try:
+        wanted = parse(CARD, named)
+    except UnknownId:
+        raise NoBankThere from None
+    for each in await _cards(visit, person):
+        if each.id == wanted:
+            return each
+    raise NoBankThere
+
+
+async def _cards(visit: Visit, person: Person) -> list[BoundCard]:
+    return list(await cards_of_person(visit.desk.db, person.id, person.mode))
+
+
+def _payee(proposal: Proposal, card: BoundCard | None) -> str:
+    if proposal.payee_id is not None:
+        return show(ACCOUNT, proposal.payee_id)
+    return "own bank" if card is None else show(CARD, card.id)
+
+
+def _told(visit: Visit, seat: Seat, found: Proposal) -> Reply:
+    told = {"wallet_proposal": found.shown_id, "status": found.state.value}
+    return visit.back(seat.sitting, told)
+
+
+def _left(visit: Visit, seat: Seat, status: str) -> Reply:
+    told = {"wallet_application": seat.application.shown_id, "status": status}
+    return visit.back(seat.sitting, told)
