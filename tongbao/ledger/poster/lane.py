@@ -171,8 +171,10 @@ class Lane:
         if not task.done():
             self._queue.arrived.clear()
             arrival = asyncio.ensure_future(self._queue.arrived.wait())
-            await asyncio.wait({task, arrival}, return_when=asyncio.FIRST_COMPLETED)
-            arrival.cancel()
+            try:
+                await asyncio.wait({task, arrival}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                arrival.cancel()
         if task.done():
             await self._settle()
         return True
