@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.clearing.conftest import Day
+from tests.clearing.test_settlement_batches import MAY
+from tests.clearing.test_transfers import let_go, row, send
 from tests.payments.test_splits import may_be_split
 from tests.stage import new_number
 from tongbao.clearing.daily import seed
@@ -19,13 +21,23 @@ from tongbao.clearing.recon_rules.fetching import (
     run_fetch_further_bill,
     source_of,
 )
+from tongbao.clearing.recon_rules.rules import Asked as RuleAsked
+from tongbao.clearing.recon_rules.rules import (
+    begin_built_in,
+    bound,
+    propose_rule,
+    rules_on,
+    versions_of_rule,
+)
 from tongbao.clearing.reconciliation import queries
 from tongbao.clearing.reconciliation.queries import BreakFilter
 from tongbao.clearing.sources.ingest import current_file, rows_of_file
+from tongbao.controls.approvals.approvals import approve
+from tongbao.controls.approvals.model import acts_of
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.tasks import Again, Lease
-from tongbao.kernel.ids import new_id
+from tongbao.kernel.ids import base32, new_id
 
 RULE = """
 name = "shares_at_wechat"
@@ -100,6 +112,72 @@ async def test_the_morning_brings_every_bill_and_a_rule_finds_the_shares_in_it(d
     await day.db.execute("update split_share set amount = 299", ())
     assert await differences(day, rule, day.date) == [("amount_differs", -1)]
     await day.sound()
+
+
+async def by_default(day: Day) -> dict[str, list[tuple[str, int]]]:
+    """What the rules that came with the program found of the day, by the bill they are about."""
+    found = {}
+    for rule in await rules_on(day.db, day.date):
+        found[rule.right.removeprefix("source:").rpartition(".")[0]] = await differences(
+            day, rule, day.date
+        )
+    return found
+
+
+async def test_every_further_bill_has_a_rule_from_its_first_day_on(day: Day) -> None:
+    """Payments, refunds, shares given and taken back and transfers: all of it is explained."""
+    payment = await shared(day)
+    await day.stage.refund(payment, 700)
+    [other] = await day.paid("alipay", 50_000)
+    await day.stage.refund(other, 500)
+    report = await send(
+        day,
+        row("1", "alipay", "2088722000000201", "40.00"),
+        row("2", "wechat_pay", "oPayee000000000000000000001", "10.00"),
+    )
+    await let_go(day, report["batch"])
+    for _ in range(2):
+        await day.stage.advance(minutes=6)
+    async with day.db.begin("startup") as tx:
+        await seed(tx, day.clearing.flow.licence)
+    await day.until(11, 5, days=1)
+
+    bills = {"wechat_pay.splits", "wechat_pay.funds", "alipay.funds"}
+    assert await by_default(day) == {each: [] for each in bills}
+    # The worker has run them by itself.
+    for rule in await rules_on(day.db, day.date):
+        wanted = BreakFilter(account_id=rule_id(rule), day=day.date)
+        assert (await queries.list_breaks(day.db, wanted, limit=9)).items == []
+    # Each finds what its bill does not bear out: here a share that is written down wrongly.
+    await day.db.execute("update split_share set amount = 299", ())
+    found = await by_default(day)
+    assert found["wechat_pay.splits"] == found["wechat_pay.funds"] == [("amount_differs", -1)]
+    assert found["alipay.funds"] == []
+
+
+async def test_what_people_make_of_a_built_in_rule_counts(day: Day) -> None:
+    await day.paid("wechat_pay", 1_000)
+    await day.over()
+    task = FetchFurtherBill(day.account("wechat_pay"), "funds", day.date)
+    await run_fetch_further_bill(day.clearing, task, Lease(new_id(), 1))
+    [rule] = await rules_on(day.db, day.date)
+    [version] = await versions_of_rule(day.db, rule.name)
+    assert load_rule(version.written.encode()) == rule, "it can be changed as it is shown"
+    acts = acts_of(*bound(day.db))
+    async with day.db.begin("operator:anna") as tx:
+        asked = RuleAsked("", day.date, "we compare by hand")
+        approval = await propose_rule(tx, asked, ends=rule.name)
+    async with day.db.begin("operator:bert") as tx:
+        await approve(tx, acts, approval.id, digest=approval.digest.hex(), may=MAY)
+    await day.stage.idle()
+    assert await rules_on(day.db, day.date) == []
+
+    async with day.db.begin("tests") as tx:  # as the next bill does
+        account = base32(day.account("wechat_pay"))
+        await begin_built_in(tx, "wechat_pay.funds", source(day, "funds"), account, day.date)
+
+    assert await rules_on(day.db, day.date) == [], "it does not come back by itself"
+    assert len(await versions_of_rule(day.db, rule.name)) == 2
 
 
 async def test_a_bill_is_waited_for_and_given_up_when_it_is_too_late(day: Day) -> None:

@@ -22,7 +22,7 @@ from tongbao.ledger.rules.chart import CHART, OwnerKind
 
 Side = Literal["left", "right", "third"]
 SIDES: Final[tuple[Side, ...]] = ("left", "right", "third")
-Key = Literal["number", "ref", "batch", "day", "amount", "kind"]
+Key = Literal["number", "ref", "batch", "order", "day", "amount", "kind"]
 Class = Literal[
     "missing_at_platform",
     "missing_at_channel",
@@ -68,13 +68,20 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
       at the channel, ``ref`` what the ledger knows it by;
     - ``splits`` or ``splits:CHANNEL``: shares that channels gave away, negative, and what they took
       back, each under the split's or the return's number there;
+    - ``transfers`` or ``transfers:CHANNEL``: what transfers took out of accounts at channels, each
+      under its number there;
     - ``payouts``: what left for merchants' banks, money out, and what came back;
     - ``ledger:KIND``: the postings of the day to the house's or the channels' accounts of a kind
       (``bank``, ``channel_receivable``), signed by the account's own side, ``number`` the id they
       were made for.
 
+    Behind ``CHANNEL`` may stand ``/ACCOUNT``, for one account there. Sides of our own may be
+    joined: ``payments:CHANNEL + splits:CHANNEL``. ``order`` is the number a channel knows the order
+    by, which a refund of it has too.
+
     A row may find its match in a file of up to ``waits_days`` days later; so long it waits and is
-    no difference. ``amounts`` says whether a source's rows count with their fee taken off.
+    no difference. ``amounts`` says whether a source's rows count with their fee taken off, and
+    ``ignores`` which kinds of them do not count at all, such as fees that another paper tells of.
     ``mode`` counts where no side is a source, which has its own.
     """
 
@@ -89,6 +96,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     third: str = ""
     amounts: Literal["net", "gross"] = "net"
     mode: Literal["live", "sandbox"] = "live"
+    ignores: tuple[str, ...] = ()
 
     @property
     def sides(self) -> tuple[tuple[Side, str], ...]:
@@ -110,6 +118,7 @@ class Entry(Struct, frozen=True):
     batch: str
     amount: int
     at: datetime
+    order: str = ""
 
 
 class Difference(Struct, frozen=True):
@@ -196,22 +205,37 @@ def problem_of(rule: Rule) -> str | None:
     wrong = next((side for side, name in rule.sides if not _is_side(name)), None)
     if wrong is not None:
         return (
-            f"{wrong}: source:NAME, channels, payments[:CHANNEL], splits[:CHANNEL], payouts"
-            " or ledger:KIND"
+            f"{wrong}: source:NAME, channels, payments[:CHANNEL[/ACCOUNT]], splits, transfers,"
+            " payouts or ledger:KIND, of our own also several, joined by +"
         )
     return next(
         (problem for each in rule.passes if (problem := _problem_of_pass(rule, each))), None
     )
 
 
+def parts_of(name: str) -> list[str]:
+    """Return the sides that one is joined of: itself, mostly."""
+    return [part.strip() for part in name.split("+")]
+
+
 def _is_side(name: str) -> bool:
+    parts = parts_of(name)
+    own = all(not part.startswith("source:") and part != "channels" for part in parts)
+    return (len(parts) == 1 or (own and len(set(parts)) == len(parts))) and all(
+        map(_is_part, parts)
+    )
+
+
+def _is_part(name: str) -> bool:
     word, colon, rest = name.partition(":")
     if word == "ledger":
         kind = CHART.get(rest)
         return kind is not None and kind.owner in {OwnerKind.HOUSE, OwnerKind.CHANNEL_ACCOUNT}
     if word == "source":
         return bool(rest)
-    is_of_channels = word in {"payments", "splits"} and bool(rest) == bool(colon)
+    of_channels = word in {"payments", "splits", "transfers"}
+    channel, slash, account = rest.partition("/")
+    is_of_channels = of_channels and bool(channel) == bool(colon) and bool(account) == bool(slash)
     return is_of_channels or name in {"channels", "payouts"}
 
 

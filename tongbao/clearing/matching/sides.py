@@ -8,13 +8,15 @@ from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from tongbao.clearing.matching.model import Entry, Rule, Side
+from tongbao.clearing.matching.model import Entry, Rule, Side, parts_of
 from tongbao.clearing.payouts.queries import paid_out_between
 from tongbao.clearing.reconciliation.breaks import RULE_PREFIX
 from tongbao.clearing.reconciliation.queries import bills_of_day
 from tongbao.clearing.sources.ingest import current_file, rows_of_file
 from tongbao.clearing.suspense.desk import mode_of_book
+from tongbao.clearing.transfers.queries import transferred_between
 from tongbao.infra.db import Tx
 from tongbao.kernel.clock import BUSINESS_ZONE, day_bounds
 from tongbao.kernel.ids import base32
@@ -42,10 +44,10 @@ class Asked(Struct, frozen=True):
 
     def entry(
         self, place: int, number: str, amount: int, at: datetime, *, line: int = 0,
-        kind: str = "", ref: str = "", batch: str = "",
+        kind: str = "", ref: str = "", batch: str = "", order: str = "",
     ) -> Entry:  # fmt: skip
         """Return a row of the side."""
-        return Entry(self.side, self.day, place, line, kind, number, ref, batch, amount, at)
+        return Entry(self.side, self.day, place, line, kind, number, ref, batch, amount, at, order)
 
 
 def is_given(name: str) -> bool:
@@ -54,18 +56,23 @@ def is_given(name: str) -> bool:
 
 
 async def entries_of(tx: Tx, asked: Asked) -> AsyncIterator[Entry]:
-    """Yield the rows of a side, in the rule's currency."""
-    word, _, rest = asked.name.partition(":")
-    rows = {
+    """Yield the rows of a side, in the rule's currency; of a joined one, of each of its parts."""
+    readers = {
         "source": _source,
         "channels": _channel_days,
         "payments": _payments,
         "splits": _splits,
+        "transfers": _transfers,
         "payouts": _payouts,
         "ledger": _ledger,
-    }[word](tx, asked, rest)
-    async for entry in rows:
-        yield entry
+    }
+    next_place = 0
+    for part in parts_of(asked.name):
+        word, _, rest = part.partition(":")
+        first = next_place
+        async for entry in readers[word](tx, asked, rest):
+            next_place = first + entry.place + 1
+            yield replace(entry, place=first + entry.place) if first else entry
 
 
 async def _source(tx: Tx, asked: Asked, source: str) -> AsyncIterator[Entry]:
@@ -74,7 +81,7 @@ async def _source(tx: Tx, asked: Asked, source: str) -> AsyncIterator[Entry]:
         return
     takes_fee = asked.rule.amounts == "net"
     async for row in rows_of_file(tx, file.id):
-        if row.currency == asked.rule.currency:
+        if row.currency == asked.rule.currency and row.kind not in asked.rule.ignores:
             amount = row.amount - row.fee if takes_fee else row.amount
             yield asked.entry(
                 row.place, row.number, amount, row.at,
@@ -105,6 +112,7 @@ async def _payments(tx: Tx, asked: Asked, channel: str) -> AsyncIterator[Entry]:
                 yield asked.entry(
                     place, base32(paid.id), paid.amount, paid.paid_at,
                     kind="payment", ref=base32(paid.payment_id), batch=name,
+                    order=base32(paid.id),
                 )  # fmt: skip
                 place += 1
     back = [
@@ -114,15 +122,15 @@ async def _payments(tx: Tx, asked: Asked, channel: str) -> AsyncIterator[Entry]:
     for first in range(0, len(back), _CHUNK):
         some = back[first : first + _CHUNK]
         paid_by = {
-            each.id: each.account_id
-            for each in await attempts_with_ids(tx, [one.attempt_id for one in some])
+            each.id: each for each in await attempts_with_ids(tx, [one.attempt_id for one in some])
         }
         for one in some:
-            name_of = accounts.get(paid_by[one.attempt_id])
+            name_of = accounts.get(paid_by[one.attempt_id].account_id)
             if name_of is not None:
                 yield asked.entry(
                     place, base32(one.id), -one.amount, one.channel_at,
                     kind="refund", ref=base32(one.id), batch=name_of,
+                    order=paid_by[one.attempt_id].taken_number,
                 )  # fmt: skip
                 place += 1
 
@@ -135,16 +143,32 @@ async def _splits(tx: Tx, asked: Asked, channel: str) -> AsyncIterator[Entry]:
         if name is not None and each.at is not None and each.currency == asked.rule.currency:
             yield asked.entry(
                 place, base32(each.number_of), each.amount, each.at,
-                kind=each.kind, ref=base32(each.id), batch=name,
+                kind=each.kind, ref=base32(each.id), batch=name, order=base32(each.number_of),
             )  # fmt: skip
             place += 1
 
 
-async def _accounts(tx: Tx, mode: Mode, channel: str) -> dict[UUID, str]:
-    """Return our accounts at channels, and at which: at one, or at every one."""
-    rows = await list_accounts(tx)
+async def _transfers(tx: Tx, asked: Asked, channel: str) -> AsyncIterator[Entry]:
+    """Yield what transfers took out of accounts at channels, by when they ended here."""
+    place, span = 0, day_bounds(asked.day)
+    for account_id, name in (await _accounts(tx, asked.mode, channel)).items():
+        for item in await transferred_between(tx, account_id, *span):
+            if item.ended_at is not None and item.currency == asked.rule.currency:
+                number = item.channel_number
+                yield asked.entry(
+                    place, number, -item.amount, item.ended_at,
+                    kind="transfer", ref=item.channel_ref or "", batch=name, order=number,
+                )  # fmt: skip
+                place += 1
+
+
+async def _accounts(tx: Tx, mode: Mode, wanted: str) -> dict[UUID, str]:
+    """Return our accounts at channels, and at which: one, those at one channel, or every one."""
+    channel, _, account = wanted.partition("/")
     return {
-        row.id: row.channel for row in rows if row.mode is mode and channel in {"", row.channel}
+        row.id: row.channel
+        for row in await list_accounts(tx)
+        if row.mode is mode and channel in {"", row.channel} and account in {"", base32(row.id)}
     }
 
 

@@ -10,6 +10,10 @@ from tongbao.infra.db import Query, Statement
 _RULE: Final = "name, valid_from, set_at, rule, written, approved_as"
 
 ADD_RULE = Statement(f"insert into match_rule ({_RULE}) values ($1, $2, $3, $4, $5, $6)")
+ADD_BUILT_IN = Statement(
+    f"""insert into match_rule ({_RULE}) values ($1, $2, $3, $4, $5, '')
+        on conflict do nothing"""
+)
 RULE_ON = Query(
     DatedRule,
     f"""select {_RULE} from match_rule where name = $1 and valid_from <= $2

@@ -18,6 +18,7 @@ import structlog
 from prometheus_client import Counter
 
 from tongbao.clearing.context import Clearing
+from tongbao.clearing.recon_rules.rules import begin_built_in
 from tongbao.clearing.recon_rules.running import bring_in
 from tongbao.clearing.sources.ingest import add_source, current_file
 from tongbao.clearing.sources.layouts import built_in
@@ -168,6 +169,9 @@ async def _take(
     layout = built_in()[f"{account.channel}.{_LAYOUTS.get(task.kind, task.kind)}"]
     async with context.db.begin(_ACTOR) as tx:
         await add_source(tx, name, layout, account.mode)
+        bill = f"{account.channel}.{task.kind}"
+        since = task.day - timedelta(days=MAKES_UP_FOR)
+        await begin_built_in(tx, bill, name, base32(account.id), since)
     failpoint("fetching.after_source")
     try:
         await bring_in(context, name, task.day, found.path, actor=_ACTOR)

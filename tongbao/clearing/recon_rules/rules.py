@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import date
+from functools import cache
+from importlib import resources
 
 import msgspec
 from msgspec import Struct
 
-from tongbao.clearing.matching.model import Rule, load_rule
+from tongbao.clearing.matching.model import Pass, Rule, load_rule, problem_of
 from tongbao.clearing.recon_rules import _store as store
 from tongbao.clearing.recon_rules.model import (
     SET_LAYOUT,
@@ -91,6 +94,71 @@ async def propose_rule(tx: Tx, asked: Asked, *, ends: str = "") -> Approval:
         raise RuleUnchanged(name=name)
     terms = RuleTerms(name, asked.valid_from, text, asked.written, digest_of(now))
     return await propose(tx, SET_RULE, name, terms, reason=asked.reason, may=asked.may)
+
+
+async def begin_built_in(tx: Tx, bill: str, source: str, account: str, day: date) -> None:
+    """Begin the rule that comes with the program for an account's bills, if there is one.
+
+    A name that was ever a rule's is left alone: what people made of it counts. What is compared by
+    default needs no two people; to compare otherwise, or no more, does.
+    """
+    rule = _built_in(bill, source, account)
+    if rule is None or await store.RULE_ON.first(tx, rule.name, date.max) is not None:
+        return
+    text = msgspec.json.encode(rule, order="sorted").decode()
+    if await store.ADD_BUILT_IN.run(tx, rule.name, day, tx.now, text, _written(rule)):
+        facts = {"from": day.isoformat(), "digest": digest_of(text)}
+        await audit.record(tx, "matching.rule_begun", rule.name, {**facts})
+
+
+def _built_in(bill: str, source: str, account: str) -> Rule | None:
+    form = _forms().get(bill)
+    if form is None:
+        return None
+    rule = Rule(
+        name=f"{bill.replace('.', '_')}_{account}",
+        en=form.en,
+        zh=form.zh,
+        left=form.left.replace("{account}", account),
+        right=f"source:{source}",
+        passes=form.passes,
+        ignores=form.ignores,
+    )
+    if problem := problem_of(rule):
+        raise ValueError(f"{bill}: {problem}")
+    return rule
+
+
+def _written(rule: Rule) -> str:
+    """Return a rule as somebody might have written it, for those who want another."""
+    named = ("name", "en", "zh", "left", "right", *(("ignores",) if rule.ignores else ()))
+    lines = [f"{name} = {_toml(getattr(rule, name))}" for name in named]
+    for each in rule.passes:
+        lines += ["", "[[passes]]", f"left = {_toml(each.left)}", f"right = {_toml(each.right)}"]
+        lines += ["many = true"] if each.many else []
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    return msgspec.json.encode(value).decode()  # strings and lists of them are alike in both
+
+
+class _Form(Struct, frozen=True, forbid_unknown_fields=True):
+    """A rule as it comes with the program, before it is an account's."""
+
+    bill: str
+    en: str
+    zh: str
+    left: str
+    passes: tuple[Pass, ...]
+    ignores: tuple[str, ...] = ()
+
+
+@cache
+def _forms() -> dict[str, _Form]:
+    text = resources.files(__package__).joinpath("rules.toml").read_text("utf-8")
+    found = msgspec.convert(tomllib.loads(text)["rule"], list[_Form])
+    return {each.bill: each for each in found}
 
 
 async def rules_on(on: Db | Tx, day: date) -> list[Rule]:

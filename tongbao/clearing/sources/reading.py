@@ -335,9 +335,9 @@ def _alipay_funds(path: Path) -> Iterator[SourceLine]:
                 debit=abs(each.out_money.amount),
             )
         else:
-            yield _bill_row(
-                each.line, each.kind, (each.flow, each.channel_ref), each.money, each.at
-            )
+            numbers = (each.flow, each.channel_ref)
+            row = _bill_row(each.line, each.kind, numbers, each.money, each.at)
+            yield msgspec.structs.replace(row, batch=each.number)  # ours, of the order
 
 
 def _unionpay_differences(path: Path) -> Iterator[SourceLine]:

@@ -63,6 +63,12 @@ ITEMS = Query(
     f"""select {_ITEM} from transfer_item
          where book = $1 and batch_id = $2 and line > $3 order by line limit $4""",
 )
+TRANSFERRED = Query(
+    TransferItem,
+    f"""select {_ITEM} from transfer_item
+         where account_id = $1 and state = 'succeeded' and ended_at >= $2 and ended_at < $3
+         order by ended_at, id""",
+)
 BEGIN_ITEM = Statement(
     """update transfer_item
           set state = $4, account_id = $5, code = $6, ended_at = $7, version = version + 1

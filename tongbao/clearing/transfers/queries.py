@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -70,6 +71,13 @@ async def item_of_merchant(on: Db | Tx, item_id: UUID, merchant: UUID, mode: Mod
 async def counts_of(on: Db | Tx, batch: TransferBatch) -> list[CountOfState]:
     """Return how far a batch is, by the state of its transfers."""
     return await store.COUNTS.all(on, batch.book, batch.id)
+
+
+async def transferred_between(
+    on: Db | Tx, account_id: UUID, start: datetime, end: datetime
+) -> list[TransferItem]:
+    """Return the transfers that an account at a channel made and that ended in a span of time."""
+    return await store.TRANSFERRED.all(on, account_id, start, end)
 
 
 async def list_transfer_batches(
