@@ -62,7 +62,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
         *reserve_custody.bound_acts(flow.db),
         bound_write_off(flow),
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),
-        *partner_acts(flow.db),
+        *partner_acts(flow.db, clearing.keyring),
         *wallet_programmes.bound_acts(flow.db),
         *settlement_terms.bound_acts(flow.db),
         *settlement_batches.bound_acts(flow.db),

@@ -80,9 +80,19 @@ from tongbao.ledger.movements.splits import (
 from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_ledger
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts.wallets import WalletToppedUp
+from tongbao.parties.consents.consents import on_partner_moved, on_person_moved
+from tongbao.parties.consents.model import (
+    ConsentAuthorised,
+    ConsentExpired,
+    ConsentResumed,
+    ConsentRevoked,
+    ConsentSuspended,
+)
 from tongbao.parties.e_accounts import bank_orders
 from tongbao.parties.e_accounts import orders as e_accounts
 from tongbao.parties.onboarding.applications import ApplicationMoved
+from tongbao.parties.partners.model import PartnerMoved
+from tongbao.parties.people.model import PersonMoved
 from tongbao.parties.standing.standing import STANDING_POLICY, FinishExit, run_finish_exit
 from tongbao.parties.terminals.watch import (
     TERMINALS_POLICY,
@@ -219,6 +229,8 @@ EVENTS: Final[Sequence[type[Event]]] = (
     *(ReserveGapFound, ComplaintOpened, ComplaintUpdated, WebhookEndpointDisabled, WebhookTest),
     *(ApprovalMoved, ApplicationMoved, RegistrationMoved),
     *(combining.CombinedPaymentEnded, parking.ParkingVisitUpdated),
+    *(ConsentAuthorised, ConsentRevoked, ConsentExpired, ConsentSuspended, ConsentResumed),
+    *(PartnerMoved, PersonMoved),
     *(TokenMoved, UseKeyShort, ApplicationUpdated, ProposalUpdated),
 )
 
@@ -371,5 +383,9 @@ def subscribers(
         heard[end] = (*heard[end], back)
     if flow.licence.may_hold_funds:
         ended = Subscriber("settlement.on_payout_ended", partial(on_payout_ended, clearing))
+        heard[PartnerMoved] = (
+            Subscriber("consents.on_partner", partial(on_partner_moved, flow.db)),
+        )
+        heard[PersonMoved] = (Subscriber("consents.on_person", partial(on_person_moved, flow.db)),)
         heard[PayoutSucceeded] = heard[PayoutFailed] = heard[PayoutReturned] = (ended,)
     return heard

@@ -14,6 +14,7 @@ from tongbao.controls.approvals.model import Approvals, acts_of
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
 from tongbao.infra.admission.rate_limits import RateLimit
 from tongbao.infra.admission.rate_shares import RateLimits
+from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.ids import parse
@@ -31,8 +32,13 @@ def environment(dsn: str, tmp_path: Path) -> dict[str, str]:
     }
 
 
-async def agree(db: Db, approval: str) -> None:
-    desk = Approvals(db, acts_of(*bound_acts(db)))
+@pytest.fixture
+def keyring(tmp_path: Path) -> Keyring:
+    return Keyring.from_file(tmp_path / "kek")
+
+
+async def agree(db: Db, approval: str, keyring: Keyring) -> None:
+    desk = Approvals(db, acts_of(*bound_acts(db, keyring)))
     asked = await approval_with_id(db, parse("apv", approval))
     assert await changes_of(desk, asked)
     async with db.begin("checker") as tx:
@@ -42,7 +48,7 @@ async def agree(db: Db, approval: str) -> None:
 
 
 async def test_a_partner_is_taken_on_suspended_and_comes_back_by_two(
-    cli: Cli, db: Db, tmp_path: Path
+    cli: Cli, db: Db, tmp_path: Path, keyring: Keyring
 ) -> None:
     file, broken = tmp_path / "partner.json", tmp_path / "broken.json"
     draft = {"name": "Ledger Lens", "redirect_uris": [BACK], "kinds": ["account_information"]}
@@ -55,7 +61,7 @@ async def test_a_partner_is_taken_on_suspended_and_comes_back_by_two(
 
     told = await cli("--json", "partners", "take-on", str(file), "--because", "a fine firm")
     assert (await cli("--json", "partners", "list")).json == []
-    await agree(db, told.json["approval"])
+    await agree(db, told.json["approval"], keyring)
     [row] = (await cli("--json", "partners", "list")).json
     assert (row["name"], row["state"]) == ("Ledger Lens", "active")
 
@@ -74,9 +80,10 @@ async def test_a_partner_is_taken_on_suspended_and_comes_back_by_two(
     name = {"name_kind": "san_uri", "name": "spiffe://lens/api", "binds_certificate": True}
     proving = {"method": "tls_client_auth", **name}
     del draft["jwks"]
-    file.write_text(json.dumps({**draft, "proving": proving}))
+    told_at = {"webhook_url": "http://127.0.0.1:9/hooks"}
+    file.write_text(json.dumps({**draft, "proving": proving, **told_at}))
     told = await cli("--json", "partners", "change", client, str(file), "--because", "all is well")
-    await agree(db, told.json["approval"])
+    await agree(db, told.json["approval"], keyring)
     [row] = (await cli("--json", "partners", "list")).json
     assert (row["state"], row["keys"], row["bound_to"]) == ("active", "", "certificate")
     assert row["proves"] == "tls_client_auth spiffe://lens/api"

@@ -19,7 +19,8 @@ from tongbao.parties.consents.model import (
 
 _CONSENT: Final = (
     "id, partner_id, mode, kind, details, permissions, amount, currency, payee, payee_name, state,"
-    " person_id, accounts, expires_at, created_at, decided_at, ended_at, ended_by"
+    " person_id, accounts, expires_at, created_at, decided_at, ended_at, ended_by, last_used_at,"
+    " expiry_told_at"
 )
 _AUTHORISATION: Final = (
     "id, partner_id, consent_id, request_hash, redirect_uri, code_challenge, client_state, jkt,"
@@ -73,6 +74,39 @@ REJECT: Final = Statement("""
 REVOKE: Final = Statement("""
     update open_consent set state = 'revoked', ended_at = $2, ended_by = $3
      where id = $1 and state = 'authorised'""")
+NOTE_USE: Final = Statement("""
+    update open_consent set last_used_at = $2
+     where id = $1 and (last_used_at is null or last_used_at < $3)""")
+# What is locked is just ending in another way; the next round sees how.
+TELL_EXPIRED: Final = Query(
+    Consent,
+    f"""
+    update open_consent set expiry_told_at = $1
+     where id in (select id from open_consent
+                   where state = 'authorised' and expires_at <= $1 and expiry_told_at is null
+                   order by expires_at
+                   limit $2
+                     for update skip locked)
+    returning {_CONSENT}""",
+)
+GOOD_OF_PARTNER: Final = Query(
+    Consent,
+    f"""
+    select {_CONSENT} from open_consent
+     where partner_id = $1 and state = 'authorised' and expires_at > $2
+       and ($3::uuid is null or id > $3)
+     order by id
+     limit $4""",
+)
+GOOD_OF_PERSON: Final = Query(
+    Consent,
+    f"""
+    select {_CONSENT} from open_consent
+     where person_id = $1 and state = 'authorised' and expires_at > $2
+       and ($3::uuid is null or id > $3)
+     order by id
+     limit $4""",
+)
 CONSUME: Final = Statement("""
     update open_consent set state = 'consumed', ended_at = $2, ended_by = 'payment'
      where id = $1 and state = 'authorised' and expires_at > $2""")

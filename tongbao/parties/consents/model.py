@@ -11,6 +11,7 @@ and tokens by real time.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -20,6 +21,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
+from tongbao.infra.outbox import Event
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import UnknownId, parse, show
 from tongbao.kernel.licence import Mode
@@ -171,6 +173,8 @@ class Consent(Struct, frozen=True):
     decided_at: datetime | None
     ended_at: datetime | None
     ended_by: str | None
+    last_used_at: datetime | None
+    expiry_told_at: datetime | None
 
     @property
     def shown_id(self) -> str:
@@ -192,6 +196,80 @@ class Consent(Struct, frozen=True):
         """Return how it stands, time included."""
         is_open = self.state in {State.AWAITING, State.AUTHORISED}
         return "expired" if is_open and now >= self.expires_at else self.state.value
+
+
+class ConsentNotice(Struct, frozen=True):
+    """What a partner is told of a consent: nothing of the person, their accounts or the money.
+
+    ``ended_by`` is ``person``, ``partner``, or ``security`` where a code came twice.
+    """
+
+    id: str
+    object: Literal["consent"]
+    type: Kind
+    status: str
+    ended_by: Literal["person", "partner", "security"] | None
+    expires_at: datetime
+
+
+class ConsentAuthorised(Event, frozen=True, kw_only=True, tag="consent.authorised"):
+    """Somebody has consented, and the partner may act on it; told to the partner."""
+
+    object: ConsentNotice
+
+
+class ConsentRevoked(Event, frozen=True, kw_only=True, tag="consent.revoked"):
+    """A consent was ended before its time, with every token on it; told to the partner."""
+
+    object: ConsentNotice
+
+
+class ConsentExpired(Event, frozen=True, kw_only=True, tag="consent.expired"):
+    """A consent's time is over; told to the partner within some minutes."""
+
+    object: ConsentNotice
+
+
+class ConsentSuspended(Event, frozen=True, kw_only=True, tag="consent.suspended"):
+    """Nothing is done on a consent for now: its person or its partner is suspended."""
+
+    object: ConsentNotice
+
+
+class ConsentResumed(Event, frozen=True, kw_only=True, tag="consent.resumed"):
+    """A consent that was suspended is good again."""
+
+    object: ConsentNotice
+
+
+ConsentEvent = (
+    ConsentAuthorised | ConsentRevoked | ConsentExpired | ConsentSuspended | ConsentResumed
+)
+
+_BY: Final[Mapping[str, Literal["person", "partner", "security"]]] = {
+    "person": "person",
+    "erasure": "person",  # that somebody has gone is nobody else's business
+    "partner": "partner",
+    "code_reuse": "security",
+}
+
+
+def notice_of(kind: type[ConsentEvent], consent: Consent, status: str) -> ConsentEvent:
+    """Return the event that tells a consent's partner how it stands."""
+    told = ConsentNotice(
+        consent.shown_id,
+        "consent",
+        consent.kind,
+        status,
+        _BY.get(consent.ended_by or ""),
+        consent.expires_at,
+    )
+    return kind(
+        merchant_id=consent.partner_id,
+        mode=consent.mode,
+        resource_id=consent.shown_id,
+        object=told,
+    )
 
 
 class Authorisation(Struct, frozen=True):

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from tongbao.controls.approvals.model import Act
 from tongbao.infra.certificates import NameKind
+from tongbao.infra.outbox import Event
 from tongbao.kernel.errors import Conflict, Invalid, NotFound
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
@@ -125,6 +126,10 @@ class Partner(Struct, frozen=True):
         return show(PREFIX, self.id)
 
 
+class PartnerMoved(Event, frozen=True, kw_only=True, tag="partner.moved"):
+    """A partner was suspended, came back or is gone; ``merchant_id`` is the partner's own."""
+
+
 class TakingOn(Struct, frozen=True):
     """A partner that is to be taken on."""
 
@@ -134,6 +139,7 @@ class TakingOn(Struct, frozen=True):
     jwks: list[dict[str, Any]]
     kinds: list[str]
     proving: Proving = Proving()
+    webhook_url: str | None = None
 
 
 class Changing(Struct, frozen=True):
@@ -146,6 +152,7 @@ class Changing(Struct, frozen=True):
     state: PartnerState
     changed_at: datetime
     proving: Proving = Proving()
+    webhook_url: str | None = None
 
 
 TAKE_ON: Final = Act(

@@ -12,8 +12,11 @@ from tongbao.controls.approvals.approvals import in_transaction, propose
 from tongbao.controls.approvals.model import Approval, Bound, Change
 from tongbao.infra import audit
 from tongbao.infra.client_certificates import x5t_of
+from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.jose import thumbprint
+from tongbao.infra.outbox import publish
+from tongbao.infra.webhooks.endpoints import Owner
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import UnknownId, derived_id, parse, show
 from tongbao.kernel.pages import Page, decode_moment, page_by_moment, page_size
@@ -26,12 +29,14 @@ from tongbao.parties.partners.model import (
     Changing,
     Partner,
     PartnerChanged,
+    PartnerMoved,
     PartnerNotFound,
     PartnerState,
     Proving,
     TakingOn,
     check_terms,
 )
+from tongbao.parties.partners.notices import check_webhook, set_webhook, webhook_of
 
 _ROWS_MAX: Final = 200
 _NONE: Final = "—"
@@ -47,6 +52,7 @@ async def propose_partner(
     """
     check_terms(terms.name, terms.mode, terms.redirect_uris, terms.kinds)
     check_proving(terms.proving, terms.jwks)
+    check_webhook(terms.webhook_url, terms.mode)
     subject = hashlib.sha256(f"{terms.mode.value} {terms.name}".encode()).hexdigest()[:32]
     return await propose(
         tx, TAKE_ON, f"partner {subject}", terms, reason=reason, mode=terms.mode, may=may
@@ -69,6 +75,7 @@ async def propose_change(
         raise PartnerChanged
     check_terms(wanted.name, partner.mode, wanted.redirect_uris, wanted.kinds)
     check_proving(wanted.proving, wanted.jwks)
+    check_webhook(wanted.webhook_url, partner.mode)
     return await propose(
         tx, CHANGE, partner.client_id, wanted, reason=reason, mode=partner.mode, may=may
     )
@@ -84,6 +91,7 @@ async def suspend_partner(tx: Tx, partner_id: UUID, *, reason: str) -> Partner:
     if changed is not None:
         facts = {"reason": reason[:200]}
         await audit.record(tx, "partner.suspended", changed.client_id, facts)
+        await _moved(tx, changed)
         return changed
     return await partner_with_id(tx, partner_id)
 
@@ -144,7 +152,12 @@ async def prune_tokens(db: Db) -> None:
     await store.PRUNE_TOKENS.run(db, real_now())
 
 
-def bound_acts(db: Db) -> tuple[Bound, ...]:
+async def _moved(tx: Tx, partner: Partner) -> None:
+    moved = PartnerMoved(merchant_id=partner.id, mode=partner.mode, resource_id=partner.client_id)
+    await publish(tx, moved)
+
+
+def bound_acts(db: Db, keyring: Keyring) -> tuple[Bound, ...]:
     """Return the acts on partners with what does them."""
 
     async def take_on(tx: Tx, approval: Approval, terms: TakingOn) -> None:
@@ -153,15 +166,21 @@ def bound_acts(db: Db) -> tuple[Bound, ...]:
         await store.INSERT.run(tx, partner_id, *row, tx.now, *_columns(terms.proving))
         facts = {"approval": approval.shown_id}
         await audit.record(tx, "partner.taken_on", show(PREFIX, partner_id), facts)
+        await set_webhook(tx, keyring, Owner(partner_id, terms.mode), terms.webhook_url)
 
     async def change(tx: Tx, approval: Approval, terms: Changing) -> None:
         partner_id = parse(PREFIX, approval.subject)
+        before = await partner_with_id(tx, partner_id)
         row = (terms.name.strip(), terms.redirect_uris, terms.jwks, terms.kinds, terms.state)
         proving = _columns(terms.proving)
         if not await store.CHANGE.run(tx, partner_id, *row, tx.now, terms.changed_at, *proving):
             raise PartnerChanged
         facts = {"approval": approval.shown_id, "state": terms.state.value}
         await audit.record(tx, "partner.changed", approval.subject, facts)
+        url = None if terms.state is PartnerState.GONE else terms.webhook_url
+        await set_webhook(tx, keyring, Owner(partner_id, before.mode), url)
+        if terms.state is not before.state:
+            await _moved(tx, before)
 
     return (
         Bound(TAKE_ON, in_transaction(db, take_on), _show_new),
@@ -177,11 +196,13 @@ async def _show_new(_db: Db, _approval: Approval, terms: TakingOn) -> list[Chang
         Change("people return to", "回跳地址", None, ", ".join(terms.redirect_uris)),
         Change("keys", "密钥", None, _kids(terms.jwks)),
         Change("proves itself by", "身份证明方式", None, _how(terms.proving)),
+        Change("is told at", "通知地址", None, terms.webhook_url or _NONE),
     ]
 
 
 async def _show_change(db: Db, approval: Approval, terms: Changing) -> list[Change]:
     now = await partner_with_id(db, parse(PREFIX, approval.subject))
+    told = await webhook_of(db, now)
     pairs = [
         ("name", "名称", now.name, terms.name),
         ("may ask for", "可申请", ", ".join(now.kinds), ", ".join(terms.kinds)),
@@ -191,6 +212,7 @@ async def _show_change(db: Db, approval: Approval, terms: Changing) -> list[Chan
         ),
         ("keys", "密钥", _kids(now.jwks), _kids(terms.jwks)),
         ("proves itself by", "身份证明方式", _how(now.proving), _how(terms.proving)),
+        ("is told at", "通知地址", told.url if told else _NONE, terms.webhook_url or _NONE),
         ("state", "状态", now.state.value, terms.state.value),
     ]
     return [Change(en, zh, before, after) for en, zh, before, after in pairs if before != after]

@@ -24,6 +24,7 @@ from tongbao.infra.notify.sending import (
     notifications_of,
     prune_notifications,
 )
+from tongbao.infra.outbox import publish
 from tongbao.kernel.clock import business_date, real_now
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
@@ -50,6 +51,7 @@ from tongbao.parties.people.model import (
     Identity,
     Kept,
     Person,
+    PersonMoved,
     PersonNotFound,
 )
 from tongbao.parties.people.real_names import checks_of, identity_of, identity_row
@@ -191,6 +193,8 @@ async def set_suspended(tx: Tx, person_id: UUID, *, suspended: bool, because: st
         await end_sessions_of(tx, person_id)
     action = "person.suspended" if suspended else "person.resumed"
     await audit.record(tx, action, changed.actor, {"because": because[:200]})
+    moved = PersonMoved(merchant_id=None, mode=changed.mode, resource_id=changed.actor)
+    await publish(tx, moved)
     return changed
 
 

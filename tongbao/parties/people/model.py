@@ -16,6 +16,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tongbao.infra.outbox import Event
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected, Unauthenticated
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
@@ -158,6 +159,10 @@ class Person(Struct, frozen=True):
     def actor(self) -> str:
         """Return the name transactions and the audit log know this person by."""
         return show(PREFIX, self.id)
+
+
+class PersonMoved(Event, frozen=True, kw_only=True, tag="person.moved"):
+    """A person was suspended, or may act again; between our own domains alone."""
 
 
 class PersonContact(Struct, frozen=True):

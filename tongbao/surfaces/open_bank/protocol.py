@@ -28,6 +28,7 @@ from tongbao.infra.jose import (
 )
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Refusal
+from tongbao.parties.consents.consents import note_use
 from tongbao.parties.consents.grants import introspect
 from tongbao.parties.consents.lodging import KINDS, access_of
 from tongbao.parties.consents.model import Consent, Holder
@@ -272,6 +273,7 @@ async def prove_consent(
         raise _not_for_this()
     if permission is not None and permission not in consent.permissions:
         raise _not_for_this()
+    await note_use(desk.db, consent)
     return consent
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,10 +13,13 @@ from msgspec import Struct
 from tongbao.infra.admission.rate_limits import RateLimit
 from tongbao.infra.admission.rate_shares import set_rate_limit
 from tongbao.infra.jose import thumbprint
+from tongbao.infra.webhooks.deliveries import deliveries_of_endpoint, replay_range
+from tongbao.infra.webhooks.endpoints import Owner
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
 from tongbao.parties.partners.model import PREFIX, Changing, PartnerState, Proving, TakingOn
+from tongbao.parties.partners.notices import webhook_keys_of, webhook_of
 from tongbao.parties.partners.partners import (
     partner_with_id,
     propose_change,
@@ -25,6 +29,7 @@ from tongbao.parties.partners.partners import (
 from tongbao.parties.partners.partners import partners as all_partners
 from tongbao.surfaces.cli.context import Context, Platform, actor, refusals_told
 
+_AGAIN: Final = timedelta(days=7)
 _FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -46,6 +51,7 @@ class _Draft(Struct, frozen=True, forbid_unknown_fields=True):
     kinds: list[str]
     jwks: _KeySet = _KeySet([])
     proving: Proving = Proving()
+    webhook_url: str | None = None
 
 
 @click.group("partners")
@@ -95,9 +101,8 @@ def take_on(context: Context, *, file: Path, mode: str, because: str) -> None:
 
     async def work(platform: Platform) -> dict[str, object]:
         keys = draft.jwks.keys
-        terms = TakingOn(
-            draft.name, Mode(mode), draft.redirect_uris, keys, draft.kinds, draft.proving
-        )
+        agreed = (draft.kinds, draft.proving, draft.webhook_url)
+        terms = TakingOn(draft.name, Mode(mode), draft.redirect_uris, keys, *agreed)
         async with platform.db.begin(actor()) as tx:
             waiting = await propose_partner(tx, terms, reason=because)
         return {"approval": waiting.shown_id, "name": draft.name, "mode": mode}
@@ -129,10 +134,45 @@ def change(context: Context, *, partner: str, file: Path, state: str, because: s
             state=PartnerState(state),
             changed_at=found.changed_at,
             proving=draft.proving,
+            webhook_url=draft.webhook_url,
         )
         async with platform.db.begin(actor()) as tx:
             waiting = await propose_change(tx, found.id, wanted, reason=because)
         return {"approval": waiting.shown_id, "client_id": found.client_id, "state": state}
+
+    context.show(context.run(work))
+
+
+@partners.command("notices")
+@click.argument("partner")
+@click.option("--again", is_flag=True, help="Send again what has failed in the last seven days.")
+@click.pass_obj
+def notices(context: Context, *, partner: str, again: bool) -> None:
+    """Show what a partner was told of its consents, the newest first, and by which key."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        db, found = platform.db, await partner_with_id(platform.db, parse(PREFIX, partner))
+        webhook = await webhook_of(db, found)
+        if webhook is None:
+            return []
+        owner, now = Owner(found.id, found.mode), db.clock.now()
+        if again:
+            async with db.begin(actor()) as tx:
+                await replay_range(tx, owner, webhook.id, since=now - _AGAIN, until=now)
+        keys = " ".join(await webhook_keys_of(db, webhook))
+        page = await deliveries_of_endpoint(db, owner, webhook.id)
+        return [
+            {
+                "event": each.event_type,
+                "consent": each.resource_id,
+                "state": each.state.value,
+                "attempts": each.attempts,
+                "at": each.created_at.isoformat(),
+                "url": webhook.url,
+                "public_key": keys,
+            }
+            for each in page.items
+        ]
 
     context.show(context.run(work))
 

@@ -29,6 +29,7 @@ from tongbao.parties.partners.model import (
     Proving,
     TakingOn,
 )
+from tongbao.parties.partners.notices import webhook_keys_of, webhook_of
 from tongbao.parties.partners.partners import (
     find_partners,
     partner_with_id,
@@ -98,15 +99,18 @@ async def show_partner(visit: Visit) -> Reply:
     Raises:
         UnknownId, PartnerNotFound
     """
-    partner = await _partner(visit)
+    partner, db = await _partner(visit), visit.desk.db
+    webhook = await webhook_of(db, partner)
     facts = {
         "id": partner.client_id,
+        "webhook": webhook,
+        "webhook_keys": await webhook_keys_of(db, webhook) if webhook else [],
         "partner": partner,
         **_CHOICES,
         "states": [PartnerState.ACTIVE, PartnerState.SUSPENDED, PartnerState.GONE],
         "keys": [(each["kid"], each["kty"], thumbprint(each)) for each in partner.jwks],
         "key_set": msgspec.json.format(msgspec.json.encode({"keys": partner.jwks})).decode(),
-        "waiting": await open_approval(visit.desk.db, CHANGE, partner.client_id),
+        "waiting": await open_approval(db, CHANGE, partner.client_id),
         "done": visit.request.query.get("done"),
     }
     return await visit.page("partner.html", facts)
@@ -122,7 +126,7 @@ async def take_on(visit: Visit) -> Reply:
     if mode is None:
         raise PartnerFormWrong(param="mode")
     name, uris, keys, kinds = _terms(visit)
-    terms = TakingOn(name, Mode(mode), uris, keys, kinds, _proving(visit))
+    terms = TakingOn(name, Mode(mode), uris, keys, kinds, _proving(visit), _webhook(visit))
     async with visit.desk.db.begin(visit.operator.actor) as tx:
         waiting = await propose_partner(
             tx, terms, reason=visit.request.form.get("reason", ""), may=permissions_of(visit)
@@ -147,6 +151,7 @@ async def change(visit: Visit) -> Reply:
         state=PartnerState(form["state"]),
         changed_at=partner.changed_at,
         proving=_proving(visit),
+        webhook_url=_webhook(visit),
     )
     async with visit.desk.db.begin(visit.operator.actor) as tx:
         waiting = await propose_change(
@@ -184,6 +189,10 @@ ROUTES: Final = (
 
 async def _partner(visit: Visit) -> Partner:
     return await partner_with_id(visit.desk.db, parse(PREFIX, visit.params["partner_id"]))
+
+
+def _webhook(visit: Visit) -> str | None:
+    return visit.request.form.get("webhook_url", "").strip()[:2048] or None
 
 
 def _proving(visit: Visit) -> Proving:

@@ -1,0 +1,11 @@
+-- Partners are told how consents end, and people see when each was last used.
+
+-- `last_used_at` follows within a minute, so that reading does not write each time;
+-- `expiry_told_at` is when its end by time was told, for what ended otherwise is told at once.
+-- Both are business time.
+alter table open_consent
+    add column last_used_at timestamptz,
+    add column expiry_told_at timestamptz;
+create index open_consent_of_partner on open_consent (partner_id, id) where state = 'authorised';
+create index open_consent_to_expire on open_consent (expires_at)
+    where state = 'authorised' and expiry_told_at is null;
