@@ -46,6 +46,7 @@ BESIDE: Final = {
     "/console": "the operator console: login with password and code before any page",
     "/docs": "the API reference as pages; open, and shows nothing about anybody",
     "/healthz": "whether this process runs",
+    "/hosted_wallet": "a merchant's users open and use wallets: for who has a link, then by login",
     "/ledger/keys": "the keys that checkpoints of the ledger are signed with",
     "/ledger/verifier": "the program that checks receipts, to keep and to read",
     "/metrics": "how it fares, for Prometheus",

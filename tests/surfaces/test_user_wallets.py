@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from itertools import count
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.stage import Stage
-from tests.surfaces.wallet_users import RETURN, TERMS, Visitor
-from tongbao_sdk import Tongbao
+from tests.dying import dying
+from tests.infra.signed_client import Reply, SignedClient
+from tests.parties.card_people import resident_id
+from tests.parties.phones import PASSWORD, Phone, address
+from tests.stage import Stage, new_number
+from tests.surfaces.test_tenants import live_key
+from tests.surfaces.test_wallet_app import SandboxOffice
+from tests.surfaces.wallet_users import RETURN, TERMS, Visitor, told
+from tongbao.controls.approvals.approvals import approve
+from tongbao.kernel.ids import parse
+from tongbao.kernel.licence import Mode
+from tongbao.parties.people.consents import Draft, publish_text
+from tongbao.parties.user_wallets.model import ProgrammeState, ProgrammeUnchanged
+from tongbao.parties.user_wallets.programmes import programme_of, propose_move
+from tongbao.surfaces.user_wallets.api import PAGES
+from tongbao_sdk import Refused, Tongbao
 
 _users = count(1)
+_ids = count(500)
 
 
 @pytest.fixture
@@ -50,3 +67,434 @@ async def test_a_user_opens_a_wallet_and_the_merchant_sees_states_only(stage: St
     assert not any(word in str(found) for word in (phone, "per_", "eac_", "张"))
     balance = await stage.call(client.wallet_applications.balance, made["id"])
     assert (balance["balance"], balance["status"]) == (0, "active")
+
+
+async def test_what_the_bank_alone_may_ask_is_asked_in_both_languages(stage: Stage) -> None:
+    async with stage.db.begin("test") as tx:
+        drafts = {"zh": Draft("用户协议", "内容"), "en": Draft("Terms", "what they say")}
+        version = await publish_text(tx, "user_wallet", drafts, is_required=True)
+    try:
+        user, phone = new_user()
+        _, link = await applied(stage, user)
+        visitor = Visitor(stage, phone, language="zh")
+        page = await visitor.begin(link)
+        assert "用户协议" in text(page)
+        assert "《用户协议》</span>" in text(page).replace("我已阅读并同意", "")
+        policy = page.headers["content-security-policy"]
+        assert "form-action 'self' https://shop.example;" in policy
+        assert "<script" not in text(page)
+
+        bare = await visitor.post("phone", contact=phone)
+        assert (bare.status, "请阅读并同意所有必需的协议" in text(bare)) == (422, True)
+        agreed = {f"agree.user_wallet.{version}": "on"}
+        wrong = await visitor.post("phone", contact="12345", **agreed)
+        assert wrong.status == 422
+        page = await visitor.prove_phone(**agreed)
+        assert "设置密码" in text(page)
+        weak = await visitor.post("password", password="password1")
+        assert weak.status == 422
+        visitor.language = "en"
+        page = await visitor.post("password", password=PASSWORD)
+        assert "Who you are" in text(page)
+        wrong = await visitor.post("name", name="张三", resident_id="110101199003078671")
+        assert wrong.status == 422
+        [row] = await stage.db.fetch(
+            "select contact_sealed, person_id from wallet_session order by created_at desc limit 1",
+            (),
+        )
+        assert row["contact_sealed"] is None  # it is the person's now, under their own key
+        [given] = await stage.db.fetch(
+            "select version from person_consent where person_id = $1 and kind = 'user_wallet'",
+            (row["person_id"],),
+        )
+        assert given["version"] == version
+    finally:
+        await stage.db.fetch("delete from person_consent where kind = 'user_wallet'", ())
+        await stage.db.fetch("delete from consent_text where kind = 'user_wallet'", ())
+
+
+async def test_who_has_an_account_logs_in_and_binds_it_and_nobody_is_told(stage: Stage) -> None:
+    (user, phone), client = new_user(), stage.client
+    made, link = await applied(stage, user)
+    await Visitor(stage, phone).open(link)
+    shop = await stage.open_shop()
+    other = stage.client_of(shop)
+    await stage.call(other.wallet_programmes.set, **TERMS)
+    second, link = await applied(stage, user, other)
+    visitor, stranger = Visitor(stage, phone), Visitor(stage, new_user()[1])
+    same = [await visitor.begin(link)]
+    _, elsewhere = await applied(stage, new_user()[0], other)
+    same.append(await stranger.begin(elsewhere))
+    assert {each.status for each in same} == {200}
+    for one in (visitor, stranger):
+        await one.office.wait()
+        page = await one.post("phone", contact=one.phone)
+        assert (page.status, "Enter the code" in text(page)) == (200, True)
+    page = await visitor.post("code", code=await visitor.code())
+    assert "has an account here" in text(page)
+    wrong = await visitor.post("password", password="not the password")
+    assert (wrong.status, "The password is wrong" in text(wrong)) == (422, True)
+    page = await visitor.post("password", password=PASSWORD)
+    assert "Agree and open" in text(page)  # the name is known already
+    assert told(await visitor.post("open"))["status"] == "opened"
+
+    rows = await stage.db.fetch(
+        "select account_id from wallet_application where user_ref = $1", (user,)
+    )
+    assert len({row["account_id"] for row in rows}) == 1
+    mine = await stage.call(client.wallet_applications.get, made["id"])
+    theirs = await stage.call(other.wallet_applications.get, second["id"])
+    assert mine.keys() == theirs.keys()
+    with pytest.raises(Refused) as refused:
+        await stage.call(other.wallet_applications.link, made["id"], RETURN)
+    assert refused.value.code == "wallet_application.not_found"
+
+
+async def test_one_user_has_one_application_however_many_ask_at_once(stage: Stage) -> None:
+    user, phone = new_user()
+    tries = [stage.call(stage.client.wallet_applications.create, user) for _ in range(4)]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    made = [each for each in answers if not isinstance(each, BaseException)]
+    refused = [each for each in answers if isinstance(each, Refused)]
+    assert (len(made), len(refused)) == (1, 3)
+    assert {each.code for each in refused} == {"wallet_application.user_known"}
+    [found] = await stage.call(
+        lambda: list(stage.client.wallet_applications.list(user_id=user, status="created"))
+    )
+    assert found["id"] == made[0]["id"]
+
+    first = await stage.call(stage.client.wallet_applications.link, found["id"], RETURN)
+    second = await stage.call(stage.client.wallet_applications.link, found["id"], RETURN)
+    early, late = Visitor(stage, phone), Visitor(stage, phone)
+    assert (await early.begin(first["url"])).status == 409  # the second link has ended it
+    await late.begin(second["url"])
+    await late.prove_phone()
+    await late.post("password", password=PASSWORD)
+    await late.post("name", name="张三", resident_id=resident_id(next(_ids)))
+    tries = [late.post("open") for _ in range(3)]
+    replies = await asyncio.gather(*tries)
+    assert sorted(each.status for each in replies) == [303, 409, 409]
+    rows = await stage.db.fetch(
+        "select count(*)::int as n from e_account a join wallet_application w"
+        " on w.person_id = a.person_id where w.id = $1",
+        (parse("wap", found["id"]),),
+    )
+    assert [row["n"] for row in rows] == [1]
+
+
+async def test_a_link_is_good_once_in_one_browser_and_for_a_while(stage: Stage) -> None:
+    client, (user, phone) = stage.client, new_user()
+    made, link = await applied(stage, user)
+    with pytest.raises(Refused) as refused:
+        await stage.call(client.wallet_applications.link, made["id"], f"{RETURN}/")
+    assert refused.value.code == "wallet_programme.return_unknown"
+    [row] = await stage.db.fetch(
+        "select link_hash from wallet_session order by id desc limit 1", ()
+    )
+    assert parse_qs(urlsplit(link).query)["link"][0].encode() not in row["link_hash"]
+
+    mine, other = Visitor(stage, phone), Visitor(stage, phone)
+    before = await mine.send("GET", link.removeprefix(stage.url))
+    assert (before.status, "Go on with Tongbao?" in text(before)) == (200, True)
+    state = await stage.call(client.wallet_applications.get, made["id"])
+    assert state["status"] == "created"  # whoever only looks at the link has opened nothing
+    assert (await mine.begin(link)).status == 200
+    assert (await mine.begin(link)).status == 200  # followed again in the same browser
+    assert (await other.begin(link)).status == 409
+    assert (await other.look()).status == 409
+    assert (await Visitor(stage, phone).begin(link[:-2])).status == 409
+    forged = await mine.send("POST", f"{PAGES}/refuse", {}, **{"sec-fetch-site": "cross-site"})
+    assert forged.status == 403
+    for step in ("open", "name", "revoke", "close", "confirm", "decline", "send"):
+        assert (await mine.post(step)).status == 409, step
+    state = await stage.call(client.wallet_applications.get, made["id"])
+    assert state["status"] == "in_progress"
+    assert told(await mine.post("refuse")) == {
+        "wallet_application": made["id"],
+        "status": "refused",
+    }
+    state = await stage.call(client.wallet_applications.get, made["id"])
+    assert (state["status"], state["code"]) == ("refused", "wallet_application.declined")
+
+    link = (await stage.call(client.wallet_applications.link, made["id"], RETURN))["url"]
+    await stage.db.fetch("update wallet_session set expires_at = now() - interval '1 s'", ())
+    assert (await other.begin(link)).status == 409
+
+
+async def test_what_nobody_came_to_end_expires_and_is_told(stage: Stage) -> None:
+    made, _ = await applied(stage, new_user()[0])
+    offset = stage.db.clock.offset
+    try:
+        stage.db.clock.offset += timedelta(days=8)
+        await stage.idle()
+    finally:
+        stage.db.clock.offset = offset
+    found = await stage.call(stage.client.wallet_applications.get, made["id"])
+    assert found["status"] == "expired"
+    assert await stage.events(made) == ["wallet_application.updated"]
+
+
+async def test_a_person_dies_between_any_two_steps_and_goes_on(stage: Stage) -> None:
+    user, phone = new_user()
+    signed = SignedClient(stage.app, stage.shop.key_id, stage.shop.secret.reveal())
+    with dying("user_wallets.before_apply_commit"):
+        await signed.post("/v1/wallet_applications", {"user_id": user}, key=new_number())
+    made, link = await applied(stage, user)
+    visitor = Visitor(stage, phone)
+    await visitor.begin(link)
+    await visitor.office.wait()
+    await visitor.post("phone", contact=phone)
+    code = await visitor.code()
+    with dying("user_wallets.before_proved_commit"):
+        await visitor.post("code", code=code)
+    assert (await visitor.post("code", code=code)).status == 200  # it was not used up
+    with dying("user_wallets.before_entered_commit"):
+        await visitor.post("password", password=PASSWORD)
+    assert (await visitor.post("password", password=PASSWORD)).status == 200
+    await visitor.post("name", name="张三", resident_id=resident_id(next(_ids)))
+    with dying("user_wallets.before_open_commit"):
+        await visitor.post("open")
+    count = "select count(*)::int as n from e_account where person_id = (select person_id from"
+    count += " wallet_session where application_id = $1 and person_id is not null)"
+    key = (parse("wap", made["id"]),)
+    assert [row["n"] for row in await stage.db.fetch(count, key)] == [0]
+    assert told(await visitor.post("open"))["status"] == "opened"
+    assert [row["n"] for row in await stage.db.fetch(count, key)] == [1]
+
+
+# Proposals
+
+
+class Opened:
+    """A user's wallet and the user's browser."""
+
+    def __init__(self, stage: Stage, phone: str, made: Any) -> None:
+        self.stage, self.phone, self.made = stage, phone, made
+
+    async def propose(self, **more: Any) -> tuple[Any, str]:
+        terms = {"kind": "top_up", "amount": 3_000, "purpose": "会员充值", **more}
+        client = self.stage.client
+        made = await self.stage.call(
+            client.wallet_proposals.create, new_number(), self.made["id"], **terms
+        )
+        return made, (await self.stage.call(client.wallet_proposals.link, made["id"], RETURN))[
+            "url"
+        ]
+
+    async def balance(self) -> int:
+        client = self.stage.client
+        found = await self.stage.call(client.wallet_applications.balance, self.made["id"])
+        return int(found["balance"])
+
+    async def read(self, proposal: Any) -> Any:
+        return await self.stage.call(self.stage.client.wallet_proposals.get, proposal["id"])
+
+
+@pytest.fixture
+async def wallet(stage: Stage) -> Opened:
+    user, phone = new_user()
+    made, link = await applied(stage, user)
+    await Visitor(stage, phone).open(link)
+    return Opened(stage, phone, made)
+
+
+async def test_a_person_agrees_to_a_proposal_and_it_happens_once(
+    stage: Stage, wallet: Opened
+) -> None:
+    made, link = await wallet.propose()
+    visitor = Visitor(stage, wallet.phone)
+    assert (await visitor.begin(link)).status == 200
+    other = new_user()[1]
+    assert (await visitor.post("log_in", contact=other, password=PASSWORD)).status == 422
+    page = await visitor.post("log_in", contact=wallet.phone, password=PASSWORD)
+    assert "会员充值" in text(page)
+    await visitor.office.wait()
+    await visitor.post("send")
+    assert (await visitor.post("confirm", code="00000x")).status == 422
+    code = await visitor.code()
+    replies = await asyncio.gather(*(visitor.post("confirm", code=code) for _ in range(3)))
+    assert sum(each.status == 303 for each in replies) == 1
+    await stage.idle()
+    assert await wallet.balance() == 3_000
+    found = await wallet.read(made)
+    assert (found["status"], found["code"]) == ("done", None)
+    assert await stage.events(made) == ["wallet_proposal.updated"] * 2
+    [line] = await stage.call(
+        lambda: list(stage.client.wallet_applications.lines(wallet.made["id"]))
+    )
+    assert (line["kind"], line["change"]) == ("e_account.topped_up", 3_000)
+    with pytest.raises(Refused) as refused:
+        await stage.call(stage.client.wallet_proposals.link, made["id"], RETURN)
+    assert refused.value.code == "wallet_proposal.over"
+
+
+async def test_a_proposal_stays_within_what_the_person_allows_in_a_day(
+    stage: Stage, wallet: Opened
+) -> None:
+    with pytest.raises(Refused) as refused:
+        await wallet.propose(amount=50_001)
+    assert refused.value.code == "wallet_proposal.too_large"
+    made, links = [], []
+    for _ in range(2):  # each is allowed, and both together are not
+        one, link = await wallet.propose(amount=50_000)
+        made.append(one)
+        links.append(link)
+    assert (await Visitor(stage, wallet.phone).agree(links[0]))["status"] == "done"
+    visitor = Visitor(stage, wallet.phone)
+    await visitor.begin(links[1])
+    await visitor.post("log_in", contact=wallet.phone, password=PASSWORD)
+    await visitor.office.wait()
+    await visitor.post("send")
+    assert (await visitor.post("confirm", code=await visitor.code())).status == 409
+    assert (await wallet.read(made[1]))["status"] == "awaiting"
+
+    failing, link = await wallet.propose(kind="withdrawal", amount=30_000)
+    await stage.db.fetch("update e_account set held = balance where state = 'active'", ())
+    assert (await Visitor(stage, wallet.phone).agree(link))["status"] == "failed"
+    assert (await wallet.read(failing))["code"] == "wallet_proposal.not_done"  # no word of a freeze
+    await stage.db.fetch("update e_account set held = 0", ())
+    again, link = await wallet.propose(kind="withdrawal", amount=30_000)  # what failed is not used
+    assert (await Visitor(stage, wallet.phone).agree(link))["status"] == "done"
+    assert await wallet.balance() == 20_000
+    assert (await wallet.read(again))["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("place", "left"),
+    [
+        ("user_wallets.before_agree_commit", "awaiting"),
+        ("user_wallets.after_agree", "done"),
+        ("user_wallets.before_order", "done"),
+        ("user_wallets.after_order", "done"),
+        ("user_wallets.before_settle_commit", "done"),
+    ],
+)
+async def test_a_death_after_the_agreement_loses_nothing_and_doubles_nothing(
+    stage: Stage, wallet: Opened, place: str, left: str
+) -> None:
+    made, link = await wallet.propose()
+    visitor = Visitor(stage, wallet.phone)
+    await visitor.begin(link)
+    await visitor.post("log_in", contact=wallet.phone, password=PASSWORD)
+    await visitor.office.wait()
+    await visitor.post("send")
+    code = await visitor.code()
+    with dying(place):
+        await visitor.post("confirm", code=code)
+    await stage.idle()
+    assert (await wallet.read(made))["status"] == left
+    assert await wallet.balance() == (3_000 if left == "done" else 0)
+
+
+async def test_a_person_ends_it_and_the_merchant_may_do_nothing_more(
+    stage: Stage, wallet: Opened
+) -> None:
+    client, wap = stage.client, wallet.made["id"]
+    waiting, _ = await wallet.propose()
+    phone = Phone(stage.app, SandboxOffice(stage))
+    phone.mode = {"mode": "sandbox"}
+    await phone.post_office.wait()
+    asked = await phone.ask_code(wallet.phone, "log_in")
+    second = {"type": "message_code", "code_id": asked.json["code_id"]}
+    second["code"] = await phone.code(address(wallet.phone))
+    assert (await phone.log_in(wallet.phone, second=second)).status == 201
+    [seen] = (await phone.get("/v1/me/open_consents")).json["items"]
+    assert (seen["id"], seen["kind"], seen["status"]) == (wap, "user_wallet", "authorised")
+    assert (seen["amount"], seen["amount_a_day"]) == (50_000, 80_000)
+
+    for _ in range(2):  # repeating it changes nothing
+        ended = await phone.post(f"/v1/me/open_consents/{wap}/revoke")
+        assert ended.json["status"] == "revoked"
+
+    assert (await wallet.read(waiting))["status"] == "declined"
+    for call in (client.wallet_applications.balance, wallet_lines(client)):
+        with pytest.raises(Refused) as refused:
+            await stage.call(call, wap)
+        assert refused.value.code == "wallet_application.state_wrong"
+    stranger = Phone(stage.app, phone.post_office)
+    stranger.mode = phone.mode
+    await stranger.register(new_user()[1])
+    stolen = await stranger.post(f"/v1/me/open_consents/{wap}/revoke")
+    assert stolen.code == "consent.not_found"
+    link = await stage.call(client.wallet_applications.link, wap, RETURN)
+    back = await Visitor(stage, wallet.phone).open(link["url"])  # asked anew, on the same account
+    assert back["status"] == "opened"
+
+
+async def test_a_person_closes_the_account_on_the_page_once_it_is_empty(
+    stage: Stage, wallet: Opened
+) -> None:
+    _, link = await wallet.propose(amount=100)
+    await Visitor(stage, wallet.phone).agree(link)
+    managing = await stage.call(
+        stage.client.wallet_applications.link, wallet.made["id"], RETURN, purpose="manage"
+    )
+    visitor = Visitor(stage, wallet.phone)
+    await visitor.begin(managing["url"])
+    await visitor.post("log_in", contact=wallet.phone, password=PASSWORD)
+    await visitor.office.wait()
+    await visitor.post("send")
+    full = await visitor.post("close", code=await visitor.code())
+    assert (full.status, "Take all money out" in text(full)) == (422, True)
+    _, link = await wallet.propose(kind="withdrawal", amount=100)
+    assert (await Visitor(stage, wallet.phone).agree(link))["status"] == "done"
+    await visitor.office.wait()
+    await visitor.post("send")
+    assert told(await visitor.post("close", code=await visitor.code()))["status"] == "ended"
+    found = await stage.call(stage.client.wallet_applications.get, wallet.made["id"])
+    assert found["status"] == "ended"
+
+
+async def test_a_suspended_programme_opens_no_page_and_reads_nothing(
+    stage: Stage, wallet: Opened
+) -> None:
+    _, link = await wallet.propose()
+    programme = await programme_of(stage.db, stage.shop.merchant.id, Mode.SANDBOX)
+    assert programme is not None
+    for after in (ProgrammeState.SUSPENDED, ProgrammeState.ACTIVE):
+        async with stage.db.begin("maker") as tx:
+            asked = await propose_move(
+                tx, programme, after, reason="it asked for too much", may={"onboarding_act"}
+            )
+        async with stage.db.begin("checker") as tx:
+            acts, digest = stage.platform.approvals.acts, asked.digest.hex()
+            await approve(tx, acts, asked.id, digest=digest, may={"onboarding_act"})
+        await stage.idle()
+        programme = await programme_of(stage.db, stage.shop.merchant.id, Mode.SANDBOX)
+        assert programme is not None
+        assert programme.state is after
+        if after is ProgrammeState.SUSPENDED:
+            assert (await Visitor(stage, wallet.phone).begin(link)).status == 409
+            with pytest.raises(Refused) as refused:
+                await wallet.balance()
+            assert refused.value.code == "wallet_programme.not_active"
+            async with stage.db.begin("maker") as tx:
+                with pytest.raises(ProgrammeUnchanged):
+                    await propose_move(tx, programme, after, reason="once more", may=set())
+    assert await wallet.balance() == 0
+
+
+async def test_in_real_money_a_programme_waits_for_two_people(stage: Stage) -> None:
+    live = stage.client_of(await live_key(stage, stage.shop))
+    made = await stage.call(live.wallet_programmes.set, **TERMS)
+    assert made["status"] == "pending"
+    with pytest.raises(Refused) as refused:
+        await stage.call(live.wallet_applications.create, "user-1")
+    assert refused.value.code == "wallet_programme.not_active"
+    for wrong in (
+        {"return_urls": ["http://127.0.0.1/back"]},
+        {"return_urls": ["https://a.example/#x"]},
+        {"grants": ["balance", "balance"]},
+        {"day_max": 1},
+    ):
+        with pytest.raises(Refused) as refused:
+            await stage.call(live.wallet_programmes.set, **{**TERMS, **wrong})
+        assert refused.value.code == "wallet_programme.terms_invalid"
+
+
+def wallet_lines(client: Tongbao) -> Any:
+    return lambda wap: list(client.wallet_applications.lines(wap))
+
+
+def text(reply: Reply) -> str:
+    return reply.body.decode()

@@ -94,6 +94,12 @@ async def linked(db: Db, link: str) -> Seat | None:
     return None if sitting is None else await _seat(db, sitting)
 
 
+async def is_of_link(db: Db, seat: Seat, link: str) -> bool:
+    """Tell whether a browser has this very link open."""
+    sitting = await store.LINKED.first(db, hashed(link), real_now())
+    return sitting is not None and sitting.id == seat.sitting.id
+
+
 async def sit_down(tx: Tx, link: str, browser: str, device: str) -> Sitting | None:
     """Tie a link to the one browser that opens it; a second cannot."""
     now = real_now()

@@ -12,7 +12,7 @@ from tongbao.infra.db import Db
 from tongbao.infra.serving.device_api import SELF, DeviceCaller
 from tongbao.infra.web.caller import needs
 from tongbao.kernel.ids import UnknownId, parse
-from tongbao.kernel.pages import Page
+from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
 from tongbao.parties.accounts.model import CodeUsedOrExpired
 from tongbao.parties.authentication.model import ConfirmationUsed, StepUpRequired
 from tongbao.parties.authentication.step_up import Checks
@@ -25,8 +25,13 @@ from tongbao.parties.consents.holdings import (
 )
 from tongbao.parties.consents.model import PREFIX as CONSENT
 from tongbao.parties.consents.model import Consent, ConsentEnded, ConsentNotFound
+from tongbao.parties.merchants.queries import merchant_with_id
 from tongbao.parties.partners.partners import partner_with_id
 from tongbao.parties.people.sessions import current_person
+from tongbao.parties.user_wallets.applications import revoke_own as leave_own
+from tongbao.parties.user_wallets.model import PREFIX as WALLET
+from tongbao.parties.user_wallets.model import ApplicationNotFound, State, WalletApplication
+from tongbao.parties.user_wallets.queries import applications_of_person
 from tongbao.surfaces.wallet.desk import PREFIX, Desk, step_up
 
 _STEP_UP: tuple[Any, ...] = (StepUpRequired, ConfirmationUsed)
@@ -40,13 +45,14 @@ class OpenConsentView(Struct, frozen=True, kw_only=True):
     partner: str
     kind: str
     permissions: list[str]
-    amount: int | None
+    amount: int | None  # of the one payment, or the most at once
+    amount_a_day: int | None
     currency: str | None
     payee: str | None
     accounts: int
     status: str
     created_at: datetime
-    expires_at: datetime
+    expires_at: datetime | None
     ended_at: datetime | None
 
 
@@ -70,10 +76,17 @@ class ClaimWallet(Struct, frozen=True, forbid_unknown_fields=True):
 async def list_open_consents(
     desk: Desk, caller: DeviceCaller, *, cursor: str | None = None, limit: int | None = None
 ) -> Page[OpenConsentView]:
-    """Return what one let third parties see and do, the newest first."""
-    person = await current_person(desk.db, caller)
-    page = await consents_of_person(desk.db, person.id, cursor=cursor, limit=limit)
-    return Page([await _view(desk.db, each) for each in page.items], page.next_cursor)
+    """Return what one let third parties and merchants see and do, the newest first."""
+    db, person = desk.db, await current_person(desk.db, caller)
+    size, (_, before) = page_size(limit), decode_moment(cursor)
+    page = await consents_of_person(db, person.id, cursor=cursor, limit=limit)
+    wallets = await applications_of_person(db, person.id, before, size + 1)
+    found: list[Consent | WalletApplication] = [*page.items, *wallets]
+    found.sort(key=lambda each: each.id, reverse=True)
+    shown, last = found[:size], None
+    if page.next_cursor is not None or len(found) > size:
+        last = encode_moment(shown[-1].created_at, shown[-1].id)
+    return Page([await _view(db, each) for each in shown], last)
 
 
 @post(
@@ -84,13 +97,18 @@ async def list_open_consents(
 async def revoke_open_consent(consent_id: str, desk: Desk, caller: DeviceCaller) -> OpenConsentView:
     """End a consent and every token on it. Safe to repeat; it asks for no further proof."""
     person = await current_person(desk.db, caller)
+    is_wallet = consent_id.startswith(f"{WALLET}_")
     try:
-        wanted = parse(CONSENT, consent_id)
-    except UnknownId:
+        wanted = parse(WALLET if is_wallet else CONSENT, consent_id)
+        async with desk.db.begin(caller.actor) as tx:
+            ended: Consent | WalletApplication = (
+                await leave_own(tx, person, wanted)
+                if is_wallet
+                else await revoke_own(tx, person, wanted)
+            )
+    except (UnknownId, ApplicationNotFound):
         raise ConsentNotFound from None
-    async with desk.db.begin(caller.actor) as tx:
-        consent = await revoke_own(tx, person, wanted)
-    return await _view(desk.db, consent)
+    return await _view(desk.db, ended)
 
 
 @get(f"{PREFIX}/wallets", opt=needs(SELF))
@@ -137,7 +155,9 @@ async def claim_own_wallet(
 ROUTES = [list_open_consents, revoke_open_consent, list_own_wallets, claim_own_wallet]
 
 
-async def _view(db: Db, consent: Consent) -> OpenConsentView:
+async def _view(db: Db, consent: Consent | WalletApplication) -> OpenConsentView:
+    if isinstance(consent, WalletApplication):
+        return await _view_wallet(db, consent)
     partner = await partner_with_id(db, consent.partner_id)
     return OpenConsentView(
         id=consent.shown_id,
@@ -146,6 +166,7 @@ async def _view(db: Db, consent: Consent) -> OpenConsentView:
         kind=consent.kind.value,
         permissions=consent.permissions,
         amount=consent.amount,
+        amount_a_day=None,
         currency=consent.currency,
         payee=consent.payee_name,
         accounts=len(consent.accounts),
@@ -153,4 +174,25 @@ async def _view(db: Db, consent: Consent) -> OpenConsentView:
         created_at=consent.created_at,
         expires_at=consent.expires_at,
         ended_at=consent.ended_at,
+    )
+
+
+async def _view_wallet(db: Db, wallet: WalletApplication) -> OpenConsentView:
+    """Return what a merchant may do with an account; it lasts until it is ended."""
+    merchant = await merchant_with_id(db, wallet.merchant_id)
+    return OpenConsentView(
+        id=wallet.shown_id,
+        object="open_consent",
+        partner=merchant.name,
+        kind="user_wallet",
+        permissions=[*wallet.grants],
+        amount=wallet.each_max,
+        amount_a_day=wallet.day_max,
+        currency="CNY",
+        payee=None,
+        accounts=1,
+        status="authorised" if wallet.state is State.OPENED else "revoked",
+        created_at=wallet.created_at,
+        expires_at=None,
+        ended_at=wallet.ended_at,
     )

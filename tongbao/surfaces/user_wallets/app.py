@@ -30,6 +30,7 @@ from tongbao.parties.user_wallets import applications, sittings
 from tongbao.parties.user_wallets.programmes import active_programme
 from tongbao.parties.user_wallets.queries import contributor
 from tongbao.parties.user_wallets.sittings import Seat, SittingOver
+from tongbao.surfaces.own_consents.pages import consent_pages
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
     Receive,
@@ -88,6 +89,8 @@ async def open_link(visit: Visit) -> Reply:
         SittingOver, ProgrammeNotActive
     """
     link, browser = visit.field("link", 64), new_secret()
+    if (mine := await visit.seat()) and await sittings.is_of_link(visit.desk.db, mine, link):
+        return visit.again()  # the button was pressed twice
     device = visit.cookie(DEVICE) or new_secret()
     async with visit.desk.db.begin("somebody") as tx:
         sitting = await sittings.sit_down(tx, link, browser, device)
@@ -178,7 +181,8 @@ def people_pages(settings: Settings, people: PeopleDesk, ledger: Ledger) -> dict
     if not settings.licence.may_hold_funds:
         return {}
     pages = WalletPages(Desk(people, ledger, settings))
-    return {**open_banks(settings, people, ledger), PAGES: pages}
+    own = consent_pages(settings, people.checks)
+    return {**open_banks(settings, people, ledger), **own, PAGES: pages}
 
 
 def _step_of(seat: Seat) -> Callable[[Visit, Seat], Awaitable[Reply]]:

@@ -41,7 +41,7 @@ DEVICE: Final = "tongbao_device"
 DEVICE_KEPT_S: Final = 400 * 86_400
 TRIES_OF_SITTING: Final = 20
 """How often a form may be sent for one link."""
-TRIES_PER_MINUTE: Final = 120
+TRIES_PER_MINUTE: Final = 600
 """How often from one address, behind which there may be many people."""
 
 
