@@ -81,6 +81,7 @@ from tongbao.ledger.proofs.checkpoints import PROVE_POLICY, ProveLedger, prove_l
 from tongbao.ledger.proofs.model import Proofs
 from tongbao.parties.accounts.wallets import WalletToppedUp
 from tongbao.parties.consents.consents import on_partner_moved, on_person_moved
+from tongbao.parties.consents.holdings import ClaimedWallets
 from tongbao.parties.consents.model import (
     ConsentAuthorised,
     ConsentExpired,
@@ -293,12 +294,13 @@ def handlers(
     """Return who does which task; what a firm may not do, nobody here does."""
     sharing = Sharing(flow, clearing.keyring)
     cards = card_money(flow, clearing.bank, keys.sealing_keys, clearing.keyring)
+    teller = e_accounts.Teller(flow.db, flow.ledger, cards, ClaimedWallets())
     licensed: dict[type[Task], Handler] = {
         **afterwards.settling_work_of(flow, clearing),
         ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
-        **e_accounts.handlers(flow.db, flow.ledger),
-        **bank_orders.handlers(e_accounts.Teller(flow.db, flow.ledger, cards)),
-        **user_wallets.handlers(e_accounts.Teller(flow.db, flow.ledger, cards)),
+        **e_accounts.handlers(teller),
+        **bank_orders.handlers(teller),
+        **user_wallets.handlers(teller),
     }
     return {
         **(licensed if flow.licence.may_hold_funds else {}),

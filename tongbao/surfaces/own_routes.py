@@ -6,5 +6,6 @@ from typing import Final
 
 from tongbao.surfaces.own_consents.routes import ROUTES as CONSENTS
 from tongbao.surfaces.own_payments.routes import ROUTES as PAYMENTS
+from tongbao.surfaces.own_payments.wallets import ROUTES as WALLETS
 
-ROUTES: Final = (*CONSENTS, *PAYMENTS)
+ROUTES: Final = (*CONSENTS, *PAYMENTS, *WALLETS)

@@ -168,6 +168,16 @@ CLAIMED: Final = Query(
      where book = $1 and person_id = $2
      order by claimed_at""",
 )
+CLAIM_OF: Final = Query(
+    Claimed,
+    """
+    select book, wallet_id from person_wallet
+     where book = $1 and wallet_id = $2 and person_id = $3""",
+)
+# Changes nothing, and waits for whoever ends the claim; without the claim it touches no row.
+STILL_CLAIMED: Final = Statement("""
+    update person_wallet set person_id = $3
+     where book = $1 and wallet_id = $2 and person_id = $3""")
 FORGET_CLAIMS: Final = Statement("delete from person_wallet where book = $1 and person_id = $2")
 
 INSERT_PAYMENT: Final = Statement(f"""

@@ -15,20 +15,28 @@ from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx, Write
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Conflict
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
 from tongbao.kernel.pages import Page
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import StatementLine, balance_of, statement
-from tongbao.parties.accounts.model import CodeUsedOrExpired, Wallet, WalletState
+from tongbao.parties.accounts.model import (
+    CodeUsedOrExpired,
+    Wallet,
+    WalletCurrencyDiffers,
+    WalletNotFound,
+    WalletState,
+)
 from tongbao.parties.accounts.payment_codes import find_code, use_code_write
 from tongbao.parties.accounts.queries import find_wallet, wallet_balance
-from tongbao.parties.accounts.wallets import account_of
+from tongbao.parties.accounts.wallets import account_of, spend_write
 from tongbao.parties.consents import _store as store
 from tongbao.parties.consents.model import AccountNotHeld
-from tongbao.parties.e_accounts.model import EAccountState
+from tongbao.parties.e_accounts.model import EAccountOrder, EAccountState, WalletShort
 from tongbao.parties.e_accounts.queries import account_with_id, accounts_of_person
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.parties.people.model import Person
@@ -125,6 +133,49 @@ class Wallets:
         wallet = await find_wallet(self._db, account.book, account.id)
         if wallet is None:
             raise AccountNotHeld
+        return wallet
+
+
+class ClaimedWallets:
+    """A person's own wallets, on the other side of orders of their electronic accounts."""
+
+    async def check(self, on: Db | Tx, wanted: EAccountOrder, now: datetime) -> None:
+        """Raise what stands against the wallet's side of an order.
+
+        Raises:
+            WalletNotFound, WalletCurrencyDiffers, WalletFrozen, DailyLimitExceeded, WalletShort
+        """
+        wallet = await self._own(on, wanted)
+        if wallet.currency != wanted.currency:
+            raise WalletCurrencyDiffers(currency=wallet.currency)
+        if wanted.kind == "to_wallet":
+            return
+        wallet.check_may_spend(Money(wanted.amount, wanted.currency), business_date(now))
+        if wanted.amount > (await wallet_balance(on, wallet)).available:
+            raise WalletShort
+
+    async def writes(self, on: Db | Tx, wanted: EAccountOrder, now: datetime) -> tuple[Write, ...]:
+        """Return what the order's commit writes of the wallet, if it still is its person's.
+
+        Raises:
+            WalletNotFound
+        """
+        wallet = await self._own(on, wanted)
+        row = (wallet.book, wallet.id, wanted.person_id)
+        claim = Write(store.STILL_CLAIMED, row, refusal=WalletNotFound.code)
+        if wanted.kind == "to_wallet":
+            return (claim,)
+        money = Money(wanted.amount, wanted.currency)
+        return (claim, spend_write(wallet.book, wallet.id, money, now))
+
+    async def _own(self, on: Db | Tx, wanted: EAccountOrder) -> Wallet:
+        place = (wanted.book, wanted.payee_id)
+        claim = await store.CLAIM_OF.first(on, *place, wanted.person_id)
+        if claim is None:
+            raise WalletNotFound
+        wallet = await find_wallet(on, claim.book, claim.wallet_id)
+        if wallet is None or wallet.mode is not wanted.mode:
+            raise WalletNotFound
         return wallet
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.controls.limits.model import Metered
+from tongbao.controls.limits.model import Count, Metered
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Licence, Mode
@@ -143,6 +143,14 @@ class NoBankThere(Rejected):
     advice_zh = "请先绑定银行卡；暂未接入可用的银行渠道时，请使用账户间转账。"
 
 
+class WalletShort(Rejected):
+    """There is not so much in the wallet."""
+
+    code = "e_account.wallet_short"
+    advice = "Move less, or top the wallet up first."
+    advice_zh = "钱包余额不足，请减少金额或先为钱包充值。"
+
+
 class RequestDiffers(Conflict):
     """The request id was used before on this account, for something else."""
 
@@ -209,7 +217,9 @@ class OrderState(StrEnum):
     CANCELLED = "cancelled"
 
 
-OrderKind = Literal["top_up", "withdrawal", "transfer"]
+OrderKind = Literal["top_up", "withdrawal", "transfer", "from_wallet", "to_wallet"]
+WALLET_KINDS: Final = frozenset({"from_wallet", "to_wallet"})
+COMES_IN: Final = frozenset({"top_up", "from_wallet"})
 Timing = Literal["now", "next_day", "scheduled"]
 
 
@@ -326,7 +336,11 @@ class EAccountFreeze(Struct, frozen=True):
 
 
 class EAccountOrder(Struct, frozen=True):
-    """One row: what a person ordered. ``level`` is how strongly it was confirmed."""
+    """One row: what a person ordered. ``level`` is how strongly it was confirmed.
+
+    ``payee_id`` is the account that a transfer goes to, or the wallet that money comes from or
+    goes to.
+    """
 
     book: int
     id: UUID
@@ -418,3 +432,29 @@ def kind_of(licence: Licence, account_class: int) -> str:
         raise EAccountClassUnknown
     firm = "bank" if licence is Licence.BANK else "payment"
     return f"{firm}_account_{account_class}"
+
+
+def counts_of(account: EAccount, wanted: EAccountOrder, payee: EAccount | None) -> list[Count]:
+    """Return what an order adds to whose meters.
+
+    To and from one's own bank account counts as all that goes out, and not as anybody else's. A
+    wallet is another's: it was opened with a name that nobody has verified.
+    Between two accounts of one person the balance of a class changes by both.
+    """
+    mine, amount = account.metered, wanted.amount
+    if wanted.kind == "top_up":
+        return [Count(mine, BALANCE, amount)]
+    if wanted.kind == "from_wallet":
+        return [Count(mine, IN_OTHERS, amount), Count(mine, BALANCE, amount)]
+    counts = [Count(mine, OUT_ALL, amount)]
+    if wanted.kind == "withdrawal":
+        return [*counts, Count(mine, BALANCE, -amount)]
+    counts += [Count(mine, WEAK_ONE, amount)] if wanted.level < 2 else []
+    counts += [Count(mine, WEAK_TWO, amount)] if wanted.level < 3 else []
+    counts += [Count(mine, OUT_OTHERS, amount)]
+    if payee is None:
+        return [*counts, Count(mine, BALANCE, -amount)]
+    counts += [Count(payee.metered, IN_OTHERS, amount)]
+    if payee.metered == mine:
+        return counts
+    return [*counts, Count(mine, BALANCE, -amount), Count(payee.metered, BALANCE, amount)]

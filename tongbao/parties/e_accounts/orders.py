@@ -18,7 +18,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tongbao.controls.limits.meters import check_counts, count_writes, used_today
-from tongbao.controls.limits.model import Count
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
@@ -32,23 +31,20 @@ from tongbao.infra.tasks import (
     enqueue,
 )
 from tongbao.kernel.clock import business_date, day_bounds
-from tongbao.kernel.errors import Conflict, Rejected
+from tongbao.kernel.errors import Conflict, NotFound, Rejected
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.model import Group, GroupInFlight, Transfer
+from tongbao.ledger.model import AccountKey, Group, GroupInFlight, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.parties.bound_cards.moving import CardMoney
 from tongbao.parties.e_accounts import _store as store
 from tongbao.parties.e_accounts import freezes
 from tongbao.parties.e_accounts.model import (
-    BALANCE,
-    IN_OTHERS,
-    OUT_ALL,
-    OUT_OTHERS,
+    COMES_IN,
     SCHEDULED_MAX,
-    WEAK_ONE,
+    WALLET_KINDS,
     WEAK_TWO,
     EAccount,
     EAccountMoved,
@@ -61,6 +57,7 @@ from tongbao.parties.e_accounts.model import (
     RequestDiffers,
     RunAtWrong,
     Timing,
+    counts_of,
 )
 from tongbao.parties.e_accounts.opening import DORMANT_POLICY, FindDormant, run_find_dormant
 from tongbao.parties.people.model import PREFIX as PERSON
@@ -73,15 +70,31 @@ _RULES: Final = {
     "top_up": "e_account.topped_up",
     "withdrawal": "e_account.withdrawn",
     "transfer": "e_account.transferred",
+    "from_wallet": "e_account.came_from_wallet",
+    "to_wallet": "e_account.went_to_wallet",
 }
 
 
+class OwnWallets(Protocol):
+    """The wallets that people have made their own; wiring says whose they are."""
+
+    async def check(self, on: Db | Tx, wanted: EAccountOrder, now: datetime) -> None:
+        """Raise what stands against the wallet's side of an order."""
+
+    async def writes(self, on: Db | Tx, wanted: EAccountOrder, now: datetime) -> tuple[Write, ...]:
+        """Return what the order's commit writes of the wallet, if it still is its person's."""
+
+
 class Teller(Struct, frozen=True):
-    """What money is moved with; ``cards`` None: nothing goes over bank cards."""
+    """What money is moved with; ``cards`` None: nothing goes over bank cards.
+
+    ``wallets`` None: nothing goes to or comes from wallets.
+    """
 
     db: Db
     ledger: Ledger
     cards: CardMoney | None = None
+    wallets: OwnWallets | None = None
 
 
 class Confirms(Protocol):
@@ -102,7 +115,10 @@ class RunOrder(Task, frozen=True, tag="e_accounts.run_order"):
 
 
 class Wanted(Struct, frozen=True):
-    """What somebody wants moved. ``payee`` and ``run_at`` are given where the kind has them."""
+    """What somebody wants moved. ``payee`` and ``run_at`` are given where the kind has them.
+
+    ``payee`` of an order with a wallet is the wallet, on whichever side it is.
+    """
 
     kind: OrderKind
     money: Money
@@ -121,7 +137,7 @@ async def order(
     Raises:
         RequestDiffers, RunAtWrong, NoBankThere, PayeeUnavailable, EAccountStateWrong,
         EAccountFrozen, EAccountBalanceShort, LimitExceeded, EAccountMoved, ConfirmationUsed,
-        GroupInFlight
+        GroupInFlight, WalletNotFound, WalletFrozen, DailyLimitExceeded, WalletShort
     """
     now = teller.db.clock.now()
     new = drawn(account, wanted, level, now)
@@ -132,7 +148,7 @@ async def order(
         raise RunAtWrong(param="$.run_at")
     if new.timing == "now":
         return await _order_now(teller, account, new, confirmed)
-    return await _order_later(teller.db, account, new, confirmed)
+    return await _order_later(teller, account, new, confirmed)
 
 
 async def order_of_request(on: Db | Tx, wanted: EAccountOrder) -> EAccountOrder | None:
@@ -215,8 +231,8 @@ async def _try_later_order(teller: Teller, found: EAccountOrder, now: datetime) 
         store.END_ORDER, (found.book, found.id, OrderState.DONE, now, None), OrderOver.code
     )
     try:
-        group = await _group(teller.db, account, found, [ends], now)
-    except PayeeUnavailable as refusal:
+        group = await _group(teller, account, found, [ends], now)
+    except (PayeeUnavailable, NotFound) as refusal:
         return refusal.code
     failpoint("e_accounts.before_later_order")
     [result] = await teller.ledger.submit([group])
@@ -225,16 +241,16 @@ async def _try_later_order(teller: Teller, found: EAccountOrder, now: datetime) 
         return None
     if result.status == "in_flight":
         raise GroupInFlight
-    return await _reason(teller.db, account, found, result.code, now)
+    return await _reason(teller, account, found, result.code, now)
 
 
 async def _reason(
-    db: Db, account: EAccount, found: EAccountOrder, code: str | None, now: datetime
+    teller: Teller, account: EAccount, found: EAccountOrder, code: str | None, now: datetime
 ) -> str:
     """Return the code that says most about a refusal."""
     try:
-        await _check(db, account.id, found, now)
-    except (Conflict, Rejected) as refusal:
+        await _check(teller, account.id, found, now)
+    except (Conflict, Rejected, NotFound) as refusal:
         return refusal.code
     return code or EAccountMoved.code
 
@@ -243,10 +259,10 @@ async def _order_now(
     teller: Teller, account: EAccount, new: EAccountOrder, confirmed: Confirms
 ) -> EAccountOrder:
     db, now = teller.db, new.made_at
-    await _check(db, account.id, new, now)
+    await _check(teller, account.id, new, now)
     done = replace(new, state=OrderState.DONE, ended_at=now)
     first = [*confirmed.writes(), Write(store.INSERT_ORDER, order_row(done), refusal=REPEATED)]
-    group = await _group(db, account, new, first, now)
+    group = await _group(teller, account, new, first, now)
     failpoint("e_accounts.before_order")
     [result] = await teller.ledger.submit([group])
     failpoint("e_accounts.after_order")
@@ -257,16 +273,20 @@ async def _order_now(
     known = await order_of_request(db, new)
     if known is not None:
         return known  # the same request, a moment before
-    await _check(db, account.id, new, now)
+    await _check(teller, account.id, new, now)
     raise EAccountMoved(reason=result.code)
 
 
 async def _order_later(
-    db: Db, account: EAccount, new: EAccountOrder, confirmed: Confirms
+    teller: Teller, account: EAccount, new: EAccountOrder, confirmed: Confirms
 ) -> EAccountOrder:
-    async with db.begin(show(PERSON, account.person_id)) as tx:
+    async with teller.db.begin(show(PERSON, account.person_id)) as tx:
         locked = await store.LOCK_ACCOUNT.one(tx, account.book, account.id)
-        locked.check_gives(0)
+        if new.kind in COMES_IN:
+            locked.check_takes()
+        else:
+            locked.check_gives(0)
+        await _wallet_writes(teller, tx, new, tx.now)  # a wallet is the person's, or nothing waits
         if not await store.INSERT_ORDER.run(tx, *order_row(new)):
             known = await order_of_request(tx, new)
             if known is not None:
@@ -279,32 +299,35 @@ async def _order_later(
     return new
 
 
-async def _check(db: Db, account_id: UUID, wanted: EAccountOrder, now: datetime) -> None:
+async def _check(teller: Teller, account_id: UUID, wanted: EAccountOrder, now: datetime) -> None:
     """Raise what stands against an order now; what nothing is said of may still be refused.
 
     Raises:
         NoBankThere, PayeeUnavailable, EAccountStateWrong, EAccountFrozen, EAccountBalanceShort,
-        LimitExceeded
+        LimitExceeded, WalletNotFound, WalletFrozen, WalletShort
     """
+    db = teller.db
     account = await store.GET_ACCOUNT.one(db, wanted.book, account_id)
-    if wanted.kind != "transfer" and wanted.mode is not Mode.SANDBOX:
+    if wanted.kind in {"top_up", "withdrawal"} and wanted.mode is not Mode.SANDBOX:
         raise NoBankThere
-    if wanted.kind == "top_up":
+    if teller.wallets is not None and wanted.kind in WALLET_KINDS:
+        await teller.wallets.check(db, wanted, now)
+    if wanted.kind in COMES_IN:
         account.check_takes()
     else:
         account.check_gives(wanted.amount)
     payee = await _payee(db, wanted)
     if payee is None:
-        await check_counts(db, _counts(account, wanted, None), now)
+        await check_counts(db, counts_of(account, wanted, None), now)
         return
     try:
         payee.check_takes()
-        theirs = [each for each in _counts(account, wanted, payee) if each.of == payee.metered]
+        theirs = [each for each in counts_of(account, wanted, payee) if each.of == payee.metered]
         if payee.metered != account.metered:
             await check_counts(db, theirs, now)
     except (Conflict, Rejected):
         raise PayeeUnavailable from None  # what stands against others is nobody's business
-    mine = [each for each in _counts(account, wanted, payee) if each.of == account.metered]
+    mine = [each for each in counts_of(account, wanted, payee) if each.of == account.metered]
     await check_counts(db, mine, now)
 
 
@@ -324,48 +347,44 @@ async def _payee(on: Db | Tx, wanted: EAccountOrder) -> EAccount | None:
     return found
 
 
-def _counts(account: EAccount, wanted: EAccountOrder, payee: EAccount | None) -> list[Count]:
-    """Return what an order adds to whose meters.
-
-    To and from one's own bank account counts as all that goes out, and not as anybody else's.
-    Between two accounts of one person the balance of a class changes by both.
-    """
-    mine, amount = account.metered, wanted.amount
-    if wanted.kind == "top_up":
-        return [Count(mine, BALANCE, amount)]
-    counts = [Count(mine, OUT_ALL, amount)]
-    if payee is None:
-        return [*counts, Count(mine, BALANCE, -amount)]
-    counts += [Count(mine, WEAK_ONE, amount)] if wanted.level < 2 else []
-    counts += [Count(mine, WEAK_TWO, amount)] if wanted.level < 3 else []
-    counts += [Count(mine, OUT_OTHERS, amount), Count(payee.metered, IN_OTHERS, amount)]
-    if payee.metered == mine:
-        return counts
-    return [*counts, Count(mine, BALANCE, -amount), Count(payee.metered, BALANCE, amount)]
-
-
 async def _group(
-    db: Db,
+    teller: Teller,
     account: EAccount,
     wanted: EAccountOrder,
     first: Sequence[Write],
     now: datetime,
 ) -> Group:
     """Return everything that an order does, as one group under its id."""
-    payee = await _payee(db, wanted)
-    change = wanted.amount if wanted.kind == "top_up" else -wanted.amount
+    db, payee = teller.db, await _payee(teller.db, wanted)
+    change = wanted.amount if wanted.kind in COMES_IN else -wanted.amount
     moves = [(account.id, change)]
     if wanted.kind == "transfer" and wanted.payee_id is not None:
         moves.append((wanted.payee_id, wanted.amount))
     companions = [
         *first,
+        *await _wallet_writes(teller, db, wanted, now),
         *(
             Write(store.MOVE, (wanted.book, each, by, now), refusal=EAccountMoved.code)
             for each, by in sorted(moves)
         ),
-        *await count_writes(db, _counts(account, wanted, payee), now),
+        *await count_writes(db, counts_of(account, wanted, payee), now),
     ]
     return Group(wanted.id, wanted.book, _transfers(account, wanted, payee), tuple(companions))
+
+
+async def _wallet_writes(
+    teller: Teller, on: Db | Tx, wanted: EAccountOrder, now: datetime
+) -> tuple[Write, ...]:
+    """Return what an order writes of the wallet on its other side, if it has one.
+
+    Raises:
+        WalletNotFound
+    """
+    if wanted.kind not in WALLET_KINDS:
+        return ()
+    if teller.wallets is None:
+        raise NoBankThere
+    return await teller.wallets.writes(on, wanted, now)
 
 
 def _transfers(
@@ -374,6 +393,8 @@ def _transfers(
     accounts = {"e_account": account.key, "sending_account": account.key}
     if payee is not None:
         accounts["receiving_account"] = payee.key
+    if wanted.kind in WALLET_KINDS:
+        accounts["wallet"] = AccountKey("wallet", wanted.currency, wanted.payee_id)
     money = Money(wanted.amount, wanted.currency)
     return posting.transfers(
         _RULES[wanted.kind], reference=wanted.id, accounts=accounts, amounts={"amount": money}
@@ -430,10 +451,10 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
 """How often each task of this domain is tried."""
 
 
-def handlers(db: Db, ledger: Ledger) -> Mapping[type[Task], Handler]:
+def handlers(teller: Teller) -> Mapping[type[Task], Handler]:
     """Return who does each task of this domain."""
     return {
-        RunOrder: partial(run_order, Teller(db, ledger)),
-        FindDormant: partial(run_find_dormant, db),
-        **freezes.handlers(db),
+        RunOrder: partial(run_order, teller),
+        FindDormant: partial(run_find_dormant, teller.db),
+        **freezes.handlers(teller.db),
     }

@@ -23,6 +23,7 @@ from tongbao.parties.authentication.passkeys import site_of
 from tongbao.parties.authentication.step_up import Checks
 from tongbao.parties.bound_cards import queries as bound_cards
 from tongbao.parties.bound_cards.binding import Binder
+from tongbao.parties.consents.holdings import ClaimedWallets
 from tongbao.parties.e_accounts import queries as e_account_queries
 from tongbao.parties.e_accounts.orders import Teller
 from tongbao.parties.people.dossier import Contributor, own_contributors
@@ -94,6 +95,11 @@ def desk_of(house: House, *, contributors: Sequence[Contributor] = ()) -> Desk:
     return Desk(checks, registers, (*own, *contributors), cards, binder, house.flow)
 
 
+def teller_of(desk: Desk, ledger: Ledger) -> Teller:
+    """Return what people's money is moved with, to every side that there is."""
+    return Teller(desk.db, ledger, desk.cards, ClaimedWallets())
+
+
 def wallet_api(
     settings: Settings,
     desk: Desk,
@@ -113,7 +119,7 @@ def wallet_api(
     served = [each for each in served if desk.binder or each not in bank_cards.ROUTES]
     provides |= {"binder": desk.binder, "flow": desk.flow}
     if ledger is not None:
-        provides |= {"teller": Teller(desk.db, ledger, desk.cards), "licence": settings.licence}
+        provides |= {"teller": teller_of(desk, ledger), "licence": settings.licence}
     api = DeviceApi(
         served,
         db=desk.db,

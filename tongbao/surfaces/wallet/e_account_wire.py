@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
+from uuid import UUID
 
 from msgspec import Meta, Struct
 
@@ -17,10 +18,12 @@ from tongbao.parties.e_accounts.model import (
     PREFIX as ACCOUNT,
 )
 from tongbao.parties.e_accounts.model import (
+    WALLET_KINDS,
     EAccount,
     EAccountBatch,
     EAccountOrder,
     EAccountState,
+    OrderKind,
     OrderState,
     Progress,
 )
@@ -126,7 +129,7 @@ class EAccountOrderView(Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["e_account_order"]
     account_id: str
-    kind: Literal["top_up", "withdrawal", "transfer"]
+    kind: OrderKind
     payee: str | None
     card: str | None  # the bank card that it goes over
     amount: int
@@ -264,7 +267,7 @@ def view_order(row: EAccountOrder) -> EAccountOrderView:
         object="e_account_order",
         account_id=show(ACCOUNT, row.account_id),
         kind=row.kind,
-        payee=None if row.payee_id is None else show(ACCOUNT, row.payee_id),
+        payee=other_side(row.kind, row.payee_id),
         card=None if row.card_id is None else show(CARD, row.card_id),
         amount=row.amount,
         currency=row.currency,
@@ -276,6 +279,13 @@ def view_order(row: EAccountOrder) -> EAccountOrderView:
         created_at=row.made_at,
         ended_at=row.ended_at,
     )
+
+
+def other_side(kind: OrderKind, payee_id: UUID | None) -> str | None:
+    """Return the public id of the account or the wallet on the other side, if there is one."""
+    if payee_id is None:
+        return None
+    return show("wal" if kind in WALLET_KINDS else ACCOUNT, payee_id)
 
 
 def view_batch(row: EAccountBatch, progress: Sequence[Progress]) -> EAccountBatchView:

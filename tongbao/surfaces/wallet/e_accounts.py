@@ -62,6 +62,7 @@ from tongbao.surfaces.wallet.e_account_wire import (
     OpenEAccount,
     SendBatch,
     SendMoney,
+    other_side,
     view_account,
     view_batch,
     view_line,
@@ -212,7 +213,7 @@ async def top_up_e_account(
         done = await orders.order(teller, account, wanted, level=0, confirmed=Confirmed(None))
         return view_order(done)
     wanted = Wanted("top_up", money, data.request_id, card=card.id)
-    return await _order(desk, teller, caller, account, wanted, card=card)
+    return await place_order(desk, teller, caller, account, wanted, card=card)
 
 
 @post(f"{_AT}/withdrawals", opt=needs(SELF, refuses=[NoBankThere, *_MOVES]))
@@ -224,7 +225,7 @@ async def withdraw_from_e_account(
     account = await _account(desk, caller, account_id)
     card = await _card(desk, caller, data)
     wanted = Wanted("withdrawal", money, data.request_id, card=card.id if card else None)
-    return await _order(desk, teller, caller, account, wanted, card=card)
+    return await place_order(desk, teller, caller, account, wanted, card=card)
 
 
 @post(f"{_AT}/transfers", opt=needs(SELF, refuses=[PayeeUnavailable, RunAtWrong, *_MOVES]))
@@ -244,7 +245,7 @@ async def send_from_e_account(
         data.timing,
         data.run_at,
     )
-    return await _order(desk, teller, caller, account, wanted)
+    return await place_order(desk, teller, caller, account, wanted)
 
 
 @post(f"{_AT}/batches", opt=needs(SELF, refuses=[BatchWrong, RunAtWrong, *_MOVES]))
@@ -402,7 +403,7 @@ async def _card(desk: Desk, caller: DeviceCaller, data: MoveMoney) -> BoundCard 
     return await card_to_use(desk.db, caller.current.person_id, caller.mode, named)
 
 
-async def _order(
+async def place_order(
     desk: Desk,
     teller: Teller,
     caller: DeviceCaller,
@@ -411,7 +412,11 @@ async def _order(
     *,
     card: BoundCard | None = None,
 ) -> EAccountOrderView:
-    """Do what moves money, confirmed as strongly as amount, day, risk and phone ask for."""
+    """Do what moves money, confirmed as strongly as amount, day, risk and phone ask for.
+
+    Raises:
+        StepUpRequired, ConfirmationUsed, and what `order` and `order_over_bank` raise
+    """
     known = await orders.known_order(desk.db, account, wanted)
     if known is not None:
         return view_order(known)  # a repeat is confirmed already
@@ -436,19 +441,14 @@ async def _confirmed(
     holder = await holder_of(desk.db, desk.checks.keyring, caller)
     amount = wanted.money.amount
     when = wanted.run_at.isoformat() if wanted.run_at else wanted.timing
+    bank = "own bank" if wanted.card is None else show(CARD, wanted.card)
     act = Act(
         "transfer",
         f"{wanted.kind} {account.shown_id} {wanted.request_id} {when}",
         amount,
         wanted.money.currency,
-        _shown_payee(wanted),
+        other_side(wanted.kind, wanted.payee) or bank,
         await orders.weak_total(desk.db, account, amount),
     )
     level = await level_for(desk.checks, holder, act)
     return level, await require_step_up(desk.checks, holder, act)
-
-
-def _shown_payee(wanted: Wanted) -> str:
-    if wanted.payee is not None:
-        return show(ACCOUNT, wanted.payee)
-    return "own bank" if wanted.card is None else show(CARD, wanted.card)
