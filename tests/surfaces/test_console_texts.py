@@ -64,6 +64,7 @@ from tongbao.surfaces import (
     developer_portal,
     docs_site,
     operator_console,
+    own_consents,
     page_kit,
     user_wallets,
 )
@@ -81,10 +82,11 @@ DOCS = Path(docs_site.__path__[0])
 KIT = Path(page_kit.__path__[0])
 PORTAL = Path(developer_portal.__path__[0])
 WALLETS = Path(user_wallets.__path__[0])
-SITES = [CONSOLE, DOCS, PORTAL, WALLETS]
+MINE = Path(own_consents.__path__[0])
+SITES = [CONSOLE, DOCS, PORTAL, WALLETS, MINE]
 
 OPEN = {
-    "grant", "proposal_kind", "wallet_state", "programme_state",
+    "grant", "may", "status", "proposal_kind", "wallet_state", "programme_state",
     "account", "action", "agreement_state", "application_state", "document", "finding",
     "merchant_state", "registration_state", "agreement_why", "combined_state", "combined_why",
     "visit_state", "visit_why", "approval_state",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -12,12 +13,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.dying import dying
+from tests.infra.signed_client import Reply
+from tests.parties.phones import PASSWORD, Phone
 from tests.surfaces import test_open_bank
-from tests.surfaces.partnering import ACCOUNTS, BACK, Es256, Partner
+from tests.surfaces.partnering import ACCOUNTS, BACK, Browser, Es256, Partner, text
 from tests.surfaces.receiver import Received, Receiver, receiving
 from tests.surfaces.test_open_bank import MAY, Bank, error_of
-from tongbao.kernel.ids import derived_id, parse, show
+from tests.surfaces.wallet_users import RETURN, TERMS, Visitor
+from tongbao.kernel.ids import derived_id, new_id, parse, show
 from tongbao.kernel.licence import Mode
+from tongbao.parties.consent_visits.visits import prune_visits
 from tongbao.parties.consents.consents import on_partner_moved, tell_expired
 from tongbao.parties.consents.model import ConsentEvent
 from tongbao.parties.partners.model import (
@@ -132,8 +137,8 @@ async def test_a_partner_hears_how_its_consents_end_and_of_nobody(
             "ended_by",
             "expires_at",
         }
-        text = each.body.decode()
-        assert not [word for word in ("张三", bank.wallet, "13700137", person) if word in text]
+        said = each.body.decode()
+        assert not [word for word in ("张三", bank.wallet, "13700137", person) if word in said]
 
 
 async def test_a_notice_that_did_not_arrive_is_sent_again_under_its_id(
@@ -246,3 +251,129 @@ async def test_a_suspension_is_told_once_though_its_telling_dies(
     await on_partner_moved(stage.db, event, moved["id"])
     await stage.idle()  # the task of the event does it once more
     assert [each for each, _, _ in notices(receiver)] == ["consent.authorised", "consent.suspended"]
+
+
+# What a person sees
+
+
+class Reader(Browser):
+    """A browser at the pages of one's own consents."""
+
+    async def at(self, step: str, fields: dict[str, str] | None = None, **more: str) -> Reply:
+        method = "GET" if fields is None else "POST"
+        return await self.send(method, f"/my_consents{step}", fields, **more)
+
+    async def log_in(self, password: str = PASSWORD) -> Reply:
+        fields = {"mode": "sandbox", "contact": self.contact, "password": password}
+        return await self.at("/log_in", fields)
+
+    async def enter(self) -> Reply:
+        await self.stage.db.fetch("delete from code_allowance", ())
+        await self.phone.post_office.wait()
+        assert (await self.log_in()).status == 200
+        return await self.at("/code", {"code": await self.code()})
+
+
+@pytest.fixture
+def reader(bank: Bank) -> Reader:
+    return Reader(bank.stage, bank.phone, test_open_bank.NUMBER)
+
+
+def shown_ids(page: Reply) -> list[str]:
+    return re.findall(r'<section class="held" id="(\w+)"', text(page))
+
+
+async def test_a_person_sees_who_may_what_and_ends_one_at_once(bank: Bank, reader: Reader) -> None:
+    tokens = await tokens_of(bank, bank.partner)
+    consent, token = tokens["authorization_details"][0]["consent_id"], tokens["access_token"]
+    page = await reader.enter()
+    shown = text(page)
+    assert consent in shown_ids(page)
+    assert "Ledger Lens" in shown
+    assert "See the balances of these accounts" in shown
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "form-action 'self';" in policy
+    assert "<script" not in shown
+    assert page.headers["cache-control"] == "no-store"
+    one = text(await reader.at(f"/one?id={consent}"))
+    assert "never" in one
+    assert (await bank.partner.ask("GET", "/open_bank/accounts", token)).status == 200
+    assert "never" not in text(await reader.at(f"/one?id={consent}"))  # when it was used
+
+    for _ in range(2):  # pressed twice
+        done = await reader.at("/revoke", {"id": consent})
+        assert "It has ended." in text(done)
+        assert consent not in shown_ids(done)
+    denied = await bank.partner.ask("GET", "/open_bank/accounts", token)
+    assert error_of(denied) == "invalid_token"
+    assert error_of(await bank.partner.refresh(tokens["refresh_token"])) == "invalid_grant"
+    said = "select facts from audit_entry where action = 'consent.revoked' and subject = $1"
+    [entry] = await bank.stage.db.fetch(said, (consent,))
+    assert "person" in str(entry["facts"])
+    reader.language = "zh"
+    assert "授权管理" in text(await reader.at(""))
+
+
+async def test_shops_that_hold_a_wallet_are_there_too(bank: Bank) -> None:
+    visitor = Visitor(bank.stage, "13700137044")
+    client = bank.stage.client
+    await bank.stage.call(client.wallet_programmes.set, **TERMS)
+    async with bank.stage.db.begin("test") as tx:
+        await tx.execute("update wallet_programme set state = 'active'", ())
+    made = await bank.stage.call(client.wallet_applications.create, "user-44")
+    link = await bank.stage.call(client.wallet_applications.link, made["id"], RETURN)
+    await bank.stage.db.fetch("delete from code_allowance", ())
+    await visitor.open(link["url"])
+    reader = Reader(bank.stage, bank.phone, "13700137044")
+    page = await reader.enter()
+    assert shown_ids(page) == [made["id"]]
+    assert "Propose payments to you" in text(page)
+    ended = await reader.at("/revoke", {"id": made["id"]})
+    assert "You let nobody" in text(ended)
+    found = await bank.stage.call(client.wallet_applications.get, made["id"])
+    assert found["status"] != "opened"
+
+
+async def test_nothing_is_shown_before_both_factors_or_of_anybody_else(
+    bank: Bank, reader: Reader
+) -> None:
+    tokens = await tokens_of(bank, bank.partner)
+    consent = tokens["authorization_details"][0]["consent_id"]
+    stranger = Reader(bank.stage, bank.phone, "13700137045")
+    wrong = await reader.log_in("not the password")
+    nobody = await stranger.log_in()
+    assert (wrong.status, nobody.status) == (422, 422)
+    assert text(wrong).partition("<main")[2] == text(nobody).partition("<main")[2]
+
+    await bank.phone.post_office.wait()
+    assert (await reader.log_in()).status == 200
+    for step, fields in (("/revoke", {"id": consent}), (f"/one?id={consent}", None)):
+        assert (await reader.at(step, fields)).status == 409  # a password alone shows nothing
+    assert consent not in text(await reader.at(""))
+    assert (await reader.at("/code", {"code": "12345x"})).status == 422
+    code = await reader.code()
+    thief = Reader(bank.stage, bank.phone, test_open_bank.NUMBER)
+    await bank.phone.post_office.wait()
+    await thief.log_in()
+    assert (await thief.at("/code", {"code": code})).status == 422  # another browser's
+    assert consent in shown_ids(await reader.at("/code", {"code": code}))
+    forged = await reader.at("/revoke", {"id": consent}, **{"sec-fetch-site": "cross-site"})
+    assert forged.status == 403
+    for made_up in (show("cns", new_id()), "nonsense", f"uwa_{'0' * 26}"):
+        assert (await reader.at("/revoke", {"id": made_up})).status == 404
+
+    other = Phone(bank.stage.app, bank.phone.post_office)
+    other.mode = bank.phone.mode
+    assert (await other.register("13700137046")).status == 201
+    intruder = Reader(bank.stage, other, "13700137046")
+    assert shown_ids(await intruder.enter()) == []
+    assert (await intruder.at("/revoke", {"id": consent})).status == 404
+    await bank.stage.db.fetch("update consent_visit set expires_at = now()", ())
+    assert (await reader.at("/revoke", {"id": consent})).status == 409
+    assert (
+        await bank.partner.ask("GET", "/open_bank/accounts", tokens["access_token"])
+    ).status == 200
+    assert "Log in" in text(await intruder.at("/log_out", {}))
+    await prune_visits(bank.stage.db)
+    assert await bank.stage.db.fetch("select 1 as one from consent_visit", ()) == []

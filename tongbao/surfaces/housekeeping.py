@@ -19,6 +19,7 @@ from tongbao.ledger.archive.months import make_months
 from tongbao.ledger.book import Ledger
 from tongbao.parties.accounts.payment_codes import prune_codes
 from tongbao.parties.bound_cards.binding import prune_tries
+from tongbao.parties.consent_visits.visits import prune_visits
 from tongbao.parties.consents.consents import tell_expired
 from tongbao.parties.consents.grants import prune_grants
 from tongbao.parties.developers import sessions as developers
@@ -67,6 +68,7 @@ async def keep_house(
         await prune_tokens(db)
         await prune_grants(db)
         await tell_expired(db)
+        await prune_visits(db)
         await prune_decisions(db)
         await prune_tries(db)
         await prune_sittings(db)

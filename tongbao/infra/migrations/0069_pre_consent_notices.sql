@@ -9,3 +9,15 @@ alter table open_consent
 create index open_consent_of_partner on open_consent (partner_id, id) where state = 'authorised';
 create index open_consent_to_expire on open_consent (expires_at)
     where state = 'authorised' and expiry_told_at is null;
+
+-- A browser in which somebody looks at what they let others see and do. All times are real.
+create table consent_visit (
+    browser_hash  bytea primary key check (length(browser_hash) = 32),
+    person_id     uuid not null references person (id),
+    message_code  uuid not null,
+    started_at    timestamptz not null,
+    expires_at    timestamptz not null,
+    proved_at     timestamptz
+);
+create index consent_visit_by_end on consent_visit (expires_at);
+create index consent_visit_of on consent_visit (person_id);

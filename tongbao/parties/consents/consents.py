@@ -36,6 +36,7 @@ from tongbao.parties.people.model import Person, PersonMoved
 
 _USE_NOTED_EVERY: Final = timedelta(minutes=1)
 _TOLD_MAX: Final = 500
+_SHOWN_MAX: Final = 200
 
 
 async def lodge_consent(tx: Tx, partner: Partner, wish: Wish) -> UUID:
@@ -189,6 +190,11 @@ async def is_usable(on: Db | Tx, consent: Consent) -> bool:
     partner = await partner_with_id(on, consent.partner_id)
     person = await person_with_id(on, consent.person_id)
     return partner.state is PartnerState.ACTIVE and person.state == "active"
+
+
+async def good_consents_of(db: Db, person_id: UUID) -> list[Consent]:
+    """Return what somebody has consented to and what is good now, as much as fits a page."""
+    return await store.GOOD_OF_PERSON.all(db, person_id, db.clock.now(), None, _SHOWN_MAX)
 
 
 async def consents_of_person(

@@ -8,6 +8,7 @@ from uuid import UUID
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
+from tongbao.parties.consent_visits.visits import forget_visits
 from tongbao.parties.consents import _store as store
 from tongbao.parties.consents.consents import revoke_consent
 from tongbao.parties.consents.holdings import book_of
@@ -47,6 +48,7 @@ async def _erase(tx: Tx, person_id: UUID) -> list[Kept]:
     """End every consent and let the wallets go; what was consented to is evidence and stays."""
     for each in await store.CONSENTS_OF.all(tx, person_id, None, _ROWS_MAX):
         await revoke_consent(tx, each.id, by="erasure")
+    await forget_visits(tx, person_id)
     for mode in Mode:
         await store.FORGET_CLAIMS.run(tx, book_of(mode), person_id)
     return []
