@@ -210,6 +210,8 @@ class RateLimits:
             for first in range(0, len(ordered), _TOGETHER_MAX):
                 refused |= await self._fill(ordered[first : first + _TOGETHER_MAX])
         except Exception as failure:  # noqa: BLE001 - whoever waits is told, and asks again
+            for subject in wanted:
+                self._share(subject).asked = 0  # nothing is fetched early until somebody waits
             round_.set_exception(failure)
             if round_.exception() is not None and not any(wanted.values()):
                 _log.warning("rate_share_not_filled", why=type(failure).__name__)
