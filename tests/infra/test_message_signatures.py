@@ -354,6 +354,44 @@ def test_any_text_is_read_or_refused(signature_input: str, signature: str) -> No
         read_message_signature(message)
 
 
+GOOD = ["created=1763712000", 'keyid="key_1"', 'nonce="0123456789abcdef"', 'tag="tongbao"']
+BESIDE = [
+    'created="1"', "created=2", "keyid=1", 'nonce="short"', 'alg="ed25519"', "alg=1", "expires=0",
+    "expires=-1", 'expires="1"', 'tag="other"', 'other="1"',
+]  # fmt: skip
+COMPONENTS = ["@method", "@target-uri", "@authority", "@query", "host", "content-digest", "x-blank"]
+
+
+@given(
+    st.lists(st.sampled_from(BESIDE), max_size=1).flatmap(lambda it: st.permutations(GOOD + it)),
+    st.one_of(
+        st.permutations(COMPONENTS),
+        st.lists(st.sampled_from([*COMPONENTS, "x-not", "@query-param"])),
+    ),
+    st.sampled_from([(), (), ("host",), ("x-blank",), ("signature",)]),
+    st.sampled_from(["a=:b25seQ==:", "a=:b25seQ==:", "b=:b25seQ==:", "a=:b25seQ:", "a=:===:"]),
+)
+def test_it_makes_no_difference_how_a_signature_is_spaced(
+    parameters: list[str], components: list[str], again: tuple[str, ...], signature: str
+) -> None:
+    """What is written plainly is read in one go: as what has a blank more is read bit by bit."""
+
+    def read(blank: str) -> object:
+        listed = " ".join(f'"{each}"' for each in components)
+        said = f"a=({listed})" + "".join(f";{blank}{each}" for each in parameters)
+        headers = [("host", " Pay.Example:443"), ("idempotency-key", "k"), ("x-blank", " \tx")]
+        headers += [("content-digest", "d "), ("signature", signature)]
+        headers += [(name, "again") for name in again]
+        headers += [("signature-input", said)]
+        message = SignedMessage("POST", "https", "/v1/x?a=1", headers, b"")
+        try:
+            return read_message_signature(message)
+        except (SignatureInputMalformed, ComponentUnknown) as refusal:
+            return refusal.code, refusal.facts
+
+    assert read("") == read(" ")
+
+
 def test_headers_made_to_take_long_do_not() -> None:
     for text in ('a=("x"' + ';y="z"' * 1300, "a=(" + '"x"' * 2600, 'a=("' + "\\\\" * 4000):
         message = SignedMessage("GET", "https", "/", [("signature-input", text)], b"")

@@ -136,6 +136,15 @@ _ONE_PARAMETER: Final = re.compile(_PARAMETER)
 _QUERY_PARAM: Final = re.compile(r'@query-param;name="([^"\\]*)"')
 _KNOWN: Final = frozenset({"created", "expires", "nonce", "alg", "keyid", "tag"})
 _NONCE: Final = re.compile(r"[A-Za-z0-9._~+/=-]{16,128}")
+# One signature as most programs write it, which is as RFC 8941 §4.1 does, so that it need not be
+# written anew. Whatever differs, if only by a blank, is read member by member.
+_USUAL_NAME: Final = r'"[a-z0-9@-]+"'
+_USUAL_INPUT: Final = re.compile(
+    rf"({_LABEL})=(\(({_USUAL_NAME}(?: {_USUAL_NAME})*)\)"
+    r'((?:;[a-z]+=(?:0|[1-9][0-9]{0,14}|"[A-Za-z0-9._~+/=:-]*"))+))'
+)
+_USUAL_PARAMETER: Final = re.compile(r';([a-z]+)=(?:"([^"]*)"|([0-9]+))')
+_USUAL_SIGNATURE: Final = re.compile(rf"({_LABEL})=:([A-Za-z0-9+/]*=*):")
 _HASHES: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "sha-256": lambda body: hashlib.sha256(body).digest(),
     "sha-512": lambda body: hashlib.sha512(body).digest(),
@@ -148,27 +157,80 @@ def read_message_signature(message: SignedMessage) -> MessageSignature:
     Raises:
         SignatureInputMalformed, ComponentUnknown
     """
+    usual = _read_usual(message)
+    if usual is not None:
+        return usual
     ours = [one for one in read_signatures(message).values() if one.parameters.get("tag") == TAG]
-    if len(ours) != 1 or not ours[0].parameters.keys() <= _KNOWN:
+    if len(ours) != 1:
         raise SignatureInputMalformed
-    given = ours[0].parameters
+    return _with_base(ours[0], lambda: signature_base(message, ours[0]))
+
+
+def _read_usual(message: SignedMessage) -> MessageSignature | None:
+    """Read the only signature of a message without repeated headers, if it is plainly written.
+
+    Raises:
+        SignatureInputMalformed, ComponentUnknown
+    """
+    fields = dict(message.headers)
+    said, signature = fields.get("signature-input", ""), fields.get("signature", "")
+    if len(fields) < len(message.headers) or len(said) + len(signature) > HEADER_LENGTH_MAX:
+        return None
+    read, signed = _USUAL_INPUT.fullmatch(said), _USUAL_SIGNATURE.fullmatch(signature)
+    if read is None or signed is None or read.group(1) != signed.group(1):
+        return None
+    _, written, listed, raw = read.groups()
+    found = _USUAL_PARAMETER.findall(raw)
+    given = {name: int(number) if number else text for name, text, number in found}
+    if len(given) < len(found) or given.get("tag") != TAG:
+        return None
+    only = SignatureInput(_components(listed), given, _decoded(signed.group(2)))
+    return _with_base(only, lambda: _usual_base(message, fields, listed, written))
+
+
+def _usual_base(
+    message: SignedMessage, fields: Mapping[str, str], listed: str, written: str
+) -> bytes:
+    """Return the same as `signature_base`, where no header is repeated.
+
+    Raises:
+        ComponentUnknown
+    """
+    lines = []
+    for name, begins, derived in _lines_of(listed):
+        value = fields.get(name) if derived is None else derived(message, fields.get("host", ""))
+        if value is None:
+            raise ComponentUnknown(component=name[:64])
+        lines.append(begins + (value.strip(" \t") if derived is None else value))
+    lines.append(f'"@signature-params": {written}')
+    return "\n".join(lines).encode("latin-1")
+
+
+@lru_cache(maxsize=1000)
+def _lines_of(listed: str) -> tuple[tuple[str, str, _Derive | None], ...]:
+    """Return of each component its name, how its line begins, and by what it is made."""
+    return tuple((it, f"{_identifier(it)}: ", _DERIVED.get(it)) for it in _components(listed))
+
+
+def _with_base(said: SignatureInput, base: Callable[[], bytes]) -> MessageSignature:
+    """Return what was signed for us, if it has what that must have and no more than we know.
+
+    Raises:
+        SignatureInputMalformed, ComponentUnknown
+    """
+    given = said.parameters
     key_id, nonce, created = given.get("keyid"), given.get("nonce"), given.get("created")
     algorithm, expires = given.get("alg"), given.get("expires")
+    if not given.keys() <= _KNOWN:
+        raise SignatureInputMalformed
     if not isinstance(key_id, str) or not isinstance(created, int):
         raise SignatureInputMalformed
     if not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
         raise SignatureInputMalformed
-    if not isinstance(algorithm, str | None) or not isinstance(expires, int | None):
+    if isinstance(algorithm, int) or isinstance(expires, str):
         raise SignatureInputMalformed
     return MessageSignature(
-        ours[0].components,
-        signature_base(message, ours[0]),
-        key_id,
-        created,
-        nonce,
-        ours[0].signature,
-        algorithm,
-        expires,
+        said.components, base(), key_id, created, nonce, said.signature, algorithm, expires
     )
 
 
@@ -207,19 +269,26 @@ def check_covered(message: SignedMessage, said: MessageSignature) -> None:
     Raises:
         ComponentNotCovered, DigestMismatch
     """
-    covered = set(said.components)
-    needed = ["@method"]
-    if "@target-uri" not in covered:
-        needed += ["@authority", "@path", *(["@query"] if "?" in message.target else [])]
-    if message.body or message.digest is not None:
-        needed.append("content-digest")
-    if message.field("idempotency-key") is not None:
-        needed.append("idempotency-key")
-    for name in needed:
-        if name not in covered:
-            raise ComponentNotCovered(component=name)
-    if message.digest is None and (message.body or "content-digest" in covered):
+    has_body = bool(message.body) or message.digest is not None
+    has_key = message.field("idempotency-key") is not None
+    missing = _not_covered(said.components, has_body, has_key, "?" in message.target)
+    if missing is not None:
+        raise ComponentNotCovered(component=missing)
+    if message.digest is None and (message.body or "content-digest" in said.components):
         _check_digest(message)
+
+
+@lru_cache(maxsize=1000)  # a sender covers the same with every request
+def _not_covered(
+    components: tuple[str, ...], has_body: bool, has_key: bool, has_query: bool
+) -> str | None:
+    """Return the first component that should be covered and is not."""
+    needed = ["@method"]
+    if "@target-uri" not in components:
+        needed += ["@authority", "@path", *(["@query"] if has_query else [])]
+    needed += ["content-digest"] if has_body else []
+    needed += ["idempotency-key"] if has_key else []
+    return next((name for name in needed if name not in components), None)
 
 
 def content_digest(body: bytes) -> str:
@@ -229,9 +298,13 @@ def content_digest(body: bytes) -> str:
 
 
 def _check_digest(message: SignedMessage) -> None:
+    field = message.field("content-digest")
+    # As most programs write it.
+    if constant_time_equal((field or "").encode("latin-1"), content_digest(message.body).encode()):
+        return
     told = {
         name: _decoded(digest)
-        for name, digest in _members(_DIGEST, message.field("content-digest")).values()
+        for name, digest in _members(_DIGEST, field).values()
         if name in _HASHES
     }
     if not told:
@@ -292,7 +365,7 @@ def _value(message: SignedMessage, name: str) -> str:
     """Return the value of a component (RFC 9421 §2.1 and §2.2)."""
     derived = _DERIVED.get(name)
     if derived is not None:
-        return derived(message)
+        return derived(message, message.field("host") or "")
     asked = _QUERY_PARAM.fullmatch(name)
     value = _query_param(message, asked.group(1)) if asked else message.field(name)
     if value is None:
@@ -300,10 +373,9 @@ def _value(message: SignedMessage, name: str) -> str:
     return value
 
 
-def _authority(message: SignedMessage) -> str:
+def _authority(message: SignedMessage, host: str) -> str:
     """Return the host in lower case, and its port unless it is the scheme's own (§2.2.3)."""
-    host = (message.field("host") or "").lower()
-    return host.removesuffix(":443" if message.scheme == "https" else ":80")
+    return host.strip(" \t").lower().removesuffix(":443" if message.scheme == "https" else ":80")
 
 
 def _query_param(message: SignedMessage, name: str) -> str | None:
@@ -313,15 +385,18 @@ def _query_param(message: SignedMessage, name: str) -> str | None:
     return quote(found[0], safe="") if len(found) == 1 else None
 
 
-_DERIVED: Final[Mapping[str, Callable[[SignedMessage], str]]] = {
-    "@method": lambda message: message.method,
-    "@target-uri": lambda message: f"{message.scheme}://{_authority(message)}{message.target}",
+_Derive = Callable[[SignedMessage, str], str]  # of the message, and what it says is its host
+_DERIVED: Final[Mapping[str, _Derive]] = {
+    "@method": lambda message, _: message.method,
+    "@target-uri": lambda message, host: (
+        f"{message.scheme}://{_authority(message, host)}{message.target}"
+    ),
     "@authority": _authority,
-    "@scheme": lambda message: message.scheme,
-    "@request-target": lambda message: message.target,
-    "@path": lambda message: message.target.partition("?")[0],
-    "@status": lambda message: str(message.status or ""),
-    "@query": lambda message: f"?{message.target.partition('?')[2]}",
+    "@scheme": lambda message, _: message.scheme,
+    "@request-target": lambda message, _: message.target,
+    "@path": lambda message, _: message.target.partition("?")[0],
+    "@status": lambda message, _: str(message.status or ""),
+    "@query": lambda message, _: f"?{message.target.partition('?')[2]}",
 }
 
 

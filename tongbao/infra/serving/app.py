@@ -424,7 +424,8 @@ async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRo
     access.check(state["caller"])
     if state["body"] and handler.parsed_data_field is None:
         raise BodyUnexpected
-    check_query(list(connection.query_params.multi_items()), handler.opt["query"])
+    if connection.scope["query_string"]:
+        check_query(list(connection.query_params.multi_items()), handler.opt["query"])
     limits: RateLimits | None = state["limits"]
     if limits is not None:
         state["standing"] = await limits.take(state["caller"], access.cost)

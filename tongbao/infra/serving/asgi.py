@@ -65,13 +65,12 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 def header_of(scope: Scope, name: bytes) -> str:
     """Return the last header of this name, or ""."""
-    found = [value for key, value in scope["headers"] if key == name]
-    return found[-1].decode("latin-1") if found else ""
+    return cast("bytes", dict(scope["headers"]).get(name, b"")).decode("latin-1")
 
 
 def message_of(scope: Scope, body: bytes, digest: bytes | None) -> SignedMessage | None:
     """Return the request as RFC 9421 signs it, if it says that it is signed like that."""
-    if not any(name == b"signature-input" for name, _ in scope["headers"]):
+    if b"signature-input" not in dict(scope["headers"]):
         return None
     headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
     scheme = scope.get("scheme", "http")

@@ -13,8 +13,7 @@ nothing; refusals by a business rule are kept like answers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -259,21 +258,30 @@ async def answer_once(
     if isinstance(beginning, Replay):
         return replayed(beginning)
     use = beginning.idempotency
-    async with _let_go_when_it_fails(db, use):
+    try:
         if isinstance(beginning, Resume):
             view = await resume(beginning.resource_id)
         else:
-            try:
-                view = await fresh(use)
-            except (Rejected, Conflict) as refusal:
-                if isinstance(refusal, KeyReused | InFlight):
-                    raise
-                await keep_refusal(db, use, request.scope["state"]["render"](refusal))
-                raise
+            view = await _made(request, db, use, fresh)
+    except Exception:  # so that the next try need not wait for the lease to run out
+        await let_go(db, use)
+        raise
     status = request.route_handler.status_code
-    kept = msgspec.json.encode(stored(view))
-    await repeats.keep(Answered(use.row_key, status, kept))
-    return reply(status, view)
+    kept = stored(view)
+    answer = msgspec.json.encode(kept)
+    await repeats.keep(Answered(use.row_key, status, answer))
+    return reply(status, answer if kept is view else view)
+
+
+async def _made(
+    request: ApiRequest, db: Db, use: Idempotency, fresh: Callable[[Idempotency], Awaitable[T]]
+) -> T:
+    try:
+        return await fresh(use)
+    except (Rejected, Conflict) as refusal:
+        if not isinstance(refusal, KeyReused | InFlight):
+            await keep_refusal(db, use, request.scope["state"]["render"](refusal))
+        raise
 
 
 async def keep_refusal(db: Db, use: Idempotency, problem: Rendered) -> None:
@@ -322,16 +330,6 @@ async def _take_over(db: Db, use: Idempotency, lease_until: datetime, now: datet
     if lease_until > now:
         return False
     return bool(await store.MOVE_LEASE.run(db, *use.row_key, lease_until, use.lease_until))
-
-
-@asynccontextmanager
-async def _let_go_when_it_fails(db: Db, use: Idempotency) -> AsyncIterator[None]:
-    """Give the lease back on failure, so that the next try need not wait for it to run out."""
-    try:
-        yield
-    except Exception:
-        await let_go(db, use)
-        raise
 
 
 async def let_go(db: Db, use: Idempotency) -> None:

@@ -50,6 +50,7 @@ NumberField = Annotated[
 it, and its ``\\w`` takes letters that other languages' does not.)"""
 KEY_HEADER: Final = "idempotency-key"
 KEY_LENGTH_MAX: Final = 255
+_KEY: Final = KEY_HEADER.encode()
 
 
 class MalformedJson(Invalid):
@@ -167,7 +168,9 @@ class ApiRequest(Request[Any, Any, Any]):
         Raises:
             KeyMissing, KeyTooLong
         """
-        key = self.headers.get(KEY_HEADER, "").strip()
+        # Straight from the headers as they came: of one, the framework would read them all.
+        found = next((value for name, value in self.scope["headers"] if name == _KEY), b"")
+        key = found.decode("latin-1").strip()
         if not key:
             raise KeyMissing(param="Idempotency-Key")
         if len(key) > KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
