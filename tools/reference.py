@@ -50,6 +50,7 @@ BESIDE: Final = {
     "/ledger/keys": "the keys that checkpoints of the ledger are signed with",
     "/ledger/verifier": "the program that checks receipts, to keep and to read",
     "/metrics": "how it fares, for Prometheus",
+    "/my_consents": "who may see and do what with one's accounts: by login and code",
     "/oauth": "the open bank: partners prove themselves by signature, people by login and code",
     "/open_bank": "people's accounts and payments, by a DPoP-bound token on a consent of theirs",
     "/openapi.json": "the OpenAPI document",
