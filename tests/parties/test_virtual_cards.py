@@ -190,6 +190,50 @@ async def test_every_payee_has_request_ids_of_its_own_and_hears_what_was_paid_on
             await pay(teller, one, number, amount, request)
 
 
+async def test_no_more_guesses_are_heard_than_the_rules_say_however_many_come_at_once(
+    db: Db, teller: Teller, make_account: MakeAccount
+) -> None:
+    payer, payee, other = [await make_account(fill=1_000) for _ in range(3)]
+    _, number = await issued(db, payer)
+    wrong = Number(number.number, "4001")
+    unknown = Number(pan(7, "990002")[:16], "4001")
+    with crash_at("virtual_cards.before_guess_commit"):
+        await pay(teller, payee, wrong, 1, "g")
+
+    async def told(by: EAccount, given: Number, request: str) -> str:
+        with pytest.raises(Refusal) as refused:
+            await pay(teller, by, given, 1, request)
+        assert not refused.value.facts
+        return refused.value.code
+
+    heard = await asyncio.gather(*(told(payee, wrong, f"g{n}") for n in range(32)))
+    of_nobody = [await told(other, unknown, f"u{n}") for n in range(6)]
+
+    assert sorted(heard) == ["virtual_card.declined"] * 5 + ["virtual_card.too_many_guesses"] * 27
+    assert of_nobody == ["virtual_card.declined"] * 5 + ["virtual_card.too_many_guesses"]
+    assert await told(other, number, "right") == "virtual_card.too_many_guesses"
+    second = await fresh(db, payer)
+    await pay(teller, payee, second, 1, "p1")  # another card, and this payee has tries left
+    for n in range(15):
+        assert await told(payee, Number(pan(n, "990003")[:16], "4001"), f"x{n}") == (
+            "virtual_card.declined"
+        )
+    assert await told(payee, second, "p2") == "virtual_card.too_many_guesses"
+    assert (await pay(teller, other, second, 1, "p3")).amount == 1
+    await db.fetch("update virtual_card_guess set day = day - 1", ())
+    assert (await pay(teller, payee, number, 1, "tomorrow")).amount == 1
+    told_of = await db.fetch(
+        "select count(*)::int as n from audit_entry where action = 'virtual_card.guesses_over'", ()
+    )
+    assert told_of[0]["n"] == 3
+
+
+async def fresh(db: Db, account: EAccount) -> Number:
+    made = await issue(db, account, "another")
+    assert made.number is not None
+    return made.number
+
+
 async def test_sixty_four_workers_never_pass_a_cards_limit_by_one_fen(
     db: Db, teller: Teller, make_account: MakeAccount
 ) -> None:

@@ -103,7 +103,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("wallet", "payment_code", "payment", "payment_state_change", "attempt", "refund"),
         "price_volume",
         *("limit_meter", "e_account", "e_account_freeze", "e_account_order", "e_account_opener"),
-        *("e_account_leg", "e_account_batch", "virtual_card"),
+        *("e_account_leg", "e_account_batch", "virtual_card", "virtual_card_guess"),
         *("e_account_payment", "e_account_refund"),
         *("split_receiver", "split", "split_share", "split_return"),
         *("exchange", "payment_case", "recon_item", "bill_cost", "routing_decision"),

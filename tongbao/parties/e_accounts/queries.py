@@ -146,6 +146,11 @@ async def order_of_account(on: Db | Tx, account: EAccount, wanted: UUID) -> EAcc
     return found
 
 
+async def has_request(on: Db | Tx, book: int, account_id: UUID, request_id: str) -> bool:
+    """Tell whether an account has an order by this request."""
+    return await store.ORDER_OF_REQUEST.first(on, book, account_id, request_id) is not None
+
+
 async def orders_of_account(
     on: Db | Tx, account: EAccount, *, cursor: str | None, limit: int | None
 ) -> Page[EAccountOrder]:

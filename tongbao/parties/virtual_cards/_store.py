@@ -68,3 +68,27 @@ PAY: Final = Statement("""
        and case when day >= $4 then day_used else 0 end + $3::bigint
            <= coalesce(day_max, case when day >= $4 then day_used else 0 end + $3::bigint)
        and used + $3::bigint <= coalesce(total_max, used + $3::bigint)""")
+
+KNOW_GUESSER: Final = Statement("""
+    insert into virtual_card_guess (book, kind, subject, day, wrong) values ($1, $2, $3, $4, 0)
+        on conflict do nothing""")
+LOCK_GUESSER: Final = Query(
+    int,
+    """
+    select case when day >= $4 then wrong else 0 end as wrong from virtual_card_guess
+     where book = $1 and kind = $2 and subject = $3 for no key update""",
+)
+COUNT_GUESS: Final = Query(
+    int,
+    """
+    update virtual_card_guess
+       set wrong = case when day >= $4 then wrong else 0 end + 1, day = greatest(day, $4)
+     where book = $1 and kind = $2 and subject = $3
+    returning wrong""",
+)
+# Rows that somebody holds are theirs; the next wrong try looks again.
+PRUNE_GUESSES: Final = Statement("""
+    delete from virtual_card_guess
+     where (book, kind, subject) in (
+           select book, kind, subject from virtual_card_guess where day < $1
+            limit 100 for update skip locked)""")

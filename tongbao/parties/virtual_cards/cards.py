@@ -38,12 +38,13 @@ from tongbao.parties.e_accounts.model import (
 )
 from tongbao.parties.e_accounts.opening import book_of, lock_account
 from tongbao.parties.e_accounts.orders import Teller, Wanted, known_order, order
-from tongbao.parties.e_accounts.queries import account_of_person
+from tongbao.parties.e_accounts.queries import account_of_person, has_request
 from tongbao.parties.people.dossier import Contributor
 from tongbao.parties.people.model import Kept
 from tongbao.parties.vault.cards import card_of, delete_card, keep_own_card, number_of, par_of
 from tongbao.parties.vault.model import Number
 from tongbao.parties.virtual_cards import _store as store
+from tongbao.parties.virtual_cards.guesses import one_try
 from tongbao.parties.virtual_cards.model import (
     NUMBER_DIGITS,
     RULES,
@@ -183,24 +184,24 @@ async def pay_by_card(
     """Pay an account by a card's number; the same request of a payee again is the same payment.
 
     Raises:
-        CardDeclined: whatever stands against it. GroupInFlight
+        CardDeclined: whatever stands against it. GuessesTooMany, GroupInFlight
     """
     db = teller.db
     async with db.begin("virtual_cards") as tx:
         par = await par_of(tx, keys, number.number)
     card = await store.BY_PAR.first(db, payee.book, par)
-    if card is None:
-        raise CardDeclined
-    # A colon is in no request_id of a person's, so no order of theirs is taken for a card's.
-    own = base32(derived_id(payee.id, f"{card.id} {request_id}"))
-    wanted = Wanted("transfer", money, f"card:{own}", payee.id)
+    # What was paid once is answered to who asked for it, whatever became of the card since.
+    if card is None or not await _is_repeat(db, card, payee, request_id):
+        async with one_try(db, payee.book, par, payee.person_id) as heard:
+            heard.is_right = card is not None and await _is_its_month(heard.tx, keys, card, number)
+        if card is None or not heard.is_right:
+            raise CardDeclined
+    wanted = Wanted("transfer", money, _request_of(card, payee, request_id), payee.id)
     try:
         account = await account_of_person(db, card.mode, card.person_id, card.account_id)
         known = await known_order(db, account, wanted)
         if known is not None:
             return known  # whatever became of the card since
-        if not await _is_its_month(db, keys, card, number):
-            raise CardDeclined
         now = db.clock.now()
         use = (card.book, card.id, money.amount, business_date(now), now)
         confirmed = ByCard(Write(store.PAY, use, refusal=CardDeclined.code))
@@ -255,11 +256,21 @@ async def _of_person(on: Db | Tx, person_id: UUID) -> Sequence[VirtualCard]:
     ]
 
 
-async def _is_its_month(db: Db, keys: SealingKeys, card: VirtualCard, number: Number) -> bool:
+def _request_of(card: VirtualCard, payee: EAccount, request_id: str) -> str:
+    # A colon is in no request_id of a person's, so no order of theirs is taken for a card's.
+    return "card:" + base32(derived_id(payee.id, f"{card.id} {request_id}"))
+
+
+async def _is_repeat(db: Db, card: VirtualCard, payee: EAccount, request_id: str) -> bool:
+    request = _request_of(card, payee, request_id)
+    return await has_request(db, card.book, card.account_id, request)
+
+
+async def _is_its_month(tx: Tx, keys: SealingKeys, card: VirtualCard, number: Number) -> bool:
     if card.state is CardState.CLOSED:
         return False
     owner = owner_of_cards(card.person_id, card.mode)
-    kept = await number_of(db, keys, await card_of(db, owner, card.vault_card_id))
+    kept = await number_of(tx, keys, await card_of(tx, owner, card.vault_card_id))
     return constant_time_equal(kept.expiry.encode(), number.expiry.encode())
 
 

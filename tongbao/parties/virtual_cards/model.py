@@ -66,6 +66,14 @@ class CardDeclined(Rejected):
     advice_zh = "该卡无法支付，请顾客更换支付方式。"
 
 
+class GuessesTooMany(Rejected):
+    """Too many wrong numbers or months were given today: of this number, or by whoever asks."""
+
+    code = "virtual_card.too_many_guesses"
+    advice = "Have the customer use another way to pay; try the card again on another day."
+    advice_zh = "今日卡号或有效期错误次数过多，请顾客更换支付方式，或次日再试。"
+
+
 class CardState(StrEnum):
     """How a virtual card stands."""
 

@@ -60,6 +60,7 @@ from tongbao.parties.virtual_cards.model import (
     CardDeclined,
     CardLimits,
     CardLimitsWrong,
+    GuessesTooMany,
     VirtualCardClosed,
     VirtualCardNotFound,
     VirtualCardsTooMany,
@@ -306,7 +307,12 @@ async def limit_virtual_card(
 
 @post(
     f"{PREFIX}/e_accounts/{{account_id:str}}/card_charges",
-    opt=needs(SELF, refuses=[EAccountNotFound, CardDeclined, AmountOutOfRange, UnknownCurrency]),
+    opt=needs(
+        SELF,
+        refuses=[
+            *(EAccountNotFound, CardDeclined, GuessesTooMany, AmountOutOfRange, UnknownCurrency)
+        ],
+    ),
 )
 async def charge_virtual_card(
     account_id: str,
