@@ -66,11 +66,21 @@ _OF_ACTIONS = Query(
 
 
 _origin: ContextVar[str] = ContextVar("origin", default="")
+_source: ContextVar[str | None] = ContextVar("source", default=None)
 
 
-def come_from(origin: str) -> None:
-    """Say where the acts of this task of the loop come from: an address, a command, a task."""
+def come_from(origin: str, source: str | None = None) -> None:
+    """Say where the acts of this task of the loop come from: an address, a command, a task.
+
+    ``source`` is the place on the network, where they come over one.
+    """
     _origin.set(origin[:_ORIGIN_MAX])
+    _source.set(source)
+
+
+def source_of_request() -> str | None:
+    """Return where on the network the request comes from that is served here, if it is one."""
+    return _source.get()
 
 
 async def record(tx: Tx, action: str, subject: str, facts: Mapping[str, Fact]) -> UUID:

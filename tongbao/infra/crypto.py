@@ -168,6 +168,9 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("person.password", Algorithm.ARGON2ID, "none", "A person's password."),
         Purpose("person.session", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of their sessions."),
         Purpose("person.code", Algorithm.HMAC_SHA_256, _FILE_KEY, "Codes sent in messages."),
+        Purpose(
+            "login.source", Algorithm.HMAC_SHA_256, _FILE_KEY, "From where logins fail, counted."
+        ),
         Purpose("person.request", Algorithm.ECDSA_P256, "none", "Requests of a person's phone."),
         Purpose("person.certificate", Algorithm.CERTIFICATE, "none", "Acts that people sign."),
         Purpose("developer.mail", Algorithm.AES_256_GCM, _FILE_KEY, "Developers' addresses."),

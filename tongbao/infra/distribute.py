@@ -163,6 +163,7 @@ TABLES: Final[tuple[Placed, ...]] = (
         *("api_key", "api_nonce", "idempotency_key", "inbound_callback"),
         *("agreed_rate", "rate_bucket"),
         "change_mark",
+        *("login_source_rule", "login_source_use"),
         *("request_line", "request_log_term"),
     ),
     *_at_home(

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from tongbao.infra.admission.authentication import prune_nonces
+from tongbao.infra.admission.login_sources import prune_login_tries
 from tongbao.infra.blob_uploads.uploads import clean_uploads
 from tongbao.infra.blobs.model import BlobStoreRefused, BlobStoreUnavailable
 from tongbao.infra.blobs.store import Blobs
@@ -54,6 +55,7 @@ async def keep_house(
     """Do one round and come back in a minute."""
     await idempotency.prune(db)
     await prune_nonces(db)
+    await prune_login_tries(db)
     await request_log.prune(db)
     await prune_sessions(db)
     await developers.prune_sessions(db)

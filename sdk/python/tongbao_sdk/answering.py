@@ -12,15 +12,14 @@ Answer = Callable[[str, str, bytes, Mapping[str, str]], tuple[int, bytes]]
 
 def answered_by(answer: Answer) -> httpx.Client:
     """Return a client to give to `Tongbao` as ``client``, whose requests go to a function."""
-    return httpx.Client(transport=_Answered(answer), trust_env=False)
 
-
-class _Answered(httpx.BaseTransport):
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def reply(request: httpx.Request) -> httpx.Response:
         target = request.url.raw_path.decode("ascii")
-        status, body = self._answer(request.method, target, request.read(), request.headers)
-        kind = "application/json" if status < 400 else "application/problem+json"
+        status, body = answer(request.method, target, request.read(), request.headers)
+        kind = "application/json" if status < httpx.codes.BAD_REQUEST else _PROBLEM
         return httpx.Response(status, headers={"content-type": kind}, content=body)
+
+    return httpx.Client(transport=httpx.MockTransport(reply), trust_env=False)
+
+
+_PROBLEM = "application/problem+json"

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from tongbao.infra.admission.rate_limits import BucketRow
+from tongbao.infra.admission.rate_limits import BucketRow, LoginSourceRule
 from tongbao.infra.copy_rows import Append, moment, text
 from tongbao.infra.db import Query, Statement
 
@@ -98,3 +98,24 @@ _NONCE: Final = Struct("!hi16siq")
 def nonce_row(key_id: UUID, nonce: str, kept_until: datetime) -> bytes:
     """Return the row of `APPEND_NONCE`."""
     return _NONCE.pack(3, 16, key_id.bytes, 8, moment(kept_until)) + text(nonce)
+
+
+_SOURCE_RULE: Final = "entrance, family, prefix_bits, period_s, valid_from, most, because"
+
+LOGIN_SOURCE_RULES: Final = Query(
+    LoginSourceRule,
+    f"select {_SOURCE_RULE} from login_source_rule where entrance = $1 and family = $2",
+)
+# One more in this period, unless there were as many as may fail.
+COUNT_LOGIN: Final = Statement("""
+    insert into login_source_use (subject, period_s, starts_at, used) values ($1, $2, $3, 1)
+        on conflict (subject, period_s, starts_at)
+        do update set used = login_source_use.used + 1 where login_source_use.used < $4""")
+GIVE_LOGIN_BACK: Final = Statement("""
+    update login_source_use set used = used - 1
+     where subject = $1 and period_s = $2 and starts_at = $3 and used > 0""")
+PRUNE_LOGINS: Final = Statement("""
+    delete from login_source_use
+     where (subject, period_s, starts_at) in
+           (select subject, period_s, starts_at from login_source_use
+             where starts_at < $1 order by starts_at limit $2)""")

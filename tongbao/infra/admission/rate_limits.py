@@ -24,6 +24,18 @@ class RateLimit(Struct, frozen=True):
     units_per_day: int | None = None
 
 
+class LoginSourceRule(Struct, frozen=True):
+    """One row: how many logins may fail from one place in a period; ``most`` None: any number."""
+
+    entrance: str
+    family: int
+    prefix_bits: int
+    period_s: int
+    valid_from: date
+    most: int | None
+    because: str
+
+
 class Bucket(Struct, frozen=True):
     """What was given out of a limit so far."""
 

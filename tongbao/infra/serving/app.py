@@ -176,8 +176,8 @@ class App:
         reply = Reply(send, request_id, scope["state"])
         # The server gives every request a task, and so a context, of its own: nothing to undo.
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        client = scope.get("client")
-        come_from(f"{client[0] if client else 'local'} {request_id}")
+        source = (scope.get("client") or ("local",))[0]
+        come_from(f"{source} {request_id}", source)
         prefix = self._mounted_at(scope["path"])
         try:
             is_file = self._uploads.begin(scope, receive)

@@ -170,14 +170,18 @@ def _shown(fact: Fact) -> Fact:
     return redact_text(fact) if isinstance(fact, str) else fact
 
 
+def wait_of(refusal: Refusal) -> str | None:
+    """Return what Retry-After says of a refusal: seconds, where waiting helps."""
+    wait_s = refusal.facts.get("retry_after_s", getattr(refusal, "retry_after_s", None))
+    return None if wait_s is None else str(wait_s)
+
+
 def render(refusal: Refusal, *, request_id: str, language: str, docs_url: str) -> Rendered:
     """Return status, headers and body of the refusal."""
     problem = problem_of(refusal, request_id=request_id, language=language, docs_url=docs_url)
     headers = {"content-type": MEDIA_TYPE, "content-language": language}
-    usual_s = getattr(refusal, "retry_after_s", None)
-    retry_after_s = refusal.facts.get("retry_after_s", usual_s)
-    if retry_after_s is not None:
-        headers["retry-after"] = str(retry_after_s)
+    if (wait_s := wait_of(refusal)) is not None:
+        headers["retry-after"] = wait_s
     if isinstance(refusal, Unauthenticated):
         headers["www-authenticate"] = AUTHENTICATION_SCHEME
     if isinstance(refusal, MethodNotAllowed):

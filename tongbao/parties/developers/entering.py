@@ -13,6 +13,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra import audit
+from tongbao.infra.admission.login_sources import knock, let_in
 from tongbao.infra.crypto import bind, constant_time_equal
 from tongbao.infra.db import Tx
 from tongbao.infra.failpoints import failpoint
@@ -174,8 +175,9 @@ async def log_in(entrance: Entrance, mail: str, password: str) -> OpenedSession:
     """Open a session for whoever knows the password.
 
     Raises:
-        DeveloperLoginRefused
+        DeveloperLoginRefused, LoginsTooMany
     """
+    knocked = await knock(entrance.db, entrance.keyring, "developer")
     found = await _of_mail(entrance, mail)
     now = real_now()
     counted = await store.COUNT_TRY.first(
@@ -192,7 +194,9 @@ async def log_in(entrance: Entrance, mail: str, password: str) -> OpenedSession:
             raise DeveloperLoginRefused  # it was changed, or the account closed, a moment ago
         await store.CLEAR_TRIES.run(tx, counted.id)
         await audit.record(tx, "developer.logged_in", counted.actor, {})
-        return await open_session(tx, entrance.keyring, counted)
+        opened = await open_session(tx, entrance.keyring, counted)
+    await let_in(entrance.db, knocked)
+    return opened
 
 
 async def set_new_password(entrance: Entrance, proof: Proof, password: str) -> OpenedSession:

@@ -16,6 +16,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra import audit
+from tongbao.infra.admission.login_sources import knock, let_in
 from tongbao.infra.crypto import Keyring, constant_time_equal, hmac_sha256
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.settings import Secret
@@ -116,9 +117,9 @@ async def log_in(
     Every refusal is the same, and takes as long, so that nothing can be learnt from it.
 
     Raises:
-        LoginRefused
+        LoginRefused, LoginsTooMany
     """
-    now = real_now()
+    now, knocked = real_now(), await knock(db, keyring, "operator")
     found = await store.FIND_OPERATOR.first(db, login) if is_login(login) else None
     operator = await _count_try(db, found, now)
     password_hash = operator.password_hash if operator else unmatchable_hash()
@@ -142,6 +143,7 @@ async def log_in(
             await audit.record(tx, "operator.logged_in", used.actor, facts)
     if used is None:  # the code was used before
         raise await _refused(db, found)
+    await let_in(db, knocked)
     return OpenedSession(Session(used, _csrf_token(keyring, token)), Secret(token))
 
 

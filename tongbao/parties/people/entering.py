@@ -13,6 +13,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra import audit
+from tongbao.infra.admission.login_sources import knock, let_in
 from tongbao.infra.crypto import constant_time_equal
 from tongbao.infra.db import Tx
 from tongbao.infra.public_keys import PublicKey
@@ -216,8 +217,9 @@ async def log_in(
     """Open a session for whoever knows the password, and from a new phone proves one thing more.
 
     Raises:
-        LoginRefused
+        LoginRefused, LoginsTooMany
     """
+    knocked = await knock(checks.db, checks.keyring, "person")
     found = await owner_of(checks.db, checks.keyring, mode, contact)
     owner_id = found.person_id if found else _NOBODY
     device = await bound_device(checks.db, owner_id, phone.key)
@@ -235,15 +237,18 @@ async def log_in(
         raise await _refused(checks, found.person_id if found else None)
     if device is not None:
         await guessed_right(checks.db, checks.keyring, device.id)
-    return await _enter(checks, person, phone, methods, password_hash=matched)
+    entered = await _enter(checks, person, phone, methods, password_hash=matched)
+    await let_in(checks.db, knocked)
+    return entered
 
 
 async def log_in_by_passkey(checks: Checks, mode: Mode, phone: Phone, claim: ByPasskey) -> Entered:
     """Open a session for whoever holds a passkey, which says itself whose it is.
 
     Raises:
-        LoginRefused, PasskeyUnavailable
+        LoginRefused, PasskeyUnavailable, LoginsTooMany
     """
+    knocked = await knock(checks.db, checks.keyring, "person")
     try:
         asked = parse(CHALLENGE_PREFIX, claim.challenge_id)
         challenge = await use_challenge(checks.db, asked, LOG_IN, None)
@@ -257,7 +262,9 @@ async def log_in_by_passkey(checks: Checks, mode: Mode, phone: Phone, claim: ByP
     person = await store.GET_PERSON.first(checks.db, passkey.owner_id)
     if person is None or person.mode is not mode or person.state != "active":
         raise await _refused(checks, None)
-    return await _enter(checks, person, phone, {Method.PASSKEY})
+    entered = await _enter(checks, person, phone, {Method.PASSKEY})
+    await let_in(checks.db, knocked)
+    return entered
 
 
 async def person_by_password(
@@ -266,7 +273,11 @@ async def person_by_password(
     """Return who has this address and password, for a page; a stranger costs the same work.
 
     The try counts as failed until the caller clears it, see `clear_tries`.
+
+    Raises:
+        LoginsTooMany
     """
+    knocked = await knock(checks.db, checks.keyring, "person")
     try:
         found = await owner_of(checks.db, checks.keyring, mode, read_contact(address))
     except ContactMalformed:
@@ -276,6 +287,7 @@ async def person_by_password(
     if person is None or not right or person.state != "active" or person.mode is not mode:
         await _refused(checks, found.person_id if found else None)
         return None
+    await let_in(checks.db, knocked)
     return person
 
 
@@ -294,8 +306,9 @@ async def recover(
     Every other phone is unbound, every session ends, and every address is told.
 
     Raises:
-        LoginRefused, PasswordRefused
+        LoginRefused, PasswordRefused, LoginsTooMany
     """
+    knocked = await knock(checks.db, checks.keyring, "person")
     found = await owner_of(checks.db, checks.keyring, mode, contact)
     person = await count_try(checks, found.person_id if found else _NOBODY)
     person_id = person.id if person else _NOBODY
@@ -328,6 +341,7 @@ async def recover(
             name=phone.name,
             methods=(Method.MESSAGE_CODE,),
         )
+    await let_in(checks.db, knocked)
     return Entered(person, session)
 
 

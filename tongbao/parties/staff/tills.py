@@ -14,6 +14,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra import audit
+from tongbao.infra.admission.login_sources import knock, let_in
 from tongbao.infra.crypto import Keyring, constant_time_equal
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
@@ -97,8 +98,9 @@ async def set_pin(
 
     Raises:
         TerminalSuspended, StaffNotFound, StaffLeft, StaffSuspended, StaffElsewhere, PinTooSimple,
-        PinCodeRefused
+        PinCodeRefused, LoginsTooMany
     """
+    knocked = await knock(db, keyring, "staff")
     staff = await _person_here(db, terminal, staff_id)
     check_pin(pin, person_of(keyring, staff).phone)
     async with db.begin(_ACTOR) as tx:
@@ -118,17 +120,21 @@ async def set_pin(
         await store.END_SESSIONS_OF.run(tx, staff.id, tx.now)
         facts = {"terminal": show(TERMINAL, terminal.id)}
         await audit.record(tx, "staff.pin_set", show(PREFIX, staff.id), facts)
+    await let_in(db, knocked)
 
 
-async def sign_in(db: Db, terminal: Terminal, staff_id: UUID, pin: str) -> SignedIn:
+async def sign_in(
+    db: Db, keyring: Keyring, terminal: Terminal, staff_id: UUID, pin: str
+) -> SignedIn:
     """Sign a person in at a terminal; whoever was signed in there is out.
 
     Five wrong tries lock the PIN for half an hour, fifteen in a row until there is a new one.
 
     Raises:
         TerminalSuspended, StaffNotFound, StaffLeft, StaffSuspended, StaffElsewhere, PinNotSet,
-        PinLocked, PinWrong
+        PinLocked, PinWrong, LoginsTooMany
     """
+    knocked = await knock(db, keyring, "staff")
     staff = await _person_here(db, terminal, staff_id)
     counted = await _count_try(db, staff.id)
     failpoint("tills.after_try")
@@ -149,6 +155,7 @@ async def sign_in(db: Db, terminal: Terminal, staff_id: UUID, pin: str) -> Signe
         )
         where = {"terminal": show(TERMINAL, terminal.id)}
         await audit.record(tx, "staff.signed_in", show(PREFIX, staff.id), where)
+    await let_in(db, knocked)
     return SignedIn(session, locked)
 
 

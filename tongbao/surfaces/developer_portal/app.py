@@ -264,7 +264,7 @@ def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
         "title": title_of(type(refusal)),
         "request_id": request_id,
     }
-    reply = visit.page("refused.html", facts, status=status_of(type(refusal)))
+    reply = visit.page("refused.html", facts, status=status_of(type(refusal))).told_to_wait(refusal)
     if isinstance(refusal, MethodNotAllowed):
         return reply.also(("allow", str(refusal.facts.get("allow", ""))))
     return reply

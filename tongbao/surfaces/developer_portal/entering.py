@@ -186,6 +186,8 @@ def _form(
     }
     status = 200 if refused is None else status_of(type(refused))
     reply = visit.page(template, {"refused": refused, **given, **facts}, status=status)
+    if refused is not None:
+        reply = reply.told_to_wait(refused)
     name = cookie_name(VISITOR, is_https=visit.desk.is_https)
     if visit.session is not None or visit.request.cookies.get(name) == visit.form_token:
         return reply

@@ -284,7 +284,7 @@ def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
         "title": title_of(type(refusal)),
         "request_id": request_id,
     }
-    reply = visit.part("refused.html", facts, status=status)
+    reply = visit.part("refused.html", facts, status=status).told_to_wait(refusal)
     if isinstance(refusal, MethodNotAllowed):
         return reply.also(("allow", str(refusal.facts.get("allow", ""))))
     return reply

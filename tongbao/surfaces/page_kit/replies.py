@@ -10,6 +10,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from tongbao.infra.web.problem import wait_of
+from tongbao.kernel.errors import Refusal
 from tongbao.surfaces.page_kit.requests import LANGUAGE_COOKIE
 
 Message = MutableMapping[str, Any]
@@ -41,6 +43,11 @@ class Reply(Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     body: bytes = b""
     chunks: AsyncIterator[bytes] | None = None
+
+    def told_to_wait(self, refusal: Refusal) -> Reply:
+        """Return the reply with Retry-After, where a refusal says how long."""
+        wait_s = wait_of(refusal)
+        return self if wait_s is None else self.also(("retry-after", wait_s))
 
     def also(self, *headers: Header) -> Reply:
         """Return the reply with more headers."""

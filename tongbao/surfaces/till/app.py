@@ -223,7 +223,9 @@ class TillApp:
 
     async def _sign_in(self, scope: Scope, terminal: Terminal) -> Struct:
         asked: SignIn = decode(scope["state"]["body"], SignIn)
-        here = await sign_in(self._db, terminal, parse(PREFIX, asked.staff_id), asked.pin)
+        here = await sign_in(
+            self._db, self._keyring, terminal, parse(PREFIX, asked.staff_id), asked.pin
+        )
         return SessionView(
             id=show(SESSION, here.session.id),
             object="till_session",

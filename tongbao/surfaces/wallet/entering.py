@@ -8,6 +8,7 @@ from typing import Any, Literal
 from litestar import get, post
 from msgspec import Struct
 
+from tongbao.infra.admission.login_sources import LoginsTooMany
 from tongbao.infra.serving.device_api import OPEN, DeviceCaller
 from tongbao.infra.web.caller import needs
 from tongbao.kernel.ids import show
@@ -177,7 +178,7 @@ async def register(data: Register, desk: Desk, caller: DeviceCaller) -> SessionV
 
 @post(
     f"{PREFIX}/sessions",
-    opt=needs(OPEN, refuses=[ContactMalformed, DeviceKeyMalformed, LoginRefused]),
+    opt=needs(OPEN, refuses=[ContactMalformed, DeviceKeyMalformed, LoginRefused, LoginsTooMany]),
 )
 async def log_in(data: LogIn, desk: Desk, caller: DeviceCaller) -> SessionView:
     """Open a session; every refusal is the same and takes as long."""
@@ -205,7 +206,7 @@ async def ask_passkey(data: AskPasskey, desk: Desk, caller: DeviceCaller) -> Pas
 
 @post(
     f"{PREFIX}/passkey_sessions",
-    opt=needs(OPEN, refuses=[DeviceKeyMalformed, LoginRefused, PasskeyUnavailable]),
+    opt=needs(OPEN, refuses=[DeviceKeyMalformed, LoginRefused, PasskeyUnavailable, LoginsTooMany]),
 )
 async def log_in_by_passkey(data: LogInByPasskey, desk: Desk, caller: DeviceCaller) -> SessionView:
     """Open a session for whoever holds a passkey of ours."""
@@ -216,7 +217,12 @@ async def log_in_by_passkey(data: LogInByPasskey, desk: Desk, caller: DeviceCall
 
 @post(
     f"{PREFIX}/recoveries",
-    opt=needs(OPEN, refuses=[ContactMalformed, DeviceKeyMalformed, PasswordRefused, LoginRefused]),
+    opt=needs(
+        OPEN,
+        refuses=[
+            *(ContactMalformed, DeviceKeyMalformed, PasswordRefused, LoginRefused, LoginsTooMany),
+        ],
+    ),
 )
 async def recover(data: Recover, desk: Desk, caller: DeviceCaller) -> SessionView:
     """Get an account back; every other phone is unbound, and every address is told."""
