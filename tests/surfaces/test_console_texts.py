@@ -75,6 +75,7 @@ from tongbao.surfaces.page_kit.remembered import Remembered
 from tongbao.surfaces.page_kit.rendering import figures, lasting, moment, money, prose
 from tongbao.surfaces.page_kit.texts import Texts, load_texts
 from tongbao.surfaces.people_desk import e_accounts
+from tongbao.surfaces.people_desk import user_wallets as user_wallet_pages
 from tongbao.surfaces.people_desk.pages import STATES as PERSON_STATES
 
 CONSOLE = Path(operator_console.__path__[0])
@@ -87,6 +88,7 @@ SITES = [CONSOLE, DOCS, PORTAL, WALLETS, MINE]
 
 OPEN = {
     "grant", "may", "status", "proposal_kind", "wallet_state", "programme_state",
+    "programme_move",
     "account", "action", "agreement_state", "application_state", "document", "finding",
     "merchant_state", "registration_state", "agreement_why", "combined_state", "combined_why",
     "visit_state", "visit_why", "approval_state",
@@ -197,6 +199,8 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("e_account_kind", e_accounts.KINDS),
         ("e_account_meter", METERS),
         ("e_account_period", e_accounts.PERIODS),
+        ("wallet_state", user_wallet_pages.STATES),
+        ("programme_state", user_wallet_pages.PROGRAMME_STATES),
         ("e_account_order", e_accounts.ORDERS),
         ("e_account_order_state", e_accounts.ORDER_STATES),
         ("e_account_refund", e_accounts.WHEREABOUTS),

@@ -18,9 +18,10 @@ from tests.parties.phones import PASSWORD, Phone, address
 from tests.stage import Stage, new_number
 from tests.surfaces.test_tenants import live_key
 from tests.surfaces.test_wallet_app import SandboxOffice
+from tests.surfaces.visitors import hire, reader
 from tests.surfaces.wallet_users import RETURN, TERMS, Visitor, told
-from tongbao.controls.approvals.approvals import approve
-from tongbao.kernel.ids import parse
+from tongbao.controls.approvals.approvals import approve, reject
+from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.people.consents import Draft, publish_text
 from tongbao.parties.user_wallets.model import ProgrammeState, ProgrammeUnchanged
@@ -490,6 +491,38 @@ async def test_in_real_money_a_programme_waits_for_two_people(stage: Stage) -> N
         with pytest.raises(Refused) as refused:
             await stage.call(live.wallet_programmes.set, **{**TERMS, **wrong})
         assert refused.value.code == "wallet_programme.terms_invalid"
+
+
+async def test_operators_see_who_asks_for_what_and_two_of_them_stop_a_programme(
+    stage: Stage, wallet: Opened
+) -> None:
+    at = "/console/user_wallets"
+    merchant = show("mch", stage.shop.merchant.id)
+    programme = await programme_of(stage.db, stage.shop.merchant.id, Mode.SANDBOX)
+    assert programme is not None
+    async with reader(stage, await hire(stage, login="wallets.one")) as one:
+        listed = (await one.get(f"{at}?mode=sandbox&q={merchant}&status=opened")).text
+        assert wallet.made["id"] in listed
+        assert wallet.phone not in listed
+        of_user = (await one.get(f"{at}?mode=sandbox&user={wallet.made['user_id']}")).text
+        assert wallet.made["id"] in of_user
+        assert wallet.made["id"] not in (await one.get(at)).text  # that is real money
+        assert (await one.get(f"{at}?mode=sandbox&status=nonsense")).status_code == 400
+        move = f"{at}/{programme.shown_id}/move"
+        await one.get(f"{at}?mode=sandbox")
+        assert (await one.send(move, to="gone", reason="no such state")).status_code == 400
+        await one.get(f"{at}?mode=sandbox")
+        reply = await one.send(move, to="suspended", reason="it asked for too much")
+        assert reply.status_code == 303, reply.text
+        inbox = (await one.get(reply.headers["location"])).text
+        assert RETURN in inbox
+    found = await programme_of(stage.db, stage.shop.merchant.id, Mode.SANDBOX)
+    assert found is not None
+    assert found.state is ProgrammeState.ACTIVE  # one person alone stops nothing
+    proposed = reply.headers["location"].rpartition("/")[2].partition("?")[0]
+    async with stage.db.begin("checker") as tx:
+        acts, may = stage.platform.approvals.acts, {"onboarding_act"}
+        await reject(tx, acts, parse("apv", proposed), reason="it asked for little", may=may)
 
 
 def wallet_lines(client: Tongbao) -> Any:

@@ -69,6 +69,7 @@ PAGE_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "applications",
         "people",
         "e_accounts",
+        "user_wallets",
         "partners",
         "terminals",
     ),
@@ -77,7 +78,8 @@ PAGE_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 """What belongs together, as the side of every page lists it."""
 PAGES: Final = tuple(page for group in PAGE_GROUPS.values() for page in group)
 LICENSED_PAGES: Final = frozenset(
-    {"people", "e_accounts", "partners", "settlements", "suspense", "disputes", "reserve"}
+    {"people", "e_accounts", "user_wallets", "partners", "settlements", "suspense", "disputes"}
+    | {"reserve"}
 )
 """Pages about other people's money, which a firm that may not hold it does not have."""
 HERE: Final = Path(__file__).parent

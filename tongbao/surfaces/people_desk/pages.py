@@ -34,7 +34,7 @@ from tongbao.parties.people.sessions import devices_of
 from tongbao.surfaces.operator_console.visit import PREFIX as CONSOLE
 from tongbao.surfaces.operator_console.visit import Route, Visit, mode_of
 from tongbao.surfaces.page_kit.replies import Reply, redirect
-from tongbao.surfaces.people_desk import e_accounts
+from tongbao.surfaces.people_desk import e_accounts, user_wallets
 
 _ROWS: Final = 50
 _REASON_MIN: Final = 4
@@ -131,6 +131,7 @@ ROUTES: Final = (
     Route("POST", "/people/{person_id}/move", move_person, _ACT, is_licensed=True),
     Route("POST", f"{_CARD}/unbind", unbind_card, _ACT, is_licensed=True),
     *e_accounts.ROUTES,
+    *user_wallets.ROUTES,
 )
 
 
