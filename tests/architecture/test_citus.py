@@ -129,6 +129,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.clearing.reconciliation._store.COUNT_ITEMS",
         "tongbao.clearing.reconciliation._store.FEES_BY_BOOK",
         "tongbao.clearing.reconciliation._store.ROWS_ALONE",
+        "tongbao.clearing.transfers._store.TRANSFERRED",
         "tongbao.payments.collecting._store.ATTEMPTS_WITH_IDS",
         "tongbao.payments.collecting._store.PAID_BETWEEN",
         "tongbao.payments.collecting._store.COUNT_PAID",

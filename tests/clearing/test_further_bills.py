@@ -155,6 +155,16 @@ async def test_every_further_bill_has_a_rule_from_its_first_day_on(day: Day) -> 
     assert found["alipay.funds"] == []
 
 
+async def test_a_firm_without_funds_has_no_transfers_to_compare(day: Day) -> None:
+    account = base32(day.account("alipay"))
+    async with day.db.begin("tests") as tx:
+        for bill in ("alipay.funds", "wechat_pay.funds_operation"):
+            name = f"{bill}.{account}"
+            await begin_built_in(tx, bill, name, account, day.date, may_hold_funds=False)
+    [rule] = await rules_on(day.db, day.date)
+    assert rule.left == f"payments:alipay/{account} + splits:alipay/{account}"
+
+
 async def test_what_people_make_of_a_built_in_rule_counts(day: Day) -> None:
     await day.paid("wechat_pay", 1_000)
     await day.over()

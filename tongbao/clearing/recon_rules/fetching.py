@@ -171,7 +171,8 @@ async def _take(
         await add_source(tx, name, layout, account.mode)
         bill = f"{account.channel}.{task.kind}"
         since = task.day - timedelta(days=MAKES_UP_FOR)
-        await begin_built_in(tx, bill, name, base32(account.id), since)
+        holds = context.flow.licence.may_hold_funds
+        await begin_built_in(tx, bill, name, base32(account.id), since, may_hold_funds=holds)
     failpoint("fetching.after_source")
     try:
         await bring_in(context, name, task.day, found.path, actor=_ACTOR)

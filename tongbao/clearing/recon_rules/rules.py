@@ -13,7 +13,7 @@ from importlib import resources
 import msgspec
 from msgspec import Struct
 
-from tongbao.clearing.matching.model import Pass, Rule, load_rule, problem_of
+from tongbao.clearing.matching.model import Pass, Rule, load_rule, parts_of, problem_of
 from tongbao.clearing.recon_rules import _store as store
 from tongbao.clearing.recon_rules.model import (
     SET_LAYOUT,
@@ -96,13 +96,16 @@ async def propose_rule(tx: Tx, asked: Asked, *, ends: str = "") -> Approval:
     return await propose(tx, SET_RULE, name, terms, reason=asked.reason, may=asked.may)
 
 
-async def begin_built_in(tx: Tx, bill: str, source: str, account: str, day: date) -> None:
+async def begin_built_in(
+    tx: Tx, bill: str, source: str, account: str, day: date, *, may_hold_funds: bool = True
+) -> None:
     """Begin the rule that comes with the program for an account's bills, if there is one.
 
     A name that was ever a rule's is left alone: what people made of it counts. What is compared by
-    default needs no two people; to compare otherwise, or no more, does.
+    default needs no two people; to compare otherwise, or no more, does. Who may not hold funds has
+    no transfers that could be compared.
     """
-    rule = _built_in(bill, source, account)
+    rule = _built_in(bill, source, account, may_hold_funds=may_hold_funds)
     if rule is None or await store.RULE_ON.first(tx, rule.name, date.max) is not None:
         return
     text = msgspec.json.encode(rule, order="sorted").decode()
@@ -111,15 +114,17 @@ async def begin_built_in(tx: Tx, bill: str, source: str, account: str, day: date
         await audit.record(tx, "matching.rule_begun", rule.name, {**facts})
 
 
-def _built_in(bill: str, source: str, account: str) -> Rule | None:
+def _built_in(bill: str, source: str, account: str, *, may_hold_funds: bool) -> Rule | None:
     form = _forms().get(bill)
-    if form is None:
+    parts = [] if form is None else parts_of(form.left)
+    sides = [part for part in parts if may_hold_funds or not part.startswith("transfers")]
+    if form is None or not sides:
         return None
     rule = Rule(
         name=f"{bill.replace('.', '_')}_{account}",
         en=form.en,
         zh=form.zh,
-        left=form.left.replace("{account}", account),
+        left=" + ".join(sides).replace("{account}", account),
         right=f"source:{source}",
         passes=form.passes,
         ignores=form.ignores,
