@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
 from tests.dying import dying
 from tests.infra.signed_client import Reply, call
 from tests.stage import Stage, staged
-from tests.surfaces import test_open_bank
-from tests.surfaces.partnering import Partner
-from tests.surfaces.test_open_bank import Bank
+from tests.surfaces import obie, test_open_bank
+from tests.surfaces.partnering import Partner, Rsa, b64, now
+from tests.surfaces.test_open_bank import MAY, Bank
 from tongbao.infra.db import Db
-from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Licence
+from tongbao.parties.partners.message_keys import renew_key
+from tongbao.parties.partners.model import Changing, PartnerState
+from tongbao.parties.partners.partners import partner_with_id, propose_change
 from tongbao.surfaces.open_bank.app import INTERFACES
 from tongbao.surfaces.open_bank.interfaces import Level
 from tongbao.surfaces.uk_open_banking.app import UK_INTERFACES, open_banks
@@ -45,9 +53,27 @@ async def module_stage(
         yield ready
 
 
+MESSAGES = Rsa()
+"""What the partner signs payments by, beside the key of its assertions."""
+
+
+@pytest.fixture(scope="module")
+async def signing_bank(the_bank: Bank) -> Bank:
+    row = await partner_with_id(the_bank.stage.db, parse("ptn", the_bank.partner.client_id))
+    wanted = Changing(
+        *(row.name, row.redirect_uris, [*row.jwks, {**MESSAGES.jwk, "kid": "m1"}], row.kinds),
+        state=PartnerState.ACTIVE,
+        changed_at=row.changed_at,
+    )
+    async with the_bank.stage.db.begin("maker") as tx:
+        asked = await propose_change(tx, row.id, wanted, reason="it pays", may=MAY)
+    await the_bank.agree(asked)
+    return the_bank
+
+
 @pytest.fixture
-async def bank(the_bank: Bank, shared_stage: Stage) -> AsyncIterator[Bank]:
-    yield the_bank
+async def bank(signing_bank: Bank, shared_stage: Stage) -> AsyncIterator[Bank]:
+    yield signing_bank
     await shared_stage.db.fetch("delete from code_allowance", ())
 
 
@@ -59,16 +85,56 @@ async def own_token(partner: Partner, scope: str = "accounts") -> str:
     return str(reply.json["access_token"])
 
 
+AT = "http://openbanking.org.uk/"
+CRITICAL = [f"{AT}iat", f"{AT}iss", f"{AT}tan"]
+
+
+def signed(partner: Partner, body: bytes, key: Rsa = MESSAGES, **changes: Any) -> str:
+    """``x-jws-signature`` over a body, made by hand from the specification."""
+    header = {
+        "alg": "PS256",
+        "kid": "m1",
+        f"{AT}iat": now(),
+        f"{AT}iss": partner.client_id,
+        f"{AT}tan": "127.0.0.1",
+        "crit": CRITICAL,
+        **{name.replace("at_", AT): value for name, value in changes.items()},
+    }
+    header = {name: value for name, value in header.items() if value is not None}
+    first = b64(json.dumps(header).encode())
+    return f"{first}..{b64(key.sign(f'{first}.{b64(body)}'.encode()))}"
+
+
 async def ask(
     partner: Partner, method: str, path: str, token: str, body: Any = None, **headers: str
+) -> Reply:
+    sent = b"" if body is None else json.dumps(body).encode()
+    if method == "POST" and path.startswith(PISP):
+        headers = {"x_jws_signature": signed(partner, sent), **headers}
+    reply = await asked_raw(partner, method, path, token, sent, **headers)
+    plain = path.partition("?")[0]
+    route = obie.route_of(method, plain)
+    if reply.status < 300:
+        shape = obie.ANSWERS[route]
+        wrongly = [] if shape is None else obie.faults(reply.json, shape)
+        assert not wrongly, wrongly
+        assert (shape is None) == (reply.body == b"")
+    else:
+        assert not obie.faults(reply.json, obie.ERROR), reply.body
+    is_signed = reply.status < 300 and plain.startswith(PISP)
+    assert ("x-jws-signature" in reply.headers) == is_signed
+    return reply
+
+
+async def asked_raw(
+    partner: Partner, method: str, path: str, token: str, sent: bytes, **headers: str
 ) -> Reply:
     said = {
         "authorization": f"DPoP {token}",
         "dpop": partner.proof(method, path.partition("?")[0], token=token),
-        **({"content-type": "application/json"} if body is not None else {}),
-        **{name.replace("_", "-"): value for name, value in headers.items()},
+        **({"content-type": "application/json"} if sent else {}),
+        **{name.replace("_", "-"): value for name, value in headers.items() if value},
     }
-    sent = b"" if body is None else json.dumps(body).encode()
     return await call(partner.stage.app, method, path, said, [sent])
 
 
@@ -277,7 +343,7 @@ async def test_a_payment_that_cannot_be_is_refused_in_their_words(bank: Bank) ->
     body = {"Data": {"Initiation": initiation(bank)}, "Risk": {}}
     for headers, code in (
         ({}, "UK.OBIE.Header.Missing"),
-        ({"x_jws_signature": "a..b"}, "UK.OBIE.Signature.Unexpected"),
+        ({"x_jws_signature": "a..b", "x_idempotency_key": "x"}, "UK.OBIE.Signature.Malformed"),
         ({"x_fapi_interaction_id": "1"}, "UK.OBIE.Header.Invalid"),
         ({"content_type": "text/plain"}, "UK.OBIE.Header.Invalid"),
     ):
@@ -336,3 +402,201 @@ async def test_it_is_not_there_unless_it_is_switched_on(bank: Bank) -> None:
 
     assert mounted() - mounted(uk_open_banking=False) == {"/open-banking"}
     assert mounted(licence=Licence.AGGREGATOR) == set()
+
+
+# The shapes of the specification
+
+
+def test_what_is_served_and_what_is_described_are_the_same_routes() -> None:
+    assert {(each.method, each.path) for each in UK_INTERFACES} == set(obie.ANSWERS)
+
+
+async def test_every_route_answers_in_the_shape_of_the_specification(bank: Bank) -> None:
+    """`ask` compares each answer; here each route answers at least once, in each of its states."""
+    seen = set()
+
+    async def walk(method: str, path: str, token: str, body: Any = None, **more: str) -> Any:
+        reply = await ask(bank.partner, method, path, token, body, **more)
+        assert reply.status < 300, (method, path, reply.body)
+        seen.add(obie.route_of(method, path.partition("?")[0]))
+        return reply.json["Data"] if reply.body else None
+
+    own = await own_token(bank.partner)
+    body = {"Data": {"Permissions": EVERYTHING}, "Risk": {}}
+    consent = (await walk("POST", f"{AISP}/account-access-consents", own, body))["ConsentId"]
+    at = f"{AISP}/account-access-consents/{consent}"
+    await walk("GET", at, own)
+    token = await authorised(bank, "account_information", consent)
+    account = f"{AISP}/accounts/{bank.wallet}"
+    for path in (f"{AISP}/accounts", f"{AISP}/balances", account, f"{account}/balances"):
+        await walk("GET", path, token)
+    await walk("GET", f"{account}/transactions", token)
+    for method in ("GET", "DELETE", "GET"):
+        await walk(method, at, own)
+
+    own = await own_token(bank.partner, "payments")
+    body = {"Data": {"Initiation": initiation(bank, "0.07")}, "Risk": {}}
+    consents = f"{PISP}/domestic-payment-consents"
+    made = await walk("POST", consents, own, body, x_idempotency_key=secrets.token_hex(8))
+    consent = made["ConsentId"]
+    await walk("GET", f"{consents}/{consent}", own)
+    token = await authorised(bank, "payment_initiation", consent)
+    await walk("GET", f"{consents}/{consent}/funds-confirmation", token)
+    order = {"Data": {"ConsentId": consent, "Initiation": initiation(bank, "0.07")}, "Risk": {}}
+    key = secrets.token_hex(8)
+    paid = await walk("POST", f"{PISP}/domestic-payments", token, order, x_idempotency_key=key)
+    await walk("GET", f"{PISP}/domestic-payments/{paid['DomesticPaymentId']}", own)
+    await walk("GET", f"{consents}/{consent}", own)
+    assert seen == set(obie.ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"Status": "Authorised"}, "$.Data.Status is"),
+        ({"Permissions": []}, "$.Data.Permissions is no list"),
+        ({"Permissions": ["ReadEverything"]}, "$.Data.Permissions[0] is"),
+        ({"CreationDateTime": "2026-01-01T00:00:00"}, "$.Data.CreationDateTime is no"),
+        ({"Extra": 1}, "$.Data.Extra is not in"),
+        ({"ConsentId": None}, "$.Data.ConsentId is"),
+    ],
+)
+def test_a_shape_that_is_not_the_specifications_is_seen(change: dict[str, Any], fault: str) -> None:
+    """The description bites: a suite that takes anything would say nothing."""
+    moment = "2026-01-01T00:00:00+00:00"
+    good = {
+        "ConsentId": "c",
+        "CreationDateTime": moment,
+        "Status": "AUTH",
+        "StatusUpdateDateTime": moment,
+        "Permissions": ["ReadBalances"],
+    }
+    links = {"Self": "https://bank.example/x"}
+    said = {"Data": good, "Risk": {}, "Links": links, "Meta": {}}
+    assert obie.faults(said, obie.ACCESS_CONSENT) == []
+    [found] = obie.faults({**said, "Data": {**good, **change}}, obie.ACCESS_CONSENT)
+    assert found.startswith(fault)
+
+
+# Signed messages
+
+
+def a_payment(bank: Bank, amount: str = "7.00") -> bytes:
+    return json.dumps({"Data": {"Initiation": initiation(bank, amount)}, "Risk": {}}).encode()
+
+
+async def lodge_raw(bank: Bank, body: bytes, signature: str, key: str | None = None) -> Reply:
+    token = await own_token(bank.partner, "payments")
+    path = f"{PISP}/domestic-payment-consents"
+    headers = {"x_idempotency_key": key or secrets.token_hex(8), "x_jws_signature": signature}
+    return await asked_raw(bank.partner, "POST", path, token, body, **headers)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        pytest.param({"alg": "RS256"}, "Malformed", id="RS256"),
+        pytest.param({"alg": "none"}, "Malformed", id="alg none"),
+        pytest.param({"b64": False}, "Malformed", id="b64 is not of the profile since 3.1.4"),
+        pytest.param({"jwk": MESSAGES.jwk}, "Malformed", id="it brings its own key"),
+        pytest.param({"kid": None}, "Malformed", id="no kid"),
+        pytest.param({"kid": "k1"}, "Invalid", id="the kid of a key that is no RSA"),
+        pytest.param({"kid": "m2"}, "Invalid", id="an unknown kid"),
+        pytest.param({"typ": "JWT"}, "InvalidClaim", id="another typ"),
+        pytest.param({"cty": "text/plain"}, "InvalidClaim", id="another cty"),
+        pytest.param({"crit": CRITICAL[:2]}, "InvalidClaim", id="crit is short"),
+        pytest.param({"crit": [*CRITICAL, "b64"]}, "InvalidClaim", id="crit says more"),
+        pytest.param({"crit": None}, "InvalidClaim", id="no crit"),
+        pytest.param({"at_iat": None}, "MissingClaim", id="no iat"),
+        pytest.param({"at_iss": None}, "MissingClaim", id="no iss"),
+        pytest.param({"at_tan": None}, "MissingClaim", id="no tan"),
+        pytest.param({"at_iat": 2**33}, "InvalidClaim", id="iat is ahead"),
+        pytest.param({"at_iat": 1}, "InvalidClaim", id="iat is old"),
+        pytest.param({"at_iat": "now"}, "InvalidClaim", id="iat is no number"),
+        pytest.param({"at_iss": "ptn_else"}, "InvalidClaim", id="iss is another"),
+        pytest.param({"at_tan": "else.example"}, "InvalidClaim", id="tan is another"),
+    ],
+)
+async def test_a_signature_that_is_not_of_the_profile_pays_nothing(
+    bank: Bank, change: dict[str, Any], code: str
+) -> None:
+    body = a_payment(bank)
+    reply = await lodge_raw(bank, body, signed(bank.partner, body, **change))
+    assert (reply.status, wrong(reply)) == (400, f"UK.OBIE.Signature.{code}")
+
+
+async def test_a_message_is_signed_as_it_was_sent_byte_by_byte(bank: Bank) -> None:
+    body = a_payment(bank)
+    good = signed(bank.partner, body)
+    first, _, last = good.split(".")
+    for tampered, signature, code in (
+        (body.replace(b"7.00", b"9.00"), good, "Invalid"),
+        (body + b" ", good, "Invalid"),  # what is signed is not what JSON means
+        (body, signed(bank.partner, body, Rsa()), "Invalid"),
+        (body, f"{first}.{b64(body)}.{last}", "Malformed"),  # its payload is not left out
+        (body, f"{first}..{last}=", "Malformed"),
+        (body, f"{first}..", "Malformed"),
+        (body, first, "Malformed"),
+        (body, "", "Missing"),
+    ):
+        reply = await lodge_raw(bank, tampered, signature)
+        assert (reply.status, wrong(reply)) == (400, f"UK.OBIE.Signature.{code}"), signature[-20:]
+    assert (await lodge_raw(bank, body, good)).status == 201
+
+
+async def test_a_signed_message_repeats_under_its_own_key_alone(bank: Bank) -> None:
+    body, key = a_payment(bank), secrets.token_hex(8)
+    signature = signed(bank.partner, body)
+    first = await lodge_raw(bank, body, signature, key)
+    again = await lodge_raw(bank, body, signature, key)
+    renewed = await lodge_raw(bank, body, signed(bank.partner, body), key)
+    stolen = await lodge_raw(bank, body, signature)
+    ids = {each.json["Data"]["ConsentId"] for each in (first, again, renewed)}
+    assert len(ids) == 1
+    assert wrong(stolen) == "UK.OBIE.Signature.Invalid"
+
+
+async def test_answers_are_signed_by_a_key_that_is_published(bank: Bank) -> None:
+    """Verified by hand, over the bytes that came."""
+
+    async def check(reply: Reply, keys: list[dict[str, Any]]) -> str:
+        first, empty, last = reply.headers["x-jws-signature"].split(".")
+        header = json.loads(unb64(first))
+        assert empty == ""
+        assert header["alg"] == "PS256"
+        assert (header[f"{AT}iss"], header[f"{AT}tan"]) == (bank.stage.url, "127.0.0.1")
+        assert sorted(header["crit"]) == sorted(CRITICAL)
+        [key] = [each for each in keys if each["kid"] == header["kid"]]
+        assert not {"d", "p", "q"} & set(key)
+        e, n = (int.from_bytes(unb64(key[name]), "big") for name in ("e", "n"))
+        message = f"{first}.{b64(reply.body)}".encode()
+        public = RSAPublicNumbers(e, n).public_key()
+        public.verify(unb64(last), message, PSS(MGF1(SHA256()), 32), SHA256())
+        return str(header["kid"])
+
+    async def published() -> list[dict[str, Any]]:
+        return list((await call(bank.stage.app, "GET", "/oauth/jwks", {}, [b""])).json["keys"])
+
+    made = await lodge_payment(bank, secrets.token_hex(8))
+    before = await check(made, await published())
+    platform = bank.stage.platform
+    await renew_key(platform.db, platform.keyring, "operator")
+    later = await lodge_payment(bank, secrets.token_hex(8))
+    keys = await published()
+    assert await check(later, keys) != before == await check(made, keys)  # both while they overlap
+    await bank.stage.advance(days=8)
+    assert before not in {each["kid"] for each in await published()}
+    kept = await bank.stage.db.fetch("select sealed from message_key", ())
+    assert all(b"RSA" not in bytes(each["sealed"]) for each in kept)
+
+
+def unb64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+async def test_only_payments_are_signed(bank: Bank) -> None:
+    token, body = await own_token(bank.partner), {"Data": {"Permissions": EVERYTHING}, "Risk": {}}
+    path, sent = f"{AISP}/account-access-consents", json.dumps(body).encode()
+    signature = signed(bank.partner, sent)
+    reply = await ask(bank.partner, "POST", path, token, body, x_jws_signature=signature)
+    assert wrong(reply) == "UK.OBIE.Signature.Unexpected"

@@ -176,6 +176,7 @@ PURPOSES: Final[dict[str, Purpose]] = {
         Purpose("developer.mail", Algorithm.AES_256_GCM, _FILE_KEY, "Developers' addresses."),
         Purpose("developer.session", Algorithm.HMAC_SHA_256, _FILE_KEY, "Look-up of theirs."),
         Purpose("dpop.nonce", Algorithm.HMAC_SHA_256, _FILE_KEY, "Nonces that partners sign."),
+        Purpose("open_bank.signing", Algorithm.AES_256_GCM, _FILE_KEY, "What signs our answers."),
         Purpose("passkey", Algorithm.WEBAUTHN, "none", "Passkeys of people and operators."),
         Purpose("notification.text", Algorithm.AES_256_GCM, _FILE_KEY, "Messages on their way."),
         Purpose("parking.car", Algorithm.AES_256_GCM, _FILE_KEY, "Which car was where."),

@@ -184,7 +184,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "third parties of the open bank and what people let them do; asked before a book is known",
         *("partner", "seen_token", "open_consent", "authorisation", "partner_token"),
-        *("partner_access", "lodged_consent", "consent_visit"),
+        *("partner_access", "lodged_consent", "consent_visit", "message_key"),
     ),
     *_at_home(
         "wallets that merchants' apps open for their users; asked before a book is known",

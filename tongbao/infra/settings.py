@@ -131,6 +131,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     registers_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
     registers_token: Secret | None = None
     uk_open_banking: bool = False
+    uk_message_signing: bool = True
     dpop_nonces: bool = False
     certificate_proxies: Annotated[str, Meta(pattern=r"^[0-9a-fA-F.:/, ]{1,1024}$")] | None = None
     mtls_url: Annotated[str, Meta(pattern=r"^https://[^/\s]+$")] | None = None
@@ -222,6 +223,8 @@ _MEANINGS: Final = {
     " unset asks none.",
     "registers_token": "Bearer token for the registers.",
     "uk_open_banking": "Whether the open bank is also there in the shapes of UK Open Banking 4.0.",
+    "uk_message_signing": "Whether payments in those shapes have to be signed (`x-jws-signature`)"
+    " and are answered signed.",
     "dpop_nonces": "Whether partners' DPoP proofs must have a nonce of ours in them (RFC 9449 §8).",
     "certificate_proxies": "Addresses or networks, commas between them, of proxies in front that"
     " hand on partners' TLS certificates in `Client-Cert` (RFC 9440). Unset believes nobody, and"

@@ -21,3 +21,15 @@ create table consent_visit (
 );
 create index consent_visit_by_end on consent_visit (expires_at);
 create index consent_visit_of on consent_visit (person_id);
+
+-- Keys that sign our answers to partners (PS256), sealed; one is in use, those before it are still
+-- published until they retire.
+create table message_key (
+    kid         text primary key check (length(kid) between 1 and 64),
+    sealed      bytea not null,
+    public_jwk  jsonb not null check (jsonb_typeof(public_jwk) = 'object'),
+    created_at  timestamptz not null,
+    retires_at  timestamptz
+);
+create unique index message_key_in_use on message_key ((retires_at is null))
+    where retires_at is null;

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
+
+from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
 from tongbao.parties.partners.model import Partner
@@ -11,6 +14,19 @@ _PARTNER: Final = (
     "id, mode, name, redirect_uris, jwks, kinds, state, taken_on_at, changed_at, auth_method,"
     " name_kind, certificate_name, binds_certificate"
 )
+
+_KEY: Final = "kid, sealed, public_jwk, created_at, retires_at"
+
+
+class MessageKey(Struct, frozen=True):
+    """One row of the table of keys that sign our answers; the private half is sealed."""
+
+    kid: str
+    sealed: bytes
+    public_jwk: dict[str, Any]
+    created_at: datetime
+    retires_at: datetime | None
+
 
 INSERT: Final = Statement(
     f"insert into partner ({_PARTNER})"
@@ -39,6 +55,18 @@ SUSPEND: Final = Query(
     update partner set state = 'suspended', changed_at = $2 where id = $1 and state = 'active'
     returning {_PARTNER}""",
 )
+KEY_IN_USE: Final = Query(MessageKey, f"select {_KEY} from message_key where retires_at is null")
+KEYS_PUBLISHED: Final = Query(
+    MessageKey,
+    f"""
+    select {_KEY} from message_key
+     where retires_at is null or retires_at > $1
+     order by created_at desc, kid desc""",
+)
+INSERT_KEY: Final = Statement("""
+    insert into message_key (kid, sealed, public_jwk, created_at) values ($1, $2, $3, $4)
+    on conflict do nothing""")
+RETIRE_KEYS: Final = Statement("update message_key set retires_at = $1 where retires_at is null")
 USE_TOKEN: Final = Statement("""
     insert into seen_token (signer, jti, expires_at) values ($1, $2, $3)
     on conflict (signer, jti) do nothing""")

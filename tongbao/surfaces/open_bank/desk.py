@@ -40,6 +40,7 @@ class Desk:
         self.holdings = holdings
         self.issuer = settings.public_url.rstrip("/")
         self.bank_code = settings.bank_code
+        self.signs_messages = settings.uk_open_banking and settings.uk_message_signing
         self.mtls_origin = settings.mtls_url.rstrip("/") if settings.mtls_url else None
         self.certificate_proxies = read_proxies(settings.certificate_proxies)
         anchors = settings.partner_anchors_file

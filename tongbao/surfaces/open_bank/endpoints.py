@@ -1,7 +1,7 @@
 """The authorisation server's endpoints for partners' programs: push, token, revoke, and what it is.
 
-Nothing here is signed by us: access tokens are opaque and known by their hash, so the key set is
-empty and nobody has to trust a key of ours.
+No token is signed by us: they are opaque and known by their hash. The key set has what signs
+answers in the shapes of UK Open Banking, and is empty where that is not on.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from tongbao.parties.consents.model import (
     read_named,
     read_wish,
 )
+from tongbao.parties.partners.message_keys import published_keys, signing_key
 from tongbao.parties.partners.model import Kind, Partner
 from tongbao.surfaces.open_bank.client_proof import prove_holder
 from tongbao.surfaces.open_bank.desk import Desk
@@ -147,9 +148,11 @@ async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
     return json_reply(told)
 
 
-async def show_keys(_desk: Desk, _asked: Asked) -> Reply:
-    """Return the keys that we sign with: none."""
-    return json_reply(Keys([]))
+async def show_keys(desk: Desk, _asked: Asked) -> Reply:
+    """Return the keys that we sign answers with, where we do; tokens are not signed."""
+    if desk.signs_messages:
+        await signing_key(desk.db, desk.keyring)
+    return json_reply(Keys(await published_keys(desk.db)))
 
 
 async def push(desk: Desk, asked: Asked, partner: Partner) -> Reply:

@@ -18,6 +18,7 @@ from tongbao.infra.webhooks.endpoints import Owner
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
+from tongbao.parties.partners.message_keys import renew_key
 from tongbao.parties.partners.model import PREFIX, Changing, PartnerState, Proving, TakingOn
 from tongbao.parties.partners.notices import webhook_keys_of, webhook_of
 from tongbao.parties.partners.partners import (
@@ -173,6 +174,17 @@ def notices(context: Context, *, partner: str, again: bool) -> None:
             }
             for each in page.items
         ]
+
+    context.show(context.run(work))
+
+
+@partners.command("renew-key")
+@click.pass_obj
+def renew(context: Context) -> None:
+    """Sign answers to partners by a new key; the one before is published for seven days still."""
+
+    async def work(platform: Platform) -> dict[str, object]:
+        return {"kid": await renew_key(platform.db, platform.keyring, actor())}
 
     context.show(context.run(work))
 

@@ -35,7 +35,7 @@ from tongbao.surfaces.open_bank.protocol import (
     with_nonce,
 )
 from tongbao.surfaces.page_kit.replies import Receive, Reply, Send, send_reply
-from tongbao.surfaces.uk_open_banking import accounts, payments, shapes
+from tongbao.surfaces.uk_open_banking import accounts, payments, shapes, signing
 from tongbao.surfaces.uk_open_banking.accounts import AISP
 from tongbao.surfaces.uk_open_banking.shapes import Refused
 from tongbao.surfaces.wallet.desk import Desk as PeopleDesk
@@ -128,8 +128,9 @@ class UkOpenBanking:
         try:
             asked = asked_of(scope, method, only_forms=False)
             interaction = _interaction(asked) or interaction
-            _check_headers(asked)
+            _check_headers(self._desk, asked)
             reply = await interface.serve(self._desk, asked, params)
+            reply = await _signed(self._desk, asked, reply)
         except OAuthError as error:
             reply = error.reply()
             answer = _problems(scope, reply.status, error.error, error.description)
@@ -167,15 +168,27 @@ def _interaction(asked: Asked) -> str | None:
     return said
 
 
-def _check_headers(asked: Asked) -> None:
-    """Refuse a signature, which nobody here would check, and bodies that are not JSON.
+def _is_signed(desk: Desk, asked: Asked) -> bool:
+    return desk.signs_messages and asked.path.startswith(f"{payments.PISP}/")
+
+
+async def _signed(desk: Desk, asked: Asked, reply: Reply) -> Reply:
+    """Return an answer about a payment with our signature of its body."""
+    if not _is_signed(desk, asked):
+        return reply
+    return reply.also((signing.HEADER, await signing.signature_of(desk, reply.body)))
+
+
+def _check_headers(desk: Desk, asked: Asked) -> None:
+    """Refuse a signature that nobody would check, and bodies that are not JSON.
 
     Raises:
         Refused
     """
-    if asked.header("x-jws-signature") is not None:
-        message = "Messages are not signed here"
-        raise Refused("UK.OBIE.Signature.Unexpected", message, "x-jws-signature")
+    is_checked = _is_signed(desk, asked) and asked.method == "POST"
+    if asked.header(signing.HEADER) is not None and not is_checked:
+        message = "Only payments are signed"
+        raise Refused("UK.OBIE.Signature.Unexpected", message, signing.HEADER)
     kind = (asked.header("content-type") or "").partition(";")[0].strip().lower()
     if asked.body and kind != "application/json":
         message = "The body is not application/json"

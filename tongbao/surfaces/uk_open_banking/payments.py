@@ -20,6 +20,7 @@ from tongbao.parties.consents.model import (
 )
 from tongbao.parties.consents.paying import pay_by_consent, payment_of, payment_with_id
 from tongbao.parties.partners.model import Kind, Partner
+from tongbao.parties.partners.partners import partner_with_id
 from tongbao.surfaces.open_bank.desk import Desk
 from tongbao.surfaces.open_bank.protocol import Asked, json_reply
 from tongbao.surfaces.open_bank.resources import accounts_of, has_funds
@@ -27,6 +28,7 @@ from tongbao.surfaces.page_kit.replies import Reply
 from tongbao.surfaces.uk_open_banking import shapes
 from tongbao.surfaces.uk_open_banking.accounts import own_consent
 from tongbao.surfaces.uk_open_banking.shapes import Answer, ConsentAnswer, Links, Refused
+from tongbao.surfaces.uk_open_banking.signing import check_signed
 
 PISP: Final = "/open-banking/v4.0/pisp"
 CONSENTS: Final = f"{PISP}/domestic-payment-consents"
@@ -53,6 +55,7 @@ async def lodge_payment(
         Refused
     """
     key = _key(asked)
+    await check_signed(desk, asked, partner, key)
     said = shapes.read(asked.body, shapes.AskPayment)
     wish = await _wish(desk, partner, said)
     try:
@@ -100,7 +103,11 @@ async def order_payment(
     Raises:
         Refused, ConsentEnded, AccountNotHeld, PaymentRefused, WalletFrozen, DailyLimitExceeded
     """
-    _key(asked)  # the consent itself keeps it to once; the specification wants a key all the same
+    key = _key(
+        asked
+    )  # the consent itself keeps it to once; the specification wants one all the same
+    partner = await partner_with_id(desk.db, consent.partner_id)
+    await check_signed(desk, asked, partner, key)
     said = shapes.read(asked.body, shapes.OrderPayment)
     same = shapes.told(said.data.initiation) == _said(consent).get("Initiation")
     if said.data.consent_id != consent.shown_id or not same or said.risk != _said(consent)["Risk"]:
