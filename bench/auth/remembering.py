@@ -14,24 +14,19 @@ import argparse
 import asyncio
 import os
 import random
-import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from uuid import UUID
 
 from msgspec import Struct
 
+from bench.auth.database import LICENCE, own_database
 from bench.payments import processors
-from tongbao.infra import embedded
 from tongbao.infra.changes import Changes
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db, connect
+from tongbao.infra.db import Db
 from tongbao.infra.lookups import Remembered
-from tongbao.infra.migrate import migrate
-from tongbao.kernel.clock import Clock
-from tongbao.kernel.licence import Licence, Mode
+from tongbao.kernel.licence import Mode
 from tongbao.parties.identity.keys import KeysOnRecord, RecentKeys, create_key, set_scopes
 from tongbao.parties.identity.model import ApiKey
 from tongbao.parties.merchants.merchants import open_merchant
@@ -59,21 +54,11 @@ def main() -> None:
     parser.add_argument("--per-second", type=int, default=1000)
     parser.add_argument("--changes", type=int, default=5, help="keys that are changed in a second")
     parser.add_argument("--seconds", type=int, default=15)
-    options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="tongbao-bench-", dir="/tmp"))
-    folder.chmod(0o755)
-    try:
-        asyncio.run(_bench(options, folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    asyncio.run(_bench(parser.parse_args()))
 
 
-async def _bench(options: argparse.Namespace, folder: Path) -> None:
-    server = await asyncio.to_thread(embedded.start, folder / "data")
-    db = await connect(server.dsn, Clock())
-    try:
-        await migrate(db, Licence.PAYMENT_INSTITUTION, "bench")
-        keyring = Keyring.from_file(folder / "kek")
+async def _bench(options: argparse.Namespace) -> None:
+    async with own_database() as (db, keyring):
         keys = [await _merchant(db, keyring, number) for number in range(options.merchants)]
         print(
             f"{options.merchants} merchants, {options.per_second} requests and"
@@ -85,18 +70,15 @@ async def _bench(options: argparse.Namespace, folder: Path) -> None:
             await _drive(db, keys, ask, options, seconds=5)
             spent = await _drive(db, keys, ask, options, seconds=options.seconds)
             print(f"| {name} | {spent.ours:.0f} | {spent.database:.0f} | {spent.asked:.2f} |")
-    finally:
-        await db.close()
-        server.stop()
 
 
 async def _merchant(db: Db, keyring: Keyring, number: int) -> ApiKey:
-    licence, mode = Licence.PAYMENT_INSTITUTION, Mode.SANDBOX
+    mode = Mode.SANDBOX
     async with db.begin("bench") as tx:
         merchant = await open_merchant(tx, keyring, name=f"bench {number}", bank_account=None)
         await set_price_plan(tx, merchant.id, mode, [PriceLine("alipay", "qr", 6_000)])
         made = await create_key(
-            tx, keyring, merchant.id, mode, licence=licence, name="bench", scopes=SCOPES[0]
+            tx, keyring, merchant.id, mode, licence=LICENCE, name="bench", scopes=SCOPES[0]
         )
     return made.key
 
@@ -135,7 +117,7 @@ async def _drive(
         asked[0] += 1
         return await fetch(sql, args)  # type: ignore[arg-type]
 
-    db.fetch = counted  # type: ignore[assignment]
+    db.fetch = counted  # type: ignore[method-assign]
     server, began = processors.spent(os.getpid()), time.process_time()
     start, sent, changed = time.monotonic(), 0, 0
     tasks: set[asyncio.Task[object]] = set()
@@ -150,9 +132,7 @@ async def _drive(
             changed += 1
             scopes = SCOPES[chance.randrange(2)]
             async with db.begin("bench") as tx:
-                await set_scopes(
-                    tx, chance.choice(keys), scopes, licence=Licence.PAYMENT_INSTITUTION
-                )
+                await set_scopes(tx, chance.choice(keys), scopes, licence=LICENCE)
         await asyncio.sleep(0.001)
     await asyncio.gather(*tasks)
     ours = time.process_time() - began

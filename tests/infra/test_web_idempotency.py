@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from tests.infra.signed_client import SignedClient
 from tests.infra.test_web import FACTS, SECRET, OneKey
 from tongbao.infra.db import Db
 from tongbao.infra.serving.app import App
+from tongbao.infra.web import _store as store
 from tongbao.infra.web import idempotency
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import (
@@ -450,6 +452,24 @@ async def test_after_thirty_days_the_answer_is_gone_and_the_key_is_not(
     assert (current.json["id"], current.json["state"]) == (first.json["id"], "as it is now")
     assert reused.code == "idempotency.reused"
     assert len(shop.made) == 1
+
+
+@pytest.mark.parametrize("sql", [store.KEEP_ANSWERS.sql, store.FIND_ALL.sql])
+async def test_keys_are_looked_up_one_by_one_by_a_plan_of_the_day_the_table_was_empty(
+    db: Db, sql: str
+) -> None:
+    """A plan is kept for as long as nobody counts the rows anew: of a new table that takes time."""
+    async with db.begin("test") as tx:
+        likeness = "(like public.idempotency_key including all) on commit drop"
+        await tx.execute(f"create temporary table idempotency_key {likeness}", ())
+        await tx.execute("set local plan_cache_mode = force_generic_plan", ())
+        await tx.connection.execute(f"prepare of_that_day as {sql}")
+        nulls = ", ".join(["null"] * len(set(re.findall(r"\$\d", sql))))
+        plan = await tx.fetch(f"explain execute of_that_day ({nulls})", ())
+        await tx.execute("deallocate of_that_day", ())
+    lines = [str(line[0]) for line in plan]
+    assert any("Index Scan using idempotency_key_pkey" in line for line in lines)
+    assert not any("Seq Scan on idempotency_key" in line for line in lines)
 
 
 async def test_work_of_one_commit_answers_in_it(db: Db) -> None:
