@@ -16,9 +16,10 @@ from tests.infra.signed_client import Reply, SignedClient
 from tests.parties.card_people import resident_id
 from tests.parties.phones import PASSWORD, Phone, address
 from tests.stage import Stage, new_number
+from tests.surfaces.test_console_browser import FAINT, fits
 from tests.surfaces.test_tenants import live_key
 from tests.surfaces.test_wallet_app import SandboxOffice
-from tests.surfaces.visitors import hire, reader
+from tests.surfaces.visitors import browsing, hire, reader
 from tests.surfaces.wallet_users import RETURN, TERMS, Visitor, told
 from tongbao.controls.approvals.approvals import approve, reject
 from tongbao.kernel.ids import parse, show
@@ -491,6 +492,35 @@ async def test_in_real_money_a_programme_waits_for_two_people(stage: Stage) -> N
         with pytest.raises(Refused) as refused:
             await stage.call(live.wallet_programmes.set, **{**TERMS, **wrong})
         assert refused.value.code == "wallet_programme.terms_invalid"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_a_phone_without_scripts_is_enough(stage: Stage) -> None:
+    user, number = new_user()
+    _, link = await applied(stage, user)
+    office, size = Visitor(stage, number), {"width": 320, "height": 640}
+    async with browsing(stage, viewport=size, java_script_enabled=False) as watched:
+        page = watched.page
+
+        async def go_on(button: str, **fields: str) -> None:
+            assert await fits(page)
+            assert await page.evaluate(FAINT) == []
+            for label, value in fields.items():
+                await page.get_by_label(label).fill(value)
+            await page.get_by_role("button", name=button, exact=True).click()
+
+        await page.route(f"{RETURN}*", lambda route: route.fulfill(body="back"))
+        await page.goto(link)
+        await go_on("继续")
+        await office.office.wait()
+        await go_on("获取验证码", 手机号=number)
+        await page.get_by_role("heading", name="输入验证码").wait_for()
+        await go_on("继续", 验证码=await office.code())
+        await go_on("继续", 密码=PASSWORD)
+        await go_on("提交核验", 姓名="张三", 身份证号码=resident_id(next(_ids)))
+        await go_on("同意并开通")
+        await page.wait_for_url(f"{RETURN}?*status=opened")
+        assert not watched.complaints
 
 
 async def test_operators_see_who_asks_for_what_and_two_of_them_stop_a_programme(
