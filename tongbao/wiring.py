@@ -84,6 +84,7 @@ from tongbao.payments.authorisations import api as authorisations_api
 from tongbao.payments.callbacks import inbox
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
 from tongbao.payments.callbacks.api import CallbackApp
+from tongbao.payments.card_agreements.charging import detokenising
 from tongbao.payments.card_balances import api as card_balances_api
 from tongbao.payments.checkouts import api as checkouts_api
 from tongbao.payments.checkouts.api import PublicUrl
@@ -92,7 +93,6 @@ from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.payments.combining import api as combining_api
 from tongbao.payments.hot.door import collecting_door
-from tongbao.payments.methods.tokens import detokenising
 from tongbao.payments.own_wallet import api as own_wallet_api
 from tongbao.payments.parking import api as parking_api
 from tongbao.payments.plates import api as plates_api

@@ -66,6 +66,7 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.agreements._store.FIND_AGREEMENT_ANYWHERE",
     ),
     "a merchant's or an operator's page, which may span books": (
+        "tongbao.payments.agreements._store.AGREEMENTS_BY_PAYERS",
         "tongbao.clearing.disputes._store.DISPUTES_OF_PAYMENT",
         "tongbao.clearing.disputes._store.LIST_DISPUTES",
         "tongbao.clearing.complaints._store.LIST_COMPLAINTS",

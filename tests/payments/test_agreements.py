@@ -229,7 +229,7 @@ async def test_the_same_number_is_the_same_agreement(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("terms", "code"),
     [
-        ({"channel": "cards"}, "agreement.not_offered"),
+        ({"channel": "unionpay"}, "agreement.not_offered"),
         ({"period": "month"}, "request.invalid_value"),
         ({"limit_per_period": 100}, "request.invalid_value"),
         ({"limit_each": 0}, "money.amount_out_of_range"),

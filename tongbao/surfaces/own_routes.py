@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.surfaces.own_consents.routes import ROUTES as CONSENTS
+from tongbao.surfaces.own_payments.agreements import ROUTES as AGREEMENTS
 from tongbao.surfaces.own_payments.routes import ROUTES as PAYMENTS
 from tongbao.surfaces.own_payments.wallets import ROUTES as WALLETS
 
-ROUTES: Final = (*CONSENTS, *PAYMENTS, *WALLETS)
+ROUTES: Final = (*CONSENTS, *PAYMENTS, *WALLETS, *AGREEMENTS)

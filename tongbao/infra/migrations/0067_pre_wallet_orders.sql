@@ -22,3 +22,6 @@ insert into opening_rule (kind, name, valid_from, figure, instrument) values
     ('virtual_card', 'guesses_per_card_day_max', '2026-01-01', 5, '本平台设定：防范卡号与有效期试探'),
     ('virtual_card', 'guesses_per_requestor_day_max', '2026-01-01', 20,
         '本平台设定：防范卡号与有效期试探');
+
+-- What somebody has signed with a bank card of theirs, whichever book its merchant is in.
+create index agreement_by_card on agreement (payer) where channel = 'cards';

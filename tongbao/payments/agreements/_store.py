@@ -75,6 +75,11 @@ FIND_AGREEMENT = Query(
     f"select {_AGREEMENT} from agreement where id = $1 and merchant_id = $2 and mode = $3",
 )
 FIND_AGREEMENT_ANYWHERE = Query(Agreement, f"select {_AGREEMENT} from agreement where id = $1")
+AGREEMENTS_BY_PAYERS = Query(
+    Agreement,
+    f"""select {_AGREEMENT} from agreement
+         where channel = 'cards' and payer = any($1::text[]) order by id desc limit $2""",
+)
 FIND_AGREEMENT_BY_NUMBER = Query(
     Agreement,
     f"""select {_AGREEMENT} from agreement

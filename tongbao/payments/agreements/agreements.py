@@ -25,6 +25,7 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.money import Money
 from tongbao.payments.agreements import _store as store
 from tongbao.payments.agreements.model import (
+    SIGNED_HERE,
     Agreement,
     AgreementNotActive,
     AgreementState,
@@ -41,7 +42,7 @@ from tongbao.rails.channels.capabilities import (
     Agreeing,
     AgreementOutcome,
 )
-from tongbao.rails.channels.codes import OWN_WALLET, own_agreement_qr
+from tongbao.rails.channels.codes import own_agreement_qr
 from tongbao.rails.channels.contract import (
     Answer,
     Channel,
@@ -155,7 +156,7 @@ def check_offered(reach: Reach, channel: str) -> None:
     Raises:
         AgreementNotOffered
     """
-    if channel != OWN_WALLET or not reach.has_wallets:
+    if channel not in SIGNED_HERE or not reach.has_wallets:
         agreeing(reach.channels, channel)
 
 
@@ -173,7 +174,7 @@ async def offer_agreement(
     now = reach.db.clock.now()
     agreement = asked.row(agreement_id, now)
     task = ChaseAgreement(agreement.book, agreement.id)
-    is_own = asked.channel == OWN_WALLET
+    is_own = asked.channel in SIGNED_HERE
     look_at = agreement.expires_at if is_own else now + _DELAYS[0]
     writes = (
         take(agreement.id, now),
@@ -217,8 +218,8 @@ async def end_agreement(reach: Reach, agreement: Agreement, take: Taking) -> Agr
     Raises:
         AgreementNotActive, InFlight, AgreementContended
     """
-    if agreement.channel == OWN_WALLET:
-        return await change_own(reach, agreement, _ended, take)
+    if agreement.channel in SIGNED_HERE:
+        return await change_own(reach, agreement, ended_by_us, take)
     for _ in range(_TRIES_MAX):
         if agreement.state is not AgreementState.ACTIVE:
             raise AgreementNotActive(status=agreement.state)
@@ -240,7 +241,12 @@ async def end_agreement(reach: Reach, agreement: Agreement, take: Taking) -> Agr
     raise AgreementContended
 
 
-def _ended(agreement: Agreement, now: datetime) -> Agreement:
+def ended_by_us(agreement: Agreement, now: datetime) -> Agreement:
+    """Return an agreement that is signed here as it ends, for `change_own`.
+
+    Raises:
+        AgreementNotActive
+    """
     if agreement.state is not AgreementState.ACTIVE:
         raise AgreementNotActive(status=agreement.state)
     return replace(agreement, state=AgreementState.ENDED, ended_at=now)
@@ -416,7 +422,7 @@ async def ask_about(reach: Reach, agreement: Agreement) -> Agreement:
     Raises:
         AgreementNotOffered, AgreementContended
     """
-    if agreement.channel == OWN_WALLET:
+    if agreement.channel in SIGNED_HERE:
         return await change_own(reach, agreement, over)
     was_shown = agreement.state is AgreementState.PENDING
     if agreement.state.is_offer and not was_shown and agreement.expires_at > reach.db.clock.now():

@@ -32,8 +32,12 @@ from tongbao.rails.channels.capabilities import (
     AgreementSigned,
     AgreementTerms,
 )
+from tongbao.rails.channels.codes import OWN_WALLET
 from tongbao.rails.channels.contract import Absent, Declined, NextAction, NotSent, Unknown
 
+CARDS: Final = "cards"
+SIGNED_HERE: Final = frozenset({OWN_WALLET, CARDS})
+"""Channels whose agreements people sign with us, so that nobody else is asked about them."""
 OFFER_OVER: Final = "agreement.offer_over"
 """Why an agreement failed that nobody signed in time."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -99,6 +100,11 @@ async def agreement_with_id(on: Db | Tx, agreement_id: UUID) -> Agreement:
     if found is None:
         raise AgreementNotFound
     return found
+
+
+async def agreements_by_payers(on: Db | Tx, payers: Sequence[str]) -> list[Agreement]:
+    """Return what was signed with bank cards, by the cards' ids, of merchants in every book."""
+    return await store.AGREEMENTS_BY_PAYERS.all(on, list(payers), _EXCHANGES_MAX)
 
 
 async def list_agreements(

@@ -17,17 +17,19 @@ from tongbao.parties.card_bins.bins import card_facts
 from tongbao.parties.card_bins.model import CardFacts
 from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import LateSuccess, Merchant
-from tongbao.parties.price_plans.model import Quote, inputs_at
+from tongbao.parties.price_plans.model import Inputs, Quote, inputs_at
 from tongbao.parties.price_plans.queries import price_plan_at, quote_with_volume
 from tongbao.payments.agreements.agreements import how_under, use_writes
-from tongbao.payments.agreements.model import Agreement
+from tongbao.payments.agreements.model import CARDS, Agreement
 from tongbao.payments.agreements.queries import usable_agreement
+from tongbao.payments.card_agreements.charging import card_under, price_kind
 from tongbao.payments.collecting.model import WALLET, NewPayment
 from tongbao.payments.collecting.outcomes import Flow
-from tongbao.payments.collecting.payments import EXPIRES_DEFAULT, EXPIRES_MAX
+from tongbao.payments.collecting.payments import EXPIRES_DEFAULT, EXPIRES_MAX, CaptureNotOffered
 from tongbao.payments.methods.asked import MethodAsked, card_of, how_asked
 from tongbao.payments.routing.model import BIN_MAX, Asked
 from tongbao.rails.channels.codes import takers_of_code
+from tongbao.rails.channels.contract import PayMode
 
 _METADATA_KEYS_MAX: Final = 50
 CAPTURE_WITHIN_DEFAULT: Final = timedelta(days=7)
@@ -84,7 +86,7 @@ async def terms_of(
         if channel not in {None, agreement.channel}:
             raise InvalidValue(param="$.method.channel", reason="the agreement is of another")
         over = (agreement.channel, agreement.account_id)
-        inputs = inputs_at(agreement.channel, data.method.mode, money, now)
+        inputs = await _inputs_under(flow.db, agreement, money, now)
         price = await quote_with_volume(flow.db, caller.book, plan, inputs)
         asked = new_payment(data, caller, money, (merchant, price), over, client_ip=client_ip)
         return _under(agreement, asked, payment_id, now)
@@ -114,12 +116,24 @@ async def _card_facts(db: Db, method: MethodAsked) -> CardFacts | None:
     return None if method.card is None else await card_facts(db, method.card.number)
 
 
+async def _inputs_under(db: Db, agreement: Agreement, money: Money, now: datetime) -> Inputs:
+    """Return what the price of a payment under an agreement is looked up by."""
+    if agreement.channel != CARDS:
+        return inputs_at(agreement.channel, PayMode.AGREEMENT, money, now)
+    inputs = inputs_at(CARDS, PayMode.CARD, money, now)
+    return replace(inputs, card=await price_kind(db, agreement))
+
+
 def _under(agreement: Agreement, asked: NewPayment, payment_id: UUID, now: datetime) -> NewPayment:
     """Return the payment as one under the agreement, counted against its limits.
 
     What comes too late goes back: its place within the limits may have been taken since.
     """
     uses = use_writes(agreement, payment_id, asked.money, now)
+    if agreement.channel == CARDS:
+        if asked.capture_within_s is not None:
+            raise CaptureNotOffered(channel=CARDS)
+        asked = replace(asked, pay_mode=PayMode.CARD, card=card_under(agreement))
     return replace(asked, how=how_under(agreement), uses=uses, late_success=LateSuccess.REFUND)
 
 

@@ -31,6 +31,7 @@ from tongbao.parties.people.sessions import SessionsOnRecord
 from tongbao.parties.step_up_risk import deciding
 from tongbao.parties.step_up_risk.deciding import RiskBySignals
 from tongbao.parties.virtual_cards import cards as virtual_cards
+from tongbao.payments.card_agreements import signing as card_agreements
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.e_account_payments import queries as e_account_payments
 from tongbao.payments.people_banks.client import card_money
@@ -90,6 +91,7 @@ def desk_of(house: House, *, contributors: Sequence[Contributor] = ()) -> Desk:
         e_account_queries.contributor(),
     )
     own = (*own, deciding.contributor(), e_account_payments.contributor())
+    own = (*own, card_agreements.contributor())
     cards = card_money(house.flow, house.bank, house.keys.sealing_keys, keyring)
     binder = Binder(db, keyring, cards.keys, verifiers)
     return Desk(checks, registers, (*own, *contributors), cards, binder, house.flow)
