@@ -1,8 +1,9 @@
 """What every test may ask for: a real PostgreSQL of its own, started and stopped by the tests.
 
-Each pytest process has one private server and a migrated template database; `db` and `dsn` are a
-clone of it for one test. That server runs with durability off, because a clone per test is worth
-seconds and nobody reads it after a crash; a test about crashes takes `durable_server`.
+Each pytest process has one private server and a migrated template database; `db` and `dsn` are like
+a clone of it that is one test's alone (`tests.databases`). That server runs with durability off,
+because it is worth minutes and nobody reads it after a crash; a test about crashes takes
+`durable_server`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import asyncpg
 import pytest
 import structlog
 from hypothesis import settings
 
+from tests.databases import SUPERUSER, Databases, on_database
 from tongbao.infra import db as database
 from tongbao.infra import embedded, failpoints
 from tongbao.infra.db import Db
@@ -45,6 +45,12 @@ SPEED_NOT_DURABILITY = {
     # How slowly a password is guessed, and how slowly each of a thousand pools opens.
     "scram_iterations": "1",
 }
+# As production's, and the superuser, who cleans databases up between tests: `tests.databases`.
+_ADMITS = f"""\
+local all {embedded.ROLE} scram-sha-256
+local replication {embedded.BACKUP_ROLE} scram-sha-256
+local all {SUPERUSER} trust
+"""
 TEST_LICENCE = Licence.PAYMENT_INSTITUTION
 _TEMPLATE = "template_tongbao"
 # A clone is some hundred files: in memory that takes a tenth of the time. All that tests do to a
@@ -134,7 +140,10 @@ def temporary_folder() -> Iterator[Path]:
 def server() -> Iterator[embedded.EmbeddedServer]:
     """This pytest process's server. Fast, not durable."""
     with temporary_folder() as folder:
-        running = embedded.start(folder, SPEED_NOT_DURABILITY)
+        admits = folder / "pg_hba.conf"
+        admits.write_text(_ADMITS)
+        admits.chmod(0o644)
+        running = embedded.start(folder, {**SPEED_NOT_DURABILITY, "hba_file": str(admits)})
         try:
             yield running
         finally:
@@ -193,23 +202,30 @@ async def _template(server: embedded.EmbeddedServer, _admin: asyncpg.Connection)
     return _TEMPLATE
 
 
+@pytest.fixture(scope="session")
+async def databases(server: embedded.EmbeddedServer, _admin: asyncpg.Connection) -> Databases:
+    """The databases of this pytest process."""
+    return Databases(server.dsn, _admin)
+
+
 @pytest.fixture
 async def make_dsn(
-    server: embedded.EmbeddedServer, _admin: asyncpg.Connection, _template: str
+    server: embedded.EmbeddedServer, databases: Databases, _template: str
 ) -> AsyncIterator[Callable[..., Awaitable[str]]]:
-    """``await make_dsn(migrated=True)`` makes one more database, dropped after the test."""
+    """``await make_dsn(migrated=True)`` makes one more database, gone after the test."""
     made: list[str] = []
+    bare: list[str] = []
 
     async def make(*, migrated: bool = True) -> str:
-        name = f"test_{uuid4().hex}"
-        source = _template if migrated else "template0"
-        await _admin.execute(f"create database {name} template {source} strategy file_copy")
-        made.append(name)
+        name = await (databases.take(_template) if migrated else databases.bare())
+        (made if migrated else bare).append(name)
         return on_database(server.dsn, name)
 
     yield make
     for name in made:
-        await _admin.execute(f"drop database {name} with (force)")
+        await databases.give_back(name, _template)
+    for name in bare:
+        await databases.drop(name)
 
 
 @pytest.fixture
@@ -253,15 +269,14 @@ async def db(make_db: MakeDb, dsn: str) -> Db:
 
 @pytest.fixture(scope="module")
 async def module_db(
-    server: embedded.EmbeddedServer, _admin: asyncpg.Connection, _template: str
+    server: embedded.EmbeddedServer, databases: Databases, _template: str
 ) -> AsyncIterator[Db]:
     """A migrated database that the tests of a module share."""
-    name = f"test_{uuid4().hex}"
-    await _admin.execute(f"create database {name} template {_template} strategy file_copy")
+    name = await databases.take(_template)
     on = await database.connect(on_database(server.dsn, name), Clock())
     yield on
     on.pool.terminate()
-    await _admin.execute(f"drop database {name} with (force)")
+    await databases.give_back(name, _template)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -324,7 +339,3 @@ def pytest_runtest_makereport(
 def _no_failpoint_left() -> Iterator[None]:
     yield
     failpoints.arm(None)
-
-
-def on_database(dsn: str, name: str) -> str:
-    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))

@@ -150,9 +150,9 @@ async def test_the_server_is_durable_private_and_checks_its_pages(durable_server
     assert await ask(durable_server.dsn, collation) == "C"
 
 
-async def test_the_program_is_no_superuser_and_nobody_else_may_connect(server) -> None:
-    assert await ask(server.dsn, "show is_superuser") == "off"
-    parts = urlsplit(server.dsn)
+async def test_the_program_is_no_superuser_and_nobody_else_may_connect(durable_server) -> None:
+    assert await ask(durable_server.dsn, "show is_superuser") == "off"
+    parts = urlsplit(durable_server.dsn)
     for user in ("postgres:x@", "tongbao:wrong@"):
         with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
             await ask(urlunsplit(parts._replace(netloc=user)), "select 1")

@@ -14,11 +14,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 from msgspec import Struct
 
+from tests.databases import Databases, on_database
 from tests.flow_process import LiveProcess, Nursery, Order, nursery, reserved_port
 from tests.payments.invariants import assert_money_is_conserved, assert_the_channels_agree
 from tests.sandbox.inbox import Inbox
@@ -79,32 +78,23 @@ class Prepared(Struct, frozen=True):
     shop: Shop
 
     @asynccontextmanager
-    async def clone(self, admin: Any) -> AsyncIterator[str]:
+    async def clone(self, databases: Databases) -> AsyncIterator[str]:
         """A copy of the database, by its address."""
-        async with _database(admin, self.name) as name:
-            yield _on_database(self.server_dsn, name)
+        name = await databases.take(self.name)
+        yield on_database(self.server_dsn, name)
+        await databases.give_back(name, self.name)
 
 
 @asynccontextmanager
 async def prepare(
-    place: Place, server_dsn: str, admin: Any, template: str
+    place: Place, server_dsn: str, databases: Databases, template: str
 ) -> AsyncIterator[Prepared]:
     """Open a shop on a clone of the migrated template."""
-    async with _database(admin, template) as name:
-        shop = await open_shop(place, _on_database(server_dsn, name))
-        yield Prepared(server_dsn, name, shop)
-
-
-@asynccontextmanager
-async def _database(admin: Any, template: str) -> AsyncIterator[str]:
-    name = f"test_{uuid4().hex}"
-    await admin.execute(f"create database {name} template {template} strategy file_copy")
-    yield name
-    await admin.execute(f"drop database {name} with (force)")
-
-
-def _on_database(dsn: str, name: str) -> str:
-    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+    name = await databases.take(template)
+    shop = await open_shop(place, on_database(server_dsn, name))
+    yield Prepared(server_dsn, name, shop)
+    await databases.forget(name)
+    await databases.give_back(name, template)
 
 
 async def open_shop(place: Place, dsn: str) -> Shop:

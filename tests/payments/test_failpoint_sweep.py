@@ -33,6 +33,7 @@ import pytest
 from msgspec import Struct
 
 import tongbao
+from tests.databases import Databases
 from tests.payments.crash_scene import (
     AMOUNT,
     Died,
@@ -401,16 +402,16 @@ def place(tmp_path_factory: pytest.TempPathFactory, sandbox: RunningSandbox) -> 
 
 @pytest.fixture(scope="module")
 async def prepared(
-    place: Place, server: Any, _admin: Any, _template: str
+    place: Place, server: Any, databases: Databases, _template: str
 ) -> AsyncIterator[Prepared]:
     """A database with a shop in it, to be cloned for every scene."""
-    async with prepare(place, server.dsn, _admin, _template) as ready:
+    async with prepare(place, server.dsn, databases, _template) as ready:
         yield ready
 
 
 @pytest.fixture
-async def scene(place: Place, prepared: Prepared, _admin: Any) -> AsyncIterator[Scene]:
-    async with prepared.clone(_admin) as dsn, scene_on(place, prepared.shop, dsn) as ready:
+async def scene(place: Place, prepared: Prepared, databases: Databases) -> AsyncIterator[Scene]:
+    async with prepared.clone(databases) as dsn, scene_on(place, prepared.shop, dsn) as ready:
         yield ready
 
 
