@@ -22,7 +22,7 @@ from tongbao.surfaces.disputes_desk.commands import COMMANDS as DISPUTES
 from tongbao.surfaces.fees.commands import fees
 from tongbao.surfaces.four_eyes.commands import COMMANDS as FOUR_EYES
 from tongbao.surfaces.four_eyes.keys import key
-from tongbao.surfaces.four_eyes.limits import limits, red_packets
+from tongbao.surfaces.four_eyes.limits import limits, red_packets, rules_group
 from tongbao.surfaces.invariants.commands import invariants
 from tongbao.surfaces.keys.commands import kms
 from tongbao.surfaces.keys.vault import vault
@@ -64,7 +64,7 @@ COMMANDS = (
     *(people, partners),
     *(operator, merchant, key, kms, vault, channel, new_channel, fees),
     *(reconcile, sources_group, batches, settle, settlement, payouts, gl, ledger, tasks, routing),
-    *(*FOUR_EYES, red_packets, limits, invariants, retention, audit),
+    *(*FOUR_EYES, red_packets, limits, rules_group, invariants, retention, audit),
     *PORTAL,
 )
 for command in COMMANDS:

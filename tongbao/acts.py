@@ -15,9 +15,11 @@ from tongbao.clearing.transfers import transfers
 from tongbao.controls.approvals import licence, seconds
 from tongbao.controls.approvals.model import Approvals, Bound, acts_of
 from tongbao.controls.calendar import changes as calendar
+from tongbao.controls.dated_rows.logins import LOGINS
+from tongbao.controls.dated_rows.rows import bound_rows
 from tongbao.controls.keys import ceremonies
-from tongbao.controls.limits import changes as limit_rules
-from tongbao.controls.opening import rules as opening_rules
+from tongbao.controls.limits.changes import LIMITS
+from tongbao.controls.opening.rules import OPENING
 from tongbao.controls.retention import terms as retention_terms
 from tongbao.infra.kms.opening import KeyDesk
 from tongbao.parties.agents import approving as agents
@@ -27,6 +29,7 @@ from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
 from tongbao.parties.partners.partners import bound_acts as partner_acts
 from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.standing import standing
+from tongbao.parties.step_up_risk import rules as step_up_rules
 from tongbao.parties.terminals import limits as terminal_limits
 from tongbao.parties.user_wallets import programmes as wallet_programmes
 from tongbao.payments.channel_keys import changes as channel_keys
@@ -42,7 +45,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
     """
     always: tuple[Bound, ...] = (
         *calendar.bound(flow.db),
-        *retention_terms.bound_acts(flow.db),
+        *bound_rows(flow.db, retention_terms.TERMS, LOGINS),
         *seconds.bound_acts(flow.db),
         *licence.bound_acts(flow.db),
         *price_plans.bound(flow.db),
@@ -70,7 +73,6 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
         *transfers.bound_acts(flow.db),
         *red_packet_limits.bound_acts(flow.db),
         *e_account_freezes.bound_acts(flow.db),
-        *limit_rules.bound_acts(flow.db),
-        *opening_rules.bound_acts(flow.db),
+        *bound_rows(flow.db, LIMITS, OPENING, step_up_rules.BY_AMOUNT, step_up_rules.BY_SIGNAL),
     )
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))

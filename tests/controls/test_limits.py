@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
 from tongbao.controls.approvals.model import Approvals, acts_of
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
-from tongbao.controls.limits import changes, meters
-from tongbao.controls.limits.changes import LimitRuleThere, LimitRuleWrong, LimitTerms
-from tongbao.controls.limits.model import Metered, Period
+from tongbao.controls.dated_rows.rows import bound_rows, propose_row
+from tongbao.controls.limits import meters
+from tongbao.controls.limits.changes import LIMITS, LimitRuleThere, LimitRuleWrong
+from tongbao.controls.limits.model import LimitRule, Metered, Period
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash, arm
 from tongbao.infra.tasks import Lease
@@ -24,27 +25,27 @@ MAY = {"deployment_act"}
 
 
 @pytest.fixture
-def terms(db: Db) -> LimitTerms:
+def terms(db: Db) -> LimitRule:
     tomorrow = business_date(db.clock.now()) + timedelta(days=1)
-    return LimitTerms(
+    return LimitRule(
         "bank_account_3", "balance", Period.MOMENT, "CNY", tomorrow, 500_000, "a new rule"
     )
 
 
-async def propose(db: Db, terms: LimitTerms) -> Any:
+async def propose(db: Db, terms: LimitRule) -> Any:
     async with db.begin("maker") as tx:
-        return await changes.propose_rule(tx, terms, reason="the rule has changed", may=MAY)
+        return await propose_row(tx, LIMITS, terms, reason="the rule has changed", may=MAY)
 
 
 def desk_of(db: Db) -> Approvals:
-    return Approvals(db, acts_of(*changes.bound_acts(db)))
+    return Approvals(db, acts_of(*bound_rows(db, LIMITS)))
 
 
 async def agree(db: Db, asked: Any) -> str:
     desk, lease = desk_of(db), Lease(new_id(), 1)
     async with db.begin("checker") as tx:
         await approve(tx, desk.acts, asked.id, digest=asked.digest.hex(), may=MAY)
-    arm("limits.before_rule_commit:raise")
+    arm("dated_rows.before_commit:raise")
     with pytest.raises(SimulatedCrash):
         await run_apply(desk, ApplyApproval(asked.id), lease)
     arm(None)
@@ -59,7 +60,7 @@ async def most(db: Db, days: int) -> int:
 
 
 async def test_a_limit_counts_from_its_day_on_once_two_have_agreed(
-    db: Db, terms: LimitTerms
+    db: Db, terms: LimitRule
 ) -> None:
     asked = await propose(db, terms)
     [first, *_] = await changes_of(desk_of(db), asked)
@@ -82,7 +83,7 @@ async def test_a_limit_counts_from_its_day_on_once_two_have_agreed(
     ],
 )
 async def test_a_limit_that_nothing_counts_against_is_refused(
-    db: Db, terms: LimitTerms, wrong: dict[str, Any]
+    db: Db, terms: LimitRule, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(LimitRuleWrong):
         await propose(db, replace(terms, **wrong))

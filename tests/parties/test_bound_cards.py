@@ -10,7 +10,9 @@ from msgspec.structs import replace
 from tests.parties.card_people import People, pan, together
 from tests.parties.test_e_accounts import crash_at
 from tongbao.controls.approvals.model import Approval
+from tongbao.controls.dated_rows.rows import add_row, bound_rows, propose_row
 from tongbao.controls.opening import rules as opening_rules
+from tongbao.controls.opening.model import OpeningRule
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id
@@ -174,14 +176,14 @@ async def test_the_defences_count_tries_people_cards_and_phones(people: People) 
 async def test_a_rule_is_changed_by_two_with_a_dated_row(people: People) -> None:
     db, person = people.db, await people.somebody()
     today = business_date(db.clock.now())
-    terms = opening_rules.OpeningTerms("bound_card", "cards_max", today, 1, "本机构决定 2026-1")
+    terms = OpeningRule("bound_card", "cards_max", today, 1, "本机构决定 2026-1")
     asked = await _propose(db, terms)
-    [bound] = opening_rules.bound_acts(db)
+    [bound] = bound_rows(db, opening_rules.OPENING)
     changes = await bound.show(db, asked, terms)
     assert (changes[0].before, changes[0].after) == ("10", "1")
-    with crash_at("opening.before_rule_commit"):
-        await _apply(db, asked, terms)
-    await _apply(db, asked, terms)
+    with crash_at("dated_rows.before_commit"):
+        await _apply(db, terms)
+    await _apply(db, terms)
 
     await people.bind(person, pan(1))
     with pytest.raises(BindingsTooMany) as refused:
@@ -200,14 +202,14 @@ async def test_a_rule_is_changed_by_two_with_a_dated_row(people: People) -> None
         await _propose(db, terms)
 
 
-async def _propose(db: Db, terms: opening_rules.OpeningTerms) -> Approval:
+async def _propose(db: Db, terms: OpeningRule) -> Approval:
     async with db.begin("maker") as tx:
-        return await opening_rules.propose_rule(tx, terms, reason="fewer cards")
+        return await propose_row(tx, opening_rules.OPENING, terms, reason="fewer cards")
 
 
-async def _apply(db: Db, asked: Approval, terms: opening_rules.OpeningTerms) -> None:
+async def _apply(db: Db, terms: OpeningRule) -> None:
     async with db.begin("checker") as tx:
-        await opening_rules._add(tx, asked, terms)
+        await add_row(tx, opening_rules.OPENING, terms)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ from tongbao.surfaces import (
     user_wallets,
 )
 from tongbao.surfaces.disputes_desk.pages import BY_OPERATORS, SCHEMES
+from tongbao.surfaces.four_eyes.rules import KINDS
 from tongbao.surfaces.operator_console.visit import PAGE_GROUPS, PAGES
 from tongbao.surfaces.page_kit.evidence import MASKED_FIELDS, masked, masked_tree, readable
 from tongbao.surfaces.page_kit.remembered import Remembered
@@ -87,6 +88,7 @@ MINE = Path(own_consents.__path__[0])
 SITES = [CONSOLE, DOCS, PORTAL, WALLETS, MINE]
 
 OPEN = {
+    "rule_field", "rule_kind",
     "grant", "may", "status", "proposal_kind", "wallet_state", "programme_state",
     "programme_move",
     "account", "action", "agreement_state", "application_state", "document", "finding",
@@ -230,6 +232,11 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("account", CHART),
         ("nav", PAGES),
         ("nav_group", PAGE_GROUPS),
+        ("rule_kind", KINDS),
+        (
+            "rule_field",
+            {each for kind in KINDS.values() for each in kind.act.terms.__struct_fields__},
+        ),
         ("application_state", ApplicationState),
         ("document", DocumentKind),
         ("registration_state", RegistrationState),

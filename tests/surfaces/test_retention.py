@@ -17,14 +17,16 @@ from tests.surfaces.visitors import hire, reader
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
 from tongbao.controls.approvals.model import Approvals, acts_of
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
+from tongbao.controls.dated_rows.rows import bound_rows, propose_row
 from tongbao.controls.retention import sweeping
 from tongbao.controls.retention.model import (
     EvidenceNeeded,
+    RetentionTerm,
     RetentionTermThere,
     RetentionTermWrong,
     term_at,
 )
-from tongbao.controls.retention.terms import TermAsked, bound_acts, every_term, propose_term
+from tongbao.controls.retention.terms import TERMS, every_term
 from tongbao.infra import audit
 from tongbao.infra.db import Db
 from tongbao.infra.embedded import EmbeddedServer
@@ -225,16 +227,16 @@ async def test_what_somebody_may_need_yet_is_not_erased(shared_stage: Stage) -> 
 
 
 async def test_a_term_is_changed_by_two_people_and_counts_from_its_day(db: Db) -> None:
-    desk = Approvals(db, acts_of(*bound_acts(db)))
-    asked = TermAsked("callback", date(2099, 1, 1), 400, "a new rule, article 1")
+    desk = Approvals(db, acts_of(*bound_rows(db, TERMS)))
+    asked = RetentionTerm("callback", date(2099, 1, 1), 400, "a new rule, article 1")
     async with db.begin("maker") as tx:
-        made = await propose_term(tx, asked, reason="the rule has changed", may=MAY)
+        made = await propose_row(tx, TERMS, asked, reason="the rule has changed", may=MAY)
     shown = await changes_of(desk, await approval_with_id(db, made.id))
     assert ("1096", "400") in [(each.before, each.after) for each in shown]
     async with db.begin("checker") as tx:
         await approve(tx, desk.acts, made.id, digest=made.digest.hex(), may=MAY)
     for crash in (True, False):
-        arm("retention.before_term_commit:raise" if crash else None)
+        arm("dated_rows.before_commit:raise" if crash else None)
         if crash:
             with pytest.raises(SimulatedCrash):
                 await run_apply(desk, ApplyApproval(made.id), Lease(new_id(), 1))
@@ -246,7 +248,7 @@ async def test_a_term_is_changed_by_two_people_and_counts_from_its_day(db: Db) -
     assert [each and each.days for each in days] == [1096, 400]
     async with db.begin("maker") as tx:
         with pytest.raises(RetentionTermThere):
-            await propose_term(tx, asked, reason="once more, please", may=MAY)
+            await propose_row(tx, TERMS, asked, reason="once more, please", may=MAY)
 
 
 @pytest.mark.parametrize(
@@ -263,8 +265,8 @@ async def test_a_term_that_cannot_be_is_refused(module_db: Db, wrong: dict[str, 
     said = {"kind": "callback", "valid_from": date(2099, 1, 1), "days": 400, "because": "a rule"}
     async with module_db.begin("maker") as tx:
         with pytest.raises(RetentionTermWrong):
-            await propose_term(
-                tx, TermAsked(**(said | wrong)), reason="the rule has changed", may=MAY
+            await propose_row(
+                tx, TERMS, RetentionTerm(**(said | wrong)), reason="the rule has changed", may=MAY
             )
 
 

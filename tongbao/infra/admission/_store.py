@@ -119,3 +119,12 @@ PRUNE_LOGINS: Final = Statement("""
      where (subject, period_s, starts_at) in
            (select subject, period_s, starts_at from login_source_use
              where starts_at < $1 order by starts_at limit $2)""")
+EVERY_SOURCE_RULE: Final = Query(
+    LoginSourceRule,
+    f"""
+    select {_SOURCE_RULE} from login_source_rule
+     order by entrance, family, prefix_bits desc, period_s, valid_from""",
+)
+ADD_SOURCE_RULE: Final = Statement(f"""
+    insert into login_source_rule ({_SOURCE_RULE}) values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict do nothing""")

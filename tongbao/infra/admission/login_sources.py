@@ -26,6 +26,10 @@ from tongbao.kernel.errors import Overloaded
 
 Entrance = Literal["person", "operator", "staff", "developer"]
 
+EVERY_RULE: Final = store.EVERY_SOURCE_RULE
+"""Every dated row, past and future ones too."""
+ADD_RULE: Final = store.ADD_SOURCE_RULE
+"""Adds one, which two people agreed to."""
 _PURPOSE: Final = "login.source"
 _KEPT: Final = timedelta(days=2)
 _PRUNED_MAX: Final = 5_000

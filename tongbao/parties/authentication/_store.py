@@ -213,6 +213,10 @@ ALL_RULES: Final = Query(
     select kind, currency, at_least, level, valid_from, instrument from step_up_rule
      order by kind, currency, at_least, valid_from""",
 )
+ADD_RULE: Final = Statement("""
+    insert into step_up_rule (kind, currency, at_least, level, valid_from, instrument)
+    values ($1, $2, $3, $4, $5, $6)
+        on conflict do nothing""")
 # The same act asked for again finds its confirmation; one that is over begins anew.
 OPEN_CONFIRMATION: Final = Query(
     Confirmation,

@@ -293,6 +293,12 @@ async def _by_challenge(
     return method
 
 
+RULES: Final = store.ALL_RULES
+"""Every dated row, past and future ones too."""
+ADD_RULE: Final = store.ADD_RULE
+"""Adds one, which two people agreed to."""
+
+
 async def all_rules(on: Db | Tx) -> list[StepUpRule]:
     """Return every rule, past and future ones too."""
     return await store.ALL_RULES.all(on)

@@ -31,3 +31,13 @@ PRUNE: Final = Statement("""
      where (owner_id, act_digest, level) in
            (select owner_id, act_digest, level from step_up_decision
              where last_at < $1 order by last_at limit $2)""")
+_SIGNAL: Final = "signal, kind, currency, at_least, within_h, level, valid_from, because"
+EVERY_SIGNAL: Final = Query(
+    StepUpSignal,
+    f"""
+    select {_SIGNAL} from step_up_signal
+     order by signal, kind, currency, at_least, valid_from""",
+)
+ADD_SIGNAL: Final = Statement(f"""
+    insert into step_up_signal ({_SIGNAL}) values ($1, $2, $3, $4, $5, $6, $7, $8)
+        on conflict do nothing""")

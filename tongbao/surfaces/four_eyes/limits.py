@@ -1,4 +1,4 @@
-"""`tongbao red-packets` and `tongbao limits`: what may be moved, changed by two people."""
+"""`tongbao red-packets`, `limits` and `rules`: what may be, changed by two people."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import click
 import msgspec
 
 from tongbao.controls.approvals.model import ActUnknown
+from tongbao.controls.dated_rows.rows import propose_row
 from tongbao.controls.limits import changes
 from tongbao.controls.limits.meters import every_rule
-from tongbao.controls.limits.model import Period
+from tongbao.controls.limits.model import LimitRule, Period
 from tongbao.controls.opening import rules
+from tongbao.controls.opening.model import OpeningRule
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import from_decimal_text
 from tongbao.products.red_packets.hall import PARTS_MOST, SET, propose_limit
 from tongbao.products.red_packets.model import RedPacketLimit
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor
+from tongbao.surfaces.four_eyes.rules import kind_named, kinds_of, row_of
 
 
 @click.group("red-packets")
@@ -103,7 +107,7 @@ def limits_set(
         if changes.SET.name not in platform.approvals.acts:
             raise ActUnknown(act=changes.SET.name)  # an aggregator keeps nobody's money
         currency = said["currency"]
-        terms = changes.LimitTerms(
+        terms = LimitRule(
             said["kind"],
             said["meter"],
             Period(said["period"]),
@@ -113,7 +117,7 @@ def limits_set(
             said["instrument"],
         )
         async with platform.db.begin(actor()) as tx:
-            asked = await changes.propose_rule(tx, terms, reason=reason)
+            asked = await propose_row(tx, changes.LIMITS, terms, reason=reason)
         return {"approval": asked.shown_id, "act": asked.act, "state": asked.state.value}
 
     context.show(context.run(work))
@@ -154,9 +158,79 @@ def limits_set_opening(
         if rules.SET.name not in platform.approvals.acts:
             raise ActUnknown(act=rules.SET.name)  # an aggregator keeps nobody's money
         day = date(starts.year, starts.month, starts.day)
-        terms = rules.OpeningTerms(said["kind"], said["name"], day, figure, said["instrument"])
+        terms = OpeningRule(said["kind"], said["name"], day, figure, said["instrument"])
         async with platform.db.begin(actor()) as tx:
-            asked = await rules.propose_rule(tx, terms, reason=reason)
+            asked = await propose_row(tx, rules.OPENING, terms, reason=reason)
+        return {"approval": asked.shown_id, "act": asked.act, "state": asked.state.value}
+
+    context.show(context.run(work))
+
+
+@click.group("rules")
+def rules_group() -> None:
+    """Rules that count from a day on: proofs, logins, limits, opening, retention."""
+
+
+@rules_group.command("kinds")
+@click.pass_obj
+def rules_kinds(context: Context, /) -> None:
+    """Show what there are rules about, and which fields their rows have."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        return [
+            {"kind": name, "about": " ".join(kind.about), "sets": " ".join(kind.sets)}
+            for name, kind in kinds_of(platform.approvals).items()
+        ]
+
+    context.show(context.run(work))
+
+
+@rules_group.command("list")
+@click.argument("kind")
+@click.option("--past", is_flag=True, help="Those that count no more too.")
+@click.pass_obj
+def rules_list(context: Context, /, kind: str, *, past: bool) -> None:
+    """Show the rows of one kind that count now or later."""
+
+    async def work(platform: Platform) -> list[dict[str, object]]:
+        found = kind_named(platform.approvals, kind)
+        today = business_date(platform.db.clock.now())
+        rows = await found.rows.all(platform.db)
+        now = found.in_force(rows, today)
+        shown = [each for each in rows if past or each.valid_from > today or each in now]
+        return [msgspec.to_builtins(each) for each in shown]
+
+    context.show(context.run(work))
+
+
+@rules_group.command("set")
+@click.argument("kind")
+@click.argument("figures", nargs=-1, required=True, metavar="FIELD=VALUE...")
+@click.option(
+    "--from",
+    "starts",
+    type=click.DateTime(formats=["%Y-%m-%d"]),
+    required=True,
+    help="The first day it counts.",
+)
+@click.option("--because", type=Text(300), required=True, help="Who says so, and where.")
+@click.option("--reason", required=True, help="Why, for those who read it later.")
+@click.pass_obj
+def rules_set(
+    context: Context, /, kind: str, figures: tuple[str, ...], starts: datetime, **why: str
+) -> None:
+    """Propose a row, as `rules set step_up kind=transfer currency=CNY at_least=100001 level=3`.
+
+    It counts once somebody else has approved it. A figure that is left out ends; amounts are
+    minor units.
+    """
+
+    async def work(platform: Platform) -> dict[str, object]:
+        found = kind_named(platform.approvals, kind)
+        said = {name: value for name, _, value in (each.partition("=") for each in figures)}
+        said |= {"valid_from": f"{starts:%Y-%m-%d}", found.because: why["because"]}
+        async with platform.db.begin(actor()) as tx:
+            asked = await propose_row(tx, found, row_of(found, said), reason=why["reason"])
         return {"approval": asked.shown_id, "act": asked.act, "state": asked.state.value}
 
     context.show(context.run(work))

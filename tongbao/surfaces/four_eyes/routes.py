@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.parties.identity.model import Permission
-from tongbao.surfaces.four_eyes import calendar, inbox, suspense
+from tongbao.surfaces.four_eyes import calendar, inbox, rules, suspense
 from tongbao.surfaces.operator_console.visit import Route
 
 _VIEW: Final = Permission.VIEW
@@ -23,6 +23,8 @@ ROUTES: Final = (
     Route("POST", "/calendar/preview", calendar.preview_file, _SETTLE),
     Route("POST", "/calendar/propose", calendar.propose_file, _SETTLE),
     Route("POST", "/calendar/cut-off", calendar.propose_cut_off_time, _SETTLE),
+    Route("GET", "/rules", rules.show_rules, _VIEW),
+    Route("POST", "/rules/{kind}", rules.propose_one, Permission.DEPLOYMENT_ACT),
     Route("GET", "/suspense", suspense.show_suspense, _VIEW, is_licensed=True),
     Route(
         "POST",

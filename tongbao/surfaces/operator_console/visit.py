@@ -73,7 +73,7 @@ PAGE_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "partners",
         "terminals",
     ),
-    "machine": ("health", "invariants", "retention", "keys"),
+    "machine": ("health", "invariants", "rules", "retention", "keys"),
 }
 """What belongs together, as the side of every page lists it."""
 PAGES: Final = tuple(page for group in PAGE_GROUPS.values() for page in group)

@@ -7,7 +7,9 @@ from datetime import date, datetime
 import click
 import msgspec
 
-from tongbao.controls.retention.terms import TermAsked, propose_term
+from tongbao.controls.dated_rows.rows import propose_row
+from tongbao.controls.retention.model import RetentionTerm
+from tongbao.controls.retention.terms import TERMS
 from tongbao.kernel.ids import parse
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor
 from tongbao.surfaces.retention.asked import erase_now
@@ -50,11 +52,11 @@ def retention_set(
     """Propose a term from a day on; it counts once somebody else has approved it."""
 
     async def work(platform: Platform) -> dict[str, object]:
-        asked = TermAsked(
+        asked = RetentionTerm(
             said["kind"], date(starts.year, starts.month, starts.day), days, said["because"]
         )
         async with platform.db.begin(actor()) as tx:
-            made = await propose_term(tx, asked, reason=reason)
+            made = await propose_row(tx, TERMS, asked, reason=reason)
         return {"approval": made.shown_id, "act": made.act, "state": made.state.value}
 
     context.show(context.run(work))
