@@ -107,7 +107,7 @@ async def something_of_everything(stage: Stage, shop: Shop, hooks: str) -> dict[
             for each in ("tea", "cake")
         ],
     )
-    opened = await wallet_of_user(stage, client, "user-1")
+    opened = await wallet_of_user(stage, client, "member-1")
     proposal = await stage.call(
         *(client.wallet_proposals.create, new_number(), opened["id"]),
         kind="top_up",

@@ -97,9 +97,9 @@ async def link_to_application(
     Raises:
         ProgrammeNotActive, ReturnUnknown, ApplicationNotFound, ApplicationStateWrong, LinksTooMany
     """
+    found = await lock_own(tx, caller, application_id)
     programme = await active_programme(tx, caller.merchant_id, caller.mode)
     check_return(programme, return_url)
-    found = await lock_own(tx, caller, application_id)
     if (found.state is State.OPENED) != (purpose == "manage"):
         raise ApplicationStateWrong(status=found.state.value)
     if purpose == "open":

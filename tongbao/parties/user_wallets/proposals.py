@@ -105,8 +105,8 @@ async def make_proposal(
         ProgrammeNotActive, ApplicationNotFound, ApplicationStateWrong, NotGranted,
         ProposalInvalid, ProposalTooLarge, ProposalNumberUsed
     """
-    await active_programme(tx, caller.merchant_id, caller.mode)
     found = await lock_own(tx, caller, application_id)
+    await active_programme(tx, caller.merchant_id, caller.mode)
     found.check_grants("propose")
     purpose = wanted.purpose.strip()
     is_right = purpose and purpose.isprintable() and wanted.money.currency == CURRENCY
@@ -147,10 +147,10 @@ async def link_to_proposal(
     Raises:
         ProgrammeNotActive, ReturnUnknown, ProposalNotFound, ProposalOver, LinksTooMany
     """
-    check_return(await active_programme(tx, caller.merchant_id, caller.mode), return_url)
     found = await store.GET_PROPOSAL.first(tx, proposal_id)
     if found is None or (found.merchant_id, found.mode) != (caller.merchant_id, caller.mode):
         raise ProposalNotFound
+    check_return(await active_programme(tx, caller.merchant_id, caller.mode), return_url)
     application = await lock_own(tx, caller, found.application_id)
     if found.state is not ProposalState.AWAITING or tx.now >= found.expires_at:
         raise ProposalOver(status=found.state.value)

@@ -141,8 +141,8 @@ async def account_to_read(
     Raises:
         ProgrammeNotActive, ApplicationNotFound, ApplicationStateWrong, NotGranted
     """
-    await active_programme(on, merchant_id, mode)
     found = await application_of_merchant(on, merchant_id, mode, application_id)
+    await active_programme(on, merchant_id, mode)
     found.check_grants(grant)
     return await account_of_application(on, found)
 
