@@ -18,12 +18,14 @@ demo: runtime ## Install, start everything and play a trading day (ARGS=--exit e
 	@.venv/bin/tongbao demo $(ARGS)
 
 test: dev clients ## Install and run every check and every test
-	@# Reading the tests takes half a minute: once, beside the checks, and not once in each of four.
-	@.venv/bin/python -m pytest --collect-only -qq >/dev/null 2>&1 & \
-	    sh tools/check.sh; checked=$$?; wait; exit $$checked
-	@# Four at a time even on two cores: most tests wait for a process, a disk or a clock. Those of a
-	@# module stay together, with what they share, until somebody has nothing left to do.
-	@.venv/bin/python -m pytest -n 4 --dist worksteal -rs $(ARGS)
+	@# The checks run beside the tests. Reading the tests takes half a minute: once before, and not
+	@# once in each of four. Four at a time even on two cores: most tests wait for a process, a disk
+	@# or a clock. Those of a module stay together, with what they share, until somebody has nothing
+	@# left to do.
+	@sh tools/check.sh & checks=$$!; \
+	    .venv/bin/python -m pytest --collect-only -qq >/dev/null 2>&1; \
+	    .venv/bin/python -m pytest -n 4 --dist worksteal -rs $(ARGS); tested=$$?; \
+	    wait $$checks && exit $$tested
 
 lint: dev ## Run the checks alone: ruff, mypy, import contracts
 	@sh tools/check.sh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -377,16 +378,18 @@ def test_a_sheet_is_read_to_the_fen_though_it_keeps_fractions(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "code"),
     [
-        (workbook(HEAD, bomb=True), "source.archive_bomb"),
-        (workbook(HEAD)[:-40], "source.archive_damaged"),
-        (b"no zip", "source.archive_damaged"),
-        (workbook('<c t="s"><v>0</v></c>'), "source.cell_without_place"),
-        (workbook('<c r="A1" t="s"><v>99</v></c>'), "source.cell_without_text"),
-        (workbook('<c r="ZZZ1"><v>1</v></c>'), "source.too_many_cells"),
+        (lambda: workbook(HEAD, bomb=True), "source.archive_bomb"),
+        (lambda: workbook(HEAD)[:-40], "source.archive_damaged"),
+        (lambda: b"no zip", "source.archive_damaged"),
+        (lambda: workbook('<c t="s"><v>0</v></c>'), "source.cell_without_place"),
+        (lambda: workbook('<c r="A1" t="s"><v>99</v></c>'), "source.cell_without_text"),
+        (lambda: workbook('<c r="ZZZ1"><v>1</v></c>'), "source.too_many_cells"),
     ],
 )
-def test_a_hostile_workbook_is_refused(tmp_path: Path, content: bytes, code: str) -> None:
-    found = seen(tmp_path, SHEET, content)
+def test_a_hostile_workbook_is_refused(
+    tmp_path: Path, content: Callable[[], bytes], code: str
+) -> None:
+    found = seen(tmp_path, SHEET, content())
 
     assert codes(found) == [code]
     assert found.is_refused

@@ -97,7 +97,7 @@ async def test_a_hostile_document_is_refused_and_kept_nowhere(
 ) -> None:
     made = await applicant.apply()
 
-    status, refused = await applicant.add(made, "business_license", HOSTILE[name])
+    status, refused = await applicant.add(made, "business_license", HOSTILE[name]())
 
     assert status == 422
     assert refused["code"] in {"document.type_refused", "document.too_large"}

@@ -162,7 +162,7 @@ async def test_a_hostile_file_is_looked_at_whole_before_a_row_names_it(
 ) -> None:
     made = await applicant.apply()
 
-    reply = await send(applicant, made, HOSTILE[name])
+    reply = await send(applicant, made, HOSTILE[name]())
 
     assert reply.status == 422
     assert reply.code in {"document.type_refused", "blob.kind_differs"}
