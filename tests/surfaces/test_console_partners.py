@@ -83,6 +83,7 @@ async def test_a_partner_is_taken_on_and_changed_by_two_and_suspended_by_one(
             "certificate_name": "api.lens.example",
             "binds_certificate": "1",
         }
+        certified["webhook_url"] = "https://hooks.partner.example/consents"
         odd = await one.send(f"{own}/change", **terms(fresh, "k2", **at, auth_method="guess"))
         assert odd.status_code == 400
         await one.get(own)
@@ -92,7 +93,9 @@ async def test_a_partner_is_taken_on_and_changed_by_two_and_suspended_by_one(
         row = await partner_with_id(db, parse("ptn", client_id))
         assert (row.state, [each["kid"] for each in row.jwks]) == ("active", ["k2"])
         assert (row.auth_method, row.binds_certificate) == ("tls_client_auth", True)
-        assert "api.lens.example" in (await one.get(own)).text
+        shown = (await one.get(own)).text
+        assert "api.lens.example" in shown
+        assert re.search(r"hooks\.partner\.example/consents</code>\s*<code>whpk_", shown)
 
 
 async def test_who_only_looks_sees_no_forms_and_can_do_nothing(shared_stage: Stage) -> None:

@@ -19,6 +19,7 @@ from tongbao.infra.db import Db
 from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
+from tongbao.parties.partners.message_keys import published_keys
 from tongbao.parties.partners.partners import bound_acts
 
 
@@ -87,3 +88,7 @@ async def test_a_partner_is_taken_on_suspended_and_comes_back_by_two(
     [row] = (await cli("--json", "partners", "list")).json
     assert (row["state"], row["keys"], row["bound_to"]) == ("active", "", "certificate")
     assert row["proves"] == "tls_client_auth spiffe://lens/api"
+    assert row["told_at"] == told_at["webhook_url"]
+    assert (await cli("--json", "partners", "notices", client, "--again")).json == []
+    kids = {(await cli("--json", "partners", "renew-key")).json["kid"] for _ in range(2)}
+    assert {each["kid"] for each in await published_keys(db)} == kids

@@ -66,6 +66,9 @@ def list_partners(context: Context) -> None:
     """Show every partner, what it may ask for and the keys it signs with."""
 
     async def work(platform: Platform) -> list[dict[str, object]]:
+        known = await all_partners(platform.db)
+        told = {each.id: await webhook_of(platform.db, each) for each in known}
+        urls = {partner: webhook.url for partner, webhook in told.items() if webhook}
         return [
             {
                 "client_id": each.client_id,
@@ -74,11 +77,12 @@ def list_partners(context: Context) -> None:
                 "state": each.state.value,
                 "kinds": " ".join(each.kinds),
                 "redirect_uris": " ".join(each.redirect_uris),
+                "told_at": urls.get(each.id, ""),
                 "proves": " ".join(filter(None, (each.auth_method, each.certificate_name))),
                 "bound_to": "certificate" if each.binds_certificate else "dpop",
                 "keys": " ".join(f"{key['kid']}:{thumbprint(key)[:16]}" for key in each.jwks),
             }
-            for each in await all_partners(platform.db)
+            for each in known
         ]
 
     context.show(context.run(work))
