@@ -11,16 +11,33 @@ import pytest
 
 from tongbao.infra.commits import Commits
 from tongbao.infra.db import Db, Query, Statement, Write
+from tongbao.infra.joined import joined
 from tongbao.kernel.ids import new_id
 
 MAKE = Statement("create table if not exists scratch_jar (id uuid primary key, cats int not null)")
-DROP = Statement("drop table if exists scratch_jar")
+MAKE_LABELS = Statement("create table scratch_label (id uuid primary key, text text not null)")
+DROP = Statement("drop table if exists scratch_jar, scratch_label")
 PUT = Statement(
     "insert into scratch_jar (id, cats) values ($1, $2) on conflict do nothing",
     many="insert into scratch_jar (id, cats) select * from unnest($1::uuid[], $2::int[])"
     " on conflict do nothing",
 )
 TAKE = Statement("update scratch_jar set cats = cats - 1 where id = $1 and cats > 0")
+TAKE_MANY = Statement(
+    "update scratch_jar set cats = cats - 1 where id = $1 and cats > 0",
+    many="update scratch_jar j set cats = j.cats - 1 from unnest($1::uuid[]) as t (id)"
+    " where j.id = t.id and j.cats > 0",
+)
+LOOK = Statement(
+    "select from scratch_jar where id = $1",
+    many="select from unnest($1::uuid[]) as t (id) join scratch_jar j on j.id = t.id",
+)
+LABEL = Statement(
+    "insert into scratch_label (id, text) values ($1, $2) on conflict do nothing",
+    many="insert into scratch_label (id, text) select * from unnest($1::uuid[], $2::text[])"
+    " on conflict do nothing",
+)
+LABELS = Query(str, "select text from scratch_label order by text")
 BREAK = Statement("update scratch_jar set cats = null where id = $1")
 JARS = Query(int, "select count(*) from scratch_jar")
 CATS = Query(int, "select cats from scratch_jar where id = $1")
@@ -29,22 +46,26 @@ CATS = Query(int, "select cats from scratch_jar where id = $1")
 @pytest.fixture
 async def jars(db: Db) -> AsyncIterator[Db]:
     await MAKE.run(db)
+    await MAKE_LABELS.run(db)
     yield db
     await DROP.run(db)
 
 
 @pytest.fixture
 def begun(jars: Db, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Say how many transactions have begun."""
+    """Say how many transactions have begun, those of one statement included."""
     times = 0
-    real = jars.begin
 
-    def counted(actor: str) -> Any:
-        nonlocal times
-        times += 1
-        return real(actor)
+    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            nonlocal times
+            times += 1
+            return real(*args)
 
-    monkeypatch.setattr(jars, "begin", counted)
+        return counted
+
+    for name in ("begin", "fetch"):
+        monkeypatch.setattr(jars, name, counting(getattr(jars, name)))
     return lambda: times
 
 
@@ -57,8 +78,44 @@ async def test_what_is_asked_at_once_shares_a_commit(jars: Db, begun: Callable[[
     first = asyncio.create_task(commits.write([put(new_id())]))
     others = [asyncio.create_task(commits.write([put(new_id())])) for _ in range(20)]
     assert await asyncio.gather(first, *others) == [None] * 21
-    assert await JARS.one(jars) == 21
     assert begun() == 1
+    assert await JARS.one(jars) == 21
+
+
+async def test_what_changes_different_tables_is_one_statement(
+    jars: Db, begun: Callable[[], int]
+) -> None:
+    commits, jar, gone = Commits(jars, "tests"), new_id(), new_id()
+    assert (
+        await commits.write([put(jar), Write(LABEL, (jar, "figs"), refusal="label.taken")]) is None
+    )
+    assert begun() == 1
+    both = [put(gone), Write(LABEL, (jar, "dates"), refusal="label.taken")]
+    other = [put(new_id()), Write(LABEL, (new_id(), "nuts"), refusal="label.taken")]
+    found = await asyncio.gather(commits.write(both), commits.write(other))
+    assert found == ["label.taken", None]
+    assert await CATS.all(jars, gone) == []
+    assert await LABELS.all(jars) == ["figs", "nuts"]
+
+
+async def test_what_reads_or_changes_a_row_that_was_just_written_comes_after_it(jars: Db) -> None:
+    commits, jars_ids = Commits(jars, "tests"), [new_id(), new_id()]
+    writes = [[put(jar, cats=5), Write(TAKE_MANY, (jar,), refusal="jar.empty")] for jar in jars_ids]
+    assert await asyncio.gather(*[commits.write(each) for each in writes]) == [None, None]
+    assert [await CATS.one(jars, jar) for jar in jars_ids] == [4, 4]
+
+
+def test_only_statements_that_cannot_see_each_other_are_joined() -> None:
+    def is_joined(*statements: Statement) -> bool:
+        return joined(tuple((each, True) for each in statements)) is not None
+
+    assert is_joined(PUT, LABEL)
+    assert is_joined(LOOK, LABEL)
+    assert is_joined(LOOK, PUT)  # it sees what was there before, first or not
+    assert not is_joined(PUT, LOOK)
+    assert not is_joined(PUT, TAKE_MANY)
+    assert not is_joined(PUT, TAKE)
+    assert not is_joined(LABEL, LABEL)
 
 
 async def test_a_refusal_undoes_its_own_writes_and_nobody_elses(jars: Db) -> None:

@@ -180,7 +180,7 @@ CASES = {
     "attempt as it ends": same(
         "attempt",
         collecting.UPDATE_ATTEMPT,
-        [attempt_write(each, replace(each, **SHOWN)).args for _, each in MADE],
+        [attempt_write(each, replace(each, **SHOWN), was_asked=True).args for _, each in MADE],
     ),
     "question counted": same(
         "attempt", collecting.COUNT_QUERY, [(BOOK, each.id) for _, each in MADE]

@@ -77,6 +77,8 @@ DatabaseRefused: Final = asyncpg.PostgresError
 """What the database says of a statement that is wrong where it stands: a bug, or a key taken."""
 UniqueKeyTaken: Final = asyncpg.UniqueViolationError
 """A row with this key is there already."""
+NotSupported: Final = asyncpg.FeatureNotSupportedError
+"""This kind of server, or of table, does not take a statement."""
 CheckViolated: Final = asyncpg.CheckViolationError
 """A row would break what its table promises."""
 
@@ -174,12 +176,16 @@ class Write(Struct, frozen=True):
 
 
 class Tx:
-    """A transaction of the caller's: one time, one author, and no commit of its own."""
+    """A transaction of the caller's: one time, one author, and no commit of its own.
+
+    What is put in ``afterwards`` is called once it is committed, whatever a savepoint has undone.
+    """
 
     def __init__(self, connection: Any, now: datetime, actor: str) -> None:
         self.connection = connection
         self.now = now
         self.actor = actor
+        self.afterwards: list[Callable[[], None]] = []
 
     async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
         """Run a statement in this transaction and return its records."""
@@ -256,12 +262,15 @@ class Db:
         async with _named_failures():
             connection = await self._take()
             try:
+                tx = Tx(connection, self.clock.now(), actor)
                 async with connection.transaction():
-                    yield Tx(connection, self.clock.now(), actor)
+                    yield tx
             except BaseException:
                 await self.pool.release(connection)
                 raise
             await self._give_back(connection)
+            for follow in tx.afterwards:
+                follow()
 
     async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
         """Run one statement in a transaction of its own and return its records."""
@@ -371,6 +380,7 @@ async def connect(dsn: str, clock: Clock, *, connections_max: int = 10) -> Db:
                 max_size=connections_max,
                 command_timeout=60,
                 statement_cache_size=1000,
+                max_cacheable_statement_size=0,  # those that are joined are long
                 server_settings=_SESSION,
                 init=_prepare_connection,
                 reset=_leave_as_it_is,

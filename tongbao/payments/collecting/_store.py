@@ -230,21 +230,21 @@ MOVE_PAYMENT = Statement("""
 UPDATE_ATTEMPT = Statement(
     """update attempt
           set state = $4, code = $5, channel_ref = $6, payer = $7, action = $8::text::jsonb,
-              paid_at = $9, authorised_at = $10, authorisation_ref = $11,
-              authorisation_code = $12, capture_id = $13, capture_amount = $14
+              paid_at = $9, authorised_at = $10, authorisation_ref = $11, authorisation_code = $12,
+              capture_id = $13, capture_amount = $14, queries = queries + $15
         where book = $1 and id = $2 and state = $3""",
     many="""update attempt a
           set state = becomes.state, code = becomes.code, channel_ref = becomes.channel_ref,
               payer = becomes.payer, action = becomes.action::jsonb, paid_at = becomes.paid_at,
               authorised_at = becomes.authorised_at, authorisation_ref = becomes.authorisation_ref,
               authorisation_code = becomes.authorisation_code, capture_id = becomes.capture_id,
-              capture_amount = becomes.capture_amount
+              capture_amount = becomes.capture_amount, queries = a.queries + becomes.asked
          from unnest($1::int[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[],
                      $7::text[], $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[],
-                     $12::text[], $13::uuid[], $14::bigint[])
+                     $12::text[], $13::uuid[], $14::bigint[], $15::int[])
            as becomes (book, id, from_state, state, code, channel_ref, payer, action, paid_at,
                        authorised_at, authorisation_ref, authorisation_code, capture_id,
-                       capture_amount)
+                       capture_amount, asked)
         where a.book = becomes.book and a.id = becomes.id and a.state = becomes.from_state""",
 )
 COUNT_QUERY = Statement(

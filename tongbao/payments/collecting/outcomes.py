@@ -235,8 +235,8 @@ async def record_news(
             *_follow_up_writes(payment, attempt, step, now),
         )
         writes = (
-            *_row_writes(payment, attempt, step, evidence.why, now),
-            *_evidence_writes(attempt, exchange_id, evidence, news, now),
+            *_row_writes(payment, attempt, step, evidence, now),
+            *_evidence_writes((attempt, step), exchange_id, evidence, news, now),
             *(() if step.case is None else (case_write(payment, step.case, step.detail, now),)),
             *due,
             *(flow.router.ended(attempt.book, attempt.id) if step.ends_unpaid else ()),
@@ -288,13 +288,14 @@ def capture_transfers(rule: str, payment: Payment, attempt: Attempt) -> tuple[Tr
 
 
 def _row_writes(
-    payment: Payment, attempt: Attempt, step: Step, why: str, now: datetime
+    payment: Payment, attempt: Attempt, step: Step, evidence: Evidence, now: datetime
 ) -> tuple[Write, ...]:
     writes: list[Write] = []
     if step.payment is not None:
-        writes += payment_writes(payment, step.payment, why, now)
+        writes += payment_writes(payment, step.payment, evidence.why, now)
     if step.attempt is not None:
-        writes.append(attempt_write(attempt, step.attempt))
+        was_asked = evidence.exchange is not None
+        writes.append(attempt_write(attempt, step.attempt, was_asked=was_asked))
     return tuple(writes)
 
 
@@ -325,8 +326,11 @@ def payment_writes(before: Payment, becomes: Payment, why: str, now: datetime) -
     )
 
 
-def attempt_write(before: Attempt, becomes: Attempt) -> Write:
-    """Return the write that changes an attempt, if it is still in the state it was in before."""
+def attempt_write(before: Attempt, becomes: Attempt, *, was_asked: bool = False) -> Write:
+    """Return the write that changes an attempt, if it is still in the state it was in before.
+
+    ``was_asked``: the channel was called for it once more.
+    """
     args = (
         before.book,
         before.id,
@@ -342,6 +346,7 @@ def attempt_write(before: Attempt, becomes: Attempt) -> Write:
         becomes.authorisation_code,
         becomes.capture_id,
         becomes.capture_amount,
+        int(was_asked),
     )
     return Write(store.UPDATE_ATTEMPT, args, refusal=MOVED_ON)
 
@@ -355,14 +360,15 @@ def change_write(from_state: str, becomes: Payment, version: int, why: str, now:
 
 
 def _evidence_writes(
-    attempt: Attempt, exchange_id: UUID, evidence: Evidence, news: object, now: datetime
+    about: tuple[Attempt, Step], exchange_id: UUID, evidence: Evidence, news: object, now: datetime
 ) -> tuple[Write, ...]:
     if evidence.exchange is None:
         return ()
-    return (
-        Write(store.COUNT_QUERY, (attempt.book, attempt.id)),
-        exchange_write((attempt.book, attempt.payment_id), exchange_id, evidence, news, now),
-    )
+    attempt, step = about
+    kept = exchange_write((attempt.book, attempt.payment_id), exchange_id, evidence, news, now)
+    if step.attempt is not None:
+        return (kept,)  # the write that changes the attempt counts as well
+    return (Write(store.COUNT_QUERY, (attempt.book, attempt.id)), kept)
 
 
 def exchange_write(
