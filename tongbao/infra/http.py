@@ -28,7 +28,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import httpcore2
 import prometheus_client
@@ -45,6 +45,7 @@ from tongbao.infra.http_wire import (
     ConnectError,
     Progress,
     Wire,
+    parts_of,
 )
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.errors import Rejected
@@ -226,15 +227,15 @@ class HttpClient:
                 raise NotSentError(reason or "not a URL")
             progress = Progress()
             try:
-                async with asyncio.timeout(timeout_s):
-                    answer = await self._wire.call(
-                        method,
-                        parts,
-                        _sent_headers(headers),
-                        body,
-                        reply_max_bytes=reply_max_bytes,
-                        progress=progress,
-                    )
+                answer = await self._wire.call(
+                    method,
+                    parts,
+                    _sent_headers(headers),
+                    body,
+                    reply_max_bytes=reply_max_bytes,
+                    progress=progress,
+                    timeout_s=timeout_s,
+                )
             except (CallFailed, OSError) as failure:  # time-outs and TLS failures are the latter
                 kind = NoAnswerError if progress.sending else NotSentError
                 raise kind(_reason(failure, progress.step), _ms_since(began)) from failure
@@ -280,17 +281,8 @@ class HttpClient:
 
     def _read_url(self, url: str) -> tuple[SplitResult | None, str | None]:
         """Return the parts of a URL, or why it is not called."""
-        try:
-            parts = urlsplit(url)
-            _ = parts.port  # refuses what is no number, or too large
-        except ValueError:
-            return None, "not a URL"
-        printable = url.isascii() and url.isprintable() and " " not in url and "\\" not in url
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not printable:
-            return None, "not an http URL"
-        if "@" in parts.netloc or "#" in url:
-            return None, "carries credentials or a fragment"
-        return parts, self._guard.refuses_url(parts)
+        parts, reason = parts_of(url)
+        return parts, reason if parts is None else self._guard.refuses_url(parts)
 
     @asynccontextmanager
     async def _exchange(
@@ -472,6 +464,9 @@ def _reason(failure: Exception, step: str) -> str:
     return f"{type(failure).__name__} at {step}" + (f": {text}" if text else "")
 
 
+_ENDS: Final = {end: OUTBOUND_SECONDS.labels(end) for end in ("answered", "not_sent", "no_answer")}
+
+
 @contextmanager
 def _timed() -> Iterator[None]:
     began, end = monotonic(), "answered"
@@ -481,7 +476,7 @@ def _timed() -> Iterator[None]:
         end = "not_sent" if isinstance(silence, NotSentError) else "no_answer"
         raise
     finally:
-        OUTBOUND_SECONDS.labels(end).observe(monotonic() - began)
+        _ENDS[end].observe(monotonic() - began)
 
 
 def _ms_since(began: float) -> int:

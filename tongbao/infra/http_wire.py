@@ -12,8 +12,9 @@ import select
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, urlsplit
 
 import httptools
 from msgspec import Struct
@@ -68,6 +69,21 @@ class Answer(Struct, frozen=True):
     body: bytes
 
 
+class Place(Struct, frozen=True):
+    """Where a URL points, and how a request names it."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+    named: str
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Return what connections that serve it share."""
+        return self.scheme, self.host, self.port
+
+
 class Progress:
     """How far a call got."""
 
@@ -85,6 +101,7 @@ class Connection(asyncio.Protocol):
         self.transport: Any = None
         self.idle_since = 0.0
         self._answer: asyncio.Future[Answer] | None = None
+        self._unread: select.poll | None = None
         self._lost = False
         self._keeps = False
         self._begin(0)
@@ -114,9 +131,10 @@ class Connection(asyncio.Protocol):
 
     def has_spoken(self) -> bool:
         """Whether bytes, or its end, wait unread: none of that answers what is asked next."""
-        waiting = select.poll()
-        waiting.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(waiting.poll(0))
+        if self._unread is None:
+            self._unread = select.poll()
+            self._unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._unread.poll(0))
 
     def _begin(self, body_max: int) -> None:
         self._body_max = body_max
@@ -247,25 +265,45 @@ class Wire:
         *,
         reply_max_bytes: int,
         progress: Progress,
+        timeout_s: float,
     ) -> Answer:
         """Send one request and return the whole answer; ``progress`` says how far it got.
 
+        ``timeout_s`` is for everything together.
+
         Raises:
-            CallFailed
+            CallFailed, TimeoutError
         """
-        request = _written(method, url, headers, body)
-        async with self._places:
-            connection, key = await self._connected(url, progress)
+        began, place = monotonic(), place_of(url)
+        request = _written(method, place, headers, body)
+        if self._places.locked():
+            async with asyncio.timeout(timeout_s):
+                await self._places.acquire()
+        else:
+            await self._places.acquire()
+        try:
+            connection = self._at_hand(place.key)
+            if connection is None:
+                async with asyncio.timeout(timeout_s - (monotonic() - began)):
+                    connection = await self._connected(place, progress)
             if connection.lost:
                 raise ConnectError("closed before anything was sent")
             progress.step, progress.sending = "send_request", True
+            # A time-out of the library's own costs as much as to write the request.
+            asked = connection.ask(request, reply_max_bytes)
+            left = timeout_s - (monotonic() - began)
+            late = asyncio.get_running_loop().call_later(left, _time_out, asked)
             try:
-                answer = await connection.ask(request, reply_max_bytes)
+                answer = await asked
             except BaseException:
                 connection.close()
                 raise
-            self._put_back(key, connection)
+            finally:
+                late.cancel()
+            self._put_back(place.key, connection)
             return answer
+        finally:
+            self._places.release()
 
     def close(self) -> None:
         """Close every connection that nobody uses now."""
@@ -277,25 +315,25 @@ class Wire:
             self._sweeping.cancel()
             self._sweeping = None
 
-    async def _connected(
-        self, url: SplitResult, progress: Progress
-    ) -> tuple[Connection, tuple[str, str, int]]:
-        host = url.hostname or ""
-        key = (url.scheme, host, url.port or _PORTS[url.scheme])
+    def _at_hand(self, key: tuple[str, str, int]) -> Connection | None:
+        """Return a connection that is open and at rest."""
         idle = self._idle.get(key)
         while idle:
             connection = idle.pop()
             is_fresh = monotonic() - connection.idle_since < IDLE_S
             if connection.usable and is_fresh and not connection.has_spoken():
-                return connection, key
+                return connection
             connection.close()
+        return None
+
+    async def _connected(self, place: Place, progress: Progress) -> Connection:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             progress.step = "connect_tcp"
-            connection = await self._opened(host, key[2])
-            if url.scheme == "https":
+            connection = await self._opened(place.host, place.port)
+            if place.scheme == "https":
                 progress.step = "start_tls"
-                await self._secured(connection, host)
-        return connection, key
+                await self._secured(connection, place.host)
+        return connection
 
     async def _opened(self, host: str, port: int) -> Connection:
         loop = asyncio.get_running_loop()
@@ -342,16 +380,43 @@ class Wire:
             self._sweeping = asyncio.get_running_loop().call_later(IDLE_S, self._sweep)
 
 
-def _written(method: str, url: SplitResult, headers: Mapping[str, str], body: bytes) -> bytes:
+@lru_cache(maxsize=4096)
+def parts_of(url: str) -> tuple[SplitResult | None, str | None]:
+    """Return the parts of a URL, or why nobody is called by it; most are called often."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # refuses what is no number, or too large
+    except ValueError:
+        return None, "not a URL"
+    printable = url.isascii() and url.isprintable() and " " not in url and "\\" not in url
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not printable:
+        return None, "not an http URL"
+    if "@" in parts.netloc or "#" in url:
+        return None, "carries credentials or a fragment"
+    return parts, None
+
+
+@lru_cache(maxsize=4096)
+def place_of(url: SplitResult) -> Place:
+    """Return where a URL points; most are called again and again."""
+    port = url.port or _PORTS[url.scheme]
+    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    is_usual = url.port is not None and port == _PORTS[url.scheme]
+    named = url.netloc.rpartition(":")[0] if is_usual else url.netloc
+    return Place(url.scheme, url.hostname or "", port, target, named)
+
+
+def _written(method: str, place: Place, headers: Mapping[str, str], body: bytes) -> bytes:
     """Return the request as it goes out.
 
     Raises:
         LocalProtocolError
     """
-    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    lines = [f"{method} {target} HTTP/1.1", f"host: {_host(url)}"]
+    lines = [f"{method} {place.target} HTTP/1.1", f"host: {place.named}"]
     for name, value in headers.items():
-        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or name in _OURS_TO_SAY:
+        # Values in plain printable ASCII need no closer look: they end no line.
+        is_plain = (value.isascii() and value.isprintable()) or _VALUE.fullmatch(value)
+        if not is_plain or not _is_name(name):
             raise LocalProtocolError(f"no header: {name[:40]!r}")
         lines.append(f"{name}: {value}")
     if body or method != "GET":
@@ -359,10 +424,15 @@ def _written(method: str, url: SplitResult, headers: Mapping[str, str], body: by
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def _host(url: SplitResult) -> str:
-    if url.port is None or url.port != _PORTS[url.scheme]:
-        return url.netloc
-    return url.netloc.rpartition(":")[0]
+@lru_cache(maxsize=1024)
+def _is_name(name: str) -> bool:
+    """Whether a header may be called that, and is not ours to say."""
+    return _NAME.fullmatch(name) is not None and name not in _OURS_TO_SAY
+
+
+def _time_out(asked: asyncio.Future[Answer]) -> None:
+    if not asked.done():
+        asked.set_exception(TimeoutError())
 
 
 def _broken(failure: Exception) -> RemoteProtocolError:

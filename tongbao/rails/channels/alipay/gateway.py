@@ -21,6 +21,7 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
+from tongbao.infra.beside import beside
 from tongbao.infra.http import HttpClient, HttpReply
 from tongbao.kernel.clock import BUSINESS_ZONE, monotonic, real_now
 from tongbao.rails.channels.alipay.crypto import (
@@ -276,9 +277,7 @@ class Gateway:
         is_rest = secrets_of(account).protocol == "v3"
         make = self._rest_request if is_rest else self._form_request
         # Signed beside the event loop: a private key takes a third of a millisecond of a processor.
-        request = await asyncio.to_thread(
-            make, account, method, content, notify=notify, hidden=hidden
-        )
+        request = await beside(make, account, method, content, notify=notify, hidden=hidden)
         shown = _SHOWN_HEADERS if is_rest else ()
         return await ask(self.http, request, timeout_s=self.limits.ask_s, shown_headers=shown)
 
