@@ -84,6 +84,7 @@ from tongbao.payments.authorisations import api as authorisations_api
 from tongbao.payments.callbacks import inbox
 from tongbao.payments.callbacks.api import PREFIX as CALLBACKS_PREFIX
 from tongbao.payments.callbacks.api import CallbackApp
+from tongbao.payments.callbacks.door import CallbackDoor
 from tongbao.payments.card_agreements.charging import detokenising
 from tongbao.payments.card_balances import api as card_balances_api
 from tongbao.payments.checkouts import api as checkouts_api
@@ -194,10 +195,7 @@ class Platform:
         self.http = HttpClient(Anywhere())
         self.webhook_http = clients_of(reach_loopback=settings.webhooks_reach_loopback)
         self.ledger = Ledger(
-            db,
-            settings.licence,
-            balances=settings.ledger_balances,
-            sockets=settings.socket_dir,
+            db, settings.licence, balances=settings.ledger_balances, sockets=settings.socket_dir
         )
         self.accounts = ChannelAccounts(db, keyring, SECRETS, settings.public_url)
         self.bank = BankTransfer(self.http)
@@ -255,8 +253,9 @@ class Platform:
         """Return the HTTP application: the API, callbacks, consoles and probes."""
         settings = self.settings
         people = desk_of(self, contributors=KEEPS)
+        callbacks = CallbackApp(self.flow, self.accounts.of_token, self.worker)
         mounts: dict[str, Asgi] = {
-            CALLBACKS_PREFIX: CallbackApp(self.flow, self.accounts.of_token, self.worker),
+            CALLBACKS_PREFIX: callbacks,
             "/console": ConsoleApp(
                 self.flow,
                 self.keyring,
@@ -290,13 +289,12 @@ class Platform:
         }
         recent_keys = RecentKeys(self.db, self.keyring, self.accounts.changes)
         limits = RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst))
+        hot = collecting_door(self.flow, self.keyring, recent_keys, limits, self.request_log.hear)
         app = App(
             routes(settings.licence, allows_test_clock=settings.test_clock),
             db=self.db,
             keys=KeysOnRecord(self.db, self.keyring),
-            door=collecting_door(
-                self.flow, self.keyring, recent_keys, limits, self.request_log.hear
-            ),
+            door=CallbackDoor(hot, callbacks),
             facts=ApiFacts(
                 title="Tongbao API",
                 version="1",

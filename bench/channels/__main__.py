@@ -29,8 +29,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import uvloop
 from msgspec import Struct
 
+from bench.channels.exchange import exchange_us
 from bench.channels.floor import Beside, primitives, signatures_per_second, thread_hop_us
 from bench.channels.meters import used_s, used_with_children_s
 from bench.channels.shop import Ears, Shop
@@ -268,13 +270,14 @@ def _tell(found: list[Figures]) -> None:
     print("primitives alone, µs: " + ", ".join(f"{p.name} {p.us:.1f}" for p in primitives()))
     print("processor time per payment, µs; database and sandbox are other processes, not counted")
     print(
-        f"{'channel':14}{'payments':>10}{'platform':>10}{'floor':>8}{'×':>7}"
+        f"{'channel':14}{'payments':>10}{'platform':>10}{'floor':>8}{'×':>7}{'beside':>8}"
         f"{'database':>10}{'sandbox':>9}{'per s':>8}"
     )
     for each in found:
         print(
             f"{each.channel:14}{each.payments:>10}{each.platform_us:>10.0f}{each.floor_us:>8.0f}"
-            f"{each.platform_us / each.floor_us:>7.1f}{each.database_us:>10.0f}"
+            f"{each.platform_us / each.floor_us:>7.1f}{each.platform_us - each.floor_us:>8.0f}"
+            f"{each.database_us:>10.0f}"
             f"{each.sandbox_us:>9.0f}{each.payments / each.seconds:>8.1f}"
         )
     for each in found:
@@ -283,6 +286,7 @@ def _tell(found: list[Figures]) -> None:
     for threads in (1, 2, 4):
         print(f"RSA-2048 signatures/s of {threads} threads: {signatures_per_second(threads):,.0f}")
     print(f"a thread that does nothing: {asyncio.run(thread_hop_us()):.0f} µs")
+    print(f"both ends of a bare exchange of HTTP: {uvloop.run(exchange_us()):.0f} µs")
 
 
 def _tell_seen(figures: Figures, seen: Seen) -> None:

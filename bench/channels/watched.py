@@ -30,6 +30,7 @@ STAGES: Final = (
     ("routing", "payments/routing/watch.py"),
     ("ledger", "ledger/poster/"),
     ("callback", "payments/callbacks/api.py"),
+    ("callback", "payments/callbacks/door.py"),
     ("callback", "payments/callbacks/inbox.py:receive"),
     ("believe", "payments/callbacks/inbox.py"),
     ("webhook", "infra/webhooks/courier.py"),

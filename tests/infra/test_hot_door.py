@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 import uvloop
 
+from tongbao.infra import http_edge
 from tongbao.infra.hot_routes import Answer, HotDoor, HotRequest
 from tongbao.infra.http_edge import protocol_with
 from tongbao.kernel.errors import Busy
@@ -209,9 +210,23 @@ async def test_what_is_unusual_is_left_to_the_application(
     assert route.seen == []
 
 
-async def test_a_body_that_comes_in_pieces_takes_the_long_way(
-    connect: Connect, route: Route, application: Application
+async def test_a_body_that_follows_its_head_soon_takes_the_short_way(
+    connect: Connect, application: Application
 ) -> None:
+    reader, writer = await connect()
+    whole = asked(b'{"long": true}')
+    for piece in (whole[:-14], whole[-14:-5], whole[-5:]):
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.005)
+    assert (await answer_of(reader))[2] == MADE
+    assert application.bodies == []
+
+
+async def test_a_body_that_takes_its_time_takes_the_long_way(
+    connect: Connect, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_edge, "WHOLE_WITHIN_S", 0.001)
     reader, writer = await connect()
     whole = asked(b'{"long": true}')
     writer.write(whole[:-5])

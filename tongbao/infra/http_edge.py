@@ -1,8 +1,9 @@
 """What the server does before the application sees a request: bounds, and the short way in.
 
 The server's parser takes headers of any size for any time, from anybody; the application's own
-limits begin with the body. A request for a hot route that arrives whole is handed to its door
-directly, without a task and the messages of ASGI, which cost more than the route itself.
+limits begin with the body. A request for a hot route is handed to its door directly once it is
+whole, without a task and the messages of ASGI, which cost more than the route itself. One that is
+not whole soon goes through ASGI.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ comes beside a body, such as trailers: the parser copies a line anew with every 
 MESSAGE_BYTES_MAX: Final = 12 * 1024 * 1024
 """Everything: a file of the largest size, or a body of JSON in the smallest chunks."""
 HEAD_SECONDS_MAX: Final = 20.0
+WHOLE_WITHIN_S: Final = 0.5
+"""How long a request for the door may take to follow its head; many send the body by itself."""
 
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -62,6 +65,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _reads_head = True
     _in_head = False  # a head has begun and is not whole
     _head_timer: asyncio.TimerHandle | None = None
+    _whole_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request's head."""
@@ -71,6 +75,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_timer()
+        self._taken_whole()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -78,9 +83,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         before = self._steps
         self._bodiless += len(data)
         super().data_received(data)
-        whole, self._whole = self._whole, None
-        if whole is not None and not self.transport.is_closing():  # else it was told 400 already
-            self._hand_in(whole)
+        if self._whole is not None and not self.transport.is_closing():  # else it was told 400
+            self._hand_in_whole(self._whole)
         if self._in_head:  # most heads come whole, and need no timer
             self._start_timer()
         if self._steps != before:
@@ -132,6 +136,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._whole = cycle  # until the bytes at hand are parsed
         else:
             self._hand_in(cycle)
+
+    def _hand_in_whole(self, cycle: RequestResponseCycle) -> None:
+        """Hand in a request once it is whole, or is not going to be soon."""
+        goes_on = cycle.more_body and not cycle.waiting_for_100_continue
+        if goes_on and not self.flow.read_paused:
+            if self._whole_timer is None:
+                self._whole_timer = self.loop.call_later(WHOLE_WITHIN_S, self._wait_no_more)
+        else:
+            self._taken_whole()
+            self._hand_in(cycle)
+
+    def _wait_no_more(self) -> None:
+        cycle = self._taken_whole()
+        if cycle is not None and not self.transport.is_closing():
+            self._hand_in(cycle)
+
+    def _taken_whole(self) -> RequestResponseCycle | None:
+        """Return the request that was waited for, which is waited for no more."""
+        if self._whole_timer is not None:
+            self._whole_timer.cancel()
+            self._whole_timer = None
+        cycle, self._whole = self._whole, None
+        return cycle
 
     def _hand_in(self, cycle: RequestResponseCycle) -> None:
         door, ordinary = self.door, partial(super()._start_asgi_task, cycle, self.app)

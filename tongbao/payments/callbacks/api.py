@@ -43,7 +43,15 @@ class CallbackApp:
         _receive: Callable[[], Awaitable[Any]],
         send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
     ) -> None:
-        """Receive one callback.
+        """Receive one callback, and answer.
+
+        Raises:
+            CallbackAddressUnknown
+        """
+        await _send(send, await self.receive(scope, scope["state"]["body"]))
+
+    async def receive(self, scope: MutableMapping[str, Any], body: bytes) -> CallbackReply:
+        """Receive one callback and return what the channel wants to hear.
 
         Raises:
             CallbackAddressUnknown
@@ -53,9 +61,7 @@ class CallbackApp:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
-        body = scope["state"]["body"]
-        reply = await receive(self._flow, account, headers, body, hands=self._hands)
-        await _send(send, reply)
+        return await receive(self._flow, account, headers, body, hands=self._hands)
 
     async def _account(self, path: str, method: str) -> ChannelAccount:
         parts = path.removeprefix(PREFIX).strip("/").split("/")
