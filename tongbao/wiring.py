@@ -203,7 +203,7 @@ class Platform:
         self.router = LiveRouter(db, by_name, Watch(db), self.accounts.changes)
         self.flow = Flow(
             db=db,
-            commits=Commits(db, "payments", pace_s=0.01),
+            commits=Commits(db, "payments", pace_s=0.025),
             reads=PaymentReads(db),
             ledger=self.ledger,
             channels=by_name,
@@ -226,7 +226,7 @@ class Platform:
             public_types(EVENTS), API_VERSIONS, loopback_allowed=settings.webhooks_reach_loopback
         )
         self.streams = Streams(db)
-        courier = Courier(db, keyring, self.webhook_http, API_VERSIONS)
+        courier = Courier(db, keyring, self.webhook_http, API_VERSIONS, lambda: self.worker)
         self.worker = Worker(
             db,
             handlers(

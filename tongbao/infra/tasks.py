@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -207,27 +207,37 @@ def first_task_write(task: Task, *, run_at: datetime, key: str) -> Write:
     return Write(store.APPEND, (store.row(task_id, kind, args, key, run_at),))
 
 
+LeasedTask: TypeAlias = TaskRow
+"""A task that was enqueued with its first lease taken, for `Hands`."""
+
+
 class Hands(Protocol):
     """A worker of this very process, which may begin a task the moment that it was enqueued."""
 
     @property
-    def free(self) -> bool:
-        """Whether it has a place now."""
+    def room(self) -> int:
+        """How many places it has now."""
 
-    def adopt(self, row: TaskRow, run: Callable[[Lease], Awaitable[None]]) -> None:
+    def adopt(self, row: LeasedTask, run: Callable[[Lease], Awaitable[Again | None]]) -> None:
         """Run this in the place of the handler of the row's type, under the row's lease."""
 
 
-def leased_write(task: Task, *, run_at: datetime, key: str) -> tuple[Write, TaskRow]:
+def leased_write(task: Task, *, run_at: datetime, key: str) -> tuple[Write, LeasedTask]:
     """Return the write that enqueues a task with its first lease taken, and the row, for `Hands`.
 
     The key is one that nobody can have. Where nobody begins it the lease runs out, and any worker
     takes it, as when its worker has died.
     """
-    task_id, kind, args, _, _ = _row_of(task, run_at, key)
-    row = TaskRow(task_id, kind, {}, key, run_at, attempt=1, failures=0)
-    until = real_now() + FIRST_LEASE
-    return Write(store.INSERT_LEASED, (task_id, kind, args, key, run_at, until)), row
+    row, args = _leased(task, run_at, key)
+    return Write(store.INSERT_LEASED, args), row
+
+
+async def enqueue_leased(tx: Tx, tasks: Sequence[tuple[Task, datetime, str]]) -> list[LeasedTask]:
+    """Enqueue tasks with their first lease taken, as `leased_write`, and return their rows."""
+    leased = [_leased(task, run_at, key) for task, run_at, key in tasks]
+    if leased:
+        await store.INSERT_LEASED.run_set(tx, [args for _, args in leased])
+    return [row for row, _ in leased]
 
 
 def cancel_write(task: type[Task], key: str) -> Write:
@@ -318,6 +328,12 @@ def _row_of(
     type_ = tag_of(type(task))
     del args[type(task).__struct_config__.tag_field]
     return (new_id(), type_, _text(args), key, run_at)
+
+
+def _leased(task: Task, run_at: datetime, key: str) -> tuple[TaskRow, tuple[object, ...]]:
+    task_id, kind, args, _, _ = _row_of(task, run_at, key)
+    row = TaskRow(task_id, kind, {}, key, run_at, attempt=1, failures=0)
+    return row, (task_id, kind, args, key, run_at, real_now() + FIRST_LEASE)
 
 
 def _text(args: dict[str, Any] | dict[str, object]) -> str:

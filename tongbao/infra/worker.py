@@ -35,14 +35,7 @@ from tongbao.infra.audit import come_from
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, FanOut, Subscriber
-from tongbao.infra.tasks import (
-    Handler,
-    Lease,
-    LeaseLost,
-    RetryPolicy,
-    Task,
-    tag_of,
-)
+from tongbao.infra.tasks import Again, Handler, Lease, LeaseLost, RetryPolicy, Task, tag_of
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.errors import Busy
 
@@ -265,25 +258,25 @@ class Worker:
         return rows
 
     def _begin(self, rows: Sequence[TaskRow]) -> None:
-        if rows:
-            failpoint("tasks.claimed")
         for row in sorted(rows, key=lambda row: (row.run_at, row.id)):
             if row.id in self._running:  # our own lease ran out before it was extended
                 self._running[row.id].stop("lost")
             self._start(_Run(row), self._jobs[row.type])
 
     @property
-    def free(self) -> bool:
-        """Whether a task may be begun here without being claimed."""
-        adopted = sum(run.is_adopted for run in self._running.values())
-        return self._stop is not None and not self._stop.is_set() and adopted < ADOPTED_MAX
+    def room(self) -> int:
+        """How many tasks may be begun here without being claimed."""
+        if self._stop is None or self._stop.is_set():
+            return 0
+        return ADOPTED_MAX - sum(run.is_adopted for run in self._running.values())
 
-    def adopt(self, row: TaskRow, run: Callable[[Lease], Awaitable[None]]) -> None:
+    def adopt(self, row: TaskRow, run: Callable[[Lease], Awaitable[Again | None]]) -> None:
         """Begin a task that was enqueued with its first lease, see `tasks.leased_write`."""
         job = Job(lambda _row, lease: run(lease), self._jobs[row.type].policy)
         self._start(_Run(row, is_adopted=True), job)
 
     def _start(self, run: _Run, job: Job) -> None:
+        failpoint("tasks.claimed")
         self._running[run.row.id] = run
         run.asyncio_task = asyncio.create_task(self._execute(run, job), name=run.row.type)
 

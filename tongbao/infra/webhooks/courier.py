@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -27,7 +27,7 @@ from tongbao.infra.http import (
 )
 from tongbao.infra.lookups import Lookups
 from tongbao.infra.outbox import EventRow, event_rows
-from tongbao.infra.tasks import Again, Lease, LeaseLost
+from tongbao.infra.tasks import Again, Hands, Lease, LeasedTask, LeaseLost
 from tongbao.infra.telemetry import redact_text
 from tongbao.infra.web.versions import Change, Versions
 from tongbao.infra.webhooks import _store as store
@@ -63,6 +63,7 @@ _READ_MAX: Final = 256 * 1024
 _OPENED_S: Final = 30.0
 _OPENED_MAX: Final = 1000
 _PLANNED_MAX: Final = 10_000
+_ROOM_FOR_OTHERS: Final = 32  # of the places for tasks that are begun without being claimed
 _HEADERS: Final = {"content-type": "application/json", "user-agent": "Tongbao-Webhooks/1"}
 
 ATTEMPTS: Final = prometheus.Counter(
@@ -134,34 +135,52 @@ class Courier:
         keyring: Keyring,
         clients: Mapping[Mode, HttpClient],
         versions: Versions | None = None,
+        hands: Callable[[], Hands] | None = None,
     ) -> None:
         self._db = db
         self._keyring = keyring
         self.clients = clients
         self._versions = versions
+        self._hands = hands
         self._commits = Commits(db, "webhooks", pace_s=0.02)
         self._letters = Lookups(partial(_letters, db))
         self._events = Lookups(partial(event_rows, db))
         self._keys = Lookups(partial(_keys, db))
         self._opened: dict[bytes, tuple[float, SigningKey]] = {}
-        self._planned: dict[UUID, tuple[float, Planned]] = {}
+        self._planned: dict[UUID, tuple[float, Planned, Sequence[WebhookKey]]] = {}
         self._gates: WeakValueDictionary[UUID, _Gate] = WeakValueDictionary()
 
     async def plan(self, tx: Tx, events: Sequence[EventRow]) -> None:
         """Plan the deliveries of these events, and remember what was read for it.
 
-        Most are tried right after, by this very process. What comes of a transaction that failed
-        has no task that asks for it.
+        Most are tried right after, by this very process: their tasks are begun with the commit,
+        as far as there are hands. What comes of a transaction that failed has no task that asks
+        for it.
         """
         now = monotonic()
         if len(self._planned) >= _PLANNED_MAX:
             self._planned.clear()
-        for each in await plan_deliveries(tx, events):
-            self._planned[each.delivery_id] = now, each
+        hands = None if self._hands is None else self._hands()
+        room = 0 if hands is None else max(hands.room - _ROOM_FOR_OTHERS, 0)
+        planned, leased = await plan_deliveries(tx, events, room=room)
+        if not planned:
+            return
+        keys = await signing_keys_of(tx, list({each.match.id for each in planned}), tx.now)
+        for each in planned:
+            self._planned[each.delivery_id] = now, each, keys.get(each.match.id, ())
+        if hands is not None and leased:
+            tx.afterwards.append(partial(self._begin, hands, planned, leased))
+
+    def _begin(
+        self, hands: Hands, planned: Sequence[Planned], leased: Sequence[LeasedTask]
+    ) -> None:
+        """Try the first of these deliveries, whose tasks are ours and committed."""
+        for each, row in zip(planned, leased, strict=False):
+            hands.adopt(row, partial(self.deliver, DeliverWebhook(each.delivery_id, 1)))
 
     async def deliver(self, task: DeliverWebhook, lease: Lease) -> Again | None:
         """Try a delivery once and say when to try again."""
-        planned_at, planned = self._planned.pop(task.delivery_id, (0.0, None))
+        planned_at, planned, sealed = self._planned.pop(task.delivery_id, (0.0, None, ()))
         if task.round != 1 or lease.attempt != 1 or monotonic() - planned_at > PLANNED_STANDS_S:
             planned = None
         letter = await self._letters.get(task.delivery_id) if planned is None else _letter(planned)
@@ -178,7 +197,10 @@ class Courier:
         if not await gate.enter():
             return Again(_FULL_PAUSE)
         try:
-            met = await self._send(letter, None if planned is None else planned.event)
+            if planned is None:
+                met = await self._send(letter, *await self._looked_up(letter))
+            else:
+                met = await self._send(letter, planned.event, sealed)
         finally:
             gate.leave()
         failpoint("webhooks.sent")
@@ -226,13 +248,18 @@ class Courier:
             keys.append(known[1])
         return keys
 
-    async def _send(self, letter: store.Letter, row: EventRow | None) -> _Met:
+    async def _looked_up(self, letter: store.Letter) -> tuple[EventRow, Sequence[WebhookKey]]:
+        """Return what a delivery tells, and the keys that sign it, with others of the moment."""
         asked = self._keys.get(letter.endpoint_id)
-        row = row or await self._events.get(letter.event_id)
-        sealed = await asked
+        row = await self._events.get(letter.event_id)
         if row is None:
             raise LookupError(f"event of delivery {letter.id}")
-        keys = self._signing_keys(sealed or ())
+        return row, await asked or ()
+
+    async def _send(
+        self, letter: store.Letter, row: EventRow, sealed: Sequence[WebhookKey]
+    ) -> _Met:
+        keys = self._signing_keys(sealed)
         body = payload(row, self._since(letter.api_version))
         timestamp = int(real_now().timestamp())  # receivers compare it with their clock
         headers = _HEADERS | signed_headers(keys, show("evt", row.id), timestamp, body)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.outbox import EventRow, event_row, event_write, mark_dispatched
-from tongbao.infra.tasks import RetryPolicy, Task, enqueue_many
+from tongbao.infra.tasks import LeasedTask, RetryPolicy, Task, enqueue_leased, enqueue_many
 from tongbao.infra.webhooks import _store as store
 from tongbao.infra.webhooks.endpoints import Owner, endpoint_of
 from tongbao.infra.webhooks.model import (
@@ -58,11 +58,14 @@ class Planned(Struct, frozen=True):
     match: store.Match
 
 
-async def plan_deliveries(tx: Tx, events: Sequence[EventRow]) -> list[Planned]:
+async def plan_deliveries(
+    tx: Tx, events: Sequence[EventRow], *, room: int = 0
+) -> tuple[list[Planned], list[LeasedTask]]:
     """Plan a delivery of each public event to each endpoint that asked for its type.
 
     This is a fan-out of the dispatcher; an event already planned for an endpoint is passed over,
-    and then nothing is returned.
+    and then nothing is returned. So many of the first as there is ``room`` are leased to the
+    caller, who begins these rows once they are committed.
     """
     public = [event for event in events if event.merchant_id and "object" in event.body]
     merchants = list({event.merchant_id for event in public})
@@ -76,7 +79,14 @@ async def plan_deliveries(tx: Tx, events: Sequence[EventRow]) -> list[Planned]:
     ]
     planned = [Planned(new_id(), event, match) for event, match in pairs]
     asked = [(each.delivery_id, each.event, each.match.id) for each in planned]
-    return planned if planned and await _plan(tx, asked) else []
+    if not planned:
+        return [], []
+    if not await _insert(tx, asked):
+        await _send_again(tx, [store.Reopened(each.delivery_id, 1) for each in planned])
+        return [], []
+    tasks = [_task(each.delivery_id, 1, tx.now) for each in planned]
+    await enqueue_many(tx, tasks[room:])
+    return planned, await enqueue_leased(tx, tasks[:room])
 
 
 async def send_test(tx: Tx, owner: Owner, endpoint_id: UUID, *, note: str) -> WebhookDelivery:
@@ -196,8 +206,14 @@ async def attempts_of(on: Db | Tx, delivery_id: UUID) -> list[WebhookAttempt]:
     return await store.ATTEMPTS_OF.all(on, delivery_id)
 
 
-async def _plan(tx: Tx, planned: Sequence[tuple[UUID, EventRow, UUID]]) -> bool:
-    """Write the deliveries down and have them tried; return whether all of them are new."""
+async def _plan(tx: Tx, planned: Sequence[tuple[UUID, EventRow, UUID]]) -> None:
+    """Write the deliveries down and have them tried."""
+    await _insert(tx, planned)
+    await _send_again(tx, [store.Reopened(delivery_id, 1) for delivery_id, _, _ in planned])
+
+
+async def _insert(tx: Tx, planned: Sequence[tuple[UUID, EventRow, UUID]]) -> bool:
+    """Write the deliveries down; return whether all of them are new."""
     inserted = await store.INSERT_DELIVERY.run_set(
         tx,
         [
@@ -214,19 +230,16 @@ async def _plan(tx: Tx, planned: Sequence[tuple[UUID, EventRow, UUID]]) -> bool:
             for delivery_id, event, endpoint_id in planned
         ],
     )
-    await _send_again(tx, [store.Reopened(delivery_id, 1) for delivery_id, _, _ in planned])
     return inserted == len(planned)
 
 
 async def _send_again(tx: Tx, deliveries: Sequence[store.Reopened]) -> None:
+    await enqueue_many(tx, [_task(each.id, each.round, tx.now) for each in deliveries])
+
+
+def _task(delivery_id: UUID, round_: int, now: datetime) -> tuple[DeliverWebhook, datetime, str]:
     # The round is part of the key: the task of an earlier round may not be quite over.
-    await enqueue_many(
-        tx,
-        [
-            (DeliverWebhook(each.id, each.round), tx.now, f"{each.id}/{each.round}")
-            for each in deliveries
-        ],
-    )
+    return DeliverWebhook(delivery_id, round_), now, f"{delivery_id}/{round_}"
 
 
 def _check_enabled(endpoint: WebhookEndpoint) -> None:

@@ -108,7 +108,7 @@ async def receive(
     task = BelieveCallback(callback_id, account.id, callback.notification_id)
     key = f"callback/{callback_id}"
     queued, row = task_write(task, run_at=now, key=key), None
-    if hands is not None and hands.free and callback.kind is CallbackKind.PAYMENT:
+    if hands is not None and hands.room > 0 and callback.kind is CallbackKind.PAYMENT:
         queued, row = leased_write(task, run_at=now, key=key)
     await flow.commits.write((keeping, queued))
     failpoint("callbacks.after_store")
