@@ -15,6 +15,7 @@ from tests.payments.test_own_wallet import code_of, pay, wallet_with
 from tests.payments.test_people_cards import SandboxPost
 from tests.stage import Stage
 from tongbao.controls.limits.model import LimitExceeded
+from tongbao.infra.db import write_all
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.licence import Licence, Mode
@@ -31,6 +32,7 @@ from tongbao.parties.e_accounts.model import (
 from tongbao.parties.e_accounts.orders import Teller, Wanted
 from tongbao.parties.people import dossier
 from tongbao.parties.people.model import Person
+from tongbao.payments.collecting.model import Verdict
 from tongbao.payments.e_account_payments import paying, queries, returning
 from tongbao.payments.e_account_payments.model import (
     EAccountRefund,
@@ -377,3 +379,40 @@ async def enter(stage: Stage, contact: str) -> Phone:
     await stage.db.fetch("update person set real_name_level = 3", ())
     await stage.db.fetch("update person_device set bound_at = bound_at - interval '7 days'", ())
     return phone
+
+
+async def test_a_freeze_between_the_look_and_the_commit_is_seen(stage: Stage) -> None:
+    """Forced: risk is asked after the account was looked at, and meanwhile somebody freezes it."""
+    account, payment = await account_of(stage), await stage.show_qr("wallet", AMOUNT)
+
+    async def freeze(_asked: object, _payer: object) -> Verdict:
+        await stage.db.fetch("update e_account set out_stops = 1 where id = $1", (account.id,))
+        return Verdict()
+
+    slow = replace(stage.flow, risk=freeze)
+    with pytest.raises(EAccountFrozen):
+        await paying.pay(slow, account, code_of(payment), level=3, confirmed=NOTHING)
+
+    assert (await now_is(stage.db, account)).balance == 10_000
+    assert (await left(stage.db, account))["out_others/year"] == 20_000_000
+    assert (await stage.read(payment))["status"] == "pending"
+
+
+async def test_a_refund_that_meets_a_closing_is_placed_once_more(stage: Stage) -> None:
+    """Forced: the account is closed after it was seen to have room, and before the commit."""
+    account = await account_of(stage, fill=AMOUNT)
+    payment = await stage.show_qr("wallet", AMOUNT)
+    made = await pay_from(stage, account, payment)
+    given = returning.GivenBack(
+        made.book, new_id(), made.payment_id, Money(1, "CNY"), stage.db.clock.now()
+    )
+    seen = await returning.place(stage.db, account.id, given)
+    async with stage.db.begin("test") as tx:
+        await opening.close_account(tx, account)
+    async with stage.db.begin("test") as tx:
+        refused = await write_all(tx, seen.writes)
+    again = await returning.place(stage.db, account.id, given)
+
+    assert seen.rule == "refund.by_e_account"
+    assert refused in returning.CHANGED
+    assert again.rule == "refund.by_e_account_waiting"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from tongbao.parties.e_accounts import opening, orders, queries
 from tongbao.parties.e_accounts.model import EAccount
 from tongbao.parties.identity.model import Role
 from tongbao.parties.people import dossier
+from tongbao.payments.e_account_payments.paying import pay
 
 AT = "/console/e_accounts"
 _logins = count(1)
@@ -142,3 +144,20 @@ async def test_the_worker_runs_a_scheduled_transfer_when_its_time_has_come(
 
     assert (await queries.order_of_account(db, account, waits.id)).state == "done"
     assert (await queries.account_with_id(db, other.id)).balance == 700
+
+
+async def test_payments_to_merchants_and_where_refunds_are_is_shown(
+    shared_stage: Stage, admin: Reader, account: EAccount
+) -> None:
+    stage = shared_stage
+    payment = await stage.show_qr("wallet", 1_999)
+    action: Any = payment["next_action"]
+    await pay(stage.flow, account, action["code_url"], level=3, confirmed=Confirmed(None))
+    await stage.refund(payment, 999)
+
+    page = await admin.get(f"{AT}/{account.shown_id}")
+
+    assert page.text.count(payment["id"]) >= 2, "among the payments and among the movements"
+    assert f"/console/payments/{payment['id']}" in page.text
+    for shown in ("19.99", "9.99", "In the account", stage.shop.merchant.name):
+        assert shown in page.text
