@@ -22,7 +22,7 @@ from tongbao.infra.settings import Secret
 from tongbao.infra.web import problem
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.problem import TooManyRequests, language_of, status_of
-from tongbao.infra.web.request import MalformedJson, decode
+from tongbao.infra.web.request import ApiRequest, MalformedJson, decode
 from tongbao.kernel.errors import NotFound, Rejected, leaf_refusals
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
@@ -437,6 +437,23 @@ def test_a_route_without_a_known_scope_keeps_the_program_from_starting(
 
     with pytest.raises(RouteWithoutScope):
         App([open_door], db=db, keys=keys, facts=FACTS)
+
+
+async def _let_everybody_in(_request: ApiRequest) -> None:
+    """Take the place of the hook that asks for the scope."""
+
+
+@pytest.mark.parametrize("around", [{"before_request": _let_everybody_in}, {"cache": True}])
+def test_a_route_that_goes_round_the_guard_keeps_the_program_from_starting(
+    db: Db, keys: OneKey, around: dict[str, Any]
+) -> None:
+    @get("/v1/back", opt=needs("things:read"), **around)
+    async def back_door() -> Thing:
+        """Leak."""
+        return Thing(1, "")
+
+    with pytest.raises(RouteWithoutScope):
+        App([back_door], db=db, keys=keys, facts=FACTS)
 
 
 @pytest.mark.parametrize("held", [[], ["things:read"], ["things:write"]])

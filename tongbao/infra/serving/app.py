@@ -20,10 +20,9 @@ from uuid import UUID
 import msgspec
 import structlog
 from litestar import Litestar, Request, Response
-from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.exceptions.base_exceptions import LitestarDeprecationWarning
-from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
 from tongbao.infra.admission.authentication import (
@@ -100,7 +99,7 @@ log = structlog.get_logger()
 
 
 class RouteWithoutScope(TypeError):
-    """A route names no scope, or one nobody can have: a bug that must not be served."""
+    """A route names no scope, or one nobody can have, or goes round the guard: a bug."""
 
 
 class App:
@@ -162,8 +161,7 @@ class App:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = monotonic()
-        made = new_id()
+        started, made = monotonic(), new_id()
         request_id = show("req", made)
 
         def rendering(refusal: Refusal) -> Rendered:
@@ -370,7 +368,7 @@ def framework_of(handlers: tuple[HTTPRouteHandler, ...], given: tuple[str, ...])
             list(handlers),
             dependencies={**dependencies, "caller": Provide(_caller)},
             exception_handlers={Exception: _answer_exception},
-            guards=[_guard],
+            before_request=_guard,  # and no guard: for each of those it copies the route's handler
             request_class=ApiRequest,
             request_max_body_size=BODY_MAX,
             openapi_config=None,
@@ -401,7 +399,9 @@ def operations_of(api: Litestar, scopes: Mapping[str, str]) -> list[Operation]:
         for handler in route.route_handlers:
             for method in sorted(set(handler.http_methods) - {"OPTIONS"}):
                 access = access_of(handler.opt)
-                if access is None or access.scope not in scopes:
+                # What is answered from a cache is so before any hook is asked.
+                hook = None if handler.cache else handler.resolve_before_request()
+                if access is None or access.scope not in scopes or hook is not _guard:
                     raise RouteWithoutScope(f"{method} {route.path_format}")
                 operation = Operation(str(method), route.path_format, handler, access)
                 handler.opt["query"] = {
@@ -412,20 +412,20 @@ def operations_of(api: Litestar, scopes: Mapping[str, str]) -> list[Operation]:
     return sorted(found, key=lambda each: (each.path, each.method))
 
 
-async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def _guard(request: Request[Any, Any, Any]) -> None:
     """Let a caller through who has the route's scope and sends what the route takes.
 
     What is not for this caller costs nothing of its rate limit.
     """
+    handler, state = request.scope["route_handler"], request.scope["state"]
     access = access_of(handler.opt)
     if access is None or not isinstance(handler, HTTPRouteHandler):  # the framework's own OPTIONS
         raise MethodNotAllowed(allow="GET, POST")
-    state = connection.scope["state"]
     access.check(state["caller"])
     if state["body"] and handler.parsed_data_field is None:
         raise BodyUnexpected
-    if connection.scope["query_string"]:
-        check_query(list(connection.query_params.multi_items()), handler.opt["query"])
+    if request.scope["query_string"]:
+        check_query(list(request.query_params.multi_items()), handler.opt["query"])
     limits: RateLimits | None = state["limits"]
     if limits is not None:
         state["standing"] = await limits.take(state["caller"], access.cost)
