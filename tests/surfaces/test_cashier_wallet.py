@@ -33,8 +33,10 @@ async def test_the_own_wallet_is_offered_and_pays_what_it_scans(
         page = await one.get(page_of(checkout), **{"user-agent": agent})
         others = [] if "TongbaoWallet" in agent else ["wechat_pay.qr"]
         assert METHOD.findall(page.text) == [*others, "wallet.qr"]
+        assert "an electronic account" in page.text
         await choose(one, checkout, "wallet.qr")
         page = await one.get(page_of(checkout), **{"user-agent": agent})
+        assert "one of your electronic accounts" in page.text
         code = (await till.as_payment(checkout))["next_action"]["code_url"]
         assert draw(code).path in page.text
         assert (f'href="{code}"' in page.text) == (not others)
