@@ -36,6 +36,7 @@ from tongbao.payments.channel_keys import changes as channel_keys
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.splits import receivers as split_terms
 from tongbao.products.red_packets import hall as red_packet_limits
+from tongbao.surfaces.retention import asked as erasing
 
 
 def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Approvals:
@@ -46,6 +47,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
     always: tuple[Bound, ...] = (
         *calendar.bound(flow.db),
         *bound_rows(flow.db, retention_terms.TERMS, LOGINS),
+        *erasing.bound_acts(flow.db),
         *seconds.bound_acts(flow.db),
         *licence.bound_acts(flow.db),
         *price_plans.bound(flow.db),

@@ -6,6 +6,7 @@ import asyncio
 import html
 import re
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,9 +24,10 @@ from tongbao.infra import failpoints, test_clock
 from tongbao.infra.db import Db, Query
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.migrate import migrate
-from tongbao.kernel.ids import show
+from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.parties.authentication import passwords
+from tongbao.parties.developers import _store as store
 from tongbao.parties.developers import entering
 from tongbao.parties.developers.entering import Proof
 from tongbao.parties.developers.model import (
@@ -35,6 +37,8 @@ from tongbao.parties.developers.model import (
     NameNeeded,
     Outfit,
 )
+from tongbao.parties.identity.keys import lock_key, roll_key
+from tongbao.parties.merchants.merchants import lock_merchant
 from tongbao.surfaces.demo.stage import DEMO_FEES
 from tongbao.surfaces.developer_portal import app as portal
 from tongbao.surfaces.developer_portal import keys
@@ -44,6 +48,11 @@ from tongbao_sandbox.launch import RunningSandbox
 PASSWORD = "Blue-Kettle-77"
 SECRET = re.compile(r'<p class="secret">([^<]+)</p>')
 ID = re.compile(r"\b(?:key|req|evt|whe|whd|pay|mch)_[0-9a-hjkmnp-tv-z]{26}\b")
+WAITING = Query(
+    int,
+    "select count(*)::int as n from pg_stat_activity"
+    " where datname = current_database() and wait_event_type = 'Lock'",
+)
 MERCHANTS = Query(int, "select count(*)::int as n from merchant where name = $1")
 
 
@@ -460,6 +469,72 @@ async def test_a_request_is_found_and_sent_again_once(stage: Stage) -> None:
     assert len({re.sub(r"req_\w+|nonce-\S+", "", page.text) for page in again}) == 1
     assert (await developer.get("/portal/requests?cursor=nonsense")).status_code == 400
     assert "Nothing fits" in (await developer.get("/portal/requests?route=/v1/no")).text
+
+
+async def test_what_waits_while_an_account_is_closed_adds_nothing_to_its_shop(
+    stage: Stage,
+) -> None:
+    """Forced interleaving on the shop's row: neither a page nor the API leaves a key behind."""
+    developer = await signed_up(stage)
+    merchant_id, db = await merchant_of(stage, developer), stage.db
+    await developer.get("/portal/keys")
+    async with db.begin("tests") as tx:
+        await lock_merchant(tx, merchant_id)
+        closing = asyncio.create_task(closed(stage, merchant_id))
+        await until_so_many_wait(db, 1)
+        form = {"name": "late", "scope:payments:read": "on"}
+        making = asyncio.create_task(developer.press("/portal/keys", **form))
+        path = f"/v1/api_keys/{developer.key_id}/roll"
+        rolling = asyncio.create_task(
+            api_of(stage, developer).post(path, {"overlap_s": 60}, key="r")
+        )
+        await until_so_many_wait(db, 3)
+    await closing
+
+    assert (await making).status_code == 401
+    assert (await rolling).status in {401, 409}
+    assert await good_keys(db, merchant_id) == []
+
+
+async def test_a_key_that_is_replaced_as_its_account_closes_has_no_successor(stage: Stage) -> None:
+    """Forced interleaving on the key's row."""
+    developer = await signed_up(stage)
+    merchant_id, db = await merchant_of(stage, developer), stage.db
+    async with db.begin("tests") as tx:
+        old = await lock_key(tx, parse("key", developer.key_id))
+        await roll_key(tx, stage.platform.keyring, old, overlap=timedelta(hours=1))
+        closing = asyncio.create_task(closed(stage, merchant_id))
+        await until_so_many_wait(db, 1)
+    await closing
+
+    assert await good_keys(db, merchant_id) == []
+
+
+async def closed(stage: Stage, merchant_id: UUID) -> None:
+    rows = await stage.db.fetch("select id from developer where merchant_id = $1", (merchant_id,))
+    found = await store.GET.one(stage.db, rows[0]["id"])
+    await entering.close_account(entrance_of(stage), found, PASSWORD)
+
+
+async def good_keys(db: Db, merchant_id: UUID) -> list[Any]:
+    return list(
+        await db.fetch(
+            "select id from api_key where merchant_id = $1 and revoked_at is null", (merchant_id,)
+        )
+    )
+
+
+async def until_so_many_wait(db: Db, many: int) -> None:
+    async with asyncio.timeout(30):
+        while await WAITING.one(db) < many:  # noqa: ASYNC110 - the database has no event for it
+            await asyncio.sleep(0.01)
+
+
+async def merchant_of(stage: Stage, developer: Developer) -> UUID:
+    key_id = parse("key", developer.key_id)
+    [row] = await stage.db.fetch("select merchant_id from api_key where id = $1", (key_id,))
+    merchant_id: UUID = row["merchant_id"]
+    return merchant_id
 
 
 async def test_webhooks_are_registered_tested_and_replayed(stage: Stage) -> None:

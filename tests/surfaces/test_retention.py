@@ -15,7 +15,7 @@ from tests.stage import Stage
 from tests.surfaces.commands import command_line
 from tests.surfaces.visitors import hire, reader
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
-from tongbao.controls.approvals.model import Approvals, acts_of
+from tongbao.controls.approvals.model import Approval, Approvals, acts_of
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
 from tongbao.controls.dated_rows.rows import bound_rows, propose_row
 from tongbao.controls.retention import sweeping
@@ -36,7 +36,7 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import first_id_at, new_id, parse
 from tongbao.kernel.licence import Licence
 from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
-from tongbao.surfaces.retention.asked import erase_now
+from tongbao.surfaces.retention import asked
 from tongbao.surfaces.retention.kinds import KINDS, erase_what_is_old, held
 
 LICENCE = Licence.PAYMENT_INSTITUTION
@@ -186,19 +186,32 @@ async def test_one_payments_talks_are_erased_when_somebody_asks(
         "TONGBAO_LOG_LEVEL": "warning",
     }
     with command_line(environment) as cli:
-        done = (
-            await cli("--json", "retention", "erase", paid["id"], "--because", "the payer asked")
-        ).json
+        why = ("--because", "the payer asked", "--reason", "they may")
+        made = (await cli("--json", "retention", "erase", paid["id"], *why)).json
+        assert await raw_of(stage, paid) == before, "one person alone erases nothing"
+        await erased_by_two(stage, await approval_with_id(stage.db, parse("apv", made["approval"])))
         listed = (await cli("--json", "retention", "list")).json
 
     after = await raw_of(stage, paid)
-    assert (done["callbacks"], done["exchanges"]) == (len(before.told), len(before.asked))
     assert all(body == b"" for _, body, _ in after.told.values())
     assert all(" sha256=" in request for request, _ in after.asked.values())
     assert await raw_of(stage, other) == untouched
     assert {each["kind"] for each in listed} >= {each.kind for each in KINDS}
     entries = await audit.entries_of_subject(stage.db, paid["id"])
-    assert "retention.payment_erased" in [each.action for each in entries]
+    [done] = [each for each in entries if each.action == "retention.payment_erased"]
+    assert (done.facts["callbacks"], done.facts["exchanges"]) == (
+        len(before.told),
+        len(before.asked),
+    )
+
+
+async def erased_by_two(stage: Stage, made: Approval) -> str:
+    """Have another person agree to an erasure; return how it ended."""
+    desk = Approvals(stage.db, acts_of(*asked.bound_acts(stage.db)))
+    async with stage.db.begin("checker") as tx:
+        await approve(tx, desk.acts, made.id, digest=made.digest.hex(), may=MAY)
+    await run_apply(desk, ApplyApproval(made.id), Lease(new_id(), 1))
+    return (await approval_with_id(stage.db, made.id)).state.value
 
 
 async def test_what_somebody_may_need_yet_is_not_erased(shared_stage: Stage) -> None:
@@ -206,24 +219,38 @@ async def test_what_somebody_may_need_yet_is_not_erased(shared_stage: Stage) -> 
     waits, paid = await stage.show_qr("alipay", 2_000), await stage.paid("alipay", 2_002)
     row = await stage.row_of(paid)
 
+    async def proposed(payment: Any) -> Approval:
+        async with stage.db.begin("maker") as tx:
+            terms = asked.EraseTerms(payment["id"], "asked")
+            return await asked.propose_erasure(tx, terms, reason="they may", may=MAY)
+
     async def refused(payment: Any) -> object:
-        before, target = await raw_of(stage, payment), parse("pay", payment["id"])
+        before = await raw_of(stage, payment)
         with pytest.raises(EvidenceNeeded) as needed:
-            await erase_now(stage.db, target, because="asked", by="test")
+            await proposed(payment)
         assert await raw_of(stage, payment) == before
         return needed.value.facts["needed_for"]
 
     assert await refused(waits) == "payment"
     case = new_id()
-    await stage.db.execute(
-        "insert into payment_case (book, id, payment_id, merchant_id, mode, kind, detail,"
-        " opened_at) values ($1, $2, $3, $4, $5, 'amount_differs', '', $6)",
-        (row.book, case, row.id, row.merchant_id, row.mode.value, row.created_at),
-    )
+
+    async def opened_case() -> None:
+        await stage.db.execute(
+            "insert into payment_case (book, id, payment_id, merchant_id, mode, kind, detail,"
+            " opened_at) values ($1, $2, $3, $4, $5, 'amount_differs', '', $6)",
+            (row.book, case, row.id, row.merchant_id, row.mode.value, row.created_at),
+        )
+
+    await opened_case()
     assert await refused(paid) == "case"
     await stage.db.execute("delete from payment_case where id = $1", (case,))
-    told = await erase_now(stage.db, row.id, because="asked", by="test")
-    assert told["exchanges"]
+    made, before = await proposed(paid), await raw_of(stage, paid)
+    await opened_case()
+    assert await erased_by_two(stage, made) == "failed", "something hangs on it by now"
+    assert await raw_of(stage, paid) == before
+    await stage.db.execute("delete from payment_case where id = $1", (case,))
+    assert await erased_by_two(stage, await proposed(paid)) == "applied"
+    assert await raw_of(stage, paid) != before
 
 
 async def test_a_term_is_changed_by_two_people_and_counts_from_its_day(db: Db) -> None:

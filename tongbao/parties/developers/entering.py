@@ -48,6 +48,7 @@ from tongbao.parties.developers.model import (
     PREFIX,
     Developer,
     DeveloperLoginRefused,
+    DeveloperSessionEnded,
     Entrance,
     Language,
     MailNeeded,
@@ -239,15 +240,13 @@ async def close_account(entrance: Entrance, developer: Developer, password: str)
         raise DeveloperLoginRefused
     merchant_id, owner = developer.merchant_id, Owner(developer.merchant_id, developer.mode)
     async with entrance.db.begin(developer.actor) as tx:
+        # Keys first: who replaces one over the API has its row, and then needs the shop's.
+        for key_id in await _good_keys(tx, developer):
+            await revoke_key(tx, merchant_id, developer.mode, key_id)
         await lock_merchant(tx, merchant_id)
-        cursor: str | None = None
-        while True:
-            page = await keys_of_merchant(tx, merchant_id, developer.mode, cursor=cursor, limit=100)
-            for key in page.items:
-                if key.is_good(now):
-                    await revoke_key(tx, merchant_id, developer.mode, key.id)
-            if (cursor := page.next_cursor) is None:
-                break
+        while good := await _good_keys(tx, developer):
+            for key_id in good:
+                await revoke_key(tx, merchant_id, developer.mode, key_id)
         for endpoint in await endpoints_of(tx, owner):
             await delete_endpoint(tx, owner, endpoint.id)
         await forget_passwords(tx, developer.id)
@@ -255,6 +254,31 @@ async def close_account(entrance: Entrance, developer: Developer, password: str)
         await store.DELETE.run(tx, developer.id)
         await audit.record(tx, "developer.closed", developer.actor, {})
         failpoint("developers.before_close_commit")
+
+
+async def check_still_there(tx: Tx, developer: Developer) -> None:
+    """Lock the developer's shop, and raise if the account was closed while this waited for it.
+
+    Whatever a page adds to a shop comes after this: `close_account` takes all away under that lock.
+
+    Raises:
+        DeveloperSessionEnded
+    """
+    await lock_merchant(tx, developer.merchant_id)
+    if await store.GET.first(tx, developer.id) is None:
+        raise DeveloperSessionEnded
+
+
+async def _good_keys(tx: Tx, developer: Developer) -> list[UUID]:
+    found: list[UUID] = []
+    cursor: str | None = None
+    while True:
+        page = await keys_of_merchant(
+            tx, developer.merchant_id, developer.mode, cursor=cursor, limit=100
+        )
+        found += [key.id for key in page.items if key.is_good(real_now())]
+        if (cursor := page.next_cursor) is None:
+            return found
 
 
 async def _proved(

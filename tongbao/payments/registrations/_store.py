@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
 from tongbao.infra.db import Query, Statement
 from tongbao.payments.registrations.model import Registration, RegistrationExchange
@@ -49,6 +50,22 @@ UPDATE_REGISTRATION: Final = Query(
 INSERT_EXCHANGE: Final = Statement(f"""
     insert into registration_exchange ({_EXCHANGE})
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)""")
+ERASE_EXCHANGES: Final = Query(
+    UUID,
+    """
+    with old as materialized (
+        select id from registration_exchange
+         where $1::int = 0 and id > $2 and id < $3 and request not like 'erased % sha256=%'
+         order by id limit $4 for update)
+    update registration_exchange e
+       set request = 'erased ' || $5 || ' sha256='
+               || encode(sha256(convert_to(e.request, 'UTF8')), 'hex'),
+           reply = 'erased ' || $5 || ' sha256='
+               || encode(sha256(convert_to(e.reply, 'UTF8')), 'hex')
+      from old
+     where e.id = old.id
+    returning e.id""",
+)
 EXCHANGES: Final = Query(
     RegistrationExchange,
     f"""

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
 
+from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
 from tongbao.payments.registrations import _store as store
 from tongbao.payments.registrations.model import Registration, RegistrationExchange
+
+EXCHANGES_KEPT: Final = Raw(
+    "registration_exchange",
+    "What channels were asked to register merchants",
+    "向渠道进件商户的往来报文",
+    store.ERASE_EXCHANGES,
+    has_book=False,
+)
 
 
 async def registrations_of(on: Db | Tx, application_id: UUID) -> list[Registration]:

@@ -14,10 +14,10 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Invalid, Rejected
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
+from tongbao.parties.developers.entering import check_still_there
 from tongbao.parties.identity.keys import create_key, lock_key, revoke_key, roll_key, set_scopes
 from tongbao.parties.identity.model import NewKey, scopes_under
 from tongbao.parties.identity.queries import key_of_merchant, keys_of_merchant
-from tongbao.parties.merchants.merchants import lock_merchant
 from tongbao.parties.merchants.queries import merchant_with_id
 from tongbao.surfaces.developer_portal.visit import Visit
 from tongbao.surfaces.page_kit.replies import Reply
@@ -80,14 +80,14 @@ async def make_key(visit: Visit) -> Reply:
     """Make a key and show its secret in this answer alone.
 
     Raises:
-        KeyFormIncomplete, KeysTooMany, ScopeUnknown
+        KeyFormIncomplete, KeysTooMany, ScopeUnknown, DeveloperSessionEnded
     """
     name = " ".join(visit.request.form.get("name", "").split())
     scopes = _scopes(visit)
     if not 1 <= len(name) <= _NAME_MAX or not name.isprintable() or not scopes:
         raise KeyFormIncomplete
     async with visit.desk.db.begin(visit.developer.actor) as tx:
-        await lock_merchant(tx, visit.developer.merchant_id)  # so that the limit holds
+        await check_still_there(tx, visit.developer)  # and locked, so that the limit holds
         await _check_room(tx, visit)
         made = await create_key(
             tx,
@@ -111,7 +111,7 @@ async def roll_one(visit: Visit) -> Reply:
     old = await key_of_merchant(visit.desk.db, key_id, *visit.whose)
     overlap = OVERLAPS.get(visit.request.form.get("overlap", ""), OVERLAPS["1d"])
     async with visit.desk.db.begin(visit.developer.actor) as tx:
-        await lock_merchant(tx, visit.developer.merchant_id)
+        await check_still_there(tx, visit.developer)
         await _check_room(tx, visit)
         made = await roll_key(tx, visit.desk.keyring, old, overlap=overlap)
     return _show_secret(visit, made)

@@ -13,6 +13,7 @@ from tongbao.infra.webhooks import deliveries, endpoints
 from tongbao.infra.webhooks.endpoints import IssuedKey
 from tongbao.infra.webhooks.model import DeliveryState
 from tongbao.kernel.ids import parse, show
+from tongbao.parties.developers.entering import check_still_there
 from tongbao.surfaces.developer_portal.visit import Visit
 from tongbao.surfaces.page_kit.replies import Reply
 
@@ -82,11 +83,12 @@ async def make_endpoint(visit: Visit) -> Reply:
     """Register an address and show its secret in this answer alone.
 
     Raises:
-        UrlNotAllowed, EventTypeUnknown, EndpointLimitReached
+        UrlNotAllowed, EventTypeUnknown, EndpointLimitReached, DeveloperSessionEnded
     """
     form = visit.request.form
     chosen = form.get("type", "*")
     async with visit.desk.db.begin(visit.developer.actor) as tx:
+        await check_still_there(tx, visit.developer)
         issued = await endpoints.create_endpoint(
             tx,
             visit.desk.keyring,

@@ -10,9 +10,8 @@ import msgspec
 from tongbao.controls.dated_rows.rows import propose_row
 from tongbao.controls.retention.model import RetentionTerm
 from tongbao.controls.retention.terms import TERMS
-from tongbao.kernel.ids import parse
 from tongbao.surfaces.cli.context import Context, Platform, Text, actor
-from tongbao.surfaces.retention.asked import erase_now
+from tongbao.surfaces.retention.asked import EraseTerms, propose_erasure
 from tongbao.surfaces.retention.kinds import held
 
 
@@ -65,18 +64,19 @@ def retention_set(
 @retention.command("erase")
 @click.argument("payment")
 @click.option("--because", type=Text(200), required=True, help="Who asked for it, without names.")
+@click.option("--reason", required=True, help="Why, for those who read it later.")
 @click.pass_obj
-def retention_erase(context: Context, /, payment: str, because: str) -> None:
-    """Erase now what channels were asked and told about a payment, as when its payer asks.
+def retention_erase(context: Context, /, payment: str, because: str, reason: str) -> None:
+    """Propose to erase what channels were asked and told about a payment, as when its payer asks.
 
     The payment, its postings and the digests of what was erased stay. While money is on its way,
     or a dispute or complaint is open, nothing is erased.
     """
 
     async def work(platform: Platform) -> dict[str, object]:
-        wanted = parse("pay", payment)
-        erased = await erase_now(platform.db, wanted, because=because, by=actor())
-        return {"payment": payment, **erased}
+        async with platform.db.begin(actor()) as tx:
+            made = await propose_erasure(tx, EraseTerms(payment, because), reason=reason)
+        return {"approval": made.shown_id, "act": made.act, "state": made.state.value}
 
     context.show(context.run(work))
 

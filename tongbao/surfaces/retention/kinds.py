@@ -24,12 +24,14 @@ from tongbao.payments.agreements.queries import EXCHANGES_KEPT as AGREEMENTS
 from tongbao.payments.callbacks.queries import BODIES_KEPT
 from tongbao.payments.collecting.queries import EXCHANGES_KEPT as PAYMENTS
 from tongbao.payments.parking.queries import EXCHANGES_KEPT as PARKING
+from tongbao.payments.registrations.queries import EXCHANGES_KEPT as REGISTRATIONS
 
 KINDS: Final[Sequence[Raw]] = (
     *BODIES_KEPT,
     PAYMENTS,
     AGREEMENTS,
     PARKING,
+    REGISTRATIONS,
     COMPLAINTS,
     PAYOUTS,
     TRANSFERS,
