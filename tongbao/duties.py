@@ -218,6 +218,7 @@ from tongbao.rails.channels.contract import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.invariants import rounds as invariants
 from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant
+from tongbao.surfaces.user_wallets.paying import carrier_of
 
 EVENTS: Final[Sequence[type[Event]]] = (
     *(PaymentSucceeded, PaymentFailed, PaymentClosed, PaymentAuthorised, PaymentCaptured),
@@ -300,7 +301,7 @@ def handlers(
         ReturnRedPacket: partial(return_red_packet, Hall(flow.db, flow.ledger)),
         **e_accounts.handlers(teller),
         **bank_orders.handlers(teller),
-        **user_wallets.handlers(teller),
+        **user_wallets.handlers(carrier_of(flow, teller)),
     }
     return {
         **(licensed if flow.licence.may_hold_funds else {}),

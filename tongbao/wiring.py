@@ -285,7 +285,7 @@ class Platform:
             **proofs_api.publications(self.db),
             **self._jeepay(),
             **wallet_api(settings, people, OWN_ROUTES, ledger=self.ledger),
-            **people_pages(settings, people, self.ledger),
+            **people_pages(settings, people, self.flow),
         }
         recent_keys = RecentKeys(self.db, self.keyring, self.accounts.changes)
         limits = RateLimits(self.db, RateLimit(settings.rate_units_per_s, settings.rate_burst))

@@ -604,7 +604,7 @@ export type Promotion = { rate_ppm: number; fixed?: number; fee_min?: number; fe
 export type ProposalState = "awaiting" | "declined" | "done" | "expired" | "failed" | "processing";
 
 /** Propose a movement that the user agrees to, or not, on a page of ours. */
-export type ProposeToWallet = { merchant_proposal_no: string; application_id: string; kind: "top_up" | "transfer" | "withdrawal"; amount: number; purpose: string; currency?: "AED" | "AUD" | "BHD" | "BRL" | "CAD" | "CHF" | "CLP" | "CNY" | "DKK" | "EUR" | "GBP" | "HKD" | "IDR" | "INR" | "JOD" | "JPY" | "KRW" | "KWD" | "KZT" | "MOP" | "MXN" | "MYR" | "NOK" | "NZD" | "OMR" | "PHP" | "RUB" | "SAR" | "SEK" | "SGD" | "THB" | "TND" | "TWD" | "USD" | "VND" | "ZAR"; payee?: string | null; expires_in_s?: number };
+export type ProposeToWallet = { merchant_proposal_no: string; application_id: string; kind: "payment" | "top_up" | "transfer" | "withdrawal"; amount: number; purpose: string; currency?: "AED" | "AUD" | "BHD" | "BRL" | "CAD" | "CHF" | "CLP" | "CNY" | "DKK" | "EUR" | "GBP" | "HKD" | "IDR" | "INR" | "JOD" | "JPY" | "KRW" | "KWD" | "KZT" | "MOP" | "MXN" | "MYR" | "NOK" | "NZD" | "OMR" | "PHP" | "RUB" | "SAR" | "SEK" | "SGD" | "THB" | "TND" | "TWD" | "USD" | "VND" | "ZAR"; payee?: string | null; payment_code?: string | null; expires_in_s?: number };
 
 /** Whether a code can still be paid. */
 export type QrStatus = "ended" | "paid" | "payable";
@@ -898,7 +898,7 @@ export type WalletLinkView = { object: "wallet_link"; url: string; expires_at: s
 export type WalletProgrammeView = { id: string; object: "wallet_programme"; mode: Mode; name: string; account_class: number; grants: Array<"balance" | "propose" | "statement">; each_max: number; day_max: number; currency: string; return_urls: Array<string>; status: ProgrammeState; created_at: string };
 
 /** A proposal as its merchant sees it. */
-export type WalletProposalView = { id: string; object: "wallet_proposal"; mode: Mode; application_id: string; merchant_proposal_no: string; kind: "top_up" | "transfer" | "withdrawal"; amount: number; currency: string; payee: string | null; purpose: string; status: ProposalState; code: string | null; version: number; created_at: string; expires_at: string; ended_at: string | null };
+export type WalletProposalView = { id: string; object: "wallet_proposal"; mode: Mode; application_id: string; merchant_proposal_no: string; kind: "payment" | "top_up" | "transfer" | "withdrawal"; amount: number; currency: string; payee: string | null; purpose: string; status: ProposalState; code: string | null; version: number; created_at: string; expires_at: string; ended_at: string | null };
 
 /** A merchant's code as a wallet's owner sees it: nothing of it is the merchant's alone. */
 export type WalletQrView = { object: "wallet_qr"; payment_id: string; mode: Mode; payee: string; subject: string; amount: number; currency: string; status: QrStatus; expires_at: string; paid_at?: string; paid_by_wallet?: boolean };

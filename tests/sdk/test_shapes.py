@@ -476,7 +476,12 @@ def open_wallets(shop: Tongbao) -> None:
     shop.wallet_applications.balance("wap_1")
     list(shop.wallet_applications.lines("wap_1"))
     shop.wallet_proposals.create(
-        "1", "wap_1", kind="transfer", amount=1, purpose="tea", payee="eac_1"
+        *("1", "wap_1"),
+        kind="payment",
+        amount=1,
+        purpose="tea",
+        payee="eac_1",
+        payment_code="tongbao:pay/1",
     )
     shop.wallet_proposals.get("wpr_1")
     which = {"application_id": "wap_1", "merchant_proposal_no": "1"}

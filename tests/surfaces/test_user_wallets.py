@@ -330,6 +330,42 @@ async def test_a_person_agrees_to_a_proposal_and_it_happens_once(
     assert refused.value.code == "wallet_proposal.over"
 
 
+async def test_a_person_pays_the_merchant_on_the_page_and_nobody_elses_code(
+    stage: Stage, wallet: Opened
+) -> None:
+    _, link = await wallet.propose()
+    await Visitor(stage, wallet.phone).agree(link)
+    asked = await stage.show_qr("wallet", 1_000)
+    code = asked["next_action"]["code_url"]
+    other = stage.client_of(await stage.open_shop())
+    theirs = await stage.show_qr("wallet", 1_000, client=other)
+    for wrong in (
+        {"payment_code": code, "amount": 999},
+        {"payment_code": theirs["next_action"]["code_url"]},
+        {},
+        {"payment_code": code, "kind": "top_up"},
+    ):
+        with pytest.raises(Refused) as refused:
+            await wallet.propose(**{"kind": "payment", "amount": 1_000, **wrong})
+        assert refused.value.code == "wallet_proposal.invalid"
+    terms = {"kind": "payment", "amount": 1_000, "payment_code": code}
+    made, link = await wallet.propose(**terms)
+    visitor = Visitor(stage, wallet.phone)
+    await visitor.begin(link)
+    await visitor.post("log_in", contact=wallet.phone, password=PASSWORD)
+    await visitor.office.wait()
+    await visitor.post("send")
+    with dying("user_wallets.after_order"):  # it is paid, and nobody has heard of it
+        await visitor.post("confirm", code=await visitor.code())
+    await stage.idle()
+    assert (await wallet.read(made))["status"] == "done"
+    assert (await stage.read(asked))["status"] == "succeeded"
+    assert await wallet.balance() == 2_000
+    with pytest.raises(Refused) as refused:
+        await wallet.propose(**terms)
+    assert refused.value.code == "wallet.qr_paid"
+
+
 async def test_a_proposal_stays_within_what_the_person_allows_in_a_day(
     stage: Stage, wallet: Opened
 ) -> None:

@@ -10,7 +10,7 @@ from tongbao_sdk.transport import Once, Transport, path_of
 
 Grant = Literal["balance", "statement", "propose"]
 WalletStatus = Literal["created", "in_progress", "opened", "refused", "expired", "ended"]
-ProposalKind = Literal["top_up", "withdrawal", "transfer"]
+ProposalKind = Literal["payment", "top_up", "withdrawal", "transfer"]
 ProposalStatus = Literal["awaiting", "processing", "done", "failed", "declined", "expired"]
 
 
@@ -202,11 +202,15 @@ class WalletProposals:
         amount: int,
         purpose: str,
         payee: str | None = None,
+        payment_code: str | None = None,
         currency: str = "CNY",
         expires_in_s: int = 1800,
         **once: Unpack[Once],
     ) -> WalletProposal:
-        """Propose ``amount`` minor units; only a transfer names a ``payee``.
+        """Propose ``amount`` minor units.
+
+        Only a transfer names a ``payee``, and only a payment a ``payment_code``: the ``code_url``
+        that a payment of yours over the channel ``wallet`` shows, of the same amount.
 
         Raises:
             Refused, Unanswered
@@ -218,6 +222,7 @@ class WalletProposals:
             "amount": amount,
             "purpose": purpose,
             "payee": payee,
+            "payment_code": payment_code,
             "currency": currency,
             "expires_in_s": expires_in_s,
         }

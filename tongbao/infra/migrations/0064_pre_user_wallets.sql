@@ -62,10 +62,11 @@ create table wallet_proposal (
     mode            text not null check (mode in ('live', 'sandbox')),
     application_id  uuid not null references wallet_application (id),
     proposal_no     text not null check (length(proposal_no) between 1 and 64),
-    kind            text not null check (kind in ('top_up', 'withdrawal', 'transfer')),
+    kind            text not null check (kind in ('payment', 'top_up', 'withdrawal', 'transfer')),
     amount          bigint not null check (amount > 0),
     currency        text not null check (currency ~ '^[A-Z]{3}$'),
     payee_id        uuid,
+    payment_code    text check (length(payment_code) between 1 and 512),
     purpose         text not null check (length(purpose) between 1 and 64),
     state           text not null check
         (state in ('awaiting', 'processing', 'done', 'failed', 'declined', 'expired')),
@@ -83,6 +84,7 @@ create table wallet_proposal (
     ended_at        timestamptz,
     unique (merchant_id, mode, proposal_no),
     check ((kind = 'transfer') = (payee_id is not null)),
+    check ((kind = 'payment') = (payment_code is not null)),
     check ((state = 'failed') = (code is not null)),
     check (state not in ('processing', 'done') or (decided_at is not null and level is not null)),
     check ((state in ('awaiting', 'processing')) = (ended_at is null))

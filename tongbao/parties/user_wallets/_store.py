@@ -17,9 +17,9 @@ _APPLICATION: Final = (
     " ended_by"
 )
 _PROPOSAL: Final = (
-    "id, merchant_id, mode, application_id, proposal_no, kind, amount, currency, payee_id, purpose,"
-    " state, code, person_id, account_id, card_id, level, counted_day, order_id, version,"
-    " created_at, expires_at, decided_at, ended_at"
+    "id, merchant_id, mode, application_id, proposal_no, kind, amount, currency, payee_id,"
+    " payment_code, purpose, state, code, person_id, account_id, card_id, level, counted_day,"
+    " order_id, version, created_at, expires_at, decided_at, ended_at"
 )
 _SITTING: Final = (
     "id, merchant_id, mode, application_id, proposal_id, purpose, return_url, browser_hash, device,"
@@ -238,8 +238,8 @@ INSERT_PROPOSAL: Final = Query(
     f"""
     insert into wallet_proposal
         (id, merchant_id, mode, application_id, proposal_no, kind, amount, currency, payee_id,
-         purpose, state, person_id, account_id, version, created_at, expires_at)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'awaiting', $11, $12, 1, $13, $14)
+         payment_code, purpose, state, person_id, account_id, version, created_at, expires_at)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'awaiting', $12, $13, 1, $14, $15)
         on conflict (merchant_id, mode, proposal_no) do nothing
     returning {_PROPOSAL}""",
 )

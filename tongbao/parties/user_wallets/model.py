@@ -44,7 +44,7 @@ PROPOSAL_LIFE_MAX_S: Final = 7 * 86_400
 
 Grant = Literal["balance", "statement", "propose"]
 Purpose = Literal["open", "manage", "confirm"]
-ProposalKind = Literal["top_up", "withdrawal", "transfer"]
+ProposalKind = Literal["payment", "top_up", "withdrawal", "transfer"]
 
 
 class ProgrammeTermsInvalid(Invalid):
@@ -150,11 +150,16 @@ class ProposalNumberUsed(Conflict):
 
 
 class ProposalInvalid(Invalid):
-    """Only a transfer names a payee, and a purpose is a line that people can read."""
+    """A transfer names a payee, a payment one's own code of that amount, and nothing else does."""
 
     code = "wallet_proposal.invalid"
-    advice = "Name a payee with a transfer only; write the purpose in plain characters."
-    advice_zh = "仅转账须填写收款账户；用途请使用可显示的普通字符。"
+    advice = (
+        "Name a payee with a transfer only, and with a payment only the code of a payment of yours"
+        " with the same amount; write the purpose in plain characters."
+    )
+    advice_zh = (
+        "仅转账须填写收款账户；仅付款须填写本商户同金额支付单的付款码；用途请使用可显示的普通字符。"
+    )
 
 
 class ProposalTooLarge(Conflict):
@@ -301,6 +306,7 @@ class Proposal(Struct, frozen=True):
     amount: int
     currency: str
     payee_id: UUID | None
+    payment_code: str | None
     purpose: str
     state: ProposalState
     code: str | None

@@ -8,7 +8,7 @@ make one. What the bank or the book has not said yet stays ``processing``: nobod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -73,6 +73,17 @@ CARRY_POLICY: Final = RetryPolicy(
 """Nobody gives up on what a person has agreed to while it is not known what became of it."""
 
 
+PayCode = Callable[[EAccount, str, int], Awaitable[None]]
+"""Pays a merchant's code out of an account, confirmed at a level; again changes nothing."""
+
+
+class Carrier(Struct, frozen=True):
+    """What carries out what people agree to: orders on accounts, and merchants' codes paid."""
+
+    teller: Teller
+    pay: PayCode
+
+
 class CarryOut(Task, frozen=True, tag="user_wallets.carry_out"):
     """Do what a person has agreed to, or look what became of it."""
 
@@ -86,13 +97,18 @@ class ExpireProposal(Task, frozen=True, tag="user_wallets.expire_proposal"):
 
 
 class WantedProposal(Struct, frozen=True):
-    """What a merchant proposes. Only a transfer has a ``payee``, an electronic account."""
+    """What a merchant proposes.
+
+    Only a transfer has a ``payee``, an electronic account, and only a payment a ``payment_code``,
+    which the caller has found to be the merchant's own, of this amount.
+    """
 
     proposal_no: str
     kind: ProposalKind
     money: Money
     purpose: str
     payee: UUID | None
+    payment_code: str | None
     life: timedelta
 
 
@@ -110,7 +126,10 @@ async def make_proposal(
     found.check_grants("propose")
     purpose = wanted.purpose.strip()
     is_right = purpose and purpose.isprintable() and wanted.money.currency == CURRENCY
-    if not is_right or (wanted.kind == "transfer") != (wanted.payee is not None):
+    names_payee, names_code = wanted.payee is not None, wanted.payment_code is not None
+    if not is_right or (wanted.kind == "transfer") != names_payee:
+        raise ProposalInvalid
+    if (wanted.kind == "payment") != names_code:
         raise ProposalInvalid
     if wanted.money.amount > found.each_max:
         raise _too_large(found)
@@ -125,6 +144,7 @@ async def make_proposal(
         wanted.money.amount,
         wanted.money.currency,
         wanted.payee,
+        wanted.payment_code,
         purpose,
         found.person_id,
         found.account_id,
@@ -160,7 +180,7 @@ async def link_to_proposal(
 async def act_of(db: Db, account: EAccount, proposal: Proposal, payee: str) -> Act:
     """Return what a person agrees to: this much, this way, to this payee, for this proposal."""
     return Act(
-        "transfer",
+        "payment" if proposal.kind == "payment" else "transfer",
         f"{proposal.kind} {account.shown_id} {proposal.shown_id}",
         proposal.amount,
         proposal.currency,
@@ -213,22 +233,25 @@ async def decline(tx: Tx, sitting: Sitting, proposal: Proposal) -> Proposal:
     return declined
 
 
-async def carry_out(teller: Teller, proposal_id: UUID) -> Proposal:
+async def carry_out(carrier: Carrier, proposal_id: UUID) -> Proposal:
     """Do what was agreed to, or see what became of it; what is not known yet stays processing.
 
     Raises:
         EAccountMoved, GroupInFlight, LedgerUnanswered: whoever comes next tries again.
     """
+    teller = carrier.teller
     proposal = await store.GET_PROPOSAL.one(teller.db, proposal_id)
     if proposal.state is not ProposalState.PROCESSING:
         return proposal
     try:
-        made = await _order(teller, proposal)
+        made = await _done(carrier, proposal)
     except EAccountMoved:
         raise
     except (Conflict, Rejected, Invalid, NotFound) as refusal:
         return await _settle(teller.db, proposal, ProposalState.FAILED, refusal.code, None)
     failpoint("user_wallets.after_order")
+    if made is None:
+        return await _settle(teller.db, proposal, ProposalState.DONE, None, None)
     if made.state is OrderState.WAITING:
         return proposal
     if made.state is OrderState.DONE:
@@ -237,9 +260,9 @@ async def carry_out(teller: Teller, proposal_id: UUID) -> Proposal:
     return await _settle(teller.db, proposal, ProposalState.FAILED, why, made.id)
 
 
-async def run_carry_out(teller: Teller, task: CarryOut, _lease: Lease) -> Again | None:
+async def run_carry_out(carrier: Carrier, task: CarryOut, _lease: Lease) -> Again | None:
     """Carry a proposal out and come back until it is known what became of it."""
-    found = await carry_out(teller, task.proposal_id)
+    found = await carry_out(carrier, task.proposal_id)
     return Again(_LOOK_AGAIN) if found.state is ProposalState.PROCESSING else None
 
 
@@ -260,20 +283,26 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
 """How often each task of this domain is tried."""
 
 
-def handlers(teller: Teller) -> Mapping[type[Task], Handler]:
+def handlers(carrier: Carrier) -> Mapping[type[Task], Handler]:
     """Return who does each task of this domain."""
+    db = carrier.teller.db
     return {
-        CarryOut: partial(run_carry_out, teller),
-        ExpireProposal: partial(run_expire_proposal, teller.db),
-        ExpireApplication: partial(run_expire_application, teller.db),
+        CarryOut: partial(run_carry_out, carrier),
+        ExpireProposal: partial(run_expire_proposal, db),
+        ExpireApplication: partial(run_expire_application, db),
     }
 
 
-async def _order(teller: Teller, proposal: Proposal) -> EAccountOrder:
-    """Make the order of a proposal, or return the one that it has made before."""
-    db, nothing = teller.db, Confirmed(None)  # it was confirmed, and used up, with the agreement
+async def _done(carrier: Carrier, proposal: Proposal) -> EAccountOrder | None:
+    """Make the order of a proposal, or return the one that it has made; None: a code is paid."""
+    teller, db = carrier.teller, carrier.teller.db
+    nothing = Confirmed(None)  # it was confirmed, and used up, with the agreement
     person_id, level = proposal.person_id, proposal.level or 0
     account = await account_of_person(db, proposal.mode, person_id, proposal.account_id)
+    failpoint("user_wallets.before_order")
+    if proposal.kind == "payment":
+        await carrier.pay(account, proposal.payment_code or "", level)
+        return None
     wanted = Wanted(
         proposal.kind,
         proposal.money,
@@ -284,7 +313,6 @@ async def _order(teller: Teller, proposal: Proposal) -> EAccountOrder:
     known = await orders.known_order(db, account, wanted)
     if known is not None:
         return known
-    failpoint("user_wallets.before_order")
     if proposal.card_id is None:
         return await orders.order(teller, account, wanted, level=level, confirmed=nothing)
     card = await card_to_use(db, person_id, proposal.mode, proposal.card_id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
+from uuid import UUID
 
 from tongbao.infra.db import Db
 from tongbao.kernel.errors import Invalid
@@ -55,7 +57,8 @@ async def show_wallets(visit: Visit) -> Reply:
         limit=_ROWS,
     )
     found = await programmes.programmes(db, wanted, None)
-    names = await _names(db, [each.merchant_id for each in (*page.items, *found)])
+    ids = {each.merchant_id for each in page.items} | {each.merchant_id for each in found}
+    names = await _names(db, ids)
     facts: dict[str, Any] = {
         "programmes": [
             (each, show(_MERCHANT, each.merchant_id), names[each.merchant_id])
@@ -118,5 +121,5 @@ ROUTES: Final = (
 )
 
 
-async def _names(db: Db, ids: list[Any]) -> dict[Any, str]:
-    return {each: (await merchant_with_id(db, each)).name for each in set(ids)}
+async def _names(db: Db, ids: Iterable[UUID]) -> dict[UUID, str]:
+    return {each: (await merchant_with_id(db, each)).name for each in ids}

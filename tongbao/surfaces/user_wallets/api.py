@@ -67,6 +67,9 @@ from tongbao.parties.user_wallets.proposals import (
     make_proposal,
 )
 from tongbao.payments.checkouts.api import PublicUrl
+from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.own_wallet.model import WalletQrEnded, WalletQrPaid, WalletQrUnknown
+from tongbao.surfaces.user_wallets.paying import check_code
 
 PAGES: Final = "/hosted_wallet"
 """Where the pages are; a link's secret stands behind it, in the query."""
@@ -112,6 +115,7 @@ class ProposeToWallet(Struct, frozen=True, forbid_unknown_fields=True):
     purpose: Annotated[str, Meta(min_length=1, max_length=64)]
     currency: CurrencyField = "CNY"
     payee: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    payment_code: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
     expires_in_s: Annotated[int, Meta(ge=60, le=PROPOSAL_LIFE_MAX_S)] = 1800
 
 
@@ -324,6 +328,7 @@ async def get_wallet_lines(
         idempotent=True,
         refuses=[
             *(*_READS, *_MONEY, ProposalInvalid, ProposalTooLarge, ProposalNumberUsed),
+            *(WalletQrUnknown, WalletQrPaid, WalletQrEnded),
         ],
         request_example=ProposeToWallet(
             "proposal-1", "wap_01jd3w00000000000000000000", "top_up", 1000, "会员充值"
@@ -331,7 +336,7 @@ async def get_wallet_lines(
     ),
 )
 async def post_wallet_proposal(
-    data: ProposeToWallet, request: ApiRequest, *, db: Db, caller: Caller
+    data: ProposeToWallet, request: ApiRequest, *, db: Db, flow: Flow, caller: Caller
 ) -> Response[WalletProposalView]:
     """Propose a movement; nothing moves until the user agrees on a page of ours."""
     application_id = parse(PREFIX, data.application_id)
@@ -341,11 +346,14 @@ async def post_wallet_proposal(
         positive(data.amount, data.currency),
         data.purpose,
         None if data.payee is None else parse(ACCOUNT, data.payee),
+        data.payment_code,
         timedelta(seconds=data.expires_in_s),
     )
 
     async def fresh(use: Idempotency) -> WalletProposalView:
         proposal_id = new_id()
+        if wanted.payment_code is not None:
+            await check_code(flow, caller, wanted.payment_code, wanted.money)
         async with db.begin(caller.actor) as tx:
             await use.take(tx, proposal_id)
             made = await make_proposal(tx, caller, application_id, wanted, proposal_id=proposal_id)

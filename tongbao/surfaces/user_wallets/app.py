@@ -23,13 +23,13 @@ from tongbao.infra.web.problem import (
     title_of,
 )
 from tongbao.kernel.errors import Busy, Forbidden, Refusal
-from tongbao.ledger.book import Ledger
 from tongbao.parties.consents.model import new_secret
 from tongbao.parties.people.dossier import Contributor
 from tongbao.parties.user_wallets import applications, sittings
 from tongbao.parties.user_wallets.programmes import active_programme
 from tongbao.parties.user_wallets.queries import contributor
 from tongbao.parties.user_wallets.sittings import Seat, SittingOver
+from tongbao.payments.collecting.outcomes import Flow
 from tongbao.surfaces.own_consents.pages import consent_pages
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
@@ -173,16 +173,16 @@ class WalletPages:
             return _refused(visit, InternalError(), scope["state"]["request_id"])
 
 
-def people_pages(settings: Settings, people: PeopleDesk, ledger: Ledger) -> dict[str, Asgi]:
+def people_pages(settings: Settings, people: PeopleDesk, flow: Flow) -> dict[str, Asgi]:
     """Return the pages and interfaces on which people let others use their accounts.
 
     Nothing where funds may not be held, for then nobody has accounts.
     """
     if not settings.licence.may_hold_funds:
         return {}
-    pages = WalletPages(Desk(people, ledger, settings))
+    pages = WalletPages(Desk(people, flow, settings))
     own = consent_pages(settings, people.checks)
-    return {**open_banks(settings, people, ledger), **own, PAGES: pages}
+    return {**open_banks(settings, people, flow.ledger), **own, PAGES: pages}
 
 
 def _step_of(seat: Seat) -> Callable[[Visit, Seat], Awaitable[Reply]]:

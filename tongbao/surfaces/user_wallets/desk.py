@@ -12,7 +12,6 @@ from tongbao.infra.db import Db
 from tongbao.infra.settings import Settings
 from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.licence import Licence
-from tongbao.ledger.book import Ledger
 from tongbao.parties.authentication.step_up import Checks
 from tongbao.parties.e_accounts.orders import Teller
 from tongbao.parties.merchants.model import Merchant
@@ -21,6 +20,7 @@ from tongbao.parties.people.dossier import person_with_id
 from tongbao.parties.people.model import Person
 from tongbao.parties.user_wallets.model import Sitting
 from tongbao.parties.user_wallets.sittings import Seat, SittingOver, seat_of
+from tongbao.payments.collecting.outcomes import Flow
 from tongbao.surfaces.cashier.desk import Throttle
 from tongbao.surfaces.page_kit.rendering import templates_of
 from tongbao.surfaces.page_kit.replies import (
@@ -33,6 +33,7 @@ from tongbao.surfaces.page_kit.replies import (
 )
 from tongbao.surfaces.page_kit.requests import PageRequest
 from tongbao.surfaces.user_wallets.api import PAGES
+from tongbao.surfaces.user_wallets.paying import carrier_of
 from tongbao.surfaces.wallet.desk import Desk as PeopleDesk
 
 HERE: Final = Path(__file__).parent
@@ -48,10 +49,10 @@ TRIES_PER_MINUTE: Final = 600
 class Desk:
     """How people prove themselves, whom their names are asked of, and what moves their money."""
 
-    def __init__(self, people: PeopleDesk, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, people: PeopleDesk, flow: Flow, settings: Settings) -> None:
         self.people = people
         self.licence: Licence = settings.licence
-        self.teller = Teller(people.db, ledger, people.cards)
+        self.carrier = carrier_of(flow, Teller(people.db, flow.ledger, people.cards))
         self.public_url = settings.public_url.rstrip("/")
         self.is_https = self.public_url.startswith("https://")
         self.tries = Throttle(TRIES_OF_SITTING, 600.0)

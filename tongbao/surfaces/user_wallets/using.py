@@ -16,6 +16,7 @@ from tongbao.parties.bound_cards.queries import cards_of_person
 from tongbao.parties.e_accounts.model import PREFIX as ACCOUNT
 from tongbao.parties.e_accounts.model import EAccountNotEmpty, NoBankThere
 from tongbao.parties.e_accounts.opening import close_account
+from tongbao.parties.merchants.queries import merchant_with_id
 from tongbao.parties.people.contacts import contacts_of
 from tongbao.parties.people.model import Person
 from tongbao.parties.user_wallets import applications, proposals, sittings
@@ -43,12 +44,12 @@ async def show_step(visit: Visit, seat: Seat, *, wrong: Wrong = "", status: int 
         facts["sent_to"] = first.masked
     if seat.proposal is None:
         return await visit.page("manage.html", seat, status=status, **facts)
-    cards = [] if seat.proposal.kind == "transfer" else await _cards(visit, person)
+    has_card = seat.proposal.kind in {"top_up", "withdrawal"}
+    cards = await _cards(visit, person) if has_card else []
     facts |= {
         "cards": [(show(CARD, each.id), each) for each in cards],
         "chosen": show(CARD, sitting.card_id) if sitting.card_id else "",
-        "may_go_without": sitting.mode is Mode.SANDBOX,
-        "payee": _payee(seat.proposal, None),
+        "may_go_without": sitting.mode is Mode.SANDBOX or not has_card,
     }
     return await visit.page("proposal.html", seat, status=status, **facts)
 
@@ -111,7 +112,7 @@ async def confirm(visit: Visit) -> Reply:
         desk.db, seat.sitting, seat.proposal, level=level, card_id=card_id
     )
     with suppress(Busy, Refusal):  # its task goes on with it
-        found = await proposals.carry_out(desk.teller, found.id)
+        found = await proposals.carry_out(desk.carrier, found.id)
     return _told(visit, seat, found)
 
 
@@ -214,7 +215,7 @@ async def _act(visit: Visit, seat: Seat, card: BoundCard | None) -> Act:
         return Act("security", f"e_account.close {account.shown_id}")
     if seat.proposal.state is not ProposalState.AWAITING:
         raise ProposalOver(status=seat.proposal.state.value)
-    payee = _payee(seat.proposal, card)
+    payee = await _payee(visit, seat.proposal, card)
     return await proposals.act_of(visit.desk.db, account, seat.proposal, payee)
 
 
@@ -224,7 +225,7 @@ async def _card(visit: Visit, seat: Seat, person: Person) -> BoundCard | None:
     Raises:
         NoBankThere
     """
-    if seat.proposal is None or seat.proposal.kind == "transfer":
+    if seat.proposal is None or seat.proposal.kind in {"payment", "transfer"}:
         return None
     named = visit.field("card", 64)
     if not named and seat.sitting.mode is Mode.SANDBOX:
@@ -243,7 +244,9 @@ async def _cards(visit: Visit, person: Person) -> list[BoundCard]:
     return list(await cards_of_person(visit.desk.db, person.id, person.mode))
 
 
-def _payee(proposal: Proposal, card: BoundCard | None) -> str:
+async def _payee(visit: Visit, proposal: Proposal, card: BoundCard | None) -> str:
+    if proposal.kind == "payment":
+        return (await merchant_with_id(visit.desk.db, proposal.merchant_id)).name
     if proposal.payee_id is not None:
         return show(ACCOUNT, proposal.payee_id)
     return "own bank" if card is None else show(CARD, card.id)
