@@ -52,7 +52,6 @@ local replication {embedded.BACKUP_ROLE} scram-sha-256
 local all {SUPERUSER} trust
 """
 TEST_LICENCE = Licence.PAYMENT_INSTITUTION
-_TEMPLATE = "template_tongbao"
 # A clone is some hundred files: in memory that takes a tenth of the time. All that tests do to a
 # server is to kill it, and files in memory outlive that as those on a disk do.
 _IN_MEMORY = Path("/dev/shm")
@@ -192,14 +191,30 @@ async def _admin(server: embedded.EmbeddedServer) -> AsyncIterator[asyncpg.Conne
 
 
 @pytest.fixture(scope="session")
-async def _template(server: embedded.EmbeddedServer, _admin: asyncpg.Connection) -> str:
-    await _admin.execute(f"create database {_TEMPLATE}")
-    on = await database.connect(on_database(server.dsn, _TEMPLATE), Clock())
-    try:
-        await migrate(on, TEST_LICENCE, "tests")
-    finally:
-        await on.close()
-    return _TEMPLATE
+def template_of(
+    server: embedded.EmbeddedServer, _admin: asyncpg.Connection
+) -> Callable[[Licence], Awaitable[str]]:
+    """``await template_of(licence)`` names a migrated database of a firm that has it."""
+    made: dict[Licence, str] = {}
+
+    async def of(licence: Licence) -> str:
+        if licence not in made:
+            name = f"template_{licence}"
+            await _admin.execute(f"create database {name}")
+            on = await database.connect(on_database(server.dsn, name), Clock())
+            try:
+                await migrate(on, licence, "tests")
+            finally:
+                await on.close()
+            made[licence] = name
+        return made[licence]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+async def _template(template_of: Callable[[Licence], Awaitable[str]]) -> str:
+    return await template_of(TEST_LICENCE)
 
 
 @pytest.fixture(scope="session")
@@ -210,20 +225,27 @@ async def databases(server: embedded.EmbeddedServer, _admin: asyncpg.Connection)
 
 @pytest.fixture
 async def make_dsn(
-    server: embedded.EmbeddedServer, databases: Databases, _template: str
+    server: embedded.EmbeddedServer,
+    databases: Databases,
+    template_of: Callable[[Licence], Awaitable[str]],
 ) -> AsyncIterator[Callable[..., Awaitable[str]]]:
-    """``await make_dsn(migrated=True)`` makes one more database, gone after the test."""
-    made: list[str] = []
+    """``await make_dsn(migrated=True, licence=…)`` makes one more database, gone after the test."""
+    made: list[tuple[str, str]] = []
     bare: list[str] = []
 
-    async def make(*, migrated: bool = True) -> str:
-        name = await (databases.take(_template) if migrated else databases.bare())
-        (made if migrated else bare).append(name)
+    async def make(*, migrated: bool = True, licence: Licence = TEST_LICENCE) -> str:
+        if migrated:
+            template = await template_of(licence)
+            name = await databases.take(template)
+            made.append((name, template))
+        else:
+            name = await databases.bare()
+            bare.append(name)
         return on_database(server.dsn, name)
 
     yield make
-    for name in made:
-        await databases.give_back(name, _template)
+    for each in made:
+        await databases.give_back(*each)
     for name in bare:
         await databases.drop(name)
 
@@ -232,7 +254,7 @@ async def make_dsn(
 async def make_db(
     make_dsn: Callable[..., Awaitable[str]],
 ) -> AsyncIterator[MakeDb]:
-    """``await make_db(dsn=None, migrated=True, clock=None)`` opens a pool, closed afterwards.
+    """``await make_db(dsn=None, migrated=True, licence=…)`` opens a pool, closed afterwards.
 
     With the DSN of another fixture it is one more process's view of the same database.
     """
@@ -242,10 +264,11 @@ async def make_db(
         *,
         dsn: str | None = None,
         migrated: bool = True,
+        licence: Licence = TEST_LICENCE,
         clock: Clock | None = None,
         connections_max: int = 10,
     ) -> Db:
-        place = dsn or await make_dsn(migrated=migrated)
+        place = dsn or await make_dsn(migrated=migrated, licence=licence)
         on = await database.connect(place, clock or Clock(), connections_max=connections_max)
         opened.append(on)
         return on

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.conftest import TEST_LICENCE
+from tests.conftest import TEST_LICENCE, MakeDb
 from tests.sandboxes import start_sandbox
 from tests.stage import AT_SANDBOX, Stage, staged
 from tongbao.clearing.context import Clearing
@@ -23,7 +23,6 @@ from tongbao.clearing.reconciliation import days, queries
 from tongbao.clearing.reconciliation.model import BillFile, ReconBreak
 from tongbao.clearing.reconciliation.queries import BreakFilter
 from tongbao.infra.db import Db
-from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import BUSINESS_ZONE, business_date, day_bounds
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.model import AccountKey
@@ -156,13 +155,9 @@ def licence() -> Licence:
 
 
 @pytest.fixture
-async def licensed_db(request: pytest.FixtureRequest, licence: Licence, make_db: Any) -> Db:
+async def licensed_db(licence: Licence, make_db: MakeDb) -> Db:
     """A database of the firm's."""
-    if licence is TEST_LICENCE:
-        return await make_db()
-    db = await make_db(migrated=False)
-    await migrate(db, licence, "tests")
-    return db
+    return await make_db(licence=licence)
 
 
 @pytest.fixture

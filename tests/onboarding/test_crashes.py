@@ -17,7 +17,6 @@ from tests.onboarding.applicants import PICTURES, Applicant
 from tests.stage import Stage, staged
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
-from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import derived_id, parse, show
 from tongbao.kernel.licence import Licence
@@ -111,8 +110,7 @@ async def test_an_aggregator_only_collects_and_forwards(
     make_db: MakeDb, tmp_path: Path, sandbox: RunningSandbox
 ) -> None:
     """No review, no terms, no commission: the channel decides, and its word is kept."""
-    db = await make_db(migrated=False)
-    await migrate(db, Licence.AGGREGATOR, "tests")
+    db = await make_db(licence=Licence.AGGREGATOR)
     sandbox.delete("faults")
     async with staged(db, tmp_path, sandbox, licence=Licence.AGGREGATOR) as stage:
         applicant = Applicant(stage)

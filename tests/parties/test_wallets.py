@@ -384,16 +384,13 @@ async def test_another_merchants_wallet_and_another_modes_are_as_unknown_as_none
 async def test_an_aggregator_has_neither_the_routes_nor_the_tables(
     db: Db, keyring: Keyring, ledger: Ledger, app: App, make_db: object
 ) -> None:
-    from tongbao.infra.migrate import migrate
-
     licensed = {operation.path for operation in app.operations}
     aggregator = {
         operation.path
         for operation in assembled(db, keyring, ledger, Licence.AGGREGATOR).operations
     }
-    bare = await make_db(migrated=False)
-    await migrate(bare, Licence.AGGREGATOR, "tests")
-    tables = await bare.fetch(
+    other = await make_db(licence=Licence.AGGREGATOR)
+    tables = await other.fetch(
         "select relname from pg_class where relname in ('wallet', 'payment_code', 'offline_key')",
         (),
     )

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from tests.stage import Stage, new_number, staged
 from tongbao.infra.db import Write
-from tongbao.infra.migrate import migrate
 from tongbao.infra.tasks import Again
 from tongbao.infra.web.idempotency import Idempotency
 from tongbao.kernel.ids import new_id, show
@@ -462,8 +461,7 @@ async def test_a_channel_that_cannot_be_reached_took_nothing(own_stage: Stage) -
 async def test_an_aggregator_moves_payments_and_keeps_no_money(
     make_db: Any, tmp_path: Any, sandbox: Any
 ) -> None:
-    db = await make_db(migrated=False)
-    await migrate(db, Licence.AGGREGATOR, "tests")
+    db = await make_db(licence=Licence.AGGREGATOR)
     async with staged(db, tmp_path, sandbox, licence=Licence.AGGREGATOR) as stage:
         for channel in ("wechat_pay", "alipay"):
             paid = await stage.paid(channel, 1000)

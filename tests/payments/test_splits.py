@@ -20,7 +20,6 @@ from tests.stage import Stage, new_number, staged
 from tongbao.infra import failpoints
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash
-from tongbao.infra.migrate import migrate
 from tongbao.infra.web.idempotency import Idempotency
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, parse, show
@@ -646,8 +645,7 @@ async def test_an_aggregator_only_instructs_channels(
     make_db: MakeDb, tmp_path: Path, sandbox: RunningSandbox
 ) -> None:
     """Nothing of it is in its book, and nobody of the house can be a receiver."""
-    db = await make_db(migrated=False)
-    await migrate(db, Licence.AGGREGATOR, "tests")
+    db = await make_db(licence=Licence.AGGREGATOR)
     sandbox.delete("faults")
     async with staged(db, tmp_path, sandbox, licence=Licence.AGGREGATOR) as stage:
         await may_be_split(stage, db, sandbox)

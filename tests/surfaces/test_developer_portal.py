@@ -23,7 +23,6 @@ from tests.surfaces.visitors import Reader
 from tongbao.infra import failpoints, test_clock
 from tongbao.infra.db import Db, Query
 from tongbao.infra.failpoints import SimulatedCrash
-from tongbao.infra.migrate import migrate
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.parties.authentication import passwords
@@ -337,8 +336,7 @@ async def test_a_firm_that_may_hold_no_money_has_a_portal_too(
     make_db: MakeDb, tmp_path: Path, sandbox: RunningSandbox
 ) -> None:
     """Without people of its own, wallets, and whatever is about other people's money."""
-    db = await make_db(migrated=False)
-    await migrate(db, Licence.AGGREGATOR, "tests")
+    db = await make_db(licence=Licence.AGGREGATOR)
     how: dict[str, Any] = {"licence": Licence.AGGREGATOR, "sandbox_sign_up": True}
     async with staged(db, tmp_path, sandbox, **how) as plain:
         developer = await signed_up(plain)

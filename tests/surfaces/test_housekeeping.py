@@ -14,7 +14,6 @@ from tongbao.infra.blobs.model import BlobNotFound, Kind
 from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
-from tongbao.infra.migrate import migrate
 from tongbao.infra.tasks import Again, Lease
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Licence
@@ -28,8 +27,7 @@ MakeDb = Callable[..., Awaitable[Db]]
 async def test_a_round_ends_well_under_every_licence(
     make_db: MakeDb, licence: Licence, tmp_path: Path
 ) -> None:
-    db = await make_db(migrated=False)
-    await migrate(db, licence, "test")
+    db = await make_db(licence=licence)
     blobs = Blobs(FolderShelf(tmp_path), Keyring([bytes(32)]), tmp_path / "half")
     left = await blobs.put(await begin_upload(db, "tests"), b"%PDF-1.7", kind=Kind.PDF)
     await db.execute("update blob_upload set begun_at = begun_at - interval '25 hours'", ())

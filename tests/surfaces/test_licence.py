@@ -12,7 +12,6 @@ import tongbao
 from tests.conftest import MakeDb
 from tests.stage import Stage, staged
 from tests.surfaces.visitors import hire, reader
-from tongbao.infra.migrate import migrate
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.verify import verify
 from tongbao.parties.identity.model import scopes_under
@@ -99,8 +98,7 @@ async def aggregator(
     make_db: MakeDb, tmp_path: Path, sandbox: RunningSandbox
 ) -> AsyncIterator[Stage]:
     """The stage of a firm that may hold no funds."""
-    db = await make_db(migrated=False)
-    await migrate(db, Licence.AGGREGATOR, "tests")
+    db = await make_db(licence=Licence.AGGREGATOR)
     sandbox.delete("faults")
     async with staged(db, tmp_path, sandbox, licence=Licence.AGGREGATOR) as ready:
         yield ready

@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 
 from tests.ledger.making import ALICE, BANK, MERCHANT, group, single
-from tongbao.infra.migrate import migrate
 from tongbao.kernel.licence import Licence
 from tongbao.ledger import _store as store
 from tongbao.ledger.book import Ledger
@@ -52,9 +51,7 @@ def test_every_kind_of_other_peoples_money_has_a_floor_of_zero():
 
 @pytest.fixture
 async def aggregator_db(make_db):
-    db = await make_db(migrated=False)
-    await migrate(db, Licence.AGGREGATOR, "tests")
-    return db
+    return await make_db(licence=Licence.AGGREGATOR)
 
 
 async def test_an_aggregators_database_lacks_the_kinds_that_hold_funds(aggregator_db):
