@@ -6,13 +6,14 @@ the first part.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from tongbao_sandbox.model import Fault, Trade
 from tongbao_sandbox.wechat_desk import NAME, Desk, combined_object
-from tongbao_sandbox.wechat_orders import Orders, given_as
+from tongbao_sandbox.wechat_orders import LATE_SUCCESS_S, Orders, given_as
 from tongbao_sandbox.wechat_wire import (
     Call,
     Handler,
@@ -98,6 +99,9 @@ class Combined:
                 if trade.state == "waiting":
                     ended = replace(trade, state="closed", closed_at=self._world.clock.now())
                     self._world.state.put_trade(ended)
+            if fault.name == "late_success":  # one of them stands for all
+                later = self._world.clock.now() + timedelta(seconds=fault.seconds(LATE_SUCCESS_S))
+                self._world.courier.at(NAME, "late_success", trades[0].number, when=later)
             return Outcome(None, status=204)
 
         return spoilt(fault, end)

@@ -130,7 +130,7 @@ export type CloseReason = "expired" | "merchant" | "not_paid";
 export type CombinedPartView = { payment_id: string; merchant_id: string; merchant_order_no: string; amount: number; subject: string; status: PaymentState };
 
 /** A combined payment as the API and the webhooks show it. */
-export type CombinedPaymentView = { id: string; object: "combined_payment"; mode: Mode; merchant_combined_no: string; amount: number; currency: string; method: MethodView; status: CombinedState; version: number; parts: Array<CombinedPartView>; created_at: string; expires_at: string; next_action?: ShowQr | Redirect | SubmitForm | OpenApp; code?: string; ended_at?: string; hosted_url?: string };
+export type CombinedPaymentView = { id: string; object: "combined_payment"; mode: Mode; merchant_combined_no: string; amount: number; currency: string; method: MethodView; status: CombinedState; version: number; parts: Array<CombinedPartView>; created_at: string; expires_at: string; next_action?: ShowQr | Redirect | SubmitForm | OpenApp; code?: string; ended_at?: string; hosted_url?: string; customer_chooses?: boolean };
 
 /** Where a combined payment stands; the last three are ends. */
 export type CombinedState = "closed" | "created" | "mixed" | "pending" | "succeeded";
@@ -163,7 +163,7 @@ export type CreateAgreement = { merchant_agreement_no: string; channel: string; 
 export type CreateApplication = { firm: Firm; legal_person: LegalPerson; contact: Contact; account: Account; trade: Trade; channels: Array<ChannelAsked>; prices: Array<PriceLine>; settlement_delay_days?: number; application_no: string };
 
 /** Have several orders paid in one go. Amounts are minor units: 1999 is 19.99 yuan. Modes are ``qr``, ``in_app``, ``app`` and ``h5``; without a channel, one that combines is taken. */
-export type CreateCombined = { merchant_combined_no: string; method: MethodAsked; orders: Array<PartOrder>; currency?: "AED" | "AUD" | "BHD" | "BRL" | "CAD" | "CHF" | "CLP" | "CNY" | "DKK" | "EUR" | "GBP" | "HKD" | "IDR" | "INR" | "JOD" | "JPY" | "KRW" | "KWD" | "KZT" | "MOP" | "MXN" | "MYR" | "NOK" | "NZD" | "OMR" | "PHP" | "RUB" | "SAR" | "SEK" | "SGD" | "THB" | "TND" | "TWD" | "USD" | "VND" | "ZAR"; expires_in_s?: number | null };
+export type CreateCombined = { merchant_combined_no: string; method: MethodAsked; orders: Array<PartOrder>; currency?: "AED" | "AUD" | "BHD" | "BRL" | "CAD" | "CHF" | "CLP" | "CNY" | "DKK" | "EUR" | "GBP" | "HKD" | "IDR" | "INR" | "JOD" | "JPY" | "KRW" | "KWD" | "KZT" | "MOP" | "MXN" | "MYR" | "NOK" | "NZD" | "OMR" | "PHP" | "RUB" | "SAR" | "SEK" | "SGD" | "THB" | "TND" | "TWD" | "USD" | "VND" | "ZAR"; expires_in_s?: number | null; customer_chooses?: boolean };
 
 /** Tell this address what happens; no types, or ``*``, means everything. */
 export type CreateEndpoint = { url: string; event_types?: Array<string>; description?: string; api_version?: string | null };

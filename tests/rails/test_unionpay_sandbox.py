@@ -28,7 +28,6 @@ from tongbao.rails.channels.contract import (
     Callback,
     CallbackForged,
     CallbackKind,
-    CapturedBefore,
     ChannelAccount,
     Closed,
     Declined,
@@ -576,9 +575,10 @@ class Taken:
         self.ref, self.at = "", shop.now()
 
     def refund(self, **changes: Any) -> RefundOrder:
-        before = CapturedBefore(self.held.channel_ref, self.held.money, self.at)
-        asked = {"order_number": self.capture.number, "order_money": self.capture.money}
-        asked |= {"order_ref": self.ref, "money": self.capture.money, "captured": before}
+        asked: dict[str, Any] = {"order_number": self.capture.number}
+        asked |= {"order_money": self.capture.money}
+        asked |= {"order_ref": self.ref, "money": self.capture.money}
+        asked |= {"authorised": self.held, "captured_at": self.at}
         return refund_of(self.order, **{**asked, "order_mode": self.order.mode, **changes})
 
     async def kinds(self, refund: RefundOrder) -> list[str]:
@@ -614,7 +614,11 @@ async def test_a_capture_is_undone_on_its_day_and_its_authorisation_let_go(
     assert (await shop.channel.query_refund(shop.account, refund)).outcome == first
     assert await taken.kinds(refund) == ["undone", "let go"]
     await shop.settle()
-    told = {each.kind for each in shop.callbacks() if each and each.number == refund.number}
+    told = {
+        each.kind
+        for each in shop.callbacks()
+        if isinstance(each, Callback) and each.number == refund.number
+    }
     assert told == {CallbackKind.REFUND}
     again = Capture(base32(new_id()), taken.order, taken.held.channel_ref, None, PRICE)
     assert isinstance((await shop.channel.capture(shop.account, again)).outcome, Declined)
@@ -629,7 +633,7 @@ async def test_a_capture_is_undone_on_its_day_and_its_authorisation_let_go(
 
 async def test_a_day_later_or_in_part_it_is_a_refund(shop: Shop) -> None:
     taken = await taken_from(shop)
-    part = taken.refund(money=Money(500, "CNY"), captured=None)
+    part = taken.refund(money=Money(500, "CNY"), authorised=None)
     assert isinstance((await shop.channel.refund(shop.account, part)).outcome, Pending)
     assert await taken.kinds(part) == ["refunded"]
     other = await taken_from(shop)
@@ -664,7 +668,7 @@ async def test_silence_at_either_step_is_unknown_and_carried_on(
     first = (await shop.channel.refund(shop.account, refund)).outcome
     is_seen = (suffix, fault) in {("v", "time_out_done"), ("u", "bad_signature_done")}  # by asking
     assert isinstance(first, Succeeded if is_seen else Unknown)
-    found = (await shop.channel.query_refund(shop.account, refund)).outcome
+    found: Any = (await shop.channel.query_refund(shop.account, refund)).outcome
     if fault == "time_out_not_done" and suffix == "u":
         assert isinstance(found, Absent)
         found = (await shop.channel.refund(shop.account, refund)).outcome

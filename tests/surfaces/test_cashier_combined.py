@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from datetime import timedelta
@@ -9,11 +10,28 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.stage import Stage, new_number
 from tests.surfaces.cashing import PHONE, price_every_way
 from tests.surfaces.test_console_browser import fits
 from tests.surfaces.visitors import browsing, reader
+from tongbao.infra import failpoints
+from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.ids import base32, new_id, parse
+from tongbao.payments.checkouts.model import Offer
+from tongbao.payments.combining import queries
+from tongbao.payments.combining.choosing import choose
+from tongbao.rails.channels.contract import (
+    Answer,
+    ChannelAccount,
+    CombinedOrder,
+    Declined,
+    Outcome,
+    PayMode,
+)
+from tongbao.rails.channels.exchange import unsent
+from tongbao.rails.channels.wechat_pay.client import WechatPay
 
 SCENE = re.compile(r'data-scene="(\w+)"')
 
@@ -97,6 +115,175 @@ async def test_a_phone_is_sent_to_the_channel_and_an_end_is_said(stage: Stage) -
         closed = await one.get(own)
     assert SCENE.findall(closed.text) == ["closed"]
     assert "No money was taken" in closed.text
+
+
+WAY = re.compile(r'name="method" value="([\w.]+)"')
+
+
+async def chosen(stage: Stage, **terms: Any) -> Any:
+    await price_every_way(stage, stage.shop.merchant.id)
+    return await whole(stage, customer_chooses=True, **terms)
+
+
+async def read(stage: Stage, made: Any) -> Any:
+    return await stage.call(stage.client.combined_payments.get, made["id"])
+
+
+async def test_a_customer_takes_another_way_and_pays_once(stage: Stage) -> None:
+    """The first is closed at the channel before the second is offered; the page says which."""
+    made = await chosen(stage)
+    first = made["parts"]
+    own = page_of(made)
+    async with reader(stage) as one:
+        page = await one.get(own, **{"user-agent": PHONE})
+        assert WAY.findall(page.text) == ["wechat_pay.h5"]
+        assert "Pay another way" in page.text
+        assert WAY.findall((await one.get(own)).text) == [], "a desktop cannot leave for an app"
+        chinese = await one.get(own, **{"user-agent": PHONE, "accept-language": "zh-CN"})
+        assert "更换支付方式" in chinese.text
+        sent = await one.post(f"{own}/method", {"method": "wechat_pay.h5"})
+        leaving = await one.follow(sent)
+        again = await one.follow(await one.post(f"{own}/method", {"method": "wechat_pay.h5"}))
+        wrong = await one.follow(await one.post(f"{own}/method", {"method": "alipay.qr"}))
+    for page in (leaving, again, wrong):
+        assert SCENE.findall(page.text) == ["leave"]
+    now = await read(stage, made)
+    assert (now["status"], now["method"]["mode"], now["customer_chooses"]) == (
+        "pending",
+        "h5",
+        True,
+    )
+    earlier = [await stage.read({"id": part["payment_id"], "object": "payment"}) for part in first]
+    assert {each["status"] for each in earlier} == {"closed"}
+    numbers = [part["merchant_order_no"] for part in now["parts"]]
+    assert numbers == [f"{part['merchant_order_no']}-2" for part in first]
+    assert await stage.events(made) == [], "the whole goes on"
+
+    await pay(stage, now)
+    await stage.idle()
+
+    done = await read(stage, made)
+    assert (done["status"], {part["status"] for part in done["parts"]}) == (
+        "succeeded",
+        {"succeeded"},
+    )
+    assert await stage.events(made) == ["combined_payment.ended"]
+    for part in done["parts"]:
+        payment = await stage.read({"id": part["payment_id"], "object": "payment"})
+        assert payment["method"]["combined_payment_id"] == made["id"]
+
+
+async def test_who_paid_before_the_choice_has_paid(stage: Stage) -> None:
+    made = await chosen(stage)
+    stage.fault("wechat_pay", "callback", "lost", times=4)
+    await pay(stage, made)
+    async with reader(stage) as one:
+        found = await one.follow(
+            await one.post(f"{page_of(made)}/method", {"method": "wechat_pay.h5"})
+        )
+    assert SCENE.findall(found.text) == ["paid"]
+    done = await read(stage, made)
+    assert (done["status"], done["parts"]) == ("succeeded", done["parts"])
+    assert done["method"]["mode"] == "qr"
+
+
+async def test_another_way_is_not_offered_before_proof(stage: Stage) -> None:
+    made = await chosen(stage)
+    stage.fault("wechat_pay", "close", "http_500", times=2)
+    own = page_of(made)
+    async with reader(stage) as one:
+        stuck = await one.follow(await one.post(f"{own}/method", {"method": "wechat_pay.h5"}))
+        assert SCENE.findall(stuck.text) == ["confirming"]
+        assert "Do not pay again" in stuck.text
+        stage.sandbox.delete("faults")
+        await stage.advance(minutes=2)
+        assert SCENE.findall((await one.get(own)).text) == ["leave"], "the chase went on with it"
+    assert (await read(stage, made))["method"]["mode"] == "h5"
+
+
+class WithoutH5(WechatPay):
+    """WeChat Pay at a merchant number for which it has not opened the phone's way."""
+
+    async def pay_combined(self, account: ChannelAccount, order: CombinedOrder) -> Answer[Outcome]:
+        if order.order.mode is PayMode.H5:
+            refused = unsent("POST", account.gateway, "NO_AUTH")
+            return Answer(Declined("NO_AUTH", "not opened"), refused)
+        return await super().pay_combined(account, order)
+
+
+async def test_a_way_that_is_refused_gives_the_one_before_back(stage: Stage) -> None:
+    made = await chosen(stage)
+    channels: Any = stage.flow.channels
+    kept, own = channels["wechat_pay"], page_of(made)
+    channels["wechat_pay"] = WithoutH5(stage.platform.http)
+    async with reader(stage) as one:
+        await one.post(f"{own}/method", {"method": "wechat_pay.h5"})
+        await stage.advance(minutes=1)  # the chase may be at it at the same time
+        page = await one.get(own)
+    channels["wechat_pay"] = kept
+    assert SCENE.findall(page.text) == ["scan"], "nobody's order dies of a choice"
+    now = await read(stage, made)
+    assert (now["status"], now["method"]["mode"]) == ("pending", "qr")
+    assert now["parts"][0]["merchant_order_no"].endswith("-3")
+
+
+async def test_late_money_of_the_first_way_goes_back(stage: Stage) -> None:
+    """It is told under the first way's number, when the second is already offered."""
+    made = await chosen(stage)
+    first = made["parts"]
+    stage.fault("wechat_pay", "close", "late_success:5")
+    async with reader(stage) as one:
+        await one.post(f"{page_of(made)}/method", {"method": "wechat_pay.h5"})
+    assert (await read(stage, made))["method"]["mode"] == "h5"
+    await stage.advance(seconds=6)
+    await stage.advance(minutes=2)
+
+    late = [await stage.read({"id": part["payment_id"], "object": "payment"}) for part in first]
+    assert [each["amount_captured"] for each in late] == [part["amount"] for part in first]
+    for part in first:
+        assert await stage.given_back({"id": part["payment_id"]}) == [part["amount"]]
+    now = await read(stage, made)
+    assert (now["status"], now["method"]["mode"]) == ("pending", "h5")
+
+
+async def test_a_merchant_who_closes_ends_the_choice(stage: Stage) -> None:
+    made = await chosen(stage)
+    stage.fault("wechat_pay", "close", "http_500", times=2)
+    async with reader(stage) as one:
+        await one.post(f"{page_of(made)}/method", {"method": "wechat_pay.h5"})
+    await stage.call(stage.client.combined_payments.close, made["id"])
+    stage.sandbox.delete("faults")
+    await stage.advance(minutes=2)
+    closed = await read(stage, made)
+    assert (closed["status"], closed["method"]["mode"]) == ("closed", "qr")
+    assert await stage.events(made) == ["combined_payment.ended"]
+
+
+@pytest.mark.parametrize("place", ["combining.before_next_try", "combining.after_next_try"])
+async def test_whoever_dies_between_the_ways_is_followed_by_the_chase(
+    stage: Stage, place: str
+) -> None:
+    made = await chosen(stage)
+    found = await queries.combined_with_id(stage.db, parse("cmb", made["id"]))
+    failpoints.arm(f"{place}:raise")
+    with pytest.raises(SimulatedCrash):
+        await choose(stage.flow, found, Offer("wechat_pay", PayMode.H5))
+    failpoints.arm(None)
+    await stage.advance(minutes=2)
+    now = await read(stage, made)
+    assert (now["status"], now["method"]["mode"]) == ("pending", "h5")
+    assert now["parts"][0]["merchant_order_no"].endswith("-2")
+
+
+async def test_two_who_choose_at_once_make_one_try(stage: Stage) -> None:
+    made = await chosen(stage)
+    found = await queries.combined_with_id(stage.db, parse("cmb", made["id"]))
+    offer = Offer("wechat_pay", PayMode.H5)
+    await asyncio.gather(*(choose(stage.flow, found, offer) for _ in range(4)))
+    await stage.idle()
+    now = await read(stage, made)
+    assert (now["status"], now["method"]["mode"]) == ("pending", "h5")
+    assert now["parts"][0]["merchant_order_no"].endswith("-2")
 
 
 async def test_after_its_time_nobody_is_asked_to_pay(stage: Stage) -> None:

@@ -51,6 +51,7 @@ class CombinedPayment(TypedDict):
     code: NotRequired[str]
     ended_at: NotRequired[str]
     hosted_url: NotRequired[str]
+    customer_chooses: NotRequired[bool]
 
 
 class CombiningConsent(TypedDict):
@@ -74,9 +75,13 @@ class CombinedPayments:
         orders: Sequence[PartOrder],
         currency: str = "CNY",
         expires_in_s: int | None = None,
+        customer_chooses: bool = False,
         **once: Unpack[Once],
     ) -> CombinedPayment:
         """Offer the orders as one payment; ``next_action`` says what the customer is to do.
+
+        On the page at ``hosted_url`` the customer does it, and may take another way that can pay
+        these orders where ``customer_chooses``.
 
         Raises:
             Refused, Unanswered
@@ -87,6 +92,7 @@ class CombinedPayments:
             "orders": list(orders),
             "currency": currency,
             "expires_in_s": expires_in_s,
+            "customer_chooses": customer_chooses,
         }
         made = self._transport.post(path_of("combined_payments"), body, **once)
         return cast("CombinedPayment", made)

@@ -1,5 +1,5 @@
--- What an account's transfers took out on a day, for matching with its own bill. Only a licensed firm
--- has transfers.
+-- What an account's transfers took out on a day, for matching with its own bill. Only a licensed
+-- firm has transfers.
 do $$
 begin
     if (select licence from deployment where id = 1) = 'aggregator' then

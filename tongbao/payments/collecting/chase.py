@@ -389,7 +389,7 @@ def pay_order(payment: Payment, attempt: Attempt, asked: NewPayment | None = Non
         captures=payment.capture_within_s is None,
         card=asked.card if asked is not None else None,
         app_id=how.app_id,
-        combined=base32(how.combined_id) if how.combined_id is not None else None,
+        combined=base32(how.combined_try or how.combined_id) if how.combined_id else None,
         visit=base32(how.visit_id) if how.visit_id is not None else None,
         stay=asked.stay if asked is not None else None,
     )

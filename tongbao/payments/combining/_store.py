@@ -9,23 +9,42 @@ from tongbao.payments.combining.model import CombinedMember, CombinedPayment, Co
 
 _COMBINED: Final = """book, id, merchant_id, mode, merchant_combined_no, request_hash, channel,
     account_id, pay_mode, amount, currency, how, client_ip, state, action, code, created_at,
-    expires_at, ended_at, version"""
-_PART: Final = "book, combined_id, place, merchant_id, mode, part_book, payment_id, attempt_id"
+    expires_at, ended_at, version, chooses, tries, try_id, wish"""
+_PART: Final = (
+    "book, combined_id, place, merchant_id, mode, part_book, payment_id, attempt_id, try_id"
+)
 _CONSENT: Final = "book, merchant_id, mode, initiator_id, given_at, withdrawn_at"
 
 INSERT_COMBINED = Statement(
     f"""insert into combined_payment ({_COMBINED})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::jsonb, $13, $14,
-                $15::text::jsonb, $16, $17, $18, $19, $20)
+                $15::text::jsonb, $16, $17, $18, $19, $20, $21, $22, $23, $24)
         on conflict (merchant_combined_no, merchant_id, mode, book) do nothing"""
 )
 INSERT_PART = Statement(
-    f"insert into combined_part ({_PART}) values ($1, $2, $3, $4, $5, $6, $7, $8)"
+    f"insert into combined_part ({_PART}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 )
 UPDATE_COMBINED = Statement(
     """update combined_payment
-          set state = $4, action = $5::text::jsonb, code = $6, ended_at = $7, version = version + 1
+          set state = $4, action = $5::text::jsonb, code = $6, ended_at = $7, wish = $8,
+              version = version + 1
         where book = $1 and id = $2 and version = $3"""
+)
+BEGIN_TRY = Statement(
+    """update combined_payment
+          set state = 'created', action = null, code = null, channel = $4, account_id = $5,
+              pay_mode = $6, how = $7::text::jsonb, try_id = $8, wish = $9, tries = tries + 1,
+              version = version + 1
+        where book = $1 and id = $2 and version = $3 and ended_at is null"""
+)
+FIX_WAY = Statement(
+    """update combined_payment set chooses = false, wish = null, version = version + 1
+        where book = $1 and id = $2 and chooses and ended_at is null"""
+)
+FIND_BY_TRY = Query(
+    CombinedPayment,
+    f"""select {_COMBINED} from combined_payment
+         where (book, id) in (select book, combined_id from combined_part where try_id = $1)""",
 )
 GET_COMBINED = Query(
     CombinedPayment, f"select {_COMBINED} from combined_payment where book = $1 and id = $2"
@@ -62,7 +81,8 @@ LIST_SHOWN = Query(
 )
 PARTS = Query(
     CombinedMember,
-    f"select {_PART} from combined_part where book = $1 and combined_id = $2 order by place",
+    f"select {_PART} from combined_part where book = $1 and combined_id = $2"
+    " and try_id is not distinct from $3 order by place",
 )
 
 GIVE_CONSENT = Statement(

@@ -35,7 +35,6 @@ from tongbao.payments.collecting.payments import (
     OrderNumberUsed,
 )
 from tongbao.payments.combining import queries
-from tongbao.payments.combining.addresses import path_of
 from tongbao.payments.combining.combined import Parts, close_combined, combine, resume
 from tongbao.payments.combining.consents import CONSENTS_MAX, give_consent, withdraw_consent
 from tongbao.payments.combining.model import (
@@ -54,6 +53,7 @@ from tongbao.payments.combining.model import (
     PartAsked,
     view_combined,
 )
+from tongbao.payments.combining.queries import path_of
 from tongbao.payments.combining.terms import channel_for
 from tongbao.payments.methods.asked import (
     MethodAsked,
@@ -67,6 +67,7 @@ from tongbao.rails.channels.contract import PayMode
 PARTS_MIN: Final = 2
 PARTS_MAX: Final = 50
 """How many orders WeChat Pay takes in one (facts/channels.md §1.1, and its own document)."""
+ORDER_NO_MAX: Final = 60  # where a customer chooses: later tries add their number
 _METADATA_KEYS_MAX: Final = 50
 _TextField = Annotated[str, Meta(max_length=500)]
 
@@ -92,6 +93,7 @@ class CreateCombined(Struct, frozen=True, forbid_unknown_fields=True):
     orders: Annotated[list[PartOrder], Meta(min_length=PARTS_MIN, max_length=PARTS_MAX)]
     currency: CurrencyField = "CNY"
     expires_in_s: Annotated[int, Meta(ge=60, le=int(EXPIRES_MAX.total_seconds()))] | None = None
+    customer_chooses: bool = False
 
 
 _EXAMPLE = CreateCombined(
@@ -139,10 +141,11 @@ async def create_combined(
     """Have several orders paid in one go.
 
     ``next_action`` says what the customer is to do; a page of ours at ``hosted_url`` has them do
-    it. Each order becomes a payment of its own
-    merchant, who hears of it, is settled and gives it back as ever; closing one closes all. Another
-    merchant's order needs its consent. The same number with the same content returns the combined
-    payment it already made.
+    it, and with ``customer_chooses`` lets them take another way that can pay these orders: the
+    first is closed at its channel before, and the orders are tried anew as payments whose numbers
+    have a count behind them. Each order becomes a payment of its own merchant, who hears of it, is
+    settled and gives it back as ever; closing one closes all. Another merchant's order needs its
+    consent. The same number with the same content returns the combined payment it already made.
     """
     ip = request.client.host if request.client is not None else "127.0.0.1"
     asked, at = _asked(data, flow, caller, ip), (keyring, public_url)
@@ -287,7 +290,10 @@ def _asked(data: CreateCombined, flow: Flow, caller: Caller, client_ip: str) -> 
         client_ip=client_ip,
         expires_in=lifetime,
         parts=parts,
+        chooses=data.customer_chooses,
     )
+    if data.customer_chooses and any(len(each.merchant_order_no) > ORDER_NO_MAX for each in parts):
+        raise InvalidValue(param="$.orders", reason=f"merchant_order_no: at most {ORDER_NO_MAX}")
     positive(asked.money.amount, data.currency)  # the sum has the same limit as any amount
     return asked
 

@@ -20,7 +20,8 @@ from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, task_write
 from tongbao.infra.web.idempotency import InFlight
-from tongbao.kernel.ids import UnknownId, show
+from tongbao.kernel.errors import Refusal
+from tongbao.kernel.ids import UnknownId, from_base32, new_id, show
 from tongbao.payments.collecting.chase import ABSENCE_IS_PROOF_AFTER
 from tongbao.payments.collecting.decisions import News
 from tongbao.payments.collecting.model import Attempt, Payment
@@ -29,13 +30,11 @@ from tongbao.payments.collecting.payments import (
     ORDER_TAKEN,
     OrderNumberUsed,
     Taking,
-    begun_writes,
     close_payment,
 )
 from tongbao.payments.combining import _store as store
 from tongbao.payments.combining import queries
 from tongbao.payments.combining.model import (
-    CombinedMember,
     CombinedNumberUsed,
     CombinedPayment,
     CombinedPaymentView,
@@ -44,7 +43,8 @@ from tongbao.payments.combining.model import (
     end_of,
     view_combined,
 )
-from tongbao.payments.combining.terms import begun_parts, combining
+from tongbao.payments.combining.terms import begun_parts, combining, part_writes, parts_again
+from tongbao.payments.methods.asked import HowAsked
 from tongbao.rails.channels.capabilities import Combining
 from tongbao.rails.channels.contract import (
     Absent,
@@ -57,6 +57,7 @@ from tongbao.rails.channels.contract import (
     Exchange,
     NotSent,
     PartFound,
+    PayMode,
     PayOrder,
     Pending,
     Succeeded,
@@ -64,8 +65,11 @@ from tongbao.rails.channels.contract import (
 )
 
 _NUMBER_TAKEN: Final = "combined.number_taken"
-_MOVED_ON: Final = "combined.moved_on"
+MOVED_ON_TO: Final = "combined.moved_on"
 _FIRST_LOOK: Final = timedelta(seconds=5)
+_TRY_MIN: Final = timedelta(minutes=1)
+_BACK: Final = "back:"
+TRIES_MAX: Final = 20
 _SLOWEST: Final = timedelta(hours=1)
 COMBINED_POLICY: Final = RetryPolicy(
     attempts_max=20, delays=tuple(timedelta(seconds=s) for s in (1, 2, 5, 15, 60, 300))
@@ -105,7 +109,7 @@ async def combine(
     writes = (
         take(whole.id, now),
         Write(store.INSERT_COMBINED, _row(whole), refusal=_NUMBER_TAKEN),
-        *_part_writes(whole, parts),
+        *part_writes(whole, parts),
         task_write(
             ChaseCombined(whole.book, whole.id),
             run_at=now + _FIRST_LOOK,
@@ -147,30 +151,6 @@ def _row(whole: CombinedPayment) -> tuple[object, ...]:
     return astuple(replace(whole, how=how))
 
 
-def _part_writes(whole: CombinedPayment, parts: Parts) -> tuple[Write, ...]:
-    writes: list[Write] = []
-    # In one order for everybody, or two requests with the same orders would wait for each other.
-    for place, (payment, attempt) in sorted(enumerate(parts), key=_order):
-        member = CombinedMember(
-            book=whole.book,
-            combined_id=whole.id,
-            place=place,
-            merchant_id=payment.merchant_id,
-            mode=payment.mode,
-            part_book=payment.book,
-            payment_id=payment.id,
-            attempt_id=attempt.id,
-        )
-        writes += begun_writes(payment, attempt, "asked with other orders")
-        writes.append(Write(store.INSERT_PART, astuple(member)))
-    return tuple(writes)
-
-
-def _order(part: tuple[int, tuple[Payment, Attempt]]) -> tuple[int, UUID, str]:
-    _, (payment, _) = part
-    return payment.book, payment.merchant_id, payment.merchant_order_no
-
-
 async def resume(flow: Flow, whole: CombinedPayment) -> tuple[CombinedPayment, Parts]:
     """Carry on where a request was broken off: what nobody was offered is offered now."""
     if whole.state is CombinedState.CREATED:
@@ -184,6 +164,9 @@ async def close_combined(flow: Flow, whole: CombinedPayment) -> tuple[CombinedPa
     Raises:
         StateContended
     """
+    async with flow.db.begin("payments") as tx:  # nothing else is tried from here on
+        await store.FIX_WAY.run(tx, whole.book, whole.id)
+    whole = await queries.combined(flow.db, whole.book, whole.id)
     for payment, _ in await queries.parts_of(flow.db, whole):
         await close_payment(flow, payment)
     whole = await _finish(flow, await queries.combined(flow.db, whole.book, whole.id))
@@ -209,9 +192,34 @@ async def take_combined(flow: Flow, account: ChannelAccount, callback: Callback)
         whole = await queries.combined_by_number(flow.db, callback.number)
     except UnknownId:
         return False
-    if whole is None or whole.account_id != account.id:
+    if whole is None:
+        return False
+    if callback.number != whole.number:
+        return await _look_back(flow, whole, from_base32(callback.number), account)
+    if whole.account_id != account.id:
         return False
     await look(flow, whole)
+    return True
+
+
+async def _look_back(
+    flow: Flow, whole: CombinedPayment, try_id: UUID, told_by: ChannelAccount
+) -> bool:
+    """Ask about the parts of an earlier try, which is closed: late money is given back."""
+    earlier = replace(whole, try_id=None if try_id == whole.id else try_id)
+    parts = await queries.parts_of(flow.db, earlier)
+    attempt = parts[0][1]
+    if attempt.account_id != told_by.id:
+        return False
+    earlier = replace(
+        earlier,
+        channel=attempt.channel,
+        account_id=attempt.account_id,
+        pay_mode=attempt.pay_mode,
+        how=attempt.how,
+    )
+    channel, account, order = await _as_asked(flow, earlier, parts)
+    await _ask(flow, parts, await channel.query_combined(account, order))
     return True
 
 
@@ -219,8 +227,11 @@ async def look(flow: Flow, whole: CombinedPayment) -> CombinedPayment:
     """Offer what nobody was offered, ask about all parts, or close them when their time is over."""
     parts = await queries.parts_of(flow.db, whole)
     now = flow.db.clock.now()
-    is_over = now >= whole.expires_at or any(
-        payment.close_requested_at is not None for payment, _ in parts
+    wants_another = whole.state is CombinedState.PENDING and whole.wish is not None
+    is_over = (
+        wants_another
+        or now >= whole.expires_at
+        or any(payment.close_requested_at is not None for payment, _ in parts)
     )
     never_shown = whole.state is CombinedState.CREATED
     if never_shown and not is_over and all(attempt.state.is_open for _, attempt in parts):
@@ -233,7 +244,7 @@ async def look(flow: Flow, whole: CombinedPayment) -> CombinedPayment:
         match closed.outcome:
             case Closed():
                 news = closed.outcome
-            case Absent(code=code) if now >= whole.created_at + ABSENCE_IS_PROOF_AFTER:
+            case Absent(code=code) if now >= parts[0][1].created_at + ABSENCE_IS_PROOF_AFTER:
                 news = Closed(code)
         if news is not None:
             await _tell_all(flow, parts, news, ("close", closed.exchange))
@@ -251,7 +262,7 @@ async def _offer(flow: Flow, whole: CombinedPayment, *, is_first: bool = False) 
     told = ("pay", answer.exchange)
     match answer.outcome:
         case Pending(action=action) if action is not None:
-            shown = replace(whole, state=CombinedState.PENDING, action=action, code=None)
+            shown = replace(whole, state=CombinedState.PENDING, action=action, code=None, wish=None)
             whole = await _change(flow, whole, shown)
             failpoint("combining.after_offer")
             await _tell_all(flow, parts, Pending(), told)
@@ -303,7 +314,75 @@ async def _finish(flow: Flow, whole: CombinedPayment) -> CombinedPayment:
     end = end_of(payments)
     if end is None or not whole.state.is_open:
         return whole
-    ended = replace(whole, state=end, ended_at=flow.db.clock.now())
+    now = flow.db.clock.now()
+    may_go_on = whole.tries < TRIES_MAX and now + _TRY_MIN <= whole.expires_at
+    if end is CombinedState.CLOSED and whole.wish is not None and may_go_on:
+        return await _next_try(flow, whole, payments)
+    return await _end(flow, whole, payments, end)
+
+
+async def _next_try(
+    flow: Flow, whole: CombinedPayment, before: Sequence[Payment]
+) -> CombinedPayment:
+    """Begin the way that is wished, now that the one before is closed, and offer it.
+
+    Should it be refused, the way before is tried once more: nobody's order dies of a choice.
+    """
+    way = (whole.wish or "").removeprefix(_BACK)
+    channel, _, mode = way.partition(".")
+    now, try_id = flow.db.clock.now(), new_id()
+    leaves = PayMode(mode) is not PayMode.QR
+    back_to = whole.how.return_url if whole.how is not None else None
+    asked = NewCombined(
+        merchant_id=whole.merchant_id,
+        mode=whole.mode,
+        book=whole.book,
+        merchant_combined_no=whole.merchant_combined_no,
+        channel=channel,
+        pay_mode=PayMode(mode),
+        how=HowAsked(return_url=back_to) if leaves else None,
+        client_ip=whole.client_ip,
+        expires_in=whole.expires_at - now,
+        parts=parts_again(whole, before),
+        chooses=True,
+    )
+    try:
+        parts, account = await begun_parts(flow, asked, whole.id, now, try_id=try_id)
+    except Refusal as refusal:
+        code = replace(whole, code=refusal.code[:64])
+        return await _end(flow, code, before, CombinedState.CLOSED)
+    becomes = replace(
+        whole,
+        state=CombinedState.CREATED,
+        action=None,
+        code=None,
+        channel=channel,
+        account_id=account.id,
+        pay_mode=asked.pay_mode,
+        how=asked.how,
+        try_id=try_id,
+        wish=None if (whole.wish or "").startswith(_BACK) else _BACK + whole.way,
+        tries=whole.tries + 1,
+    )
+    how = None if becomes.how is None else encode(becomes.how).decode()
+    row = (channel, account.id, asked.pay_mode, how, try_id, becomes.wish)
+    begin = Write(store.BEGIN_TRY, (whole.book, whole.id, whole.version, *row), refusal=MOVED_ON_TO)
+    failpoint("combining.before_next_try")
+    async with flow.db.begin("payments") as tx:
+        refused = await write_all(tx, (begin, *part_writes(becomes, parts)))
+    failpoint("combining.after_next_try")
+    if refused == ORDER_TAKEN:
+        taken = replace(whole, code=OrderNumberUsed.code)
+        return await _end(flow, taken, before, CombinedState.CLOSED)
+    if refused is not None:
+        return await queries.combined(flow.db, whole.book, whole.id)
+    return await _offer(flow, replace(becomes, version=whole.version + 1), is_first=True)
+
+
+async def _end(
+    flow: Flow, whole: CombinedPayment, payments: Sequence[Payment], end: CombinedState
+) -> CombinedPayment:
+    ended = replace(whole, state=end, ended_at=flow.db.clock.now(), wish=None)
     event = CombinedPaymentEnded(
         merchant_id=whole.merchant_id,
         mode=whole.mode,
@@ -319,9 +398,9 @@ async def _change(
 ) -> CombinedPayment:
     """Change the row if it is still as it was, and return it as it is then."""
     action = None if becomes.action is None else encode(becomes.action).decode()
-    args = (becomes.state, action, becomes.code, becomes.ended_at)
+    args = (becomes.state, action, becomes.code, becomes.ended_at, becomes.wish)
     update = Write(
-        store.UPDATE_COMBINED, (before.book, before.id, before.version, *args), refusal=_MOVED_ON
+        store.UPDATE_COMBINED, (before.book, before.id, before.version, *args), refusal=MOVED_ON_TO
     )
     async with flow.db.begin("payments") as tx:
         refused = await write_all(tx, (update, *further))

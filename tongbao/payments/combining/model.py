@@ -1,6 +1,7 @@
 """What combined payments are, and what they can be refused for. No I/O.
 
     created ─► pending ─► succeeded | closed | mixed
+       ▲──────────┘ the customer wants another way, and this one is provably closed
 
 The money is in the parts: each is a payment of its own merchant, with its own number at the
 channel, and is posted on the channel's word about that number alone. The whole only says how far
@@ -122,11 +123,20 @@ class CombinedPayment(Struct, frozen=True):
     expires_at: datetime
     ended_at: datetime | None
     version: int
+    chooses: bool = False  # whether the customer may choose another way to pay
+    tries: int = 1
+    try_id: UUID | None = None  # of a try after the first
+    wish: str | None = None  # the way to try next, once this one is closed
 
     @property
     def number(self) -> str:
-        """Our number of the whole at the channel."""
-        return base32(self.id)
+        """Our number of the whole at the channel, as it is tried now."""
+        return base32(self.try_id or self.id)
+
+    @property
+    def way(self) -> str:
+        """How it is tried now, as a form and a wish name it."""
+        return f"{self.channel}.{self.pay_mode}"
 
     @property
     def money(self) -> Money:
@@ -145,6 +155,7 @@ class CombinedMember(Struct, frozen=True):
     part_book: int
     payment_id: UUID
     attempt_id: UUID
+    try_id: UUID | None = None
 
 
 class CombinedFilter(Struct, frozen=True):
@@ -193,6 +204,7 @@ class NewCombined(Struct, frozen=True):
     client_ip: str
     expires_in: timedelta
     parts: Sequence[PartAsked]
+    chooses: bool = False
 
     @property
     def money(self) -> Money:
@@ -213,7 +225,8 @@ class NewCombined(Struct, frozen=True):
             for part in self.parts
         ]
         how = () if self.how is None else (self.how,)
-        meant = (self.channel, self.pay_mode, *how, self.money.currency, parts)
+        chooses = ("chooses",) if self.chooses else ()
+        meant = (self.channel, self.pay_mode, *how, *chooses, self.money.currency, parts)
         return sha256(msgspec.json.encode(meant)).digest()
 
     def row(self, combined_id: UUID, account_id: UUID, now: datetime) -> CombinedPayment:
@@ -239,6 +252,7 @@ class NewCombined(Struct, frozen=True):
             expires_at=now + self.expires_in,
             ended_at=None,
             version=1,
+            chooses=self.chooses,
         )
 
 
@@ -282,6 +296,7 @@ class CombinedPaymentView(Struct, frozen=True, omit_defaults=True):
     code: str | UnsetType = UNSET
     ended_at: datetime | UnsetType = UNSET
     hosted_url: str | UnsetType = UNSET  # where the customer pays; not in events
+    customer_chooses: bool = False
 
 
 class ConsentView(Struct, frozen=True):
@@ -310,6 +325,7 @@ def view_combined(combined: CombinedPayment, parts: Sequence[Payment]) -> Combin
         next_action=combined.action if shows and combined.action is not None else UNSET,
         code=combined.code or UNSET,
         ended_at=combined.ended_at or UNSET,
+        customer_chooses=combined.chooses,
     )
 
 

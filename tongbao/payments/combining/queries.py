@@ -1,13 +1,19 @@
-"""Read combined payments: for the merchant who asked, for the channel's notices."""
+"""Read combined payments: for the merchant who asked, the channel's notices, and the customer.
+
+A customer pays at an address nobody finds without being given it: the payment's number and 128
+bits of a MAC over it, so that nothing is kept for it.
+"""
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
 
 from msgspec.structs import astuple
 
+from tongbao.infra.crypto import Keyring, bind, constant_time_equal, hmac_sha256
 from tongbao.infra.db import Db, Tx
-from tongbao.kernel.ids import from_base32
+from tongbao.kernel.ids import UnknownId, base32, from_base32
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.collecting import queries as payments
@@ -19,6 +25,11 @@ from tongbao.payments.combining.model import (
     CombinedPayment,
     Consent,
 )
+
+PREFIX: Final = "/pay/m"
+_PURPOSE: Final = "combined.page"
+_NUMBER: Final = 26
+_MAC: Final = 32
 
 
 async def combined_of_merchant(
@@ -46,12 +57,14 @@ async def combined_by_number(on: Db | Tx, number: str) -> CombinedPayment | None
     Raises:
         UnknownId: it is not a number of ours at all.
     """
-    return await store.FIND_COMBINED_ANYWHERE.first(on, from_base32(number))
+    meant = from_base32(number)
+    found = await store.FIND_COMBINED_ANYWHERE.first(on, meant)
+    return found or await store.FIND_BY_TRY.first(on, meant)
 
 
 async def parts_of(on: Db | Tx, whole: CombinedPayment) -> list[tuple[Payment, Attempt]]:
-    """Return the payments of a combined one with their attempts, in its own order."""
-    members = await store.PARTS.all(on, whole.book, whole.id)
+    """Return the payments of a combined one, as it is tried now, with their attempts, in order."""
+    members = await store.PARTS.all(on, whole.book, whole.id, whole.try_id)
     return [
         (
             await payments.payment(on, each.part_book, each.payment_id),
@@ -116,3 +129,31 @@ async def consents_of(
 ) -> list[Consent]:
     """Return whom a merchant lets ask for its orders, in the order it agreed."""
     return await store.CONSENTS.all(on, book, merchant_id, mode, limit)
+
+
+def path_of(keyring: Keyring, combined_id: UUID) -> str:
+    """Return the path of a combined payment's page."""
+    return f"{PREFIX}/{base32(combined_id)}{_mac(keyring, combined_id)}"
+
+
+async def combined_of_token(db: Db, keyring: Keyring, token: str) -> CombinedPayment:
+    """Return the combined payment whose page an address is.
+
+    Raises:
+        CombinedNotFound: also where only the number is right.
+    """
+    try:
+        combined_id = from_base32(token[:_NUMBER])
+    except UnknownId:
+        raise CombinedNotFound from None
+    if not constant_time_equal(_mac(keyring, combined_id).encode(), token[_NUMBER:].encode()):
+        raise CombinedNotFound
+    found = await store.FIND_COMBINED_ANYWHERE.first(db, combined_id)
+    if found is None:
+        raise CombinedNotFound
+    return found
+
+
+def _mac(keyring: Keyring, combined_id: UUID) -> str:
+    key = keyring.mac_key(_PURPOSE)
+    return hmac_sha256(key, bind("combined_payment", combined_id)).hex()[:_MAC]

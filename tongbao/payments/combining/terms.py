@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
+from tongbao.infra.db import Write
 from tongbao.kernel.ids import new_id
+from tongbao.kernel.money import Money
 from tongbao.parties.merchants import queries as merchants
-from tongbao.parties.merchants.model import ChannelNotOpened
+from tongbao.parties.merchants.model import ChannelNotOpened, LateSuccess
 from tongbao.parties.price_plans.model import inputs_at
 from tongbao.parties.price_plans.queries import price_plan_at, quote_with_volume
 from tongbao.payments.collecting.decisions import begun
 from tongbao.payments.collecting.model import Attempt, NewPayment, Payment, PaymentState
 from tongbao.payments.collecting.outcomes import Flow
+from tongbao.payments.collecting.payments import begun_writes
+from tongbao.payments.combining import _store as store
 from tongbao.payments.combining.model import (
     CombinedApart,
+    CombinedMember,
+    CombinedPayment,
     CombiningNotAllowed,
     CombiningNotOffered,
     NewCombined,
@@ -27,6 +34,8 @@ from tongbao.payments.combining.queries import has_consent
 from tongbao.payments.methods.asked import HowAsked
 from tongbao.rails.channels.capabilities import Combining
 from tongbao.rails.channels.contract import Channel, ChannelAccount, PayMode
+
+_PLACES: Final = 100  # of one try's parts, of which there are fifty at most
 
 MODES = frozenset({PayMode.QR, PayMode.IN_APP, PayMode.APP, PayMode.H5})
 
@@ -57,7 +66,12 @@ def channel_for(channels: Mapping[str, Channel], mode: PayMode, currency: str) -
 
 
 async def begun_parts(
-    flow: Flow, asked: NewCombined, combined_id: UUID, now: datetime
+    flow: Flow,
+    asked: NewCombined,
+    combined_id: UUID,
+    now: datetime,
+    *,
+    try_id: UUID | None = None,
 ) -> tuple[list[tuple[Payment, Attempt]], ChannelAccount]:
     """Return every part as a payment that begins now, and the account that asks for all.
 
@@ -79,13 +93,62 @@ async def begun_parts(
     for part in asked.parts:
         new = await _new_payment(flow, asked, part, now)
         accounts.append(await flow.account(new.account_id))
-        new = replace(new, how=replace(asked.how or HowAsked(), combined_id=combined_id))
+        how = replace(asked.how or HowAsked(), combined_id=combined_id, combined_try=try_id)
+        new = replace(new, how=how)
         begun_now.append(begun(new, new_id(), now, PaymentState.CREATED))
     if not all(account.is_open for account in accounts):
         raise ChannelNotOpened(channel=asked.channel)
     if len({channel.combines_for(account) for account in accounts}) > 1:
         raise CombinedApart
     return begun_now, accounts[0]
+
+
+def parts_again(whole: CombinedPayment, before: Sequence[Payment]) -> list[PartAsked]:
+    """Return the orders of the try before as those of the next: their numbers, then its count."""
+    return [
+        PartAsked(
+            merchant_id=each.merchant_id,
+            merchant_order_no=f"{_own_number(whole, each)}-{whole.tries + 1}",
+            money=Money(each.amount, each.currency),
+            subject=each.subject,
+            metadata=each.metadata,
+        )
+        for each in before
+    ]
+
+
+def _own_number(whole: CombinedPayment, part: Payment) -> str:
+    number = part.merchant_order_no
+    return number.removesuffix(f"-{whole.tries}") if whole.tries > 1 else number
+
+
+def part_writes(
+    whole: CombinedPayment, parts: Sequence[tuple[Payment, Attempt]]
+) -> tuple[Write, ...]:
+    """Return what writes down the parts of a try, in one order for everybody."""
+    writes: list[Write] = []
+    # In one order for everybody, or two requests with the same orders would wait for each other.
+    first = (whole.tries - 1) * _PLACES
+    for place, (payment, attempt) in sorted(enumerate(parts, first), key=_order):
+        member = CombinedMember(
+            book=whole.book,
+            combined_id=whole.id,
+            place=place,
+            merchant_id=payment.merchant_id,
+            mode=payment.mode,
+            part_book=payment.book,
+            payment_id=payment.id,
+            attempt_id=attempt.id,
+            try_id=whole.try_id,
+        )
+        writes += begun_writes(payment, attempt, "asked with other orders")
+        writes.append(Write(store.INSERT_PART, astuple(member)))
+    return tuple(writes)
+
+
+def _order(part: tuple[int, tuple[Payment, Attempt]]) -> tuple[int, UUID, str]:
+    _, (payment, _) = part
+    return payment.book, payment.merchant_id, payment.merchant_order_no
 
 
 async def _new_payment(
@@ -109,7 +172,7 @@ async def _new_payment(
             flow.db, merchant.id, asked.mode, asked.channel
         ),
         price=await quote_with_volume(flow.db, book, plan, inputs),
-        late_success=merchant.late_success,
+        late_success=LateSuccess.REFUND if asked.chooses else merchant.late_success,
         expires_in=asked.expires_in,
         metadata=part.metadata,
         client_ip=asked.client_ip,

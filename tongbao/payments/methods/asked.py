@@ -44,6 +44,7 @@ class HowAsked(Struct, frozen=True, omit_defaults=True):
     agreement_ref: str | None = None  # the channel's own number of that agreement
     combined_id: UUID | None = None  # of the combined payment that it is a part of
     visit_id: UUID | None = None  # of the visit to a car park that it is the fee of
+    combined_try: UUID | None = None  # of the combined payment's try, where it is not the first
 
 
 class MethodView(Struct, frozen=True, omit_defaults=True):

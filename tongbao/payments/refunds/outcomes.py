@@ -49,7 +49,7 @@ from tongbao.payments.refunds.model import (
     next_refund_step,
 )
 from tongbao.rails.channels.capabilities import RefundingShares
-from tongbao.rails.channels.contract import Absent, CapturedBefore, Declined, RefundOrder
+from tongbao.rails.channels.contract import Absent, Authorised, Declined, RefundOrder
 
 _TRIES_MAX: Final = 8
 _DELAYS: Final = tuple(timedelta(seconds=s) for s in (2, 5, 10, 30, 60, 300, 600, 1800, 3600))
@@ -132,9 +132,9 @@ async def ask_channel(flow: Flow, refund: Refund) -> Refund:
 
 def order_of(refund: Refund, attempt: Attempt) -> RefundOrder:
     """Return the refund in the channel's terms."""
-    captured = None
-    if attempt.capture_id is not None and attempt.paid_at and refund.money == attempt.taken:
-        captured = CapturedBefore(attempt.authorisation_ref or "", attempt.money, attempt.paid_at)
+    authorised, at = None, attempt.authorised_at
+    if attempt.capture_id is not None and at is not None and refund.money == attempt.taken:
+        authorised = Authorised(attempt.authorisation_ref or "", attempt.money, at)
     return RefundOrder(
         number=refund.number,
         order_number=attempt.taken_number,
@@ -143,7 +143,8 @@ def order_of(refund: Refund, attempt: Attempt) -> RefundOrder:
         order_ref=attempt.channel_ref,
         order_mode=attempt.pay_mode,
         reason=refund.reason,
-        captured=captured,
+        authorised=authorised,
+        captured_at=attempt.paid_at,
     )
 
 

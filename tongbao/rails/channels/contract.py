@@ -113,10 +113,7 @@ class ParkingFee(Struct, frozen=True):
 
 
 class CardRead(Struct, frozen=True):
-    """What a terminal read of a card. Goes to the channel and nowhere else: never stored or logged.
-
-    ``pin_block`` is encrypted for the acquirer already (ISO 9564-1 format 0 or 4).
-    """
+    """What a terminal read of a card. Goes to the channel alone; never stored, never logged."""
 
     number: str
     expiry: str  # YYMM
@@ -124,7 +121,7 @@ class CardRead(Struct, frozen=True):
     track2: str | None = None
     sequence: str | None = None  # card sequence number, field 23
     chip: bytes | None = None  # EMV data, field 55
-    pin_block: bytes | None = None
+    pin_block: bytes | None = None  # encrypted for the acquirer: ISO 9564-1 format 0 or 4
     terminal: str = ""  # field 41
     merchant: str = ""  # field 42
     token: TokenRead | None = None  # stands for the card, whose number is not here then
@@ -162,15 +159,8 @@ class RefundOrder(Struct, frozen=True):
     order_ref: str | None = None  # the channel's own number of what is given back, where known
     order_mode: PayMode | None = None  # how the customer met it, where known
     to: RefundTarget | None = None  # where else, once it could not go back the way it came
-    captured: CapturedBefore | None = None  # where it gives back all that a capture took
-
-
-class CapturedBefore(Struct, frozen=True):
-    """What a capture took had been set aside before: some channels rather undo a capture."""
-
-    authorisation_ref: str  # the channel's own number of the authorisation
-    money: Money  # that was set aside, of which all or a part was taken
-    at: datetime  # when it was taken
+    authorised: Authorised | None = None  # before; where all is given back that was captured then
+    captured_at: datetime | None = None
 
 
 class RefundTarget(Struct, frozen=True):

@@ -78,6 +78,7 @@ ROUTES: Final = (
     Route("GET", "/m/{token}", combined.show_combined),
     Route("GET", "/m/{token}/state", combined.tell_combined),
     Route("POST", "/m/{token}/check", combined.check_combined),
+    Route("POST", "/m/{token}/method", combined.choose_way),
     Route("GET", "/p/{token}", plates.show_plate),
     Route("POST", "/p/{token}", plates.begin_at_plate),
     Route("GET", "/p/{token}/code.svg", plates.draw_plate),

@@ -1,6 +1,6 @@
-"""The page of one combined payment: all its orders, one sum, and the one way to pay it.
+"""The page of one combined payment: all its orders, one sum, and the way to pay it.
 
-The merchant has chosen the way; here it is shown, followed and asked about. As on a checkout's
+The merchant has chosen the way, or lets the customer take another. As on a checkout's
 page, a GET changes nothing and what is shown follows from the rows alone.
 """
 
@@ -14,12 +14,13 @@ import msgspec
 from tongbao.kernel.ids import show
 from tongbao.parties.merchants.queries import merchants_with_ids
 from tongbao.payments.collecting.model import Payment
-from tongbao.payments.combining.addresses import combined_of_token, path_of
+from tongbao.payments.combining.choosing import choose, offers_for
 from tongbao.payments.combining.combined import look
 from tongbao.payments.combining.model import CombinedPayment, CombinedState
-from tongbao.payments.combining.queries import parts_of
+from tongbao.payments.combining.queries import combined_of_token, parts_of, path_of
 from tongbao.rails.channels.contract import OpenApp, Redirect, ShowQr
 from tongbao.surfaces.cashier.desk import Visit
+from tongbao.surfaces.cashier.scanners import arrange, place_of
 from tongbao.surfaces.cashier.scenes import Scene, is_safe_to_leave_for
 from tongbao.surfaces.page_kit.qr import draw
 from tongbao.surfaces.page_kit.replies import JSON, Reply, file_reply, redirect
@@ -39,7 +40,8 @@ def scene_of(whole: CombinedPayment, now: datetime) -> Scene:
     """
     if whole.state in _ENDS:
         return _ENDS[whole.state]
-    if whole.state is not CombinedState.PENDING or now >= whole.expires_at:
+    stands = whole.state is CombinedState.PENDING and whole.wish is None
+    if not stands or now >= whole.expires_at:
         return Scene.CONFIRMING
     match whole.action:
         case ShowQr():
@@ -75,7 +77,12 @@ async def show_combined(visit: Visit) -> Reply:
         "qr": symbol,
         "opens": dict(action.parameters) if isinstance(action, OpenApp) else None,
         "url": action.url if isinstance(action, Redirect) else None,
+        "offers": [],
     }
+    if scene in {Scene.SCAN, Scene.LEAVE}:
+        place = place_of(visit.request.headers.get("user-agent", ""))
+        offers = await offers_for(desk.flow, whole, now)
+        facts["offers"] = arrange(offers, place, remembered="", payer_known_at=None)
     return visit.page("combined.html", facts)
 
 
@@ -90,6 +97,22 @@ async def tell_combined(visit: Visit) -> Reply:
     whole = await _whole(visit)
     scene = scene_of(whole, visit.desk.db.clock.now())
     return file_reply(msgspec.json.encode({"scene": scene, "key": str(whole.version)}), JSON)
+
+
+async def choose_way(visit: Visit) -> Reply:
+    """Take the way the customer chose, if it is one that is offered; the page says how it went.
+
+    Raises:
+        CombinedNotFound, TooManyRequests, StateContended
+    """
+    visit.check_pace()
+    flow, whole = visit.desk.flow, await _whole(visit)
+    chosen = visit.request.form.get("method", "")
+    offers = await offers_for(flow, whole, flow.db.clock.now())
+    offer = next((each for each in offers if each.key == chosen), None)
+    if offer is not None:
+        await choose(flow, whole, offer)
+    return redirect(path_of(visit.desk.keyring, whole.id))
 
 
 async def check_combined(visit: Visit) -> Reply:

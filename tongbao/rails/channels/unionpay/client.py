@@ -26,7 +26,6 @@ from tongbao.rails.channels.contract import (
     BillOutcome,
     Callback,
     CallbackReply,
-    CapturedBefore,
     ChannelAccount,
     Closed,
     CloseOutcome,
@@ -48,9 +47,8 @@ from tongbao.rails.channels.exchange import TimeLimits, followed_by, plain_reply
 from tongbao.rails.channels.unionpay import answers, notices
 from tongbao.rails.channels.unionpay.bills import TERMS, BillDamaged, parse_trades, unpack
 from tongbao.rails.channels.unionpay.gateway import Answered, Gateway
-from tongbao.rails.channels.unionpay.undoing.completions import Undoing, Undone
+from tongbao.rails.channels.unionpay.undoing.completions import Undoing, Undone, let_go
 from tongbao.rails.channels.unionpay.wire import (
-    AUTHORISATION_CANCEL,
     AUTHORISATIONS,
     AUTHORISED,
     BACK_QUERIES,
@@ -161,8 +159,8 @@ class UnionPay:
 
         All of a completion is undone on its own day, which costs nobody anything.
         """
-        if refund.captured is not None and refund.order_ref:
-            undone = await self._undo(account, refund, refund.captured, refund.order_ref)
+        if refund.authorised is not None and refund.order_ref:
+            undone = await self._undo(account, refund, refund.authorised, refund.order_ref)
             if undone is not None:
                 return Answer(undone.outcome, undone.exchange)
         if refund.order_ref:
@@ -182,8 +180,8 @@ class UnionPay:
         self, account: ChannelAccount, refund: RefundOrder
     ) -> Answer[RefundQueryOutcome]:
         """Ask what became of the refund, which may be an undone completion."""
-        if refund.captured is not None:
-            undone = await self._undoing(account, refund).look(refund.captured)
+        if refund.authorised is not None:
+            undone = await self._undoing(account, refund).look(refund.authorised)
             if undone is not None and not isinstance(undone.outcome, NotSent):
                 return Answer(undone.outcome, undone.exchange)
         found, exchange = await self._find(
@@ -229,7 +227,7 @@ class UnionPay:
 
     async def void(self, account: ChannelAccount, voiding: Voiding) -> Answer[VoidOutcome]:
         """Let an authorisation go (预授权撤销); a repeat says what became of it."""
-        return await self._let_go(account, voiding)
+        return await let_go(account, voiding, self._find, self._follow)
 
     def read_callback(
         self, account: ChannelAccount, headers: Mapping[str, str], body: bytes, now: datetime
@@ -353,10 +351,11 @@ class UnionPay:
         return Undoing(account, refund, self._find, self._follow)
 
     async def _undo(
-        self, account: ChannelAccount, refund: RefundOrder, before: CapturedBefore, origin: str
+        self, account: ChannelAccount, refund: RefundOrder, before: Authorised, origin: str
     ) -> Answer[Undone] | None:
         undoing = self._undoing(account, refund)
-        if business_date(self._gateway.now()) == business_date(before.at):
+        today, taken_at = business_date(self._gateway.now()), refund.captured_at
+        if taken_at is not None and business_date(taken_at) == today:
             return await undoing.undo(before, origin)
         return await undoing.look(before)  # it may have been undone before midnight
 
@@ -424,32 +423,6 @@ class UnionPay:
                 return Answer(paid, exchange)
             case _:
                 return Answer(Unknown("its cancellation is not decided"), exchange)
-
-    async def _let_go(self, account: ChannelAccount, voiding: Voiding) -> Answer[VoidOutcome]:
-        kind, number, money = AUTHORISATION_CANCEL, voiding.number, voiding.money
-        asked = await self._follow(
-            account,
-            kind,
-            number,
-            money,
-            origin=voiding.channel_ref,
-            product=AUTHORISATIONS[voiding.order.mode].product,
-            call="refund",
-        )
-        if isinstance(asked.outcome, Pending) or asked.exchange.status is None:
-            return asked
-        # Refused: perhaps because an earlier call of this number did it.
-        found, second = await self._find(
-            account, number, money, frozenset({kind.type_}), call="refund"
-        )
-        exchange = followed_by(asked.exchange, second)
-        match found:
-            case Succeeded():
-                return Answer(Closed(), exchange)
-            case Absent():
-                return Answer(asked.outcome, exchange)
-            case Pending() | Declined() | Unknown():
-                return Answer(found, exchange)
 
 
 def _hidden(order: PayOrder) -> tuple[str, ...]:

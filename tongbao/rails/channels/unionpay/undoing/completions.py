@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from tongbao.kernel.money import Money
+from tongbao.rails.channels.capabilities import Voiding, VoidOutcome
 from tongbao.rails.channels.contract import (
     Absent,
     Answer,
-    CapturedBefore,
+    Authorised,
     ChannelAccount,
+    Closed,
     Declined,
     Exchange,
     NotSent,
@@ -80,7 +82,7 @@ class Undoing:
         self._find = find
         self._follow = follow
 
-    async def undo(self, before: CapturedBefore, origin: str) -> Answer[Undone] | None:
+    async def undo(self, before: Authorised, origin: str) -> Answer[Undone] | None:
         """Undo the capture; None where UnionPay has not and will not: a refund may be asked for.
 
         ``origin`` is UnionPay's number of the completion. A repeat says what became of the first.
@@ -100,12 +102,12 @@ class Undoing:
         refused = isinstance(asked.outcome, Declined)
         return await self._as_found(before, asked.exchange, absent_is_no=refused)
 
-    async def look(self, before: CapturedBefore) -> Answer[Undone] | None:
+    async def look(self, before: Authorised) -> Answer[Undone] | None:
         """Ask whether the capture was undone, and carry on; None where it was not."""
         return await self._as_found(before, None, absent_is_no=True)
 
     async def _as_found(
-        self, before: CapturedBefore, earlier: Exchange | None, *, absent_is_no: bool
+        self, before: Authorised, earlier: Exchange | None, *, absent_is_no: bool
     ) -> Answer[Undone] | None:
         refund = self._refund
         number, kinds = refund.number + UNDONE_SUFFIX, frozenset({COMPLETION_CANCEL.type_})
@@ -126,7 +128,7 @@ class Undoing:
                 return Answer(found, exchange)
 
     async def _let_go(
-        self, before: CapturedBefore, undone: Succeeded, exchange: Exchange
+        self, before: Authorised, undone: Succeeded, exchange: Exchange
     ) -> Answer[Undone]:
         """Let the authorisation go that lives again.
 
@@ -138,7 +140,7 @@ class Undoing:
             kind,
             number,
             before.money,
-            origin=before.authorisation_ref,
+            origin=before.channel_ref,
             product=self._product(),
             call="refund",
         )
@@ -155,3 +157,26 @@ class Undoing:
     def _product(self) -> str:
         mode = self._refund.order_mode
         return AUTHORISATIONS[mode].product if mode in AUTHORISATIONS else ""
+
+
+async def let_go(
+    account: ChannelAccount, voiding: Voiding, find: Find, follow: Follow
+) -> Answer[VoidOutcome]:
+    """Let an authorisation go that a merchant voids; a repeat says what became of the first."""
+    kind, number, money = AUTHORISATION_CANCEL, voiding.number, voiding.money
+    product = AUTHORISATIONS[voiding.order.mode].product
+    asked = await follow(
+        account, kind, number, money, origin=voiding.channel_ref, product=product, call="refund"
+    )
+    if isinstance(asked.outcome, Pending) or asked.exchange.status is None:
+        return Answer(asked.outcome, asked.exchange)
+    # Refused: perhaps because an earlier call of this number did it.
+    found, second = await find(account, number, money, frozenset({kind.type_}), call="refund")
+    exchange = followed_by(asked.exchange, second)
+    match found:
+        case Succeeded():
+            return Answer(Closed(), exchange)
+        case Absent():
+            return Answer(asked.outcome, exchange)
+        case Pending() | Declined() | Unknown():
+            return Answer(found, exchange)
