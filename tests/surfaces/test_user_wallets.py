@@ -25,8 +25,10 @@ from tongbao.controls.approvals.approvals import approve, reject
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.people.consents import Draft, publish_text
+from tongbao.parties.user_wallets.applications import leave
 from tongbao.parties.user_wallets.model import ProgrammeState, ProgrammeUnchanged
 from tongbao.parties.user_wallets.programmes import programme_of, propose_move
+from tongbao.parties.user_wallets.queries import application_with_id
 from tongbao.surfaces.user_wallets.api import PAGES
 from tongbao_sdk import Refused, Tongbao
 
@@ -483,9 +485,37 @@ async def test_a_person_closes_the_account_on_the_page_once_it_is_empty(
     assert found["status"] == "ended"
 
 
+async def test_a_page_of_whom_it_was_shows_nothing_of_whom_it_is(
+    stage: Stage, wallet: Opened
+) -> None:
+    client, wap = stage.client, wallet.made["id"]
+    managing = await stage.call(client.wallet_applications.link, wap, RETURN, purpose="manage")
+    before = Visitor(stage, wallet.phone)
+    await before.begin(managing["url"])
+    await before.post("log_in", contact=wallet.phone, password=PASSWORD)
+    assert (await before.look()).status == 200
+    async with stage.db.begin("test") as tx:
+        found = await application_with_id(tx, parse("wap", wap))
+        await leave(tx, found, by="person")
+    link = await stage.call(client.wallet_applications.link, wap, RETURN)
+    other = Visitor(stage, new_user()[1])
+    assert (await other.open(link["url"]))["status"] == "opened"
+    await stage.db.fetch("update wallet_session set ended_at = null where purpose = 'manage'", ())
+    for reply in (await before.look(), await before.post("send"), await before.post("revoke")):
+        assert reply.status == 409
+    found = await stage.call(client.wallet_applications.get, wap)
+    assert found["status"] == "opened"
+
+
 async def test_a_suspended_programme_opens_no_page_and_reads_nothing(
     stage: Stage, wallet: Opened
 ) -> None:
+    _, opening = await applied(stage, new_user()[0])
+    late = Visitor(stage, new_user()[1])
+    await late.begin(opening)
+    await late.prove_phone()
+    await late.post("password", password=PASSWORD)
+    await late.post("name", name="张三", resident_id=resident_id(next(_ids)))
     _, link = await wallet.propose()
     programme = await programme_of(stage.db, stage.shop.merchant.id, Mode.SANDBOX)
     assert programme is not None
@@ -502,6 +532,7 @@ async def test_a_suspended_programme_opens_no_page_and_reads_nothing(
         assert programme is not None
         assert programme.state is after
         if after is ProgrammeState.SUSPENDED:
+            assert (await late.post("open")).status == 409
             assert (await Visitor(stage, wallet.phone).begin(link)).status == 409
             with pytest.raises(Refused) as refused:
                 await wallet.balance()

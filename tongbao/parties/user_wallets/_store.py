@@ -188,6 +188,9 @@ END_OTHERS: Final = Statement("""
     update wallet_session set ended_at = $4, contact_sealed = null
      where application_id = $1 and purpose = $2 and proposal_id is not distinct from $3
        and ended_at is null""")
+END_ALL: Final = Statement("""
+    update wallet_session set ended_at = $2, contact_sealed = null
+     where application_id = $1 and ended_at is null""")
 LINKED: Final = Query(
     Sitting,
     f"""

@@ -151,10 +151,11 @@ async def open_wallet(
     """Make somebody's account the merchant's user's wallet: the one they have, or one opened now.
 
     Raises:
-        ApplicationStateWrong, EAccountClassUnknown, RealNameTooLow, AccountsTooMany,
-        ReverificationNeeded, EAccountStateWrong
+        ApplicationStateWrong, ProgrammeNotActive, EAccountClassUnknown, RealNameTooLow,
+        AccountsTooMany, ReverificationNeeded, EAccountStateWrong
     """
     found = await store.LOCK_APPLICATION.one(tx, sitting.application_id)
+    await active_programme(tx, found.merchant_id, found.mode)
     account = await account_for(
         tx, licence, person, found.account_class, public_key=sitting.device or b""
     )
@@ -213,7 +214,7 @@ BY_RULES: Final = (AccountsTooMany, EAccountClassUnknown)
 
 
 async def leave(tx: Tx, application: WalletApplication, *, by: str) -> WalletApplication:
-    """End what a merchant may do for somebody; what waits to be agreed to ends with it.
+    """End what a merchant may do for somebody, with every page that is open and what waits.
 
     Ending it again changes nothing.
     """
@@ -221,6 +222,7 @@ async def leave(tx: Tx, application: WalletApplication, *, by: str) -> WalletApp
     ended = await store.LEAVE.first(tx, application.id, tx.now, by)
     if ended is None:
         return now_is
+    await store.END_ALL.run(tx, application.id, real_now())
     for each in await store.AWAITING_OF.all(tx, application.id):
         row = (ProposalState.AWAITING, ProposalState.DECLINED, None, None, tx.now)
         declined = await store.CLOSE_PROPOSAL.first(tx, each.id, *row)

@@ -20,7 +20,7 @@ from tongbao.parties.merchants.queries import merchant_with_id
 from tongbao.parties.people.contacts import contacts_of
 from tongbao.parties.people.model import Person
 from tongbao.parties.user_wallets import applications, proposals, sittings
-from tongbao.parties.user_wallets.model import Proposal, ProposalOver, ProposalState
+from tongbao.parties.user_wallets.model import Proposal, ProposalOver, ProposalState, State
 from tongbao.parties.user_wallets.queries import account_of_application
 from tongbao.parties.user_wallets.sittings import Seat, SittingOver
 from tongbao.surfaces.page_kit.replies import Reply
@@ -36,7 +36,7 @@ async def show_step(visit: Visit, seat: Seat, *, wrong: Wrong = "", status: int 
     facts: dict[str, Any] = {"wrong": wrong}
     if sitting.person_id is None:
         return await visit.page("log_in.html", seat, status=status, **facts)
-    person = await visit.person(sitting)
+    person = await _person(visit, seat)
     account = await account_of_application(visit.desk.db, seat.application)
     facts |= {"account": account, "sent_to": ""}
     if sitting.message_code is not None:
@@ -77,7 +77,7 @@ async def send(visit: Visit) -> Reply:
         SittingOver, TooManyRequests, CodesTooMany, StrongerProofNeeded
     """
     seat = await visit.open_seat()
-    person, desk = await visit.person(seat.sitting), visit.desk
+    person, desk = await _person(visit, seat), visit.desk
     try:
         card = await _card(visit, seat, person)
     except NoBankThere:
@@ -179,7 +179,19 @@ async def _managing(visit: Visit) -> tuple[Seat, Person]:
     seat = await visit.open_seat()
     if seat.sitting.purpose != "manage":
         raise SittingOver
-    return seat, await visit.person(seat.sitting)
+    return seat, await _person(visit, seat)
+
+
+async def _person(visit: Visit, seat: Seat) -> Person:
+    """Return who sits here, whose wallet it still is.
+
+    Raises:
+        SittingOver
+    """
+    person = await visit.person(seat.sitting)
+    if person.id != seat.application.person_id or seat.application.state is not State.OPENED:
+        raise SittingOver
+    return person
 
 
 async def _proved(visit: Visit, seat: Seat) -> bool:
@@ -189,7 +201,7 @@ async def _proved(visit: Visit, seat: Seat) -> bool:
         SittingOver, StrongerProofNeeded
     """
     checks, sitting = visit.desk.checks, seat.sitting
-    person = await visit.person(sitting)
+    person = await _person(visit, seat)
     if sitting.message_code is None:
         raise SittingOver
     card = None
