@@ -42,6 +42,8 @@ SPEED_NOT_DURABILITY = {
     "max_wal_size": "256MB",
     # Its workers belong to the superuser, and a database they look at cannot be dropped by us.
     "autovacuum": "off",
+    # What lies in memory is read at once; to hand that to another process takes longer.
+    "io_method": "sync",
     # How slowly a password is guessed, and how slowly each of a thousand pools opens.
     "scram_iterations": "1",
 }
