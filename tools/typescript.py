@@ -6,20 +6,24 @@ and a test compares it with the routes.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 from tongbao.infra.db import Db
 from tongbao.infra.kms.opening import open_keyring
+from tongbao.infra.serving.app import App
 from tongbao.infra.settings import load_settings
 from tongbao.kernel.clock import Clock
 from tongbao.wiring import Platform
 from tools.house import ROOT
 
+_PERSON: Final = "/v1/me/openapi.json"
 FOLDER: Final = ROOT / "sdk" / "typescript"
 GENERATED: Final = "// Made by `make docs` from the API's own description; edit that."
 _PLAIN: Final = {
@@ -37,6 +41,31 @@ def document() -> dict[str, Any]:
 
     It is made of the routes alone: no database is asked.
     """
+    return dict(_app().document)
+
+
+def person_document() -> dict[str, Any]:
+    """Return the document of people's own phones, as it is served."""
+    sent: list[Any] = []
+
+    async def read() -> None:
+        scope = {"type": "http", "method": "GET", "path": _PERSON, "raw_path": _PERSON.encode()}
+        scope |= {"query_string": b"", "headers": [], "client": None, "scheme": "http"}
+        await _app()(scope, nothing, keep)
+
+    async def nothing() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    # In a thread of its own: whoever compares the files may have a loop here already.
+    with ThreadPoolExecutor(1) as apart:
+        apart.submit(asyncio.run, read()).result()
+    return dict(json.loads(b"".join(each.get("body", b"") for each in sent)))
+
+
+def _app() -> App:
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings(
             {
@@ -48,12 +77,12 @@ def document() -> dict[str, Any]:
             None,
         )
         platform = Platform(settings, Db(None, Clock()), open_keyring(settings))
-        return dict(platform.app().document)
+        return platform.app()
 
 
 def files(described: Mapping[str, Any]) -> dict[str, str]:
     """Return the generated files by name."""
-    return {"types.d.ts": _types(described)}
+    return {"types.d.ts": _types(described), "person.d.ts": _types(person_document())}
 
 
 def main() -> None:

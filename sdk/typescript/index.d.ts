@@ -1,3 +1,4 @@
+import type * as Own from "./person.js";
 import type { EventView, Operations } from "./types.js";
 
 export type * from "./types.js";
@@ -95,3 +96,40 @@ export function verifyWebhook(
   body: string | Uint8Array,
   keys: { publicKeys?: string[]; secrets?: string[]; now?: number },
 ): EventView;
+
+type OwnName = keyof Own.Operations;
+type OwnTaken<K extends OwnName> = Omit<Own.Operations[K], "reply" | "query"> &
+  (Own.Operations[K] extends { query: infer Q } ? { query?: Q } : unknown);
+
+/** Whose phone: a PEM of its own key, Ed25519 or EC on P-256, and the token of an earlier login. */
+export interface PersonOptions {
+  privateKey: string;
+  name?: string;
+  mode?: "live" | "sandbox";
+  session?: string;
+  timeoutMs?: number;
+}
+
+/** One phone and whoever is logged in on it; `tongbao-sdk/person` has the types of what it asks. */
+export class Person {
+  constructor(url: string, options: PersonOptions);
+  /** The token of the session, to be kept as a secret; it opens nothing without the phone's key. */
+  session?: string;
+  /** Have a code sent to an address; the answer is the same whether anybody has it. */
+  askCode(contact: string, purpose: Own.AskCode["purpose"]): Promise<Own.CodeView>;
+  /** Make an account with an address that a code has proved, and log in. */
+  register(
+    contact: string,
+    password: string,
+    proof: { codeId: string; code: string; consents?: Own.Register["consents"] },
+  ): Promise<Own.SessionView>;
+  /** Log in; from a phone that is not bound yet with a second proof. */
+  logIn(contact: string, password: string, second?: Own.LogIn["second"]): Promise<Own.SessionView>;
+  /** End the session. */
+  logOut(): Promise<void>;
+  /** Do one operation of a person's own, as "GET /v1/me/e_accounts"; nothing is repeated. */
+  call<K extends OwnName>(
+    operation: K,
+    ...given: {} extends OwnTaken<K> ? [taken?: OwnTaken<K>] : [taken: OwnTaken<K>]
+  ): Promise<Own.Operations[K]["reply"]>;
+}

@@ -314,3 +314,99 @@ function ed25519Check(publicKey) {
   const key = createPublicKey({ key: der, format: "der", type: "spki" });
   return (given, signed) => verify(null, signed, key, given);
 }
+
+const PHONE = "TONGBAO-DEVICE";
+
+/** One phone and whoever is logged in on it: every request is signed by the phone's own key. */
+export class Person {
+  #key;
+
+  constructor(url, { privateKey, name = "phone", mode = "live", session, timeoutMs = 30_000 }) {
+    this.#key = createPrivateKey(privateKey);
+    if (!["ed25519", "ec"].includes(this.#key.asymmetricKeyType)) {
+      throw new TypeError("the phone's key is Ed25519 or EC on P-256");
+    }
+    const publicKey = createPublicKey(this.#key).export({ type: "spki", format: "pem" });
+    this.origin = new URL(url).origin;
+    this.session = session;
+    this.mode = mode;
+    this.device = { public_key: publicKey, name };
+    this.timeoutMs = timeoutMs;
+  }
+
+  /** Have a code sent to an address; the answer is the same whether anybody has it. */
+  askCode(contact, purpose) {
+    return this.call("POST /v1/me/codes", { body: { contact, purpose, ...this.#where() } });
+  }
+
+  /** Make an account with an address that a code has proved, and log in. */
+  register(contact, password, { codeId, code, consents = [] }) {
+    const fields = { contact, password, code_id: codeId, code, consents };
+    return this.#enter("POST /v1/me/registrations", fields);
+  }
+
+  /** Log in; from a phone that is not bound yet with a second proof. */
+  logIn(contact, password, second) {
+    const fields = { contact, password, ...(second === undefined ? {} : { second }) };
+    return this.#enter("POST /v1/me/sessions", fields);
+  }
+
+  /** End the session. */
+  async logOut() {
+    await this.call("POST /v1/me/log_out");
+    this.session = undefined;
+  }
+
+  /** Do one operation of a person's own; nothing is repeated by itself. */
+  async call(operation, { path = {}, query = {}, body } = {}) {
+    const [method, template] = operation.split(" ");
+    if (!/^\/v1\/me/.test(template ?? "")) throw new TypeError(`no such operation: ${operation}`);
+    const target = targetOf(template, path, query);
+    const content = body === undefined ? "" : JSON.stringify(body);
+    const headers = { accept: JSON_TYPE, authorization: this.#authorization(method, target, content) };
+    if (content) headers["content-type"] = JSON_TYPE;
+    let reply;
+    let text;
+    try {
+      const signal = AbortSignal.timeout(this.timeoutMs);
+      const asked = { method, headers, body: content || undefined, redirect: "manual", signal };
+      reply = await fetch(this.origin + target, asked);
+      text = await reply.text();
+    } catch (failure) {
+      throw new Unanswered(failure.name);
+    }
+    let said;
+    try {
+      said = text ? JSON.parse(text) : undefined;
+    } catch {
+      throw new Unanswered(`${reply.status} with an unreadable body`);
+    }
+    if (reply.ok) return said;
+    if (reply.status >= 500 || typeof said?.code !== "string") throw new Unanswered(`${reply.status}`);
+    throw new Refused(reply.status, said);
+  }
+
+  async #enter(operation, fields) {
+    this.session = undefined;
+    const opened = await this.call(operation, { body: { ...fields, ...this.#where() } });
+    this.session = opened.token;
+    return opened;
+  }
+
+  #where() {
+    return { device: this.device, mode: this.mode };
+  }
+
+  #authorization(method, target, content) {
+    const at = String(Math.floor(Date.now() / 1000));
+    const nonce = randomBytes(18).toString("base64url");
+    const digest = createHash("sha256").update(content).digest("hex");
+    const token = this.session ?? "";
+    const text = [`${PHONE} v1`, method, target, at, nonce, digest, token, ""].join("\n");
+    const isEc = this.#key.asymmetricKeyType === "ec";
+    const key = isEc ? { key: this.#key, dsaEncoding: "ieee-p1363" } : this.#key;
+    const signature = sign(isEc ? "sha256" : null, Buffer.from(text), key).toString("base64");
+    const session = token ? `session=${token},` : "";
+    return `${PHONE} ${session}timestamp=${at},nonce=${nonce},signature=${signature}`;
+  }
+}

@@ -21,7 +21,18 @@ const failing = async (work) => {
   return undefined;
 };
 
-if (given.act === "trade") {
+if (given.act === "person") {
+  const phone = new sdk.Person(given.url, { privateKey: given.pem, mode: "sandbox" });
+  const nobody = await failing(() => phone.call("GET /v1/me"));
+  const wrong = await failing(() => phone.logIn(given.contact, "another-Password-1"));
+  const opened = await phone.logIn(given.contact, given.password);
+  const accounts = await phone.call("GET /v1/me/e_accounts");
+  const account = await phone.call("GET /v1/me");
+  await phone.logOut();
+  seen.refused = [nobody.status, wrong instanceof Refused, wrong.code];
+  seen.accounts = accounts;
+  seen.isSame = account.id === opened.person_id && phone.session === undefined;
+} else if (given.act === "trade") {
   const body = {
     merchant_order_no: given.orderNo,
     amount: 1999,
