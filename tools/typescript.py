@@ -49,7 +49,12 @@ def person_document() -> dict[str, Any]:
     sent: list[Any] = []
 
     async def read() -> None:
-        scope = {"type": "http", "method": "GET", "path": _PERSON, "raw_path": _PERSON.encode()}
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": "GET",
+            "path": _PERSON,
+            "raw_path": _PERSON.encode(),
+        }
         scope |= {"query_string": b"", "headers": [], "client": None, "scheme": "http"}
         await _app()(scope, nothing, keep)
 
