@@ -11,7 +11,7 @@ import pytest
 
 from tongbao.infra.commits import Commits
 from tongbao.infra.db import Db, Query, Statement, Write
-from tongbao.infra.joined import joined
+from tongbao.infra.joined import joined, stretches
 from tongbao.kernel.ids import new_id
 
 MAKE = Statement("create table if not exists scratch_jar (id uuid primary key, cats int not null)")
@@ -116,6 +116,16 @@ def test_only_statements_that_cannot_see_each_other_are_joined() -> None:
     assert not is_joined(PUT, TAKE_MANY)
     assert not is_joined(PUT, TAKE)
     assert not is_joined(LABEL, LABEL)
+
+
+def test_what_cannot_be_joined_with_what_is_before_it_begins_anew() -> None:
+    def cut(*statements: Statement) -> list[list[int]]:
+        return [[*each] for each in stretches(tuple((each, True) for each in statements))]
+
+    assert cut(PUT, LABEL, LOOK, LABEL) == [[0, 1], [2, 3]]
+    assert cut(TAKE, PUT, LABEL, TAKE) == [[0], [1, 2], [3]]
+    assert cut(PUT) == [[0]]
+    assert cut() == []
 
 
 async def test_a_refusal_undoes_its_own_writes_and_nobody_elses(jars: Db) -> None:

@@ -50,6 +50,19 @@ def joined(shape: Shape, first: str = "", last: str = "") -> str | None:
     return _whole(parts, checks, f"${at + 1}::bigint", (first, last))
 
 
+@lru_cache(maxsize=1024)
+def stretches(shape: Shape) -> tuple[range, ...]:
+    """Return which statements, one after the other, can be joined; one that cannot stands alone."""
+    found: list[range] = []
+    first = 0
+    for end in range(1, len(shape) + 1):
+        is_last = end == len(shape)
+        if is_last or joined(shape[first : end + 1]) is None:
+            found.append(range(first, end))
+            first = end
+    return tuple(found)
+
+
 def arguments(rows: Sequence[Sequence[Sequence[object]]]) -> list[object]:
     """Return what a joined statement is given; ``rows``: those of each statement, in order."""
     columns: list[object] = [list(each) for of_one in rows for each in zip(*of_one, strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -111,9 +110,8 @@ SHORT_LOCKS = Statement(
     " set_config('enable_bitmapscan', 'off', true), set_config('enable_material', 'off', true)"
 )
 SHORTEST_LOCKS = Statement("set local lock_timeout = '50ms'")
-USUAL_LOCKS_TOO: Final = (
-    "set_config('lock_timeout', '5s', true), set_config('enable_hashjoin', 'on', true),"
+USUAL_LOCKS = Statement(
+    "select set_config('lock_timeout', '5s', true), set_config('enable_hashjoin', 'on', true),"
     " set_config('enable_mergejoin', 'on', true), set_config('enable_seqscan', 'on', true),"
     " set_config('enable_bitmapscan', 'on', true), set_config('enable_material', 'on', true)"
 )
-USUAL_LOCKS = Statement(f"select {USUAL_LOCKS_TOO}")

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from tongbao.infra.copy_rows import Append
 from tongbao.infra.db import DatabaseRefused, LockNotFree, Tx, ValueOutOfRange, Write
-from tongbao.infra.joined import arguments, joined
+from tongbao.infra.joined import Shape, arguments, joined, stretches
 from tongbao.ledger.door import _store as store
 
 Work = Sequence[tuple[int, Sequence[Write]]]
@@ -98,21 +98,17 @@ class Hopeful:
         Raises:
             NotAll
         """
-        is_last_said = False
-        for at, (together, first) in enumerate(self._sets, start=1):
-            steps = range(first, len(together[0][1]))
-            last = store.USUAL_LOCKS_TOO if at == len(self._sets) else ""
-            one = _joined(together, steps, last)
-            if one is None:
-                await self._run(tx, together, steps)
-                continue
-            is_last_said = bool(last)
-            try:
-                await tx.fetch(one, arguments(_rows(together, steps)))
-            except _FAILURES as why:
-                raise NotAll from why
-        if not is_last_said:
-            await store.USUAL_LOCKS.run(tx)
+        for together, first in self._sets:
+            for steps in stretches(_shape(together, range(first, len(together[0][1])))):
+                here = range(first + steps.start, first + steps.stop)
+                if len(here) == 1:
+                    await self._run(tx, together, here)
+                    continue
+                try:
+                    await tx.fetch(*_joined(together, here))
+                except _FAILURES as why:
+                    raise NotAll from why
+        await store.USUAL_LOCKS.run(tx)
 
     async def _run(self, tx: Tx, together: Work, steps: range) -> None:
         try:
@@ -124,20 +120,25 @@ class Hopeful:
             raise NotAll from why
 
 
-def _joined(together: Work, steps: range, last: str) -> str | None:
-    """Return these steps of the groups as one statement, where that is less than they are."""
-    if len(steps) < 2:
-        return None
-    shape = []
-    for step in steps:
-        must_touch = any(writes[step].refusal is not None for _, writes in together)
-        shape.append((together[0][1][step].statement, must_touch))
-    return joined(tuple(shape), last=last)
+def _shape(together: Work, steps: range) -> Shape:
+    """Return what is to be run in these steps."""
+    return tuple(
+        [
+            (
+                together[0][1][step].statement,
+                any(writes[step].refusal is not None for _, writes in together),
+            )
+            for step in steps
+        ]
+    )
 
 
-def _rows(together: Work, steps: range) -> list[list[tuple[object, ...]]]:
-    """Return what each of these statements writes."""
-    return [[writes[step].args for _, writes in together] for step in steps]
+def _joined(together: Work, steps: range) -> tuple[str, list[object]]:
+    """Return these steps of the groups as one statement, with its arguments."""
+    one = joined(_shape(together, steps))
+    if one is None:
+        raise TypeError("these are not for one statement")
+    return one, arguments([[writes[step].args for _, writes in together] for step in steps])
 
 
 def _appends(writes: Sequence[Write]) -> int:
