@@ -279,6 +279,14 @@ def reader(bank: Bank) -> Reader:
     return Reader(bank.stage, bank.phone, test_open_bank.NUMBER)
 
 
+async def test_a_log_in_that_died_leaves_no_visit(bank: Bank, reader: Reader) -> None:
+    await reader.phone.post_office.wait()
+    with dying("consents.before_visit_commit"):
+        await reader.log_in()
+    assert (await reader.at("/code", {"code": "123456"})).status != 200
+    assert (await reader.enter()).status == 200
+
+
 def shown_ids(page: Reply) -> list[str]:
     return re.findall(r'<section class="held" id="(\w+)"', text(page))
 

@@ -22,12 +22,23 @@ from tests.surfaces.test_wallet_app import SandboxOffice
 from tests.surfaces.visitors import browsing, hire, reader
 from tests.surfaces.wallet_users import RETURN, TERMS, Visitor, told
 from tongbao.controls.approvals.approvals import approve, reject
-from tongbao.kernel.ids import parse, show
+from tongbao.infra.tasks import Lease
+from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.people.consents import Draft, publish_text
-from tongbao.parties.user_wallets.applications import leave
+from tongbao.parties.user_wallets.applications import (
+    ExpireApplication,
+    leave,
+    run_expire_application,
+)
 from tongbao.parties.user_wallets.model import ProgrammeState, ProgrammeUnchanged
-from tongbao.parties.user_wallets.programmes import programme_of, propose_move
+from tongbao.parties.user_wallets.programmes import (
+    ProgrammeMove,
+    move_programme,
+    programme_of,
+    propose_move,
+)
+from tongbao.parties.user_wallets.proposals import ExpireProposal, run_expire_proposal
 from tongbao.parties.user_wallets.queries import application_with_id
 from tongbao.surfaces.user_wallets.api import PAGES
 from tongbao_sdk import Refused, Tongbao
@@ -264,6 +275,64 @@ async def test_a_person_dies_between_any_two_steps_and_goes_on(stage: Stage) -> 
     assert [row["n"] for row in await stage.db.fetch(count, key)] == [0]
     assert told(await visitor.post("open"))["status"] == "opened"
     assert [row["n"] for row in await stage.db.fetch(count, key)] == [1]
+
+
+async def test_a_merchant_whose_request_died_asks_again(stage: Stage) -> None:
+    user, phone = new_user()
+    made, link = await applied(stage, user)
+    with dying("user_wallets.before_link_commit"):
+        await posted(stage, f"/v1/wallet_applications/{made['id']}/links", return_url=RETURN)
+    first = Visitor(stage, phone)
+    assert (await first.begin(link)).status == 200  # the link that died has ended no other
+    with dying("user_wallets.before_refuse_commit"):
+        await first.post("refuse")
+    assert told(await first.post("refuse"))["status"] == "refused"
+    link = (await stage.call(stage.client.wallet_applications.link, made["id"], RETURN))["url"]
+    assert (await Visitor(stage, phone).open(link))["status"] == "opened"
+    terms = {"kind": "top_up", "amount": 100, "currency": "CNY", "purpose": "会员充值"}
+    number = new_number()
+    asked = {"application_id": made["id"], "merchant_proposal_no": number, **terms}
+    with dying("user_wallets.before_propose_commit"):
+        await posted(stage, "/v1/wallet_proposals", **asked)
+    terms.pop("currency")
+    await stage.call(stage.client.wallet_proposals.create, number, made["id"], **terms)
+    async with stage.db.begin("test") as tx:
+        found = await application_with_id(tx, parse("wap", made["id"]))
+    with dying("user_wallets.before_leave_commit"):
+        async with stage.db.begin("test") as tx:
+            await leave(tx, found, by="person")
+    assert await stage.call(stage.client.wallet_applications.balance, made["id"])
+
+
+async def posted(stage: Stage, path: str, **body: Any) -> Reply:
+    """Ask as the merchant, in this very process."""
+    signed = SignedClient(stage.app, stage.shop.key_id, stage.shop.secret.reveal())
+    return await signed.post(path, body, key=new_number())
+
+
+async def test_what_expires_does_so_though_the_worker_dies_of_it(
+    stage: Stage, wallet: Opened
+) -> None:
+    proposed, _ = await wallet.propose()
+    made, _ = await applied(stage, new_user()[0])
+    offset = stage.db.clock.offset
+    try:
+        stage.db.clock.offset += timedelta(days=8)
+        async with stage.db.begin("test") as tx:
+            found = await application_with_id(tx, parse("wap", made["id"]))
+        lease = Lease(new_id(), 1)
+        with dying("user_wallets.before_expiry_commit"):
+            task = ExpireApplication(found.id, found.expires_at)
+            await run_expire_application(stage.db, task, lease)
+        with dying("user_wallets.before_proposal_expiry_commit"):
+            await run_expire_proposal(stage.db, ExpireProposal(parse("wpr", proposed["id"])), lease)
+        await stage.idle()
+    finally:
+        stage.db.clock.offset = offset
+    assert (await wallet.read(proposed))["status"] == "expired"
+    found = await stage.call(stage.client.wallet_applications.get, made["id"])
+    assert found["status"] == "expired"
+    assert await stage.events(made) == ["wallet_application.updated"]
 
 
 # Proposals
@@ -527,6 +596,13 @@ async def test_a_suspended_programme_opens_no_page_and_reads_nothing(
         async with stage.db.begin("checker") as tx:
             acts, digest = stage.platform.approvals.acts, asked.digest.hex()
             await approve(tx, acts, asked.id, digest=digest, may={"onboarding_act"})
+        with dying("user_wallets.before_move_commit"):
+            async with stage.db.begin("test") as tx:
+                to: Any = after.value
+                move = ProgrammeMove(programme.shown_id, "shop", programme.state, to)
+                await move_programme(tx, move)
+        unmoved = await programme_of(stage.db, stage.shop.merchant.id, Mode.SANDBOX)
+        assert unmoved == programme
         await stage.idle()
         programme = await programme_of(stage.db, stage.shop.merchant.id, Mode.SANDBOX)
         assert programme is not None

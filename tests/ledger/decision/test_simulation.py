@@ -23,7 +23,7 @@ from tests.ledger.reference import Reference
 from tongbao.ledger.decision import memory
 from tongbao.ledger.model import Group, Transfer, TransferKind
 
-SEEDS = int(os.environ.get("TONGBAO_SIMULATION_SEEDS", "600"))
+SEEDS = int(os.environ.get("TONGBAO_SIMULATION_SEEDS", "2000"))
 ONLY = os.environ.get("TONGBAO_SIMULATION_SEED")
 KEYS = [*WALLETS, PAYABLE, BANK]
 LIMITS = [
@@ -253,7 +253,7 @@ def test_nothing_is_lost_or_doubled_whatever_happens(monkeypatch):
             failure.add_note(f"replay it with TONGBAO_SIMULATION_SEED={seed}")
             raise
         happened += history.happened
-    if not ONLY and SEEDS >= 600:
+    if not ONLY and SEEDS >= 2000:
         assert ACCIDENTS - happened.keys() == set()
 
 
