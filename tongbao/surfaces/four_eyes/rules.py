@@ -39,8 +39,8 @@ class RuleKindUnknown(NotFound):
     """There are no rules of this name, or not under this licence."""
 
     code = "rules.kind_unknown"
-    advice = "Choose one of those that `tongbao rules kinds` lists."
-    advice_zh = "请从 `tongbao rules kinds` 列出的类别中选择。"
+    advice = "Choose one of those that tongbao rules kinds lists."
+    advice_zh = "请从 tongbao rules kinds 列出的类别中选择。"
 
 
 class RuleUnreadable(Invalid):
