@@ -11,8 +11,9 @@ import re
 import secrets
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -23,7 +24,7 @@ import schemathesis
 from schemathesis.engine import events, from_schema
 
 from tests.infra.signed_client import SignedClient
-from tests.stage import Stage, new_number
+from tests.stage import Stage, new_number, staged
 from tests.surfaces.crawl import ID
 from tests.surfaces.everything import (
     have_terminal,
@@ -37,8 +38,10 @@ from tests.surfaces.everything import (
 from tests.surfaces.receiver import receiving
 from tests.surfaces.wallet_users import RETURN
 from tongbao.infra import test_clock
+from tongbao.infra.db import Db
 from tongbao.kernel.ids import new_id, show
 from tongbao.ledger.verify import verify
+from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk.signing import authorization
 
 CHECKS = (
@@ -57,11 +60,17 @@ EXAMPLES = 2 * CAMPAIGN
 SEED = 20261121 if CAMPAIGN == 1 else secrets.randbelow(2**32)
 
 
+@pytest.fixture
+async def stage(db: Db, tmp_path: Path, sandbox: RunningSandbox) -> AsyncIterator[Stage]:
+    async with staged(db, tmp_path, sandbox, test_clock_shared=True) as ready:
+        yield ready
+
+
 class Signer(requests.auth.AuthBase):
     """Signs what is about to be sent, as the SDK would.
 
     It does not let its own key be ended; and where a route ends a thing that others need alive, the
-    route gets a spare one instead.
+    route gets a spare one instead, or is asked by another merchant.
 
     Every other idempotency key is made new, or chance, which likes short texts, would repeat them.
     """
@@ -71,10 +80,13 @@ class Signer(requests.auth.AuthBase):
         self._secret = secret
         self._calls = 0
         self.spares: dict[str, Sequence[str]] = {}  # by the last word of the path
+        self.others: dict[str, Signer] = {}  # by the path
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         assert request.url is not None
         assert request.method is not None
+        if other := self.others.get(urlsplit(request.url).path):
+            return other(request)
         if request.url.endswith(("/revoke", "/roll")):
             request.url = request.url.replace(self._key_id, show("key", new_id()))
         for spare in self.spares.get(urlsplit(request.url).path.rpartition("/")[2], ()):
@@ -252,6 +264,16 @@ async def told_apart(
     }
 
 
+async def who_can_be_settled(stage: Stage) -> Signer:
+    """Another merchant, of whose payments none is given back or shared any more."""
+    shop = await stage.open_shop()
+    client = stage.client_of(shop)
+    wallet = await stage.call(client.wallets.open, holder_name="赵六")
+    await stage.call(client.wallets.top_up, wallet["id"], amount=10_000)
+    await pay_by_wallet(stage, client, wallet["id"])
+    return Signer(shop.key_id, shop.secret.reveal())
+
+
 async def shown_to(stage: Stage, document: dict[str, Any], wallet_id: str) -> None:
     """Give the routes of a wallet what merchants show it."""
 
@@ -311,6 +333,7 @@ async def test_the_api_keeps_what_its_document_promises(
         document = with_examples(stage.app.document, known)
         await shown_to(stage, document, known["wallet_id"])
         signer.spares = await told_apart(stage, document, known["wallet_id"])
+        signer.others = {"/v1/test_helpers/settlements": await who_can_be_settled(stage)}
 
         # A thousand requests less over the wire: other methods are tried by the next test.
         coverage = {"unexpected-methods": []}
