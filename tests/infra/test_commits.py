@@ -37,6 +37,16 @@ LABEL = Statement(
     many="insert into scratch_label (id, text) select * from unnest($1::uuid[], $2::text[])"
     " on conflict do nothing",
 )
+UNLABELLED = Statement(
+    "select where not exists (select from scratch_label where id = $1)",
+    many="select from unnest($1::uuid[]) as t (id)"
+    " where not exists (select from scratch_label l where l.id = t.id)",
+)
+WAITING = Query(
+    int,
+    "select count(*)::int from pg_stat_activity"
+    " where datname = current_database() and wait_event_type = 'Lock'",
+)
 LABELS = Query(str, "select text from scratch_label order by text")
 BREAK = Statement("update scratch_jar set cats = null where id = $1")
 JARS = Query(int, "select count(*) from scratch_jar")
@@ -111,11 +121,30 @@ def test_only_statements_that_cannot_see_each_other_are_joined() -> None:
 
     assert is_joined(PUT, LABEL)
     assert is_joined(LOOK, LABEL)
-    assert is_joined(LOOK, PUT)  # it sees what was there before, first or not
+    assert is_joined(LOOK, PUT)  # nobody waits before it looks
+    assert is_joined(LOOK, UNLABELLED, PUT)
+    assert is_joined(TAKE_MANY, LABEL)
+    assert not is_joined(TAKE_MANY, UNLABELLED)  # it may look long before it has the row
+    assert not is_joined(LABEL, LOOK)
     assert not is_joined(PUT, LOOK)
     assert not is_joined(PUT, TAKE_MANY)
     assert not is_joined(PUT, TAKE)
     assert not is_joined(LABEL, LABEL)
+
+
+async def test_what_is_looked_at_after_waiting_is_as_it_is_then(jars: Db) -> None:
+    commits, jar = Commits(jars, "tests"), new_id()
+    await commits.write([put(jar, cats=9)])
+    take = Write(TAKE_MANY, (jar,), refusal="jar.empty")
+    looked = Write(UNLABELLED, (jar,), refusal="label.taken")
+    async with jars.begin("other") as tx:
+        await TAKE.run(tx, jar)
+        await LABEL.run(tx, jar, "figs")
+        waits = asyncio.create_task(commits.write([take, looked]))
+        while not await WAITING.one(jars):  # noqa: ASYNC110 - the server tells no other way
+            await asyncio.sleep(0)
+    assert await waits == "label.taken"
+    assert await CATS.one(jars, jar) == 8
 
 
 def test_what_cannot_be_joined_with_what_is_before_it_begins_anew() -> None:

@@ -5,7 +5,10 @@
 
 All of it happens or nothing does, as in a transaction of its own, and where it fails nobody is told
 why: whoever asked tries its statements one by one. Each of them sees the tables as they were before
-all of them, so those are joined only of which none reads or writes what one before it has written.
+all of them: before what the others write, and before what somebody else commits while one of them
+waits for a lock. So nothing is read once one of them may have waited; from there on each
+writes one table, where a row that was waited for is looked at anew and a key that was taken
+meanwhile is heard of.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ Shape = tuple[tuple[Statement, bool], ...]
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 _KIND: Final = re.compile(r"\s*(insert\s+into|update|delete\s+from|select)\b")
 _TABLE: Final = re.compile(r"\b(?:from|join|into|update|using)\s+(\w+)")
+_NO_TABLES: Final = {"unnest", "set"}  # rows that are given, and what a conflict does instead
 _LIST: Final = re.compile(r"\bfrom\s+\w+(?:\s+(?:as\s+)?\w+)?\s*,")
 
 
@@ -34,15 +38,16 @@ def joined(shape: Shape, first: str = "", last: str = "") -> str | None:
     ``last`` are expressions to be evaluated before and after.
     """
     written = set[str]()
-    parts, checks, at = list[str](), list[bool](), 0
+    parts, checks, at, waits = list[str](), list[bool](), 0, False
     for place, (statement, must_touch) in enumerate(shape):
         many = statement.many or ""
         if not _KIND.match(many) or _LIST.search(many):
             return None
-        tables: list[str] = _TABLE.findall(many)
+        tables = [each for each in _TABLE.findall(many) if each not in _NO_TABLES]
         writes = not many.lstrip().startswith("select")
-        if written.intersection(tables):
+        if written.intersection(tables) or (waits and not (writes and len(tables) == 1)):
             return None
+        waits = waits or writes
         written.update(tables[:1] if writes else ())
         many, at = _renumbered(many + " returning 1" if writes else many, at)
         parts.append(f"s{place} as ({many})")

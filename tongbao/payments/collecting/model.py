@@ -249,6 +249,7 @@ class NewPayment(Struct, frozen=True):
     capture_within_s: int | None = None
     decision: Decision | None = None
     uses: tuple[Write, ...] = ()  # counted in the payment's own commit, or refused there
+    stands: tuple[Write, ...] = ()  # what was agreed, looked at again at that commit's beginning
 
     @property
     def is_routed(self) -> bool:

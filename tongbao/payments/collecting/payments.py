@@ -182,6 +182,7 @@ async def commit_intention(
     placed = flow.router.writes(asked.decision, attempt.id, now) if asked.decision else ()
     refused = await flow.commits.write(
         (
+            *asked.stands,
             take(payment.id, now),
             Write(store.INSERT_PAYMENT, store.payment_row(payment), refusal=ORDER_TAKEN),
             Write(store.INSERT_ATTEMPT, store.attempt_row(attempt)),

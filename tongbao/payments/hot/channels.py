@@ -226,11 +226,11 @@ class ChannelPayments:
         asked = new_payment(
             content, caller, money, (terms.merchant, price), over, client_ip=proved.client_ip
         )
-        stand = (
+        stands = (
             still_serves(terms.merchant, caller.mode, (channel, served), refusal=TERMS_CHANGED),
             still_in_force(plan, now, refusal=TERMS_CHANGED),
         )
-        return replace(asked, decision=decision, uses=(proved.nonce, *stand))
+        return replace(asked, decision=decision, uses=(proved.nonce,), stands=stands)
 
     async def _collect(
         self, use: Idempotency, asked: NewPayment, payment: Payment, attempt: Attempt
