@@ -22,7 +22,7 @@ from tongbao.infra import audit
 from tongbao.infra.db import Db, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Handler, Lease, RetryPolicy, Task, enqueue, first_task_write
-from tongbao.kernel.errors import Rejected
+from tongbao.kernel.errors import Conflict, NotFound, Rejected
 from tongbao.kernel.ids import base32, derived_id, show
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, Group, GroupInFlight, Transfer
@@ -107,9 +107,15 @@ async def order_over_bank(
     if rail is None:
         raise NoBankThere
     leg = EAccountLeg(new.book, new.id, card.id, rail, is_own(account.kind, card), 0, None, 0, "")
-    if new.kind == "top_up":
-        return await _begin_top_up(teller.db, account, new, leg, confirmed)
-    return await _begin_withdrawal(teller, account, new, leg, confirmed)
+    try:
+        if new.kind == "top_up":
+            return await _begin_top_up(teller.db, account, new, leg, confirmed)
+        return await _begin_withdrawal(teller, account, new, leg, confirmed)
+    except (Conflict, Rejected, NotFound):
+        known = await order_of_request(teller.db, new)
+        if known is None:
+            raise
+        return known  # the same request a moment before: what it took stood against this one
 
 
 def is_own(kind: str, card: BoundCard) -> bool:

@@ -146,9 +146,14 @@ async def order(
         return known
     if new.timing == "scheduled" and not now < new.run_at <= now + SCHEDULED_MAX:
         raise RunAtWrong(param="$.run_at")
-    if new.timing == "now":
-        return await _order_now(teller, account, new, confirmed)
-    return await _order_later(teller, account, new, confirmed)
+    begin = _order_now if new.timing == "now" else _order_later
+    try:
+        return await begin(teller, account, new, confirmed)
+    except (Conflict, Rejected, NotFound):
+        known = await order_of_request(teller.db, new)
+        if known is None:
+            raise
+        return known  # the same request a moment before: what it moved stood against this one
 
 
 async def order_of_request(on: Db | Tx, wanted: EAccountOrder) -> EAccountOrder | None:

@@ -14,6 +14,7 @@ from msgspec.structs import astuple
 
 from tongbao.controls.limits.model import LimitExceeded
 from tongbao.infra.db import Write
+from tongbao.kernel.errors import Conflict, Rejected
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, Group, Result, Transfer
@@ -24,7 +25,7 @@ from tongbao.parties.e_accounts import queries as e_accounts
 from tongbao.parties.e_accounts.model import EAccount, EAccountMoved
 from tongbao.parties.e_accounts.orders import Confirms
 from tongbao.parties.merchants import queries as merchants
-from tongbao.payments.collecting.model import Payment
+from tongbao.payments.collecting.model import Payment, Verdict
 from tongbao.payments.collecting.outcomes import Flow, StateContended
 from tongbao.payments.collecting.payments import submit_paid
 from tongbao.payments.e_account_payments import _store as store
@@ -99,10 +100,13 @@ async def pay(
         account = await e_accounts.account_with_id(flow.db, account.id)
         now = flow.db.clock.now()
         scanned.check_payable(now)
-        await check_pays(flow, account, scanned.payment, level, now)
-        verdict = await flow.risk(as_asked(scanned), account.person_id)
-        if verdict.declined is not None:
-            raise WalletDeclined(reason=verdict.declined)
+        try:
+            verdict = await _let(flow, account, scanned, level, now)
+        except (Conflict, Rejected):
+            known = await payment_by(flow, account, scanned)
+            if known is None:
+                raise
+            return known  # paid a moment before: what that took stood against this one
         made = await _row(flow, account, scanned.payment, level, now)
         paid = paid_by(scanned, account.shown_id, now)
         companions = (
@@ -120,6 +124,17 @@ async def pay(
             return made
         _raise_unless_moved(result)
     raise StateContended
+
+
+async def _let(
+    flow: Flow, account: EAccount, scanned: Scanned, level: int, now: datetime
+) -> Verdict:
+    """Return what was said to a payment that nothing stands against; raise what does."""
+    await check_pays(flow, account, scanned.payment, level, now)
+    verdict = await flow.risk(as_asked(scanned), account.person_id)
+    if verdict.declined is not None:
+        raise WalletDeclined(reason=verdict.declined)
+    return verdict
 
 
 def _raise_unless_moved(result: Result) -> None:
