@@ -195,6 +195,12 @@ class Bills:
         rows = [self._payment(trade) for trade in self._world.state.trades(NAME) if trade.paid_at]
         return rows + [self._refund(refund) for refund in self._world.state.refunds(NAME)]
 
+    def true_rows(self, day: date) -> list[Row]:
+        """Return a day's payments and refunds by time, without planted differences."""
+        rows = [self._payment(trade) for trade in self._world.state.trades_paid_on(NAME, day)]
+        rows += map(self._refund, self._world.state.refunds_asked_on(NAME, day))
+        return sorted(rows, key=lambda row: row.time)
+
     # Rows -----------------------------------------------------------------------------------
 
     def rows(self, day: date) -> list[Row]:
@@ -207,9 +213,7 @@ class Bills:
         kept = self._world.state.document(NAME, f"rows:{day}")
         if kept is not None and kept[0]:
             return msgspec.json.decode(kept[0], type=list[Row])
-        rows = [self._payment(trade) for trade in self._world.state.trades_paid_on(NAME, day)]
-        rows += map(self._refund, self._world.state.refunds_asked_on(NAME, day))
-        rows.sort(key=lambda row: row.time)
+        rows = self.true_rows(day)
         if not rows:
             return []
         rows = self._misreport(day, rows)

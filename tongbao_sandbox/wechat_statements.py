@@ -89,7 +89,8 @@ class Statements:
 
         before = of(self._bills.all_rows()) + shared
         balance = sum(one.amount for one in before if one.time < start)
-        moved = of(self._bills.rows(day))
+        # A wrong row is wrong in the trade bill alone: the account moved by what was truly paid.
+        moved = of(self._bills.true_rows(day))
         moved += [one for one in shared if one.time.startswith(day.isoformat())]
         if call.query.get("account_type", "BASIC") != "BASIC" or not moved:
             raise Problem(400, "NO_STATEMENT_EXIST", "账单文件不存在")
