@@ -62,12 +62,16 @@ class Application:
 
     def __init__(self, door: HotDoor) -> None:
         self.door = door
+        self.begun = 0
         self.bodies: list[bytes] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.begun += 1
         body, more = b"", True
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                return
             body += message.get("body", b"")
             more = message.get("more_body", False)
         self.bodies.append(body)
@@ -243,6 +247,34 @@ async def test_who_waits_to_be_told_to_go_on_is_told(connect: Connect, route: Ro
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
     writer.write(b"{}")
     assert (await answer_of(reader))[2] == b"<by asgi %b>" % MADE
+
+
+async def test_who_is_told_to_go_on_after_an_answer_before_need_not_send_first(
+    connect: Connect, route: Route
+) -> None:
+    route.held = []
+    reader, writer = await connect()
+    writer.write(asked(b"1") + asked(b"2", b"expect: 100-continue")[:-1])
+    await route.asked(1)
+    first, route.held = route.held[0], None
+    first(b"one")
+    assert (await answer_of(reader))[2] == b"one"
+    async with asyncio.timeout(5):  # nothing more comes until it is told
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+    writer.write(b"2")
+    assert (await answer_of(reader))[2] == b"<by asgi %b>" % MADE
+
+
+async def test_a_body_that_never_follows_its_head_is_not_waited_for_after_an_answer(
+    connect: Connect, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_edge, "WHOLE_WITHIN_S", 0.001)
+    reader, writer = await connect()
+    writer.write(asked(b"1") + asked(b"22")[:-1])
+    assert (await answer_of(reader))[2] == MADE
+    async with asyncio.timeout(5):
+        while not application.begun:  # noqa: ASYNC110 - it limits how long it waits for a body
+            await asyncio.sleep(0.005)
 
 
 async def test_requests_sent_at_once_are_answered_in_their_order(

@@ -127,6 +127,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._reads_head = True
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Go on with a request that came while this one was answered, maybe without its body."""
+        super().on_response_complete()
+        if self._whole is not None:
+            self._hand_in_whole(self._whole)
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Begin a request, which takes the short way when it is for the door and arrives whole."""
         scope = cast("Scope", cycle.scope)
