@@ -37,6 +37,11 @@ LABEL = Statement(
     many="insert into scratch_label (id, text) select * from unnest($1::uuid[], $2::text[])"
     " on conflict do nothing",
 )
+HOLD = Statement(
+    "select from scratch_jar where id = $1 for update",
+    many="select from unnest($1::uuid[]) as t (id) join scratch_jar j on j.id = t.id"
+    " for update of j",
+)
 UNLABELLED = Statement(
     "select where not exists (select from scratch_label where id = $1)",
     many="select from unnest($1::uuid[]) as t (id)"
@@ -126,6 +131,7 @@ def test_only_statements_that_cannot_see_each_other_are_joined() -> None:
     assert is_joined(TAKE_MANY, LABEL)
     assert not is_joined(TAKE_MANY, UNLABELLED)  # it may look long before it has the row
     assert not is_joined(LABEL, LOOK)
+    assert not is_joined(HOLD, UNLABELLED)
     assert not is_joined(PUT, LOOK)
     assert not is_joined(PUT, TAKE_MANY)
     assert not is_joined(PUT, TAKE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -192,6 +192,25 @@ async def test_a_waiting_payment_finds_the_code_used_by_the_one_it_waited_for(
         assert not waiting.done()
 
     assert await waiting == 0
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_comes_late_from_the_day_before_counts_against_this_one(
+    db: Db, wallet: Wallet, together: bool
+) -> None:
+    """Who read the clock before midnight may write after somebody who read it later."""
+
+    async def spend(amount: int, now: datetime) -> int:
+        write = spend_write(wallet.book, wallet.id, Money(amount, "CNY"), now)
+        async with db.begin("test") as tx:
+            if together:
+                return await write.statement.run_set(tx, [write.args])
+            return await write.run(tx)
+
+    now = db.clock.now()
+    yesterday = now - timedelta(days=1)
+    spent = [await spend(*each) for each in [(700, now), (200, yesterday), (200, now), (100, now)]]
+    assert spent == [1, 1, 0, 1]
 
 
 async def test_a_refused_payment_leaves_the_code_and_the_limit_as_they_were(

@@ -26,6 +26,7 @@ Shape = tuple[tuple[Statement, bool], ...]
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 _KIND: Final = re.compile(r"\s*(insert\s+into|update|delete\s+from|select)\b")
 _TABLE: Final = re.compile(r"\b(?:from|join|into|update|using)\s+(\w+)")
+_LOCKS: Final = re.compile(r"\bfor\s+(?:no\s+key\s+|key\s+)?(?:update|share)\b|advisory")
 _NO_TABLES: Final = {"unnest", "set"}  # rows that are given, and what a conflict does instead
 _LIST: Final = re.compile(r"\bfrom\s+\w+(?:\s+(?:as\s+)?\w+)?\s*,")
 
@@ -47,7 +48,7 @@ def joined(shape: Shape, first: str = "", last: str = "") -> str | None:
         writes = not many.lstrip().startswith("select")
         if written.intersection(tables) or (waits and not (writes and len(tables) == 1)):
             return None
-        waits = waits or writes
+        waits = waits or writes or _LOCKS.search(many) is not None
         written.update(tables[:1] if writes else ())
         many, at = _renumbered(many + " returning 1" if writes else many, at)
         parts.append(f"s{place} as ({many})")

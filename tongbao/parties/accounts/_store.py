@@ -41,9 +41,10 @@ SET_STATE: Final = Query(
 SPEND: Final = Statement(
     """
     update wallet
-       set spent = case when spent_on = $3 then spent else 0 end + $4, spent_on = $3
+       set spent = case when spent_on >= $3 then spent else 0 end + $4,
+           spent_on = greatest(spent_on, $3)
      where book = $1 and id = $2 and state = 'active'
-       and case when spent_on = $3 then spent else 0 end + $4 <= daily_limit""",
+       and case when spent_on >= $3 then spent else 0 end + $4 <= daily_limit""",
     many="""
     with asked as materialized (
         select each.book, each.id, each.day, each.amount
@@ -56,12 +57,12 @@ SPEND: Final = Statement(
          group by asked.book, asked.id, asked.day
     ), spent as (
         update wallet
-           set spent = case when wallet.spent_on = summed.day then wallet.spent else 0 end
+           set spent = case when wallet.spent_on >= summed.day then wallet.spent else 0 end
                        + summed.amount,
-               spent_on = summed.day
+               spent_on = greatest(wallet.spent_on, summed.day)
           from summed
          where wallet.book = summed.book and wallet.id = summed.id and wallet.state = 'active'
-           and case when wallet.spent_on = summed.day then wallet.spent else 0 end
+           and case when wallet.spent_on >= summed.day then wallet.spent else 0 end
                + summed.amount <= wallet.daily_limit
         returning summed.times
     )

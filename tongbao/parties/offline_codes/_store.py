@@ -86,6 +86,7 @@ GET_ALLOWANCE: Final = Query(
 )
 SPEND: Final = Statement("""
     update offline_allowance
-       set spent = case when spent_on = $3 then spent else 0 end + $4, spent_on = $3
+       set spent = case when spent_on >= $3 then spent else 0 end + $4,
+           spent_on = greatest(spent_on, $3)
      where book = $1 and wallet_id = $2 and $4 <= limit_each
-       and case when spent_on = $3 then spent else 0 end + $4 <= limit_per_day""")
+       and case when spent_on >= $3 then spent else 0 end + $4 <= limit_per_day""")

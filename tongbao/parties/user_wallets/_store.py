@@ -164,9 +164,10 @@ COUNT_USE: Final = Query(
     WalletApplication,
     f"""
     update wallet_application
-       set used = case when used_day = $2 then used else 0 end + $3, used_day = $2
+       set used = case when used_day >= $2 then used else 0 end + $3,
+           used_day = greatest(used_day, $2)
      where id = $1 and state = 'opened' and $3 <= each_max
-       and case when used_day = $2 then used else 0 end + $3 <= day_max
+       and case when used_day >= $2 then used else 0 end + $3 <= day_max
     returning {_APPLICATION}""",
 )
 GIVE_USE_BACK: Final = Statement("""
