@@ -13,11 +13,9 @@ from tongbao.infra.web.problem import (
     InternalError,
     MethodNotAllowed,
     RouteUnknown,
-    TooManyRequests,
     status_of,
-    title_of,
 )
-from tongbao.kernel.errors import Busy, Forbidden, Refusal
+from tongbao.kernel.errors import Forbidden, Refusal
 from tongbao.ledger.book import Ledger
 from tongbao.parties.consents.dossier import contributor
 from tongbao.parties.consents.holdings import holdings_of
@@ -47,14 +45,12 @@ from tongbao.surfaces.open_bank.protocol import (
     wait_of,
     with_nonce,
 )
-from tongbao.surfaces.page_kit.rendering import new_nonce
+from tongbao.surfaces.page_kit.rendering import new_nonce, refusal_page
 from tongbao.surfaces.page_kit.replies import (
     Receive,
     Reply,
     Send,
     language_cookie,
-    page_policy,
-    page_reply,
     redirect,
     send_reply,
 )
@@ -293,18 +289,6 @@ def _set_language(visit: Visit) -> Reply:
 
 def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
     """Return a refusal as a page; it leads nowhere but back to one's own open request."""
-    zh = visit.request.language == "zh"
-    html = visit.desk.templates.render(
-        "refused.html",
-        visit.request.language,
-        nonce=visit.nonce,
-        mode=None,
-        advice=refusal.advice_zh if zh else refusal.advice,
-        title=title_of(type(refusal)),
-        request_id=request_id,
-        code=refusal.code,
-        goes_on=visit.request.method == "POST" or isinstance(refusal, Busy | TooManyRequests),
+    return refusal_page(
+        visit.desk.templates, visit.request, refusal, nonce=visit.nonce, request_id=request_id
     )
-    reply = page_reply(html, status=status_of(type(refusal)))
-    policy = page_policy(visit.nonce, trusted_types="'none'")
-    return reply.also(policy, ("cache-control", "no-store"))

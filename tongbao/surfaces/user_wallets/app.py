@@ -18,11 +18,8 @@ from tongbao.infra.web.problem import (
     InternalError,
     MethodNotAllowed,
     RouteUnknown,
-    TooManyRequests,
-    status_of,
-    title_of,
 )
-from tongbao.kernel.errors import Busy, Forbidden, Refusal
+from tongbao.kernel.errors import Forbidden, Refusal
 from tongbao.parties.consents.model import new_secret
 from tongbao.parties.people.dossier import Contributor
 from tongbao.parties.user_wallets import applications, sittings
@@ -31,15 +28,13 @@ from tongbao.parties.user_wallets.queries import contributor
 from tongbao.parties.user_wallets.sittings import Seat, SittingOver
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.surfaces.own_consents.pages import consent_pages
-from tongbao.surfaces.page_kit.rendering import new_nonce
+from tongbao.surfaces.page_kit.rendering import new_nonce, refusal_page
 from tongbao.surfaces.page_kit.replies import (
     Receive,
     Reply,
     Send,
     cookie,
     language_cookie,
-    page_policy,
-    page_reply,
     redirect,
     send_reply,
 )
@@ -217,18 +212,6 @@ def _set_language(visit: Visit) -> Reply:
 
 def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
     """Return a refusal as a page; it leads nowhere but back to one's own open page."""
-    zh = visit.request.language == "zh"
-    html = visit.desk.templates.render(
-        "refused.html",
-        visit.request.language,
-        nonce=visit.nonce,
-        mode=None,
-        advice=refusal.advice_zh if zh else refusal.advice,
-        title=title_of(type(refusal)),
-        request_id=request_id,
-        code=refusal.code,
-        goes_on=visit.request.method == "POST" or isinstance(refusal, Busy | TooManyRequests),
+    return refusal_page(
+        visit.desk.templates, visit.request, refusal, nonce=visit.nonce, request_id=request_id
     )
-    reply = page_reply(html, status=status_of(type(refusal)))
-    policy = page_policy(visit.nonce, trusted_types="'none'")
-    return reply.also(policy, ("cache-control", "no-store"))
