@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
+from tests.parties.test_e_accounts import withdraw
+from tests.payments.test_e_account_payments import account_of, pay_from, teller_of
 from tests.stage import Stage
 from tests.surfaces.visitors import hire, reader
 from tongbao.controls.audit_log.checkpoints import sign_checkpoint
 from tongbao.infra import audit, audit_tree
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.tasks import Lease
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.proofs.model import Proofs
+from tongbao.ledger.queries import caught_up
+from tongbao.parties.e_accounts import opening
+from tongbao.parties.merchants.merchants import SANDBOX_BOOK
+from tongbao.surfaces.invariants import _store as store
 from tongbao.surfaces.invariants import rounds
 from tongbao.surfaces.invariants.rounds import WatchInvariants, run_round, run_watch
 from tongbao.surfaces.invariants.running import (
     INVARIANTS,
+    LAST_ID,
     InvariantUnknown,
     chosen,
     lights,
@@ -73,7 +82,7 @@ async def test_a_light_remembers_since_when_it_is_red(db: Db) -> None:
     assert still.red_since == red.red_since
     assert still.checked_at > red.checked_at
     with pytest.raises(InvariantUnknown):
-        chosen(["I15"], LICENCE)
+        chosen(["I16"], LICENCE)
 
 
 async def test_the_round_runs_what_is_quick_and_the_board_shows_it(stage: Stage) -> None:
@@ -130,6 +139,73 @@ async def test_only_a_look_at_everything_turns_a_light_green_again(
     await stage.advance(hours=1)
     await run_round(stage.db, LICENCE)
     assert await _reds(stage.db) == set()
+
+
+class Undone(Exception):
+    """Nothing of a test's transaction is to stay."""
+
+
+async def _fall_behind(tx: Tx) -> None:
+    """Let the ledger's rows lack its last transfer, as they do until they follow."""
+    for side, account in (("debits", "debit"), ("credits", "credit")):
+        await tx.fetch(
+            f"""update ledger_account a set {side}_posted = a.{side}_posted - t.amount
+                  from ledger_transfer t, ledger_book b
+                 where t.book = b.book and t.seq = b.last_seq and b.book = $1
+                   and a.book = t.book and a.id = t.{account}_account""",
+            (SANDBOX_BOOK,),
+        )
+
+
+async def test_peoples_accounts_say_what_the_ledger_says(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, everything = stage.db, (SANDBOX_BOOK, UUID(int=0), LAST_ID)
+    accounts = [await account_of(stage, 3, fill=5_000) for _ in range(3)]
+    payment = await stage.show_qr("wallet", 5_000)
+    await pay_from(stage, accounts[0], payment)
+    async with db.begin("test") as tx:
+        await opening.close_account(tx, accounts[0])
+    await stage.refund(payment, 700)  # no account takes it: it waits
+    await stage.idle()
+    await withdraw(teller_of(stage), accounts[1], 1)
+    await caught_up(db, SANDBOX_BOOK)
+    assert await of(db, "I15") == {"I15": 0}
+
+    with suppress(Undone):
+        async with db.begin("test") as tx:
+            await _fall_behind(tx)
+            assert (await store.E_ACCOUNTS_IN.one(tx, *everything)).breaches == 1
+            by_one = "update ledger_watermark set seq = seq - 1, batch = batch - 1 where book = $1"
+            await tx.fetch(by_one, (SANDBOX_BOOK,))
+            assert (await store.E_ACCOUNTS_IN.one(tx, *everything)).breaches == 0, "added up"
+            raise Undone
+
+    monkeypatch.setattr(rounds, "ACCOUNTS", 1)
+    await run_round(db, LICENCE)
+    for harm, whose, named in (
+        ("update e_account set balance = balance + 1 where id = $1", accounts[2], "e_account "),
+        ("update e_account_refund set amount = amount + 1 where account_id = $1", accounts[0],
+         "e_account_returned "),
+        ("update ledger_account set owner = gen_random_uuid() where owner = $1", accounts[1],
+         "e_account "),
+    ):  # fmt: skip
+        with suppress(Undone):
+            async with db.begin("test") as tx:
+                await tx.fetch(harm, (whose.id,))
+                found = await store.E_ACCOUNTS_IN.one(tx, *everything)
+                assert found.breaches in {1, 2}  # of another owner it is two
+                assert found.first.startswith(named)
+                raise Undone
+
+    await db.fetch("update e_account set balance = balance + 1 where id = $1", (accounts[2].id,))
+    seen = []
+    for _ in range(6):  # three accounts in one book, none in the other: round and round
+        await run_round(db, LICENCE)
+        seen.append("I15" in await _reds(db))
+    assert seen[0] is False, "its turn has not come"
+    assert seen[-1] is True
+    assert str(accounts[2].id) in next(x.first for x in await lights(db) if x.name == "I15")
 
 
 async def test_a_round_derives_the_audit_logs_news_and_its_past_block_by_block(

@@ -33,7 +33,10 @@ class Light(Struct, frozen=True):
 
 
 class Mark(Struct, frozen=True):
-    """One row of invariant_mark: how far a round has looked, by payment or by entry of the log."""
+    """One row of invariant_mark: how far a round has looked; ``number`` is what it counts by there.
+
+    Of accounts the number is their book.
+    """
 
     name: str
     place: UUID
@@ -236,6 +239,54 @@ OFFLINE_SINCE: Final = Query(
     + """select 'offline key ' || k.id as what
            from offline_code c join offline_key k on k.book = c.book and k.id = c.key_id
           where c.used_at >= $1 and (c.used_at > k.expires_at or c.used_at > k.ended_at)) as b""",
+)
+
+# What people's accounts say beside what the ledger says, in one snapshot. The ledger's own rows may
+# be behind its journal: what was committed since is added up from there, by the batches that it is
+# in. Ids of several batches may lie among each other, so a batch takes its own numbers only.
+E_ACCOUNTS_END: Final = Query(
+    UUID, "select id from e_account where book = $1 and id > $2 order by id offset $3 limit 1"
+)
+E_ACCOUNTS_IN: Final = Query(
+    Found,
+    """
+    with since as materialized (
+        select moved.account, sum(moved.change)::bigint as change
+          from ledger_watermark w
+          join ledger_batch b on b.book = w.book and b.batch > w.batch
+         cross join lateral generate_series(1, cardinality(b.spans), 2) as span (place)
+         cross join lateral (
+               select debit_account, credit_account, amount
+                 from ledger_transfer
+                where book = w.book and id between b.spans[span.place] and b.spans[span.place + 1]
+                  and seq >= b.first_seq and seq < b.first_seq + b.transfers and kind in (1, 3)
+               offset 0) as t
+         cross join lateral (values (t.debit_account, -t.amount), (t.credit_account, t.amount))
+            as moved (account, change)
+         where w.book = $1
+         group by moved.account
+    ), booked as (
+        select a.owner, a.kind, a.currency,
+               a.credits_posted - a.debits_posted + coalesce(since.change, 0) as amount
+          from ledger_account a
+          left join since on since.account = a.id
+         where a.book = $1 and a.owner > $2 and a.owner <= $3
+           and a.kind in ('e_account', 'e_account_returned')
+    ), said as (
+        select id as owner, 'e_account' as kind, currency, balance as amount
+          from e_account
+         where book = $1 and id > $2 and id <= $3
+         union all
+        select account_id, 'e_account_returned', currency, sum(amount)::bigint
+          from e_account_refund
+         where book = $1 and account_id > $2 and account_id <= $3 and state = 'waiting'
+         group by account_id, currency
+    )
+    """
+    + _HEAD
+    + """select kind || ' ' || owner as what
+           from said full join booked using (owner, kind, currency)
+          where coalesce(said.amount, 0) <> coalesce(booked.amount, 0)) as b""",
 )
 
 FUNDS: Final = Query(

@@ -2,6 +2,7 @@
 
     payments   …past mark ──► 20,000 ──►            …new mark ──► 20,000 ──► … ──► five minutes ago
     audit log  …past block ─► 1,024 ──►             last checkpoint proved ──► the newest
+    accounts   …past mark ──► 20,000 ──►
 
 A round costs what happened since the one before and a fixed share of the past, and not what ever
 happened: the marks are how far everything was looked at once, and behind them the past is looked
@@ -27,12 +28,15 @@ from tongbao.infra.db import Db, Tx
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.ids import show
-from tongbao.kernel.licence import Licence
+from tongbao.kernel.licence import Licence, Mode
+from tongbao.parties.e_accounts.opening import book_of
 from tongbao.surfaces.invariants import _store as store
 from tongbao.surfaces.invariants._store import Found
 from tongbao.surfaces.invariants.running import (
+    LAST_ID,
     LOOKS_BACK,
     UNTOLD_FOR,
+    add_up,
     chosen,
     look,
     put_light,
@@ -50,7 +54,12 @@ RED_AGAIN: Final = timedelta(hours=1)
 USED_SINCE: Final = timedelta(days=2)
 SMALL_LOG: Final = 2 * BLOCK
 """A log of so many entries is derived whole every time."""
+ACCOUNTS: Final = 20_000
+"""So many electronic accounts of people are compared with the ledger in a round."""
 _PIECEWISE: Final = ("I4", "I5", "I6", "I7")
+_IN_PART: Final = (*_PIECEWISE, "I10", "I11", "I15")
+"""Of these a round sees a part, and a part that is sound says nothing of the rest."""
+_BOOKS: Final = sorted(book_of(mode) for mode in Mode)
 _BEGINNING: Final = UUID(int=0)
 _BEHIND_THE_TIME: Final = 80  # bits of a UUIDv7
 _SHARED: Final = 64  # bits at the end in which a derived id differs from its parent's
@@ -91,22 +100,19 @@ async def run_round(db: Db, licence: Licence, red_again: timedelta = RED_AGAIN) 
             await put_light(db, each.name, await look(db, each.name, licence), began)
             continue
         if each.name in _PIECEWISE:
-            found = await _add_up([await _look_at(db, each.name, piece) for piece in pieces])
+            found = add_up([await _look_at(db, each.name, piece) for piece in pieces])
         elif each.name == "I10":
             found = await _audit(db)
         elif each.name == "I11":
             found = await store.OFFLINE_SINCE.one(db, db.clock.now() - USED_SINCE)
+        elif each.name == "I15":
+            found = await _e_accounts(db)
         else:
             found = await look(db, each.name, licence)
-        if found.breaches or not is_red or each.name not in (*_PIECEWISE, "I10", "I11"):
+        if found.breaches or not is_red or each.name not in _IN_PART:
             await put_light(db, each.name, found, began)
     await _move_marks(db, pieces)
     return is_behind
-
-
-async def _add_up(found: list[Found]) -> Found:
-    firsts = [each.first for each in found if each.first]
-    return Found(sum(each.breaches for each in found), firsts[0] if firsts else "")
 
 
 async def _pieces(db: Db) -> tuple[list[_Piece], bool]:
@@ -144,7 +150,19 @@ async def _look_at(db: Db, name: str, piece: _Piece) -> Found:
     told = await store.ENDS_IN.all(db, *ends, now - LOOKS_BACK)
     subjects = [show(each.prefix, each.id) for each in told]
     found = await store.TOLD.one(db, subjects, [each.type for each in told])
-    return await _add_up([found, await store.UNTOLD.one(db, now - UNTOLD_FOR, *ends)])
+    return add_up([found, await store.UNTOLD.one(db, now - UNTOLD_FOR, *ends)])
+
+
+async def _e_accounts(db: Db) -> Found:
+    """Compare the next accounts with the ledger: book by book, and then from the beginning."""
+    mark = await store.MARK.first(db, "e_accounts.past")
+    book, after = (mark.number, mark.place) if mark else (_BOOKS[0], _BEGINNING)
+    last = await store.E_ACCOUNTS_END.first(db, book, after, ACCOUNTS - 1)
+    found = await store.E_ACCOUNTS_IN.one(db, book, after, last or LAST_ID)
+    following = _BOOKS[(_BOOKS.index(book) + 1) % len(_BOOKS)]
+    book, after = (book, last) if last else (following, _BEGINNING)
+    await store.PUT_MARK.run(db, "e_accounts.past", after, book, db.clock.now())
+    return found
 
 
 async def _move_marks(db: Db, pieces: list[_Piece]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Final
+from uuid import UUID
 
 import structlog
 from msgspec import Struct
@@ -20,9 +21,10 @@ from tongbao.infra.db import Db, Tx
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.codecs.registry_numbers import is_card_number
 from tongbao.kernel.errors import Invalid
-from tongbao.kernel.licence import Licence
+from tongbao.kernel.licence import Licence, Mode
 from tongbao.ledger.audit.findings import Check
 from tongbao.ledger.verify import verify
+from tongbao.parties.e_accounts.opening import book_of
 from tongbao.surfaces.invariants import _store as store
 from tongbao.surfaces.invariants._store import Found, Light
 
@@ -32,6 +34,7 @@ UNKNOWN_FOR: Final = timedelta(days=1)
 UNTOLD_FOR: Final = timedelta(hours=1)
 UNANSWERED_FOR: Final = timedelta(days=12)  # longer than any run of holidays, and a day
 MATCHES_MAX: Final = 10_000
+LAST_ID: Final = UUID(int=(1 << 128) - 1)
 
 PATTERNS: Final = {
     "card number": (
@@ -79,6 +82,8 @@ INVARIANTS: Final = (
     Invariant("I13", "What is unknown for long has a case", "长期未知必有差错单"),
     Invariant("I14", "No table has card numbers, tracks or CVNs", "数据表无卡号、磁道、CVN",
               is_quick=False),
+    Invariant("I15", "People's accounts say what the ledger says", "电子账户余额与总账一致",
+              is_licensed=True),
 )  # fmt: skip
 NAMES: Final = tuple(each.name for each in INVARIANTS)
 _CHECKS_OF: Final = {
@@ -94,8 +99,8 @@ class InvariantUnknown(Invalid):
     """There is no invariant of this name."""
 
     code = "invariant.unknown"
-    advice = "Name one of I1 to I14."
-    advice_zh = "请使用 I1 至 I14 的编号。"
+    advice = "Name one of I1 to I15."
+    advice_zh = "请使用 I1 至 I15 的编号。"
 
 
 def chosen(only: Collection[str], licence: Licence, *, quick: bool = False) -> list[Invariant]:
@@ -168,6 +173,7 @@ async def look(db: Db, name: str, licence: Licence) -> Found:
         "I12": lambda: store.FUNDS.one(db),
         "I13": lambda: _unknown(db, licence),
         "I14": lambda: scan(db),
+        "I15": lambda: _e_accounts(db),
     }
     return await looks[name]()
 
@@ -185,6 +191,18 @@ async def _unknown(db: Db, licence: Licence) -> Found:
         return found
     more = await store.UNKNOWN_PAID_OUT.one(db, now - UNKNOWN_FOR, now - UNANSWERED_FOR)
     return Found(found.breaches + more.breaches, found.first or more.first)
+
+
+async def _e_accounts(db: Db) -> Found:
+    ends = (UUID(int=0), LAST_ID)
+    found = [await store.E_ACCOUNTS_IN.one(db, book_of(mode), *ends) for mode in Mode]
+    return add_up(found)
+
+
+def add_up(found: Sequence[Found]) -> Found:
+    """Return what several looks have found as one."""
+    firsts = [each.first for each in found if each.first]
+    return Found(sum(each.breaches for each in found), firsts[0] if firsts else "")
 
 
 async def scan(db: Db) -> Found:
