@@ -31,6 +31,7 @@ from tongbao.parties.price_plans import approving as price_plans
 from tongbao.parties.standing import standing
 from tongbao.parties.step_up_risk import rules as step_up_rules
 from tongbao.parties.terminals import limits as terminal_limits
+from tongbao.parties.user_wallets import changed_terms as wallet_terms
 from tongbao.parties.user_wallets import programmes as wallet_programmes
 from tongbao.payments.channel_keys import changes as channel_keys
 from tongbao.payments.collecting.outcomes import Flow
@@ -69,6 +70,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
         *onboarding_acts(flow.db, clearing.keyring, flow.licence),
         *partner_acts(flow.db, clearing.keyring),
         *wallet_programmes.bound_acts(flow.db),
+        *wallet_terms.bound_acts(flow.db),
         *settlement_terms.bound_acts(flow.db),
         *settlement_batches.bound_acts(flow.db),
         *payout_files.bound_acts(flow.db),

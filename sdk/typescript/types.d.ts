@@ -894,8 +894,11 @@ export type WalletLineView = { kind: string; change: number; balance_after: numb
 /** A link to open in the user's browser: good once, and shown this once. */
 export type WalletLinkView = { object: "wallet_link"; url: string; expires_at: string };
 
+/** Terms that a merchant has proposed and nobody has agreed to yet. */
+export type WalletProgrammeTermsView = { name: string; account_class: number; grants: Array<"balance" | "propose" | "statement">; each_max: number; day_max: number; return_urls: Array<string> };
+
 /** A programme as its merchant sees it. */
-export type WalletProgrammeView = { id: string; object: "wallet_programme"; mode: Mode; name: string; account_class: number; grants: Array<"balance" | "propose" | "statement">; each_max: number; day_max: number; currency: string; return_urls: Array<string>; status: ProgrammeState; created_at: string };
+export type WalletProgrammeView = { id: string; object: "wallet_programme"; mode: Mode; name: string; account_class: number; grants: Array<"balance" | "propose" | "statement">; each_max: number; day_max: number; currency: string; return_urls: Array<string>; status: ProgrammeState; waiting: WalletProgrammeTermsView | null; created_at: string };
 
 /** A proposal as its merchant sees it. */
 export type WalletProposalView = { id: string; object: "wallet_proposal"; mode: Mode; application_id: string; merchant_proposal_no: string; kind: "payment" | "top_up" | "transfer" | "withdrawal"; amount: number; currency: string; payee: string | null; purpose: string; status: ProposalState; code: string | null; version: number; created_at: string; expires_at: string; ended_at: string | null };

@@ -91,6 +91,7 @@ REPLIES: dict[str, Any] = {
     "RedPacketView": red_packets.RedPacket,
     "GrabView": red_packets.Grab,
     "GrabAnswer": red_packets.GrabAnswer,
+    "WalletProgrammeTermsView": user_wallets.WalletProgrammeTerms,
     "WalletProgrammeView": user_wallets.WalletProgramme,
     "WalletApplicationView": user_wallets.WalletApplication,
     "WalletProposalView": user_wallets.WalletProposal,

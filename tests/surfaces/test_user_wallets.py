@@ -22,6 +22,8 @@ from tests.surfaces.test_wallet_app import SandboxOffice
 from tests.surfaces.visitors import browsing, hire, reader
 from tests.surfaces.wallet_users import RETURN, TERMS, Visitor, told
 from tongbao.controls.approvals.approvals import approve, reject
+from tongbao.controls.approvals.model import terms_of
+from tongbao.controls.approvals.queries import approval_with_id, changes_of, open_approval
 from tongbao.infra.tasks import Lease
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
@@ -31,6 +33,7 @@ from tongbao.parties.user_wallets.applications import (
     leave,
     run_expire_application,
 )
+from tongbao.parties.user_wallets.changed_terms import CHANGE, change_terms
 from tongbao.parties.user_wallets.model import ProgrammeState, ProgrammeUnchanged
 from tongbao.parties.user_wallets.programmes import (
     ProgrammeMove,
@@ -617,6 +620,73 @@ async def test_a_suspended_programme_opens_no_page_and_reads_nothing(
                 with pytest.raises(ProgrammeUnchanged):
                     await propose_move(tx, programme, after, reason="once more", may=set())
     assert await wallet.balance() == 0
+
+
+async def agreed(stage: Stage, approval: Any) -> str:
+    """Have somebody else agree, and say what became of it."""
+    async with stage.db.begin("checker") as tx:
+        acts, digest = stage.platform.approvals.acts, approval.digest.hex()
+        await approve(tx, acts, approval.id, digest=digest, may={"onboarding_act"})
+    await stage.idle()
+    return (await approval_with_id(stage.db, approval.id)).state.value
+
+
+async def test_terms_of_an_admitted_programme_change_once_somebody_else_agrees(
+    stage: Stage,
+) -> None:
+    shop = await stage.open_shop()
+    live, may = stage.client_of(await live_key(stage, shop)), {"onboarding_act"}
+
+    async def now() -> Any:
+        [found] = await stage.call(lambda: list(live.wallet_programmes.list()))
+        return found
+
+    async def programme() -> Any:
+        return await programme_of(stage.db, shop.merchant.id, Mode.LIVE)
+
+    async def admission() -> Any:
+        async with stage.db.begin("maker") as tx:
+            return await propose_move(
+                tx, await programme(), ProgrammeState.ACTIVE, reason="they are known", may=may
+            )
+
+    async def change() -> Any:
+        return await open_approval(stage.db, CHANGE, (await programme()).shown_id)
+
+    await stage.call(live.wallet_programmes.set, **TERMS)
+    looked_at = await admission()
+    await stage.call(live.wallet_programmes.set, **{**TERMS, "day_max": 90_000})
+    assert await agreed(stage, looked_at) == "failed", "they have seen other terms"
+    assert await agreed(stage, await admission()) == "applied"
+
+    dear = {**TERMS, "each_max": 70_000, "return_urls": ["https://other.example/back"]}
+    dearer = {**dear, "each_max": 80_000}
+    for terms in (dear, dearer, dearer):
+        said = await stage.call(live.wallet_programmes.set, **terms)
+        assert (said["day_max"], said["waiting"]["each_max"]) == (90_000, terms["each_max"])
+        assert said["return_urls"] == [RETURN]
+    asked = await change()
+    assert await change() == asked, "the same again proposes nothing new"
+    shown = await changes_of(stage.platform.approvals, asked)
+    assert ("CNY at once", "500.00", "800.00") in [(x.en, x.before, x.after) for x in shown]
+    assert asked.maker.startswith("key_")
+    with dying("user_wallets.before_terms_commit"):
+        async with stage.db.begin("test") as tx:
+            await change_terms(tx, terms_of(CHANGE, asked))
+    assert (await now())["each_max"] == TERMS["each_max"]
+    assert await agreed(stage, asked) == "applied"
+    changed = await now()
+    assert (changed["each_max"], changed["waiting"]) == (80_000, None)
+    assert changed["return_urls"] == dearer["return_urls"]
+
+    await stage.call(live.wallet_programmes.set, **TERMS)
+    async with stage.db.begin("checker") as tx:
+        acts = stage.platform.approvals.acts
+        await reject(tx, acts, (await change()).id, reason="they asked for too much", may=may)
+    assert (await now()) == changed
+    with pytest.raises(ProgrammeUnchanged):  # those that it was to replace are gone
+        async with stage.db.begin("test") as tx:
+            await change_terms(tx, terms_of(CHANGE, asked))
 
 
 async def test_in_real_money_a_programme_waits_for_two_people(stage: Stage) -> None:

@@ -14,6 +14,17 @@ ProposalKind = Literal["payment", "top_up", "withdrawal", "transfer"]
 ProposalStatus = Literal["awaiting", "processing", "done", "failed", "declined", "expired"]
 
 
+class WalletProgrammeTerms(TypedDict):
+    """Terms of a programme that nobody has agreed to yet."""
+
+    name: str
+    account_class: int
+    grants: list[Grant]
+    each_max: int
+    day_max: int
+    return_urls: list[str]
+
+
 class WalletProgramme(TypedDict):
     """What you ask your users for, and where they are sent back to."""
 
@@ -28,6 +39,7 @@ class WalletProgramme(TypedDict):
     currency: str
     return_urls: list[str]
     status: Literal["pending", "active", "suspended"]
+    waiting: WalletProgrammeTerms | None
     created_at: str
 
 
@@ -117,6 +129,9 @@ class WalletProgrammes:
         day_max: int,
     ) -> WalletProgramme:
         """Say what the next users are asked for; limits are minor units of CNY.
+
+        Of a programme that was admitted in real money, other terms are ``waiting`` until somebody
+        of the bank has agreed.
 
         Raises:
             Refused, Unanswered

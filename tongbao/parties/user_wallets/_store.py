@@ -28,16 +28,31 @@ _SITTING: Final = (
 )
 
 # Programmes
-SET_PROGRAMME: Final = Query(
+INSERT_PROGRAMME: Final = Query(
     Programme,
     f"""
-    insert into wallet_programme as known ({_PROGRAMME})
+    insert into wallet_programme ({_PROGRAMME})
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
-        on conflict (merchant_id, mode) do update
-       set name = excluded.name, account_class = excluded.account_class,
-           grants = excluded.grants, each_max = excluded.each_max, day_max = excluded.day_max,
-           return_urls = excluded.return_urls, changed_at = excluded.changed_at
+        on conflict (merchant_id, mode) do nothing
     returning {_PROGRAMME}""",
+)
+SET_TERMS: Final = Query(
+    Programme,
+    f"""
+    update wallet_programme
+       set name = $2, account_class = $3, grants = $4, each_max = $5, day_max = $6,
+           return_urls = $7, changed_at = $8
+     where id = $1
+    returning {_PROGRAMME}""",
+)
+LOCK_PROGRAMME: Final = Query(
+    Programme,
+    f"""
+    select {_PROGRAMME} from wallet_programme
+     where merchant_id = $1 and mode = $2 for no key update""",
+)
+LOCK_PROGRAMME_WITH_ID: Final = Query(
+    Programme, f"select {_PROGRAMME} from wallet_programme where id = $1 for no key update"
 )
 PROGRAMME_OF: Final = Query(
     Programme,

@@ -230,6 +230,19 @@ class Terms(Struct, frozen=True):
     day_max: int
     return_urls: list[str]
 
+    @property
+    def lines(self) -> list[tuple[str, str, str]]:
+        """Return what they say, line by line, for who decides: English, Chinese, the value."""
+        each, day = (Money(most, "CNY").decimal_text() for most in (self.each_max, self.day_max))
+        return [
+            ("name", "名称", self.name),
+            ("class of accounts", "账户类别", str(self.account_class)),
+            ("users let it", "授权范围", ", ".join(self.grants)),
+            ("CNY at once", "单笔限额（元）", each),
+            ("CNY in a day", "日累计限额（元）", day),
+            ("people return to", "回跳地址", ", ".join(self.return_urls)),
+        ]
+
 
 class Programme(Struct, frozen=True):
     """One row. Amounts are in minor units of CNY."""
@@ -251,6 +264,12 @@ class Programme(Struct, frozen=True):
     def shown_id(self) -> str:
         """Return its public id."""
         return show(PROGRAMME_PREFIX, self.id)
+
+    @property
+    def terms(self) -> Terms:
+        """Return what it asks users for."""
+        limits = (self.each_max, self.day_max)
+        return Terms(self.name, self.account_class, self.grants, *limits, self.return_urls)
 
 
 class WalletApplication(Struct, frozen=True):
@@ -356,6 +375,17 @@ class Sitting(Struct, frozen=True):
     ended_at: datetime | None
 
 
+class WalletProgrammeTermsView(Struct, frozen=True, kw_only=True):
+    """Terms that a merchant has proposed and nobody has agreed to yet."""
+
+    name: str
+    account_class: int
+    grants: list[Grant]
+    each_max: int
+    day_max: int
+    return_urls: list[str]
+
+
 class WalletProgrammeView(Struct, frozen=True, kw_only=True):
     """A programme as its merchant sees it."""
 
@@ -370,6 +400,7 @@ class WalletProgrammeView(Struct, frozen=True, kw_only=True):
     currency: str
     return_urls: list[str]
     status: ProgrammeState
+    waiting: WalletProgrammeTermsView | None
     created_at: datetime
 
 

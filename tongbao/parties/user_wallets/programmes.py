@@ -1,4 +1,4 @@
-"""Programmes: a merchant says what it will ask its users for; two people of ours admit or stop it.
+"""Programmes: what a merchant may ask its users for; two people of ours admit or stop it.
 
 In the sandbox a programme works at once. In real money it waits for two people, and so does what
 ends it: while it is suspended no page opens, no proposal is made, and nothing is read.
@@ -11,31 +11,29 @@ from typing import Final, Literal
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from tongbao.controls.approvals.approvals import in_transaction, propose
 from tongbao.controls.approvals.model import Act, Approval, Bound, Change
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.web.caller import Caller
-from tongbao.kernel.errors import Fact
-from tongbao.kernel.ids import new_id, parse
+from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
 from tongbao.parties.identity.model import Permission
 from tongbao.parties.merchants.queries import merchant_with_id
-from tongbao.parties.partners.model import is_redirect
 from tongbao.parties.user_wallets import _store as store
 from tongbao.parties.user_wallets.model import (
     PROGRAMME_PREFIX,
-    RETURNS_MAX,
     Programme,
     ProgrammeNotActive,
     ProgrammeNotFound,
     ProgrammeState,
-    ProgrammeTermsInvalid,
     ProgrammeUnchanged,
     ReturnUnknown,
     Terms,
+    WalletProgrammeTermsView,
+    WalletProgrammeView,
 )
 
 _MOVES: Final = frozenset(
@@ -55,6 +53,7 @@ class ProgrammeMove(Struct, frozen=True):
     merchant: str
     before: ProgrammeState
     after: Literal["active", "suspended"]
+    asks: Terms | None = None  # what it is admitted to ask for, where it is admitted or resumed
 
 
 MOVE: Final = Act(
@@ -65,36 +64,6 @@ MOVE: Final = Act(
     maker=Permission.ONBOARDING_ACT,
     checker=Permission.ONBOARDING_ACT,
 )
-
-
-async def set_programme(tx: Tx, caller: Caller, terms: Terms) -> Programme:
-    """Say what the merchant asks its users for from now on; who has consented is not touched.
-
-    Raises:
-        ProgrammeTermsInvalid
-    """
-    _check(terms, caller.mode)
-    begins = ProgrammeState.ACTIVE if caller.mode is Mode.SANDBOX else ProgrammeState.PENDING
-    made = await store.SET_PROGRAMME.one(
-        tx,
-        new_id(),
-        caller.merchant_id,
-        caller.mode,
-        terms.name.strip(),
-        terms.account_class,
-        terms.grants,
-        terms.each_max,
-        terms.day_max,
-        terms.return_urls,
-        begins,
-        tx.now,
-    )
-    facts: dict[str, Fact] = {
-        "class": terms.account_class,
-        "grants": " ".join(sorted(terms.grants)),
-    }
-    await audit.record(tx, "wallet_programme.set", made.shown_id, facts)
-    return made
 
 
 async def active_programme(on: Db | Tx, merchant_id: UUID, mode: Mode) -> Programme:
@@ -153,7 +122,8 @@ async def propose_move(
         raise ProgrammeUnchanged(status=programme.state.value)
     merchant = await merchant_with_id(tx, programme.merchant_id)
     to: Literal["active", "suspended"] = "active" if after is ProgrammeState.ACTIVE else "suspended"
-    terms = ProgrammeMove(programme.shown_id, merchant.name, programme.state, to)
+    asks = programme.terms if to == "active" else None
+    terms = ProgrammeMove(programme.shown_id, merchant.name, programme.state, to, asks)
     return await propose(
         tx, MOVE, terms.programme, terms, reason=reason, merchant_id=merchant.id, may=may
     )
@@ -162,10 +132,15 @@ async def propose_move(
 async def move_programme(tx: Tx, terms: ProgrammeMove) -> Programme:
     """Admit, suspend or resume a programme that still stands where it was looked at.
 
+    One that is admitted asks for what it asked for then: its merchant may have changed it since.
+
     Raises:
         ProgrammeUnchanged
     """
     wanted = parse(PROGRAMME_PREFIX, terms.programme)
+    known = await store.LOCK_PROGRAMME_WITH_ID.first(tx, wanted)
+    if known is None or (terms.asks is not None and known.terms != terms.asks):
+        raise ProgrammeUnchanged
     moved = await store.MOVE_PROGRAMME.first(tx, wanted, terms.before, terms.after, tx.now)
     if moved is None:
         raise ProgrammeUnchanged
@@ -173,6 +148,25 @@ async def move_programme(tx: Tx, terms: ProgrammeMove) -> Programme:
     await audit.record(tx, "wallet_programme.moved", moved.shown_id, facts)
     failpoint("user_wallets.before_move_commit")
     return moved
+
+
+def view_programme(row: Programme, waiting: Terms | None) -> WalletProgrammeView:
+    """Return a programme as its merchant sees it."""
+    return WalletProgrammeView(
+        id=row.shown_id,
+        object="wallet_programme",
+        mode=row.mode,
+        name=row.name,
+        account_class=row.account_class,
+        grants=row.grants,
+        each_max=row.each_max,
+        day_max=row.day_max,
+        currency="CNY",
+        return_urls=row.return_urls,
+        status=row.state,
+        waiting=WalletProgrammeTermsView(**asdict(waiting)) if waiting else None,
+        created_at=row.created_at,
+    )
 
 
 def bound_acts(db: Db) -> tuple[Bound, ...]:
@@ -186,22 +180,9 @@ def bound_acts(db: Db) -> tuple[Bound, ...]:
 
 async def _changes(db: Db, _approval: Approval, terms: ProgrammeMove) -> list[Change]:
     now = await programme_with_id(db, parse(PROGRAMME_PREFIX, terms.programme))
+    asks = terms.asks or now.terms
     return [
         Change("merchant", "商户", None, terms.merchant),
-        Change("people return to", "回跳地址", None, ", ".join(now.return_urls)),
+        *(Change(en, zh, None, value) for en, zh, value in asks.lines),
         Change("programme", "钱包计划", terms.before.value, terms.after),
     ]
-
-
-def _check(terms: Terms, mode: Mode) -> None:
-    name = terms.name.strip()
-    if not 0 < len(name) <= 64 or not name.isprintable():
-        raise ProgrammeTermsInvalid(param="$.name")
-    if not terms.grants or len(set(terms.grants)) != len(terms.grants):
-        raise ProgrammeTermsInvalid(param="$.grants")
-    if terms.day_max < terms.each_max:
-        raise ProgrammeTermsInvalid(param="$.day_max")
-    urls = terms.return_urls
-    is_right = 1 <= len(urls) <= RETURNS_MAX and len(set(urls)) == len(urls)
-    if not is_right or not all(is_redirect(each, mode) for each in urls):
-        raise ProgrammeTermsInvalid(param="$.return_urls")

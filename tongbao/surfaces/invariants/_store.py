@@ -249,7 +249,8 @@ E_ACCOUNTS_END: Final = Query(
 )
 E_ACCOUNTS_IN: Final = Query(
     Found,
-    """
+    _HEAD
+    + """
     with since as materialized (
         select moved.account, sum(moved.change)::bigint as change
           from ledger_watermark w
@@ -282,11 +283,9 @@ E_ACCOUNTS_IN: Final = Query(
          where book = $1 and account_id > $2 and account_id <= $3 and state = 'waiting'
          group by account_id, currency
     )
-    """
-    + _HEAD
-    + """select kind || ' ' || owner as what
-           from said full join booked using (owner, kind, currency)
-          where coalesce(said.amount, 0) <> coalesce(booked.amount, 0)) as b""",
+    select kind || ' ' || owner as what
+      from said full join booked using (owner, kind, currency)
+     where coalesce(said.amount, 0) <> coalesce(booked.amount, 0)) as b""",
 )
 
 FUNDS: Final = Query(

@@ -11,6 +11,7 @@ from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Meta, Struct
 
+from tongbao.controls.approvals.model import ApprovalWaiting
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
@@ -28,6 +29,7 @@ from tongbao.parties.e_accounts.model import PREFIX as ACCOUNT
 from tongbao.parties.e_accounts.queries import statement_of
 from tongbao.parties.user_wallets import queries
 from tongbao.parties.user_wallets.applications import apply, link_to_application
+from tongbao.parties.user_wallets.changed_terms import set_programme, waiting_terms
 from tongbao.parties.user_wallets.model import (
     PREFIX,
     PROPOSAL_LIFE_MAX_S,
@@ -37,7 +39,6 @@ from tongbao.parties.user_wallets.model import (
     Grant,
     LinksTooMany,
     NotGranted,
-    Programme,
     ProgrammeNotActive,
     ProgrammeTermsInvalid,
     Proposal,
@@ -60,7 +61,7 @@ from tongbao.parties.user_wallets.model import (
     view_application,
     view_proposal,
 )
-from tongbao.parties.user_wallets.programmes import programme_of, set_programme
+from tongbao.parties.user_wallets.programmes import programme_of, view_programme
 from tongbao.parties.user_wallets.proposals import (
     WantedProposal,
     link_to_proposal,
@@ -171,14 +172,17 @@ _PROPOSAL_AT: Final = "/v1/wallet_proposals/{wallet_proposal_id:str}"
 @post(
     "/v1/wallet_programmes",
     status_code=200,
-    opt=needs(_WRITE, refuses=[ProgrammeTermsInvalid], request_example=_TERMS),
+    opt=needs(_WRITE, refuses=[ProgrammeTermsInvalid, ApprovalWaiting], request_example=_TERMS),
 )
 async def post_wallet_programme(
     data: SetWalletProgramme, db: Db, caller: Caller
 ) -> WalletProgrammeView:
-    """Say what the merchant asks its users for; in real money two people of ours admit it first."""
+    """Say what the merchant asks its users for; in real money two people of ours admit it first.
+
+    Other terms of one that was admitted wait for somebody of ours (`waiting`).
+    """
     terms = Terms(
-        data.name,
+        data.name.strip(),
         data.account_class,
         data.grants,
         data.each_max,
@@ -186,14 +190,17 @@ async def post_wallet_programme(
         data.return_urls,
     )
     async with db.begin(caller.actor) as tx:
-        return view_programme(await set_programme(tx, caller, terms))
+        set_to = await set_programme(tx, caller, terms)
+        return view_programme(set_to, await waiting_terms(tx, set_to))
 
 
 @get("/v1/wallet_programmes", opt=needs(_READ))
 async def get_wallet_programmes(db: Db, caller: Caller) -> Page[WalletProgrammeView]:
     """Return the merchant's programme in this mode, if it has said its terms."""
     found = await programme_of(db, caller.merchant_id, caller.mode)
-    return Page([] if found is None else [view_programme(found)])
+    if found is None:
+        return Page([])
+    return Page([view_programme(found, await waiting_terms(db, found))])
 
 
 @post(
@@ -437,24 +444,6 @@ _ROUTES: Final[list[HTTPRouteHandler]] = [
 def routes(licence: Licence) -> list[HTTPRouteHandler]:
     """Return the routes under a licence: a firm that may not hold funds opens no wallets."""
     return _ROUTES if licence.may_hold_funds else []
-
-
-def view_programme(row: Programme) -> WalletProgrammeView:
-    """Return a programme as its merchant sees it."""
-    return WalletProgrammeView(
-        id=row.shown_id,
-        object="wallet_programme",
-        mode=row.mode,
-        name=row.name,
-        account_class=row.account_class,
-        grants=row.grants,
-        each_max=row.each_max,
-        day_max=row.day_max,
-        currency="CNY",
-        return_urls=row.return_urls,
-        status=row.state,
-        created_at=row.created_at,
-    )
 
 
 def _view_link(public_url: PublicUrl, secret: str, sitting: Sitting) -> WalletLinkView:
