@@ -228,6 +228,22 @@ async def test_who_is_gone_before_it_begins_is_not_written_for(jars: Db) -> None
     assert await JARS.one(jars) == 1
 
 
+async def test_kinds_of_commit_that_nobody_waits_for_are_forgotten(
+    jars: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tongbao.infra.commits.LANES_MAX", 4)
+    commits = Commits(jars, "tests")
+    async with jars.begin("test") as tx:
+        await tx.execute("lock table scratch_label in exclusive mode", ())
+        waits = asyncio.create_task(commits.write([Write(LABEL, (new_id(), "figs"))]))
+        for many in range(1, 12):
+            assert await commits.write([put(new_id()) for _ in range(many)]) is None
+            assert len(commits._lanes) <= 4
+        assert ((LABEL, False),) in commits._lanes
+    assert await waits is None
+    assert await LABELS.all(jars) == ["figs"]
+
+
 async def test_nothing_to_write_is_written_at_once(jars: Db, begun: Callable[[], int]) -> None:
     assert await Commits(jars, "tests").write([]) is None
     assert begun() == 0

@@ -188,6 +188,24 @@ async def test_many_who_lack_a_share_are_given_one_together(
     assert begun == 1
 
 
+async def test_nobody_waits_for_units_that_nobody_fetches_any_more(db: Db) -> None:
+    """Those of the round that is under way, and of the next one, which will not be."""
+    limits, first, second = RateLimits(db, SMALL), caller(), caller()
+    await limits.take(first, 20)
+    async with db.begin("test") as tx:
+        await tx.execute("lock table rate_bucket in access exclusive mode", ())
+        waiting = asyncio.create_task(limits.take(second, 1))
+        await asyncio.sleep(0.1)
+        next_round = asyncio.create_task(limits.take(caller(), 1))
+        await asyncio.sleep(0)
+        [filling] = [each for each in asyncio.all_tasks() if each.get_name() == FILLING]
+        filling.cancel()
+        async with asyncio.timeout(5):
+            ended = await asyncio.gather(waiting, next_round, return_exceptions=True)
+    assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
+    await limits.take(second, 1)  # and whoever comes then is served
+
+
 async def test_one_who_has_used_all_up_leaves_the_others_theirs(db: Db) -> None:
     limits = RateLimits(db, RateLimit(1, 5))
     poor, rich = caller(), caller()

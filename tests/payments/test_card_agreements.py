@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from tests.parties.card_people import pan
 from tests.parties.phones import PHONE, Phone
 from tests.parties.test_e_accounts import crash_at
+from tests.parties.test_person_locks import until_one_waits
 from tests.payments.test_cards import BALANCE, comes_to, on_card, script
 from tests.payments.test_cards import card_host as plain_host
 from tests.payments.test_own_wallet import code_of, wallet_with
@@ -24,6 +25,8 @@ from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication import passwords
 from tongbao.parties.authentication.step_up import Confirmed
+from tongbao.parties.bound_cards.binding import unbind
+from tongbao.parties.bound_cards.model import BindingOver
 from tongbao.parties.bound_cards.queries import card_with_id
 from tongbao.payments.card_agreements import signing
 from tongbao.payments.card_agreements.charging import detokenising
@@ -35,7 +38,7 @@ __all__ = ["plain_host"]
 
 AT, AGREEMENTS = "/v1/me/bank_cards", "/v1/me/agreements"
 AMOUNT = 1999
-CARDS = [pan(8_101 + number, "625188") for number in range(6)]
+CARDS = [pan(8_101 + number, "625188") for number in range(7)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -232,3 +235,21 @@ async def test_a_crash_while_signing_is_repeated_without_harm(
     assert isinstance(found.id, UUID)
     await stage.idle()
     assert await stage.events(agreement) == ["agreement.signed"]
+
+
+async def test_nothing_is_signed_with_a_card_that_is_let_go_meanwhile(
+    stage: Stage, alice: Phone
+) -> None:
+    bound = await bind(stage, alice, CARDS[6])
+    agreement = await offer(stage)
+    card = await card_with_id(stage.db, parse("bcd", bound))
+    reach = reach_of(stage.flow)
+    async with stage.db.begin("test") as tx:
+        await unbind(tx, card)
+        signing_it = asyncio.create_task(
+            signing.sign(reach, card, code_of(agreement), Confirmed(None))
+        )
+        await until_one_waits(stage.db)
+    with pytest.raises(BindingOver):
+        await signing_it
+    assert (await stage.call(stage.client.agreements.get, agreement["id"]))["status"] == "pending"

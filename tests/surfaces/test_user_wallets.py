@@ -28,13 +28,14 @@ from tongbao.infra.tasks import Lease
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.people.consents import Draft, publish_text
+from tongbao.parties.user_wallets import proposals
 from tongbao.parties.user_wallets.applications import (
     ExpireApplication,
     leave,
     run_expire_application,
 )
 from tongbao.parties.user_wallets.changed_terms import CHANGE, change_terms
-from tongbao.parties.user_wallets.model import ProgrammeState, ProgrammeUnchanged
+from tongbao.parties.user_wallets.model import ProgrammeState, ProgrammeUnchanged, Proposal
 from tongbao.parties.user_wallets.programmes import (
     ProgrammeMove,
     move_programme,
@@ -496,6 +497,69 @@ async def test_a_death_after_the_agreement_loses_nothing_and_doubles_nothing(
     await stage.idle()
     assert (await wallet.read(made))["status"] == left
     assert await wallet.balance() == (3_000 if left == "done" else 0)
+
+
+@pytest.mark.parametrize("kind", ["withdrawal", "payment"])
+async def test_what_was_refused_to_one_who_carries_it_out_fails_nothing_that_another_has_done(
+    stage: Stage, wallet: Opened, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The other moves the money a moment later, and dies before it can say so."""
+    _, link = await wallet.propose()
+    await Visitor(stage, wallet.phone).agree(link)
+    terms: dict[str, Any] = {"kind": kind, "amount": 1_000}
+    if kind == "payment":
+        asked = await stage.show_qr("wallet", 1_000)
+        terms["payment_code"] = asked["next_action"]["code_url"]
+    made, link = await wallet.propose(**terms)
+    really = proposals._done
+
+    async def refused_and_overtaken(carrier: proposals.Carrier, proposal: Proposal) -> Any:
+        monkeypatch.setattr(proposals, "_done", really)
+        try:
+            return await really(carrier, proposal)
+        finally:
+            await stage.db.fetch("update e_account set held = 0", ())
+            with dying("user_wallets.after_order"):
+                await proposals.carry_out(carrier, proposal.id)
+
+    monkeypatch.setattr(proposals, "_done", refused_and_overtaken)
+    await stage.db.fetch("update e_account set held = balance where state = 'active'", ())
+    told_first = await Visitor(stage, wallet.phone).agree(link)
+
+    assert told_first["status"] == "processing"
+    assert await wallet.balance() == 2_000
+    await stage.idle()
+    assert (await wallet.read(made))["status"] == "done"
+    assert await wallet.balance() == 2_000
+
+
+@pytest.mark.parametrize("kind", ["withdrawal", "payment"])
+async def test_what_is_told_failed_moves_no_money_any_more(
+    stage: Stage, wallet: Opened, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It was looked at before it failed, and goes on after it."""
+    _, link = await wallet.propose()
+    await Visitor(stage, wallet.phone).agree(link)
+    terms: dict[str, Any] = {"kind": kind, "amount": 1_000}
+    if kind == "payment":
+        asked = await stage.show_qr("wallet", 1_000)
+        terms["payment_code"] = asked["next_action"]["code_url"]
+    made, link = await wallet.propose(**terms)
+    really = proposals._done
+
+    async def overtaken_by_a_failure(carrier: proposals.Carrier, proposal: Proposal) -> Any:
+        monkeypatch.setattr(proposals, "_done", really)
+        await stage.db.fetch("update e_account set held = balance where state = 'active'", ())
+        await proposals.carry_out(carrier, proposal.id)
+        await stage.db.fetch("update e_account set held = 0", ())
+        return await really(carrier, proposal)
+
+    monkeypatch.setattr(proposals, "_done", overtaken_by_a_failure)
+    await Visitor(stage, wallet.phone).agree(link)
+
+    await stage.idle()
+    assert (await wallet.read(made))["status"] == "failed"
+    assert await wallet.balance() == 3_000
 
 
 async def test_a_person_ends_it_and_the_merchant_may_do_nothing_more(

@@ -23,6 +23,9 @@ from tongbao.kernel.clock import monotonic
 TOGETHER_MAX: Final = 200
 """Callers in one commit: enough to share it, and few enough that nobody waits long for it."""
 
+LANES_MAX: Final = 200
+"""Kinds of commit that are remembered: how many writes one has depends on what is asked."""
+
 _NEXT_AFTER_S: Final = 0.05
 _SHORT_LOCKS: Final = Statement("set local lock_timeout = '100ms'")
 _SHORT_LOCKS_TOO: Final = "set_config('lock_timeout', '100ms', true)"
@@ -66,6 +69,8 @@ class Commits:
         shape = tuple([(each.statement, each.refusal is not None) for each in asked])
         lane = self._lanes.get(shape)
         if lane is None:
+            if len(self._lanes) >= LANES_MAX:
+                self._lanes = {each: lane for each, lane in self._lanes.items() if lane.is_busy}
             lane = self._lanes[shape] = _Lane(self._db, self._actor, self._pace_s, shape)
         return await lane.ask(asked)
 
@@ -82,6 +87,11 @@ class _Lane:
         self._waiting: list[_Asked] = []
         self._runner: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody waits for a commit of these."""
+        return bool(self._waiting or self._running)
 
     def ask(self, writes: tuple[Write, ...]) -> asyncio.Future[str | None]:
         """Return the answer to come."""

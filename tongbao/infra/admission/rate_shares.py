@@ -200,6 +200,9 @@ class RateLimits:
                 await self._fill_round(wanted, round_)
         finally:
             self._filling = None
+            if self._round is not None:  # this task itself is ended, and nobody else fills it
+                self._round.cancel()
+                self._wanted, self._round = {}, None
 
     async def _fill_round(
         self, wanted: Mapping[Subject, int], round_: asyncio.Future[Mapping[Subject, int]]
@@ -215,6 +218,9 @@ class RateLimits:
             round_.set_exception(failure)
             if round_.exception() is not None and not any(wanted.values()):
                 _log.warning("rate_share_not_filled", why=type(failure).__name__)
+        except BaseException:
+            round_.cancel()
+            raise
         else:
             round_.set_result(refused)
 

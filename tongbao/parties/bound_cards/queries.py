@@ -72,6 +72,11 @@ def hold_write(card_id: UUID, person_id: UUID) -> Write:
     return Write(store.HOLD, (card_id, person_id, 1), refusal=BindingOver.code)
 
 
+def bound_write(card: BoundCard) -> Write:
+    """Return the write that refuses what is done with a card if it is not bound at that moment."""
+    return Write(store.HOLD, (card.id, card.person_id, 0), refusal=BindingOver.code)
+
+
 def let_go_write(card_id: UUID, person_id: UUID) -> Write:
     """Return the write by which an order over a card ends."""
     return Write(store.HOLD, (card_id, person_id, -1), refusal=BindingOver.code)

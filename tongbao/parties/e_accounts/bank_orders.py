@@ -27,7 +27,6 @@ from tongbao.kernel.ids import base32, derived_id, show
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, Group, GroupInFlight, Transfer
 from tongbao.ledger.rules import posting
-from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.bound_cards.model import BindingOver, BoundCard
 from tongbao.parties.bound_cards.moving import Asking, BankSaid, CardMoney, OverBank, opened
 from tongbao.parties.bound_cards.queries import hold_write, let_go_write
@@ -46,6 +45,7 @@ from tongbao.parties.e_accounts.model import (
 )
 from tongbao.parties.e_accounts.orders import (
     REPEATED,
+    Confirms,
     Teller,
     Wanted,
     drawn,
@@ -91,7 +91,7 @@ async def order_over_bank(
     wanted: Wanted,
     *,
     level: int,
-    confirmed: Confirmed,
+    confirmed: Confirms,
 ) -> EAccountOrder:
     """Begin a top-up or a withdrawal; the same request again is answered with the same order.
 
@@ -148,7 +148,7 @@ async def run_bank_order(teller: Teller, task: RunBankOrder, _lease: Lease) -> A
 
 
 async def _begin_top_up(
-    db: Db, account: EAccount, new: EAccountOrder, leg: EAccountLeg, confirmed: Confirmed
+    db: Db, account: EAccount, new: EAccountOrder, leg: EAccountLeg, confirmed: Confirms
 ) -> EAccountOrder:
     """Write the order down; the meters take its amount now, so that it will have room to land."""
     counts = _counts(account, new, leg)
@@ -175,7 +175,7 @@ async def _begin_top_up(
 
 
 async def _begin_withdrawal(
-    teller: Teller, account: EAccount, new: EAccountOrder, leg: EAccountLeg, confirmed: Confirmed
+    teller: Teller, account: EAccount, new: EAccountOrder, leg: EAccountLeg, confirmed: Confirms
 ) -> EAccountOrder:
     """Take the amount out of the account and write the order down, in one commit."""
     db, now, counts = teller.db, new.made_at, _counts(account, new, leg)

@@ -19,7 +19,7 @@ _APPLICATION: Final = (
 _PROPOSAL: Final = (
     "id, merchant_id, mode, application_id, proposal_no, kind, amount, currency, payee_id,"
     " payment_code, purpose, state, code, person_id, account_id, card_id, level, counted_day,"
-    " order_id, version, created_at, expires_at, decided_at, ended_at"
+    " order_id, version, created_at, expires_at, decided_at, ended_at, carried_at"
 )
 _SITTING: Final = (
     "id, merchant_id, mode, application_id, proposal_id, purpose, return_url, browser_hash, device,"
@@ -286,12 +286,16 @@ AGREE: Final = Query(
      where id = $1 and state = 'awaiting' and expires_at > $5
     returning {_PROPOSAL}""",
 )
+CARRY: Final = Statement("""
+    update wallet_proposal set carried_at = $2
+     where id = $1 and state = 'processing' and carried_at is null""")
 CLOSE_PROPOSAL: Final = Query(
     Proposal,
     f"""
     update wallet_proposal
        set state = $3, code = $4, order_id = $5, ended_at = $6, version = version + 1
      where id = $1 and state = $2
+       and ($3 <> 'failed' or $5::uuid is not null or carried_at is null)
     returning {_PROPOSAL}""",
 )
 EXPIRE_PROPOSAL: Final = Query(

@@ -340,6 +340,7 @@ class Proposal(Struct, frozen=True):
     expires_at: datetime
     decided_at: datetime | None
     ended_at: datetime | None
+    carried_at: datetime | None
 
     @property
     def shown_id(self) -> str:

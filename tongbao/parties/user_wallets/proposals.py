@@ -3,13 +3,15 @@
     agreed ──one commit: counted, processing, task──► the order on the account ──► done | failed
 
 The order carries the proposal's id as its request, so the page, the task and a task after a crash
-make one. What the bank or the book has not said yet stays ``processing``: nobody guesses.
+make one. What moves the money marks the proposal in the same commit, and what was refused to one of
+them fails it only while it bears no mark: another may have had better luck a moment later. What the
+bank or the book has not said yet stays ``processing``: nobody guesses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -17,7 +19,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tongbao.infra import audit
-from tongbao.infra.db import Db, Tx
+from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Handler, Lease, RetryPolicy, Task, enqueue
 from tongbao.infra.web.caller import Caller
@@ -25,7 +27,6 @@ from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.money import Money
 from tongbao.parties.authentication.model import Act
-from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.bound_cards.queries import card_to_use
 from tongbao.parties.e_accounts import orders
 from tongbao.parties.e_accounts.bank_orders import order_over_bank
@@ -37,7 +38,7 @@ from tongbao.parties.e_accounts.model import (
     NoBankThere,
     OrderState,
 )
-from tongbao.parties.e_accounts.orders import Teller, Wanted
+from tongbao.parties.e_accounts.orders import Confirms, Teller, Wanted
 from tongbao.parties.e_accounts.queries import account_of_person
 from tongbao.parties.user_wallets import _store as store
 from tongbao.parties.user_wallets.applications import (
@@ -73,7 +74,7 @@ CARRY_POLICY: Final = RetryPolicy(
 """Nobody gives up on what a person has agreed to while it is not known what became of it."""
 
 
-PayCode = Callable[[EAccount, str, int], Awaitable[None]]
+PayCode = Callable[[EAccount, str, int, Confirms], Awaitable[None]]
 """Pays a merchant's code out of an account, confirmed at a level; again changes nothing."""
 
 
@@ -82,6 +83,30 @@ class Carrier(Struct, frozen=True):
 
     teller: Teller
     pay: PayCode
+
+
+class Agreed(Struct, frozen=True):
+    """What lets a proposal's movement happen: it was agreed to, and no twin has failed or done it.
+
+    The person's confirmation was used up with the agreement.
+    """
+
+    proposal_id: UUID
+    now: datetime
+
+    def writes(self) -> tuple[Write, ...]:
+        """Return the write that marks the proposal in the movement's own commit."""
+        return (Write(store.CARRY, (self.proposal_id, self.now), EAccountMoved.code),)
+
+    async def take(self, tx: Tx) -> None:
+        """Mark the proposal in the caller's transaction.
+
+        Raises:
+            EAccountMoved: a twin has failed it, or done it.
+        """
+        for write in self.writes():
+            if not await write.run(tx):
+                raise EAccountMoved
 
 
 class CarryOut(Task, frozen=True, tag="user_wallets.carry_out"):
@@ -296,12 +321,12 @@ def handlers(carrier: Carrier) -> Mapping[type[Task], Handler]:
 async def _done(carrier: Carrier, proposal: Proposal) -> EAccountOrder | None:
     """Make the order of a proposal, or return the one that it has made; None: a code is paid."""
     teller, db = carrier.teller, carrier.teller.db
-    nothing = Confirmed(None)  # it was confirmed, and used up, with the agreement
+    agreed = Agreed(proposal.id, db.clock.now())
     person_id, level = proposal.person_id, proposal.level or 0
     account = await account_of_person(db, proposal.mode, person_id, proposal.account_id)
     failpoint("user_wallets.before_order")
     if proposal.kind == "payment":
-        await carrier.pay(account, proposal.payment_code or "", level)
+        await carrier.pay(account, proposal.payment_code or "", level, agreed)
         return None
     wanted = Wanted(
         proposal.kind,
@@ -314,11 +339,11 @@ async def _done(carrier: Carrier, proposal: Proposal) -> EAccountOrder | None:
     if known is not None:
         return known
     if proposal.card_id is None:
-        return await orders.order(teller, account, wanted, level=level, confirmed=nothing)
+        return await orders.order(teller, account, wanted, level=level, confirmed=agreed)
     card = await card_to_use(db, person_id, proposal.mode, proposal.card_id)
     if card is None:
         raise NoBankThere
-    return await order_over_bank(teller, account, card, wanted, level=level, confirmed=nothing)
+    return await order_over_bank(teller, account, card, wanted, level=level, confirmed=agreed)
 
 
 async def _settle(

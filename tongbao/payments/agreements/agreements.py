@@ -6,7 +6,7 @@ nothing to believe: what a merchant may take is written down on the channel's ow
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -257,11 +257,15 @@ async def change_own(
     agreement: Agreement,
     decide: Callable[[Agreement, datetime], Agreement | None],
     take: Taking | None = None,
+    stands: Sequence[Write] = (),
 ) -> Agreement:
     """Change an agreement with the own wallet as is decided on its row: nobody has to be asked.
 
+    ``stands``: writes that change nothing, and refuse where what they speak of is so no more.
+
     Raises:
-        InFlight, AgreementContended, and what deciding raises
+        InFlight: another took what is taken here, or something stands no more.
+        AgreementContended, and what deciding raises
     """
     for _ in range(_TRIES_MAX):
         agreement = await store.GET_AGREEMENT.one(reach.db, agreement.book, agreement.id)
@@ -272,7 +276,8 @@ async def change_own(
         taking = () if take is None else (take(agreement.id, now),)
         failpoint("agreements.before_own_change")
         async with reach.db.begin("agreements") as tx:
-            refused = await write_all(tx, (*taking, *_change_writes(agreement, becomes, now)))
+            changing = _change_writes(agreement, becomes, now)
+            refused = await write_all(tx, (*stands, *taking, *changing))
         if refused is None:
             failpoint("agreements.after_own_change")
             reach.nudge()

@@ -22,7 +22,7 @@ from tongbao.parties.authentication.model import ConfirmationUsed
 from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.bound_cards.model import PREFIX as CARD
 from tongbao.parties.bound_cards.model import BindingOver, BoundCard, BoundState
-from tongbao.parties.bound_cards.queries import cards_of_person
+from tongbao.parties.bound_cards.queries import bound_write, card_with_id, cards_of_person
 from tongbao.parties.people.dossier import Contributor
 from tongbao.parties.people.model import Kept
 from tongbao.payments.agreements import queries
@@ -67,6 +67,8 @@ async def agreement_scanned(reach: Reach, mode: Mode, text: str) -> Agreement:
 async def sign(reach: Reach, card: BoundCard, text: str, confirmed: Confirmed) -> Agreement:
     """Sign what was scanned with a bound card; of two cards at once, one signs, and again is fine.
 
+    The card is bound in the very commit: nothing is signed with one that is let go meanwhile.
+
     Raises:
         WalletAgreementUnknown, WalletAgreementTaken, AgreementCurrencyDiffers, BindingOver,
         ConfirmationUsed, AgreementContended
@@ -79,16 +81,21 @@ async def sign(reach: Reach, card: BoundCard, text: str, confirmed: Confirmed) -
             raise WalletAgreementTaken(status=agreement.state)
         if agreement.currency != _CURRENCY:
             raise AgreementCurrencyDiffers(expected=_CURRENCY)
-        if card.state is not BoundState.BOUND:
-            raise BindingOver(status=card.state.value)
+        _check_bound(card)
         signed = AgreementSigned(agreement.number, card.shown_id, now)
         return next_agreement(agreement, signed, "query", now)
 
     found = await agreement_scanned(reach, card.mode, text)
     try:
-        return await change_own(reach, found, decide, _taking(confirmed))
+        return await change_own(reach, found, decide, _taking(confirmed), [bound_write(card)])
     except InFlight:
+        _check_bound(await card_with_id(reach.db, card.id))
         raise ConfirmationUsed from None
+
+
+def _check_bound(card: BoundCard) -> None:
+    if card.state is not BoundState.BOUND:
+        raise BindingOver(status=card.state.value)
 
 
 def _taking(confirmed: Confirmed) -> Taking | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tongbao.infra.web.caller import Caller
 from tongbao.kernel.money import Money
-from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.e_accounts.model import EAccount
-from tongbao.parties.e_accounts.orders import Teller
+from tongbao.parties.e_accounts.orders import Confirms, Teller
 from tongbao.parties.user_wallets.model import ProposalInvalid
 from tongbao.parties.user_wallets.proposals import Carrier
 from tongbao.payments.collecting.outcomes import Flow
@@ -17,8 +16,8 @@ from tongbao.payments.own_wallet.confirming import code_scanned
 def carrier_of(flow: Flow, teller: Teller) -> Carrier:
     """Return what carries out proposals: orders by the teller, codes by the payments' own flow."""
 
-    async def pay(account: EAccount, code: str, level: int) -> None:
-        await paying.pay(flow, account, code, level=level, confirmed=Confirmed(None))
+    async def pay(account: EAccount, code: str, level: int, confirmed: Confirms) -> None:
+        await paying.pay(flow, account, code, level=level, confirmed=confirmed)
 
     return Carrier(teller, pay)
 
