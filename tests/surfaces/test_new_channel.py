@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -62,6 +64,21 @@ async def test_what_is_written_is_a_channel_that_claims_nothing(tree: Path) -> N
     assert "very secret" not in repr(secrets)
     registration = (tree / "tests/rails/connectors/north_bank.py").read_text()
     assert "from tongbao.rails.channels.north_bank.client import NorthBank\n" in registration
+
+
+def test_the_steps_send_to_where_channels_are_wired(tree: Path) -> None:
+    _, said = new_channel(tree, "north_bank")
+    [named] = re.findall(
+        r"in (tongbao/\w+\.py): the class in `(\w+)`, NorthBankSecrets in (\w+)", said
+    )
+    path, *tables = named
+    module = ast.parse((REPOSITORY / path).read_text())
+    defined = {
+        node.name if isinstance(node, ast.FunctionDef) else getattr(node, "target", node).id
+        for node in module.body
+        if isinstance(node, ast.FunctionDef | ast.AnnAssign)
+    }
+    assert set(tables) <= defined
 
 
 def test_what_is_written_passes_ruff(tree: Path) -> None:

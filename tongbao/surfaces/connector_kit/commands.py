@@ -174,7 +174,7 @@ Next:
   2. map the channel's codes in $channels/$name/errors.toml
   3. build one call after the other in client.py; add its name to `built` in
      $tests/connectors/$name.py, and record its answers in $tests/recorded/$name.json
-  4. in tongbao/wiring.py: the class in `channels`, ${klass}Secrets in SECRETS
+  4. in tongbao/connections.py: the class in `channels`, ${klass}Secrets in SECRETS
   5. docs/how-to/add-a-channel.md tells each step in full""")
 
 
