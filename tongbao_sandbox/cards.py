@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from tongbao_sandbox import faults, magic
 from tongbao_sandbox.cards_book import NAME, PIN_TRIES, Card, CardBook, Entry
 from tongbao_sandbox.cards_crypto import Sealing, encrypted_pin
-from tongbao_sandbox.cards_host import Reaction, Server, Session
+from tongbao_sandbox.cards_host import MAC_REFUSED, Reaction, Server, Session
 from tongbao_sandbox.cards_message import Fields
 from tongbao_sandbox.clock import china
 from tongbao_sandbox.model import Callback, PaymentCode, Trade
@@ -115,7 +115,7 @@ class Cards:
             if mti == "0800":
                 reaction = self._sign_in(session, fields)
             else:
-                reaction = self._transact(mti, fields)
+                reaction = self._transact(session, mti, fields)
             self._log(mti, fields, reaction)
         return reaction
 
@@ -135,7 +135,7 @@ class Cards:
         answer = {**_echo(fields), **self._dated(), 39: b"00", 60: fields.get(60, b""), 62: block}
         return Reaction("0810", answer, ending=_ending(fault))
 
-    def _transact(self, mti: str, fields: Fields) -> Reaction:
+    def _transact(self, session: Session, mti: str, fields: Fields) -> Reaction:
         asked = _read(mti, fields)
         answer_type = f"{int(mti) + 10:04d}"
         if asked is None:
@@ -145,6 +145,9 @@ class Cards:
             return Reaction(answer_type, {}, ending="silence")
         if fault == "reset":
             return Reaction(answer_type, {}, ending="reset")
+        if fault == "new_key":
+            session.mac_key = None  # forgotten, as after a restart: it takes another sign-in
+            return Reaction(answer_type, {**_echo(fields), 39: MAC_REFUSED})
         code, more = self._do[asked.kind](asked)
         answer = {**_echo(fields), **self._dated(), **more, 39: code.encode()}
         if fault.startswith("wrong_amount"):

@@ -14,7 +14,7 @@ from tongbao_sandbox.cards_crypto import Sealing
 from tongbao_sandbox.cards_message import Fields, Garbled, compose, framed, parse, unheadered
 
 _ABORTIVE_CLOSE: Final = struct.pack("ii", 1, 0)
-_MAC_REFUSED: Final = b"A0"
+MAC_REFUSED: Final = b"A0"
 
 
 class Reaction(Struct, frozen=True):
@@ -97,7 +97,7 @@ class Server:
             reaction = self._desk.react(session, mti, fields)
         else:
             refused: Fields = {at: fields[at] for at in (3, 7, 11, 37, 41, 42) if at in fields}
-            refused[39] = _MAC_REFUSED
+            refused[39] = MAC_REFUSED
             reaction = Reaction(f"{int(mti) + 10:04d}", refused)
         # Each answer goes its own way, so a slow one holds up no other.
         answering = asyncio.create_task(self._answer(session, reaction))

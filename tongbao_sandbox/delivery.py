@@ -21,7 +21,7 @@ import msgspec
 from tongbao_sandbox.clock import VirtualClock
 from tongbao_sandbox.faults import Faults
 from tongbao_sandbox.model import Attempt, Callback, Due, Fault, Variant
-from tongbao_sandbox.seam import Channel
+from tongbao_sandbox.seam import Channel, Rekeying
 from tongbao_sandbox.state import State, from_us, to_us
 
 IN_FLIGHT_MAX: Final = 16
@@ -69,6 +69,8 @@ class PostOffice:
         fault = self._faults.take(channel, "callback", number)
         if fault.name == "wrong_amount":
             content = self._channels[channel].wrong_amount(content)
+        elif fault.name == "new_key" and isinstance(keyed := self._channels[channel], Rekeying):
+            keyed.new_key()  # before the notification is signed, which it is when it goes
         letter = (channel, kind, number, url, msgspec.json.encode(content).decode())
         if fault.name in {"forged", "signtest"}:
             self._insert(letter, "forged" if fault.name == "forged" else "signtest")

@@ -27,6 +27,7 @@ FAULTS: Final[dict[str, frozenset[str]]] = {
             "http_429",
             "bad_signature_paid",
             "processing",
+            "new_key",
             "reset",
             "slow",
         }
@@ -78,6 +79,7 @@ FAULTS: Final[dict[str, frozenset[str]]] = {
             "wrong_amount",
             "reordered",
             "signtest",
+            "new_key",
         }
     ),
     "bill": frozenset(

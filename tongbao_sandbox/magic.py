@@ -36,6 +36,7 @@ TABLE: Final[Mapping[str, Mapping[int, str]]] = {
         77716: "http_502_unpaid",
         77717: "http_503_unpaid",
         77718: "processing:21600",
+        77719: "new_key",
         77751: DECLINED,
     },
     "callback": {
@@ -46,6 +47,7 @@ TABLE: Final[Mapping[str, Mapping[int, str]]] = {
         77725: "wrong_amount",
         77726: "reordered",
         77727: "signtest",
+        77728: "new_key",
     },
     "refund": {
         77731: "time_out_done",
@@ -63,6 +65,7 @@ TABLE: Final[Mapping[str, Mapping[int, str]]] = {
 }
 """Point → fen → what happens. Of a notification it is the order's amount that counts."""
 
+_NEW_KEYS: Final = frozenset({77719, 77728})
 _ON_A_LINE: Final = frozenset({77705, 77706, 77710})  # what only a card host's wire can do
 _HTTP: Final = frozenset({*range(77711, 77714), *range(77715, 77718)})
 _EVERY: Final = frozenset(fen for amounts in TABLE.values() for fen in amounts)
@@ -70,12 +73,12 @@ _ONLINE: Final = _EVERY - _ON_A_LINE
 OBEYED: Final[Mapping[str, frozenset[int]]] = {
     "alipay": _ONLINE - {77727},
     "bank": (_HTTP - {77713}) | {77701, 77702, 77708, 77751},
-    "cards": frozenset({*range(77701, 77708), 77710, 77714, 77731, 77732, 77751}),
+    "cards": frozenset({*range(77701, 77708), 77710, 77714, 77719, 77731, 77732, 77751}),
     "messages": frozenset(),
     "objects": frozenset(),
     "registers": frozenset(),
     "unionpay": _ONLINE - {77727},
-    "unionpay_qra": _ONLINE - {77727, *TABLE["bill"]},
+    "unionpay_qra": _ONLINE - {77727, *_NEW_KEYS, *TABLE["bill"]},
     "wechat": _ONLINE,
 }
 """Party → the amounts that mean something there; it is blind to the others."""

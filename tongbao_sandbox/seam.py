@@ -150,6 +150,14 @@ class Listening(Protocol):
         """Close the port and every connection."""
 
 
+@runtime_checkable
+class Rekeying(Protocol):
+    """A channel that signs with a key of its own, which changes now and then."""
+
+    def new_key(self) -> None:
+        """Sign with another key from now on, as after a change of certificates."""
+
+
 def decode_object(body: bytes) -> dict[str, Any] | None:
     """Return a JSON object, or None when the bytes are anything else."""
     try:

@@ -80,6 +80,8 @@ class UnionPay:
         fault = self._fault(ask)
         if faults.is_lost(fault.name) or fault.name == "code":
             return self._misbehaving(ask, {}, fault.argument or "05", fault)
+        if fault.name == "new_key":
+            self.new_key()
         code, fields = DONE, {}
         try:
             fields = self._do(ask, fault)
@@ -279,6 +281,10 @@ class UnionPay:
         """Return the notification with one fen more."""
         fields = content["fields"]
         return {**content, "fields": {**fields, "txnAmt": str(int(fields["txnAmt"]) + 1)}}
+
+    def new_key(self) -> None:
+        """Sign with a fresh certificate, which every message brings along."""
+        rotate(self._world)
 
     # Customers ----------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from tongbao_sandbox.wechat_combined import Combined
 from tongbao_sandbox.wechat_complaints import UPLOAD, Complaints
 from tongbao_sandbox.wechat_crypto import SCHEME, Vault, in_window, read_authorization
 from tongbao_sandbox.wechat_customers import PAGE, Customers
-from tongbao_sandbox.wechat_desk import NAME, Desk, transaction
+from tongbao_sandbox.wechat_desk import NAME, ROTATING, Desk, transaction
 from tongbao_sandbox.wechat_identity import PATHS as IDENTITY_PATHS
 from tongbao_sandbox.wechat_identity import Identities
 from tongbao_sandbox.wechat_orders import Orders
@@ -62,7 +62,7 @@ class WechatPay:
     def __init__(self, world: World) -> None:
         self._world = world
         self._vault = Vault(world.keys[NAME], world.setting)
-        desk = Desk(world, self._vault)
+        self._desk = desk = Desk(world, self._vault)
         self._orders = orders = Orders(desk)
         self._refunds = refunds = Refunds(desk, orders)
         self._bills = bills = Bills(desk)
@@ -227,6 +227,10 @@ class WechatPay:
         """Return the notification with one fen more than was moved."""
         return {**content, "resource": _one_more(content["resource"])}
 
+    def new_key(self) -> None:
+        """Sign with the other one of the platform's two certificates from now on."""
+        self._desk.new_key()
+
     # Customers, agenda, control -------------------------------------------------------------
 
     def scanned(self, trade: Trade, action: str) -> dict[str, Any]:
@@ -294,11 +298,11 @@ class WechatPay:
 
     def _rotate(self) -> dict[str, Any]:
         """Take the change of the platform certificate one step on; there are three."""
-        before = self._world.setting("wechat.rotation", "")
+        before = self._world.setting(ROTATING, "")
         if before == ROTATION[-1]:
             raise Refused("the old certificate is gone and there is no third one")
         stage = ROTATION[ROTATION.index(before) + 1] if before else ROTATION[0]
-        self._world.state.set_setting("wechat.rotation", stage)
+        self._world.state.set_setting(ROTATING, stage)
         return {"rotation": stage}
 
     def _probe(self, number: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from tongbao_sandbox.wechat_rules import TRADE_TYPES
 from tongbao_sandbox.wechat_wire import Call, at, parameter_error
 
 NAME: Final = "wechat"
+ROTATING: Final = "wechat.rotation"
+"""The setting that says how far the change of the platform certificate is."""
 
 IDS: Final = ("appid", "mchid", "sp_appid", "sp_mchid", "sub_appid", "sub_mchid")
 """Under what names an order says whose it is."""
@@ -63,6 +65,11 @@ class Desk:
         if every and self.world.state.next_number("wechat.callback") % every == 0:
             self.probe(url, event)
         self.world.courier.post(NAME, event.kind, number, url=url, content=content)
+
+    def new_key(self) -> None:
+        """Sign with the other one of the platform's two certificates; both are listed."""
+        is_newer = self.world.setting(ROTATING, "") in {"switched", "retired"}
+        self.world.state.set_setting(ROTATING, "announced" if is_newer else "switched")
 
     def probe(self, url: str, event: Event) -> None:
         """Queue a signature probe, which the merchant must refuse."""

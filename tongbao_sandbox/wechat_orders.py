@@ -70,6 +70,8 @@ class Orders:
                 raise parameter_error("/payer/openid", "", "必填参数缺失")
             total = body["amount"]["total"]
             fault = magic.fault_of(self._world, NAME, "pay", body["out_trade_no"], total)
+            if fault.name == "new_key":
+                self._desk.new_key()
             return spoilt(fault, lambda: self._place(call, body, product, fault))
 
         return place

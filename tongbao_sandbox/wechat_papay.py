@@ -161,6 +161,8 @@ class Agreements:
     def _deduct_under(self, body: dict[str, Any]) -> Outcome:
         total = body["amount"]["total"]
         fault = magic.fault_of(self._world, NAME, "pay", body["out_trade_no"], total)
+        if fault.name == "new_key":
+            self._desk.new_key()
         return spoilt(fault, lambda: self._deduct(body, fault))
 
     def _deduct(self, body: dict[str, Any], fault: Fault) -> Outcome:

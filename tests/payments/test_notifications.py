@@ -282,6 +282,26 @@ async def test_a_channels_own_bad_luck_changes_nothing_either(
     assert await stage.events(payment) == ["payment.succeeded"]
 
 
+@pytest.mark.parametrize("channel", ["wechat_pay", "unionpay"])  # Alipay's account goes by keys
+async def test_certificates_change_in_mid_flight_and_nobody_waits_for_it(
+    stage: Stage, channel: str
+) -> None:
+    """Once before the answer and once before the notification, which is believed all the same."""
+    stage.fault(channel, "pay", "new_key")
+    stage.fault(channel, "callback", "new_key")
+    payment = await stage.show_qr(channel)
+    assert payment["status"] == "pending"
+
+    await stage.customer(payment)
+    await stage.idle()
+
+    assert (await stage.read(payment))["status"] == "succeeded"
+    assert await stage.events(payment) == ["payment.succeeded"]
+    number = (await stage.attempt_of(payment)).number
+    assert await states_of_callbacks(stage, number) == ["processed"]
+    await stage.control("settings", **{"wechat.rotation": ""})
+
+
 async def test_a_probe_is_refused_and_does_no_harm(stage: Stage) -> None:
     """WeChat Pay sends wrong signatures on purpose, to see whether they are looked at."""
     payment = await stage.show_qr("wechat_pay")

@@ -7,16 +7,21 @@ fault meets one mode of each channel by default; TONGBAO_CAMPAIGN=1 crosses all 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 import tongbao_sandbox.channels
+from tests.rails.alipay_desk import account_of
 from tests.rails.stalls import CHARGES, PRICE, STALLS, Stall
+from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.contract import (
     Absent,
+    Answer,
     Callback,
     CallbackKind,
     Closed,
@@ -85,7 +90,7 @@ LOST: dict[str, dict[str, set[str]]] = {
     },
 }
 TOLD: dict[str, set[str]] = {
-    "pay": {"slow", "processing", "doubled_answer"},
+    "pay": {"slow", "processing", "doubled_answer", "new_key"},
     "query": {"slow", "stale", "doubled_answer", "reset"},
     "refund": {"processing", "abnormal", "not_enough", "slow", "doubled_answer"},
     "refund_query": {"stale"},
@@ -478,6 +483,109 @@ async def test_a_barred_card_payment_cannot_come_late(stall_at: OpenStall) -> No
     assert isinstance((await stall.channel.close(stall.account, order)).outcome, Absent)
     assert not isinstance((await stall.place(order)).outcome, Succeeded)
     assert stall.taken(order) == 0
+
+
+# --- keys
+
+
+KEYED = ["alipay", "unionpay", "wechat_pay"]  # Qra's one key is changed by people, on both sides
+BY = ["fault", "amount"]
+
+
+@pytest.fixture
+async def keyed_stall_at(stall_at: OpenStall) -> AsyncIterator[OpenStall]:
+    """Of a merchant who goes by certificates, wherever there are any."""
+    opened: list[Stall] = []
+
+    def open_stall(name: str) -> Stall:
+        opened.append(stall_at(name))
+        if name == "alipay":
+            opened[-1].account = account_of(opened[-1].sandbox, opened[-1].wire.url, "certificate")
+        return opened[-1]
+
+    yield open_stall
+    for stall in opened:
+        await stall.control("settings", **{"wechat.rotation": ""})
+
+
+def certificate_of(stall: Stall, answer: Answer[Any]) -> str:
+    """Return what the answer that came last says it is signed with."""
+    [last] = stall.sandbox.get("requests", last=1)  # our evidence leaves UnionPay's out
+    said = re.search(
+        r"wechatpay-serial: (\w+)|alipay_cert_sn\W+(\w+)|signPubKeyCert=([^&]+)",
+        f"{answer.exchange.reply}\n{last['reply']}",
+    )
+    assert said is not None, answer
+    return next(text for text in said.groups() if text)
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("channel", KEYED)
+async def test_an_answer_under_a_new_certificate_is_an_answer(
+    channel: str, by: str, keyed_stall_at: OpenStall
+) -> None:
+    """The certificate changes between a request and its answer: in mid-flight."""
+    stall = keyed_stall_at(channel)
+    before = await stall.order(PayMode.PAYMENT_CODE)
+    old = certificate_of(stall, await stall.place(before))
+    stall.account = structs.replace(stall.account, id=new_id())  # one that has fetched none
+    price = Money(77719, "CNY") if by == "amount" else PRICE
+    order = await stall.order(PayMode.PAYMENT_CODE, money=price)
+    if by == "fault":
+        stall.fault("pay", "new_key", order.number)
+    answer = await stall.place(order)
+    assert isinstance(answer.outcome, Succeeded | Pending), answer
+    new = certificate_of(stall, answer)
+    assert new != old
+    for one in (before, order):
+        found = await stall.channel.query(stall.account, one)
+        assert isinstance(found.outcome, Succeeded), found
+        assert certificate_of(stall, found) == new
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("channel", KEYED)
+async def test_a_notice_under_a_new_certificate_is_believed_once_that_is_known(
+    channel: str, by: str, keyed_stall_at: OpenStall
+) -> None:
+    stall = keyed_stall_at(channel)
+    price = Money(77728, "CNY") if by == "amount" else PRICE
+    order = await stall.order(PayMode.QR, money=price)
+    if by == "fault":
+        stall.fault("callback", "new_key", order.number)
+    await stall.place(order)
+    await stall.meet(order)
+    await stall.advance(0)
+    unread = stall.callbacks()
+    assert len(unread) == 1
+    if channel == "unionpay":  # the certificate comes along
+        assert isinstance(unread[0], Callback)
+    else:
+        assert unread == ["forged"]
+    await stall.channel.refresh_keys(stall.account)
+    [read] = stall.callbacks()
+    assert isinstance(read, Callback), read
+    assert (read.number, read.kind) == (order.number, CallbackKind.PAYMENT)
+    assert isinstance(read.outcome, Succeeded)
+    assert read.outcome.money == price
+
+
+@pytest.mark.parametrize("by", BY)
+async def test_a_host_that_forgot_our_working_keys_is_signed_in_to_again(
+    by: str, stall_at: OpenStall
+) -> None:
+    stall = stall_at("cards")
+    price = Money(77719, "CNY") if by == "amount" else PRICE
+    order = await stall.order(PayMode.CARD, money=price)
+    if by == "fault":
+        stall.fault("pay", "new_key", order.number)
+    answer = await stall.place(order)
+    assert isinstance(answer.outcome, Unknown), answer
+    assert stall.taken(order) == 0
+    closed = (await stall.channel.close(stall.account, order)).outcome
+    assert isinstance(closed, Absent), closed
+    later = await stall.paid()
+    assert stall.taken(later) == PRICE.amount
 
 
 # --- notices

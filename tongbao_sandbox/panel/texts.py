@@ -277,6 +277,7 @@ _HOW: Final[Mapping[str, tuple[str, str]]] = {
     "forged": ("a forged copy comes along", "附带伪造通知"),
     "reordered": ("out of order", "乱序"),
     "signtest": ("a signature probe comes along", "附带验签探测"),
+    "new_key": ("signed with a new key from then on", "此时起更换签名密钥"),
     "drop_row": ("a row is missing", "缺少一行"),
     "late_row": ("a row comes with the next day's bill", "一行延至次日账单"),
     "extra_row": ("a row too many", "多出一行"),
