@@ -6,24 +6,25 @@ An address has 128 random bits, and knowing it lets one pay, and see an amount a
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
-import structlog
+from msgspec.structs import replace
 
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.web.problem import (
-    InternalError,
-    MethodNotAllowed,
-    RouteUnknown,
-    status_of,
-    title_of,
-)
+from tongbao.infra.web.problem import InternalError, status_of
 from tongbao.kernel.errors import Busy, Forbidden, Refusal
 from tongbao.payments.checkouts.model import PREFIX
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.surfaces.cashier import checkouts, combined, payers, plates
 from tongbao.surfaces.cashier.desk import Desk, Route, Visit
+from tongbao.surfaces.page_answers import (
+    answer,
+    nothing_there,
+    refusal_facts,
+    with_allowed,
+)
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
     Receive,
@@ -34,8 +35,6 @@ from tongbao.surfaces.page_kit.replies import (
     send_reply,
 )
 from tongbao.surfaces.page_kit.requests import LANGUAGES, PageRequest, read_request
-
-log = structlog.get_logger()
 
 
 class SentFromElsewhere(Forbidden):
@@ -94,25 +93,21 @@ class CashierApp:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, refusals included, in the customer's language."""
         asked = read_request(scope)
-        client = scope.get("client")
-        visit = Visit(self._desk, asked, {}, new_nonce(), client[0] if client else "127.0.0.1")
-        reply = await self._answer(visit, scope["state"]["request_id"])
+        visit = Visit(self._desk, asked, {}, new_nonce(), asked.client_ip)
+        reply = await answer(
+            asked,
+            self._desk.templates.assets,
+            partial(self._serve, visit),
+            partial(_refused, visit, scope["state"]["request_id"]),
+            failure="cashier_page_failed",
+        )
         await send_reply(reply, receive, send, is_https=self._desk.is_https)
 
-    async def _answer(self, visit: Visit, request_id: str) -> Reply:
-        if file := self._desk.templates.assets.find(visit.request.path):
-            return file
-        try:
-            route, params = _route_of(visit.request)
-            if route.view is not come_back_by_form:  # which comes from elsewhere, and does nothing
-                self._check_origin(visit.request)
-            there = Visit(visit.desk, visit.request, params, visit.nonce, visit.client_ip)
-            return await route.view(there)
-        except Refusal as refusal:
-            return _refused(visit, refusal, request_id)
-        except Exception:
-            log.exception("cashier_page_failed")  # its path would tell an address
-            return _refused(visit, InternalError(), request_id)
+    async def _serve(self, visit: Visit) -> Reply:
+        route, params = _route_of(visit.request)
+        if route.view is not come_back_by_form:  # which comes from elsewhere, and does nothing
+            self._check_origin(visit.request)
+        return await route.view(replace(visit, params=params))
 
     def _check_origin(self, asked: PageRequest) -> None:
         """Raise unless a form comes from a page of ours.
@@ -135,12 +130,10 @@ def _route_of(asked: PageRequest) -> tuple[Route, Mapping[str, str]]:
     for route, params in fitting:
         if route.method == asked.method:
             return route, params
-    if fitting:
-        raise MethodNotAllowed(allow=", ".join(sorted({route.method for route, _ in fitting})))
-    raise RouteUnknown
+    raise nothing_there(route.method for route, _ in fitting)
 
 
-def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
+def _refused(visit: Visit, request_id: str, refusal: Refusal) -> Reply:
     """Return a refusal as a page that says what it means for the customer's money."""
     parts = visit.request.path.removeprefix(PREFIX).strip("/").split("/")
     own = (
@@ -149,16 +142,10 @@ def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
         else None
     )
     facts = {
-        "refusal": refusal,
-        "advice": refusal.advice_zh if visit.request.language == "zh" else refusal.advice,
-        "title": title_of(type(refusal)),
-        "request_id": request_id,
+        **refusal_facts(visit.request, refusal, request_id),
         "is_open_question": isinstance(refusal, InternalError | Busy),
         "back": own if visit.request.method == "POST" else None,
         "mode": None,
     }
     status = status_of(type(refusal))
-    reply = visit.page("refused.html", facts, status=status)
-    if isinstance(refusal, MethodNotAllowed):
-        return reply.also(("allow", str(refusal.facts.get("allow", ""))))
-    return reply
+    return with_allowed(visit.page("refused.html", facts, status=status), refusal)

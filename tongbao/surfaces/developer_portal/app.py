@@ -8,7 +8,7 @@ A view asks for rows of the developer's own merchant in the sandbox, and of nobo
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -21,13 +21,7 @@ from tongbao.infra.http import HttpClient
 from tongbao.infra.request_log.lines import RequestLog
 from tongbao.infra.serving.app import App
 from tongbao.infra.settings import Settings
-from tongbao.infra.web.problem import (
-    InternalError,
-    MethodNotAllowed,
-    RouteUnknown,
-    status_of,
-    title_of,
-)
+from tongbao.infra.web.problem import InternalError, status_of
 from tongbao.infra.webhooks.model import WebhookRules
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.licence import Mode
@@ -53,6 +47,7 @@ from tongbao.surfaces.developer_portal.visit import (
     Visit,
     new_visitor_token,
 )
+from tongbao.surfaces.page_answers import nothing_there, refusal_facts, with_allowed
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
     Receive,
@@ -127,16 +122,13 @@ class PortalApp:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, refusals included, in the visitor's language."""
-        client = scope.get("client")
-        source = client[0] if client else "127.0.0.1"
-        asked = read_request(scope)
-        reply = await self._answer(asked, source, scope["state"]["request_id"])
+        reply = await self._answer(read_request(scope), scope["state"]["request_id"])
         await send_reply(reply, receive, send, is_https=self._desk.is_https)
 
-    async def _answer(self, asked: PageRequest, source: str, request_id: str) -> Reply:
+    async def _answer(self, asked: PageRequest, request_id: str) -> Reply:
         if file := self._desk.templates.assets.find(asked.path):
             return file
-        visit = self._visit(asked, source)
+        visit = self._visit(asked)
         try:
             visit = await self._with_session(visit)
             return await self._admit(visit)
@@ -162,7 +154,7 @@ class PortalApp:
                 return visit.page("continue.html", {})
             return _ask_login(visit)
         if not at:
-            raise _nowhere([each for each, _ in fitting])
+            raise nothing_there(each.method for each, _ in fitting)
         route, params = at[0]
         if visit.session is None and not route.is_open:
             return _ask_login(visit)
@@ -170,10 +162,10 @@ class PortalApp:
             self._check_form(visit)
         return await route.view(replace(visit, params=params))
 
-    def _visit(self, asked: PageRequest, source: str) -> Visit:
+    def _visit(self, asked: PageRequest) -> Visit:
         name = cookie_name(VISITOR, is_https=self._desk.is_https)
         token = asked.cookies.get(name) or new_visitor_token()
-        return Visit(self._desk, asked, {}, new_nonce(), form_token=token, source=source)
+        return Visit(self._desk, asked, {}, new_nonce(), form_token=token, source=asked.client_ip)
 
     async def _with_session(self, visit: Visit) -> Visit:
         """Return the visit with the session its cookie opens, if it opens one."""
@@ -250,21 +242,8 @@ def _ask_login(visit: Visit) -> Reply:
     return redirect(f"{to}?next={quote(wanted, safe='')}")
 
 
-def _nowhere(fitting: Sequence[Route]) -> Refusal:
-    methods = sorted({each.method for each in fitting})
-    return MethodNotAllowed(allow=", ".join(methods)) if methods else RouteUnknown()
-
-
 def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
     """Return the refusal as a page."""
-    zh = visit.request.language == "zh"
-    facts = {
-        "refusal": refusal,
-        "advice": refusal.advice_zh if zh else refusal.advice,
-        "title": title_of(type(refusal)),
-        "request_id": request_id,
-    }
-    reply = visit.page("refused.html", facts, status=status_of(type(refusal))).told_to_wait(refusal)
-    if isinstance(refusal, MethodNotAllowed):
-        return reply.also(("allow", str(refusal.facts.get("allow", ""))))
-    return reply
+    facts = refusal_facts(visit.request, refusal, request_id)
+    reply = visit.page("refused.html", facts, status=status_of(type(refusal)))
+    return with_allowed(reply.told_to_wait(refusal), refusal)

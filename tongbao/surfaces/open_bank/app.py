@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any, Final
-
-import structlog
 
 from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.settings import Settings
 from tongbao.infra.web.problem import (
-    InternalError,
     MethodNotAllowed,
     RouteUnknown,
     status_of,
@@ -45,7 +43,8 @@ from tongbao.surfaces.open_bank.protocol import (
     wait_of,
     with_nonce,
 )
-from tongbao.surfaces.page_kit.rendering import new_nonce, refusal_page
+from tongbao.surfaces.page_answers import answer, refusal_page, view_at
+from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
     Receive,
     Reply,
@@ -56,8 +55,6 @@ from tongbao.surfaces.page_kit.replies import (
 )
 from tongbao.surfaces.page_kit.requests import LANGUAGES, read_request
 from tongbao.surfaces.wallet.desk import Desk as PeopleDesk
-
-log = structlog.get_logger()
 
 KEEPS: Final[tuple[Contributor, ...]] = (contributor(),)
 """What the open bank keeps of people, for their export and erasure."""
@@ -235,19 +232,16 @@ class OpenBank:
 
     async def _page(self, scope: MutableMapping[str, Any]) -> Reply:
         asked = read_request(scope)
-        if file := self._desk.templates.assets.find(asked.path):
-            return file
-        client = scope.get("client")
-        visit = Visit(self._desk, asked, new_nonce(), client[0] if client else "127.0.0.1")
+        visit = Visit(self._desk, asked, new_nonce(), asked.client_ip)
         if asked.path == f"{PAGES}/language":
             return _set_language(visit)
-        try:
-            return await _view_of(visit)(visit)
-        except Refusal as refusal:
-            return _refused(visit, refusal, scope["state"]["request_id"])
-        except Exception:
-            log.exception("open_bank_page_failed")
-            return _refused(visit, InternalError(), scope["state"]["request_id"])
+        return await answer(
+            asked,
+            self._desk.templates.assets,
+            partial(_serve, visit),
+            partial(_refused, visit, scope["state"]["request_id"]),
+            failure="open_bank_page_failed",
+        )
 
 
 def open_bank(settings: Settings, people: PeopleDesk, ledger: Ledger) -> dict[str, Asgi]:
@@ -258,24 +252,9 @@ def open_bank(settings: Settings, people: PeopleDesk, ledger: Ledger) -> dict[st
     return OpenBank(desk).mounts
 
 
-def _view_of(visit: Visit) -> View:
-    """Return the page at an address, for a browser that one of our own pages sent.
-
-    Raises:
-        RouteUnknown, MethodNotAllowed, SentFromElsewhere
-    """
-    asked = visit.request
-    view = VIEWS.get((asked.method, asked.path))
-    if view is None:
-        raise _none_of(asked.method, asked.path, [*VIEWS])
-    if asked.method != "GET" and not asked.is_same_origin(visit.desk.issuer):
-        raise SentFromElsewhere
-    return view
-
-
-def _none_of(method: str, path: str, known: list[tuple[str, str]]) -> Refusal:
-    allowed = sorted(verb for verb, each in known if each == path and verb != method)
-    return MethodNotAllowed(allow=", ".join(allowed)) if allowed else RouteUnknown()
+async def _serve(visit: Visit) -> Reply:
+    view = view_at(VIEWS, visit.request, visit.desk.issuer, SentFromElsewhere)
+    return await view(visit)
 
 
 def _set_language(visit: Visit) -> Reply:
@@ -287,7 +266,7 @@ def _set_language(visit: Visit) -> Reply:
     return reply.also(language_cookie(chosen, is_https=visit.desk.is_https))
 
 
-def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
+def _refused(visit: Visit, request_id: str, refusal: Refusal) -> Reply:
     """Return a refusal as a page; it leads nowhere but back to one's own open request."""
     return refusal_page(
         visit.desk.templates, visit.request, refusal, nonce=visit.nonce, request_id=request_id

@@ -16,13 +16,7 @@ from msgspec.structs import replace
 
 from tongbao.controls.approvals.model import Approvals
 from tongbao.infra.crypto import Keyring, constant_time_equal
-from tongbao.infra.web.problem import (
-    InternalError,
-    MethodNotAllowed,
-    RouteUnknown,
-    status_of,
-    title_of,
-)
+from tongbao.infra.web.problem import InternalError, status_of
 from tongbao.kernel.errors import Refusal
 from tongbao.parties.identity.factors import SecondFactor
 from tongbao.parties.identity.model import CsrfTokenWrong, Permission, SessionEnded
@@ -52,6 +46,7 @@ from tongbao.surfaces.operator_console.visit import (
     send_logout,
     show_login,
 )
+from tongbao.surfaces.page_answers import nothing_there, refusal_facts, with_allowed
 from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
     Receive,
@@ -255,8 +250,7 @@ def routes(*, may_hold_funds: bool, more: Sequence[Route] = ()) -> tuple[Route, 
 def _nowhere(asked: PageRequest, served: Sequence[Route]) -> Refusal:
     path = asked.path.removeprefix(PREFIX).rstrip("/")
     fitting = (each for each in served if each.match(path) is not None)
-    methods = sorted({each.method for each in fitting})
-    return MethodNotAllowed(allow=", ".join(methods)) if methods else RouteUnknown()
+    return nothing_there(each.method for each in fitting)
 
 
 def _route_of(
@@ -277,14 +271,6 @@ def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
         return leave_for(visit.address, status=status)
     if visit.request.is_by_script:
         return page_reply("", status=status)
-    is_chinese = visit.request.language == "zh"
-    facts = {
-        "refusal": refusal,
-        "advice": refusal.advice_zh if is_chinese else refusal.advice,
-        "title": title_of(type(refusal)),
-        "request_id": request_id,
-    }
+    facts = refusal_facts(visit.request, refusal, request_id)
     reply = visit.part("refused.html", facts, status=status).told_to_wait(refusal)
-    if isinstance(refusal, MethodNotAllowed):
-        return reply.also(("allow", str(refusal.facts.get("allow", ""))))
-    return reply
+    return with_allowed(reply, refusal)

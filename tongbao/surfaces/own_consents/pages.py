@@ -10,22 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
 from msgspec import Struct
 
 from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.settings import Settings
-from tongbao.infra.web.problem import (
-    InternalError,
-    MethodNotAllowed,
-    RouteUnknown,
-    TooManyRequests,
-    status_of,
-    title_of,
-)
+from tongbao.infra.web.problem import TooManyRequests, status_of
 from tongbao.kernel.errors import Forbidden, Refusal
 from tongbao.kernel.ids import UnknownId, parse
 from tongbao.kernel.licence import Mode
@@ -52,6 +45,7 @@ from tongbao.parties.user_wallets.model import PREFIX as WALLET
 from tongbao.parties.user_wallets.model import ApplicationNotFound, State, WalletApplication
 from tongbao.parties.user_wallets.queries import applications_of_person
 from tongbao.surfaces.cashier.desk import Throttle
+from tongbao.surfaces.page_answers import answer, refusal_facts, view_at
 from tongbao.surfaces.page_kit.rendering import new_nonce, templates_of
 from tongbao.surfaces.page_kit.replies import (
     Receive,
@@ -72,7 +66,6 @@ _BROWSER: Final = "tongbao_my_consents"
 _ROWS_MAX: Final = 200
 _ENDED_MAX: Final = 20
 _TRIES_PER_MINUTE: Final = 60
-log = structlog.get_logger()
 
 
 class SentFromElsewhere(Forbidden):
@@ -270,19 +263,16 @@ class ConsentPages:
 
     async def _answer(self, scope: MutableMapping[str, Any]) -> Reply:
         asked = read_request(scope)
-        if file := self._desk.templates.assets.find(asked.path):
-            return file
-        client = scope.get("client")
-        visit = Visit(self._desk, asked, new_nonce(), client[0] if client else "127.0.0.1")
+        visit = Visit(self._desk, asked, new_nonce(), asked.client_ip)
         if asked.path == f"{PAGES}/language":
             return _set_language(visit)
-        try:
-            return await _view_of(visit)(visit)
-        except Refusal as refusal:
-            return _refused(visit, refusal, scope["state"]["request_id"])
-        except Exception:
-            log.exception("consent_page_failed")
-            return _refused(visit, InternalError(), scope["state"]["request_id"])
+        return await answer(
+            asked,
+            self._desk.templates.assets,
+            partial(_serve, visit),
+            partial(_refused, visit, scope["state"]["request_id"]),
+            failure="consent_page_failed",
+        )
 
 
 def consent_pages(settings: Settings, checks: Checks) -> dict[str, Asgi]:
@@ -353,20 +343,9 @@ async def _code_page(visit: Visit, known: ConsentVisit, *, wrong: bool = False) 
     return visit.page("code.html", person.mode, status=status, wrong=wrong, sent_to=first.masked)
 
 
-def _view_of(visit: Visit) -> View:
-    """Return the page at an address, for a browser that one of our own pages sent.
-
-    Raises:
-        RouteUnknown, MethodNotAllowed, SentFromElsewhere
-    """
-    asked = visit.request
-    view = VIEWS.get((asked.method, asked.path))
-    if view is None:
-        known = sorted(verb for verb, path in VIEWS if path == asked.path)
-        raise MethodNotAllowed(allow=", ".join(known)) if known else RouteUnknown()
-    if asked.method != "GET" and not asked.is_same_origin(visit.desk.public_url):
-        raise SentFromElsewhere
-    return view
+async def _serve(visit: Visit) -> Reply:
+    view = view_at(VIEWS, visit.request, visit.desk.public_url, SentFromElsewhere)
+    return await view(visit)
 
 
 def _set_language(visit: Visit) -> Reply:
@@ -378,14 +357,7 @@ def _set_language(visit: Visit) -> Reply:
     return reply.also(language_cookie(chosen, is_https=visit.desk.is_https))
 
 
-def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
+def _refused(visit: Visit, request_id: str, refusal: Refusal) -> Reply:
     """Return a refusal as a page; it leads back to the first page."""
-    zh = visit.request.language == "zh"
-    return visit.page(
-        *("refused.html", visit.mode),
-        status=status_of(type(refusal)),
-        advice=refusal.advice_zh if zh else refusal.advice,
-        title=title_of(type(refusal)),
-        request_id=request_id,
-        code=refusal.code,
-    )
+    facts = refusal_facts(visit.request, refusal, request_id)
+    return visit.page("refused.html", visit.mode, status=status_of(type(refusal)), **facts)

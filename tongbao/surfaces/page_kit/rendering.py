@@ -13,14 +13,10 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tongbao.infra.web.problem import TooManyRequests, status_of, title_of
 from tongbao.kernel.clock import BUSINESS_ZONE
-from tongbao.kernel.errors import Busy, Refusal
 from tongbao.kernel.ids import show
 from tongbao.kernel.money import Money
 from tongbao.surfaces.page_kit import assets
-from tongbao.surfaces.page_kit.replies import Reply, page_policy, page_reply
-from tongbao.surfaces.page_kit.requests import PageRequest
 from tongbao.surfaces.page_kit.texts import Texts, load_texts
 
 KIT: Final = Path(__file__).parent / "templates"
@@ -70,26 +66,6 @@ def templates_of(prefix: str, folder: Path) -> Templates:
 def new_nonce() -> str:
     """Return what this page's own scripts are known by, and no other page's."""
     return secrets.token_urlsafe(18)
-
-
-def refusal_page(
-    templates: Templates, asked: PageRequest, refusal: Refusal, *, nonce: str, request_id: str
-) -> Reply:
-    """Return a refusal as a page; it leads nowhere but back to what its reader has open."""
-    html = templates.render(
-        "refused.html",
-        asked.language,
-        nonce=nonce,
-        mode=None,
-        advice=refusal.advice_zh if asked.language == "zh" else refusal.advice,
-        title=title_of(type(refusal)),
-        request_id=request_id,
-        code=refusal.code,
-        goes_on=asked.method == "POST" or isinstance(refusal, Busy | TooManyRequests),
-    )
-    reply = page_reply(html, status=status_of(type(refusal)))
-    policy = page_policy(nonce, trusted_types="'none'")
-    return reply.also(policy, ("cache-control", "no-store"))
 
 
 def figures(amount: int, currency: str) -> str:

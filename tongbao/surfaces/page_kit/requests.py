@@ -49,6 +49,7 @@ class PageRequest(Struct, frozen=True):
     cookies: Mapping[str, str]
     headers: Mapping[str, str]
     language: str
+    client_ip: str
     files: Mapping[str, Sent] = {}
 
     @property
@@ -94,6 +95,7 @@ def read_request(scope: Mapping[str, Any]) -> PageRequest:
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
     }
     cookies = _cookies(scope["headers"])
+    client = scope.get("client")
     form, files = _form(headers.get("content-type", ""), scope["state"]["body"])
     return PageRequest(
         method="GET" if scope["method"] == "HEAD" else scope["method"],
@@ -103,6 +105,7 @@ def read_request(scope: Mapping[str, Any]) -> PageRequest:
         cookies=cookies,
         headers=headers,
         language=_language(cookies, headers),
+        client_ip=client[0] if client else "127.0.0.1",
         files=files,
     )
 

@@ -7,23 +7,21 @@ guest is a random number in a cookie and the name they gave.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
 from uuid import UUID
 
-import structlog
 from markupsafe import escape
 from msgspec import Struct
 
 from tongbao.infra.db import Db
 from tongbao.infra.web.problem import (
     InternalError,
-    MethodNotAllowed,
     RouteUnknown,
     TooManyRequests,
     status_of,
-    title_of,
 )
 from tongbao.kernel.errors import Busy, Forbidden, Invalid, Refusal
 from tongbao.kernel.ids import UnknownId, base32, derived_id, from_base32, new_id, parse, show
@@ -43,6 +41,7 @@ from tongbao.products.shop.endings import Shop, cancel_order, look_at_order
 from tongbao.products.shop.model import OrderNotFound, OrderState, ShopOrder
 from tongbao.products.shop.orders import checkout_of
 from tongbao.surfaces.cashier.desk import NO_MARKUP, SYMBOLS, Throttle
+from tongbao.surfaces.page_answers import answer, nothing_there, refusal_facts
 from tongbao.surfaces.page_kit.qr import draw
 from tongbao.surfaces.page_kit.rendering import new_nonce, templates_of
 from tongbao.surfaces.page_kit.replies import (
@@ -70,8 +69,6 @@ WISHES_MAX: Final = 100
 WORDS_MAX: Final = 500
 QUANTITIES: Final = range(1, 10)
 
-log = structlog.get_logger()
-
 
 class TableFormInvalid(Invalid):
     """A form of a table's page has a field that none of ours sends."""
@@ -96,7 +93,6 @@ class Visit(Struct, frozen=True):
     request: PageRequest
     table: DiningTable
     rest: str
-    client_ip: str
 
     @property
     def db(self) -> Db:
@@ -143,39 +139,29 @@ class TablesApp:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, refusals included, in the guest's language."""
         asked = read_request(scope)
-        client = scope.get("client")
-        ip = client[0] if client else "127.0.0.1"
-        reply = await self._answer(asked, ip, scope["state"]["request_id"])
+        reply = await answer(
+            asked,
+            self.templates.assets,
+            partial(self._act, asked),
+            partial(self._refused, asked, scope["state"]["request_id"]),
+            failure="table_page_failed",
+        )
         await send_reply(reply, receive, send, is_https=self.is_https)
 
-    async def _answer(self, asked: PageRequest, ip: str, request_id: str) -> Reply:
-        if file := self.templates.assets.find(asked.path):
-            return file
-        try:
-            return await self._act(asked, ip)
-        except Refusal as refusal:
-            return self._refused(asked, refusal, request_id)
-        except Exception:
-            log.exception("table_page_failed")  # its path would tell an address
-            return self._refused(asked, InternalError(), request_id)
-
-    async def _act(self, asked: PageRequest, ip: str) -> Reply:
+    async def _act(self, asked: PageRequest) -> Reply:
         first, _, rest = asked.path.removeprefix(PREFIX).strip("/").partition("/")
         if first == "language" and asked.method == "GET":
             return self._set_language(asked)
         view = ROUTES.get((asked.method, rest.partition("/")[0]))
         if view is None:
-            others = [method for method, path in ROUTES if path == rest.partition("/")[0]]
-            if others:
-                raise MethodNotAllowed(allow=", ".join(sorted(others)))
-            raise RouteUnknown
+            raise nothing_there(verb for verb, path in ROUTES if path == rest.partition("/")[0])
         if asked.method != "GET":
             if not asked.is_same_origin(self.public_url):
                 raise TableFormFromElsewhere
-            if not self.acts.lets_through(ip):
+            if not self.acts.lets_through(asked.client_ip):
                 raise TooManyRequests
         table = await table_of_token(self.shop.db, first)
-        return await view(Visit(self, asked, table, rest, ip))
+        return await view(Visit(self, asked, table, rest))
 
     def page(
         self, asked: PageRequest, template: str, facts: Mapping[str, object], *, status: int = 200
@@ -194,13 +180,10 @@ class TablesApp:
             raise RouteUnknown
         return redirect(back).also(language_cookie(chosen, is_https=self.is_https))
 
-    def _refused(self, asked: PageRequest, refusal: Refusal, request_id: str) -> Reply:
+    def _refused(self, asked: PageRequest, request_id: str, refusal: Refusal) -> Reply:
         token = asked.path.removeprefix(PREFIX).strip("/").partition("/")[0]
         facts = {
-            "refusal": refusal,
-            "advice": refusal.advice_zh if asked.language == "zh" else refusal.advice,
-            "title": title_of(type(refusal)),
-            "request_id": request_id,
+            **refusal_facts(asked, refusal, request_id),
             "is_open_question": isinstance(refusal, InternalError | Busy),
             "back": f"{PREFIX}/{quote(token, safe='')}" if asked.method == "POST" else None,
             "table": None,

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any, Final
-
-import structlog
 
 from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.settings import Settings
-from tongbao.infra.web.problem import (
-    InternalError,
-    MethodNotAllowed,
-    RouteUnknown,
-)
 from tongbao.kernel.errors import Forbidden, Refusal
 from tongbao.parties.consents.model import new_secret
 from tongbao.parties.people.dossier import Contributor
@@ -28,7 +22,8 @@ from tongbao.parties.user_wallets.queries import contributor
 from tongbao.parties.user_wallets.sittings import Seat, SittingOver
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.surfaces.own_consents.pages import consent_pages
-from tongbao.surfaces.page_kit.rendering import new_nonce, refusal_page
+from tongbao.surfaces.page_answers import answer, refusal_page, view_at
+from tongbao.surfaces.page_kit.rendering import new_nonce
 from tongbao.surfaces.page_kit.replies import (
     Receive,
     Reply,
@@ -45,8 +40,6 @@ from tongbao.surfaces.user_wallets import opening, using
 from tongbao.surfaces.user_wallets.api import PAGES
 from tongbao.surfaces.user_wallets.desk import BROWSER, DEVICE, DEVICE_KEPT_S, Desk, Visit
 from tongbao.surfaces.wallet.desk import Desk as PeopleDesk
-
-log = structlog.get_logger()
 
 KEEPS: Final[tuple[Contributor, ...]] = (*OPEN_BANK_KEEPS, contributor())
 """What third parties and merchants are allowed by people, for their export and erasure."""
@@ -153,19 +146,16 @@ class WalletPages:
 
     async def _answer(self, scope: MutableMapping[str, Any]) -> Reply:
         asked = read_request(scope)
-        if file := self._desk.templates.assets.find(asked.path):
-            return file
-        client = scope.get("client")
-        visit = Visit(self._desk, asked, new_nonce(), client[0] if client else "127.0.0.1")
+        visit = Visit(self._desk, asked, new_nonce(), asked.client_ip)
         if asked.path == f"{PAGES}/language":
             return _set_language(visit)
-        try:
-            return await _view_of(visit)(visit)
-        except Refusal as refusal:
-            return _refused(visit, refusal, scope["state"]["request_id"])
-        except Exception:
-            log.exception("wallet_page_failed")
-            return _refused(visit, InternalError(), scope["state"]["request_id"])
+        return await answer(
+            asked,
+            self._desk.templates.assets,
+            partial(_serve, visit),
+            partial(_refused, visit, scope["state"]["request_id"]),
+            failure="wallet_page_failed",
+        )
 
 
 def people_pages(settings: Settings, people: PeopleDesk, flow: Flow) -> dict[str, Asgi]:
@@ -184,20 +174,9 @@ def _step_of(seat: Seat) -> Callable[[Visit, Seat], Awaitable[Reply]]:
     return opening.show_step if seat.sitting.purpose == "open" else using.show_step
 
 
-def _view_of(visit: Visit) -> View:
-    """Return the page at an address, for a browser that one of our own pages sent.
-
-    Raises:
-        RouteUnknown, MethodNotAllowed, SentFromElsewhere
-    """
-    asked = visit.request
-    view = VIEWS.get((asked.method, asked.path))
-    if view is None:
-        known = sorted(verb for verb, path in VIEWS if path == asked.path)
-        raise MethodNotAllowed(allow=", ".join(known)) if known else RouteUnknown()
-    if asked.method != "GET" and not asked.is_same_origin(visit.desk.public_url):
-        raise SentFromElsewhere
-    return view
+async def _serve(visit: Visit) -> Reply:
+    view = view_at(VIEWS, visit.request, visit.desk.public_url, SentFromElsewhere)
+    return await view(visit)
 
 
 def _set_language(visit: Visit) -> Reply:
@@ -210,7 +189,7 @@ def _set_language(visit: Visit) -> Reply:
     return reply.also(language_cookie(chosen, is_https=visit.desk.is_https))
 
 
-def _refused(visit: Visit, refusal: Refusal, request_id: str) -> Reply:
+def _refused(visit: Visit, request_id: str, refusal: Refusal) -> Reply:
     """Return a refusal as a page; it leads nowhere but back to one's own open page."""
     return refusal_page(
         visit.desk.templates, visit.request, refusal, nonce=visit.nonce, request_id=request_id
