@@ -150,6 +150,43 @@ class Partner:
         }
         return await self.form("/oauth/par", fields, proof=proof, **more)
 
+    async def push_signed(
+        self, details: Any = ACCOUNTS, *, without: tuple[str, ...] = (), **claims: Any
+    ) -> Reply:
+        """Push a request object (RFC 9101), with nothing beside it but what proves the client."""
+        request = self.request(details, without=without, **claims)
+        return await self.form("/oauth/par", {"client_id": self.client_id, "request": request})
+
+    def request(
+        self,
+        details: Any = ACCOUNTS,
+        *,
+        without: tuple[str, ...] = (),
+        header: dict[str, Any] | None = None,
+        key: Es256 | None = None,
+        **claims: Any,
+    ) -> str:
+        """A signed request object, whose claims can be others or left out."""
+        self.verifier = secrets.token_urlsafe(48)
+        said = {
+            "iss": self.client_id,
+            "aud": self.issuer,
+            "client_id": self.client_id,
+            "nbf": now(),
+            "exp": now() + 300,
+            "response_type": "code",
+            "redirect_uri": BACK,
+            "code_challenge": digest(self.verifier),
+            "code_challenge_method": "S256",
+            "state": "xyz",
+            "authorization_details": [details],
+            **claims,
+        }
+        said = {name: value for name, value in said.items() if name not in without}
+        return (key or self.key).token(
+            {"kid": self.kid, "typ": "oauth-authz-req+jwt", **(header or {})}, said
+        )
+
     async def exchange(self, code: str, *, proof: str | None = None, **more: Any) -> Reply:
         fields = {
             "grant_type": "authorization_code",

@@ -32,7 +32,7 @@ from tongbao.kernel.ids import derived_id, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.consents.consents import revoke_consent
 from tongbao.parties.consents.grants import prune_grants
-from tongbao.parties.partners.model import Changing, Kind, PartnerState, TakingOn
+from tongbao.parties.partners.model import Changing, Kind, PartnerState, Proving, TakingOn
 from tongbao.parties.partners.partners import (
     active_partner,
     partner_with_id,
@@ -59,11 +59,18 @@ class Bank:
     def browser(self) -> Browser:
         return Browser(self.stage, self.phone, NUMBER)
 
-    async def taken_on(self, name: str, key: Es256, kinds: list[str] | None = None) -> Partner:
+    async def taken_on(
+        self,
+        name: str,
+        key: Es256,
+        kinds: list[str] | None = None,
+        *,
+        proving: Proving = Proving(),  # noqa: B008 - frozen
+    ) -> Partner:
         """A partner that two operators have taken on."""
         jwks = [{**key.jwk, "kid": "k1"}]
         kinds = kinds or [each.value for each in Kind]
-        terms = TakingOn(name, Mode.SANDBOX, [BACK], jwks, kinds)
+        terms = TakingOn(name, Mode.SANDBOX, [BACK], jwks, kinds, proving)
         async with self.stage.db.begin("maker") as tx:
             asked = await propose_partner(tx, terms, reason="a fine firm", may=MAY)
         await self.agree(asked)
@@ -184,14 +191,14 @@ async def test_the_metadata_says_what_fapi_asks_for(bank: Bank) -> None:
     told = (
         await call(bank.stage.app, "GET", "/.well-known/oauth-authorization-server", {}, [b""])
     ).json
-    keys = (await call(bank.stage.app, "GET", "/oauth/jwks", {}, [b""])).json
 
     assert told["issuer"] == bank.stage.url
     assert told["require_pushed_authorization_requests"] is True
     assert told["token_endpoint_auth_methods_supported"] == ["private_key_jwt"]
     assert told["code_challenge_methods_supported"] == ["S256"]
     assert told["authorization_response_iss_parameter_supported"] is True
-    assert keys == {"keys": []}
+    assert told["request_object_signing_alg_values_supported"] == ["PS256", "ES256", "EdDSA"]
+    assert told["response_modes_supported"] == ["query", "jwt"]
 
 
 async def test_a_payment_is_made_once_however_often_it_is_asked_for(bank: Bank) -> None:
@@ -481,11 +488,7 @@ async def test_a_client_assertion_is_good_once_and_by_the_clients_own_key(bank: 
     assert error_of(await bank.partner.push(client_id="ptn_else")) == "invalid_client"
 
 
-async def test_ensure_signed_request_object_with_rs256_fails(bank: Bank) -> None:
-    claims = {"iss": bank.partner.client_id, "aud": bank.partner.issuer}
-    request = Rsa("RS256").token({"kid": "k1"}, claims)
-    reply = await bank.partner.push(request=request)
-    assert error_of(reply) == "request_not_supported"
+async def test_no_client_signs_with_rs256(bank: Bank) -> None:
     rs256 = Partner(bank.stage, bank.rival.client_id, bank.rival.key)
     rs256.key.alg = "RS256"
     try:

@@ -27,6 +27,7 @@ from tests.surfaces.visitors import browsing, hire
 from tongbao.infra import audit
 from tongbao.infra.db import Db
 from tongbao.kernel.ids import parse
+from tongbao.parties.partners.model import Proving
 from tongbao_sandbox.launch import RunningSandbox
 
 ROOT = Path(__file__).parents[2]
@@ -67,14 +68,20 @@ def node() -> str:
     return node_with(FOLDER, "openid-client")
 
 
+@pytest.mark.parametrize("signed", [False, True], ids=["plain", "JAR and JARM"])
 async def test_openid_client_completes_the_flow(
-    node: str, the_bank: Bank, shared_stage: Stage
+    node: str, the_bank: Bank, shared_stage: Stage, *, signed: bool
 ) -> None:
-    key = the_bank.partner.key
+    partner, key = the_bank.partner, the_bank.partner.key
+    if signed:
+        must = Proving(signs_requests=True)
+        partner = await the_bank.taken_on("Signer", key, proving=must)
+    await shared_stage.db.fetch("delete from code_allowance", ())
     private = key.key.private_numbers().private_value.to_bytes(32, "big")
     given = {
         "issuer": shared_stage.url,
-        "client_id": the_bank.partner.client_id,
+        "client_id": partner.client_id,
+        "signed": signed,
         "jwk": {**key.jwk, "d": b64(private)},
         "kid": "k1",
         "redirect_uri": BACK,
@@ -98,7 +105,7 @@ async def test_openid_client_completes_the_flow(
         assert set(query) == {"client_id", "request_uri"}
         browser = the_bank.browser()
         told = await browser.consent(query["client_id"], query["request_uri"])
-        assert told["iss"] == shared_stage.url
+        assert set(told) == ({"response"} if signed else {"code", "state", "iss"})
         run.stdin.write(json.dumps({"back": browser.sent_to}).encode() + b"\n")
         line = await asyncio.wait_for(run.stdout.readline(), 60)
         assert line, (await run.stderr.read()).decode()

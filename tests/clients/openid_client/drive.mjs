@@ -1,10 +1,11 @@
 // Drives the open bank with openid-client, a certified OAuth 2 client; runs in its own folder.
 //
 // Usage: node drive.mjs FOLDER_WITH_NODE_MODULES
-// Reads one line {"issuer", "client_id", "jwk", "kid", "redirect_uri", "details"}, prints one line
+// Reads one line {"issuer", "client_id", "jwk", "kid", "redirect_uri", "details", "signed"}, prints one line
 // {"url"} with where to send the person, reads one line {"back"} with where they were sent back to,
 // and prints {"accounts", "refreshed", "revoked"}. Nothing in the client is bent: it discovers the
-// server, pushes the request, checks iss, state and PKCE, and makes the DPoP proofs itself.
+// server, pushes the request, checks iss, state and PKCE, and makes the DPoP proofs itself. With
+// "signed" the request is an object that it signs (JAR), and the answer one that it verifies (JARM).
 
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
@@ -23,21 +24,26 @@ const key = await crypto.subtle.importKey(
 const config = await client.discovery(
   new URL(given.issuer),
   given.client_id,
-  { use_mtls_endpoint_aliases: false },
+  { use_mtls_endpoint_aliases: false, authorization_signed_response_alg: 'PS256' },
   client.PrivateKeyJwt({ key, kid: given.kid }),
   { algorithm: 'oauth2', execute: [client.allowInsecureRequests] },
 );
+if (given.signed) client.useJwtResponseMode(config);
 const pair = await client.randomDPoPKeyPair('ES256');
 const DPoP = client.getDPoPHandle(config, pair);
 const verifier = client.randomPKCECodeVerifier();
 const state = client.randomState();
-const url = await client.buildAuthorizationUrlWithPAR(config, {
+const wish = {
   redirect_uri: given.redirect_uri,
   code_challenge: await client.calculatePKCECodeChallenge(verifier),
   code_challenge_method: 'S256',
   state,
   authorization_details: JSON.stringify([given.details]),
-}, { DPoP });
+};
+const signedWish = async () => (
+  await client.buildAuthorizationUrlWithJAR(config, wish, { key, kid: given.kid })).searchParams;
+const url = await client.buildAuthorizationUrlWithPAR(
+  config, given.signed ? await signedWish() : wish, { DPoP });
 tell({ url: url.href });
 
 const { back } = await next();

@@ -25,7 +25,7 @@ _CONSENT: Final = (
 _AUTHORISATION: Final = (
     "id, partner_id, consent_id, request_hash, redirect_uri, code_challenge, client_state, jkt,"
     " pushed_at, expires_at, browser_hash, person_id, chosen, message_code, code_hash,"
-    " code_expires_at, code_used_at, ended_at"
+    " code_expires_at, code_used_at, ended_at, response_mode"
 )
 _GRANTED: Final = (
     "token_hash, kind, authorisation_id, partner_id, consent_id, jkt, issued_at, expires_at,"
@@ -114,8 +114,8 @@ CONSUME: Final = Statement("""
 PUSH: Final = Statement("""
     insert into authorisation
         (id, partner_id, consent_id, request_hash, redirect_uri, code_challenge, client_state, jkt,
-         pushed_at, expires_at, chosen)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '{}')""")
+         pushed_at, expires_at, response_mode, chosen)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, '{}')""")
 OPEN: Final = Query(
     Authorisation,
     f"""

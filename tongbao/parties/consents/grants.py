@@ -36,6 +36,7 @@ from tongbao.parties.consents.model import (
     ConsentEnded,
     Holder,
     PartnerToken,
+    ResponseMode,
     Wish,
     hashed,
     new_secret,
@@ -51,6 +52,7 @@ class Pushed(Struct, frozen=True):
     code_challenge: str
     client_state: str | None
     jkt: str | None  # the DPoP key that the code is to be bound to, where one is named
+    response_mode: ResponseMode = "query"
 
 
 class Redeeming(Struct, frozen=True):
@@ -89,6 +91,7 @@ async def push(tx: Tx, partner: Partner, pushed: Pushed, wish: Wish | UUID) -> s
         pushed.jkt,
         now,
         now + REQUEST_LIFE,
+        pushed.response_mode,
     )
     return URN + secret
 

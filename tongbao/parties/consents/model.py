@@ -272,6 +272,11 @@ def notice_of(kind: type[ConsentEvent], consent: Consent, status: str) -> Consen
     )
 
 
+ResponseMode = Literal["query", "jwt"]
+RESPONSE_MODES: Final = ("query", "jwt")
+"""How a browser brings the answer back: as parameters, or as one token that we sign (JARM)."""
+
+
 class Authorisation(Struct, frozen=True):
     """One pushed request on its way to a code. One row of the table."""
 
@@ -293,6 +298,7 @@ class Authorisation(Struct, frozen=True):
     code_expires_at: datetime | None
     code_used_at: datetime | None
     ended_at: datetime | None
+    response_mode: ResponseMode
 
 
 class Holder(Struct, frozen=True):

@@ -12,7 +12,7 @@ from tongbao.parties.partners.model import Partner
 
 _PARTNER: Final = (
     "id, mode, name, redirect_uris, jwks, kinds, state, taken_on_at, changed_at, auth_method,"
-    " name_kind, certificate_name, binds_certificate"
+    " name_kind, certificate_name, binds_certificate, signs_requests"
 )
 
 _KEY: Final = "kid, sealed, public_jwk, created_at, retires_at"
@@ -30,7 +30,7 @@ class MessageKey(Struct, frozen=True):
 
 INSERT: Final = Statement(
     f"insert into partner ({_PARTNER})"
-    " values ($1, $2, $3, $4, $5, $6, 'active', $7, $7, $8, $9, $10, $11)"
+    " values ($1, $2, $3, $4, $5, $6, 'active', $7, $7, $8, $9, $10, $11, $12)"
 )
 GET: Final = Query(Partner, f"select {_PARTNER} from partner where id = $1")
 LOCK: Final = Query(Partner, f"select {_PARTNER} from partner where id = $1 for update")
@@ -47,7 +47,8 @@ FIND: Final = Query(
 CHANGE: Final = Statement("""
     update partner
        set name = $2, redirect_uris = $3, jwks = $4, kinds = $5, state = $6, changed_at = $7,
-           auth_method = $9, name_kind = $10, certificate_name = $11, binds_certificate = $12
+           auth_method = $9, name_kind = $10, certificate_name = $11, binds_certificate = $12,
+           signs_requests = $13
      where id = $1 and changed_at = $8""")
 SUSPEND: Final = Query(
     Partner,

@@ -46,13 +46,13 @@ _SHAPES: Final[Mapping[NameKind, re.Pattern[str]]] = {
 def check_proving(proving: Proving, jwks: Sequence[dict[str, Any]]) -> None:
     """Raise unless a partner can prove itself like this.
 
-    Only one that proves itself by a name needs no keys of its own.
+    Only one that proves itself by a name, and signs nothing, needs no keys of its own.
 
     Raises:
         PartnerTermsInvalid, KeySetUnusable
     """
     is_named = proving.method is AuthMethod.TLS_CLIENT_AUTH
-    if jwks or not is_named:
+    if jwks or not is_named or proving.signs_requests:
         check_key_set({"keys": [*jwks]})
     if not (is_named == (proving.name_kind is not None) == (proving.name is not None)):
         raise PartnerTermsInvalid(param="$.proving")

@@ -6,6 +6,7 @@ A key that was renewed is published for its overlap still, so that what it signe
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from msgspec import Struct
 from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
-from tongbao.infra.jose import new_rsa_key, public_jwk
+from tongbao.infra.jose import new_rsa_key, public_jwk, sign_token
 from tongbao.kernel.ids import new_id, show
 from tongbao.parties.partners import _store as store
 
@@ -41,6 +42,12 @@ async def signing_key(db: Db, keyring: Keyring) -> SigningKey:
             await _keep(tx, keyring, made)
         found = await store.KEY_IN_USE.one(db)
     return SigningKey(found.kid, keyring.open(_PURPOSE, found.sealed, _place(found.kid)))
+
+
+async def signed(db: Db, keyring: Keyring, claims: Mapping[str, Any]) -> str:
+    """Return claims as a token by the key in use, for whom its ``aud`` names to verify."""
+    key = await signing_key(db, keyring)
+    return sign_token({"alg": "PS256", "kid": key.kid}, claims, key.der)
 
 
 async def renew_key(db: Db, keyring: Keyring, actor: str) -> str:

@@ -84,13 +84,15 @@ class Proving(Struct, frozen=True, forbid_unknown_fields=True):
     """How a partner proves itself and what its tokens are bound to.
 
     ``name_kind`` and ``name`` are those of `AuthMethod.TLS_CLIENT_AUTH` and of nothing else;
-    ``binds_certificate`` binds tokens to the certificate of the connection, instead of a DPoP key.
+    ``binds_certificate`` binds tokens to the certificate of the connection, instead of a DPoP key;
+    with ``signs_requests`` nothing is taken that it pushes and has not signed (RFC 9101).
     """
 
     method: AuthMethod = AuthMethod.PRIVATE_KEY_JWT
     name_kind: NameKind | None = None
     name: str | None = None
     binds_certificate: bool = False
+    signs_requests: bool = False
 
 
 class Partner(Struct, frozen=True):
@@ -112,12 +114,17 @@ class Partner(Struct, frozen=True):
     name_kind: NameKind | None
     certificate_name: str | None
     binds_certificate: bool
+    signs_requests: bool
 
     @property
     def proving(self) -> Proving:
         """Return how it proves itself, as two people agree about it."""
         return Proving(
-            self.auth_method, self.name_kind, self.certificate_name, self.binds_certificate
+            self.auth_method,
+            self.name_kind,
+            self.certificate_name,
+            self.binds_certificate,
+            self.signs_requests,
         )
 
     @property

@@ -226,11 +226,15 @@ def _kids(keys: Sequence[dict[str, object]]) -> str:
 
 
 def _columns(proving: Proving) -> tuple[object, ...]:
-    return (proving.method, proving.name_kind, proving.name, proving.binds_certificate)
+    return (
+        *(proving.method, proving.name_kind, proving.name),
+        *(proving.binds_certificate, proving.signs_requests),
+    )
 
 
 def _how(proving: Proving) -> str:
-    """Return how a partner proves itself and what its tokens are bound to, for whoever decides."""
+    """Return how a partner proves itself and its requests, and what tokens are bound to."""
     named = f" {proving.name_kind}={proving.name}" if proving.name_kind else ""
     bound = "certificate" if proving.binds_certificate else "DPoP"
-    return f"{proving.method.value}{named}; tokens: {bound}"
+    signed = "; requests: signed" if proving.signs_requests else ""
+    return f"{proving.method.value}{named}; tokens: {bound}{signed}"

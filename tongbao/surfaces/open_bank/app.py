@@ -75,7 +75,7 @@ DOCUMENT: Final = f"{resources.PREFIX}/openapi.json"
 _PROVED: Final = ("client_id", "client_assertion_type", "client_assertion")
 _PUSHED: Final = (
     *("response_type", "redirect_uri", "code_challenge", "code_challenge_method", "state"),
-    *("authorization_details", "scope", "dpop_jkt"),
+    *("authorization_details", "scope", "dpop_jkt", "response_mode", "request"),
 )
 _EXCHANGED: Final = (
     "grant_type",

@@ -1,8 +1,9 @@
-"""Who a partner's program is: by an assertion that it signs, or by the connection's certificate.
+"""Who a partner's program is: by an assertion, or by a certificate; and what it has signed.
 
 One request proves its sender in one way, and in the one that two people have agreed for it: a
 partner of assertions is not let in by a certificate, nor one of certificates by an assertion.
-Rules: FAPI 2.0 Security Profile (Final) §5.3.3, RFC 7523 §3, RFC 8705 §2 and §3.
+Rules: FAPI 2.0 Security Profile (Final) §5.3.3, RFC 7523 §3, RFC 8705 §2 and §3; for what it signs
+FAPI 2.0 Message Signing (Final) §5.3.1, RFC 9101, RFC 9126 §3.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
 
 from tongbao.infra.certificates import CertificateRefused
 from tongbao.infra.jose import Token, TokenMalformed, key_with_id, read_token, verify
@@ -31,6 +35,14 @@ from tongbao.surfaces.open_bank.protocol import (
     proved_key,
 )
 
+REQUEST_AGE_S_MAX: Final = 3600
+_REQUEST_TYP: Final = "oauth-authz-req+jwt"
+_BESIDE: Final = frozenset({"request", "client_id", "client_assertion", "client_assertion_type"})
+_NOT_IN_REQUEST: Final = frozenset({"request", "request_uri", "sub"})
+_ASKED: Final = (
+    *("response_type", "response_mode", "redirect_uri", "state", "scope", "dpop_jkt"),
+    *("code_challenge", "code_challenge_method", "authorization_details"),
+)
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _KEPT: Final = timedelta(seconds=ASSERTION_LIFE_S_MAX + SKEW_S)
 
@@ -68,6 +80,70 @@ async def prove_holder(desk: Desk, asked: Asked, partner: Partner, path: str) ->
     if shown is None:
         raise OAuthError("invalid_request", "the connection was made without a certificate")
     return Holder(x5t=shown.x5t)
+
+
+def request_of(desk: Desk, asked: Asked, partner: Partner) -> Asked:
+    """Return a pushed request as its signed object says it; as it came, where it need not be.
+
+    Beside the object stands only what proves the client: whatever else did would be unsigned.
+
+    Raises:
+        OAuthError
+    """
+    text = asked.form.get("request")
+    if text is None:
+        if partner.signs_requests:
+            raise OAuthError("invalid_request", "this client's requests are signed: send request")
+        return asked
+    if not set(asked.form) <= _BESIDE:
+        raise OAuthError("invalid_request", "everything that is asked for stands in request")
+    try:
+        token = read_token(text)
+        verify(token, key_with_id(partner.jwks, token.header.get("kid"), token.header["alg"]))
+    except TokenMalformed:
+        raise _not_signed("it is not signed by a key of the client") from None
+    _check_request(token, partner, desk.issuer)
+    return replace(asked, form={**_said(token.claims), "client_id": partner.client_id})
+
+
+def _check_request(token: Token, partner: Partner, issuer: str) -> None:
+    """Raise unless a request object is this client's, for us and now.
+
+    Raises:
+        OAuthError
+    """
+    claims, header = token.claims, token.header
+    if str(header.get("typ", _REQUEST_TYP)).lower() not in {_REQUEST_TYP, "jwt"}:
+        raise _not_signed(f"typ is not {_REQUEST_TYP}")
+    if (claims.get("iss"), claims.get("client_id")) != (partner.client_id, partner.client_id):
+        raise _not_signed("iss or client_id is not the client")
+    named = claims.get("aud")
+    if issuer not in (named if isinstance(named, list) else [named]):
+        raise _not_signed("aud is not the issuer")
+    if _NOT_IN_REQUEST & set(claims):  # with a sub it could pass for an assertion (RFC 9101 §10.8)
+        raise _not_signed("request, request_uri and sub have no place in it")
+    if problem := out_of_time(claims, needs_end=True):
+        raise _not_signed(problem)
+    begins = claims.get("nbf")
+    if begins is None or begins < real_now().timestamp() - REQUEST_AGE_S_MAX:
+        raise _not_signed("nbf is missing, or over an hour ago")
+    if claims["exp"] - begins > REQUEST_AGE_S_MAX:
+        raise _not_signed("exp is over an hour after nbf")
+
+
+def _said(claims: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a request object asks for, as a form would have said it.
+
+    Raises:
+        OAuthError
+    """
+    details = claims.get("authorization_details")
+    found = {name: claims[name] for name in _ASKED if name in claims}
+    if isinstance(details, list):
+        found["authorization_details"] = msgspec.json.encode(details).decode()
+    if not all(isinstance(value, str) for value in found.values()):
+        raise _not_signed("a parameter in it is no text")
+    return found
 
 
 async def _by_certificate(desk: Desk, asked: Asked) -> Partner:
@@ -135,3 +211,7 @@ def _end(claims: Mapping[str, Any]) -> datetime:
 def not_proved(description: str) -> OAuthError:
     """Return what is told to whom nothing proves."""
     return OAuthError("invalid_client", description, status=401)
+
+
+def _not_signed(description: str) -> OAuthError:
+    return OAuthError("invalid_request_object", description)

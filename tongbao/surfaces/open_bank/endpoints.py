@@ -1,7 +1,7 @@
 """The authorisation server's endpoints for partners' programs: push, token, revoke, and what it is.
 
 No token is signed by us: they are opaque and known by their hash. The key set has what signs
-answers in the shapes of UK Open Banking, and is empty where that is not on.
+answers: those of browsers as ``response_mode=jwt`` asks for, and payments of UK Open Banking.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from tongbao.parties.consents.lodging import KINDS, access_of, let_in, lodged
 from tongbao.parties.consents.model import (
     ACCESS_LIFE,
     REQUEST_LIFE,
+    RESPONSE_MODES,
     Consent,
     ConsentNotFound,
     DetailsInvalid,
     Holder,
+    ResponseMode,
     Scope,
     State,
     Wish,
@@ -35,7 +37,7 @@ from tongbao.parties.consents.model import (
 )
 from tongbao.parties.partners.message_keys import published_keys, signing_key
 from tongbao.parties.partners.model import Kind, Partner
-from tongbao.surfaces.open_bank.client_proof import prove_holder
+from tongbao.surfaces.open_bank.client_proof import prove_holder, request_of
 from tongbao.surfaces.open_bank.desk import Desk
 from tongbao.surfaces.open_bank.protocol import (
     Asked,
@@ -57,12 +59,6 @@ _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 _STATE: Final = re.compile(r"[\x20-\x7e]{1,512}")
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _PUSHED_MAX: Final = 8192
-# What a pushed request may say. Anything else is passed over (RFC 6749 §3.1), except what would
-# make it mean something that we do not do.
-_NOT_SUPPORTED: Final = {
-    "request": "request_not_supported",
-    "request_uri": "invalid_request",
-}
 
 
 class PushedRequest(Struct, frozen=True):
@@ -117,7 +113,7 @@ async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
         "revocation_endpoint": at + REVOKE,
         "jwks_uri": at + JWKS,
         "response_types_supported": ["code"],
-        "response_modes_supported": ["query"],
+        "response_modes_supported": [*RESPONSE_MODES],
         "grant_types_supported": [*desk.grant_types],
         "code_challenge_methods_supported": ["S256"],
         "introspection_endpoint": at + INTROSPECT,
@@ -132,7 +128,9 @@ async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
         "authorization_response_iss_parameter_supported": True,
         "authorization_details_types_supported": [each.value for each in Kind],
         "scopes_supported": [each.value for each in Kind],
-        "request_parameter_supported": False,
+        "request_parameter_supported": True,
+        "request_object_signing_alg_values_supported": [*ALGORITHMS],
+        "authorization_signing_alg_values_supported": ["PS256"],
         "request_uri_parameter_supported": True,
         "ui_locales_supported": ["zh-CN", "en"],
     }
@@ -149,9 +147,8 @@ async def show_metadata(desk: Desk, _asked: Asked) -> Reply:
 
 
 async def show_keys(desk: Desk, _asked: Asked) -> Reply:
-    """Return the keys that we sign answers with, where we do; tokens are not signed."""
-    if desk.signs_messages:
-        await signing_key(desk.db, desk.keyring)
+    """Return the keys that we sign answers with; tokens are not signed."""
+    await signing_key(desk.db, desk.keyring)
     return json_reply(Keys(await published_keys(desk.db)))
 
 
@@ -161,18 +158,20 @@ async def push(desk: Desk, asked: Asked, partner: Partner) -> Reply:
     Raises:
         OAuthError
     """
-    for name, error in _NOT_SUPPORTED.items():
-        if name in asked.form:
-            raise OAuthError(error, f"{name} has no place in a pushed request")
+    if "request_uri" in asked.form:  # other unknown parameters are passed over (RFC 6749 §3.1)
+        raise OAuthError("invalid_request", "request_uri has no place in a pushed request")
+    asked = request_of(desk, asked, partner)
     if asked.form.get("response_type") != "code":
         raise OAuthError("unsupported_response_type", "response_type is not code")
-    if asked.form.get("response_mode", "query") != "query":
-        raise OAuthError("invalid_request", "response_mode is not query")
+    mode = asked.form.get("response_mode", "query")
+    if mode not in RESPONSE_MODES:
+        raise OAuthError("invalid_request", "response_mode is neither query nor jwt")
     pushed = Pushed(
         _redirect(asked, partner),
         _challenge(asked),
         _state(asked),
         await _bound_to(desk, asked, partner),
+        cast("ResponseMode", mode),
     )
     wish = await _wish(desk, asked, partner)
     async with desk.db.begin(partner.client_id) as tx:

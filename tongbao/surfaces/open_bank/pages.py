@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from tongbao.infra import audit
 from tongbao.infra.web.problem import TooManyRequests
+from tongbao.kernel.clock import real_now
 from tongbao.kernel.errors import Conflict, Rejected
 from tongbao.kernel.ids import UnknownId, show
 from tongbao.parties.authentication.message_codes import send_code, take_allowance
@@ -53,7 +54,8 @@ from tongbao.parties.consents.model import (
     hashed,
     new_secret,
 )
-from tongbao.parties.partners.model import Kind, Partner
+from tongbao.parties.partners.message_keys import signed
+from tongbao.parties.partners.model import PREFIX, Kind, Partner
 from tongbao.parties.partners.partners import active_partner, partner_with_id
 from tongbao.parties.people.contacts import (
     address_of,
@@ -79,6 +81,7 @@ from tongbao.surfaces.page_kit.requests import PageRequest
 
 _COOKIE: Final = "tongbao_consent"
 _PASSWORD_MAX: Final = 512
+_ANSWER_LIFE_S: Final = 600
 _ACT: Final = "open_bank.consent"
 _BY_CODE: Final = (Method.PASSWORD, Method.MESSAGE_CODE)
 _BY_PASSKEY: Final = (Method.PASSWORD, Method.PASSKEY)
@@ -245,7 +248,7 @@ async def reject(visit: Visit) -> Reply:
     person = await person_with_id(visit.desk.db, known) if known else None
     async with visit.desk.db.begin(person.actor if person else "somebody") as tx:
         await grants.decline(tx, sitting.request, person)
-    return _back(visit, sitting.request, {"error": "access_denied"})
+    return await _back(visit, sitting.request, {"error": "access_denied"})
 
 
 def act_of(consent: Consent, partner: Partner, accounts: list[UUID]) -> Act:
@@ -274,7 +277,7 @@ async def _granted(
     async with visit.desk.db.begin(person.actor) as tx:
         named = [each.value for each in methods]
         granted = await grants.grant(tx, request, person, methods=named)
-    return _back(visit, request, {"code": granted})
+    return await _back(visit, request, {"code": granted})
 
 
 async def _check_level(
@@ -424,11 +427,16 @@ def _page(
     return page_reply(html, status=status).also(policy, ("cache-control", "no-store"))
 
 
-def _back(visit: Visit, request: Authorisation, told: dict[str, str]) -> Reply:
-    """Send the browser to the partner, who hears who answers (RFC 9207)."""
+async def _back(visit: Visit, request: Authorisation, told: dict[str, str]) -> Reply:
+    """Send the browser to the partner, who hears who answers (RFC 9207), signed where asked for."""
+    desk, told = visit.desk, {**told, "iss": visit.desk.issuer}
     if request.client_state is not None:
-        told = {**told, "state": request.client_state}
-    query = urlencode({**told, "iss": visit.desk.issuer})
+        told["state"] = request.client_state
+    if request.response_mode == "jwt":  # JARM §4.1
+        end = int(real_now().timestamp()) + _ANSWER_LIFE_S
+        claims = {**told, "aud": show(PREFIX, request.partner_id), "exp": end}
+        told = {"response": await signed(desk.db, desk.keyring, claims)}
+    query = urlencode(told)
     sign = "&" if urlsplit(request.redirect_uri).query else "?"
     gone = cookie(_COOKIE, "", is_https=visit.desk.is_https, max_age_s=0)
     headers = (("referrer-policy", "no-referrer"), ("cache-control", "no-store"))

@@ -80,6 +80,7 @@ def list_partners(context: Context) -> None:
                 "told_at": urls.get(each.id, ""),
                 "proves": " ".join(filter(None, (each.auth_method, each.certificate_name))),
                 "bound_to": "certificate" if each.binds_certificate else "dpop",
+                "signs_requests": each.signs_requests,
                 "keys": " ".join(f"{key['kid']}:{thumbprint(key)[:16]}" for key in each.jwks),
             }
             for each in known

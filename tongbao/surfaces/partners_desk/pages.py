@@ -210,6 +210,7 @@ def _proving(visit: Visit) -> Proving:
         NameKind(kind) if kind else None,
         form.get("certificate_name", "").strip() or None,
         binds_certificate=bool(form.get("binds_certificate")),
+        signs_requests=bool(form.get("signs_requests")),
     )
 
 
