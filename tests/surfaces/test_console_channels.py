@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +16,7 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.parties.identity.model import Role
 from tongbao.payments.routing.health import CALLS_MIN
 from tongbao.payments.routing.model import Heard
-from tongbao.payments.routing.rule_sets import draw_up, rule_set
+from tongbao.payments.routing.rule_sets import activate, draw_up, rule_set
 from tongbao.rails.channels.contract import PayMode
 
 RULES = 'name = "autumn <b>"\nmode = "sandbox"\n[[rule]]\nname = "all"\nto = ["alipay"]\n'
@@ -24,6 +26,11 @@ RULES = 'name = "autumn <b>"\nmode = "sandbox"\n[[rule]]\nname = "all"\nto = ["a
 async def admin(stage: Stage) -> AsyncIterator[Reader]:
     async with reader(stage, await hire(stage)) as one:
         yield one
+
+
+def shown(page: Any) -> str:
+    """What a reader sees of a page, without its markup."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text))
 
 
 async def drawn_up(stage: Stage, actor: str = "cli:somebody") -> UUID:
@@ -53,6 +60,42 @@ async def test_accounts_are_shown_as_they_fare(stage: Stage, admin: Reader) -> N
     assert page.text.count("Up</span>") == 2  # Alipay, and the bank nobody has called
     assert "42 ms" in page.text
     assert "96.67 %" in page.text  # (10 × 100 % + 20 × 95 %) / 30
+
+
+async def test_what_is_used_of_a_day_stands_beside_its_limit(stage: Stage, admin: Reader) -> None:
+    limit = '[[limit]]\nto = "alipay"\nday_amount = 20000\nday_count = 7\n'
+    async with stage.db.begin("cli:somebody") as tx:
+        draft = await draw_up(tx, RULES + limit, stage.flow.channels)
+    async with stage.db.begin("cli:a.colleague") as tx:
+        await activate(tx, draft.id)
+    terms = {"merchant_order_no": new_number(), "subject": "tea", "method": {"mode": "qr"}}
+    payment = await stage.call(stage.client.payments.create, amount=1000, **terms)
+    stage.platform.router.watch.forget()
+
+    words = shown(await admin.get("/console/channels"))
+    why = shown(await admin.get(f"/console/payments/{payment['id']}"))
+
+    assert "10.00 CNY of 200.00 CNY 1 payments of 7" in words
+    assert words.count("No limit of a day") == 2
+    assert re.search(r"1\. Alipay chn_\w+: success 9\d\.\d\d %, cost \d\.\d\d, expected value", why)
+
+
+async def test_a_reader_of_chinese_is_told_in_chinese_why_an_account_is_down(stage: Stage) -> None:
+    watch, wechat = stage.platform.router.watch, stage.accounts["wechat_pay"]
+    for _ in range(CALLS_MIN):
+        lost = ("pay", "created", "unknown", "unknown")
+        watch.hear(Heard(wechat, PayMode.QR, new_id(), 2, *lost, 42))
+    await watch.write()
+    terms = {"merchant_order_no": new_number(), "subject": "tea", "method": {"mode": "qr"}}
+    payment = await stage.call(stage.client.payments.create, amount=1000, **terms)
+
+    async with reader(stage, await hire(stage), language="zh") as one:
+        page = await one.get("/console/channels")
+        why = await one.get(f"/console/payments/{payment['id']}")
+
+    assert f"{CALLS_MIN} 次调用中有 {CALLS_MIN} 次无应答" in page.text
+    assert "calls lost" not in page.text
+    assert re.search(r"✕ 微信支付 chn_\w+: 调用无应答，熔断中", why.text)
 
 
 async def test_a_colleagues_draft_is_put_in_force(stage: Stage, admin: Reader) -> None:

@@ -56,7 +56,7 @@ from tongbao.payments.combining.model import CombinedState
 from tongbao.payments.parking.model import VisitState
 from tongbao.payments.refunds.model import RefundState
 from tongbao.payments.registrations.model import RegistrationState
-from tongbao.payments.routing.model import Gate, Manner
+from tongbao.payments.routing.model import Gate, Manner, Reason
 from tongbao.payments.splits.model import ReturnState, ShareState, SplitState
 from tongbao.products.shop.model import OrderState, Scene
 from tongbao.rails.channels.contract import CallbackKind, PayMode
@@ -98,7 +98,8 @@ OPEN = {
     "image_state", "reply_kind", "reply_state", "said_by", "scheme",
     "because", "bill_state", "break", "break_state", "callback", "case",
     "channel", "check", "completion", "completion_state", "cut_off", "day_action",
-    "delivery_state", "elsewhere", "gate", "health", "inbox_done", "kind", "kind_of_entry",
+    "delivery_state", "elsewhere", "excluded", "gate", "gate_why", "health",
+    "inbox_done", "kind", "kind_of_entry",
     "key_state", "ceremony_state", "lasting", "manner", "mode", "nav", "nav_group", "notice",
     "notice_state",
     "outcome", "pay_mode", "payout_state", "period", "posting", "purpose",
@@ -224,6 +225,7 @@ def test_every_text_that_is_asked_for_is_there_and_every_other_is_gone(site: Pat
         ("request_state", RequestState),
         ("gate", Gate),
         ("manner", Manner),
+        ("excluded", Reason),
         ("mode", Mode),
         ("pay_mode", PayMode),
         ("approval_state", ApprovalState),

@@ -237,7 +237,11 @@ class Rate(Struct, frozen=True):
 
 
 class AccountHealth(Struct, frozen=True):
-    """How an account stands. ``rates`` by way of paying and class of cards; ``used`` of today."""
+    """How an account stands. ``rates`` by way of paying and class of cards; ``used`` of today.
+
+    ``used`` and ``most`` are an amount and a number of payments by currency; what the rules in
+    force do not limit is None.
+    """
 
     account_id: UUID
     channel: str
@@ -248,6 +252,7 @@ class AccountHealth(Struct, frozen=True):
     why: str
     rates: Mapping[str, Rate]
     used: Mapping[str, tuple[int, int]]
+    most: Mapping[str, tuple[int | None, int | None]]
     is_open: bool
 
 

@@ -199,8 +199,10 @@ class LiveRouter:
 
     async def health(self) -> list[AccountHealth]:
         """Return how every account stands, and what of its day is used."""
-        await self._know(self._db.clock.now())
+        now = self._db.clock.now()
+        await self._know(now)
         watch = self.watch
+        tables = {mode: self._table(mode, now) or NO_RULES for mode in Mode}
         found = []
         for row in await list_accounts(self._db):
             breaker = watch.breakers.get(row.id) or new_breaker(row.id)
@@ -220,6 +222,7 @@ class LiveRouter:
                 why=breaker.why,
                 rates=standing.rates if standing is not None else {},
                 used=used,
+                most=_day_limits(tables[row.mode], row.id, row.channel),
                 is_open=row.id in {each.id for each in open_accounts([row], row.mode)},
             )
             found.append(facts)
@@ -348,6 +351,21 @@ def _line(plan: PricePlan | None, channel: str, asked: Asked) -> PriceLine | Non
         return line.card != asked.card, line.card is not CardKind.ANY
 
     return min(plan.lines_for(channel, asked.pay_mode), key=distance, default=None)
+
+
+def _day_limits(
+    table: RuleTable, account_id: UUID, channel: str
+) -> dict[str, tuple[int | None, int | None]]:
+    """Return the amount and the number of payments an account may take a day, by currency."""
+    found = {
+        currency: table.limit_of(account_id, channel, currency)
+        for currency in sorted({currency for _, currency in table.limits})
+    }
+    return {
+        currency: (limit.day_amount, limit.day_count)
+        for currency, limit in found.items()
+        if limit is not None and limit.counts
+    }
 
 
 def _refusal(decision: Decision) -> NoChannelLeft | NoChannelUp:

@@ -5,6 +5,7 @@ Every act is confirmed on its page, needs its own permission, and leaves a line 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
@@ -25,6 +26,7 @@ from tongbao.payments.collecting.model import WALLET, PaymentCase
 from tongbao.payments.collecting.payments import check_closable, close_case, close_payment
 from tongbao.payments.refunds.outcomes import ask_channel
 from tongbao.payments.refunds.queries import RefundNotFound, refund_by_number
+from tongbao.payments.routing.model import AccountHealth
 from tongbao.payments.routing.router import shadow_tallies
 from tongbao.payments.routing.rule_sets import (
     RULE_SET_PREFIX,
@@ -40,6 +42,7 @@ from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit
 from tongbao.surfaces.page_kit.replies import Reply, redirect
 
 _NOTICES: Final = 20
+_LOST: Final = re.compile(r"(?P<lost>\d+) of (?P<asked>\d+) (?P<what>calls|probes) lost")
 
 
 class NothingToAsk(Conflict):
@@ -201,10 +204,11 @@ async def show_channels(visit: Visit) -> Reply:
     db = visit.desk.db
     unknown = await queries.unknown_by_account(db)
     tallies = await shadow_tallies(db)
+    accounts = await visit.desk.flow.router.health()
     facts = {
         "accounts": [
-            (show("chn", each.account_id), each, unknown.get(each.account_id))
-            for each in await visit.desk.flow.router.health()
+            (show("chn", each.account_id), each, unknown.get(each.account_id), _why(visit, each))
+            for each in accounts
         ],
         "rule_sets": [
             (show(RULE_SET_PREFIX, each.id), each, tallies.get(each.id))
@@ -214,6 +218,13 @@ async def show_channels(visit: Visit) -> Reply:
         "done": visit.request.query.get("done"),
     }
     return await visit.page("channels.html", facts)
+
+
+def _why(visit: Visit, account: AccountHealth) -> str:
+    """Return in the reader's language why a breaker turned; its row has it in English."""
+    if lost := _LOST.fullmatch(account.why):
+        return visit.texts(f"gate_why.{lost['what']}", lost=lost["lost"], asked=lost["asked"])
+    return account.why
 
 
 async def activate_rules(visit: Visit) -> Reply:

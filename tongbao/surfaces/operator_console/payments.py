@@ -24,6 +24,7 @@ from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.model import WALLET, Payment, PaymentState, Tally
 from tongbao.payments.collecting.queries import PaymentFilter
 from tongbao.payments.refunds.queries import refund_by_number
+from tongbao.payments.routing.model import RoutingDecision
 from tongbao.rails.channels.contract import PayMode
 from tongbao.rails.channels.error_map import error_map
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit, mode_of
@@ -334,6 +335,35 @@ def csv_line(cells: Sequence[str]) -> bytes:
 def _harmless(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula."""
     return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell
+
+
+def scores(why: RoutingDecision, texts: Texts) -> str:
+    """Return who could have taken it, the best first, and who could not and why, a line each."""
+    lines = [
+        texts(
+            "timeline.candidate",
+            place=place,
+            account=_account(each.channel, each.account_id, texts),
+            success=f"{each.success_ppm / 10_000:.2f}",
+            cost=figures(each.cost, why.currency),
+            value=figures(each.value, why.currency),
+            currency=why.currency,
+            ms=f"{each.latency_ms:,}",
+        )
+        for place, each in enumerate(why.candidates, 1)
+    ]
+    lines += [
+        f"✕ {_account(each.channel, each.account_id, texts)}: "
+        + texts.named("excluded", each.reason)
+        for each in why.excluded
+    ]
+    if why.shadow_id is not None:
+        lines.append(texts("timeline.shadow", account=show("chn", why.shadow_id)))
+    return "\n".join(lines)
+
+
+def _account(channel: str, account_id: UUID, texts: Texts) -> str:
+    return f"{texts.named('channel', channel)} {show('chn', account_id)}"
 
 
 def explanation(payment: Payment, last_why: str, texts: Texts) -> str:

@@ -36,7 +36,7 @@ from tongbao.payments.routing.router import decisions_of_payment
 from tongbao.payments.splits.model import Return, ShareRow, Split
 from tongbao.payments.splits.records import returns_of_payment, splits_of_payment
 from tongbao.surfaces.operator_console.books import account_names, t_accounts
-from tongbao.surfaces.operator_console.payments import explanation
+from tongbao.surfaces.operator_console.payments import explanation, scores
 from tongbao.surfaces.operator_console.visit import Desk, Visit
 from tongbao.surfaces.page_kit.evidence import (
     Entry,
@@ -199,7 +199,7 @@ def _decisions(dossier: Dossier, texts: Texts) -> Iterator[Entry]:
     for why in dossier.decisions:
         title = texts("timeline.decision", rule=why.rule, by=texts.named("manner", why.manner))
         note = texts("timeline.others", left=len(why.candidates) - 1, out=len(why.excluded))
-        sheet = Sheet(texts("timeline.scores"), pretty(msgspec.to_builtins(why)))
+        sheet = Sheet(texts("timeline.scores"), scores(why, texts))
         name = f"decision-{why.attempt_id.hex}"
         yield Entry(why.at, 1, "decision", name, title, note, sheets=(sheet,))
 
