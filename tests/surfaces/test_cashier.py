@@ -24,25 +24,36 @@ from tests.surfaces.cashing import (
     price_every_way,
 )
 from tests.surfaces.visitors import Reader, reader
+from tongbao.infra.web.problem import TooManyRequests
 from tongbao.kernel.codecs import emv_qr_merchant as emv
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.merchants import set_suspended
-from tongbao.parties.merchants.model import LateSuccess
+from tongbao.parties.merchants.model import LateSuccess, MerchantSuspended
 from tongbao.payments.checkouts import _store as store
 from tongbao.payments.checkouts.checkouts import Visitor, prune_abandoned, try_paying
 from tongbao.payments.checkouts.model import (
     CheckoutClosed,
+    CheckoutsTooMany,
+    CheckoutTriedTooOften,
     Offer,
     ReturnUrlUnsafe,
     check_return_url,
 )
 from tongbao.payments.collecting.queries import last_attempt
-from tongbao.payments.plates.model import EmvAsked, PlateCurrencyUnknown, emv_text
+from tongbao.payments.plates.model import (
+    EmvAsked,
+    PlateAmountDiffers,
+    PlateBusy,
+    PlateCurrencyUnknown,
+    PlateRevoked,
+    emv_text,
+)
 from tongbao.payments.routing.health import CALLS_MIN
 from tongbao.rails.channels.accounts import AccountState, replace_keys, set_gateway, set_state
 from tongbao.rails.channels.contract import PayMode
-from tongbao.surfaces.cashier.desk import ACTS_PER_MINUTE, Throttle
+from tongbao.surfaces.cashier.app import SentFromElsewhere
+from tongbao.surfaces.cashier.desk import ACTS_PER_MINUTE, HERE, Throttle
 from tongbao.surfaces.cashier.scanners import Place, place_of
 from tongbao.surfaces.cashier.scenes import is_safe_to_leave_for
 from tongbao.surfaces.demo.stage import account_orders
@@ -78,7 +89,7 @@ async def choose(one: Reader, checkout: dict[str, Any], method: str) -> Any:
     ("agent", "offered"),
     [
         (DESKTOP, ["alipay.qr", "alipay.web", "wechat_pay.qr"]),
-        (PHONE, ["alipay.h5", "alipay.qr", "wechat_pay.h5", "wechat_pay.qr"]),
+        (PHONE, ["alipay.h5", "wechat_pay.h5", "alipay.qr", "wechat_pay.qr"]),
         (ALIPAY_APP, ["alipay.h5"]),
         (WECHAT_APP, []),
         (UNIONPAY_APP, []),
@@ -166,6 +177,35 @@ async def test_the_way_paid_last_time_comes_first_and_the_cookie_knows_nothing_e
     assert "HttpOnly" in kept
     assert METHOD.findall(page.text)[0] == "wechat_pay.qr"
     assert "last time" in page.text
+
+
+async def test_a_way_that_was_given_up_comes_last_and_is_forgotten(
+    stage: Stage, till: Till
+) -> None:
+    first, second = await till.open(), await till.open()
+    async with reader(stage) as one:
+        await choose(one, first, "alipay.qr")
+        left = await one.post(f"{page_of(first)}/other", {})
+        again = await one.follow(left)
+        other = await one.get(page_of(second))
+
+    assert METHOD.findall(again.text) == ["alipay.web", "wechat_pay.qr", "alipay.qr"]
+    assert "last time" not in again.text
+    [forgotten] = [value for name, value in left.headers.multi_items() if name == "set-cookie"]
+    assert forgotten.startswith("tongbao_pay_by=; ")
+    assert "Max-Age=0" in forgotten
+    assert "last time" not in other.text
+
+
+async def test_a_code_that_a_phone_shows_is_for_another_phone(stage: Stage, till: Till) -> None:
+    checkout = await till.open()
+    async with reader(stage) as one:
+        there = await one.get(page_of(checkout), **{"user-agent": PHONE})
+        here = await one.get(page_of(checkout), **{"user-agent": DESKTOP})
+
+    assert there.text.count("shows a code for another phone to scan") == 2
+    assert "scan with your phone" not in there.text
+    assert here.text.count("shows a code to scan with your phone") == 2
 
 
 async def test_a_way_that_is_not_offered_is_not_tried(stage: Stage, till: Till) -> None:
@@ -824,6 +864,8 @@ async def test_an_address_nobody_was_given_says_nothing(stage: Stage, till: Till
             page = await one.get(path)
             assert page.status_code == 404, path
             assert "测试商店" not in page.text
+            assert "Scan the code again" in page.text
+            assert "API" not in page.text, "a customer has no key"
         assert (await one.post(f"{page_of(checkout)}/state", {})).status_code == 405
 
 
@@ -913,9 +955,18 @@ async def test_the_language_follows_the_reader_and_leads_nowhere_else(
             assert reply.headers["location"] == "/pay/"
 
 
-def test_both_languages_say_the_same_things() -> None:
-    from tongbao.surfaces.cashier.desk import HERE
+def test_a_refusal_tells_a_customer_what_a_customer_can_do() -> None:
+    """What refuses a page or a press; for any other, what helps in every case."""
+    told = load_texts(HERE / "texts")["en"].by_key
+    for refusal in (
+        TooManyRequests, SentFromElsewhere, CheckoutClosed, CheckoutTriedTooOften, CheckoutsTooMany,
+        PlateRevoked, PlateBusy, PlateAmountDiffers, MerchantSuspended,
+    ):  # fmt: skip
+        assert f"told.{refusal.code.replace('.', '_')}" in told
+    assert {"told.gone", "told.later", "told.other"} <= told.keys()
 
+
+def test_both_languages_say_the_same_things() -> None:
     texts = load_texts(HERE / "texts")
     assert texts["zh"].by_key.keys() == texts["en"].by_key.keys()
     for key, text in texts["zh"].by_key.items():

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.web.problem import InternalError, status_of
-from tongbao.kernel.errors import Busy, Forbidden, Refusal
+from tongbao.kernel.errors import Busy, Forbidden, NotFound, Refusal
 from tongbao.payments.checkouts.model import PREFIX
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.surfaces.cashier import checkouts, combined, payers, plates
@@ -133,6 +133,17 @@ def _route_of(asked: PageRequest) -> tuple[Route, Mapping[str, str]]:
     raise nothing_there(route.method for route, _ in fitting)
 
 
+def _told(visit: Visit, refusal: Refusal) -> str:
+    """Return what a customer can do: a refusal's own advice is for whoever wrote the program."""
+    texts = visit.desk.templates.texts[visit.request.language]
+    said = texts.named("told", refusal.code)
+    if said != refusal.code:
+        return said
+    if isinstance(refusal, NotFound):
+        return texts("told.gone")
+    return texts("told.later") if isinstance(refusal, Busy) else texts("told.other")
+
+
 def _refused(visit: Visit, request_id: str, refusal: Refusal) -> Reply:
     """Return a refusal as a page that says what it means for the customer's money."""
     parts = visit.request.path.removeprefix(PREFIX).strip("/").split("/")
@@ -143,6 +154,8 @@ def _refused(visit: Visit, request_id: str, refusal: Refusal) -> Reply:
     )
     facts = {
         **refusal_facts(visit.request, refusal, request_id),
+        "advice": _told(visit, refusal),
+        "is_gone": isinstance(refusal, NotFound),
         "is_open_question": isinstance(refusal, InternalError | Busy),
         "back": own if visit.request.method == "POST" else None,
         "mode": None,

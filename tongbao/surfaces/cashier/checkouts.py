@@ -165,7 +165,7 @@ async def choose_another(visit: Visit) -> Reply:
     visit.check_pace()
     checkout = (await _standing(visit)).checkout
     await give_up(visit.desk.flow, checkout)
-    return redirect(checkout.path)
+    return redirect(checkout.path).also(_remember(None, is_https=visit.desk.is_https))
 
 
 async def check_now(visit: Visit) -> Reply:
@@ -195,9 +195,11 @@ def _choices(visit: Visit, standing: Standing, offers: list[Offer]) -> dict[str,
     asked = visit.request
     place = place_of(asked.headers.get("user-agent", ""))
     remembered = asked.cookies.get(cookie_name(METHOD_COOKIE, is_https=visit.desk.is_https), "")
+    last = standing.payment
+    given_up = Offer(last.channel, last.pay_mode).key if last is not None else ""
     payer = payer_of(visit, standing.checkout)
     payable = payer.channel if payer is not None and payer.payer_id is not None else None
-    shown = arrange(offers, place, remembered=remembered, payer_known_at=payable)
+    shown = arrange(offers, place, remembered=remembered, payer_known_at=payable, given_up=given_up)
     failure = None
     if standing.payment is not None and standing.attempt is not None:
         view = view_payment(standing.payment, standing.attempt)
@@ -205,10 +207,10 @@ def _choices(visit: Visit, standing: Standing, offers: list[Offer]) -> dict[str,
     return {
         "place": place,
         "offers": shown,
-        "remembered": remembered,
+        "remembered": "" if remembered == given_up else remembered,
         "elsewhere": bool(offers) and not shown and place not in {Place.PHONE, Place.DESKTOP},
         "failure": failure,
-        "last": standing.payment,
+        "last": last,
     }
 
 
@@ -232,12 +234,14 @@ def _back_url(checkout: Checkout) -> str | None:
     return urlunsplit(parts._replace(query=urlencode(query)))
 
 
-def _remember(offer: Offer, *, is_https: bool) -> Header:
+def _remember(offer: Offer | None, *, is_https: bool) -> Header:
     """Return the header that keeps the way to pay, and nothing of who paid, for half a year.
 
-    Lax and not strict: customers come from the merchant's pages.
+    None forgets it: who has just given a way up is not led to it again. Lax and not strict:
+    customers come from the merchant's pages.
     """
     name = cookie_name(METHOD_COOKIE, is_https=is_https)
-    parts = [f"{name}={offer.key}", "Path=/", "HttpOnly", "SameSite=Lax"]
-    parts += [f"Max-Age={_METHOD_KEPT_S}", *(["Secure"] if is_https else [])]
+    kept, kept_s = (offer.key, _METHOD_KEPT_S) if offer is not None else ("", 0)
+    parts = [f"{name}={kept}", "Path=/", "HttpOnly", "SameSite=Lax"]
+    parts += [f"Max-Age={kept_s}", *(["Secure"] if is_https else [])]
     return ("set-cookie", "; ".join(parts))

@@ -64,6 +64,7 @@ async def show_combined(visit: Visit) -> Reply:
     now, parts = desk.db.clock.now(), await _parts(visit, whole)
     scene, action = scene_of(whole, now), whole.action
     names = await merchants_with_ids(desk.db, [part.merchant_id for part in parts])
+    place = place_of(visit.request.headers.get("user-agent", ""))
     symbol = draw(action.code_url[:_QR_DRAWN_MAX]) if isinstance(action, ShowQr) else None
     facts: dict[str, object] = {
         "scene": scene,
@@ -78,9 +79,9 @@ async def show_combined(visit: Visit) -> Reply:
         "opens": dict(action.parameters) if isinstance(action, OpenApp) else None,
         "url": action.url if isinstance(action, Redirect) else None,
         "offers": [],
+        "place": place,
     }
     if scene in {Scene.SCAN, Scene.LEAVE}:
-        place = place_of(visit.request.headers.get("user-agent", ""))
         offers = await offers_for(desk.flow, whole, now)
         facts["offers"] = arrange(offers, place, remembered="", payer_known_at=None)
     return visit.page("combined.html", facts)

@@ -66,11 +66,13 @@ def arrange(
     *,
     remembered: str,
     payer_known_at: str | None,
+    given_up: str = "",
 ) -> list[Offer]:
     """Return the offers that work in a place: the one used last time, then one channel's together.
 
-    ``payer_known_at`` is the channel whose id of the customer is known, without which no page pays
-    inside the channel's app.
+    On a phone, what opens there comes before the codes, which need another phone to scan them; and
+    what this customer has just ``given_up`` comes last everywhere. ``payer_known_at`` is the
+    channel whose id of the customer is known, without which no page pays inside the channel's app.
     """
     working = _WORKING[place]
     own = CHANNEL_OF.get(place)
@@ -85,7 +87,9 @@ def arrange(
     return sorted(
         fitting,
         key=lambda offer: (
+            offer.key == given_up,
             offer.key != remembered,
+            place is Place.PHONE and offer.mode is PayMode.QR,
             channels.index(offer.channel),
             working.index(offer.mode),
         ),
