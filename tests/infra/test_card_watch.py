@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from base64 import b64encode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -16,9 +19,11 @@ from tongbao.infra.card_watch import (
     MADE_FOR_NUMBERS,
     CardNumberUnexpected,
     SecurityCodeNotTaken,
+    check_form,
     check_request,
     scan,
     scan_file,
+    without_cards,
 )
 from tongbao.infra.db import Db
 from tongbao.kernel.card_numbers import check_digit, is_luhn, masked, scheme_of, sights
@@ -26,7 +31,43 @@ from tongbao.kernel.card_numbers import check_digit, is_luhn, masked, scheme_of,
 PAN, UNIONPAY = "4929420573595709", "6222021234567890128"
 TRACK_2 = f"{PAN}=49121201234500000000"
 TRACK_1 = f"%B{PAN}^DOE/JOHN^49121201234500000000?"
-BINS = Path(__file__).parents[2] / "tongbao" / "parties" / "card_bins"
+WIDE = "".join(chr(ord(digit) - ord("0") + ord("０")) for digit in PAN)
+ARABIC = "".join(chr(ord(digit) - ord("0") + 0x0660) for digit in PAN)
+IN_BASE64 = b64encode(f'{{"number":"{PAN}"}}'.encode()).decode()
+DISGUISES = [
+    WIDE,
+    ARABIC,
+    f"卡号{WIDE}。",
+    "４９２９　４２０５　７３５９　５７０９",
+    "4929\u00a04205\u00a07359\u00a05709",
+    "4929\u20134205\u20137359\u20135709",
+    "4929\u200b4205\u200b7359\u200b5709",
+    "4929.4205.7359.5709",
+    "4929/4205/7359/5709",
+    "4929  4205  7359  5709",
+    "4929 - 4205 - 7359 - 5709",
+    " ".join(PAN),
+    "-".join(UNIONPAY),
+    f"{UNIONPAY[:6]} {UNIONPAY[6:]}",
+    f"No.{PAN}",
+    f"card{PAN}",
+    f"VISA{PAN}",
+    f"{PAN}-12/28",
+    f"{PAN}/1228",
+    TRACK_2.replace("=", "d"),
+    TRACK_2.replace("=", "＝"),
+    IN_BASE64,
+    b64encode(PAN.encode()).decode(),
+    urlsafe_b64encode(f":{PAN}?".encode()).decode().rstrip("="),
+    b64encode(b"4929 4205 7359 5709").decode(),
+    json.dumps({"number": PAN}),
+    json.dumps({"note": json.dumps({"number": PAN})}),
+    f"https://shop.example/back?card={PAN}",
+    "9558801234567890128",  # ICBC's of old
+    "9559912345678901234",  # the Agricultural Bank's
+    "4367421234567890129",  # the Construction Bank's
+]
+"""Card numbers as people and programs write them where they do not belong."""
 
 
 def check(body: Any, *, path: str = "/v1/payments", query: str = "", **headers: str) -> None:
@@ -54,6 +95,57 @@ def test_a_number_in_another_field_is_refused_by_the_fields_name(body: Any, para
         check(body)
     assert refused.value.param == param
     assert PAN not in str(refused.value)
+
+
+@pytest.mark.parametrize("said", DISGUISES)
+@pytest.mark.parametrize("field", ["subject", "metadata"])
+def test_a_number_is_seen_in_whatever_writing(field: str, said: str) -> None:
+    body = {"subject": said} if field == "subject" else {"metadata": {"number": said}}
+    for as_ascii in (True, False):
+        raw = json.dumps(body, ensure_ascii=as_ascii).encode()
+        with pytest.raises(CardNumberUnexpected) as refused:
+            check_request("/v1/payments", b"", [], raw)
+        assert refused.value.param in {"$.subject", "$.metadata.number"}
+
+
+@pytest.mark.parametrize("said", DISGUISES)
+def test_so_it_is_in_a_form_the_query_and_a_header(said: str) -> None:
+    with pytest.raises(CardNumberUnexpected) as refused:
+        check_form({"reason": said})
+    assert refused.value.param == "reason"
+    form = urlencode({"reason": said}).encode()
+    for query, headers, body in (
+        (form, (), b""),
+        (b"", [(b"x-trace", said.encode())], b""),
+        (b"", (), form),
+    ):
+        with pytest.raises(CardNumberUnexpected):
+            check_request("/v1/payments", query, headers, body)
+
+
+@pytest.mark.parametrize("said", DISGUISES)
+async def test_so_it_is_in_a_table_a_file_and_a_notice_that_nobody_signed(
+    module_db: Db, tmp_path: Path, said: str
+) -> None:
+    log = tmp_path / "log.gz"
+    log.write_bytes(gzip.compress(f"fine\n{said}\n".encode()))
+    assert {spot.row for spot in scan_file(log)} == {"2"}
+    kept = without_cards(f"note={said}&x=1".encode())
+    assert [*sights(kept.decode())] == []
+    assert kept.endswith(b"&x=1")
+
+    async with module_db.begin("tests") as tx:
+        await tx.execute("create table if not exists said (said text, body bytea)", ())
+        await tx.execute("delete from said", ())
+        await tx.execute("insert into said values ($1, $2)", (said, said.encode()))
+    places = {spot.where async for spot in scan(module_db)}
+    assert "said.said" in places
+    assert not said.isascii() or "said.body" in places
+
+
+def test_what_has_no_card_is_kept_byte_for_byte() -> None:
+    for raw in (b"\xff\xfe\x00", "茶１２３".encode(), b'{"amount":1999}'):
+        assert without_cards(raw) is raw
 
 
 def test_digits_in_disguise_are_seen() -> None:
@@ -102,6 +194,47 @@ def test_a_security_code_is_taken_nowhere(name: str) -> None:
     for body in ({name: "123"}, {"card": {"number": PAN, name: "123"}}):
         with pytest.raises(SecurityCodeNotTaken):
             check(body, path="/v1/vault/cards")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": {"ｃｖｖ": "123"}},
+        {"metadata": {"CVV-2": "123"}},
+        {"metadata": {"cvvCode": "123"}},
+        {"metadata": {"card cvn": "123"}},
+        {"metadata": {"安全码": "123"}},
+        {"metadata": {"note": '{"cvn": "123"}'}},
+        {"metadata": {"note": '{"a": {"\\u0063vn": "123"}}'}},
+        {"subject": "cvv 123"},
+        {"subject": "CVV2：１２３"},
+        {"subject": "安全码是123"},
+        {"number": {"cvn2": "123"}},
+    ],
+)
+def test_nor_is_one_in_whatever_writing(body: dict[str, Any]) -> None:
+    for as_ascii in (True, False):
+        raw = json.dumps(body, ensure_ascii=as_ascii).encode()
+        with pytest.raises(SecurityCodeNotTaken):
+            check_request("/v1/payments", b"", [], raw)
+    with pytest.raises(SecurityCodeNotTaken):
+        check_request("/v1/payments", b"", [], b'{"metadata":{"\\u0063vn":"1"}}')
+
+
+def test_nor_is_one_in_a_form_or_the_query() -> None:
+    for name in ("cvn", "card-cvv2", "安全码"):
+        with pytest.raises(SecurityCodeNotTaken):
+            check_form({name: "123"})
+        with pytest.raises(SecurityCodeNotTaken):
+            check_request("/v1/payments", urlencode({name: "123"}).encode(), [], b"")
+        with pytest.raises(SecurityCodeNotTaken):
+            check_request("/v1/payments", b"", [], urlencode({"a": 1, name: "123"}).encode())
+
+
+def test_what_only_sounds_like_a_security_code_passes() -> None:
+    body = {"subject": "CVC Partners, cvs report", "metadata": {"cid_note": "security", "csv": "1"}}
+    check(body, query="q=security+code+of+conduct")
+    check_form({"code": "123456", "reason": "verification 12345678"})
 
 
 @pytest.mark.parametrize("name", sorted(MADE_FOR_NUMBERS))

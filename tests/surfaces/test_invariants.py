@@ -74,7 +74,7 @@ async def test_a_light_remembers_since_when_it_is_red(db: Db) -> None:
         await audit.record(tx, "channel.disabled", "chn_1", {"reason": f"card {CARD}"})
     assert await of(db, "I14") == {"I14": 1}
     [red] = await lights(db)
-    assert red.first == "card number in audit_entry.facts"
+    assert red.first == "visa in audit_entry.facts"
     assert CARD not in str(red)
     db.clock.offset += timedelta(hours=1)
     await of(db, "I14")

@@ -214,6 +214,22 @@ async def test_nothing_is_done_for_who_has_not_signed_it(
     assert not await stage.db.fetch("select 1 from payment where merchant_order_no = $1", (number,))
 
 
+@pytest.mark.parametrize(
+    "more", [{"body": "card ４９２９420573595709"}, {"extParam": '{"cvn":"123"}'}]
+)
+async def test_no_card_data_is_taken_in_any_field(
+    program: Program, stage: Stage, more: dict[str, Any]
+) -> None:
+    number = new_number()
+    fields = {"mchOrderNo": number, "wayCode": "WX_NATIVE", "amount": 1999, **more}
+
+    said = program.heard(await program.post("pay/unifiedOrder", json=program.signed(fields)))
+
+    assert (said.http, said.code, said.data) == (200, 9999, {})
+    assert "card_number." in said.msg
+    assert not await stage.db.fetch("select 1 from payment where merchant_order_no = $1", (number,))
+
+
 @pytest.mark.parametrize("minutes", [-6, 6])
 async def test_an_old_or_future_request_is_refused(program: Program, minutes: int) -> None:
     at = str(now_ms() + minutes * 60_000)

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree, Query
 from tongbao.infra.migrate import pending_migrations
+from tongbao.kernel.card_numbers import WRAPPED, folded, sights
 from tongbao.kernel.errors import Refusal
 
 REMOVED: Final = "[removed]"
@@ -59,6 +60,7 @@ _SUSPECT: Final = re.compile(
         | secret | passw | auth_?code | private_?key | api_?(?:v3_?)?key | signature
         | authorization | cookie"""
 )
+_DISGUISED: Final = re.compile(rf"(?:[0-9][ ./_-]{{0,3}}){{12}}[0-9]|{WRAPPED}")
 _DIGITS_FEW: Final = 10**12
 """A number below has fewer digits than any card or person."""
 
@@ -143,6 +145,7 @@ def redact_text(text: str) -> str:
     text = text[:_TEXT_MAX]
     if not text.isascii():
         text = text.encode(errors="replace").decode()
+    text = _without_sights(text)
     if _SUSPECT.search(text) is None:
         return text
     text = _PEM.sub(REMOVED, text)
@@ -240,6 +243,17 @@ def _clean_value(value: object, depth: int) -> object:
 def _is_secret_name(name: str) -> bool:
     plain = name.lower().replace("_", "").replace("-", "")
     return plain in _SECRET_NAMES or any(part in plain for part in _SECRET_PARTS)
+
+
+def _without_sights(text: str) -> str:
+    """Remove card numbers that are disguised: in another script, in other groups, in Base64."""
+    if text.isascii() and _DISGUISED.search(text) is None:
+        return text
+    plain = folded(text)
+    found = sorted(sights(plain), key=lambda sight: sight.start, reverse=True)
+    for each in found:
+        plain = plain[: each.start] + REMOVED + plain[each.end :]
+    return plain if found else text
 
 
 def _without_cards(run: str) -> str:

@@ -41,6 +41,7 @@ async def answer(
     if file := files.find(asked.path):
         return file
     try:
+        asked.check_card_data()
         return await page()
     except Refusal as refusal:
         return refused(refusal)

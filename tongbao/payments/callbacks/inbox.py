@@ -17,6 +17,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter
 
+from tongbao.infra.card_watch import without_cards
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import (
@@ -140,7 +141,7 @@ async def _keep_refused(
         account.channel,
         fingerprint,
         headers,
-        body[:_KEPT_BODY_MAX],
+        without_cards(body[:_KEPT_BODY_MAX]),  # whoever knows the address can send anything
         state,
         tx.now,
         tx.now - timedelta(days=1),

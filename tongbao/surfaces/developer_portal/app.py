@@ -130,6 +130,7 @@ class PortalApp:
             return file
         visit = self._visit(asked)
         try:
+            asked.check_card_data()
             visit = await self._with_session(visit)
             return await self._admit(visit)
         except Refusal as refusal:

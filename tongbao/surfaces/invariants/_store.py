@@ -11,7 +11,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.infra.db import Db, Query, Statement
+from tongbao.infra.db import Query, Statement
 
 
 class Found(Struct, frozen=True):
@@ -50,13 +50,6 @@ class End(Struct, frozen=True):
     prefix: str
     id: UUID
     type: str
-
-
-class Column(Struct, frozen=True):
-    """A column that holds text."""
-
-    table: str
-    column: str
 
 
 _HEAD: Final = "select count(*)::bigint as breaches, coalesce(min(what), '') as first from ("
@@ -326,30 +319,6 @@ UNKNOWN_PAID_OUT: Final = Query(
          select 'payout file ' || id from payout_file
           where state = 'sent' and sent_at < $2) as b""",
 )
-
-COLUMNS: Final = Query(
-    Column,
-    """select c.table_name::text as "table", c.column_name::text as "column"
-         from information_schema.columns c
-         join information_schema.tables t
-           on t.table_schema = c.table_schema and t.table_name = c.table_name
-        where c.table_schema = 'public' and t.table_type = 'BASE TABLE'
-          and c.data_type in ('text', 'character varying', 'json', 'jsonb', 'ARRAY')
-        order by c.table_name, c.column_name""",
-)
-
-
-async def matches(db: Db, place: Column, pattern: str, *, limit: int) -> list[str]:
-    """Return what in a column has the form of a pattern, no more than ``limit`` of it."""
-    table, column = _quoted(place.table), _quoted(place.column)
-    sql = f"""select (regexp_matches({column}::text, $1, 'g'))[1] as found from {table}
-               where {column}::text ~ $1 limit $2"""
-    return [str(row["found"]) for row in await db.fetch(sql, (pattern, limit))]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
 
 PUT: Final = Statement(
     """insert into invariant_light (name, breaches, first, took_ms, checked_at, red_since)

@@ -16,10 +16,10 @@ from msgspec import Struct
 from prometheus_client import Gauge
 
 from tongbao.controls.audit_log.checkpoints import verify_log
+from tongbao.infra import card_watch
 from tongbao.infra.audit_tree import place_entries
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.clock import monotonic
-from tongbao.kernel.codecs.registry_numbers import is_card_number
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.ledger.audit.findings import Check
@@ -35,19 +35,6 @@ UNTOLD_FOR: Final = timedelta(hours=1)
 UNANSWERED_FOR: Final = timedelta(days=12)  # longer than any run of holidays, and a day
 MATCHES_MAX: Final = 10_000
 LAST_ID: Final = UUID(int=(1 << 128) - 1)
-
-PATTERNS: Final = {
-    "card number": (
-        "(?<![0-9A-Za-z.])(4[0-9]{12}(?:[0-9]{3}){0,2}|5[1-5][0-9]{14}|2[2-7][0-9]{14}"
-        "|3[47][0-9]{13}|35[0-9]{14}|62[0-9]{14,17})(?![0-9A-Za-z])"
-    ),
-    "track": "([;%]?B?[0-9]{13,19}[=^][0-9]{4,})",
-    "CVN": "(?i)((?:cvn2?|cvv2?|cvc2?)[\"']?\\s*[:=]\\s*[\"']?[0-9]{3,4}(?![0-9]))",
-}
-"""What must be in no table: where PCI DSS 3.3.1 and 3.5.1 forbid it, by form; a card also by Luhn.
-
-A card's beginning is a scheme's: without that one number in ten of any kind passes for a card.
-"""
 
 _BREACHES: Final = Gauge("tongbao_invariant_breaches", "Things that break an invariant", ["name"])
 _log: Final = structlog.get_logger()
@@ -208,12 +195,9 @@ def add_up(found: Sequence[Found]) -> Found:
 async def scan(db: Db) -> Found:
     """Look through every column of text for what must not be kept; the first names the place."""
     breaches, first = 0, ""
-    for place in await store.COLUMNS.all(db):
-        for kind, pattern in PATTERNS.items():
-            seen = await store.matches(db, place, pattern, limit=MATCHES_MAX)
-            if kind == "card number":
-                seen = [text for text in seen if is_card_number(text)]
-            breaches += len(seen)
-            if seen and not first:
-                first = f"{kind} in {place.table}.{place.column}"
+    async for spot in card_watch.scan(db):
+        breaches += 1
+        first = first or f"{spot.kind} in {spot.where}"
+        if breaches == MATCHES_MAX:
+            break
     return Found(breaches, first)

@@ -19,6 +19,7 @@ import msgspec
 import segno
 import structlog
 
+from tongbao.infra.card_watch import check_form
 from tongbao.infra.settings import Secret
 from tongbao.infra.web.idempotency import InFlight
 from tongbao.infra.web.problem import (
@@ -136,6 +137,7 @@ class JeepayFacade:
         try:
             kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
             fields = read_fields(scope["state"]["body"], kind)
+            check_form(fields)
             app, secret = await self._caller(fields)
             data = await self._done(scope, app, fields)
         except _UNDECIDED as refusal:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from msgspec import Struct
 
+from tongbao.infra.card_watch import check_request
 from tongbao.infra.certificates import CertificateRefused
 from tongbao.infra.client_certificates import PEER, Presented, presented
 from tongbao.infra.dpop_nonces import current_nonce, is_fresh
@@ -129,13 +130,14 @@ def asked_of(scope: MutableMapping[str, Any], method: str, *, only_forms: bool) 
     """Return a program's request; a parameter that comes twice is refused (RFC 6749 §3.1).
 
     Raises:
-        OAuthError
+        OAuthError, CardNumberUnexpected, SecurityCodeNotTaken
     """
     headers = tuple(
         (name.decode("latin-1").lower(), value.decode("latin-1"))
         for name, value in scope["headers"]
     )
     body: bytes = scope["state"]["body"]
+    check_request(scope["path"], scope["query_string"], (), body)
     kinds = [value for name, value in headers if name == "content-type"]
     is_form = len(kinds) == 1 and kinds[0].partition(";")[0].strip().lower() == _FORM
     if body and not is_form and only_forms:

@@ -177,6 +177,7 @@ class ConsoleApp:
             return file
         visit = self._visit(asked)
         try:
+            asked.check_card_data()
             route, params = _route_of(asked, self._routes)
             visit = await self._with_session(visit, route)
             return await self._admit(replace(visit, params=params), route)

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
 
+from tongbao.infra.card_watch import check_form
 from tongbao.infra.web.problem import language_of
 from tongbao.kernel.errors import Invalid
 
@@ -61,6 +62,15 @@ class PageRequest(Struct, frozen=True):
     def is_for_whole_page(self) -> bool:
         """Whether a script asks for a page that a person could have asked for."""
         return self.is_by_script and self.headers.get("hx-request-type") == "full"
+
+    def check_card_data(self) -> None:
+        """Raise where a form or an address carries card data that it must not.
+
+        Raises:
+            CardNumberUnexpected, SecurityCodeNotTaken
+        """
+        check_form(self.query)
+        check_form(self.form)
 
     def is_same_origin(self, public_url: str) -> bool:
         """Whether one of our own pages sent it, as far as the browser says.
