@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,6 +20,7 @@ from msgspec.structs import replace
 from tongbao.infra import crypto, key_file
 from tongbao.infra.crypto import Keyring, SealUnreadable, bind
 from tongbao.infra.key_file import KeyFileUnreadable
+from tongbao.ledger.proofs import verifier
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "wycheproof"
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -293,6 +296,31 @@ def test_hmac_is_over_the_parts_in_a_row() -> None:
     # RFC 4231, test case 2
     expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
     assert crypto.hmac_sha256(b"Jefe", b"what do ya want ", b"for nothing?").hex() == expected
+
+
+def test_hmac_sm3_agrees_with_wycheproof() -> None:
+    tried = 0
+    for group in groups("hmac_sm3_test.json"):
+        size = group["tagSize"] // 8
+        for case in group["tests"]:
+            key, message, tag = (bytes.fromhex(case[name]) for name in ("key", "msg", "tag"))
+            made = crypto.hmac_sm3(key, message[:7], message[7:])[:size]
+            assert (made == tag) == (case["result"] == "valid"), case["tcId"]
+            tried += 1
+    assert tried == 174
+
+
+@pytest.mark.parametrize("digest", [lambda raw: hashlib.new("sm3", raw).digest(), verifier.sm3])
+def test_sm3_is_gb_t_32905_annex_a(digest: Callable[[bytes], bytes]) -> None:
+    """The library's, and the one that receipts are checked with where there is no library."""
+    short, long = (
+        "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0",
+        "debe9ff92275b8a138604889c18e5a4d6fdb70e5387e5765293dcba39c0c5732",
+    )
+    assert digest(b"abc").hex() == short
+    assert digest(b"abcd" * 16).hex() == long
+    for size in (0, 55, 56, 63, 64, 65, 119, 120, 128):
+        assert digest(bytes(size)) == hashlib.new("sm3", bytes(size)).digest()
 
 
 def test_equality_is_of_bytes() -> None:

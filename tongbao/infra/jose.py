@@ -57,6 +57,14 @@ class KeySetUnusable(Invalid):
     advice_zh = "请提供 1 至 10 个公钥，各有不同的 kid：2048 至 4096 位 RSA、P-256 或 Ed25519。"
 
 
+class Signed(Struct, frozen=True):
+    """A signature and what it is over, of which nothing is true before `verify`."""
+
+    text: str
+    header: dict[str, Any]
+    payload: bytes
+
+
 class Token(Struct, frozen=True):
     """What a token says, of which nothing is true before `verify`."""
 
@@ -65,8 +73,8 @@ class Token(Struct, frozen=True):
     claims: dict[str, Any]
 
 
-def read_token(text: str) -> Token:
-    """Take a token apart without believing it.
+def read_signed(text: str) -> Signed:
+    """Take a compact JWS apart without believing it.
 
     Raises:
         TokenMalformed
@@ -74,14 +82,24 @@ def read_token(text: str) -> Token:
     parts = text.split(".")
     if len(text) > TOKEN_LENGTH_MAX or len(parts) != 3:
         raise TokenMalformed
-    header, claims = (_object(strict_bytes(part)) for part in parts[:2])
-    strict_bytes(parts[2])
-    if header.get("alg") not in ALGORITHMS or not set(header) <= _HEADERS:
+    header, payload, _ = (strict_bytes(part) for part in parts)
+    said = _object(header)
+    if said.get("alg") not in ALGORITHMS or not set(said) <= _HEADERS:
         raise TokenMalformed
-    return Token(text, header, claims)
+    return Signed(text, said, payload)
 
 
-def verify(token: Token, key: Jwk) -> None:
+def read_token(text: str) -> Token:
+    """Take a token apart without believing it.
+
+    Raises:
+        TokenMalformed
+    """
+    signed = read_signed(text)
+    return Token(text, signed.header, _object(signed.payload))
+
+
+def verify(token: Token | Signed, key: Jwk) -> None:
     """Raise unless this key has signed the token, by the one algorithm that fits the key.
 
     Raises:
