@@ -36,8 +36,15 @@ async def port() -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
-    config = uvicorn.Config(app, port=0, http=BoundedHttpProtocol, log_config=None, lifespan="off")
+async def serving(app: Any, trusted: str | None = None) -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        app,
+        port=0,
+        http=BoundedHttpProtocol,
+        log_config=None,
+        lifespan="off",
+        forwarded_allow_ips=trusted,
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
@@ -142,6 +149,55 @@ async def test_who_sends_is_known_whatever_a_header_says_for_whom() -> None:
         assert b"200 OK" in await heard(reader)
         writer.close()
     assert told == [("192.0.2.1", "127.0.0.1")]
+
+
+@pytest.mark.parametrize("said", [b"192.0.2.1", b"127.0.0.1", b"192.0.2.1, 127.0.0.1"])
+async def test_who_is_no_trusted_proxy_says_nothing_of_who_the_client_is(said: bytes) -> None:
+    told: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        told.append(scope["client"][0])
+        await length_of_body(scope, receive, send)
+
+    async with serving(app, trusted="198.51.100.7") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        forged = b"x-forwarded-for: %b\r\nx-real-ip: %b\r\nforwarded: for=%b\r\n" % (
+            said,
+            said,
+            said,
+        )
+        writer.write(GET + forged + b"connection: close\r\n\r\n")
+        assert b"200 OK" in await heard(reader)
+        writer.close()
+    assert told == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n",
+        b"content-length: 4\r\ncontent-length: 30\r\n\r\n",
+        b"content-length: 4, 30\r\n\r\n",
+        b"content-length: +4\r\n\r\n",
+        b"content-length: 0x4\r\n\r\n",
+        b"transfer-encoding: xchunked\r\n\r\n",
+        b"transfer-encoding: chunked, identity\r\n\r\n",
+        b"transfer-encoding : chunked\r\n\r\n",
+        b"transfer-encoding:\n chunked\r\n\r\n",
+        b"content-length: 4\rtransfer-encoding: chunked\r\n\r\n",
+    ],
+)
+async def test_a_message_of_two_lengths_is_not_two_messages(port: int, head: bytes) -> None:
+    """Whatever a proxy takes such a message for, a second request in its body is never served."""
+    hidden = b"0\r\n\r\nGET /hidden HTTP/1.1\r\nhost: x\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(POST + head + hidden)
+    said = await heard(reader)
+    writer.close()
+
+    assert said.startswith(b"HTTP/1.1 400"), said
+    assert b"200 OK" not in said
 
 
 async def test_ordinary_requests_notice_nothing(port: int) -> None:

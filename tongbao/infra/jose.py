@@ -208,6 +208,8 @@ def check_public_key(key: object) -> Jwk:
         raise TokenMalformed
     if key.get("use", "sig") != "sig" or key.get("alg", _ALGORITHM_OF[kind]) != _ALGORITHM_OF[kind]:
         raise TokenMalformed
+    if "key_ops" in key and key["key_ops"] != ["verify"]:  # RFC 7517 §4.3: no other use is meant
+        raise TokenMalformed
     for member in ("n", "e", "x", "y"):
         if member in key:
             strict_bytes(key[member])
