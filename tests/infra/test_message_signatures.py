@@ -7,9 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import secrets
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from hypothesis import strategies as st
 
 from tests.infra.signed_client import Reply, call
 from tests.infra.test_web import FACTS, HANDLERS, SECRET, OneKey
+from tests.outsiders import DRIVERS, heard_from, python_with
 from tongbao.infra import sm2
 from tongbao.infra.admission.authentication import SigningKey
 from tongbao.infra.admission.message_signatures import (
@@ -50,10 +49,9 @@ from tongbao.infra.public_keys import PublicKey, PublicKeyUnusable, read_public_
 from tongbao.infra.serving.app import App
 from tongbao.kernel.clock import real_now
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".clients" / "http_message_signatures" / "bin" / "python"
-DRIVE = ROOT / "tests" / "clients" / "http_message_signatures" / "drive.py"
-VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/rfc9421/appendix_b2.json").read_text())
+CLIENT = "http_message_signatures"
+APPENDIX = Path(__file__).parents[1] / "vectors" / "rfc9421" / "appendix_b2.json"
+VECTORS: dict[str, Any] = json.loads(APPENDIX.read_text())
 THING = b'{"amount":1,"name":"tea"}'
 
 
@@ -524,17 +522,4 @@ async def test_a_library_that_others_wrote_is_understood(
 
 
 def _signed_by_others(*requests: dict[str, object]) -> Any:
-    if not PYTHON.exists():
-        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail("http-message-signatures is not installed: make clients")
-        pytest.skip("http-message-signatures is not installed: make clients")
-    told = subprocess.run(
-        [PYTHON, DRIVE],
-        input=json.dumps(requests),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert told.returncode == 0, told.stderr
-    return json.loads(told.stdout)
+    return heard_from([python_with(CLIENT), DRIVERS / CLIENT / "drive.py"], requests)

@@ -25,6 +25,7 @@ import pytest
 from tests.conftest import DurableServer, on_database, temporary_folder
 from tests.ledger.fault_process import Forked, Line, Order, group_of, read_log, run
 from tests.ledger.making import BANK, a_calling_domain
+from tests.outsiders import lacking
 from tongbao.infra import db as database
 from tongbao.infra.db import Db, Query
 from tongbao.infra.migrate import migrate
@@ -327,9 +328,7 @@ async def size_limited(folder: Path) -> AsyncIterator[Path]:
         == 0
     )
     if not made:
-        if "mount" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail("no size-limited mount can be made, and TONGBAO_REQUIRE asks for one")
-        pytest.skip("making a size-limited mount needs root")
+        lacking("mount", "a size-limited mount needs root")
     try:
         yield folder
     finally:
@@ -390,9 +389,7 @@ FAKETIME = [
 
 async def test_the_clock_steps_forth_and_back(scene: Scene) -> None:
     if not FAKETIME:
-        if "faketime" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail("there is no libfaketime, and TONGBAO_REQUIRE asks for it")
-        pytest.skip("libfaketime is not installed")
+        lacking("faketime", "libfaketime is not installed")
     offset = scene.folder / "offset"
 
     def step(by: str) -> None:

@@ -1,43 +1,24 @@
 """A client that others wrote meets the simulated Alipay and is satisfied with it."""
 
-import json
-import os
-import subprocess
-from pathlib import Path
-
 import pytest
 
+from tests.outsiders import DRIVERS, heard_from, python_with
 from tests.sandboxes import start_sandbox
 from tongbao.kernel.clock import business_date, real_now
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".clients" / "python_alipay_sdk" / "bin" / "python"
-DRIVE = ROOT / "tests" / "clients" / "python_alipay_sdk" / "drive.py"
+DRIVE = DRIVERS / "python_alipay_sdk" / "drive.py"
 
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
-    if not PYTHON.exists():
-        reason = "python-alipay-sdk is not installed: run `make clients`"
-        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    python = python_with("python_alipay_sdk")
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         given = {
             "url": sandbox.url,
             "credentials": sandbox.credentials["alipay"],
             "day": str(business_date(real_now())),
         }
-        run = subprocess.run(
-            [PYTHON, DRIVE],
-            input=json.dumps(given),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+        return heard_from([python, DRIVE], given)
 
 
 def test_it_shows_a_code_and_sees_the_payment(heard):

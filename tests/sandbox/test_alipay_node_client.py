@@ -1,17 +1,12 @@
 """Alipay's own client for Node.js meets the simulated Alipay, by forms and by REST."""
 
-import json
-import subprocess
-from pathlib import Path
-
 import pytest
 
-from tests.npm import node_with
+from tests.outsiders import CLIENTS, DRIVERS, heard_from, node_with
 from tests.sandboxes import start_sandbox
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / ".clients" / "alipay_sdk_node"
-DRIVE = ROOT / "tests" / "clients" / "alipay_sdk_node" / "drive.mjs"
+FOLDER = CLIENTS / "alipay_sdk_node"
+DRIVE = DRIVERS / "alipay_sdk_node" / "drive.mjs"
 MODES = ["key", "certificate"]
 
 
@@ -20,16 +15,7 @@ def heard(tmp_path_factory):
     node = node_with(FOLDER, "alipay-sdk")
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         given = {"url": sandbox.url, "credentials": sandbox.credentials["alipay"]}
-        run = subprocess.run(
-            [node, DRIVE, FOLDER],
-            input=json.dumps(given),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+        return heard_from([node, DRIVE, FOLDER], given)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -4,52 +4,30 @@ It connects to port 80 whatever port its address names (and fails when it names 
 must listen there: without the right to, or when somebody else does, there is nothing to run.
 """
 
-import json
-import os
 import socket
-import subprocess
-from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
+from tests.outsiders import DRIVERS, heard_from, pkcs1, python_with
 from tongbao_sandbox.launch import start_sandbox
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".clients" / "alipay_sdk_python" / "bin" / "python"
-DRIVE = ROOT / "tests" / "clients" / "alipay_sdk_python" / "drive.py"
+DRIVE = DRIVERS / "alipay_sdk_python" / "drive.py"
 PORT = 80
 
 
-def why_not() -> str:
-    if not PYTHON.exists():
-        return "alipay-sdk-python is not installed: run `make clients`"
+def need_port() -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", PORT))
         except OSError as failure:
-            return f"alipay-sdk-python connects to port 80 only, and it is not ours: {failure}"
-    return ""
-
-
-def pkcs1(pem: str) -> str:
-    """The form of private key which that client reads."""
-    key = serialization.load_pem_private_key(pem.encode(), None)
-    raw = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption(),
-    )
-    return raw.decode()
+            pytest.skip(f"this client connects to port {PORT} only, and it is not ours: {failure}")
 
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
-    if reason := why_not():
-        if not PYTHON.exists() and "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    python = python_with("alipay_sdk_python")
+    need_port()
     with start_sandbox(tmp_path_factory.mktemp("sandbox"), port=PORT) as sandbox:
         shown = sandbox.credentials["alipay"]
         given = {
@@ -57,16 +35,7 @@ def heard(tmp_path_factory):
             "credentials": shown,
             "private_key": pkcs1(shown["app_private_key_pem"]),
         }
-        run = subprocess.run(
-            [PYTHON, DRIVE],
-            input=json.dumps(given),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+        return heard_from([python, DRIVE], given)
 
 
 def test_it_shows_a_code_and_sees_the_payment(heard):

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
+from tests.outsiders import DRIVERS, heard_from, pkcs1, python_with
 from tests.sandboxes import start_sandbox
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".clients" / "alipay_sdk_python" / "bin" / "python"
-DRIVE = ROOT / "tests" / "clients" / "alipay_sdk_python" / "products.py"
-
-
-def pkcs1(pem: str) -> str:
-    """The form of private key which that client reads."""
-    key = serialization.load_pem_private_key(pem.encode(), None)
-    form = serialization.PrivateFormat.TraditionalOpenSSL
-    return key.private_bytes(
-        serialization.Encoding.PEM, form, serialization.NoEncryption()
-    ).decode()
+DRIVE = DRIVERS / "alipay_sdk_python" / "products.py"
 
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    if not PYTHON.exists():
-        reason = "alipay-sdk-python is not installed: run `make clients`"
-        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    python = python_with("alipay_sdk_python")
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         shown = sandbox.credentials["alipay"]
         given = {
@@ -42,16 +23,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Any:
             "seller": "2088000000000000",
             "private_key": pkcs1(shown["app_private_key_pem"]),
         }
-        run = subprocess.run(
-            [PYTHON, DRIVE],
-            input=json.dumps(given),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+        return heard_from([python, DRIVE], given)
 
 
 def test_an_agreement_is_signed_charged_and_ended(heard: Any) -> None:

@@ -6,14 +6,11 @@ advices, reversals and settlement (0220, 0400, 0500), of which no recorded messa
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.outsiders import DRIVERS, heard_from, python_with
 from tests.rails.card_host import PAN, account, card, order
 from tests.sandboxes import start_sandbox
 from tongbao.kernel.codecs.iso8583 import Message, decode, encode
@@ -23,9 +20,7 @@ from tongbao.kernel.money import Money
 from tongbao.rails.channels.capabilities import BatchTotals
 from tongbao.rails.channels.cards import messages
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".clients" / "pyiso8583" / "bin" / "python"
-DRIVE = ROOT / "tests" / "clients" / "pyiso8583" / "drive.py"
+DRIVE = DRIVERS / "pyiso8583" / "drive.py"
 NOWHERE = account("tcp://127.0.0.1:1")
 PRICE = Money(1999, "CNY")
 
@@ -73,11 +68,7 @@ def ours() -> dict[str, Message]:
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory, ours: dict[str, Message]) -> dict[str, Any]:
-    if not PYTHON.exists():
-        reason = "pyiso8583 is not installed: run `make clients`"
-        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    python = python_with("pyiso8583")
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         sandbox.post("cards/card", number=PAN)
         given = {
@@ -87,17 +78,9 @@ def heard(tmp_path_factory: pytest.TempPathFactory, ours: dict[str, Message]) ->
             "ours": {name: encode(each, CUPS).hex() for name, each in ours.items()},
             "notes": ANSWERS,
         }
-        run = subprocess.run(
-            [PYTHON, DRIVE],
-            input=json.dumps(given),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        told = heard_from([python, DRIVE], given)
         shown = sandbox.post("cards/card", number=PAN)
-    assert run.returncode == 0, run.stderr
-    return {"card": shown, **json.loads(run.stdout)}
+    return {"card": shown, **told}
 
 
 def test_it_reads_every_kind_of_message_as_it_was_meant(

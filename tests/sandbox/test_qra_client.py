@@ -6,20 +6,16 @@ signatures; a client made for Qra was found in neither PyPI nor npm.
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.npm import node_with
+from tests.outsiders import CLIENTS, DRIVERS, heard_from, node_with
 from tests.sandboxes import start_sandbox
 from tongbao.rails.channels.unionpay_qra.crypto import is_authentic, read, signed, written
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / ".clients" / "wechatpay_axios_plugin"
-DRIVE = ROOT / "tests" / "clients" / "wechatpay_axios_plugin" / "qra.mjs"
+FOLDER = CLIENTS / "wechatpay_axios_plugin"
+DRIVE = DRIVERS / "wechatpay_axios_plugin" / "qra.mjs"
 KEY = "9d101c97133837e13dde2d32a5054abb"
 FIELDS = {"body": "一杯咖啡 & <1> muffin", "total_fee": "1999", "out_trade_no": "k-1"}
 
@@ -30,16 +26,8 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         keys = sandbox.credentials["unionpay_qra"]
         ours = {"document": written(signed(KEY, FIELDS)).decode(), "key": KEY}
-        run = subprocess.run(
-            [node, DRIVE, FOLDER],
-            input=json.dumps({"url": sandbox.url, "credentials": keys, "ours": ours}),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return dict(json.loads(run.stdout))
+        given = {"url": sandbox.url, "credentials": keys, "ours": ours}
+        return dict(heard_from([node, DRIVE, FOLDER], given))
 
 
 def test_it_reads_and_believes_what_we_write(heard: dict[str, Any]) -> None:

@@ -1,18 +1,14 @@
 """A client for Node.js that others wrote meets the simulated WeChat Pay."""
 
-import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.npm import node_with
+from tests.outsiders import CLIENTS, DRIVERS, heard_from, node_with
 from tests.sandboxes import start_sandbox
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / ".clients" / "wechatpay_axios_plugin"
-DRIVE = ROOT / "tests" / "clients" / "wechatpay_axios_plugin" / "drive.mjs"
+FOLDER = CLIENTS / "wechatpay_axios_plugin"
+DRIVE = DRIVERS / "wechatpay_axios_plugin" / "drive.mjs"
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +16,8 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     node = node_with(FOLDER, "wechatpay-axios-plugin")
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         keys = sandbox.credentials["wechat"]
-        run = subprocess.run(
-            [node, DRIVE, FOLDER],
-            input=json.dumps({"url": sandbox.url, "credentials": keys}),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return {"keys": keys, **json.loads(run.stdout)}
+        given = {"url": sandbox.url, "credentials": keys}
+        return {"keys": keys, **heard_from([node, DRIVE, FOLDER], given)}
 
 
 def test_it_places_an_order_and_sees_it_paid(heard: dict[str, Any]) -> None:

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.outsiders import DRIVERS, heard_from, python_with
 from tests.sandboxes import start_sandbox
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".clients" / "wechatpayv3" / "bin" / "python"
+CLIENT = "wechatpayv3"
 
 
 def heard_by(script: str, folder: Path) -> dict[str, Any]:
     """Return what a script of tests/clients/wechatpayv3 reports, and the keys it was given."""
-    if not PYTHON.exists():
-        reason = "wechatpayv3 is not installed: run `make clients`"
-        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    python = python_with(CLIENT)
     with start_sandbox(folder) as sandbox:
         keys = sandbox.credentials["wechat"]
-        run = subprocess.run(
-            [PYTHON, ROOT / "tests" / "clients" / "wechatpayv3" / script],
-            input=json.dumps({"url": sandbox.url, "credentials": keys}),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return {"keys": keys, **json.loads(run.stdout)}
+        command = [python, DRIVERS / CLIENT / script]
+        given = {"url": sandbox.url, "credentials": keys}
+        return {"keys": keys, **heard_from(command, given, timeout_s=120.0)}

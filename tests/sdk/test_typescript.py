@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import subprocess
 from base64 import b64encode
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from tests.outsiders import heard_from, lacking, node, node_with
 from tests.sdk.flaky import KEY_ID, SECRET, FlakyPlatform
 from tests.stage import Stage, new_number
 from tests.surfaces.receiver import receiving
@@ -45,21 +44,7 @@ ORDER = {"merchant_order_no": "A-1", "amount": 1999, "currency": "CNY", "subject
 
 def drive(act: str, **given: Any) -> Any:
     """Have the driver do something with the SDK and return what it saw."""
-    node = shutil.which("node")
-    if node is None:
-        if "node" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail("node is not installed")
-        pytest.skip("node is not installed")
-    run = subprocess.run(
-        [node, DRIVE],
-        input=json.dumps({"act": act, "sdk": (SDK / "index.js").as_uri(), **given}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return heard_from([node(), DRIVE], {"act": act, "sdk": (SDK / "index.js").as_uri(), **given})
 
 
 def test_the_types_are_what_the_routes_say() -> None:
@@ -202,10 +187,9 @@ TSC = ROOT / ".clients" / "typescript" / "node_modules"
 
 async def test_every_example_fits_the_types(stage: Stage, tmp_path: Path) -> None:
     """`tsc --strict --noEmit` over the SDK, over every documented example, and over wrong calls."""
-    if shutil.which("node") is None or not (TSC / "typescript").exists():
-        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail("npm's typescript is not installed: run `make clients`")
-        pytest.skip("npm's typescript is not installed: run `make clients`")
+    if shutil.which("node") is None:
+        lacking("clients", "node is not installed, which npm's typescript needs")
+    node_with(TSC.parent, "typescript")
     examples = [
         next(each.text for each in operation.examples if each.name == "TypeScript")
         for group in groups_of(stage.app.document, stage.url)

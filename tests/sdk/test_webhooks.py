@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
-import subprocess
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.outsiders import DRIVERS, heard_from, python_with
 from tests.stage import Stage
 from tests.surfaces.receiver import receiving
 from tongbao.kernel.clock import real_now
 from tongbao_sdk import WebhookInvalid, verify_webhook
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".clients" / "standardwebhooks" / "bin" / "python"
-DRIVE = ROOT / "tests" / "clients" / "standardwebhooks" / "drive.py"
+DRIVE = DRIVERS / "standardwebhooks" / "drive.py"
 
 # The example of the Standard Webhooks specification.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -207,19 +203,5 @@ async def test_the_platforms_webhooks_verify_both_ways_and_there_too(stage: Stag
 
 
 def drive(**given: Any) -> dict[str, Any]:
-    if not PYTHON.exists():
-        reason = "standardwebhooks is not installed: run `make clients`"
-        if "clients" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    run = subprocess.run(
-        [PYTHON, DRIVE],
-        input=json.dumps(given),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    heard: dict[str, Any] = json.loads(run.stdout)
+    heard: dict[str, Any] = heard_from([python_with("standardwebhooks"), DRIVE], given)
     return heard

@@ -25,7 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from msgspec.structs import replace
 
 from tests.infra.signed_client import Reply, call
-from tests.npm import node_with
+from tests.outsiders import node_with
 from tests.stage import Stage, listen, staged
 from tests.surfaces import test_open_bank
 from tests.surfaces.partnering import ACCOUNTS, BACK, Es256, Partner, b64

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.infra.signed_client import Reply
-from tests.npm import node_with
+from tests.outsiders import node_with
 from tests.parties.phones import PASSWORD, Key
 from tests.stage import Stage, staged
 from tests.surfaces.partnering import ACCOUNTS, BACK, Browser, answered, b64, text

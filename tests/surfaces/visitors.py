@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,9 +11,9 @@ from urllib.parse import urlencode, urljoin
 
 import httpx2 as httpx
 import pyotp
-import pytest
 from msgspec import Struct
 
+from tests.outsiders import lacking
 from tests.stage import Stage
 from tongbao.parties.identity.model import Role
 from tongbao.parties.identity.operators import create_operator
@@ -145,11 +144,8 @@ async def reader(stage: Stage, person: Person | None = None, **how: str) -> Asyn
 
 def needs_chromium() -> None:
     """Skip, or fail where a browser is promised."""
-    if CHROMIUM is not None:
-        return
-    if "browser" in os.environ.get("TONGBAO_REQUIRE", "").split(","):
-        pytest.fail("there is no chromium, and TONGBAO_REQUIRE asks for a browser")
-    pytest.skip("there is no chromium in the path")
+    if CHROMIUM is None:
+        lacking("browser", "there is no chromium in the path")
 
 
 class Watched(Struct):
