@@ -20,6 +20,7 @@ from tests.outsiders import node_with
 from tests.parties.phones import PASSWORD, Key
 from tests.stage import Stage, staged
 from tests.surfaces.partnering import ACCOUNTS, BACK, Browser, answered, b64, text
+from tests.surfaces.test_console_browser import fits
 from tests.surfaces.test_open_bank import NUMBER, Bank
 from tests.surfaces.test_open_bank import the_bank as _the_bank
 from tests.surfaces.test_own_factors import Wrist
@@ -213,6 +214,10 @@ async def test_a_browser_confirms_with_its_own_passkey(the_bank: Bank, key: Key)
         await page.click("form[action$=log_in] button")
         await page.check(f"input[name='account.{the_bank.wallet}']")
         await page.click("form[action$=choose] button")
+        await page.set_viewport_size({"width": 320, "height": 640})
+        brand = await page.locator(".brand").bounding_box()
+        assert brand["height"] < 40, "the name is on one line"
+        assert await fits(page)
         assert watched.complaints == []
         async with page.expect_request(lambda asked: asked.url.startswith(BACK)) as sent:
             await page.click("form[action$=passkey] button")
