@@ -293,7 +293,7 @@ export interface Operations {
   "POST /v1/me/bank_cards/{card_id}/confirm": { path: { card_id: string }; body: ConfirmBankCard; reply: BankCardView };
   /** Make a card the one that money moves over where none is named. */
   "POST /v1/me/bank_cards/{card_id}/default": { path: { card_id: string }; reply: BankCardView };
-  /** Let go of a card; its number is forgotten. Not while money is on its way over it. */
+  /** Let go of a card; its number is forgotten, and what was signed with it ends. */
   "POST /v1/me/bank_cards/{card_id}/unbind": { path: { card_id: string }; reply: BankCardView };
   /** Bind a certificate whose key has signed the challenge. */
   "POST /v1/me/certificates": { body: AddCertificate; reply: FactorView };

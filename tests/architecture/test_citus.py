@@ -65,6 +65,9 @@ ACROSS_BOOKS: Mapping[str, tuple[str, ...]] = {
         "tongbao.payments.agreements._store.FIND_AGREEMENT",
         "tongbao.payments.agreements._store.FIND_AGREEMENT_ANYWHERE",
     ),
+    "a person's bank card, with which they sign with merchants in every book": (
+        "tongbao.payments.agreements._store.SIGNED_BY",
+    ),
     "a merchant's or an operator's page, which may span books": (
         "tongbao.payments.agreements._store.AGREEMENTS_BY_PAYERS",
         "tongbao.clearing.disputes._store.DISPUTES_OF_PAYMENT",

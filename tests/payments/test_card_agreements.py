@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from argon2 import PasswordHasher
 
+from tests.dying import dying
 from tests.parties.card_people import pan
 from tests.parties.phones import PHONE, Phone
 from tests.parties.test_e_accounts import crash_at
@@ -38,7 +39,7 @@ __all__ = ["plain_host"]
 
 AT, AGREEMENTS = "/v1/me/bank_cards", "/v1/me/agreements"
 AMOUNT = 1999
-CARDS = [pan(8_101 + number, "625188") for number in range(7)]
+CARDS = [pan(8_101 + number, "625188") for number in range(8)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -192,11 +193,38 @@ async def test_silence_is_reversed_and_a_card_that_is_gone_declined_and_both_cou
     assert (await stage.read(silent))["status"] in {"failed", "closed"}
     assert await comes_to(stage, CARDS[3], (BALANCE, 0))
     assert await used(stage, agreement) == 0
-    assert (await alice.confirmed(f"{AT}/{card}/unbind")).json["status"] == "unbound"
+    async with stage.db.begin("test") as tx:  # as a deduction finds it that was on its way
+        await unbind(tx, await card_with_id(tx, parse("bcd", card)))
     gone = await deduct(stage, agreement)
     assert (gone["status"], gone["failure"]["code"]) == ("failed", "token_card_gone")
     await stage.idle()
     assert await used(stage, agreement) == 0
+
+
+async def test_what_was_signed_with_a_card_ends_with_it_in_one_commit(
+    stage: Stage, alice: Phone
+) -> None:
+    card = await bind(stage, alice, CARDS[7])
+    row = await card_with_id(stage.db, parse("bcd", card))
+    agreements = [await signed(stage, card) for _ in "12"]
+    late = await offer(stage)
+    with dying("card_agreements.before_unbind_commit"):
+        async with stage.db.begin("test") as tx:
+            await signing.unbind(tx, row)
+    payment = await deduct(stage, agreements[0])
+    assert payment["status"] == "succeeded", "neither has happened"
+    await stage.idle()
+
+    assert (await alice.confirmed(f"{AT}/{card}/unbind")).json["status"] == "unbound"
+    with pytest.raises(BindingOver):  # who signs has looked at the card while it was bound
+        await signing.sign(reach_of(stage.flow), row, code_of(late), Confirmed(None))
+
+    for agreement in agreements:
+        assert await refusal_of(deduct(stage, agreement)) == "agreement.not_active"
+    await stage.idle()
+    for agreement in agreements:
+        assert await stage.events(agreement) == ["agreement.signed", "agreement.ended"]
+    assert (await stage.call(stage.client.agreements.get, late["id"]))["status"] == "pending"
 
 
 async def test_twelve_deductions_at_once_never_pass_the_limit(stage: Stage, alice: Phone) -> None:

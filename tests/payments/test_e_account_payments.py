@@ -42,6 +42,8 @@ from tongbao.payments.e_account_payments.model import (
     Whereabouts,
 )
 from tongbao.payments.own_wallet.model import WalletQrEnded, WalletQrPaid, WalletQrUnknown
+from tongbao.surfaces.own_payments import routes as own_payments
+from tongbao.surfaces.wallet import e_accounts as wallet_e_accounts
 from tongbao_sdk.models import Payment
 
 AMOUNT = 1999
@@ -392,6 +394,48 @@ async def test_somebody_pays_what_their_phone_has_scanned(
     assert (await bob.post(f"{at}/{theirs}/returned_money/{refund['id']}/take")).code == (
         "e_account.return_not_found"
     )
+
+
+@pytest.mark.parametrize("what", ["payments", "transfers"])
+async def test_a_second_tap_hears_what_the_first_one_did(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Forced: the first tap's commit comes while the second is asked how strongly to confirm.
+
+    It leaves too little in the account, and has used up the confirmation.
+    """
+    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    monkeypatch.setattr(passwords, "_HASHER", quick)
+    alice = await enter(stage, "13800138015" if what == "payments" else "13800138016")
+    at = "/v1/me/e_accounts"
+    person_id = parse("per", (await alice.get("/v1/me")).json["id"])
+    person = await dossier.person_with_id(stage.db, person_id)
+    amount = 99_000 if what == "payments" else 9_000
+    mine = (await account_of(stage, 3, fill=amount, person=person)).shown_id
+    other = (await account_of(stage, 2, fill=0, person=person)).shown_id
+    if what == "payments":
+        wanted = {"code": code_of(await stage.show_qr("wallet", amount))}
+        module: Any = own_payments
+    else:
+        wanted = {"amount": amount, "payee": other, "request_id": "r1"}
+        module = wallet_e_accounts
+    if what == "transfers":
+        asked = await alice.post(f"{at}/{mine}/{what}", **wanted)
+        assert (await alice.prove(asked.json["facts"]["confirmation"], "password")).status == 200
+    really = module.level_for
+    first: list[Any] = []
+
+    async def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(module, "level_for", really)
+        first.append(await alice.post(f"{at}/{mine}/{what}", **wanted))
+        return await really(*args)
+
+    monkeypatch.setattr(module, "level_for", overtaken)
+    second = await alice.post(f"{at}/{mine}/{what}", **wanted)
+
+    assert (first[0].status, second.status) == (201, 201), second.body
+    assert second.json == first[0].json
+    assert (await alice.get(f"{at}/{mine}")).json["balance"] == 0
 
 
 async def enter(stage: Stage, contact: str) -> Phone:

@@ -80,6 +80,16 @@ AGREEMENTS_BY_PAYERS = Query(
     f"""select {_AGREEMENT} from agreement
          where channel = 'cards' and payer = any($1::text[]) order by id desc limit $2""",
 )
+SIGNED_BY = Query(
+    Agreement,
+    f"""select {_AGREEMENT} from agreement
+         where channel = 'cards' and payer = $1 and state in ('active', 'ending')
+         order by book, id""",
+)
+LOCK_AGREEMENT = Query(
+    Agreement,
+    f"select {_AGREEMENT} from agreement where book = $1 and id = $2 for no key update",
+)
 FIND_AGREEMENT_BY_NUMBER = Query(
     Agreement,
     f"""select {_AGREEMENT} from agreement

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.json import encode
 from msgspec.structs import astuple, replace
 
-from tongbao.infra.db import Db, Write, write_all
+from tongbao.infra.db import Db, Tx, Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, event_write
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, task_write
@@ -252,6 +252,15 @@ def ended_by_us(agreement: Agreement, now: datetime) -> Agreement:
     return replace(agreement, state=AgreementState.ENDED, ended_at=now)
 
 
+async def end_all_of_card(tx: Tx, payer: str) -> None:
+    """End all that is signed with a bound card, in the caller's transaction."""
+    for seen in await store.SIGNED_BY.all(tx, payer):
+        each = await store.LOCK_AGREEMENT.one(tx, seen.book, seen.id)
+        if each.state.is_signed:
+            ended = replace(each, state=AgreementState.ENDED, ended_at=tx.now)
+            await write_all(tx, _change_writes(each, ended, tx.now))
+
+
 async def change_own(
     reach: Reach,
     agreement: Agreement,
@@ -259,7 +268,7 @@ async def change_own(
     take: Taking | None = None,
     stands: Sequence[Write] = (),
 ) -> Agreement:
-    """Change an agreement with the own wallet as is decided on its row: nobody has to be asked.
+    """Change an agreement that is ours alone as is decided on its row: nobody has to be asked.
 
     ``stands``: writes that change nothing, and refuse where what they speak of is so no more.
 

@@ -15,11 +15,13 @@ from uuid import UUID
 import msgspec
 
 from tongbao.infra.db import Db, Tx, Write
+from tongbao.infra.failpoints import failpoint
 from tongbao.infra.web.idempotency import InFlight
 from tongbao.kernel.ids import UnknownId, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication.model import ConfirmationUsed
 from tongbao.parties.authentication.step_up import Confirmed
+from tongbao.parties.bound_cards import binding
 from tongbao.parties.bound_cards.model import PREFIX as CARD
 from tongbao.parties.bound_cards.model import BindingOver, BoundCard, BoundState
 from tongbao.parties.bound_cards.queries import bound_write, card_with_id, cards_of_person
@@ -31,6 +33,7 @@ from tongbao.payments.agreements.agreements import (
     Reach,
     Taking,
     change_own,
+    end_all_of_card,
     ended_by_us,
 )
 from tongbao.payments.agreements.model import (
@@ -107,6 +110,18 @@ def _taking(confirmed: Confirmed) -> Taking | None:
         return writes[0]
 
     return take
+
+
+async def unbind(tx: Tx, card: BoundCard) -> BoundCard:
+    """Let go of a card, and end in the same commit all that is signed with it.
+
+    Raises:
+        BindingOver, CardInUse
+    """
+    unbound = await binding.unbind(tx, card)
+    await end_all_of_card(tx, card.shown_id)
+    failpoint("card_agreements.before_unbind_commit")
+    return unbound
 
 
 async def end(reach: Reach, agreement: Agreement) -> Agreement:

@@ -30,7 +30,7 @@ from tongbao.payments.card_agreements import signing
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.own_wallet.signing import WalletAgreementTaken, WalletAgreementUnknown
 from tongbao.surfaces.own_payments.wire import ScanCode
-from tongbao.surfaces.wallet.desk import PREFIX, Desk
+from tongbao.surfaces.wallet.desk import PREFIX, Desk, done_once
 
 _EXAMPLE: Final = ScanCode("tongbao:sign/06b2c4rks8ttz2wq0d1xv5y7ne")
 
@@ -93,16 +93,22 @@ async def sign_card_agreement(
     """Sign a scanned agreement: its merchant may take money from the card until it is ended."""
     reach, person_id = _reach(flow), caller.current.person_id
     card = await card_of_person(desk.db, person_id, caller.mode, parse(CARD, data.card))
-    found = await signing.agreement_scanned(reach, caller.mode, data.code)
-    if found.payer != card.shown_id:  # a repeat is confirmed already
+
+    async def signed() -> Agreement | None:
+        found = await signing.agreement_scanned(reach, caller.mode, data.code)
+        return found if found.payer == card.shown_id else None
+
+    async def sign() -> Agreement:
+        found = await signing.agreement_scanned(reach, caller.mode, data.code)
         payee = await merchant_with_id(desk.db, found.merchant_id)
         holder = await holder_of(desk.db, desk.checks.keyring, caller)
         subject = f"agreement.sign {show('agr', found.id)} {card.shown_id}"
         confirmed = await require_step_up(
             desk.checks, holder, Act("security", subject, payee=payee.name)
         )
-        found = await signing.sign(reach, card, data.code, confirmed)
-    return await _view(desk, found, is_own=True)
+        return await signing.sign(reach, card, data.code, confirmed)
+
+    return await _view(desk, await done_once(signed, sign), is_own=True)
 
 
 @get(f"{PREFIX}/agreements", opt=needs(SELF))

@@ -32,6 +32,7 @@ from tongbao.payments.collecting.outcomes import Flow, StateContended
 from tongbao.payments.e_account_payments import paying, returning
 from tongbao.payments.e_account_payments import queries as payments
 from tongbao.payments.e_account_payments.model import (
+    EAccountPayment,
     EAccountPaymentNotFound,
     PayeeElsewhere,
     ReturnNotFound,
@@ -54,7 +55,7 @@ from tongbao.surfaces.own_payments.wire import (
     view_payment,
     view_refund,
 )
-from tongbao.surfaces.wallet.desk import PREFIX, Desk
+from tongbao.surfaces.wallet.desk import PREFIX, Desk, done_once
 
 _AT: Final = f"{PREFIX}/e_accounts/{{account_id:str}}"
 _EXAMPLE: Final = ScanCode("tongbao:pay/06b2c4rks8ttz2wq0d1xv5y7ne")
@@ -121,8 +122,8 @@ async def pay_from_e_account(
     """
     account = await _account(desk, caller, account_id)
     scanned = await paying.scanned_for(flow, account, data.code)
-    made = await paying.payment_by(flow, account, scanned)
-    if made is None:
+
+    async def pay() -> EAccountPayment:
         now = desk.db.clock.now()
         scanned.check_payable(now)
         holder = await holder_of(desk.db, desk.checks.keyring, caller)
@@ -130,7 +131,9 @@ async def pay_from_e_account(
         level = await level_for(desk.checks, holder, act)
         await paying.check_pays(flow, account, scanned.payment, level, now)
         confirmed = await require_step_up(desk.checks, holder, act)
-        made = await paying.pay(flow, account, data.code, level=level, confirmed=confirmed)
+        return await paying.pay(flow, account, data.code, level=level, confirmed=confirmed)
+
+    made = await done_once(lambda: paying.payment_by(flow, account, scanned), pay)
     backs = await payments.refunds_of(desk.db, [made])
     return view_payment(made, backs[made.payment_id])
 

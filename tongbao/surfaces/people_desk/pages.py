@@ -14,7 +14,7 @@ from tongbao.kernel.ids import parse, show
 from tongbao.parties.authentication.authenticators import authenticators_of
 from tongbao.parties.authentication.certificates import certificates_of
 from tongbao.parties.authentication.passkeys import passkeys_of
-from tongbao.parties.bound_cards.binding import card_of_person, unbind
+from tongbao.parties.bound_cards.binding import card_of_person
 from tongbao.parties.bound_cards.model import PREFIX as CARD
 from tongbao.parties.bound_cards.queries import cards_of_person
 from tongbao.parties.card_bins.bins import issuer_name
@@ -31,6 +31,7 @@ from tongbao.parties.people.dossier import (
 from tongbao.parties.people.model import PREFIX, Person
 from tongbao.parties.people.real_names import checks_of, identity_row
 from tongbao.parties.people.sessions import devices_of
+from tongbao.payments.card_agreements.signing import unbind
 from tongbao.surfaces.operator_console.visit import PREFIX as CONSOLE
 from tongbao.surfaces.operator_console.visit import Route, Visit, mode_of
 from tongbao.surfaces.page_kit.replies import Reply, redirect
@@ -107,6 +108,8 @@ async def move_person(visit: Visit) -> Reply:
 
 async def unbind_card(visit: Visit) -> Reply:
     """Let go of somebody's bank card for them, as when it was stolen; the reason is kept.
+
+    What they have signed with it ends.
 
     Raises:
         UnknownId, PersonNotFound, BoundCardNotFound, PersonFormWrong, BindingOver, CardInUse

@@ -65,6 +65,7 @@ from tongbao.parties.virtual_cards.model import (
     VirtualCardNotFound,
     VirtualCardsTooMany,
 )
+from tongbao.payments.card_agreements.signing import unbind
 from tongbao.surfaces.wallet.desk import PREFIX, CodeField, ContactField, Desk, step_up
 from tongbao.surfaces.wallet.e_account_wire import (
     CardChargeView,
@@ -211,12 +212,15 @@ async def choose_bank_card(card_id: str, desk: Desk, caller: DeviceCaller) -> Ba
     opt=needs(SELF, refuses=[BoundCardNotFound, BindingOver, CardInUse, *_STEP_UP]),
 )
 async def unbind_bank_card(card_id: str, desk: Desk, caller: DeviceCaller) -> BankCardView:
-    """Let go of a card; its number is forgotten. Not while money is on its way over it."""
+    """Let go of a card; its number is forgotten, and what was signed with it ends.
+
+    Not while money is on its way over it.
+    """
     card = await _card(desk, caller, card_id)
     confirmed = await step_up(desk, caller, "security", f"bank_card.unbind {card.shown_id}")
     async with desk.db.begin(caller.actor) as tx:
         await confirmed.take(tx)
-        return _view(await binding.unbind(tx, card))
+        return _view(await unbind(tx, card))
 
 
 @post(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 from uuid import UUID
 
 from msgspec import Meta, Struct
@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from tongbao.infra.db import Db
 from tongbao.infra.public_keys import PublicKeyUnusable, SigningAlgorithm, read_public_key
 from tongbao.infra.serving.device_api import DeviceCaller
+from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication.message_codes import CodeSent
@@ -39,6 +40,8 @@ _SIGNS: Final = frozenset(
         SigningAlgorithm.SM2_SM3,
     }
 )
+
+_Made = TypeVar("_Made")
 
 ContactField = Annotated[str, Meta(min_length=5, max_length=254)]
 PasswordField = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -128,6 +131,26 @@ async def step_up(desk: Desk, caller: DeviceCaller, kind: str, subject: str) -> 
     """
     holder = await holder_of(desk.db, desk.checks.keyring, caller)
     return await require_step_up(desk.checks, holder, Act(kind, subject))
+
+
+async def done_once(
+    look: Callable[[], Awaitable[_Made | None]], do: Callable[[], Awaitable[_Made]]
+) -> _Made:
+    """Return what this request has made before, which is confirmed already, or what it makes.
+
+    A request whose twin was first may meet what the twin left: too little money, a confirmation
+    that is used up. It is answered with what the twin has made.
+    """
+    known = await look()
+    if known is not None:
+        return known
+    try:
+        return await do()
+    except Refusal:
+        known = await look()
+        if known is None:
+            raise
+        return known
 
 
 def view_session(entered: Entered, *, is_due: bool) -> SessionView:

@@ -35,6 +35,7 @@ from tongbao.parties.e_accounts.model import (
     EAccountMoved,
     EAccountNotEmpty,
     EAccountNotFound,
+    EAccountOrder,
     EAccountStateWrong,
     NoBankThere,
     OrderNotFound,
@@ -50,7 +51,7 @@ from tongbao.parties.e_accounts.model import (
 )
 from tongbao.parties.e_accounts.orders import Teller, Wanted
 from tongbao.parties.people.sessions import current_person, holder_of
-from tongbao.surfaces.wallet.desk import PREFIX, Desk, step_up
+from tongbao.surfaces.wallet.desk import PREFIX, Desk, done_once, step_up
 from tongbao.surfaces.wallet.e_account_wire import (
     BalanceView,
     EAccountBatchView,
@@ -261,8 +262,8 @@ async def send_batch_from_e_account(
     )
     wanted = batches.WantedBatch(data.request_id, items, data.currency, data.timing, data.run_at)
     account = await _account(desk, caller, account_id)
-    made = await batches.known_batch(desk.db, account, wanted)
-    if made is None:
+
+    async def send() -> EAccountBatch:
         batches.check_batch(account, wanted)
         holder = await holder_of(desk.db, desk.checks.keyring, caller)
         act = Act(
@@ -275,7 +276,9 @@ async def send_batch_from_e_account(
         )
         level = await level_for(desk.checks, holder, act)
         confirmed = await require_step_up(desk.checks, holder, act)
-        made = await batches.send_batch(desk.db, account, wanted, level=level, confirmed=confirmed)
+        return await batches.send_batch(desk.db, account, wanted, level=level, confirmed=confirmed)
+
+    made = await done_once(lambda: batches.known_batch(desk.db, account, wanted), send)
     return view_batch(made, await batches.progress_of(desk.db, made))
 
 
@@ -417,17 +420,16 @@ async def place_order(
     Raises:
         StepUpRequired, ConfirmationUsed, and what `order` and `order_over_bank` raise
     """
-    known = await orders.known_order(desk.db, account, wanted)
-    if known is not None:
-        return view_order(known)  # a repeat is confirmed already
-    level, confirmed = await _confirmed(desk, caller, account, wanted)
-    if card is not None:
-        began = await order_over_bank(
-            teller, account, card, wanted, level=level, confirmed=confirmed
-        )
-        return view_order(began)
-    done = await orders.order(teller, account, wanted, level=level, confirmed=confirmed)
-    return view_order(done)
+
+    async def place() -> EAccountOrder:
+        level, confirmed = await _confirmed(desk, caller, account, wanted)
+        if card is not None:
+            return await order_over_bank(
+                teller, account, card, wanted, level=level, confirmed=confirmed
+            )
+        return await orders.order(teller, account, wanted, level=level, confirmed=confirmed)
+
+    return view_order(await done_once(lambda: orders.known_order(desk.db, account, wanted), place))
 
 
 async def _confirmed(
