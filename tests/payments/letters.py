@@ -121,6 +121,23 @@ class Institution:
         headers = {"Content-Type": "application/x-www-form-urlencoded;charset=UTF-8"}
         return headers, str(form).encode()
 
+    def held(
+        self,
+        account: ChannelAccount,
+        number: str,
+        money: Money,
+        *,
+        ref: str | None = None,
+        mchid: str | None = None,
+        variant: str = "genuine",
+        is_taken: bool = False,
+    ) -> Letter:
+        """UnionPay's letter that so much was set aside, or that so much of it was collected."""
+        merchant, ref = mchid or account.merchant_number, ref or uuid4().hex[:28]
+        kind = ("03", "00") if is_taken else ("02", "05")
+        changes = dict(zip(("txnType", "txnSubType"), kind, strict=True))
+        return self._unionpay(number, money, ref, merchant, None, variant, **changes)
+
     def _qra(self, number: str, money: Money, ref: str, merchant: str, variant: str) -> Letter:
         """Qra, too, tells of successes only."""
         fields = {

@@ -3,8 +3,9 @@
 One end state, one posting, one event: for every disturbance, channel and state of the payment. The
 channel's own callback is always lost here; what arrives is written by hand and really signed.
 
-Of UnionPay's two channels, and of what was refunded, a sample runs by default; TONGBAO_CAMPAIGN=1
-runs the whole matrix. Notices of refunds and agreements: test_notices.py.
+Of UnionPay's two channels, and of what was begun, refunded or refused, a sample runs by default;
+TONGBAO_CAMPAIGN=1 runs the whole matrix. Notices of refunds and agreements: test_notices.py; of
+what is set aside: test_held_notices.py.
 """
 
 from __future__ import annotations
@@ -13,23 +14,34 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from tests.payments.everywhere import AT_UNIONPAY, CHANNELS, EVERYWHERE, open_everywhere
 from tests.payments.letters import Letter, Postman, states_of_callbacks
-from tests.stage import Stage
+from tests.stage import Stage, new_number
+from tongbao.kernel.ids import show
+from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao_sdk.models import Payment
 
 WHOLE = os.environ.get("TONGBAO_CAMPAIGN", "0") != "0"
 COPIES = 100
+ANSWER_S = 0.5
+"""How long a channel's answer takes that a notification overtakes."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 async def every_channel(module_stage: Stage) -> None:
-    """The shop takes money at UnionPay, too."""
+    """The shop takes money at UnionPay, too, and charges codes everywhere."""
     await open_everywhere(module_stage)
+    modes = ("qr", "payment_code")
+    prices = [PriceLine(channel, mode, 8_000) for channel in EVERYWHERE for mode in modes]
+    async with module_stage.db.begin("operator") as tx:
+        await set_price_plan(tx, module_stage.shop.merchant.id, Mode.SANDBOX, prices)
 
 
 class Told:
@@ -39,7 +51,7 @@ class Told:
         self.stage = stage
         self.payment = payment
         self.number = str(trade["number"])
-        self.ref = str(trade["ref"])
+        self.ref = str(trade["ref"]) or uuid4().hex[:28]
         self.money = Money(payment["amount"], "CNY")
         self.channel = payment["method"]["channel"]
 
@@ -58,12 +70,45 @@ class Told:
 
 # The states a payment may be in when its customer has paid and nobody has told us yet
 
+_answers: list[asyncio.Task[Payment]] = []
+"""What is still being asked: calls whose answers a notification overtakes."""
+
 
 async def waiting(stage: Stage, channel: str) -> Payment:
     payment = await stage.show_qr(channel)
     await stage.fault_of(payment, "callback", "lost")
     await stage.customer(payment)
     return payment
+
+
+async def begun(stage: Stage, channel: str) -> Payment:
+    """Their answer to our order is still on its way, and the customer has paid already."""
+    stage.fault(channel, "callback", "lost")
+    stage.fault(channel, "pay", f"slow:{ANSWER_S}")
+    number = new_number()
+    _answers.append(asyncio.create_task(stage.show_qr(channel, merchant_order_no=number)))
+    query = "select p.id from payment p where merchant_order_no = $1"
+    async with asyncio.timeout(ANSWER_S):
+        while not (rows := await stage.db.fetch(query, (number,))):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+        payment = await stage.call(stage.client.payments.get, show("pay", rows[0]["id"]))
+        while await stage.trade_of(payment) is None:  # noqa: ASYNC110 - nor here
+            await asyncio.sleep(0.005)
+    await stage.customer(payment)
+    assert payment["status"] == "created"
+    return payment
+
+
+async def failed(stage: Stage, channel: str) -> Payment:
+    """The channel has refused the customer's code; whoever says more contradicts it."""
+    code = await stage.code(channel, "decline")
+    method = {"channel": channel, "mode": "payment_code", "auth_code": code}
+    terms = {"merchant_order_no": new_number(), "subject": "tea", "method": method}
+    payment = await stage.call(stage.client.payments.create, amount=1999, **terms)
+    await stage.advance(seconds=6)  # some say it only when they are asked
+    seen = await stage.read(payment)
+    assert seen["status"] == "failed", seen
+    return seen
 
 
 async def unknown(stage: Stage, channel: str) -> Payment:
@@ -175,10 +220,12 @@ async def probed(told: Told, postman: Postman) -> None:
 
 
 STATES: list[Callable[[Stage, str], Awaitable[Payment]]] = [
+    begun,
     waiting,
     unknown,
     known,
     refunded,
+    failed,
     closed,
 ]
 DISTURBANCES: list[Callable[[Told, Postman], Awaitable[None]]] = [
@@ -192,12 +239,13 @@ DISTURBANCES: list[Callable[[Told, Postman], Awaitable[None]]] = [
     probed,
 ]
 TELLING = {"late", "doubled", "reordered", "wrong_amount"}
-"""After these even a closed payment's late money is known, without waiting for the bill."""
+"""After these even a closed payment's late money is known, without waiting for the bill. Of one
+that failed it is a contradiction: booked once, apart, and looked at by people."""
 
 
 def _sample(state: Callable[[Stage, str], Awaitable[Payment]], turn: int) -> set[str]:
     """Return the channels that a state meets a disturbance at by default."""
-    if state is refunded:
+    if state in {begun, refunded, failed}:
         return {EVERYWHERE[turn % 4]}
     if state is closed:  # UnionPay's way to it is its own
         return {*CHANNELS, "unionpay"}
@@ -229,9 +277,11 @@ async def test_the_end_is_the_same(
     payment = await state(stage, channel)
     trade = await stage.trade_of(payment)
     assert trade is not None
-    assert trade["paid_at"] is not None
+    assert (trade["paid_at"] is None) == (state is failed)
 
     await disturbed(Told(stage, payment, trade), postman)
+    await asyncio.gather(*_answers)
+    _answers.clear()
     await stage.idle()
     await stage.advance(seconds=40)
     await stage.advance(seconds=40)
@@ -243,6 +293,15 @@ async def test_the_end_is_the_same(
         assert postings == ["payment.captured/gross", "payment.captured/fee"]
         assert await stage.events(payment) == ["payment.succeeded"]
         assert await stage.given_back(payment) == [payment["amount"]]
+    elif state is failed:
+        is_said = disturbed.__name__ in TELLING - {"wrong_amount"}
+        assert (end["status"], end["amount_captured"]) == ("failed", is_said * payment["amount"])
+        assert postings == ["late.captured/gross"] * is_said
+        assert (
+            await stage.events(payment) == ["payment.failed", "payment.late_success"][: 1 + is_said]
+        )
+        assert ("contradiction" in await stage.cases(payment)) == is_said
+        assert await stage.given_back(payment) == []  # nothing was paid, so the channel refuses
     elif state is not closed:
         assert end["status"] == "succeeded"
         assert end["amount_captured"] == payment["amount"]

@@ -114,6 +114,22 @@ async def set_aside(stall: Stall, mode: PayMode) -> tuple[PayOrder, Authorised]:
     return order, found
 
 
+@pytest.mark.parametrize("fault", ["time_out_paid", "bad_signature_paid", "http_500_paid"])
+async def test_a_repeat_of_what_is_set_aside_says_that_it_is(
+    fault: str, stall_at: OpenStall
+) -> None:
+    """At UnionPay, which refuses the repeat; a card host is not asked again but told to undo it."""
+    stall = stall_at("unionpay")
+    order = await stall.order(PayMode.QR, captures=False)
+    stall.fault("pay", fault, order.number)
+    first = (await stall.channel.authorise(stall.account, order)).outcome
+    assert isinstance(first, Unknown), first
+    again = (await stall.channel.authorise(stall.account, order)).outcome
+    assert isinstance(again, Authorised), again
+    assert again.money == PRICE
+    assert held_there(stall, order) == PRICE.amount
+
+
 def capture_of(order: PayOrder, held: Authorised, fen: int) -> Capture:
     return Capture(base32(new_id()), order, held.channel_ref, held.code, yuan(fen))
 

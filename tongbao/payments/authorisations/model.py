@@ -145,14 +145,14 @@ def _on_taken(rows: Rows, news: Succeeded, now: datetime) -> CompletionStep | No
     payment, attempt, completion = rows
     if completion.kind == "void":
         return _contradiction(completion, f"collected as {news.channel_ref}, and it was let go")
-    if completion.state is CompletionState.SUCCEEDED and news.channel_ref == completion.channel_ref:
-        return None
     if news.money != completion.money:
         told, asked = news.money.decimal_text(), completion.money.decimal_text()
         return CompletionStep(
             case=CaseKind.AMOUNT_DIFFERS,
             detail=f"capture {completion.number}: channel took {told}, asked {asked}",
         )
+    if completion.state is CompletionState.SUCCEEDED and news.channel_ref == completion.channel_ref:
+        return None
     if not completion.state.is_open:
         return _contradiction(
             completion, f"taken as {news.channel_ref} after it had {completion.state}"

@@ -107,7 +107,14 @@ class UnionPay:
 
     async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
         """Offer the page, the app or a code, or charge the customer's code."""
-        return await self._offer(account, order, PAYMENTS)
+        answer, is_repeat = await self._offer(account, order, PAYMENTS)
+        if not is_repeat:
+            return answer
+        asked = await self.query(account, order)
+        both = followed_by(answer.exchange, asked.exchange)
+        return Answer(
+            asked.outcome if isinstance(asked.outcome, Succeeded) else answer.outcome, both
+        )
 
     async def query(self, account: ChannelAccount, order: PayOrder) -> Answer[QueryOutcome]:
         """Ask what became of the order.
@@ -191,7 +198,14 @@ class UnionPay:
 
     async def authorise(self, account: ChannelAccount, order: PayOrder) -> Answer[AuthoriseOutcome]:
         """Set the order's money aside; the customer meets it as a payment."""
-        return await self._offer(account, order, AUTHORISATIONS)
+        answer, is_repeat = await self._offer(account, order, AUTHORISATIONS)
+        if not is_repeat:
+            return Answer(answer.outcome, answer.exchange)
+        asked = await self.query_authorisation(account, order)
+        both = followed_by(answer.exchange, asked.exchange)
+        return Answer(
+            asked.outcome if isinstance(asked.outcome, Authorised) else answer.outcome, both
+        )
 
     async def query_authorisation(
         self, account: ChannelAccount, order: PayOrder
@@ -289,32 +303,24 @@ class UnionPay:
         account: ChannelAccount,
         order: PayOrder,
         kinds: Mapping[PayMode, Transaction],
-    ) -> Answer[Outcome]:
+    ) -> tuple[Answer[Outcome], bool]:
+        """Ask for the order; whether the answer is that it was asked for before, and no more."""
         if reason := unpayable(order, kinds):
-            return Answer(NotSent(reason), unsent("POST", account.gateway, reason))
+            return Answer(NotSent(reason), unsent("POST", account.gateway, reason)), False
         kind = kinds[order.mode]
         fields = order_fields(account, order, kind)
         if kind.path == FRONT:
             form, exchange = await asyncio.to_thread(self._gateway.form, account, kind, fields)
-            return Answer(Pending(action=form), exchange)
+            return Answer(Pending(action=form), exchange), False
         heard, exchange = await self._gateway.call(account, kind, fields, hidden=_hidden(order))
         match heard:
             case Answered() if heard.code == DONE:
-                return Answer(answers.offered(heard, account, order), exchange)
+                return Answer(answers.offered(heard, account, order), exchange), False
             case Answered():
                 refused = Answer(answers.refused("pay", heard), exchange)
-                is_repeat = order.captures and heard.code == REPEATED
-                return await self._if_paid(account, order, refused) if is_repeat else refused
+                return refused, heard.code == REPEATED
             case NotSent() | Unknown():
-                return Answer(heard, exchange)
-
-    async def _if_paid(
-        self, account: ChannelAccount, order: PayOrder, repeat: Answer[Outcome]
-    ) -> Answer[Outcome]:
-        asked = await self.query(account, order)
-        both = followed_by(repeat.exchange, asked.exchange)
-        paid = asked.outcome
-        return Answer(paid if isinstance(paid, Succeeded) else repeat.outcome, both)
+                return Answer(heard, exchange), False
 
     async def _find(
         self,
