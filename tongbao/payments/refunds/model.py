@@ -180,11 +180,11 @@ def _on_open(refund: Refund, news: Pending | Unknown) -> RefundStep | None:
 
 
 def _on_refunded(refund: Refund, news: Succeeded, now: datetime) -> RefundStep | None:
-    if refund.state is RefundState.SUCCEEDED:
-        return None
     if news.money != refund.money:
         told, asked = news.money.decimal_text(), refund.money.decimal_text()
         return _refund_contradiction(refund, f"channel gave back {told}, asked {asked}")
+    if refund.state is RefundState.SUCCEEDED:
+        return None
     if refund.state is RefundState.FAILED:
         return _refund_contradiction(refund, f"given back as {news.channel_ref} after it failed")
     done = replace(
