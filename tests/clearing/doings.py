@@ -29,6 +29,21 @@ from tongbao.surfaces.demo.stage import Shop
 from tongbao_sdk import Refused, Tongbao
 
 SOURCES = ("fee_income", "bank")
+THERE: dict[str, dict[str, str]] = {
+    "wechat_pay": {
+        "kind": "channel",
+        "channel": "wechat_pay",
+        "channel_kind": "MERCHANT_ID",
+        "account": "86693852",
+        "name": "张三",
+    }
+}
+"""Somebody at a channel who gets a share of what comes in there."""
+AT_CHANNELS = (
+    row("3", "alipay", "2088722000000201", "1.10"),
+    row("4", "wechat_pay", "oPayee000000000000000000001", "1.30"),
+)
+"""Somebody at each channel whom merchants pay out of their balance."""
 FOUR_EYES = {*MAY, "adjustments_act"}
 
 
@@ -37,6 +52,7 @@ class Doings(Struct):
 
     shops: list[Shop]
     receivers: dict[int, str] = field(default_factory=dict)
+    there: dict[int, str] = field(default_factory=dict)  # with whom it shares at the channel
     wallets: dict[int, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -50,6 +66,7 @@ async def do_more(
     """One day of it."""
     await _share(day, doings, payments, chance)
     await _pay_many(day, doings, chance)
+    await _share_there(day, doings, payments, chance)
     await _send_back(day, doings, chance)
     await _adjust(day, doings, chance)
     await day.stage.idle()
@@ -69,6 +86,42 @@ async def _share(
         ratio = chance.randint(10_000, 300_000)
         done = await share(day, client, payment, doings.receivers[place], ratio)
         doings.count("splits" if done else "splits refused")
+
+
+async def _share_there(
+    day: Day, doings: Doings, payments: list[tuple[Any, Any]], chance: random.Random
+) -> None:
+    """Merchants share with others at the channel, and some of it comes back."""
+    late = payments[-2 * len(doings.shops) :]
+    for client, payment in chance.sample(late, -(-len(late) // 5)):
+        row_of = await day.stage.row_of(payment)
+        if row_of.channel not in THERE or row_of.left < 100 or row_of.shared:
+            continue
+        place = next(n for n, s in enumerate(doings.shops) if s.merchant.id == row_of.merchant_id)
+        if place not in doings.there:
+            made = await day.stage.call(client.splits.bind, **THERE[row_of.channel])
+            await day.stage.idle()
+            doings.there[place] = str(made["id"])
+        part = chance.randint(1, row_of.left // 10)
+        shares = [{"receiver_id": doings.there[place], "amount": part}]
+        create, number = client.splits.create, new_number()
+        try:
+            made = await day.stage.call(
+                create, payment["id"], shares=shares, merchant_split_no=number
+            )
+        except Refused as refused:
+            assert refused.code.startswith("split."), refused.code  # noqa: PT017
+            doings.count("shares there refused")
+            continue
+        doings.count("shares there")
+        await day.stage.advance(seconds=30)
+        if chance.random() < 0.5:
+            back = {"receiver_id": doings.there[place], "merchant_return_no": new_number()}
+            await day.stage.call(
+                client.splits.give_back, made["id"], amount=chance.randint(1, part), **back
+            )
+            doings.count("shares given back")
+            await day.stage.advance(seconds=30)
 
 
 async def bound(day: Day, client: Tongbao, merchant_id: UUID) -> str:
@@ -101,15 +154,18 @@ async def _pay_many(day: Day, doings: Doings, chance: random.Random) -> None:
             opened = await day.stage.call(client.wallets.open, holder_name="李四")
             doings.wallets[place] = str(opened["id"])
         amounts = chance.randint(100, 2_000), chance.randint(1, 900)
-        done = await pay_many(day, client, doings.wallets[place], amounts)
+        done = await pay_many(day, client, doings.wallets[place], amounts, *AT_CHANNELS)
         doings.count("transfer batches" if done else "transfers refused")
 
 
-async def pay_many(day: Day, client: Tongbao, wallet_id: str, fen: tuple[int, int]) -> bool:
-    """Pay a card and a wallet; tell whether the balance covered both."""
+async def pay_many(
+    day: Day, client: Tongbao, wallet_id: str, fen: tuple[int, int], *more: dict[str, str]
+) -> bool:
+    """Pay a card, a wallet and whoever there is more; tell whether the balance covered all."""
     rows = [
         row("1", "bank", GOOD, f"{fen[0] // 100}.{fen[0] % 100:02}"),
         row("2", "wallet", wallet_id, f"{fen[1] // 100}.{fen[1] % 100:02}"),
+        *more,
     ]
     sent = await day.stage.call(client.transfer_batches.send, new_number(), table(*rows))
     try:

@@ -24,6 +24,13 @@ _BY_HAND = """
     select terms::jsonb -> 'debit' ->> 'kind' as kind,
            sum((terms::jsonb ->> 'amount')::bigint)::bigint as fen
       from approval where act = 'ledger.adjust' and state = 'applied' group by 1"""
+_SHARED_THERE = """
+    select coalesce(sum(s.amount - coalesce(back.fen, 0)), 0)::bigint as fen
+      from split_share s
+      join split_receiver r on r.book = s.book and r.id = s.receiver_id and r.kind = 'channel'
+      left join (select share_id, sum(amount) as fen from split_return
+                  where state = 'succeeded' group by share_id) as back on back.share_id = s.id
+     where s.state = 'succeeded'"""
 _TRANSFERRED = """
     select destination, sum(amount)::bigint as fen from transfer_item
      where state = 'succeeded' group by destination"""
@@ -75,12 +82,16 @@ async def unexplained(stage: Stage) -> dict[str, int]:
         " where state = 'open'",
         (),
     )
+    [shared] = await db.fetch(_SHARED_THERE, ())
     by_hand = Counter({row["kind"]: row["fen"] for row in await db.fetch(_BY_HAND, ())})
     sent = Counter({row["destination"]: row["fen"] for row in await db.fetch(_TRANSFERRED, ())})
     differences = {
         "channels": collected
         - given_back
         - away["gone"]
+        - shared["fen"]
+        - sent["wechat_pay"]
+        - sent["alipay"]
         - posted["channel_cost"]
         - posted["channel_receivable"],
         "bills": (collected - given_back) - (billed["paid"] - billed["back"]),

@@ -155,6 +155,25 @@ async def test_every_further_bill_has_a_rule_from_its_first_day_on(day: Day) -> 
     assert found["alipay.funds"] == []
 
 
+@pytest.mark.parametrize("channel", ["wechat_pay", "alipay"])
+async def test_what_a_bill_of_trades_has_wrong_is_no_difference_of_what_moved(
+    day: Day, channel: str
+) -> None:
+    """The money is at the channel; only the list of trades is wrong, and says so once."""
+    dropped, dearer, refunded = await day.paid(channel, 10_000, 20_000, 30_000)
+    await day.stage.refund(refunded, 700)
+    for fault, payment in (("drop_row", dropped), ("wrong_amount:5", dearer)):
+        day.bill_fault(channel, fault, await day.number(payment))
+    async with day.db.begin("startup") as tx:
+        await seed(tx, day.clearing.flow.licence)
+    await day.until(11, 5, days=1)
+
+    assert await by_default(day) == {f"{channel}.funds": []}
+    assert {each for each, _, _ in await day.classes(channel)} >= {
+        *("missing_at_channel", "amount_differs")
+    }
+
+
 async def test_a_firm_without_funds_has_no_transfers_to_compare(day: Day) -> None:
     account = base32(day.account("alipay"))
     async with day.db.begin("tests") as tx:

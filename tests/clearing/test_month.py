@@ -22,10 +22,13 @@ from tests.clearing.conftest import Day
 from tests.clearing.doings import Doings, do_more
 from tests.clearing.explaining import unexplained
 from tests.payments.invariants import assert_every_invariant
+from tests.payments.test_splits import may_be_split
 from tongbao.clearing import daily
 from tongbao.clearing.disputes import debts
 from tongbao.clearing.disputes.chargebacks import DisputeAsked, move_dispute, open_dispute
 from tongbao.clearing.disputes.model import NEXT, Dispute, DisputeExceedsLeft, DisputeState, Move
+from tongbao.clearing.recon_rules.rules import rules_on
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import Money
 from tongbao.ledger.model import AccountKey, Group
@@ -137,6 +140,19 @@ async def one_fen_too_much(day: Day) -> None:
     assert result.happened
 
 
+async def compared(day: Day) -> set[str]:
+    """Which bills beside that of trades were compared, by the rules that came with the program."""
+    rules = await rules_on(day.db, business_date(day.now))
+    matched = await day.db.fetch(
+        "select channel from bill_file where superseded_at is null and state = 'matched'"
+        " and starts_with(channel, 'rule:') and row_count > 0",
+        (),
+    )
+    ran = {row["channel"].removeprefix("rule:") for row in matched}
+    bills = {rule.name: rule.right.removeprefix("source:").rpartition(".")[0] for rule in rules}
+    return {bill for name, bill in bills.items() if name in ran}
+
+
 @pytest.mark.parametrize("seed", [20261122])
 @pytest.mark.timeout(0 if "TONGBAO_MONTH" in os.environ else 240)
 async def test_a_month_ends_without_an_unexplained_fen(day: Day, seed: int) -> None:
@@ -147,6 +163,7 @@ async def test_a_month_ends_without_an_unexplained_fen(day: Day, seed: int) -> N
     async with day.db.begin("startup") as tx:
         await daily.seed(tx, day.clearing.flow.licence)
         await debts.seed(tx)
+    await may_be_split(day.stage, day.db, day.sandbox)
     books = Books([], [], {})
 
     for number in range(days):
@@ -169,6 +186,7 @@ async def test_a_month_ends_without_an_unexplained_fen(day: Day, seed: int) -> N
         (),
     )
     assert {row["state"] for row in states} <= {"matched", "empty"}
+    assert await compared(day) >= {"wechat_pay.funds", "wechat_pay.splits", "alipay.funds"}
     [paid] = await day.db.fetch(
         "select count(*) as n, coalesce(sum(amount), 0)::bigint as fen from payout"
         " where state = 'succeeded'",

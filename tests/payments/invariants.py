@@ -77,14 +77,14 @@ _MERCHANTS = """
         union all
         select merchant_id, -amount from transfer_item where state = 'succeeded'
         union all
-        -- shares in the book: the giver's less, and more where the receiver is a merchant
+        -- shares, in the book and at channels: the giver's less, and more where a merchant gets one
         select s.merchant_id, -(h.amount - coalesce(b.amount, 0))
           from split_share h
           join split s on s.book = h.book and s.id = h.split_id
           left join (select book, share_id, sum(amount) as amount from split_return
                       where state = 'succeeded' group by book, share_id) b
             on b.book = h.book and b.share_id = h.id
-         where h.state = 'succeeded' and s.side = 'book'
+         where h.state = 'succeeded'
         union all
         select r.party_id, h.amount - coalesce(b.amount, 0)
           from split_share h
@@ -313,7 +313,8 @@ async def assert_every_invariant(stage: Sides) -> None:
     assert not await db.fetch(_DISPUTED, ()), "I4: refunds and disputes share what was captured"
     assert not await db.fetch(_SETTLED, ()), "every settlement is its lines"
     assert not await db.fetch(_LATE_UNKNOWN, (db.clock.now(),)), "I13: nobody looks at an unknown"
-    assert await differing_merchants(db) == {}, "I3: what merchants are owed is what they took"
+    found = await differing_merchants(db)
+    assert found == {}, f"I3: what merchants are owed is what they took: {found}"
 
 
 async def differing_merchants(db: Db) -> dict[Any, int]:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -351,6 +352,13 @@ def test_planted_differences_and_nothing_else(
     [refund] = [row for row in rows if row["交易状态"] == "REFUND"]
     assert refund["申请退款金额"] == "1.01"
     assert (summary["总交易单数"], summary["订单总金额"]) == ("5", "37.82")
+    offered = merchant.call("GET", f"/v3/bill/fundflowbill?bill_date={day}&account_type=BASIC")
+    funds, _ = table(download(merchant, offered).content)
+    moved = Counter((row["业务名称"], row["收支金额(元)"]) for row in funds)
+    assert moved == {
+        ("交易", "10.00"): 4, ("扣除交易手续费", "0.06"): 4,
+        ("退款", "1.00"): 1, ("退还交易手续费", "0.01"): 1,
+    }, "what moved is another matter than what is told of trades"  # fmt: skip
     assert download(merchant, ask(merchant, day)).content == content, (
         "every download tells the same"
     )
