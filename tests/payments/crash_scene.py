@@ -120,6 +120,7 @@ class Scene:
         self.process: LiveProcess | None = None
         self.answers: dict[str, Any] = {}
         self._dsn = dsn
+        self.platform_dsn = dsn
         self._spec = ""
         self._asked: dict[str, Callable[[], Any]] = {}
         self._done: dict[str, Any] = {}
@@ -139,7 +140,7 @@ class Scene:
         """Start a platform; ``spec`` is what `from_here` arms."""
         self.stop()
         self._spec = spec
-        order = Order(self._dsn, str(self.place.folder), self.sandbox.url, self.place.port)
+        order = Order(self.platform_dsn, str(self.place.folder), self.sandbox.url, self.place.port)
         self.process = await asyncio.to_thread(self.place.nursery.start, order)
         self.lives += 1
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from prometheus_client import REGISTRY
 
 from tests.infra.signed_client import Reply, SignedClient
 from tests.stage import Stage, new_number
+from tongbao.infra.db import DatabaseUnavailable, Write
 from tongbao.infra.hot_routes import HotDoor
 from tongbao.infra.serving.app import App
 from tongbao.infra.web.idempotency import REPLAYED_HEADER
@@ -159,6 +161,26 @@ async def test_a_silent_channel_leaves_the_payment_unknown(
     reply = await client.post(PATH, order(), key=new_number())
 
     assert (reply.status, reply.json["status"]) == (201, "unknown")
+
+
+async def test_who_asks_again_since_the_first_commits_answer_was_lost_waits_for_no_lease(
+    stage: Stage, client: SignedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits, asked, key = stage.flow.commits, order(), new_number()
+    really = commits.write
+
+    async def unheard(writes: Iterable[Write]) -> str | None:
+        monkeypatch.setattr(commits, "write", really)
+        await really(writes)
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(commits, "write", unheard)
+    assert (await client.post(PATH, asked, key=key)).code == "service.database_unavailable"
+
+    again = await client.post(PATH, asked, key=key)
+
+    assert (again.status, again.json["status"]) == (201, "pending")
+    assert (await client.post(PATH, asked, key=new_number())).json["id"] == again.json["id"]
 
 
 async def test_what_fails_after_the_intention_is_told_and_resumed(stage: Stage) -> None:

@@ -177,6 +177,9 @@ class ChannelPayments:
         except UseRefused:
             self._terms.forget(_whose(proved))
             raise
+        except Busy:  # perhaps it is written, and whoever asks again shall not wait for a lease
+            await let_go(self._flow.db, proved.use)
+            raise
         if not proved.key.use_noted:
             await self._keys.note_use(proved.key)
         return proved.use, asked, payment, attempt
