@@ -216,6 +216,24 @@ async def test_money_comes_in_goes_across_and_out(
     assert (await queries.balance_then(db, payer, sent.made_at - timedelta(hours=1))).posted == 0
 
 
+async def test_what_was_there_at_any_moment_is_what_the_lines_come_to(
+    db: Db, teller: Teller, make_account: MakeAccount
+) -> None:
+    payer, payee = await make_account(fill=10_000), await make_account()
+    began, hour = db.clock.now(), timedelta(hours=1)
+    for amount in (3_000, 1_000, 500):
+        db.clock.offset += hour
+        await send(teller, payer, payee, amount)
+
+    async def then(hours: float, account: EAccount = payer) -> int:
+        return (await queries.balance_then(db, account, began + hours * hour)).posted
+
+    assert [await then(n) for n in (-0.5, 0.5, 1.5, 2.5, 3.5)] == [0, 10_000, 7_000, 6_000, 5_500]
+    assert [await then(n, payee) for n in (0.5, 1.5, 3.5)] == [0, 3_000, 4_500]
+    lines = (await queries.statement_of(db, payer, cursor=None, limit=None)).items
+    assert [line.balance_after for line in lines] == [5_500, 6_000, 7_000, 10_000]
+
+
 async def test_the_same_request_moves_money_once(
     db: Db, teller: Teller, make_account: MakeAccount
 ) -> None:
@@ -335,6 +353,27 @@ async def test_a_day_and_a_year_of_shanghai_begin_anew(
     assert day.left == 0
     assert {x.left for x in tomorrow if x.rule.meter == "out_others"} == {1_000_000, 19_000_000}
     assert all(x.used == 0 for x in next_year if x.rule.period in {"day", "year"})
+
+
+async def test_a_day_of_the_meters_ends_at_midnight_of_shanghai(
+    db: Db, teller: Teller, make_account: MakeAccount
+) -> None:
+    payer = await make_account(2, licence=Licence.BANK, fill=5_000_000)
+    payee = await make_account(1)
+    now = db.clock.now()
+    before = now.replace(hour=15, minute=59, second=30) + timedelta(days=1)  # 23:59:30 there
+    db.clock.offset += before - now
+    await send(teller, payer, payee, 1_000_000)
+    with pytest.raises(LimitExceeded):
+        await send(teller, payer, payee, 1)
+    db.clock.offset += timedelta(seconds=30)
+
+    await send(teller, payer, payee, 1_000_000)
+    with pytest.raises(LimitExceeded):
+        await send(teller, payer, payee, 1)
+    db.clock.offset += timedelta(hours=8)  # midnight in UTC is no new day
+    with pytest.raises(LimitExceeded):
+        await send(teller, payer, payee, 1)
 
 
 async def test_sixty_four_workers_never_pass_a_meter_by_one_fen(
