@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,7 +12,7 @@ import pytest
 from tests.stage import Stage
 from tests.surfaces.cashing import PHONE, WECHAT_APP, Till, page_of, price_every_way
 from tests.surfaces.test_console_browser import FAINT, fits
-from tests.surfaces.visitors import Watched, browsing
+from tests.surfaces.visitors import Watched, browsing, picture
 from tongbao.payments.collecting.queries import last_attempt
 from tongbao.rails.channels.contract import Redirect, SubmitForm
 
@@ -40,9 +39,7 @@ async def pay_there(page: Any, stage: Stage) -> None:
     await stage.idle()
 
 
-async def test_a_scanned_code_turns_into_a_receipt_by_itself(
-    stage: Stage, till: Till, tmp_path: Path
-) -> None:
+async def test_a_scanned_code_turns_into_a_receipt_by_itself(stage: Stage, till: Till) -> None:
     checkout = await till.open(return_url=BACK)
     async with browsing(stage) as watched:
         page = watched.page
@@ -56,7 +53,7 @@ async def test_a_scanned_code_turns_into_a_receipt_by_itself(
         await page.wait_for_function(
             "before => document.querySelector('[role=timer]').textContent !== before", arg=before
         )
-        await page.screenshot(path=tmp_path / "scan.png", full_page=True)
+        await picture(page, "scan")
 
         await stage.customer(await till.as_payment(checkout))
         await stage.idle()
@@ -227,7 +224,7 @@ async def test_a_lost_connection_is_said_and_found_again(stage: Stage, till: Til
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size[0]))
 @pytest.mark.parametrize(("locale", "scheme"), [("zh-CN", "light"), ("en", "dark")])
 async def test_every_page_fits_and_can_be_read(
-    stage: Stage, till: Till, tmp_path: Path, size: tuple[int, int], scheme: str, locale: str
+    stage: Stage, till: Till, size: tuple[int, int], scheme: str, locale: str
 ) -> None:
     """No page sticks out at 320 pixels, and what is written stands out from what is behind it."""
     long = "一家名字很长很长的商店 with a name that goes on and on 有限责任公司杭州第二分公司"
@@ -239,7 +236,7 @@ async def test_every_page_fits_and_can_be_read(
         page = watched.page
 
         async def check(name: str) -> None:
-            await page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+            await picture(page, f"cashier-{name}-{locale}-{size[0]}")
             assert await fits(page), name
             assert await page.evaluate(FAINT) == [], name
             assert await page.evaluate(UNLABELLED) == [], name
@@ -252,12 +249,14 @@ async def test_every_page_fits_and_can_be_read(
         await page.goto(checkout["url"])
         await check("choose")
         await page.locator("[value='wechat_pay.qr']").click()
+        await page.get_by_role("timer").wait_for()
         await check("scan")
         await page.locator("form[action$='/other'] button").click()
         await page.locator("[value='alipay.qr']").wait_for()
         await check("choose-again")
         stage.fault("wechat_pay", "pay", "http_500_unpaid", times=-1)
         await page.locator("[value='wechat_pay.qr']").click()
+        await page.locator("[value='wechat_pay.qr']").wait_for(state="detached")
         await check("confirming")
         stage.sandbox.delete("faults")
 
@@ -315,7 +314,7 @@ async def test_inside_wechat_one_press_opens_the_payment(stage: Stage, till: Til
     await price_every_way(stage, till.shop.merchant.id, "in_app")
     plate = await till.plate(amount=500)
     options = {"viewport": {"width": 320, "height": 640}, "user_agent": WECHAT_APP}
-    async with browsing(stage, **options) as watched:
+    async with browsing(stage, alone=True, **options) as watched:
         page = watched.page
         await page.add_init_script(
             "window.WeixinJSBridge = {invoke(name, given, done) {"
@@ -354,7 +353,7 @@ async def test_what_merchants_write_is_never_run(stage: Stage) -> None:
     attack = '"><img src=x onerror=alert(1)>'
     till = Till(stage, await stage.open_shop(name=attack))
     checkout = await till.open(subject=attack)
-    async with browsing(stage, locale="en") as watched:
+    async with browsing(stage, alone=True, locale="en") as watched:
         page = watched.page
         dialogs: list[str] = []
         page.on("dialog", lambda dialog: dialogs.append(dialog.message))

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ import pytest
 from tests.stage import Stage, new_number
 from tests.surfaces.cashing import PHONE, price_every_way
 from tests.surfaces.test_console_browser import fits
-from tests.surfaces.visitors import browsing, reader
+from tests.surfaces.visitors import browsing, picture, reader
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.ids import base32, new_id, parse
@@ -316,9 +315,7 @@ async def test_only_the_whole_address_opens_a_page(stage: Stage) -> None:
     assert refused["hosted_url"] == made["hosted_url"]
 
 
-async def test_it_fits_a_small_phone_and_turns_into_a_receipt_by_itself(
-    stage: Stage, tmp_path: Path
-) -> None:
+async def test_it_fits_a_small_phone_and_turns_into_a_receipt_by_itself(stage: Stage) -> None:
     made = await whole(stage)
     async with browsing(stage) as watched:
         page = watched.page
@@ -326,7 +323,7 @@ async def test_it_fits_a_small_phone_and_turns_into_a_receipt_by_itself(
         await page.goto(made["hosted_url"])
         await page.get_by_role("img", name="微信支付付款二维码").wait_for()
         assert await fits(page)
-        await page.screenshot(path=tmp_path / "combined.png", full_page=True)
+        await picture(page, "combined")
         await pay(stage, made)
         await stage.idle()
         await page.get_by_role("heading", name="支付成功").wait_for(timeout=15_000)

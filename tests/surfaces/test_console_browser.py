@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.stage import Stage
-from tests.surfaces.visitors import Person, Watched, browsing, hire, reader
+from tests.surfaces.visitors import Person, Watched, browsing, hire, picture, reader
 from tongbao.parties.identity.model import Role
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -35,7 +34,7 @@ async def fits(page: Any) -> bool:
     return inside
 
 
-async def test_a_payment_arrives_before_the_operators_eyes(stage: Stage, tmp_path: Path) -> None:
+async def test_a_payment_arrives_before_the_operators_eyes(stage: Stage) -> None:
     """Log in, wait, see it come in, open it, believe it."""
     person = await hire(stage)
     async with browsing(stage) as watched:
@@ -58,7 +57,7 @@ async def test_a_payment_arrives_before_the_operators_eyes(stage: Stage, tmp_pat
         assert '"trade_state": "SUCCESS"' in await callback.locator("pre").first.inner_text()
         assert await page.locator("li.kind-posting").count() == 2
         assert await page.locator("table.t-account").count() == 3
-        await page.screenshot(path=tmp_path / "payment.png", full_page=True)
+        await picture(page, "payment")
 
         await page.get_by_role("button", name="English").click()
         await page.get_by_text("WeChat Pay told us by callback that the money came in.").wait_for()
@@ -193,9 +192,7 @@ async def test_everything_works_without_scripts(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("size", "scheme"), [(SIZES[0], "light"), (SIZES[1], "dark")], ids=["1280 light", "320 dark"]
 )
-async def test_pages_fit_and_can_be_read(
-    stage: Stage, tmp_path: Path, size: tuple[int, int], scheme: str
-) -> None:
+async def test_pages_fit_and_can_be_read(stage: Stage, size: tuple[int, int], scheme: str) -> None:
     """No page sticks out at 320 pixels, and what is written stands out from what is behind it."""
     person = await hire(stage)
     stage.fault("wechat_pay", "callback", "wrong_amount")
@@ -214,7 +211,7 @@ async def test_pages_fit_and_can_be_read(
                 "document.querySelectorAll('details').forEach(each => { each.open = true; })"
             )
             name = re.sub(r"\W+", "-", path)[:20]
-            await page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+            await picture(page, f"console-{name}-{scheme}")
             assert await fits(page), path
             assert await page.evaluate(FAINT) == [], path
         assert not watched.complaints
@@ -226,7 +223,7 @@ async def test_text_that_was_let_in_is_never_run(stage: Stage) -> None:
     attack = '"><img src=x onerror=alert(1)><i hx-get="/console" hx-trigger="load">'
     person = await hire(stage)
     payment = await stage.show_qr("alipay", subject=attack, metadata={"<b>": attack})
-    async with browsing(stage, locale="en") as watched:
+    async with browsing(stage, alone=True, locale="en") as watched:
         page = watched.page
         dialogs: list[str] = []
         page.on("dialog", lambda dialog: dialogs.append(dialog.message))

@@ -7,7 +7,6 @@ import io
 import re
 from collections.abc import AsyncIterator
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ from tests.clearing.settling import settle_day
 from tests.stage import Stage
 from tests.surfaces.test_console import asked
 from tests.surfaces.test_console_browser import FAINT, fits, log_in
-from tests.surfaces.visitors import Reader, browsing, hire, reader
+from tests.surfaces.visitors import Reader, browsing, hire, picture, reader
 from tongbao.clearing.reconciliation.days import reconcile_everyone
 from tongbao.clearing.reconciliation.model import BreakState
 from tongbao.clearing.reconciliation.queries import BreakFilter, break_with_id, list_breaks
@@ -263,7 +262,7 @@ async def test_a_firm_that_may_not_hold_money_has_no_settlements(stage: Stage) -
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_its_pages_fit_and_can_be_read(closed: Closed, tmp_path: Path, scheme: str) -> None:
+async def test_its_pages_fit_and_can_be_read(closed: Closed, scheme: str) -> None:
     stage = closed.stage
     [settled] = await settle_day(stage.platform.clearing, closed.day)
     await stage.advance(hours=3)
@@ -278,7 +277,7 @@ async def test_its_pages_fit_and_can_be_read(closed: Closed, tmp_path: Path, sch
                 "document.querySelectorAll('details').forEach(each => { each.open = true; })"
             )
             name = path.rpartition("/")[2]
-            await watched.page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+            await picture(watched.page, f"console-{name}-{scheme}")
             assert await fits(watched.page), path
             assert await watched.page.evaluate(FAINT) == [], path
         assert not watched.complaints

@@ -192,7 +192,7 @@ async def test_a_browser_confirms_with_its_own_passkey(the_bank: Bank, key: Key)
         f"{stage.url}/oauth/authorize?client_id={the_bank.partner.client_id}"
         f"&request_uri={pushed.json['request_uri']}"
     )
-    async with browsing(stage) as watched:
+    async with browsing(stage, alone=True) as watched:
         page = watched.page
         devtools, authenticator = await with_authenticator(page)
         private = key.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -233,7 +233,7 @@ async def test_an_operator_enrols_a_passkey_in_a_browser_and_logs_in_with_it(
     """The console asks by the same script, to make a passkey and to use it."""
     person = await hire(shared_stage, login="passkey.browser")
     wrist = Wrist(person.totp)
-    async with browsing(shared_stage) as watched:
+    async with browsing(shared_stage, alone=True) as watched:
         page = watched.page
         devtools, authenticator = await with_authenticator(page)
         await page.goto(f"{shared_stage.url}/console/login")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin
 
@@ -157,41 +159,60 @@ class Watched(Struct):
 
 
 @asynccontextmanager
-async def browsing(stage: Stage, **options: Any) -> AsyncIterator[Watched]:
+async def browsing(stage: Stage, *, alone: bool = False, **options: Any) -> AsyncIterator[Watched]:
     """A real browser on the platform, watched for console errors and foreign requests.
 
-    It knows nothing of earlier visits. The program is started once, and a profile is made once for
-    all visits with the same options: making one costs more than most visits.
+    It knows nothing of earlier visits. The program is started once, and a profile with a page is
+    made once for all visits with the same options: making them costs more than most visits. A test
+    that puts something into the page that cannot be taken out again, such as a script, a key or an
+    answer to dialogs, is ``alone``: nobody gets its page after it.
     """
     options = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 900}, **options}
-    context = await _profile(options)
-    page = await context.new_page()
+    named = repr(sorted(options.items()))
+    if named not in _profiles:
+        _profiles[named] = await (await _browser()).new_context(**options)
+    context = _profiles[named]
+    page = _pages.pop(named, None) or await context.new_page()
+    watched = Watched(page, [], [])
+    listening = {
+        "console": lambda message: _note(watched, message),
+        "pageerror": lambda error: watched.complaints.append(str(error)),
+        "request": lambda asked: _origin(watched, stage.url, asked.url),
+    }
     try:
         devtools = await context.new_cdp_session(page)
         await devtools.send("Network.clearBrowserCache")
         everything = {"origin": stage.url, "storageTypes": "all"}
         await devtools.send("Storage.clearDataForOrigin", everything)
+        await devtools.send("Page.resetNavigationHistory")
         await devtools.detach()
-        watched = Watched(page, [], [])
-        page.on("console", lambda message: _note(watched, message))
-        page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-        page.on("request", lambda asked: _origin(watched, stage.url, asked.url))
+        for event, heard in listening.items():
+            page.on(event, heard)
         yield watched
+        for event, heard in listening.items():
+            page.remove_listener(event, heard)
+        if not alone:
+            await page.unroute_all()
+            await page.set_viewport_size(options["viewport"])
+            await page.goto("about:blank")
+            _pages[named] = page
     finally:
         for each in context.pages:
-            await each.close()
+            if each is not _pages.get(named):
+                await each.close()
         await context.clear_cookies()
+
+
+async def picture(page: Any, name: str) -> None:
+    """Keep a picture of the page where TONGBAO_PICTURES names a folder; one takes half a second."""
+    if folder := os.environ.get("TONGBAO_PICTURES"):
+        await page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
 _running: list[Any] = []
 _profiles: dict[str, Any] = {}
-
-
-async def _profile(options: dict[str, Any]) -> Any:
-    named = repr(sorted(options.items()))
-    if named not in _profiles:
-        _profiles[named] = await (await _browser()).new_context(**options)
-    return _profiles[named]
+_pages: dict[str, Any] = {}
+"""A blank page of each profile, for the next visit."""
 
 
 async def _browser() -> Any:
@@ -210,6 +231,7 @@ async def close_browser() -> None:
         play, browser = _running
         _running.clear()
         _profiles.clear()
+        _pages.clear()
         await browser.close()
         await play.stop()
 
