@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.payments.everywhere import EVERYWHERE, open_everywhere
-from tests.payments.test_routing import anew, decisions, unplugged
+from tests.payments.routing_desk import anew, decisions, unplugged
 from tests.stage import Stage, new_number
 from tongbao.kernel.ids import show
 from tongbao.parties.price_plans.model import PriceLine

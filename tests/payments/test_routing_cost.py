@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.payments.test_routing import decisions, in_force, left_to_us
+from tests.payments.routing_desk import decisions, in_force, left_to_us
 from tests.stage import Stage
 from tongbao.kernel.licence import Mode
 from tongbao.parties.price_plans.model import PriceLine

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.payments import test_cards
+from tests.payments.routing_desk import anew, decisions, left_to_us
 from tests.payments.test_cards import AMOUNT, fresh_card, reading
-from tests.payments.test_routing import anew, decisions, left_to_us
 from tests.stage import Stage, new_number
 from tongbao.kernel.licence import Mode
 from tongbao.parties.price_plans.model import PriceLine

@@ -14,17 +14,15 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
+from tongbao.rails.channels.cards.client import Cards
+from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.secrets import CardSecrets
-from tongbao.rails.channels.contract import (
-    CardRead,
-    ChannelAccount,
-    PayMode,
-    PayOrder,
-    RefundOrder,
-)
+from tongbao.rails.channels.contract import CardRead, ChannelAccount, PayMode, PayOrder, RefundOrder
 from tongbao_sandbox.cards_crypto import Sealing
 from tongbao_sandbox.cards_message import Fields, compose, framed, parse, unheadered
 
@@ -190,3 +188,27 @@ async def card_host(
         server.close()
         for connection in host.connections:
             connection.writer.close()
+
+
+LIMITS = LineLimits()
+QUICK = LineLimits(answer_s=0.3)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[CardHost]:
+    async with card_host() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+async def cards() -> AsyncIterator[Cards]:
+    channel = Cards(LIMITS)
+    yield channel
+    await channel.shut()
+
+
+def replies(code: str = "00", **changes: bytes) -> Any:
+    def react(connection: Any, mti: str, fields: Fields) -> None:
+        connection.send(f"{int(mti) + 10:04d}", answer_to(fields, code, **changes))
+
+    return react

@@ -1,4 +1,4 @@
-"""Cards: the bytes on the wire, what each answer means, and what silence means.
+"""Cards: the bytes on the wire and what each answer means.
 
 The scripted host speaks with the sandbox's code, so either side's mistakes show at the other.
 """
@@ -6,29 +6,24 @@ The scripted host speaks with the sandbox's code, so either side's mistakes show
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import ssl
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.rails import card_host as hosting
 from tests.rails.card_host import (
     CHIP,
     MAC_KEY,
     MASTER_KEY,
     PAN,
     PIN_BLOCK,
+    QUICK,
     TRACK2,
     CardHost,
     account,
@@ -37,9 +32,10 @@ from tests.rails.card_host import (
     card_host,
     order,
     refund_order,
+    replies,
 )
 from tongbao.kernel.clock import real_now
-from tongbao.kernel.codecs.iso8583 import Message, decode, encode
+from tongbao.kernel.codecs.iso8583 import Message, encode
 from tongbao.kernel.codecs.iso8583_dialects import CUPS
 from tongbao.kernel.codecs.iso8583_parts import CardBalance
 from tongbao.kernel.ids import base32, new_id
@@ -55,23 +51,8 @@ from tongbao.rails.channels.capabilities import (
 from tongbao.rails.channels.capabilities import BatchTotals as Totals
 from tongbao.rails.channels.cards.answers import BalanceKnown, taken
 from tongbao.rails.channels.cards.client import Cards
-from tongbao.rails.channels.cards.crypto import (
-    WorkingKeysWrong,
-    check_value,
-    is_mac_of,
-    mac_of,
-    read_working_keys,
-)
 from tongbao.rails.channels.cards.line import LineLimits
-from tongbao.rails.channels.cards.messages import (
-    PURCHASE,
-    Unsendable,
-    masked,
-    request,
-    reversal,
-    shown,
-    trace_of,
-)
+from tongbao.rails.channels.cards.messages import PURCHASE, request, trace_of
 from tongbao.rails.channels.cards.secrets import CardSecrets
 from tongbao.rails.channels.contract import (
     Absent,
@@ -87,169 +68,10 @@ from tongbao.rails.channels.contract import (
 )
 from tongbao.rails.channels.error_map import UNMAPPED, error_map
 from tongbao.surfaces.cli.channels import read_account
-from tongbao_sandbox.cards_crypto import pin_block
 from tongbao_sandbox.cards_message import Fields, parse
 
-VECTORS = json.loads(
-    (Path(__file__).parents[1] / "vectors" / "iso8583" / "mac.json").read_text("utf-8")
-)
-LIMITS = LineLimits()
-QUICK = LineLimits(answer_s=0.3)
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[CardHost]:
-    async with card_host() as scripted:
-        yield scripted
-
-
-@pytest.fixture
-async def cards() -> AsyncIterator[Cards]:
-    channel = Cards(LIMITS)
-    yield channel
-    await channel.shut()
-
-
-def replies(code: str = "00", **changes: bytes) -> Any:
-    def react(connection: Any, mti: str, fields: Fields) -> None:
-        connection.send(f"{int(mti) + 10:04d}", answer_to(fields, code, **changes))
-
-    return react
-
-
-# Cryptography, against values of others ----------------------------------------------------------
-
-
-def secrets(**changes: Any) -> CardSecrets:
-    found = account("tcp://h:1", **changes).secrets
-    assert isinstance(found, CardSecrets)
-    return found
-
-
-def test_the_mac_is_the_one_a_terminal_sent() -> None:
-    ecb = VECTORS["ecb"]
-    key, text, mac = (bytes.fromhex(ecb[name]) for name in ("key", "text", "mac"))
-
-    assert mac_of(secrets(), key, text) == mac
-    assert is_mac_of(secrets(), key, text, mac)
-    assert not is_mac_of(secrets(), key, text + b"\x01", mac)
-    assert not is_mac_of(secrets(), key, text, mac[:-1])
-
-
-def test_the_retail_mac_is_that_of_iso_9797() -> None:
-    key = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")
-    mac = mac_of(secrets(mac="x9.19"), key, b"Now is the time for all ")
-    assert mac.hex().upper() == "A1C72E74EA3FA9B6"
-
-
-def test_working_keys_come_out_from_under_the_master_key() -> None:
-    sample = VECTORS["sm4_key_transport"]
-    one = bytes.fromhex(sample["wk_under_tmk"] + sample["check_value"])
-    keys = read_working_keys(secrets(master_key=sample["tmk"], cipher="sm4"), one * 2)
-
-    assert keys.mac_key.hex().upper() == sample["wk"]
-    assert check_value("sm4", keys.mac_key).hex().upper() == sample["check_value"]
-    assert keys.track_key is None
-    assert sample["wk"] not in repr(keys).upper()
-
-
-@pytest.mark.parametrize(
-    "spoil", [lambda raw: raw[:-1] + b"\0", lambda raw: raw[:-1], lambda _: b""]
-)
-def test_working_keys_without_their_check_value_are_not_used(spoil: Any) -> None:
-    sample = VECTORS["sm4_key_transport"]
-    raw = bytes.fromhex(sample["wk_under_tmk"] + sample["check_value"]) * 3
-    with pytest.raises(WorkingKeysWrong):
-        read_working_keys(secrets(master_key=sample["tmk"], cipher="sm4"), spoil(raw))
-
-
-def test_the_sandboxs_pin_blocks_are_those_of_the_standard() -> None:
-    sample = VECTORS["pin_block_x9_8"][0]
-    assert pin_block(sample["pin"], sample["pan"]).hex().upper() == sample["block"]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"master_key": "00"},
-        {"master_key": "zz" * 16},
-        {"institution": "1"},
-        {"institution": "4802100x"},
-        {"category": "٥٩٩٩"},
-        {"cipher": "sm4", "mac": "x9.19"},
-    ],
-)
-def test_secrets_that_cannot_work_are_refused(changes: dict[str, str]) -> None:
-    with pytest.raises(ValueError):
-        account("tcp://h:1", **changes)
-
-
-def test_secrets_show_nothing() -> None:
-    assert MASTER_KEY not in repr(account("tcp://h:1"))
-
-
-# Traces and messages -----------------------------------------------------------------------------
-
-
-def test_a_number_always_has_the_same_trace_and_its_own_time() -> None:
-    number = base32(new_id())
-    trace = trace_of(number)
-
-    assert trace == trace_of(number)
-    assert abs(trace.at - real_now()) < timedelta(minutes=1)
-    assert trace.reference == number[-12:].upper()
-    assert trace.number != "000000"
-    assert trace_of(number, "reversal").number != trace.number
-
-
-def test_traces_of_many_numbers_differ() -> None:
-    traces = {
-        (trace.time, trace.number, trace.reference)
-        for trace in (trace_of(base32(new_id())) for _ in range(5000))
-    }
-    assert len(traces) == 5000
-
-
-def test_a_number_that_is_none_of_ours_has_no_trace() -> None:
-    with pytest.raises(Unsendable):
-        trace_of("ORDER-1")
-
-
-def test_what_people_see_of_a_message_holds_nothing_of_the_card() -> None:
-    ours = order(card=card(pin_block=PIN_BLOCK))
-    message = request(
-        account("tcp://h:1"), PURCHASE, trace_of(ours.number), ours.money, card=ours.card
-    )
-    text = shown(message)
-
-    assert "2 625188******1688" in text
-    for secret in (PAN, TRACK2, CHIP.hex(), PIN_BLOCK.hex(), "4912"):
-        assert secret not in text
-    assert PAN not in repr(message)
-    assert PAN not in repr(ours)
-
-
-@pytest.mark.parametrize(
-    ("number", "seen"), [("6251880000011688", "625188******1688"), ("123456789012", "*" * 12)]
-)
-def test_a_card_number_is_shown_as_six_and_four_digits(number: str, seen: str) -> None:
-    assert masked(number) == seen
-
-
-def test_a_reversal_carries_no_track_and_no_pin() -> None:
-    ours = order(card=card(pin_block=PIN_BLOCK))
-    message = reversal(account("tcp://h:1"), PURCHASE, ours.number, ours.money, ours.card)
-
-    assert message.mti == "0400"
-    assert not {35, 52, 53, 26} & set(message.fields)
-    original = message.text(90)
-    trace = trace_of(ours.number)
-    assert original == f"0200{trace.number}{trace.time}00048021000" + "00048021000"
-    assert message.text(37) == trace.reference
-    assert decode(encode(message, CUPS), CUPS) == message
-
-
-# A purchase, answer by answer ---------------------------------------------------------------------
+cards = hosting.cards
+host = hosting.host
 
 
 async def test_a_purchase_says_on_the_wire_what_was_meant(host: CardHost, cards: Cards) -> None:
@@ -458,262 +280,7 @@ def test_success_is_only_what_says_all_of_it(
         assert answer.text(4) in {"", "000000001999"}
 
 
-# Silence, and what comes instead ------------------------------------------------------------------
-
-
-async def test_nobody_listening_means_not_sent(cards: Cards) -> None:
-    answer = await cards.pay(account("tcp://127.0.0.1:1"), order())
-    assert isinstance(answer.outcome, NotSent)
-    assert answer.exchange.status is None
-
-
-@pytest.mark.parametrize("gateway", ["http://127.0.0.1:1", "tcp://127.0.0.1", "tcp://"])
-async def test_a_gateway_that_is_none_means_not_sent(gateway: str, cards: Cards) -> None:
-    assert isinstance((await cards.pay(account(gateway), order())).outcome, NotSent)
-
-
-async def test_silence_after_the_first_byte_is_unknown(host: CardHost) -> None:
-    cards = Cards(QUICK)
-    answer = await cards.pay(account(host.url), order())
-    assert answer.outcome == Unknown("no answer in time")
-    await cards.shut()
-
-
-@pytest.mark.parametrize(
-    "wire",
-    [b"\x00", b"\x00\x40" + bytes(64), b"\xff\xff", b"HTTP/1.1 502 Bad Gateway\r\n\r\n" * 30],
-)
-async def test_bytes_that_are_no_message_are_unknown(wire: bytes, host: CardHost) -> None:
-    cards = Cards(QUICK)
-    host.react = lambda connection, _mti, _fields: connection.raw(wire)
-    assert isinstance((await cards.pay(account(host.url), order())).outcome, Unknown)
-    await cards.shut()
-
-
-async def test_a_reset_in_the_middle_of_an_answer_is_unknown(host: CardHost, cards: Cards) -> None:
-    paying = asyncio.create_task(cards.pay(account(host.url), order()))
-    connection, _, fields = await host.next()
-    whole = connection.wire("0210", answer_to(fields))
-    connection.raw(whole[: len(whole) // 2])
-    await asyncio.sleep(0.05)
-    connection.cut()
-
-    assert isinstance((await paying).outcome, Unknown)
-
-
-async def test_a_closed_connection_is_opened_again(host: CardHost, cards: Cards) -> None:
-    host.react = replies()
-    assert isinstance((await cards.pay(account(host.url), order())).outcome, Succeeded)
-    host.connections[0].writer.close()
-    await asyncio.sleep(0.05)
-
-    assert isinstance((await cards.pay(account(host.url), order())).outcome, Succeeded)
-    assert len(host.connections) == 2
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda answer: {**answer, 39: b"97"},
-        lambda answer: {**answer, 62: answer[62][:-1] + b"\0"},
-        lambda answer: {**answer, 62: b""},
-        lambda answer: {**answer, 11: b"777777"},
-        lambda answer: {**answer, 41: b"20000002"},
-        lambda answer: {at: value for at, value in answer.items() if at != 62},
-    ],
-)
-async def test_no_transaction_goes_over_a_line_that_did_not_sign_in(
-    spoil: Any, host: CardHost, cards: Cards
-) -> None:
-    host.sign_in_answer = spoil
-    answer = await cards.pay(account(host.url), order())
-    assert isinstance(answer.outcome, NotSent)
-    assert host.heard.empty()
-
-
-async def test_a_sign_in_that_is_not_answered_means_not_sent() -> None:
-    server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    cards = Cards(LineLimits(sign_in_s=0.3))
-    url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    assert isinstance((await cards.pay(account(url), order())).outcome, NotSent)
-    await cards.shut()
-    server.close()
-
-
-async def test_many_who_wait_for_a_host_that_never_answers_are_all_told(host: CardHost) -> None:
-    server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    cards = Cards(LineLimits(connect_s=0.2, sign_in_s=0.3))
-    url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    answers = await asyncio.gather(*(cards.pay(account(url), order()) for _ in range(6)))
-    reasons = [one.outcome.reason for one in answers if isinstance(one.outcome, NotSent)]
-    assert len(reasons) == 6
-    assert "no connection in time" in reasons, "nobody waits for everybody before him"
-    await cards.shut()
-    server.close()
-
-
-@pytest.fixture
-def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a card host")])
-    now = real_now()
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = tmp_path / "host.pem"
-    encoding = serialization.Encoding.PEM
-    pem.write_bytes(
-        certificate.public_bytes(encoding)
-        + key.private_bytes(
-            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return context, pem
-
-
-async def test_tls_is_spoken_with_a_host_whose_certificate_is_known(
-    certified: tuple[ssl.SSLContext, Path], cards: Cards, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context, pem = certified
-    async with card_host(tls=context) as host:
-        host.react = replies()
-        stranger = await cards.pay(account(host.url), order())
-        assert isinstance(stranger.outcome, NotSent)
-        assert not host.connections
-
-        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-        assert isinstance((await cards.pay(account(host.url), order())).outcome, Succeeded)
-
-
-async def test_no_card_goes_in_the_clear_to_a_host_that_should_speak_tls(
-    host: CardHost, cards: Cards
-) -> None:
-    url = host.url.replace("tcp://", "tcps://")
-    assert isinstance((await cards.pay(account(url), order())).outcome, NotSent)
-    assert host.heard.empty()
-
-
-async def test_replaced_keys_sign_in_anew(host: CardHost, cards: Cards) -> None:
-    host.react = replies()
-    await cards.pay(account(host.url), order())
-    await cards.pay(account(host.url, category="5411"), order())
-    assert len(host.connections) == 2
-
-
-# Two at a time on one connection, in every order --------------------------------------------------
-
-
-@pytest.mark.parametrize("turn", ["straight", "crossed"])
-async def test_two_on_one_connection_each_get_their_own_answer(
-    turn: str, host: CardHost, cards: Cards
-) -> None:
-    rich, poor = order(100), order(200)
-    first = asyncio.create_task(cards.pay(account(host.url), rich))
-    connection, _, asked_first = await host.next()
-    second = asyncio.create_task(cards.pay(account(host.url), poor))
-    again, _, asked_second = await host.next()
-    assert again is connection
-    answers = [answer_to(asked_first), answer_to(asked_second, "51")]
-    for answer in answers if turn == "straight" else reversed(answers):
-        connection.send("0210", answer)
-        await asyncio.sleep(0.01)
-
-    assert isinstance((await first).outcome, Succeeded)
-    assert isinstance((await second).outcome, Declined)
-
-
-async def test_an_answer_cut_into_bytes_between_two_others_arrives(
-    host: CardHost, cards: Cards
-) -> None:
-    paying = [asyncio.create_task(cards.pay(account(host.url), order())) for _ in range(3)]
-    heard = [await host.next() for _ in paying]
-    connection = heard[0][0]
-    wire = b"".join(connection.wire("0210", answer_to(fields)) for _, _, fields in heard[::-1])
-    for at in range(0, len(wire), 7):
-        connection.raw(wire[at : at + 7])
-        await asyncio.sleep(0)
-    outcomes = [(await one).outcome for one in paying]
-    assert all(isinstance(outcome, Succeeded) for outcome in outcomes)
-
-
-async def test_a_lost_answer_does_not_hold_up_the_other(host: CardHost) -> None:
-    cards = Cards(LineLimits(answer_s=2.0))
-    silent = asyncio.create_task(cards.pay(account(host.url), order()))
-    await host.next()
-    answered = asyncio.create_task(cards.pay(account(host.url), order()))
-    connection, _, fields = await host.next()
-    connection.send("0210", answer_to(fields))
-
-    assert isinstance((await answered).outcome, Succeeded)
-    assert isinstance((await silent).outcome, Unknown)
-    await cards.shut()
-
-
-async def test_a_late_and_a_doubled_answer_disturb_nobody(host: CardHost) -> None:
-    cards = Cards(LineLimits(answer_s=2.0))
-    late = order()
-    assert isinstance((await cards.pay(account(host.url), late)).outcome, Unknown)
-    connection, _, fields_late = await host.next()
-    paying = asyncio.create_task(cards.pay(account(host.url), order()))
-    _, _, fields = await host.next()
-    connection.send("0210", answer_to(fields_late))
-    connection.send("0210", answer_to(fields, "51"))
-    connection.send("0210", answer_to(fields, "51"))
-    assert isinstance((await paying).outcome, Declined)
-
-    host.react = replies()
-    assert isinstance((await cards.pay(account(host.url), order())).outcome, Succeeded)
-    assert len(host.connections) == 1
-    await cards.shut()
-
-
-async def test_both_are_unknown_when_their_connection_breaks(host: CardHost, cards: Cards) -> None:
-    paying = [asyncio.create_task(cards.pay(account(host.url), order())) for _ in range(2)]
-    connection, _, _ = await host.next()
-    await host.next()
-    connection.cut()
-    outcomes = [(await one).outcome for one in paying]
-    assert all(isinstance(outcome, Unknown) for outcome in outcomes)
-
-
-async def test_no_more_wait_on_a_connection_than_it_may_hold(host: CardHost) -> None:
-    cards = Cards(LineLimits(answer_s=2.0, outstanding_max=2, lines_max=2))
-    paying = [asyncio.create_task(cards.pay(account(host.url), order())) for _ in range(5)]
-    heard = [await host.next() for _ in range(4)]
-    per_connection = [sum(one is each for one, _, _ in heard) for each in host.connections]
-    assert per_connection == [2, 2]
-
-    outcomes = [(await one).outcome for one in paying]
-    assert sum(isinstance(outcome, Unknown) for outcome in outcomes) >= 4
-    assert all(isinstance(outcome, Unknown | NotSent) for outcome in outcomes)
-    await cards.shut()
-
-
-async def test_the_same_order_twice_at_once_is_sent_once(host: CardHost, cards: Cards) -> None:
-    ours = order()
-    first = asyncio.create_task(cards.pay(account(host.url), ours))
-    connection, _, fields = await host.next()
-    second = await cards.pay(account(host.url), ours)
-    assert isinstance(second.outcome, Unknown), "its twin may take the money"
-    assert host.heard.empty()
-    connection.send("0210", answer_to(fields))
-    assert isinstance((await first).outcome, Succeeded)
-
-
-# Undoing ------------------------------------------------------------------------------------------
+# Undoing
 
 
 @pytest.mark.parametrize(
@@ -863,7 +430,7 @@ async def test_totals_that_do_not_fit_are_not_sent(host: CardHost, cards: Cards)
     assert isinstance(told.outcome, NotSent)
 
 
-# The rest of the contract -------------------------------------------------------------------------
+# The rest of the contract
 
 
 async def test_what_cards_do_not_have_says_so(cards: Cards, tmp_path: Path) -> None:

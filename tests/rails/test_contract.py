@@ -56,7 +56,7 @@ from tongbao.rails.channels.exchange import EVIDENCE_MAX, TimeLimits
 
 CHANNELS_FOLDER = Path(tongbao.rails.channels.__path__[0])
 OVER_TCP = {"cards"}
-"""No HTTP, so no peer here: the same promises are kept in test_cards.py."""
+"""No HTTP, so no peer here: test_cards.py and test_card_lines.py keep the same promises."""
 CALLS = ("pay", "charge", "query", "close", "reverse", "refund", "query_refund", "download_bill")
 MONEY_CALLS = ("pay", "charge", "refund")
 
