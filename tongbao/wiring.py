@@ -48,6 +48,7 @@ from tongbao.infra.outbox import public_types
 from tongbao.infra.request_log.lines import RequestLog
 from tongbao.infra.serving.app import App
 from tongbao.infra.serving.asgi import Asgi
+from tongbao.infra.serving.hosts import own_hosts_of
 from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.infra.settings import Settings
 from tongbao.infra.telemetry import set_up_logging
@@ -259,7 +260,7 @@ class Platform:
             "/console": ConsoleApp(
                 self.flow,
                 self.keyring,
-                settings.public_url,
+                settings.console_url or settings.public_url,
                 (
                     *FOUR_EYES,
                     *TERMINAL_PAGES,
@@ -309,6 +310,7 @@ class Platform:
             versions=API_VERSIONS,
             limits=limits,
             request_log=self.request_log,
+            own_hosts=own_hosts_of(settings),
         )
         app.mount(TILLS_PREFIX, TillApp(self.db, self.keyring, app))
         app.mount("/docs", DocsApp(lambda: app.document, settings.public_url))

@@ -18,8 +18,27 @@ from msgspec import Struct
 from tools.house import ROOT
 
 MAP: Final = ROOT / "docs" / "asvs.csv"
-COUNTS: Final = {"1": 70, "2": 183}
-"""How many requirements of each level the standard has: counted in its own list of 5.0.0."""
+STANDARD: Final = {
+    "V1": "22 1111122223 112222222223 222 123",
+    "V2": "122 112 12223 23",
+    "V3": "3 113 12223 11222233 11122333 3 22333",
+    "V4": "12233 23333 22 1222",
+    "V5": "2 112333 113 222",
+    "V6": "122 111111112222 11223333 112233 22222333 2223 33 2222",
+    "V7": "222 1111 22 11222 223 22",
+    "V8": "1233 1123 133 23",
+    "V9": "111 1222",
+    "V10": "22 223 22223 1111122222233333 22222 22 222",
+    "V11": "2233 22233 11233 1222 23 23 33",
+    "V12": "12233 11 22223",
+    "V13": "2333 222223 2233 1222233",
+    "V14": "22 12223333 122",
+    "V15": "12233 12233 1222222 3333",
+    "V16": "2 22222 2222 222 2223",
+    "V17": "23 22223333 22",
+}
+"""The level of each requirement of 5.0.0: by chapter a word for each section, a digit for each."""
+LEVELS: Final = ("1", "2")
 STATUSES: Final = {
     "met": "done, and the evidence shows it",
     "partly": "done in part; the note says what is missing",
@@ -33,7 +52,6 @@ CHAPTERS: Final = {
     "V15": "code", "V16": "logs", "V17": "WebRTC",
 }  # fmt: skip
 HEAD: Final = ["id", "level", "status", "evidence", "note"]
-_ID: Final = re.compile(r"V\d{1,2}\.\d{1,2}\.\d{1,2}")
 
 
 class Requirement(Struct, frozen=True):
@@ -60,10 +78,24 @@ def requirements() -> list[Requirement]:
     return [Requirement(row[0], row[1], row[2], row[3].split(), row[4]) for row in rows]
 
 
+def standard() -> dict[str, str]:
+    """Return the level of every requirement that the map has to answer, by its id."""
+    return {
+        f"{chapter}.{section}.{number}": level
+        for chapter, sections in STANDARD.items()
+        for section, levels in enumerate(sections.split(), 1)
+        for number, level in enumerate(levels, 1)
+        if level in LEVELS
+    }
+
+
 def faults(rows: Iterable[Requirement], root: Path = ROOT) -> list[str]:
     """Return what is wrong with the map, a sentence each."""
-    found = list(rows)
-    wrong = [f"{level}: {n} rows" for level, n in _levels(found).items() if COUNTS.get(level) != n]
+    found, asked = list(rows), standard()
+    wrong = [f"{each}: no row" for each in sorted(asked.keys() - {row.id for row in found})]
+    wrong += [
+        f"{row.id}: not of level {row.level}" for row in found if asked.get(row.id) != row.level
+    ]
     wrong += [f"{each} twice" for each, n in Counter(row.id for row in found).items() if n > 1]
     for row in found:
         wrong += [f"{row.id}: {fault}" for fault in _faults_of(row, root)]
@@ -75,7 +107,7 @@ def page_lines(generated: str) -> list[str]:
     rows = requirements()
     by_chapter = Counter((row.chapter, row.status) for row in rows)
     by_level = Counter((row.level, row.status) for row in rows)
-    names = {f"level {level}": (level, by_level) for level in COUNTS}
+    names = {f"level {level}": (level, by_level) for level in LEVELS}
     chapters = {f"{key} {name}": (key, by_chapter) for key, name in CHAPTERS.items()}
     return [
         "# Security: the map of OWASP ASVS",
@@ -108,14 +140,8 @@ def _counted(name: str, key: str, counts: Counter[tuple[str, str]]) -> str:
     return f"| {name} | {' | '.join(str(counts[key, status]) for status in STATUSES)} |"
 
 
-def _levels(rows: Iterable[Requirement]) -> dict[str, int]:
-    return {**dict.fromkeys(COUNTS, 0), **Counter(row.level for row in rows)}
-
-
 def _faults_of(row: Requirement, root: Path) -> list[str]:
-    wrong = [f"no id: {row.id}"] if not _ID.fullmatch(row.id) or row.chapter not in CHAPTERS else []
-    if row.status not in STATUSES:
-        wrong.append(f"no status: {row.status}")
+    wrong = [] if row.status in STATUSES else [f"no status: {row.status}"]
     if not row.evidence and not row.note:
         wrong.append("neither evidence nor note")
     if row.status == "met" and not row.evidence:

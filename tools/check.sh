@@ -21,6 +21,7 @@ step "ruff check" .venv/bin/ruff check .
 step "ruff format" .venv/bin/ruff format --check .
 step "mypy" .venv/bin/mypy
 step "import contracts" .venv/bin/lint-imports --no-logo
+step "known vulnerabilities" .venv/bin/python -m tools.components
 if [ -n "$failed" ]; then
     echo "Checks failed:${failed%,}."
     exit 1

@@ -193,6 +193,8 @@ async def test_every_answer_carries_its_request_id_and_is_not_cached(client: Sig
         assert reply.headers["x-request-id"].startswith("req_")
         assert reply.headers["cache-control"] == "no-store"
         assert reply.headers["x-content-type-options"] == "nosniff"
+        policy = reply.headers["content-security-policy"].split("; ")
+        assert {"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"} <= set(policy)
     assert refused.json["request_id"] == refused.headers["x-request-id"]
     assert done.headers["x-request-id"] != refused.headers["x-request-id"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import unicodedata
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,25 @@ def test_the_policy_says_which_passwords_may_be_chosen(
     with pytest.raises(PasswordRefused) as refused:
         passwords.check_choice(password, policy, ["13800138000"])
     assert refused.value.facts["reason"] == reason
+
+
+@pytest.mark.parametrize("password", ["Violet-otter-42 ", "Ünïcode 茶 otter 42", "xY3-" * 32])
+async def test_a_password_is_compared_exactly_as_it_came(db: Db, password: str) -> None:
+    """At its 128 characters too: nothing is cut, trimmed, folded or composed anew."""
+    owner = new_id()
+    await with_password(db, owner, password)
+    others = {
+        password.strip(),
+        password + " ",
+        password[:-1],
+        password[:72],
+        password.swapcase(),
+        unicodedata.normalize("NFKD", password),
+    }
+
+    assert await passwords.password_matches(db, owner, password)
+    for other in others - {password}:
+        assert not await passwords.password_matches(db, owner, other), other
 
 
 async def test_the_last_five_are_not_taken_again_and_the_sixth_is(db: Db, owner: UUID) -> None:

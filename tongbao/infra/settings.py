@@ -38,6 +38,7 @@ _NOT_SETTINGS: Final = frozenset(
     }
 )
 MASK: Final = "********"
+_SCANNER: Final = r"^(unix:///[^\s?#]+|tcp://[^/\s?#@]+:[0-9]{1,5})$"
 _SOCKET_DIR_MAX: Final = 85  # the kernel's limit for the whole socket path is 107 bytes
 
 
@@ -108,6 +109,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")]
+    console_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")] | None = None
+    portal_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")] | None = None
     sandbox_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")] | None = None
     sandbox_sign_up: bool = False
     test_clock: bool = False
@@ -123,6 +126,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     blob_s3_region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,64}$")] = "us-east-1"
     blob_s3_key_id: Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}$")] | None = None
     blob_s3_secret: Secret | None = None
+    scanner_url: Annotated[str, Meta(pattern=_SCANNER)] | None = None
     ledger_balances: Literal["behind", "with_commit"] = "behind"
     password_policy: Literal["asvs", "mlps3"] = "mlps3"  # noqa: S105 - the name of a policy
     operator_second_factor: Literal["any", "passkey"] = "any"
@@ -189,6 +193,10 @@ _MEANINGS: Final = {
     "port": "Port the HTTP server listens on; 0 lets the system choose.",
     "public_url": "Origin under which others reach the HTTP server, used in notification"
     " addresses and links.",
+    "console_url": "Origin of a name of its own for the operators' console, so that no other page"
+    " shares its origin with it; there is then nothing else at that name, and no console at others."
+    " Passkeys are enrolled for one name. Unset, it is at `public_url`.",
+    "portal_url": "The same for the developers' portal.",
     "sandbox_url": "Origin of the sandbox that plays the channels; unset where there is none.",
     "sandbox_sign_up": "Whether anybody may sign up for a test shop at `/portal`; needs the"
     " sandbox. Unless `public_url` is this machine, sandbox webhooks then go to public addresses"
@@ -210,6 +218,8 @@ _MEANINGS: Final = {
     "blob_s3_region": "Region that requests to the bucket are signed for.",
     "blob_s3_key_id": "Access key id for the bucket.",
     "blob_s3_secret": "Secret access key for the bucket.",
+    "scanner_url": "Scanner for malware that every document passes before it is kept, by clamd's"
+    " protocol: `unix:///run/clamav/clamd.ctl` or `tcp://host:3310`. Unset scans none.",
     "ledger_balances": "When balances follow the journal: behind, a moment after the commit that"
     " answers, or with_commit, inside it, which costs half the speed.",
     "password_policy": "Rules for people's passwords: mlps3 (等保: three kinds of characters, a"

@@ -35,6 +35,7 @@ from tongbao.clearing.disputes.evidence import (
 )
 from tongbao.clearing.disputes.model import AnswerMissing, EvidenceFull
 from tongbao.infra.blobs.model import BlobEmpty, BlobKindDiffers, BlobTooLarge
+from tongbao.infra.blobs.scanning import BlobMalicious, ScannerUnavailable
 from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
@@ -171,6 +172,8 @@ async def reply_to_complaint(
             BlobTooLarge,
             BlobKindDiffers,
             BlobEmpty,
+            BlobMalicious,
+            ScannerUnavailable,
         ],
         request_example=HandIn("parcel.jpg", "image/jpeg", b"\xff\xd8\xff"),
     ),

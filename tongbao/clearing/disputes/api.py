@@ -34,6 +34,7 @@ from tongbao.clearing.disputes.model import (
 )
 from tongbao.clearing.disputes.queries import DisputeFilter
 from tongbao.infra.blobs.model import BlobEmpty, BlobKindDiffers, BlobTooLarge
+from tongbao.infra.blobs.scanning import BlobMalicious, ScannerUnavailable
 from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
@@ -190,6 +191,8 @@ async def accept_dispute(
             BlobTooLarge,
             BlobKindDiffers,
             BlobEmpty,
+            BlobMalicious,
+            ScannerUnavailable,
         ],
         request_example=HandIn("receipt.pdf", "application/pdf", b"%PDF-1.7"),
     ),

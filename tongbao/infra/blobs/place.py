@@ -5,6 +5,7 @@ from __future__ import annotations
 from tongbao.infra.blobs.folder import FolderShelf
 from tongbao.infra.blobs.model import Shelf
 from tongbao.infra.blobs.s3 import S3Shelf
+from tongbao.infra.blobs.scanning import Scanner
 from tongbao.infra.blobs.sigv4 import S3Key
 from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.crypto import Keyring
@@ -18,7 +19,8 @@ def blobs_of(settings: Settings, keyring: Keyring) -> Blobs:
     Raises:
         SettingInvalid: a bucket is named without the key to it.
     """
-    return Blobs(_shelf(settings), keyring, settings.data_dir / "blobs" / ".half")
+    folder = settings.data_dir / "blobs" / ".half"
+    return Blobs(_shelf(settings), keyring, folder, Scanner(settings.scanner_url))
 
 
 def _shelf(settings: Settings) -> Shelf:

@@ -32,6 +32,7 @@ from tongbao.infra.blobs.model import (
     Shelf,
     check_name,
 )
+from tongbao.infra.blobs.scanning import Scan, Scanner
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import real_now
@@ -42,7 +43,10 @@ _STALE_S: Final = 24 * 3600.0
 class Blobs:
     """The document store. ``folder`` is for files on their way, and may be emptied at any time."""
 
-    def __init__(self, shelf: Shelf, keyring: Keyring, folder: Path) -> None:
+    def __init__(
+        self, shelf: Shelf, keyring: Keyring, folder: Path, scanner: Scanner | None = None
+    ) -> None:
+        self._scanner = scanner or Scanner()
         self._shelf = shelf
         self._keyring = keyring
         self._folder = folder
@@ -58,13 +62,16 @@ class Blobs:
         """Store a document whole or not at all, and return what the caller's row keeps of it.
 
         Raises:
-            BlobNameMalformed, BlobEmpty, BlobTooLarge, BlobKindDiffers, BlobStoreUnavailable,
-            BlobStoreRefused
+            BlobNameMalformed, BlobEmpty, BlobTooLarge, BlobKindDiffers, BlobMalicious,
+            ScannerUnavailable, BlobStoreUnavailable, BlobStoreRefused
         """
         check_name(name)
         limit = min(bytes_max, BLOB_BYTES_MAX)
         with self._half() as half:
-            blob = await self._seal(name, _pieces(content), half, kind=kind, bytes_max=limit)
+            async with self._scanner.watching() as scan:
+                pieces = _scanned(scan, _pieces(content))
+                blob = await self._seal(name, pieces, half, kind=kind, bytes_max=limit)
+                await scan.check()
             failpoint("blobs.before_keep")
             await self._shelf.keep(name, half)
         failpoint("blobs.after_keep")
@@ -167,6 +174,12 @@ def _check_kind(kind: Kind, head: bytes) -> None:
         raise BlobEmpty
     if not kind.fits(head):
         raise BlobKindDiffers(kind=kind.value)
+
+
+async def _scanned(scan: Scan, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        await scan.feed(piece)
+        yield piece
 
 
 async def _pieces(content: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -60,6 +60,7 @@ from tongbao.infra.serving.asgi import (
     target_of,
 )
 from tongbao.infra.serving.files import Uploads, check_taken, digest_of
+from tongbao.infra.serving.hosts import NONE, OwnHosts
 from tongbao.infra.serving.openapi import ApiFacts, Operation, describe
 from tongbao.infra.telemetry import observe_request
 from tongbao.infra.web.caller import Caller, access_of
@@ -121,8 +122,10 @@ class App:
         limits: RateLimits | None = None,
         versions: Versions | None = None,
         request_log: RequestLog | None = None,
+        own_hosts: OwnHosts = NONE,
     ) -> None:
         self.door = door
+        self._own_hosts = own_hosts
         self._request_log = request_log
         self._limits = limits
         self._versions = versions
@@ -178,6 +181,7 @@ class App:
         come_from(f"{source} {request_id}", source)
         prefix = self._mounted_at(scope["path"])
         try:
+            self._own_hosts.check(prefix, scope)
             is_file = self._uploads.begin(scope, receive)
             body = b"" if is_file else await read_body(scope, receive)
             scope["state"] |= {"body": body, "sent": body}
@@ -335,11 +339,9 @@ class App:
 
     def _mounted_at(self, path: str) -> str | None:
         """Return the longest mount the path lies under; ``/`` is only the root page itself."""
-        under = [
-            prefix
-            for prefix in self._mounts
-            if path == prefix or (prefix != "/" and path.startswith(prefix + "/"))
-        ]
+        under = (
+            at for at in self._mounts if path == at or (at != "/" and path.startswith(at + "/"))
+        )
         return max(under, key=len, default=None)
 
 

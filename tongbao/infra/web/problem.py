@@ -107,8 +107,12 @@ _STATUS_OF_KIND: Final[tuple[tuple[type[Refusal], int], ...]] = (
 ANSWER_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
 )
-"""What every answer carries that does not say otherwise itself."""
+"""What every answer carries that does not say otherwise itself: no browser makes a page of it."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -18,6 +18,7 @@ from msgspec import Struct
 from tongbao.infra import audit
 from tongbao.infra.blob_uploads.uploads import begin_upload, name_upload
 from tongbao.infra.blobs.model import Blob, BlobEmpty, BlobKindDiffers, Kind
+from tongbao.infra.blobs.scanning import BlobMalicious, ScannerUnavailable
 from tongbao.infra.blobs.store import Blobs
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
@@ -198,6 +199,8 @@ def view_document(document: Document) -> DocumentView:
             ApplicationNotOpenForThis,
             BlobEmpty,
             BlobKindDiffers,
+            BlobMalicious,
+            ScannerUnavailable,
             DocumentTypeRefused,
         ],
     ),

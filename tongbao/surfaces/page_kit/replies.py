@@ -98,7 +98,8 @@ def cookie_name(name: str, *, is_https: bool) -> str:
 
 def language_cookie(language: str, *, is_https: bool) -> Header:
     """Return the header that keeps a reader's language, for every set of pages on this host."""
-    parts = [f"{LANGUAGE_COOKIE}={language}", "Path=/", "HttpOnly", "SameSite=Lax"]
+    name = cookie_name(LANGUAGE_COOKIE, is_https=is_https)
+    parts = [f"{name}={language}", "Path=/", "HttpOnly", "SameSite=Lax"]
     parts += [f"Max-Age={LANGUAGE_KEPT_S}", *(["Secure"] if is_https else [])]
     return ("set-cookie", "; ".join(parts))
 

@@ -169,5 +169,5 @@ def _cookies(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def _language(cookies: Mapping[str, str], headers: Mapping[str, str]) -> str:
-    chosen = cookies.get(LANGUAGE_COOKIE, "")
+    chosen = cookies.get(f"__Host-{LANGUAGE_COOKIE}") or cookies.get(LANGUAGE_COOKIE, "")
     return chosen if chosen in LANGUAGES else language_of(headers.get("accept-language", ""))
