@@ -339,9 +339,9 @@ class App:
 
     def _mounted_at(self, path: str) -> str | None:
         """Return the longest mount the path lies under; ``/`` is only the root page itself."""
-        under = (
-            at for at in self._mounts if path == at or (at != "/" and path.startswith(at + "/"))
-        )
+        under = [
+            at for at in self._mounts if path == at or (path.startswith(f"{at}/") and at != "/")
+        ]
         return max(under, key=len, default=None)
 
 
