@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.payments.issuer import Issuer
 from tests.payments.test_interleavings import holding, key_of
 from tests.stage import Stage, new_number
 from tongbao.infra import failpoints
+from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.money import Money
 from tongbao.payments.authorisations import queries
@@ -21,7 +23,7 @@ from tongbao.payments.authorisations.completions import (
     let_go,
     void_payment,
 )
-from tongbao.payments.authorisations.outcomes import ask_channel
+from tongbao.payments.authorisations.outcomes import ask_channel, record_completion_news
 from tongbao.payments.callbacks.inbox import receive
 from tongbao.payments.collecting.outcomes import Evidence, LetGo, record_news
 from tongbao.rails.channels.contract import Authorised, Closed, Succeeded
@@ -115,6 +117,46 @@ async def test_no_more_than_was_captured_is_given_back(stage: Stage, issuer: Iss
     assert refused.value.code == "refund.exceeds_captured"
     assert (await stage.refund(payment, 1500))["status"] == "succeeded"
     assert [each.money.amount for each in issuer.refunds.values()] == [1500]
+
+
+class Interrupted:
+    """The database, where something happens after so many answers."""
+
+    def __init__(self, db: Db, answers: int, then: Callable[[], Awaitable[object]]) -> None:
+        self._db, self._answers, self._then = db, answers, then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
+        found = await self._db.fetch(sql, args)
+        self._answers -= 1
+        if self._answers == 0:
+            await self._then()
+        return found
+
+
+@pytest.mark.parametrize("answers", [1, 2, 3])
+async def test_it_is_let_go_while_somebody_else_looks_at_it(
+    stage: Stage, issuer: Issuer, answers: int
+) -> None:
+    """Three rows change together, and are read one after the other."""
+    payment = await set_aside(stage)
+    issuer.faults |= {"void": ["not done"] * 2, "query_authorisation": ["silence"] * 2}
+    await void(stage, payment)
+    [open_one] = await queries.completions_of_payment(stage.db, await stage.row_of(payment))
+    assert open_one.state.is_open, open_one
+    news, evidence = Closed("done"), Evidence("query")
+
+    async def hear_first() -> None:
+        await record_completion_news(stage.flow, open_one, news, evidence)
+
+    interrupted: Any = Interrupted(stage.db, answers, hear_first)
+    flow = replace(stage.flow, db=interrupted)
+    told = await record_completion_news(flow, open_one, news, evidence)
+
+    assert told.state == "succeeded"
+    assert await stage.events(payment) == ["payment.authorised", "payment.voided"]
 
 
 @pytest.mark.parametrize(

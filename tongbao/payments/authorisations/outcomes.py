@@ -224,9 +224,10 @@ async def record_completion_news(
     """
     exchange_id = new_id()
     for _ in range(_TRIES_MAX):
-        completion = await store.GET_COMPLETION.one(flow.db, completion.book, completion.id)
         payment = await payments.payment(flow.db, completion.book, completion.payment_id)
         attempt = await payments.attempt(flow.db, completion.book, completion.attempt_id)
+        # Last: one that is open still belongs to these. An older one would end what has ended.
+        completion = await store.GET_COMPLETION.one(flow.db, completion.book, completion.id)
         if completion.why != "late" and not go_together(payment, attempt):
             continue  # they change together, and did between the reads
         rows = (payment, attempt, completion)
