@@ -25,8 +25,10 @@ def spent(root: int) -> Counter[str]:
         if not folder.name.isdigit():
             continue
         try:
-            _, _, rest = (folder / "stat").read_text().rpartition(")")
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            _, _, rest = (folder / "stat").read_bytes().decode(errors="replace").rpartition(")")
+            command = (
+                (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            )
         except OSError:
             continue
         fields = rest.split()
@@ -43,6 +45,10 @@ def spent(root: int) -> Counter[str]:
         kind, used = seconds[pid]
         found[kind] += used
     return found
+
+
+def _told(file: Path) -> str:
+    return file.read_bytes().decode(errors="replace")  # a process calls itself what it likes
 
 
 def _kind(command: str) -> str:
