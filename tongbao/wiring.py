@@ -38,7 +38,8 @@ from tongbao.infra.admission.rate_shares import RateLimits
 from tongbao.infra.blobs.place import blobs_of
 from tongbao.infra.commits import Commits
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db, LockNotFree, connect
+from tongbao.infra.db import Db, connect
+from tongbao.infra.db_failures import LockNotFree
 from tongbao.infra.embedded import EmbeddedServer
 from tongbao.infra.http import Anywhere, HttpClient
 from tongbao.infra.kms import rewrapping

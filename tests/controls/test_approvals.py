@@ -52,7 +52,8 @@ from tongbao.controls.approvals.queries import (
 )
 from tongbao.infra import failpoints
 from tongbao.infra.audit import entries_of_subject
-from tongbao.infra.db import Db, LockNotFree, Tx
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.db_failures import LockNotFree
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.worker import Worker
 from tongbao.kernel.errors import Rejected

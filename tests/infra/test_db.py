@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tongbao.infra.db import DatabaseUnavailable, Db, Query, Statement, ValueOutOfRange, connect
+from tongbao.infra.db import Db, Query, Statement, Tx, connect
+from tongbao.infra.db_failures import DatabaseUnavailable, NothingCommitted, ValueOutOfRange
 from tongbao.kernel.clock import Clock
 
 MakeDb = Callable[..., Awaitable[Db]]
+
+
 SLEEP = Statement("select pg_sleep(60)")
 IMPATIENT = Statement("set local statement_timeout = '50ms'")
 READ_ONLY = Statement("set transaction isolation level repeatable read, read only")
@@ -24,6 +28,8 @@ SESSION = Query(
     "select current_setting('transaction_read_only') || current_setting('transaction_isolation')"
     " || current_setting('statement_timeout')",
 )
+KEEP = Statement("insert into pg_temp.kept values ($1)")
+KEPT = Query(int, "select number from pg_temp.kept order by number")
 BROKEN = Statement("insert into deployment_clock (id, offset_us) values (7, 987654)")
 
 
@@ -116,3 +122,95 @@ async def test_arrays_of_every_kind_that_is_used_here_arrive(db: Db, given: Any)
 async def test_what_is_no_array_is_none(db: Db, given: Any) -> None:
     with pytest.raises(asyncpg.DataError):
         await db.fetch("select $1::text[]", (given,))
+
+
+@asynccontextmanager
+async def asked_of(db: Db) -> AsyncIterator[list[str]]:
+    """Give the statements that are sent meanwhile over the only connection, one a round trip."""
+    sent: list[str] = []
+
+    def note(record: Any) -> None:
+        sent.append(record.query)
+
+    async with db.begin("test") as tx:
+        connection = await tx.begun()
+    connection.add_query_logger(note)
+    try:
+        yield sent
+        await asyncio.sleep(0)  # the last is told in the loop's next turn
+    finally:
+        connection.remove_query_logger(note)
+
+
+@pytest.fixture
+async def narrow(make_db: MakeDb) -> Db:
+    """A database that is asked over one connection, so that it keeps what is its session's."""
+    db = await make_db(connections_max=3)
+    await db.execute("create temporary table kept (number bigint)", ())
+    return db
+
+
+async def test_a_transaction_begins_with_the_first_that_is_asked_of_it(narrow: Db) -> None:
+    async with asked_of(narrow) as sent:
+        async with narrow.begin("test"):
+            pass
+        async with narrow.begin("test") as tx:
+            await READ_ONLY.run(tx)
+        async with narrow.begin("test") as tx, tx.savepoint():
+            await KEEP.run(tx, 1)
+        async with narrow.begin("test") as tx:
+            await KEEP.run(tx, 2)
+    assert [" ".join(each.split()[:3]) for each in sent] == [
+        *("begin; set transaction", "commit"),
+        *(
+            "begin; savepoint savepoint_1",
+            "insert into pg_temp.kept",
+            "release savepoint savepoint_1",
+            "commit",
+        ),
+        *("begin;", "insert into pg_temp.kept", "commit"),
+    ]
+
+
+async def test_who_passes_over_a_failure_is_told_that_nothing_was_committed(narrow: Db) -> None:
+    async def pass_over() -> None:
+        async with narrow.begin("test") as tx:
+            await KEEP.run(tx, 1)
+            with suppress(asyncpg.DivisionByZeroError):
+                await tx.fetch("select 1 / $1::int", (0,))
+
+    with pytest.raises(NothingCommitted):
+        await pass_over()
+    assert await KEPT.all(narrow) == []
+
+
+async def test_a_savepoint_undoes_what_is_inside_and_no_more(narrow: Db) -> None:
+    async def keep(tx: Tx, number: int, *, fails: bool = False) -> None:
+        async with tx.savepoint():
+            await KEEP.run(tx, number)
+            async with tx.savepoint():
+                await KEEP.run(tx, number + 1)
+            if fails:
+                await tx.fetch("select 1 / $1::int", (0,))
+
+    async with narrow.begin("test") as tx:
+        await keep(tx, 10)
+        with suppress(asyncpg.DivisionByZeroError):
+            await keep(tx, 20, fails=True)
+        await keep(tx, 30)
+    assert await KEPT.all(narrow) == [10, 11, 30, 31]
+
+
+async def test_who_leaves_while_a_transaction_begins_leaves_nothing_behind(narrow: Db) -> None:
+    async def begin() -> None:
+        async with narrow.begin("test") as tx:
+            await SLEEP.run(tx)
+
+    task = asyncio.create_task(begin())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with narrow.begin("test") as tx:
+        await KEEP.run(tx, 1)
+    assert await KEPT.all(narrow) == [1]

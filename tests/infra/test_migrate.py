@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 
 from tongbao.infra import audit, migrate
-from tongbao.infra.db import Db, LockNotFree, Query
+from tongbao.infra.db import Db, Query
+from tongbao.infra.db_failures import LockNotFree
 from tongbao.infra.migrate import Migration
 from tongbao.kernel.licence import Licence
 

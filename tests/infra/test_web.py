@@ -14,7 +14,8 @@ from msgspec import Meta, Struct
 
 from tests.infra.signed_client import Reply, SignedClient, call
 from tongbao.infra.admission.authentication import SigningKey
-from tongbao.infra.db import Db, LockNotFree, ValueOutOfRange
+from tongbao.infra.db import Db
+from tongbao.infra.db_failures import LockNotFree, ValueOutOfRange
 from tongbao.infra.serving.app import App, RouteWithoutScope
 from tongbao.infra.serving.asgi import BODY_MAX
 from tongbao.infra.serving.openapi import ApiFacts

@@ -463,7 +463,7 @@ async def test_keys_are_looked_up_one_by_one_by_a_plan_of_the_day_the_table_was_
         likeness = "(like public.idempotency_key including all) on commit drop"
         await tx.execute(f"create temporary table idempotency_key {likeness}", ())
         await tx.execute("set local plan_cache_mode = force_generic_plan", ())
-        await tx.connection.execute(f"prepare of_that_day as {sql}")
+        await (await tx.begun()).execute(f"prepare of_that_day as {sql}")
         nulls = ", ".join(["null"] * len(set(re.findall(r"\$\d", sql))))
         plan = await tx.fetch(f"explain execute of_that_day ({nulls})", ())
         await tx.execute("deallocate of_that_day", ())

@@ -26,6 +26,7 @@ from tests.ledger.making import (
 )
 from tongbao.infra import db as database
 from tongbao.infra import failpoints
+from tongbao.infra.db_failures import DatabaseUnavailable
 from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Licence
@@ -147,7 +148,7 @@ async def test_what_was_answered_survives_a_power_cut(durable_server, balances):
     await under_way.wait()
     durable_server.kill9()
     outcomes = await asyncio.gather(*submitters, return_exceptions=True)
-    assert {type(outcome) for outcome in outcomes} == {database.DatabaseUnavailable}, outcomes
+    assert {type(outcome) for outcome in outcomes} == {DatabaseUnavailable}, outcomes
     await ledger.close()
     db.pool.terminate()
     durable_server.restart()
@@ -171,7 +172,7 @@ async def test_callers_outlast_a_restart_of_the_database(durable_server):
     ledger = Ledger(db, Licence.BANK)
     await ledger.submit([group(single(1, BANK, ALICE))])
     once = group(single(5, BANK, ALICE))
-    with suppress(database.DatabaseUnavailable):  # of the lock held by hand
+    with suppress(DatabaseUnavailable):  # of the lock held by hand
         async with db.begin("by hand") as tx:
             await tx.execute("select 1 from ledger_book where book = 1 for no key update", ())
             task = asyncio.create_task(ledger.submit([once], deadline_s=60))

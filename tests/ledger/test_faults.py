@@ -28,6 +28,7 @@ from tests.ledger.making import BANK, a_calling_domain
 from tests.outsiders import lacking
 from tongbao.infra import db as database
 from tongbao.infra.db import Db, Query
+from tongbao.infra.db_failures import DatabaseUnavailable
 from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Licence
@@ -368,7 +369,7 @@ async def use_up_the_log(dsn: str) -> None:
     """Write into the log what room it had set aside, until it can take no more."""
     message = ("x" * 10**6,)
     async with on(dsn) as db:
-        with suppress(database.DatabaseUnavailable):
+        with suppress(DatabaseUnavailable):
             for _ in range(SIZE_LIMITED_MB):
                 await db.fetch("select pg_logical_emit_message(false, 'test', $1)", message)
 

@@ -29,7 +29,8 @@ from tests.ledger.making import (
     spend,
     void,
 )
-from tongbao.infra.db import DatabaseRefused, Statement, Write
+from tongbao.infra.db import Statement, Write
+from tongbao.infra.db_failures import DatabaseRefused
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger

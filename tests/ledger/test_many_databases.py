@@ -12,7 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from tongbao.infra.db import DatabaseUnavailable, Db
+from tongbao.infra.db import Db
+from tongbao.infra.db_failures import DatabaseUnavailable
 from tongbao.kernel.ids import derived_id, new_id
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.book import Ledger

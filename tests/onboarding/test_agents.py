@@ -17,7 +17,8 @@ from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_app
 from tongbao.controls.approvals.model import Approval, Approvals, OwnProposal, acts_of
 from tongbao.controls.approvals.queries import approval_with_id
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db, LockNotFree, Tx
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.db_failures import LockNotFree
 from tongbao.infra.tasks import Lease
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, show

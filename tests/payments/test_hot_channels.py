@@ -16,7 +16,8 @@ from prometheus_client import REGISTRY
 
 from tests.infra.signed_client import Reply, SignedClient
 from tests.stage import Stage, new_number
-from tongbao.infra.db import DatabaseUnavailable, Write
+from tongbao.infra.db import Write
+from tongbao.infra.db_failures import DatabaseUnavailable
 from tongbao.infra.hot_routes import HotDoor
 from tongbao.infra.serving.app import App
 from tongbao.infra.web.idempotency import REPLAYED_HEADER

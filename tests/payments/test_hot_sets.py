@@ -124,6 +124,16 @@ def key_row(key_hash: bytes, resource_id: UUID) -> tuple[Any, ...]:
 
 
 KEYS = [key_row(code, new_id()) for code in CODES]
+LEASE = NOW + timedelta(seconds=30)
+TAKEN = [
+    (MERCHANT, Mode.SANDBOX, "POST /v1/x", code, CODES[0], new_id(), NOW, LEASE, None)
+    for code in CODES
+]
+ANSWERED_KEY = Statement("""
+    insert into idempotency_key (merchant_id, mode, route, key_hash, body_hash, resource_id,
+                                 status, response, created_at, lease_until, answered_at, asked_by)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        on conflict do nothing""")
 NONCES = [(MERCHANT, f"nonce-{number:020d}", NOW) for number in range(5)]
 CASES = {
     "nonce": Case(
@@ -133,12 +143,12 @@ CASES = {
         admission.USE_NONCE,
         [(*row, NOW) for row in NONCES],
     ),
-    "key": same("idempotency_key", web.INSERT, KEYS),
+    "key": same("idempotency_key", web.TAKE, TAKEN),
     "answered key": Case(
         "idempotency_key",
         web.APPEND_ANSWERED,
         [(web.answered_row(web.IdempotencyKey(*row)),) for row in KEYS],
-        web.INSERT,
+        ANSWERED_KEY,
         KEYS,
     ),
     "event": same(

@@ -18,7 +18,8 @@ from tests.payments.routing_desk import (
 )
 from tests.stage import Stage, new_number
 from tongbao.infra.audit import entries_of_subject
-from tongbao.infra.db import CheckViolated, Db
+from tongbao.infra.db import Db
+from tongbao.infra.db_failures import CheckViolated
 from tongbao.kernel.ids import show
 from tongbao.payments.routing.model import Manner, NoChannelLeft
 from tongbao.payments.routing.router import shadow_tallies

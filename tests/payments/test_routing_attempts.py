@@ -24,7 +24,8 @@ from tests.payments.routing_desk import (
     unplugged,
 )
 from tests.stage import Stage
-from tongbao.infra.db import Statement, UniqueKeyTaken, Write
+from tongbao.infra.db import Statement, Write
+from tongbao.infra.db_failures import UniqueKeyTaken
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.licence import Mode

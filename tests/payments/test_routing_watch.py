@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from tests.payments.routing_desk import CHANNELS, asked_of, by_hand, in_force, router_of, terms
 from tests.stage import Stage
-from tongbao.infra.db import DatabaseUnavailable, Db, Write
+from tongbao.infra.db import Db, Write
+from tongbao.infra.db_failures import DatabaseUnavailable
 from tongbao.kernel.clock import business_date, real_now
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import Money

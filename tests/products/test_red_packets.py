@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.products.callers import once
 from tests.products.conftest import People
-from tongbao.infra.db import CheckViolated
+from tongbao.infra.db_failures import CheckViolated
 from tongbao.infra.failpoints import SimulatedCrash, arm
 from tongbao.infra.tasks import Again, Lease
 from tongbao.infra.web.caller import Caller

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.products.callers import caller_of, once
 from tests.products.corner import Corner
 from tests.stage import new_number
-from tongbao.infra.db import CheckViolated
+from tongbao.infra.db_failures import CheckViolated
 from tongbao.infra.failpoints import SimulatedCrash, arm
 from tongbao.infra.tasks import Lease
 from tongbao.kernel.clock import real_now

@@ -16,7 +16,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from tongbao.infra.db import DatabaseUnavailable, Db, NotSupported, Statement, Tx, Write
+from tongbao.infra.db import Db, Statement, Tx, Write
+from tongbao.infra.db_failures import DatabaseUnavailable, NotSupported
 from tongbao.infra.joined import Shape, arguments, joined
 from tongbao.kernel.clock import monotonic
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
-from tongbao.infra.db import Db, Statement, Tx, UniqueKeyTaken
+from tongbao.infra.db import Db, Statement, Tx
+from tongbao.infra.db_failures import UniqueKeyTaken
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"

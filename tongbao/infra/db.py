@@ -1,13 +1,13 @@
 """The database: `Db` owns transactions, `Tx` is one, `Query` and `Statement` are typed SQL.
 
-Only this module and `infra.embedded` import the driver.
+What goes wrong with it has names in `infra.db_failures`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -19,8 +19,13 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
+from tongbao.infra.db_failures import (
+    NothingCommitted,
+    named_absence,
+    named_failures,
+    raise_named,
+)
 from tongbao.kernel.clock import Clock
-from tongbao.kernel.errors import Busy
 
 R = TypeVar("R")
 
@@ -54,37 +59,6 @@ _SESSION: Final = {
     "idle_in_transaction_session_timeout": "10s",
     "timezone": "UTC",
 }
-
-
-class DatabaseUnavailable(Busy):
-    """The database did not answer; whether the last commit happened is unknown."""
-
-    code = "service.database_unavailable"
-    advice = "Repeat the same request with the same Idempotency-Key."
-    advice_zh = "请使用相同的 Idempotency-Key 重试同一请求。"
-    retry_after_s = 2
-
-
-class LockNotFree(Busy):
-    """Another request holds what this one needs."""
-
-    code = "service.lock_not_free"
-    advice = "Repeat the same request with the same Idempotency-Key."
-    advice_zh = "请使用相同的 Idempotency-Key 重试同一请求。"
-
-
-DatabaseRefused: Final = asyncpg.PostgresError
-"""What the database says of a statement that is wrong where it stands: a bug, or a key taken."""
-UniqueKeyTaken: Final = asyncpg.UniqueViolationError
-"""A row with this key is there already."""
-NotSupported: Final = asyncpg.FeatureNotSupportedError
-"""This kind of server, or of table, does not take a statement."""
-CheckViolated: Final = asyncpg.CheckViolationError
-"""A row would break what its table promises."""
-
-
-class ValueOutOfRange(ValueError):
-    """A number or time is beyond what any column keeps; it came from outside, unchecked."""
 
 
 class Query(Generic[R]):
@@ -178,42 +152,73 @@ class Write(Struct, frozen=True):
 class Tx:
     """A transaction of the caller's: one time, one author, and no commit of its own.
 
-    What is put in ``afterwards`` is called once it is committed, whatever a savepoint has undone.
+    It begins with the first that is asked of the database, in one round trip with that where it has
+    no arguments. What is put in ``afterwards`` is called once it is committed, whatever a savepoint
+    has undone.
     """
 
     def __init__(self, connection: Any, now: datetime, actor: str) -> None:
-        self.connection = connection
         self.now = now
         self.actor = actor
         self.afterwards: list[Callable[[], None]] = []
+        self._connection = connection
+        self._has_begun = False
+        self._savepoints = 0
+
+    async def begun(self) -> Any:
+        """Return the driver's connection, on which the transaction has begun."""
+        if not self._has_begun:
+            await self._begin_with("")
+        return self._connection
 
     async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
         """Run a statement in this transaction and return its records."""
-        return list(await self.connection.fetch(sql, *args))
+        return list(await (await self.begun()).fetch(sql, *args))
 
     async def stream(self, sql: str, args: Sequence[object]) -> AsyncIterator[Any]:
         """Run a statement in this transaction and yield its records as they are asked for."""
-        async for record in self.connection.cursor(sql, *args, prefetch=_STREAM_CHUNK):
+        connection = await self.begun()
+        async for record in connection.cursor(sql, *args, prefetch=_STREAM_CHUNK):
             yield record
 
     async def execute(self, sql: str, args: Sequence[object]) -> int:
         """Run a statement in this transaction and return how many rows it touched."""
-        return _touched(await self.connection.execute(sql, *args))
+        if not self._has_begun and not args:
+            return await self._begin_with(sql)
+        return _touched(await (await self.begun()).execute(sql, *args))
+
+    async def _begin_with(self, first: str) -> int:
+        self._has_begun = True  # or soon has: whoever is stopped here has something to undo
+        return _touched(await self._connection.execute(f"begin; {first}"))
+
+    async def commit(self) -> None:
+        """Make it last; for who began it."""
+        if self._has_begun:
+            status = await self._connection.execute("commit")
+            if status != "COMMIT":
+                raise NothingCommitted
+
+    async def roll_back(self) -> None:
+        """Undo it; for who began it."""
+        if self._has_begun:
+            await self._connection.execute("rollback")
 
     async def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement once per row of arguments."""
-        await self.connection.executemany(sql, rows)
+        await (await self.begun()).executemany(sql, rows)
 
     async def copy(
         self, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> None:
         """Append rows to a table by binary COPY; the columns are in the rows' order."""
-        await self.connection.copy_records_to_table(table, columns=list(columns), records=rows)
+        connection = await self.begun()
+        await connection.copy_records_to_table(table, columns=list(columns), records=rows)
 
     async def copy_binary(self, table: str, columns: Sequence[str], payload: bytes) -> int:
         """Append rows already in PostgreSQL's binary COPY format; return how many there were."""
         source = memoryview(payload)  # the driver takes bytes for the name of a file
-        status = await self.connection.copy_to_table(
+        connection = await self.begun()
+        status = await connection.copy_to_table(
             table, source=source, columns=list(columns), format="binary"
         )
         return _touched(status)
@@ -225,7 +230,8 @@ class Tx:
 
         The pieces end anywhere. No limit on time but the statement's own: a book may be long.
         """
-        await self.connection.copy_from_query(
+        connection = await self.begun()
+        await connection.copy_from_query(
             sql, *args, output=take, format="binary", timeout=_COPY_S_MAX
         )
 
@@ -236,8 +242,16 @@ class Tx:
         Raises:
             LockNotFree: the transaction itself goes on.
         """
-        async with _named_failures(), self.connection.transaction():
-            yield
+        async with named_failures():
+            self._savepoints += 1
+            name = f"savepoint_{self._savepoints}"
+            await self.execute(f"savepoint {name}", ())
+            try:
+                yield
+            except BaseException:
+                await self.execute(f"rollback to savepoint {name}", ())
+                raise
+            await self.execute(f"release savepoint {name}", ())
 
 
 class Db:
@@ -259,12 +273,16 @@ class Db:
         Raises:
             DatabaseUnavailable, LockNotFree
         """
-        async with _named_failures():
+        async with named_failures():
             connection = await self._take()
+            tx = Tx(connection, self.clock.now(), actor)
             try:
-                tx = Tx(connection, self.clock.now(), actor)
-                async with connection.transaction():
+                try:
                     yield tx
+                except BaseException:
+                    await tx.roll_back()
+                    raise
+                await tx.commit()
             except BaseException:
                 await self.pool.release(connection)
                 raise
@@ -283,7 +301,7 @@ class Db:
                 raise
             await self._give_back(connection)
         except Exception as failure:
-            _raise_named(failure)
+            raise_named(failure)
             raise
         return list(found)
 
@@ -298,7 +316,7 @@ class Db:
                 raise
             await self._give_back(connection)
         except Exception as failure:
-            _raise_named(failure)
+            raise_named(failure)
             raise
         return _touched(status)
 
@@ -322,7 +340,7 @@ class Db:
             await self.pool.release(connection)
         self._waiting += 1
         try:
-            with _named_absence():
+            with named_absence():
                 return await self.pool.acquire()
         finally:
             self._waiting -= 1
@@ -372,8 +390,8 @@ async def connect(dsn: str, clock: Clock, *, connections_max: int = 10) -> Db:
     Raises:
         DatabaseUnavailable
     """
-    async with _named_failures():
-        with _named_absence():
+    async with named_failures():
+        with named_absence():
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=1,
@@ -404,55 +422,6 @@ async def _leave_as_it_is(_connection: Any) -> None:
     No statement of ours sets session state, takes an advisory lock or listens; what a transaction
     sets, it sets locally.
     """
-
-
-@contextmanager
-def _named_absence() -> Iterator[None]:
-    """Name what connecting to a server that is not there meets, such as a missing socket."""
-    try:
-        yield
-    except OSError as failure:
-        raise DatabaseUnavailable from failure
-
-
-@asynccontextmanager
-async def _named_failures() -> AsyncIterator[None]:
-    try:
-        yield
-    except Exception as failure:
-        _raise_named(failure)
-        raise
-
-
-_UNAVAILABLE: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InsufficientResourcesError,  # no disk, memory or connection left
-    asyncpg.InternalClientError,  # the driver's own confusion over a connection that died
-    ConnectionError,
-    TimeoutError,  # our own limit on one statement; what it did meanwhile is unknown
-    asyncpg.QueryCanceledError,  # the same limit, noticed by the server first
-)
-
-
-def _raise_named(failure: Exception) -> None:
-    """Raise what a failure of the driver means; return where it means nothing else.
-
-    Raises:
-        LockNotFree, ValueOutOfRange, DatabaseUnavailable
-    """
-    if isinstance(failure, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
-        raise LockNotFree from None
-    if isinstance(failure, asyncpg.DataError):  # also an InterfaceError, but not the database's
-        if isinstance(failure.__cause__, OverflowError):
-            raise ValueOutOfRange from None
-    elif isinstance(failure, _UNAVAILABLE):
-        raise DatabaseUnavailable from failure
-    if isinstance(failure, asyncpg.PostgresError):
-        failure.detail = None  # it repeats the values of a row, and this may be logged
 
 
 def uuids(ids: Sequence[bytes]) -> list[UUID]:

@@ -233,7 +233,7 @@ async def _apply(
     await _NO_LIMIT.run(tx)
     if migration not in _pending(shipped, await _APPLIED.all(tx)):
         return False
-    await tx.connection.execute(migration.sql, timeout=_FILE_TIMEOUT_S)
+    await (await tx.begun()).execute(migration.sql, timeout=_FILE_TIMEOUT_S)
     await _INSERT_APPLIED.run(tx, migration.name, migration.checksum, tx.now)
     if await _TABLE_EXISTS.one(tx, "deployment"):
         if await _INSERT_DEPLOYMENT.run(tx, licence, tx.now):

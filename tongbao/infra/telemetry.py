@@ -19,7 +19,8 @@ import prometheus_client
 import structlog
 from msgspec import Struct
 
-from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree, Query
+from tongbao.infra.db import Db, Query
+from tongbao.infra.db_failures import DatabaseUnavailable, LockNotFree
 from tongbao.infra.migrate import pending_migrations
 from tongbao.kernel.card_numbers import WRAPPED, folded, sights
 from tongbao.kernel.errors import Refusal

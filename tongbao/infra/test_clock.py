@@ -14,7 +14,8 @@ from typing import Final
 import structlog
 
 from tongbao.infra import audit
-from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree, Query, Statement, Tx
+from tongbao.infra.db import Db, Query, Statement, Tx
+from tongbao.infra.db_failures import DatabaseUnavailable, LockNotFree
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.errors import Conflict, Forbidden, Invalid
 

@@ -11,7 +11,8 @@ from tongbao.infra.admission.login_sources import prune_login_tries
 from tongbao.infra.blob_uploads.uploads import clean_uploads
 from tongbao.infra.blobs.model import BlobStoreRefused, BlobStoreUnavailable
 from tongbao.infra.blobs.store import Blobs
-from tongbao.infra.db import Db, LockNotFree, Tx
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.db_failures import LockNotFree
 from tongbao.infra.request_log import queries as request_log
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.infra.web import idempotency

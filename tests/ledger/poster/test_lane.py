@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.ledger.making import ALICE, BANK, BOB, NOTES, a_calling_domain, group, note, single
-from tongbao.infra.db import DatabaseUnavailable
+from tongbao.infra.db_failures import DatabaseUnavailable
 from tongbao.kernel.ids import derived_id, new_id
 from tongbao.ledger.decision.records import batch_of, code_of
 from tongbao.ledger.model import ExceedsBalance, LedgerOverloaded

@@ -18,7 +18,7 @@ from tongbao.infra.lookups import Together
 from tongbao.kernel.clock import real_now
 
 
-class Nonce(Struct, frozen=True, order=True):
+class Nonce(Struct, frozen=True):
     """One signature's own text, of one key."""
 
     key_id: UUID
@@ -40,11 +40,15 @@ class Nonces:
     async def _use(self, nonces: Sequence[Nonce]) -> list[bool]:
         now = real_now()
         # In one order for everybody, so that two sets never wait for each other.
-        rows = sorted(set(nonces))
+        rows = sorted(set(nonces), key=_place)
         ids, texts = [each.key_id for each in rows], [each.text for each in rows]
         used = await store.USE_NONCES.all(self._db, ids, texts, now + self._kept, now)
         first = {Nonce(each.key_id, each.nonce) for each in used}
         return [_taken_out(first, each) for each in nonces]
+
+
+def _place(nonce: Nonce) -> tuple[int, str]:
+    return nonce.key_id.int, nonce.text  # numbers compare in a tenth of the time that ids take
 
 
 def _taken_out(first: set[Nonce], nonce: Nonce) -> bool:

@@ -17,7 +17,7 @@ from litestar.response import Response
 from msgspec import Struct
 
 from tongbao.infra.admission import authentication
-from tongbao.infra.db import DatabaseUnavailable, LockNotFree
+from tongbao.infra.db_failures import DatabaseUnavailable, LockNotFree
 from tongbao.infra.web import idempotency, problem, request, uploads
 from tongbao.infra.web.caller import Access, SandboxOnly, ScopeMissing
 from tongbao.infra.web.problem import Problem, problem_of, status_of

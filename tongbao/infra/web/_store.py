@@ -62,25 +62,28 @@ FIND_ALL: Final = Query(
               and each.route = asked.route and each.key_hash = asked.key_hash
             limit 1) k on true""",
 )
-INSERT: Final = Statement(
+TAKE: Final = Statement(
     """
     insert into idempotency_key (merchant_id, mode, route, key_hash, body_hash, resource_id,
-                                 status, response, created_at, lease_until, answered_at, asked_by)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                                 created_at, lease_until, asked_by)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         on conflict do nothing""",
     many="""
     insert into idempotency_key (merchant_id, mode, route, key_hash, body_hash, resource_id,
-                                 status, response, created_at, lease_until, answered_at, asked_by)
+                                 created_at, lease_until, asked_by)
     select asked.merchant_id, asked.mode, asked.route, asked.key_hash, asked.body_hash,
-           asked.resource_id, asked.status, asked.response, asked.created_at, asked.lease_until,
-           asked.answered_at, asked.asked_by
+           asked.resource_id, asked.created_at, asked.lease_until, asked.asked_by
       from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::uuid[],
-                  $7::int[], $8::bytea[], $9::timestamptz[], $10::timestamptz[],
-                  $11::timestamptz[], $12::uuid[])
-        as asked (merchant_id, mode, route, key_hash, body_hash, resource_id, status, response,
-                  created_at, lease_until, answered_at, asked_by)
+                  $7::timestamptz[], $8::timestamptz[], $9::uuid[])
+        as asked (merchant_id, mode, route, key_hash, body_hash, resource_id, created_at,
+                  lease_until, asked_by)
         on conflict do nothing""",
 )
+KEEP_REFUSAL: Final = Statement("""
+    insert into idempotency_key (merchant_id, mode, route, key_hash, body_hash, status, response,
+                                 created_at, lease_until, answered_at, asked_by)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        on conflict do nothing""")
 ASKED_BY: Final = Query(
     AskedFor,
     """

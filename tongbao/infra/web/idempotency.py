@@ -72,7 +72,8 @@ class Idempotency(Struct, frozen=True):
 
     def write(self, resource_id: UUID, now: datetime) -> Write:
         """Return the write that takes the key; it refuses when somebody else has it."""
-        return self._insert(resource_id, None, None, now)
+        args = (self.body_hash, resource_id, now, self.lease_until, self.asked_by)
+        return Write(store.TAKE, (*self.row_key, *args), refusal=InFlight.code)
 
     def answered_write(self, resource_id: UUID, now: datetime, status: int, body: bytes) -> Write:
         """Return the write that takes the key and answers at once, for work of one commit."""
@@ -98,13 +99,6 @@ class Idempotency(Struct, frozen=True):
     def row_key(self) -> tuple[UUID, Mode, str, bytes]:
         """Return the primary key of the row."""
         return (self.merchant_id, self.mode, self.route, self.key_hash)
-
-    def _insert(
-        self, resource_id: UUID, status: int | None, body: bytes | None, now: datetime
-    ) -> Write:
-        answered_at = None if status is None else now
-        args = (self.body_hash, resource_id, status, body, now, self.lease_until, answered_at)
-        return Write(store.INSERT, (*self.row_key, *args, self.asked_by), refusal=InFlight.code)
 
 
 RowKey = tuple[UUID, Mode, str, bytes]
@@ -141,11 +135,17 @@ class Repeats:
         return {(row.merchant_id, row.mode, row.route, row.key_hash): row for row in rows}
 
     async def _keep(self, answered: Sequence[Answered]) -> list[None]:
-        rows = sorted({each.key: each for each in answered}.items())
+        # In one order for everybody, so that two sets never wait for each other.
+        rows = sorted({each.key: each for each in answered}.items(), key=_place)
         columns = [list(column) for column in zip(*[key for key, _ in rows], strict=True)]
         statuses, bodies = [each.status for _, each in rows], [each.body for _, each in rows]
         await store.KEEP_ANSWERS.run(self._db, *columns, statuses, bodies, self._db.clock.now())
         return [None] * len(answered)
+
+
+def _place(row: tuple[RowKey, Answered]) -> tuple[int, str, str, bytes]:
+    merchant_id, mode, route, key_hash = row[0]
+    return merchant_id.int, mode, route, key_hash
 
 
 class Fresh(Struct, frozen=True):
@@ -290,8 +290,8 @@ async def keep_refusal(db: Db, use: Idempotency, problem: Rendered) -> None:
     Where the key is taken already, by us or by a rival, its resource is the answer instead.
     """
     now = db.clock.now()
-    args = (use.body_hash, None, problem.status, problem.body, now, use.lease_until, now)
-    await store.INSERT.run(db, *use.row_key, *args, use.asked_by)
+    answer = (problem.status, problem.body, now, use.lease_until, now)
+    await store.KEEP_REFUSAL.run(db, *use.row_key, use.body_hash, *answer, use.asked_by)
 
 
 async def asked_by(

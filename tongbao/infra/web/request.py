@@ -23,7 +23,7 @@ from litestar.exceptions import (
 )
 from msgspec import Meta
 
-from tongbao.infra.db import ValueOutOfRange
+from tongbao.infra.db_failures import ValueOutOfRange
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.problem import InternalError, MethodNotAllowed, RouteUnknown
 from tongbao.infra.web.uploads import Incoming

@@ -298,7 +298,7 @@ async def drop_partitions(tx: Tx, month: date) -> None:
 
 async def run_long(tx: Tx, statement: Statement, *args: object) -> None:
     """Run a statement over a whole month, after `NO_LIMIT`."""
-    await tx.connection.execute(statement.sql, *args, timeout=LONG_S)
+    await (await tx.begun()).execute(statement.sql, *args, timeout=LONG_S)
 
 
 async def freeze(db: Db, name: str) -> None:

@@ -169,7 +169,8 @@ async def load_rows(tx: Tx, manifest: Manifest, folder: Path, parent: str) -> No
             while chunk := csv.read(_CHUNK):
                 yield chunk
 
-    await tx.connection.copy_to_table(
+    connection = await tx.begun()
+    await connection.copy_to_table(
         partition_of(parent, manifest.month),
         source=rows(),
         columns=_COLUMNS[name].split(", "),
@@ -212,7 +213,8 @@ async def _write(tx: Tx, path: Path, columns: str, select: str) -> ArchiveFile:
 
 
 async def _copy_out(tx: Tx, select: str, put: object) -> int:
-    status: str = await tx.connection.copy_from_query(
+    connection = await tx.begun()
+    status: str = await connection.copy_from_query(
         select, output=put, format="csv", header=True, timeout=LONG_S
     )
     return int(status.rpartition(" ")[2])

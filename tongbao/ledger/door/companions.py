@@ -13,7 +13,8 @@ from typing import Final
 from msgspec import Struct
 
 from tongbao.infra.copy_rows import Append
-from tongbao.infra.db import DatabaseRefused, LockNotFree, Tx, ValueOutOfRange, Write
+from tongbao.infra.db import Tx, Write
+from tongbao.infra.db_failures import DatabaseRefused, LockNotFree, ValueOutOfRange
 from tongbao.infra.joined import Shape, arguments, joined, stretches
 from tongbao.ledger.door import _store as store
 

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.infra.db import Tx, UniqueKeyTaken, Write, uuids
+from tongbao.infra.db import Tx, Write, uuids
+from tongbao.infra.db_failures import UniqueKeyTaken
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import real_now
 from tongbao.ledger.decision.core import BookState, Decision, decide

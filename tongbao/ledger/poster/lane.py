@@ -20,7 +20,8 @@ from typing import Final, Protocol
 import structlog
 from prometheus_client import Histogram
 
-from tongbao.infra.db import DatabaseUnavailable, Db, LockNotFree, Tx
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.db_failures import DatabaseUnavailable, LockNotFree
 from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import monotonic, real_now
 from tongbao.kernel.errors import Refusal

@@ -18,7 +18,8 @@ import structlog
 from msgspec import Struct
 from prometheus_client import Gauge
 
-from tongbao.infra.db import CheckViolated, DatabaseUnavailable, Db, LockNotFree, Tx, uuids
+from tongbao.infra.db import Db, Tx, uuids
+from tongbao.infra.db_failures import CheckViolated, DatabaseUnavailable, LockNotFree
 from tongbao.infra.failpoints import failpoint
 from tongbao.ledger.decision.memory import Marks, Moved
 from tongbao.ledger.decision.records import Records, Whole

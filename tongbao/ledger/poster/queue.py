@@ -13,7 +13,7 @@ from typing import Final
 
 from prometheus_client import Gauge
 
-from tongbao.infra.db import DatabaseUnavailable, LockNotFree
+from tongbao.infra.db_failures import DatabaseUnavailable, LockNotFree
 from tongbao.kernel.clock import monotonic
 from tongbao.ledger.model import LedgerOverloaded
 from tongbao.ledger.poster.calls import Call, answer_in_flight, fail

@@ -12,7 +12,8 @@ from datetime import datetime
 from uuid import UUID
 
 from tongbao.infra import audit
-from tongbao.infra.db import CheckViolated, Db, Tx
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.db_failures import CheckViolated
 from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode

@@ -16,7 +16,8 @@ from tongbao.controls.approvals.approvals import in_transaction, propose
 from tongbao.controls.approvals.model import Act, Approval, Bound
 from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring
-from tongbao.infra.db import Db, Tx, UniqueKeyTaken
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.db_failures import UniqueKeyTaken
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.settings import Secret
 from tongbao.kernel.clock import business_date

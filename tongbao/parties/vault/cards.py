@@ -10,7 +10,8 @@ import msgspec
 
 from tongbao.infra import audit
 from tongbao.infra.crypto import Place, hmac_sha256
-from tongbao.infra.db import Db, Tx, UniqueKeyTaken
+from tongbao.infra.db import Db, Tx
+from tongbao.infra.db_failures import UniqueKeyTaken
 from tongbao.infra.kms.model import Owner
 from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.kernel.card_numbers import is_luhn, scheme_of

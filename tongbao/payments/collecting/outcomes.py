@@ -17,7 +17,8 @@ from msgspec.json import encode
 from msgspec.structs import replace
 
 from tongbao.infra.commits import Commits
-from tongbao.infra.db import Db, UniqueKeyTaken, Write
+from tongbao.infra.db import Db, Write
+from tongbao.infra.db_failures import UniqueKeyTaken
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.outbox import Event, event_write
 from tongbao.infra.tasks import LEASE_LOST, LeaseLost, Task, cancel_write, task_write
@@ -230,10 +231,8 @@ async def record_news(
         step = going_elsewhere(payment, step, instead, now)
         step = await priced_by_card(flow.db, payment, step, news)
         after = _bumped(step.payment) or payment, step.attempt or attempt
-        due = (
-            *_event_writes(payment, after, step, now),
-            *_follow_up_writes(payment, attempt, step, now),
-        )
+        due = _event_writes(payment, after, step, now)
+        due += _follow_up_writes(payment, attempt, step, now)
         writes = (
             *_row_writes(payment, attempt, step, evidence, now),
             *_evidence_writes((attempt, step), exchange_id, evidence, news, now),

@@ -24,7 +24,8 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tongbao.infra.db import UniqueKeyTaken, Write
+from tongbao.infra.db import Write
+from tongbao.infra.db_failures import UniqueKeyTaken
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.lookups import Lookups
 from tongbao.infra.outbox import event_write
