@@ -12,7 +12,7 @@ import pytest
 from tests.stage import Stage
 from tests.surfaces.cashing import PHONE, WECHAT_APP, Till, page_of, price_every_way
 from tests.surfaces.test_console_browser import FAINT, fits
-from tests.surfaces.visitors import Watched, browsing, picture
+from tests.surfaces.visitors import Watched, asked_from_now, browsing, picture
 from tongbao.payments.collecting.queries import last_attempt
 from tongbao.rails.channels.contract import Redirect, SubmitForm
 
@@ -59,8 +59,7 @@ async def test_a_scanned_code_turns_into_a_receipt_by_itself(stage: Stage, till:
         await stage.idle()
         await page.get_by_role("heading", name="支付成功").wait_for(timeout=15_000)
 
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        asked = asked_from_now(page)
         await page.wait_for_timeout(3_000)
         assert not asked, "what has ended is not asked about any more"
         link = page.get_by_role("link", name="返回测试商店")

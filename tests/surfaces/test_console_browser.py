@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.stage import Stage
-from tests.surfaces.visitors import Person, Watched, browsing, hire, picture, reader
+from tests.surfaces.visitors import Person, Watched, asked_from_now, browsing, hire, picture, reader
 from tongbao.parties.identity.model import Role
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -88,8 +88,7 @@ async def test_an_open_payment_follows_what_happens_and_keeps_what_was_opened(
         await page.locator(".payment-head.is-succeeded").wait_for(timeout=15_000)
 
         assert await request.get_attribute("open") is not None
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        asked = asked_from_now(page)
         await page.wait_for_timeout(3_000)
         assert not asked, "what has ended is not asked about any more"
         assert not watched.complaints
@@ -102,8 +101,7 @@ async def test_pausing_stops_the_asking(stage: Stage) -> None:
         await log_in(watched, stage, person)
         await page.get_by_role("link", name="Pause").click()
         await page.get_by_text("Paused").wait_for()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        asked = asked_from_now(page)
         await page.wait_for_timeout(3_000)
         assert not asked
         async with page.expect_request(re.compile("/console/payments/live")):

@@ -203,6 +203,18 @@ async def browsing(stage: Stage, *, alone: bool = False, **options: Any) -> Asyn
         await context.clear_cookies()
 
 
+def asked_from_now(page: Any) -> list[str]:
+    """What a page asks for, from now on, but its files: an icon may come seconds after the page."""
+    asked: list[str] = []
+
+    def note(request: Any) -> None:
+        if "/static/" not in request.url:
+            asked.append(request.url)
+
+    page.on("request", note)
+    return asked
+
+
 async def picture(page: Any, name: str) -> None:
     """Keep a picture of the page where TONGBAO_PICTURES names a folder; one takes half a second."""
     if folder := os.environ.get("TONGBAO_PICTURES"):
