@@ -339,9 +339,7 @@ class App:
 
     def _mounted_at(self, path: str) -> str | None:
         """Return the longest mount the path lies under; ``/`` is only the root page itself."""
-        under = [
-            at for at in self._mounts if path == at or (path.startswith(f"{at}/") and at != "/")
-        ]
+        under = [at for at in self._mounts if f"{path}/".startswith(f"{at}/")]
         return max(under, key=len, default=None)
 
 
