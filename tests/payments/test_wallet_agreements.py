@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,10 +13,15 @@ from tests.payments.test_own_wallet import AMOUNT, balance_of, code_of, row_of, 
 from tests.stage import Stage, new_number
 from tongbao.duties import reach_of
 from tongbao.infra import failpoints
+from tongbao.infra.db import write_all
 from tongbao.infra.failpoints import SimulatedCrash
+from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
+from tongbao.payments.agreements.agreements import USE_REFUSED, release_writes, use_writes
+from tongbao.payments.agreements.queries import agreement_with_id
 from tongbao.payments.own_wallet.signing import sign as sign_here
 from tongbao.surfaces.demo.stage import SHOP_FEES
 from tongbao_sdk import Refused
@@ -287,3 +292,25 @@ async def test_dying_while_it_is_signed_signs_it_once(stage: Stage, place: str) 
         await sign(stage, wallet, agreement)
     assert (await deduct(stage, agreement))["status"] == "succeeded"
     assert await stage.events(agreement) == ["agreement.signed"]
+
+
+async def test_what_comes_late_from_the_period_before_counts_in_this_one(stage: Stage) -> None:
+    """Who read the clock before midnight may write after somebody who read it later."""
+    wallet = await wallet_with(stage)
+    shown = await signed_by(stage, wallet, period="day", limit_per_period=1_000)
+    agreement = await agreement_with_id(stage.db, parse("agr", shown["id"]))
+    now = stage.db.clock.now()
+    yesterday, paid = now - timedelta(days=1), [new_id() for _ in range(4)]
+
+    async def use(place: int, amount: int, at: datetime) -> str | None:
+        async with stage.db.begin("test") as tx:
+            return await write_all(tx, use_writes(agreement, paid[place], Money(amount, "CNY"), at))
+
+    taken = [await use(0, 700, now), await use(1, 200, yesterday), await use(2, 200, now)]
+    assert taken == [None, None, USE_REFUSED]
+    assert await used(stage, shown) == 900
+    async with stage.db.begin("test") as tx:
+        for write in release_writes(agreement.book, paid[1], now):
+            await write.run(tx)
+    assert await used(stage, shown) == 700, "it is given back where it was counted"
+    assert await use(3, 300, now) is None

@@ -31,22 +31,25 @@ UPDATE_AGREEMENT = Statement(
         where book = $1 and id = $2 and version = $3"""
 )
 COUNT_QUERY = Statement("update agreement set queries = queries + 1 where book = $1 and id = $2")
-# Decided on the row as it is when its lock is had, whatever was seen of it before.
+# Decided on the row as it is when its lock is had, whatever was seen of it before. What comes late
+# from the period before counts in the one that has begun: it must not set the row's period back.
 USE_AGREEMENT = Statement(
     """update agreement
-          set used = $3 + case when period_begins = $5 then used else 0 end, period_begins = $5,
+          set used = $3 + case when period_begins >= $5 then used else 0 end,
+              period_begins = greatest(period_begins, $5),
               used_total = used_total + $3, payments_used = payments_used + 1
         where book = $1 and id = $2 and state = 'active' and currency = $4
           and (ends_at is null or ends_at > $6) and (limit_each is null or $3 <= limit_each)
           and (limit_per_period is null
-               or $3 + case when period_begins = $5 then used else 0 end <= limit_per_period)
+               or $3 + case when period_begins >= $5 then used else 0 end <= limit_per_period)
           and (limit_total is null or used_total + $3 <= limit_total)
           and (payments_max is null or payments_used < payments_max)"""
 )
 INSERT_USE = Statement(
     """insert into agreement_use
            (book, payment_id, agreement_id, amount, period_begins, at, released_at)
-       values ($1, $2, $3, $4, $5, $6, null)"""
+       select $1, $2, $3, $4, greatest($5, a.period_begins), $6, null
+         from agreement a where a.book = $1 and a.id = $3"""
 )
 # What was taken in a period that is over counts no more there, and cannot come back.
 RETURN_USED = Statement(

@@ -208,7 +208,7 @@ class Agreement(Struct, frozen=True):
     def used_at(self, at: datetime) -> int:
         """Return what was taken in the period that a moment is in."""
         begins = self.period_begins if self.period is None else self.period.begins(at)
-        return self.used if begins == self.period_begins else 0
+        return self.used if begins <= self.period_begins else 0
 
     def check_usable(self, money: Money, at: datetime) -> None:
         """Raise unless this much may be taken now.
