@@ -14,6 +14,7 @@ from tests.conftest import on_database
 from tests.stage import Stage
 from tests.surfaces.commands import command_line
 from tests.surfaces.visitors import hire, reader
+from tests.surfaces.wallet_users import RETURN, wallet_of_user
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
 from tongbao.controls.approvals.model import Approval, Approvals, acts_of
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
@@ -38,6 +39,7 @@ from tongbao.kernel.licence import Licence
 from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
 from tongbao.surfaces.retention import asked
 from tongbao.surfaces.retention.kinds import KINDS, erase_what_is_old, held
+from tongbao_sdk import Refused
 
 LICENCE = Licence.PAYMENT_INSTITUTION
 MAY = ("deployment_act",)
@@ -125,6 +127,39 @@ async def test_what_is_old_is_erased_and_its_digest_stays(
     assert [each.action for each in entries][-1] == "retention.erased"
     assert await swept(db) == 0, "a digest is not erased again"
     assert await raw_of(stage, paid) == after
+
+
+@pytest.mark.usefixtures("years_later")
+async def test_who_never_opened_a_wallet_is_forgotten_and_may_apply_anew(
+    shared_stage: Stage,
+) -> None:
+    stage, client = shared_stage, shared_stage.client
+    opened = await wallet_of_user(stage, client, "kept-1")
+    never, waiting, late = [
+        await stage.call(client.wallet_applications.create, f"{name}-1")
+        for name in ("never", "waiting", "late")
+    ]
+    over = "update wallet_application set state = 'expired', expires_at = $2 where id = $1"
+    began = stage.db.clock.now()
+    for made, ends in ((never, began), (late, began + timedelta(days=400))):
+        await stage.db.execute(over, (parse("wap", made["id"]), ends))
+
+    await swept(stage.db)
+
+    shown = [
+        (await stage.call(client.wallet_applications.get, made["id"]))["user_id"]
+        for made in (never, opened, waiting, late)
+    ]
+    assert shown == [f"erased:{digest(b'never-1')[:57]}", "kept-1", "waiting-1", "late-1"]
+    with pytest.raises(Refused) as refused:
+        await stage.call(client.wallet_applications.link, never["id"], RETURN)
+    assert refused.value.code == "wallet_application.state_wrong"
+    anew = await stage.call(client.wallet_applications.create, "never-1")
+    assert anew["id"] != never["id"]
+    entries = await audit.entries_of_subject(stage.db, "wallet_application")
+    assert [each.facts["rows"] for each in entries] == [1]
+    await swept(stage.db)
+    assert len(await audit.entries_of_subject(stage.db, "wallet_application")) == 1
 
 
 @pytest.mark.usefixtures("years_later")

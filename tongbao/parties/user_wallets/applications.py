@@ -100,7 +100,7 @@ async def link_to_application(
     found = await lock_own(tx, caller, application_id)
     programme = await active_programme(tx, caller.merchant_id, caller.mode)
     check_return(programme, return_url)
-    if (found.state is State.OPENED) != (purpose == "manage"):
+    if found.is_erased or (found.state is State.OPENED) != (purpose == "manage"):
         raise ApplicationStateWrong(status=found.state.value)
     if purpose == "open":
         row = (*_asked(programme), tx.now + APPLICATION_LIFE)

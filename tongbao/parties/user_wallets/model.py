@@ -301,6 +301,11 @@ class WalletApplication(Struct, frozen=True):
         """Return its public id."""
         return show(PREFIX, self.id)
 
+    @property
+    def is_erased(self) -> bool:
+        """Tell whether nobody knows any more whose it was; the user may apply anew."""
+        return self.user_ref.startswith("erased:")
+
     def check_grants(self, grant: Grant) -> None:
         """Raise unless the wallet is open and the person lets the merchant do this.
 

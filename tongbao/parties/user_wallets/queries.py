@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 from uuid import UUID
 
+from tongbao.controls.retention.model import Raw
 from tongbao.infra.db import Db, Tx
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.licence import Mode
@@ -29,6 +30,16 @@ from tongbao.parties.user_wallets.programmes import active_programme
 
 _ROWS_MAX: Final = 10_000
 _KEPT_BECAUSE: Final = "中华人民共和国反洗钱法（2024年修订）：客户身份资料和交易记录至少保存十年"
+
+
+UNOPENED_KEPT: Final = Raw(
+    "wallet_application",
+    "What merchants call users who never opened a wallet",
+    "未开户申请中商户侧的用户标识",
+    store.ERASE_UNOPENED,
+    has_book=False,
+    is_licensed=True,
+)
 
 
 async def application_of_merchant(

@@ -20,6 +20,7 @@ from tongbao.kernel.clock import business_date, real_now
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.queries import books
 from tongbao.parties.people.dossier import kept_by_law
+from tongbao.parties.user_wallets.queries import UNOPENED_KEPT
 from tongbao.payments.agreements.queries import EXCHANGES_KEPT as AGREEMENTS
 from tongbao.payments.callbacks.queries import BODIES_KEPT
 from tongbao.payments.collecting.queries import EXCHANGES_KEPT as PAYMENTS
@@ -32,6 +33,7 @@ KINDS: Final[Sequence[Raw]] = (
     AGREEMENTS,
     PARKING,
     REGISTRATIONS,
+    UNOPENED_KEPT,
     COMPLAINTS,
     PAYOUTS,
     TRANSFERS,
