@@ -13,7 +13,7 @@ from tests.stage import Stage
 from tests.surfaces.visitors import Reader, hire, reader
 from tongbao.controls.approvals.approvals import approve
 from tongbao.controls.approvals.queries import approval_with_id
-from tongbao.kernel.ids import new_id, parse
+from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import Money
 from tongbao.parties.authentication.step_up import Confirmed
@@ -161,3 +161,32 @@ async def test_payments_to_merchants_and_where_refunds_are_is_shown(
     assert f"/console/payments/{payment['id']}" in page.text
     for shown in ("19.99", "9.99", "In the account", stage.shop.merchant.name):
         assert shown in page.text
+
+
+async def test_money_that_waits_for_its_person_is_listed_with_the_reason(
+    shared_stage: Stage, admin: Reader, account: EAccount
+) -> None:
+    stage, at = shared_stage, "/console/returned_money"
+    payment = await stage.show_qr("wallet", 5_000)
+    action: Any = payment["next_action"]
+    await pay(stage.flow, account, action["code_url"], level=3, confirmed=Confirmed(None))
+    async with stage.db.begin("test") as tx:
+        await opening.close_account(tx, account)
+    refunds = [await stage.refund(payment, amount) for amount in (1_234, 99)]
+    person = show("per", account.person_id)
+
+    page = (await admin.get(f"{at}?mode=sandbox")).text
+    mine = (await admin.get(f"{at}?mode=sandbox&q={person}")).text
+    live = (await admin.get(at)).text
+    other = show("per", (await opened(stage)).person_id)
+
+    for shown in (*(each["id"] for each in refunds), payment["id"], person, account.shown_id):
+        assert shown in page
+        assert shown in mine
+    assert page.index(refunds[0]["id"]) < page.index(refunds[1]["id"]), "who waits longest first"
+    for shown in ("12.34", "13.33", "the account is closed", stage.shop.merchant.name):
+        assert shown in page
+    assert refunds[0]["id"] not in live, "that is real money"
+    assert "Nothing waits for this person" in (await admin.get(f"{at}?mode=sandbox&q={other}")).text
+    assert (await admin.get(f"{at}?mode=nonsense")).status_code == 400
+    assert at in (await admin.get(AT)).text

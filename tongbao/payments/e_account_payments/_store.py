@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.db import Query, Statement
-from tongbao.payments.e_account_payments.model import EAccountPayment, EAccountRefund
+from tongbao.payments.e_account_payments.model import (
+    EAccountPayment,
+    EAccountRefund,
+    WaitingSum,
+)
 
 _PAYMENT: Final = (
     "book, payment_id, account_id, person_id, merchant_id, mode, payee, subject, amount, currency,"
@@ -52,6 +56,23 @@ WAITING: Final = Query(
     f"""
     select {_REFUND} from e_account_refund
      where book = $1 and person_id = $2 and state = 'waiting' order by made_at, refund_id""",
+)
+ALL_WAITING: Final = Query(
+    EAccountRefund,
+    f"""
+    select {_REFUND} from e_account_refund
+     where book = $1 and state = 'waiting' and ($2::uuid is null or person_id = $2)
+       and ($3::timestamptz is null or (made_at, refund_id) > ($3, $4))
+     order by made_at, refund_id
+     limit $5""",
+)
+WAITING_SUMS: Final = Query(
+    WaitingSum,
+    """
+    select currency, count(*)::int as refunds, sum(amount)::bigint as amount
+      from e_account_refund
+     where book = $1 and state = 'waiting'
+     group by currency order by currency""",
 )
 TAKE: Final = Statement("""
     update e_account_refund set state = 'taken', taken_at = $3, taken_to = $4

@@ -106,6 +106,14 @@ class EAccountRefund(Struct, frozen=True):
         return AccountKey(RETURNED, self.currency, self.account_id)
 
 
+class WaitingSum(Struct, frozen=True):
+    """How many refunds of a currency wait for their people, and what they come to."""
+
+    currency: str
+    refunds: int
+    amount: int
+
+
 def account_of_payer(payer: str | None) -> UUID | None:
     """Return the electronic account that an attempt's payer is, if it is one."""
     try:

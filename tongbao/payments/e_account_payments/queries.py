@@ -21,6 +21,7 @@ from tongbao.payments.e_account_payments.model import (
     EAccountPayment,
     EAccountPaymentNotFound,
     EAccountRefund,
+    WaitingSum,
 )
 
 _KEPT_BECAUSE: Final = "中华人民共和国反洗钱法（2024年修订）：客户身份资料和交易记录至少保存十年"
@@ -66,6 +67,25 @@ async def refunds_of(
 async def waiting_of_person(on: Db | Tx, mode: Mode, person_id: UUID) -> list[EAccountRefund]:
     """Return what was given back to somebody and waits to be taken, oldest first."""
     return await store.WAITING.all(on, book_of(mode), person_id)
+
+
+async def all_waiting(
+    on: Db | Tx, mode: Mode, *, person_id: UUID | None, cursor: str | None, limit: int | None
+) -> Page[EAccountRefund]:
+    """Return what waits for people, or for one of them, the longest first.
+
+    Raises:
+        CursorInvalid, PageSizeInvalid
+    """
+    size = page_size(limit)
+    at, after = decode_moment(cursor)
+    found = await store.ALL_WAITING.all(on, book_of(mode), person_id, at, after, size + 1)
+    return page_by_moment(found, size, lambda row: (row.made_at, row.refund_id))
+
+
+async def waiting_sums(on: Db | Tx, mode: Mode) -> list[WaitingSum]:
+    """Return what waits for people in a mode, by currency."""
+    return await store.WAITING_SUMS.all(on, book_of(mode))
 
 
 def contributor() -> Contributor:

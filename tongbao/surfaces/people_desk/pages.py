@@ -35,7 +35,7 @@ from tongbao.payments.card_agreements.signing import unbind
 from tongbao.surfaces.operator_console.visit import PREFIX as CONSOLE
 from tongbao.surfaces.operator_console.visit import Route, Visit, mode_of
 from tongbao.surfaces.page_kit.replies import Reply, redirect
-from tongbao.surfaces.people_desk import e_accounts, user_wallets
+from tongbao.surfaces.people_desk import e_accounts, returned_money, user_wallets
 
 _ROWS: Final = 50
 _REASON_MIN: Final = 4
@@ -134,6 +134,7 @@ ROUTES: Final = (
     Route("POST", "/people/{person_id}/move", move_person, _ACT, is_licensed=True),
     Route("POST", f"{_CARD}/unbind", unbind_card, _ACT, is_licensed=True),
     *e_accounts.ROUTES,
+    *returned_money.ROUTES,
     *user_wallets.ROUTES,
 )
 
