@@ -1,7 +1,7 @@
 """Every code that a channel can be seen to say resolves to one entry with advice in two languages.
 
-Where codes come from: the answers on record, whatever the sandbox's own source can raise, and the
-index of each map. A code nobody has mapped is `Unknown`.
+Where codes come from: the answers on record, the samples that others recorded, whatever the
+sandbox's own source can raise, and the index of each map. A code nobody has mapped is `Unknown`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tongbao.rails.channels.error_map import Call, ErrorMap, Meaning, error_map
 CHANNELS = Path(tongbao.rails.channels.__path__[0])
 SANDBOX = Path(tongbao_sandbox.__path__[0])
 RECORDED = Path(__file__).parent / "recorded"
+VECTORS = Path(__file__).parents[1] / "vectors"
 MAPS = sorted(path.parent.name for path in CHANNELS.glob("*/errors.toml"))
 CALLS = get_args(Call)
 
@@ -43,6 +44,12 @@ INVENTED = {"BRAND_NEW"}
 """Recorded to see what becomes of a code nobody has mapped."""
 ON_A_PAGE = {"alipay": {"USER_AGREEMENT_EXIST"}}
 """What only a customer's browser is told, and no answer to us."""
+SAMPLES = {
+    "wechat_pay": ("wechat/*/*.json", ("fail_reason",), r"[A-Z_]{4,}"),
+    "unionpay": ("unionpay/*.json", ("respCode", "origRespCode"), r"[0-9A-Z]{2}"),
+    "unionpay_qra": ("unionpay_qra/*.json", ("err_code",), r"[A-Z_]{4,}"),
+}
+"""Channel → files of others, the fields with a code, and its shape: the rest there is text."""
 RAISED = {
     "wechat_pay": ("wechat*.py", "Problem", 1, r"[A-Z_]{4,}"),
     "alipay": ("alipay*.py", "Refusal", 1, r"[A-Za-z_.-]{4,}"),
@@ -69,6 +76,18 @@ def recorded_codes(channel: str) -> set[str]:
         return set()
     cases = [case for case in json.loads(path.read_text()) if "nobody mapped" not in case["name"]]
     return set(_in_answers([case["answers"] for case in cases], FIELDS.get(channel, ()))) - INVENTED
+
+
+def sample_codes(channel: str) -> set[str]:
+    if channel not in SAMPLES:
+        return set()
+    pattern, fields, shape = SAMPLES[channel]
+    return {
+        code
+        for path in VECTORS.glob(pattern)
+        for code in _in_answers(json.loads(path.read_text("utf-8-sig")), fields)
+        if re.fullmatch(shape, code)
+    }
 
 
 def sandbox_codes(channel: str) -> set[str]:
@@ -114,6 +133,7 @@ EVERY_CODE = [
     for code in sorted(
         (
             recorded_codes(channel)
+            | sample_codes(channel)
             | sandbox_codes(channel)
             | {entry.code for entry in error_map(channel).entries}
         )
@@ -127,6 +147,8 @@ def test_codes_were_found_in_every_place() -> None:
     """Or the readers above have gone blind, and the next test looks at nothing."""
     for channel in FIELDS:
         assert len(recorded_codes(channel)) >= 3, channel
+    for channel in SAMPLES:
+        assert sample_codes(channel), channel
     for channel in (*RAISED, "cards"):
         assert len(sandbox_codes(channel)) >= 5, channel
 
