@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 
 import tests.rails.connectors
+from tests.rails.peers import PEERS, Peer
 from tongbao.kernel.licence import Mode
 from tongbao.rails.channels.contract import ChannelAccount
 
@@ -23,6 +24,7 @@ class Connector(Struct, frozen=True):
     secrets: Any
     built: frozenset[str]
     merchant_number: str = "M1"
+    peer: Peer | None = None  # who plays the other side, for the rest of the contract suite
 
     def account(self, gateway: str) -> ChannelAccount:
         return ChannelAccount(
@@ -45,3 +47,9 @@ def connectors() -> dict[str, Connector]:
         made = importlib.import_module(f"tests.rails.connectors.{module.name}").CONNECTOR
         found[made.name] = made
     return found
+
+
+def every_peer() -> dict[str, Peer]:
+    """Whoever plays the other side of a channel, by the channel's name."""
+    begun = {name: each.peer for name, each in connectors().items() if each.peer is not None}
+    return PEERS | begun

@@ -11,11 +11,11 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from uuid import UUID
 
@@ -51,12 +51,6 @@ from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
 RECORDED = Path(__file__).parent / "recorded"
 ORDER_NUMBER = "01k9order0000000000000000a"
 REFUND_NUMBER = "01k9refund000000000000000a"
-AUTH_CODES = {
-    "wechat_pay": "134567890123456789",
-    "alipay": "284567890123456789",
-    "unionpay": "6234567890123456789",
-    "unionpay_qra": "6234567890123456780",
-}
 LIMITS = TimeLimits(ask_s=5.0, bill_s=5.0)
 
 Answer = dict[str, Any]
@@ -113,8 +107,9 @@ def order(channel: str, mode: PayMode, **changes: Any) -> PayOrder:
         "money": Money(1999, "CNY"),
         "subject": "一杯咖啡 & 1 muffin",
         "expires_at": datetime(2030, 1, 1, 12, 0, tzinfo=UTC),
-        "auth_code": AUTH_CODES[channel] if mode is PayMode.PAYMENT_CODE else None,
     }
+    if mode is PayMode.PAYMENT_CODE and "auth_code" not in changes:
+        fields["auth_code"] = PEERS[channel].auth_code
     return PayOrder(**{**fields, **changes})
 
 
@@ -158,6 +153,12 @@ class Peer(Protocol):
     """What the contract suite needs to know of a channel."""
 
     name: str
+    auth_code: str  # a payment code that it charges; nothing where it charges none
+    documented: str  # the codes in its documents, with spaces between them
+    news: ClassVar[Answer]  # that ORDER_NUMBER was paid; nothing where it sends no notifications
+    strange: ClassVar[Answer]  # news of a product that nobody here uses
+    lies: ClassVar[Mapping[str, Sequence[Any]]]  # field of a paid order's answer → false values
+    bill_answer: ClassVar[Answer]  # how a request for a bill is answered when all is well
 
     def channel(self, http: HttpClient, limits: TimeLimits = LIMITS) -> Channel:
         """The adapter under test."""
@@ -183,6 +184,39 @@ class Peer(Protocol):
 
 class WechatPeer:
     name = "wechat_pay"
+    auth_code = "134567890123456789"
+    documented = """
+        PARAM_ERROR INVALID_REQUEST APPID_MCHID_NOT_MATCH ORDER_CLOSED MCH_NOT_EXISTS
+        NO_STATEMENT_EXIST STATEMENT_CREATING SIGN_ERROR NO_AUTH NOT_ENOUGH OUT_TRADE_NO_USED
+        RULE_LIMIT TRADE_ERROR USER_ACCOUNT_ABNORMAL ORDER_NOT_EXIST RESOURCE_NOT_EXISTS
+        FREQUENCY_LIMITED RATELIMIT_EXCEEDED SYSTEM_ERROR SERVICE_UNAVAILABLE TRADE_OVERDUE
+        REFUND_FEE_MISMATCH USERPAYING ACCOUNT_ABNORMAL NO_RELATION RECEIVER_HIGH_RISK
+        RECEIVER_REAL_NAME_NOT_VERIFIED RECEIVER_RECEIPT_LIMIT PAYER_ACCOUNT_ABNORMAL
+        BALANCE_NOT_ENOUGH TIME_OUT_CLOSED
+    """
+    news: ClassVar[Answer] = {
+        "original_type": "transaction",
+        "event_type": "TRANSACTION.SUCCESS",
+        "mchid": "1230000109",
+        "appid": "wxd678efh567hg6787",
+        "out_trade_no": ORDER_NUMBER,
+        "transaction_id": "4200001",
+        "trade_state": "SUCCESS",
+        "success_time": "2030-01-01T20:00:00+08:00",
+        "payer": {"openid": "oUpF8"},
+        "amount": {"total": 1999, "payer_total": 1999, "currency": "CNY"},
+    }
+    strange: ClassVar[Answer] = {"original_type": "payscore", "event_type": "PAYSCORE.USER_PAID"}
+    lies: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "amount.total": [1998, 2000, 0],
+        "amount.currency": ["USD"],
+        "mchid": ["1900009999"],
+        "appid": ["wx0000000000000000"],
+        "out_trade_no": ["01k9another000000000000000"],
+    }
+    bill_answer: ClassVar[Answer] = {
+        "json": {"hash_type": "SHA1", "hash_value": "0", "download_url": "x"}
+    }
     api_v3_key = "0123456789abcdef0123456789abcdef"
     serial = "5157F09EFDC096DE15EBE81A47057A7232F1B8E1"
 
@@ -263,6 +297,30 @@ class WechatPeer:
 
 class AlipayPeer:
     name = "alipay"
+    auth_code = "284567890123456789"
+    documented = """
+        10003 20000 20001 40001 40002 40006 aop.unknow-error ACQ.SYSTEM_ERROR
+        isv.invalid-signature ACQ.TRADE_NOT_EXIST ACQ.TRADE_HAS_SUCCESS ACQ.TRADE_HAS_CLOSE
+        ACQ.TRADE_STATUS_ERROR ACQ.PAYMENT_AUTH_CODE_INVALID ACQ.BUYER_BALANCE_NOT_ENOUGH
+        ACQ.SELLER_BALANCE_NOT_ENOUGH ACQ.REFUND_AMT_NOT_EQUAL_TOTAL
+    """
+    news: ClassVar[Answer] = {
+        "out_trade_no": ORDER_NUMBER,
+        "trade_no": "2030010122001",
+        "trade_status": "TRADE_SUCCESS",
+        "total_amount": "19.99",
+        "subject": "一杯咖啡 & 1 muffin",
+        "gmt_payment": "2030-01-01 20:00:00",
+        "buyer_id": "2088722003899169",
+    }
+    strange: ClassVar[Answer] = {"notify_type": "open_app_auth_notify", "out_trade_no": "x"}
+    lies: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "total_amount": ["19.98", "20", "1999"],
+        "out_trade_no": ["01k9another000000000000000"],
+    }
+    bill_answer: ClassVar[Answer] = {
+        "json": {"code": "10000", "msg": "Success", "bill_download_url": "x"}
+    }
 
     def channel(self, http: HttpClient, limits: TimeLimits = LIMITS) -> Alipay:
         return Alipay(http, limits=limits)
@@ -321,6 +379,29 @@ class AlipayPeer:
 
 class UnionPayPeer:
     name = "unionpay"
+    auth_code = "6234567890123456789"
+    documented = "01 03 04 05 12 34 60 A6"
+    news: ClassVar[Answer] = {
+        "orderId": ORDER_NUMBER,
+        "txnType": "01",
+        "txnSubType": "07",
+        "txnTime": "20300101195930",
+        "txnAmt": "1999",
+        "currencyCode": "156",
+        "queryId": "512209110416475616528",
+        "traceTime": "0101200000",
+        "settleDate": "0101",
+    }
+    strange: ClassVar[Answer] = {"txnType": "79", "orderId": "x", "queryId": "5122"}
+    lies: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "txnAmt": ["1998", "2000"],
+        "currencyCode": ["840"],
+        "merId": ["777290058110097"],
+        "orderId": ["01k9another000000000000000"],
+    }
+    bill_answer: ClassVar[Answer] = {
+        "fields": {"respCode": "00", "fileName": "x.zip", "fileContent": "x"}
+    }
     unionpay_name = "041@8310000000083040@中国银联股份有限公司@00016495"
 
     def channel(self, http: HttpClient, limits: TimeLimits = LIMITS) -> UnionPay:
@@ -390,6 +471,23 @@ class UnionPayPeer:
 
 class QraPeer:
     name = "unionpay_qra"
+    auth_code = "6234567890123456780"
+    documented = "NOAUTH"
+    news: ClassVar[Answer] = {
+        "out_trade_no": ORDER_NUMBER,
+        "transaction_id": "95516000379952690603566602920171",
+        "total_fee": "1999",
+        "fee_type": "CNY",
+        "time_end": "20300101200000",
+    }
+    strange: ClassVar[Answer] = {"out_trade_no": "x", "trade_type": "sign"}
+    lies: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "total_fee": ["1998", "2000"],
+        "fee_type": ["USD"],
+        "mch_id": ["QRA00000000KKR1"],
+        "out_trade_no": ["01k9another000000000000000"],
+    }
+    bill_answer: ClassVar[Answer] = {"fields": {"result_code": "0"}}
     key = "9d101c97133837e13dde2d32a5054abb"
 
     def channel(self, http: HttpClient, limits: TimeLimits = LIMITS) -> Qra:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 import tests.rails.connectors
 import tongbao.rails.channels
+from tests.rails import connector
 from tests.rails import test_connectors as suite
 from tests.rails.connector import Connector, connectors
+from tests.rails.peers import PEERS
 from tests.rails.wire_server import WireServer
 from tongbao.__main__ import main
 from tongbao.infra.http import HttpClient
@@ -42,6 +45,15 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect
     error_map.error_map.cache_clear()
     for name in [each for each in sys.modules if f".{NAME}" in each]:
         del sys.modules[name]
+
+
+def test_whoever_plays_the_other_side_brings_the_rest_of_the_suite(
+    written: Connector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert NAME not in connector.every_peer()
+    played = structs.replace(written, peer=PEERS["alipay"])
+    monkeypatch.setattr(connector, "connectors", lambda: {NAME: played})
+    assert connector.every_peer() == {**PEERS, NAME: PEERS["alipay"]}
 
 
 async def test_what_is_written_keeps_the_suite_at_once(
