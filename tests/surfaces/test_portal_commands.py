@@ -11,6 +11,7 @@ import pytest
 from tests.stage import Stage
 from tests.surfaces.commands import Cli, command_line
 from tests.surfaces.receiver import receiving
+from tongbao.kernel.ids import base32, parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.merchants import connect_channel
 from tongbao.parties.price_plans.model import PriceLine
@@ -123,6 +124,27 @@ async def test_what_comes_after_a_payment_is_triggered_too(
 
     assert said.code == 0, said.err
     assert event in await stage.events({"id": said.out.split()[-1]})
+
+
+async def test_a_bank_refuses_a_payout_that_it_had_taken(stage: Stage, cli: Cli) -> None:
+    running = asyncio.ensure_future(cli("trigger", "payout.failed"))
+    while not running.done():  # the bank's two seconds go by once it has refused, and not before
+        await stage.idle()
+        rows = await stage.db.fetch("select id from payout where state = 'pending'", ())
+        held = [await at_bank(stage, show("pyo", each["id"])) for each in rows]
+        if any(report["status"] == "RJCT" for each in held for report in each["reports"]):
+            await stage.advance(minutes=1)
+    said = await running
+    await stage.idle()
+
+    assert said.code == 0, said.err
+    assert "payout.failed" in await stage.events({"id": said.out.split()[-1]})
+
+
+async def at_bank(stage: Stage, payout_id: str) -> Any:
+    """How the bank holds a payout."""
+    number = base32(parse("pyo", payout_id))
+    return await asyncio.to_thread(stage.sandbox.get, f"bank/payments/{number}")
 
 
 async def test_a_channel_without_agreements_is_said_to_be(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, Literal, cast
 from uuid import uuid4
 
@@ -11,6 +12,9 @@ import msgspec
 from tongbao.surfaces.portal.theatre import NAME, OverrideUnreadable, Theatre, until
 from tongbao_sdk.disputes import Complaint
 from tongbao_sdk.splits import Split
+
+_OPEN: Final = frozenset({"requested", "pending", "unknown"})
+"""How a payout stands of which the bank has not said the last word."""
 
 
 def _succeeded(theatre: Theatre) -> Iterator[str]:
@@ -130,13 +134,28 @@ def _settled(theatre: Theatre) -> Iterator[str]:
 
 def _paid_out(theatre: Theatre) -> Iterator[str]:
     """And the bank has paid."""
+    made = _payout(theatre)
+    yield from made
+    _until_bank_said(theatre, made[-1], _OPEN)
+
+
+def _refused_by_bank(theatre: Theatre) -> Iterator[str]:
+    """And the bank, which has taken the order already, refuses it before the money has gone."""
+    made = _payout(theatre)
+    yield from made
+    _until_bank_said(theatre, made[-1], _OPEN - {"pending"})
+    theatre.at_bank(made[-1], "reject")
+    _until_bank_said(theatre, made[-1], _OPEN)
+
+
+def _payout(theatre: Theatre) -> tuple[str, str]:
+    """Return a settlement and its payout."""
     settlement = theatre.shop.settlements.get(list(_settled(theatre))[-1])
-    yield settlement["id"]
-    yield settlement["payout_id"]
-    until(
-        lambda: theatre.shop.payouts.get(settlement["payout_id"]),
-        lambda it: it["status"] not in {"requested", "pending", "unknown"},
-    )
+    return settlement["id"], settlement["payout_id"]
+
+
+def _until_bank_said(theatre: Theatre, payout_id: str, before: AbstractSet[str]) -> None:
+    until(lambda: theatre.shop.payouts.get(payout_id), lambda it: it["status"] not in before)
 
 
 def _complained(theatre: Theatre) -> Iterator[str]:
@@ -185,6 +204,7 @@ HAPPENINGS: Final[Mapping[str, Callable[[Theatre], Iterator[str]]]] = {
     "split_return.succeeded": _share_given_back,
     "settlement.closed": _settled,
     "payout.succeeded": _paid_out,
+    "payout.failed": _refused_by_bank,
     "complaint.opened": _complained,
     "complaint.updated": _complained_again,
     "checkout.closed": _checkout_closed,

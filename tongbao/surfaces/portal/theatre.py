@@ -137,6 +137,10 @@ class Theatre(Struct, frozen=True):
         """Have whoever paid an order complain about it, or say more."""
         self.customer(f"{CHANNELS[self.channel]}/complain", number=number, detail=detail)
 
+    def at_bank(self, payout_id: str, action: str) -> None:
+        """Have the bank decide about a payout that it has taken and not yet made."""
+        self.customer(f"bank/payments/{base32(parse('pyo', payout_id))}", action=action)
+
     def paid_by_scan(self) -> tuple[Any, str]:
         """Return a payment whose QR code a customer paid, and its number at the channel.
 
