@@ -10,11 +10,14 @@ import pytest
 
 import tongbao
 from tests.conftest import MakeDb
+from tests.infra.signed_client import SignedClient
 from tests.stage import Stage, staged
 from tests.surfaces.visitors import hire, reader
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.verify import verify
 from tongbao.parties.identity.model import scopes_under
+from tongbao.surfaces.open_bank.app import INTERFACES
+from tongbao.surfaces.uk_open_banking.app import UK_INTERFACES
 from tongbao.wiring import routes
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Refused
@@ -86,6 +89,22 @@ LICENSED = {
     "/v1/applications/{application_id:str}/signatures",
 }
 """What only a firm that may hold funds has."""
+MOUNTED = {
+    *("/v1/me", "/v1/me/openapi.json", "/my_consents", "/hosted_wallet"),
+    *("/oauth", "/.well-known/oauth-authorization-server", "/open_bank"),
+}
+"""What its people and partners reach, who are nobody elsewhere."""
+ROOMS = {
+    *("people", "e_accounts", "user_wallets", "partners", "reserve", "adjustments", "suspense"),
+    *("settlements", "settlement-batches", "settlement-terms", "settlement-holds", "debts"),
+    *("payout-files", "transfer-batches", "disputes"),
+}
+"""Where its operators go in the console, and nobody else."""
+ACTS = {
+    *(f"/applications/{{application_id}}/{each}" for each in ("open", "return", "decline")),
+    "/differences/{break_id}/post",
+}
+"""What they do in rooms that others have too: to decide about a merchant, and to move money."""
 
 
 def paths(licence: Licence) -> set[str]:
@@ -108,6 +127,48 @@ def test_routes_of_funds_exist_under_a_licence_only() -> None:
     assert paths(Licence.PAYMENT_INSTITUTION) - paths(Licence.AGGREGATOR) == LICENSED
     assert paths(Licence.AGGREGATOR) < paths(Licence.PAYMENT_INSTITUTION)
     assert paths(Licence.BANK) == paths(Licence.PAYMENT_INSTITUTION)
+
+
+async def test_people_and_partners_of_ones_own_exist_under_a_licence_only(
+    aggregator: Stage, shared_stage: Stage
+) -> None:
+    """From the lists of what is mounted beside the API; each of their routes is asked for, too."""
+    licensed, plain = shared_stage.app._mounts, aggregator.app._mounts
+    assert set(licensed) - set(plain) == MOUNTED
+    assert set(plain) < set(licensed)
+    of_people = [(each.method, each.path) for each in licensed["/v1/me"].operations]
+    of_partners = [(each.method, each.path) for each in (*INTERFACES, *UK_INTERFACES)]
+    assert min(len(of_people), len(of_partners)) > 20
+    shop = aggregator.shop
+    client = SignedClient(aggregator.app, shop.key_id, shop.secret.reveal())
+    for method, path in (*of_people, *of_partners):
+        reply = await client.send(method, re.sub(r"\{\w+\}", "x", path))
+        assert (reply.status, reply.code) == (404, "request.not_found"), path
+
+
+async def test_the_consoles_rooms_of_funds_exist_under_a_licence_only(
+    aggregator: Stage, shared_stage: Stage
+) -> None:
+    """From the console's own list, with the pages that wiring hands in from every other room."""
+    every, plain = (
+        {(route.method, route.pattern) for route in each.app._mounts["/console"]._routes}
+        for each in (shared_stage, aggregator)
+    )
+    assert plain < every
+    assert not {room for _, pattern in plain if (room := room_of(pattern)) in ROOMS}
+    more = every - plain
+    assert {pattern for _, pattern in more if room_of(pattern) not in ROOMS} == ACTS
+    assert {room_of(pattern) for _, pattern in more} >= ROOMS
+    async with reader(aggregator, await hire(aggregator)) as one:
+        for method, pattern in more:
+            path = "/console" + re.sub(r"\{\w+\}", "x", pattern)
+            asked = one.get(path) if method == "GET" else one.post(path, {"a": "b"})
+            assert (await asked).status_code == 404, (method, pattern)
+
+
+def room_of(pattern: str) -> str:
+    """The first part of an address, without what it is downloaded as."""
+    return pattern.strip("/").partition("/")[0].partition(".")[0]
 
 
 def test_a_device_gets_a_key_to_sign_with_and_no_key_for_pins_is_made_anywhere() -> None:
