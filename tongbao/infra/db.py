@@ -42,9 +42,9 @@ _ARRAYS: Final[tuple[type, ...]] = (
     type({}.keys()),
     type({}.values()),
 )
-for _asked in ("IterableABC", "SizedABC"):
+for _asked, _kinds in (("IterableABC", _ARRAYS), ("SizedABC", _ARRAYS), ("MappingABC", (dict,))):
     if hasattr(asyncpg.protocol.protocol, _asked):
-        setattr(asyncpg.protocol.protocol, _asked, _ARRAYS)
+        setattr(asyncpg.protocol.protocol, _asked, _kinds)
 
 _UUID: Final = asyncpg.pgproto.pgproto.UUID
 _PLAIN: Final = {str, int, bool, bytes, float, UUID, datetime, date, Decimal, type(None)}
