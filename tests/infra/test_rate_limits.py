@@ -22,7 +22,7 @@ from tongbao.infra.db import Db, Tx
 from tongbao.infra.serving.app import App
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.problem import TooManyRequests
-from tongbao.kernel.clock import business_date, real_now
+from tongbao.kernel.clock import business_date, day_bounds, real_now
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
 
@@ -94,6 +94,16 @@ def test_a_day_has_its_quota(quota: int, asked: list[int]) -> None:
 
 
 # Over processes
+
+
+def test_who_comes_late_from_the_day_before_brings_no_quota_back() -> None:
+    limit, blink = RateLimit(1000, 100_000, units_per_day=10), timedelta(milliseconds=1)
+    _, midnight = day_bounds(business_date(NOW))
+    today = given(fresh(), limit, (8, 8), midnight + blink).bucket
+    late = given(today, limit, (1, 1), midnight - blink)
+    assert late.units == 1
+    assert given(late.bucket, limit, (2, 2), midnight + blink).units == 0
+    assert given(late.bucket, limit, (1, 1), midnight + blink).units == 1
 
 
 async def test_processes_share_one_bucket(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -517,6 +517,24 @@ async def test_what_ends_unpaid_gives_its_place_back_once(shop: Shop) -> None:
 
     assert (await meter(shop, terminal)).used_amount == 0
     assert await count(shop, terminal, 700) is None
+
+
+async def test_what_comes_late_from_the_day_before_counts_on_this_one(shop: Shop) -> None:
+    """Who read the clock before midnight may write after somebody who read it later."""
+    terminal, paid = await limited(shop, amount=1000, count=4), [new_id() for _ in range(4)]
+    now = shop.db.clock.now()
+    yesterday = now - timedelta(days=1)
+
+    async def use(place: int, amount: int, at: datetime) -> str | None:
+        money = Money(amount, "CNY")
+        writes = limits.count_writes(shop.book, terminal.id, paid[place], money, at)
+        async with shop.db.begin("test") as tx:
+            return await write_all(tx, writes)
+
+    taken = [await use(0, 700, now), await use(1, 200, yesterday), await use(2, 200, now)]
+    assert taken == [None, None, USE_REFUSED]
+    assert (await meter(shop, terminal)).used_at(business_date(now)) == (2, 900)
+    assert await use(3, 100, now) is None
 
 
 async def test_the_caps_of_the_platform_stand_over_the_merchants_limits(shop: Shop) -> None:

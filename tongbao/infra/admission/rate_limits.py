@@ -98,7 +98,8 @@ class Standing(Struct, frozen=True):
 def given(bucket: Bucket, limit: RateLimit, units: tuple[int, int], now: datetime) -> Lease:
     """Return what a bucket gives to whoever needs and would like so many units: some, or none."""
     needed, wished = units
-    day = business_date(now)
+    # Who read the clock before midnight may ask after somebody who read it later.
+    day = max(business_date(now), bucket.day)
     used = bucket.used if bucket.day == day else 0
     owed = max(0.0, (bucket.spent_until - now).total_seconds()) * limit.units_per_s
     free = limit.burst - math.ceil(owed - 1e-6)

@@ -252,24 +252,26 @@ SET_CAPS: Final = Query(
     returning {_METER}""",
 )
 # Decided on the row as it is when its lock is had: of two payments that would both fit, and do not
-# fit together, one is refused. `least` passes over what is null.
+# fit together, one is refused; what comes late from the day before counts on the day that has
+# begun. `least` passes over what is null.
 COUNT_PAYMENT: Final = Statement("""
     update terminal_meter
-       set used_count = case when used_on = $3 then used_count else 0 end + 1,
-           used_amount = case when used_on = $3 then used_amount else 0 end
+       set used_count = case when used_on >= $3 then used_count else 0 end + 1,
+           used_amount = case when used_on >= $3 then used_amount else 0 end
                          + case when currency = $5 then $4::bigint else 0 end,
-           used_on = $3
+           used_on = greatest(used_on, $3)
      where book = $1 and terminal_id = $2
        and (currency = $5
             or coalesce(limit_each, limit_amount, cap_each, cap_amount) is null)
        and $4 <= coalesce(least(limit_each, cap_each), $4)
-       and case when used_on = $3 then used_count else 0 end
+       and case when used_on >= $3 then used_count else 0 end
            < coalesce(least(limit_count, cap_count), 2147483647)
-       and case when used_on = $3 then used_amount else 0 end + $4
+       and case when used_on >= $3 then used_amount else 0 end + $4
            <= coalesce(least(limit_amount, cap_amount), 9223372036854775807)""")
 INSERT_USE: Final = Statement("""
     insert into terminal_use (book, payment_id, terminal_id, amount, used_on, at)
-    select $1, $2, $3, case when m.currency = $6 then $4::bigint else 0 end, $5, $7
+    select $1, $2, $3, case when m.currency = $6 then $4::bigint else 0 end,
+           greatest($5, m.used_on), $7
       from terminal_meter m where m.book = $1 and m.terminal_id = $3""")
 # What was counted on a day that is over counts no more, and cannot come back.
 RETURN_USED: Final = Statement("""

@@ -318,7 +318,7 @@ class Meter(Struct, frozen=True):
 
     def used_at(self, day: date) -> tuple[int, int]:
         """Return how many payments, and how much, were counted on a day."""
-        return (self.used_count, self.used_amount) if self.used_on == day else (0, 0)
+        return (self.used_count, self.used_amount) if self.used_on >= day else (0, 0)
 
     @property
     def each(self) -> int | None:
