@@ -34,6 +34,7 @@ from tongbao.rails.channels.contract import (
     Succeeded,
     Unknown,
 )
+from tongbao_sandbox.magic import OBEYED, TABLE
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "iso20022"
 PAIN_001 = etree.XMLSchema(file=str(VECTORS / "pain.001.001.09.xsd"))
@@ -49,6 +50,7 @@ ORDER = PayoutOrder(
     created_at=AT,
     remittance="结算 2026-11-20",
 )
+
 STATUS = """<?xml version="1.0" encoding="UTF-8"?>
 <Document xmlns="urn:iso:std:iso:20022:tech:xsd:pain.002.001.10"><CstmrPmtStsRpt>
 <GrpHdr><MsgId>R1</MsgId><CreDtTm>2026-11-21T02:31:00+08:00</CreDtTm></GrpHdr>
@@ -384,21 +386,27 @@ async def test_nobody_listening_means_not_sent():
     assert isinstance(told.outcome, NotSent)
 
 
+SPOILING = [
+    *((fault, None) for fault in ("time_out_done", "http_500_done", "http_502_done")),
+    *((fault, None) for fault in ("time_out_not_done", "http_500_not_done")),
+    *((fault, None) for fault in ("http_502_not_done", "http_503_not_done")),
+    *((fault, fen) for fen, fault in TABLE["pay"].items() if fen in OBEYED["bank"]),
+]
+
+
 @pytest.mark.parametrize(
-    ("fault", "is_done"),
-    [
-        ("time_out_done", True),
-        ("http_500_done", True),
-        ("time_out_not_done", False),
-        ("http_500_not_done", False),
-    ],
+    ("fault", "fen"),
+    [one for one in SPOILING if one[0].endswith(("_done", "_paid", "_unpaid"))],
 )
-async def test_a_payout_without_a_good_answer_is_unknown_and_paid_once(
-    bank, sandbox, fault, is_done
-):
+async def test_a_payout_without_a_good_answer_is_unknown_and_paid_once(bank, sandbox, fault, fen):
+    """By a fault that was asked for, or by the amount."""
     client, ours = bank
     order = order_to("6222020200112239999")
-    sandbox.fault("bank", "pay", fault, number=order.number)
+    if fen is None:
+        sandbox.fault("bank", "pay", fault, number=order.number)
+    else:
+        order = msgspec.structs.replace(order, money=Money(fen, "CNY"))
+    is_done = not fault.endswith(("_not_done", "_unpaid"))
     assert isinstance((await client.pay_out(ours, order)).outcome, Unknown)
     found = (await client.query(ours, order)).outcome
     assert isinstance(found, Pending if is_done else Absent), found
@@ -406,3 +414,12 @@ async def test_a_payout_without_a_good_answer_is_unknown_and_paid_once(
         assert isinstance((await client.pay_out(ours, order)).outcome, Pending)
     sandbox.advance(3)
     assert isinstance((await client.query(ours, order)).outcome, Succeeded)
+
+
+@pytest.mark.parametrize(("fen", "told"), [(77708, Pending), (77751, Declined)])
+async def test_an_amount_stays_under_way_or_is_rejected(bank, sandbox, fen, told):
+    client, ours = bank
+    order = msgspec.structs.replace(order_to("6222020200112239999"), money=Money(fen, "CNY"))
+    assert isinstance((await client.pay_out(ours, order)).outcome, told)
+    sandbox.advance(6 * 3600)
+    assert isinstance((await client.query(ours, order)).outcome, told)

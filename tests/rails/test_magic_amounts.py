@@ -11,7 +11,15 @@ import pytest
 from tests.rails.stalls import CHARGES, STALLS, Stall
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import Declined, PayMode, Pending, Succeeded, Unknown
+from tongbao.rails.channels.contract import (
+    Callback,
+    CallbackKind,
+    Declined,
+    PayMode,
+    Pending,
+    Succeeded,
+    Unknown,
+)
 from tongbao_sandbox.magic import OBEYED, TABLE
 
 OpenStall = Callable[[str], Stall]
@@ -23,6 +31,16 @@ LOST = [
     for fen, fault in TABLE["pay"].items()
     if fen in OBEYED[STALLS[channel].at_sandbox] and fault.endswith(ENDS)
 ]
+
+
+def obeyed(point: str, *, but: str = "") -> list[Any]:
+    """Every amount of a point at every channel that obeys it."""
+    return [
+        pytest.param(channel, fen, fault, id=f"{channel}-{fen}-{fault}")
+        for channel in sorted(STALLS)
+        for fen, fault in TABLE[point].items()
+        if fen in OBEYED[STALLS[channel].at_sandbox] and fault != but
+    ]
 
 
 def at_once(stall: Stall) -> PayMode:
@@ -98,6 +116,46 @@ async def test_an_amount_nobody_can_pay_is_not_paid_however_it_is_met(
     assert stall.taken(order) == 0
     found = (await stall.channel.query(stall.account, order)).outcome
     assert not isinstance(found, Succeeded | Unknown), found
+
+
+@pytest.mark.parametrize(("channel", "fen", "fault"), obeyed("refund"))
+async def test_an_amount_spoils_a_refund(
+    channel: str, fen: int, fault: str, stall_at: OpenStall
+) -> None:
+    stall = stall_at(channel)
+    order = await stall.order(at_once(stall), money=Money(100_000, "CNY"))
+    await stall.place(order)
+    await stall.advance(3)  # some take a moment
+    refund = stall.refund(order, fen)
+    first = (await stall.channel.refund(stall.account, refund)).outcome
+    assert not isinstance(first, Succeeded), first
+    assert isinstance(first, Unknown) or not fault.startswith("time_out"), first
+    await stall.advance(3)
+    is_on_its_way = fault in {"time_out_done", "processing"}
+    assert stall.given_back(order) == (fen if is_on_its_way else 0)
+    if stall.answers_queries:
+        found = (await stall.channel.query_refund(stall.account, refund)).outcome
+        assert isinstance(found, Succeeded) == (fault == "time_out_done"), found
+
+
+@pytest.mark.parametrize(("channel", "fen", "fault"), obeyed("callback", but="new_key"))
+async def test_an_amount_spoils_a_notification(
+    channel: str, fen: int, fault: str, stall_at: OpenStall
+) -> None:
+    stall = stall_at(channel)
+    order = await stall.order(PayMode.QR, money=Money(fen, "CNY"))
+    await stall.place(order)
+    await stall.meet(order)
+    for seconds in (3, 400, 900):  # as long as the plans wait after two that were lost
+        await stall.advance(seconds)
+    heard = stall.callbacks()
+    read = [one for one in heard if isinstance(one, Callback)]
+    assert len(read) == (2 if fault == "doubled" else 1)
+    assert heard.count("forged") == (fault in {"forged", "signtest"})
+    for one in read:
+        assert (one.number, one.kind) == (order.number, CallbackKind.PAYMENT)
+        assert isinstance(one.outcome, Succeeded)
+        assert (one.outcome.money == order.money) == (fault != "wrong_amount")
 
 
 @pytest.mark.parametrize("channel", ["alipay", "unionpay", "wechat_pay"])
