@@ -1,7 +1,8 @@
-"""The ten faults of test_ten_faults.py at UnionPay, at Qra and at a card host.
+"""The ten faults of test_ten_faults.py at UnionPay and at Qra.
 
-What is one channel's alone stands where that channel is tested: reversals of cards in
-test_cards.py, silent charges at UnionPay in test_unionpay.py, notices in test_notifications.py.
+What is one channel's alone stands where that channel is tested: silence and reversals of cards in
+test_cards.py, their refunds in test_card_refunds.py, silent charges at UnionPay in
+test_unionpay.py, notices in test_notifications.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import structlog
 from tests.payments.everywhere import AT_UNIONPAY, open_everywhere
 from tests.payments.invariants import assert_money_is_conserved, assert_the_channels_agree
 from tests.payments.letters import Postman, states_of_callbacks
-from tests.stage import Stage
+from tests.stage import Stage, new_number
 from tongbao.infra.db import connect
 from tongbao.infra.telemetry import set_up_logging
 from tongbao.kernel.clock import Clock
@@ -38,9 +39,17 @@ async def at_unionpay(module_stage: Stage) -> None:
     stage = module_stage
     await open_everywhere(stage)
     prices = [PriceLine(channel, "qr", 8_000) for channel in AT_UNIONPAY]
-    prices.append(PriceLine("unionpay", "payment_code", 8_000))
+    prices += [PriceLine(channel, "payment_code", 8_000) for channel in AT_UNIONPAY]
     async with stage.db.begin("operator") as tx:
         await set_price_plan(tx, stage.shop.merchant.id, Mode.SANDBOX, prices)
+
+
+async def charge(stage: Stage, channel: str, behaviour: str = "pay") -> Any:
+    """Charge a payment code, at the channel that is named: both can charge either's."""
+    code = await stage.code(channel, behaviour)
+    method = {"channel": channel, "mode": "payment_code", "auth_code": code}
+    terms = {"merchant_order_no": new_number(), "subject": "tea", "method": method}
+    return await stage.call(stage.client.payments.create, amount=1999, **terms)
 
 
 async def until(stage: Stage, thing: Any, *ends: str) -> Any:
@@ -56,13 +65,26 @@ async def until(stage: Stage, thing: Any, *ends: str) -> Any:
 # 1 · Silence about a payment code is no failure.
 
 
+@pytest.mark.parametrize("silence", ["time_out_paid", "http_500_paid", "bad_signature_paid"])
+async def test_1_a_code_that_was_charged_in_silence_succeeds(stage: Stage, silence: str) -> None:
+    """At Qra; at UnionPay it is test_unionpay.py's."""
+    stage.fault("unionpay_qra", "pay", silence)
+
+    payment = await charge(stage, "unionpay_qra")
+
+    assert payment["status"] == "unknown"
+    assert (await until(stage, payment, "succeeded"))["status"] == "succeeded"
+    assert await stage.events(payment) == ["payment.succeeded"]
+
+
+@both
 @pytest.mark.parametrize("silence", ["reset", "http_500_unpaid", "http_429"])
 async def test_1_a_code_that_was_not_charged_in_silence_ends_unpaid(
-    stage: Stage, silence: str
+    stage: Stage, channel: str, silence: str
 ) -> None:
-    stage.fault("unionpay", "pay", silence)
+    stage.fault(channel, "pay", silence)
 
-    payment = await stage.scan_code(await stage.code("unionpay"))
+    payment = await charge(stage, channel)
 
     assert payment["status"] not in {"failed", "closed", "succeeded"}
     assert (await until(stage, payment, "closed", "failed"))["status"] in {"closed", "failed"}
@@ -216,11 +238,14 @@ async def test_5_a_success_after_the_close_is_given_back_once(stage: Stage) -> N
 # 6 · A payment code nobody confirms is taken back at the channel.
 
 
+@both
 @pytest.mark.parametrize("fault", ["", "time_out_done", "http_500"])
-async def test_6_a_code_nobody_confirms_cannot_be_paid_afterwards(stage: Stage, fault: str) -> None:
-    payment = await stage.scan_code(await stage.code("unionpay", "ask_forever"))
+async def test_6_a_code_nobody_confirms_cannot_be_paid_afterwards(
+    stage: Stage, channel: str, fault: str
+) -> None:
+    payment = await charge(stage, channel, "ask_forever")
     if fault:
-        stage.fault("unionpay", "close", fault)
+        stage.fault(channel, "close", fault)
 
     assert (await until(stage, payment, "closed", "failed"))["status"] in {"closed", "failed"}
     with pytest.raises(ValueError, match="400"):
