@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import json
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count
@@ -14,7 +17,7 @@ import pytest
 from tests.dying import dying
 from tests.infra.signed_client import Reply, SignedClient
 from tests.parties.card_people import resident_id
-from tests.parties.phones import PASSWORD, Phone, address
+from tests.parties.phones import PASSWORD, Key, Phone, address
 from tests.stage import Stage, new_number
 from tests.surfaces.test_console_browser import FAINT, fits
 from tests.surfaces.test_tenants import live_key
@@ -27,6 +30,8 @@ from tongbao.controls.approvals.queries import approval_with_id, changes_of, ope
 from tongbao.infra.tasks import Lease
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Mode
+from tongbao.parties.authentication import passkeys
+from tongbao.parties.authentication.passkeys import site_of
 from tongbao.parties.people.consents import Draft, publish_text
 from tongbao.parties.user_wallets import proposals
 from tongbao.parties.user_wallets.applications import (
@@ -619,6 +624,86 @@ async def test_a_person_closes_the_account_on_the_page_once_it_is_empty(
     assert told(await visitor.post("close", code=await visitor.code()))["status"] == "ended"
     found = await stage.call(stage.client.wallet_applications.get, wallet.made["id"])
     assert found["status"] == "ended"
+
+
+async def passkey_of(stage: Stage, wallet: Opened) -> Key:
+    """A passkey of whoever opened the wallet, as their phone has added it."""
+    found = await application_with_id(stage.db, parse("wap", wallet.made["id"]))
+    assert found.person_id is not None
+    site, owner = site_of(stage.url), found.person_id
+    key = Key(site.origins[0], site.id)
+    async with stage.db.begin("test") as tx:
+        asked = await passkeys.new_challenge(tx, "passkey.add", owner)
+        options = passkeys.creation_options(site, asked, owner_id=owner, account="1", known=[])
+        made = key.create(options)
+        await passkeys.add_passkey(tx, site, asked, owner, "finger", response=made)
+    return key
+
+
+def asked_of_passkey(page: Reply) -> tuple[str, dict[str, Any]]:
+    """What a page asks a passkey to sign, and under which number."""
+    [options] = re.findall(r'data-passkey="([^"]+)"', text(page))
+    [challenge] = re.findall(r'name="challenge_id" value="(\w+)"', text(page))
+    return challenge, json.loads(html.unescape(options))
+
+
+async def test_a_passkey_confirms_exactly_what_the_page_shows(stage: Stage, wallet: Opened) -> None:
+    (made, link), (_, dearer) = await wallet.propose(), await wallet.propose(amount=3_001)
+    visitor, other = [Visitor(stage, wallet.phone) for _ in "12"]
+
+    async def shown(visitor: Visitor, link: str) -> Reply:
+        await visitor.begin(link)
+        return await visitor.post("log_in", contact=wallet.phone, password=PASSWORD)
+
+    assert b"data-passkey" not in (await shown(Visitor(stage, wallet.phone), dearer)).body
+    key = await passkey_of(stage, wallet)
+    _, dearer = await wallet.propose(amount=3_001)
+    page, another = await shown(visitor, link), await shown(other, dearer)
+    (challenge, options), (elsewhere, signed) = asked_of_passkey(page), asked_of_passkey(another)
+    assert options["userVerification"] == "required"
+    stranger = Key(key.origin, key.rp)
+    for named, said in (
+        (elsewhere, json.dumps(key.get(signed))),  # about another amount
+        (challenge, json.dumps(stranger.get(options))),
+        (challenge, json.dumps(key.get(options))),  # that challenge is used up
+        ("chl_none", json.dumps(key.get(options))),
+        (challenge, "{"),
+    ):
+        wrong = await visitor.post("passkey", challenge_id=named, response=said)
+        assert (wrong.status, "did not confirm" in text(wrong)) == (422, True)
+    assert (await wallet.read(made))["status"] == "awaiting"
+    challenge, options = asked_of_passkey(wrong)
+    answer = json.dumps(key.get(options))
+    done = await visitor.post("passkey", challenge_id=challenge, response=answer)
+    assert told(done)["status"] == "done"
+    again = await visitor.post("passkey", challenge_id=challenge, response=answer)
+    assert again.status == 409, "the page is over"
+    assert await wallet.balance() == 3_000
+
+
+async def test_an_account_is_closed_with_a_passkey_once_it_is_empty(
+    stage: Stage, wallet: Opened
+) -> None:
+    key, visitor = await passkey_of(stage, wallet), Visitor(stage, wallet.phone)
+    _, link = await wallet.propose(amount=100)
+    await Visitor(stage, wallet.phone).agree(link)
+    terms = {"purpose": "manage"}
+    client = stage.client.wallet_applications
+    managing = await stage.call(client.link, wallet.made["id"], RETURN, **terms)
+    await visitor.begin(managing["url"])
+    page = await visitor.post("log_in", contact=wallet.phone, password=PASSWORD)
+
+    async def close(page: Reply) -> Reply:
+        challenge, options = asked_of_passkey(page)
+        said = json.dumps(key.get(options))
+        return await visitor.post("passkey", challenge_id=challenge, response=said)
+
+    full = await close(page)
+    assert (full.status, "Take all money out" in text(full)) == (422, True)
+    _, link = await wallet.propose(kind="withdrawal", amount=100)
+    assert (await Visitor(stage, wallet.phone).agree(link))["status"] == "done"
+    assert told(await close(full))["status"] == "ended"
+    assert (await stage.call(client.get, wallet.made["id"]))["status"] == "ended"
 
 
 async def test_a_page_of_whom_it_was_shows_nothing_of_whom_it_is(

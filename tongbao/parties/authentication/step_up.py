@@ -35,13 +35,21 @@ from tongbao.parties.authentication.model import (
     ConfirmationUsed,
     Level,
     Method,
+    PasskeyRefused,
     ProofRefused,
     Risk,
     StepUpRequired,
     StepUpRule,
     level_by_rules,
 )
-from tongbao.parties.authentication.passkeys import Site, passkey_proves, use_challenge
+from tongbao.parties.authentication.passkeys import (
+    Site,
+    new_challenge,
+    passkey_proves,
+    passkeys_of,
+    request_options,
+    use_challenge,
+)
 from tongbao.parties.authentication.passwords import PasswordPolicy, password_matches
 
 PREFIX: Final = "cnf"
@@ -50,6 +58,7 @@ CODE_PREFIX: Final = "cod"
 CONFIRM: Final = "confirm"
 NEW_DEVICE_FOR: Final = timedelta(hours=24)
 """A phone bound so lately confirms with two factors whatever is to be confirmed at all."""
+_RESPONSE_MAX: Final = 16 * 1024
 _Text = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
@@ -100,6 +109,13 @@ class ByCertificate(Struct, frozen=True, tag="certificate", forbid_unknown_field
 
 
 Claim = ByPassword | ByMessageCode | ByTotp | ByHotp | ByOcra | ByPasskey | ByCertificate
+
+
+class PageQuestion(Struct, frozen=True):
+    """What a page asks a passkey: the challenge's id, and the browser's options as JSON."""
+
+    challenge_id: str
+    options: str
 
 
 class Holder(Struct, frozen=True):
@@ -291,6 +307,30 @@ async def _by_challenge(
     if not proved:
         raise ProofRefused
     return method
+
+
+async def ask_passkey(checks: Checks, owner_id: UUID, act: Act, actor: str) -> PageQuestion | None:
+    """Return what a page asks a passkey of the owner's to sign about an act; None without one."""
+    known = [each for each in await passkeys_of(checks.db, owner_id) if each.state == "active"]
+    if not known:
+        return None
+    async with checks.db.begin(actor) as tx:
+        challenge = await new_challenge(tx, CONFIRM, owner_id, act)
+    options = request_options(checks.site, challenge, known)
+    return PageQuestion(show(CHALLENGE_PREFIX, challenge.id), msgspec.json.encode(options).decode())
+
+
+def read_passkey(challenge_id: str, response: str) -> ByPasskey:
+    """Return what a page's script has put into its form.
+
+    Raises:
+        PasskeyRefused
+    """
+    try:
+        said = msgspec.json.decode(response[:_RESPONSE_MAX], type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        raise PasskeyRefused(reason="malformed") from None
+    return ByPasskey(challenge_id[:64], said)
 
 
 RULES: Final = store.ALL_RULES

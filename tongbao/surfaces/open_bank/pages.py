@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 
 from tongbao.infra import audit
@@ -33,16 +32,16 @@ from tongbao.parties.authentication.model import (
     ProofRefused,
     level_of,
 )
-from tongbao.parties.authentication.passkeys import new_challenge, passkeys_of, request_options
 from tongbao.parties.authentication.step_up import (
-    CHALLENGE_PREFIX,
     CODE_PREFIX,
-    CONFIRM,
     ByMessageCode,
     ByPasskey,
     Holder,
+    PageQuestion,
+    ask_passkey,
     level_for,
     prove,
+    read_passkey,
 )
 from tongbao.parties.consents import grants
 from tongbao.parties.consents.consents import consent_with_id
@@ -86,7 +85,6 @@ _ACT: Final = "open_bank.consent"
 _BY_CODE: Final = (Method.PASSWORD, Method.MESSAGE_CODE)
 _BY_PASSKEY: Final = (Method.PASSWORD, Method.PASSKEY)
 _NO_PASSKEY: Final = (ProofRefused, PasskeyRefused, PasskeyUnavailable)
-_RESPONSE_MAX: Final = 16 * 1024
 
 
 class RequestNotOpen(Conflict):
@@ -230,10 +228,9 @@ async def confirm_by_passkey(visit: Visit) -> Reply:
     if sitting.request.message_code is None:
         return redirect(AUTHORIZE)
     try:
-        response = msgspec.json.decode(form.get("response", "")[:_RESPONSE_MAX], type=dict)
-        claim = ByPasskey(form.get("challenge_id", "")[:64], response)
+        claim = read_passkey(form.get("challenge_id", ""), form.get("response", ""))
         return await _granted(visit, sitting, claim, _BY_PASSKEY)
-    except (msgspec.DecodeError, RecursionError, UnknownId, *_NO_PASSKEY):
+    except (UnknownId, *_NO_PASSKEY):
         return await _confirm_page(visit, sitting, wrong="passkey", status=422)
 
 
@@ -396,16 +393,9 @@ async def _confirm_page(
     )
 
 
-async def _question(visit: Visit, sitting: Sitting, person: Person) -> tuple[str, str] | None:
-    """Return what a passkey of the person's is asked to sign, about exactly this; None without."""
-    known = [each for each in await passkeys_of(visit.desk.db, person.id) if each.state == "active"]
-    if not known:
-        return None
+async def _question(visit: Visit, sitting: Sitting, person: Person) -> PageQuestion | None:
     act = act_of(sitting.consent, sitting.partner, sitting.request.chosen)
-    async with visit.desk.db.begin(person.actor) as tx:
-        challenge = await new_challenge(tx, CONFIRM, person.id, act)
-    options = request_options(visit.desk.checks.site, challenge, known)
-    return show(CHALLENGE_PREFIX, challenge.id), msgspec.json.encode(options).decode()
+    return await ask_passkey(visit.desk.checks, person.id, act, person.actor)
 
 
 def _page(

@@ -1,7 +1,7 @@
 """The hosted pages of merchants' wallets as an ASGI application, for browsers alone.
 
 A link shows who asks and for what; the button on that page opens it, so that a program which
-follows links for a preview uses none up. Pages work without a script.
+follows links for a preview uses none up. Pages work without a script; a passkey alone needs one.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ VIEWS: Final[Mapping[tuple[str, str], View]] = {
     ("POST", f"{PAGES}/log_in"): using.log_in,
     ("POST", f"{PAGES}/send"): using.send,
     ("POST", f"{PAGES}/confirm"): using.confirm,
+    ("POST", f"{PAGES}/passkey"): using.confirm_by_passkey,
     ("POST", f"{PAGES}/decline"): using.decline,
     ("POST", f"{PAGES}/back"): using.go_back,
     ("POST", f"{PAGES}/revoke"): using.revoke,

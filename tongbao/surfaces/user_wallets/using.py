@@ -8,8 +8,24 @@ from typing import Any, Final, Literal
 from tongbao.kernel.errors import Busy, Refusal
 from tongbao.kernel.ids import UnknownId, parse, show
 from tongbao.kernel.licence import Mode
-from tongbao.parties.authentication.model import Act, CodeWrong, Method, ProofRefused, level_of
-from tongbao.parties.authentication.step_up import CODE_PREFIX, ByMessageCode, prove
+from tongbao.parties.authentication.model import (
+    Act,
+    CodeWrong,
+    Method,
+    PasskeyRefused,
+    PasskeyUnavailable,
+    ProofRefused,
+    level_of,
+)
+from tongbao.parties.authentication.step_up import (
+    CODE_PREFIX,
+    ByMessageCode,
+    ByPasskey,
+    PageQuestion,
+    ask_passkey,
+    prove,
+    read_passkey,
+)
 from tongbao.parties.bound_cards.model import PREFIX as CARD
 from tongbao.parties.bound_cards.model import BoundCard
 from tongbao.parties.bound_cards.queries import cards_of_person
@@ -27,7 +43,8 @@ from tongbao.surfaces.page_kit.replies import Reply
 from tongbao.surfaces.user_wallets.desk import Visit
 
 _BY: Final = (Method.PASSWORD, Method.MESSAGE_CODE)
-Wrong = Literal["", "password", "code", "not_empty", "card"]
+_NO_PASSKEY: Final = (UnknownId, ProofRefused, PasskeyRefused, PasskeyUnavailable)
+Wrong = Literal["", "password", "code", "passkey", "not_empty", "card"]
 
 
 async def show_step(visit: Visit, seat: Seat, *, wrong: Wrong = "", status: int = 200) -> Reply:
@@ -43,13 +60,18 @@ async def show_step(visit: Visit, seat: Seat, *, wrong: Wrong = "", status: int 
         [first, *_] = await contacts_of(visit.desk.db, person.id)
         facts["sent_to"] = first.masked
     if seat.proposal is None:
+        facts["question"] = await _question(visit, seat, person)
         return await visit.page("manage.html", seat, status=status, **facts)
     has_card = seat.proposal.kind in {"top_up", "withdrawal"}
     cards = await _cards(visit, person) if has_card else []
+    may_go_without = sitting.mode is Mode.SANDBOX or not has_card
+    # A passkey signs which card money goes over: where there is a choice, it is made first.
+    is_chosen = sitting.message_code is not None if cards else may_go_without
     facts |= {
+        "question": await _question(visit, seat, person) if is_chosen else None,
         "cards": [(show(CARD, each.id), each) for each in cards],
         "chosen": show(CARD, sitting.card_id) if sitting.card_id else "",
-        "may_go_without": sitting.mode is Mode.SANDBOX or not has_card,
+        "may_go_without": may_go_without,
     }
     return await visit.page("proposal.html", seat, status=status, **facts)
 
@@ -102,15 +124,37 @@ async def confirm(visit: Visit) -> Reply:
         SittingOver, TooManyRequests, StrongerProofNeeded, ProposalOver, ProposalTooLarge,
         ApplicationStateWrong, ProgrammeNotActive
     """
-    seat, desk = await visit.open_seat(), visit.desk
+    seat = await visit.open_seat()
     if seat.proposal is None:
         raise SittingOver
     if not await _proved(visit, seat):
         return await show_step(visit, seat, wrong="code", status=422)
+    return await _agreed(visit, seat, seat.proposal)
+
+
+async def confirm_by_passkey(visit: Visit) -> Reply:
+    """Take a passkey's signature over exactly what the page shows in place of the code.
+
+    Raises:
+        SittingOver, TooManyRequests, StrongerProofNeeded, ProposalOver, ProposalTooLarge,
+        ApplicationStateWrong, ProgrammeNotActive
+    """
+    seat, form = await visit.open_seat(), visit.request.form
+    try:
+        claim = read_passkey(form.get("challenge_id", ""), form.get("response", ""))
+        await _prove(visit, seat, claim)
+    except _NO_PASSKEY:
+        return await show_step(visit, seat, wrong="passkey", status=422)
+    if seat.proposal is not None:
+        return await _agreed(visit, seat, seat.proposal)
+    return await _closed(visit, seat)
+
+
+async def _agreed(visit: Visit, seat: Seat, proposal: Proposal) -> Reply:
+    """Write down that the person agrees, and have it done."""
+    desk = visit.desk
     level, card_id = int(level_of(_BY)), seat.sitting.card_id
-    found = await proposals.agree(
-        desk.db, seat.sitting, seat.proposal, level=level, card_id=card_id
-    )
+    found = await proposals.agree(desk.db, seat.sitting, proposal, level=level, card_id=card_id)
     with suppress(Busy, Refusal):  # its task goes on with it
         found = await proposals.carry_out(desk.carrier, found.id)
     return _told(visit, seat, found)
@@ -161,10 +205,20 @@ async def close(visit: Visit) -> Reply:
     Raises:
         SittingOver, TooManyRequests, StrongerProofNeeded
     """
-    seat, person = await _managing(visit)
-    account = await account_of_application(visit.desk.db, seat.application)
+    seat, _ = await _managing(visit)
     if not await _proved(visit, seat):
         return await show_step(visit, seat, wrong="code", status=422)
+    return await _closed(visit, seat)
+
+
+async def _closed(visit: Visit, seat: Seat) -> Reply:
+    """Close the account and end the merchant's part in one commit; one that is full stays.
+
+    Raises:
+        SittingOver
+    """
+    person = await _person(visit, seat)
+    account = await account_of_application(visit.desk.db, seat.application)
     try:
         async with visit.desk.db.begin(person.actor) as tx:
             ended = await applications.leave(tx, seat.application, by="person")
@@ -200,25 +254,49 @@ async def _proved(visit: Visit, seat: Seat) -> bool:
     Raises:
         SittingOver, StrongerProofNeeded
     """
-    checks, sitting = visit.desk.checks, seat.sitting
-    person = await _person(visit, seat)
+    sitting = seat.sitting
     if sitting.message_code is None:
         raise SittingOver
-    card = None
-    if sitting.card_id is not None:
-        card = next(
-            (each for each in await _cards(visit, person) if each.id == sitting.card_id), None
-        )
-        if card is None:
-            raise SittingOver
-    act = await _act(visit, seat, card)
-    holder = await sittings.check_strength(checks, sitting, person, act)
     claim = ByMessageCode(show(CODE_PREFIX, sitting.message_code), visit.field("code", 16).strip())
     try:
-        await prove(checks, holder, claim, act)
+        await _prove(visit, seat, claim)
     except (CodeWrong, ProofRefused):
         return False
     return True
+
+
+async def _prove(visit: Visit, seat: Seat, claim: ByMessageCode | ByPasskey) -> None:
+    """Take a proof about exactly what is shown.
+
+    Raises:
+        SittingOver, StrongerProofNeeded, CodeWrong, UnknownId, ProofRefused, PasskeyRefused,
+        PasskeyUnavailable
+    """
+    checks, person = visit.desk.checks, await _person(visit, seat)
+    act = await _act(visit, seat, await _chosen_card(visit, seat, person))
+    holder = await sittings.check_strength(checks, seat.sitting, person, act)
+    await prove(checks, holder, claim, act)
+
+
+async def _question(visit: Visit, seat: Seat, person: Person) -> PageQuestion | None:
+    """Return what a passkey of the person's is asked to sign, about exactly what is shown."""
+    act = await _act(visit, seat, await _chosen_card(visit, seat, person))
+    return await ask_passkey(visit.desk.checks, person.id, act, person.actor)
+
+
+async def _chosen_card(visit: Visit, seat: Seat, person: Person) -> BoundCard | None:
+    """Return the card that was chosen for what is shown, if one was.
+
+    Raises:
+        SittingOver: it is theirs no more.
+    """
+    wanted = seat.sitting.card_id
+    if wanted is None:
+        return None
+    for each in await _cards(visit, person):
+        if each.id == wanted:
+            return each
+    raise SittingOver
 
 
 async def _act(visit: Visit, seat: Seat, card: BoundCard | None) -> Act:
