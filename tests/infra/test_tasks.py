@@ -306,13 +306,14 @@ async def test_replay_is_refused_while_a_newer_task_has_the_key(db: Db) -> None:
 async def test_a_discarded_dead_letter_is_gone_but_audited(db: Db) -> None:
     (task_id,) = await bury(db, 1)
     async with db.begin("operator") as tx:
-        await discard(tx, task_id)
-    for act in (replay, discard):
+        await discard(tx, task_id, because="sent by hand")
+    for act in (replay, partial(discard, because="again")):
         with pytest.raises(DeadLetterUnknown):
             async with db.begin("operator") as tx:
                 await act(tx, task_id)
     (entry,) = await audit.entries_of_subject(db, show("tsk", task_id))
-    assert entry.facts == {"type": "tests.greet", "key": None, "reason": "tests.reason"}
+    said = {"type": "tests.greet", "key": None, "reason": "tests.reason"}
+    assert entry.facts == {**said, "because": "sent by hand"}
 
 
 async def test_dead_letters_come_in_pages_by_type(db: Db) -> None:

@@ -159,7 +159,7 @@ async def test_a_live_channel_account_waits_for_a_second_person(
         ),
         (("key", "create", "mch_" + "0" * 26), "merchant.not_found"),
         (("tasks", "replay", "tsk_" + "0" * 26), "task.dead_letter_unknown"),
-        (("tasks", "discard", "x"), "id.unknown"),
+        (("tasks", "discard", "x", "--because", "y"), "id.unknown"),
     ],
 )
 async def test_a_refusal_is_one_line_with_its_code(
@@ -253,7 +253,7 @@ async def test_dead_tasks_are_listed_and_tried_again(cli: Cli, db: Db) -> None:
     assert listed.json[0]["reason"] == "ValueError: no"
     two, one = [each["task"] for each in listed.json]
     assert (await cli("tasks", "replay", one)).code == 0
-    assert (await cli("tasks", "discard", two)).code == 0
+    assert (await cli("tasks", "discard", two, "--because", "sent by hand")).code == 0
 
     assert (await cli("--json", "tasks", "dead")).json == []
     assert (await cli("--json", "tasks", "dead", "--type", "tests.other")).json == []

@@ -357,6 +357,10 @@ async def test_of_two_uses_of_a_code_at_once_nothing_stays(bank: Bank) -> None:
 
 async def test_attempt_to_use_expired_auth_code(bank: Bank) -> None:
     code = await bank.code()
+    [row] = await bank.stage.db.fetch(
+        "select max(code_expires_at) - now() as left from authorisation", ()
+    )
+    assert timedelta(0) < row["left"] <= timedelta(seconds=60), "FAPI 2.0: 60 seconds at most"
     await bank.stage.db.fetch(
         "update authorisation set code_expires_at = now() - interval '1 s'"
         " where code_used_at is null and code_expires_at is not null",

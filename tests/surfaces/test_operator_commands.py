@@ -27,21 +27,26 @@ def environment(dsn: str, tmp_path: Path) -> dict[str, str]:
 async def test_people_are_added_helped_and_kept_out(cli: Cli, db: Db) -> None:
     who = ("--login", "li.na", "--name", "Li Na", "--role", "finance")
     made = (await cli("--json", "operator", "add", *who, "--password", PASSWORD)).json
-    weak = await cli("operator", "set-password", "--login", "li.na", "--password", "my console key")
+    why = ("--because", "asked in person")
+    new = ("operator", "set-password", "--login", "li.na", *why)
+    weak = await cli(*new, "--password", "my console key")
     before = (await list_operators(db))[0]
-    await cli("operator", "set-password", "--login", "li.na", "--password", PASSWORD + "!")
-    reset = (await cli("--json", "operator", "reset-factor", "li.na")).json
-    await cli("operator", "disable", "li.na")
+    await cli(*new, "--password", PASSWORD + "!")
+    reset = (await cli("--json", "operator", "reset-factor", "li.na", *why)).json
+    await cli("operator", "disable", "li.na", *why)
     [shown] = (await cli("--json", "operator", "list")).json
-    await cli("operator", "disable", "li.na", "--undo")
-    await cli("operator", "unlock", "li.na")
+    await cli("operator", "disable", "li.na", "--undo", *why)
+    await cli("operator", "unlock", "li.na", *why)
     [after] = await list_operators(db)
 
     assert made["totp_uri"] != reset["totp_uri"]
     assert weak.code == 1
     assert before.password_hash != after.password_hash
     assert (shown["role"], shown["state"], after.state) == ("finance", "disabled", "active")
-    done = [each.action for each in await audit.entries_of_subject(db, after.actor)]
+    entries = await audit.entries_of_subject(db, after.actor)
+    assert {each.facts.get("because") for each in entries[1:]} == {why[1]}
+    assert all(each.actor.startswith("cli:") and each.origin for each in entries)
+    done = [each.action for each in entries]
     assert done == [
         "operator.created",
         "operator.password_set",
@@ -55,4 +60,6 @@ async def test_people_are_added_helped_and_kept_out(cli: Cli, db: Db) -> None:
 
 async def test_nobody_is_helped_who_is_not_there(cli: Cli) -> None:
     for command in (("unlock", "nobody"), ("disable", "nobody"), ("reset-factor", "nobody")):
-        assert "operator.not_found" in (await cli("operator", *command)).err
+        assert "--because" in (await cli("operator", *command)).err, "nothing is done without a why"
+        told = await cli("operator", *command, "--because", "asked")
+        assert "operator.not_found" in told.err

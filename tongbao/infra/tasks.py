@@ -303,14 +303,14 @@ async def replay(tx: Tx, task_id: UUID) -> None:
     await audit.record(tx, "task.replay", show("tsk", task_id), {"type": dead.type})
 
 
-async def discard(tx: Tx, task_id: UUID) -> None:
-    """Give a dead letter up for good; the audit log keeps what it was.
+async def discard(tx: Tx, task_id: UUID, *, because: str) -> None:
+    """Give a dead letter up for good; the audit log keeps what it was, and why.
 
     Raises:
         DeadLetterUnknown
     """
     dead = await _take(tx, task_id)
-    facts = {"type": dead.type, "key": dead.key, "reason": dead.reason}
+    facts = {"type": dead.type, "key": dead.key, "reason": dead.reason, "because": because}
     await audit.record(tx, "task.discard", show("tsk", task_id), facts)
 
 

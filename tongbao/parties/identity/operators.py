@@ -17,6 +17,7 @@ from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring, bind, constant_time_equal
 from tongbao.infra.db import Tx
 from tongbao.infra.settings import Secret
+from tongbao.kernel.errors import Fact
 from tongbao.kernel.ids import new_id
 from tongbao.parties.authentication.passwords import is_common, says_the_place
 from tongbao.parties.identity import _store as store
@@ -84,18 +85,22 @@ async def create_operator(
     )
 
 
-async def set_password(tx: Tx, login: str, password: str) -> None:
+async def set_password(tx: Tx, login: str, password: str, *, because: str | None = None) -> None:
     """Replace a password; every session of the operator ends, and a lock is lifted.
+
+    ``because`` is why somebody does it for another; the audit log keeps it.
 
     Raises:
         OperatorNotFound, PasswordWeak
     """
     _check_choice(password, login)
     operator = await store.SET_PASSWORD.first(tx, login, _HASHER.hash(password))
-    await _changed(tx, operator, "operator.password_set")
+    await _changed(tx, operator, "operator.password_set", because)
 
 
-async def reset_second_factor(tx: Tx, keyring: Keyring, login: str) -> Enrolment:
+async def reset_second_factor(
+    tx: Tx, keyring: Keyring, login: str, *, because: str | None = None
+) -> Enrolment:
     """Replace a lost second factor; every session of the operator ends.
 
     Raises:
@@ -106,21 +111,22 @@ async def reset_second_factor(tx: Tx, keyring: Keyring, login: str) -> Enrolment
         raise OperatorNotFound(login=login)
     seed = pyotp.random_base32()
     operator = await store.SET_TOTP.one(tx, operator.id, _sealed(keyring, operator.id, seed))
-    await _changed(tx, operator, "operator.second_factor_reset")
+    await _changed(tx, operator, "operator.second_factor_reset", because)
     return _enrolment(operator, seed)
 
 
-async def set_disabled(tx: Tx, login: str, *, disabled: bool) -> None:
+async def set_disabled(tx: Tx, login: str, *, disabled: bool, because: str | None = None) -> None:
     """Lock an operator out for good, ending every session, or let them in again.
 
     Raises:
         OperatorNotFound
     """
     operator = await store.SET_STATE.first(tx, login, "disabled" if disabled else "active")
-    await _changed(tx, operator, "operator.disabled" if disabled else "operator.enabled")
+    action = "operator.disabled" if disabled else "operator.enabled"
+    await _changed(tx, operator, action, because)
 
 
-async def unlock(tx: Tx, login: str) -> None:
+async def unlock(tx: Tx, login: str, *, because: str | None = None) -> None:
     """Let an operator try again who failed too often.
 
     Raises:
@@ -129,7 +135,7 @@ async def unlock(tx: Tx, login: str) -> None:
     operator = await store.UNLOCK.first(tx, login)
     if operator is None:
         raise OperatorNotFound(login=login)
-    await audit.record(tx, "operator.unlocked", operator.actor, {})
+    await audit.record(tx, "operator.unlocked", operator.actor, _why(because))
 
 
 def is_login(text: str) -> bool:
@@ -193,11 +199,15 @@ def _check_choice(password: str, login: str) -> None:
         raise PasswordWeak
 
 
-async def _changed(tx: Tx, operator: Operator | None, action: str) -> None:
+def _why(because: str | None) -> dict[str, Fact]:
+    return {} if because is None else {"because": because}
+
+
+async def _changed(tx: Tx, operator: Operator | None, action: str, because: str | None) -> None:
     if operator is None:
         raise OperatorNotFound
     await store.END_SESSIONS_OF.run(tx, operator.id)
-    await audit.record(tx, action, operator.actor, {})
+    await audit.record(tx, action, operator.actor, _why(because))
 
 
 def _enrolment(operator: Operator, seed: str) -> Enrolment:

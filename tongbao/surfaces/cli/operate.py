@@ -13,7 +13,7 @@ from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import parse, show
 from tongbao.ledger.verify import verify
 from tongbao.rails.channels.accounts import list_accounts
-from tongbao.surfaces.cli.context import Context, Platform, actor
+from tongbao.surfaces.cli.context import Context, Platform, Text, actor
 
 
 @click.command()
@@ -126,13 +126,14 @@ def tasks_replay(context: Context, task: str) -> None:
 
 @tasks.command("discard")
 @click.argument("task")
+@click.option("--because", required=True, type=Text(200), help="Why; the audit log keeps it.")
 @click.pass_obj
-def tasks_discard(context: Context, task: str) -> None:
+def tasks_discard(context: Context, task: str, because: str) -> None:
     """Give a dead task up for good; the audit log keeps what it was."""
 
     async def work(platform: Platform) -> dict[str, object]:
         async with platform.db.begin(actor()) as tx:
-            await discard(tx, parse("tsk", task))
+            await discard(tx, parse("tsk", task), because=because)
         return {"task": task, "state": "discarded"}
 
     context.show(context.run(work))

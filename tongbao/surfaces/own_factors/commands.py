@@ -21,6 +21,9 @@ from tongbao.surfaces.cli.context import Context, Platform, Text, actor
 
 _LOGIN: Final = click.option("--login", prompt=True, help="The name to log in with.")
 _NAME: Final = click.option("--name", prompt=True, type=Text(128), help="Who it is.")
+_BECAUSE: Final = click.option(
+    "--because", required=True, type=Text(200), help="Why; the audit log keeps it."
+)
 _PASSWORD: Final = click.option(
     "--password",
     prompt=True,
@@ -98,13 +101,14 @@ def operator_list(context: Context) -> None:
 @operator.command("set-password")
 @_LOGIN
 @_PASSWORD
+@_BECAUSE
 @click.pass_obj
-def operator_set_password(context: Context, login: str, password: str) -> None:
+def operator_set_password(context: Context, login: str, password: str, because: str) -> None:
     """Give somebody a new password; every session of theirs ends."""
 
     async def work(platform: Platform) -> dict[str, object]:
         async with platform.db.begin(actor()) as tx:
-            await set_password(tx, login, password)
+            await set_password(tx, login, password, because=because)
         return {"login": login, "password": "set"}
 
     context.show(context.run(work))
@@ -112,13 +116,14 @@ def operator_set_password(context: Context, login: str, password: str) -> None:
 
 @operator.command("reset-factor")
 @click.argument("login")
+@_BECAUSE
 @click.pass_obj
-def operator_reset_factor(context: Context, login: str) -> None:
+def operator_reset_factor(context: Context, login: str, because: str) -> None:
     """Give somebody a new second factor for a lost one; every session of theirs ends."""
 
     async def work(platform: Platform) -> Enrolment:
         async with platform.db.begin(actor()) as tx:
-            return await reset_second_factor(tx, platform.keyring, login)
+            return await reset_second_factor(tx, platform.keyring, login, because=because)
 
     _show(context, context.run(work))
 
@@ -126,13 +131,14 @@ def operator_reset_factor(context: Context, login: str) -> None:
 @operator.command("disable")
 @click.argument("login")
 @click.option("--undo", is_flag=True, help="Let them in again.")
+@_BECAUSE
 @click.pass_obj
-def operator_disable(context: Context, login: str, *, undo: bool) -> None:
+def operator_disable(context: Context, login: str, because: str, *, undo: bool) -> None:
     """Lock somebody out for good, at once."""
 
     async def work(platform: Platform) -> dict[str, object]:
         async with platform.db.begin(actor()) as tx:
-            await set_disabled(tx, login, disabled=not undo)
+            await set_disabled(tx, login, disabled=not undo, because=because)
         return {"login": login, "state": "active" if undo else "disabled"}
 
     context.show(context.run(work))
@@ -140,13 +146,14 @@ def operator_disable(context: Context, login: str, *, undo: bool) -> None:
 
 @operator.command("unlock")
 @click.argument("login")
+@_BECAUSE
 @click.pass_obj
-def operator_unlock(context: Context, login: str) -> None:
+def operator_unlock(context: Context, login: str, because: str) -> None:
     """Let somebody try again who failed too often."""
 
     async def work(platform: Platform) -> dict[str, object]:
         async with platform.db.begin(actor()) as tx:
-            await unlock(tx, login)
+            await unlock(tx, login, because=because)
         return {"login": login, "state": "unlocked"}
 
     context.show(context.run(work))
