@@ -345,8 +345,7 @@ class Platform:
         if not self.settings.jeepay_facade:
             return {}
         behind = Facade(self.flow, self.keyring, self.settings.public_url, self.webhook_rules)
-        facade = JeepayFacade(behind)
-        return {PAY_PREFIX: facade, REFUND_PREFIX: facade}
+        return dict.fromkeys((PAY_PREFIX, REFUND_PREFIX), JeepayFacade(behind))
 
     async def seed(self) -> None:
         """Enqueue the work that comes back by itself; what is there already stays as it is."""
