@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from msgspec import Struct
 
 from tests.conftest import on_database
+from tests.controls.test_audit_log import judged
 from tests.stage import Stage
 from tests.surfaces.commands import command_line
 from tests.surfaces.visitors import hire, reader
@@ -18,6 +20,7 @@ from tests.surfaces.wallet_users import RETURN, wallet_of_user
 from tongbao.controls.approvals.approvals import ApplyApproval, approve, run_apply
 from tongbao.controls.approvals.model import Approval, Approvals, acts_of
 from tongbao.controls.approvals.queries import approval_with_id, changes_of
+from tongbao.controls.audit_log.checkpoints import prove_growth, sign_checkpoint, verify_log
 from tongbao.controls.dated_rows.rows import bound_rows, propose_row
 from tongbao.controls.retention import sweeping
 from tongbao.controls.retention.model import (
@@ -29,6 +32,7 @@ from tongbao.controls.retention.model import (
 )
 from tongbao.controls.retention.terms import TERMS, every_term
 from tongbao.infra import audit
+from tongbao.infra.audit_tree import place_entries
 from tongbao.infra.db import Db
 from tongbao.infra.embedded import EmbeddedServer
 from tongbao.infra.failpoints import SimulatedCrash, arm
@@ -36,6 +40,9 @@ from tongbao.infra.tasks import Lease
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import first_id_at, new_id, parse
 from tongbao.kernel.licence import Licence
+from tongbao.ledger.proofs.checkpoints import prove_now
+from tongbao.ledger.proofs.model import Proofs
+from tongbao.ledger.verify import verify
 from tongbao.payments.callbacks.inbox import BelieveCallback, believe_callback
 from tongbao.surfaces.retention import asked
 from tongbao.surfaces.retention.kinds import KINDS, erase_what_is_old, held
@@ -160,6 +167,36 @@ async def test_who_never_opened_a_wallet_is_forgotten_and_may_apply_anew(
     assert [each.facts["rows"] for each in entries] == [1]
     await swept(stage.db)
     assert len(await audit.entries_of_subject(stage.db, "wallet_application")) == 1
+
+
+@pytest.mark.usefixtures("years_later")
+async def test_what_was_proved_before_is_proved_after(
+    shared_stage: Stage, paid: Any, tmp_path: Path
+) -> None:
+    """The receipt, the ledger, and an audit log that has only grown: by what erasing says of it."""
+    stage, db = shared_stage, shared_stage.db
+    proofs = Proofs(db, stage.platform.keyring)
+    await prove_now(proofs)
+    receipt = await stage.call(stage.client.payments.receipt, paid["id"])
+    await place_entries(db)
+    before = await sign_checkpoint(proofs)
+
+    assert await swept(db) > 0
+    await place_entries(db)
+    after = await sign_checkpoint(proofs)
+    assert before is not None
+    assert after is not None
+    assert after.size > before.size
+    for proof in (
+        json.dumps(receipt).encode(),
+        await prove_growth(db, before.number, after.number),
+    ):
+        told = await judged(db, tmp_path, proof)
+        assert told.returncode == 0, told.stderr
+    again = await stage.call(stage.client.payments.receipt, paid["id"])
+    assert again["transfers"] == receipt["transfers"]
+    assert (await verify_log(db)).breaches == 0
+    assert (await verify(db)).broken == ()
 
 
 @pytest.mark.usefixtures("years_later")
