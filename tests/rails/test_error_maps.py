@@ -18,6 +18,10 @@ import pytest
 
 import tongbao.rails.channels
 import tongbao_sandbox
+from tongbao.controls.limits.model import LimitExceeded
+from tongbao.ledger.model import AccountClosed, AccountFrozen, ExceedsBalance
+from tongbao.parties.accounts.model import CodeUsedOrExpired, SpendingRefused
+from tongbao.parties.offline_codes.model import OfflineKeyStopped, OfflineLimitExceeded
 from tongbao.rails.channels.error_map import Call, ErrorMap, Meaning, error_map
 
 CHANNELS = Path(tongbao.rails.channels.__path__[0])
@@ -175,6 +179,25 @@ def test_a_code_resolves_to_one_entry_with_advice(channel: str, code: str) -> No
     text = mapped.customer_text(code)
     assert text.en.strip()
     assert text.zh.strip()
+
+
+WALLET_REFUSES = {
+    ExceedsBalance.code,
+    AccountFrozen.code,
+    AccountClosed.code,
+    CodeUsedOrExpired.code,
+    SpendingRefused.code,
+    OfflineKeyStopped.code,
+    OfflineLimitExceeded.code,
+    LimitExceeded.code,
+    "wallet.declined",
+}
+"""What may refuse the group that a payment of the own wallet is."""
+
+
+@pytest.mark.parametrize("code", sorted(WALLET_REFUSES))
+def test_what_the_own_wallet_refuses_is_a_plain_no(code: str) -> None:
+    assert error_map("wallet").find("pay", code).meaning == "declined"
 
 
 @pytest.mark.parametrize("channel", MAPS)
