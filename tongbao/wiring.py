@@ -253,8 +253,7 @@ class Platform:
 
     def app(self) -> App:
         """Return the HTTP application: the API, callbacks, consoles and probes."""
-        settings = self.settings
-        people = desk_of(self, contributors=KEEPS)
+        settings, people = self.settings, desk_of(self, contributors=KEEPS)
         callbacks = CallbackApp(self.flow, self.accounts.of_token, self.worker)
         mounts: dict[str, Asgi] = {
             CALLBACKS_PREFIX: callbacks,

@@ -48,7 +48,11 @@ from tongbao.parties.user_wallets.programmes import (
     propose_move,
 )
 from tongbao.parties.user_wallets.proposals import ExpireProposal, run_expire_proposal
-from tongbao.parties.user_wallets.queries import application_with_id
+from tongbao.parties.user_wallets.queries import (
+    account_of_application,
+    application_with_id,
+    proposal_of_merchant,
+)
 from tongbao.surfaces.user_wallets.api import PAGES
 from tongbao_sdk import Refused, Tongbao
 
@@ -679,6 +683,40 @@ async def test_a_passkey_confirms_exactly_what_the_page_shows(stage: Stage, wall
     again = await visitor.post("passkey", challenge_id=challenge, response=answer)
     assert again.status == 409, "the page is over"
     assert await wallet.balance() == 3_000
+
+
+async def test_a_passkey_signs_for_the_card_that_was_chosen_first(
+    stage: Stage, wallet: Opened
+) -> None:
+    await passkey_of(stage, wallet)
+    found = await application_with_id(stage.db, parse("wap", wallet.made["id"]))
+    card, now = new_id(), stage.db.clock.now()
+    await stage.db.fetch(
+        "insert into bound_card (id, person_id, mode, vault_card_id, par, bin, last4, issuer,"
+        " brand, kind, phone_masked, phone_mark, device, state, reference, is_default, in_use,"
+        " asked_at, bound_at) values ($1, $2, 'sandbox', $1, repeat('0', 29), '625188', '0001',"
+        " 'b', 'b', 'DC', 'x', $3, $1, 'bound', '', true, 0, $4, $4)",
+        (card, found.person_id, b"m" * 32, now),
+    )
+    made, link = await wallet.propose()
+    visitor = Visitor(stage, wallet.phone)
+    await visitor.begin(link)
+    page = await visitor.post("log_in", contact=wallet.phone, password=PASSWORD)
+    assert f'name="card" value="{show("bcd", card)}"' in text(page)
+    assert b"data-passkey" not in page.body, "which card, or none, is part of what is signed"
+
+    await visitor.office.wait()
+    chosen = await visitor.post("send", card=show("bcd", card))
+
+    challenge, _ = asked_of_passkey(chosen)
+    account = await account_of_application(stage.db, found)
+    of = (stage.shop.merchant.id, Mode.SANDBOX, parse("wpr", made["id"]))
+    proposal = await proposal_of_merchant(stage.db, *of)
+    act = await proposals.act_of(stage.db, account, proposal, show("bcd", card))
+    [row] = await stage.db.fetch(
+        "select act_digest from challenge where id = $1", (parse("chl", challenge),)
+    )
+    assert row["act_digest"] == act.digest
 
 
 async def test_an_account_is_closed_with_a_passkey_once_it_is_empty(
