@@ -24,6 +24,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 import structlog
+from argon2 import PasswordHasher
 from hypothesis import settings
 
 from tests.databases import SUPERUSER, Databases, on_database
@@ -33,6 +34,8 @@ from tongbao.infra.db import Db
 from tongbao.infra.migrate import migrate
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.licence import Licence
+from tongbao.parties.authentication import passwords
+from tongbao.parties.identity import operators
 
 SPEED_NOT_DURABILITY = {
     "fsync": "off",
@@ -135,6 +138,16 @@ def temporary_folder() -> Iterator[Path]:
         watchdog.stdin.close()  # an end of file, as our death would be
         watchdog.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_hashes() -> Iterator[None]:
+    """What a password costs is for attackers, and not for a thousand logins here."""
+    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operators, "_HASHER", quick)
+        patch.setattr(passwords, "_HASHER", quick)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from argon2 import PasswordHasher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,13 +75,6 @@ W3C = Site("example.org", "W3C", ("https://example.org",))
 REAL = passwords._HASHER
 PAYEE = "6222 **** 6789"
 TRANSFER = Act("transfer", "trf_1", 19900, "CNY", PAYEE)
-
-
-@pytest.fixture(autouse=True)
-def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(passwords, "_HASHER", quick)
-    passwords._unmatchable.cache_clear()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher
 
 from tests.parties.phones import Phone
 from tests.parties.test_people import NoKeys, Office, Register
@@ -18,7 +17,6 @@ from tongbao.infra.serving.openapi import ApiFacts
 from tongbao.infra.settings import Settings
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.ledger.book import Ledger
-from tongbao.parties.authentication import passwords
 from tongbao.parties.authentication.passkeys import site_of
 from tongbao.parties.authentication.step_up import Checks, NoRisk
 from tongbao.parties.e_accounts import queries
@@ -28,12 +26,6 @@ from tongbao.surfaces.wallet.desk import Desk
 
 SOURCES = ("residents", "phones", "cards", "tax", "more")
 AT = "/v1/me/e_accounts"
-
-
-@pytest.fixture(autouse=True)
-def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(passwords, "_HASHER", quick)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.infra.test_certificates import (
     sm2_signature,
 )
 from tests.parties.phones import PASSWORD, Key, Phone
-from tests.parties.test_e_account_routes import AT, _quick_hashes, account, alice, app, enter
+from tests.parties.test_e_account_routes import AT, account, alice, app, enter
 from tongbao.infra import audit
 from tongbao.infra.certificates import read_certificate
 from tongbao.infra.db import Db
@@ -27,7 +27,7 @@ from tongbao.kernel.one_time_codes import ocra, read_suite
 from tongbao.parties.authentication.authenticators import SUITES
 from tongbao.parties.authentication.certificates import add_anchor, renew_crl
 
-__all__ = ["_quick_hashes", "alice", "app"]
+__all__ = ["alice", "app"]
 
 SIGNED = 500_001  # 43号 第二十四条: from 5000 yuan a day on by certificate
 Signs = Callable[[bytes], bytes]

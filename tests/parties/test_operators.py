@@ -40,14 +40,6 @@ PASSWORD = "violet-otter-42-harbour"
 REAL_HASHER = operators._HASHER
 
 
-@pytest.fixture(autouse=True)
-def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real cost is for attackers, not for two hundred tests."""
-    quick = operators.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(operators, "_HASHER", quick)
-    operators.unmatchable_hash.cache_clear()
-
-
 class Wrist:
     """A watch that only the test turns: the step of a code does not change between two logins."""
 

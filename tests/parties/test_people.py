@@ -10,7 +10,6 @@ from uuid import UUID
 
 import pyotp
 import pytest
-from argon2 import PasswordHasher
 
 from tests.parties.phones import PASSWORD, PHONE, Carrier, Key, Phone, address, deliver
 from tongbao.infra import audit, failpoints
@@ -23,7 +22,7 @@ from tongbao.infra.settings import Settings
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence, Mode
-from tongbao.parties.authentication import authenticators, passwords
+from tongbao.parties.authentication import authenticators
 from tongbao.parties.authentication.passkeys import site_of
 from tongbao.parties.authentication.step_up import Checks, NoRisk
 from tongbao.parties.people import consents, entering, sessions
@@ -74,14 +73,6 @@ class NoKeys:
 
     async def note_use(self, key: Any) -> None:
         return None
-
-
-@pytest.fixture(autouse=True)
-def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real cost is for attackers."""
-    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(passwords, "_HASHER", quick)
-    passwords._unmatchable.cache_clear()
 
 
 @pytest.fixture

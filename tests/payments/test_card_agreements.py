@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import pytest
-from argon2 import PasswordHasher
 
 from tests.dying import dying
 from tests.parties.card_people import pan
@@ -24,7 +23,6 @@ from tests.stage import Stage, new_number
 from tongbao.duties import reach_of
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
-from tongbao.parties.authentication import passwords
 from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.bound_cards.binding import unbind
 from tongbao.parties.bound_cards.model import BindingOver
@@ -54,15 +52,7 @@ async def tokens(module_stage: Stage, plain_host: None) -> AsyncIterator[None]:
 
 
 @pytest.fixture(scope="module")
-def quick_hashes() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-        patch.setattr(passwords, "_HASHER", quick)
-        yield
-
-
-@pytest.fixture(scope="module")
-async def alice(module_stage: Stage, quick_hashes: None) -> Phone:
+async def alice(module_stage: Stage) -> Phone:
     """Somebody whose real name is known, who binds cards with their phone."""
     stage = module_stage
     phone = Phone(stage.app, SandboxPost(stage))

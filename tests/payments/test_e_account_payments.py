@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher
 from msgspec.structs import replace
 
 from tests.parties.phones import PHONE, Phone
@@ -20,7 +19,6 @@ from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import Money
-from tongbao.parties.authentication import passwords
 from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.e_accounts import opening, orders
 from tongbao.parties.e_accounts.model import (
@@ -342,11 +340,7 @@ async def test_sixty_four_payments_never_pass_a_meter_by_one_fen(stage: Stage) -
     assert (await left(stage.db, payers[0]))["out_others/day"] == 0
 
 
-async def test_somebody_pays_what_their_phone_has_scanned(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(passwords, "_HASHER", quick)
+async def test_somebody_pays_what_their_phone_has_scanned(stage: Stage) -> None:
     alice, bob = [await enter(stage, contact) for contact in (PHONE, "13800138003")]
     at = "/v1/me/e_accounts"
     mine = (await alice.confirmed(at, account_class=3)).json["id"]
@@ -404,8 +398,6 @@ async def test_a_second_tap_hears_what_the_first_one_did(
 
     It leaves too little in the account, and has used up the confirmation.
     """
-    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(passwords, "_HASHER", quick)
     alice = await enter(stage, "13800138015" if what == "payments" else "13800138016")
     at = "/v1/me/e_accounts"
     person_id = parse("per", (await alice.get("/v1/me")).json["id"])

@@ -6,15 +6,12 @@ import asyncio
 from typing import Any
 
 import msgspec
-import pytest
-from argon2 import PasswordHasher
 
 from tests.parties.card_people import pan
 from tests.parties.phones import Carrier, Phone
 from tests.payments.test_cards import BALANCE, card_host, comes_to, on_card, script
 from tests.stage import Stage
 from tongbao.infra.notify.model import Message
-from tongbao.parties.authentication import passwords
 
 __all__ = ["card_host"]
 
@@ -39,10 +36,8 @@ class SandboxPost:
 
 
 async def test_a_card_is_bound_and_fills_and_empties_an_account_over_real_protocols(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
 ) -> None:
-    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(passwords, "_HASHER", quick)
     phone = Phone(stage.app, SandboxPost(stage))
     phone.mode = {"mode": "sandbox"}
     assert (await phone.register(PHONE)).status == 201

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from argon2 import PasswordHasher
 
 from tests.parties.phones import PHONE
 from tests.parties.test_e_accounts import Held, agrees, crash_at, left, now_is, somebody
@@ -27,7 +26,6 @@ from tongbao.parties.accounts.model import (
     WalletFrozen,
     WalletNotFound,
 )
-from tongbao.parties.authentication import passwords
 from tongbao.parties.authentication.step_up import Confirmed
 from tongbao.parties.consents.holdings import ClaimedWallets
 from tongbao.parties.e_accounts import orders, queries
@@ -179,11 +177,7 @@ async def test_thirty_at_once_never_pass_the_wallets_limit_nor_the_laws(stage: S
     await agrees(stage.db, account)
 
 
-async def test_somebody_moves_money_by_their_phone(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(passwords, "_HASHER", quick)
+async def test_somebody_moves_money_by_their_phone(stage: Stage) -> None:
     alice, at = await enter(stage, PHONE), "/v1/me/e_accounts"
     mine = (await alice.confirmed(at, account_class=3)).json["id"]
     await alice.confirmed(f"{at}/{mine}/activate")

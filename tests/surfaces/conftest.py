@@ -13,17 +13,7 @@ from tests.stage import Stage, staged
 from tests.surfaces.commands import Cli, command_line
 from tests.surfaces.visitors import close_browser
 from tongbao.infra.db import Db
-from tongbao.parties.identity import operators
 from tongbao_sandbox.launch import RunningSandbox
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_hashes() -> Iterator[None]:
-    """Passwords of operators cost an attacker a tenth of a second, and a thousand logins too."""
-    real = operators._HASHER
-    operators._HASHER = operators.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    yield
-    operators._HASHER = real
 
 
 @pytest.fixture(scope="session", autouse=True)

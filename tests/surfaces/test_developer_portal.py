@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 
 import httpx2 as httpx
 import pytest
-from argon2 import PasswordHasher
 
 from tests.conftest import MakeDb
 from tests.infra.signed_client import SignedClient
@@ -25,7 +24,6 @@ from tongbao.infra.db import Db, Query
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Licence, Mode
-from tongbao.parties.authentication import passwords
 from tongbao.parties.developers import _store as store
 from tongbao.parties.developers import entering
 from tongbao.parties.developers.entering import Proof
@@ -53,17 +51,6 @@ WAITING = Query(
     " where datname = current_database() and wait_event_type = 'Lock'",
 )
 MERCHANTS = Query(int, "select count(*)::int as n from merchant where name = $1")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_passwords() -> Iterator[None]:
-    """A password costs an attacker 50 ms, and a hundred logins here too."""
-    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "_HASHER", quick)
-        passwords._unmatchable.cache_clear()
-        yield
-    passwords._unmatchable.cache_clear()
 
 
 @pytest.fixture(scope="module")
