@@ -127,29 +127,17 @@ from tongbao.surfaces.api import webhook_endpoints as webhooks_api
 from tongbao.surfaces.api.probes import probes
 from tongbao.surfaces.api.versions import API_VERSIONS
 from tongbao.surfaces.cashier.app import CashierApp
+from tongbao.surfaces.console_rooms import console_rooms
 from tongbao.surfaces.developer_portal.app import with_portal
-from tongbao.surfaces.disputes_desk import pages as disputes_desk
 from tongbao.surfaces.docs_site.app import ERRORS, DocsApp
-from tongbao.surfaces.fees.pages import ROUTES as FEE_PAGES
-from tongbao.surfaces.four_eyes.routes import ROUTES as FOUR_EYES
 from tongbao.surfaces.invariants import rounds as invariants
 from tongbao.surfaces.jeepay.app import REFUND_PREFIX, JeepayFacade
 from tongbao.surfaces.jeepay.notices import plan_notices
 from tongbao.surfaces.jeepay.orders import PAY_PREFIX, Facade
-from tongbao.surfaces.list_pages import ROUTES as LIST_PAGES
-from tongbao.surfaces.machine_pages import machine_pages
-from tongbao.surfaces.onboarding_desk.pages import pages as onboarding_pages
 from tongbao.surfaces.operator_console.app import ConsoleApp
-from tongbao.surfaces.own_factors.pages import ROUTES as OWN_PAGES
 from tongbao.surfaces.own_routes import ROUTES as OWN_ROUTES
-from tongbao.surfaces.people_desk.pages import ROUTES as PEOPLE_PAGES
 from tongbao.surfaces.proofs import api as proofs_api
-from tongbao.surfaces.recon_desk.pages import ROUTES as RECON_DESK
-from tongbao.surfaces.recon_desk.sources import source_pages
-from tongbao.surfaces.reserve.pages import ROUTES as RESERVE_PAGES
-from tongbao.surfaces.settlement_desk.pages import pages as settlement_pages
 from tongbao.surfaces.tables.app import TablesApp
-from tongbao.surfaces.terminals.pages import ROUTES as TERMINAL_PAGES
 from tongbao.surfaces.till.app import TILLS_PREFIX, TillApp
 from tongbao.surfaces.user_wallets import api as user_wallets_api
 from tongbao.surfaces.user_wallets.app import KEEPS, people_pages
@@ -261,21 +249,7 @@ class Platform:
                 self.flow,
                 self.keyring,
                 settings.console_url or settings.public_url,
-                (
-                    *FOUR_EYES,
-                    *TERMINAL_PAGES,
-                    *PEOPLE_PAGES,
-                    *OWN_PAGES,
-                    *FEE_PAGES,
-                    *LIST_PAGES,
-                    *machine_pages(self.keys),
-                    *RESERVE_PAGES,
-                    *RECON_DESK,
-                    *source_pages(self.clearing),
-                    *settlement_pages(self.clearing),
-                    *onboarding_pages(self.registrar),
-                    *disputes_desk.console_routes(self.blobs),
-                ),
+                console_rooms(self.keys, self.clearing, self.registrar, self.blobs),
                 approvals=self.approvals,
                 second_factor=settings.operator_second_factor,
             ),
