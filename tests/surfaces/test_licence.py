@@ -95,7 +95,16 @@ MOUNTED = {
 }
 """What its people and partners reach, who are nobody elsewhere."""
 ROOMS = {
-    *("people", "e_accounts", "user_wallets", "partners", "reserve", "adjustments", "suspense"),
+    *(
+        "people",
+        "e_accounts",
+        "user_wallets",
+        "partners",
+        "reserve",
+        "adjustments",
+        "suspense",
+        "returned_money",
+    ),
     *("settlements", "settlement-batches", "settlement-terms", "settlement-holds", "debts"),
     *("payout-files", "transfer-batches", "disputes"),
 }
