@@ -71,7 +71,7 @@ async def judged(db: Db, folder: Path, proof: object) -> subprocess.CompletedPro
     program.write_text(verifier_source())
     given.write_bytes(proof if isinstance(proof, bytes) else msgspec.json.encode(proof))
     keys = [key.key for key in await published(db)]
-    command = [sys.executable, "-I", str(program), str(given), *keys]
+    command = [sys.executable, "-I", "-S", str(program), str(given), *keys]
     run = partial(subprocess.run, command, capture_output=True, text=True, check=False)
     return await asyncio.to_thread(run)
 

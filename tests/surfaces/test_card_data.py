@@ -9,7 +9,7 @@ import pytest
 
 from tests.infra.signed_client import call
 from tests.stage import Stage
-from tongbao.infra.card_watch import scan
+from tongbao.infra.card_watch import FREE, scan
 
 CARD = "4929 4205 7359 5709"  # Luhn-valid, of a documented test range
 FORM = {"content-type": "application/x-www-form-urlencoded", "accept-language": "en"}
@@ -58,3 +58,38 @@ async def test_what_nobody_signed_is_kept_without_its_card_number(shared_stage: 
     kept = await shared_stage.db.fetch("select body from inbound_callback", ())
     assert [b"492942******5709" in row["body"] for row in kept] == [True]
     assert [spot async for spot in scan(shared_stage.db)] == []
+
+
+async def test_wherever_a_sender_names_things_no_name_makes_room_for_a_number(
+    shared_stage: Stage,
+) -> None:
+    document = shared_stage.app.document
+    schemas = document["components"]["schemas"]
+    waiting = [
+        ("", verb["requestBody"])
+        for path in document["paths"].values()
+        for verb in path.values()
+        if "requestBody" in verb
+    ]
+    free, seen = set(), set()
+    while waiting:
+        name, found = waiting.pop()
+        match found:
+            case {"$ref": str(ref)} if ref not in seen:
+                seen.add(ref)
+                waiting.append((name, schemas[ref.rpartition("/")[2]]))
+            case dict():
+                if found.get("additionalProperties", False) is not False:
+                    free.add(name)
+                for key, inside in found.get("properties", {}).items():
+                    waiting.append((key, inside))
+                waiting += [
+                    (name, inside)
+                    for key, inside in found.items()
+                    if key not in {"properties", "examples"}
+                ]
+            case list():
+                waiting += [(name, inside) for inside in found]
+
+    assert len(seen) > 50
+    assert free == FREE

@@ -27,7 +27,7 @@ MADE_FOR_NUMBERS: Final = frozenset(
     | {"csv", "content", "id_number", "bank_number", "chip_hex", "pin_block_hex", "cryptogram"}
 )
 """Fields in which a card's or an account's number may stand, wherever they are in a request."""
-FREE: Final = frozenset({"metadata"})
+FREE: Final = frozenset({"metadata", "terms"})
 """Fields in which a merchant names things as it likes: there no name makes room for a number."""
 # A field made for numbers with digits and no more, as a till sends the code it has scanned. Not one
 # whose name only ends like it: within a text or a name, the quote before it is escaped.
