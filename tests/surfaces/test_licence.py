@@ -106,7 +106,7 @@ ROOMS = {
         "returned_money",
     ),
     *("settlements", "settlement-batches", "settlement-terms", "settlement-holds", "debts"),
-    *("payout-files", "transfer-batches", "disputes"),
+    *("payout-files", "transfer-batches", "disputes", "returned_money"),
 }
 """Where its operators go in the console, and nobody else."""
 ACTS = {

@@ -1,1 +1,1 @@
-"""Afterwards: reconciliation, settlement, payouts."""
+"""Afterwards: bills and their match, settlement, payouts, statements, disputes, reserve funds."""

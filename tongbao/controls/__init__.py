@@ -1,1 +1,1 @@
-"""Controls: whether something may be done at all, and on which day."""
+"""May they? Four eyes, the law's limits, working days, retention, the audit log's proofs."""

@@ -1,1 +1,1 @@
-"""Who? Merchants, operators, wallets and their keys."""
+"""Who? Merchants and their staff, operators, people and their accounts, partners, keys, cards."""

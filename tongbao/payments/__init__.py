@@ -1,1 +1,1 @@
-"""The flow: collecting payments and giving refunds, and the chase of what is unknown."""
+"""The flow: payments, refunds, splits, agreements, routing, and the chase of what is unknown."""

@@ -1,1 +1,1 @@
-"""How the platform is reached: API, operator console, command line."""
+"""How the platform is reached: API, hosted pages, consoles, phones, open bank, command line."""
