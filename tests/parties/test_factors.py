@@ -212,6 +212,41 @@ async def test_a_token_confirms_payee_and_amount_and_no_others(alice: Phone) -> 
     assert (await alice.post(f"{AT}/{payer}/transfers", **wanted)).status == 201
 
 
+async def test_a_code_by_mail_confirms_the_act_it_names_and_no_other(
+    alice: Phone, app: App, db: Db
+) -> None:
+    mail = "alice@example.com"
+    await alice.post_office.wait()
+    asked = (await alice.post("/v1/me/contact_codes", contact=mail)).json
+    proof = {"code_id": asked["code_id"], "code": await alice.code(mail)}
+    added = await alice.confirmed("/v1/me/contacts", contact=mail, **proof)
+    assert (added.status, added.json["masked"]) == (201, "a***@example.com"), added.body
+    payer, payee = await account(alice, 3, fill=400_000), await account(alice, 2)
+    wanted = {"amount": 150_000, "payee": payee, "request_id": "r1"}
+    asked_by = [
+        (await alice.post(f"{AT}/{payer}/transfers", **{**wanted, **more})).json["facts"]
+        for more in ({}, {"amount": 150_001, "request_id": "r2"})
+    ]
+    mine, other = [each["confirmation"] for each in asked_by]
+    assert asked_by[0]["level"] == 2
+
+    await alice.post_office.wait()
+    sent = (await alice.post(f"/v1/me/confirmations/{mine}/code", to="mail")).json
+    letter = (await alice.letters(mail))[-1]
+    claim = {"code_id": sent["code_id"], "code": await alice.code(mail)}
+
+    assert (letter.kind, "1500.00" in letter.text, payee in letter.text) == ("mail", True, True)
+    wrong = await alice.prove(other, "message_code", **claim)
+    assert wrong.code == "authentication.code_wrong"
+    for confirmation, method, said in ((mine, "message_code", claim), (mine, "password", {})):
+        proved = await alice.prove(confirmation, method, **said)
+        assert proved.status == 200, proved.body
+    assert proved.json["is_confirmed"] is True
+    assert (await alice.post(f"{AT}/{payer}/transfers", **wanted)).status == 201
+    again = await alice.prove(other, "message_code", **claim)
+    assert again.code == "authentication.code_wrong", "a code is good once"
+
+
 async def test_a_login_reminds_of_an_old_password_and_lets_in(alice: Phone, db: Db) -> None:
     fresh = await alice.log_in()
     await db.fetch("update password set set_at = set_at - interval '91 days'", ())
