@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import pytest
+
 from tests.infra.signed_client import SignedClient
 from tests.stage import Stage, new_number
+from tests.surfaces.visitors import Reader
 from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Mode
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.checkouts import queries
+from tongbao.payments.checkouts.checkouts import Visitor
 from tongbao.payments.checkouts.model import Checkout
 from tongbao.payments.collecting.model import Payment
 from tongbao.surfaces.demo.stage import Shop
@@ -105,3 +110,24 @@ class Till:
 def page_of(shown: dict[str, Any]) -> str:
     """Return the path of a checkout's or a plate's page."""
     return urlsplit(shown["url"]).path
+
+
+METHOD = re.compile(r'name="method" value="([^"]+)"')
+SOMEBODY = Visitor("203.0.113.9", "https://pay.example/pay/c/somebody")
+SCENE = re.compile(r'data-scene="(\w+)"')
+
+
+@pytest.fixture
+async def till(stage: Stage) -> Till:
+    await price_every_way(stage, stage.shop.merchant.id)
+    return Till(stage)
+
+
+def scene(page: Any) -> str:
+    [found] = SCENE.findall(page.text)
+    return str(found)
+
+
+async def choose(one: Reader, checkout: dict[str, Any], method: str) -> Any:
+    """Press a method's button and go where that leads."""
+    return await one.follow(await one.post(f"{page_of(checkout)}/method", {"method": method}))

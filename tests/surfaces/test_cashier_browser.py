@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tests.stage import Stage
+from tests.surfaces import cashing
 from tests.surfaces.cashing import PHONE, WECHAT_APP, Till, page_of, price_every_way
 from tests.surfaces.test_console_browser import FAINT, fits
 from tests.surfaces.visitors import Watched, asked_from_now, browsing, picture
@@ -20,11 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 SIZES = [(1280, 900), (320, 640)]
 BACK = "https://shop.example/orders/7"
 
-
-@pytest.fixture
-async def till(stage: Stage) -> Till:
-    await price_every_way(stage, stage.shop.merchant.id)
-    return Till(stage)
+till = cashing.till
 
 
 def ours(watched: Watched) -> list[str]:

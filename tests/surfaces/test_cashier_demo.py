@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.stage import Stage
-from tests.surfaces.cashing import ALIPAY_APP, DESKTOP, PHONE, UNIONPAY_APP, Till, page_of
-from tests.surfaces.test_cashier import METHOD
+from tests.surfaces.cashing import ALIPAY_APP, DESKTOP, METHOD, PHONE, UNIONPAY_APP, Till, page_of
 from tests.surfaces.visitors import reader
 from tongbao.kernel.licence import Licence
 from tongbao.surfaces.demo.stage import (

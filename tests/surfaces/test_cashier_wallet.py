@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.stage import Stage
-from tests.surfaces.cashing import DESKTOP, PHONE, Till, page_of
-from tests.surfaces.test_cashier import METHOD, choose, scene
+from tests.surfaces.cashing import DESKTOP, METHOD, PHONE, Till, choose, page_of, scene
 from tests.surfaces.visitors import reader
 from tongbao.kernel.licence import Mode
 from tongbao.parties.price_plans.model import PriceLine
