@@ -279,6 +279,7 @@ def test_ordinary_requests_pass() -> None:
         {"merchant_order_no": "a8f0", "description": "service", "discid": "x", "csv": PAN},
         idempotency_key="9c1a2b3c-5bcd-4e00-8f00-1234567890ab",
         authorization=PAN,
+        traceparent=f"00-4bf92f3577b34da6a3ce929d0e0e4736-{PAN}-01",
     )
 
 

@@ -48,8 +48,11 @@ _WIDE_GAP: Final = re.compile(
     rb"[0-9](?:\xc2[\xa0\xad\xb7]|\xe1|\xe2[\x80\x81\x88]|\xe3\x80\x80|\xef)"
 )
 _OTHER_SCRIPT: Final = re.compile(rb"[\xd9\xdb\xdf\xe0\xe1\xea]|\xf0(?!\x9f)")
+# Nothing keeps them: proofs, and ids of traces, of whose 16 hex figures all may be digits.
 _NOT_READ: Final = frozenset(
     {b"authorization", b"signature", b"signature-input", b"content-digest", b"cookie", b"dpop"}
+    | {b"traceparent", b"tracestate", b"b3", b"x-b3-traceid", b"x-b3-spanid"}
+    | {b"x-b3-parentspanid", b"x-request-id"}
 )
 _SHOWN_MAX: Final = 32
 _LINE_MAX: Final = 1 << 20

@@ -25,6 +25,7 @@ FILE_MAX: Final = 4 * 2**20
 ROWS_MAX: Final = 100_000
 COLUMNS: Final = ("bin", "bank", "type", "length")
 _NAME_MAX: Final = 64
+_LONG: Final = 16  # no other scheme's cards have more digits in China
 
 _BRANDS: Final = (
     *(("62", "unionpay"), ("81", "unionpay"), ("34", "amex"), ("37", "amex"), ("35", "jcb")),
@@ -90,8 +91,11 @@ def best_row(number: str, rows: Iterable[BinRow]) -> BinRow | None:
 
 
 def facts_of(number: str, row: BinRow) -> CardFacts:
-    """Return what a row says of a card; a number that no scheme begins so is of UnionPay's net."""
-    brand = brand_of(number)
+    """Return what a row says of a card; a number that no scheme gives out so is of UnionPay's net.
+
+    So are those of 17 to 19 digits that begin with 4, as China's banks gave out before 62.
+    """
+    brand = brand_of(number) if len(number) <= _LONG else "other"
     return CardFacts(row.kind, row.issuer, "unionpay" if brand == "other" else brand, row.source)
 
 
