@@ -92,7 +92,7 @@ class WechatPay:
                 *applyments.routes(),
                 *complaints.routes(),
                 ("GET", "/v3/bill/tradebill", bills.trade_bill),
-                *Statements(desk, bills, splits).routes(),
+                *Statements(desk, bills, splits, transfers).routes(),
                 ("GET", "/v3/billdownload/file", bills.download),
             )
         ]

@@ -1,10 +1,14 @@
-"""WeChat Pay's further bills: of the funds of an account, and of the shares given."""
+"""WeChat Pay's further bills: of the funds of an account, and of the shares given.
+
+Payments, refunds and shares move the basic account; payouts leave the operating account, which
+begins with ``wechat.operating_balance`` fen (100,000,000). The account of fees does not move.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -12,6 +16,7 @@ from tongbao_sandbox.clock import CHINA, plain
 from tongbao_sandbox.wechat_bill import Bills, Row, file, line, movements, yuan
 from tongbao_sandbox.wechat_desk import Desk
 from tongbao_sandbox.wechat_splits import Splits
+from tongbao_sandbox.wechat_transfers import Transfers
 from tongbao_sandbox.wechat_wire import Call, Handler, Outcome, Problem, parameter_error
 
 FUND_HEADER: Final = (
@@ -23,12 +28,13 @@ SPLIT_HEADER: Final = (
     "分账时间,分账发起方,分账方,微信订单号,微信分账/回退单号,分账明细单号,商户分账/回退单号,"
     "订单金额,分账接收方,分账金额,业务类型,处理状态,分账描述,备注"
 )
+OPERATING_BALANCE: Final = 100_000_000
 SPLIT_SUMMARY: Final = "总笔数,分账笔数,分账总金额,回退笔数,回退总金额"
 _STATES: Final = {"SUCCESS": "成功", "CLOSED": "失败", "FAILED": "失败", "PENDING": "处理中"}
 
 
 class Movement(Struct, frozen=True, order=True):
-    """One change of the basic account; money in fen, negative when it leaves."""
+    """One change of an account; money in fen, negative when it leaves."""
 
     time: str
     ref: str
@@ -41,11 +47,12 @@ class Movement(Struct, frozen=True, order=True):
 class Statements:
     """Answers the calls for bills beside the trade bill."""
 
-    def __init__(self, desk: Desk, bills: Bills, splits: Splits) -> None:
+    def __init__(self, desk: Desk, bills: Bills, splits: Splits, transfers: Transfers) -> None:
         self._desk = desk
         self._world = desk.world
         self._bills = bills
         self._splits = splits
+        self._transfers = transfers
 
     def routes(self) -> tuple[tuple[str, str, Handler], ...]:
         """Return every call for a further bill."""
@@ -56,7 +63,7 @@ class Statements:
         )
 
     def fund_bill(self, call: Call) -> Outcome:
-        """Offer the movements of the merchant's basic account on a day for download."""
+        """Offer the movements of one of the merchant's accounts on a day for download."""
         day = self._bills.day(call)
         _check_account(call)
         return self._bills.offer(call, self._funds(call, day, ""))
@@ -80,22 +87,39 @@ class Statements:
 
     def _funds(self, call: Call, day: date, sub_mchid: str) -> bytes:
         """Return the bill of everybody's movements, or of one sub-merchant's."""
-        start = plain(datetime.combine(day, time(), CHINA))
+        account = call.query.get("account_type", "BASIC")
+        if account == "BASIC":
+            moved, balance = self._basic(day, sub_mchid)
+        elif account == "OPERATION":
+            moved, balance = self._operating(day, sub_mchid)
+        else:
+            moved, balance = [], 0
+        if not moved:
+            raise Problem(400, "NO_STATEMENT_EXIST", "账单文件不存在")
+        moved.sort(key=lambda one: one.time)
+        return self._render_funds(moved, balance)
+
+    def _basic(self, day: date, sub_mchid: str) -> tuple[list[Movement], int]:
+        """Return a day's movements of the basic account, and what it began with."""
         shared = [] if sub_mchid else self._shared()
 
         def of(rows: Sequence[Row]) -> list[Movement]:
             wanted = [row for row in rows if sub_mchid in {"", row.sub_mchid}]
             return [one for row in wanted for one in _of_row(row)]
 
-        before = of(self._bills.all_rows()) + shared
-        balance = sum(one.amount for one in before if one.time < start)
         # A wrong row is wrong in the trade bill alone: the account moved by what was truly paid.
-        moved = of(self._bills.true_rows(day))
-        moved += [one for one in shared if one.time.startswith(day.isoformat())]
-        if call.query.get("account_type", "BASIC") != "BASIC" or not moved:
-            raise Problem(400, "NO_STATEMENT_EXIST", "账单文件不存在")
-        moved.sort(key=lambda one: one.time)
-        return self._render_funds(moved, balance)
+        moved = of(self._bills.true_rows(day)) + _on(day, shared)
+        return moved, _before(day, of(self._bills.all_rows()) + shared)
+
+    def _operating(self, day: date, sub_mchid: str) -> tuple[list[Movement], int]:
+        """Return a day's movements of the operating account, and what it began with."""
+        opening = int(self._world.setting("wechat.operating_balance", OPERATING_BALANCE))
+        gone = [
+            _of_payout(one)
+            for one in self._transfers.paid_out()
+            if sub_mchid == one.get("sub_mchid", "")
+        ]
+        return _on(day, gone), opening + _before(day, gone)
 
     def split_bill(self, call: Call) -> Outcome:
         """Offer the shares and returns of a day for download."""
@@ -170,6 +194,28 @@ def _check_account(call: Call) -> None:
     account = call.query.get("account_type", "BASIC")
     if account not in {"BASIC", "OPERATION", "FEES"}:
         raise parameter_error("account_type", account, "账户类型不存在", "query")
+
+
+def _on(day: date, moved: Sequence[Movement]) -> list[Movement]:
+    return [one for one in moved if one.time.startswith(day.isoformat())]
+
+
+def _before(day: date, moved: Sequence[Movement]) -> int:
+    """Return what all of it came to before a day began, in fen."""
+    start = plain(datetime.combine(day, time(), CHINA))
+    return sum(one.amount for one in moved if one.time < start)
+
+
+def _of_payout(kept: Mapping[str, Any]) -> Movement:
+    """Return what a payout took from the operating account."""
+    return Movement(
+        time=plain(datetime.fromisoformat(kept["update_time"])),
+        ref=kept["transfer_bill_no"],
+        name="商家转账",
+        amount=-kept["transfer_amount"],
+        note=kept["transfer_remark"],
+        voucher=kept["out_bill_no"],
+    )
 
 
 def _of_row(row: Row) -> list[Movement]:

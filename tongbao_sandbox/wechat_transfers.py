@@ -9,7 +9,7 @@ from typing import Any, Final
 from tongbao_sandbox.clock import rfc3339
 from tongbao_sandbox.faults import allow
 from tongbao_sandbox.model import Fault
-from tongbao_sandbox.seam import Refused
+from tongbao_sandbox.seam import Refused, decode_object
 from tongbao_sandbox.wechat_crypto import SUB_APPID
 from tongbao_sandbox.wechat_desk import NAME, Desk, Event
 from tongbao_sandbox.wechat_wire import (
@@ -121,6 +121,12 @@ class Transfers:
             raise Refused("a payee can confirm; a payout can fail")
         kept = self._end(kept, "SUCCESS" if action == "confirm" else "FAIL")
         return _public(kept)
+
+    def paid_out(self) -> list[dict[str, Any]]:
+        """Return every payout that its payee has, for the bill of the operating account."""
+        every = self._world.state.documents(NAME, "transfer:", 1_000_000)
+        kept = [decode_object(raw) for raw in every]
+        return [one for one in kept if one["state"] == "SUCCESS"]
 
     def expire(self, number: str) -> None:
         """Close a payout that nobody confirmed in time, as was put on the agenda."""

@@ -32,12 +32,13 @@ from tongbao.clearing.recon_rules.rules import (
 from tongbao.clearing.reconciliation import queries
 from tongbao.clearing.reconciliation.queries import BreakFilter
 from tongbao.clearing.sources.ingest import current_file, rows_of_file
+from tongbao.clearing.transfers.queries import batch_with_id, items_of_batch
 from tongbao.controls.approvals.approvals import approve
 from tongbao.controls.approvals.model import acts_of
 from tongbao.infra import failpoints
 from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.infra.tasks import Again, Lease
-from tongbao.kernel.ids import base32, new_id
+from tongbao.kernel.ids import base32, new_id, parse
 
 RULE = """
 name = "shares_at_wechat"
@@ -153,6 +154,28 @@ async def test_every_further_bill_has_a_rule_from_its_first_day_on(day: Day) -> 
     found = await by_default(day)
     assert found["wechat_pay.splits"] == found["wechat_pay.funds"] == [("amount_differs", -1)]
     assert found["alipay.funds"] == []
+
+
+async def test_payouts_are_compared_with_the_bill_of_the_operating_account(day: Day) -> None:
+    """A payee who has the money is a row there; one whose payout failed is none."""
+    await day.paid("wechat_pay", 100_000)
+    payees = [f"oPayee00000000000000000000{n}" for n in range(2)]
+    report = await send(day, *(row(each[-1], "wechat_pay", each, "10.00") for each in payees))
+    await let_go(day, report["batch"])
+    await day.stage.advance(minutes=2)
+    batch = await batch_with_id(day.db, parse("trb", report["batch"]["id"]))
+    paid, failed = (item.channel_number for item in (await items_of_batch(day.db, batch)).items)
+    for number, action in ((paid, "confirm"), (failed, "fail")):
+        await day.stage.control("wechat/transfer", number=number, action=action)
+    await day.stage.idle()
+    async with day.db.begin("startup") as tx:
+        await seed(tx, day.clearing.flow.licence)
+    await day.until(11, 5, days=1)
+
+    assert await rows(day, source(day, "funds_operation")) == [("商家转账", -1_000)]
+    assert await by_default(day) == {"wechat_pay.funds": [], "wechat_pay.funds_operation": []}
+    await day.db.execute("update transfer_item set amount = 999 where state = 'succeeded'", ())
+    assert (await by_default(day))["wechat_pay.funds_operation"] == [("amount_differs", -1)]
 
 
 @pytest.mark.parametrize("channel", ["wechat_pay", "alipay"])

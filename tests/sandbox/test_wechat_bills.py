@@ -417,6 +417,38 @@ def test_the_fund_bill_has_the_fee_on_a_line_of_its_own(
     assert fees.code == "NO_STATEMENT_EXIST"
 
 
+def test_the_operating_account_is_left_by_payouts_that_were_confirmed(
+    sandbox: RunningSandbox, merchant: WechatMerchant
+) -> None:
+    body = {
+        "appid": merchant.keys["appid"],
+        "transfer_scene_id": "1000",
+        "openid": "oPayee000000000000000000001",
+        "transfer_amount": 3000,
+        "transfer_remark": "佣金",
+        "transfer_scene_report_infos": [],
+    }
+    paid, failed, waits = numbers = [merchant.number() for _ in range(3)]
+    for number in numbers:
+        asked = merchant.call(
+            "POST",
+            "/v3/fund-app/mch-transfer/transfer-bills",
+            {**body, "out_bill_no": number},
+        )
+        assert asked.json["state"] == "WAIT_USER_CONFIRM"
+    sandbox.post("wechat/transfer", number=paid, action="confirm")
+    sandbox.post("wechat/transfer", number=failed, action="fail")
+    day = end_of(sandbox)
+
+    path = f"/v3/bill/fundflowbill?bill_date={day}&account_type=OPERATION"
+    [row], summary = table(download(merchant, merchant.call("GET", path)).content)
+
+    assert (row["业务名称"], row["收支类型"], row["收支金额(元)"]) == ("商家转账", "支出", "30.00")
+    assert (row["业务凭证号"], row["账户结余(元)"]) == (paid, "999970.00")
+    assert (summary["资金流水总笔数"], summary["支出金额"]) == ("1", "30.00")
+    assert waits not in row.values()
+
+
 def test_bills_survive_a_restart(tmp_path: Path, inbox: Inbox) -> None:
     with start_sandbox(tmp_path / "w") as first, WechatMerchant(first, inbox.url) as shop:
         first.advance(_seconds_until(first, hour=1))
