@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from tongbao_sandbox import magic
@@ -70,9 +71,9 @@ class Agreements:
         """Return every call about agreements."""
         return (
             *(
-                ("POST", f"{path}/{page}", handler)
+                ("POST", f"{path}/{place}", partial(handler, place=place))
                 for path, handler in ((_SIGN, self.offer), (_PARTNER_SIGN, self.offer_as_partner))
-                for page in ("h5", "jsapi")
+                for place in ("h5", "jsapi", "app", "mini-program")
             ),
             *(
                 route
@@ -87,17 +88,17 @@ class Agreements:
             ("POST", "/v3/papay/pay/partner/transactions/apply", self.deduct_as_partner),
         )
 
-    def offer(self, call: Call) -> Outcome:
+    def offer(self, call: Call, *, place: str) -> Outcome:
         """Offer an agreement; it exists once the customer has signed."""
-        return self._offer(call, checked(call.body, (*_DIRECT, *_OFFER)))
+        return self._offer(call, checked(call.body, (*_DIRECT, *_OFFER)), place)
 
-    def offer_as_partner(self, call: Call) -> Outcome:
+    def offer_as_partner(self, call: Call, *, place: str) -> Outcome:
         """Offer an agreement with a service provider's merchant."""
         body = checked(call.body, (*_PARTNER, *_OFFER))
         self._check_sub(body["sub_mchid"])
-        return self._offer(call, body)
+        return self._offer(call, body, place)
 
-    def _offer(self, call: Call, body: dict[str, Any]) -> Outcome:
+    def _offer(self, call: Call, body: dict[str, Any], place: str) -> Outcome:
         number = body["out_contract_code"]
         fault = self._world.faults.take(NAME, "agreement", number)
 
@@ -109,7 +110,7 @@ class Agreements:
                 session = f"wx{secrets.token_hex(12)}"
                 kept = {"body": body, "state": "OFFERED", "session": session}
                 self._desk.keep("contract", number, kept)
-            return Outcome({"redirect_url": f"{call.origin}/sign?session_id={kept['session']}"})
+            return Outcome(_where_to_sign(call.origin, place, kept["session"]))
 
         return spoilt(fault, make)
 
@@ -279,6 +280,23 @@ class Agreements:
         self._desk.notify(
             kept["body"]["out_contract_code"], kept["body"]["contract_notify_url"], event
         )
+
+
+def _where_to_sign(origin: str, place: str, session: str) -> dict[str, str]:
+    """Return what opens the signature: on a page, out of an app, or out of a mini-program."""
+    if place == "app":
+        return {
+            "pre_entrustweb_id": session,
+            "miniprogram_username": "gh_sandbox000001",
+            "miniprogram_path": f"pages/index/index?sign_scene=app&pre_entrustweb_id={session}",
+        }
+    if place == "mini-program":
+        return {
+            "pre_entrustweb_id": session,
+            "redirect_appid": "wxsandboxsign0001",
+            "redirect_path": "pages/PwdExemptContract/index",
+        }
+    return {"redirect_url": f"{origin}/sign?session_id={session}"}
 
 
 def _openid(body: dict[str, Any]) -> str:

@@ -125,8 +125,8 @@ class Transfers:
     def paid_out(self) -> list[dict[str, Any]]:
         """Return every payout that its payee has, for the bill of the operating account."""
         every = self._world.state.documents(NAME, "transfer:", 1_000_000)
-        kept = [decode_object(raw) for raw in every]
-        return [one for one in kept if one["state"] == "SUCCESS"]
+        kept = [decode_object(raw) or {} for raw in every]
+        return [one for one in kept if one.get("state") == "SUCCESS"]
 
     def expire(self, number: str) -> None:
         """Close a payout that nobody confirmed in time, as was put on the agenda."""

@@ -540,6 +540,38 @@ async def at_wechat(stage: Stage) -> Any:
     return agreement
 
 
+async def test_a_customer_signs_out_of_the_merchants_app(stage: Stage) -> None:
+    """The API hands on what opens the signature, and what is signed so can be taken under."""
+    terms = {"channel": "wechat_pay", "plan": "12251"}
+    for signs_in, handed in (
+        ("app", {"pre_entrustweb_id", "userName", "path"}),
+        ("mini_program", {"pre_entrustweb_id", "appId", "path"}),
+    ):
+        agreement = await offer(stage, **terms, signs_in=signs_in)
+        assert agreement["next_action"]["type"] == "open_app"
+        assert agreement["next_action"]["parameters"].keys() == handed
+        number = (await row_of(stage, agreement)).number
+        await stage.control("wechat/agreement", number=number)
+        await stage.idle()
+        assert (await read(stage, agreement))["status"] == "active"
+
+
+async def test_the_place_to_sign_is_part_of_the_offer_and_not_every_channels(
+    stage: Stage,
+) -> None:
+    number = new_number()
+    terms = {"channel": "wechat_pay", "plan": "12251", "merchant_agreement_no": number}
+    await offer(stage, **terms, signs_in="app")
+    for more, code in (
+        ({**terms, "signs_in": "mini_program"}, "agreement.number_used"),
+        ({"signs_in": "app"}, "agreement.not_offered"),
+        ({"channel": "wallet", "signs_in": "app"}, "agreement.not_offered"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await offer(stage, **more)
+        assert refused.value.code == code
+
+
 async def announced(stage: Stage, agreement: Any, amount: int = 300, **once: Any) -> Any:
     return await stage.call(stage.client.agreements.announce, agreement["id"], amount, **once)
 

@@ -18,6 +18,7 @@ from tongbao.rails.channels.capabilities import (
     AgreementOffered,
     AgreementOrder,
     AgreementSigned,
+    SignsIn,
     VisitBlocked,
     VisitOpen,
 )
@@ -41,6 +42,7 @@ from tongbao.rails.channels.contract import (
     Unknown,
 )
 from tongbao.rails.channels.exchange import Announced
+from tongbao.rails.channels.wechat_pay.documents.agreements import SignOffer
 from tongbao.rails.channels.wechat_pay.products import agreements, parking
 from tongbao_sandbox.launch import RunningSandbox
 
@@ -202,6 +204,51 @@ async def signed(shop: WechatShop, **changes: Any) -> tuple[AgreementOrder, Agre
 def test_the_channel_takes_agreements(shop: WechatShop) -> None:
     assert isinstance(shop.channel, Agreeing)
     assert PayMode.AGREEMENT in shop.channel.modes
+
+
+@pytest.mark.parametrize(
+    ("signs_in", "handed"),
+    [
+        ("app", {"pre_entrustweb_id", "userName", "path"}),
+        ("mini_program", {"pre_entrustweb_id", "appId", "path"}),
+    ],
+)
+async def test_an_agreement_is_signed_out_of_an_app_or_a_mini_program(
+    any_shop: WechatShop, signs_in: SignsIn, handed: set[str]
+) -> None:
+    shop, order = any_shop, agreement(signs_in=signs_in, payer_id=OPENID)
+    offered = (await shop.channel.offer_agreement(shop.account, order)).outcome
+    assert isinstance(offered, AgreementOffered), offered
+    assert isinstance(offered.action, OpenApp)
+    assert offered.action.parameters.keys() == handed
+    [asked] = [
+        each for each in shop.sandbox.get("requests", last=9) if "pre-entrust" in each["target"]
+    ][-1:]
+    assert asked["target"].endswith({"app": "/app", "mini_program": "/mini-program"}[signs_in])
+    await shop.control("wechat/agreement", number=order.number)
+    found = (await shop.channel.query_agreement(shop.account, order)).outcome
+    assert isinstance(found, AgreementSigned)
+    assert found.payer == OPENID
+
+
+@pytest.mark.parametrize(
+    ("signs_in", "said"),
+    [
+        ("page", {"pre_entrustweb_id": "5778"}),
+        ("app", {"miniprogram_username": "gh_1", "miniprogram_path": "pages/index"}),
+        ("mini_program", {"pre_entrustweb_id": "5778", "redirect_appid": "wx1"}),
+    ],
+)
+def test_an_offer_that_does_not_say_where_to_sign_opens_nothing(
+    signs_in: SignsIn, said: dict[str, str]
+) -> None:
+    assert agreements.action_of(SignOffer(**said), signs_in) is None
+
+
+def test_an_app_needs_the_offers_id_alone() -> None:
+    """The mini-program beside it may be left out (`TheNorthMemory/wechatpay-openapi`)."""
+    found = agreements.action_of(SignOffer(pre_entrustweb_id="5778"), "app")
+    assert found == OpenApp({"pre_entrustweb_id": "5778"})
 
 
 @pytest.mark.parametrize("payer", [None, OPENID])

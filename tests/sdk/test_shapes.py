@@ -286,6 +286,7 @@ def every_call(shop: Tongbao) -> None:
         limit_per_period=1,
         limit_total=1,
         payments_max=1,
+        signs_in="app",
         expires_in_s=60,
     )
     shop.agreements.get("agr_1")

@@ -72,9 +72,12 @@ class Agreements:
         limit_total: int | None = None,
         payments_max: int | None = None,
         expires_in_s: int | None = None,
+        signs_in: Literal["page", "app", "mini_program"] = "page",
         **once: Unpack[Once],
     ) -> Agreement:
         """Offer an agreement; ``next_action`` says where the customer signs it.
+
+        ``signs_in`` an app or a mini-program is for WeChat Pay only.
 
         Raises:
             Refused, Unanswered
@@ -93,6 +96,7 @@ class Agreements:
             "limit_total": limit_total,
             "payments_max": payments_max,
             "expires_in_s": expires_in_s,
+            "signs_in": signs_in,
         }
         return cast("Agreement", self._transport.post(path_of("agreements"), body, **once))
 

@@ -14,13 +14,13 @@ _AGREEMENT: Final = """book, id, merchant_id, mode, merchant_agreement_no, reque
     account_id, plan, display_name, payer_id, return_url, currency, limit_each, period,
     limit_per_period, period_begins, used, state, agreement_ref, payer, action, code, created_at,
     expires_at, signed_at, ends_at, ended_at, queries, version,
-    limit_total, payments_max, used_total, payments_used"""
+    limit_total, payments_max, used_total, payments_used, signs_in"""
 
 INSERT_AGREEMENT = Statement(
     f"""insert into agreement ({_AGREEMENT})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                 $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33,
-                $34)
+                $34, $35)
         on conflict (merchant_agreement_no, merchant_id, mode, book) do nothing"""
 )
 # Compare and set: whoever decided on an older version touches no row and decides again.

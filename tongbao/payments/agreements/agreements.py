@@ -38,10 +38,7 @@ from tongbao.payments.agreements.model import (
     view_agreement,
 )
 from tongbao.payments.methods.asked import HowAsked
-from tongbao.rails.channels.capabilities import (
-    Agreeing,
-    AgreementOutcome,
-)
+from tongbao.rails.channels.capabilities import Agreeing, AgreementOutcome, SignsIn
 from tongbao.rails.channels.codes import own_agreement_qr
 from tongbao.rails.channels.contract import (
     Answer,
@@ -63,11 +60,11 @@ Taking = Callable[[UUID, datetime], Write]
 
 
 class AgreementNotOffered(Rejected):
-    """The channel takes no money under agreements."""
+    """The channel takes no money under agreements, or has none signed in that place."""
 
     code = "agreement.not_offered"
-    advice = "Choose a channel that takes agreements."
-    advice_zh = "该渠道不支持签约代扣，请更换渠道。"
+    advice = "Choose a channel that takes agreements; only WeChat Pay has them signed out of apps."
+    advice_zh = "该渠道不支持签约代扣或该签约方式，请更换渠道；App 与小程序签约仅限微信支付。"
 
 
 class AgreementNotFound(NotFound):
@@ -150,14 +147,17 @@ def agreeing(channels: Mapping[str, Channel], name: str) -> Agreeing:
     return channel
 
 
-def check_offered(reach: Reach, channel: str) -> None:
-    """Raise unless agreements can be offered over the channel.
+def check_offered(reach: Reach, channel: str, signs_in: SignsIn) -> None:
+    """Raise unless agreements can be offered over the channel, to be signed there.
 
     Raises:
         AgreementNotOffered
     """
+    places: frozenset[SignsIn] = frozenset({"page"})
     if channel not in SIGNED_HERE or not reach.has_wallets:
-        agreeing(reach.channels, channel)
+        places = agreeing(reach.channels, channel).signs_in
+    if signs_in not in places:
+        raise AgreementNotOffered(channel=channel, signs_in=signs_in)
 
 
 async def offer_agreement(
@@ -170,7 +170,7 @@ async def offer_agreement(
     Raises:
         AgreementNotOffered, AgreementNumberUsed, InFlight, AgreementContended
     """
-    check_offered(reach, asked.channel)
+    check_offered(reach, asked.channel, asked.signs_in)
     now = reach.db.clock.now()
     agreement = asked.row(agreement_id, now)
     task = ChaseAgreement(agreement.book, agreement.id)

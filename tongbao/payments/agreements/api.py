@@ -46,6 +46,7 @@ from tongbao.payments.agreements.model import (
     view_agreement,
 )
 from tongbao.payments.agreements.records import AgreementFilter
+from tongbao.rails.channels.capabilities import SignsIn
 from tongbao.rails.channels.codes import OWN_WALLET
 
 _OFFER_S_MAX = int(timedelta(days=30).total_seconds())
@@ -57,7 +58,8 @@ class CreateAgreement(Struct, frozen=True, forbid_unknown_fields=True):
     ``plan`` is the channel's number of the product and its rules. ``limit_each`` is what may be
     taken at once, ``limit_per_period`` what may be taken in a calendar ``period``, ``limit_total``
     what in all, each in minor units, and ``payments_max`` how many payments; what the channel
-    allows besides is its own.
+    allows besides is its own. ``signs_in`` is where the customer is to sign: on a page, or, at
+    WeChat Pay, out of the merchant's app or mini-program.
     """
 
     merchant_agreement_no: NumberField
@@ -73,6 +75,7 @@ class CreateAgreement(Struct, frozen=True, forbid_unknown_fields=True):
     limit_total: int | None = None
     payments_max: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     expires_in_s: Annotated[int, Meta(ge=60, le=_OFFER_S_MAX)] | None = None
+    signs_in: SignsIn = "page"
 
 
 _EXAMPLE = CreateAgreement(
@@ -113,7 +116,7 @@ async def create_agreement(
     _check_limits(data)
 
     async def fresh(use: Idempotency) -> AgreementView:
-        check_offered(reach, data.channel)
+        check_offered(reach, data.channel, data.signs_in)
         merchant = await merchants.merchant_with_id(reach.db, caller.merchant_id)
         merchant.check_active()
         account_id = merchant.id
@@ -162,6 +165,7 @@ def _asked(data: CreateAgreement, caller: Caller, account_id: UUID) -> NewAgreem
         expires_in=lifetime,
         limit_total=data.limit_total,
         payments_max=data.payments_max,
+        signs_in=data.signs_in,
     )
 
 

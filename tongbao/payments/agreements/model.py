@@ -31,6 +31,7 @@ from tongbao.rails.channels.capabilities import (
     AgreementOutcome,
     AgreementSigned,
     AgreementTerms,
+    SignsIn,
 )
 from tongbao.rails.channels.codes import OWN_WALLET
 from tongbao.rails.channels.contract import Absent, Declined, NextAction, NotSent, Unknown
@@ -171,6 +172,7 @@ class Agreement(Struct, frozen=True):
     payments_max: int | None = None
     used_total: int = 0
     payments_used: int = 0
+    signs_in: SignsIn = "page"
 
     @property
     def number(self) -> str:
@@ -187,6 +189,7 @@ class Agreement(Struct, frozen=True):
             return_url=self.return_url,
             payer_id=self.payer_id,
             terms=self.terms,
+            signs_in=self.signs_in,
         )
 
     @property
@@ -253,6 +256,7 @@ class NewAgreement(Struct, frozen=True):
     expires_in: timedelta
     limit_total: int | None = None
     payments_max: int | None = None
+    signs_in: SignsIn = "page"
 
     @property
     def fingerprint(self) -> bytes:
@@ -269,6 +273,7 @@ class NewAgreement(Struct, frozen=True):
             self.limit_per_period,
             *(() if self.limit_total is None else ("total", self.limit_total)),
             *(() if self.payments_max is None else ("payments", self.payments_max)),
+            *(() if self.signs_in == "page" else ("signs_in", self.signs_in)),
         )
         return sha256(msgspec.json.encode(meant)).digest()
 
@@ -307,6 +312,7 @@ class NewAgreement(Struct, frozen=True):
             version=1,
             limit_total=self.limit_total,
             payments_max=self.payments_max,
+            signs_in=self.signs_in,
         )
 
 
@@ -364,10 +370,7 @@ def _on_offered(agreement: Agreement, news: AgreementOffered) -> Agreement | Non
     if not agreement.state.is_offer:
         return None
     becomes = replace(
-        agreement,
-        state=AgreementState.PENDING,
-        action=news.action or agreement.action,
-        code=None,
+        agreement, state=AgreementState.PENDING, action=news.action or agreement.action, code=None
     )
     return becomes if becomes != agreement else None
 

@@ -251,6 +251,10 @@ class AgreementTerms(Struct, frozen=True):
     payments_max: int | None = None
 
 
+# Where a customer signs: on a page, out of the merchant's app, or out of its mini-program.
+SignsIn = Literal["page", "app", "mini_program"]
+
+
 class AgreementOrder(Struct, frozen=True):
     """An agreement to be offered to a customer. ``number`` is ours."""
 
@@ -260,6 +264,7 @@ class AgreementOrder(Struct, frozen=True):
     return_url: str | None = None
     payer_id: str | None = None
     terms: AgreementTerms | None = None
+    signs_in: SignsIn = "page"
 
 
 class AgreementSigned(Struct, frozen=True, tag="agreement_signed"):
@@ -290,10 +295,11 @@ AgreementOutcome = (
 
 @runtime_checkable
 class Agreeing(Protocol):
-    """Takes money under an agreement the customer has signed.
+    """Takes money as the customer has signed: by `Channel.pay` with `PayOrder.agreement_ref`."""
 
-    A payment under it is `Channel.pay` with `PayMode.AGREEMENT` and `PayOrder.agreement_ref`.
-    """
+    @property
+    def signs_in(self) -> frozenset[SignsIn]:
+        """Where the channel lets customers sign."""
 
     async def offer_agreement(
         self, account: ChannelAccount, order: AgreementOrder
@@ -519,10 +525,7 @@ class Identifying(Protocol):
     """
 
     def identity_address(self, account: ChannelAccount, back_url: str, state: str) -> str | None:
-        """Return where to send the browser; it comes back with ``code`` and ``state`` added.
-
-        None where the account's keys do not serve for it.
-        """
+        """Return where browsers get their ``code`` and ``state``; None where no key is for it."""
 
     async def identify(self, account: ChannelAccount, code: str) -> Answer[IdentifyOutcome]:
         """Ask whose code this is; a code serves once."""

@@ -16,6 +16,7 @@ from tongbao.rails.channels.capabilities import (
     Receiver,
     RegistrationOrder,
     RegistrationOutcome,
+    SignsIn,
     SplitOrder,
     SplitOutcome,
     SplitQueryOutcome,
@@ -198,6 +199,11 @@ class WechatPay:
     ) -> Answer[TransferQueryOutcome]:
         """Take a payout back that its payee has not confirmed."""
         return await transfers.cancel_transfer(self.gateway, account, order)
+
+    @property
+    def signs_in(self) -> frozenset[SignsIn]:
+        """Return where customers can sign: on pages, out of apps and mini-programs."""
+        return frozenset({"page", "app", "mini_program"})
 
     async def offer_agreement(
         self, account: ChannelAccount, order: AgreementOrder

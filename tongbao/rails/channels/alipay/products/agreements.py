@@ -27,6 +27,7 @@ from tongbao.rails.channels.capabilities import (
     AgreementOrder,
     AgreementOutcome,
     AgreementSigned,
+    SignsIn,
 )
 from tongbao.rails.channels.contract import (
     Absent,
@@ -78,6 +79,11 @@ class AlipayAgreements:
     """
 
     _gateway: Gateway
+
+    @property
+    def signs_in(self) -> frozenset[SignsIn]:
+        """Return where customers can sign: on Alipay's page."""
+        return frozenset({"page"})
 
     async def offer_agreement(
         self, account: ChannelAccount, order: AgreementOrder

@@ -7,6 +7,7 @@ notice before a deduction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, assert_never
 
 from tongbao.kernel.money import Money
@@ -16,6 +17,7 @@ from tongbao.rails.channels.capabilities import (
     AgreementOrder,
     AgreementOutcome,
     AgreementSigned,
+    SignsIn,
 )
 from tongbao.rails.channels.contract import (
     Absent,
@@ -23,6 +25,7 @@ from tongbao.rails.channels.contract import (
     ChannelAccount,
     Declined,
     NotSent,
+    OpenApp,
     Outcome,
     PayOrder,
     Pending,
@@ -59,17 +62,18 @@ PARTNER_CONTRACTS: Final = "/v3/papay/sign/partner/contracts"
 DEDUCT: Final = "/v3/papay/pay/transactions/apply"
 PARTNER_DEDUCT: Final = "/v3/papay/pay/partner/transactions/apply"
 NOTICES: Final = "/v3/papay/contracts"
+_PLACES: Final[Mapping[SignsIn, str]] = {"page": "", "app": "app", "mini_program": "mini-program"}
 _NO_NOTICE: Final = "WeChat Pay lets merchants announce a deduction, not their service providers"
 
 
 async def offer(
     gateway: Gateway, account: ChannelAccount, order: AgreementOrder
 ) -> Answer[AgreementOutcome]:
-    """Offer an agreement: in WeChat to a customer it knows, else in a phone's browser."""
+    """Offer an agreement where the customer is; a page is in WeChat for one whom it knows."""
     ids = ids_of(account)
     payer = _payer(ids, order.payer_id)
     path = PARTNER_SIGN if ids.sub_mchid else SIGN
-    target = f"{path}/{'jsapi' if order.payer_id else 'h5'}"
+    target = f"{path}/{_PLACES[order.signs_in] or ('jsapi' if order.payer_id else 'h5')}"
     if reason := _unsignable(order):
         return Answer(NotSent(reason), unsent("POST", account.gateway + target, reason))
     body = documents.SignRequest(
@@ -88,10 +92,11 @@ async def offer(
     heard, exchange = await gateway.call(account, "POST", target, encode(body))
     match heard:
         case Answered():
-            offered = decode(heard.body, documents.SignOffer)
-            if offered is None or not (offered.redirect_url or "").startswith("http"):
-                return Answer(Unknown("the answer holds no address to sign at"), exchange)
-            return Answer(AgreementOffered(Redirect(offered.redirect_url or "")), exchange)
+            offered = decode(heard.body, documents.SignOffer) or documents.SignOffer()
+            action = action_of(offered, order.signs_in)
+            if action is None:
+                return Answer(Unknown("the answer does not say where to sign"), exchange)
+            return Answer(AgreementOffered(action), exchange)
         case Refused():
             return Answer(_refused(heard), exchange)
         case NotSent() | Unknown():
@@ -206,6 +211,25 @@ def _payer(ids: Ids, payer_id: str | None) -> Payer:
     if ids.appid:
         return Payer(openid=payer_id)
     return Payer(sub_openid=payer_id) if ids.sub_appid else Payer(sp_openid=payer_id)
+
+
+def action_of(offered: documents.SignOffer, signs_in: SignsIn) -> Redirect | OpenApp | None:
+    """Return how the customer gets to the signature, or None where the answer lacks a part.
+
+    What is handed to WeChat's own code is under the names that code has for it: an app's SDK
+    opens the offer by its id, or the mini-program ``userName`` at ``path``; a mini-program calls
+    ``navigateToMiniProgram`` with ``appId`` and ``path``, the id in its ``extraData``.
+    """
+    if signs_in == "page":
+        url = offered.redirect_url or ""
+        return Redirect(url) if url.startswith("http") else None
+    handed = {"pre_entrustweb_id": offered.pre_entrustweb_id}
+    if signs_in == "mini_program":
+        handed |= {"appId": offered.redirect_appid, "path": offered.redirect_path}
+    elif offered.miniprogram_username and offered.miniprogram_path:
+        handed |= {"userName": offered.miniprogram_username, "path": offered.miniprogram_path}
+    known = {name: value for name, value in handed.items() if value}
+    return OpenApp(known) if len(known) == len(handed) else None
 
 
 def _unsignable(order: AgreementOrder) -> str | None:
