@@ -109,7 +109,7 @@ async def test_cards_have_a_window_for_each_class(own_stage: Stage) -> None:
     assert tuple(row.values()) == ("card", "unionpay", 1, 0)
     assert list(watch.standings[account].rates) == ["card/unionpay"]
     [kept] = await stage.db.fetch("select to_jsonb(d)::text as all from routing_decision d", ())
-    assert "622848" not in kept["all"]
+    assert '"bin": "62284800"' in kept["all"]
 
 
 async def test_a_breaker_opens_for_every_process_and_is_probed_by_few(db: Db) -> None:

@@ -27,7 +27,7 @@ from tongbao.payments.collecting.model import WALLET, NewPayment
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import EXPIRES_DEFAULT, EXPIRES_MAX, CaptureNotOffered
 from tongbao.payments.methods.asked import MethodAsked, card_of, how_asked
-from tongbao.payments.routing.model import BIN_MAX, Asked
+from tongbao.payments.routing.model import Asked, bin_of
 from tongbao.rails.channels.codes import takers_of_code
 from tongbao.rails.channels.contract import PayMode
 
@@ -163,7 +163,7 @@ def asked_of_router(
         at=now,
         channel=channel,
         among=takers_of_code(code) if channel is None and code is not None else (),
-        bin=card.number[:BIN_MAX] if card is not None else "",
+        bin=bin_of(card.number) if card is not None else "",
         metadata=data.metadata,
         sets_aside=data.capture == "manual",
     )

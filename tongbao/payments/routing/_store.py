@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from tongbao.infra.db import Query, Statement
 from tongbao.payments.routing.health import Breaker, Recent
-from tongbao.payments.routing.model import RoutingDecision, RoutingRuleSet, ShadowTally
+from tongbao.payments.routing.model import CardAttempt, RoutingDecision, RoutingRuleSet, ShadowTally
 
 
 class Window(Struct, frozen=True):
@@ -34,18 +34,11 @@ class QuotaUse(Struct, frozen=True):
     payments: int
 
 
-class CardAttempt(Struct, frozen=True):
-    """The class of the card that an attempt is made with."""
-
-    attempt_id: UUID
-    bin_class: str
-
-
 _RULE_SET: Final = """id, mode, number, name, source, state, is_shadow, maker, made_at, checker,
     decided_at, valid_from"""
 _DECISION: Final = """book, attempt_id, payment_id, merchant_id, mode, rule_set_id, rule, manner,
     account_id, channel, bin_class, candidates, excluded, shadow_id, day, currency, amount,
-    is_counted, at"""
+    is_counted, at, bin, card, issuer"""
 _BREAKER: Final = """account_id, gate, since, trips, probes_left, probe_calls, probe_lost, why,
     version"""
 
@@ -178,16 +171,16 @@ QUOTAS = Query(
 INSERT_DECISION = Statement(
     f"""insert into routing_decision ({_DECISION})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::jsonb, $13::text::jsonb,
-                $14, $15, $16, $17, $18, $19)"""
+                $14, $15, $16, $17, $18, $19, $20, $21, $22)"""
 )
 DECISIONS_OF_PAYMENT = Query(
     RoutingDecision,
     f"""select {_DECISION} from routing_decision
          where book = $1 and payment_id = $2 order by attempt_id""",
 )
-CLASSES_OF = Query(
+CARDS_OF = Query(
     CardAttempt,
-    """select attempt_id, bin_class from routing_decision
+    """select attempt_id, bin_class, bin, card, issuer from routing_decision
         where book = any($1::int[]) and attempt_id = any($2::uuid[])""",
 )
 

@@ -26,6 +26,16 @@ from tongbao.rails.channels.contract import PayMode
 PPM: Final = 1_000_000
 BIN_MAX: Final = 8
 """Of a card number no more than its issuer's part comes here (ISO/IEC 7812-1:2017, 8 digits)."""
+_LONG: Final = 16
+_SHORT_BIN: Final = 6
+
+
+def bin_of(number: str) -> str:
+    """Return the first digits of a card's number, as many as routing may know and keep.
+
+    PCI SSC FAQ 1091: eight where the number has sixteen digits or more, else six.
+    """
+    return number[: BIN_MAX if len(number) >= _LONG else _SHORT_BIN]
 
 
 class NoChannelLeft(Rejected):
@@ -303,6 +313,19 @@ class RoutingDecision(Struct, frozen=True):
     amount: int
     is_counted: bool
     at: datetime
+    bin: str
+    card: str
+    issuer: str
+
+
+class CardAttempt(Struct, frozen=True):
+    """What is known of the card that an attempt is made with."""
+
+    attempt_id: UUID
+    bin_class: str
+    bin: str
+    card: str
+    issuer: str
 
 
 class ShadowTally(Struct, frozen=True):

@@ -27,6 +27,7 @@ from tongbao.payments.routing.model import (
     PLACE_TAKEN,
     AccountHealth,
     Asked,
+    CardAttempt,
     Decision,
     Excluded,
     Gate,
@@ -161,6 +162,9 @@ class LiveRouter:
             amount=asked.money.amount,
             is_counted=limit is not None and limit.counts,
             at=now,
+            bin=asked.bin,
+            card=asked.card,
+            issuer=asked.issuer,
         )
         # The row of a quota is every payment's of its account: it is locked last, and briefly.
         return (Write(store.INSERT_DECISION, _args(row)), *writes)
@@ -382,6 +386,14 @@ def _args(row: RoutingDecision) -> tuple[object, ...]:
         msgspec.json.encode(getattr(row, name)).decode() if name in shown else getattr(row, name)
         for name in row.__struct_fields__
     )
+
+
+async def cards_of(
+    on: Db | Tx, books: Sequence[int], attempt_ids: Sequence[UUID]
+) -> dict[UUID, CardAttempt]:
+    """Return what was known of the cards of these attempts when they were placed, by attempt."""
+    found = await store.CARDS_OF.all(on, books, attempt_ids)
+    return {each.attempt_id: each for each in found}
 
 
 async def decisions_of_payment(on: Db | Tx, book: int, payment_id: UUID) -> list[RoutingDecision]:

@@ -156,7 +156,7 @@ class Watch:
         if not cards:
             return {}
         books = list({each.book for each in cards})
-        found = await store.CLASSES_OF.all(self._db, books, [each.attempt_id for each in cards])
+        found = await store.CARDS_OF.all(self._db, books, [each.attempt_id for each in cards])
         return {each.attempt_id: each.bin_class for each in found}
 
     async def know(self, day: date) -> None:

@@ -197,6 +197,7 @@ def routing_replay(
                 "moved": comparison.moved,
                 "unplaced": dict(comparison.unplaced),
                 "rules": dict(comparison.rules),
+                "cards_unknown": comparison.cards_unknown,
             },
         ]
 

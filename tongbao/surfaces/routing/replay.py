@@ -2,8 +2,9 @@
 
 Both sides are measured by the same figures: what really became of the attempts of the period, by
 account and way of paying. Every payment is asked about as if its channel had been left to us; only
-a payment code stays with the channels that can charge it. What was never kept, a card's number, is
-unknown here too: a rule that asks for a BIN fits no payment of the past.
+a payment code stays with the channels that can charge it. Of a card is known what its decision
+knew: its first digits, its kind and its bank. Where nobody decided, because the merchant named the
+channel and there were no rules, a rule that asks for any of these does not fit; those are counted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from tongbao.payments.collecting.model import WALLET, Attempt, Payment
 from tongbao.payments.collecting.queries import PaymentFilter
 from tongbao.payments.routing.choosing import Standing, choose, rate_key, settled
 from tongbao.payments.routing.health import Tally, rate_of
-from tongbao.payments.routing.model import Asked, Gate, Offer, Rate
+from tongbao.payments.routing.model import Asked, CardAttempt, Gate, Offer, Rate
+from tongbao.payments.routing.router import cards_of
 from tongbao.payments.routing.rules import RuleTable
 from tongbao.rails.channels.codes import CODE_TAKERS
 from tongbao.rails.channels.contract import PayMode
@@ -43,10 +45,16 @@ class PeriodEmpty(Invalid):
 
 
 class Past(Struct, frozen=True):
-    """A payment of the past and the last of its attempts."""
+    """A payment of the past, the last of its attempts, and what was known of its card."""
 
     payment: Payment
     attempt: Attempt
+    card: CardAttempt | None = None
+
+    @property
+    def rate_key(self) -> str:
+        """What the figures of its way of paying and class of cards are found by."""
+        return rate_key(self.attempt.pay_mode, self.card.bin_class if self.card else "")
 
 
 class Side(Struct, frozen=True):
@@ -78,6 +86,7 @@ class Comparison(Struct, frozen=True):
     before: Mapping[tuple[UUID, str], Side]  # by account and currency
     after: Mapping[tuple[UUID, str], Side]
     rules: Mapping[str, int]  # how many payments each rule of the draft decided
+    cards_unknown: int  # card payments whose first digits nobody kept
 
 
 OffersOf = Callable[[Asked], Awaitable[Sequence[Offer]]]
@@ -98,9 +107,13 @@ async def past_traffic(
     while seen < limit:
         page = await queries.list_payments(db, wanted, cursor=cursor, limit=_PAGE)
         attempts = await queries.last_attempts(db, page.items)
+        by_card = [each for each in page.items if each.pay_mode is PayMode.CARD]
+        books = list({each.book for each in by_card})
+        cards = await cards_of(db, books, [attempts[each.id].id for each in by_card])
         for payment in page.items:
             if payment.channel != WALLET:
-                yield Past(payment, attempts[payment.id])
+                attempt = attempts[payment.id]
+                yield Past(payment, attempt, cards.get(attempt.id))
         seen += len(page.items)
         cursor = page.next_cursor
         if cursor is None:
@@ -108,15 +121,18 @@ async def past_traffic(
 
 
 def rates_of(past: Iterable[Past]) -> dict[UUID, Standing]:
-    """Return how each account really fared, by way of paying; who went away counts for nothing."""
-    tallies: dict[tuple[UUID, PayMode], Tally] = {}
+    """Return how each account really fared, by way of paying and class of cards.
+
+    Who went away counts for nothing.
+    """
+    tallies: dict[tuple[UUID, str], Tally] = {}
     for each in past:
         tried, won = _verdict(each.attempt)
-        key = (each.attempt.account_id, each.attempt.pay_mode)
+        key = (each.attempt.account_id, each.rate_key)
         tallies[key] = tallies.get(key, Tally()).plus(Tally(tried=tried, won=won))
     rates: dict[UUID, dict[str, Rate]] = {}
-    for (account_id, pay_mode), tally in tallies.items():
-        rates.setdefault(account_id, {})[rate_key(pay_mode, "")] = rate_of(tally)
+    for (account_id, found_by), tally in tallies.items():
+        rates.setdefault(account_id, {})[found_by] = rate_of(tally)
     return {
         account_id: Standing(Gate.UP, has_probes=False, rates=found)
         for account_id, found in rates.items()
@@ -142,12 +158,12 @@ async def replay(past: Sequence[Past], draft: RuleTable, offers_of: OffersOf) ->
     used: dict[date, dict[tuple[UUID, str], tuple[int, int]]] = {}
     moved = 0
     for each in sorted(past, key=lambda one: one.payment.id):
-        asked, account_id = asked_again(each.payment), each.attempt.account_id
+        asked, account_id = asked_again(each.payment, each.card), each.attempt.account_id
         currency, amount = asked.money.currency, asked.money.amount
         offers = await offers_of(asked)
         asked = settled(asked, offers)
         price = next((one.price for one in offers if one.account_id == account_id), None)
-        rate = standings[account_id].rates[rate_key(asked.pay_mode, "")]
+        rate = standings[account_id].rates[each.rate_key]
         then = before.get((account_id, currency), Side())
         cost = price.of(amount) if price is not None else 0
         before[account_id, currency] = then.plus(amount, cost, rate.success_ppm)
@@ -164,11 +180,12 @@ async def replay(past: Sequence[Past], draft: RuleTable, offers_of: OffersOf) ->
         after[key] = after.get(key, Side()).plus(amount, chosen.cost, chosen.success_ppm)
         taken, count = today.get(key, (0, 0))
         today[key] = taken + amount, count + 1
-    return Comparison(len(past), moved, unplaced, before, after, rules)
+    unread = sum(not each.card for each in past if each.payment.pay_mode is PayMode.CARD)
+    return Comparison(len(past), moved, unplaced, before, after, rules, unread)
 
 
-def asked_again(payment: Payment) -> Asked:
-    """Return what routing would be asked about a payment of the past.
+def asked_again(payment: Payment, card: CardAttempt | None = None) -> Asked:
+    """Return what routing would be asked about a payment of the past, made with a card if one.
 
     A code was kept nowhere; its scheme is the channel's own, and of Qra's alone it is not known.
     """
@@ -183,6 +200,9 @@ def asked_again(payment: Payment) -> Asked:
         money=payment.money,
         at=payment.created_at,
         among=takers if by_code else (),
+        bin=card.bin if card is not None else "",
+        card=card.card if card is not None else "",
+        issuer=card.issuer if card is not None else "",
         metadata=payment.metadata,
         sets_aside=payment.capture_within_s is not None,
     )
