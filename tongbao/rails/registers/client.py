@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from tongbao.infra.http import HttpClient, HttpSilence
+from tongbao.infra.json_door import JsonDoor
 from tongbao.infra.settings import Secret
 
 SOURCES: Final = ("residents", "phones", "cards", "tax", "social_security")
 UNKNOWN: Final = "unknown"
 _TIMEOUT_S: Final = 8.0
-_REPLY_MAX: Final = 4096
 
 
 class Said(Struct, frozen=True):
@@ -32,29 +31,16 @@ class HttpRegister:
     """One register; keeps no state."""
 
     def __init__(self, http: HttpClient, url: str, token: Secret | None = None) -> None:
-        self._http = http
-        self._url = url
-        self._token = token
+        self._door = JsonDoor(http, url, token, timeout_s=_TIMEOUT_S)
 
     async def ask(self, number: str, *, name: str, resident_id: str, phone: str) -> Said:
         """Ask once; a repeat under the same number is the same question."""
         asked = {"number": number, "name": name, "resident_id": resident_id, "phone": phone}
-        headers = {"content-type": "application/json"}
-        if self._token is not None:
-            headers["authorization"] = f"Bearer {self._token.reveal()}"
         try:
-            reply = await self._http.send(
-                "POST",
-                self._url,
-                headers,
-                msgspec.json.encode(asked),
-                timeout_s=_TIMEOUT_S,
-                reply_max_bytes=_REPLY_MAX,
-            )
-            said = msgspec.json.decode(reply.body, type=Said)
-        except (HttpSilence, msgspec.DecodeError, UnicodeDecodeError):
+            status, said = await self._door.ask(asked, Said)
+        except HttpSilence:
             return Said(UNKNOWN)
-        return said if reply.status == 200 else Said(UNKNOWN)
+        return said if status == 200 else Said(UNKNOWN)
 
 
 def registers_at(
