@@ -176,7 +176,7 @@ class Bills:
         fault = self._world.faults.take(NAME, "bill", "", frozenset({"truncate"}))
         if call.query.get("tar_type") == "GZIP":
             content = gzip.compress(content, mtime=0)
-        sealed, key, nonce = self._desk.vault.seal_file(content)
+        sealed, key, nonce = self._desk.vault.seal_file(content, call.query["algorithm"])
         if fault.name:
             sealed = sealed[: len(sealed) * 3 // 5]
         return {**self._kept(call, sealed, digest), "encrypt_key": key, "nonce": nonce}

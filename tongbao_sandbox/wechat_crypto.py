@@ -285,8 +285,13 @@ class Vault:
             "nonce": nonce,
         }
 
-    def seal_file(self, content: bytes) -> tuple[bytes, str, str]:
+    def seal_file(self, content: bytes, algorithm: str) -> tuple[bytes, str, str]:
         """Return a file encrypted under a fresh key, that key for the merchant's, the nonce."""
+        if algorithm == "SM4_GCM":
+            key, nonce = secrets.token_bytes(16), secrets.token_hex(8)
+            for_merchant = wechat_sm.seals(self._sm2["sm2_merchant_public_key_pem"], key)
+            sealed = wechat_sm.seal_file(key, nonce.encode(), content)
+            return sealed, b64encode(for_merchant).decode(), nonce
         key, nonce = AESGCM.generate_key(256), secrets.token_hex(8)
         padding = OAEP(MGF1(hashes.SHA1()), hashes.SHA1(), None)  # noqa: S303 - the protocol's own
         wrapped = b64encode(self._merchant.encrypt(key, padding)).decode()

@@ -116,6 +116,26 @@ def opens(private_pem: str, sealed: str) -> bytes:
     return plain if _sm3(left + plain + right) == digest else b""
 
 
+def seals(public_pem: str, plain: bytes) -> bytes:
+    """Return what only the key's owner can read (GB/T 32918.4), in the DER form."""
+    k = secrets.randbelow(_N - 1) + 1
+    x, y = _times(k, _G) or (0, 0)
+    left, right = map(_bytes, _times(k, _public_of(public_pem)) or (0, 0))
+    rounds = -(-len(plain) // 32)
+    stream = b"".join(
+        _sm3(left + right + number.to_bytes(4, "big")) for number in range(1, rounds + 1)
+    )
+    text = bytes(one ^ other for one, other in zip(plain, stream, strict=False))
+    point = b"".join(_tlv(2, half.to_bytes(half.bit_length() // 8 + 1, "big")) for half in (x, y))
+    return _tlv(0x30, point + _tlv(4, _sm3(left + plain + right)) + _tlv(4, text))
+
+
+def seal_file(key: bytes, nonce: bytes, content: bytes) -> bytes:
+    """Encrypt a file with SM4-GCM; the tag comes last."""
+    cipher = Cipher(SM4(key), GCM(nonce)).encryptor()
+    return cipher.update(content) + cipher.finalize() + cipher.tag
+
+
 def _cipher_parts(der: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """Return x, y, C3 and C2 of ``SEQUENCE { INTEGER, INTEGER, OCTET STRING, OCTET STRING }``."""
     tag, inside, rest = _read_tlv(der)

@@ -73,7 +73,7 @@ class Statements:
         day = self._bills.day(call)
         _check_account(call)
         algorithm, sub_mchid = call.query.get("algorithm", ""), call.query.get("sub_mchid", "")
-        if algorithm != "AEAD_AES_256_GCM":
+        if algorithm not in {"AEAD_AES_256_GCM", "SM4_GCM"}:
             raise parameter_error("algorithm", algorithm, "加密算法不支持", "query")
         if sub_mchid != self._desk.vault.sub_mchid:
             raise parameter_error("sub_mchid", sub_mchid, "特约商户号未绑定", "query")

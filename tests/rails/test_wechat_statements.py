@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from msgspec.structs import replace
 
+from tests.rails.test_wechat_keys import needs_sm2
 from tests.rails.wechat_shop import WechatShop, number
 from tests.rails.wire_server import WireServer
 from tongbao.infra.crypto import rsa_private_key
@@ -51,6 +52,7 @@ from tongbao.rails.channels.wechat_pay.statements import (
     parse_fund_bill,
     parse_split_bill,
 )
+from tongbao_sandbox import wechat_sm
 from tongbao_sandbox.launch import RunningSandbox
 
 RECEIVER = Receiver("MERCHANT_ID", "86693852", name="示例商贸有限公司", relation="STORE")
@@ -220,7 +222,34 @@ async def test_a_sub_merchants_funds_are_decrypted_checked_and_put_together(
     assert {row.number for row in funds} == {theirs.number}
     assert (total.row_count, total.income) == (2, yuan(1999))
     assert [path.suffix for path in tmp_path.iterdir()] == [".csv"], "nothing sealed is left"
-    assert "funds" in shop.channel.further_bills_of(shop.account)
+
+
+@needs_sm2
+async def test_a_sub_merchants_funds_are_opened_with_an_sm2_key_too(
+    shop: WechatShop, tmp_path: Path
+) -> None:
+    shop.become_partner()
+    theirs = await shop.paid()
+    key_id, own = shop.keys["sm2_platform_key_id"], secrets_of(shop.account)
+    modern = replace(
+        own,
+        scheme="SM2",
+        merchant_serial=shop.keys["sm2_merchant_serial"],
+        merchant_private_key_pem=shop.keys["sm2_merchant_private_key_pem"],
+        platform_keys={key_id: shop.keys["sm2_platform_public_key_pem"]},
+        public_key_id=key_id,
+    )
+    shop.account = replace(shop.account, secrets=modern)
+
+    *rows, total = parse_fund_bill(await bill(shop, "funds", tmp_path))
+
+    assert isinstance(total, FundTotal)
+    assert {row.number for row in rows if isinstance(row, FundRow)} == {theirs.number}
+    assert total.income == yuan(1999)
+    [asked] = [
+        each for each in shop.sandbox.get("requests", last=9) if "sub-merchant" in each["target"]
+    ][-1:]
+    assert "algorithm=SM4_GCM" in asked["target"]
 
 
 async def test_a_sealed_bill_that_is_not_whole_or_not_for_us_is_none(
@@ -237,9 +266,6 @@ async def test_a_sealed_bill_that_is_not_whole_or_not_for_us_is_none(
         assert isinstance(answer.outcome, Unknown)
         return answer.outcome.reason
 
-    strange = replace(own, secrets=replace(secrets_of(own), scheme="SM2"))
-    assert "RSA keys only" in await told(strange)
-    assert shop.channel.further_bills_of(strange) == {"splits"}
     shop.sandbox.fault("wechat", "bill", "truncate")
     assert await told(own) == "the bill does not open with our key"
     assert not list(tmp_path.iterdir())
@@ -255,9 +281,9 @@ def test_a_sealed_file_opens_with_its_own_key_and_nonce_alone(tmp_path: Path) ->
     wrapped = b64encode(public.encrypt(key, OAEP(MGF1(SHA1()), SHA1(), None))).decode()
     sealed, opened = tmp_path / "sealed", tmp_path / "opened"
     sealed.write_bytes(AESGCM(key).encrypt(nonce.encode(), text, None))
-    open_file(pem, wrapped, nonce, sealed, opened)
+    open_file("RSA", pem, key=wrapped, nonce=nonce, sealed=sealed, to=opened)
     assert opened.read_bytes() == text
-    for args in (
+    for of, sent, once in (
         (rsa_pem(), wrapped, nonce),
         (pem, wrapped, nonce[::-1]),
         (pem, wrapped[:-4] + "AAAA", nonce),
@@ -265,9 +291,29 @@ def test_a_sealed_file_opens_with_its_own_key_and_nonce_alone(tmp_path: Path) ->
         (pem, wrapped, ""),
     ):
         with pytest.raises(EnvelopeBroken):
-            open_file(*args, sealed, opened)
+            open_file("RSA", of, key=sent, nonce=once, sealed=sealed, to=opened)
         assert not opened.exists()
     for size in (0, 5, 16, 100):
         sealed.write_bytes(sealed.read_bytes()[:size])
         with pytest.raises(EnvelopeBroken):
-            open_file(pem, wrapped, nonce, sealed, opened)
+            open_file("RSA", pem, key=wrapped, nonce=nonce, sealed=sealed, to=opened)
+
+
+@needs_sm2
+def test_a_file_sealed_with_sm4_opens_with_its_own_key_alone(tmp_path: Path) -> None:
+    """Sealed by the sandbox's own arithmetic, and opened by the system's library."""
+    (private, public), (stranger, _) = wechat_sm.new_pair(), wechat_sm.new_pair()
+    key, nonce, text = b"k" * 16, "a8607ef79034c49c", b"x" * 100_000
+    wrapped = wechat_sm.seals(public, key)
+    sealed, opened = tmp_path / "sealed", tmp_path / "opened"
+    sealed.write_bytes(wechat_sm.seal_file(key, nonce.encode(), text))
+    sent = b64encode(wrapped).decode()
+    open_file("SM2", private, key=sent, nonce=nonce, sealed=sealed, to=opened)
+    assert opened.read_bytes() == text
+    short = b64encode(wechat_sm.seals(public, b"short")).decode()
+    cut, none = b64encode(wrapped[:-1]).decode(), b64encode(b"0").decode()
+    broken = ((stranger, sent), (private, short), (private, cut), (private, none), (private, ""))
+    for of, given in broken:
+        with pytest.raises(EnvelopeBroken):
+            open_file("SM2", of, key=given, nonce=nonce, sealed=sealed, to=opened)
+        assert not opened.exists()

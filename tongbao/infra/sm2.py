@@ -175,7 +175,7 @@ class _Libcrypto:
             raise Sm2Failed("no point of the curve")
         with self._read(self._c.d2i_PUBKEY, _PUBLIC_DER + public_key) as key:
             while True:
-                raw = _raw_ciphertext(self._transformed("encrypt", key, message))
+                raw = raw_ciphertext(self._transformed("encrypt", key, message))
                 # The standard draws again where the key stream is nothing but zeros; OpenSSL 3.0
                 # does not.
                 if raw[_OVERHEAD:] != message:
@@ -258,13 +258,23 @@ def ciphertext_der(raw: bytes) -> bytes:
     return _sequence(_integers(raw[1:POINT_BYTES]) + strings)
 
 
-def _raw_ciphertext(der: bytes) -> bytes:
-    """Return what libcrypto wrote as `ciphertext_der`, with its parts one after the other."""
-    x, rest = _next_element(_next_element(der)[0])
-    y, rest = _next_element(rest)
-    digest, rest = _next_element(rest)
-    text, _ = _next_element(rest)
-    return bytes([_UNCOMPRESSED]) + _half(x) + _half(y) + digest + text
+def raw_ciphertext(der: bytes) -> bytes:
+    """Return what is written as `ciphertext_der` does it, with its parts one after the other.
+
+    Raises:
+        Sm2Failed: it is not written so.
+    """
+    try:
+        x, rest = _next_element(_next_element(der)[0])
+        y, rest = _next_element(rest)
+        digest, rest = _next_element(rest)
+        text, _ = _next_element(rest)
+        halves = _half(x) + _half(y)
+    except (IndexError, OverflowError):
+        raise Sm2Failed("no ciphertext") from None
+    if len(digest) != _HALF:
+        raise Sm2Failed("no ciphertext")
+    return bytes([_UNCOMPRESSED]) + halves + digest + text
 
 
 def _raw_signature(der: bytes) -> bytes:

@@ -11,7 +11,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
-from typing import Final, Protocol, assert_never, runtime_checkable
+from typing import Final, assert_never
 from uuid import UUID
 
 import structlog
@@ -62,14 +62,6 @@ _FETCHED: Final = Counter(
     ["channel", "kind", "answer"],
 )
 _log: Final = structlog.get_logger()
-
-
-@runtime_checkable
-class ChoosingBills(Protocol):
-    """Has some of its further bills for some accounts only."""
-
-    def further_bills_of(self, account: ChannelAccount) -> frozenset[str]:
-        """Return the kinds an account has."""
 
 
 class FetchFurtherBill(Task, frozen=True, tag="matching.fetch_further_bill"):
@@ -131,8 +123,6 @@ async def run_fetch_further_bill(
     account = await context.flow.account(task.account_id)
     channel: object = context.flow.channels.get(account.channel)
     if not isinstance(channel, FurtherBills) or task.kind not in channel.further_bills:
-        return None
-    if isinstance(channel, ChoosingBills) and task.kind not in channel.further_bills_of(account):
         return None
     name = source_of(account.channel, task.kind, account.id)
     if await current_file(context.db, name, task.day) is not None:

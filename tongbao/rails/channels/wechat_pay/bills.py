@@ -11,10 +11,10 @@ import asyncio
 import gzip
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import BinaryIO, Final, assert_never, cast
+from typing import BinaryIO, Final, Protocol, assert_never, cast
 
 from tongbao.infra.http import NoAnswerError, NotSentError
 from tongbao.rails.channels.bill_text import (
@@ -108,12 +108,19 @@ async def download(
             assert_never(heard)
 
 
+class Opening(Protocol):
+    """Decrypts a downloaded file to another."""
+
+    def __call__(self, *, sealed: Path, to: Path) -> None:
+        """Decrypt one file."""
+
+
 async def fetch_file(
     gateway: Gateway,
     account: ChannelAccount,
     address: BillAddress,
     path: Path,
-    opening: Callable[[Path, Path], None] | None = None,
+    opening: Opening | None = None,
 ) -> BillFile | Unknown:
     """Download a bill, unpack it to ``path`` and check its SHA-1; the download is not signed.
 
@@ -134,7 +141,7 @@ async def fetch_file(
         if found.path is None:
             return Unknown(f"the bill's address answered http {found.status}")
         if opening is not None:
-            await asyncio.to_thread(opening, packed, opened)
+            await asyncio.to_thread(opening, sealed=packed, to=opened)
         source = packed if opening is None else opened
         return await asyncio.to_thread(_unpack, source, path, address.hash_value)
     except EnvelopeBroken:

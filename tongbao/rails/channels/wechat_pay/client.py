@@ -60,7 +60,7 @@ from tongbao.rails.channels.exchange import Announced, TimeLimits, unsent
 from tongbao.rails.channels.wechat_pay import bills, callbacks, statements
 from tongbao.rails.channels.wechat_pay.complaints import calls as complaints
 from tongbao.rails.channels.wechat_pay.complaints import images as complaint_images
-from tongbao.rails.channels.wechat_pay.gateway import Gateway, secrets_of
+from tongbao.rails.channels.wechat_pay.gateway import Gateway
 from tongbao.rails.channels.wechat_pay.products import (
     agreements,
     combined,
@@ -311,12 +311,6 @@ class WechatPay:
     def parse_bill(self, path: Path) -> Iterator[BillLine]:
         """Read a trade bill row by row."""
         return bills.parse_trade_bill(path)
-
-    def further_bills_of(self, account: ChannelAccount) -> frozenset[str]:
-        """Return the kinds; a sub-merchant's funds are in a bill that RSA keys alone open."""
-        secrets = secrets_of(account)
-        is_shut = secrets.partner is not None and secrets.scheme != "RSA"
-        return statements.KINDS - set(statements.ACCOUNTS if is_shut else ())
 
     async def download_further_bill(
         self, account: ChannelAccount, kind: str, day: date, folder: Path

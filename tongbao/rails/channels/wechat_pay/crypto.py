@@ -43,6 +43,7 @@ SCHEMES: Final[Mapping[Scheme, str]] = {
     "RSA": "WECHATPAY2-SHA256-RSA2048",
     "SM2": "WECHATPAY2-SM2-WITH-SM3",
 }
+FILES: Final[Mapping[Scheme, str]] = {"RSA": "AEAD_AES_256_GCM", "SM2": "SM4_GCM"}
 ENVELOPES: Final[Mapping[Scheme, str]] = {"RSA": "AEAD_AES_256_GCM", "SM2": "AEAD_SM4_GCM"}
 WINDOW: Final = timedelta(minutes=5)
 PROBE: Final = "WECHATPAY/SIGNTEST/"
@@ -226,32 +227,42 @@ def open_envelope(
         raise EnvelopeBroken from None
 
 
-def open_file(private_key_pem: str, key: str, nonce: str, sealed: Path, to: Path) -> None:
-    """Decrypt a file of an encrypted bill: AES-256-GCM, its key by RSA-OAEP for the merchant's.
+def open_file(
+    scheme: Scheme, private_key_pem: str, *, key: str, nonce: str, sealed: Path, to: Path
+) -> None:
+    """Decrypt a file of an encrypted bill, whose key comes encrypted for the merchant's.
 
-    From WeChat Pay's own page on sub-merchants' fund bills: a tag of 16 bytes is the end of the
-    file, and nothing is associated. A file that breaks is not left behind.
+    From WeChat Pay's own page on sub-merchants' fund bills: AES-256-GCM, its key by RSA-OAEP; a
+    tag of 16 bytes is the end of the file, and nothing is associated. SM4-GCM is named there
+    without its form: the key is read as SM2 writes encrypted fields, and another form opens
+    nothing. A file that breaks is not left behind.
 
     Raises:
         EnvelopeBroken
     """
     try:
-        padding = OAEP(MGF1(SHA1()), SHA1(), None)  # noqa: S303 - the protocol's own choice
-        opened = rsa_private_key(private_key_pem).decrypt(b64decode(key, validate=True), padding)
+        algorithm = _file_key(scheme, private_key_pem, b64decode(key, validate=True))
         left = sealed.stat().st_size - _TAG_BYTES
         with sealed.open("rb") as source, to.open("wb") as target:
             source.seek(max(left, 0))
             mode = GCM(nonce.encode(), source.read())
-            cipher = Cipher(AES256(opened), mode).decryptor()
+            cipher = Cipher(algorithm, mode).decryptor()
             source.seek(0)
             while left > 0:
                 piece = source.read(min(left, _PIECE_BYTES))
                 left -= len(piece)
                 target.write(cipher.update(piece))
             cipher.finalize()
-    except (InvalidTag, binascii.Error, ValueError):
+    except (InvalidTag, binascii.Error, ValueError, sm2.Sm2Failed):
         to.unlink(missing_ok=True)
         raise EnvelopeBroken from None
+
+
+def _file_key(scheme: Scheme, private_key_pem: str, wrapped: bytes) -> AES256 | SM4:
+    if scheme == "SM2":
+        return SM4(_sm2().decrypt(der_of(private_key_pem), sm2.raw_ciphertext(wrapped)))
+    padding = OAEP(MGF1(SHA1()), SHA1(), None)  # noqa: S303 - the protocol's own choice
+    return AES256(rsa_private_key(private_key_pem).decrypt(wrapped, padding))
 
 
 def encrypt_field(pem: str, text: str) -> str:

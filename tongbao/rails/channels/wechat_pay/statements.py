@@ -40,7 +40,7 @@ from tongbao.rails.channels.contract import (
 )
 from tongbao.rails.channels.exchange import decode, unsent
 from tongbao.rails.channels.wechat_pay.bills import cells_of, download, fetch_file
-from tongbao.rails.channels.wechat_pay.crypto import open_file
+from tongbao.rails.channels.wechat_pay.crypto import FILES, open_file
 from tongbao.rails.channels.wechat_pay.documents.orders import SealedBill, SealedBillAddress
 from tongbao.rails.channels.wechat_pay.gateway import (
     Answered,
@@ -139,10 +139,8 @@ async def _download_sealed(
     gateway: Gateway, account: ChannelAccount, query: str, path: Path
 ) -> Answer[BillOutcome]:
     """Fetch a sub-merchant's fund bill, whose files are encrypted for their service provider."""
-    target = f"/v3/bill/sub-merchant-fundflowbill?{query}&algorithm=AEAD_AES_256_GCM"
-    if secrets_of(account).scheme != "RSA":
-        reason = "a sub-merchant's funds are read with RSA keys only"
-        return Answer(Unknown(reason), unsent("GET", account.gateway, reason))
+    algorithm = FILES[secrets_of(account).scheme]
+    target = f"/v3/bill/sub-merchant-fundflowbill?{query}&algorithm={algorithm}"
     heard, exchange = await gateway.call(account, "GET", target)
     match heard:
         case Answered():
@@ -167,12 +165,13 @@ async def _fetch_sealed(
     gateway: Gateway, account: ChannelAccount, files: Sequence[SealedBillAddress], path: Path
 ) -> BillFile | Unknown:
     """Fetch, open and check every file, and put them together in their order."""
-    key = secrets_of(account).merchant_private_key_pem
+    secrets = secrets_of(account)
+    opens = partial(open_file, secrets.scheme, secrets.merchant_private_key_pem)
     pieces: list[Path] = []
     try:
         for file in files:
             piece = path.with_name(f"{path.stem}-{file.bill_sequence}{path.suffix}")
-            opening = partial(open_file, key, file.encrypt_key, file.nonce)
+            opening = partial(opens, key=file.encrypt_key, nonce=file.nonce)
             found = await fetch_file(gateway, account, file, piece, opening)
             if isinstance(found, Unknown):
                 return found
