@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.payments.crash_scene import AMOUNT, Place, Scene, open_place, open_shop, scene_on
+from tests.flow_process import Order
+from tests.payments.crash_scene import AMOUNT, Died, Place, Scene, open_place, open_shop, scene_on
 from tests.payments.lossy_line import LossyLine
 from tongbao_sandbox.launch import RunningSandbox
-from tongbao_sdk import Unanswered
+from tongbao_sdk import Refused, Unanswered
 
 MANY = int(os.environ.get("TONGBAO_LOST_ANSWERS", "8"))
 SEED = int(os.environ.get("TONGBAO_LOST_ANSWERS_SEED", "20261122"))
@@ -50,7 +53,7 @@ async def heard(asking: Callable[[], Awaitable[Any]]) -> Any:
     for _ in range(TRIES_MAX):
         try:
             return await asking()
-        except Unanswered:
+        except (Unanswered, Died):
             await asyncio.sleep(0.2)
     raise TimeoutError("nobody ever answered")
 
@@ -83,13 +86,66 @@ async def buy_from_wallet(scene: Scene, number: int) -> None:
     assert await heard(lambda: scene.wallet_balance(wallet)) == 2 * AMOUNT
 
 
-async def test_what_was_done_unheard_of_is_done_once(scene: Scene, line: LossyLine) -> None:
-    line.chance = 0.05
+async def buy_much(scene: Scene) -> None:
     ways = [buy if number % 4 != 3 else buy_from_wallet for number in range(MANY)]
     await asyncio.gather(*[way(scene, number) for number, way in enumerate(ways)])
-    line.chance = 0.0
-    assert line.lost, "no answer was lost"
+
+
+async def all_is_well(scene: Scene) -> None:
     await scene.leases_run_out()
     await scene.rest()
     await scene.ask_everything_again()
     await scene.assert_all_is_well()
+
+
+async def test_what_was_done_unheard_of_is_done_once(scene: Scene, line: LossyLine) -> None:
+    line.chance = 0.05
+    await buy_much(scene)
+    line.chance = 0.0
+    assert line.lost, "no answer was lost"
+    await all_is_well(scene)
+
+
+async def test_who_dies_again_and_again_doubles_nothing(scene: Scene) -> None:
+    """Anywhere, as no list of places has it: by the clock."""
+    buying, chance = asyncio.create_task(buy_much(scene)), random.Random(SEED)
+    lives = scene.lives
+    while not buying.done():
+        await asyncio.sleep(chance.uniform(0.1, 0.9))
+        await scene.start()  # which kills the one before it
+        await scene.leases_run_out()
+    await buying
+    assert scene.lives > lives
+    await all_is_well(scene)
+
+
+async def begrudge(scene: Scene, number: int, lead_s: float) -> None:
+    """A customer pays while the merchant closes, about the same moment."""
+    channel = ("wechat_pay", "alipay")[number % 2]
+    payment = await heard(lambda: scene.create(f"create-{number}", channel=channel, mode="qr"))
+
+    async def pay() -> None:
+        await asyncio.sleep(max(lead_s, 0))
+        with suppress(ValueError):  # there is no such order any more
+            await scene.customer_pays(payment)
+
+    async def close() -> None:
+        await asyncio.sleep(max(-lead_s, 0))
+        with suppress(Refused):  # it is paid
+            await asyncio.to_thread(scene.client.payments.close, payment["id"])
+
+    await asyncio.gather(pay(), close())
+
+
+async def test_of_two_processes_none_closes_what_is_paid(scene: Scene) -> None:
+    """Answers, callbacks, queries and closings of one payment come to either."""
+    order = Order(scene.platform_dsn, str(scene.place.folder), scene.sandbox.url, scene.place.port)
+    other, chance = await asyncio.to_thread(scene.place.nursery.start, order), random.Random(SEED)
+    try:
+        leads = [-1.0, 1.0, *(chance.uniform(-0.1, 0.3) for _ in range(MANY))]
+        await asyncio.gather(*[begrudge(scene, *each) for each in enumerate(leads)])
+        await all_is_well(scene)
+        ends = await scene.db.fetch("select distinct state from payment", ())
+        assert {row["state"] for row in ends} == {"succeeded", "closed"}
+    finally:
+        other.kill()

@@ -468,3 +468,26 @@ async def test_another_merchants_notice_is_not_kept_for_ours(
     )
     await stage.idle()
     assert await states_of_callbacks(stage, number) == ["mismatched"]
+
+
+@pytest.mark.parametrize(("end", "state"), [("closed", "processed"), ("paid", "orphaned")])
+async def test_what_is_taken_back_by_its_own_number_is_ours_only_if_it_ended_unpaid(
+    stage: Stage, postman: Postman, end: str, state: str
+) -> None:
+    """Alipay says so of an order that was paid at the moment that it was taken back."""
+    payment = await stage.show_qr("alipay", 1_999)
+    if end == "closed":
+        await stage.call(stage.client.payments.close, payment["id"])
+    else:
+        await stage.customer(payment)
+    await stage.idle()
+    account = await postman.account("alipay")
+    number, money = (await stage.attempt_of(payment)).number, Money(1_999, "CNY")
+    before = len(await states_of_callbacks(stage, number))
+
+    order = number, "2026112122001000000000000001", money
+    await postman.deliver(account, postman.institution.refunded(account, order, number, money))
+    await stage.idle()
+
+    assert (await states_of_callbacks(stage, number))[before:] == [state]
+    assert (await stage.row_of(payment)).left == (0 if end == "closed" else 1_999)

@@ -15,7 +15,7 @@ from tongbao.payments.authorisations.outcomes import record_completion_news
 from tongbao.payments.authorisations.queries import completion_by_number
 from tongbao.payments.collecting import chase
 from tongbao.payments.collecting import queries as payments
-from tongbao.payments.collecting.model import Attempt, Payment
+from tongbao.payments.collecting.model import Attempt, AttemptState, Payment
 from tongbao.payments.collecting.outcomes import Evidence, Flow, record_news
 from tongbao.payments.refunds import queries as refunds
 from tongbao.payments.refunds.outcomes import ask_channel, record_refund_news
@@ -98,7 +98,7 @@ async def take_refund(flow: Flow, account: ChannelAccount, callback: Callback) -
         return False
     refund = await refunds.refund_by_number(flow.db, callback.number)
     if refund is None:
-        return False
+        return await _take_taken_back(flow, account, callback)
     attempt = await payments.attempt(flow.db, refund.book, refund.attempt_id)
     if attempt.account_id != account.id:
         return False
@@ -109,6 +109,20 @@ async def take_refund(flow: Flow, account: ChannelAccount, callback: Callback) -
     evidence = Evidence("callback", refund_id=refund.id)
     await record_refund_news(flow, refund, callback.outcome, evidence)
     return True
+
+
+async def _take_taken_back(flow: Flow, account: ChannelAccount, callback: Callback) -> bool:
+    """Hear that a payment was taken back by its own number: what we close is, if it was just paid.
+
+    Where it stands as paid in our books, somebody gave money back behind them: that is not ours.
+    """
+    attempt = await flow.reads.attempt_by_number(callback.number)
+    if attempt is None or attempt.account_id != account.id:
+        return False
+    if attempt.state.is_open:
+        payment = await payments.payment(flow.db, attempt.book, attempt.payment_id)
+        _, attempt = await chase.look_at(flow, payment, attempt)
+    return attempt.state in {AttemptState.CLOSED, AttemptState.DECLINED, AttemptState.VOIDED}
 
 
 async def take_agreement(reach: Reach, account: ChannelAccount, callback: Callback) -> bool:
