@@ -24,9 +24,11 @@ from tongbao.duties import reach_of
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication.step_up import Confirmed
+from tongbao.parties.bound_cards import queries as bound_cards
 from tongbao.parties.bound_cards.binding import unbind
 from tongbao.parties.bound_cards.model import BindingOver
 from tongbao.parties.bound_cards.queries import card_with_id
+from tongbao.payments.agreements.queries import agreement_with_id
 from tongbao.payments.card_agreements import signing
 from tongbao.payments.card_agreements.charging import detokenising
 from tongbao.rails.channels.cards.client import Cards
@@ -37,7 +39,7 @@ __all__ = ["plain_host"]
 
 AT, AGREEMENTS = "/v1/me/bank_cards", "/v1/me/agreements"
 AMOUNT = 1999
-CARDS = [pan(8_101 + number, "625188") for number in range(8)]
+CARDS = [pan(8_101 + number, "625188") for number in range(9)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -271,3 +273,34 @@ async def test_nothing_is_signed_with_a_card_that_is_let_go_meanwhile(
     with pytest.raises(BindingOver):
         await signing_it
     assert (await stage.call(stage.client.agreements.get, agreement["id"]))["status"] == "pending"
+
+
+class Undone(Exception):
+    """Leave nothing of a transaction."""
+
+
+async def test_nobody_is_erased_whose_agreement_stands_and_one_signed_meanwhile_ends(
+    stage: Stage, alice: Phone
+) -> None:
+    card = await bind(stage, alice, CARDS[8])
+    agreement = await signed(stage, card)
+    row = await card_with_id(stage.db, parse("bcd", card))
+    ours = signing.contributor()
+    assert ours.objects is not None
+    reason = await ours.objects(stage.db, row.person_id)
+    assert reason is not None
+    assert "has not ended" in reason
+
+    async def erase_what_is_kept() -> None:
+        """As an erasure does that had looked before the agreement was signed."""
+        async with stage.db.begin("test") as tx:
+            for each in (bound_cards.contributor(), ours):
+                await each.erase(tx, row.person_id)
+            found = await agreement_with_id(tx, parse("agr", agreement["id"]))
+            assert found.state == "ended"
+            raise Undone
+
+    with pytest.raises(Undone):
+        await erase_what_is_kept()
+    found = await agreement_with_id(stage.db, parse("agr", agreement["id"]))
+    assert (await signing.end(reach_of(stage.flow), found)).state == "ended"

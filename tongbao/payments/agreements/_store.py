@@ -81,7 +81,8 @@ FIND_AGREEMENT_ANYWHERE = Query(Agreement, f"select {_AGREEMENT} from agreement 
 AGREEMENTS_BY_PAYERS = Query(
     Agreement,
     f"""select {_AGREEMENT} from agreement
-         where channel = 'cards' and payer = any($1::text[]) order by id desc limit $2""",
+         where channel = 'cards' and payer = any($1::text[])
+         order by (state in ('active', 'ending')) desc, id desc limit $2""",
 )
 SIGNED_BY = Query(
     Agreement,

@@ -103,7 +103,10 @@ async def agreement_with_id(on: Db | Tx, agreement_id: UUID) -> Agreement:
 
 
 async def agreements_by_payers(on: Db | Tx, payers: Sequence[str]) -> list[Agreement]:
-    """Return what was signed with bank cards, by the cards' ids, of merchants in every book."""
+    """Return what was signed with bank cards, by the cards' ids, of merchants in every book.
+
+    What is still signed comes first, so that however much has ended hides none of it.
+    """
     return await store.AGREEMENTS_BY_PAYERS.all(on, list(payers), _EXCHANGES_MAX)
 
 

@@ -134,7 +134,10 @@ async def end(reach: Reach, agreement: Agreement) -> Agreement:
 
 
 async def agreements_of_person(on: Db | Tx, mode: Mode, person_id: UUID) -> list[Agreement]:
-    """Return what somebody has signed with cards of theirs, also with former ones, newest first."""
+    """Return what somebody has signed with cards of theirs, also with former ones.
+
+    What is still signed comes first, and the newest of it.
+    """
     cards = await cards_of_person(on, person_id, mode, only_bound=False)
     return await queries.agreements_by_payers(on, [each.shown_id for each in cards])
 
@@ -145,10 +148,11 @@ async def agreement_of_person(on: Db | Tx, mode: Mode, person_id: UUID, wanted: 
     Raises:
         AgreementNotFound: also for one that anybody else has signed.
     """
-    for each in await agreements_of_person(on, mode, person_id):
-        if each.id == wanted:
-            return each
-    raise AgreementNotFound
+    found = await queries.agreement_with_id(on, wanted)
+    cards = await cards_of_person(on, person_id, mode, only_bound=False)
+    if found.channel != "cards" or found.payer not in {each.shown_id for each in cards}:
+        raise AgreementNotFound
+    return found
 
 
 def card_behind(agreement: Agreement) -> UUID:
@@ -195,6 +199,12 @@ async def _objects(db: Db, person_id: UUID) -> str | None:
 
 
 async def _erase(tx: Tx, person_id: UUID) -> list[Kept]:
-    """Keep what the law wants kept; the rows name nobody but the card's id."""
+    """Keep what the law wants kept; the rows name nobody but the card's id.
+
+    Cards are unbound by now, whose rows are what signing holds: so nothing is signed any more, and
+    what was signed since somebody last looked ends with them.
+    """
     found = await _all_of(tx, person_id)
+    for payer in {each.payer for each in found if each.state.is_signed and each.payer}:
+        await end_all_of_card(tx, payer)
     return [Kept("agreements over bank cards", _KEPT_BECAUSE, None)] * bool(found)

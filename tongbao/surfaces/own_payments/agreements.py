@@ -113,7 +113,7 @@ async def sign_card_agreement(
 
 @get(f"{PREFIX}/agreements", opt=needs(SELF))
 async def list_card_agreements(desk: Desk, caller: DeviceCaller) -> list[CardAgreementView]:
-    """Return what one has signed with bank cards, ended ones too, newest first."""
+    """Return what one has signed with bank cards: what stands first, then what has ended."""
     found = await signing.agreements_of_person(desk.db, caller.mode, caller.current.person_id)
     return [await _view(desk, each, is_own=True) for each in found]
 
