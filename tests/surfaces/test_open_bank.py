@@ -623,6 +623,12 @@ async def test_electronic_accounts_are_seen_beside_wallets(bank: Bank) -> None:
     assert (await bank.partner.ask("GET", f"{at}/transactions", token)).json["items"] == []
 
 
+async def test_a_page_says_what_its_address_takes(bank: Bank) -> None:
+    page = await bank.browser().send("GET", "/oauth/authorize/confirm")
+    assert (page.status, page.headers["allow"]) == (405, "POST")
+    assert "text/html" in page.headers["content-type"]
+
+
 # Death, and two at once
 
 

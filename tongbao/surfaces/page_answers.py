@@ -104,6 +104,6 @@ def refusal_page(
         goes_on=asked.method == "POST" or isinstance(refusal, Busy | TooManyRequests),
         **refusal_facts(asked, refusal, request_id),
     )
-    reply = page_reply(html, status=status_of(type(refusal)))
+    reply = page_reply(html, status=status_of(type(refusal))).told_to_wait(refusal)
     policy = page_policy(nonce, trusted_types="'none'")
-    return reply.also(policy, ("cache-control", "no-store"))
+    return with_allowed(reply.also(policy, ("cache-control", "no-store")), refusal)
