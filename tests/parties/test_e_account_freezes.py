@@ -193,7 +193,9 @@ async def test_many_who_hurry_leave_what_is_kept_to_the_fen(
     assert rest == 10_000 - 4_321 - sent
     assert rest >= 0
     # The smallest may have been refused while one was under way that then came to nothing.
-    assert rest < min(amounts) or await try_one(min(amounts)) == min(amounts)
+    if rest >= min(amounts):
+        rest -= await try_one(min(amounts))
+    assert rest < min(amounts)
     if rest:
         await send(teller, account, other, rest)
     with pytest.raises(EAccountFrozen):

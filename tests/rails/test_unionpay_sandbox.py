@@ -622,7 +622,7 @@ async def test_a_capture_is_undone_on_its_day_and_its_authorisation_let_go(
     assert told == {CallbackKind.REFUND}
     again = Capture(base32(new_id()), taken.order, taken.held.channel_ref, None, PRICE)
     assert isinstance((await shop.channel.capture(shop.account, again)).outcome, Declined)
-    day = business_date(shop.now())
+    day = business_date(first.at)
     await shop.advance(86_400 + 12 * 3600)
     bill = (await shop.channel.download_bill(shop.account, day, tmp_path)).outcome
     assert isinstance(bill, BillFile)

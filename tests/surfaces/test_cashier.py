@@ -53,6 +53,10 @@ till = cashing.till
 async def test_a_page_offers_what_works_where_it_was_opened(
     stage: Stage, till: Till, agent: str, offered: list[str]
 ) -> None:
+    watch = stage.platform.router.watch
+    await watch.write()
+    await stage.db.execute("delete from routing_bucket", ())  # which channel has done better
+    watch.forget()
     checkout = await till.open()
     async with reader(stage) as one:
         page = await one.get(page_of(checkout), **{"user-agent": agent})
