@@ -26,6 +26,7 @@ _WIRE: Final = ("slow", "reset", "reset_mid_frame_done", "doubled_answer")
 faults.allow("pay", "wrong_amount_paid", "reset_mid_frame_paid", *_DONE, *_WIRE)
 for _point in ("close", "refund", "capture", "void", "totals"):
     faults.allow(_point, *_DONE, *_WIRE)
+faults.allow("refund", "not_enough")
 faults.allow("query", "reset", "doubled_answer")
 faults.allow("sign_in", "wrong_check_value", "refused", "time_out", "reset")
 
@@ -148,6 +149,9 @@ class Cards:
         if fault == "new_key":
             session.mac_key = None  # forgotten, as after a restart: it takes another sign-in
             return Reaction(answer_type, {**_echo(fields), 39: MAC_REFUSED})
+        if fault == "not_enough":
+            self._enter(asked, "", "51")
+            return Reaction(answer_type, {**_echo(fields), **self._dated(), 39: b"51"})
         code, more = self._do[asked.kind](asked)
         answer = {**_echo(fields), **self._dated(), **more, 39: code.encode()}
         if fault.startswith("wrong_amount"):

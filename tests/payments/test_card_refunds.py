@@ -1,17 +1,21 @@
 """Refunds to cards that meet bad luck: made once, and never more than came in.
 
-The second to fourth of the ten faults of test_ten_faults.py, at a card host.
+The second to fourth of the ten faults of test_ten_faults.py, and the ninth, at a card host.
 """
 
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
 from tests.payments import test_cards
-from tests.payments.test_cards import AMOUNT, BALANCE, fresh_card, on_card, swipe
+from tests.payments.test_cards import AMOUNT, BALANCE, fresh_card, on_card, open_card_account, swipe
 from tests.stage import Stage
+from tongbao.infra.db import connect
+from tongbao.kernel.clock import Clock
+from tongbao.wiring import Platform
 from tongbao_sdk import Refused
 
 card_host = test_cards.card_host
@@ -52,3 +56,58 @@ async def test_refunds_that_race_never_give_back_more_than_came_in(stage: Stage)
     await stage.advance(minutes=5)
     assert await on_card(stage, number) == (BALANCE - 1_000 + 900, 0)
     assert (await stage.read(paid))["amount_refunded"] == 900
+
+
+async def test_a_refund_the_host_refuses_is_nobodys_money_and_can_be_made_again(
+    stage: Stage,
+) -> None:
+    number = fresh_card()
+    paid = await swipe(stage, number)
+    stage.sandbox.fault("cards", "refund", "not_enough")
+
+    refused = await stage.refund(paid, 500)
+    await stage.advance(minutes=5)
+
+    assert (await stage.read(refused))["status"] == "failed"
+    assert await stage.events(refused) == ["refund.failed"]
+    assert (await stage.read(paid))["amount_refunded"] == 0
+    assert await on_card(stage, number) == (BALANCE - AMOUNT, 0)
+
+    again = await stage.refund(paid, AMOUNT)
+    await stage.advance(minutes=5)
+    assert (await stage.read(again))["status"] == "succeeded"
+    assert (await stage.read(paid))["amount_refunded"] == AMOUNT
+    assert await on_card(stage, number) == (BALANCE, 0)
+
+
+async def test_two_workers_reverse_each_card_payment_once(own_stage: Stage, dsn: str) -> None:
+    stage = own_stage
+    await open_card_account(stage)
+    numbers = [fresh_card() for _ in range(4)]
+    payments = []
+    for number in numbers:
+        stage.sandbox.fault("cards", "pay", "bad_signature_paid")
+        payments.append(await swipe(stage, number))
+    clock = Clock()
+    clock.offset = stage.db.clock.offset
+    database = await connect(dsn, clock)
+    other = Platform(stage.platform.settings, database, stage.platform.keyring)
+    try:
+        for db in (stage.db, other.db):
+            db.clock.offset += timedelta(minutes=2)
+        await asyncio.gather(
+            stage.platform.worker.run_until_idle(raise_failures=True),
+            other.worker.run_until_idle(raise_failures=True),
+        )
+    finally:
+        await other.close()
+
+    for number, payment in zip(numbers, payments, strict=True):
+        assert await on_card(stage, number) == (BALANCE, 0)
+        sent = await stage.db.fetch(
+            "select purpose, count(*) as times from exchange e"
+            " join payment p on p.id = e.payment_id"
+            " where p.merchant_order_no = $1 group by purpose",
+            (payment["merchant_order_no"],),
+        )
+        assert {row["purpose"]: row["times"] for row in sent} == {"pay": 1, "close": 1}

@@ -43,7 +43,15 @@ PRICES = (
 @pytest.fixture(scope="module", autouse=True)
 async def card_host(module_stage: Stage) -> AsyncIterator[None]:
     """An account at the sandbox's card host, its price, and a channel that does not wait long."""
-    stage = module_stage
+    await open_card_account(module_stage)
+    channels: Any = module_stage.flow.channels
+    kept, channels["cards"] = channels["cards"], Cards(LineLimits(answer_s=1.5))
+    yield
+    await channels["cards"].shut()
+    channels["cards"] = kept
+
+
+async def open_card_account(stage: Stage) -> None:
     given = stage.sandbox.credentials["cards"]
     order = NewAccount(
         channel="cards",
@@ -59,11 +67,6 @@ async def card_host(module_stage: Stage) -> AsyncIterator[None]:
     async with stage.db.begin("operator") as tx:
         await set_price_plan(tx, merchant.id, Mode.SANDBOX, list(PRICES))
         await connect_channel(tx, merchant.id, Mode.SANDBOX, "cards", account)
-    channels: Any = stage.flow.channels
-    kept, channels["cards"] = channels["cards"], Cards(LineLimits(answer_s=1.5))
-    yield
-    await channels["cards"].shut()
-    channels["cards"] = kept
 
 
 def fresh_card() -> str:

@@ -45,7 +45,7 @@ async def test_every_place_is_offered_what_works_there(stage: Stage, till: Till)
     assert {each for each in offered[PHONE] if each.endswith(".h5")} == h5
     assert {"alipay.web", "unionpay.web", "wechat_pay.qr"} <= offered[DESKTOP]
     assert offered[ALIPAY_APP] == {"alipay.h5"}
-    assert offered[UNIONPAY_APP] == {"unionpay.h5", "unionpay.web"}
+    assert offered[UNIONPAY_APP] == {"unionpay.h5"}
 
 
 def test_no_way_to_pay_has_two_prices() -> None:

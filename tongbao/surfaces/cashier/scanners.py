@@ -42,6 +42,8 @@ CHANNEL_OF: Final[Mapping[Place, str]] = {
     Place.UNIONPAY: "unionpay",
     Place.WALLET: "wallet",
 }
+_PAGES: Final = frozenset({PayMode.H5, PayMode.WEB})
+"""One page of the channel's: inside its app they differ in nothing a customer could choose by."""
 # In the order they are shown. WeChat refuses its H5 payment inside its own app, where only a page
 # that knows the customer's openid can pay; the others take their H5 page there too.
 _WORKING: Final[Mapping[Place, tuple[PayMode, ...]]] = {
@@ -70,6 +72,7 @@ def arrange(
 ) -> list[Offer]:
     """Return the offers that work in a place: the one used last time, then one channel's together.
 
+    Inside a channel's app its page is offered once, though it may be sold both as H5 and as web.
     On a phone, what opens there comes before the codes, which need another phone to scan them; and
     what this customer has just ``given_up`` comes last everywhere. ``payer_known_at`` is the
     channel whose id of the customer is known, without which no page pays inside the channel's app.
@@ -83,6 +86,10 @@ def arrange(
         and (own is None or offer.channel == own)
         and (offer.mode is not PayMode.IN_APP or offer.channel == payer_known_at)
     ]
+    if own is not None:
+        pages = [offer for offer in fitting if offer.mode in _PAGES]
+        pages.sort(key=lambda offer: working.index(offer.mode))
+        fitting = [offer for offer in fitting if offer not in pages[1:]]
     channels = list(dict.fromkeys(offer.channel for offer in offers))
     return sorted(
         fitting,
