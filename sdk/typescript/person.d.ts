@@ -273,7 +273,7 @@ export interface Operations {
   "GET /v1/me": { reply: PersonView };
   /** Return what a scanned agreement would allow; nothing changes by it. */
   "POST /v1/me/agreement_scans": { body: ScanCode; reply: CardAgreementView };
-  /** Return what one has signed with bank cards, ended ones too, newest first. */
+  /** Return what one has signed with bank cards: what stands first, then what has ended. */
   "GET /v1/me/agreements": { reply: Array<CardAgreementView> };
   /** Sign a scanned agreement: its merchant may take money from the card until it is ended. */
   "POST /v1/me/agreements": { body: SignAgreement; reply: CardAgreementView };
