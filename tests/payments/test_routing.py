@@ -21,7 +21,7 @@ from tongbao.infra.audit import entries_of_subject
 from tongbao.infra.db import Db
 from tongbao.infra.db_failures import CheckViolated
 from tongbao.kernel.ids import show
-from tongbao.payments.routing.model import Manner, NoChannelLeft
+from tongbao.payments.routing.model import Manner, NoChannelLeft, fen_less
 from tongbao.payments.routing.router import shadow_tallies
 from tongbao.payments.routing.rule_sets import (
     RuleSetDecided,
@@ -149,6 +149,10 @@ async def test_rules_begin_when_they_are_said_to(own_stage: Stage) -> None:
 
     assert before["method"]["channel"] == "wechat_pay"
     assert after["method"]["channel"] == "alipay"
+
+
+def test_what_a_draft_saves_is_summed_in_one_currency_only() -> None:
+    assert [fen_less("CNY", 6, 4), fen_less("CNY", 4, 6), fen_less("HKD", 6, 4)] == [2, -2, 0]
 
 
 async def test_a_draft_in_the_shadow_is_counted_and_changes_nothing(own_stage: Stage) -> None:

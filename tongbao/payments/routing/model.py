@@ -329,12 +329,20 @@ class CardAttempt(Struct, frozen=True):
 
 
 class ShadowTally(Struct, frozen=True):
-    """How a draft compared with the rules in force, over all its days."""
+    """How a draft compared with the rules in force, over all its days; ``cost_less`` is in fen."""
 
     rule_set_id: UUID
     decided: int
     differed: int
     cost_less: int
+
+
+def fen_less(currency: str, cost: int, other_cost: int) -> int:
+    """Return how many fen less the other costs, and 0 in any currency but CNY.
+
+    Drafts are compared by one sum, and what was saved in two currencies makes none.
+    """
+    return cost - other_cost if currency == "CNY" else 0
 
 
 class Router(Protocol):

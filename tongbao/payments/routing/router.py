@@ -41,6 +41,7 @@ from tongbao.payments.routing.model import (
     RoutingDecision,
     RoutingRuleSet,
     ShadowTally,
+    fen_less,
 )
 from tongbao.payments.routing.rule_sets import RULES
 from tongbao.payments.routing.rules import NO_RULES, Limit, RuleTable, compile_rules, read_rules
@@ -296,7 +297,9 @@ class LiveRouter:
             shadow.id,
             business_date(asked.at),
             differs=theirs is None or theirs.account_id != decision.chosen.account_id,
-            cost_less=0 if theirs is None else decision.chosen.cost - theirs.cost,
+            cost_less=0
+            if theirs is None
+            else fen_less(asked.money.currency, decision.chosen.cost, theirs.cost),
         )
         return decision if theirs is None else replace(decision, shadow=theirs.account_id)
 
