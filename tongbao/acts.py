@@ -23,6 +23,7 @@ from tongbao.controls.opening.rules import OPENING
 from tongbao.controls.retention import terms as retention_terms
 from tongbao.infra.kms.opening import KeyDesk
 from tongbao.parties.agents import approving as agents
+from tongbao.parties.barring import barring
 from tongbao.parties.e_accounts import freezes as e_account_freezes
 from tongbao.parties.live_keys import changes as live_keys
 from tongbao.parties.onboarding.openings import bound_acts as onboarding_acts
@@ -77,6 +78,7 @@ def approvals(flow: Flow, clearing: Clearing, keys: KeyDesk | None = None) -> Ap
         *transfers.bound_acts(flow.db),
         *red_packet_limits.bound_acts(flow.db),
         *e_account_freezes.bound_acts(flow.db),
+        *barring.bound_acts(flow.db),
         *bound_rows(flow.db, LIMITS, OPENING, step_up_rules.BY_AMOUNT, step_up_rules.BY_SIGNAL),
     )
     return Approvals(flow.db, acts_of(*always, *(licensed if flow.licence.may_hold_funds else ())))

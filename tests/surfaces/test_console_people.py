@@ -13,9 +13,11 @@ from tests.parties.card_people import People, pan
 from tests.parties.phones import Phone, address
 from tests.parties.test_card_money import move, step
 from tests.stage import Stage
+from tests.surfaces.test_console_e_accounts import agreed
 from tests.surfaces.test_wallet_app import RESIDENT_ID, SandboxOffice
 from tests.surfaces.visitors import Reader, hire, reader
 from tongbao.infra import audit
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import base32
 from tongbao.parties.bound_cards.binding import Binder
 from tongbao.parties.bound_cards.moving import CardMoney
@@ -169,3 +171,28 @@ async def test_an_order_over_a_card_shows_its_number_at_the_bank(
 
     assert base32(order.id) in page.text
     assert order.shown_id in page.text
+
+
+async def test_somebody_is_barred_by_two_and_freed_by_two(
+    shared_stage: Stage, admin: Reader, somebody: tuple[Phone, str]
+) -> None:
+    phone, _ = somebody
+    me = (await phone.get("/v1/me")).json["id"]
+    own, today = f"/console/people/{me}", business_date(shared_stage.db.clock.now())
+    said = {"document": "(2026) 31", "confirmed_on": str(today), "reason": "police confirmed it"}
+    await admin.get(own)
+    for wrong in ({"document": " "}, {"confirmed_on": "soon"}, {"confirmed_on": "2999-01-01"}):
+        assert (await admin.send(f"{own}/bar", **{**said, **wrong})).status_code == 400
+
+    assert await agreed(shared_stage, admin, f"{own}/bar", **said) == "applied"
+
+    page = await admin.get(own)
+    assert "(2026) 31" in page.text
+    assert f"{own}/lift_bar" in page.text
+    end = {"document": "(2026) 32", "reason": "the police corrected it"}
+    await admin.get(own)
+    assert await agreed(shared_stage, admin, f"{own}/lift_bar", **end) == "applied"
+    assert f"{own}/bar" in (await admin.get(own)).text
+    viewer = await hire(shared_stage, Role.VIEWER, login=f"people.{next(_people)}")
+    async with reader(shared_stage, viewer) as one:
+        assert f"{own}/bar" not in (await one.get(own)).text

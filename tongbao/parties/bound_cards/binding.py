@@ -36,6 +36,7 @@ from tongbao.parties.bound_cards import _store as store
 from tongbao.parties.bound_cards.model import (
     CONFIRM_WITHIN,
     RULES,
+    BindingBarred,
     BindingOver,
     BindingsTooMany,
     BoundCard,
@@ -52,6 +53,7 @@ from tongbao.parties.bound_cards.model import (
 from tongbao.parties.card_bins.bins import card_facts
 from tongbao.parties.card_bins.model import BinKind, CardFacts, brand_of
 from tongbao.parties.people.contacts import Contact, address_of, blind_of
+from tongbao.parties.people.dossier import check_not_barred
 from tongbao.parties.people.model import Person
 from tongbao.parties.people.real_names import identity_of, identity_row
 from tongbao.parties.vault.cards import delete_card, save_card
@@ -101,7 +103,7 @@ async def ask_to_bind(binder: Binder, person: Person, new: NewCard, confirmed: C
     Raises:
         NoVerifier, CardHolderUnknown, CardNotTaken, CardNumberWrong, CardExpired, CardBoundAlready,
         BindingsTooMany, CardNotVerified, CodesTooMany, KmsUnavailable,
-        ConfirmationUsed
+        ConfirmationUsed, BindingBarred
     """
     db, verifier = binder.db, binder.verifiers.get(person.mode)
     if verifier is None:
@@ -159,7 +161,7 @@ async def confirm_binding(
     """Bind a verified card by the code that its phone got; the first card is the default one.
 
     Raises:
-        CodeWrong, BindingOver, BindingsTooMany, CardBoundAlready
+        BindingBarred, CodeWrong, BindingOver, BindingsTooMany, CardBoundAlready
     """
     db = binder.db
     if card.state is BoundState.BOUND:
@@ -168,6 +170,7 @@ async def confirm_binding(
     if proved.blind != card.phone_mark:
         raise BindingOver
     async with db.begin(person.actor) as tx:
+        await check_not_barred(tx, person.id, BindingBarred)
         await _lock_binders(tx, person.id, card.device, card.par, card.phone_mark)
         held = await store.LOCK.one(tx, card.id)
         if held.state is not BoundState.VERIFIED or tx.now > held.asked_at + CONFIRM_WITHIN:
@@ -245,6 +248,7 @@ async def _begin(
     tx: Tx, binder: Binder, person: Person, new: NewCard, facts: CardFacts
 ) -> BoundCard:
     """Write the try down: what was counted before it does not stand against it."""
+    await check_not_barred(tx, person.id, BindingBarred)
     await _lock_binders(tx, person.id)
     await end_tries(tx, person.id, tx.now - CONFIRM_WITHIN)
     owner = owner_of_cards(person.id, person.mode)

@@ -68,6 +68,14 @@ class BindingsTooMany(Rejected):
     advice_zh = "已达绑卡数量或频次上限（见 rule），请解绑后再试或择日再试。"
 
 
+class BindingBarred(Conflict):
+    """No card is bound for the person, until a day (银发〔2019〕85号)."""
+
+    code = "bound_card.barred"
+    advice = "No card can be bound here. Ask the operator."
+    advice_zh = "暂无法为您绑定银行卡，请联系运营机构。"
+
+
 class CardBoundAlready(Conflict):
     """The person has bound this card."""
 

@@ -16,7 +16,7 @@ from tongbao.parties.e_accounts.model import (
 
 _ACCOUNT: Final = (
     "book, id, person_id, mode, kind, currency, state, balance, in_stops, out_stops, device,"
-    " opened_at, activated_at, moved_at, dormant_at, closed_at, held"
+    " opened_at, activated_at, moved_at, dormant_at, closed_at, held, barred_until"
 )
 _FREEZE: Final = (
     "book, id, account_id, kind, direction, document, reason, set_by, set_at, lifted_by, lifted_at,"
@@ -115,7 +115,8 @@ MOVE: Final = Statement(
     update e_account set balance = balance + $3, moved_at = $4
      where book = $1 and id = $2 and state = 'active'
        and balance + $3 >= case when $3 > 0 then 0 else held end
-       and case when $3 > 0 then in_stops = 0 else out_stops = 0 end""",
+       and case when $3 > 0 then in_stops = 0
+                else out_stops = 0 and (barred_until is null or barred_until <= $4) end""",
     many="""
     with asked as materialized (
         select each.book, each.id, each.change, each.at
@@ -135,10 +136,19 @@ MOVE: Final = Statement(
            and e_account.balance + summed.change
                >= case when summed.goes then e_account.held else 0 end
            and (not summed.comes or e_account.in_stops = 0)
-           and (not summed.goes or e_account.out_stops = 0)
+           and (not summed.goes
+                or e_account.out_stops = 0
+                   and (e_account.barred_until is null or e_account.barred_until <= summed.at))
         returning summed.times
     )
     select each.number from moved, generate_series(1, moved.times) as each (number)""",
+)
+# What a person has done for them: it waits for a bar that is being set, and is refused then.
+MAY_ACT: Final = Statement("""
+    update e_account set barred_until = barred_until
+     where book = $1 and id = $2 and (barred_until is null or barred_until <= $3)""")
+BAR_ACCOUNTS: Final = Statement(
+    "update e_account set barred_until = $3 where book = $1 and person_id = $2"
 )
 QUIET: Final = Query(
     EAccount,

@@ -155,6 +155,7 @@ async def _begin_top_up(
     await check_counts(db, counts, new.made_at)
     async with db.begin(show(PERSON, account.person_id)) as tx:
         locked = await store.LOCK_ACCOUNT.one(tx, account.book, account.id)
+        locked.check_acts(tx.now)
         locked.check_takes()
         if not await store.INSERT_ORDER.run(tx, *order_row(new)):
             known = await order_of_request(tx, new)
@@ -182,7 +183,7 @@ async def _begin_withdrawal(
 
     async def check() -> None:
         row = await store.GET_ACCOUNT.one(db, account.book, account.id)
-        row.check_gives(new.amount)
+        row.check_gives(new.amount, now)
         await check_counts(db, counts, now)
 
     await check()

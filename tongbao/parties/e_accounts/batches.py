@@ -117,7 +117,7 @@ async def send_batch(
     """Write a batch with all its orders down; the same request again is answered with the same.
 
     Raises:
-        BatchWrong, RunAtWrong, RequestDiffers, EAccountStateWrong, EAccountFrozen,
+        BatchWrong, RunAtWrong, RequestDiffers, EAccountBarred, EAccountStateWrong, EAccountFrozen,
         ConfirmationUsed
     """
     known = await known_batch(db, account, wanted)
@@ -126,7 +126,7 @@ async def send_batch(
     check_batch(account, wanted)
     async with db.begin(show(PERSON, account.person_id)) as tx:
         locked = await store.LOCK_ACCOUNT.one(tx, account.book, account.id)
-        locked.check_gives(0)
+        locked.check_gives(0, tx.now)
         known = await known_batch(tx, account, wanted)
         if known is not None:
             return known  # the same request, a moment before

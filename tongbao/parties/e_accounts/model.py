@@ -71,6 +71,22 @@ class EAccountFrozen(Conflict):
     advice_zh = "账户已冻结，请联系运营机构。"
 
 
+class EAccountBarred(Conflict):
+    """The person may not use the account without the counter, until a day (银发〔2019〕85号)."""
+
+    code = "e_account.barred"
+    advice = "This cannot be done here. Go to the counter, or ask the operator."
+    advice_zh = "该业务暂无法线上办理，请前往柜面或联系运营机构。"
+
+
+class EAccountOpeningBarred(Conflict):
+    """No account or wallet is opened for the person, until a day (银发〔2019〕85号)."""
+
+    code = "e_account.opening_barred"
+    advice = "No account can be opened here. Ask the operator."
+    advice_zh = "暂无法为您开立账户，请联系运营机构。"
+
+
 class EAccountBalanceShort(Rejected):
     """There is not so much in the account."""
 
@@ -246,6 +262,7 @@ class EAccount(Struct, frozen=True):
     dormant_at: datetime | None
     closed_at: datetime | None
     held: int
+    barred_until: datetime | None = None
 
     @property
     def shown_id(self) -> str:
@@ -279,6 +296,15 @@ class EAccount(Struct, frozen=True):
         """Return whose meters count: the person's, over all accounts of the class."""
         return Metered(self.book, self.person_id, self.kind, self.currency)
 
+    def check_acts(self, now: datetime) -> None:
+        """Raise if its person may have nothing done without the counter.
+
+        Raises:
+            EAccountBarred
+        """
+        if self.barred_until is not None and now < self.barred_until:
+            raise EAccountBarred
+
     def check_takes(self) -> None:
         """Raise unless money may come in.
 
@@ -287,12 +313,13 @@ class EAccount(Struct, frozen=True):
         """
         self._check(self.in_stops)
 
-    def check_gives(self, amount: int) -> None:
+    def check_gives(self, amount: int, now: datetime) -> None:
         """Raise unless so much may go out.
 
         Raises:
-            EAccountStateWrong, EAccountFrozen, EAccountBalanceShort
+            EAccountBarred, EAccountStateWrong, EAccountFrozen, EAccountBalanceShort
         """
+        self.check_acts(now)
         self._check(self.out_stops)
         if amount > self.balance:
             raise EAccountBalanceShort

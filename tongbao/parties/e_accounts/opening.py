@@ -29,12 +29,14 @@ from tongbao.parties.e_accounts.model import (
     EAccount,
     EAccountNotEmpty,
     EAccountNotFound,
+    EAccountOpeningBarred,
     EAccountStateWrong,
     RealNameTooLow,
     ReverificationNeeded,
     kind_of,
 )
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.parties.people.dossier import check_not_barred
 from tongbao.parties.people.model import Person
 from tongbao.parties.people.real_names import checks_of, identity_row
 
@@ -66,8 +68,9 @@ async def open_account(
     One phone number is one person's already where people are kept (银发〔2016〕261号 七).
 
     Raises:
-        EAccountClassUnknown, RealNameTooLow, AccountsTooMany
+        EAccountOpeningBarred, EAccountClassUnknown, RealNameTooLow, AccountsTooMany
     """
+    await check_not_barred(tx, person.id, EAccountOpeningBarred)
     kind, book, device = (
         kind_of(licence, account_class),
         book_of(person.mode),
@@ -112,8 +115,10 @@ async def account_for(
     Two that ask at once for one person get the same.
 
     Raises:
-        EAccountClassUnknown, RealNameTooLow, AccountsTooMany, ReverificationNeeded
+        EAccountOpeningBarred, EAccountClassUnknown, RealNameTooLow, AccountsTooMany,
+        ReverificationNeeded
     """
+    await check_not_barred(tx, person.id, EAccountOpeningBarred)
     kind, book = kind_of(licence, account_class), book_of(person.mode)
     await store.KNOW_OPENER.run(tx, book, person.id)
     await store.LOCK_OPENER.one(tx, book, person.id)
@@ -185,6 +190,11 @@ async def close_account(tx: Tx, account: EAccount) -> EAccount:
     await audit.record(tx, "e_account.closed", account.shown_id, {})
     failpoint("e_accounts.before_close_commit")
     return closed
+
+
+async def bar_accounts(tx: Tx, person: Person, until: datetime | None) -> None:
+    """Bar every account of a person until a moment, or no longer; the caller holds the person."""
+    await store.BAR_ACCOUNTS.run(tx, book_of(person.mode), person.id, until)
 
 
 async def seed(tx: Tx) -> None:

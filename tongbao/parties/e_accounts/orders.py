@@ -47,6 +47,7 @@ from tongbao.parties.e_accounts.model import (
     WALLET_KINDS,
     WEAK_TWO,
     EAccount,
+    EAccountBarred,
     EAccountMoved,
     EAccountOrder,
     NoBankThere,
@@ -288,9 +289,10 @@ async def _order_later(
     async with teller.db.begin(show(PERSON, account.person_id)) as tx:
         locked = await store.LOCK_ACCOUNT.one(tx, account.book, account.id)
         if new.kind in COMES_IN:
+            locked.check_acts(tx.now)
             locked.check_takes()
         else:
-            locked.check_gives(0)
+            locked.check_gives(0, tx.now)
         await _wallet_writes(teller, tx, new, tx.now)  # a wallet is the person's, or nothing waits
         if not await store.INSERT_ORDER.run(tx, *order_row(new)):
             known = await order_of_request(tx, new)
@@ -318,9 +320,10 @@ async def _check(teller: Teller, account_id: UUID, wanted: EAccountOrder, now: d
     if teller.wallets is not None and wanted.kind in WALLET_KINDS:
         await teller.wallets.check(db, wanted, now)
     if wanted.kind in COMES_IN:
+        account.check_acts(now)
         account.check_takes()
     else:
-        account.check_gives(wanted.amount)
+        account.check_gives(wanted.amount, now)
     payee = await _payee(db, wanted)
     if payee is None:
         await check_counts(db, counts_of(account, wanted, None), now)
@@ -365,9 +368,12 @@ async def _group(
     moves = [(account.id, change)]
     if wanted.kind == "transfer" and wanted.payee_id is not None:
         moves.append((wanted.payee_id, wanted.amount))
+    # What goes out is looked at by its own movement.
+    may_act = Write(store.MAY_ACT, (wanted.book, account.id, now), refusal=EAccountBarred.code)
     companions = [
         *first,
         *await _wallet_writes(teller, db, wanted, now),
+        *([may_act] if wanted.kind in COMES_IN else ()),
         *(
             Write(store.MOVE, (wanted.book, each, by, now), refusal=EAccountMoved.code)
             for each, by in sorted(moves)

@@ -183,9 +183,9 @@ async def check_payment(
     """Raise what stands against paying a merchant so much, in minor units, confirmed so strongly.
 
     Raises:
-        EAccountStateWrong, EAccountFrozen, EAccountBalanceShort, LimitExceeded
+        EAccountBarred, EAccountStateWrong, EAccountFrozen, EAccountBalanceShort, LimitExceeded
     """
-    account.check_gives(amount)
+    account.check_gives(amount, now)
     await check_counts(on, _paid(account, amount, level), now)
 
 

@@ -11,6 +11,7 @@ from tongbao.parties.people.model import (
     ConsentText,
     Opened,
     Person,
+    PersonBar,
     PersonConsent,
     PersonContact,
     PersonDevice,
@@ -44,6 +45,22 @@ INSERT_PERSON: Final = Query(
 )
 GET_PERSON: Final = Query(Person, f"select {_PERSON} from person where id = $1")
 LOCK_PERSON: Final = Query(Person, f"select {_PERSON} from person where id = $1 for update")
+# Weaker than the lock of an erasure: rows that only name the person may be written meanwhile.
+HOLD_PERSON: Final = Query(Person, f"select {_PERSON} from person where id = $1 for no key update")
+BARS: Final = Query(
+    PersonBar,
+    """
+    select id, person_id, document, confirmed_on, ends_at, instrument, set_by, set_at, lifted_by,
+           lifted_at, lifted_because
+      from person_bar where person_id = $1 order by id""",
+)
+INSERT_BAR: Final = Statement("""
+    insert into person_bar (id, person_id, document, confirmed_on, ends_at, instrument, set_by,
+                            set_at)
+    values ($1, $2, $3, $4, $5, $6, $7, $8)""")
+LIFT_BAR: Final = Statement("""
+    update person_bar set lifted_by = $2, lifted_at = $3, lifted_because = $4
+     where id = $1 and lifted_at is null""")
 SET_LANGUAGE: Final = Statement("update person set language = $2 where id = $1")
 SET_STATE: Final = Query(
     Person,

@@ -26,6 +26,7 @@ from tongbao.infra.notify.sending import (
 )
 from tongbao.infra.outbox import publish
 from tongbao.kernel.clock import business_date, real_now
+from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
@@ -51,6 +52,7 @@ from tongbao.parties.people.model import (
     Identity,
     Kept,
     Person,
+    PersonBar,
     PersonMoved,
     PersonNotFound,
 )
@@ -198,6 +200,45 @@ async def set_suspended(tx: Tx, person_id: UUID, *, suspended: bool, because: st
     return changed
 
 
+async def hold_person(tx: Tx, person_id: UUID) -> Person:
+    """Return a person, and hold their row against whoever opens, binds or bars.
+
+    Raises:
+        PersonNotFound
+    """
+    found = await store.HOLD_PERSON.first(tx, person_id)
+    if found is None:
+        raise PersonNotFound
+    return found
+
+
+async def check_not_barred(tx: Tx, person_id: UUID, refusal: type[Refusal]) -> None:
+    """Raise the refusal if a person is barred now; their row stays held until the commit.
+
+    Raises:
+        PersonNotFound
+    """
+    await hold_person(tx, person_id)
+    if any(each.stands(tx.now) for each in await bars_of(tx, person_id)):
+        raise refusal
+
+
+async def bars_of(on: Db | Tx, person_id: UUID) -> list[PersonBar]:
+    """Return every bar of a person, over ones too, oldest first."""
+    return await store.BARS.all(on, person_id)
+
+
+async def write_bar(tx: Tx, bar: PersonBar) -> None:
+    """Write a bar down; the caller holds the person."""
+    row = (bar.id, bar.person_id, bar.document, bar.confirmed_on, bar.ends_at, bar.instrument)
+    await store.INSERT_BAR.run(tx, *row, bar.set_by, bar.set_at)
+
+
+async def end_bar(tx: Tx, bar: PersonBar, *, by: str, because: str) -> bool:
+    """End a bar before its day and tell whether it had not been ended before."""
+    return bool(await store.LIFT_BAR.run(tx, bar.id, by, tx.now, because))
+
+
 async def find_people(
     on: Db | Tx,
     keyring: Keyring,
@@ -251,6 +292,7 @@ async def _person_rows(db: Db, keyring: Keyring, person_id: UUID) -> list[dict[s
     rows += [_plain("device", row) for row in await store.ALL_DEVICES.all(db, person_id)]
     rows += [_plain("consent", row) for row in await consents_of(db, person_id)]
     rows += [_plain("real_name_check", row) for row in await checks_of(db, person_id)]
+    rows += [_plain("bar", row) for row in await bars_of(db, person_id)]
     rows.append({"kind": "sessions", "open": await store.SESSIONS_OF.one(db, person_id)})
     if identity is not None:
         said = await identity_of(db, keyring, identity)

@@ -284,6 +284,26 @@ class RealNameRule(Struct, frozen=True):
     instrument: str
 
 
+class PersonBar(Struct, frozen=True):
+    """One row: until when somebody opens nothing and moves nothing, and by which document."""
+
+    id: UUID
+    person_id: UUID
+    document: str
+    confirmed_on: date
+    ends_at: datetime
+    instrument: str
+    set_by: str
+    set_at: datetime
+    lifted_by: str | None = None
+    lifted_at: datetime | None = None
+    lifted_because: str | None = None
+
+    def stands(self, now: datetime) -> bool:
+        """Tell whether it counts at a moment; nothing has to happen for it to end."""
+        return self.lifted_at is None and now < self.ends_at
+
+
 class RetentionRule(Struct, frozen=True):
     """One row: how many years something is kept after the end, from a day on, by which law."""
 

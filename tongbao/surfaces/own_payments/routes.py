@@ -20,6 +20,7 @@ from tongbao.parties.e_accounts.model import PREFIX as ACCOUNT
 from tongbao.parties.e_accounts.model import (
     EAccount,
     EAccountBalanceShort,
+    EAccountBarred,
     EAccountFrozen,
     EAccountMoved,
     EAccountNotFound,
@@ -64,6 +65,7 @@ _STANDS: Final[list[type[Refusal]]] = [
     WalletCurrencyDiffers,
     EAccountStateWrong,
     EAccountFrozen,
+    EAccountBarred,
     EAccountBalanceShort,
     LimitExceeded,
 ]

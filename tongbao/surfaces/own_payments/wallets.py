@@ -23,6 +23,7 @@ from tongbao.parties.authentication.model import ConfirmationUsed, StepUpRequire
 from tongbao.parties.e_accounts.model import (
     CURRENCY,
     EAccountBalanceShort,
+    EAccountBarred,
     EAccountFrozen,
     EAccountMoved,
     EAccountNotFound,
@@ -61,6 +62,7 @@ class MoveWithWallet(Struct, frozen=True, forbid_unknown_fields=True):
         SELF,
         refuses=[
             *(EAccountNotFound, EAccountStateWrong, EAccountFrozen, EAccountMoved),
+            EAccountBarred,
             *(EAccountBalanceShort, LimitExceeded, AmountOutOfRange, UnknownCurrency),
             *(WalletNotFound, WalletFrozen, WalletCurrencyDiffers, DailyLimitExceeded),
             *(WalletShort, RunAtWrong, RequestDiffers, StepUpRequired, ConfirmationUsed),

@@ -23,6 +23,7 @@ from tongbao.parties.people.consents import consents_of
 from tongbao.parties.people.contacts import contacts_of
 from tongbao.parties.people.dossier import (
     Revealed,
+    bars_of,
     find_people,
     person_with_id,
     reveal,
@@ -35,7 +36,7 @@ from tongbao.payments.card_agreements.signing import unbind
 from tongbao.surfaces.operator_console.visit import PREFIX as CONSOLE
 from tongbao.surfaces.operator_console.visit import Route, Visit, mode_of
 from tongbao.surfaces.page_kit.replies import Reply, redirect
-from tongbao.surfaces.people_desk import e_accounts, returned_money, user_wallets
+from tongbao.surfaces.people_desk import bars, e_accounts, returned_money, user_wallets
 
 _ROWS: Final = 50
 _REASON_MIN: Final = 4
@@ -133,6 +134,7 @@ ROUTES: Final = (
     Route("POST", "/people/{person_id}/reveal", reveal_person, _ACT, is_licensed=True),
     Route("POST", "/people/{person_id}/move", move_person, _ACT, is_licensed=True),
     Route("POST", f"{_CARD}/unbind", unbind_card, _ACT, is_licensed=True),
+    *bars.ROUTES,
     *e_accounts.ROUTES,
     *returned_money.ROUTES,
     *user_wallets.ROUTES,
@@ -186,6 +188,7 @@ async def _page(visit: Visit, person: Person, revealed: Revealed | None) -> Repl
         "devices": await devices_of(db, person.id),
         "consents": await consents_of(db, person.id),
         "ways": ", ".join(sorted(set(ways))),
+        "bars": [(each, each.stands(db.clock.now())) for each in await bars_of(db, person.id)],
         "revealed": revealed,
         "done": visit.request.query.get("done"),
     }

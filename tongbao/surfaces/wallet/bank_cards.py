@@ -31,6 +31,7 @@ from tongbao.parties.bound_cards.model import (
     PREFIX as CARD,
 )
 from tongbao.parties.bound_cards.model import (
+    BindingBarred,
     BindingOver,
     BindingsTooMany,
     BoundCard,
@@ -132,6 +133,7 @@ class AskedBankCardView(Struct, frozen=True, kw_only=True):
         SELF,
         refuses=[
             *(NoVerifier, CardHolderUnknown, CardNotTaken, CardNumberWrong, CardExpired),
+            BindingBarred,
             *(CardBoundAlready, BindingsTooMany, CardNotVerified, CodesTooMany, ContactMalformed),
             *(KmsUnavailable, BindingOver, *_STEP_UP),
         ],
@@ -165,7 +167,10 @@ async def bind_bank_card(
     status_code=200,
     opt=needs(
         SELF,
-        refuses=[BoundCardNotFound, CodeWrong, BindingOver, BindingsTooMany, CardBoundAlready],
+        refuses=[
+            *(BoundCardNotFound, CodeWrong, BindingOver, BindingsTooMany, CardBoundAlready),
+            BindingBarred,
+        ],
     ),
 )
 async def confirm_bank_card(

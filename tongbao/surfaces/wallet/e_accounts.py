@@ -29,12 +29,14 @@ from tongbao.parties.e_accounts.model import (
     AccountsTooMany,
     EAccount,
     EAccountBalanceShort,
+    EAccountBarred,
     EAccountBatch,
     EAccountClassUnknown,
     EAccountFrozen,
     EAccountMoved,
     EAccountNotEmpty,
     EAccountNotFound,
+    EAccountOpeningBarred,
     EAccountOrder,
     EAccountStateWrong,
     NoBankThere,
@@ -71,18 +73,16 @@ from tongbao.surfaces.wallet.e_account_wire import (
 )
 
 _AT = f"{PREFIX}/e_accounts/{{account_id:str}}"
+_OPENS = (EAccountClassUnknown, RealNameTooLow, AccountsTooMany, EAccountOpeningBarred)
 _STEP_UP: tuple[Any, ...] = (StepUpRequired, ConfirmationUsed)
 _MOVES: tuple[Any, ...] = (
     *(EAccountNotFound, EAccountStateWrong, EAccountFrozen, EAccountBalanceShort, EAccountMoved),
     *(LimitExceeded, RequestDiffers, AmountOutOfRange, UnknownCurrency, *_STEP_UP),
-    *(BoundCardNotFound, BindingOver),
+    *(BoundCardNotFound, BindingOver, EAccountBarred),
 )
 
 
-@post(
-    f"{PREFIX}/e_accounts",
-    opt=needs(SELF, refuses=[EAccountClassUnknown, RealNameTooLow, AccountsTooMany, *_STEP_UP]),
-)
+@post(f"{PREFIX}/e_accounts", opt=needs(SELF, refuses=[*_OPENS, *_STEP_UP]))
 async def open_e_account(
     data: OpenEAccount, desk: Desk, licence: Licence, caller: DeviceCaller
 ) -> EAccountView:

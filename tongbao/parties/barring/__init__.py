@@ -1,0 +1,1 @@
+"""Bars of people who rented, lent, sold or faked accounts: set and ended by two people."""
