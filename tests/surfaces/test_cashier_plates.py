@@ -8,7 +8,7 @@ import pytest
 
 from tests.stage import Stage
 from tests.surfaces import cashing
-from tests.surfaces.cashing import Till, page_of, scene
+from tests.surfaces.cashing import ALIPAY_APP, METHOD, WECHAT_APP, Till, page_of, scene
 from tests.surfaces.visitors import reader
 from tongbao.kernel.codecs import emv_qr_merchant as emv
 from tongbao.kernel.money import Money
@@ -41,6 +41,22 @@ async def test_a_plate_opens_a_checkout_for_what_the_customer_enters(
         "GET", f"/v1/payments?metadata=%7B%22plate_id%22%3A%22{plate['id']}%22%7D"
     )
     assert [each["amount"] for each in listed["items"]] == [123_450]
+
+
+async def test_a_plate_offers_what_opens_in_the_app_that_scanned_it(
+    stage: Stage, till: Till
+) -> None:
+    plate = await till.plate(amount=500)
+    for app, offered in ((ALIPAY_APP, ["alipay.h5"]), (WECHAT_APP, [])):
+        async with reader(stage) as one:
+            one.client.headers["user-agent"] = app
+            await one.get(page_of(plate))
+            page = await one.follow(await one.post(page_of(plate), {}))
+            assert METHOD.findall(page.text) == offered, app
+            if offered:
+                path = f"{page.url.path}/method"
+                page = await one.follow(await one.post(path, {"method": offered[0]}))
+                assert "alipay/gateway.do" in page.text + page.headers.get("location", "")
 
 
 async def test_looking_at_a_plate_writes_nothing(stage: Stage, till: Till) -> None:
