@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from tests.parties.test_e_accounts import agrees, crash_at, left, now_is, somebo
 from tests.payments.test_own_wallet import code_of, pay, wallet_with
 from tests.payments.test_people_cards import SandboxPost
 from tests.stage import Stage
+from tests.surfaces.cashing import Till, page_of
+from tests.surfaces.visitors import reader
 from tongbao.controls.limits.model import LimitExceeded
 from tongbao.infra.db import write_all
 from tongbao.kernel.errors import Refusal
@@ -157,6 +160,42 @@ async def test_codes_of_a_bank_account_have_a_line_of_their_own(stage: Stage) ->
 
     assert "296号" in refusal.value.facts["instrument"]
     assert (refusal.value.facts["meter"], refusal.value.facts["left"]) == ("code_two", 500_000)
+
+
+@pytest.mark.parametrize("account_class", [2, 3])
+async def test_five_hundred_yuan_a_day_are_paid_at_plates_however_they_are_confirmed(
+    stage: Stage, account_class: int
+) -> None:
+    account = await account_of(stage, account_class, fill=200_000)
+    plate = await Till(stage).plate()
+
+    await pay_from(stage, account, await at_plate(stage, plate, "300.00"), level=3)
+    over = await at_plate(stage, plate, "200.01")
+    with pytest.raises(LimitExceeded) as refusal:
+        await pay_from(stage, account, over, level=3)
+    rivals = [await at_plate(stage, plate, "120.00") for _ in range(3)]
+    paid = await asyncio.gather(
+        *(pay_from(stage, account, each, level=3) for each in rivals), return_exceptions=True
+    )
+    await pay_from(stage, account, await stage.show_qr("wallet", 50_001), level=3)
+
+    assert (refusal.value.facts["meter"], refusal.value.facts["left"]) == ("code_static", 20_000)
+    assert "296号" in refusal.value.facts["instrument"]
+    assert [type(each) for each in paid].count(LimitExceeded) == 2
+    assert (await left(stage.db, account))["code_static/day"] == 20_000 - 12_000
+    stage.db.clock.offset += timedelta(days=1)
+    await pay_from(stage, account, await at_plate(stage, plate, "200.01"), level=3)
+
+
+async def at_plate(stage: Stage, plate: dict[str, Any], amount: str) -> Any:
+    """Enter an amount at a plate, choose the own wallet, and return the payment behind its code."""
+    async with reader(stage) as one:
+        page = await one.follow(await one.post(page_of(plate), {"amount": amount}))
+        await one.follow(await one.post(f"{page.url.path}/method", {"method": "wallet.qr"}))
+    listed = await Till(stage).said(
+        "GET", f"/v1/payments?metadata=%7B%22plate_id%22%3A%22{plate['id']}%22%7D"
+    )
+    return listed["items"][0]
 
 
 async def seen(stage: Stage) -> Person:

@@ -38,13 +38,14 @@ WEAK_ONE: Final = "weak_one"
 WEAK_TWO: Final = "weak_two"
 CODE_ONE: Final = "code_one"
 CODE_TWO: Final = "code_two"
+CODE_STATIC: Final = "code_static"
 METERS: Final = (
-    *(OUT_ALL, OUT_OTHERS, IN_OTHERS, BALANCE, WEAK_ONE, WEAK_TWO, CODE_ONE, CODE_TWO),
+    *(OUT_ALL, OUT_OTHERS, IN_OTHERS, BALANCE, WEAK_ONE, WEAK_TWO, CODE_ONE, CODE_TWO, CODE_STATIC),
 )
 """All that goes out, what goes out to and comes in from others, what is there, and what went out
-with fewer than two factors, or without a certificate; the last two again, of codes that were paid
-(银发〔2017〕296号). Every one counts always, so that a rule of
-tomorrow finds what was moved today."""
+with fewer than two factors, or without a certificate; these two again, of codes that were paid; and
+what was paid at codes that do not change (银发〔2017〕296号). Every one counts always, so that a
+rule of tomorrow finds what was moved today."""
 
 
 class EAccountNotFound(NotFound):

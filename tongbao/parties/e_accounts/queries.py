@@ -8,6 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from msgspec import Struct
 
 from tongbao.controls.limits.meters import check_counts, count_writes, limits_of
 from tongbao.controls.limits.model import Count, Left
@@ -21,6 +22,7 @@ from tongbao.parties.e_accounts import _store as store
 from tongbao.parties.e_accounts.model import (
     BALANCE,
     CODE_ONE,
+    CODE_STATIC,
     CODE_TWO,
     ORDER_PREFIX,
     OUT_ALL,
@@ -177,24 +179,33 @@ async def legs_of(on: Db | Tx, orders: Sequence[EAccountOrder]) -> dict[UUID, EA
 # What others write of an account in their own commits
 
 
-async def check_payment(
-    on: Db | Tx, account: EAccount, amount: int, *, level: int, now: datetime
-) -> None:
-    """Raise what stands against paying a merchant so much, in minor units, confirmed so strongly.
+class PaidCode(Struct, frozen=True):
+    """A merchant's code that is paid: so much, in minor units, confirmed so strongly.
+
+    ``is_static``: it began at a code that stands on a counter, as a plate's does.
+    """
+
+    amount: int
+    level: int
+    is_static: bool
+
+
+async def check_payment(on: Db | Tx, account: EAccount, code: PaidCode, now: datetime) -> None:
+    """Raise what stands against paying a merchant's code.
 
     Raises:
         EAccountBarred, EAccountStateWrong, EAccountFrozen, EAccountBalanceShort, LimitExceeded
     """
-    account.check_gives(amount, now)
-    await check_counts(on, _paid(account, amount, level), now)
+    account.check_gives(code.amount, now)
+    await check_counts(on, _paid(account, code), now)
 
 
 async def payment_writes(
-    on: Db | Tx, account: EAccount, amount: int, *, level: int, now: datetime
+    on: Db | Tx, account: EAccount, code: PaidCode, now: datetime
 ) -> list[Write]:
     """Return the writes that take a payment out of an account and count it on every meter."""
-    move = (account.book, account.id, -amount, now)
-    counts = await count_writes(on, _paid(account, amount, level), now)
+    move = (account.book, account.id, -code.amount, now)
+    counts = await count_writes(on, _paid(account, code), now)
     return [Write(store.MOVE, move, refusal=EAccountMoved.code), *counts]
 
 
@@ -220,13 +231,14 @@ async def incoming_writes(
     return [Write(statement, row, refusal=EAccountMoved.code), *room]
 
 
-def _paid(account: EAccount, amount: int, level: int) -> list[Count]:
+def _paid(account: EAccount, code: PaidCode) -> list[Count]:
     """Return what a merchant's code, paid by an account, adds to its meters: it goes to others."""
     names = [OUT_ALL, OUT_OTHERS]
-    names += [WEAK_ONE, CODE_ONE] if level < 2 else []
-    names += [WEAK_TWO, CODE_TWO] if level < 3 else []
+    names += [WEAK_ONE, CODE_ONE] if code.level < 2 else []
+    names += [WEAK_TWO, CODE_TWO] if code.level < 3 else []
+    names += [CODE_STATIC] if code.is_static else []
     mine = account.metered
-    return [*(Count(mine, name, amount) for name in names), Count(mine, BALANCE, -amount)]
+    return [*(Count(mine, name, code.amount) for name in names), Count(mine, BALANCE, -code.amount)]
 
 
 def contributor() -> Contributor:

@@ -24,6 +24,7 @@ from tongbao.parties.authentication.model import ConfirmationUsed
 from tongbao.parties.e_accounts import queries as e_accounts
 from tongbao.parties.e_accounts.model import EAccount, EAccountMoved
 from tongbao.parties.e_accounts.orders import Confirms
+from tongbao.parties.e_accounts.queries import PaidCode
 from tongbao.parties.merchants import queries as merchants
 from tongbao.payments.collecting.model import Payment, Verdict
 from tongbao.payments.collecting.outcomes import Flow, StateContended
@@ -38,6 +39,7 @@ from tongbao.payments.own_wallet.confirming import (
     paid_by,
 )
 from tongbao.payments.own_wallet.model import Scanned, WalletDeclined
+from tongbao.payments.plates.model import PLATE
 
 _TRIES_MAX: Final = 8
 _PAID: Final = "e_account.payment_there"
@@ -79,7 +81,7 @@ async def check_pays(
     _check_book(account, payment)
     if payment.currency != account.currency:
         raise WalletCurrencyDiffers(currency=account.currency)
-    await e_accounts.check_payment(flow.db, account, payment.amount, level=level, now=now)
+    await e_accounts.check_payment(flow.db, account, _code_of(payment, level), now)
 
 
 async def pay(
@@ -108,13 +110,13 @@ async def pay(
                 raise
             return known  # paid a moment before: what that took stood against this one
         made = await _row(flow, account, scanned.payment, level, now)
-        paid = paid_by(scanned, account.shown_id, now)
+        paid, code = paid_by(scanned, account.shown_id, now), _code_of(scanned.payment, level)
         companions = (
             *confirmed.writes(),
             *verdict.meters,
             *confirmed_writes(scanned, paid, "electronic account", now),
             Write(store.INSERT_PAYMENT, astuple(made), refusal=_PAID),
-            *await e_accounts.payment_writes(flow.db, account, made.amount, level=level, now=now),
+            *await e_accounts.payment_writes(flow.db, account, code, now),
         )
         # Every try is a group of its own: a refusal is remembered for ever, and an account may be
         # topped up. The transfers' ids and the payment's row keep the money exactly-once.
@@ -124,6 +126,11 @@ async def pay(
             return made
         _raise_unless_moved(result)
     raise StateContended
+
+
+def _code_of(payment: Payment, level: int) -> PaidCode:
+    # What its customer scanned first was a plate's code, whatever that one has opened since.
+    return PaidCode(payment.amount, level, is_static=PLATE in payment.metadata)
 
 
 async def _let(

@@ -21,6 +21,9 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.payments.checkouts.model import PREFIX
 
+PLATE: Final = "plate_id"
+"""Where the metadata of a payment names the plate that it began at."""
+
 OPENED_PER_MINUTE_MAX: Final = 60
 """Checkouts that one plate opens; a busy counter has a customer every few seconds."""
 

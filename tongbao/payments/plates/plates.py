@@ -22,6 +22,7 @@ from tongbao.payments.collecting.queries import cursor_id
 from tongbao.payments.plates import _store as store
 from tongbao.payments.plates.model import (
     OPENED_PER_MINUTE_MAX,
+    PLATE,
     EmvAsked,
     Plate,
     PlateAmountDiffers,
@@ -153,7 +154,7 @@ async def open_at_plate(db: Db, plate: Plate, money: Money) -> Checkout:
         merchant_order_no=base32(checkout_id),
         money=money,
         subject=plate.subject,
-        metadata={"plate_id": show("plt", plate.id)},
+        metadata={PLATE: show("plt", plate.id)},
         plate_id=plate.id,
     )
     return await open_checkout(db, asked, _by_nobody, checkout_id)
