@@ -45,6 +45,9 @@ LEASE_S = 1.5
 JOURNAL = Query(UUID, "select id from ledger_transfer where book = 1 order by seq")
 NOTES = Query(UUID, "select id from note order by id")
 HOLDER = Query(str, "select holder from ledger_book where book = 1")
+PATIENCE_S = 150
+"""For what goes on after a fault: what was asked of a server that went away has a minute's limit,
+and two of those may follow each other. What hangs, hangs for longer."""
 
 
 class Process:
@@ -125,7 +128,7 @@ class Scene:
     async def progress(self, *of: Process, by: int = 50) -> None:
         """Wait until each of them was told that much more."""
         goals = [(each, len(each.told()) + int(by * SCALE)) for each in of]
-        async with asyncio.timeout(60 * max(1, SCALE)):
+        async with asyncio.timeout(PATIENCE_S * max(1, SCALE)):
             while any(len(each.told()) < goal for each, goal in goals):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
