@@ -277,6 +277,7 @@ class Platform:
                 public_url=settings.public_url,
                 docs_url=f"{settings.public_url}{ERRORS}",
                 scopes=scopes_under(settings.licence),
+                bank_code=settings.bank_code,
                 busy=(LedgerOverloaded, LedgerUnanswered, BookElsewhere),
             ),
             provides=self._provided(),

@@ -209,6 +209,21 @@ def routes_page() -> str:
                     for each in (*INTERFACES, *UK_INTERFACES)
                 ],
             ),
+            "",
+            "Merchants' programs are third parties to people's wallets: these routes of the API",
+            "above have level and U_API_ID too, and ask for the scope by a signature.",
+            "",
+            *table(
+                ["method", "path", "level", "U_API_ID"],
+                [
+                    [
+                        *(f"`{method}`", f"`{path}`", access.interface.level.value),
+                        f"`{access.interface.api_id('0' * 6)}`",
+                    ]
+                    for method, path, _, handler in routes()
+                    if (access := access_of(handler.opt)) and access.interface
+                ],
+            ),
         ]
     )
 

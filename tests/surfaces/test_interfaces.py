@@ -16,25 +16,27 @@ import requests
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from msgspec.structs import replace
 
-from tests.infra.signed_client import call
+from tests.infra.signed_client import SignedClient, call
 from tests.parties.phones import Phone
 from tests.stage import Stage
 from tests.surfaces import test_open_bank
 from tests.surfaces.partnering import ACCOUNTS, BACK, Browser, Partner
 from tests.surfaces.test_open_bank import Bank
+from tests.surfaces.test_roles import key_with
 from tests.surfaces.test_schemathesis import CAMPAIGN, explore
 from tongbao.infra.dpop_nonces import current_nonce
+from tongbao.infra.web.interface_numbers import Area, Level
 from tongbao.kernel.ids import new_id, show
+from tongbao.parties.identity.model import scopes_under
 from tongbao.surfaces.open_bank import resources
 from tongbao.surfaces.open_bank.app import INTERFACES, open_bank
 from tongbao.surfaces.open_bank.interfaces import (
-    Area,
     ByAnybody,
     ByConsent,
     Interface,
-    Level,
     LevelTooLow,
 )
+from tongbao.surfaces.uk_open_banking.app import UK_INTERFACES
 from tongbao.surfaces.wallet.assembly import desk_of
 from tongbao_sdk import OpenBank, Refused
 from tongbao_sdk.errors import MixedUp
@@ -100,6 +102,39 @@ async def test_a_level_binds_who_is_answered(bank: Bank, each: Interface) -> Non
 def test_nothing_of_the_higher_level_can_be_declared_for_anybody() -> None:
     with pytest.raises(LevelTooLow):
         Interface("GET", "/open_bank/x", Level.A2, Area.FUNDS, 9, ByAnybody(print))
+
+
+OF_WALLETS = ("user_wallets:", "wallets:")
+
+
+async def test_every_route_of_wallets_has_a_level_and_a_number_of_its_own(bank: Bank) -> None:
+    """Merchants' programs are third parties too: from the router's own list, not one is left out.
+
+    Whoever is proved is told it with the answer, with a refusal and where the scope is missing.
+    """
+    stage, numbers = bank.stage, []
+    about = [each for each in stage.app.operations if each.access.scope.startswith(OF_WALLETS)]
+    assert len(about) > 20
+    others = set(scopes_under(stage.platform.settings.licence)) - {e.access.scope for e in about}
+    poor = await key_with(stage, others)
+    rich = SignedClient(stage.app, stage.shop.key_id, stage.shop.secret.reveal())
+    for each in about:
+        numbered = each.access.interface
+        assert numbered is not None, f"{each.method} {each.path}"
+        assert numbered.level is Level.A2
+        numbers.append(numbered.api_id("000000"))
+        told = stage.app.document["paths"][each.path][each.method.lower()]
+        assert (told["x-u-api-id"], told["x-security-level"]) == (numbers[-1], "A2")
+        target = re.sub(r"\{\w+\}", "x", each.path)
+        for key in (rich, poor):
+            answer = await key.send(each.method, target)
+            assert answer.headers["x-u-api-id"] == numbers[-1], target
+        stranger = await call(stage.app, each.method, target, {}, [b""])
+        assert stranger.status == 401, target
+    numbers += [each.api_id("000000") for each in (*INTERFACES, *UK_INTERFACES)]
+    assert len(set(numbers)) == len(numbers)
+    of_shops = await rich.send("GET", "/v1/payments")
+    assert "x-u-api-id" not in of_shops.headers
 
 
 # Tenants

@@ -24,13 +24,13 @@ from tests.surfaces import obie, test_open_bank
 from tests.surfaces.partnering import Partner, Rsa, b64, now
 from tests.surfaces.test_open_bank import MAY, Bank
 from tongbao.infra.db import Db
+from tongbao.infra.web.interface_numbers import Level
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Licence
 from tongbao.parties.partners.message_keys import renew_key
 from tongbao.parties.partners.model import Changing, PartnerState
 from tongbao.parties.partners.partners import partner_with_id, propose_change
 from tongbao.surfaces.open_bank.app import INTERFACES
-from tongbao.surfaces.open_bank.interfaces import Level
 from tongbao.surfaces.uk_open_banking.app import UK_INTERFACES, open_banks
 from tongbao.surfaces.wallet.assembly import desk_of
 from tongbao_sandbox.launch import RunningSandbox

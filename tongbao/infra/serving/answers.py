@@ -8,6 +8,7 @@ from typing import Any, Final
 from tongbao.infra.admission.rate_limits import Standing
 from tongbao.infra.request_log.model import KEPT_BYTES_MAX
 from tongbao.infra.serving.asgi import Message, Send
+from tongbao.infra.web.interface_numbers import API_ID_HEADER, InterfaceNumber
 from tongbao.infra.web.problem import ANSWER_HEADERS, Rendered
 
 _CREATED: Final = 201
@@ -16,9 +17,12 @@ _CREATED: Final = 201
 class Reply:
     """Sends an answer with the headers every answer has, and remembers that it began."""
 
-    def __init__(self, send: Send, request_id: str, state: Mapping[str, Any]) -> None:
+    def __init__(
+        self, send: Send, request_id: str, state: Mapping[str, Any], bank_code: str
+    ) -> None:
         self._send = send
         self._state = state
+        self._bank_code = bank_code
         self._request_id = request_id.encode()
         self.status: int | None = None
         self.body = b""  # as much of it as the request log has use for
@@ -33,6 +37,10 @@ class Reply:
             headers.append((b"x-request-id", self._request_id))
             standing: Standing | None = self._state.get("standing")
             headers += standing.headers if standing is not None else ()
+            interface: InterfaceNumber | None = self._state.get("interface")
+            if interface is not None:
+                api_id = interface.api_id(self._bank_code)
+                headers.append((API_ID_HEADER.encode(), api_id.encode()))
             message = {**message, "headers": headers}
         elif len(self.body) <= KEPT_BYTES_MAX:
             self.body += message.get("body", b"")

@@ -174,7 +174,7 @@ class App:
             )
 
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "render": rendering}
-        reply = Reply(send, request_id, scope["state"])
+        reply = Reply(send, request_id, scope["state"], self._facts.bank_code)
         # The server gives every request a task, and so a context, of its own: nothing to undo.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         source = (scope.get("client") or ("local",))[0]
@@ -245,8 +245,7 @@ class App:
             "query_string": query.encode(),
             "root_path": "",
             "headers": headers,
-            "client": None,
-            "server": None,
+            **dict.fromkeys(("client", "server")),
             "state": {"proved": caller.key_id},
         }
         sent: list[Message] = []
@@ -421,6 +420,7 @@ async def _guard(request: Request[Any, Any, Any]) -> None:
     access = access_of(handler.opt)
     if access is None or not isinstance(handler, HTTPRouteHandler):  # the framework's own OPTIONS
         raise MethodNotAllowed(allow="GET, POST")
+    state["interface"] = access.interface
     access.check(state["caller"])
     if state["body"] and handler.parsed_data_field is None:
         raise BodyUnexpected

@@ -106,6 +106,7 @@ class ApiFacts(Struct, frozen=True, kw_only=True):
     scopes: Mapping[str, str]  # name → what a key with it may do
     busy: tuple[type[Refusal], ...] = ()  # what every route that writes once may answer for now
     security: Security = SIGNED_BY_KEY
+    bank_code: str = "000000"  # the firm's six digits as of JR/T 0124
     prefix: str = "/v1"  # what comes before the noun that a path is about
 
 
@@ -264,6 +265,8 @@ def _operation(operation: Operation, schemas: _Schemas, facts: ApiFacts) -> dict
         "responses": _responses(operation, schemas, facts),
         "x-scope": access.scope,
     }
+    if access.interface is not None:
+        described |= access.interface.described(facts.bank_code)
     if operation.body_type is not None:
         content = _content(schemas.of(operation.body_type), access.request_example)
         described["requestBody"] = {"required": True, "content": {"application/json": content}}

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tongbao.infra.web.interface_numbers import InterfaceNumber
 from tongbao.kernel.errors import Forbidden, Refusal
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
@@ -78,6 +79,7 @@ class Access(Struct, frozen=True, kw_only=True):
     request_example: Any = None
     reply_example: Any = None
     upload: Upload | None = None
+    interface: InterfaceNumber | None = None  # where it is one of the open bank's
 
     def check(self, caller: Caller) -> None:
         """Raise unless the caller may use the route.
@@ -101,6 +103,7 @@ def needs(
     request_example: Struct | None = None,
     reply_example: Struct | None = None,
     upload: Upload | None = None,
+    interface: InterfaceNumber | None = None,
 ) -> dict[str, Any]:
     """Return the ``opt`` of a route handler: ``@post("/v1/…", opt=needs("payments:write"))``."""
     access = Access(
@@ -112,6 +115,7 @@ def needs(
         request_example=request_example,
         reply_example=reply_example,
         upload=upload,
+        interface=interface,
     )
     return {_OPT: access}
 

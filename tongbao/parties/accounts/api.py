@@ -14,6 +14,7 @@ from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
+from tongbao.infra.web.interface_numbers import Area
 from tongbao.infra.web.request import AmountField, ApiRequest, CurrencyField
 from tongbao.kernel.ids import new_id, parse, show
 from tongbao.kernel.licence import Licence, Mode
@@ -76,6 +77,7 @@ class PaymentCodeView(Struct, frozen=True, kw_only=True):
     "/v1/wallets",
     opt=needs(
         "wallets:write",
+        interface=Area.WALLETS.a2(1),
         idempotent=True,
         refuses=[HolderNameInvalid, UnknownCurrency],
         request_example=OpenWallet("张三"),
@@ -105,7 +107,7 @@ async def create_wallet(
     return await answer_once(request, db, fresh=fresh, resume=resume)
 
 
-@get("/v1/wallets", opt=needs("wallets:read"))
+@get("/v1/wallets", opt=needs("wallets:read", interface=Area.WALLETS.a2(2)))
 async def list_wallets(
     db: Db, caller: Caller, *, cursor: str | None = None, limit: int | None = None
 ) -> Page[WalletView]:
@@ -114,7 +116,10 @@ async def list_wallets(
     return Page([await _view(db, wallet) for wallet in page.items], page.next_cursor)
 
 
-@get("/v1/wallets/{wallet_id:str}", opt=needs("wallets:read", refuses=[WalletNotFound]))
+@get(
+    "/v1/wallets/{wallet_id:str}",
+    opt=needs("wallets:read", interface=Area.WALLETS.a2(3), refuses=[WalletNotFound]),
+)
 async def get_wallet(wallet_id: str, db: Db, caller: Caller) -> WalletView:
     """Return one wallet with its balance."""
     return await _view(db, await _wallet(db, caller, wallet_id))
@@ -122,7 +127,9 @@ async def get_wallet(wallet_id: str, db: Db, caller: Caller) -> WalletView:
 
 @post(
     "/v1/wallets/{wallet_id:str}/payment_codes",
-    opt=needs("wallets:write", refuses=[WalletNotFound, WalletFrozen]),
+    opt=needs(
+        "wallets:write", interface=Area.WALLETS.a2(4), refuses=[WalletNotFound, WalletFrozen]
+    ),
 )
 async def create_payment_code(
     wallet_id: str, db: Db, keyring: Keyring, caller: Caller
@@ -145,7 +152,7 @@ async def create_payment_code(
 @post(
     "/v1/wallets/{wallet_id:str}/freeze",
     status_code=200,
-    opt=needs("wallets:write", refuses=[WalletNotFound]),
+    opt=needs("wallets:write", interface=Area.WALLETS.a2(5), refuses=[WalletNotFound]),
 )
 async def freeze_wallet(wallet_id: str, db: Db, caller: Caller) -> WalletView:
     """Stop spending from the wallet; money may still come back to it. Safe to repeat."""
@@ -155,7 +162,7 @@ async def freeze_wallet(wallet_id: str, db: Db, caller: Caller) -> WalletView:
 @post(
     "/v1/wallets/{wallet_id:str}/unfreeze",
     status_code=200,
-    opt=needs("wallets:write", refuses=[WalletNotFound]),
+    opt=needs("wallets:write", interface=Area.WALLETS.a2(6), refuses=[WalletNotFound]),
 )
 async def unfreeze_wallet(wallet_id: str, db: Db, caller: Caller) -> WalletView:
     """Let the wallet spend again. Safe to repeat."""

@@ -15,6 +15,7 @@ from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
+from tongbao.infra.web.interface_numbers import Area
 from tongbao.infra.web.request import ApiRequest
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, parse, show
@@ -80,6 +81,7 @@ class OfflineKeyView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     "/v1/wallets/{wallet_id:str}/offline_keys",
     opt=needs(
         "wallets:write",
+        interface=Area.WALLETS.a2(21),
         idempotent=True,
         refuses=[
             WalletNotFound,
@@ -130,7 +132,7 @@ async def give_offline_key(
 
 @get(
     "/v1/wallets/{wallet_id:str}/offline_keys",
-    opt=needs("wallets:read", refuses=[WalletNotFound]),
+    opt=needs("wallets:read", interface=Area.WALLETS.a2(22), refuses=[WalletNotFound]),
 )
 async def list_offline_keys(
     wallet_id: str,
@@ -149,7 +151,7 @@ async def list_offline_keys(
 @post(
     "/v1/offline_keys/{offline_key_id:str}/revoke",
     status_code=200,
-    opt=needs("wallets:write", refuses=[OfflineKeyNotFound]),
+    opt=needs("wallets:write", interface=Area.WALLETS.a2(23), refuses=[OfflineKeyNotFound]),
 )
 async def revoke_offline_key(offline_key_id: str, db: Db, caller: Caller) -> OfflineKeyView:
     """End a phone's key at once: its codes pay no more. Safe to repeat."""

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
+from tongbao.infra.web.interface_numbers import Area
 from tongbao.infra.web.request import ApiRequest
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Licence
@@ -62,7 +63,12 @@ _EXAMPLE_TO_SIGN = ScanQr("tongbao:sign/06b2c4rks8ttz2wq0d1xv5y7ne")
 @post(
     "/v1/wallets/{wallet_id:str}/scans",
     status_code=200,
-    opt=needs("wallets:read", refuses=[WalletNotFound, WalletQrUnknown], request_example=_EXAMPLE),
+    opt=needs(
+        "wallets:read",
+        interface=Area.WALLETS.a2(11),
+        refuses=[WalletNotFound, WalletQrUnknown],
+        request_example=_EXAMPLE,
+    ),
 )
 async def scan(wallet_id: str, data: ScanQr, flow: Flow, caller: Caller) -> WalletQrView:
     """Return what a scanned code asks for: how much, who is paid, and whether it still can be.
@@ -77,6 +83,7 @@ async def scan(wallet_id: str, data: ScanQr, flow: Flow, caller: Caller) -> Wall
     "/v1/wallets/{wallet_id:str}/payments",
     opt=needs(
         "wallets:write",
+        interface=Area.WALLETS.a2(12),
         idempotent=True,
         refuses=[
             WalletNotFound,
@@ -116,6 +123,7 @@ async def pay_scanned(
     status_code=200,
     opt=needs(
         "wallets:read",
+        interface=Area.WALLETS.a2(13),
         refuses=[WalletNotFound, WalletAgreementUnknown],
         request_example=_EXAMPLE_TO_SIGN,
     ),
@@ -136,6 +144,7 @@ async def scan_agreement(
     "/v1/wallets/{wallet_id:str}/agreements",
     opt=needs(
         "wallets:write",
+        interface=Area.WALLETS.a2(14),
         idempotent=True,
         refuses=[
             WalletNotFound,
@@ -173,6 +182,7 @@ async def sign_agreement(
     status_code=200,
     opt=needs(
         "wallets:write",
+        interface=Area.WALLETS.a2(15),
         idempotent=True,
         refuses=[AgreementNotFound, AgreementNotActive],
     ),

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.settings import Settings
+from tongbao.infra.web.interface_numbers import API_ID_HEADER, Area, Level
 from tongbao.infra.web.problem import (
     MethodNotAllowed,
     RouteUnknown,
@@ -23,13 +24,10 @@ from tongbao.surfaces.open_bank import endpoints, pages, resources
 from tongbao.surfaces.open_bank.desk import PAGES, Desk
 from tongbao.surfaces.open_bank.endpoints import AUTHORIZE
 from tongbao.surfaces.open_bank.interfaces import (
-    API_ID_HEADER,
-    Area,
     ByAnybody,
     ByConsent,
     ByPartner,
     Interface,
-    Level,
     Problem,
     describe,
     interface_at,

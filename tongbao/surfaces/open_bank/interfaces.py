@@ -10,13 +10,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from enum import StrEnum
 from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
+from tongbao.infra.web.interface_numbers import Area, InterfaceNumber, Level
 from tongbao.infra.web.problem import MethodNotAllowed, RouteUnknown
 from tongbao.parties.consents.model import Consent, Scope
 from tongbao.parties.partners.model import Kind, Partner
@@ -25,27 +25,9 @@ from tongbao.surfaces.open_bank.desk import Desk
 from tongbao.surfaces.open_bank.protocol import Asked, prove_access, prove_consent
 from tongbao.surfaces.page_kit.replies import Reply
 
-API_ID_HEADER: Final = "x-u-api-id"
-_VERSION: Final = "0001"
 _ID: Final = r"[a-z]{2,8}_[0-9a-z]{1,40}"
 _REF: Final = "#/components/schemas/{name}"
 _FORM: Final = "application/x-www-form-urlencoded"
-
-
-class Level(StrEnum):
-    """How much an interface is about (JR/T 0185-2020, chapter 6)."""
-
-    A1 = "A1"
-    A2 = "A2"
-
-
-class Area(StrEnum):
-    """The six digits of the kind of service; 01 is accounts and 02 payments, 00 our own."""
-
-    ENTRANCE = "000001"
-    ACCOUNTS = "010001"
-    FUNDS = "010002"
-    PAYMENTS = "020001"
 
 
 class ByAnybody(Struct, frozen=True):
@@ -119,9 +101,13 @@ class Interface(Struct, frozen=True, dict=True):
         return re.compile("/".join(parts))
 
     def api_id(self, bank_code: str) -> str:
-        """Return its U_API_ID: ``OP``, the bank's code, the level, the service, and a number."""
-        level = "01" if self.level is Level.A1 else "02"
-        return f"OP{bank_code}{level}{self.service.value}{self.number:04d}{_VERSION}"
+        """Return its U_API_ID."""
+        return self.numbered.api_id(bank_code)
+
+    @property
+    def numbered(self) -> InterfaceNumber:
+        """Its level and number, as other routes have them."""
+        return InterfaceNumber(self.level, self.service, self.number)
 
     async def serve(self, desk: Desk, asked: Asked, params: Mapping[str, str]) -> Reply:
         """Ask for the proof that is declared, count the request against its partner, and answer.
@@ -219,8 +205,7 @@ def _operation(interface: Interface, bank_code: str) -> dict[str, Any]:
         "parameters": _parameters(interface),
         "security": _SECURITY[type(interface.way)],
         "responses": _responses(interface),
-        "x-security-level": interface.level.value,
-        "x-u-api-id": interface.api_id(bank_code),
+        **interface.numbered.described(bank_code),
     }
     if isinstance(interface.way, ByConsent):
         way = interface.way

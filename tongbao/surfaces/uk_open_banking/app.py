@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from tongbao.infra.serving.asgi import Asgi
 from tongbao.infra.settings import Settings
+from tongbao.infra.web.interface_numbers import API_ID_HEADER, Area, Level
 from tongbao.infra.web.problem import MethodNotAllowed, RouteUnknown, TooManyRequests, status_of
 from tongbao.kernel.errors import Busy, Refusal
 from tongbao.ledger.book import Ledger
@@ -18,12 +19,9 @@ from tongbao.surfaces.open_bank.app import KEEPS as KEPT_BY_OPEN_BANK
 from tongbao.surfaces.open_bank.app import open_bank
 from tongbao.surfaces.open_bank.desk import Desk
 from tongbao.surfaces.open_bank.interfaces import (
-    API_ID_HEADER,
-    Area,
     ByAccess,
     ByConsent,
     Interface,
-    Level,
     interface_at,
 )
 from tongbao.surfaces.open_bank.protocol import (

@@ -15,6 +15,7 @@ from tongbao.controls.approvals.model import ApprovalWaiting
 from tongbao.infra.db import Db
 from tongbao.infra.web.caller import Caller, needs
 from tongbao.infra.web.idempotency import Idempotency, answer_once
+from tongbao.infra.web.interface_numbers import Area
 from tongbao.infra.web.request import (
     AmountField,
     ApiRequest,
@@ -172,7 +173,12 @@ _PROPOSAL_AT: Final = "/v1/wallet_proposals/{wallet_proposal_id:str}"
 @post(
     "/v1/wallet_programmes",
     status_code=200,
-    opt=needs(_WRITE, refuses=[ProgrammeTermsInvalid, ApprovalWaiting], request_example=_TERMS),
+    opt=needs(
+        _WRITE,
+        interface=Area.USER_WALLETS.a2(1),
+        refuses=[ProgrammeTermsInvalid, ApprovalWaiting],
+        request_example=_TERMS,
+    ),
 )
 async def post_wallet_programme(
     data: SetWalletProgramme, db: Db, caller: Caller
@@ -194,7 +200,7 @@ async def post_wallet_programme(
         return view_programme(set_to, await waiting_terms(tx, set_to))
 
 
-@get("/v1/wallet_programmes", opt=needs(_READ))
+@get("/v1/wallet_programmes", opt=needs(_READ, interface=Area.USER_WALLETS.a2(2)))
 async def get_wallet_programmes(db: Db, caller: Caller) -> Page[WalletProgrammeView]:
     """Return the merchant's programme in this mode, if it has said its terms."""
     found = await programme_of(db, caller.merchant_id, caller.mode)
@@ -207,6 +213,7 @@ async def get_wallet_programmes(db: Db, caller: Caller) -> Page[WalletProgrammeV
     "/v1/wallet_applications",
     opt=needs(
         _WRITE,
+        interface=Area.USER_WALLETS.a2(3),
         idempotent=True,
         refuses=[ProgrammeNotActive, UserKnown],
         request_example=ApplyForWallet("user-1"),
@@ -230,7 +237,7 @@ async def post_wallet_application(
     return await answer_once(request, db, fresh=fresh, resume=resume)
 
 
-@get("/v1/wallet_applications", opt=needs(_READ))
+@get("/v1/wallet_applications", opt=needs(_READ, interface=Area.USER_WALLETS.a2(4)))
 async def get_wallet_applications(
     db: Db,
     caller: Caller,
@@ -248,7 +255,7 @@ async def get_wallet_applications(
     return Page([view_application(each) for each in page.items], page.next_cursor)
 
 
-@get(_AT, opt=needs(_READ, refuses=[ApplicationNotFound]))
+@get(_AT, opt=needs(_READ, interface=Area.USER_WALLETS.a2(5), refuses=[ApplicationNotFound]))
 async def get_wallet_application(
     wallet_application_id: str, db: Db, caller: Caller
 ) -> WalletApplicationView:
@@ -263,6 +270,7 @@ async def get_wallet_application(
     f"{_AT}/links",
     opt=needs(
         _WRITE,
+        interface=Area.USER_WALLETS.a2(6),
         refuses=[ApplicationNotFound, ApplicationStateWrong, *_LINKS],
         request_example=LinkToWallet("https://shop.example/wallet"),
     ),
@@ -284,7 +292,7 @@ async def post_wallet_link(
     return _view_link(public_url, secret, sitting)
 
 
-@get(f"{_AT}/balance", opt=needs(_READ, refuses=_READS))
+@get(f"{_AT}/balance", opt=needs(_READ, interface=Area.USER_WALLETS.a2(7), refuses=_READS))
 async def get_wallet_balance(
     wallet_application_id: str, db: Db, caller: Caller
 ) -> WalletBalanceView:
@@ -301,7 +309,7 @@ async def get_wallet_balance(
     )
 
 
-@get(f"{_AT}/lines", opt=needs(_READ, refuses=_READS))
+@get(f"{_AT}/lines", opt=needs(_READ, interface=Area.USER_WALLETS.a2(8), refuses=_READS))
 async def get_wallet_lines(
     wallet_application_id: str,
     db: Db,
@@ -332,6 +340,7 @@ async def get_wallet_lines(
     "/v1/wallet_proposals",
     opt=needs(
         _WRITE,
+        interface=Area.USER_WALLETS.a2(9),
         idempotent=True,
         refuses=[
             *(*_READS, *_MONEY, ProposalInvalid, ProposalTooLarge, ProposalNumberUsed),
@@ -372,7 +381,7 @@ async def post_wallet_proposal(
     return await answer_once(request, db, fresh=fresh, resume=resume)
 
 
-@get("/v1/wallet_proposals", opt=needs(_READ))
+@get("/v1/wallet_proposals", opt=needs(_READ, interface=Area.USER_WALLETS.a2(10)))
 async def get_wallet_proposals(
     db: Db,
     caller: Caller,
@@ -396,7 +405,7 @@ async def get_wallet_proposals(
     return Page([view_proposal(each) for each in page.items], page.next_cursor)
 
 
-@get(_PROPOSAL_AT, opt=needs(_READ, refuses=[ProposalNotFound]))
+@get(_PROPOSAL_AT, opt=needs(_READ, interface=Area.USER_WALLETS.a2(11), refuses=[ProposalNotFound]))
 async def get_wallet_proposal(
     wallet_proposal_id: str, db: Db, caller: Caller
 ) -> WalletProposalView:
@@ -409,6 +418,7 @@ async def get_wallet_proposal(
     f"{_PROPOSAL_AT}/links",
     opt=needs(
         _WRITE,
+        interface=Area.USER_WALLETS.a2(12),
         refuses=[ProposalNotFound, ProposalOver, *_LINKS],
         request_example=LinkToProposal("https://shop.example/wallet"),
     ),
