@@ -16,7 +16,8 @@ from tongbao.rails.channels.bank_files.secrets import BankFilesSecrets
 from tongbao.rails.channels.bank_transfer.messages import BankSecrets
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.secrets import CardSecrets
-from tongbao.rails.channels.contract import Channel, Detokenise
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import Detokenise
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets
 from tongbao.rails.channels.unionpay_qra.client import Qra

@@ -214,7 +214,7 @@ from tongbao.products.shop.refunds import (
     on_refund_end,
     run_push_order_refund,
 )
-from tongbao.rails.channels.contract import CallbackKind
+from tongbao.rails.channels.contract.callbacks import CallbackKind
 from tongbao.surfaces.housekeeping import KEEP_HOUSE_POLICY, KeepHouse, keep_house
 from tongbao.surfaces.invariants import rounds as invariants
 from tongbao.surfaces.jeepay.notices import TELL_POLICY, Messenger, TellJeepayMerchant

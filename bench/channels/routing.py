@@ -33,7 +33,7 @@ from tongbao.payments.routing.rules import (
     When,
     compile_rules,
 )
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 _SINCE = datetime(2026, 11, 23, tzinfo=UTC)
 

@@ -25,7 +25,9 @@ from tongbao.parties.merchants.merchants import SANDBOX_BOOK
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
-from tongbao.rails.channels.contract import Answer, BillFile, ChannelAccount, Exchange
+from tongbao.rails.channels.contract.bills import BillFile
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Answer, Exchange
 from tongbao.rails.channels.wechat_pay.bills import TERMS, parse_trade_bill
 
 DAY = date(2026, 11, 20)

@@ -33,7 +33,7 @@ from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
-from tongbao.rails.channels.contract import ChannelAccount
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 CHANNEL = UUID(int=0xC4A)
 PIECE = 2_000

@@ -77,8 +77,8 @@ def test_every_breach_is_noticed(tmp_path: Path) -> None:
         "products": ("products/north/__init__.py", "tongbao.products.south"),
         "platform": ("surfaces/__init__.py", "tongbao_sandbox.__main__"),
         "driver": ("infra/audit.py", "asyncpg"),
-        "network": ("rails/channels/contract.py", "httpx2"),
-        "cryptography": ("rails/channels/contract.py", "cryptography"),
+        "network": ("rails/channels/contract/channel.py", "httpx2"),
+        "cryptography": ("rails/channels/contract/channel.py", "cryptography"),
     }
     copy_house(tmp_path)
     for room in (

@@ -29,7 +29,7 @@ from tongbao.parties.merchants.model import Merchant
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.queries import PaymentReads
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
-from tongbao.rails.channels.contract import Declined, Exchange, Succeeded
+from tongbao.rails.channels.contract.outcomes import Declined, Exchange, Succeeded
 
 FIRST_DAY = date(2026, 11, 2)
 CHANNEL = UUID(int=0xC4A)

@@ -29,8 +29,9 @@ from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import balance_of
 from tongbao.ledger.verify import verify
 from tongbao.parties.merchants.merchants import SANDBOX_BOOK
-from tongbao.rails.channels.contract import Answer, Channel
-from tongbao.rails.channels.contract import BillFile as Downloaded
+from tongbao.rails.channels.contract.bills import BillFile as Downloaded
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.outcomes import Answer
 from tongbao_sandbox.launch import RunningSandbox
 
 CHANNELS = ("wechat_pay", "alipay")

@@ -29,7 +29,14 @@ from tongbao.kernel.ids import new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import masked
-from tongbao.rails.channels.contract import Absent, Declined, NotSent, Pending, Succeeded, Unknown
+from tongbao.rails.channels.contract.outcomes import (
+    Absent,
+    Declined,
+    NotSent,
+    Pending,
+    Succeeded,
+    Unknown,
+)
 
 GOOD = "6222020200112233445"
 

@@ -23,7 +23,7 @@ from tongbao.clearing.sources.layouts import load_layout
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.bills import TERMS
-from tongbao.rails.channels.contract import BillFault, BillKind, BillRow, BillTotal
+from tongbao.rails.channels.contract.bills import BillFault, BillKind, BillRow, BillTotal
 
 pytestmark = pytest.mark.skipif(not duck.is_there(), reason="duckdb is not installed")
 assert unionpay_day

@@ -28,7 +28,7 @@ from tongbao.clearing.statements.queries import prove_statements, receipt_of, st
 from tongbao.infra.db import Db
 from tongbao.kernel.papers.pdf import Line, Text, write_pdf
 from tongbao.kernel.papers.sheets import csv_line, write_xlsx
-from tongbao.rails.channels.contract import Succeeded
+from tongbao.rails.channels.contract.outcomes import Succeeded
 
 SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 

@@ -20,7 +20,7 @@ from tongbao.clearing.scheme_files.taking import rows_of, take_scheme_file
 from tongbao.clearing.sources.layouts import load_layout
 from tongbao.clearing.sources.model import LayoutWrong
 from tongbao.kernel.ids import parse
-from tongbao.rails.channels.contract import BillFile
+from tongbao.rails.channels.contract.bills import BillFile
 
 __all__ = ["unionpay_day"]
 WORDS = """

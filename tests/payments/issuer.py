@@ -13,23 +13,18 @@ from msgspec import Struct
 
 from tongbao.kernel.clock import Clock
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import Capture, Voiding
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.authorisations import Capture, Voiding
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKind, CallbackReply
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
     Authorised,
-    Callback,
-    CallbackKind,
-    CallbackReply,
-    ChannelAccount,
     Closed,
     Declined,
     Exchange,
     NotSent,
-    PayMode,
-    PayOrder,
     Pending,
-    RefundOrder,
     Succeeded,
     Unknown,
 )

@@ -11,7 +11,7 @@ import msgspec
 
 from tests.stage import Stage
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import ChannelAccount
+from tongbao.rails.channels.contract.orders import ChannelAccount
 from tongbao_sandbox.alipay_crypto import load_private_key, signed_notify
 from tongbao_sandbox.credentials import KEPT, SHOWN
 from tongbao_sandbox.launch import RunningSandbox

@@ -22,7 +22,7 @@ from tongbao.payments.routing.model import Asked, Decision
 from tongbao.payments.routing.router import LiveRouter, decisions_of_payment
 from tongbao.payments.routing.rule_sets import activate, draw_up
 from tongbao.rails.channels.accounts import set_gateway
-from tongbao.rails.channels.contract import ChannelAccount, PayMode
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode
 
 STILL = "[terms]\nexplore_ppm = 0\n"
 WECHAT_FIRST = '[[rule]]\nname = "wechat first"\nto = ["wechat_pay", "alipay"]\nby = "order"\n'

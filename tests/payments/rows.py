@@ -13,7 +13,7 @@ from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.payments.collecting.model import Attempt, AttemptState, Payment, PaymentState
 from tongbao.payments.refunds.model import Refund, RefundState
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 NOON = datetime(2026, 11, 21, 4, tzinfo=UTC)
 AMOUNT = Money(1999, "CNY")

@@ -11,7 +11,7 @@ import pytest
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.payments.agreements.model import NewAgreement, Period
-from tongbao.rails.channels.capabilities import AgreementTerms
+from tongbao.rails.channels.capabilities.agreements import AgreementTerms
 
 LATE = datetime(2030, 1, 31, 17, tzinfo=UTC)  # one in the morning of the next day, in China
 

@@ -36,12 +36,12 @@ from tongbao.payments.agreements.model import (
     next_agreement,
     over,
 )
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.agreements import (
     AgreementEnded,
     AgreementOffered,
     AgreementSigned,
 )
-from tongbao.rails.channels.contract import Absent, Declined, NotSent, Redirect, Unknown
+from tongbao.rails.channels.contract.outcomes import Absent, Declined, NotSent, Redirect, Unknown
 from tongbao.surfaces.demo.stage import SHOP_FEES
 from tongbao_sdk import Refused
 

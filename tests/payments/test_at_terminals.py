@@ -18,7 +18,7 @@ from tongbao.payments.checkouts import queries as checkouts
 from tongbao.payments.checkouts.checkouts import Visitor, try_paying
 from tongbao.payments.checkouts.model import Offer
 from tongbao.payments.terminal_notices.notices import latest_notices
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 from tongbao.surfaces.demo.stage import Shop
 from tongbao_sdk import Refused
 

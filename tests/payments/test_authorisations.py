@@ -26,7 +26,7 @@ from tongbao.payments.authorisations.completions import (
 from tongbao.payments.authorisations.outcomes import ask_channel, record_completion_news
 from tongbao.payments.callbacks.inbox import receive
 from tongbao.payments.collecting.outcomes import Evidence, LetGo, record_news
-from tongbao.rails.channels.contract import Authorised, Closed, Succeeded
+from tongbao.rails.channels.contract.outcomes import Authorised, Closed, Succeeded
 from tongbao_sdk import Refused
 from tongbao_sdk.models import Payment
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tongbao.payments.callbacks.api import CallbackAddressUnknown
 from tongbao.payments.callbacks.door import CallbackDoor
-from tongbao.rails.channels.contract import CallbackReply
+from tongbao.rails.channels.contract.callbacks import CallbackReply
 
 REPLIES = {
     "/callbacks/x/good": CallbackReply(200, {"content-type": "text/plain"}, b"success"),

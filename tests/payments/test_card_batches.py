@@ -36,9 +36,9 @@ from tongbao.parties.merchants.merchants import connect_channel
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.rails.channels.accounts import NewAccount
-from tongbao.rails.channels.capabilities import BatchTotals, ComparingTotals, Unbilled
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.line import LineLimits
+from tongbao.rails.channels.contract.bills import BatchTotals, ComparingTotals, Unbilled
 from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.wiring import SECRETS
 from tongbao_sdk.models import Payment

@@ -36,14 +36,14 @@ from tongbao.payments.collecting.payments import (
     resume_payment,
 )
 from tongbao.rails.channels.accounts import set_gateway
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
     Closed,
     Declined,
     Exchange,
     NotSent,
-    PayMode,
     Pending,
     ShowQr,
     Succeeded,

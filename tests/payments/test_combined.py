@@ -22,7 +22,7 @@ from tongbao.payments.collecting.model import PaymentState
 from tongbao.payments.combining import queries
 from tongbao.payments.combining.combined import combine, look
 from tongbao.payments.combining.model import CombinedState, NewCombined, PartAsked, end_of
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 from tongbao_sdk import Refused
 
 WECHAT_QR = {"mode": "qr", "channel": "wechat_pay"}

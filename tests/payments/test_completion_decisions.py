@@ -24,7 +24,7 @@ from tongbao.payments.authorisations.model import (
     next_completion_step,
 )
 from tongbao.payments.collecting.model import AttemptState, CaseKind, PaymentState
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Authorised,
     Closed,

@@ -32,13 +32,13 @@ from tongbao.payments.refunds.model import (
     next_refund_step,
 )
 from tongbao.payments.refunds.refunds import RefundRequest, _row
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Authorised,
     Closed,
     Declined,
     NotSent,
-    PayMode,
     Pending,
     ShowQr,
     Succeeded,

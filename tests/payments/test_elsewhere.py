@@ -13,7 +13,7 @@ from tests.payments.test_decisions import NEWS
 from tongbao.parties.price_plans.model import Quote
 from tongbao.payments.collecting.decisions import UNPAID, Instead, Step, going_elsewhere, next_step
 from tongbao.payments.collecting.model import AttemptState, Payment, PaymentState
-from tongbao.rails.channels.contract import Closed, Declined, NotSent
+from tongbao.rails.channels.contract.outcomes import Closed, Declined, NotSent
 
 OTHER = Instead(
     new_attempt(id=UUID(int=9), channel="alipay"),

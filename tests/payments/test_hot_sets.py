@@ -46,7 +46,8 @@ from tongbao.payments.collecting.outcomes import (
     payment_writes,
 )
 from tongbao.payments.collecting.payments import paid_rows
-from tongbao.rails.channels.contract import Exchange, PayMode, ShowQr, Unknown
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import Exchange, ShowQr, Unknown
 
 NOW = real_now()
 DAY = NOW.date()

@@ -37,7 +37,7 @@ from tongbao.payments.refunds.refunds import (
     on_late_money,
     request_refund,
 )
-from tongbao.rails.channels.contract import Closed, Declined, Pending, Succeeded
+from tongbao.rails.channels.contract.outcomes import Closed, Declined, Pending, Succeeded
 from tongbao_sdk import Refused
 from tongbao_sdk.models import Payment
 

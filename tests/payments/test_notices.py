@@ -26,7 +26,8 @@ from tongbao.payments.callbacks.inbox import BelieveCallback, TakeKept, believe_
 from tongbao.payments.callbacks.model import InboundState, NoticeFilter, Taker
 from tongbao.payments.callbacks.queries import callbacks_about, list_aside
 from tongbao.payments.splits.receivers import Sharing
-from tongbao.rails.channels.contract import Callback, CallbackKind, ChannelAccount
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKind
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 TELLING_OF_REFUNDS = (*CHANNELS, "unionpay")  # Qra has no notices of refunds
 DISTURBED = ("lost", "late", "doubled", "reordered", "forged", "wrong_amount", "other_merchant")

@@ -17,7 +17,7 @@ from tongbao.parties.accounts.model import Wallet as WalletRow
 from tongbao.parties.accounts.queries import wallet_with_id
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.payments.own_wallet.confirming import confirm
-from tongbao.rails.channels.contract import Closed
+from tongbao.rails.channels.contract.outcomes import Closed
 from tongbao_sdk import Refused
 from tongbao_sdk.models import Payment, Wallet
 

@@ -25,8 +25,8 @@ from tongbao.payments.parking import queries
 from tongbao.payments.parking.charges import ChargeAsked, charge_visit, resume_charge
 from tongbao.payments.parking.model import Car, Visit, VisitState, next_visit
 from tongbao.payments.parking.visits import CarParks, VisitAsked, drive_in, drive_out
-from tongbao.rails.channels.capabilities import VisitBlocked, VisitOpen
-from tongbao.rails.channels.contract import Absent, Declined, NotSent, Unknown
+from tongbao.rails.channels.capabilities.agreements import VisitBlocked, VisitOpen
+from tongbao.rails.channels.contract.outcomes import Absent, Declined, NotSent, Unknown
 from tongbao.surfaces.demo.stage import (
     SHOP_FEES,
     Shop,

@@ -46,17 +46,15 @@ from tongbao.payments.routing.model import (
     NoChannelLeft,
     Reason,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillTerms
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Answer,
-    BillTerms,
-    ChannelAccount,
     Closed,
     Declined,
     Exchange,
     NotSent,
     Outcome,
-    PayMode,
-    PayOrder,
     Pending,
     Succeeded,
     Unknown,

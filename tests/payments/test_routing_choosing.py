@@ -30,7 +30,7 @@ from tongbao.payments.routing.rules import (
     Terms,
     compile_rules,
 )
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 NAMES = ("alipay", "unionpay", "wechat_pay")
 OFFERS = [Offer(UUID(int=n), name, Price(6000)) for n, name in enumerate(NAMES, 1)]

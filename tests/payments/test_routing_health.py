@@ -31,7 +31,7 @@ from tongbao.payments.routing.health import (
     verdict,
 )
 from tongbao.payments.routing.model import Gate, Heard
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 ACCOUNT = UUID(int=1)
 NOW = datetime(2026, 11, 22, 3, 0, 7, tzinfo=UTC)

@@ -39,7 +39,7 @@ from tongbao.payments.routing.rules import (
     minute_of_week,
     read_rules,
 )
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 from tools.house import ROOT
 
 HEAD = 'name = "autumn"\nmode = "live"\n'

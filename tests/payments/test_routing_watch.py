@@ -25,7 +25,7 @@ from tongbao.payments.routing.health import CALLS_MIN, PROBES, PROBES_ANSWERED_M
 from tongbao.payments.routing.model import Candidate, Decision, Gate, Heard, Manner, NoChannelUp
 from tongbao.payments.routing.router import decisions_of_payment
 from tongbao.payments.routing.watch import Watch
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 # Health
 

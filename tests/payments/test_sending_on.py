@@ -14,7 +14,7 @@ from tongbao.infra.failpoints import SimulatedCrash
 from tongbao.kernel.ids import parse
 from tongbao.payments.refunds import queries
 from tongbao.payments.refunds.sending_on import send_on
-from tongbao.rails.channels.contract import RefundTarget
+from tongbao.rails.channels.contract.orders import RefundTarget
 from tongbao.surfaces.demo.stage import Shop, account_orders, open_accounts, open_shop
 from tongbao_sdk import Refused
 

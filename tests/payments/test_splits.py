@@ -44,7 +44,7 @@ from tongbao.payments.splits.records import splits_of_payment
 from tongbao.payments.splits.returns import ask_for_return, request_return
 from tongbao.payments.splits.splits import finish_sharing, release_split, request_split
 from tongbao.rails.channels.accounts import replace_keys
-from tongbao.rails.channels.capabilities import ShareResult, SplitDone, SplitUnderWay
+from tongbao.rails.channels.capabilities.shares import ShareResult, SplitDone, SplitUnderWay
 from tongbao.surfaces.demo.stage import Shop, account_orders
 from tongbao.wiring import SECRETS
 from tongbao_sandbox.launch import RunningSandbox

@@ -20,7 +20,7 @@ from tongbao.products.shop.catalogue import NewProduct, NewSku, make_product
 from tongbao.products.shop.endings import Shop
 from tongbao.products.shop.model import OrderState, ShopOrder, Sku
 from tongbao.products.shop.orders import OrderAsked, checkout_of, place_order
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 
 class Corner(Struct, frozen=True):

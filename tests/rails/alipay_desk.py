@@ -15,16 +15,9 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
-from tongbao.rails.channels.contract import (
-    Callback,
-    CallbackForged,
-    ChannelAccount,
-    OpenApp,
-    PayMode,
-    PayOrder,
-    Pending,
-    Redirect,
-)
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackForged
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import OpenApp, Pending, Redirect
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao_sandbox.launch import RunningSandbox
 

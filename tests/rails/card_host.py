@@ -22,7 +22,13 @@ from tongbao.kernel.money import Money
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.secrets import CardSecrets
-from tongbao.rails.channels.contract import CardRead, ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.orders import (
+    CardRead,
+    ChannelAccount,
+    PayMode,
+    PayOrder,
+    RefundOrder,
+)
 from tongbao_sandbox.cards_crypto import Sealing
 from tongbao_sandbox.cards_message import Fields, compose, framed, parse, unheadered
 

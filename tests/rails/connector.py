@@ -13,7 +13,7 @@ from msgspec import Struct
 import tests.rails.connectors
 from tests.rails.peers import PEERS, Peer
 from tongbao.kernel.licence import Mode
-from tongbao.rails.channels.contract import ChannelAccount
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 
 class Connector(Struct, frozen=True):

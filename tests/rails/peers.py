@@ -33,13 +33,8 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
-from tongbao.rails.channels.contract import (
-    Channel,
-    ChannelAccount,
-    PayMode,
-    PayOrder,
-    RefundOrder,
-)
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets

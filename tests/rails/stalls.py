@@ -21,23 +21,18 @@ from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.client import Alipay
-from tongbao.rails.channels.capabilities import AgreementOffered, AgreementOrder, AgreementSigned
+from tongbao.rails.channels.capabilities.agreements import (
+    AgreementOffered,
+    AgreementOrder,
+    AgreementSigned,
+)
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.messages import trace_of
-from tongbao.rails.channels.contract import (
-    Callback,
-    CallbackForged,
-    Channel,
-    ChannelAccount,
-    OpenApp,
-    PayMode,
-    PayOrder,
-    Pending,
-    Redirect,
-    RefundOrder,
-    SubmitForm,
-)
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackForged
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import OpenApp, Pending, Redirect, SubmitForm
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets

@@ -38,19 +38,15 @@ from tongbao.rails.channels.alipay.crypto import (
     verify,
 )
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
-from tongbao.rails.channels.contract import (
-    BillFault,
+from tongbao.rails.channels.contract.bills import BillFault
+from tongbao.rails.channels.contract.callbacks import (
     Callback,
     CallbackForged,
     CallbackKind,
     CallbackUnreadable,
-    Closed,
-    PayMode,
-    Pending,
-    ShowQr,
-    Succeeded,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import Closed, Pending, ShowQr, Succeeded, Unknown
 from tongbao.rails.channels.error_map import UNMAPPED, error_map
 
 VECTORS = Path(__file__).parents[1] / "vectors"

@@ -16,15 +16,11 @@ from tongbao.infra.http import HttpClient
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.products.parking import ParkedCar
-from tongbao.rails.channels.capabilities import (
-    AgreementOrder,
-    Receiver,
-    Share,
-    SplitOrder,
-    SplitReturn,
-    TransferOrder,
-)
-from tongbao.rails.channels.contract import Answer, ChannelAccount, NotSent, PayMode, Unknown
+from tongbao.rails.channels.capabilities.agreements import AgreementOrder
+from tongbao.rails.channels.capabilities.shares import Receiver, Share, SplitOrder, SplitReturn
+from tongbao.rails.channels.capabilities.transfers import TransferOrder
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode
+from tongbao.rails.channels.contract.outcomes import Answer, NotSent, Unknown
 from tongbao.rails.channels.exchange import TimeLimits
 
 PEER = AlipayPeer()

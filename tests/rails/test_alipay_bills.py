@@ -19,25 +19,18 @@ from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.bills import FundRow, FundTotal, parse_fund_bill
-from tongbao.rails.channels.capabilities import (
-    FurtherBills,
-    Receiver,
-    Share,
-    SplitOrder,
-    SplitReturn,
-    TransferOrder,
-)
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.shares import Receiver, Share, SplitOrder, SplitReturn
+from tongbao.rails.channels.capabilities.transfers import TransferOrder
+from tongbao.rails.channels.contract.bills import (
     BillFault,
     BillFile,
     BillNotReady,
     BillRow,
     BillTotal,
-    PayMode,
-    RefundOrder,
-    Succeeded,
-    Unknown,
+    FurtherBills,
 )
+from tongbao.rails.channels.contract.orders import PayMode, RefundOrder
+from tongbao.rails.channels.contract.outcomes import Succeeded, Unknown
 from tongbao_sandbox.launch import RunningSandbox
 
 SHOP = Receiver("userId", "2088722000000101")

@@ -27,15 +27,13 @@ from tongbao.rails.channels.alipay.crypto import (
     verify,
 )
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKeyUnknown
+from tongbao.rails.channels.contract.orders import PayMode, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    Callback,
-    CallbackKeyUnknown,
     Closed,
     NotSent,
-    PayMode,
     Pending,
-    RefundOrder,
     Succeeded,
     Unknown,
 )

@@ -26,13 +26,15 @@ from tongbao.rails.channels.alipay.products.parking import (
     PlateNotChargeable,
 )
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.agreements import (
     Agreeing,
     AgreementEnded,
     AgreementOffered,
     AgreementOrder,
     AgreementSigned,
     AgreementTerms,
+)
+from tongbao.rails.channels.capabilities.shares import (
     Receiver,
     RefundingShares,
     Share,
@@ -41,22 +43,18 @@ from tongbao.rails.channels.capabilities import (
     SplitReturn,
     Splitting,
     SplitUnderWay,
-    TransferOrder,
-    Transferring,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.transfers import TransferOrder, Transferring
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKind
+from tongbao.rails.channels.contract.orders import PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    Callback,
-    CallbackKind,
     Closed,
     Declined,
     NotSent,
     OpenApp,
-    PayMode,
-    PayOrder,
     Pending,
     Redirect,
-    RefundOrder,
     Succeeded,
     Unknown,
 )

@@ -17,16 +17,14 @@ from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.bank_files.client import NOTICE_DAYS, BankFiles
 from tongbao.rails.channels.bank_files.secrets import BankFilesSecrets
-from tongbao.rails.channels.capabilities import TransferOrder, Transferring
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.transfers import TransferOrder, Transferring
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    ChannelAccount,
     Closed,
     Declined,
     NotSent,
     OpenApp,
-    PayMode,
-    PayOrder,
     Pending,
     Succeeded,
     Unknown,

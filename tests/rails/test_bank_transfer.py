@@ -25,9 +25,9 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.bank_transfer.client import OPEN, REFUSED, SETTLED, BankTransfer
 from tongbao.rails.channels.bank_transfer.messages import BankSecrets
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    ChannelAccount,
     Declined,
     NotSent,
     Pending,

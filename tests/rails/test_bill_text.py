@@ -15,7 +15,7 @@ from tongbao.rails.channels.bill_text import (
     lines_of,
     moment,
 )
-from tongbao.rails.channels.contract import BillFault
+from tongbao.rails.channels.contract.bills import BillFault
 
 
 def test_a_line_with_a_nul_is_a_fault_that_can_be_stored() -> None:

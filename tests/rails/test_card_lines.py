@@ -22,7 +22,7 @@ from tests.rails.card_host import QUICK, CardHost, account, answer_to, card_host
 from tongbao.kernel.clock import real_now
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.line import LineLimits
-from tongbao.rails.channels.contract import Declined, NotSent, Succeeded, Unknown
+from tongbao.rails.channels.contract.outcomes import Declined, NotSent, Succeeded, Unknown
 
 cards = hosting.cards
 host = hosting.host

@@ -41,25 +41,19 @@ from tongbao.kernel.codecs.iso8583_parts import CardBalance
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
 from tongbao.payments.collecting.chase import CODE_WINDOW
-from tongbao.rails.channels.capabilities import (
-    Authorising,
-    Capture,
-    TotalsAgree,
-    TotalsDiffer,
-    Voiding,
-)
-from tongbao.rails.channels.capabilities import BatchTotals as Totals
+from tongbao.rails.channels.capabilities.authorisations import Authorising, Capture, Voiding
 from tongbao.rails.channels.cards.answers import BalanceKnown, taken
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.messages import PURCHASE, request, trace_of
 from tongbao.rails.channels.cards.secrets import CardSecrets
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BatchTotals as Totals
+from tongbao.rails.channels.contract.bills import BillNotReady, TotalsAgree, TotalsDiffer
+from tongbao.rails.channels.contract.callbacks import CallbackForged
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Authorised,
-    BillNotReady,
-    CallbackForged,
-    Channel,
     Closed,
     Declined,
     NotSent,

@@ -13,25 +13,20 @@ import pytest
 from tests.rails.card_host import account, card, order, refund_order
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
-    BalanceKnown,
-    Capture,
-    TotalsAgree,
-    TotalsDiffer,
-    Voiding,
-)
-from tongbao.rails.channels.capabilities import BatchTotals as Totals
+from tongbao.rails.channels.capabilities.authorisations import Capture, Voiding
+from tongbao.rails.channels.capabilities.payers import BalanceKnown
 from tongbao.rails.channels.cards.client import Cards
 from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.messages import trace_of
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BatchTotals as Totals
+from tongbao.rails.channels.contract.bills import TotalsAgree, TotalsDiffer
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Authorised,
-    ChannelAccount,
     Closed,
     Declined,
     NotSent,
-    PayOrder,
     Succeeded,
     Unknown,
 )

@@ -20,7 +20,7 @@ from tongbao.rails.channels.codes import (
     recognise,
     takers_of_code,
 )
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.rails.channels.unionpay_qra.client import Qra
 from tongbao.rails.channels.wechat_pay.client import WechatPay

@@ -20,17 +20,15 @@ from tests.rails.wire_server import WireServer, http_reply
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillFault, BillFile
+from tongbao.rails.channels.contract.callbacks import CallbackForged
+from tongbao.rails.channels.contract.orders import PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    BillFault,
-    BillFile,
-    CallbackForged,
     Closed,
     Declined,
     NotSent,
-    PayMode,
-    PayOrder,
     Succeeded,
     Unknown,
 )

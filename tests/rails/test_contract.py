@@ -32,18 +32,17 @@ from tests.rails.wire_server import Heard, WireServer, http_reply
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
-    Answer,
-    BillFault,
-    BillRow,
-    BillTotal,
+from tongbao.rails.channels.contract.bills import BillFault, BillRow, BillTotal
+from tongbao.rails.channels.contract.callbacks import (
     CallbackForged,
     CallbackKind,
     CallbackUnreadable,
-    Channel,
-    ChannelAccount,
+)
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode
+from tongbao.rails.channels.contract.outcomes import (
+    Answer,
     NotSent,
-    PayMode,
     Pending,
     ShowQr,
     Succeeded,

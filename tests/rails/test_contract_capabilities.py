@@ -13,14 +13,14 @@ from msgspec import structs
 from tests.rails.stalls import PRICE, STALLS, AlipayStall, CardStall, Stall, WechatStall
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.agreements import (
     Agreeing,
     AgreementEnded,
     AgreementOffered,
     AgreementSigned,
-    Authorising,
-    Capture,
-    FurtherBills,
+)
+from tongbao.rails.channels.capabilities.authorisations import Authorising, Capture, Voiding
+from tongbao.rails.channels.capabilities.shares import (
     Receiver,
     RefundingShares,
     Share,
@@ -29,19 +29,16 @@ from tongbao.rails.channels.capabilities import (
     SplitReturn,
     Splitting,
     SplitUnderWay,
-    TransferOrder,
-    Transferring,
-    Voiding,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.transfers import TransferOrder, Transferring
+from tongbao.rails.channels.contract.bills import BillFile, FurtherBills
+from tongbao.rails.channels.contract.orders import PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Authorised,
-    BillFile,
     Closed,
     Declined,
     NotSent,
-    PayMode,
-    PayOrder,
     Pending,
     Succeeded,
     Unknown,

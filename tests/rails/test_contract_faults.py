@@ -19,16 +19,14 @@ from tests.rails.alipay_desk import account_of
 from tests.rails.stalls import CHARGES, PRICE, STALLS, Stall
 from tongbao.kernel.ids import new_id
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKind
+from tongbao.rails.channels.contract.orders import PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    Callback,
-    CallbackKind,
     Closed,
     Declined,
     NotSent,
-    PayMode,
-    PayOrder,
     Pending,
     Succeeded,
     Unknown,

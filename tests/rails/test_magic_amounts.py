@@ -11,15 +11,9 @@ import pytest
 from tests.rails.stalls import CHARGES, STALLS, Stall
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
-    Callback,
-    CallbackKind,
-    Declined,
-    PayMode,
-    Pending,
-    Succeeded,
-    Unknown,
-)
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKind
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import Declined, Pending, Succeeded, Unknown
 from tongbao_sandbox.magic import OBEYED, TABLE
 
 OpenStall = Callable[[str], Stall]

@@ -28,8 +28,8 @@ NAME = "north_bank"
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connector]:
     """What the command writes, found as if it stood in the repository."""
     channels = tmp_path / "tongbao/rails/channels"
-    channels.mkdir(parents=True)
-    (channels / "contract.py").touch()
+    (channels / "contract").mkdir(parents=True)
+    (channels / "contract/channel.py").touch()
     done = CliRunner().invoke(main, ["new-channel", NAME, "--into", str(tmp_path)])
     assert done.exit_code == 0, done.output
     registrations = tmp_path / "tests/rails/connectors"

@@ -19,25 +19,22 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
-from tongbao.rails.channels.contract import (
-    Absent,
+from tongbao.rails.channels.contract.bills import (
     BillFault,
     BillFile,
     BillKind,
     BillNotReady,
     BillRow,
     BillTotal,
-    Callback,
-    CallbackForged,
-    CallbackKind,
-    Channel,
-    ChannelAccount,
+)
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackForged, CallbackKind
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
+    Absent,
     Closed,
     Declined,
-    PayMode,
-    PayOrder,
     Pending,
-    RefundOrder,
     ShowQr,
     Succeeded,
     Unknown,

@@ -29,12 +29,14 @@ from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
-from tongbao.rails.channels.contract import (
-    Authorised,
+from tongbao.rails.channels.contract.callbacks import (
     CallbackForged,
     CallbackKind,
     CallbackUnreadable,
-    PayMode,
+)
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import (
+    Authorised,
     Pending,
     SubmitForm,
     Succeeded,

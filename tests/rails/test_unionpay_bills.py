@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import BillFault, BillFile, BillKind, BillRow, BillTotal
+from tongbao.rails.channels.contract.bills import BillFault, BillFile, BillKind, BillRow, BillTotal
 from tongbao.rails.channels.unionpay import bills
 from tongbao.rails.channels.unionpay.bills import (
     BillDamaged,

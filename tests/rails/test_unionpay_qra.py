@@ -18,19 +18,14 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillFault
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackForged, CallbackUnreadable
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    BillFault,
-    Callback,
-    CallbackForged,
-    CallbackUnreadable,
-    ChannelAccount,
     Closed,
     Declined,
-    PayMode,
-    PayOrder,
     Pending,
-    RefundOrder,
     ShowQr,
     Succeeded,
     Unknown,

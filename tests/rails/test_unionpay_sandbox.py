@@ -15,27 +15,24 @@ from tongbao.kernel.clock import business_date, real_now
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import Capture, Voiding
-from tongbao.rails.channels.contract import (
-    Absent,
-    Authorised,
+from tongbao.rails.channels.capabilities.authorisations import Capture, Voiding
+from tongbao.rails.channels.contract.bills import (
     BillFault,
     BillFile,
     BillKind,
     BillNotReady,
     BillRow,
     BillTotal,
-    Callback,
-    CallbackForged,
-    CallbackKind,
-    ChannelAccount,
+)
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackForged, CallbackKind
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
+    Absent,
+    Authorised,
     Closed,
     Declined,
     OpenApp,
-    PayMode,
-    PayOrder,
     Pending,
-    RefundOrder,
     ShowQr,
     SubmitForm,
     Succeeded,

@@ -13,8 +13,9 @@ from tests.rails.wechat_shop import WechatShop
 from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.licence import Mode
-from tongbao.rails.channels.capabilities import Identified, Identifying
-from tongbao.rails.channels.contract import ChannelAccount, Declined, NotSent, Unknown
+from tongbao.rails.channels.capabilities.payers import Identified, Identifying
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Declined, NotSent, Unknown
 from tongbao_sandbox.launch import RunningSandbox
 
 BACK = "https://shop.example/back?a=b&c=茶"

@@ -22,19 +22,16 @@ from tongbao.infra import sm2
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import Receiver, TransferOrder
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.shares import Receiver
+from tongbao.rails.channels.capabilities.transfers import TransferOrder
+from tongbao.rails.channels.contract.callbacks import (
     Callback,
     CallbackForged,
     CallbackKeyUnknown,
     CallbackUnreadable,
-    NotSent,
-    OpenApp,
-    PayMode,
-    Pending,
-    Succeeded,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import NotSent, OpenApp, Pending, Succeeded, Unknown
 from tongbao.rails.channels.wechat_pay import crypto
 from tongbao_sandbox import wechat_sm
 from tongbao_sandbox.launch import RunningSandbox

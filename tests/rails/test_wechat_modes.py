@@ -15,17 +15,15 @@ from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillFile, BillRow
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKind
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    BillFile,
-    BillRow,
-    Callback,
-    CallbackKind,
     Closed,
     Declined,
     NotSent,
     OpenApp,
-    PayMode,
     Pending,
     Redirect,
     Succeeded,

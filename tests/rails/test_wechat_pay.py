@@ -30,23 +30,15 @@ from tests.rails.wire_server import Heard, WireServer, http_reply
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
-    BillFault,
-    BillFile,
-    BillKind,
-    BillRow,
-    BillTotal,
+from tongbao.rails.channels.contract.bills import BillFault, BillFile, BillKind, BillRow, BillTotal
+from tongbao.rails.channels.contract.callbacks import (
     CallbackForged,
     CallbackKeyUnknown,
     CallbackKind,
     CallbackUnreadable,
-    ChannelAccount,
-    Declined,
-    PayMode,
-    Pending,
-    Succeeded,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode
+from tongbao.rails.channels.contract.outcomes import Declined, Pending, Succeeded, Unknown
 from tongbao.rails.channels.error_map import error_map
 from tongbao.rails.channels.wechat_pay import wire
 from tongbao.rails.channels.wechat_pay.bills import parse_trade_bill

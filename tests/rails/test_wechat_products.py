@@ -12,7 +12,7 @@ from tests.rails.wechat_shop import OPENID, WechatShop, number
 from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.agreements import (
     Agreeing,
     AgreementEnded,
     AgreementOffered,
@@ -22,21 +22,17 @@ from tongbao.rails.channels.capabilities import (
     VisitBlocked,
     VisitOpen,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.combined_orders import CombinedOrder, CombinedPart
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKind
+from tongbao.rails.channels.contract.orders import PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    Callback,
-    CallbackKind,
     Closed,
-    CombinedOrder,
-    CombinedPart,
     Declined,
     NotSent,
     OpenApp,
-    PayMode,
-    PayOrder,
     Pending,
     Redirect,
-    RefundOrder,
     ShowQr,
     Succeeded,
     Unknown,

@@ -21,7 +21,7 @@ from tests.rails.test_wechat_products import agreement, combined_order, entrance
 from tests.rails.wechat_shop import PRICE, WechatShop
 from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
-from tongbao.rails.channels.contract import PayMode, RefundTarget
+from tongbao.rails.channels.contract.orders import PayMode, RefundTarget
 from tongbao.rails.channels.wechat_pay.products import parking
 from tongbao_sandbox.launch import RunningSandbox
 

@@ -11,7 +11,7 @@ from tests.rails.wechat_shop import OPENID, WechatShop, number
 from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.shares import (
     Receiver,
     Share,
     SplitDone,
@@ -19,18 +19,16 @@ from tongbao.rails.channels.capabilities import (
     SplitReturn,
     Splitting,
     SplitUnderWay,
-    TransferOrder,
-    Transferring,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.transfers import TransferOrder, Transferring
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKind
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    Callback,
-    CallbackKind,
     Closed,
     Declined,
     NotSent,
     OpenApp,
-    PayMode,
     Pending,
     Succeeded,
     Unknown,

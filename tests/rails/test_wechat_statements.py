@@ -25,23 +25,17 @@ from tongbao.infra.crypto import rsa_private_key
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
-    FurtherBills,
-    Receiver,
-    Share,
-    SplitOrder,
-    SplitReturn,
-)
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.shares import Receiver, Share, SplitOrder, SplitReturn
+from tongbao.rails.channels.contract.bills import (
     BillEmpty,
     BillFault,
     BillFile,
     BillNotReady,
     BillRow,
-    ChannelAccount,
-    Succeeded,
-    Unknown,
+    FurtherBills,
 )
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Succeeded, Unknown
 from tongbao.rails.channels.wechat_pay.crypto import EnvelopeBroken, open_file
 from tongbao.rails.channels.wechat_pay.gateway import secrets_of
 from tongbao.rails.channels.wechat_pay.statements import (

@@ -14,18 +14,9 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
-    Callback,
-    CallbackForged,
-    ChannelAccount,
-    OpenApp,
-    PayMode,
-    PayOrder,
-    Pending,
-    Redirect,
-    RefundOrder,
-    ShowQr,
-)
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackForged
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import OpenApp, Pending, Redirect, ShowQr
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao.rails.channels.wechat_pay.client import WechatPay
 from tongbao.rails.channels.wechat_pay.secrets import Partner, WechatPaySecrets

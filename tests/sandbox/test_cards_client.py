@@ -17,8 +17,8 @@ from tongbao.kernel.codecs.iso8583 import Message, decode, encode
 from tongbao.kernel.codecs.iso8583_dialects import CUPS
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import BatchTotals
 from tongbao.rails.channels.cards import messages
+from tongbao.rails.channels.contract.bills import BatchTotals
 
 DRIVE = DRIVERS / "pyiso8583" / "drive.py"
 NOWHERE = account("tcp://127.0.0.1:1")

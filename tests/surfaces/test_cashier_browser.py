@@ -15,7 +15,7 @@ from tests.surfaces.cashing import PHONE, WECHAT_APP, Till, page_of, price_every
 from tests.surfaces.test_console_browser import FAINT, fits
 from tests.surfaces.visitors import Watched, asked_from_now, browsing, picture
 from tongbao.payments.collecting.queries import last_attempt
-from tongbao.rails.channels.contract import Redirect, SubmitForm
+from tongbao.rails.channels.contract.outcomes import Redirect, SubmitForm
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 SIZES = [(1280, 900), (320, 640)]

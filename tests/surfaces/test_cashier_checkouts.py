@@ -20,7 +20,7 @@ from tongbao.payments.checkouts.model import (
     ReturnUrlUnsafe,
     check_return_url,
 )
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 from tongbao.surfaces.cashier.scenes import is_safe_to_leave_for
 
 till = cashing.till

@@ -21,14 +21,9 @@ from tongbao.kernel.ids import base32, new_id, parse
 from tongbao.payments.checkouts.model import Offer
 from tongbao.payments.combining import queries
 from tongbao.payments.combining.choosing import choose
-from tongbao.rails.channels.contract import (
-    Answer,
-    ChannelAccount,
-    CombinedOrder,
-    Declined,
-    Outcome,
-    PayMode,
-)
+from tongbao.rails.channels.capabilities.combined_orders import CombinedOrder
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode
+from tongbao.rails.channels.contract.outcomes import Answer, Declined, Outcome
 from tongbao.rails.channels.exchange import unsent
 from tongbao.rails.channels.wechat_pay.client import WechatPay
 

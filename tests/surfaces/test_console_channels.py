@@ -17,7 +17,7 @@ from tongbao.parties.identity.model import Role
 from tongbao.payments.routing.health import CALLS_MIN
 from tongbao.payments.routing.model import Heard
 from tongbao.payments.routing.rule_sets import activate, draw_up, rule_set
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 RULES = 'name = "autumn <b>"\nmode = "sandbox"\n[[rule]]\nname = "all"\nto = ["alipay"]\n'
 

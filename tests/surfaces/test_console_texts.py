@@ -59,7 +59,8 @@ from tongbao.payments.registrations.model import RegistrationState
 from tongbao.payments.routing.model import Gate, Manner, Reason
 from tongbao.payments.splits.model import ReturnState, ShareState, SplitState
 from tongbao.products.shop.model import OrderState, Scene
-from tongbao.rails.channels.contract import CallbackKind, PayMode
+from tongbao.rails.channels.contract.callbacks import CallbackKind
+from tongbao.rails.channels.contract.orders import PayMode
 from tongbao.surfaces import (
     developer_portal,
     docs_site,

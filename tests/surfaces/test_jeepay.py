@@ -27,7 +27,8 @@ from tests.surfaces.jeepaying import (
 from tongbao.infra.settings import Secret
 from tongbao.kernel.ids import show
 from tongbao.parties.merchants.merchants import set_suspended
-from tongbao.rails.channels.contract import OpenApp, PayMode, Redirect, ShowQr, SubmitForm
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import OpenApp, Redirect, ShowQr, SubmitForm
 from tongbao.surfaces.jeepay import ways
 from tongbao.surfaces.jeepay.app import read_fields
 from tongbao.surfaces.jeepay.apps import disable, is_signed, roll, signature

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from tongbao.__main__ import main
 from tongbao.infra.http import HttpClient
-from tongbao.rails.channels.contract import BillFault
+from tongbao.rails.channels.contract.bills import BillFault
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,8 +25,8 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """As much of a repository as the command looks for."""
-    (tmp_path / "tongbao/rails/channels").mkdir(parents=True)
-    (tmp_path / "tongbao/rails/channels/contract.py").touch()
+    (tmp_path / "tongbao/rails/channels/contract").mkdir(parents=True)
+    (tmp_path / "tongbao/rails/channels/contract/channel.py").touch()
     return tmp_path
 
 

@@ -38,13 +38,13 @@ from tongbao.payments.collecting import queries as payments
 from tongbao.payments.refunds import queries as refunds
 from tongbao.payments.refunds.model import GivenBack
 from tongbao.rails.channels.accounts import list_accounts
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.contract.bills import (
     BatchTotals,
     ComparingTotals,
     TotalsAgree,
     TotalsDiffer,
 )
-from tongbao.rails.channels.contract import ChannelAccount
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 BATCHES: Final = Counter(
     "tongbao_batches_total",

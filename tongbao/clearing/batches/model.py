@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from tongbao.kernel.ids import base32
 from tongbao.kernel.licence import Mode
-from tongbao.rails.channels.capabilities import BatchTotals
+from tongbao.rails.channels.contract.bills import BatchTotals
 
 BATCH_AT: Final = time(3, 30)
 """When batches are closed, in the business's zone. What is paid in that very moment may be in our

@@ -35,15 +35,14 @@ from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import Payment
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.rails.channels.accounts import list_accounts
-from tongbao.rails.channels.contract import (
-    Absent,
-    Callback,
-    ChannelAccount,
+from tongbao.rails.channels.capabilities.complaints import (
     Complaining,
     ComplaintFound,
     ComplaintsListed,
-    Exchange,
 )
+from tongbao.rails.channels.contract.callbacks import Callback
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Exchange
 
 PULL_EVERY: Final = timedelta(hours=1)
 PULL_POLICY: Final[RetryPolicy] = DEFAULT_POLICY

@@ -33,14 +33,9 @@ from tongbao.kernel.ids import base32, derived_id
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.papers.document_types import type_of
 from tongbao.payments.collecting.outcomes import Flow
-from tongbao.rails.channels.contract import (
-    Absent,
-    ChannelAccount,
-    Complaining,
-    ComplaintFound,
-    Declined,
-    Unknown,
-)
+from tongbao.rails.channels.capabilities.complaints import Complaining, ComplaintFound
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Declined, Unknown
 from tongbao.rails.channels.exchange import IMAGES_MAX
 
 BYTES_MAX: Final = 5 * 1024 * 1024

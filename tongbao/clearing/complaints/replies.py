@@ -31,14 +31,9 @@ from tongbao.infra.db import Tx, Write, write_all
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.payments.collecting.outcomes import Flow
-from tongbao.rails.channels.contract import (
-    ChannelAccount,
-    Complaining,
-    Declined,
-    NotSent,
-    ReplySent,
-    Unknown,
-)
+from tongbao.rails.channels.capabilities.complaints import Complaining, ReplySent
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Declined, NotSent, Unknown
 
 _DELAYS: Final = tuple(timedelta(seconds=s) for s in (5, 15, 60, 300, 900, 3600))
 REPLY_POLICY: Final = RetryPolicy(attempts_max=30, delays=_DELAYS)

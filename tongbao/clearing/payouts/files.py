@@ -63,7 +63,7 @@ from tongbao.payments.collecting.queries import cursor_id
 from tongbao.rails.channels.bank_files.secrets import BankFilesSecrets
 from tongbao.rails.channels.bank_transfer.client import OPEN, REFUSED, SETTLED
 from tongbao.rails.channels.bank_transfer.messages import BankSecrets
-from tongbao.rails.channels.contract import Declined, Exchange, Pending, Succeeded
+from tongbao.rails.channels.contract.outcomes import Declined, Exchange, Pending, Succeeded
 
 PREFIX: Final = "pyf"
 COUNT_MAX: Final = 5_000

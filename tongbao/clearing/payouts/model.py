@@ -24,7 +24,14 @@ from tongbao.kernel.errors import Busy, Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import Absent, Declined, NotSent, Pending, Succeeded, Unknown
+from tongbao.rails.channels.contract.outcomes import (
+    Absent,
+    Declined,
+    NotSent,
+    Pending,
+    Succeeded,
+    Unknown,
+)
 
 _CODE_MAX: Final = 64
 

@@ -43,13 +43,8 @@ from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.merchants import bank_account_number
 from tongbao.parties.merchants.model import Merchant
 from tongbao.rails.channels.accounts import list_accounts, open_accounts
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    ChannelAccount,
-    Declined,
-    Exchange,
-)
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Answer, Declined, Exchange
 
 PAYOUTS: Final = Counter("tongbao_payouts_total", "Payouts that ended, by how", ["result"])
 BANK: Final = "bank_transfer"

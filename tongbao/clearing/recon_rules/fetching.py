@@ -28,14 +28,9 @@ from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue_many
 from tongbao.kernel.clock import BUSINESS_ZONE, business_date, day_bounds
 from tongbao.kernel.ids import base32, new_id
 from tongbao.rails.channels.accounts import list_accounts
-from tongbao.rails.channels.capabilities import FurtherBills
-from tongbao.rails.channels.contract import (
-    BillEmpty,
-    BillFile,
-    BillNotReady,
-    ChannelAccount,
-    Unknown,
-)
+from tongbao.rails.channels.contract.bills import BillEmpty, BillFile, BillNotReady, FurtherBills
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Unknown
 
 FETCH_AT: Final = time(10, 45)
 """When yesterday's are asked for: after those of trades, before the rules run. Our own rule."""

@@ -40,15 +40,10 @@ from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import base32, new_id
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.refunds import queries as refunds
-from tongbao.rails.channels.contract import (
-    BillEmpty,
-    BillLine,
-    BillNotReady,
-    BillOutcome,
-    ChannelAccount,
-    Unknown,
-)
-from tongbao.rails.channels.contract import BillFile as Downloaded
+from tongbao.rails.channels.contract.bills import BillEmpty, BillLine, BillNotReady, BillOutcome
+from tongbao.rails.channels.contract.bills import BillFile as Downloaded
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Unknown
 
 BILLS: Final = Counter(
     "tongbao_bills_total",

@@ -21,8 +21,8 @@ from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import show
 from tongbao.rails.channels.accounts import ChannelAccountNotFound, list_accounts
-from tongbao.rails.channels.capabilities import Unbilled
-from tongbao.rails.channels.contract import ChannelAccount
+from tongbao.rails.channels.contract.bills import Unbilled
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 RECONCILE_POLICY: Final = RetryPolicy(
     attempts_max=15,

@@ -39,7 +39,7 @@ from tongbao.ledger.model import MOVED_BEFORE, AccountKey, Group
 from tongbao.ledger.rules import posting
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.payments.collecting import queries as payments
-from tongbao.rails.channels.contract import ChannelAccount
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 BREAKS: Final = Counter(
     "tongbao_reconciliation_breaks_total",

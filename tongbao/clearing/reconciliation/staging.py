@@ -45,12 +45,8 @@ from tongbao.payments.collecting.outcomes import Evidence, record_news
 from tongbao.payments.refunds import queries as refunds
 from tongbao.payments.refunds.model import GivenBack, Refund, RefundState
 from tongbao.payments.refunds.outcomes import record_refund_news
-from tongbao.rails.channels.contract import (
-    ChannelAccount,
-    Closed,
-    Declined,
-    Succeeded,
-)
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Closed, Declined, Succeeded
 
 _ACTOR: Final = "reconciliation"
 _CHUNK: Final = 5000

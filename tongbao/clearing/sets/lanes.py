@@ -31,7 +31,9 @@ from tongbao.kernel.ids import from_base32
 from tongbao.ledger.model import AccountKey
 from tongbao.ledger.queries import export_nets
 from tongbao.payments.collecting.queries import export_paid, payments_span
-from tongbao.rails.channels.contract import BillLine, Channel, ChannelAccount
+from tongbao.rails.channels.contract.bills import BillLine
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 _ACTOR: Final = "reconciliation"
 _BOM: Final = b"\xef\xbb\xbf"

@@ -20,7 +20,7 @@ from tongbao.clearing.sources.model import Layout, SourceFault, SourceRow
 from tongbao.clearing.sources.reading import FATAL, read_file
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import (
     BillFault,
     BillKind,
     BillLine,

@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from tongbao.rails.channels.contract import BillLine
+from tongbao.rails.channels.contract.bills import BillLine
 
 
 class QuickBill(Struct, frozen=True):

@@ -11,7 +11,7 @@ from uuid import UUID
 from tongbao.clearing.sets.lanes import Lane
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import (
     BillFault,
     BillKind,
     BillLine,

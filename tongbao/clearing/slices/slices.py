@@ -49,8 +49,8 @@ from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.payments.collecting.queries import attempts_with_ids, count_paid
-from tongbao.rails.channels.capabilities import Unbilled
-from tongbao.rails.channels.contract import ChannelAccount
+from tongbao.rails.channels.contract.bills import Unbilled
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 _ACTOR: Final = "reconciliation"
 _BOM: Final = b"\xef\xbb\xbf"

@@ -26,7 +26,7 @@ from tongbao.clearing.sources.model import (
 from tongbao.clearing.sources.text_files import read_delimited, read_fixed, read_mt940
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay import bills as alipay
-from tongbao.rails.channels.contract import BillFault, BillKind, BillLine, BillRow, BillTotal
+from tongbao.rails.channels.contract.bills import BillFault, BillKind, BillLine, BillRow, BillTotal
 from tongbao.rails.channels.unionpay import bills as unionpay
 from tongbao.rails.channels.wechat_pay import bills as wechat_pay
 from tongbao.rails.channels.wechat_pay import statements

@@ -19,7 +19,7 @@ from tongbao.clearing.sources.model import (
     Trailer,
 )
 from tongbao.rails.channels.bill_text import lines_of as text_lines
-from tongbao.rails.channels.contract import BillFault
+from tongbao.rails.channels.contract.bills import BillFault
 
 _BOM: Final = "\ufeff"
 _BYTES: Final = "latin-1"

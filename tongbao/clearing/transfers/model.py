@@ -23,7 +23,7 @@ from tongbao.kernel.errors import Busy, Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Closed,
     Declined,

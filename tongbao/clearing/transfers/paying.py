@@ -42,13 +42,9 @@ from tongbao.ledger.model import AccountKey, Transfer
 from tongbao.ledger.rules import posting
 from tongbao.ledger.steps.commit import commit_together, in_one_transaction, is_committed
 from tongbao.parties.merchants.queries import merchant_with_id
-from tongbao.rails.channels.contract import (
-    Absent,
-    Callback,
-    ChannelAccount,
-    Declined,
-    Exchange,
-)
+from tongbao.rails.channels.contract.callbacks import Callback
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Declined, Exchange
 
 TRANSFER_POLICY: Final = RetryPolicy(
     attempts_max=20,

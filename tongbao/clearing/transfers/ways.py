@@ -25,13 +25,14 @@ from tongbao.ledger.model import AccountKey
 from tongbao.parties.accounts.queries import wallet_of_caller
 from tongbao.rails.channels.accounts import list_accounts, open_accounts
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.transfers import (
     TransferOrder,
     TransferOutcome,
     TransferQueryOutcome,
     Transferring,
 )
-from tongbao.rails.channels.contract import Answer, ChannelAccount
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Answer
 
 CHANNELS: Final[Mapping[Destination, tuple[str, ...]]] = {
     Destination.BANK: ("bank_transfer", "bank_files"),

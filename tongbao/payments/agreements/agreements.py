@@ -29,25 +29,19 @@ from tongbao.payments.agreements.model import (
     Agreement,
     AgreementNotActive,
     AgreementState,
-    AgreementView,
     Asked,
     NewAgreement,
     Period,
     next_agreement,
     over,
-    view_agreement,
 )
+from tongbao.payments.agreements.views import AgreementView, view_agreement
 from tongbao.payments.methods.asked import HowAsked
-from tongbao.rails.channels.capabilities import Agreeing, AgreementOutcome, SignsIn
+from tongbao.rails.channels.capabilities.agreements import Agreeing, AgreementOutcome, SignsIn
 from tongbao.rails.channels.codes import own_agreement_qr
-from tongbao.rails.channels.contract import (
-    Answer,
-    Channel,
-    ChannelAccount,
-    NotSent,
-    ShowQr,
-    Unknown,
-)
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Answer, NotSent, ShowQr, Unknown
 
 USE_REFUSED: Final = "agreement.use_refused"
 _MOVED_ON: Final = "agreement.moved_on"

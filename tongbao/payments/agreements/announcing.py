@@ -20,13 +20,8 @@ from tongbao.kernel.money import Money
 from tongbao.payments.agreements import _store as store
 from tongbao.payments.agreements.agreements import Reach, Taking
 from tongbao.payments.agreements.model import Agreement
-from tongbao.rails.channels.contract import (
-    Answer,
-    ChannelAccount,
-    Declined,
-    NotSent,
-    Unknown,
-)
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Answer, Declined, NotSent, Unknown
 from tongbao.rails.channels.exchange import Announced
 
 Said = Literal["announced", "refused", "unknown"]

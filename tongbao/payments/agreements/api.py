@@ -40,13 +40,12 @@ from tongbao.payments.agreements.model import (
     Agreement,
     AgreementNotActive,
     AgreementState,
-    AgreementView,
     NewAgreement,
     Period,
-    view_agreement,
 )
 from tongbao.payments.agreements.records import AgreementFilter
-from tongbao.rails.channels.capabilities import SignsIn
+from tongbao.payments.agreements.views import AgreementView, view_agreement
+from tongbao.rails.channels.capabilities.agreements import SignsIn
 from tongbao.rails.channels.codes import OWN_WALLET
 
 _OFFER_S_MAX = int(timedelta(days=30).total_seconds())

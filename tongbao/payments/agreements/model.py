@@ -16,15 +16,15 @@ from typing import Final, Literal, assert_never
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 from msgspec.structs import replace
 
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Conflict, Rejected
-from tongbao.kernel.ids import base32, show
+from tongbao.kernel.ids import base32
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.agreements import (
     AgreementEnded,
     AgreementOffered,
     AgreementOrder,
@@ -34,7 +34,7 @@ from tongbao.rails.channels.capabilities import (
     SignsIn,
 )
 from tongbao.rails.channels.codes import OWN_WALLET
-from tongbao.rails.channels.contract import Absent, Declined, NextAction, NotSent, Unknown
+from tongbao.rails.channels.contract.outcomes import Absent, Declined, NextAction, NotSent, Unknown
 
 CARDS: Final = "cards"
 SIGNED_HERE: Final = frozenset({OWN_WALLET, CARDS})
@@ -403,65 +403,3 @@ def over(agreement: Agreement, now: datetime) -> Agreement | None:
     if not agreement.state.is_offer or now < agreement.expires_at:
         return None
     return replace(agreement, state=AgreementState.FAILED, code=OFFER_OVER, ended_at=now)
-
-
-class AgreementView(Struct, frozen=True, omit_defaults=True):
-    """An agreement as the API and the webhooks show it."""
-
-    id: str
-    object: Literal["agreement"]
-    mode: Mode
-    merchant_agreement_no: str
-    channel: str
-    plan: str
-    display_name: str
-    currency: str
-    status: AgreementState
-    version: int
-    amount_used: int
-    amount_used_total: int
-    payments_used: int
-    created_at: datetime
-    expires_at: datetime
-    limit_each: int | UnsetType = UNSET
-    period: Period | UnsetType = UNSET
-    limit_per_period: int | UnsetType = UNSET
-    limit_total: int | UnsetType = UNSET
-    payments_max: int | UnsetType = UNSET
-    next_action: NextAction | UnsetType = UNSET
-    code: str | UnsetType = UNSET
-    signed_at: datetime | UnsetType = UNSET
-    ends_at: datetime | UnsetType = UNSET
-    ended_at: datetime | UnsetType = UNSET
-
-
-def view_agreement(agreement: Agreement, now: datetime) -> AgreementView:
-    """Return the agreement as the API and the webhooks show it at this moment."""
-    shows = agreement.state is AgreementState.PENDING and agreement.action is not None
-    return AgreementView(
-        id=show("agr", agreement.id),
-        object="agreement",
-        mode=agreement.mode,
-        merchant_agreement_no=agreement.merchant_agreement_no,
-        channel=agreement.channel,
-        plan=agreement.plan,
-        display_name=agreement.display_name,
-        currency=agreement.currency,
-        status=agreement.state,
-        version=agreement.version,
-        amount_used=agreement.used_at(now),
-        amount_used_total=agreement.used_total,
-        payments_used=agreement.payments_used,
-        created_at=agreement.created_at,
-        expires_at=agreement.expires_at,
-        limit_each=agreement.limit_each or UNSET,
-        period=agreement.period or UNSET,
-        limit_per_period=agreement.limit_per_period or UNSET,
-        limit_total=agreement.limit_total or UNSET,
-        payments_max=agreement.payments_max or UNSET,
-        next_action=agreement.action if shows and agreement.action is not None else UNSET,
-        code=agreement.code or UNSET,
-        signed_at=agreement.signed_at or UNSET,
-        ends_at=agreement.ends_at or UNSET,
-        ended_at=agreement.ended_at or UNSET,
-    )

@@ -71,7 +71,7 @@ from tongbao.payments.routing.model import (
 )
 from tongbao.payments.uses.counting import AT_TERMINAL, at_terminal, told_of
 from tongbao.rails.channels.codes import PaymentCodeUnknown, takers_of_code
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 _PLACES_MAX: Final = 3
 _AT_TILL: Final = frozenset({PayMode.QR, PayMode.PAYMENT_CODE, PayMode.CARD})

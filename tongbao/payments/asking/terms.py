@@ -29,7 +29,7 @@ from tongbao.payments.collecting.payments import EXPIRES_DEFAULT, EXPIRES_MAX, C
 from tongbao.payments.methods.asked import MethodAsked, card_of, how_asked
 from tongbao.payments.routing.model import Asked, bin_of
 from tongbao.rails.channels.codes import takers_of_code
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 _METADATA_KEYS_MAX: Final = 50
 CAPTURE_WITHIN_DEFAULT: Final = timedelta(days=7)

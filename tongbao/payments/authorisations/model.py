@@ -28,7 +28,7 @@ from tongbao.payments.collecting.model import (
     Payment,
     PaymentState,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Authorised,
     Closed,

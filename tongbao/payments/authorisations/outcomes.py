@@ -29,7 +29,7 @@ from tongbao.payments.authorisations.model import (
 )
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.chase import authorising, pay_order
-from tongbao.payments.collecting.decisions import go_together, heard_of
+from tongbao.payments.collecting.decisions import capture_transfers, go_together, heard_of
 from tongbao.payments.collecting.model import (
     Attempt,
     CaseKind,
@@ -45,18 +45,17 @@ from tongbao.payments.collecting.outcomes import (
     PaymentSucceeded,
     StateContended,
     attempt_write,
-    capture_transfers,
     case_write,
     commit_unless_moved_on,
     exchange_write,
     payment_writes,
 )
-from tongbao.rails.channels.capabilities import Authorising, Capture, Voiding
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.authorisations import Authorising, Capture, Voiding
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
     Authorised,
-    ChannelAccount,
     Closed,
     Declined,
     NotSent,

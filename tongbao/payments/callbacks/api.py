@@ -14,7 +14,8 @@ from tongbao.kernel.errors import NotFound
 from tongbao.payments.callbacks.inbox import receive
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.rails.channels.accounts import ChannelAccountNotFound
-from tongbao.rails.channels.contract import CallbackReply, ChannelAccount
+from tongbao.rails.channels.contract.callbacks import CallbackReply
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 PREFIX: Final = "/callbacks"
 

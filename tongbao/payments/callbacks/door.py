@@ -20,7 +20,7 @@ from tongbao.infra.web.problem import ANSWER_HEADERS
 from tongbao.kernel.clock import monotonic
 from tongbao.kernel.ids import new_id, show
 from tongbao.payments.callbacks.api import PREFIX, CallbackApp
-from tongbao.rails.channels.contract import CallbackReply
+from tongbao.rails.channels.contract.callbacks import CallbackReply
 
 _BODY_MAX: Final = 64 * 1024  # none is as large; the application says what is too large for it
 

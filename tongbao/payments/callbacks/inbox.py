@@ -37,16 +37,16 @@ from tongbao.payments.callbacks import _store as store
 from tongbao.payments.callbacks.model import InboundCallback, InboundState, Takers, redacted
 from tongbao.payments.callbacks.takers import Ending, take_payment
 from tongbao.payments.collecting.outcomes import Flow
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.callbacks import (
     Callback,
     CallbackForged,
     CallbackKeyUnknown,
     CallbackKind,
     CallbackReply,
     CallbackUnreadable,
-    Channel,
-    ChannelAccount,
 )
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 RECEIVED: Final = Counter(
     "tongbao_callbacks_received_total",

@@ -17,7 +17,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from tongbao.rails.channels.contract import Callback, CallbackKind, ChannelAccount
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackKind
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 MASK: Final = "***"
 _PERSONAL: Final = frozenset(

@@ -19,14 +19,9 @@ from tongbao.payments.collecting.model import Attempt, AttemptState, Payment
 from tongbao.payments.collecting.outcomes import Evidence, Flow, record_news
 from tongbao.payments.refunds import queries as refunds
 from tongbao.payments.refunds.outcomes import ask_channel, record_refund_news
-from tongbao.rails.channels.contract import (
-    Authorised,
-    Callback,
-    ChannelAccount,
-    Closed,
-    Succeeded,
-    Unknown,
-)
+from tongbao.rails.channels.contract.callbacks import Callback
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Authorised, Closed, Succeeded, Unknown
 
 
 class Ending:

@@ -21,14 +21,8 @@ from tongbao.payments.agreements.queries import agreement_of_merchant
 from tongbao.payments.card_agreements.signing import card_behind
 from tongbao.payments.methods import tokens
 from tongbao.payments.methods.asked import ON_FILE
-from tongbao.rails.channels.contract import (
-    CardRead,
-    Declined,
-    Detokenise,
-    NotSent,
-    PayOrder,
-    TokenRead,
-)
+from tongbao.rails.channels.contract.orders import CardRead, Detokenise, PayOrder, TokenRead
+from tongbao.rails.channels.contract.outcomes import Declined, NotSent
 from tongbao.rails.channels.error_map import error_map
 
 _PREFIX: Final = "agr"

@@ -44,7 +44,7 @@ from tongbao.payments.agreements.model import (
     next_agreement,
 )
 from tongbao.payments.own_wallet.signing import WalletAgreementTaken, WalletAgreementUnknown
-from tongbao.rails.channels.capabilities import AgreementSigned
+from tongbao.rails.channels.capabilities.agreements import AgreementSigned
 from tongbao.rails.channels.codes import OWN_AGREEMENT_QR, number_of_own_qr
 
 _CURRENCY: Final = "CNY"

@@ -21,8 +21,8 @@ from tongbao.payments.card_balances.model import (
 )
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.methods.asked import CardReading
-from tongbao.rails.channels.capabilities import BalanceKnown, TellingBalances
-from tongbao.rails.channels.contract import Declined
+from tongbao.rails.channels.capabilities.payers import BalanceKnown, TellingBalances
+from tongbao.rails.channels.contract.outcomes import Declined
 
 _CHANNEL: Final = "cards"
 

@@ -66,7 +66,7 @@ from tongbao.payments.collecting.payments import (
 from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import Decision, PlaceTaken
 from tongbao.payments.uses.counting import at_terminal
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 _MINUTE: Final = timedelta(minutes=1)
 _ABANDONED_KEPT: Final = timedelta(days=1)

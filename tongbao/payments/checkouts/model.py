@@ -26,7 +26,7 @@ from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.payments.collecting.model import Payment, PaymentState
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 PREFIX: Final = "/pay"
 """Where the pages of the cashier are."""

@@ -12,7 +12,7 @@ from tongbao.payments.checkouts.model import Checkout, Offer
 from tongbao.payments.collecting.model import WALLET
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.routing.model import Asked
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 PAGE_MODES: Final = (PayMode.QR, PayMode.IN_APP, PayMode.H5, PayMode.WEB)
 """What a page can do. The other modes need a till or the merchant's app."""

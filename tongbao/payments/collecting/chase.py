@@ -39,19 +39,17 @@ from tongbao.payments.collecting.outcomes import (
 )
 from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import Decision, NoChannelLeft, NoChannelUp
-from tongbao.rails.channels.capabilities import Authorising
+from tongbao.rails.channels.capabilities.authorisations import Authorising
 from tongbao.rails.channels.codes import own_qr
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
     Authorised,
-    Channel,
-    ChannelAccount,
     Closed,
     Declined,
     NotSent,
-    PayMode,
-    PayOrder,
     Pending,
     ShowQr,
     Succeeded,

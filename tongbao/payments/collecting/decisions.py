@@ -14,6 +14,9 @@ from msgspec.structs import replace
 
 from tongbao.infra.db import Write
 from tongbao.kernel.ids import base32, new_id
+from tongbao.kernel.money import Money
+from tongbao.ledger.model import AccountKey, Transfer
+from tongbao.ledger.rules import posting
 from tongbao.parties.merchants.model import LateSuccess
 from tongbao.parties.price_plans.model import Quote
 from tongbao.parties.price_plans.queries import volume_write
@@ -28,7 +31,7 @@ from tongbao.payments.collecting.model import (
     PaymentState,
 )
 from tongbao.payments.routing.model import Heard
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Authorised,
     Closed,
@@ -431,3 +434,17 @@ def counted_writes(payment: Payment) -> tuple[Write, ...]:
         return ()
     of = (payment.currency, payment.price_day or payment.created_at.date(), payment.captured)
     return (volume_write(payment.book, payment.merchant_id, payment.mode, of),)
+
+
+def capture_transfers(rule: str, payment: Payment, attempt: Attempt) -> tuple[Transfer, ...]:
+    """Return the transfers that book the customer's money, as the payment has it, by the rule."""
+    currency = payment.currency
+    return posting.transfers(
+        rule,
+        reference=payment.id,
+        accounts={
+            "channel_receivable": AccountKey("channel_receivable", currency, attempt.account_id),
+            "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
+        },
+        amounts={"gross": payment.taken, "fee": Money(payment.fee, currency)},
+    )

@@ -31,7 +31,8 @@ from tongbao.parties.price_plans.model import CardKind, Quote
 from tongbao.payments.methods.asked import HowAsked, MethodView, view_method
 from tongbao.payments.routing.model import Decision
 from tongbao.rails.channels.codes import OWN_WALLET
-from tongbao.rails.channels.contract import CardRead, CarStay, NextAction, PayMode
+from tongbao.rails.channels.contract.orders import CardRead, CarStay, PayMode
+from tongbao.rails.channels.contract.outcomes import NextAction
 from tongbao.rails.channels.error_map import error_map
 
 WALLET: Final = OWN_WALLET

@@ -25,16 +25,15 @@ from tongbao.infra.tasks import LEASE_LOST, LeaseLost, Task, cancel_write, task_
 from tongbao.kernel.errors import Busy
 from tongbao.kernel.ids import derived_id, new_id, show
 from tongbao.kernel.licence import Licence
-from tongbao.kernel.money import Money
 from tongbao.ledger.book import Ledger
-from tongbao.ledger.model import AccountKey, Transfer
-from tongbao.ledger.rules import posting
+from tongbao.ledger.model import Transfer
 from tongbao.ledger.steps.commit import commit_together, is_committed
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import (
     Instead,
     News,
     Step,
+    capture_transfers,
     counted_writes,
     go_together,
     going_elsewhere,
@@ -60,7 +59,9 @@ from tongbao.payments.collecting.queries import (
 from tongbao.payments.routing.model import AS_ASKED, PLACE_TAKEN, Router
 from tongbao.payments.taking_back.model import NO_SHARES, SharesTaker
 from tongbao.payments.uses.counting import given_back
-from tongbao.rails.channels.contract import Channel, ChannelAccount, Exchange
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Exchange
 
 MOVED_ON: Final = "payment.moved_on"
 TOTAL_BROKEN: Final = "payment.total_broken"
@@ -270,20 +271,6 @@ def _transfers(step: Step, payment: Payment, attempt: Attempt) -> tuple[Transfer
     if step.rule is None:
         return ()
     return capture_transfers(step.rule, step.payment or payment, attempt)
-
-
-def capture_transfers(rule: str, payment: Payment, attempt: Attempt) -> tuple[Transfer, ...]:
-    """Return the transfers that book the customer's money, as the payment has it, by the rule."""
-    currency = payment.currency
-    return posting.transfers(
-        rule,
-        reference=payment.id,
-        accounts={
-            "channel_receivable": AccountKey("channel_receivable", currency, attempt.account_id),
-            "merchant_payable": AccountKey("merchant_payable", currency, payment.merchant_id),
-        },
-        amounts={"gross": payment.taken, "fee": Money(payment.fee, currency)},
-    )
 
 
 def _row_writes(

@@ -43,8 +43,8 @@ from tongbao.payments.collecting.outcomes import Flow, StateContended, change_wr
 from tongbao.payments.collecting.queries import last_attempt
 from tongbao.payments.routing.model import PLACE_TAKEN, PlaceTaken
 from tongbao.payments.uses.counting import REFUSED
-from tongbao.rails.channels.capabilities import Authorising
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.capabilities.authorisations import Authorising
+from tongbao.rails.channels.contract.orders import PayMode
 
 EXPIRES_DEFAULT: Final = timedelta(minutes=30)
 EXPIRES_MAX: Final = timedelta(hours=2)  # a WeChat Native code lives two hours

@@ -45,7 +45,7 @@ from tongbao.payments.collecting.model import (
     StateChange,
     Tally,
 )
-from tongbao.rails.channels.contract import Succeeded
+from tongbao.rails.channels.contract.outcomes import Succeeded
 
 EXCHANGES_KEPT: Final = Raw(
     "exchange",

@@ -62,7 +62,7 @@ from tongbao.payments.methods.asked import (
     check_method,
     how_asked,
 )
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 PARTS_MIN: Final = 2
 PARTS_MAX: Final = 50

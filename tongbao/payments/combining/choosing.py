@@ -23,8 +23,8 @@ from tongbao.payments.combining.combined import MOVED_ON_TO, TRIES_MAX, look
 from tongbao.payments.combining.model import CombinedPayment, CombinedState, NewCombined
 from tongbao.payments.combining.terms import MODES, begun_parts, parts_again
 from tongbao.payments.routing.model import Asked
-from tongbao.rails.channels.capabilities import Combining
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.capabilities.combined_orders import Combining
+from tongbao.rails.channels.contract.orders import PayMode
 
 PAGE_MODES = (PayMode.QR, PayMode.H5)
 """What a page of ours can do with orders of several merchants. Inside a channel's app a page would

@@ -45,20 +45,16 @@ from tongbao.payments.combining.model import (
 )
 from tongbao.payments.combining.terms import begun_parts, combining, part_writes, parts_again
 from tongbao.payments.methods.asked import HowAsked
-from tongbao.rails.channels.capabilities import Combining
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.combined_orders import CombinedOrder, Combining, PartFound
+from tongbao.rails.channels.contract.callbacks import Callback
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    Callback,
-    ChannelAccount,
     Closed,
-    CombinedOrder,
     Declined,
     Exchange,
     NotSent,
-    PartFound,
-    PayMode,
-    PayOrder,
     Pending,
     Succeeded,
     Unknown,

@@ -26,7 +26,8 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.payments.collecting.model import Payment, PaymentState
 from tongbao.payments.methods.asked import HowAsked, MethodView
-from tongbao.rails.channels.contract import NextAction, PayMode
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import NextAction
 
 
 class CombiningNotOffered(Rejected):

@@ -32,8 +32,9 @@ from tongbao.payments.combining.model import (
 )
 from tongbao.payments.combining.queries import has_consent
 from tongbao.payments.methods.asked import HowAsked
-from tongbao.rails.channels.capabilities import Combining
-from tongbao.rails.channels.contract import Channel, ChannelAccount, PayMode
+from tongbao.rails.channels.capabilities.combined_orders import Combining
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode
 
 _PLACES: Final = 100  # of one try's parts, of which there are fifty at most
 

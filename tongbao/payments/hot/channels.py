@@ -71,7 +71,7 @@ from tongbao.payments.collecting.payments import (
 from tongbao.payments.hot.terms import both_modes
 from tongbao.payments.methods.asked import check_method
 from tongbao.payments.routing.model import PlaceTaken
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 PATH: Final = "/v1/payments"
 TERMS_KEPT_S: Final = 60.0

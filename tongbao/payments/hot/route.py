@@ -63,7 +63,7 @@ from tongbao.payments.collecting.payments import (
 )
 from tongbao.payments.hot.terms import RecentTerms, Terms, Whose
 from tongbao.payments.methods.asked import has_more_than_code
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 PATH: Final = "/v1/payments"
 TOGETHER_MAX: Final = 500

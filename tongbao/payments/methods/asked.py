@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
-from tongbao.rails.channels.contract import CardRead, PayMode, TokenRead
+from tongbao.rails.channels.contract.orders import CardRead, PayMode, TokenRead
 
 ON_FILE: Final = "012"
 """ISO 8583 field 22 of a card that nobody reads: its number is given, and no PIN can be entered."""

@@ -11,14 +11,8 @@ from tongbao.parties.vault.model import Number
 from tongbao.parties.vault.use_keys import Proof
 from tongbao.parties.vault.using import UseAsked, use_token
 from tongbao.payments.methods.asked import ON_FILE
-from tongbao.rails.channels.contract import (
-    CardRead,
-    Declined,
-    Detokenise,
-    NotSent,
-    PayOrder,
-    TokenRead,
-)
+from tongbao.rails.channels.contract.orders import CardRead, Detokenise, PayOrder, TokenRead
+from tongbao.rails.channels.contract.outcomes import Declined, NotSent
 from tongbao.rails.channels.error_map import error_map
 
 _CHANNEL: Final = "cards"

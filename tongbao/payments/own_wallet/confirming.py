@@ -48,7 +48,7 @@ from tongbao.payments.own_wallet.model import (
     WalletQrUnknown,
 )
 from tongbao.rails.channels.codes import number_of_own_qr
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 _TRIES_MAX: Final = 8
 LOOK_AGAIN: Final = frozenset({MOVED_ON, SpendingRefused.code, *MOVED_BEFORE})

@@ -37,7 +37,7 @@ from tongbao.payments.agreements.model import (
     Period,
     next_agreement,
 )
-from tongbao.rails.channels.capabilities import AgreementSigned
+from tongbao.rails.channels.capabilities.agreements import AgreementSigned
 from tongbao.rails.channels.codes import OWN_AGREEMENT_QR, OWN_WALLET, number_of_own_qr
 
 

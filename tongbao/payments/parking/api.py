@@ -53,7 +53,7 @@ from tongbao.payments.parking.visits import (
     parking,
     tell,
 )
-from tongbao.rails.channels.contract import PlateColour
+from tongbao.rails.channels.contract.orders import PlateColour
 
 _METADATA_KEYS_MAX: Final = 50
 _FREE_S_MAX: Final = int(timedelta(days=1).total_seconds())

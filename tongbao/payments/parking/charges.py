@@ -35,15 +35,8 @@ from tongbao.payments.parking import _store as store
 from tongbao.payments.parking import queries
 from tongbao.payments.parking.model import Visit, VisitCharged, VisitTimesWrong
 from tongbao.payments.parking.visits import CarParks, car_of, visit_of
-from tongbao.rails.channels.contract import (
-    Absent,
-    CarStay,
-    Closed,
-    Declined,
-    NotSent,
-    PayMode,
-    Unknown,
-)
+from tongbao.rails.channels.contract.orders import CarStay, PayMode
+from tongbao.rails.channels.contract.outcomes import Absent, Closed, Declined, NotSent, Unknown
 
 _CHARGED: Final = "parking.charge_taken"
 _FEE_LIFETIME: Final = timedelta(hours=2)

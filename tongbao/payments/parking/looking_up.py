@@ -13,15 +13,9 @@ from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import ChannelNotOpened
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.parking.model import ParkingNotOffered
-from tongbao.rails.channels.capabilities import VisitBlocked, VisitOpen, VisitOutcome
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    ChannelAccount,
-    Declined,
-    NotSent,
-    PlateColour,
-)
+from tongbao.rails.channels.capabilities.agreements import VisitBlocked, VisitOpen, VisitOutcome
+from tongbao.rails.channels.contract.orders import ChannelAccount, PlateColour
+from tongbao.rails.channels.contract.outcomes import Absent, Answer, Declined, NotSent
 
 
 @runtime_checkable

@@ -20,8 +20,9 @@ from msgspec.structs import replace
 from tongbao.kernel.errors import Busy, Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
-from tongbao.rails.channels.capabilities import VisitBlocked, VisitOpen, VisitOutcome
-from tongbao.rails.channels.contract import Absent, Declined, NotSent, PlateColour, Unknown
+from tongbao.rails.channels.capabilities.agreements import VisitBlocked, VisitOpen, VisitOutcome
+from tongbao.rails.channels.contract.orders import PlateColour
+from tongbao.rails.channels.contract.outcomes import Absent, Declined, NotSent, Unknown
 
 
 class ParkingNotOffered(Rejected):

@@ -36,16 +36,10 @@ from tongbao.payments.parking.model import (
     next_visit,
     view_visit,
 )
-from tongbao.rails.channels.capabilities import Parking, VisitOutcome
-from tongbao.rails.channels.contract import (
-    Callback,
-    CarVisit,
-    ChannelAccount,
-    Closed,
-    Exchange,
-    ParkingFee,
-    Unknown,
-)
+from tongbao.rails.channels.capabilities.agreements import Parking, VisitOutcome
+from tongbao.rails.channels.contract.callbacks import Callback
+from tongbao.rails.channels.contract.orders import CarVisit, ChannelAccount, ParkingFee
+from tongbao.rails.channels.contract.outcomes import Closed, Exchange, Unknown
 
 _SEALED: Final = "parking.car"
 _BLIND: Final = "parking.blind"

@@ -18,15 +18,13 @@ from tongbao.parties.bound_cards.moving import BankSaid, CardMoney, OverBank
 from tongbao.payments.collecting.outcomes import Flow
 from tongbao.rails.channels.accounts import list_accounts, open_accounts
 from tongbao.rails.channels.bank_transfer.client import BankTransfer
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import CardRead, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    CardRead,
     Closed,
     Declined,
     NotSent,
     Outcome,
-    PayMode,
-    PayOrder,
     Pending,
     QueryOutcome,
     Succeeded,

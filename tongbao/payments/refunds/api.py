@@ -42,7 +42,7 @@ from tongbao.payments.refunds.sending_on import (
     send_on,
     view_redirection,
 )
-from tongbao.rails.channels.contract import RefundTarget
+from tongbao.rails.channels.contract.orders import RefundTarget
 
 
 class CreateRefund(Struct, frozen=True, forbid_unknown_fields=True):

@@ -22,7 +22,7 @@ from tongbao.kernel.ids import base32
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.payments.collecting.model import CaseKind
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Declined,
     NotSent,

@@ -48,8 +48,9 @@ from tongbao.payments.refunds.model import (
     RefundView,
     next_refund_step,
 )
-from tongbao.rails.channels.capabilities import RefundingShares
-from tongbao.rails.channels.contract import Absent, Authorised, Declined, RefundOrder
+from tongbao.rails.channels.capabilities.shares import RefundingShares
+from tongbao.rails.channels.contract.orders import RefundOrder
+from tongbao.rails.channels.contract.outcomes import Absent, Authorised, Declined
 
 _TRIES_MAX: Final = 8
 _DELAYS: Final = tuple(timedelta(seconds=s) for s in (2, 5, 10, 30, 60, 300, 600, 1800, 3600))

@@ -26,7 +26,8 @@ from tongbao.payments.collecting.payments import Taking
 from tongbao.payments.refunds import _store as store
 from tongbao.payments.refunds.model import Redirection, RedirectionView, Refund
 from tongbao.payments.refunds.outcomes import order_of, record_refund_news
-from tongbao.rails.channels.contract import Declined, Pending, RefundTarget, Succeeded, Unknown
+from tongbao.rails.channels.contract.orders import RefundTarget
+from tongbao.rails.channels.contract.outcomes import Declined, Pending, Succeeded, Unknown
 
 _SEALED: Final = "refund.redirection"
 _BLIND: Final = "refund.blind"

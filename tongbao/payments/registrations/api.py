@@ -25,7 +25,7 @@ from tongbao.payments.registrations.model import (
     RegistrationState,
 )
 from tongbao.payments.registrations.registrations import registration_with_id, send_again
-from tongbao.rails.channels.capabilities import RejectedField
+from tongbao.rails.channels.capabilities.registrations import RejectedField
 
 
 class RegistrationView(Struct, frozen=True, kw_only=True, omit_defaults=True):

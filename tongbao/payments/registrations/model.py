@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from tongbao.kernel.errors import Conflict, NotFound
 from tongbao.kernel.licence import Mode
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.registrations import (
     Registered,
     RegistrationCanceled,
     RegistrationOutcome,
@@ -30,7 +30,7 @@ from tongbao.rails.channels.capabilities import (
     RegistrationUnderWay,
     RejectedField,
 )
-from tongbao.rails.channels.contract import Absent, Declined, NotSent
+from tongbao.rails.channels.contract.outcomes import Absent, Declined, NotSent
 
 PREFIX: Final = "reg"
 

@@ -46,13 +46,15 @@ from tongbao.rails.channels.accounts import (
     list_accounts,
     open_accounts,
 )
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.registrations import (
     Picture,
     Registering,
     RegistrationOrder,
     RegistrationOutcome,
 )
-from tongbao.rails.channels.contract import Answer, Channel, ChannelAccount, Exchange
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Answer, Exchange
 
 _ACTOR: Final = "registrations"
 _TRIES_MAX: Final = 8

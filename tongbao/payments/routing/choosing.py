@@ -28,7 +28,7 @@ from tongbao.payments.routing.model import (
     Reason,
 )
 from tongbao.payments.routing.rules import Compiled, Limit, RuleTable, Terms
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 PROBE_SHARE_PPM: Final = 200_000
 """How many of the payments that could probe an account do, while it has probes left."""

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from tongbao.payments.routing.choosing import UNPROVEN, Standing, rate_key
 from tongbao.payments.routing.model import PPM, Gate, Heard, Rate
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 _BUCKET_S: Final = 10
 BUCKET: Final = timedelta(seconds=_BUCKET_S)

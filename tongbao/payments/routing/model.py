@@ -21,7 +21,7 @@ from tongbao.infra.db import Write
 from tongbao.kernel.errors import Busy, Invalid, Rejected
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 PPM: Final = 1_000_000
 BIN_MAX: Final = 8

@@ -47,8 +47,9 @@ from tongbao.payments.routing.rule_sets import RULES
 from tongbao.payments.routing.rules import NO_RULES, Limit, RuleTable, compile_rules, read_rules
 from tongbao.payments.routing.watch import Watch
 from tongbao.rails.channels.accounts import ACCOUNTS, list_accounts, open_accounts
-from tongbao.rails.channels.capabilities import Authorising
-from tongbao.rails.channels.contract import Channel, PayMode
+from tongbao.rails.channels.capabilities.authorisations import Authorising
+from tongbao.rails.channels.contract.channel import Channel
+from tongbao.rails.channels.contract.orders import PayMode
 
 _READ_ANEW_S: Final = 60.0
 _RESTING: Final = frozenset({Reason.DOWN, Reason.PROBING})

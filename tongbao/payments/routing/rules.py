@@ -30,7 +30,7 @@ from tongbao.payments.routing.model import (
     RuleUnreachable,
     SplitMalformed,
 )
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 RULES_MAX: Final = 500
 FILE_MAX: Final = 256 * 1024

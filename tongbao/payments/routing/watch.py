@@ -36,7 +36,7 @@ from tongbao.payments.routing.health import (
     tally_of,
 )
 from tongbao.payments.routing.model import Gate, Heard
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 WRITTEN_AFTER_S: Final = 0.25
 KNOWN_FOR_S: Final = 1.0

@@ -26,8 +26,8 @@ from msgspec.structs import replace
 from tongbao.kernel.ids import base32, show
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import ShareResult, SplitDone, SplitUnderWay
-from tongbao.rails.channels.contract import Declined
+from tongbao.rails.channels.capabilities.shares import ShareResult, SplitDone, SplitUnderWay
+from tongbao.rails.channels.contract.outcomes import Declined
 
 SHARE_MAX_PPM: Final = 300_000
 """How much of a payment may be given away where nothing else was agreed: WeChat Pay's own default

@@ -33,8 +33,9 @@ from tongbao.payments.splits.records import (
     transfers_of,
 )
 from tongbao.payments.splits.splits import PaymentNotShareable
-from tongbao.rails.channels.capabilities import Share, SplitOrder, Splitting
-from tongbao.rails.channels.contract import Absent, Answer, ChannelAccount, NotSent, Unknown
+from tongbao.rails.channels.capabilities.shares import Share, SplitOrder, Splitting
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Answer, NotSent, Unknown
 
 _TRIES_MAX: Final = 8
 

@@ -29,8 +29,8 @@ from tongbao.payments.collecting.outcomes import Flow
 from tongbao.payments.collecting.payments import Taking
 from tongbao.payments.splits import _store as store
 from tongbao.payments.splits.model import ReceiverRow, ReceiverState, ReceiverView, view_receiver
-from tongbao.rails.channels.capabilities import Receiver, Splitting
-from tongbao.rails.channels.contract import Declined, Succeeded
+from tongbao.rails.channels.capabilities.shares import Receiver, Splitting
+from tongbao.rails.channels.contract.outcomes import Declined, Succeeded
 
 _PURPOSE: Final = "split.receiver"
 _DELAYS: Final = tuple(timedelta(seconds=s) for s in (2, 10, 30, 60, 300, 1800, 3600))

@@ -64,12 +64,12 @@ from tongbao.payments.splits.records import (
     unshared_writes,
 )
 from tongbao.payments.taking_back.model import SHARES_MOVED, Ready, RefundAsked, TakenBack
-from tongbao.rails.channels.capabilities import RefundingShares, SplitReturn
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.shares import RefundingShares, SplitReturn
+from tongbao.rails.channels.contract.callbacks import Callback
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    Callback,
-    ChannelAccount,
     Declined,
     Pending,
     Succeeded,

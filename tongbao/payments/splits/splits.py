@@ -55,7 +55,7 @@ from tongbao.payments.splits.records import (
     parts_of,
     transfers_of,
 )
-from tongbao.rails.channels.capabilities import Splitting
+from tongbao.rails.channels.capabilities.shares import Splitting
 
 EXCEEDS: Final = "split.exceeds"
 _NUMBER_TAKEN: Final = "split.number_taken"

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from tongbao.infra.db import Write
 from tongbao.ledger.model import Transfer
-from tongbao.rails.channels.capabilities import SplitReturn
+from tongbao.rails.channels.capabilities.shares import SplitReturn
 
 SHARES_MOVED: Final = "payment.shares_moved"
 """Refuses a refund's commit where the shares are not any more as they were seen."""

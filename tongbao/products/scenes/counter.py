@@ -30,7 +30,7 @@ from tongbao.products.shop.model import (
     fingerprint,
 )
 from tongbao.products.shop.orders import commit_order, new_order, take_payment
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 COUNTER_EXPIRES: Final = timedelta(minutes=5)
 

@@ -1,1 +1,1 @@
-"""One folder per channel, each speaking its real protocol behind `contract.Channel`."""
+"""One folder per channel, each speaking its real protocol behind `contract.channel.Channel`."""

@@ -24,7 +24,7 @@ from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Mode
 from tongbao.rails.channels import _store as store
 from tongbao.rails.channels._store import AccountState, ChannelAccountRow
-from tongbao.rails.channels.contract import ChannelAccount
+from tongbao.rails.channels.contract.orders import ChannelAccount
 
 NOTIFY_PATH: Final = "/callbacks/{channel}/{token}"
 PURPOSE: Final = "channel.secrets"

@@ -9,7 +9,7 @@ from typing import IO, Final
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.money import Money, from_decimal_text
-from tongbao.rails.channels.contract import BillFault
+from tongbao.rails.channels.contract.bills import BillFault
 
 LINE_MAX: Final = 64 * 1024
 CELL_MAX: Final = 512

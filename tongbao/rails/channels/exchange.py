@@ -13,19 +13,15 @@ from msgspec import Struct
 from tongbao.infra.http import HttpClient, HttpReply, NoAnswerError, NotSentError
 from tongbao.kernel.papers.document_types import DocumentTypeRefused, type_of
 from tongbao.rails.channels.bill_text import fault
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillLine, BillOutcome
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackForged, CallbackReply
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    BillLine,
-    BillOutcome,
-    Callback,
-    CallbackForged,
-    CallbackReply,
-    ChannelAccount,
     Declined,
     Exchange,
     NotSent,
-    PayMode,
     Unknown,
 )
 

@@ -20,7 +20,8 @@ from tongbao.payments.checkouts.offers import offers_for
 from tongbao.payments.collecting.chase import look_at
 from tongbao.payments.collecting.model import view_payment
 from tongbao.rails.channels.codes import OWN_QR
-from tongbao.rails.channels.contract import OpenApp, PayMode, Redirect, ShowQr, SubmitForm
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import OpenApp, Redirect, ShowQr, SubmitForm
 from tongbao.surfaces.cashier.desk import Visit
 from tongbao.surfaces.cashier.payers import must_ask, payer_of
 from tongbao.surfaces.cashier.scanners import Place, arrange, place_of

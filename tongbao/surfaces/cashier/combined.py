@@ -18,7 +18,7 @@ from tongbao.payments.combining.choosing import choose, offers_for
 from tongbao.payments.combining.combined import look
 from tongbao.payments.combining.model import CombinedPayment, CombinedState
 from tongbao.payments.combining.queries import combined_of_token, parts_of, path_of
-from tongbao.rails.channels.contract import OpenApp, Redirect, ShowQr
+from tongbao.rails.channels.contract.outcomes import OpenApp, Redirect, ShowQr
 from tongbao.surfaces.cashier.desk import Visit
 from tongbao.surfaces.cashier.scanners import arrange, place_of
 from tongbao.surfaces.cashier.scenes import Scene, is_safe_to_leave_for

@@ -25,8 +25,8 @@ from tongbao.parties.merchants import queries as merchants
 from tongbao.parties.merchants.model import ChannelNotOpened
 from tongbao.payments.checkouts import queries
 from tongbao.payments.checkouts.model import Checkout, Offer
-from tongbao.rails.channels.capabilities import Identified, Identifying
-from tongbao.rails.channels.contract import ChannelAccount, PayMode
+from tongbao.rails.channels.capabilities.payers import Identified, Identifying
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode
 from tongbao.surfaces.cashier.desk import Visit
 from tongbao.surfaces.cashier.scanners import CHANNEL_OF, place_of
 from tongbao.surfaces.cashier.scenes import is_safe_to_leave_for

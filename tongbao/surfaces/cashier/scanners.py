@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from tongbao.payments.checkouts.model import Offer
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 
 class Place(StrEnum):

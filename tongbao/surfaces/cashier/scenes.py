@@ -19,7 +19,7 @@ from msgspec import Struct
 from tongbao.kernel.licence import Mode
 from tongbao.payments.checkouts.model import Checkout, CheckoutStatus, status_of
 from tongbao.payments.collecting.model import Attempt, Payment, PaymentState
-from tongbao.rails.channels.contract import OpenApp, Redirect, ShowQr, SubmitForm
+from tongbao.rails.channels.contract.outcomes import OpenApp, Redirect, ShowQr, SubmitForm
 
 
 class Scene(StrEnum):

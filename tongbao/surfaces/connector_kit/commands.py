@@ -51,17 +51,14 @@ from __future__ import annotations
 from typing import Final
 
 from tongbao.infra.http import HttpClient
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillTerms
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Answer,
-    BillTerms,
-    ChannelAccount,
     CloseOutcome,
     NotSent,
     Outcome,
-    PayMode,
-    PayOrder,
     QueryOutcome,
-    RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
     Unknown,
@@ -187,7 +184,7 @@ def scaffold(root: Path, name: str) -> list[Path]:
     is_name = _NAME.fullmatch(name) and len(name) <= _NAME_MAX
     if not is_name or _WORDS_THAT_SAY_NOTHING & set(name.split("_")):
         raise ChannelNameRefused(name=name[:64])
-    if not (root / _CHANNELS / "contract.py").is_file():
+    if not (root / _CHANNELS / "contract/channel.py").is_file():
         raise NoSourceTree(folder=str(root))
     words = name.split("_")
     facts = {

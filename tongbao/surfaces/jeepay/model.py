@@ -25,7 +25,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.payments.checkouts.model import CheckoutStatus
 from tongbao.payments.collecting.model import Payment, PaymentState
 from tongbao.payments.refunds.model import RefundState
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 FRESH_FOR: Final = timedelta(minutes=5)

@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from tongbao.payments.methods.asked import MethodAsked
 from tongbao.rails.channels.codes import CODE_TAKERS
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import PayMode
+from tongbao.rails.channels.contract.outcomes import (
     NextAction,
     OpenApp,
-    PayMode,
     Redirect,
     ShowQr,
     SubmitForm,

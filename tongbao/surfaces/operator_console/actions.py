@@ -35,7 +35,7 @@ from tongbao.payments.routing.rule_sets import (
     stand_in_shadow,
     withdraw,
 )
-from tongbao.rails.channels.contract import CallbackKind
+from tongbao.rails.channels.contract.callbacks import CallbackKind
 from tongbao.surfaces.operator_console.payments import FilterMalformed
 from tongbao.surfaces.operator_console.timeline import sheets_of
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit

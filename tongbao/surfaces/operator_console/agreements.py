@@ -25,7 +25,7 @@ from tongbao.payments.callbacks.model import InboundCallback
 from tongbao.payments.callbacks.queries import callbacks_about
 from tongbao.payments.collecting.model import Payment
 from tongbao.payments.collecting.queries import payment as payment_of
-from tongbao.rails.channels.capabilities import Agreeing
+from tongbao.rails.channels.capabilities.agreements import Agreeing
 from tongbao.surfaces.operator_console.actions import NothingToAsk
 from tongbao.surfaces.operator_console.payments import (
     CSV_MARK,

@@ -25,7 +25,7 @@ from tongbao.payments.collecting.model import WALLET, Payment, PaymentState, Tal
 from tongbao.payments.collecting.queries import PaymentFilter
 from tongbao.payments.refunds.queries import refund_by_number
 from tongbao.payments.routing.model import RoutingDecision
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 from tongbao.rails.channels.error_map import error_map
 from tongbao.surfaces.operator_console.visit import PREFIX, Desk, Visit, mode_of
 from tongbao.surfaces.page_kit.rendering import figures

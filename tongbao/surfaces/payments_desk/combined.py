@@ -15,7 +15,7 @@ from tongbao.payments.callbacks.queries import callbacks_about
 from tongbao.payments.combining import queries
 from tongbao.payments.combining.combined import look
 from tongbao.payments.combining.model import CombinedFilter, CombinedPayment, CombinedState
-from tongbao.rails.channels.capabilities import Combining
+from tongbao.rails.channels.capabilities.combined_orders import Combining
 from tongbao.surfaces.operator_console.actions import NothingToAsk
 from tongbao.surfaces.operator_console.payments import (
     ROWS,

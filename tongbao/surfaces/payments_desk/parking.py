@@ -21,7 +21,7 @@ from tongbao.payments.collecting.queries import payment as payment_of
 from tongbao.payments.parking import queries
 from tongbao.payments.parking.model import Visit as CarVisit
 from tongbao.payments.parking.model import VisitExchange, VisitFilter, VisitState
-from tongbao.rails.channels.capabilities import Parking
+from tongbao.rails.channels.capabilities.agreements import Parking
 from tongbao.surfaces.operator_console.payments import (
     ROWS,
     Filters,

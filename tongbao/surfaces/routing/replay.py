@@ -30,7 +30,7 @@ from tongbao.payments.routing.model import Asked, CardAttempt, Gate, Offer, Rate
 from tongbao.payments.routing.router import cards_of
 from tongbao.payments.routing.rules import RuleTable
 from tongbao.rails.channels.codes import CODE_TAKERS
-from tongbao.rails.channels.contract import PayMode
+from tongbao.rails.channels.contract.orders import PayMode
 
 PAYMENTS_MAX: Final = 100_000
 _PAGE: Final = 100

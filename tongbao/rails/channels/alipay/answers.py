@@ -21,17 +21,15 @@ from tongbao.rails.channels.alipay.wire import (
     trade_outcome,
     yuan,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillEmpty, BillNotReady
+from tongbao.rails.channels.contract.orders import PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    BillEmpty,
-    BillNotReady,
     Closed,
     Declined,
     NotSent,
     OpenApp,
-    PayOrder,
     Pending,
-    RefundOrder,
     ShowQr,
     Succeeded,
     Unknown,

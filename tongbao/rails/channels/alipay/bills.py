@@ -31,7 +31,7 @@ from tongbao.rails.channels.bill_text import (
     moment,
     required,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import (
     BillFault,
     BillFile,
     BillKind,

@@ -46,15 +46,12 @@ from tongbao.rails.channels.alipay.wire import (
     pay_content,
     precreate_content,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillFile, BillLine, BillOutcome
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackReply
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    BillFile,
-    BillLine,
-    BillOutcome,
-    Callback,
-    CallbackReply,
-    ChannelAccount,
     Closed,
     CloseOutcome,
     Declined,
@@ -63,8 +60,6 @@ from tongbao.rails.channels.contract import (
     NotSent,
     OpenApp,
     Outcome,
-    PayMode,
-    PayOrder,
     Pending,
     QueryOutcome,
     Redirect,

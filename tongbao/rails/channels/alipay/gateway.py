@@ -35,7 +35,8 @@ from tongbao.rails.channels.alipay.crypto import (
     verify,
 )
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
-from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Exchange, NotSent, Unknown
 from tongbao.rails.channels.error_map import error_map
 from tongbao.rails.channels.exchange import Request, TimeLimits, ask, decode, evidence
 

@@ -10,19 +10,16 @@ import msgspec
 
 from tongbao.rails.channels.alipay.crypto import PublicKey, notice_text, verify
 from tongbao.rails.channels.alipay.wire import moment, yuan
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.callbacks import (
     Callback,
     CallbackForged,
     CallbackKeyUnknown,
     CallbackKind,
     CallbackReply,
     CallbackUnreadable,
-    ChannelAccount,
-    Closed,
-    Pending,
-    Succeeded,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Closed, Pending, Succeeded, Unknown
 from tongbao.rails.channels.exchange import decode
 
 FIELDS_MAX: Final = 200

@@ -13,16 +13,9 @@ from msgspec import Struct
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.money import Money, from_decimal_text
-from tongbao.rails.channels.capabilities import SplitReturn
-from tongbao.rails.channels.contract import (
-    Closed,
-    PayMode,
-    PayOrder,
-    Pending,
-    RefundOrder,
-    Succeeded,
-    Unknown,
-)
+from tongbao.rails.channels.capabilities.shares import SplitReturn
+from tongbao.rails.channels.contract.orders import PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import Closed, Pending, Succeeded, Unknown
 
 SUBJECT_MAX: Final = 128
 REASON_MAX: Final = 256

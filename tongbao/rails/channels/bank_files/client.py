@@ -18,16 +18,16 @@ from tongbao.kernel.ids import UnknownId, from_base32
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.bank_files import folders
 from tongbao.rails.channels.bank_files.secrets import BankFilesSecrets
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.transfers import (
     TransferOrder,
     TransferOutcome,
     TransferQueryOutcome,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillTerms
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    BillTerms,
-    ChannelAccount,
     Closed,
     CloseOutcome,
     Declined,
@@ -35,11 +35,8 @@ from tongbao.rails.channels.contract import (
     NotSent,
     OpenApp,
     Outcome,
-    PayMode,
-    PayOrder,
     Pending,
     QueryOutcome,
-    RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
     Succeeded,

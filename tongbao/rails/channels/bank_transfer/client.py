@@ -14,10 +14,10 @@ from tongbao.kernel.codecs.iso20022 import (
     write_payment,
 )
 from tongbao.rails.channels.bank_transfer.messages import BankSecrets
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Declined,
     Exchange,
     NotSent,

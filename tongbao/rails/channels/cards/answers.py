@@ -9,15 +9,11 @@ from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.codecs.iso8583 import FieldMalformed, Message
 from tongbao.kernel.codecs.iso8583_parts import read_balances
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
-    BalanceKnown,
-    BatchTotals,
-    TotalsAgree,
-    TotalsDiffer,
-)
+from tongbao.rails.channels.capabilities.payers import BalanceKnown
 from tongbao.rails.channels.cards.messages import Trace
 from tongbao.rails.channels.cards.totals import read_totals
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BatchTotals, TotalsAgree, TotalsDiffer
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Authorised,
     Closed,

@@ -16,16 +16,13 @@ from typing import Final
 from msgspec.structs import replace
 
 from tongbao.kernel.codecs.iso8583 import Message
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.authorisations import (
     AuthoriseOutcome,
-    BalanceKnown,
-    BatchTotals,
     Capture,
-    TotalsAgree,
-    TotalsDiffer,
     Voiding,
     VoidOutcome,
 )
+from tongbao.rails.channels.capabilities.payers import BalanceKnown
 from tongbao.rails.channels.cards import answers
 from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.lines import Lines
@@ -46,25 +43,32 @@ from tongbao.rails.channels.cards.messages import (
     trace_of,
 )
 from tongbao.rails.channels.cards.totals import fits
-from tongbao.rails.channels.contract import (
-    Answer,
-    Authorised,
+from tongbao.rails.channels.contract.bills import (
+    BatchTotals,
     BillLine,
     BillNotReady,
     BillOutcome,
     BillTerms,
+    TotalsAgree,
+    TotalsDiffer,
+)
+from tongbao.rails.channels.contract.orders import (
     CardRead,
     ChannelAccount,
-    CloseOutcome,
-    Declined,
     Detokenise,
-    NotSent,
-    Outcome,
     PayMode,
     PayOrder,
+    RefundOrder,
+)
+from tongbao.rails.channels.contract.outcomes import (
+    Answer,
+    Authorised,
+    CloseOutcome,
+    Declined,
+    NotSent,
+    Outcome,
     Pending,
     QueryOutcome,
-    RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
     Succeeded,

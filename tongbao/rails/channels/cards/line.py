@@ -37,7 +37,8 @@ from tongbao.rails.channels.cards.crypto import (
     read_working_keys,
 )
 from tongbao.rails.channels.cards.messages import secrets_of, sign_in
-from tongbao.rails.channels.contract import ChannelAccount, NotSent, Unknown
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import NotSent, Unknown
 
 APPROVED: Final = "00"
 MAC_FIELD: Final = 64

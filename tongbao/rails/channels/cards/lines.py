@@ -15,13 +15,8 @@ from tongbao.rails.channels.cards.messages import (
     secrets_of,
     shown,
 )
-from tongbao.rails.channels.contract import (
-    CardRead,
-    ChannelAccount,
-    Exchange,
-    NotSent,
-    Unknown,
-)
+from tongbao.rails.channels.contract.orders import CardRead, ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Exchange, NotSent, Unknown
 from tongbao.rails.channels.exchange import Request, evidence
 
 ANSWERED = 200

@@ -18,10 +18,10 @@ from tongbao.kernel.codecs.iso8583 import Message, Value
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import from_base32
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import BatchTotals
 from tongbao.rails.channels.cards.secrets import CardSecrets
 from tongbao.rails.channels.cards.totals import fits, write_totals
-from tongbao.rails.channels.contract import CardRead, ChannelAccount
+from tongbao.rails.channels.contract.bills import BatchTotals
+from tongbao.rails.channels.contract.orders import CardRead, ChannelAccount
 
 CURRENCY: Final = "CNY"
 CURRENCY_NUMBER: Final = "156"

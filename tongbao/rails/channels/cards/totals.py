@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from tongbao.kernel.codecs.iso8583 import FieldMalformed
 from tongbao.kernel.codecs.iso8583_parts import split_field
-from tongbao.rails.channels.capabilities import BatchTotals
+from tongbao.rails.channels.contract.bills import BatchTotals
 
 _LAYOUT: Final = (
     ("debit_count", 3),

@@ -11,16 +11,13 @@ from datetime import datetime
 from typing import Final, Literal
 
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillEmpty, BillNotReady
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    BillEmpty,
-    BillNotReady,
-    ChannelAccount,
     Declined,
     NotSent,
     OpenApp,
-    PayMode,
-    PayOrder,
     Pending,
     ShowQr,
     Succeeded,

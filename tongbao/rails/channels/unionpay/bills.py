@@ -25,7 +25,7 @@ from msgspec import Struct
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.bill_text import RowMalformed, fault, lines_of, required
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import (
     BillFault,
     BillFile,
     BillKind,

@@ -11,33 +11,27 @@ from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.clock import real_now as real_time
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.authorisations import (
     AuthoriseOutcome,
     Capture,
     Voiding,
     VoidOutcome,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillFile, BillLine, BillOutcome
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackReply
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
     Authorised,
-    BillFile,
-    BillLine,
-    BillOutcome,
-    Callback,
-    CallbackReply,
-    ChannelAccount,
     Closed,
     CloseOutcome,
     Declined,
     Exchange,
     NotSent,
     Outcome,
-    PayMode,
-    PayOrder,
     Pending,
     QueryOutcome,
-    RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
     Succeeded,

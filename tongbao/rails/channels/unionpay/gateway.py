@@ -14,13 +14,8 @@ from msgspec import Struct
 
 from tongbao.infra.beside import beside
 from tongbao.infra.http import HttpClient, HttpReply
-from tongbao.rails.channels.contract import (
-    ChannelAccount,
-    Exchange,
-    NotSent,
-    SubmitForm,
-    Unknown,
-)
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Exchange, NotSent, SubmitForm, Unknown
 from tongbao.rails.channels.exchange import MASK, REPLY_MAX, Request, TimeLimits, ask
 from tongbao.rails.channels.unionpay.crypto import refusal, sign
 from tongbao.rails.channels.unionpay.secrets import UnionPaySecrets

@@ -10,16 +10,14 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from tongbao.rails.channels.contract import (
-    Authorised,
+from tongbao.rails.channels.contract.callbacks import (
     Callback,
     CallbackForged,
     CallbackKind,
     CallbackUnreadable,
-    ChannelAccount,
-    Succeeded,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Authorised, Succeeded, Unknown
 from tongbao.rails.channels.unionpay.answers import moved
 from tongbao.rails.channels.unionpay.crypto import refusal, signed_text
 from tongbao.rails.channels.unionpay.gateway import secrets_of, shown_fields

@@ -17,7 +17,7 @@ from msgspec import Struct
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.ids import UnknownId, from_base32
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
 
 CURRENCY: Final = "CNY"
 FIELDS_MAX: Final = 200

@@ -8,24 +8,20 @@ from typing import Final
 
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now as real_time
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillTerms
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackReply
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    BillTerms,
-    Callback,
-    CallbackReply,
-    ChannelAccount,
     Closed,
     CloseOutcome,
     Declined,
     Exchange,
     NotSent,
     Outcome,
-    PayMode,
-    PayOrder,
     Pending,
     QueryOutcome,
-    RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
     ShowQr,

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from tongbao.infra.http import HttpClient, HttpReply
-from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Exchange, NotSent, Unknown
 from tongbao.rails.channels.exchange import MASK, Request, TimeLimits, ask
 from tongbao.rails.channels.unionpay_qra.crypto import (
     DocumentMalformed,

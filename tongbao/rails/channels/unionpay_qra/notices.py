@@ -7,14 +7,14 @@ from datetime import datetime
 
 import msgspec
 
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.callbacks import (
     Callback,
     CallbackForged,
     CallbackKind,
     CallbackUnreadable,
-    ChannelAccount,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Unknown
 from tongbao.rails.channels.unionpay_qra.crypto import DocumentMalformed, is_authentic, read
 from tongbao.rails.channels.unionpay_qra.gateway import secrets_of, shown_fields
 from tongbao.rails.channels.unionpay_qra.wire import moved

@@ -11,14 +11,12 @@ from typing import Final
 
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
-    ChannelAccount,
     Closed,
     Declined,
-    PayOrder,
     Pending,
-    RefundOrder,
     Succeeded,
     Unknown,
 )

@@ -28,8 +28,7 @@ from tongbao.rails.channels.bill_text import (
     not_negative,
     required,
 )
-from tongbao.rails.channels.contract import (
-    Answer,
+from tongbao.rails.channels.contract.bills import (
     BillFault,
     BillFile,
     BillKind,
@@ -38,10 +37,9 @@ from tongbao.rails.channels.contract import (
     BillRow,
     BillTerms,
     BillTotal,
-    ChannelAccount,
-    NotSent,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Answer, NotSent, Unknown
 from tongbao.rails.channels.exchange import decode
 from tongbao.rails.channels.wechat_pay.crypto import EnvelopeBroken
 from tongbao.rails.channels.wechat_pay.documents.orders import BillAddress

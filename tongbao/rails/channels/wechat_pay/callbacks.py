@@ -8,20 +8,16 @@ from typing import Final
 
 from msgspec import Struct
 
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.callbacks import (
     Callback,
     CallbackForged,
     CallbackKeyUnknown,
     CallbackKind,
     CallbackReply,
     CallbackUnreadable,
-    ChannelAccount,
-    Closed,
-    Declined,
-    Pending,
-    Succeeded,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Closed, Declined, Pending, Succeeded, Unknown
 from tongbao.rails.channels.exchange import decode
 from tongbao.rails.channels.wechat_pay.crypto import (
     ENVELOPES,

@@ -9,51 +9,58 @@ from pathlib import Path
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.agreements import (
     AgreementOrder,
     AgreementOutcome,
-    IdentifyOutcome,
-    Receiver,
-    RegistrationOrder,
-    RegistrationOutcome,
     SignsIn,
+    VisitOutcome,
+)
+from tongbao.rails.channels.capabilities.combined_orders import (
+    CombinedOrder,
+    CombinedPart,
+    PartFound,
+)
+from tongbao.rails.channels.capabilities.complaints import (
+    ComplaintFound,
+    ComplaintsListed,
+    ReplySent,
+)
+from tongbao.rails.channels.capabilities.payers import IdentifyOutcome
+from tongbao.rails.channels.capabilities.registrations import RegistrationOrder, RegistrationOutcome
+from tongbao.rails.channels.capabilities.shares import (
+    Receiver,
     SplitOrder,
     SplitOutcome,
     SplitQueryOutcome,
     SplitReturn,
+)
+from tongbao.rails.channels.capabilities.transfers import (
     TransferOrder,
     TransferOutcome,
     TransferQueryOutcome,
-    VisitOutcome,
 )
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    BillLine,
-    BillOutcome,
-    Callback,
-    CallbackReply,
+from tongbao.rails.channels.contract.bills import BillLine, BillOutcome
+from tongbao.rails.channels.contract.callbacks import Callback, CallbackReply
+from tongbao.rails.channels.contract.orders import (
     CarVisit,
     ChannelAccount,
-    Closed,
-    CloseOutcome,
-    CombinedOrder,
-    CombinedPart,
-    ComplaintFound,
-    ComplaintsListed,
-    Declined,
-    NotSent,
-    Outcome,
     ParkingFee,
-    PartFound,
     PayMode,
     PayOrder,
     PlateColour,
-    QueryOutcome,
     RefundOrder,
+)
+from tongbao.rails.channels.contract.outcomes import (
+    Absent,
+    Answer,
+    Closed,
+    CloseOutcome,
+    Declined,
+    NotSent,
+    Outcome,
+    QueryOutcome,
     RefundOutcome,
     RefundQueryOutcome,
-    ReplySent,
     Unknown,
 )
 from tongbao.rails.channels.exchange import Announced, TimeLimits, unsent

@@ -16,12 +16,11 @@ from msgspec.structs import replace
 from tongbao.infra.beside import beside
 from tongbao.infra.http import HttpClient, HttpReply
 from tongbao.kernel.clock import monotonic
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.bills import BillEmpty, BillNotReady
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    BillEmpty,
-    BillNotReady,
-    ChannelAccount,
     Declined,
     Exchange,
     NotSent,

@@ -29,15 +29,9 @@ from tongbao.rails.channels.bill_text import (
     not_negative,
     required,
 )
-from tongbao.rails.channels.contract import (
-    Answer,
-    BillFault,
-    BillFile,
-    BillOutcome,
-    ChannelAccount,
-    NotSent,
-    Unknown,
-)
+from tongbao.rails.channels.contract.bills import BillFault, BillFile, BillOutcome
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Answer, NotSent, Unknown
 from tongbao.rails.channels.exchange import decode, unsent
 from tongbao.rails.channels.wechat_pay.bills import cells_of, download, fetch_file
 from tongbao.rails.channels.wechat_pay.crypto import FILES, open_file

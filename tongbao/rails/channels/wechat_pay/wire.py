@@ -13,17 +13,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
-    ChannelAccount,
-    Closed,
-    Declined,
-    PayMode,
-    PayOrder,
-    Pending,
-    RefundOrder,
-    Succeeded,
-    Unknown,
-)
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder, RefundOrder
+from tongbao.rails.channels.contract.outcomes import Closed, Declined, Pending, Succeeded, Unknown
 from tongbao.rails.channels.wechat_pay.documents.orders import (
     H5Scene,
     OrderRequest,

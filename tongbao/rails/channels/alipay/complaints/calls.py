@@ -21,19 +21,15 @@ from tongbao.rails.channels.alipay import answers
 from tongbao.rails.channels.alipay.complaints import images as images_of_complaints
 from tongbao.rails.channels.alipay.gateway import Answered, Gateway, Refused
 from tongbao.rails.channels.alipay.wire import CURRENCY, moment, yuan
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    ChannelAccount,
+from tongbao.rails.channels.capabilities.complaints import (
     ComplaintFound,
     ComplaintMessage,
     ComplaintsListed,
     ComplaintWord,
-    Declined,
-    NotSent,
     ReplySent,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Answer, Declined, NotSent, Unknown
 from tongbao.rails.channels.error_map import error_map
 from tongbao.rails.channels.exchange import decode, followed_by
 
@@ -90,7 +86,7 @@ class _Page(Struct, frozen=True):
 
 
 class AlipayComplaints:
-    """What `Alipay` can do about complaints; see `contract.Complaining`."""
+    """What `Alipay` can do about complaints; see `capabilities.complaints.Complaining`."""
 
     _gateway: Gateway
 

@@ -13,15 +13,9 @@ from urllib.parse import urlsplit
 from tongbao.infra.http import HttpReply
 from tongbao.rails.channels.alipay.gateway import USER_AGENT, Gateway, Refused
 from tongbao.rails.channels.alipay.registering import pictures
-from tongbao.rails.channels.capabilities import Picture
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    ChannelAccount,
-    Declined,
-    NotSent,
-    Unknown,
-)
+from tongbao.rails.channels.capabilities.registrations import Picture
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Answer, Declined, NotSent, Unknown
 from tongbao.rails.channels.exchange import Request, ask, picture_in, unsent, unshown
 
 UPLOAD: Final = "alipay.merchant.image.upload"

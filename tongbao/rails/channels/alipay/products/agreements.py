@@ -21,7 +21,7 @@ from msgspec import Struct
 from tongbao.rails.channels.alipay import answers
 from tongbao.rails.channels.alipay.gateway import Answered, Gateway, Refused, gateway_address
 from tongbao.rails.channels.alipay.wire import moment
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.agreements import (
     AgreementEnded,
     AgreementOffered,
     AgreementOrder,
@@ -29,10 +29,10 @@ from tongbao.rails.channels.capabilities import (
     AgreementSigned,
     SignsIn,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Declined,
     NotSent,
     Pending,
@@ -72,7 +72,7 @@ class _Agreement(Struct, frozen=True):
 
 
 class AlipayAgreements:
-    """What `Alipay` can do about agreements; see `capabilities.Agreeing`.
+    """What `Alipay` can do about agreements; see `capabilities.agreements.Agreeing`.
 
     `AgreementOrder.plan` is the personal product code, a slash, and the scene to sign for, such as
     ``GENERAL_WITHHOLDING_P/INDUSTRY|CARRENTAL``.

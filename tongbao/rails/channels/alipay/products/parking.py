@@ -16,17 +16,14 @@ from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.rails.channels.alipay import answers
 from tongbao.rails.channels.alipay.gateway import Answered, Gateway, Refused
 from tongbao.rails.channels.alipay.wire import SUBJECT_MAX, Trade
-from tongbao.rails.channels.capabilities import VisitBlocked, VisitOpen, VisitOutcome
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.agreements import VisitBlocked, VisitOpen, VisitOutcome
+from tongbao.rails.channels.contract.orders import CarVisit, ChannelAccount, ParkingFee, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Answer,
-    CarVisit,
-    ChannelAccount,
     Closed,
     Declined,
     NotSent,
     Outcome,
-    ParkingFee,
-    PayOrder,
     Pending,
     Succeeded,
     Unknown,

@@ -8,16 +8,15 @@ from typing import Any, Final, assert_never
 from tongbao.rails.channels.alipay import answers
 from tongbao.rails.channels.alipay.gateway import Answered, Gateway, Refused
 from tongbao.rails.channels.alipay.wire import refund_content, refund_question, share_back
-from tongbao.rails.channels.capabilities import SplitReturn
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.shares import SplitReturn
+from tongbao.rails.channels.contract.orders import ChannelAccount, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Declined,
     Exchange,
     NotSent,
     Pending,
-    RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
     Succeeded,

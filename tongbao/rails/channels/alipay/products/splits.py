@@ -17,7 +17,7 @@ from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay import answers
 from tongbao.rails.channels.alipay.gateway import Answered, Gateway, Refused, gateway_address
 from tongbao.rails.channels.alipay.wire import CURRENCY, REASON_MAX, moment, yuan
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.shares import (
     Receiver,
     Share,
     ShareResult,
@@ -28,10 +28,10 @@ from tongbao.rails.channels.capabilities import (
     SplitReturn,
     SplitUnderWay,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Declined,
     NotSent,
     Outcome,
@@ -93,7 +93,7 @@ class _Backs(Struct, frozen=True):
 
 
 class AlipaySplits:
-    """What `Alipay` can do about shares; see `capabilities.Splitting`."""
+    """What `Alipay` can do about shares; see `capabilities.shares.Splitting`."""
 
     _gateway: Gateway
 

@@ -10,15 +10,15 @@ from msgspec import Struct
 from tongbao.rails.channels.alipay import answers
 from tongbao.rails.channels.alipay.gateway import Answered, Gateway, Refused, gateway_address
 from tongbao.rails.channels.alipay.wire import CURRENCY, moment, yuan
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.transfers import (
     TransferOrder,
     TransferOutcome,
     TransferQueryOutcome,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Closed,
     Declined,
     Exchange,
@@ -52,7 +52,7 @@ class _Transfer(Struct, frozen=True):
 
 
 class AlipayTransfers:
-    """What `Alipay` can do about payouts; see `capabilities.Transferring`."""
+    """What `Alipay` can do about payouts; see `capabilities.transfers.Transferring`."""
 
     _gateway: Gateway
 

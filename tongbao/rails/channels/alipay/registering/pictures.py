@@ -22,8 +22,9 @@ from tongbao.rails.channels.alipay.gateway import (
     gateway_address,
     secrets_of,
 )
-from tongbao.rails.channels.capabilities import Picture
-from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
+from tongbao.rails.channels.capabilities.registrations import Picture
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Exchange, NotSent, Unknown
 from tongbao.rails.channels.exchange import Request, decode
 
 METHOD: Final = "ant.merchant.expand.indirect.image.upload"

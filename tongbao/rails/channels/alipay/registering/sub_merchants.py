@@ -24,7 +24,7 @@ from tongbao.rails.channels.alipay.gateway import (
     secrets_of,
 )
 from tongbao.rails.channels.alipay.registering.pictures import upload
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.registrations import (
     Registered,
     RegistrationOrder,
     RegistrationOutcome,
@@ -32,14 +32,8 @@ from tongbao.rails.channels.capabilities import (
     RegistrationUnderWay,
     RejectedField,
 )
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    ChannelAccount,
-    Declined,
-    NotSent,
-    Unknown,
-)
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Answer, Declined, NotSent, Unknown
 from tongbao.rails.channels.error_map import error_map
 from tongbao.rails.channels.exchange import decode, unsent
 
@@ -82,7 +76,7 @@ class _Orders(Struct, frozen=True):
 
 
 class AlipaySubMerchants:
-    """What `Alipay` can do about sub-merchants; see `capabilities.Registering`."""
+    """What `Alipay` can do about sub-merchants; see `capabilities.registrations.Registering`."""
 
     _gateway: Gateway
 

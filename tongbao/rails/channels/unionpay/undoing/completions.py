@@ -10,18 +10,17 @@ from __future__ import annotations
 from typing import Protocol
 
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import Voiding, VoidOutcome
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.capabilities.authorisations import Voiding, VoidOutcome
+from tongbao.rails.channels.contract.orders import ChannelAccount, RefundOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
     Authorised,
-    ChannelAccount,
     Closed,
     Declined,
     Exchange,
     NotSent,
     Pending,
-    RefundOrder,
     Succeeded,
     Unknown,
 )

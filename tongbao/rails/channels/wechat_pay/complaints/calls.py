@@ -11,19 +11,15 @@ from datetime import date
 from typing import Final, Literal, assert_never
 
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    ChannelAccount,
+from tongbao.rails.channels.capabilities.complaints import (
     ComplaintFound,
     ComplaintMessage,
     ComplaintsListed,
     ComplaintWord,
-    Declined,
-    NotSent,
     ReplySent,
-    Unknown,
 )
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Answer, Declined, NotSent, Unknown
 from tongbao.rails.channels.exchange import decode, followed_by
 from tongbao.rails.channels.wechat_pay.complaints import documents
 from tongbao.rails.channels.wechat_pay.complaints.images import id_of

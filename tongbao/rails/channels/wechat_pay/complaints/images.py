@@ -13,15 +13,9 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from tongbao.infra.http import HttpReply
-from tongbao.rails.channels.capabilities import Picture
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    ChannelAccount,
-    Declined,
-    NotSent,
-    Unknown,
-)
+from tongbao.rails.channels.capabilities.registrations import Picture
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Answer, Declined, NotSent, Unknown
 from tongbao.rails.channels.exchange import Request, ask, picture_in, unshown
 from tongbao.rails.channels.wechat_pay.gateway import Gateway, Refused, in_path, signed_headers
 from tongbao.rails.channels.wechat_pay.registering import pictures

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, assert_never
 
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.agreements import (
     AgreementEnded,
     AgreementOffered,
     AgreementOrder,
@@ -19,15 +19,14 @@ from tongbao.rails.channels.capabilities import (
     AgreementSigned,
     SignsIn,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Declined,
     NotSent,
     OpenApp,
     Outcome,
-    PayOrder,
     Pending,
     Redirect,
     Unknown,

@@ -8,20 +8,20 @@ from __future__ import annotations
 import asyncio
 from typing import Final, assert_never
 
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    ChannelAccount,
-    Closed,
-    CloseOutcome,
+from tongbao.rails.channels.capabilities.combined_orders import (
     CombinedOrder,
     CombinedPart,
+    PartFound,
+)
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
+    Absent,
+    Answer,
+    Closed,
+    CloseOutcome,
     Declined,
     NotSent,
     Outcome,
-    PartFound,
-    PayMode,
-    PayOrder,
     Pending,
     QueryOutcome,
     Succeeded,

@@ -14,8 +14,9 @@ from urllib.parse import urlencode
 from msgspec import Struct
 
 from tongbao.kernel.licence import Mode
-from tongbao.rails.channels.capabilities import Identified, IdentifyOutcome
-from tongbao.rails.channels.contract import Answer, ChannelAccount, Declined, NotSent, Unknown
+from tongbao.rails.channels.capabilities.payers import Identified, IdentifyOutcome
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Answer, Declined, NotSent, Unknown
 from tongbao.rails.channels.exchange import MASK, Request, ask, decode
 from tongbao.rails.channels.wechat_pay.gateway import Gateway, secrets_of
 

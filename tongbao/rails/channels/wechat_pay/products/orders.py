@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Closed,
     CloseOutcome,
     Declined,
@@ -19,8 +19,6 @@ from tongbao.rails.channels.contract import (
     NotSent,
     OpenApp,
     Outcome,
-    PayMode,
-    PayOrder,
     Pending,
     QueryOutcome,
     Redirect,

@@ -12,22 +12,24 @@ from typing import Final, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tongbao.rails.channels.capabilities import VisitBlocked, VisitOpen, VisitOutcome
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
+from tongbao.rails.channels.capabilities.agreements import VisitBlocked, VisitOpen, VisitOutcome
+from tongbao.rails.channels.contract.orders import (
     CarStay,
     CarVisit,
     ChannelAccount,
+    PayOrder,
+    PlateColour,
+)
+from tongbao.rails.channels.contract.outcomes import (
+    Absent,
+    Answer,
     Closed,
     CloseOutcome,
     Declined,
     Exchange,
     NotSent,
     Outcome,
-    PayOrder,
     Pending,
-    PlateColour,
     QueryOutcome,
     Succeeded,
     Unknown,

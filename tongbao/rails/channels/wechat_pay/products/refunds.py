@@ -6,18 +6,16 @@ from typing import Final, Literal, assert_never
 
 from msgspec import Struct
 
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount, RefundOrder, RefundTarget
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Declined,
     Exchange,
     NotSent,
     Pending,
-    RefundOrder,
     RefundOutcome,
     RefundQueryOutcome,
-    RefundTarget,
     Succeeded,
     Unknown,
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, assert_never
 
 from tongbao.kernel.money import Money
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.shares import (
     Receiver,
     Share,
     ShareResult,
@@ -17,10 +17,10 @@ from tongbao.rails.channels.capabilities import (
     SplitReturn,
     SplitUnderWay,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Declined,
     Exchange,
     NotSent,

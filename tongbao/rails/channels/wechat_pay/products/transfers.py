@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.transfers import (
     TransferOrder,
     TransferOutcome,
     TransferQueryOutcome,
 )
-from tongbao.rails.channels.contract import (
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import (
     Absent,
     Answer,
-    ChannelAccount,
     Closed,
     Declined,
     Exchange,

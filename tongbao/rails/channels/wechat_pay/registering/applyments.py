@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from tongbao.rails.channels.capabilities import (
+from tongbao.rails.channels.capabilities.registrations import (
     Registered,
     RegistrationCanceled,
     RegistrationOrder,
@@ -24,14 +24,8 @@ from tongbao.rails.channels.capabilities import (
     RegistrationUnderWay,
     RejectedField,
 )
-from tongbao.rails.channels.contract import (
-    Absent,
-    Answer,
-    ChannelAccount,
-    Declined,
-    NotSent,
-    Unknown,
-)
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Absent, Answer, Declined, NotSent, Unknown
 from tongbao.rails.channels.exchange import decode, unsent
 from tongbao.rails.channels.wechat_pay.crypto import NotEncryptable
 from tongbao.rails.channels.wechat_pay.gateway import (

@@ -14,8 +14,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from tongbao.rails.channels.capabilities import Picture
-from tongbao.rails.channels.contract import ChannelAccount, Exchange, NotSent, Unknown
+from tongbao.rails.channels.capabilities.registrations import Picture
+from tongbao.rails.channels.contract.orders import ChannelAccount
+from tongbao.rails.channels.contract.outcomes import Exchange, NotSent, Unknown
 from tongbao.rails.channels.exchange import Request, decode
 from tongbao.rails.channels.wechat_pay.gateway import (
     Answered,
