@@ -108,6 +108,8 @@ async def test_somebody_opens_an_account_sends_money_and_sees_what_is_left(
     }
     assert limits["out_others", "year"]["left"] == 20_000_000 - 20_000
     assert "43号" in limits["out_others", "year"]["instrument"]
+    others = {each["meter"]: each for each in (await alice.get(f"{AT}/{second}/limits")).json}
+    assert others["weak_one"]["left"] == 100_000 - 20_000  # a person's, whatever the class
     assert (await alice.get(f"{AT}/{second}/balance")).json["balance"] == 20_000
     long_ago = await alice.get(f"{AT}/{second}/balance?at=0001-01-01T00:00:00%2B14:00")
     assert long_ago.json["balance"] == 0, long_ago.body

@@ -318,6 +318,37 @@ async def test_what_is_confirmed_weakly_is_limited_by_the_day(
     await send(teller, payer, payee, 900_000, level=3)
 
 
+async def test_lines_over_all_payment_accounts_are_one_for_all_classes(
+    db: Db, teller: Teller, make_account: MakeAccount
+) -> None:
+    """43号 art. 11: 100,000 yuan a year are a second class's line, 200,000 a third's."""
+    person, payee = await somebody(db), await make_account()
+    second = await make_account(2, person=person, fill=30_000_000)
+    third = await make_account(3, person=person, fill=30_000_000)
+    first = await make_account(1, person=person, fill=100_000)
+    await send(teller, second, payee, 60_000, level=1)
+    await send(teller, first, payee, 40_000, level=1)
+
+    with pytest.raises(LimitExceeded) as weak:
+        await send(teller, third, payee, 1, level=1)
+    await send(teller, third, payee, 9_800_000)
+    await send(teller, second, payee, 100_000)
+    with pytest.raises(LimitExceeded) as year:
+        await send(teller, second, payee, 1)
+    await send(teller, third, payee, 10_000_000)
+    with pytest.raises(LimitExceeded):
+        await send(teller, third, payee, 1)
+
+    assert (weak.value.facts["meter"], weak.value.facts["left"]) == ("weak_one", 0)
+    assert "第二十四条" in str(weak.value.facts["instrument"])
+    assert (year.value.facts["meter"], year.value.facts["limit"]) == ("out_others", 10_000_000)
+    assert await orders.weak_total(db, third, 1) == 100_001
+    assert (await left(db, second))["out_others/year"] == 0
+    assert (await left(db, first))["out_all/lifetime"] == 60_000  # each account's own
+    db.clock.offset += timedelta(days=1)
+    assert (await left(db, third))["weak_two/day"] == 500_000
+
+
 async def test_a_banks_third_class_holds_no_more_than_its_cap_over_all_its_accounts(
     db: Db, teller: Teller, make_account: MakeAccount
 ) -> None:

@@ -162,29 +162,51 @@ async def test_codes_of_a_bank_account_have_a_line_of_their_own(stage: Stage) ->
     assert (refusal.value.facts["meter"], refusal.value.facts["left"]) == ("code_two", 500_000)
 
 
-@pytest.mark.parametrize("account_class", [2, 3])
+@pytest.mark.parametrize("licence", [Licence.PAYMENT_INSTITUTION, Licence.BANK])
 async def test_five_hundred_yuan_a_day_are_paid_at_plates_however_they_are_confirmed(
-    stage: Stage, account_class: int
+    stage: Stage, licence: Licence
 ) -> None:
-    account = await account_of(stage, account_class, fill=200_000)
+    """By one customer, over accounts of whatever class."""
+    person = await somebody(stage.db)
+    account = await account_of(stage, 2, fill=200_000, licence=licence, person=person)
+    other = await account_of(stage, 3, fill=90_000, licence=licence, person=person)
     plate = await Till(stage).plate()
 
     await pay_from(stage, account, await at_plate(stage, plate, "300.00"), level=3)
     over = await at_plate(stage, plate, "200.01")
     with pytest.raises(LimitExceeded) as refusal:
-        await pay_from(stage, account, over, level=3)
-    rivals = [await at_plate(stage, plate, "120.00") for _ in range(3)]
+        await pay_from(stage, other, over, level=3)
+    rivals = [await at_plate(stage, plate, "120.00") for _ in range(4)]
     paid = await asyncio.gather(
-        *(pay_from(stage, account, each, level=3) for each in rivals), return_exceptions=True
+        *(
+            pay_from(stage, payer, each)
+            for payer, each in zip([account, other] * 2, rivals, strict=True)
+        ),
+        return_exceptions=True,
     )
     await pay_from(stage, account, await stage.show_qr("wallet", 50_001), level=3)
 
     assert (refusal.value.facts["meter"], refusal.value.facts["left"]) == ("code_static", 20_000)
     assert "296号" in refusal.value.facts["instrument"]
-    assert [type(each) for each in paid].count(LimitExceeded) == 2
-    assert (await left(stage.db, account))["code_static/day"] == 20_000 - 12_000
+    assert [type(each) for each in paid].count(LimitExceeded) == 3
+    for each in (account, other):
+        assert (await left(stage.db, each))["code_static/day"] == 20_000 - 12_000
     stage.db.clock.offset += timedelta(days=1)
     await pay_from(stage, account, await at_plate(stage, plate, "200.01"), level=3)
+
+
+async def test_what_a_merchant_writes_makes_no_code_static(stage: Stage) -> None:
+    account = await account_of(stage, 2, fill=200_000)
+    plate = await Till(stage).plate()
+    static = await at_plate(stage, plate, "300.00")
+    wrote = {"plate_id": plate["id"], "checkout_id": static["metadata"]["checkout_id"]}
+    for n, metadata in enumerate([wrote, {"checkout_id": "cko_none"}]):
+        own = await stage.show_qr("wallet", 60_000 + n, metadata=metadata)
+        await pay_from(stage, account, own)
+
+    assert (await left(stage.db, account))["code_static/day"] == 50_000
+    await pay_from(stage, account, static)
+    assert (await left(stage.db, account))["code_static/day"] == 20_000
 
 
 async def at_plate(stage: Stage, plate: dict[str, Any], amount: str) -> Any:
@@ -345,20 +367,30 @@ async def test_of_a_wallet_two_accounts_and_a_closing_at_once_one_wins(stage: St
     await agrees(stage.db, *accounts)
 
 
-async def test_sixty_four_payments_never_pass_a_meter_by_one_fen(stage: Stage) -> None:
-    """Two accounts of one class share the person's meters, and pay from both at once."""
+@pytest.mark.parametrize(
+    ("licence", "classes", "level", "line"),
+    [
+        (Licence.BANK, (2, 2), 3, "out_others/day"),
+        (Licence.PAYMENT_INSTITUTION, (2, 3), 2, "weak_two/day"),
+    ],
+)
+async def test_sixty_four_payments_never_pass_a_meter_by_one_fen(
+    stage: Stage, licence: Licence, classes: tuple[int, int], level: int, line: str
+) -> None:
+    """Two accounts share the person's meters, of one class or of all, and pay from both at once."""
     person = await somebody(stage.db)
     payers = [
-        await account_of(stage, 2, fill=2_000_000, licence=Licence.BANK, person=person)
-        for _ in "ab"
+        await account_of(stage, each, fill=2_000_000, licence=licence, person=person)
+        for each in classes
     ]
-    amounts = [29_989 + 17 * n for n in range(64)]
+    most = (await left(stage.db, payers[0]))[line]
+    amounts = [most * 3 // 100 - 11 + 17 * n for n in range(64)]
     codes = [await stage.show_qr("wallet", amount) for amount in amounts]
 
     async def try_one(place: int) -> int:
         while True:
             try:
-                await pay_from(stage, payers[place % 2], codes[place])
+                await pay_from(stage, payers[place % 2], codes[place], level)
             except LimitExceeded:
                 return 0
             except Refusal as refusal:
@@ -371,12 +403,11 @@ async def test_sixty_four_payments_never_pass_a_meter_by_one_fen(stage: Stage) -
     paid = sum(went)
 
     limits = await left(stage.db, payers[0])
-    assert limits["out_others/day"] == 1_000_000 - paid
-    assert 0 <= limits["out_others/day"] < min(set(amounts).difference(went))  # the refused
+    assert limits[line] == most - paid
+    assert 0 <= limits[line] < min(set(amounts).difference(went))  # the refused
     await agrees(stage.db, *payers)
-    rest = await stage.show_qr("wallet", limits["out_others/day"])
-    await pay_from(stage, payers[1], rest)
-    assert (await left(stage.db, payers[0]))["out_others/day"] == 0
+    await pay_from(stage, payers[1], await stage.show_qr("wallet", limits[line]), level)
+    assert (await left(stage.db, payers[0]))[line] == 0
 
 
 async def test_somebody_pays_what_their_phone_has_scanned(stage: Stage) -> None:

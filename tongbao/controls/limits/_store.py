@@ -30,7 +30,8 @@ METERS: Final = Query(
     LimitMeter,
     f"""
     select {_METER} from limit_meter
-     where book = $1 and owner_id = $2 and kind = $3 and currency = $4 order by meter""",
+     where book = $1 and owner_id = $2 and kind = any($3::text[]) and currency = $4
+     order by meter""",
 )
 OPEN_METER: Final = Statement("""
     insert into limit_meter (book, owner_id, kind, meter, currency, day, day_used, year, year_used,

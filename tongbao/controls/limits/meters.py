@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 from tongbao.controls.limits import _store as store
 from tongbao.controls.limits.model import (
@@ -15,6 +16,7 @@ from tongbao.controls.limits.model import (
     Count,
     Left,
     LimitExceeded,
+    LimitMeter,
     LimitRule,
     Metered,
     Period,
@@ -30,20 +32,18 @@ async def open_meters(tx: Tx, of: Metered, names: Sequence[str]) -> None:
     """Begin to count for an owner, at nought; meters that run already go on as they are."""
     today = business_date(tx.now)
     for name in names:
-        key = (of.book, of.owner_id, of.kind, name, of.currency)
-        await store.OPEN_METER.run(tx, *key, today, today.year)
+        await store.OPEN_METER.run(tx, *Count(of, name, 0).key, today, today.year)
 
 
 async def limits_of(on: Db | Tx, of: Metered, now: datetime) -> list[Left]:
     """Return every limit in force for an owner, and what is left of it today."""
     rules = await store.RULES.all(on, of.kind, of.currency)
-    meters = await store.METERS.all(on, of.book, of.owner_id, of.kind, of.currency)
-    return left_of(rules, meters, business_date(now))
+    return left_of(rules, await _meters(on, of), business_date(now))
 
 
 async def used_today(on: Db | Tx, of: Metered, meter: str, now: datetime) -> int:
     """Return what a meter has counted today, in minor units."""
-    for each in await store.METERS.all(on, of.book, of.owner_id, of.kind, of.currency):
+    for each in await _meters(on, of):
         if each.meter == meter:
             return each.used_in(Period.DAY, business_date(now))
     return 0
@@ -66,13 +66,11 @@ async def count_writes(on: Db | Tx, counts: Sequence[Count], now: datetime) -> l
     who wait for each other's meters cannot be.
     """
     today = business_date(now)
-    ordered = sorted(counts, key=lambda each: (each.of.owner_id, each.of.kind, each.meter))
     writes = []
-    for count in ordered:
-        of = count.of
-        most = _most(in_force(await store.RULES.all(on, of.kind, of.currency), today), count.meter)
-        key = (of.book, of.owner_id, of.kind, count.meter, of.currency)
-        args = (*key, today, today.year, count.amount, *most)
+    for count in sorted(counts, key=_in_order):
+        rules = await store.RULES.all(on, count.of.kind, count.of.currency)
+        most = _most(in_force(rules, today), count.meter)
+        args = (*count.key, today, today.year, count.amount, *most)
         writes.append(Write(store.COUNT, args, refusal=LimitExceeded.code))
     return writes
 
@@ -84,22 +82,25 @@ def give_back_writes(counts: Sequence[Count], counted_at: datetime) -> list[Writ
     moved and comes back by another movement is no such thing.
     """
     day = business_date(counted_at)
-    ordered = sorted(counts, key=lambda each: (each.of.owner_id, each.of.kind, each.meter))
     return [
-        Write(
-            store.GIVE_BACK,
-            (
-                *(each.of.book, each.of.owner_id, each.of.kind, each.meter, each.of.currency),
-                *(day, day.year, each.amount),
-            ),
-        )
-        for each in ordered
+        Write(store.GIVE_BACK, (*each.key, day, day.year, each.amount))
+        for each in sorted(counts, key=_in_order)
     ]
 
 
 async def every_rule(on: Db | Tx) -> list[LimitRule]:
     """Return every rule, past and future ones too."""
     return await store.ALL_RULES.all(on)
+
+
+async def _meters(on: Db | Tx, of: Metered) -> list[LimitMeter]:
+    kinds = [of.kind, of.family]
+    found = await store.METERS.all(on, of.book, of.owner_id, kinds, of.currency)
+    return [each for each in found if each.kind == of.counted_under(each.meter)]
+
+
+def _in_order(count: Count) -> tuple[int, UUID, str, str, str]:
+    return count.key
 
 
 def _most(rules: Sequence[LimitRule], meter: str) -> tuple[int, int, int]:

@@ -1,7 +1,8 @@
 """Limits and meters: what the law lets one owner move in a period, and how much of it is left.
 
-A *meter* counts, of one owner and kind and over everything of that kind that is theirs; a *rule*
-says how much it may come to in a day, a year, a lifetime or at any moment, from a day on. No I/O.
+A *meter* counts, of one owner and kind and over everything of that kind that is theirs, or of all
+kinds of a family; a *rule* says how much it may come to in a day, a year, a lifetime or at any
+moment, from a day on. No I/O.
 """
 
 from __future__ import annotations
@@ -73,12 +74,21 @@ class LimitMeter(Struct, frozen=True):
 
 
 class Metered(Struct, frozen=True):
-    """Whose meters: an owner's, of one kind, in one currency."""
+    """Whose meters: an owner's, of one kind, in one currency.
+
+    What ``together`` names counts once for all kinds of the ``family``, each held to its own rules.
+    """
 
     book: int
     owner_id: UUID
     kind: str
     currency: str
+    family: str = ""
+    together: frozenset[str] = frozenset()
+
+    def counted_under(self, meter: str) -> str:
+        """Return the kind that the row of a meter has."""
+        return self.family if meter in self.together else self.kind
 
 
 class Count(Struct, frozen=True):
@@ -87,6 +97,12 @@ class Count(Struct, frozen=True):
     of: Metered
     meter: str
     amount: int
+
+    @property
+    def key(self) -> tuple[int, UUID, str, str, str]:
+        """Return the key of the row that counts it."""
+        of = self.of
+        return (of.book, of.owner_id, of.counted_under(self.meter), self.meter, of.currency)
 
 
 class Left(Struct, frozen=True):

@@ -47,6 +47,15 @@ with fewer than two factors, or without a certificate; these two again, of codes
 what was paid at codes that do not change (银发〔2017〕296号). Every one counts always, so that a
 rule of tomorrow finds what was moved today."""
 
+_WEAK: Final = frozenset({WEAK_ONE, WEAK_TWO})
+_CODES: Final = frozenset({CODE_ONE, CODE_TWO, CODE_STATIC})
+TOGETHER: Final = {
+    "payment_account": frozenset({OUT_OTHERS}) | _WEAK | _CODES,
+    "bank_account": frozenset({CODE_STATIC}),
+}
+"""What the law adds up over all accounts of a person, whatever their class: 所有支付账户 (43号
+第十一条, 第二十四条; 296号), and what one customer pays at codes that do not change."""
+
 
 class EAccountNotFound(NotFound):
     """This person has no such electronic account."""
@@ -294,8 +303,10 @@ class EAccount(Struct, frozen=True):
 
     @property
     def metered(self) -> Metered:
-        """Return whose meters count: the person's, over all accounts of the class."""
-        return Metered(self.book, self.person_id, self.kind, self.currency)
+        """Return whose meters count: the person's, over all accounts of the class, or of all."""
+        family = self.kind.removesuffix(f"_{self.account_class}")
+        of = (self.book, self.person_id, self.kind, self.currency)
+        return Metered(*of, family, TOGETHER[family])
 
     def check_acts(self, now: datetime) -> None:
         """Raise if its person may have nothing done without the counter.

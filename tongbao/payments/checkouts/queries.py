@@ -5,10 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from tongbao.infra.db import Db, Tx
+from tongbao.kernel.ids import UnknownId, parse
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.pages import Page, page_of, page_size
 from tongbao.payments.checkouts import _store as store
-from tongbao.payments.checkouts.model import Checkout, CheckoutNotFound
+from tongbao.payments.checkouts.model import METADATA_KEY, Checkout, CheckoutNotFound
 from tongbao.payments.collecting import queries as payments
 from tongbao.payments.collecting.model import Attempt, Payment
 
@@ -42,6 +43,19 @@ async def checkout_of_token(on: Db | Tx, token: str) -> Checkout:
 async def checkout(on: Db | Tx, book: int, checkout_id: UUID) -> Checkout:
     """Return a checkout that is known to exist."""
     return await store.GET_CHECKOUT.one(on, book, checkout_id)
+
+
+async def checkout_of_payment(on: Db | Tx, payment: Payment) -> Checkout | None:
+    """Return the checkout whose latest try a payment is, or None where no page has made it.
+
+    The payment's metadata says where to look and no more: a merchant may write that, too.
+    """
+    try:
+        wanted = parse("cko", payment.metadata.get(METADATA_KEY, ""))
+    except UnknownId:
+        return None
+    found = await store.GET_CHECKOUT.first(on, payment.book, wanted)
+    return found if found is not None and found.payment_id == payment.id else None
 
 
 async def latest_try(on: Db | Tx, checkout: Checkout) -> tuple[Payment, Attempt] | None:

@@ -26,6 +26,7 @@ from tongbao.parties.e_accounts.model import EAccount, EAccountMoved
 from tongbao.parties.e_accounts.orders import Confirms
 from tongbao.parties.e_accounts.queries import PaidCode
 from tongbao.parties.merchants import queries as merchants
+from tongbao.payments.checkouts.queries import checkout_of_payment
 from tongbao.payments.collecting.model import Payment, Verdict
 from tongbao.payments.collecting.outcomes import Flow, StateContended
 from tongbao.payments.collecting.payments import submit_paid
@@ -39,7 +40,6 @@ from tongbao.payments.own_wallet.confirming import (
     paid_by,
 )
 from tongbao.payments.own_wallet.model import Scanned, WalletDeclined
-from tongbao.payments.plates.model import PLATE
 
 _TRIES_MAX: Final = 8
 _PAID: Final = "e_account.payment_there"
@@ -81,7 +81,7 @@ async def check_pays(
     _check_book(account, payment)
     if payment.currency != account.currency:
         raise WalletCurrencyDiffers(currency=account.currency)
-    await e_accounts.check_payment(flow.db, account, _code_of(payment, level), now)
+    await e_accounts.check_payment(flow.db, account, await _code_of(flow, payment, level), now)
 
 
 async def pay(
@@ -110,7 +110,8 @@ async def pay(
                 raise
             return known  # paid a moment before: what that took stood against this one
         made = await _row(flow, account, scanned.payment, level, now)
-        paid, code = paid_by(scanned, account.shown_id, now), _code_of(scanned.payment, level)
+        paid = paid_by(scanned, account.shown_id, now)
+        code = await _code_of(flow, scanned.payment, level)
         companions = (
             *confirmed.writes(),
             *verdict.meters,
@@ -128,9 +129,12 @@ async def pay(
     raise StateContended
 
 
-def _code_of(payment: Payment, level: int) -> PaidCode:
-    # What its customer scanned first was a plate's code, whatever that one has opened since.
-    return PaidCode(payment.amount, level, is_static=PLATE in payment.metadata)
+async def _code_of(flow: Flow, payment: Payment, level: int) -> PaidCode:
+    # Where its customer scanned a plate's code first, that one counts, whatever it has opened
+    # since. The checkout knows, and not the metadata, which a merchant may write.
+    checkout = await checkout_of_payment(flow.db, payment)
+    is_static = checkout is not None and checkout.plate_id is not None
+    return PaidCode(payment.amount, level, is_static)
 
 
 async def _let(
