@@ -28,7 +28,7 @@ from tongbao_sandbox.unionpay_wire import (
 )
 
 _API: Final = "/gateway/api/"
-_POINTS: Final = {"01": "pay", "02": "pay", "03": "pay", "04": "refund", "76": "bill"}
+_POINTS: Final = {"01": "pay", "02": "pay", "03": "pay", "13": "pay", "04": "refund", "76": "bill"}
 _CODE_LIVES: Final = timedelta(seconds=60)
 _CHARGED: Final = frozenset({NAME, "unionpay_qra"})  # a phone's code is the same at either gateway
 

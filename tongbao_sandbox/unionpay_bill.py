@@ -26,7 +26,7 @@ WIDTHS: Final = (
 DIFFERENCE_WIDTHS: Final = (
     *(3, 11, 11, 6, 10, 19, 12, 4, 2, 2, 6, 10, 4, 12, 13, 13, 15, 15, 1, 12, 2, 135),
 )
-_CODES: Final = {"01": "S22", "03": "S25", "04": "S30", "31": "S31", "33": "S33"}
+_CODES: Final = {"01": "S22", "13": "S22", "03": "S25", "04": "S30", "31": "S31", "33": "S33"}
 _ACQUIRER: Final = "00010000"
 _MADE: Final = (2026, 1, 1, 0, 0, 0)
 
@@ -82,7 +82,7 @@ def bill_zip(
 
 def row(merchant: str, line: Line) -> bytes:
     """Return a trade as its line."""
-    is_income = line.kind in {"01", "03"}
+    is_income = line.kind in {"01", "03", "13"}
     settled = line.amount - line.fee if is_income else -(line.amount + line.fee)
     cells = (
         _CODES[line.kind], _ACQUIRER, _ACQUIRER, line.ref[-7:-1], month_to_second(line.done_at),

@@ -23,7 +23,7 @@ READY_HOUR: Final = 9
 """A day's file is ready at this hour of the next one; ``unionpay.bill_hour`` overrides."""
 CALL_FAULTS: Final = frozenset({"late", "truncate"})
 _ROW_FAULTS: Final = frozenset({"drop_row", "late_row", "wrong_amount", "wrong_fee"})
-_MOVES: Final = frozenset({"01", "03", "31", "33"})
+_MOVES: Final = frozenset({"01", "03", "13", "31", "33"})
 _UNDOES: Final = frozenset({"31", "33"})
 
 

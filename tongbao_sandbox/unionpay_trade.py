@@ -26,12 +26,14 @@ from tongbao_sandbox.unionpay_wire import DONE, Ask, Refusal, message, moment, m
 PAGE: Final = "unionpay-page/"
 OPEN: Final = frozenset({"waiting", "asking"})
 REFUND_AFTER_S: Final = 1.0
+DUES: Final = "000601"
 MODES: Final[dict[tuple[str, str, str], TradeMode]] = {
     ("frontTransReq.do", "01", "01"): "web",
     ("frontTransReq.do", "02", "01"): "web",
     ("appTransReq.do", "01", "01"): "app",
     ("appTransReq.do", "02", "01"): "app",
     ("backTransReq.do", "01", "07"): "qr",
+    ("backTransReq.do", "13", "08"): "qr",
     ("backTransReq.do", "02", "05"): "qr",
     ("backTransReq.do", "01", "06"): "payment_code",
     ("backTransReq.do", "02", "04"): "payment_code",
@@ -55,6 +57,7 @@ def new_order(world: World, ask: Ask, mode: TradeMode) -> tuple[Trade, bool]:
         return known, False
     if _refund(world, ask.text("orderId")) is not None:
         raise Refusal("12")
+    _check_dues(ask)
     now = world.clock.now()
     expires = moment(ask.text("payTimeout")) if ask.text("payTimeout") else None
     if expires is not None and expires <= now:
@@ -167,7 +170,7 @@ def new_refund(world: World, ask: Ask) -> tuple[Trade, Refund]:
     """
     if find(world, ask.text("orderId")) or _refund(world, ask.text("orderId")):
         raise Refusal("12")
-    trade = _origin(world, ask, "01", "03")
+    trade = _origin(world, ask, "01", "03", "13")
     amount = int(ask.text("txnAmt"))
     if trade.refunded + amount > trade.amount:
         raise Refusal("36")
@@ -242,6 +245,14 @@ def notify(world: World, item: Trade | Refund) -> None:
     content = {**told(item), "respCode": DONE, "respMsg": message(DONE)}
     sent = {"fields": content, "method": item.extra["asked"]["signMethod"]}
     world.courier.post(NAME, kind, item.number, url=item.notify_url, content=sent)
+
+
+def _check_dues(ask: Ask) -> None:
+    """Refuse dues (缴费) that name no biller or terminal, and what is sold under their product."""
+    if (ask.text("txnType") == "13") != (ask.text("bizType") == DUES):
+        raise Refusal("32")
+    if ask.text("bizType") == DUES and not (ask.text("bussCode") and ask.text("termInfo")):
+        raise Refusal("13")
 
 
 def _origin(world: World, ask: Ask, *kinds: str) -> Trade:

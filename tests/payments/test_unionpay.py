@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
+from tests.payments.letters import states_of_callbacks
 from tests.stage import Stage, new_number
 from tongbao.kernel.ids import base32, parse
 from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.merchants import connect_channel
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
-from tongbao.rails.channels.accounts import NewAccount
+from tongbao.rails.channels.accounts import NewAccount, add_account, list_accounts
 from tongbao.rails.channels.exchange import TimeLimits
 from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.wiring import SECRETS
+from tongbao_sdk import Tongbao
 from tongbao_sdk.models import Payment
 
 AMOUNT = 1999
@@ -63,8 +65,9 @@ async def ask(stage: Stage, mode: str, **more: Any) -> Payment:
         method["return_url"] = "https://shop.example/back"
     if mode == "payment_code":
         method["auth_code"] = await stage.code("unionpay", more.pop("behaviour", "pay"))
+    create = (more.pop("client", None) or stage.client).payments.create
     terms = {"merchant_order_no": new_number(), "subject": "茶 & tea", **more}
-    return await stage.call(stage.client.payments.create, amount=AMOUNT, method=method, **terms)
+    return await stage.call(create, amount=AMOUNT, method=method, **terms)
 
 
 async def act(stage: Stage, payment: Payment, action: str = "pay") -> None:
@@ -98,6 +101,62 @@ async def test_a_shown_code_is_charged(stage: Stage) -> None:
     assert (await stage.read(payment))["status"] == "succeeded"
     declined = await ask(stage, "payment_code", behaviour="decline")
     assert declined["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("product", "mode", "kind"),
+    [
+        ("000202", "web", ("01", "01")),
+        ("000202", "h5", ("01", "01")),
+        ("000601", "qr", ("13", "08")),
+    ],
+)
+async def test_a_company_pays_and_so_do_dues_by_accounts_of_their_own(
+    product: str, mode: str, kind: tuple[str, str], stage: Stage
+) -> None:
+    """B2B and 缴费: another product, and news that names it."""
+    client = await customer_of(stage, product, mode)
+    payment = await ask(stage, mode, client=client)
+    await act(stage, payment)
+    paid = await stage.read(payment, client=client)
+    assert (paid["status"], paid["amount_captured"]) == ("succeeded", AMOUNT)
+    trade = await stage.trade_of(payment)
+    assert trade
+    asked = trade["extra"]["asked"]
+    assert (asked["bizType"], asked["txnType"], asked["txnSubType"]) == (product, *kind)
+
+    refund = await stage.refund(paid, 500, client=client)
+    await stage.advance(seconds=30)
+    assert (await stage.read(refund, client=client))["status"] == "succeeded"
+    assert await stage.given_back(paid) == [500]
+    number = (await stage.attempt_of(payment)).number
+    assert await states_of_callbacks(stage, number) == ["processed"]
+
+
+async def customer_of(stage: Stage, product: str, mode: str) -> Tongbao:
+    """A client of a merchant whose UnionPay account is of another product."""
+    given, shop = stage.sandbox.credentials["unionpay"], await stage.open_shop()
+    keys = {name: given[name] for name in KEYS}
+    if product == "000601":
+        keys |= {"business_code": "D1_3300_0000", "terminal": "eyJ0ZXJtaW5hbCI6IjEifQ=="}
+    order = NewAccount(
+        channel="unionpay",
+        mode=Mode.SANDBOX,
+        gateway=f"{stage.sandbox.url}/unionpay",
+        merchant_number=given["mer_id"],
+        app_id=product,
+        fee_ppm=4_000,
+        keys=keys,
+    )
+    async with stage.db.begin("operator") as tx:
+        known = {row.app_id: row for row in await list_accounts(tx)}
+        account = known.get(product) or await add_account(
+            tx, stage.platform.keyring, SECRETS, order
+        )
+        line = PriceLine("unionpay", mode, 6_000)
+        await set_price_plan(tx, shop.merchant.id, Mode.SANDBOX, [line])
+        await connect_channel(tx, shop.merchant.id, Mode.SANDBOX, "unionpay", account.id)
+    return stage.client_of(shop)
 
 
 @pytest.mark.parametrize("fault", ["time_out_paid", "bad_signature_paid", "http_500_paid"])

@@ -77,6 +77,23 @@ def test_a_line_says_what_moved(separator: bytes, tmp_path: Path) -> None:
     assert end == BillTotal()  # whole, and without figures of its own
 
 
+def test_the_fee_of_instalments_is_a_part_of_the_fee(tmp_path: Path) -> None:
+    """Field 38, one digit shorter than the merchant's own fee; its sign says whose it is, too."""
+    paid, back = PAYMENT | {38: "D00000000030", 39: "06"}, BACK | {38: "C00000000008"}
+    payment, given, _ = parse_trades(archive(tmp_path / "x.zip", [line(paid), line(back)]))
+    assert isinstance(payment, BillRow)
+    assert isinstance(given, BillRow)
+    assert (payment.fee, given.fee) == (Money(42, "CNY"), Money(-11, "CNY"))
+
+
+def test_dues_are_payments(tmp_path: Path) -> None:
+    dues = PAYMENT | {20: "13", 21: "08", 22: "000601"}
+    row, _ = parse_trades(archive(tmp_path / "x.zip", [line(dues)]))
+    assert isinstance(row, BillRow)
+    assert (row.kind, row.number, row.state) == (BillKind.PAYMENT, NUMBER, "13")
+    assert row.state in bills.TERMS.moved
+
+
 def test_a_newer_file_splits_its_tail_otherwise(tmp_path: Path) -> None:
     rows = [line(PAYMENT, NEWER), line({k: v for k, v in BACK.items() if k < 35}, NEWER)]
     payment, back, _ = parse_trades(archive(tmp_path / "x.zip", rows))
@@ -111,6 +128,8 @@ BROKEN: dict[str, Any] = {
     "a negative amount": line(PAYMENT | {7: "-00000001999"}),
     "a fee on no side": line(PAYMENT | {16: "X000000000012"}),
     "a fee without digits": line(PAYMENT | {16: "D"}),
+    "an instalment fee on no side": line(PAYMENT | {38: "000000000030"}),
+    "a short instalment fee": line(PAYMENT | {38: "D30"}),
     "a day that is none": line(PAYMENT | {5: "0230200003"}),
     "no time": line(PAYMENT | {5: ""}),
     "no number": line(PAYMENT | {12: ""}),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.rails.wire_server import WireServer, http_reply
 from tongbao.infra.http import HttpClient
@@ -31,6 +32,7 @@ from tongbao.rails.channels.contract.outcomes import (
     Authorised,
     Closed,
     Declined,
+    NotSent,
     OpenApp,
     Pending,
     ShowQr,
@@ -222,6 +224,69 @@ async def test_an_app_order_is_paid_in_unionpays_app(shop: Shop) -> None:
     assert offered.action.parameters["tn"].isdigit()
     await shop.tell("customer/scan", code_url=offered.action.parameters["tn"])
     assert isinstance((await shop.channel.query(shop.account, order)).outcome, Succeeded)
+
+
+def collecting_dues(shop: Shop, **keys: str) -> ChannelAccount:
+    known = structs.asdict(shop.account.secrets)
+    given = {"business_code": "D1_3300_0000", "terminal": "eyJ0ZXJtaW5hbCI6IjEifQ==", **keys}
+    return structs.replace(
+        shop.account, app_id="000601", secrets=UnionPaySecrets(**{**known, **given})
+    )
+
+
+async def test_dues_are_paid_by_a_code_given_back_and_in_the_days_file(
+    fresh_sandbox: RunningSandbox, http: HttpClient, far_end: WireServer, tmp_path: Path
+) -> None:
+    shop = Shop(fresh_sandbox, http, far_end)
+    shop.account = collecting_dues(shop)
+    order = shop.order(PayMode.QR)
+    offered = (await shop.channel.pay(shop.account, order)).outcome
+    assert isinstance(offered, Pending)
+    assert isinstance(offered.action, ShowQr)
+    [asked] = await asyncio.to_thread(shop.sandbox.get, "trades", channel="unionpay")
+    assert asked["extra"]["asked"].items() >= {
+        *(("txnType", "13"), ("txnSubType", "08"), ("bizType", "000601")),
+        *(("bussCode", "D1_3300_0000"), ("termInfo", "eyJ0ZXJtaW5hbCI6IjEifQ==")),
+    }
+    await shop.customer(order)
+    found = (await shop.channel.query(shop.account, order)).outcome
+    assert isinstance(found, Succeeded)
+    await shop.settle()
+    [callback] = shop.callbacks()
+    assert isinstance(callback, Callback)
+    assert (callback.kind, callback.outcome) == (CallbackKind.PAYMENT, found)
+    assert callback.app_id == shop.account.app_id
+    refund = refund_of(order, order_ref=found.channel_ref, order_mode=PayMode.QR)
+    assert (await shop.channel.refund(shop.account, refund)).outcome == Pending(reason="accepted")
+    await shop.advance(2)
+    assert isinstance((await shop.channel.query_refund(shop.account, refund)).outcome, Succeeded)
+    day = business_date(shop.now())
+    await shop.advance(86_400 + 12 * 3600)
+    bill = (await shop.channel.download_bill(shop.account, day, tmp_path)).outcome
+    assert isinstance(bill, BillFile)
+    rows = [row for row in shop.channel.parse_bill(bill.path) if isinstance(row, BillRow)]
+    assert [(row.kind, row.number, row.money.amount, row.fee.amount) for row in rows] == [
+        (BillKind.PAYMENT, order.number, 1999, 12),
+        (BillKind.REFUND, refund.number, 500, -3),
+    ]
+
+
+@pytest.mark.parametrize("mode", [*FRONT, PayMode.APP, PayMode.PAYMENT_CODE])
+async def test_dues_are_collected_by_no_other_way(mode: PayMode, shop: Shop) -> None:
+    account = collecting_dues(shop)
+    order = shop.order(mode, auth_code="6200000000000000000")
+    assert (await shop.channel.pay(account, order)).outcome == NotSent(f"no {mode} here")
+    held = await shop.channel.authorise(account, shop.order(PayMode.QR, captures=False))
+    assert held.outcome == NotSent("no qr here")
+
+
+@pytest.mark.parametrize("missing", ["business_code", "terminal"])
+async def test_dues_of_no_biller_are_not_sent(missing: str, shop: Shop) -> None:
+    account = collecting_dues(shop, **{missing: ""})
+    order = shop.order(PayMode.QR)
+    outcome = (await shop.channel.pay(account, order)).outcome
+    assert isinstance(outcome, NotSent)
+    assert outcome.reason.startswith("13")
 
 
 async def test_an_order_ends_with_its_time_and_no_sooner(shop: Shop) -> None:

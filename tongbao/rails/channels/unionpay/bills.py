@@ -47,7 +47,7 @@ ZIP_MAX: Final = 256 * 1024 * 1024
 UNPACKED_MAX: Final = 4 * 1024**3
 
 TERMS: Final = BillTerms(
-    moved=frozenset({"01", "03", "04", "31", "33"}),
+    moved=frozenset({"01", "03", "04", "13", "31", "33"}),
     under_way=frozenset(),
     failed=frozenset(),
     returns_refund_fees=True,
@@ -60,6 +60,7 @@ _ENCODING: Final = "gb18030"
 _BYTES: Final = "latin-1"  # one character per byte, so that widths are those of the file
 _SEPARATORS: Final = frozenset(" \t,|;")
 _AMOUNT_DIGITS: Final = 12
+_INSTALMENT_FEE_DIGITS: Final = 11
 _CHUNK: Final = 1024 * 1024
 _PACKINGS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _NAME: Final = re.compile(r"INN(\d{6})\d{2}(ZME?)_(\d{15})")
@@ -68,6 +69,7 @@ _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError,
 _KINDS: Final = {
     "01": BillKind.PAYMENT,
     "03": BillKind.PAYMENT,
+    "13": BillKind.PAYMENT,
     "04": BillKind.REFUND,
     "31": BillKind.REFUND,
     "33": BillKind.REFUND,
@@ -303,8 +305,9 @@ def _trade(number: int, row: Mapping[str, str], day: datetime) -> BillRow:
         number=ours,
         order_number=order,
         channel_ref=required(row["queryId"], "bill.number_missing"),
-        money=_fen(row["txnAmt"]),
-        fee=_signed(row["fee"]),
+        money=_fen(row["txnAmt"], _AMOUNT_DIGITS),
+        fee=_signed(row["fee"], _AMOUNT_DIGITS)
+        + _signed(row.get("instalmentFee", ""), _INSTALMENT_FEE_DIGITS),
         at=_moment(row["txnTime"], day),
         state=row["txnType"],
     )
@@ -319,7 +322,7 @@ def _difference(number: int, line: str, day: datetime) -> Difference:
         code=required(cells[0], "bill.code_missing"),
         trace_no=cells[3],
         at=with_year(cells[4], near=day),
-        money=_fen(cells[6]),
+        money=_fen(cells[6], _AMOUNT_DIGITS),
         fields=(*cells[:5], *cells[6:]),
         day=day,
         trades=tuple(
@@ -332,17 +335,17 @@ def _difference(number: int, line: str, day: datetime) -> Difference:
     )
 
 
-def _fen(text: str) -> Money:
-    if len(text) != _AMOUNT_DIGITS or not (text.isascii() and text.isdigit()):
+def _fen(text: str, digits: int) -> Money:
+    if len(text) != digits or not (text.isascii() and text.isdigit()):
         raise RowMalformed("bill.amount_malformed")
     return Money(int(text), CURRENCY)
 
 
-def _signed(text: str) -> Money:
+def _signed(text: str, digits: int) -> Money:
     """Return a fee: D is taken from the merchant, C is given back to it."""
     if not text:
         return Money(0, CURRENCY)
-    money = _fen(text[1:])
+    money = _fen(text[1:], digits)
     match text[0]:
         case "D":
             return money

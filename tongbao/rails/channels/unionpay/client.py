@@ -40,7 +40,7 @@ from tongbao.rails.channels.contract.outcomes import (
 from tongbao.rails.channels.exchange import TimeLimits, followed_by, plain_reply, unsent
 from tongbao.rails.channels.unionpay import answers, notices
 from tongbao.rails.channels.unionpay.bills import TERMS, BillDamaged, parse_trades, unpack
-from tongbao.rails.channels.unionpay.gateway import Answered, Gateway
+from tongbao.rails.channels.unionpay.gateway import Answered, Gateway, secrets_of
 from tongbao.rails.channels.unionpay.undoing.completions import Undoing, Undone, let_go
 from tongbao.rails.channels.unionpay.wire import (
     AUTHORISATIONS,
@@ -53,6 +53,7 @@ from tongbao.rails.channels.unionpay.wire import (
     COMPLETION,
     CURRENCY,
     DONE,
+    DUES,
     FILE,
     FRONT,
     FRONT_MODES,
@@ -64,11 +65,13 @@ from tongbao.rails.channels.unionpay.wire import (
     REFUNDED,
     REPEATED,
     Transaction,
+    authorisations_of,
     china_text,
     common_fields,
     following_fields,
     is_over,
     order_fields,
+    payments_of,
     unpayable,
 )
 
@@ -77,7 +80,7 @@ class UnionPay:
     """ACP 5.1.0: the gateway page, the app, QR both ways, and authorisations in all of them.
 
     An account's ``app_id`` is the product of its gateway page: ``000201`` for people's cards,
-    ``000202`` for companies' (B2B).
+    ``000202`` for companies' (B2B). One of ``000601`` collects dues (缴费), by codes that we show.
     """
 
     name = "unionpay"
@@ -101,7 +104,7 @@ class UnionPay:
 
     async def pay(self, account: ChannelAccount, order: PayOrder) -> Answer[Outcome]:
         """Offer the page, the app or a code, or charge the customer's code."""
-        answer, is_repeat = await self._offer(account, order, PAYMENTS)
+        answer, is_repeat = await self._offer(account, order, payments_of(account))
         if not is_repeat:
             return answer
         asked = await self.query(account, order)
@@ -192,7 +195,7 @@ class UnionPay:
 
     async def authorise(self, account: ChannelAccount, order: PayOrder) -> Answer[AuthoriseOutcome]:
         """Set the order's money aside; the customer meets it as a payment."""
-        answer, is_repeat = await self._offer(account, order, AUTHORISATIONS)
+        answer, is_repeat = await self._offer(account, order, authorisations_of(account))
         if not is_repeat:
             return Answer(answer.outcome, answer.exchange)
         asked = await self.query_authorisation(account, order)
@@ -303,6 +306,9 @@ class UnionPay:
             return Answer(NotSent(reason), unsent("POST", account.gateway, reason)), False
         kind = kinds[order.mode]
         fields = order_fields(account, order, kind)
+        if kind.product == DUES:
+            keys = secrets_of(account)
+            fields |= {"bussCode": keys.business_code, "termInfo": keys.terminal}
         if kind.path == FRONT:
             form, exchange = await asyncio.to_thread(self._gateway.form, account, kind, fields)
             return Answer(Pending(action=form), exchange), False
@@ -362,13 +368,14 @@ class UnionPay:
     async def _refund(
         self, account: ChannelAccount, refund: RefundOrder, origin: str
     ) -> Answer[RefundOutcome]:
+        kind = payments_of(account).get(refund.order_mode) if refund.order_mode else None
         return await self._follow(
             account,
             REFUND,
             refund.number,
             refund.money,
             origin=origin,
-            product=PAYMENTS[refund.order_mode].product if refund.order_mode in PAYMENTS else "",
+            product=kind.product if kind else "",
             call="refund",
         )
 

@@ -37,6 +37,7 @@ _NEEDED: Final = ("merId", "orderId", "txnType", "respCode", "queryId")
 _ANSWER: Final = "00"  # what became of an order: said when asked, and no notification
 _KINDS: Final = {
     "01": CallbackKind.PAYMENT,
+    "13": CallbackKind.PAYMENT,
     "02": CallbackKind.PAYMENT,
     "03": CallbackKind.PAYMENT,
     "04": CallbackKind.REFUND,
@@ -45,7 +46,7 @@ _KINDS: Final = {
 _UNDOING: Final = {COMPLETION_CANCEL.type_: UNDONE_SUFFIX, "32": LET_GO_SUFFIX}
 """A refund that is an undone completion: a reason to ask about the refund."""
 _UNDOING_LENGTH: Final = 27
-_MOVES: Final = frozenset({"01", "02", "03", "04"})
+_MOVES: Final = frozenset({"01", "02", "03", "04", "13"})
 """What says that money moved; the rest is no more than a reason to ask."""
 
 

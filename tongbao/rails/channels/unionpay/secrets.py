@@ -10,6 +10,9 @@ from msgspec import Struct
 class UnionPaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     """Certificates and our private key (``01``), or one shared key (``11`` SHA-256, ``12`` SM3).
 
+    ``business_code`` and ``terminal`` are of an account that collects dues: UnionPay's number of
+    the biller and the kind of bill (bussCode), and what it registered of the terminal (termInfo).
+
     One account uses one method, and answers signed by another are refused: who could choose the
     weaker one would. Out of merchant.pfx come the private key and the certificate; UnionPay gives
     out its root (acp_root.cer) and its middle certificate (acp_middle.cer).
@@ -21,6 +24,8 @@ class UnionPaySecrets(Struct, frozen=True, forbid_unknown_fields=True):
     root_certificate_pem: str = ""
     middle_certificate_pem: str = ""
     secure_key: str = ""
+    business_code: str = ""
+    terminal: str = ""
 
     def __post_init__(self) -> None:
         """Refuse keys that are not those of the method."""

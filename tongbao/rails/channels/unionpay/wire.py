@@ -31,6 +31,8 @@ APP: Final = "appTransReq.do"
 QUERY: Final = "queryTrans.do"
 
 SCANNED: Final = "000000"
+DUES: Final = "000601"
+"""The product of accounts that collect dues (缴费): what is owed to utilities, schools, offices."""
 
 _CURRENCY_CODE: Final = "156"
 _TIME: Final = "%Y%m%d%H%M%S"
@@ -67,6 +69,8 @@ AUTHORISATIONS: Final = {
     PayMode.PAYMENT_CODE: Transaction("02", "04", "", BACK),
 }
 """Customers' codes and ours as yansongda/pay has them; the gateway's after its demo (02/01)."""
+DUES_PAYMENTS: Final = {PayMode.QR: Transaction("13", "08", DUES, BACK)}
+"""申请缴费二维码, as yansongda/pay has it: UnionPay itself tells the biller what was paid."""
 COMPLETION: Final = Transaction("03", "00", "", BACK)
 REFUND: Final = Transaction("04", "00", "", BACK)
 CANCEL: Final = Transaction("31", "00", "", BACK)
@@ -85,7 +89,7 @@ BACK_QUERIES: Final = tuple(
 """UnionPay's own advice (the comments of its demo): how long to wait between questions. Behind the
 scenes it says six times, and to go on while the answer is 03, 04 or 05: we do so more rarely."""
 
-PAID: Final = frozenset({"01"})
+PAID: Final = frozenset({"01", DUES_PAYMENTS[PayMode.QR].type_})
 CAPTURED: Final = frozenset({COMPLETION.type_})
 REFUNDED: Final = frozenset({REFUND.type_})
 AUTHORISED: Final = frozenset({"02"})
@@ -97,6 +101,16 @@ UNDONE_SUFFIX: Final = "u"
 """A completion is undone under the refund's number and this."""
 LET_GO_SUFFIX: Final = "v"
 """Its authorisation, which then lives again, is let go under the refund's number and this."""
+
+
+def payments_of(account: ChannelAccount) -> Mapping[PayMode, Transaction]:
+    """Return how an account's product collects: dues by a code that we show, and no other way."""
+    return DUES_PAYMENTS if account.app_id == DUES else PAYMENTS
+
+
+def authorisations_of(account: ChannelAccount) -> Mapping[PayMode, Transaction]:
+    """Return how an account's product sets money aside; dues are paid at once."""
+    return {} if account.app_id == DUES else AUTHORISATIONS
 
 
 def common_fields(account: ChannelAccount, number: str, kind: Transaction) -> dict[str, str]:
