@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tests.payments.rows import AMOUNT, NOON, new_attempt, new_payment, new_refund
 from tongbao.kernel.money import Money
 from tongbao.parties.merchants.model import LateSuccess
-from tongbao.payments.collecting.decisions import News, Step, next_step
+from tongbao.payments.collecting.decisions import UNPAID, News, Step, next_step
 from tongbao.payments.collecting.model import (
     Attempt,
     AttemptState,
@@ -217,16 +217,17 @@ def test_a_payment_is_open_exactly_while_its_attempt_is(beginning: Rows, heard: 
 
 
 @given(BEGINNINGS, HEARD)
-def test_a_closed_attempt_is_believed_to_be_paid_only_when_asked_since(
+def test_an_attempt_without_money_is_believed_to_be_paid_only_when_asked_since(
     beginning: Rows, heard: Any
 ) -> None:
-    """What closed it may have been a reversal, in which the money went back."""
+    """What closed it may have been a reversal, in which the money went back; what was declined or
+    never sent contradicts itself, which people see at once."""
     rows = beginning
     for news, now, is_fresh in heard:
         step = next_step(*rows, news, now, is_fresh=is_fresh) or Step()
-        was_closed = rows[1].state is AttemptState.CLOSED
-        if was_closed and isinstance(news, Succeeded) and not is_fresh:
+        if rows[1].state in UNPAID and isinstance(news, Succeeded) and not is_fresh:
             assert (step.rule, step.look_again) == (None, True)
+            assert (step.case is None) <= (rows[1].state is AttemptState.CLOSED)
         rows = (step.payment or rows[0], step.attempt or rows[1])
 
 

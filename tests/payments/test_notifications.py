@@ -26,6 +26,8 @@ from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
+from tongbao.payments.collecting.outcomes import Evidence, record_news
+from tongbao.rails.channels.contract.outcomes import Declined
 from tongbao_sdk.models import Payment
 
 WHOLE = os.environ.get("TONGBAO_CAMPAIGN", "0") != "0"
@@ -240,7 +242,7 @@ DISTURBANCES: list[Callable[[Told, Postman], Awaitable[None]]] = [
 ]
 TELLING = {"late", "doubled", "reordered", "wrong_amount"}
 """After these even a closed payment's late money is known, without waiting for the bill. Of one
-that failed it is a contradiction: booked once, apart, and looked at by people."""
+that failed it is a contradiction: the channel is asked, and people look at it."""
 
 
 def _sample(state: Callable[[Stage, str], Awaitable[Payment]], turn: int) -> set[str]:
@@ -295,13 +297,13 @@ async def test_the_end_is_the_same(
         assert await stage.given_back(payment) == [payment["amount"]]
     elif state is failed:
         is_said = disturbed.__name__ in TELLING - {"wrong_amount"}
-        assert (end["status"], end["amount_captured"]) == ("failed", is_said * payment["amount"])
-        assert postings == ["late.captured/gross"] * is_said
-        assert (
-            await stage.events(payment) == ["payment.failed", "payment.late_success"][: 1 + is_said]
+        assert (end["status"], end["amount_captured"]) == ("failed", 0)
+        assert postings == []  # asked, the channel says again that nothing was paid
+        assert await stage.events(payment) == ["payment.failed"]
+        assert await stage.cases(payment) == ["contradiction"] * is_said + ["amount_differs"] * (
+            disturbed is wrong_amount
         )
-        assert ("contradiction" in await stage.cases(payment)) == is_said
-        assert await stage.given_back(payment) == []  # nothing was paid, so the channel refuses
+        assert await stage.given_back(payment) == []
     elif state is not closed:
         assert end["status"] == "succeeded"
         assert end["amount_captured"] == payment["amount"]
@@ -317,6 +319,28 @@ async def test_the_end_is_the_same(
         assert (end["status"], end["amount_captured"]) == ("closed", 0)
         assert postings == []
         assert await stage.events(payment) == ["payment.closed"]
+
+
+@pytest.mark.parametrize("channel", EVERYWHERE)
+async def test_money_for_what_was_declined_is_booked_once_the_channel_is_asked(
+    stage: Stage, channel: str
+) -> None:
+    payment = await stage.show_qr(channel)
+    attempt = await stage.attempt_of(payment)
+    await record_news(stage.flow, attempt, Declined("NO"), Evidence("by hand"))
+    assert (await stage.read(payment))["status"] == "failed"
+
+    await stage.customer(payment)  # who pays all the same; the channel tells us
+    await stage.idle()
+    await stage.advance(seconds=40)
+    await stage.advance(seconds=40)
+
+    end = await stage.read(payment)
+    assert (end["status"], end["amount_captured"]) == ("failed", payment["amount"])
+    assert await stage.postings(payment) == [("late.captured/gross", payment["amount"])]
+    assert await stage.events(payment) == ["payment.failed", "payment.late_success"]
+    assert await stage.given_back(payment) == [payment["amount"]]
+    assert await stage.cases(payment) == ["contradiction"]
 
 
 @pytest.mark.parametrize("channel", EVERYWHERE)

@@ -163,6 +163,10 @@ def _doubt_success(
         # What closed it may have been a reversal, which gives back what was paid: word of the
         # success can be older than that, and booking it would give the money back twice.
         return Step(look_again=True)
+    if attempt.state in UNPAID and not is_fresh:
+        # It said before that there is no money. Which of the two holds is asked, not guessed.
+        detail = _paid_after_all(attempt, news)
+        return Step(case=CaseKind.CONTRADICTION, detail=detail, look_again=True)
     detail = ""
     if attempt.state is AttemptState.SUCCEEDED:
         if news.channel_ref == attempt.channel_ref:
@@ -199,8 +203,13 @@ def _on_success(payment: Payment, attempt: Attempt, news: Succeeded, now: dateti
         attempt=paid,
         rule="late.captured",
         case=CaseKind.CONTRADICTION if contradicts else CaseKind.LATE_SUCCESS,
-        detail=f"paid at {news.at.isoformat()} after the payment had {payment.state}",
+        detail=_paid_after_all(attempt, news),
     )
+
+
+def _paid_after_all(attempt: Attempt, news: Succeeded) -> str:
+    """Return the detail of a case; the same whenever it is said, so it is opened once."""
+    return f"paid at {news.at.isoformat()}, and attempt {attempt.number} was {attempt.state}"
 
 
 def _doubt_authorised(
