@@ -21,7 +21,7 @@ from tongbao.__main__ import main
 from tongbao.infra.http import HttpClient
 from tongbao.rails.channels import error_map
 
-NAME = "north_bank"
+NAME = "bank_of_this_test"
 
 
 @pytest.fixture
