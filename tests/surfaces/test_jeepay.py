@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -26,14 +28,19 @@ from tests.surfaces.jeepaying import (
 )
 from tongbao.infra.settings import Secret
 from tongbao.kernel.ids import show
-from tongbao.parties.merchants.merchants import set_suspended
+from tongbao.kernel.licence import Mode
+from tongbao.parties.merchants.merchants import connect_channel, set_suspended
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
+from tongbao.rails.channels.accounts import NewAccount
 from tongbao.rails.channels.contract.orders import PayMode
 from tongbao.rails.channels.contract.outcomes import OpenApp, Redirect, ShowQr, SubmitForm
+from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.surfaces.jeepay import ways
 from tongbao.surfaces.jeepay.app import read_fields
 from tongbao.surfaces.jeepay.apps import disable, is_signed, roll, signature
 from tongbao.surfaces.jeepay.model import FieldsUnreadable
-from tongbao.wiring import Platform
+from tongbao.wiring import SECRETS, Platform
 from tongbao_sandbox.launch import RunningSandbox
 
 PUBLISHED = {
@@ -406,6 +413,59 @@ async def test_each_way_says_what_the_customer_does_next(
         assert set(json.loads(made.data["payData"])) == {
             *("appId", "timeStamp", "nonceStr", "package", "signType", "paySign")
         }
+
+
+@pytest.fixture(scope="module")
+async def at_unionpay(stage: Stage) -> AsyncIterator[Program]:
+    """A program of another shop, which takes money at UnionPay's own gateway."""
+    given, shop = stage.sandbox.credentials["unionpay"], await stage.open_shop()
+    order = NewAccount(
+        channel="unionpay",
+        mode=Mode.SANDBOX,
+        gateway=f"{stage.sandbox.url}/unionpay",
+        merchant_number=given["mer_id"],
+        app_id="000201",
+        fee_ppm=4_000,
+        keys={name: text for name, text in given.items() if name.endswith("_pem")},
+    )
+    made = await open_accounts(stage.db, stage.platform.keyring, SECRETS, [order])
+    modes = ("qr", "web", "h5", "app", "payment_code")
+    prices = [PriceLine("unionpay", mode, 6_000) for mode in modes]
+    async with stage.db.begin("tests") as tx:
+        await set_price_plan(tx, shop.merchant.id, Mode.SANDBOX, prices)
+        await connect_channel(tx, shop.merchant.id, Mode.SANDBOX, "unionpay", made["unionpay"])
+    async with program_of(stage, shop) as program:
+        yield program
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        *(("UP_QR", "codeUrl"), ("UP_PC", "form"), ("UP_WAP", "form"), ("UP_APP", "ysfapp")),
+        *(("UP_BAR", "none"), ("YSF_BAR", "none"), ("AUTO_BAR", "none")),
+    ],
+)
+async def test_unionpays_ways_are_paid_queried_and_given_back(
+    stage: Stage, at_unionpay: Program, way: str, kind: str
+) -> None:
+    code = await stage.code("unionpay") if kind == "none" else ""
+    made = (await at_unionpay.order(way, channelExtra=json.dumps({"authCode": code}))).data
+    assert (made["orderState"], made["payDataType"]) == (1, kind)
+    if kind == "form":
+        inputs = re.findall(r'name="([^"]+)" value="([^"]*)"', made["payData"])
+        await stage.control("unionpay/visit", fields={name: unescape(v) for name, v in inputs})
+    elif code:
+        await stage.advance(seconds=5)
+    else:
+        await stage.customer(payment_of(made))
+    await stage.idle()
+
+    said = (await at_unionpay.call("pay/query", mchOrderNo=made["mchOrderNo"])).data
+    assert (said["state"], said["ifCode"], said["wayCode"]) == (2, "ysfpay", way)
+    back = (await at_unionpay.refund(made, 1999)).data
+    await stage.advance(seconds=30)
+    assert await at_unionpay.refund_state(back) == 2
+    assert await at_unionpay.state(made) == 5
 
 
 async def test_a_picture_is_of_a_known_order_only(program: Program) -> None:
