@@ -24,6 +24,9 @@ PERIODIC: Final = "CYCLE_PAY_AUTH_P"
 SIGN: Final = "alipay.user.agreement.page.sign"
 LAST_DAY: Final = 28
 """A month's plan begins on a day that every month has."""
+DAYS_MIN: Final = 7
+"""A plan counted by days takes no oftener than that."""
+ENTRANCES: Final = frozenset({"ALIPAYAPP", "QRCODE", "QRCODEORSMS"})
 LIVES: Final = timedelta(days=36500)
 
 
@@ -63,7 +66,8 @@ def opened(world: World, ask: Ask) -> Agreement:
         Refusal
     """
     number, product = need(ask, "external_agreement_no"), need(ask, "personal_product_code")
-    if "access_params" not in ask.biz:
+    how = ask.biz.get("access_params")
+    if not isinstance(how, dict) or how.get("channel") not in ENTRANCES:
         raise invalid("access_params")
     known = find(world, number)
     if known is not None:
@@ -166,8 +170,10 @@ def _rules(ask: Ask) -> Rules:
         raise invalid("period_rule_params") from None
     total = amount_of(rules, "total_amount") if "total_amount" in told else None
     is_month = told.get("period_type") == "MONTH"
-    if told.get("period_type") not in {"DAY", "MONTH"} or every < 1:
+    if told.get("period_type") not in {"DAY", "MONTH"}:
         raise invalid("period_type")
+    if every < (1 if is_month else DAYS_MIN):
+        raise invalid("period")
     if is_month and begins.day > LAST_DAY:
         raise invalid("execute_time")
     return Rules(begins, amount_of(rules, "single_amount"), total, payments)

@@ -564,7 +564,6 @@ async def test_the_place_to_sign_is_part_of_the_offer_and_not_every_channels(
     await offer(stage, **terms, signs_in="app")
     for more, code in (
         ({**terms, "signs_in": "mini_program"}, "agreement.number_used"),
-        ({"signs_in": "app"}, "agreement.not_offered"),
         ({"channel": "wallet", "signs_in": "app"}, "agreement.not_offered"),
     ):
         with pytest.raises(Refused) as refused:

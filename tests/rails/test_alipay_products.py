@@ -20,6 +20,7 @@ from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.crypto import notice_text, public_key, verify
+from tongbao.rails.channels.alipay.gateway import gateway_address
 from tongbao.rails.channels.alipay.products.parking import (
     ParkedCar,
     PlateChargeable,
@@ -33,6 +34,7 @@ from tongbao.rails.channels.capabilities.agreements import (
     AgreementOrder,
     AgreementSigned,
     AgreementTerms,
+    SignsIn,
 )
 from tongbao.rails.channels.capabilities.shares import (
     Receiver,
@@ -456,6 +458,28 @@ async def test_an_agreement_is_offered_signed_charged_and_ended(desk: Desk) -> N
     assert all(isinstance(one.outcome, Unknown) for one in told)
 
 
+@pytest.mark.parametrize("signs_in", ["app", "mini_program"])
+async def test_an_agreement_is_signed_out_of_an_app(desk: Desk, signs_in: SignsIn) -> None:
+    order = agreement(signs_in=signs_in)
+    offered = (await desk.channel.offer_agreement(desk.account, order)).outcome
+    assert isinstance(offered, AgreementOffered)
+    assert isinstance(offered.action, OpenApp)
+    handed = offered.action.parameters
+    if signs_in == "app":
+        scheme, _, asked = handed["url"].partition("?")
+        opened = dict(parse_qsl(asked))
+        assert (scheme, opened["appId"]) == ("alipays://platformapi/startapp", "60000157")
+        handed = {"signStr": opened["sign_params"]}
+    assert handed.keys() == {"signStr"}
+    content = json.loads(dict(parse_qsl(handed["signStr"]))["biz_content"])
+    assert content["access_params"] == {"channel": "ALIPAYAPP"}
+
+    await desk.visit(f"{gateway_address(desk.account)}?{handed['signStr']}")
+
+    signed = (await desk.channel.query_agreement(desk.account, order)).outcome
+    assert isinstance(signed, AgreementSigned), signed
+
+
 # --- agreements to be charged from time to time (周期扣款)
 
 PERIODIC = "CYCLE_PAY_AUTH_P/INDUSTRY|DIGITAL_MEDIA"
@@ -487,7 +511,6 @@ async def rules_of(desk: Desk, order: AgreementOrder) -> dict[str, Any]:
     ("changes", "rules"),
     [
         ({}, {"period_type": "MONTH", "period": 1, "execute_time": "2030-01-28"}),
-        ({"period": "day"}, {"period_type": "DAY", "period": 1}),
         ({"period": "week"}, {"period_type": "DAY", "period": 7}),
         ({"period": "year"}, {"period_type": "MONTH", "period": 12}),
         ({"begins": date(2030, 1, 29)}, {"execute_time": "2030-02-01"}),
@@ -516,7 +539,8 @@ async def test_a_periodic_agreement_is_offered_with_its_rules(
 
 
 @pytest.mark.parametrize(
-    "changes", [None, {"period": None}, {"limit_each": None, "limit_per_period": None}]
+    "changes",
+    [None, {"period": None}, {"period": "day"}, {"limit_each": None, "limit_per_period": None}],
 )
 async def test_a_periodic_agreement_without_rules_is_not_offered(
     plain: Desk, changes: dict[str, Any] | None

@@ -77,7 +77,7 @@ class Agreements:
     ) -> Agreement:
         """Offer an agreement; ``next_action`` says where the customer signs it.
 
-        ``signs_in`` an app or a mini-program is for WeChat Pay only.
+        ``signs_in`` an app or a mini-program is for WeChat Pay and Alipay.
 
         Raises:
             Refused, Unanswered

@@ -58,7 +58,7 @@ class CreateAgreement(Struct, frozen=True, forbid_unknown_fields=True):
     taken at once, ``limit_per_period`` what may be taken in a calendar ``period``, ``limit_total``
     what in all, each in minor units, and ``payments_max`` how many payments; what the channel
     allows besides is its own. ``signs_in`` is where the customer is to sign: on a page, or, at
-    WeChat Pay, out of the merchant's app or mini-program.
+    WeChat Pay and Alipay, out of the merchant's app or mini-program.
     """
 
     merchant_agreement_no: NumberField

@@ -5,7 +5,8 @@ under it must name both.
 
 周期扣款 (``CYCLE_PAY_AUTH_P``) is signed with the rules that Alipay shows the customer and keeps
 to: how often, from when on, and how much (``period_rule_params`` of
-alipay.user.agreement.page.sign, `alipay/alipay-sdk-java-all`:PeriodRuleParams.java).
+alipay.user.agreement.page.sign, `alipay/alipay-sdk-java-all`:PeriodRuleParams.java). Days are
+counted by the seven at least.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tongbao.rails.channels.contract.outcomes import (
     Answer,
     Declined,
     NotSent,
+    OpenApp,
     Pending,
     Redirect,
     Unknown,
@@ -49,15 +51,24 @@ _PERIODIC: Final = "CYCLE_PAY_AUTH_P"
 _SIGNED_AS: Final[Mapping[str, str]] = {_PERIODIC: "GENERAL_WITHHOLDING"}
 """What an agreement is signed as, where that is not what payments under it name."""
 _PERIODS: Final[Mapping[str, tuple[str, int]]] = {
-    "day": ("DAY", 1),
     "week": ("DAY", 7),
     "month": ("MONTH", 1),
     "year": ("MONTH", 12),
 }
+_AT: Final[Mapping[SignsIn, str]] = {
+    "page": "QRCODEORSMS",
+    "app": "ALIPAYAPP",
+    "mini_program": "ALIPAYAPP",
+}
+"""How the customer gets to the signature, in Alipay's words."""
 _LAST_DAY_OF_ALL_MONTHS: Final = 28
 _NO_RULES: Final = (
-    "a periodic plan says how often and how much: period, and limit_each or per period"
+    "a periodic plan says how often, not daily, and how much: period, and limit_each or per period"
 )
+_IN_THE_APP: Final = (
+    "alipays://platformapi/startapp?appId=60000157&appClearTop=false&startMultApp=YES&sign_params="
+)
+"""What opens Alipay's own app at the signature, from another app (支付宝：无线端唤起签约说明)."""
 
 
 class _Agreement(Struct, frozen=True):
@@ -82,13 +93,16 @@ class AlipayAgreements:
 
     @property
     def signs_in(self) -> frozenset[SignsIn]:
-        """Return where customers can sign: on Alipay's page."""
-        return frozenset({"page"})
+        """Return where customers can sign: on Alipay's page, and out of an app or mini-program."""
+        return frozenset({"page", "app", "mini_program"})
 
     async def offer_agreement(
         self, account: ChannelAccount, order: AgreementOrder
     ) -> Answer[AgreementOutcome]:
-        """Sign the page on which the customer agrees; no call is made."""
+        """Sign the page on which the customer agrees; no call is made.
+
+        A merchant's app opens ``url``; a mini-program gives ``signStr`` to ``my.paySignCenter``.
+        """
         product = order.plan.partition("/")[0]
         rules = _rules(order) if product == _PERIODIC else {}
         if rules is None:
@@ -98,7 +112,7 @@ class AlipayAgreements:
             **_named(order),
             **rules,
             "product_code": _SIGNED_AS.get(product, _product(product)),
-            "access_params": {"channel": "QRCODEORSMS"},
+            "access_params": {"channel": _AT[order.signs_in]},
             "external_logon_id": order.display_name,
         }
         fields, exchange = await asyncio.to_thread(
@@ -109,8 +123,8 @@ class AlipayAgreements:
             return_url=order.return_url,
             hidden=(order.display_name,),
         )
-        address = f"{gateway_address(account)}?{urlencode(fields, quote_via=quote)}"
-        return Answer(AgreementOffered(Redirect(address)), exchange)
+        signed = urlencode(fields, quote_via=quote)
+        return Answer(AgreementOffered(_action(account, signed, order.signs_in)), exchange)
 
     async def query_agreement(
         self, account: ChannelAccount, order: AgreementOrder
@@ -152,6 +166,18 @@ class AlipayAgreements:
                 assert_never(heard)
 
 
+def _action(account: ChannelAccount, signed: str, signs_in: SignsIn) -> Redirect | OpenApp:
+    match signs_in:
+        case "page":
+            return Redirect(f"{gateway_address(account)}?{signed}")
+        case "app":
+            return OpenApp({"url": _IN_THE_APP + quote(signed, safe="")})
+        case "mini_program":
+            return OpenApp({"signStr": signed})
+        case _:
+            assert_never(signs_in)
+
+
 def _named(order: AgreementOrder) -> dict[str, str]:
     product, _, scene = order.plan.partition("/")
     named = {"external_agreement_no": order.number, "personal_product_code": product}
@@ -163,9 +189,10 @@ def _rules(order: AgreementOrder) -> dict[str, Any] | None:
     terms = order.terms
     limits = (terms.limit_each, terms.limit_per_period) if terms else ()
     known = [limit for limit in limits if limit is not None]
-    if terms is None or terms.period is None or not known:
+    counted = _PERIODS.get(terms.period or "") if terms else None
+    if terms is None or counted is None or not known:
         return None
-    kind, count = _PERIODS[terms.period]
+    kind, count = counted
     begins = terms.begins
     if kind == "MONTH" and begins.day > _LAST_DAY_OF_ALL_MONTHS:
         begins = _next_first(begins)
