@@ -14,11 +14,17 @@ from tests.payments import test_cards
 from tests.payments.test_cards import AMOUNT, BALANCE, fresh_card, on_card, open_card_account, swipe
 from tests.stage import Stage
 from tongbao.infra.db import connect
+from tongbao.infra.tasks import Lease
 from tongbao.kernel.clock import Clock
+from tongbao.kernel.ids import new_id, parse
+from tongbao.payments.collecting.chase import chase_attempt
+from tongbao.payments.collecting.outcomes import ChaseAttempt
+from tongbao.rails.channels.cards.messages import trace_of
 from tongbao.wiring import Platform
 from tongbao_sdk import Refused
 
 card_host = test_cards.card_host
+NO_LEASE = Lease(new_id(), 1)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +84,34 @@ async def test_a_refund_the_host_refuses_is_nobodys_money_and_can_be_made_again(
     assert (await stage.read(again))["status"] == "succeeded"
     assert (await stage.read(paid))["amount_refunded"] == AMOUNT
     assert await on_card(stage, number) == (BALANCE, 0)
+
+
+async def test_a_reversal_that_another_takes_over_while_it_waits_gives_back_once(
+    stage: Stage,
+) -> None:
+    """Its lease ran out: both send it, and both hear that it is done."""
+    number = fresh_card()
+    stage.sandbox.fault("cards", "pay", "bad_signature_paid")
+    payment = await swipe(stage, number)
+    attempt = await stage.attempt_of(payment)
+    stage.db.clock.offset += timedelta(minutes=2)
+    stage.sandbox.fault("cards", "close", "slow:0.4", number=trace_of(attempt.number).reference)
+    task = ChaseAttempt(attempt.book, attempt.id)
+
+    first = asyncio.create_task(chase_attempt(stage.flow, task, NO_LEASE))
+    await asyncio.sleep(0.2)
+    assert (await stage.read(payment))["status"] == "unknown"
+    await asyncio.gather(first, chase_attempt(stage.flow, task, NO_LEASE))
+
+    sent = await stage.db.fetch(
+        "select count(*) as times from exchange where payment_id = $1 and purpose = 'close'",
+        (parse("pay", payment["id"]),),
+    )
+    assert sent[0]["times"] == 2
+    assert await on_card(stage, number) == (BALANCE, 0)
+    assert len(await stage.events(payment)) == 1
+    assert await stage.cases(payment) == []
+    assert await stage.postings(payment) == []
 
 
 async def test_two_workers_reverse_each_card_payment_once(own_stage: Stage, dsn: str) -> None:
