@@ -212,10 +212,13 @@ async def test_a_wrong_amount_or_a_forgery_is_not_believed(stage: Stage) -> None
     assert (await stage.read(forged))["status"] == "succeeded"
 
 
-@pytest.mark.parametrize("mode", ["qr", "web", "app"])
+@pytest.mark.parametrize("mode", MODES)
 async def test_money_is_set_aside_captured_and_given_back(mode: str, stage: Stage) -> None:
     payment = await ask(stage, mode, capture="manual", capture_within_s=7200)
-    await act(stage, payment)
+    if mode == "payment_code":
+        await stage.advance(seconds=5)
+    else:
+        await act(stage, payment)
     assert (await stage.read(payment))["status"] == "authorised"
     await stage.call(stage.client.payments.capture, payment["id"], amount=1500)
     await stage.advance(minutes=1)
@@ -225,6 +228,34 @@ async def test_money_is_set_aside_captured_and_given_back(mode: str, stage: Stag
     await stage.advance(minutes=1)
     assert (await stage.read(refund))["status"] == "succeeded"
     assert await stage.cases(captured) == []
+
+
+@pytest.mark.parametrize("fault", ["time_out_paid", "bad_signature_paid", "processing:40"])
+async def test_a_code_set_aside_without_an_answer_is_found(fault: str, stage: Stage) -> None:
+    stage.fault("unionpay", "pay", fault)
+    payment = await ask(stage, "payment_code", capture="manual", capture_within_s=7200)
+    assert payment["status"] not in {"failed", "closed"}, "silence is no failure"
+    await stage.advance(seconds=20)
+    for _ in range(4):
+        await stage.advance(minutes=1)
+    assert (await stage.read(payment))["status"] == "authorised"
+    await stage.call(stage.client.payments.void, payment["id"])
+    await stage.advance(minutes=2)
+    trade = await stage.trade_of(payment)
+    assert trade
+    assert trade["state"] == "reversed", "nothing of the customer's is kept aside"
+
+
+@pytest.mark.parametrize("behaviour", ["ask_forever", "decline", "cancel"])
+async def test_a_code_that_sets_nothing_aside_ends_so(behaviour: str, stage: Stage) -> None:
+    more = {"capture": "manual", "capture_within_s": 7200, "behaviour": behaviour}
+    payment = await ask(stage, "payment_code", **more)
+    for _ in range(8):
+        await stage.advance(minutes=10)
+    assert (await stage.read(payment))["status"] in {"failed", "closed"}
+    assert await stage.postings(payment) == []
+    with pytest.raises(ValueError, match="400"):
+        await stage.customer(payment)
 
 
 async def test_money_set_aside_is_let_go(stage: Stage) -> None:

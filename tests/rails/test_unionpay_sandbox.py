@@ -562,21 +562,33 @@ async def test_a_refund_in_trouble_is_asked_about(fault: str, end: type, shop: S
 
 
 async def authorised(shop: Shop, mode: PayMode = PayMode.QR) -> tuple[PayOrder, Authorised]:
-    order = shop.order(mode, captures=False)
+    code = shop.code("pay").auth_code if mode is PayMode.PAYMENT_CODE else None
+    order = shop.order(mode, captures=False, auth_code=code)
     offered = (await shop.channel.authorise(shop.account, order)).outcome
     assert isinstance(offered, Pending)
     if isinstance(offered.action, SubmitForm):
         await shop.tell("unionpay/visit", fields=dict(offered.action.fields))
-    else:
+    elif code is None:
         await shop.customer(order)
     found = (await shop.channel.query_authorisation(shop.account, order)).outcome
     assert isinstance(found, Authorised)
     return order, found
 
 
-@pytest.mark.parametrize("mode", [PayMode.QR, PayMode.WEB, PayMode.H5, PayMode.APP])
-async def test_money_is_set_aside_and_taken_later(mode: PayMode, shop: Shop) -> None:
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *((PayMode.QR, ("02", "05")), (PayMode.PAYMENT_CODE, ("02", "04"))),
+        *((PayMode.WEB, ("02", "01")), (PayMode.H5, ("02", "01")), (PayMode.APP, ("02", "01"))),
+    ],
+)
+async def test_money_is_set_aside_and_taken_later(
+    mode: PayMode, kind: tuple[str, str], shop: Shop
+) -> None:
     order, held = await authorised(shop, mode)
+    known = await asyncio.to_thread(shop.sandbox.get, "trades", channel="unionpay")
+    [asked] = [each["extra"]["asked"] for each in known if each["number"] == order.number]
+    assert (asked["txnType"], asked["txnSubType"]) == kind
     assert held.money == PRICE
     # What is only set aside is no payment.
     assert isinstance((await shop.channel.query(shop.account, order)).outcome, Unknown)
