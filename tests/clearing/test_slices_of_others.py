@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.clearing.conftest import Day
 from tests.clearing.test_unionpay_day import unionpay_day
 from tongbao.clearing.sets import duck, plain
-from tongbao.clearing.sets.plain import Unreadable, read_plain, write_plain
+from tongbao.clearing.sets.plain import Unreadable, read_plain, rows_of_merchant, write_plain
 from tongbao.clearing.slices.model import PieceSeenBefore, PieceUnreadable, SlicesNotPossible
 from tongbao.clearing.slices.slices import close_by_slices, compare_slices, take_piece
 from tongbao.clearing.sources.layouts import load_layout
@@ -131,6 +131,12 @@ async def test_unionpays_list_in_pieces_is_whole_when_somebody_says_so(
     closed = await close_by_slices(day.clearing, account, day.date)
 
     assert (standing.counted, len(standing.differing)) == (3, 1)
+    mine = (await day.clearing.flow.account(account)).merchant_number.encode()
+    others = [line.replace(mine, mine[::-1]) for line in lines]
+    piece = packed(bill, info.filename, [lines[0], *others[1:]], path)
+    with pytest.raises(PieceUnreadable) as refused:
+        await take_piece(day.clearing, account, day.date, piece)
+    assert refused.value.facts == {"fault": "bill.wrong_merchant"}
     assert await day.classes("unionpay") == [("amount_differs", numbers[2], 7)]
     assert (closed.state, closed.matched_count) == ("matched", 5)
     await day.sound()
@@ -184,6 +190,24 @@ def test_plain_lines_read_back_as_they_were_written(
     assert list(read_plain(path)) == [*lines, *end]
     assert (written.rows, written.has_total) == (len(lines), has_total)
     assert path.read_bytes().count(b"\n") == 1 + len(lines) + 2 * has_total
+
+
+def test_rows_of_another_merchant_are_faults_and_prove_no_end(tmp_path: Path) -> None:
+    def row(line: int, *merchants: str) -> BillRow:
+        at, fen = datetime(2026, 11, 20, tzinfo=BUSINESS_ZONE), Money(1, "CNY")
+        ours = (BillKind.PAYMENT, f"n{line}", f"n{line}", "ref", fen, fen, at, "交易")
+        return BillRow(line, *ours, merchants)
+
+    total = BillTotal(row_count=2)
+    mixed = [row(1, "777", "9"), row(2, "888"), row(3), total]
+
+    assert list(rows_of_merchant([mixed[0], mixed[2], total], "777")) == [*mixed[::2], total]
+    write_plain(rows_of_merchant(mixed, "777"), TERMS, tmp_path / "x", is_piece=False)
+    first, fault, unsaid, end = read_plain(tmp_path / "x")
+    assert fault == BillFault(2, "bill.wrong_merchant", "888")
+    assert [each.number for each in (first, unsaid) if isinstance(each, BillRow)] == ["n1", "n3"]
+    assert isinstance(end, BillFault)
+    assert end.code == "bill.truncated"
 
 
 def test_a_piece_that_unpacks_to_more_than_any_is_none(

@@ -71,6 +71,7 @@ def test_a_line_says_what_moved(separator: bytes, tmp_path: Path) -> None:
     assert (payment.money, payment.fee) == (Money(1999, "CNY"), Money(12, "CNY"))
     assert payment.at.isoformat() == "2030-01-01T20:00:03+08:00"
     assert (payment.channel_ref, payment.state) == ("512209110416475616528", "01")
+    assert payment.merchants == (MERCHANT,)
     assert (back.kind, back.number, back.order_number) == (BillKind.REFUND, REFUND, NUMBER)
     assert (back.money, back.fee) == (Money(500, "CNY"), Money(-3, "CNY"))
     assert {payment.state, back.state} <= bills.TERMS.moved
@@ -84,6 +85,14 @@ def test_the_fee_of_instalments_is_a_part_of_the_fee(tmp_path: Path) -> None:
     assert isinstance(payment, BillRow)
     assert isinstance(given, BillRow)
     assert (payment.fee, given.fee) == (Money(42, "CNY"), Money(-11, "CNY"))
+
+
+def test_a_row_says_whose_it_is_alone_or_in_a_group(tmp_path: Path) -> None:
+    rows = [line(PAYMENT | {19: "777290058000000"}), line(PAYMENT | {28: ""})]
+    of_group, unsaid, _ = parse_trades(archive(tmp_path / "x.zip", rows))
+    assert isinstance(of_group, BillRow)
+    assert isinstance(unsaid, BillRow)
+    assert (of_group.merchants, unsaid.merchants) == ((MERCHANT, "777290058000000"), ())
 
 
 def test_dues_are_payments(tmp_path: Path) -> None:

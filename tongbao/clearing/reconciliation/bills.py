@@ -262,7 +262,7 @@ async def read_lean(
         lane = None
         if (quick := quick_bill(context, bill.channel, place)) is not None:
             channel = context.flow.channels[bill.channel]
-            lines = await asyncio.to_thread(as_lines, channel, quick, place, folder)
+            lines = await asyncio.to_thread(as_lines, channel, account, quick, place, folder)
             asked = Question(
                 account=account,
                 day=bill.day,

@@ -24,7 +24,7 @@ from tongbao.clearing.context import Clearing
 from tongbao.clearing.sets import duck
 from tongbao.clearing.sets.exporting import LineWriter
 from tongbao.clearing.sets.parts import NumberedLine, Part, all_lines, lines_with, split
-from tongbao.clearing.sets.plain import plain_bill, write_plain
+from tongbao.clearing.sets.plain import plain_bill, rows_of_merchant, write_plain
 from tongbao.clearing.sets.quick import QUICK_BILLS, QuickBill
 from tongbao.kernel.clock import day_bounds
 from tongbao.kernel.ids import from_base32
@@ -100,12 +100,15 @@ def quick_bill(context: Clearing, channel: str, bill: Path) -> QuickBill | None:
     return plain_bill(currency)
 
 
-def as_lines(channel: Channel, quick: QuickBill, bill: Path, folder: Path) -> Path:
+def as_lines(
+    channel: Channel, account: ChannelAccount, quick: QuickBill, bill: Path, folder: Path
+) -> Path:
     """Return the lines that the fast lane reads: the bill's own, or plain ones in the folder."""
     if quick.parse is None:
         return bill
     lines = folder / "plain.bill"
-    write_plain(channel.parse_bill(bill), channel.bill_terms, lines, is_piece=False)
+    rows = rows_of_merchant(channel.parse_bill(bill), account.merchant_number)
+    write_plain(rows, channel.bill_terms, lines, is_piece=False)
     return lines
 
 

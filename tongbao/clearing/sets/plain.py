@@ -38,7 +38,8 @@ _HEADER: Final = (
 _TOTAL: Final = "#total"
 _FAULT: Final = "fault"
 _TRUNCATED: Final = "bill.truncated"
-_UNREADABLE: Final = frozenset({"bill.archive_damaged", "bill.header_unknown"}) | FATAL
+_OTHERS: Final = "bill.wrong_merchant"
+_UNREADABLE: Final = frozenset({"bill.archive_damaged", "bill.header_unknown", _OTHERS}) | FATAL
 _COLUMNS: Final = 11
 _CLOCK: Final = "%Y-%m-%d %H:%M:%S"
 _WRITTEN: Final = str.maketrans({sign: f"%{ord(sign):02X}" for sign in '%,"\\\r\n\t\0'})
@@ -111,6 +112,20 @@ def write_plain(
             shown = ("" if each is None else str(each) for each in _figures(total))
             file.write(f"{_TOTAL}\n{_TOTAL},{','.join(shown)}\n")
     return Plain(rows, has_total, is_told)
+
+
+def rows_of_merchant(lines: Iterable[BillLine], merchant: str) -> Iterator[BillLine]:
+    """Yield a bill's lines, each row that names other merchants as a fault.
+
+    A bill with such rows is not ours, so its end, which would prove absences, is left out.
+    """
+    is_ours = True
+    for line in lines:
+        if isinstance(line, BillRow) and line.merchants and merchant not in line.merchants:
+            is_ours = False
+            yield BillFault(line.line, _OTHERS, " ".join(line.merchants))
+        elif is_ours or not isinstance(line, BillTotal):
+            yield line
 
 
 def read_plain(path: Path) -> Iterator[BillLine]:

@@ -25,7 +25,13 @@ from tongbao.clearing.reconciliation.staging import ids_of_numbers
 from tongbao.clearing.sets import duck, slicing
 from tongbao.clearing.sets.lanes import Lane, Question, Span, compare_spans, export_sides
 from tongbao.clearing.sets.parts import Part, split
-from tongbao.clearing.sets.plain import Unreadable, plain_bill, rows_by_layout, write_plain
+from tongbao.clearing.sets.plain import (
+    Unreadable,
+    plain_bill,
+    rows_by_layout,
+    rows_of_merchant,
+    write_plain,
+)
 from tongbao.clearing.sets.quick import QUICK_BILLS, QuickBill
 from tongbao.clearing.slices import _store as store
 from tongbao.clearing.slices.model import (
@@ -224,6 +230,7 @@ def _lines_of(of: _Day, path: Path, folder: Path, layout: Layout | None, is_last
     channel = of.context.flow.channels[of.account.channel]
     terms, lines = channel.bill_terms, folder / "plain.piece"
     rows = channel.parse_bill(path) if layout is None else rows_by_layout(layout, path, terms)
+    rows = rows_of_merchant(rows, of.account.merchant_number)
     try:
         write_plain(rows, terms, lines, is_piece=True, is_last=is_last)
     except Unreadable as failure:

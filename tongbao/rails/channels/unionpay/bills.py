@@ -310,6 +310,7 @@ def _trade(number: int, row: Mapping[str, str], day: datetime) -> BillRow:
         + _signed(row.get("instalmentFee", ""), _INSTALMENT_FEE_DIGITS),
         at=_moment(row["txnTime"], day),
         state=row["txnType"],
+        merchants=tuple(filter(None, (row["merId"], row["group"]))),
     )
 
 
