@@ -91,8 +91,11 @@ from tongbao.parties.consents.model import (
 )
 from tongbao.parties.e_accounts import bank_orders
 from tongbao.parties.e_accounts import orders as e_accounts
+from tongbao.parties.notices import telling
+from tongbao.parties.notices.model import TellPerson
 from tongbao.parties.onboarding.applications import ApplicationMoved
 from tongbao.parties.partners.model import PartnerMoved
+from tongbao.parties.people.contacts import reach_of as reach_of_person
 from tongbao.parties.people.model import PersonMoved
 from tongbao.parties.standing.standing import STANDING_POLICY, FinishExit, run_finish_exit
 from tongbao.parties.terminals.watch import (
@@ -267,6 +270,7 @@ POLICIES: Final[Mapping[type[Task], RetryPolicy]] = {
     PushOrderRefund: PUSH_POLICY,
     KeepHouse: KEEP_HOUSE_POLICY,
     SendNotification: SEND_POLICY,
+    TellPerson: telling.TELL_POLICY,
     **four_eyes.POLICIES,
     BuildVouchers: BUILD_POLICY,
     CompleteMovement: COMPLETE_POLICY,
@@ -331,6 +335,7 @@ def handlers(
         DeliverWebhook: courier.deliver,
         TellJeepayMerchant: Messenger(flow.db, clearing.keyring, courier.clients).tell,
         SendNotification: partial(run_send_notification, flow.db, clearing.keyring, gateways),
+        TellPerson: partial(telling.run_tell, flow.db, clearing.keyring, reach_of_person),
         KeepHouse: partial(keep_house, flow.db, flow.ledger, flow.licence, blobs=registrar.blobs),
         BuildVouchers: partial(run_build_vouchers, flow.db),
         CompleteMovement: partial(run_complete_movement, flow.db, flow.ledger),

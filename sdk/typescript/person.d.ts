@@ -93,6 +93,9 @@ export type ChargeCard = { card_number: string; expiry: string; amount: number; 
 /** What a register said, and the level it came to. */
 export type CheckView = { source: string; verdict: string | null; real_name_level: number };
 
+/** Whether one wants to hear of money that came in or went out. */
+export type ChooseNotices = { money: boolean };
+
 /** Make a wallet one's own by a payment code that it shows at this moment. */
 export type ClaimWallet = { payment_code: string };
 
@@ -201,6 +204,9 @@ export type MoveWithWallet = { wallet: string; direction: "in" | "out"; amount: 
 /** Choose another password. */
 export type NewPassword = { password: string };
 
+/** How one hears of one's account; of its safety everybody hears. */
+export type NoticesView = { object: "notices"; money: boolean; push_devices: Array<string> };
+
 /** What one let a third party see or do, and how that stands. */
 export type OpenConsentView = { id: string; object: "open_consent"; partner: string; kind: string; permissions: Array<string>; amount: number | null; amount_a_day: number | null; currency: string | null; payee: string | null; accounts: number; status: string; created_at: string; expires_at: string | null; ended_at: string | null };
 
@@ -257,6 +263,9 @@ export type SendMoney = { amount: number; payee: string; request_id: string; cur
 
 /** A new session; its token is shown this once. */
 export type SessionView = { object: "person_session"; person_id: string; device_id: string; token: string; password_is_due: boolean };
+
+/** Where this phone is reached by push. */
+export type SetPushToken = { token: string };
 
 /** Sign what the app has scanned, with a bound card. */
 export type SignAgreement = { code: string; card: string };
@@ -397,6 +406,10 @@ export interface Operations {
   "POST /v1/me/identity/checks": { body: AskRegister; reply: CheckView };
   /** End this session. */
   "POST /v1/me/log_out": { reply: Done };
+  /** Return what one wants to hear of, and which phones are told by push. */
+  "GET /v1/me/notices": { reply: NoticesView };
+  /** Choose whether to hear of one's money; of the account's safety one always hears. */
+  "PUT /v1/me/notices": { body: ChooseNotices; reply: NoticesView };
   /** Return what one let third parties and merchants see and do, the newest first. */
   "GET /v1/me/open_consents": { query: { cursor?: string; limit?: number }; reply: Page_OpenConsentView };
   /** End a consent and every token on it. Safe to repeat; it asks for no further proof. */
@@ -411,6 +424,10 @@ export interface Operations {
   "POST /v1/me/passkeys/challenges": { reply: Question };
   /** Choose another password; every other session ends. */
   "POST /v1/me/password": { body: NewPassword; reply: Done };
+  /** Have this phone told by push what happens to one's account, by the token it has now. */
+  "PUT /v1/me/push_token": { body: SetPushToken; reply: Done };
+  /** Have this phone told nothing by push any more; notices come by SMS. Safe to repeat. */
+  "POST /v1/me/push_token/remove": { reply: Done };
   /** Get an account back; every other phone is unbound, and every address is told. */
   "POST /v1/me/recoveries": { body: Recover; reply: SessionView };
   /** Make an account and open its first session. */

@@ -84,6 +84,7 @@ class Phone:
         self.name = name
         self.kind = kind
         self.token: str | None = None
+        self.contact = PHONE
         self.mode: dict[str, str] = {}  # {"mode": "sandbox"} where it is not live
         if kind == "sm2":
             assert SM2 is not None
@@ -147,13 +148,15 @@ class Phone:
 
     async def code(self, to: str) -> str:
         """Return the newest code that was sent to an address."""
-        return re.findall(r"(?<!\d)\d{6}(?!\d)", (await self.letters(to))[-1].text)[0]
+        texts = " ".join(each.text for each in await self.letters(to))
+        return str(re.findall(r"(?<!\d)\d{6}(?!\d)", texts)[-1])
 
     async def letters(self, to: str) -> list[Message]:
         await self.post_office.deliver()
         return [each for each in self.post_office.carrier.messages if each.to == to]
 
     async def register(self, contact: str = PHONE, **more: Any) -> Reply:
+        self.contact = contact
         asked = await self.ask_code(contact, "register")
         assert asked.status == 200, asked.body
         reply = await self.post(
@@ -199,7 +202,10 @@ class Phone:
             await self.post_office.wait()
             sent = await self.post(f"{at}/code", to="phone")
             assert sent.status == 200, sent.body
-            claim = {"code_id": sent.json["code_id"], "code": await self.code(address(PHONE))}
+            claim = {
+                "code_id": sent.json["code_id"],
+                "code": await self.code(address(self.contact)),
+            }
         return await self.post(f"{at}/proofs", type=method, **claim)
 
 

@@ -36,7 +36,7 @@ from tongbao.parties.bound_cards.model import BindingBarred
 from tongbao.parties.e_accounts import opening
 from tongbao.parties.e_accounts.model import EAccount, EAccountBarred, EAccountOpeningBarred
 from tongbao.parties.e_accounts.orders import Teller
-from tongbao.parties.people.dossier import erase_person, person_with_id
+from tongbao.parties.people.dossier import check_not_barred, erase_person, person_with_id
 from tongbao.parties.people.model import Identity, Person, RealNameNotConfirmed
 from tongbao.parties.people.real_names import give_identity
 
@@ -189,6 +189,39 @@ async def test_who_is_barred_binds_no_card_not_even_one_that_was_verified(db: Db
         await binding.confirm_binding(
             people.binder, person, asked.card, code_id=asked.sent.code_id, code=code
         )
+
+
+@pytest.mark.parametrize("step", ["ask", "confirm"])
+async def test_a_binding_that_meets_a_bar_waits_for_it_and_is_refused(db: Db, step: str) -> None:
+    people = People(db)
+    person = await people.somebody()
+    asked = await people.ask(person, pan(1))
+    code = await people.code()
+    confirmation = {"code_id": asked.sent.code_id, "code": code}
+    async with db.begin("test") as tx:
+        await barring.bar(
+            tx, approved(db), BarTerms(person.actor, "(2026) 1", business_date(tx.now))
+        )
+        late = asyncio.create_task(
+            people.ask(person, pan(2))
+            if step == "ask"
+            else binding.confirm_binding(people.binder, person, asked.card, **confirmation)
+        )
+        await until_one_waits(db)
+    with pytest.raises(BindingBarred):
+        await late
+
+
+async def test_a_bar_that_meets_a_binding_waits_for_it(db: Db) -> None:
+    people = People(db)
+    person = await people.somebody()
+    async with db.begin("test") as tx:
+        await check_not_barred(tx, person.id, BindingBarred)  # as a binding begins
+        late = asyncio.create_task(bar(db, person))
+        await until_one_waits(db)
+    assert (await late).ends_at > db.clock.now()
+    with pytest.raises(BindingBarred):
+        await people.ask(person, pan(1))
 
 
 async def test_who_registers_anew_with_the_same_resident_id_is_not_taken_for_another(

@@ -74,8 +74,8 @@ class Visitor:
     async def code(self) -> str:
         await self.office.deliver()
         to = address(self.phone)
-        texts = [each.text for each in self.office.messages if each.to == to]
-        return str(re.findall(r"(?<!\d)\d{6}(?!\d)", texts[-1])[0])
+        texts = " ".join(each.text for each in self.office.messages if each.to == to)
+        return str(re.findall(r"(?<!\d)\d{6}(?!\d)", texts)[-1])
 
     async def prove_phone(self, **agreed: str) -> Reply:
         await self.office.wait()

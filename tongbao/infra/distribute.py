@@ -169,6 +169,7 @@ TABLES: Final[tuple[Placed, ...]] = (
     *_at_home(
         "people of the firm itself and how they prove it; none of it is money, none has a book",
         *("person", "person_key", "person_contact", "person_device", "person_session"),
+        *("person_push_token", "person_notice_choice"),
         *("person_identity", "person_bar", "real_name_check", "real_name_rule", "retention_rule"),
         *("consent_text", "person_consent", "notification"),
         *("password", "password_before", "message_code", "code_allowance", "authenticator"),

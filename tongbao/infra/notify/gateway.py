@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from tongbao.infra.http import HttpClient, HttpSilence
@@ -17,6 +16,7 @@ from tongbao.infra.notify.model import Answer, Message, NotTaken, Taken, Unclear
 from tongbao.infra.settings import Secret
 
 _TIMEOUT_S: Final = 10.0
+_SENT: Final = Message.__struct_fields__
 
 
 class _Reply(Struct, frozen=True):
@@ -33,7 +33,7 @@ class HttpGateway:
     async def send(self, number: str, message: Message) -> Answer:
         """Hand a message over; any answer but a plain yes or no is none."""
         try:
-            asked = {"number": number, **msgspec.structs.asdict(message)}
+            asked = {"number": number, **{name: getattr(message, name) for name in _SENT}}
             status, said = await self._door.ask(asked, _Reply)
         except HttpSilence as silence:
             return Unclear(silence.reason)

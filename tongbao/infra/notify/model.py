@@ -30,7 +30,13 @@ class Message(Struct, frozen=True):
     language: Literal["zh", "en"]
 
     def __repr__(self) -> str:
-        return f"Message({self.kind})"  # neither the text nor the person
+        return f"{type(self).__name__}({self.kind})"  # neither the text nor the person
+
+
+class Handed(Message, frozen=True):
+    """A message as it waits to be sent; ``instead`` goes where this one is not taken."""
+
+    instead: Message | None = None
 
 
 class Taken(Struct, frozen=True):
@@ -62,7 +68,7 @@ class Gateway(Protocol):
 
 
 class Notification(Struct, frozen=True):
-    """One row of the table. ``sealed`` is the `Message`, as long as it has to be kept."""
+    """One row of the table. ``sealed`` is what was `Handed`, as long as it has to be kept."""
 
     id: UUID
     mode: Mode

@@ -1,6 +1,6 @@
 """Send a message to a person: written with the fact that asks for it, sent by a task.
 
-    waiting ──taken──► sent          ──will not──► refused
+    waiting ──taken──► sent          ──will not──► refused (and what was to go instead waits)
        └── too old to be of use ───► given_up
 
 A message may arrive twice when nobody knows whether it left; its gateway is given the same number
@@ -15,12 +15,21 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.notify import _store as store
-from tongbao.infra.notify.model import Gateway, Message, Notification, NotTaken, Taken, Unclear
+from tongbao.infra.notify.model import (
+    Gateway,
+    Handed,
+    Message,
+    Notification,
+    NotTaken,
+    Taken,
+    Unclear,
+)
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, Task, enqueue
 from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.licence import Mode
@@ -53,13 +62,16 @@ async def queue_message(
     mode: Mode,
     purpose: str,
     subject: UUID | None = None,
+    instead: Message | None = None,
 ) -> UUID:
     """Have a message sent once this transaction commits, and return its id.
 
-    ``subject`` is the person it is about, who may ask for everything that is kept of them.
+    ``subject`` is the person it is about, who may ask for everything that is kept of them;
+    ``instead`` is sent where a gateway does not take the message.
     """
     made = new_id()
-    sealed = keyring.seal(_SEALED, msgspec.json.encode(message), _place(made))
+    handed = Handed(**structs.asdict(message), instead=instead)
+    sealed = keyring.seal(_SEALED, msgspec.json.encode(handed), _place(made))
     await store.INSERT.run(tx, made, mode, message.kind, purpose, subject, sealed, tx.now)
     await enqueue(tx, SendNotification(made))
     return made
@@ -80,7 +92,7 @@ async def run_send_notification(
         await _end(db, lease, found.id, "refused", "no_gateway")
         return None
     opened = keyring.open(_SEALED, found.sealed, _place(found.id))
-    message = msgspec.json.decode(opened, type=Message)
+    message = msgspec.json.decode(opened, type=Handed)
     failpoint("notify.before_send")
     answer = await gateway.send(base32(found.id), message)
     failpoint("notify.after_send")
@@ -88,7 +100,7 @@ async def run_send_notification(
         case Taken(reference):
             await _end(db, lease, found.id, "sent", reference)
         case NotTaken(reason):
-            await _end(db, lease, found.id, "refused", reason)
+            await _refused(db, keyring, lease, found, reason=reason, instead=message.instead)
         case Unclear():
             return Again(_AGAIN)
     return None
@@ -113,6 +125,30 @@ async def _end(db: Db, lease: Lease, sent: UUID, state: str, reference: str | No
     async with db.begin("notify") as tx:
         await lease.hold(tx)
         await store.END.run(tx, sent, state, reference and reference[:128], tx.now)
+
+
+async def _refused(
+    db: Db,
+    keyring: Keyring,
+    lease: Lease,
+    found: Notification,
+    *,
+    reason: str,
+    instead: Message | None,
+) -> None:
+    """End a message that is not taken and have the other one sent, in one commit."""
+    async with db.begin("notify") as tx:
+        await lease.hold(tx)
+        ended = await store.END.run(tx, found.id, "refused", reason[:128], tx.now)
+        if ended and instead is not None:
+            await queue_message(
+                tx,
+                keyring,
+                instead,
+                mode=found.mode,
+                purpose=found.purpose,
+                subject=found.subject,
+            )
 
 
 def _place(notification_id: UUID) -> bytes:

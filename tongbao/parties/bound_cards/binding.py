@@ -118,6 +118,8 @@ async def ask_to_bind(binder: Binder, person: Person, new: NewCard, confirmed: C
     blind = blind_of(binder.keyring, "phone", new.phone.text)
     await take_allowance(db, binder.keyring, blind, new.source)
     async with db.begin(person.actor) as tx:
+        # The person before what they confirmed, as an erasure takes them.
+        await check_not_barred(tx, person.id, BindingBarred)
         await confirmed.take(tx)
         card = await _begin(tx, binder, person, new, facts)
         failpoint("bound_cards.before_begin_commit")
@@ -248,7 +250,6 @@ async def _begin(
     tx: Tx, binder: Binder, person: Person, new: NewCard, facts: CardFacts
 ) -> BoundCard:
     """Write the try down: what was counted before it does not stand against it."""
-    await check_not_barred(tx, person.id, BindingBarred)
     await _lock_binders(tx, person.id)
     await end_tries(tx, person.id, tx.now - CONFIRM_WITHIN)
     owner = owner_of_cards(person.id, person.mode)

@@ -21,7 +21,16 @@ from tongbao.controls.limits.model import Count, LimitExceeded
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Write
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.tasks import Again, Handler, Lease, RetryPolicy, Task, enqueue, first_task_write
+from tongbao.infra.tasks import (
+    Again,
+    Handler,
+    Lease,
+    RetryPolicy,
+    Task,
+    enqueue,
+    first_task_write,
+    task_write,
+)
 from tongbao.kernel.errors import Conflict, NotFound, Rejected
 from tongbao.kernel.ids import base32, derived_id, show
 from tongbao.kernel.money import Money
@@ -52,11 +61,17 @@ from tongbao.parties.e_accounts.orders import (
     order_of_request,
     order_row,
 )
+from tongbao.parties.notices.model import Notice, TellPerson
 from tongbao.parties.people.model import PREFIX as PERSON
 
 ABSENCE_IS_PROOF_AFTER: Final = timedelta(minutes=10)
 """What the bank does not know so long after it was sent is not on its way any more."""
 _DELAYS: Final = tuple(timedelta(seconds=s) for s in (5, 15, 60, 300, 900, 3600))
+_NOTICES: Final = {
+    "e_account.landed": Notice.MONEY_IN,
+    "e_account.left": Notice.MONEY_OUT,
+    "e_account.came_back": Notice.ORDER_FAILED,
+}
 POLICY: Final = RetryPolicy(attempts_max=1_000_000, delays=_DELAYS)
 """Nobody gives up while money is on its way; a case for people is the delay that grows."""
 
@@ -306,6 +321,7 @@ async def _nothing_came(
             await write.run(tx)
         await let_go_write(leg.card_id, found.person_id).run(tx)
         await audit.record(tx, "e_account.order_failed", found.shown_id, {"code": code})
+        await enqueue(tx, TellPerson(found.person_id, Notice.ORDER_FAILED))
         failpoint("e_accounts.before_nothing_commit")
     return True
 
@@ -332,6 +348,7 @@ async def _end(
         *([Write(store.LAND, land, refusal=EAccountMoved.code)] if comes else []),
         *meters,
         let_go_write(leg.card_id, found.person_id),
+        task_write(TellPerson(found.person_id, _NOTICES[rule]), run_at=now),
     ]
     # What is refused stays so under its id, and a later sending may come back all the same.
     group_id = derived_id(found.id, rule if sends is None else f"{rule} {sends}")

@@ -36,6 +36,7 @@ from tongbao.parties.e_accounts.model import (
 )
 from tongbao.parties.e_accounts.opening import book_of
 from tongbao.parties.identity.model import Permission
+from tongbao.parties.notices.model import Notice, TellPerson
 
 _DOCUMENT_MAX: Final = 64
 _MOST: Final = 10**15
@@ -170,7 +171,7 @@ async def freeze(tx: Tx, approval: Approval, terms: FreezeTerms) -> EAccountFree
         None,
     )
     if starts_at <= tx.now:
-        made = await _begin(tx, made)
+        made = await _begin(tx, account, made)
     next_at = terms.ends_at if made.counts else starts_at
     if next_at is not None:
         await enqueue(tx, MindFreeze(made.book, made.id), run_at=next_at, key=str(made.id))
@@ -217,7 +218,7 @@ async def run_mind_freeze(db: Db, task: MindFreeze, _lease: Lease) -> Again | No
             failpoint("e_accounts.before_freeze_end_commit")
             return None
         if found.began_at is None:
-            await _begin(tx, found)
+            await _begin(tx, account, found)
             facts = {"freeze": shown_freeze(found), "document": found.document}
             await audit.record(tx, "e_account.freeze_began", account.shown_id, facts)
             failpoint("e_accounts.before_freeze_begin_commit")
@@ -267,8 +268,9 @@ def shown_freeze(row: EAccountFreeze) -> str:
     return show(FREEZE_PREFIX, row.id)
 
 
-async def _begin(tx: Tx, made: EAccountFreeze) -> EAccountFreeze:
+async def _begin(tx: Tx, account: EAccount, made: EAccountFreeze) -> EAccountFreeze:
     """Let a freeze count from now on; movements that commit after it are refused."""
+    await _tell(tx, account, made, Notice.FROZEN)
     await store.BEGIN_FREEZE.run(tx, made.book, made.id, tx.now)
     await store.ADD_STOPS.run(tx, made.book, made.account_id, *_weight(made))
     return await store.GET_FREEZE.one(tx, made.book, made.id)
@@ -282,7 +284,14 @@ async def _end(
     if lifted is not None and lifted.began_at is not None:
         weight = (-each for each in _weight(lifted))
         await store.ADD_STOPS.run(tx, account.book, account.id, *weight)
+        await _tell(tx, account, lifted, Notice.UNFROZEN)
     return lifted
+
+
+async def _tell(tx: Tx, account: EAccount, made: EAccountFreeze, notice: Notice) -> None:
+    """Have the person told; of a court's freeze it is the court that tells them."""
+    if made.kind == "operational":
+        await enqueue(tx, TellPerson(account.person_id, notice))
 
 
 async def _locked(tx: Tx, mode: Mode, shown_id: str) -> EAccount:

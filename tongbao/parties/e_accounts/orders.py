@@ -21,15 +21,7 @@ from tongbao.controls.limits.meters import check_counts, count_writes, used_toda
 from tongbao.infra import audit
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
-from tongbao.infra.tasks import (
-    Again,
-    Handler,
-    Lease,
-    RetryPolicy,
-    Task,
-    cancel_write,
-    enqueue,
-)
+from tongbao.infra.tasks import Again, Handler, Lease, RetryPolicy, Task, cancel_write, enqueue
 from tongbao.kernel.clock import business_date, day_bounds
 from tongbao.kernel.errors import Conflict, NotFound, Rejected
 from tongbao.kernel.ids import new_id, show
@@ -61,6 +53,8 @@ from tongbao.parties.e_accounts.model import (
     counts_of,
 )
 from tongbao.parties.e_accounts.opening import DORMANT_POLICY, FindDormant, run_find_dormant
+from tongbao.parties.notices.model import Notice, TellPerson
+from tongbao.parties.notices.telling import money_moved
 from tongbao.parties.people.model import PREFIX as PERSON
 
 ORDER_POLICY: Final = RetryPolicy(
@@ -226,6 +220,7 @@ async def run_order(teller: Teller, task: RunOrder, _lease: Lease) -> Again | No
             args = (found.book, found.id, OrderState.FAILED, tx.now, code)
             if await store.END_ORDER.run(tx, *args):
                 await audit.record(tx, "e_account.order_failed", found.shown_id, {"code": code})
+                await enqueue(tx, TellPerson(found.person_id, Notice.ORDER_FAILED))
             failpoint("e_accounts.before_failure_commit")
     return None
 
@@ -379,6 +374,7 @@ async def _group(
             for each, by in sorted(moves)
         ),
         *await count_writes(db, counts_of(account, wanted, payee), now),
+        *money_moved(account.person_id, change, now, payee=payee.person_id if payee else None),
     ]
     return Group(wanted.id, wanted.book, _transfers(account, wanted, payee), tuple(companions))
 

@@ -38,6 +38,7 @@ from tongbao.parties.e_accounts.model import (
     OrderNotFound,
 )
 from tongbao.parties.e_accounts.opening import book_of
+from tongbao.parties.notices.telling import money_moved
 from tongbao.parties.people.dossier import Contributor
 from tongbao.parties.people.model import Kept
 
@@ -206,7 +207,8 @@ async def payment_writes(
     """Return the writes that take a payment out of an account and count it on every meter."""
     move = (account.book, account.id, -code.amount, now)
     counts = await count_writes(on, _paid(account, code), now)
-    return [Write(store.MOVE, move, refusal=EAccountMoved.code), *counts]
+    told = money_moved(account.person_id, -code.amount, now)
+    return [Write(store.MOVE, move, refusal=EAccountMoved.code), *counts, *told]
 
 
 async def check_room(on: Db | Tx, account: EAccount, amount: int, now: datetime) -> None:
@@ -228,7 +230,8 @@ async def incoming_writes(
     row = (account.book, account.id, amount, now)
     room = await count_writes(on, [Count(account.metered, BALANCE, amount)], now)
     statement = store.LAND if comes_back else store.MOVE
-    return [Write(statement, row, refusal=EAccountMoved.code), *room]
+    told = money_moved(account.person_id, amount, now)
+    return [Write(statement, row, refusal=EAccountMoved.code), *room, *told]
 
 
 def _paid(account: EAccount, code: PaidCode) -> list[Count]:

@@ -134,6 +134,12 @@ ALL_DEVICES: Final = Query(
 DEVICE_BOUND_AT: Final = Query(
     datetime, "select bound_at from person_device where id = $1 and state = 'active'"
 )
+LOCK_DEVICE: Final = Query(
+    PersonDevice,
+    f"""
+    select {_DEVICE} from person_device
+     where id = $1 and person_id = $2 and state = 'active' for update""",
+)
 REMOVE_DEVICE: Final = Statement("""
     update person_device set state = 'removed', removed_at = $3
      where id = $1 and person_id = $2 and state = 'active'""")

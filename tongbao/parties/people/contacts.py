@@ -19,6 +19,7 @@ from tongbao.infra.db import Db, Tx
 from tongbao.infra.notify.model import Kind
 from tongbao.kernel.licence import Mode
 from tongbao.parties.authentication.message_codes import Address
+from tongbao.parties.notices.model import Reached
 from tongbao.parties.people import _store as store
 from tongbao.parties.people.model import ContactMalformed, PersonContact
 
@@ -140,6 +141,17 @@ def opened(own: Keyring, row: PersonContact) -> Contact:
     """
     text = own.open(_PERSONAL, row.sealed, _place(row.person_id, row.kind)).decode()
     return Contact(row.kind, text)
+
+
+async def reach_of(tx: Tx, keyring: Keyring, person_id: UUID) -> Reached | None:
+    """Return how somebody is reached, their row held; of an erased person there is nothing."""
+    person = await store.HOLD_PERSON.first(tx, person_id)
+    if person is None or person.state == "erased":
+        return None
+    own = await keyring_of(tx, keyring, person_id)
+    rows = await contacts_of(tx, person_id)
+    addresses = [address_of(keyring, opened(own, row), person.language) for row in rows]
+    return Reached(person.mode, person.language, own, addresses)
 
 
 def _key_place(person_id: UUID, kind: str) -> bytes:

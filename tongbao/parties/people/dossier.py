@@ -25,6 +25,7 @@ from tongbao.infra.notify.sending import (
     prune_notifications,
 )
 from tongbao.infra.outbox import publish
+from tongbao.infra.tasks import enqueue
 from tongbao.kernel.clock import business_date, real_now
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import show
@@ -37,6 +38,8 @@ from tongbao.parties.authentication.model import OVER_KEPT
 from tongbao.parties.authentication.passkeys import forget_passkeys, passkeys_of
 from tongbao.parties.authentication.passwords import forget_passwords
 from tongbao.parties.authentication.step_up import forget_confirmations, prune_challenges
+from tongbao.parties.notices.model import Notice, TellPerson
+from tongbao.parties.notices.phones import choices_of, forget_notices, tokens_of
 from tongbao.parties.people import _store as store
 from tongbao.parties.people.consents import consents_of
 from tongbao.parties.people.contacts import (
@@ -195,6 +198,8 @@ async def set_suspended(tx: Tx, person_id: UUID, *, suspended: bool, because: st
         await end_sessions_of(tx, person_id)
     action = "person.suspended" if suspended else "person.resumed"
     await audit.record(tx, action, changed.actor, {"because": because[:200]})
+    notice = Notice.SUSPENDED if suspended else Notice.RESUMED
+    await enqueue(tx, TellPerson(person_id, notice))
     moved = PersonMoved(merchant_id=None, mode=changed.mode, resource_id=changed.actor)
     await publish(tx, moved)
     return changed
@@ -290,6 +295,8 @@ async def _person_rows(db: Db, keyring: Keyring, person_id: UUID) -> list[dict[s
     rows = [_plain("account", person)]
     rows += [{**_plain("address", row), "text": opened(own, row).text} for row in contacts]
     rows += [_plain("device", row) for row in await store.ALL_DEVICES.all(db, person_id)]
+    rows += [_plain("push_token", row) for row in await tokens_of(db, person_id)]
+    rows += [_plain("notice_choice", row) for row in await choices_of(db, person_id)]
     rows += [_plain("consent", row) for row in await consents_of(db, person_id)]
     rows += [_plain("real_name_check", row) for row in await checks_of(db, person_id)]
     rows += [_plain("bar", row) for row in await bars_of(db, person_id)]
@@ -302,6 +309,7 @@ async def _person_rows(db: Db, keyring: Keyring, person_id: UUID) -> list[dict[s
 
 async def _erase_person(tx: Tx, person_id: UUID) -> list[Kept]:
     await end_sessions_of(tx, person_id)
+    await forget_notices(tx, person_id)
     await store.FORGET_DEVICES.run(tx, person_id)
     await store.FORGET_CONTACTS.run(tx, person_id)
     if await identity_row(tx, person_id) is None:

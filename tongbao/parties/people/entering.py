@@ -181,6 +181,7 @@ async def register(
             key=phone.key,
             name=phone.name,
             methods=(Method.PASSWORD, Method.MESSAGE_CODE),
+            tells=False,
         )
     return Entered(person, session)
 
@@ -340,6 +341,7 @@ async def recover(
             key=phone.key,
             name=phone.name,
             methods=(Method.MESSAGE_CODE,),
+            tells=False,
         )
     await let_in(checks.db, knocked)
     return Entered(person, session)

@@ -20,10 +20,13 @@ from tongbao.infra.db import Db, Tx
 from tongbao.infra.public_keys import PublicKey, SigningAlgorithm
 from tongbao.infra.serving.device_api import DeviceCaller, DeviceSession, SessionOver
 from tongbao.infra.settings import Secret
+from tongbao.infra.tasks import enqueue
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, show
 from tongbao.parties.authentication.model import Method
 from tongbao.parties.authentication.step_up import Holder
+from tongbao.parties.notices.model import Notice, TellPerson
+from tongbao.parties.notices.phones import forget_token, set_token
 from tongbao.parties.people import _store as store
 from tongbao.parties.people.contacts import contacts_of, keyring_of
 from tongbao.parties.people.model import (
@@ -87,13 +90,16 @@ async def open_session(
     key: PublicKey,
     name: str,
     methods: Iterable[Method],
+    tells: bool = True,
 ) -> NewSession:
     """Open a session on a phone, which is bound by that; what was open there ends.
+
+    Where the phone is new its person is told, unless they are told otherwise (``tells``).
 
     Raises:
         DevicesTooMany
     """
-    device = await bind_device(tx, person, key, name)
+    device = await bind_device(tx, person, key, name, tells=tells)
     await store.END_SESSIONS_ON.run(tx, device.id)
     token, now = secrets.token_urlsafe(32), real_now()
     used = sorted({each.value for each in methods})
@@ -109,7 +115,9 @@ async def device_bound_at(on: Db | Tx, device_id: UUID) -> datetime | None:
     return await store.DEVICE_BOUND_AT.first(on, device_id)
 
 
-async def bind_device(tx: Tx, person: Person, key: PublicKey, name: str) -> PersonDevice:
+async def bind_device(
+    tx: Tx, person: Person, key: PublicKey, name: str, *, tells: bool
+) -> PersonDevice:
     """Return the person's phone with this key, bound now if it was not before.
 
     Raises:
@@ -127,6 +135,8 @@ async def bind_device(tx: Tx, person: Person, key: PublicKey, name: str) -> Pers
     else:
         facts = {"device": show(DEVICE_PREFIX, made.id)}
         await audit.record(tx, "person.device_bound", person.actor, facts)
+        if tells:
+            await enqueue(tx, TellPerson(person.id, Notice.DEVICE_BOUND, spared=made.id))
     return made
 
 
@@ -140,6 +150,23 @@ async def devices_of(on: Db | Tx, person_id: UUID) -> list[PersonDevice]:
     return await store.DEVICES.all(on, person_id)
 
 
+async def set_push_token(
+    tx: Tx, keyring: Keyring, caller: DeviceCaller, person: Person, token: str
+) -> None:
+    """Reach the caller's phone by push from now on.
+
+    Raises:
+        SessionOver: the phone or its person is gone.
+    """
+    # The person first, as whoever erases them.
+    held = await store.HOLD_PERSON.first(tx, person.id)
+    device = await store.LOCK_DEVICE.first(tx, caller.current.device_id, person.id)
+    if held is None or held.state != "active" or device is None:
+        raise SessionOver
+    own = await keyring_of(tx, keyring, person.id)
+    await set_token(tx, keyring, own, (device.id, person.id, person.mode), token)
+
+
 async def remove_device(tx: Tx, person_id: UUID, device_id: UUID) -> None:
     """Forget a phone; what is open there ends.
 
@@ -149,6 +176,7 @@ async def remove_device(tx: Tx, person_id: UUID, device_id: UUID) -> None:
     if not await store.REMOVE_DEVICE.run(tx, device_id, person_id, real_now()):
         raise DeviceNotFound
     await store.END_SESSIONS_ON.run(tx, device_id)
+    await forget_token(tx, device_id)
     facts = {"device": show(DEVICE_PREFIX, device_id)}
     await audit.record(tx, "person.device_removed", show(PREFIX, person_id), facts)
 

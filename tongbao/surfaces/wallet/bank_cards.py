@@ -67,7 +67,7 @@ from tongbao.parties.virtual_cards.model import (
     VirtualCardsTooMany,
 )
 from tongbao.payments.card_agreements.signing import unbind
-from tongbao.surfaces.wallet.desk import PREFIX, CodeField, ContactField, Desk, step_up
+from tongbao.surfaces.wallet.desk import PREFIX, CodeField, ContactField, Desk, step_up, take
 from tongbao.surfaces.wallet.e_account_wire import (
     CardChargeView,
     ChargeCard,
@@ -207,7 +207,7 @@ async def choose_bank_card(card_id: str, desk: Desk, caller: DeviceCaller) -> Ba
     person, card = await current_person(desk.db, caller), await _card(desk, caller, card_id)
     confirmed = await step_up(desk, caller, "security", f"bank_card.default {card.shown_id}")
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         return _view(await binding.make_default(tx, person, card))
 
 
@@ -224,7 +224,7 @@ async def unbind_bank_card(card_id: str, desk: Desk, caller: DeviceCaller) -> Ba
     card = await _card(desk, caller, card_id)
     confirmed = await step_up(desk, caller, "security", f"bank_card.unbind {card.shown_id}")
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         return _view(await unbind(tx, card))
 
 
@@ -246,7 +246,7 @@ async def issue_virtual_card(
     act = f"virtual_card.issue {account.shown_id} {data.request_id}"
     confirmed = await step_up(desk, caller, "security", act)
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         issued = await virtual_cards.issue(
             tx, binder.keys, account, data.limits, request_id=data.request_id
         )
@@ -282,7 +282,7 @@ async def move_virtual_card(
     if act != "freeze":
         confirmed = await step_up(desk, caller, "security", f"virtual_card.{act} {card.shown_id}")
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         if act == "close":
             return view_virtual_card(await virtual_cards.close(tx, card))
         moved = await virtual_cards.set_frozen(tx, card, is_frozen=act == "freeze")
@@ -310,7 +310,7 @@ async def limit_virtual_card(
         desk, caller, "security", f"virtual_card.limits {card.shown_id} {said}"
     )
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         return view_virtual_card(await virtual_cards.set_limits(tx, card, data))
 
 

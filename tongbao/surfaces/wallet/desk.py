@@ -9,7 +9,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from tongbao.infra.db import Db
+from tongbao.infra.db import Db, Tx
 from tongbao.infra.public_keys import PublicKeyUnusable, SigningAlgorithm, read_public_key
 from tongbao.infra.serving.device_api import DeviceCaller
 from tongbao.kernel.errors import Refusal
@@ -25,7 +25,7 @@ from tongbao.parties.authentication.step_up import (
 )
 from tongbao.parties.bound_cards.binding import Binder
 from tongbao.parties.bound_cards.moving import CardMoney
-from tongbao.parties.people.dossier import Contributor
+from tongbao.parties.people.dossier import Contributor, hold_person
 from tongbao.parties.people.entering import Entered, Phone
 from tongbao.parties.people.model import DEVICE_PREFIX, DeviceKeyMalformed, PersonDevice
 from tongbao.parties.people.real_names import Registers
@@ -131,6 +131,19 @@ async def step_up(desk: Desk, caller: DeviceCaller, kind: str, subject: str) -> 
     """
     holder = await holder_of(desk.db, desk.checks.keyring, caller)
     return await require_step_up(desk.checks, holder, Act(kind, subject))
+
+
+async def take(tx: Tx, caller: DeviceCaller, confirmed: Confirmed) -> None:
+    """Use a confirmation up, once its person is held: whoever erases them takes both so.
+
+    The other way round, what the act writes of the person would wait for the erasure, and that for
+    the confirmation.
+
+    Raises:
+        ConfirmationUsed
+    """
+    await hold_person(tx, caller.current.person_id)
+    await confirmed.take(tx)
 
 
 async def done_once(

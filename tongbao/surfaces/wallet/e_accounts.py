@@ -53,7 +53,7 @@ from tongbao.parties.e_accounts.model import (
 )
 from tongbao.parties.e_accounts.orders import Teller, Wanted
 from tongbao.parties.people.sessions import current_person, holder_of
-from tongbao.surfaces.wallet.desk import PREFIX, Desk, done_once, step_up
+from tongbao.surfaces.wallet.desk import PREFIX, Desk, done_once, step_up, take
 from tongbao.surfaces.wallet.e_account_wire import (
     BalanceView,
     EAccountBatchView,
@@ -91,7 +91,7 @@ async def open_e_account(
     act = f"e_account.open {data.account_class}"
     confirmed = await step_up(desk, caller, "security", act)
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         made = await opening.open_account(
             tx,
             licence,
@@ -127,7 +127,7 @@ async def activate_e_account(account_id: str, desk: Desk, caller: DeviceCaller) 
     account = await _account(desk, caller, account_id)
     confirmed = await step_up(desk, caller, "security", f"e_account.activate {account.shown_id}")
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         return view_account(await opening.activate(tx, account))
 
 
@@ -141,7 +141,7 @@ async def close_e_account(account_id: str, desk: Desk, caller: DeviceCaller) -> 
     account = await _account(desk, caller, account_id)
     confirmed = await step_up(desk, caller, "security", f"e_account.close {account.shown_id}")
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         return view_account(await opening.close_account(tx, account))
 
 

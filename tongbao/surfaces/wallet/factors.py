@@ -9,7 +9,9 @@ from litestar import get, post
 from msgspec import Meta, Struct
 
 from tongbao.infra.certificates import CertificateRefused
+from tongbao.infra.db import Tx
 from tongbao.infra.serving.device_api import SELF, DeviceCaller
+from tongbao.infra.tasks import enqueue
 from tongbao.infra.web.caller import needs
 from tongbao.kernel.ids import parse, show
 from tongbao.parties.authentication import authenticators, certificates, passkeys
@@ -42,6 +44,7 @@ from tongbao.parties.authentication.step_up import (
     confirm,
     confirmation_of,
 )
+from tongbao.parties.notices.model import Notice, TellPerson
 from tongbao.parties.people.contacts import address_of, contacts_of, keyring_of, opened
 from tongbao.parties.people.model import LoginRefused
 from tongbao.parties.people.sessions import current_person, holder_of
@@ -53,6 +56,7 @@ from tongbao.surfaces.wallet.desk import (
     Done,
     NameField,
     step_up,
+    take,
     view_code,
 )
 
@@ -177,7 +181,7 @@ async def enrol(data: Enrol, desk: Desk, caller: DeviceCaller) -> EnrolledView:
     person = await current_person(desk.db, caller)
     confirmed = await step_up(desk, caller, "security", f"authenticator.add {data.kind}")
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         own = await keyring_of(tx, desk.checks.keyring, person.id)
         made = await authenticators.enrol_authenticator(
             tx,
@@ -188,6 +192,7 @@ async def enrol(data: Enrol, desk: Desk, caller: DeviceCaller) -> EnrolledView:
             account=await _account(desk, caller),
             suite=data.suite,
         )
+        await _tell(tx, caller)
     return EnrolledView(
         id=show(authenticators.PREFIX, made.authenticator.id),
         secret=made.secret.reveal(),
@@ -240,10 +245,11 @@ async def add_passkey(data: AddPasskey, desk: Desk, caller: DeviceCaller) -> Fac
     asked = parse(CHALLENGE_PREFIX, data.challenge_id)
     challenge = await use_challenge(desk.db, asked, _ADD_PASSKEY, owner)
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         made = await passkeys.add_passkey(
             tx, desk.checks.site, challenge, owner, data.name, response=data.response
         )
+        await _tell(tx, caller)
     return _factor(passkeys.PREFIX, "passkey", made.name, made)
 
 
@@ -267,8 +273,9 @@ async def add_certificate(data: AddCertificate, desk: Desk, caller: DeviceCaller
     asked = parse(CHALLENGE_PREFIX, data.challenge_id)
     challenge = await use_challenge(desk.db, asked, _ADD_CERTIFICATE, owner)
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         made = await certificates.bind_certificate(tx, owner, data.chain, challenge, data.signature)
+        await _tell(tx, caller)
     return FactorView(
         id=show(certificates.PREFIX, made.id),
         kind="certificate",
@@ -295,8 +302,9 @@ async def remove_factor(factor_id: str, desk: Desk, caller: DeviceCaller) -> Don
         certificates.PREFIX: certificates.end_certificate,
     }[prefix]
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         await end(tx, owner, parse(prefix, factor_id))
+        await _tell(tx, caller)
     return Done()
 
 
@@ -416,6 +424,12 @@ async def _count(desk: Desk, caller: DeviceCaller) -> None:
     """
     if not await may_guess(desk.db, desk.checks.keyring, caller.current.device_id):
         raise LoginRefused
+
+
+async def _tell(tx: Tx, caller: DeviceCaller) -> None:
+    """Have the person's other phones told that how they prove themselves was changed."""
+    here = caller.current
+    await enqueue(tx, TellPerson(here.person_id, Notice.FACTOR_CHANGED, spared=here.device_id))
 
 
 async def _account(desk: Desk, caller: DeviceCaller) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any, Literal
 
-from litestar import get, post
+from litestar import get, post, put
 from msgspec import Struct
 
 from tongbao.infra.serving.device_api import SELF, DeviceCaller
+from tongbao.infra.tasks import enqueue
 from tongbao.infra.web.caller import needs
-from tongbao.kernel.ids import parse
+from tongbao.kernel.ids import parse, show
 from tongbao.parties.authentication.message_codes import use_code
 from tongbao.parties.authentication.model import (
     CodesTooMany,
@@ -20,12 +21,16 @@ from tongbao.parties.authentication.model import (
     StepUpRequired,
 )
 from tongbao.parties.authentication.passwords import choose_password, keep_password
+from tongbao.parties.notices.model import Notice, PushToken, TellPerson, Topic
+from tongbao.parties.notices.phones import choose, forget_token, tokens_of, wants
+from tongbao.parties.notices.telling import tell
 from tongbao.parties.people import consents, dossier, entering, real_names, sessions
 from tongbao.parties.people.consents import Agreed
 from tongbao.parties.people.contacts import (
     add_contact,
     contacts_of,
     keyring_of,
+    reach_of,
     read_contact,
 )
 from tongbao.parties.people.model import (
@@ -53,6 +58,7 @@ from tongbao.surfaces.wallet.desk import (
     NameField,
     PasswordField,
     step_up,
+    take,
     view_code,
     view_device,
 )
@@ -158,6 +164,26 @@ class KeptView(Struct, frozen=True):
     until: date | None
 
 
+class SetPushToken(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where this phone is reached by push."""
+
+    token: PushToken
+
+
+class NoticesView(Struct, frozen=True, kw_only=True):
+    """How one hears of one's account; of its safety everybody hears."""
+
+    object: Literal["notices"]
+    money: bool
+    push_devices: list[str]
+
+
+class ChooseNotices(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether one wants to hear of money that came in or went out."""
+
+    money: bool
+
+
 class ErasedView(Struct, frozen=True):
     """What became of the account."""
 
@@ -214,9 +240,52 @@ async def remove_device(device_id: str, desk: Desk, caller: DeviceCaller) -> Don
         raise DeviceNotFound
     confirmed = await step_up(desk, caller, "security", f"device.remove {device_id}")
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         await sessions.remove_device(tx, caller.current.person_id, wanted)
+        await enqueue(tx, TellPerson(caller.current.person_id, Notice.DEVICE_REMOVED))
     return Done()
+
+
+@put(f"{PREFIX}/push_token", opt=needs(SELF))
+async def set_push_token(data: SetPushToken, desk: Desk, caller: DeviceCaller) -> Done:
+    """Have this phone told by push what happens to one's account, by the token it has now.
+
+    It goes with the phone when that is removed. Nobody else is told there any more.
+    """
+    person = await current_person(desk.db, caller)
+    async with desk.db.begin(caller.actor) as tx:
+        await sessions.set_push_token(tx, desk.checks.keyring, caller, person, data.token)
+    return Done()
+
+
+@post(f"{PREFIX}/push_token/remove", status_code=200, opt=needs(SELF))
+async def remove_push_token(desk: Desk, caller: DeviceCaller) -> Done:
+    """Have this phone told nothing by push any more; notices come by SMS. Safe to repeat."""
+    async with desk.db.begin(caller.actor) as tx:
+        await forget_token(tx, caller.current.device_id)
+    return Done()
+
+
+@get(f"{PREFIX}/notices", opt=needs(SELF))
+async def get_notices(desk: Desk, caller: DeviceCaller) -> NoticesView:
+    """Return what one wants to hear of, and which phones are told by push."""
+    person_id = caller.current.person_id
+    return NoticesView(
+        object="notices",
+        money=await wants(desk.db, person_id, Topic.MONEY),
+        push_devices=[
+            show(DEVICE_PREFIX, row.device_id) for row in await tokens_of(desk.db, person_id)
+        ],
+    )
+
+
+@put(f"{PREFIX}/notices", opt=needs(SELF))
+async def choose_notices(data: ChooseNotices, desk: Desk, caller: DeviceCaller) -> NoticesView:
+    """Choose whether to hear of one's money; of the account's safety one always hears."""
+    async with desk.db.begin(caller.actor) as tx:
+        await choose(tx, caller.current.person_id, money=data.money)
+    found: NoticesView = await get_notices.fn(desk, caller)
+    return found
 
 
 @post(
@@ -251,8 +320,11 @@ async def add_address(data: AddContact, desk: Desk, caller: DeviceCaller) -> Con
     )
     keyring = desk.checks.keyring
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         await use_code(tx, row)
+        # Before it is changed, so that the number which is given up hears of it.
+        told = TellPerson(person.id, Notice.ADDRESS_CHANGED, spared=caller.current.device_id)
+        await tell(tx, keyring, await reach_of(tx, keyring, person.id), told)
         own = await keyring_of(tx, keyring, person.id)
         if not await add_contact(tx, keyring, own, person.id, person.mode, contact=contact):
             raise CodeWrong
@@ -270,9 +342,11 @@ async def change_password(data: NewPassword, desk: Desk, caller: DeviceCaller) -
     confirmed = await step_up(desk, caller, "security", "password.change")
     hashed = await choose_password(desk.db, person_id, data.password, desk.checks.policy)
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
         await keep_password(tx, person_id, hashed)
         await sessions.end_other_sessions(tx, caller)
+        spared = caller.current.device_id
+        await enqueue(tx, TellPerson(person_id, Notice.PASSWORD_CHANGED, spared=spared))
     return Done()
 
 
@@ -351,7 +425,7 @@ async def export_myself(desk: Desk, caller: DeviceCaller) -> ExportView:
     person = await current_person(desk.db, caller)
     confirmed = await step_up(desk, caller, "personal", "export")
     async with desk.db.begin(caller.actor) as tx:
-        await confirmed.take(tx)
+        await take(tx, caller, confirmed)
     found = await dossier.export_person(desk.db, desk.contributors, person)
     return ExportView({each.name: each.rows for each in found})
 
@@ -371,6 +445,7 @@ ROUTES = [
     log_out,
     list_devices,
     remove_device,
+    *(set_push_token, remove_push_token, get_notices, choose_notices),
     ask_contact_code,
     add_address,
     change_password,
