@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests.infra.signed_client import Reply, call
 from tests.parties.card_people import resident_id
-from tests.parties.phones import PASSWORD, address
+from tests.parties.phones import PASSWORD, address, newest_code
 from tests.stage import Stage
 from tests.surfaces.test_wallet_app import SandboxOffice
 from tongbao.kernel.ids import new_id
@@ -74,8 +73,7 @@ class Visitor:
     async def code(self) -> str:
         await self.office.deliver()
         to = address(self.phone)
-        texts = " ".join(each.text for each in self.office.messages if each.to == to)
-        return str(re.findall(r"(?<!\d)\d{6}(?!\d)", texts)[-1])
+        return newest_code([each.text for each in self.office.messages if each.to == to])
 
     async def prove_phone(self, **agreed: str) -> Reply:
         await self.office.wait()

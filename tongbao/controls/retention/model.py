@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 
-from tongbao.infra.db import Query
+from tongbao.infra.db import Query, Tx
 from tongbao.kernel.errors import Conflict, Invalid
 
 BATCH: Final = 500
@@ -46,6 +47,7 @@ class Raw(Struct, frozen=True):
     ``erase`` takes a book (0 where rows have none), the ids between which it looks, how many rows
     at most, and the moment as text; it puts the digest in the place of what it erases, leaves alone
     what was erased before, and returns the ids. Ids are UUIDv7, so they say how old a row is.
+    ``and_with_them`` erases in the same commit what hangs on those rows.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Raw(Struct, frozen=True):
     erase: Query[UUID]
     has_book: bool = True
     is_licensed: bool = False
+    and_with_them: Callable[[Tx, Sequence[UUID]], Awaitable[None]] | None = None
 
 
 class RetentionTerm(Struct, frozen=True):

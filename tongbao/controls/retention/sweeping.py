@@ -61,6 +61,8 @@ async def _erase_batch(db: Db, raw: Raw, book: int, term: RetentionTerm, now: da
             return 0  # another process is at it
         args = (book, progress.after_id, before, BATCH, now.isoformat(timespec="seconds"))
         gone = sorted(await raw.erase.all(tx, *args))
+        if gone and raw.and_with_them is not None:
+            await raw.and_with_them(tx, gone)
         failpoint("retention.before_progress")
         after = gone[-1] if gone else progress.after_id
         # A full batch has more behind it, and is looked at again at the next round.

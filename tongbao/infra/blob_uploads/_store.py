@@ -19,4 +19,7 @@ CONDEMN: Final = Query(
                        for update skip locked)
     returning name""",
 )
+DISOWN: Final = Statement("""
+    insert into blob_upload (name, begun_at, dying_at)
+    select name, $2, $2 from unnest($1::text[]) name""")
 FORGET: Final = Statement("delete from blob_upload where name = any($1::text[])")

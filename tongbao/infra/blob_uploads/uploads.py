@@ -2,6 +2,7 @@
 
     begun ──its row commits──► named: nothing is left to say
       └──a day later, nobody named it──► dying ──its bytes are gone──► forgotten
+    named ──its row names it no more───────┘
 
 A name is made here and used once. So a blob that a row names is never begun any more, and whoever
 would name one that is dying is refused in that commit and sends it again: whatever the cleaner
@@ -10,6 +11,7 @@ takes away, no row names it or ever will.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -56,6 +58,11 @@ async def name_upload(tx: Tx, name: str) -> None:
     """
     if await store.NAME.run(tx, name) == 0:
         raise UploadLapsed
+
+
+async def disown(tx: Tx, names: Sequence[str]) -> None:
+    """Have blobs taken away that no row names once this transaction commits."""
+    await store.DISOWN.run(tx, names, real_now())
 
 
 async def clean_uploads(db: Db, blobs: Blobs, *, grace: timedelta = GRACE) -> int:

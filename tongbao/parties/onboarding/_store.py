@@ -162,6 +162,49 @@ GET_DOCUMENT: Final = Query(
     Document, f"select {_DOCUMENT} from application_document where id = $1 and application_id = $2"
 )
 
+# Of who never became a merchant: what is said of persons goes, its digests stay, and so does what
+# is said of the firm. A draft that nobody sent in for so long is withdrawn by that. Its end counts
+# beside the id, and nothing is passed over ($2), which the index makes cheap.
+ERASE_UNOPENED: Final = Query(
+    UUID,
+    """
+    with old as materialized (
+        select id from application
+         where $1::int = 0 and $2::uuid is not null and id < $3 and $5::text <> ''
+           and state in ('draft', 'declined', 'withdrawn') and octet_length(personal_sealed) > 32
+           and coalesce(ended_at, submitted_at, created_at) < to_timestamp(
+                   ('x' || left(replace($3::text, '-', ''), 12))::bit(48)::bigint / 1000)
+         order by id limit $4 for update)
+    update application a
+       set personal_sealed = sha256(a.personal_sealed),
+           masked = (select jsonb_object_agg(field, 'erased')
+                       from jsonb_object_keys(a.masked) field),
+           person_blind = sha256(a.person_blind), account_blind = sha256(a.account_blind),
+           note = case when a.note is not null then 'erased' end,
+           state = case when a.state = 'draft' then 'withdrawn' else a.state end,
+           ended_at = coalesce(a.ended_at, $5::timestamptz), version = version + 1
+      from old
+     where a.id = old.id
+    returning a.id""",
+)
+ERASE_DOCUMENTS: Final = Query(
+    str,
+    """
+    with old as materialized (
+        select id, blob_key from application_document
+         where application_id = any($1::uuid[]) and blob_key <> 'erased' for update)
+    update application_document d set blob_key = 'erased'
+      from old
+     where d.id = old.id
+    returning old.blob_key""",
+)
+ERASE_SIGNATURES: Final = Statement("""
+    update term_signature
+       set signer_masked = 'erased', signer_sealed = sha256(signer_sealed),
+           evidence = jsonb_build_object(
+               'erased_sha256', encode(sha256(convert_to(evidence::text, 'UTF8')), 'hex'))
+     where application_id = any($1::uuid[])""")
+
 INSERT_TERMS: Final = Query(
     MerchantTerms,
     f"""

@@ -146,7 +146,7 @@ async def create_application(
         await audit.record(tx, "application.created", show(PREFIX, made.id), facts)
         return made
     known = await store.FIND_APPLICATION.one(tx, caller.merchant_id, caller.mode, application_no)
-    if known.form != form or personal_of(keyring, known) != personal:
+    if known.is_erased or known.form != form or personal_of(keyring, known) != personal:
         raise ApplicationNumberUsed(application_no=application_no)
     return known
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -357,6 +358,11 @@ class Application(Struct, frozen=True):
         """
         if self.state not in states:
             raise ApplicationNotOpenForThis(status=self.state.value)
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether a digest stands where persons were sealed."""
+        return len(self.personal_sealed) == sha256().digest_size
 
     def __repr__(self) -> str:
         return f"Application({self.id}, {self.state})"

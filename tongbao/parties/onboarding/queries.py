@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
+from tongbao.controls.retention.model import Raw
+from tongbao.infra.blob_uploads.uploads import disown
 from tongbao.infra.crypto import Keyring, bind
 from tongbao.infra.db import Db, Tx
 from tongbao.infra.web.caller import Caller
@@ -35,6 +39,22 @@ class ApplicationFilter(Struct, frozen=True):
     text: str | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
+
+
+async def _forget_with_them(tx: Tx, applications: Sequence[UUID]) -> None:
+    """Forget the papers and signatures of applications that are being erased."""
+    await disown(tx, await store.ERASE_DOCUMENTS.all(tx, applications))
+    await store.ERASE_SIGNATURES.run(tx, applications)
+
+
+UNOPENED_KEPT: Final = Raw(
+    "application",
+    "Who applied and never became a merchant",
+    "未开户成功的商户进件中的个人资料",
+    store.ERASE_UNOPENED,
+    has_book=False,
+    and_with_them=_forget_with_them,
+)
 
 
 async def application_with_id(on: Db | Tx, application_id: UUID) -> Application:

@@ -144,10 +144,10 @@ def opened(own: Keyring, row: PersonContact) -> Contact:
 
 
 async def reach_of(tx: Tx, keyring: Keyring, person_id: UUID) -> Reached | None:
-    """Return how somebody is reached, their row held; of an erased person there is nothing."""
+    """Return how somebody is reached, their row held; without their own key nothing opens."""
     person = await store.HOLD_PERSON.first(tx, person_id)
-    if person is None or person.state == "erased":
-        return None
+    if person is None or await store.GET_KEY.first(tx, person_id, "own") is None:
+        return None  # they were erased
     own = await keyring_of(tx, keyring, person_id)
     rows = await contacts_of(tx, person_id)
     addresses = [address_of(keyring, opened(own, row), person.language) for row in rows]

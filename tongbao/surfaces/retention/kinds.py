@@ -19,6 +19,7 @@ from tongbao.infra.request_log import queries as request_log
 from tongbao.kernel.clock import business_date, real_now
 from tongbao.kernel.licence import Licence
 from tongbao.ledger.queries import books
+from tongbao.parties.onboarding.queries import UNOPENED_KEPT as APPLICATIONS
 from tongbao.parties.people.dossier import kept_by_law
 from tongbao.parties.user_wallets.queries import UNOPENED_KEPT
 from tongbao.payments.agreements.queries import EXCHANGES_KEPT as AGREEMENTS
@@ -34,6 +35,7 @@ KINDS: Final[Sequence[Raw]] = (
     PARKING,
     REGISTRATIONS,
     UNOPENED_KEPT,
+    APPLICATIONS,
     COMPLAINTS,
     PAYOUTS,
     TRANSFERS,
