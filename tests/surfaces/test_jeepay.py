@@ -32,7 +32,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.merchants import connect_channel, set_suspended
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
-from tongbao.rails.channels.accounts import NewAccount
+from tongbao.rails.channels.accounts import NewAccount, add_account
 from tongbao.rails.channels.contract.orders import PayMode
 from tongbao.rails.channels.contract.outcomes import OpenApp, Redirect, ShowQr, SubmitForm
 from tongbao.surfaces.demo.stage import open_accounts
@@ -466,6 +466,33 @@ async def test_unionpays_ways_are_paid_queried_and_given_back(
     await stage.advance(seconds=30)
     assert await at_unionpay.refund_state(back) == 2
     assert await at_unionpay.state(made) == 5
+
+
+async def test_companies_pay_where_the_account_is_theirs(
+    stage: Stage, at_unionpay: Program
+) -> None:
+    """People's accounts, and shops that UnionPay does not know, have no UP_B2B."""
+    refused = await at_unionpay.order("UP_B2B")
+    assert "jeepay.way_not_offered" in refused.msg
+    given, shop = stage.sandbox.credentials["unionpay"], await stage.open_shop()
+    order = NewAccount(
+        channel="unionpay",
+        mode=Mode.SANDBOX,
+        gateway=f"{stage.sandbox.url}/unionpay",
+        merchant_number=given["mer_id"],
+        app_id="000202",
+        fee_ppm=4_000,
+        keys={name: text for name, text in given.items() if name.endswith("_pem")},
+    )
+    async with stage.db.begin("tests") as tx:
+        account = await add_account(tx, stage.platform.keyring, SECRETS, order)
+        line = PriceLine("unionpay", "web", 6_000)
+        await set_price_plan(tx, shop.merchant.id, Mode.SANDBOX, [line])
+        await connect_channel(tx, shop.merchant.id, Mode.SANDBOX, "unionpay", account.id)
+    async with program_of(stage, shop) as company:
+        made = (await company.order("UP_B2B")).data
+    assert (made["orderState"], made["payDataType"]) == (1, "form")
+    assert 'name="bizType" value="000202"' in made["payData"]
 
 
 async def test_a_picture_is_of_a_known_order_only(program: Program) -> None:

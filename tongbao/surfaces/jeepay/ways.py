@@ -35,6 +35,7 @@ class Way(Struct, frozen=True):
 
     mode: PayMode
     channels: tuple[str, ...] = ()
+    product: str = ""  # that the merchant's account there must be of
 
 
 _WECHAT: Final = ("wechat_pay",)
@@ -62,9 +63,10 @@ WAYS: Final[Mapping[str, Way]] = {
     "UP_APP": Way(PayMode.APP, _UNIONPAY),
     "UP_WAP": Way(PayMode.H5, _UNIONPAY),
     "UP_PC": Way(PayMode.WEB, _UNIONPAY),
+    "UP_B2B": Way(PayMode.WEB, _UNIONPAY, product="000202"),
 }
-"""Not here, and refused: pages inside UnionPay's app (YSF_JSAPI, UP_JSAPI, YSF_LITE), companies'
-accounts (UP_B2B, which the channel account decides), Alipay's order code (ALI_OC), PP_PC."""
+"""Not here, and refused: pages inside UnionPay's app (YSF_JSAPI, UP_JSAPI, YSF_LITE), Alipay's
+order code (ALI_OC), PP_PC."""
 
 IF_CODES: Final = {
     "wechat_pay": "wxpay",
