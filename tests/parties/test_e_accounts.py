@@ -12,7 +12,6 @@ from uuid import UUID
 import pytest
 
 from tongbao.controls.approvals.model import Approval, ApprovalState
-from tongbao.controls.limits import meters
 from tongbao.controls.limits.model import LimitExceeded, LimitRule, Period, in_force
 from tongbao.infra.db import Db
 from tongbao.infra.failpoints import SimulatedCrash, arm
@@ -366,24 +365,6 @@ async def test_a_banks_third_class_holds_no_more_than_its_cap_over_all_its_accou
     payer = await make_account(2, licence=Licence.BANK, fill=100)
     with pytest.raises(PayeeUnavailable):  # not whose cap it is that is full
         await send(teller, payer, second, 1)
-
-
-async def test_a_day_and_a_year_of_shanghai_begin_anew(
-    db: Db, teller: Teller, make_account: MakeAccount, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    payer = await make_account(2, licence=Licence.BANK, fill=5_000_000)
-    payee = await make_account(1, person=await somebody(db), licence=Licence.PAYMENT_INSTITUTION)
-    now = db.clock.now()
-    await send(teller, payer, payee, 1_000_000)
-    counts = await meters.limits_of(db, payer.metered, now)
-    day = next(x for x in counts if (x.rule.meter, x.rule.period) == ("out_others", "day"))
-
-    tomorrow = await meters.limits_of(db, payer.metered, now + timedelta(days=1))
-    next_year = await meters.limits_of(db, payer.metered, now.replace(year=now.year + 1))
-
-    assert day.left == 0
-    assert {x.left for x in tomorrow if x.rule.meter == "out_others"} == {1_000_000, 19_000_000}
-    assert all(x.used == 0 for x in next_year if x.rule.period in {"day", "year"})
 
 
 async def test_a_day_of_the_meters_ends_at_midnight_of_shanghai(

@@ -329,6 +329,8 @@ async def _check(teller: Teller, account_id: UUID, wanted: EAccountOrder, now: d
         if payee.metered != account.metered:
             await check_counts(db, theirs, now)
     except (Conflict, Rejected):
+        if payee.person_id == account.person_id:
+            raise  # their own: they hear which rule it is, and what is left of it
         raise PayeeUnavailable from None  # what stands against others is nobody's business
     mine = [each for each in counts_of(account, wanted, payee) if each.of == account.metered]
     await check_counts(db, mine, now)
