@@ -17,13 +17,16 @@ from tests.parties.test_e_accounts import (
     left,
     make_account,
     now_is,
+    send,
     teller,
 )
+from tests.parties.test_lines_of_the_law import seen
 from tongbao.infra.db import Db
 from tongbao.infra.kms.file import FileKms
 from tongbao.infra.kms.sealing_keys import SealingKeys
 from tongbao.kernel.card_numbers import is_luhn, scheme_of
 from tongbao.kernel.errors import Refusal
+from tongbao.kernel.licence import Licence
 from tongbao.kernel.money import Money
 from tongbao.parties.e_accounts.model import EAccount, EAccountStateWrong
 from tongbao.parties.e_accounts.orders import Teller
@@ -126,6 +129,24 @@ async def test_a_card_pays_within_its_limits_once_and_no_reason_is_told(
     after = await as_it_is(db, card)
     assert (after.used, after.uses, after.day_used) == (1_600, 3, 600)
     assert (await left(db, payer))["weak_one/day"] == 100_000 - 1_600
+    await agrees(db, payer, payee)
+
+
+async def test_a_card_of_a_banks_first_class_pays_no_more_in_a_day_than_261_lets_go_unsigned(
+    db: Db, teller: Teller, make_account: MakeAccount
+) -> None:
+    """The card has no limit of its own, and nobody signs what it pays."""
+    bank = {"licence": Licence.BANK, "person": await seen(db)}
+    payer, payee = await make_account(1, fill=5_000_001, **bank), await make_account()
+    _, number = await issued(db, payer)
+    await pay(teller, payee, number, 4_999_999, "p1")
+
+    with pytest.raises(CardDeclined):
+        await pay(teller, payee, number, 2, "p2")
+    await pay(teller, payee, number, 1, "p3")
+
+    assert (await left(db, payer))["weak_two/day"] == 0
+    await send(teller, payer, payee, 1)  # signed by a certificate
     await agrees(db, payer, payee)
 
 
