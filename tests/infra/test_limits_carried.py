@@ -62,7 +62,7 @@ async def test_what_both_programs_counted_is_added_up_once(
     await _counted(db, both, third, "out_others", MONDAY, 400)
     await _counted(db, both, second, "balance", MONDAY, 9)
     await _counted(db, one_only, "bank_account_3", "code_static", MONDAY, 20)
-    await _counted(db, one_only, "bank_account_3", "weak_two", MONDAY, 5)
+    await _counted(db, one_only, "bank_account_3", "weak_one", MONDAY, 5)
 
     await _until(db, BEGINS, with_it=True)
     assert await _row(db, both, family, "weak_two") == (MONDAY, 350, 2026, 350, 350)
@@ -84,7 +84,7 @@ async def test_what_both_programs_counted_is_added_up_once(
     assert await _row(db, one_only, "bank_account", "code_static") == (MONDAY, 20, 2026, 20, 20)
     # Of the classes stays what is theirs alone, and nothing of what was carried.
     assert await _row(db, both, second, "balance") == (MONDAY, 9, 2026, 9, 9)
-    assert await _row(db, one_only, "bank_account_3", "weak_two") == (MONDAY, 5, 2026, 5, 5)
+    assert await _row(db, one_only, "bank_account_3", "weak_one") == (MONDAY, 5, 2026, 5, 5)
     assert await _row(db, both, third, "weak_two") is None
     rest = await db.fetch("select count(*) as n from limit_meter where kind like '%.carried'", ())
     assert rest[0]["n"] == 0

@@ -124,6 +124,8 @@ async def test_what_cannot_move_says_why(db, funded):
         await relocate(db, funded, to_book=9)
     with pytest.raises(AccountNotMovable):
         await relocate(db, funded, key=BANK)
+    with pytest.raises(AccountNotMovable):
+        await relocate(db, funded, key=AccountKey("e_account", "CNY", ALICE.owner))
     with pytest.raises(AccountMissing):
         await relocate(db, funded, key=AccountKey("wallet", "USD", ALICE.owner))
     await funded.set_account_state(1, ALICE, AccountState.FROZEN, actor="tests", because="test")

@@ -10,7 +10,7 @@ select known.book, known.owner_id, known.kind || '.carried', known.meter, known.
         and known.meter in ('out_others', 'weak_one', 'weak_two', 'code_one', 'code_two',
                             'code_static'))
     or (known.kind in ('bank_account_1', 'bank_account_2', 'bank_account_3')
-        and known.meter = 'code_static');
+        and known.meter in ('weak_two', 'code_static'));
 
 with carried as (
     select c.book, c.owner_id, split_part(c.kind, '_account_', 1) || '_account' as family, c.meter,

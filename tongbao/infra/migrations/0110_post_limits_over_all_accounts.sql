@@ -1,5 +1,8 @@
 -- The program that counted by class is gone. Whose first account it had opened since 0091 gets the
 -- meters over all accounts now; what it had counted since is added to them; its own rows go.
+-- Commits count in an order of their own, which one statement over all rows does not keep to.
+lock table limit_meter in share row exclusive mode;
+
 insert into limit_meter (book, owner_id, kind, meter, currency, day, day_used, year, year_used,
                          used)
 select known.book, known.owner_id, wanted.family, wanted.meter, known.currency, known.day, 0,
@@ -8,7 +11,7 @@ select known.book, known.owner_id, wanted.family, wanted.meter, known.currency, 
        (values ('payment_account', 'out_others'), ('payment_account', 'weak_one'),
                ('payment_account', 'weak_two'), ('payment_account', 'code_one'),
                ('payment_account', 'code_two'), ('payment_account', 'code_static'),
-               ('bank_account', 'code_static')) as wanted (family, meter)
+               ('bank_account', 'weak_two'), ('bank_account', 'code_static')) as wanted (family, meter)
  where known.meter = 'out_all' and known.kind like wanted.family || '\__'
     on conflict do nothing;
 
@@ -26,7 +29,7 @@ with since as (
      where (c.kind like 'payment\_account\__'
             and c.meter in ('out_others', 'weak_one', 'weak_two', 'code_one', 'code_two',
                             'code_static'))
-        or (c.kind like 'bank\_account\__' and c.meter = 'code_static')
+        or (c.kind like 'bank\_account\__' and c.meter in ('weak_two', 'code_static'))
     window of_all as (partition by c.book, c.owner_id, split_part(c.kind, '_account_', 1), c.meter,
                                    c.currency)
 ), summed as (
@@ -56,4 +59,4 @@ delete from limit_meter
     or (kind like 'payment\_account\__'
         and meter in ('out_others', 'weak_one', 'weak_two', 'code_one', 'code_two',
                       'code_static'))
-    or (kind like 'bank\_account\__' and meter = 'code_static');
+    or (kind like 'bank\_account\__' and meter in ('weak_two', 'code_static'));

@@ -240,13 +240,11 @@ class AccountHasHolds(Conflict):
 
 
 class AccountNotMovable(Rejected):
-    """The account cannot move: it is the house's own, is closed, or its new book refused it."""
+    """The account cannot move: it is the house's own or a person's, closed, or refused there."""
 
     code = "ledger.account_not_movable"
-    advice = (
-        "Only open accounts of customers and merchants move, and only where they may be opened."
-    )
-    advice_zh = "仅客户与商户的正常账户可迁移，且目标账簿须能开立该账户。"
+    advice = "Only open accounts of wallets and merchants move, and only where they may be opened."
+    advice_zh = "仅钱包与商户的正常账户可迁移，且目标账簿须能开立该账户。"
 
 
 class SplitNotFound(NotFound):

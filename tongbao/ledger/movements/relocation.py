@@ -38,7 +38,7 @@ from tongbao.ledger.movements.model import (
 )
 from tongbao.ledger.movements.queries import moving_since
 from tongbao.ledger.queries import balance_of
-from tongbao.ledger.rules.chart import CHART
+from tongbao.ledger.rules.chart import CHART, OwnerKind
 
 _TRIES_MAX: Final = 20
 
@@ -69,7 +69,9 @@ async def move_account(
         raise MovementWithinBook(book=book)
     if await store.HAS_BOOK.first(db, to_book) is None:
         raise BookMissing(book=to_book)
-    if CHART[key.kind].floor is None:
+    kind = CHART[key.kind]
+    # The limits of a person's accounts are counted in the book of all of them, with their money.
+    if kind.floor is None or kind.owner is OwnerKind.E_ACCOUNT:
         raise AccountNotMovable(kind=key.kind)
     moved = 0
     for _ in range(_TRIES_MAX):

@@ -51,10 +51,11 @@ _WEAK: Final = frozenset({WEAK_ONE, WEAK_TWO})
 _CODES: Final = frozenset({CODE_ONE, CODE_TWO, CODE_STATIC})
 TOGETHER: Final = {
     "payment_account": frozenset({OUT_OTHERS}) | _WEAK | _CODES,
-    "bank_account": frozenset({CODE_STATIC}),
+    "bank_account": frozenset({WEAK_TWO, CODE_STATIC}),
 }
-"""What the law adds up over all accounts of a person, whatever their class: 所有支付账户 (43号
-第十一条, 第二十四条; 296号), and what one customer pays at codes that do not change."""
+"""What is added up over all accounts of a person, whatever their class: 所有支付账户 (43号
+第十一条, 第二十四条; 296号), and of a bank's, in the stricter reading, what one customer sends
+unsigned (261号) and pays at codes that do not change (296号)."""
 
 
 class EAccountNotFound(NotFound):
