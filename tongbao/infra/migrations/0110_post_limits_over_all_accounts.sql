@@ -11,7 +11,8 @@ select known.book, known.owner_id, wanted.family, wanted.meter, known.currency, 
        (values ('payment_account', 'out_others'), ('payment_account', 'weak_one'),
                ('payment_account', 'weak_two'), ('payment_account', 'code_one'),
                ('payment_account', 'code_two'), ('payment_account', 'code_static'),
-               ('bank_account', 'weak_two'), ('bank_account', 'code_static')) as wanted (family, meter)
+               ('bank_account', 'weak_two'), ('bank_account', 'code_static')
+       ) as wanted (family, meter)
  where known.meter = 'out_all' and known.kind like wanted.family || '\__'
     on conflict do nothing;
 
