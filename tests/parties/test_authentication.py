@@ -617,7 +617,9 @@ async def test_another_session_finds_nothing_confirmed(checks: Checks, holder: H
         await require_step_up(checks, thief, TRANSFER)
     with pytest.raises(StepUpRequired):
         await require_step_up(checks, holder, Act("transfer", "trf_1", 19900, "CNY", "6780"))
-    assert (await require_step_up(checks, holder, TRANSFER)).id is not None
+    proved = await require_step_up(checks, holder, TRANSFER)
+    assert proved.id is not None
+    assert proved.level is Level.ONE
 
 
 async def test_proofs_are_tried_ten_times(db: Db, checks: Checks, holder: Holder) -> None:

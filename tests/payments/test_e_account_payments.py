@@ -484,15 +484,15 @@ async def test_a_second_tap_hears_what_the_first_one_did(
     if what == "transfers":
         asked = await alice.post(f"{at}/{mine}/{what}", **wanted)
         assert (await alice.prove(asked.json["facts"]["confirmation"], "password")).status == 200
-    really = module.level_for
+    really = module.require_step_up
     first: list[Any] = []
 
     async def overtaken(*args: Any) -> Any:
-        monkeypatch.setattr(module, "level_for", really)
+        monkeypatch.setattr(module, "require_step_up", really)
         first.append(await alice.post(f"{at}/{mine}/{what}", **wanted))
         return await really(*args)
 
-    monkeypatch.setattr(module, "level_for", overtaken)
+    monkeypatch.setattr(module, "require_step_up", overtaken)
     second = await alice.post(f"{at}/{mine}/{what}", **wanted)
 
     assert (first[0].status, second.status) == (201, 201), second.body

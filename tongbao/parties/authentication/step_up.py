@@ -150,9 +150,10 @@ class NoRisk(Struct, frozen=True):
 
 
 class Confirmed(Struct, frozen=True):
-    """An act that may be done once; ``id`` None: it needed nothing."""
+    """An act that may be done once, and how strongly it was proved; ``id`` None: by nothing."""
 
     id: UUID | None
+    level: Level = Level.SESSION
 
     def writes(self) -> tuple[Write, ...]:
         """Return the write that takes it in the act's own commit, or none."""
@@ -193,7 +194,7 @@ async def require_step_up(checks: Checks, holder: Holder, act: Act) -> Confirmed
         now + CONFIRMATION_LIFE,
     )
     if row.is_confirmed:
-        return Confirmed(row.id)
+        return Confirmed(row.id, Level(row.level))
     raise StepUpRequired(confirmation=show(PREFIX, row.id), level=row.level)
 
 

@@ -133,6 +133,7 @@ async def pay_from_e_account(
         level = await level_for(desk.checks, holder, act)
         await paying.check_pays(flow, account, scanned.payment, level, now)
         confirmed = await require_step_up(desk.checks, holder, act)
+        level = confirmed.level  # what was proved: what is asked for may have changed since
         return await paying.pay(flow, account, data.code, level=level, confirmed=confirmed)
 
     made = await done_once(lambda: paying.payment_by(flow, account, scanned), pay)

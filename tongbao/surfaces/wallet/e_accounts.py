@@ -15,8 +15,8 @@ from tongbao.kernel.ids import parse, show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.kernel.money import AmountOutOfRange, UnknownCurrency, positive
 from tongbao.kernel.pages import Page
-from tongbao.parties.authentication.model import Act, ConfirmationUsed, Level, StepUpRequired
-from tongbao.parties.authentication.step_up import Confirmed, level_for, require_step_up
+from tongbao.parties.authentication.model import Act, ConfirmationUsed, StepUpRequired
+from tongbao.parties.authentication.step_up import Confirmed, require_step_up
 from tongbao.parties.bound_cards.model import PREFIX as CARD
 from tongbao.parties.bound_cards.model import BindingOver, BoundCard, BoundCardNotFound
 from tongbao.parties.bound_cards.queries import card_to_use
@@ -274,8 +274,8 @@ async def send_batch_from_e_account(
             wanted.payees,
             await orders.weak_total(desk.db, account, wanted.amount),
         )
-        level = await level_for(desk.checks, holder, act)
         confirmed = await require_step_up(desk.checks, holder, act)
+        level = confirmed.level
         return await batches.send_batch(desk.db, account, wanted, level=level, confirmed=confirmed)
 
     made = await done_once(lambda: batches.known_batch(desk.db, account, wanted), send)
@@ -422,7 +422,8 @@ async def place_order(
     """
 
     async def place() -> EAccountOrder:
-        level, confirmed = await _confirmed(desk, caller, account, wanted)
+        confirmed = await _confirmed(desk, caller, account, wanted)
+        level = confirmed.level
         if card is not None:
             return await order_over_bank(
                 teller, account, card, wanted, level=level, confirmed=confirmed
@@ -434,8 +435,8 @@ async def place_order(
 
 async def _confirmed(
     desk: Desk, caller: DeviceCaller, account: EAccount, wanted: Wanted
-) -> tuple[Level, Confirmed]:
-    """Return the right to move exactly this once, and how strongly it was confirmed.
+) -> Confirmed:
+    """Return the right to move exactly this once.
 
     Raises:
         StepUpRequired
@@ -452,5 +453,4 @@ async def _confirmed(
         other_side(wanted.kind, wanted.payee) or bank,
         await orders.weak_total(desk.db, account, amount),
     )
-    level = await level_for(desk.checks, holder, act)
-    return level, await require_step_up(desk.checks, holder, act)
+    return await require_step_up(desk.checks, holder, act)
