@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.stage import Stage, new_number
+from tongbao.infra import failpoints
 from tongbao.infra.db import Db
 from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import new_id
@@ -26,7 +27,7 @@ from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.cards.messages import trace_of
 from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.wiring import SECRETS
-from tongbao_sdk import Refused
+from tongbao_sdk import Refused, Tongbao
 from tongbao_sdk.models import Card, Payment
 
 BALANCE = 1_000_000
@@ -86,14 +87,17 @@ def reading(stage: Stage, number: str) -> Card:
     }
 
 
-async def swipe(stage: Stage, number: str, amount: int = AMOUNT, **more: Any) -> Payment:
+async def swipe(
+    stage: Stage, number: str, amount: int = AMOUNT, *, client: Tongbao | None = None, **more: Any
+) -> Payment:
     method = {
         "mode": "card",
         "channel": "cards",
         "card": reading(stage, number),
     }
     terms = {"merchant_order_no": new_number(), "subject": "tea", **more}
-    return await stage.call(stage.client.payments.create, amount=amount, method=method, **terms)
+    create = (client or stage.client).payments.create
+    return await stage.call(create, amount=amount, method=method, **terms)
 
 
 async def on_card(stage: Stage, number: str) -> tuple[int, int]:
@@ -238,6 +242,31 @@ async def test_an_authorisation_that_was_not_answered_holds_nothing_in_the_end(
     await stage.advance(seconds=120)
     assert (await stage.read(payment))["status"] in {"closed", "failed"}
     assert await on_card(stage, number) == (BALANCE, 0)
+
+
+@pytest.mark.parametrize("capture", ["automatic", "manual"])
+@pytest.mark.parametrize("place", ["after_intention", "after_channel_call", "before_outcome"])
+async def test_a_death_before_the_answer_is_written_down_leaves_no_money_taken(
+    stage: Stage, place: str, capture: str
+) -> None:
+    """The card died with the process: nobody can send it again, and the reversal needs none."""
+    number, order = fresh_card(), new_number()
+    terms = {"capture": capture, "capture_within_s": 7200} if capture == "manual" else {}
+    hurried = stage.client_of(stage.shop, tries_max=1)
+    failpoints.arm(f"payments.{place}:raise")
+    with pytest.raises(Exception):  # noqa: B017 - as whoever asks a process that dies
+        await swipe(stage, number, client=hurried, merchant_order_no=order, **terms)
+    failpoints.arm(None)
+    taken = (BALANCE - AMOUNT, 0) if capture == "automatic" else (BALANCE, AMOUNT)
+    assert await on_card(stage, number) == ((BALANCE, 0) if place == "after_intention" else taken)
+
+    for _ in range(3):
+        await stage.advance(seconds=40)
+
+    again = await swipe(stage, number, merchant_order_no=order, **terms)
+    assert (again["status"], await on_card(stage, number)) == ("closed", (BALANCE, 0))
+    assert await stage.postings(again) == []
+    assert await stage.cases(again) == []
 
 
 async def test_no_table_and_no_log_holds_a_card_number(

@@ -11,6 +11,7 @@ from tests.payments.routing_desk import (
     STILL,
     WECHAT_FIRST,
     anew,
+    asked_of,
     decisions,
     in_force,
     left_to_us,
@@ -20,9 +21,13 @@ from tests.stage import Stage, new_number
 from tongbao.infra.audit import entries_of_subject
 from tongbao.infra.db import Db
 from tongbao.infra.db_failures import CheckViolated
-from tongbao.kernel.ids import show
-from tongbao.payments.routing.model import Manner, NoChannelLeft, fen_less
-from tongbao.payments.routing.router import shadow_tallies
+from tongbao.kernel.ids import new_id, show
+from tongbao.kernel.licence import Mode
+from tongbao.kernel.money import Money
+from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.plans import set_price_plan
+from tongbao.payments.routing.model import Manner, NoChannelLeft, Reason, fen_less
+from tongbao.payments.routing.router import LiveRouter, shadow_tallies
 from tongbao.payments.routing.rule_sets import (
     RuleSetDecided,
     RuleSetOwnDraft,
@@ -33,6 +38,8 @@ from tongbao.payments.routing.rule_sets import (
     stand_in_shadow,
     withdraw,
 )
+from tongbao.payments.routing.watch import Watch
+from tongbao.rails.channels.contract.orders import PayMode
 from tongbao_sdk import Refused
 
 # Choosing
@@ -153,6 +160,64 @@ async def test_rules_begin_when_they_are_said_to(own_stage: Stage) -> None:
 
 def test_what_a_draft_saves_is_summed_in_one_currency_only() -> None:
     assert [fen_less("CNY", 6, 4), fen_less("CNY", 4, 6), fen_less("HKD", 6, 4)] == [2, -2, 0]
+
+
+class Abroad:
+    """A channel as far as routing knows it, which collects more than those that ship with us."""
+
+    modes = frozenset({PayMode.QR})
+    currencies = frozenset({"CNY", "HKD"})
+
+
+async def test_rules_limits_and_a_draft_in_the_shadow_keep_currencies_apart(
+    own_stage: Stage,
+) -> None:
+    """Dollars have a rule and a quota of their own, and what they save is in no sum of yuan."""
+    stage = own_stage
+    rules = await in_force(
+        stage,
+        'cost = "merchant"\n'
+        '[[rule]]\nname = "dollars"\nto = ["alipay"]\nwhen = {currencies = ["HKD"]}\n'
+        f'{WECHAT_FIRST}[[limit]]\nto = "alipay"\ncurrency = "HKD"\nday_amount = 5000\n',
+    )
+    source = (
+        f'name = "b"\nmode = "sandbox"\n{STILL}cost = "merchant"\n'
+        '[[rule]]\nname = "dollars"\nto = ["wechat_pay"]\nwhen = {currencies = ["HKD"]}\n'
+        '[[rule]]\nname = "yuan"\nto = ["alipay"]\n'
+    )
+    async with stage.db.begin("maker") as tx:
+        draft = await draw_up(tx, source, CHANNELS)
+        await stand_in_shadow(tx, draft.id)
+    router = LiveRouter(stage.db, dict.fromkeys(CHANNELS, Abroad()), Watch(stage.db))
+    lines = [PriceLine("wechat_pay", "qr", 8_000), PriceLine("alipay", "qr", 4_000)]
+    found = {}
+
+    for currency in ("CNY", "HKD"):
+        async with stage.db.begin("tests") as tx:
+            of_shop = (stage.shop.merchant.id, Mode.SANDBOX)
+            await set_price_plan(tx, *of_shop, lines, currency=currency)
+        router._terms.forget_all()
+        asked = asked_of(stage, money=Money(3000, currency))
+        decision = found[currency] = await router.place(asked)
+        assert decision is not None
+        async with stage.db.begin("tests") as tx:
+            for write in router.writes(decision, new_id(), tx.now):
+                await write.run(tx)
+        stage.db.clock.offset += timedelta(seconds=1)
+    router.watch.forget()
+    with pytest.raises(NoChannelLeft) as used_up:
+        await router.place(asked_of(stage, money=Money(3000, "HKD")))
+    await router.watch.close()
+
+    assert {currency: (each.rule, each.chosen.channel) for currency, each in found.items()} == {
+        "CNY": ("wechat first", "wechat_pay"),
+        "HKD": ("dollars", "alipay"),
+    }
+    assert {each.rule_set_id for each in found.values()} == {rules}
+    assert used_up.value.facts["reason"] == Reason.QUOTA_USED_UP.value
+    tally = (await shadow_tallies(stage.db))[draft.id]
+    # 24 fen at WeChat Pay are 12 at Alipay; the draft's 12 cents more are in no sum.
+    assert (tally.decided, tally.differed, tally.cost_less) == (2, 2, 12)
 
 
 async def test_a_draft_in_the_shadow_is_counted_and_changes_nothing(own_stage: Stage) -> None:

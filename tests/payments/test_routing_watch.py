@@ -23,7 +23,8 @@ from tongbao.payments.collecting.payments import create_payment
 from tongbao.payments.routing import _store as store
 from tongbao.payments.routing.health import CALLS_MIN, PROBES, PROBES_ANSWERED_MIN, REST
 from tongbao.payments.routing.model import Candidate, Decision, Gate, Heard, Manner, NoChannelUp
-from tongbao.payments.routing.router import decisions_of_payment
+from tongbao.payments.routing.router import decisions_of_payment, shadow_tallies
+from tongbao.payments.routing.rule_sets import draw_up
 from tongbao.payments.routing.watch import Watch
 from tongbao.rails.channels.contract.orders import PayMode
 
@@ -181,6 +182,54 @@ async def test_what_the_database_did_not_take_is_kept_for_the_next_time(
     await watch.write()
 
     assert len(await db.fetch("select 1 from routing_bucket", ())) == 1
+
+
+async def test_what_a_draft_would_have_done_is_kept_for_the_next_time_too(
+    own_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, day = own_stage, business_date(own_stage.db.clock.now())
+    async with stage.db.begin("maker") as tx:
+        draft = await draw_up(tx, 'name = "a"\nmode = "sandbox"\n', CHANNELS)
+    watch = Watch(stage.db)
+    watch.count_shadow(draft.id, day, differs=True, cost_less=3)
+    with monkeypatch.context() as broken:
+        broken.setattr(stage.db, "pool", Gone())
+        broken.setattr(stage.db, "_kept", [])
+        with pytest.raises(DatabaseUnavailable):
+            await watch.write()
+    watch.count_shadow(draft.id, day, differs=False, cost_less=0)
+
+    await watch.write()
+
+    tally = (await shadow_tallies(stage.db))[draft.id]
+    assert (tally.decided, tally.differed, tally.cost_less) == (2, 1, 3)
+
+
+async def test_what_is_heard_while_it_writes_is_written_though_nothing_follows(db: Db) -> None:
+    """The last calls before a channel falls silent may be those that open its breaker."""
+    watch, account = Watch(db), new_id()
+    async with db.begin("by hand") as tx:
+        await tx.execute("lock table routing_bucket in exclusive mode", ())
+        watch.hear(told(account, "unknown"))
+        await comes_true(db, WAITING)
+        for _ in range(CALLS_MIN):
+            watch.hear(told(account, "unknown"))
+
+    await comes_true(db, "select 1 from routing_breaker where gate = 'down'")
+
+
+WAITING = """
+    select 1 from pg_stat_activity
+     where datname = current_database() and wait_event_type = 'Lock'"""
+
+
+async def comes_true(db: Db, question: str) -> None:
+    """Return once the question has a row."""
+    for _ in range(200):
+        if await db.fetch(question, ()):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(question)
 
 
 class Gone:

@@ -139,23 +139,30 @@ async def as_form(stage: Stage, till: Till, checkout: dict[str, Any]) -> None:
 @pytest.mark.parametrize("wants_form", [False, True])
 async def test_everything_works_without_scripts(stage: Stage, till: Till, wants_form: bool) -> None:
     plate = await till.plate()
-    async with browsing(stage, locale="en", java_script_enabled=False) as watched:
+    small = {"width": 320, "height": 640}
+    options = {"viewport": small, "locale": "en", "java_script_enabled": False}
+    async with browsing(stage, **options) as watched:
         page = watched.page
         await page.goto(plate["url"])
+        assert await fits(page)
         await page.get_by_label("Amount to pay").fill("19.99")
         await page.keyboard.press("Enter")
+        await page.locator("[name=method]").first.wait_for()
+        assert await fits(page)
         await page.get_by_role("button", name="Alipay opens its page").click()
         await page.wait_for_url("**/alipay/gateway.do**")
         if wants_form:
             [checkout] = (await till.said("GET", "/v1/checkouts"))["items"]
             await as_form(stage, till, checkout)
             await page.goto(f"{checkout['url']}/go")
+            assert await fits(page)
             await page.get_by_role("button", name="Continue to Alipay").click()
             await page.wait_for_url("**/alipay/gateway.do")
         await page.get_by_role("button", name="确认付款").click()
         await page.wait_for_url(f"{stage.url}/pay/c/**")
         await stage.idle()
         await page.get_by_role("heading", name="Paid").wait_for(timeout=15_000)
+        assert await fits(page)
 
 
 async def test_a_code_turns_into_a_receipt_without_scripts_too(stage: Stage, till: Till) -> None:

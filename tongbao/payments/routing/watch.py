@@ -89,19 +89,23 @@ class Watch:
         self._writing = asyncio.create_task(self._write_quietly())
 
     async def _write_quietly(self) -> None:
+        is_written = False
         try:
             await self.write()
+            is_written = True
         except Busy as failure:
             # Nobody waits for it, and the next thing that is heard tries again.
             _log.warning("routing_figures_not_written", reason=failure.code)
         finally:
             self._writing = None
+        if is_written and (self._heard or self._shadows):  # what came in meanwhile woke nobody
+            self._wake()
 
     async def write(self) -> None:
-        """Write down what was heard, and turn the breakers that it turns.
+        """Write down what was heard and counted, and turn the breakers that it turns.
 
         Raises:
-            DatabaseUnavailable, LockNotFree: what was heard is kept for the next time.
+            DatabaseUnavailable, LockNotFree: what is not written is kept for the next time.
         """
         heard, self._heard = self._heard, []
         try:
@@ -139,16 +143,25 @@ class Watch:
 
     def count_shadow(self, rule_set_id: UUID, day: date, *, differs: bool, cost_less: int) -> None:
         """Count what a draft in the shadow would have chosen; it is written with what is heard."""
-        decided, differed, less = self._shadows.get((rule_set_id, day), (0, 0, 0))
-        self._shadows[rule_set_id, day] = decided + 1, differed + int(differs), less + cost_less
+        self._add_shadow((rule_set_id, day), (1, int(differs), cost_less))
         self._wake()
+
+    def _add_shadow(self, key: tuple[UUID, date], counted: tuple[int, int, int]) -> None:
+        decided, differed, cost_less = self._shadows.get(key, (0, 0, 0))
+        self._shadows[key] = decided + counted[0], differed + counted[1], cost_less + counted[2]
 
     async def _write_shadows(self) -> None:
         shadows, self._shadows = self._shadows, {}
         rows = [(*key, *counted) for key, counted in sorted(shadows.items())]
-        if rows:
+        if not rows:
+            return
+        try:
             async with self._db.begin("routing") as tx:
                 await store.COUNT_SHADOW.run_many(tx, rows)
+        except Busy:
+            for key, counted in shadows.items():
+                self._add_shadow(key, counted)
+            raise
 
     async def _classes(self, heard: list[tuple[Heard, datetime]]) -> dict[UUID, str]:
         """Return the classes of the cards among them; nothing else has one."""
@@ -238,10 +251,10 @@ class Watch:
 
     async def close(self) -> None:
         """Write what is left, if the database takes it."""
+        if self._writing is not None:
+            await self._writing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._writing is not None:
-            await self._writing
         if self._heard or self._shadows:
             await self._write_quietly()
