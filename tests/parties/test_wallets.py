@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -95,20 +95,20 @@ def test_codes_look_like_ours_and_like_nobody_elses() -> None:
 
 @given(st.integers(1, 3_000), st.integers(0, 1_000), st.booleans())
 def test_the_limit_is_of_one_day(amount: int, spent: int, same_day: bool) -> None:
-    today = date(2026, 11, 21)
+    today, noon = date(2026, 11, 21), datetime(2026, 11, 21, 4, tzinfo=UTC)
     wallet = Wallet(
         2, new_id(), new_id(), Mode.LIVE, "*三", "CNY", WalletState.ACTIVE, 1_000,
-        today if same_day else today - timedelta(days=1), spent, real_now(),
+        today if same_day else today - timedelta(days=1), spent, real_now(), None,
     )  # fmt: skip
     allowed = amount <= 1_000 - (spent if same_day else 0)
 
     if allowed:
-        wallet.check_may_spend(Money(amount, "CNY"), today)
+        wallet.check_may_spend(Money(amount, "CNY"), noon)
     else:
         with pytest.raises(DailyLimitExceeded):
-            wallet.check_may_spend(Money(amount, "CNY"), today)
+            wallet.check_may_spend(Money(amount, "CNY"), noon)
     with pytest.raises(WalletCurrencyDiffers):
-        wallet.check_may_spend(Money(1, "HKD"), today)
+        wallet.check_may_spend(Money(1, "HKD"), noon)
 
 
 async def test_a_shown_code_leads_to_its_wallet_and_is_kept_as_a_hash(
@@ -261,12 +261,12 @@ async def test_a_frozen_wallet_spends_nothing_and_shows_no_code(
         with pytest.raises(WalletFrozen):
             await show_code(tx, keyring, frozen)
         with pytest.raises(WalletFrozen):
-            frozen.check_may_spend(Money(1, "CNY"), date(2026, 11, 21))
+            frozen.check_may_spend(Money(1, "CNY"), db.clock.now())
     await fund(ledger, wallet, 50)  # money may still come in
     async with db.begin("test") as tx:
         active = await set_frozen(tx, wallet, frozen=False)
 
-    active.check_may_spend(Money(1, "CNY"), date(2026, 11, 21))
+    active.check_may_spend(Money(1, "CNY"), db.clock.now())
     assert (await queries.wallet_balance(db, wallet)).posted == 150
 
 

@@ -9,7 +9,7 @@ from tongbao.parties.accounts.model import PaymentCode, ScannedCode, Wallet
 
 _WALLET: Final = (
     "book, id, merchant_id, mode, holder_masked, currency, state, daily_limit, spent_on, spent,"
-    " opened_at"
+    " opened_at, barred_until"
 )
 _CODE: Final = "book, code_hash, wallet_id, mode, created_at, expires_at, used_at, used_by"
 
@@ -17,7 +17,7 @@ INSERT_WALLET: Final = Query(
     Wallet,
     f"""
     insert into wallet ({_WALLET})
-    values ($1, $2, $3, $4, $5, $6, 'active', $7, $8, 0, $9)
+    values ($1, $2, $3, $4, $5, $6, 'active', $7, $8, 0, $9, null)
     returning {_WALLET}""",
 )
 GET_WALLET: Final = Query(Wallet, f"select {_WALLET} from wallet where book = $1 and id = $2")
@@ -36,6 +36,7 @@ SET_STATE: Final = Query(
     Wallet,
     f"update wallet set state = $3 where book = $1 and id = $2 returning {_WALLET}",
 )
+BAR: Final = Statement("update wallet set barred_until = $3 where book = $1 and id = $2")
 # Of a set, what one wallet spends is added up first, for a statement changes a row once only; the
 # answer has a row for every spending that was counted.
 SPEND: Final = Statement(
@@ -44,15 +45,16 @@ SPEND: Final = Statement(
        set spent = case when spent_on >= $3 then spent else 0 end + $4,
            spent_on = greatest(spent_on, $3)
      where book = $1 and id = $2 and state = 'active'
+       and (barred_until is null or barred_until <= $5)
        and case when spent_on >= $3 then spent else 0 end + $4 <= daily_limit""",
     many="""
     with asked as materialized (
-        select each.book, each.id, each.day, each.amount
-          from unnest($1::int[], $2::uuid[], $3::date[], $4::bigint[])
-            as each (book, id, day, amount)
+        select each.book, each.id, each.day, each.amount, each.at
+          from unnest($1::int[], $2::uuid[], $3::date[], $4::bigint[], $5::timestamptz[])
+            as each (book, id, day, amount, at)
     ), summed as materialized (
         select asked.book, asked.id, asked.day, sum(asked.amount)::bigint as amount,
-               count(*) as times
+               count(*) as times, min(asked.at) as at
           from asked
          group by asked.book, asked.id, asked.day
     ), spent as (
@@ -62,6 +64,7 @@ SPEND: Final = Statement(
                spent_on = greatest(wallet.spent_on, summed.day)
           from summed
          where wallet.book = summed.book and wallet.id = summed.id and wallet.state = 'active'
+           and (wallet.barred_until is null or wallet.barred_until <= summed.at)
            and case when wallet.spent_on >= summed.day then wallet.spent else 0 end
                + summed.amount <= wallet.daily_limit
         returning summed.times

@@ -26,6 +26,7 @@ from tongbao.parties.accounts.model import (
     HolderNameInvalid,
     TopUpRefused,
     Wallet,
+    WalletBarred,
     WalletCurrencyDiffers,
     WalletFrozen,
     WalletNotFound,
@@ -128,7 +129,9 @@ async def get_wallet(wallet_id: str, db: Db, caller: Caller) -> WalletView:
 @post(
     "/v1/wallets/{wallet_id:str}/payment_codes",
     opt=needs(
-        "wallets:write", interface=Area.WALLETS.a2(4), refuses=[WalletNotFound, WalletFrozen]
+        "wallets:write",
+        interface=Area.WALLETS.a2(4),
+        refuses=[WalletNotFound, WalletFrozen, WalletBarred],
     ),
 )
 async def create_payment_code(

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Conflict, Invalid, NotFound, Rejected
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
@@ -42,6 +43,14 @@ class WalletFrozen(Conflict):
     code = "wallet.frozen"
     advice = "Unfreeze the wallet first."
     advice_zh = "钱包已冻结，请先解冻。"
+
+
+class WalletBarred(Conflict):
+    """The wallet is a person's who is barred from what is not done at the counter."""
+
+    code = "wallet.barred"
+    advice = "Its person goes to a counter with their identity card; nothing can be done here."
+    advice_zh = "该钱包持有人的非柜面业务已暂停，请持有效身份证件到柜面办理。"
 
 
 class CodeUsedOrExpired(Rejected):
@@ -113,19 +122,27 @@ class Wallet(Struct, frozen=True):
     spent_on: date
     spent: int
     opened_at: datetime
+    barred_until: datetime | None
 
     def left_on(self, day: date) -> int:
         """Return how much may still be spent on a day, the balance permitting."""
         return self.daily_limit - (self.spent if self.spent_on == day else 0)
 
-    def check_may_spend(self, money: Money, day: date) -> None:
-        """Raise unless this much may be spent on the day, the balance permitting.
+    def is_barred(self, now: datetime) -> bool:
+        """Tell whether its person is barred at a moment."""
+        return self.barred_until is not None and now < self.barred_until
+
+    def check_may_spend(self, money: Money, now: datetime) -> None:
+        """Raise unless this much may be spent at a moment, the balance permitting.
 
         Raises:
-            WalletFrozen, WalletCurrencyDiffers, DailyLimitExceeded
+            WalletFrozen, WalletBarred, WalletCurrencyDiffers, DailyLimitExceeded
         """
+        day = business_date(now)
         if self.state is not WalletState.ACTIVE:
             raise WalletFrozen
+        if self.is_barred(now):
+            raise WalletBarred
         if money.currency != self.currency:
             raise WalletCurrencyDiffers(currency=self.currency)
         if money.amount > self.left_on(day):

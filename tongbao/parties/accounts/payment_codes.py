@@ -20,6 +20,7 @@ from tongbao.parties.accounts.model import (
     ScannedCode,
     ShownCode,
     Wallet,
+    WalletBarred,
     WalletFrozen,
     WalletState,
     is_wallet_code,
@@ -33,10 +34,12 @@ async def show_code(tx: Tx, keyring: Keyring, wallet: Wallet) -> ShownCode:
     """Make a code the customer can show for a minute; only its HMAC is kept.
 
     Raises:
-        WalletFrozen
+        WalletFrozen, WalletBarred
     """
     if wallet.state is not WalletState.ACTIVE:
         raise WalletFrozen
+    if wallet.is_barred(tx.now):
+        raise WalletBarred
     code = new_code()
     expires_at = tx.now + CODE_LIFE
     await store.INSERT_CODE.run(

@@ -97,6 +97,11 @@ async def set_frozen(tx: Tx, wallet: Wallet, *, frozen: bool) -> Wallet:
     return changed
 
 
+async def bar_wallet(tx: Tx, book: int, wallet_id: UUID, until: datetime | None) -> None:
+    """Let a wallet pay nothing until a moment, or let it pay again."""
+    await store.BAR.run(tx, book, wallet_id, until)
+
+
 async def top_up(
     db: Db, ledger: Ledger, wallet: Wallet, money: Money, use: Idempotency
 ) -> TopUpView:
@@ -136,11 +141,11 @@ async def top_up(
 
 
 def spend_write(book: int, wallet_id: UUID, money: Money, now: datetime) -> Write:
-    """Return the write that counts spending against the day's limit of an active wallet.
+    """Return the write that counts spending against the day's limit of a wallet that may spend.
 
     It goes into the group that takes the money; the ledger keeps the balance from going negative.
     """
-    args = (book, wallet_id, business_date(now), money.amount)
+    args = (book, wallet_id, business_date(now), money.amount, now)
     return Write(store.SPEND, args, refusal=SpendingRefused.code)
 
 

@@ -24,6 +24,7 @@ from tongbao.infra.failpoints import failpoint
 from tongbao.kernel.clock import business_date, day_bounds
 from tongbao.kernel.errors import Conflict, Invalid
 from tongbao.kernel.ids import derived_id, parse
+from tongbao.parties.consents.holdings import bar_wallets
 from tongbao.parties.e_accounts.opening import bar_accounts
 from tongbao.parties.identity.model import Permission
 from tongbao.parties.people.dossier import bars_of, end_bar, hold_person, write_bar
@@ -125,7 +126,7 @@ async def standing_bar(tx: Tx, person_id: UUID) -> PersonBar | None:
 
 
 async def bar(tx: Tx, approval: Approval, terms: BarTerms) -> PersonBar:
-    """Bar a person in the caller's transaction, on every account that they have.
+    """Bar a person in the caller's transaction, on every account and wallet that they have.
 
     Raises:
         PersonNotFound, BarWrong, BarStands
@@ -145,6 +146,8 @@ async def bar(tx: Tx, approval: Approval, terms: BarTerms) -> PersonBar:
         tx.now,
     )
     await write_bar(tx, made)
+    # The wallets first, as an order that moves money between the two takes them.
+    await bar_wallets(tx, person, ends_at)
     await bar_accounts(tx, person, ends_at)
     facts = {"document": terms.document, "until": ends_at.isoformat()}
     await audit.record(tx, "person.barred", person.actor, facts)
@@ -153,7 +156,7 @@ async def bar(tx: Tx, approval: Approval, terms: BarTerms) -> PersonBar:
 
 
 async def lift_bar(tx: Tx, approval: Approval, terms: LiftBarTerms) -> None:
-    """End a person's bar in the caller's transaction, on every account that they have.
+    """End a person's bar in the caller's transaction, on every account and wallet that they have.
 
     Raises:
         PersonNotFound, BarNotStanding
@@ -163,6 +166,7 @@ async def lift_bar(tx: Tx, approval: Approval, terms: LiftBarTerms) -> None:
     because = f"{terms.document}: {approval.reason}"
     if found is None or not await end_bar(tx, found, by=approval.shown_id, because=because):
         raise BarNotStanding
+    await bar_wallets(tx, person, None)
     await bar_accounts(tx, person, None)
     await audit.record(tx, "person.bar_lifted", person.actor, {"document": terms.document})
     failpoint("barring.before_lift_commit")

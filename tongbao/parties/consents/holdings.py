@@ -16,7 +16,6 @@ from msgspec import Struct
 from tongbao.infra import audit
 from tongbao.infra.crypto import Keyring
 from tongbao.infra.db import Db, Tx, Write
-from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Conflict
 from tongbao.kernel.ids import show
 from tongbao.kernel.licence import Mode
@@ -27,18 +26,20 @@ from tongbao.ledger.queries import StatementLine, balance_of, statement
 from tongbao.parties.accounts.model import (
     CodeUsedOrExpired,
     Wallet,
+    WalletBarred,
     WalletCurrencyDiffers,
     WalletNotFound,
     WalletState,
 )
 from tongbao.parties.accounts.payment_codes import find_code, use_code_write
 from tongbao.parties.accounts.queries import find_wallet, wallet_balance
-from tongbao.parties.accounts.wallets import account_of, spend_write
+from tongbao.parties.accounts.wallets import account_of, bar_wallet, spend_write
 from tongbao.parties.consents import _store as store
 from tongbao.parties.consents.model import AccountNotHeld
 from tongbao.parties.e_accounts.model import EAccountOrder, EAccountState, WalletShort
 from tongbao.parties.e_accounts.queries import account_with_id, accounts_of_person
 from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
+from tongbao.parties.people.dossier import check_not_barred
 from tongbao.parties.people.model import Person
 from tongbao.parties.people.real_names import identity_row
 
@@ -150,7 +151,7 @@ class ClaimedWallets:
             raise WalletCurrencyDiffers(currency=wallet.currency)
         if wanted.kind == "to_wallet":
             return
-        wallet.check_may_spend(Money(wanted.amount, wanted.currency), business_date(now))
+        wallet.check_may_spend(Money(wanted.amount, wanted.currency), now)
         if wanted.amount > (await wallet_balance(on, wallet)).available:
             raise WalletShort
 
@@ -255,11 +256,12 @@ async def claim_wallet(db: Db, keyring: Keyring, person: Person, code: str) -> W
     """Make a wallet a person's own, who shows a payment code of it; the code is used up by that.
 
     Raises:
-        CodeUsedOrExpired, WalletClaimed
+        CodeUsedOrExpired, WalletClaimed, WalletBarred
     """
     book = book_of(person.mode)
     now = db.clock.now()
     async with db.begin(person.actor) as tx:
+        await check_not_barred(tx, person.id, WalletBarred)
         found, wallet = await find_code(tx, keyring, code, book=book, mode=person.mode, now=now)
         if not await use_code_write(found, person.id, now).run(tx):
             raise CodeUsedOrExpired
@@ -268,6 +270,12 @@ async def claim_wallet(db: Db, keyring: Keyring, person: Person, code: str) -> W
         facts = {"wallet": show("wal", wallet.id)}
         await audit.record(tx, "wallet.claimed", person.actor, facts)
     return wallet
+
+
+async def bar_wallets(tx: Tx, person: Person, until: datetime | None) -> None:
+    """Bar every wallet that a person made their own; the caller holds the person."""
+    for each in await store.CLAIMED.all(tx, book_of(person.mode), person.id):
+        await bar_wallet(tx, each.book, each.wallet_id, until)
 
 
 def book_of(mode: Mode) -> int:

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from tongbao.infra.db import Db, Tx, Write
 from tongbao.infra.failpoints import failpoint
-from tongbao.kernel.clock import business_date
 from tongbao.kernel.errors import Refusal
 from tongbao.kernel.ids import derived_id, new_id
 from tongbao.ledger.book import Ledger
@@ -53,7 +52,7 @@ async def pay_by_consent(db: Db, ledger: Ledger, consent: Consent) -> ConsentPay
     payee = await find_wallet(db, book, consent.payee)
     if payer is None or payee is None or payer.id == payee.id:
         raise AccountNotHeld
-    payer.check_may_spend(money, business_date(now))
+    payer.check_may_spend(money, now)
     if payee.currency != money.currency:
         raise PaymentRefused(reason="payee_currency")
     row = (

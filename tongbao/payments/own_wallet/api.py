@@ -20,6 +20,7 @@ from tongbao.parties.accounts import queries as wallets
 from tongbao.parties.accounts.model import (
     DailyLimitExceeded,
     Wallet,
+    WalletBarred,
     WalletCurrencyDiffers,
     WalletFrozen,
     WalletNotFound,
@@ -90,6 +91,7 @@ async def scan(wallet_id: str, data: ScanQr, flow: Flow, caller: Caller) -> Wall
             WalletQrUnknown,
             WalletQrPaid,
             WalletQrEnded,
+            WalletBarred,
             WalletFrozen,
             WalletCurrencyDiffers,
             DailyLimitExceeded,
@@ -150,6 +152,7 @@ async def scan_agreement(
             WalletNotFound,
             WalletAgreementUnknown,
             WalletAgreementTaken,
+            WalletBarred,
             WalletFrozen,
             WalletCurrencyDiffers,
         ],

@@ -15,7 +15,6 @@ from tongbao.infra.db import Write
 from tongbao.infra.outbox import event_write
 from tongbao.infra.tasks import cancel_write
 from tongbao.infra.web.idempotency import InFlight
-from tongbao.kernel.clock import business_date
 from tongbao.kernel.ids import UnknownId, new_id
 from tongbao.kernel.licence import Mode
 from tongbao.ledger.model import MOVED_BEFORE, ExceedsBalance, Group, Result
@@ -102,7 +101,7 @@ async def confirm(flow: Flow, wallet: Wallet, text: str, take: Taking) -> Scanne
         wallet = await wallet_with_id(flow.db, wallet.book, wallet.id)
         now = flow.db.clock.now()
         scanned.check_payable(now)
-        wallet.check_may_spend(scanned.payment.money, business_date(now))
+        wallet.check_may_spend(scanned.payment.money, now)
         verdict = await flow.risk(as_asked(scanned), wallet.id)
         if verdict.declined is not None:
             raise WalletDeclined(reason=verdict.declined)

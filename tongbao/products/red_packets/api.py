@@ -22,6 +22,7 @@ from tongbao.parties.accounts import queries as accounts
 from tongbao.parties.accounts.model import (
     DailyLimitExceeded,
     SpendingRefused,
+    WalletBarred,
     WalletCurrencyDiffers,
     WalletFrozen,
     WalletNotFound,
@@ -92,6 +93,7 @@ _EXAMPLE = SendRedPacket(
         idempotent=True,
         refuses=[
             WalletNotFound,
+            WalletBarred,
             WalletFrozen,
             WalletCurrencyDiffers,
             DailyLimitExceeded,

@@ -51,7 +51,7 @@ async def send_red_packet(
     if limit is None:
         raise RedPacketCurrencyUnknown(currency=money.currency)
     check_asked(asked, limit)
-    wallet.check_may_spend(money, business_date(now))
+    wallet.check_may_spend(money, now)
     packet = _row(wallet, asked, new_id(), now)
     seed = secrets.token_bytes(_SEED_BYTES)
     drawing = (asked.kind, money.amount, asked.parts, limit.each_max)

@@ -13,7 +13,7 @@ from tongbao.infra.serving.device_api import SELF, DeviceCaller
 from tongbao.infra.web.caller import needs
 from tongbao.kernel.ids import UnknownId, parse
 from tongbao.kernel.pages import Page, decode_moment, encode_moment, page_size
-from tongbao.parties.accounts.model import CodeUsedOrExpired
+from tongbao.parties.accounts.model import CodeUsedOrExpired, WalletBarred
 from tongbao.parties.authentication.model import ConfirmationUsed, StepUpRequired
 from tongbao.parties.authentication.step_up import Checks
 from tongbao.parties.consents.consents import consents_of_person, revoke_own
@@ -130,7 +130,7 @@ async def list_own_wallets(desk: Desk, caller: DeviceCaller) -> list[OwnWalletVi
 
 @post(
     f"{PREFIX}/wallets",
-    opt=needs(SELF, refuses=[CodeUsedOrExpired, WalletClaimed, *_STEP_UP]),
+    opt=needs(SELF, refuses=[CodeUsedOrExpired, WalletClaimed, WalletBarred, *_STEP_UP]),
 )
 async def claim_own_wallet(
     data: ClaimWallet, desk: Desk, checks: Checks, caller: DeviceCaller

@@ -15,6 +15,7 @@ from tongbao.kernel.ids import parse
 from tongbao.kernel.money import AmountOutOfRange, UnknownCurrency, positive
 from tongbao.parties.accounts.model import (
     DailyLimitExceeded,
+    WalletBarred,
     WalletCurrencyDiffers,
     WalletFrozen,
     WalletNotFound,
@@ -64,7 +65,8 @@ class MoveWithWallet(Struct, frozen=True, forbid_unknown_fields=True):
             *(EAccountNotFound, EAccountStateWrong, EAccountFrozen, EAccountMoved),
             EAccountBarred,
             *(EAccountBalanceShort, LimitExceeded, AmountOutOfRange, UnknownCurrency),
-            *(WalletNotFound, WalletFrozen, WalletCurrencyDiffers, DailyLimitExceeded),
+            *(WalletNotFound, WalletFrozen, WalletBarred, WalletCurrencyDiffers),
+            DailyLimitExceeded,
             *(WalletShort, RunAtWrong, RequestDiffers, StepUpRequired, ConfirmationUsed),
         ],
     ),
