@@ -60,7 +60,7 @@ async def unionpay(module_stage: Stage) -> AsyncIterator[None]:
 
 
 async def ask(stage: Stage, mode: str, **more: Any) -> Payment:
-    method = {"mode": mode, "channel": "unionpay"}
+    method = {"mode": mode, "channel": "unionpay", **more.pop("method", {})}
     if mode in {"web", "h5"}:
         method["return_url"] = "https://shop.example/back"
     if mode == "payment_code":
@@ -131,6 +131,23 @@ async def test_a_company_pays_and_so_do_dues_by_accounts_of_their_own(
     assert await stage.given_back(paid) == [500]
     number = (await stage.attempt_of(payment)).number
     assert await states_of_callbacks(stage, number) == ["processed"]
+
+
+async def test_a_company_pays_on_the_page_of_the_same_account(stage: Stage) -> None:
+    """And gets back what it paid under the product it paid by."""
+    payment = await ask(stage, "web", method={"app_id": "000202"})
+    assert payment["next_action"]["fields"]["bizType"] == "000202"
+    await act(stage, payment)
+    paid = await stage.read(payment)
+    assert (paid["status"], paid["amount_captured"]) == ("succeeded", AMOUNT)
+    number = (await stage.attempt_of(payment)).number
+    assert await states_of_callbacks(stage, number) == ["processed"]
+    refund = await stage.refund(paid, 500)
+    await stage.advance(seconds=30)
+    assert (await stage.read(refund))["status"] == "succeeded"
+    known = await asyncio.to_thread(stage.sandbox.get, "refunds", channel="unionpay")
+    [back] = [each for each in known if each["trade_number"] == number]
+    assert back["extra"]["asked"]["bizType"] == "000202"
 
 
 async def customer_of(stage: Stage, product: str, mode: str) -> Tongbao:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.rails.peers import (
     ORDER_NUMBER,
+    REFUND_NUMBER,
     UnionPayPeer,
     issued_pem,
     order,
@@ -29,6 +30,7 @@ from tests.rails.wire_server import WireServer
 from tongbao.infra.http import HttpClient
 from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import base32, new_id
+from tongbao.rails.channels.capabilities.authorisations import Capture, Voiding
 from tongbao.rails.channels.contract.callbacks import (
     CallbackForged,
     CallbackKind,
@@ -37,6 +39,7 @@ from tongbao.rails.channels.contract.callbacks import (
 from tongbao.rails.channels.contract.orders import PayMode
 from tongbao.rails.channels.contract.outcomes import (
     Authorised,
+    NotSent,
     Pending,
     SubmitForm,
     Succeeded,
@@ -352,10 +355,15 @@ def test_news_of_what_this_adapter_does_not_know_says_so(http: HttpClient) -> No
 
 
 def test_news_of_another_product_is_not_this_accounts(http: HttpClient) -> None:
-    headers, body = PEER.callback({**NEWS, "bizType": "000202"})
+    headers, body = PEER.callback({**NEWS, "bizType": "000601"})
     account = PEER.account(NOWHERE)
     news = UnionPay(http).read_callback(account, headers, body, real_now())
-    assert news.app_id == "000202" != account.app_id
+    assert news.app_id == "000601" != account.app_id
+    headers, body = PEER.callback({**NEWS, "bizType": "000202"})
+    news = UnionPay(http).read_callback(account, headers, body, real_now())
+    assert news.app_id == account.app_id, "an order may name the page's other product"
+    dues = msgspec.structs.replace(account, app_id="000601")
+    assert UnionPay(http).read_callback(dues, headers, body, real_now()).app_id == "000202"
 
 
 def test_news_keeps_no_card_number(http: HttpClient) -> None:
@@ -402,6 +410,27 @@ def test_the_how_to_connects_an_account(tmp_path: Path) -> None:
         new = read_account(tmp_path / "account.toml")
         assert msgspec.convert(dict(new.keys), SECRETS[new.channel])
     assert {read_account(tmp_path / "account.toml").channel} == {"unionpay_qra"}
+
+
+@pytest.mark.parametrize("mode", [PayMode.WEB, PayMode.H5])
+async def test_an_order_may_name_the_pages_other_product(
+    mode: PayMode, far_end: WireServer, http: HttpClient
+) -> None:
+    account, channel = PEER.account(far_end.url), UnionPay(http)
+    asked = order("unionpay", mode, app_id="000202")
+    outcome = (await channel.pay(account, asked)).outcome
+    assert isinstance(outcome, Pending)
+    assert isinstance(outcome.action, SubmitForm)
+    assert outcome.action.fields["bizType"] == "000202" != account.app_id
+    money, ref = asked.money, "512209110416475616528"
+    await channel.refund(account, refund_order(order_mode=mode, order_app="000202"))
+    await channel.capture(account, Capture(REFUND_NUMBER, asked, ref, None, money))
+    await channel.void(account, Voiding(REFUND_NUMBER, asked, ref, None, money))
+    told = [dict(parse_qsl(heard.body.decode())) for heard in far_end.heard]
+    following = {each["txnType"]: each["bizType"] for each in told if each["txnType"] != "00"}
+    assert following == {"04": "000202", "03": "000202", "32": "000202"}
+    strange = order("unionpay", mode, app_id="000601")
+    assert isinstance((await channel.pay(account, strange)).outcome, NotSent)
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ async def test_a_browser_posts_the_form_and_the_customer_pays(
     await shop.settle()
     [callback] = shop.callbacks()
     assert isinstance(callback, Callback)
-    assert callback.app_id == product
+    assert callback.app_id == shop.account.app_id
     with pytest.raises(ValueError, match="400"):
         await shop.tell("unionpay/visit", fields={**fields, "txnAmt": "1"}, action="pay")
 

@@ -32,7 +32,7 @@ from tongbao.kernel.licence import Mode
 from tongbao.parties.merchants.merchants import connect_channel, set_suspended
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
-from tongbao.rails.channels.accounts import NewAccount, add_account
+from tongbao.rails.channels.accounts import NewAccount
 from tongbao.rails.channels.contract.orders import PayMode
 from tongbao.rails.channels.contract.outcomes import OpenApp, Redirect, ShowQr, SubmitForm
 from tongbao.surfaces.demo.stage import open_accounts
@@ -442,7 +442,7 @@ async def at_unionpay(stage: Stage) -> AsyncIterator[Program]:
     ("way", "kind"),
     [
         *(("UP_QR", "codeUrl"), ("UP_PC", "form"), ("UP_WAP", "form"), ("UP_APP", "ysfapp")),
-        *(("UP_BAR", "none"), ("YSF_BAR", "none"), ("AUTO_BAR", "none")),
+        *(("UP_BAR", "none"), ("YSF_BAR", "none"), ("AUTO_BAR", "none"), ("UP_B2B", "form")),
     ],
 )
 async def test_unionpays_ways_are_paid_queried_and_given_back(
@@ -468,29 +468,8 @@ async def test_unionpays_ways_are_paid_queried_and_given_back(
     assert await at_unionpay.state(made) == 5
 
 
-async def test_companies_pay_where_the_account_is_theirs(
-    stage: Stage, at_unionpay: Program
-) -> None:
-    """People's accounts, and shops that UnionPay does not know, have no UP_B2B."""
-    refused = await at_unionpay.order("UP_B2B")
-    assert "jeepay.way_not_offered" in refused.msg
-    given, shop = stage.sandbox.credentials["unionpay"], await stage.open_shop()
-    order = NewAccount(
-        channel="unionpay",
-        mode=Mode.SANDBOX,
-        gateway=f"{stage.sandbox.url}/unionpay",
-        merchant_number=given["mer_id"],
-        app_id="000202",
-        fee_ppm=4_000,
-        keys={name: text for name, text in given.items() if name.endswith("_pem")},
-    )
-    async with stage.db.begin("tests") as tx:
-        account = await add_account(tx, stage.platform.keyring, SECRETS, order)
-        line = PriceLine("unionpay", "web", 6_000)
-        await set_price_plan(tx, shop.merchant.id, Mode.SANDBOX, [line])
-        await connect_channel(tx, shop.merchant.id, Mode.SANDBOX, "unionpay", account.id)
-    async with program_of(stage, shop) as company:
-        made = (await company.order("UP_B2B")).data
+async def test_companies_pay_by_the_same_account(at_unionpay: Program) -> None:
+    made = (await at_unionpay.order("UP_B2B")).data
     assert (made["orderState"], made["payDataType"]) == (1, "form")
     assert 'name="bizType" value="000202"' in made["payData"]
 
@@ -504,9 +483,7 @@ async def test_a_customer_can_come_back_without_a_page_of_the_merchants(program:
     assert "返回商户" in (await program.get("/api/pay/returned")).text
 
 
-@pytest.mark.parametrize(
-    "way", ["YSF_JSAPI", "UP_JSAPI", "UP_B2B", "ALI_OC", "PP_PC", "wx_native", "x" * 32]
-)
+@pytest.mark.parametrize("way", ["YSF_JSAPI", "UP_JSAPI", "ALI_OC", "PP_PC", "wx_native", "x" * 32])
 async def test_what_cannot_be_done_is_refused_in_jeepays_words(program: Program, way: str) -> None:
     said = await program.order(way)
     assert (said.http, said.code, said.sign) == (200, 9999, None)
@@ -532,6 +509,7 @@ async def test_what_cannot_be_done_is_refused_in_jeepays_words(program: Program,
         ({"returnUrl": "javascript:alert(1)"}, "checkout.return_url_unsafe: returnUrl"),
         ({"channelExtra": "{'a'"}, "jeepay.fields_unreadable: channelExtra"),
         ({"wayCode": "UP_QR"}, "price.not_agreed"),
+        ({"wayCode": "UP_B2B"}, "price.not_agreed"),
     ],
 )
 async def test_what_is_wrong_is_named_and_nothing_is_made(

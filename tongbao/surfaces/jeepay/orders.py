@@ -52,7 +52,6 @@ from tongbao.surfaces.jeepay.model import (
     OrderNamed,
     OrderUnknown,
     UnifiedOrder,
-    WayNotOffered,
     checkout_state,
     order_state,
     request_hash,
@@ -222,8 +221,6 @@ async def _collect(
 ) -> None:
     way = ways.way_of(asked.way_code)
     connected = await merchants.channels_of(facade.db, app.merchant_id, app.mode)
-    if way.product and not await _sells(facade, way, connected):
-        raise WayNotOffered(param="$.wayCode")
     back = asked.return_url or f"{facade.public_url}{RETURNED}"
     seconds = asked.expired_time or int(EXPIRES_DEFAULT.total_seconds())
     wanted = {
@@ -241,12 +238,6 @@ async def _collect(
     caller = await caller_of(facade.db, app)
     data, by = read_as(CreatePayment, wanted), (take, order.client_ip)
     await collect_asked(facade.flow, facade.keyring, caller, data, by)
-
-
-async def _sells(facade: Facade, way: ways.Way, connected: Mapping[str, UUID]) -> bool:
-    """Return whether the merchant's account at the way's channel is of the way's product."""
-    ids = [connected[channel] for channel in way.channels if channel in connected]
-    return bool(ids) and (await facade.flow.account(ids[0])).app_id == way.product
 
 
 async def _open_page(

@@ -35,7 +35,7 @@ class Way(Struct, frozen=True):
 
     mode: PayMode
     channels: tuple[str, ...] = ()
-    product: str = ""  # that the merchant's account there must be of
+    app_id: str | None = None  # the channel's product, where it is not the account's own
 
 
 _WECHAT: Final = ("wechat_pay",)
@@ -63,7 +63,7 @@ WAYS: Final[Mapping[str, Way]] = {
     "UP_APP": Way(PayMode.APP, _UNIONPAY),
     "UP_WAP": Way(PayMode.H5, _UNIONPAY),
     "UP_PC": Way(PayMode.WEB, _UNIONPAY),
-    "UP_B2B": Way(PayMode.WEB, _UNIONPAY, product="000202"),
+    "UP_B2B": Way(PayMode.WEB, _UNIONPAY, app_id="000202"),
 }
 """Not here, and refused: pages inside UnionPay's app (YSF_JSAPI, UP_JSAPI, YSF_LITE), Alipay's
 order code (ALI_OC), PP_PC."""
@@ -121,6 +121,7 @@ def method_fields(
         "auth_code": extra.get("authcode") if way.mode is PayMode.PAYMENT_CODE else None,
         "payer_id": payer if way.mode is PayMode.IN_APP else None,
         "return_url": return_url if way.mode in _NEEDS_PLACE_TO_RETURN else None,
+        "app_id": way.app_id,
     }
     known = set(MethodAsked.__struct_fields__)
     return {name: value for name, value in fields.items() if value is not None and name in known}

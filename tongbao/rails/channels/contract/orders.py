@@ -154,6 +154,7 @@ class RefundOrder(Struct, frozen=True):
     reason: str = ""
     order_ref: str | None = None  # the channel's own number of what is given back, where known
     order_mode: PayMode | None = None  # how the customer met it, where known
+    order_app: str | None = None  # its app, where it was not the account's own
     to: RefundTarget | None = None  # where else, once it could not go back the way it came
     authorised: Authorised | None = None  # before; where all is given back that was captured then
     captured_at: datetime | None = None

@@ -72,6 +72,7 @@ from tongbao.rails.channels.unionpay.wire import (
     is_over,
     order_fields,
     payments_of,
+    product_of,
     unpayable,
 )
 
@@ -80,7 +81,8 @@ class UnionPay:
     """ACP 5.1.0: the gateway page, the app, QR both ways, and authorisations in all of them.
 
     An account's ``app_id`` is the product of its gateway page: ``000201`` for people's cards,
-    ``000202`` for companies' (B2B). One of ``000601`` collects dues (缴费), by codes that we show.
+    ``000202`` for companies' (B2B); an order may name the other. One of ``000601`` collects dues
+    (缴费), by codes that we show.
     """
 
     name = "unionpay"
@@ -225,7 +227,7 @@ class UnionPay:
             capture.number,
             capture.money,
             origin=capture.channel_ref,
-            product=AUTHORISATIONS[capture.order.mode].product,
+            product=product_of(account, AUTHORISATIONS[capture.order.mode], capture.order.app_id),
             call="pay",
         )
 
@@ -375,7 +377,7 @@ class UnionPay:
             refund.number,
             refund.money,
             origin=origin,
-            product=kind.product if kind else "",
+            product=product_of(account, kind, refund.order_app),
             call="refund",
         )
 
@@ -413,7 +415,7 @@ class UnionPay:
             number,
             order.money,
             origin=paid.channel_ref,
-            product=PAYMENTS[order.mode].product,
+            product=product_of(account, PAYMENTS[order.mode], order.app_id),
             call="refund",
         )
         exchange = followed_by(exchange, asked.exchange)

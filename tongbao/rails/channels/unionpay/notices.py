@@ -29,6 +29,7 @@ from tongbao.rails.channels.unionpay.wire import (
     DONE_WITH_DEFECT,
     FIELDS_MAX,
     LET_GO_SUFFIX,
+    PAGES,
     SCANNED,
     UNDONE_SUFFIX,
 )
@@ -116,6 +117,10 @@ def _outcome(fields: Mapping[str, str], now: datetime) -> Succeeded | Authorised
 
 
 def _product(account: ChannelAccount, fields: Mapping[str, str]) -> str:
-    """Return the account's product; scanned codes and the app have a common one."""
+    """Return the account's product; scanned codes and the app have a common one.
+
+    An account of the page takes both of the page's: an order may name the other.
+    """
     told = fields.get("bizType", SCANNED)
-    return account.app_id if told == SCANNED else told
+    is_own = told == SCANNED or {told, account.app_id} <= PAGES
+    return account.app_id if is_own else told

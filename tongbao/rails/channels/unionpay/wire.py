@@ -31,6 +31,8 @@ APP: Final = "appTransReq.do"
 QUERY: Final = "queryTrans.do"
 
 SCANNED: Final = "000000"
+PAGES: Final = frozenset({"000201", "000202"})
+"""The products of the gateway's page: people's cards, and companies' accounts (B2B)."""
 DUES: Final = "000601"
 """The product of accounts that collect dues (缴费): what is owed to utilities, schools, offices."""
 
@@ -113,6 +115,11 @@ def authorisations_of(account: ChannelAccount) -> Mapping[PayMode, Transaction]:
     return {} if account.app_id == DUES else AUTHORISATIONS
 
 
+def product_of(account: ChannelAccount, kind: Transaction | None, app: str | None) -> str:
+    """Return the product of a transaction: its own, or for the page ``app`` or the account's."""
+    return (kind.product if kind is not None else "") or app or account.app_id
+
+
 def common_fields(account: ChannelAccount, number: str, kind: Transaction) -> dict[str, str]:
     """Return what every request about a transaction says."""
     return {
@@ -134,6 +141,7 @@ def order_fields(account: ChannelAccount, order: PayOrder, kind: Transaction) ->
     fields = {
         **common_fields(account, order.number, kind),
         **money_fields(order.money),
+        "bizType": product_of(account, kind, order.app_id),
         "channelType": _PC if order.mode is PayMode.WEB else _PHONE,
         "backUrl": account.notify_url,
         "orderDesc": order.subject[:_SUBJECT_MAX].translate(_WIDE),
@@ -158,11 +166,11 @@ def following_fields(
 ) -> dict[str, str]:
     """Return what follows a transaction: a refund, a completion, a cancellation of it.
 
-    It is of the same product as what it follows; empty is the account's own.
+    It is of the same product as what it follows.
     """
     return {
         **common_fields(account, number, kind),
-        "bizType": product or account.app_id,
+        "bizType": product,
         **money_fields(money),
         "backUrl": account.notify_url,
         "origQryId": origin,
@@ -276,6 +284,8 @@ def unpayable(order: PayOrder, kinds: Mapping[PayMode, Transaction]) -> str | No
         return f"UnionPay does not take {order.money.currency} here"
     if order.mode is PayMode.PAYMENT_CODE and not order.auth_code:
         return "there is no payment code"
+    if kinds[order.mode].path == FRONT and order.app_id not in {None, *PAGES}:
+        return f"the page has no product {order.app_id}"
     return None
 
 

@@ -33,6 +33,7 @@ from tongbao.rails.channels.unionpay.wire import (
     LET_GO_SUFFIX,
     UNDONE_SUFFIX,
     Transaction,
+    product_of,
 )
 
 Undone = Succeeded | Pending | NotSent | Unknown
@@ -155,7 +156,8 @@ class Undoing:
 
     def _product(self) -> str:
         mode = self._refund.order_mode
-        return AUTHORISATIONS[mode].product if mode in AUTHORISATIONS else ""
+        kind = AUTHORISATIONS.get(mode) if mode is not None else None
+        return product_of(self._account, kind, self._refund.order_app)
 
 
 async def let_go(
@@ -163,7 +165,7 @@ async def let_go(
 ) -> Answer[VoidOutcome]:
     """Let an authorisation go that a merchant voids; a repeat says what became of the first."""
     kind, number, money = AUTHORISATION_CANCEL, voiding.number, voiding.money
-    product = AUTHORISATIONS[voiding.order.mode].product
+    product = product_of(account, AUTHORISATIONS[voiding.order.mode], voiding.order.app_id)
     asked = await follow(
         account, kind, number, money, origin=voiding.channel_ref, product=product, call="refund"
     )
