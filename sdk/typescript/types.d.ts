@@ -321,7 +321,7 @@ export type MerchantView = { id: string; object: "merchant"; name: string; mode:
 /** One thing that was said or done about a complaint. */
 export type MessageView = { who: "channel" | "customer" | "merchant"; kind: string; text: string; image_count: number; at: string };
 
-/** How to collect, and what the way of paying needs to know of the customer. ``app``: the channel. ``payment_code``: the digits the customer shows, which say by themselves whose they are. ``in_app``: the channel and the customer's id there. ``h5``, ``web``: where the customer comes back to. ``agreement``: the agreement to collect under. ``card``: what the terminal read, or ``card_token`` in its place. ``app_id`` names the page or app that asks, where it is not the channel account's own. ``qr``, ``h5``, ``web`` and ``card`` may leave the channel to us. */
+/** How to collect, and what the way of paying needs to know of the customer. ``app``: the channel. ``payment_code``: the digits the customer shows, which say by themselves whose they are. ``in_app``: the channel and the customer's id there. ``h5``, ``web``: where the customer comes back to. ``agreement``: the agreement to collect under. ``card``: what the terminal read, or ``card_token`` in its place. ``app_id`` names the page or app that asks, where it is not the channel account's own; at UnionPay it is the product of its page. ``qr``, ``h5``, ``web`` and ``card`` may leave the channel to us. */
 export type MethodAsked = { mode: PayMode; channel?: string | null; auth_code?: string | null; payer_id?: string | null; return_url?: string | null; app_id?: string | null; agreement_id?: string | null; card?: CardReading | null; card_token?: CardToken | null };
 
 /** How a payment is made, as the API shows it. */

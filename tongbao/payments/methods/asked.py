@@ -123,8 +123,8 @@ class MethodAsked(Struct, frozen=True, forbid_unknown_fields=True):
     whose they are. ``in_app``: the channel and the customer's id there. ``h5``, ``web``: where the
     customer comes back to. ``agreement``: the agreement to collect under. ``card``: what the
     terminal read, or ``card_token`` in its place. ``app_id`` names the page or app that asks, where
-    it is not the channel account's own. ``qr``, ``h5``, ``web`` and ``card`` may leave the channel
-    to us.
+    it is not the channel account's own; at UnionPay it is the product of its page. ``qr``, ``h5``,
+    ``web`` and ``card`` may leave the channel to us.
     """
 
     mode: PayMode
