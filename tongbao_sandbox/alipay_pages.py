@@ -2,7 +2,8 @@
 
     page.pay, wap.pay   a browser brings the signed form; it sees a page, pays, and is sent back to
                         ``return_url`` with signed fields
-    agreement.page.sign the same for an agreement, which the customer signs or does not
+    agreement.page.sign the same for an agreement, which the customer signs or does not; or the
+                        merchant's app or mini-program hands the signed text to Alipay's app
     app.pay             the merchant's app hands the signed text to Alipay's app; what comes back to
                         it is a signed object
 
@@ -15,7 +16,7 @@ import secrets
 from collections.abc import Mapping
 from html import escape
 from typing import Any, Final
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 from msgspec import structs
 
@@ -41,6 +42,8 @@ OPENED: Final = frozenset({*PAGES, agreements.SIGN})
 PATH: Final = "/cashier/"
 SIGN_PATH: Final = "/sign/"
 _TOKEN: Final = "alipay-cashier/"  # noqa: S105 - a prefix
+_IN_APP: Final = {"appId": "60000157", "appClearTop": "false", "startMultApp": "YES"}
+"""What opens the signature of agreements in Alipay's app, beside the text to sign."""
 _HTML: Final = (("content-type", "text/html; charset=utf-8"),)
 
 
@@ -223,8 +226,21 @@ def _visit_agreement(world: World, agreement: agreements.Agreement, action: str)
 
 
 def carried(text: str) -> dict[str, str]:
-    """Return the fields in a signed address or in an app's text."""
-    query = urlsplit(text).query if text.startswith(("http://", "https://")) else text
+    """Return the fields in a signed address, in an app's text, or in what opens a signature.
+
+    Raises:
+        Refused: Alipay's app opens nothing of the kind.
+    """
+    parts = urlsplit(text)
+    if parts.scheme == "alipays":
+        opened = dict(parse_qsl(parts.query))
+        query = opened.pop("sign_params", "")
+        if (parts.netloc, parts.path, opened) != ("platformapi", "/startapp", _IN_APP):
+            raise Refused("Alipay's app opens another page")
+    elif parts.scheme in {"http", "https"}:
+        query = parts.query
+    else:  # a mini-program escapes the whole text once more
+        query = text if "=" in text else unquote(text)
     return dict(parse_qsl(query, keep_blank_values=True))
 
 

@@ -542,6 +542,14 @@ async def at_wechat(stage: Stage) -> Any:
 
 async def test_a_customer_signs_out_of_the_merchants_app(stage: Stage) -> None:
     """The API hands on what opens the signature, and what is signed so can be taken under."""
+    for signs_in, opened in (("app", "url"), ("mini_program", "signStr")):
+        agreement = await offer(stage, signs_in=signs_in)
+        assert agreement["next_action"]["type"] == "open_app"
+        assert agreement["next_action"]["parameters"].keys() == {opened}
+        url = agreement["next_action"]["parameters"][opened]
+        await stage.control("alipay/visit", url=url, action="pay")
+        await stage.idle()
+        assert (await read(stage, agreement))["status"] == "active"
     terms = {"channel": "wechat_pay", "plan": "12251"}
     for signs_in, handed in (
         ("app", {"pre_entrustweb_id", "userName", "path"}),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 from msgspec import structs
@@ -20,7 +21,6 @@ from tongbao.kernel.ids import base32, new_id
 from tongbao.kernel.money import Money
 from tongbao.rails.channels.alipay.client import Alipay
 from tongbao.rails.channels.alipay.crypto import notice_text, public_key, verify
-from tongbao.rails.channels.alipay.gateway import gateway_address
 from tongbao.rails.channels.alipay.products.parking import (
     ParkedCar,
     PlateChargeable,
@@ -458,23 +458,27 @@ async def test_an_agreement_is_offered_signed_charged_and_ended(desk: Desk) -> N
     assert all(isinstance(one.outcome, Unknown) for one in told)
 
 
+IN_THE_APP = "alipays://platformapi/startapp?appId=60000157&appClearTop=false&startMultApp=YES"
+
+
 @pytest.mark.parametrize("signs_in", ["app", "mini_program"])
 async def test_an_agreement_is_signed_out_of_an_app(desk: Desk, signs_in: SignsIn) -> None:
     order = agreement(signs_in=signs_in)
     offered = (await desk.channel.offer_agreement(desk.account, order)).outcome
     assert isinstance(offered, AgreementOffered)
     assert isinstance(offered.action, OpenApp)
-    handed = offered.action.parameters
-    if signs_in == "app":
-        scheme, _, asked = handed["url"].partition("?")
-        opened = dict(parse_qsl(asked))
-        assert (scheme, opened["appId"]) == ("alipays://platformapi/startapp", "60000157")
-        handed = {"signStr": opened["sign_params"]}
-    assert handed.keys() == {"signStr"}
-    content = json.loads(dict(parse_qsl(handed["signStr"]))["biz_content"])
-    assert content["access_params"] == {"channel": "ALIPAYAPP"}
+    [(name, opened)] = offered.action.parameters.items()
+    before, _, escaped = opened.rpartition("&sign_params=")
+    expected = {"app": ("url", IN_THE_APP), "mini_program": ("signStr", "")}
+    assert (name, before) == expected[signs_in]
+    assert re.fullmatch(r"[\w.~%-]+", escaped, re.ASCII), "one value, so escaped once more"
+    fields = dict(parse_qsl(unquote(escaped), strict_parsing=True))
+    assert fields["method"] == "alipay.user.agreement.page.sign"
+    assert json.loads(fields["biz_content"])["access_params"] == {"channel": "ALIPAYAPP"}
 
-    await desk.visit(f"{gateway_address(desk.account)}?{handed['signStr']}")
+    with pytest.raises(ValueError, match=r"isv\.invalid-signature"):
+        await desk.visit(opened.replace("CARRENTAL", "CHARGING"))
+    await desk.visit(opened)
 
     signed = (await desk.channel.query_agreement(desk.account, order)).outcome
     assert isinstance(signed, AgreementSigned), signed

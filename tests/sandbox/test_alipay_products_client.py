@@ -38,6 +38,26 @@ def test_an_agreement_is_signed_charged_and_ended(heard: Any) -> None:
     assert (found["late"]["ok"], found["late"]["sub_code"]) == (False, "ACQ.AGREEMENT_INVALID")
 
 
+def test_an_agreement_is_signed_in_the_app(heard: Any) -> None:
+    for kind in ("app", "mini_program"):
+        found = heard["in_app"]
+        assert found[kind]["state"] == "NORMAL"
+        assert (found[f"{kind}_query"]["ok"], found[f"{kind}_query"]["status"]) == (True, "NORMAL")
+
+
+def test_a_receiver_gets_shares_from_its_binding_until_it_is_forgotten(heard: Any) -> None:
+    found = heard["shares"]
+    for step in ("bound", "unbound"):
+        assert (found[step]["ok"], found[step]["result_code"]) == (True, "SUCCESS")
+    assert found["given"]["ok"]
+    assert (found["query"]["ok"], found["query"]["out_request_no"]) == (True, "S1")
+    for step in ("stranger", "late"):
+        assert (found[step]["ok"], found[step]["sub_code"]) == (
+            False,
+            "ACQ.ROYALTY_RECEIVER_INVALID",
+        )
+
+
 def test_a_periodic_agreement_keeps_its_rules(heard: Any) -> None:
     found = heard["periodic"]
     assert found["query"]["status"] == "NORMAL"

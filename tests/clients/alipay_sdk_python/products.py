@@ -1,4 +1,6 @@
-"""Drives the sandbox's further products with Alipay's own client: agreements, parking, a bill.
+"""Drives the sandbox's further products with Alipay's own client.
+
+Agreements on a page and in the app, receivers of shares, parking, and a bill.
 
 Every field goes through the client's own models, and every answer through its own responses; it
 verifies each reply's signature and raises when it is wrong. One thing in it is bent: it connects to
@@ -12,7 +14,7 @@ import sys
 import urllib.request
 import zipfile
 from datetime import datetime, timedelta
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from alipay.aop.api.AlipayClientConfig import AlipayClientConfig
 from alipay.aop.api.DefaultAlipayClient import DefaultAlipayClient
@@ -30,6 +32,9 @@ PERIODIC = {
     "sign_scene": "INDUSTRY|DIGITAL_MEDIA",
     "access_params": {"channel": "ALIPAYAPP"},
 }
+SCHEME = (
+    "alipays://platformapi/startapp?appId=60000157&appClearTop=false&startMultApp=YES&sign_params="
+)
 PLATE = {"car_number": "浙A00001", "parking_id": "PI1501317472942184881"}
 
 
@@ -40,6 +45,8 @@ def main():
     heard = {
         "agreement": agreement(shop),
         "periodic": periodic(shop),
+        "in_app": in_app(shop),
+        "shares": shares(shop),
         "parking": parking(shop),
         "bill": account_bill(shop),
     }
@@ -81,12 +88,16 @@ class Shop:
         return told | {field: getattr(answer, field) for field in seen}
 
     def sign(self, number, plan, **more):
+        request = self.to_sign(number, plan, **more)
+        address = self.client.page_execute(request, http_method="GET")
+        return self.control("alipay/visit", url=address, action="pay")
+
+    def to_sign(self, number, plan, **more):
         request = self.asked(
             "AlipayUserAgreementPageSign", external_agreement_no=number, **plan, **more
         )
         request.return_url = "https://shop.example/signed"
-        address = self.client.page_execute(request, http_method="GET")
-        return self.control("alipay/visit", url=address, action="pay")
+        return request
 
     def agreed(self, number, plan):
         return self.call(
@@ -138,6 +149,54 @@ def periodic(shop):
     heard["charge"] = shop.charge("AG-PAY-3", "10.00", number, "CYCLE_PAY_AUTH")
     heard["too_much"] = shop.charge("AG-PAY-4", "10.01", number, "CYCLE_PAY_AUTH")
     return heard
+
+
+def in_app(shop):
+    """Sign in Alipay's app out of the merchant's, and out of a mini-program."""
+    heard = {}
+    for kind, before in {"app": SCHEME, "mini_program": ""}.items():
+        number = f"AG-{kind}"
+        text = quote(shop.client.sdk_execute(shop.to_sign(number, PLAN)), safe="")
+        heard[kind] = shop.control("alipay/visit", url=before + text, action="pay")
+        heard[f"{kind}_query"] = shop.agreed(number, PLAN)
+    return heard
+
+
+def shares(shop):
+    """Bind a receiver, give it a share, forget it, and try to give it another."""
+    shop.sign("AG-4", PLAN)
+    agreement_no = shop.agreed("AG-4", PLAN)["agreement_no"]
+    paid = shop.charge("SH-1", "10.00", agreement_no, "GENERAL_WITHHOLDING")
+    receiver = {"receiver_list": [{"type": "userId", "account": "2088722000000888"}]}
+    heard = {"stranger": give(shop, paid, "S0")}
+    bind, unbind = "AlipayTradeRoyaltyRelationBind", "AlipayTradeRoyaltyRelationUnbind"
+    heard["bound"] = shop.call(bind, "result_code", out_request_no="B1", **receiver)
+    heard["given"] = give(shop, paid, "S1")
+    heard["unbound"] = shop.call(unbind, "result_code", out_request_no="B2", **receiver)
+    heard["late"] = give(shop, paid, "S2")
+    heard["query"] = shop.call(
+        "AlipayTradeOrderSettleQuery",
+        "out_request_no",
+        out_request_no="S1",
+        trade_no=paid["trade_no"],
+    )
+    return heard
+
+
+def give(shop, paid, number):
+    share = {
+        "royalty_type": "transfer",
+        "trans_in": "2088722000000888",
+        "trans_in_type": "userId",
+        "amount": "1.00",
+    }
+    return shop.call(
+        "AlipayTradeOrderSettle",
+        "trade_no",
+        out_request_no=number,
+        trade_no=paid["trade_no"],
+        royalty_parameters=[share],
+    )
 
 
 def parking(shop):

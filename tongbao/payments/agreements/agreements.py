@@ -57,8 +57,8 @@ class AgreementNotOffered(Rejected):
     """The channel takes no money under agreements, or has none signed in that place."""
 
     code = "agreement.not_offered"
-    advice = "Choose a channel that takes agreements; only WeChat Pay has them signed out of apps."
-    advice_zh = "该渠道不支持签约代扣或该签约方式，请更换渠道；App 与小程序签约仅限微信支付。"
+    advice = "Choose another channel; only WeChat Pay and Alipay sign agreements out of apps."
+    advice_zh = "该渠道不支持签约代扣或该签约方式，请更换渠道；仅微信支付与支付宝可从应用内签约。"
 
 
 class AgreementNotFound(NotFound):

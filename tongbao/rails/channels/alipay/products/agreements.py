@@ -167,13 +167,15 @@ class AlipayAgreements:
 
 
 def _action(account: ChannelAccount, signed: str, signs_in: SignsIn) -> Redirect | OpenApp:
+    # Inside Alipay all that is signed travels as one value of an address, so it is escaped twice:
+    # so does the example of my.paySignCenter in Alipay's documents for mini-programs.
     match signs_in:
         case "page":
             return Redirect(f"{gateway_address(account)}?{signed}")
         case "app":
             return OpenApp({"url": _IN_THE_APP + quote(signed, safe="")})
         case "mini_program":
-            return OpenApp({"signStr": signed})
+            return OpenApp({"signStr": quote(signed, safe="")})
         case _:
             assert_never(signs_in)
 
