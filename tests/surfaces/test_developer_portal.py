@@ -451,6 +451,10 @@ async def test_a_request_is_found_and_sent_again_once(stage: Stage) -> None:
     assert good.json["id"] in shown.text
     # The order number was used: the answer is the payment that there is, or the refusal.
     assert all(page.status_code == 200 for page in again)
+    payments = await client.send("GET", "/v1/payments")
+    assert [each["id"] for each in payments.json["items"]] == [good.json["id"]]
+    log = await developer.get("/portal/requests?status=400&method=POST")
+    assert log.text.count(bad.headers["x-request-id"]) >= 1
     assert len({re.sub(r"req_\w+|nonce-\S+", "", page.text) for page in again}) == 1
     assert (await developer.get("/portal/requests?cursor=nonsense")).status_code == 400
     assert "Nothing fits" in (await developer.get("/portal/requests?route=/v1/no")).text

@@ -107,6 +107,26 @@ async def test_nothing_else_is_there(stage: Stage, path: str, status: int) -> No
         assert (await visitor.post("/docs", {})).status_code == 405
 
 
+OF_SOURCES = ("/.git/HEAD", "/.git/config", "/.svn/entries", "/.hg/store", "/.env", "/")
+
+
+async def test_neither_sources_nor_folders_are_served_anywhere(stage: Stage) -> None:
+    """Below every address that something is mounted at, and every folder of files."""
+    mounts = {at.rstrip("/") for at in stage.app._mounts}
+    assert {"/console", "/docs"} <= mounts
+    folders = {f"{at}{below}" for at in mounts for below in ("", "/static", "/..")}
+    async with reader(stage) as visitor:
+        for folder in sorted({"", *folders}):
+            nowhere = await visitor.get(f"{folder}/nowhere")
+            for hidden in OF_SOURCES if folder.endswith("/static") else OF_SOURCES[:-1]:
+                found = await visitor.get(f"{folder}{hidden}")
+                # Probes and metrics answer alike whatever stands behind their address.
+                alike = found.text[:32] == nowhere.text[:32]
+                assert found.status_code != 200 or alike, f"{folder}{hidden}"
+                text = found.text.lower()
+                assert not any(sign in text for sign in ("ref: refs", "[core]", "index of"))
+
+
 async def test_readers_choose_a_language_once_for_every_page(stage: Stage) -> None:
     async with reader(stage, language="zh") as visitor:
         chinese = await visitor.get("/docs/payments")

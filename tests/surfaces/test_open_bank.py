@@ -196,6 +196,10 @@ async def test_the_metadata_says_what_fapi_asks_for(bank: Bank) -> None:
     assert told["require_pushed_authorization_requests"] is True
     assert told["token_endpoint_auth_methods_supported"] == ["private_key_jwt"]
     assert told["code_challenge_methods_supported"] == ["S256"]
+    assert told["response_types_supported"] == ["code"]
+    assert set(told["grant_types_supported"]) <= {
+        *("authorization_code", "refresh_token", "client_credentials")
+    }
     assert told["authorization_response_iss_parameter_supported"] is True
     assert told["request_object_signing_alg_values_supported"] == ["PS256", "ES256", "EdDSA"]
     assert told["response_modes_supported"] == ["query", "jwt"]
@@ -490,6 +494,35 @@ async def test_a_client_assertion_is_good_once_and_by_the_clients_own_key(bank: 
     assert (await bank.partner.push(client_assertion=near)).status == 201
     assert error_of(await bank.partner.push(client_secret="s")) == "invalid_client"
     assert error_of(await bank.partner.push(client_id="ptn_else")) == "invalid_client"
+
+
+@pytest.mark.parametrize("names", ["jwk", "jku", "x5u", "x5c", "kid"])
+async def test_a_key_that_an_assertion_brings_along_proves_nobody(bank: Bank, names: str) -> None:
+    """Only the key on record does (RFC 8725 §3.10): what a header points to is not even fetched."""
+    forger = Partner(bank.stage, bank.partner.client_id, Es256())
+    url = "https://evil.example/jwks"
+    brought = {"jwk": forger.key.jwk, "jku": url, "x5u": url, "x5c": ["AA=="], "kid": url}
+    claims = {
+        "iss": forger.client_id,
+        "sub": forger.client_id,
+        "aud": forger.issuer,
+        "jti": names * 8,
+        "iat": now(),
+        "exp": now() + 60,
+    }
+    header = {"kid": forger.kid, "typ": "JWT", names: brought[names]}
+    forged = forger.key.token(header, claims)
+    assert error_of(await forger.push(client_assertion=forged)) == "invalid_client"
+
+
+@pytest.mark.parametrize("grant", ["password", "implicit", "client_credentials", ""])
+async def test_no_other_grant_is_taken(bank: Bank, grant: str) -> None:
+    """Neither a person's password nor anything without the person's consent gets a token."""
+    fields = {"grant_type": grant, "username": "13800138000", "password": "Violet-otter-42"}
+    proof = bank.partner.proof("POST", "/oauth/token")
+    refused = await bank.partner.form("/oauth/token", fields, proof=proof)
+    assert error_of(refused) in {"unsupported_grant_type", "invalid_request"}
+    assert "access_token" not in refused.json
 
 
 async def test_no_client_signs_with_rs256(bank: Bank) -> None:
