@@ -61,6 +61,7 @@ class Asked(Struct, frozen=True):
     key: str
     reference: str
     about: str  # what field 90 names, as a key
+    about_type: str  # and the type of that message
     amount: int
     number: str  # the card's
 
@@ -247,12 +248,9 @@ class Cards:
         return code, {}
 
     def _refundable(self, asked: Asked) -> Entry | None:
-        """Return the purchase, or the capture of the authorisation, that field 90 names."""
-        original = self._book.original(asked.about, frozenset({"purchase", "authorise"}))
-        if original is None or original.kind == "purchase":
-            return original
-        captures = [one for one in self._book.entries() if one.kind == "capture"]
-        return next((one for one in captures if one.about == original.reference), None)
+        """Return the purchase or the capture that field 90 names, by its type too."""
+        kind = {"0200": "purchase", "0220": "capture"}.get(asked.about_type, "")
+        return self._book.original(asked.about, frozenset({kind}))
 
     def _balance(self, asked: Asked) -> tuple[str, Fields]:
         code = self._pin_code(asked) or self._book.judge(asked.number, 0, asked.text(14))
@@ -398,6 +396,7 @@ def _read(mti: str, fields: Fields) -> Asked | None:
         key=f"{time}.{trace}.{institution}",
         reference=fields.get(37, b"").decode("latin-1"),
         about=f"{about[10:20]}.{about[4:10]}.{about[20:31]}",
+        about_type=about[:4],
         amount=int(amount),
         number=fields.get(2, b"").decode("latin-1"),
     )

@@ -79,7 +79,7 @@ async def account(stage: Stage) -> UUID:
     return opened["cards"]
 
 
-async def swipe(stage: Stage, account: UUID, amount: int) -> Payment:
+async def swipe(stage: Stage, account: UUID, amount: int, **more: Any) -> Payment:
     ours = await stage.flow.account(account)
     card = {
         "number": fresh_card(),
@@ -94,6 +94,7 @@ async def swipe(stage: Stage, account: UUID, amount: int) -> Payment:
         subject="tea",
         amount=amount,
         method={"mode": "card", "channel": "cards", "card": card},
+        **more,
     )
 
 
@@ -127,6 +128,27 @@ async def test_both_sides_agree_and_the_next_batch_begins_where_this_one_ended(
     assert figures(second) == ("agrees", BatchTotals(1, 700, 0, 0), 700)
     assert figures(third) == ("agrees", BatchTotals(0, 0, 0, 0), 0)
     assert (second.begins, third.begins) == (first.ends, second.ends)
+    assert await differences(stage, account) == []
+
+
+async def test_only_what_was_taken_counts_whichever_way_it_was(stage: Stage, account: UUID) -> None:
+    """A part of what was set aside counts; what was let go, refused or reversed does not."""
+    aside = {"capture": "manual", "capture_within_s": 7200}
+    completed, let_go = [await swipe(stage, account, 2_000, **aside) for _ in range(2)]
+    await swipe(stage, account, 3_000, **aside)  # nobody has decided about it yet
+    await stage.call(stage.client.payments.capture, completed["id"], amount=600)
+    await stage.call(stage.client.payments.void, let_go["id"])
+    stage.sandbox.fault("cards", "pay", "time_out_paid")
+    reversed_one = await swipe(stage, account, 4_000)
+    await stage.advance(seconds=120)
+    await stage.refund(await stage.read(completed), 100)
+    await stage.idle()
+
+    batch = await close_batch(clearing(stage), account)
+
+    assert (await stage.read(let_go))["status"] == "voided"
+    assert (await stage.read(reversed_one))["status"] == "closed"
+    assert figures(batch) == ("agrees", BatchTotals(1, 600, 1, 100), 500)
     assert await differences(stage, account) == []
 
 

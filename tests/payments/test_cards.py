@@ -213,7 +213,7 @@ async def test_a_reversal_is_repeated_until_it_is_answered(stage: Stage) -> None
     assert await on_card(stage, number) == (BALANCE, 0), "given back once"
 
 
-async def test_money_set_aside_on_a_card_is_captured(stage: Stage) -> None:
+async def test_money_set_aside_on_a_card_is_captured_and_given_back(stage: Stage) -> None:
     number = fresh_card()
     payment = await swipe(stage, number, capture="manual", capture_within_s=7200)
     assert payment["status"] == "authorised"
@@ -222,6 +222,11 @@ async def test_money_set_aside_on_a_card_is_captured(stage: Stage) -> None:
     captured = await stage.call(stage.client.payments.capture, payment["id"], amount=1500)
     assert (captured["status"], captured["amount_captured"]) == ("succeeded", 1500)
     assert await on_card(stage, number) == (BALANCE - 1500, 0)
+
+    refunds = [await stage.refund(captured, amount) for amount in (600, 900)]
+    await stage.idle()
+    assert [(await stage.read(each))["status"] for each in refunds] == ["succeeded"] * 2
+    assert await on_card(stage, number) == (BALANCE, 0)
 
 
 async def test_money_set_aside_on_a_card_is_let_go(stage: Stage) -> None:

@@ -319,14 +319,17 @@ async def test_nobody_can_be_asked_about_an_order(host: CardHost, cards: Cards) 
     assert not host.connections
 
 
-async def test_a_refund_is_an_advice_about_its_payment(host: CardHost, cards: Cards) -> None:
+@pytest.mark.parametrize(("of_capture", "original"), [(False, "0200"), (True, "0220")])
+async def test_a_refund_is_an_advice_about_its_payment_or_capture(
+    of_capture: bool, original: str, host: CardHost, cards: Cards
+) -> None:
     paid = order()
-    refund = refund_order(paid)
+    refund = refund_order(paid, of_capture=of_capture)
     asking = asyncio.create_task(cards.refund(account(host.url), refund))
     connection, mti, fields = await host.next()
     trace = trace_of(paid.number)
     assert (mti, fields[3], fields[4]) == ("0220", b"200000", b"000000000500")
-    assert fields[90].decode()[:20] == f"0200{trace.number}{trace.time}"
+    assert fields[90].decode()[:20] == f"{original}{trace.number}{trace.time}"
     connection.send("0230", answer_to(fields))
     assert isinstance((await asking).outcome, Succeeded)
 

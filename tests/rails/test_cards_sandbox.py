@@ -318,8 +318,11 @@ async def test_authorise_then_capture_less(
         assert isinstance((await cards.query_capture(ours, capture)).outcome, Succeeded)
     assert money_on(sandbox, number) == (BALANCE - 9_000, 0)
 
-    refund = refund_order(placed, 4_000)
-    assert isinstance((await cards.refund(ours, refund)).outcome, Succeeded)
+    back = refund_order(placed, 4_000, order_number=capture.number, of_capture=True)
+    as_purchase = refund_order(placed, 4_000, order_number=capture.number)
+    assert isinstance((await cards.refund(ours, as_purchase)).outcome, Declined)
+    for _ in range(2):
+        assert isinstance((await cards.refund(ours, back)).outcome, Succeeded)
     assert money_on(sandbox, number) == (BALANCE - 5_000, 0)
 
 

@@ -160,6 +160,31 @@ async def test_money_is_set_aside_and_taken_once(
 
 
 @pytest.mark.parametrize("channel", having("authorise"))
+async def test_what_was_captured_is_given_back_by_the_captures_number(
+    channel: str, stall_at: OpenStall
+) -> None:
+    stall = stall_at(channel)
+    order, held = await set_aside(stall, modes_to_authorise(channel)[0])
+    part = capture_of(order, held, 1500)
+    await stall.channel.capture(stall.account, part)
+    taken = (await stall.channel.query_capture(stall.account, part)).outcome
+    assert isinstance(taken, Succeeded), taken
+    what = {"order_number": part.number, "order_money": part.money, "of_capture": True}
+    some = stall.refund(order, 600, order_ref=taken.channel_ref, **what)
+    for _ in range(3):
+        answer = (await stall.channel.refund(stall.account, some)).outcome
+        assert not isinstance(answer, Declined | NotSent), answer
+    await stall.advance(3)
+    found = (await stall.channel.query_refund(stall.account, some)).outcome
+    assert isinstance(found, Succeeded), found
+    more = stall.refund(order, 901, order_ref=taken.channel_ref, **what)
+    too_much = (await stall.channel.refund(stall.account, more)).outcome
+    assert isinstance(too_much, Declined), too_much
+    if isinstance(stall, CardStall):
+        assert stall.money_on(order) == (1_000_000 - 900, 0)
+
+
+@pytest.mark.parametrize("channel", having("authorise"))
 async def test_money_set_aside_is_let_go_once(channel: str, stall_at: OpenStall) -> None:
     stall = stall_at(channel)
     order, held = await set_aside(stall, modes_to_authorise(channel)[0])

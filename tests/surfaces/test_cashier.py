@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tests.payments.routing_desk import in_force
 from tests.stage import Stage
 from tests.surfaces import cashing
 from tests.surfaces.cashing import (
@@ -120,6 +121,24 @@ async def test_a_channel_that_is_down_is_not_offered(stage: Stage, till: Till) -
     async with reader(stage) as one:
         page = await one.get(page_of(checkout))
     assert METHOD.findall(page.text) == ["alipay.qr", "alipay.web"]
+
+
+async def test_a_channel_that_may_not_take_the_amount_is_not_offered(
+    stage: Stage, till: Till
+) -> None:
+    """Nor one whose day is full: only what can take this very payment is on the page."""
+    limits = '[[limit]]\nto = "alipay"\namount_max = 999\n'
+    await in_force(stage, limits + '[[limit]]\nto = "wechat_pay"\nday_count = 1\n')
+    small, large, later = [await till.open(amount) for amount in (999, 1000, 1000)]
+    async with reader(stage) as one:
+        offered = [METHOD.findall((await one.get(page_of(each))).text) for each in (small, large)]
+        await choose(one, large, "wechat_pay.qr")
+        stage.platform.router.watch.forget()
+        page = await one.get(page_of(later))
+
+    assert offered == [["alipay.qr", "alipay.web", "wechat_pay.qr"], ["wechat_pay.qr"]]
+    assert METHOD.findall(page.text) == []
+    assert "There is no way to pay at present" in page.text
 
 
 async def test_the_way_paid_last_time_comes_first_and_the_cookie_knows_nothing_else(

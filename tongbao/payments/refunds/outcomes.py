@@ -147,6 +147,7 @@ def order_of(refund: Refund, attempt: Attempt) -> RefundOrder:
         reason=refund.reason,
         authorised=authorised,
         captured_at=attempt.paid_at,
+        of_capture=attempt.capture_id is not None,
     )
 
 

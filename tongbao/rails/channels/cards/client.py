@@ -151,10 +151,11 @@ class Cards(Uncalled):
         return Answer(answers.reversed_by(asked, heard), exchange)
 
     async def refund(self, account: ChannelAccount, refund: RefundOrder) -> Answer[RefundOutcome]:
-        """Give money back (0220): an advice, safe to repeat."""
+        """Give money back (0220) of a purchase or of a capture: an advice, safe to repeat."""
         try:
             trace = trace_of(refund.number)
-            original = (PURCHASE.mti, trace_of(refund.order_number))
+            taken = CAPTURE if refund.of_capture else PURCHASE
+            original = (taken.mti, trace_of(refund.order_number))
             asked = request(account, REFUND, trace, refund.money, original=original)
         except Unsendable as fault:
             return _unsent(account, REFUND.mti, fault)

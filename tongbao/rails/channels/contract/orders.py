@@ -158,6 +158,7 @@ class RefundOrder(Struct, frozen=True):
     to: RefundTarget | None = None  # where else, once it could not go back the way it came
     authorised: Authorised | None = None  # before; where all is given back that was captured then
     captured_at: datetime | None = None
+    of_capture: bool = False  # whether ``order_number`` is a capture's
 
 
 class RefundTarget(Struct, frozen=True):
