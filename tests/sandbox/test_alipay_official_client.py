@@ -1,37 +1,20 @@
-"""Alipay's own Python client meets the simulated Alipay and is satisfied with it.
-
-It connects to port 80 whatever port its address names (and fails when it names one), so the sandbox
-must listen there: without the right to, or when somebody else does, there is nothing to run.
-"""
-
-import socket
+"""Alipay's own Python client meets the simulated Alipay and is satisfied with it."""
 
 import pytest
 
 from tests.outsiders import DRIVERS, heard_from, pkcs1, python_with
-from tongbao_sandbox.launch import start_sandbox
+from tests.sandboxes import start_sandbox
 
 DRIVE = DRIVERS / "alipay_sdk_python" / "drive.py"
-PORT = 80
-
-
-def need_port() -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", PORT))
-        except OSError as failure:
-            pytest.skip(f"this client connects to port {PORT} only, and it is not ours: {failure}")
 
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
     python = python_with("alipay_sdk_python")
-    need_port()
-    with start_sandbox(tmp_path_factory.mktemp("sandbox"), port=PORT) as sandbox:
+    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         shown = sandbox.credentials["alipay"]
         given = {
-            "url": "http://127.0.0.1",
+            "url": sandbox.url,
             "credentials": shown,
             "private_key": pkcs1(shown["app_private_key_pem"]),
         }

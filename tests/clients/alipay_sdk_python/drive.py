@@ -2,8 +2,7 @@
 
 Reads ``{"url", "credentials", "private_key"}`` from standard input and prints what the client made
 of each answer as one JSON object. The client verifies every reply's signature itself and raises
-when it is wrong. Nothing in it is bent. It calls port 80 whatever its address says, and names the
-whole address in the request line, so the sandbox listens on port 80 here.
+when it is wrong. Nothing in it is bent but where it connects to.
 """
 
 import json
@@ -29,9 +28,11 @@ from alipay.aop.api.response.AlipayTradeCreateResponse import AlipayTradeCreateR
 from alipay.aop.api.response.AlipayTradePrecreateResponse import AlipayTradePrecreateResponse
 from alipay.aop.api.response.AlipayTradeQueryResponse import AlipayTradeQueryResponse
 from alipay.aop.api.response.AlipayTradeRefundResponse import AlipayTradeRefundResponse
+from connecting import mend_connections
 
 
 def main():
+    mend_connections()
     given = json.load(sys.stdin)
     merchant = given["credentials"]
     config = AlipayClientConfig()

@@ -3,22 +3,20 @@
 Agreements on a page and in the app, receivers of shares, parking, and a bill.
 
 Every field goes through the client's own models, and every answer through its own responses; it
-verifies each reply's signature and raises when it is wrong. One thing in it is bent: it connects to
-port 80 whatever its address says and fails where a port is named, so its connection is made here.
+verifies each reply's signature and raises when it is wrong.
 """
 
-import http.client
 import io
 import json
 import sys
 import urllib.request
 import zipfile
 from datetime import datetime, timedelta
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from alipay.aop.api.AlipayClientConfig import AlipayClientConfig
 from alipay.aop.api.DefaultAlipayClient import DefaultAlipayClient
-from alipay.aop.api.util import WebUtils
+from connecting import mend_connections
 
 PLAN = {
     "personal_product_code": "GENERAL_WITHHOLDING_P",
@@ -40,7 +38,7 @@ PLATE = {"car_number": "浙A00001", "parking_id": "PI1501317472942184881"}
 
 def main():
     given = json.load(sys.stdin)
-    WebUtils.get_http_connection = connected
+    mend_connections()
     shop = Shop(given)
     heard = {
         "agreement": agreement(shop),
@@ -51,13 +49,6 @@ def main():
         "bill": account_bill(shop),
     }
     json.dump(heard, sys.stdout, ensure_ascii=False)
-
-
-def connected(url, query_string, timeout):
-    """Return a connection to where the address says, and the target to ask for."""
-    parts = urlsplit(url)
-    target = f"{parts.path}?{query_string}" if query_string else parts.path
-    return target, http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
 
 
 class Shop:
