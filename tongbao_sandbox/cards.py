@@ -211,7 +211,7 @@ class Cards:
         if before is not None:
             return before.code, {}
         kind = "purchase" if asked.kind == "cancel" else "authorise"
-        original = self._book.original(asked.about, frozenset({kind}))
+        original = self._original(asked, kind)
         code = _may_cancel(asked, original)
         self._enter(asked, original.card if original else "", code, original)
         if original is not None and code == "00":
@@ -222,7 +222,7 @@ class Cards:
         before = self._book.entry(asked.key, asked.reference)
         if before is not None:
             return before.code, {38: before.authorisation.encode()} if before.authorisation else {}
-        original = self._book.original(asked.about, frozenset({"authorise"}))
+        original = self._original(asked, "authorise")
         code = _may_capture(asked, original)
         if original is None or code != "00":
             self._enter(asked, "", code, original)
@@ -250,7 +250,11 @@ class Cards:
     def _refundable(self, asked: Asked) -> Entry | None:
         """Return the purchase or the capture that field 90 names, by its type too."""
         kind = {"0200": "purchase", "0220": "capture"}.get(asked.about_type, "")
-        return self._book.original(asked.about, frozenset({kind}))
+        return self._original(asked, kind)
+
+    def _original(self, asked: Asked, kind: str) -> Entry | None:
+        """Return the approved transaction that field 90 names, if it came from this terminal."""
+        return _from_there(asked, self._book.original(asked.about, frozenset({kind})))
 
     def _balance(self, asked: Asked) -> tuple[str, Fields]:
         code = self._pin_code(asked) or self._book.judge(asked.number, 0, asked.text(14))
@@ -264,7 +268,7 @@ class Cards:
         return code, {54: text.encode()}
 
     def _reverse(self, asked: Asked) -> tuple[str, Fields]:
-        original = self._book.entry(asked.about, asked.reference)
+        original = _from_there(asked, self._book.entry(asked.about, asked.reference))
         if original is None:
             self._book.bar(asked.about, asked.reference)
             return "25", {}
@@ -408,6 +412,13 @@ def _may_cancel(asked: Asked, original: Entry | None) -> str:
     if original.state != "done" or original.refunded:
         return "12"
     return "00" if original.amount == asked.amount else "64"
+
+
+def _from_there(asked: Asked, entry: Entry | None) -> Entry | None:
+    """Return the transaction if it was the asking terminal's: a host knows each by its own."""
+    if entry is None or (entry.terminal, entry.merchant) != (asked.text(41), asked.text(42)):
+        return None
+    return entry
 
 
 def _may_capture(asked: Asked, original: Entry | None) -> str:

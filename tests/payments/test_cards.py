@@ -76,24 +76,30 @@ def fresh_card() -> str:
     return number
 
 
-def reading(stage: Stage, number: str) -> Card:
+def reading(stage: Stage, number: str, terminal: str = "10000001") -> Card:
     return {
         "number": number,
         "expiry": "4912",
         "entry": "051",
-        "terminal": "10000001",
+        "terminal": terminal,
         "merchant": stage.sandbox.credentials["cards"]["merchant_number"],
         "track2": f"{number}=49121201234500000000",
     }
 
 
 async def swipe(
-    stage: Stage, number: str, amount: int = AMOUNT, *, client: Tongbao | None = None, **more: Any
+    stage: Stage,
+    number: str,
+    amount: int = AMOUNT,
+    *,
+    client: Tongbao | None = None,
+    terminal: str = "10000001",
+    **more: Any,
 ) -> Payment:
     method = {
         "mode": "card",
         "channel": "cards",
-        "card": reading(stage, number),
+        "card": reading(stage, number, terminal),
     }
     terms = {"merchant_order_no": new_number(), "subject": "tea", **more}
     create = (client or stage.client).payments.create
@@ -235,6 +241,31 @@ async def test_money_set_aside_on_a_card_is_let_go(stage: Stage) -> None:
     await stage.call(stage.client.payments.void, payment["id"])
     await stage.idle()
     assert await on_card(stage, number) == (BALANCE, 0)
+
+
+async def test_all_that_follows_comes_from_the_terminal_that_read_the_card(stage: Stage) -> None:
+    """Which need not be the account's own: from another, a host knows nothing of it."""
+    aside = {"capture": "manual", "capture_within_s": 7200, "terminal": "20000002"}
+    paid, captured, let_go, silent = cards = [fresh_card() for _ in range(4)]
+
+    payment = await swipe(stage, paid, terminal="20000002")
+    part = await swipe(stage, captured, **aside)
+    part = await stage.call(stage.client.payments.capture, part["id"], amount=1500)
+    held = await swipe(stage, let_go, **aside)
+    await stage.call(stage.client.payments.void, held["id"])
+    for each in (payment, part):
+        await stage.refund(each, 500)
+    await script(stage, "time_out_paid")
+    unanswered = await swipe(stage, silent, terminal="20000002")
+    await stage.advance(seconds=120)
+
+    assert [await on_card(stage, each) for each in cards] == [
+        (BALANCE - AMOUNT + 500, 0),
+        (BALANCE - 1500 + 500, 0),
+        (BALANCE, 0),
+        (BALANCE, 0),
+    ]
+    assert (await stage.read(unanswered))["status"] == "closed"
 
 
 async def test_an_authorisation_that_was_not_answered_holds_nothing_in_the_end(

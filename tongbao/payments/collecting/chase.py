@@ -386,6 +386,7 @@ def pay_order(payment: Payment, attempt: Attempt, asked: NewPayment | None = Non
         agreement_ref=how.agreement_ref,
         captures=payment.capture_within_s is None,
         card=asked.card if asked is not None else None,
+        card_terminal=how.card_terminal,
         app_id=how.app_id,
         combined=base32(how.combined_try or how.combined_id) if how.combined_id else None,
         visit=base32(how.visit_id) if how.visit_id is not None else None,

@@ -30,6 +30,7 @@ from tongbao.payments.collecting.model import (
     Payment,
     PaymentState,
 )
+from tongbao.payments.methods.asked import HowAsked
 from tongbao.payments.routing.model import Heard
 from tongbao.rails.channels.contract.outcomes import (
     Absent,
@@ -420,12 +421,19 @@ def _attempt(asked: NewPayment, payment: Payment, *, own_wallet: UUID | None) ->
         channel_ref=None if own_wallet is None else base32(attempt_id),
         payer=None if own_wallet is None else str(own_wallet),
         action=None,
-        how=asked.how,
+        how=_how(asked),
         client_ip=asked.client_ip,
         created_at=now,
         paid_at=None if own_wallet is None else now,
         queries=0,
     )
+
+
+def _how(asked: NewPayment) -> HowAsked | None:
+    """Return what every call is told alike; of a card that was read, which terminal did it."""
+    if asked.card is None or not asked.card.terminal:
+        return asked.how
+    return replace(asked.how or HowAsked(), card_terminal=asked.card.terminal)
 
 
 def go_together(payment: Payment, attempt: Attempt) -> bool:

@@ -45,6 +45,7 @@ class HowAsked(Struct, frozen=True, omit_defaults=True):
     combined_id: UUID | None = None  # of the combined payment that it is a part of
     visit_id: UUID | None = None  # of the visit to a car park that it is the fee of
     combined_try: UUID | None = None  # of the combined payment's try, where it is not the first
+    card_terminal: str | None = None  # that read the card, by its number at the card host
 
 
 class MethodView(Struct, frozen=True, omit_defaults=True):

@@ -144,6 +144,7 @@ def order_of(refund: Refund, attempt: Attempt) -> RefundOrder:
         order_ref=attempt.channel_ref,
         order_mode=attempt.pay_mode,
         order_app=attempt.how.app_id if attempt.how is not None else None,
+        card_terminal=attempt.how.card_terminal if attempt.how is not None else None,
         reason=refund.reason,
         authorised=authorised,
         captured_at=attempt.paid_at,

@@ -142,7 +142,9 @@ class Cards(Uncalled):
         """
         kind, card = PURCHASE if order.captures else AUTHORISE, _plain(order.card)
         try:
-            asked = reversal(account, kind, order.number, order.money, card)
+            asked = reversal(
+                account, kind, order.number, order.money, card, terminal=order.card_terminal
+            )
         except Unsendable as fault:
             return Answer(Unknown(fault.reason), unsent(REVERSAL, account.gateway, fault.reason))
         heard, exchange = await self._lines.ask(account, asked, card)
@@ -156,7 +158,14 @@ class Cards(Uncalled):
             trace = trace_of(refund.number)
             taken = CAPTURE if refund.of_capture else PURCHASE
             original = (taken.mti, trace_of(refund.order_number))
-            asked = request(account, REFUND, trace, refund.money, original=original)
+            asked = request(
+                account,
+                REFUND,
+                trace,
+                refund.money,
+                terminal=refund.card_terminal,
+                original=original,
+            )
         except Unsendable as fault:
             return _unsent(account, REFUND.mti, fault)
         heard, exchange = await self._lines.ask(account, asked)
@@ -207,6 +216,7 @@ class Cards(Uncalled):
                 trace,
                 capture.money,
                 card=_plain(capture.order.card),
+                terminal=capture.order.card_terminal,
                 original=(AUTHORISE.mti, trace_of(capture.order.number)),
                 authorisation_code=capture.authorisation_code,
             )
@@ -237,6 +247,7 @@ class Cards(Uncalled):
                 trace_of(voiding.number),
                 voiding.money,
                 card=_plain(order.card),
+                terminal=order.card_terminal,
                 original=(done.mti, trace_of(order.number)),
                 authorisation_code=voiding.authorisation_code,
             )

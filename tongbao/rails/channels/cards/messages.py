@@ -108,16 +108,20 @@ def request(
     money: Money | None,
     *,
     card: CardRead | None = None,
+    terminal: str | None = None,
     original: tuple[str, Trace] | None = None,
     authorisation_code: str | None = None,
 ) -> Message:
     """Return a transaction's message; ``original`` is the type and trace of what it is about.
 
+    ``terminal``: the one that read the card, where the card itself is not known any more. What is
+    about a transaction comes from its terminal, or its host does not know which is meant.
+
     Raises:
         Unsendable
     """
     fields: dict[int, Value] = {
-        **_envelope(account, trace, card),
+        **_envelope(account, trace, card, terminal),
         3: kind.processing,
         18: secrets_of(account).category,
         25: kind.condition,
@@ -134,7 +138,13 @@ def request(
 
 
 def reversal(
-    account: ChannelAccount, kind: Kind, number: str, money: Money, card: CardRead | None = None
+    account: ChannelAccount,
+    kind: Kind,
+    number: str,
+    money: Money,
+    card: CardRead | None = None,
+    *,
+    terminal: str | None = None,
 ) -> Message:
     """Return the message that undoes the transaction of this number, whatever became of it.
 
@@ -145,7 +155,8 @@ def reversal(
         Unsendable
     """
     own = trace_of(number, "reversal")
-    message = request(account, kind, own, money, card=card, original=(kind.mti, trace_of(number)))
+    original = (kind.mti, trace_of(number))
+    message = request(account, kind, own, money, card=card, terminal=terminal, original=original)
     # A track or a PIN has no business in a second message.
     kept = {at: value for at, value in message.fields.items() if at not in {35, 52, 53, 26}}
     return Message(REVERSAL, {**kept, 39: NO_ANSWER})
@@ -206,9 +217,11 @@ def hidden_of(card: CardRead | None) -> tuple[str, ...]:
     return tuple(sorted({card.number, *track} - {""}, key=len, reverse=True))
 
 
-def _envelope(account: ChannelAccount, trace: Trace, card: CardRead | None) -> dict[int, Value]:
+def _envelope(
+    account: ChannelAccount, trace: Trace, card: CardRead | None, terminal: str | None
+) -> dict[int, Value]:
     secrets = secrets_of(account)
-    terminal = (card.terminal if card else "") or account.app_id
+    terminal = (card.terminal if card else "") or terminal or account.app_id
     merchant = account.merchant_number
     if card is not None and card.merchant not in {"", merchant}:
         # The host pays out to the merchant of field 42: nobody but us says who that is.

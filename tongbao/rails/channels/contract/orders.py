@@ -64,6 +64,9 @@ class PayOrder(Struct, frozen=True):
     agreement_ref: str | None = None  # the channel's number of the agreement to take it under
     captures: bool = True  # False: only authorise, to be captured or voided later
     card: CardRead | None = None
+    card_terminal: str | None = (
+        None  # that read the card, also where the card is not known any more
+    )
     app_id: str | None = None  # of the page or app that asks, where it is not the account's own
     combined: str | None = None  # our number of the combined order that it is a part of
     visit: str | None = None  # our number of the visit to a car park that it is the fee of
@@ -159,6 +162,7 @@ class RefundOrder(Struct, frozen=True):
     authorised: Authorised | None = None  # before; where all is given back that was captured then
     captured_at: datetime | None = None
     of_capture: bool = False  # whether ``order_number`` is a capture's
+    card_terminal: str | None = None  # that read the card
 
 
 class RefundTarget(Struct, frozen=True):
