@@ -33,7 +33,7 @@ from tongbao.surfaces.demo.stage import Shop, account_orders, open_accounts, ope
 from tongbao.wiring import SECRETS, Platform
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Tongbao
-from tongbao_sdk.models import Payment, Refund
+from tongbao_sdk.replies import Payment, Refund
 
 AT_SANDBOX = {
     "wechat_pay": "wechat",

@@ -24,7 +24,7 @@ from tongbao.infra.web.caller import access_of
 from tongbao.infra.web.problem import status_of
 from tongbao.surfaces.open_bank.app import INTERFACES
 from tongbao.surfaces.uk_open_banking.app import UK_INTERFACES
-from tools import asvs, house, ledger_results, typescript
+from tools import asvs, house, ledger_results, python_types, typescript
 from tools.house import ROOT
 
 DOCS: Final = ROOT / "docs"
@@ -373,6 +373,7 @@ def main() -> None:
             path.write_text(text, "utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
     typescript.main()
+    python_types.main(typescript.document())
 
 
 if __name__ == "__main__":

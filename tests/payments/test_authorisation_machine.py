@@ -30,7 +30,7 @@ from tests.stage import new_number
 from tongbao.kernel.ids import base32
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Refused
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 T = TypeVar("T")
 CALLS = ("authorise", "query_authorisation", "capture", "query_capture", "void", "close")

@@ -28,7 +28,7 @@ from tongbao.payments.callbacks.inbox import receive
 from tongbao.payments.collecting.outcomes import Evidence, LetGo, record_news
 from tongbao.rails.channels.contract.outcomes import Authorised, Closed, Succeeded
 from tongbao_sdk import Refused
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 AMOUNT = 1999
 CODE = "13" + "4567890123456789"

@@ -21,7 +21,7 @@ from tongbao.ledger.rules import posting
 from tongbao.parties.merchants.merchants import set_suspended
 from tongbao.rails.channels.accounts import AccountState, set_state
 from tongbao_sdk import Refused
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 TABLES = ("payment", "attempt", "refund", "exchange", "event", "task", "ledger_transfer")
 Asking = Callable[[Stage], Awaitable[Any]]

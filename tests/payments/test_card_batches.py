@@ -41,7 +41,7 @@ from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.rails.channels.contract.bills import BatchTotals, ComparingTotals, Unbilled
 from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.wiring import SECRETS
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 MERCHANTS = count(898_110_000_000_101)
 

@@ -29,7 +29,7 @@ from tongbao.rails.channels.cards.line import LineLimits
 from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.wiring import SECRETS
 from tongbao_sdk import Refused
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 AMOUNT = 1999
 

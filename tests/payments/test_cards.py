@@ -28,7 +28,8 @@ from tongbao.rails.channels.cards.messages import trace_of
 from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.wiring import SECRETS
 from tongbao_sdk import Refused, Tongbao
-from tongbao_sdk.models import Card, Payment
+from tongbao_sdk.models import Card
+from tongbao_sdk.replies import Payment
 
 BALANCE = 1_000_000
 AMOUNT = 1999

@@ -45,7 +45,7 @@ from tongbao.payments.e_account_payments.model import (
 from tongbao.payments.own_wallet.model import WalletQrEnded, WalletQrPaid, WalletQrUnknown
 from tongbao.surfaces.own_payments import routes as own_payments
 from tongbao.surfaces.wallet import e_accounts as wallet_e_accounts
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 AMOUNT = 1999
 NOTHING = Confirmed(None)

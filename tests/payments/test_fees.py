@@ -32,7 +32,7 @@ from tongbao.parties.price_plans.queries import price_plans, volume_in
 from tongbao.payments.fees.model import FeeReport
 from tongbao.payments.fees.verifying import preview_costs, verify_fees
 from tongbao.surfaces.demo.stage import Shop
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 MAY = {"merchants_act", "settlement_act"}
 STEPS = (Step(4_000, volume_from=3_000), Step(2_000, volume_from=6_000))

@@ -39,7 +39,7 @@ from tongbao.payments.refunds.refunds import (
 )
 from tongbao.rails.channels.contract.outcomes import Closed, Declined, Pending, Succeeded
 from tongbao_sdk import Refused
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 _WAITING = """
     select count(*) from pg_stat_activity

@@ -56,7 +56,7 @@ from tongbao.surfaces.invariants.rounds import run_round
 from tongbao.surfaces.invariants.running import INVARIANTS, chosen, run_invariants
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Refused, Tongbao
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 CAMPAIGN = int(os.environ.get("TONGBAO_CAMPAIGN", "1"))
 WORLDS = 4 * CAMPAIGN

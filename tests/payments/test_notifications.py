@@ -28,7 +28,7 @@ from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.collecting.outcomes import Evidence, record_news
 from tongbao.rails.channels.contract.outcomes import Declined
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 WHOLE = os.environ.get("TONGBAO_CAMPAIGN", "0") != "0"
 COPIES = 100

@@ -19,7 +19,7 @@ from tongbao.parties.merchants.merchants import LIVE_BOOK, SANDBOX_BOOK
 from tongbao.payments.own_wallet.confirming import confirm
 from tongbao.rails.channels.contract.outcomes import Closed
 from tongbao_sdk import Refused
-from tongbao_sdk.models import Payment, Wallet
+from tongbao_sdk.replies import Payment, Wallet
 
 AMOUNT = 1999
 

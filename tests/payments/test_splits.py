@@ -49,7 +49,7 @@ from tongbao.surfaces.demo.stage import Shop, account_orders
 from tongbao.wiring import SECRETS
 from tongbao_sandbox.launch import RunningSandbox
 from tongbao_sdk import Refused
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 MERCHANT = {"kind": "channel", "channel": "wechat_pay", "channel_kind": "MERCHANT_ID"}
 PERSON = {"kind": "channel", "channel": "wechat_pay", "channel_kind": "PERSONAL_OPENID"}

@@ -21,7 +21,7 @@ from tongbao.rails.channels.unionpay.client import UnionPay
 from tongbao.surfaces.demo.stage import open_accounts
 from tongbao.wiring import SECRETS
 from tongbao_sdk import Tongbao
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 AMOUNT = 1999
 MODES = ("qr", "payment_code", "web", "h5", "app")

@@ -25,7 +25,7 @@ from tongbao.payments.agreements.queries import agreement_with_id
 from tongbao.payments.own_wallet.signing import sign as sign_here
 from tongbao.surfaces.demo.stage import SHOP_FEES
 from tongbao_sdk import Refused
-from tongbao_sdk.models import Wallet
+from tongbao_sdk.replies import Wallet
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,7 +16,8 @@ SDK = ROOT / "sdk" / "python"
 RIGHT = """
 from http.server import BaseHTTPRequestHandler
 from tongbao_sdk import Tongbao, verify_webhook
-from tongbao_sdk.models import Method, Payment
+from tongbao_sdk.models import Method
+from tongbao_sdk.replies import Payment
 
 def sell(shop: Tongbao, code: str) -> int:
     method: Method = {"mode": "payment_code", "auth_code": code}

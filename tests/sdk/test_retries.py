@@ -11,7 +11,7 @@ import pytest
 
 from tests.sdk.flaky import KEY_ID, SECRET, FlakyPlatform
 from tongbao_sdk import Refused, Tongbao, Unanswered
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 ORDER: dict[str, Any] = {
     "merchant_order_no": "A-1",

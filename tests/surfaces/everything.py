@@ -33,7 +33,7 @@ from tongbao.products.scenes.model import Guest
 from tongbao.products.scenes.tables import order_dish, table_of_token
 from tongbao.surfaces.demo.stage import Shop
 from tongbao_sdk import Tongbao
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 _TRANSFERS = """number,destination,payee,name,bank,amount,note
 1,bank,6222020200112230009,x,,0.01,tea

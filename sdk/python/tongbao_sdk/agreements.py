@@ -3,51 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NotRequired, TypedDict, Unpack, cast
+from typing import Literal, Unpack, cast
 
-from tongbao_sdk.models import AgreementStatus, Channel, Mode, NextAction, Period
+from tongbao_sdk.models import AgreementStatus, Channel, Period
+from tongbao_sdk.replies import (
+    Agreement,
+    Announcement,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
-
-
-class Agreement(TypedDict):
-    """What a customer signed, or is to sign: money may be taken under it while it is active."""
-
-    id: str
-    object: Literal["agreement"]
-    mode: Mode
-    merchant_agreement_no: str
-    channel: str
-    plan: str
-    display_name: str
-    currency: str
-    status: AgreementStatus
-    version: int
-    amount_used: int
-    amount_used_total: int
-    payments_used: int
-    created_at: str
-    expires_at: str
-    limit_each: NotRequired[int]
-    period: NotRequired[Period]
-    limit_per_period: NotRequired[int]
-    limit_total: NotRequired[int]
-    payments_max: NotRequired[int]
-    next_action: NotRequired[NextAction]
-    code: NotRequired[str]
-    signed_at: NotRequired[str]
-    ends_at: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
-class Announcement(TypedDict):
-    """What became of telling a customer; ``unknown``: they may have been told."""
-
-    object: Literal["agreement_announcement"]
-    agreement_id: str
-    amount: int
-    currency: str
-    status: Literal["announced", "refused", "unknown"]
-    code: NotRequired[str]
 
 
 class Agreements:

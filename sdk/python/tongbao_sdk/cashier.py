@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NotRequired, TypedDict, Unpack, cast
+from typing import TypedDict, Unpack, cast
 
-from tongbao_sdk.models import Channel, Mode
+from tongbao_sdk.models import Channel
+from tongbao_sdk.replies import (
+    Checkout,
+    Plate,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
-
-
-class Checkout(TypedDict):
-    """An amount to be paid on the page at ``url``; ``payment_id`` is the latest try."""
-
-    id: str
-    object: Literal["checkout"]
-    mode: Mode
-    url: str
-    merchant_order_no: str
-    amount: int
-    currency: str
-    subject: str
-    status: Literal["open", "paid", "closing", "closed"]
-    created_at: str
-    expires_at: str
-    metadata: dict[str, str]
-    channels: NotRequired[list[str]]
-    return_url: NotRequired[str]
-    payment_id: NotRequired[str]
-    plate_id: NotRequired[str]
-    terminal_id: NotRequired[str]
-    closed_at: NotRequired[str]
 
 
 class EmvDetails(TypedDict):
@@ -38,24 +19,6 @@ class EmvDetails(TypedDict):
     category: str
     name: str
     city: str
-
-
-class Plate(TypedDict):
-    """A code for a counter; ``url`` is what it says, ``image_url`` shows it drawn."""
-
-    id: str
-    object: Literal["plate"]
-    mode: Mode
-    name: str
-    subject: str
-    currency: str
-    status: Literal["active", "revoked"]
-    url: str
-    image_url: str
-    created_at: str
-    amount: NotRequired[int]
-    emv_text: NotRequired[str]
-    revoked_at: NotRequired[str]
 
 
 class Checkouts:

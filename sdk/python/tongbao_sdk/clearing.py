@@ -3,103 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Literal, cast
 
-from tongbao_sdk.models import Mode, Payout, PayoutStatus, Settlement, SettlementLine
+from tongbao_sdk.models import PayoutStatus
+from tongbao_sdk.replies import (
+    Paper,
+    Payout,
+    PayoutReceipt,
+    Settlement,
+    SettlementLine,
+    Transfer,
+    TransferBatch,
+    TransferFileReport,
+)
 from tongbao_sdk.transport import Transport, path_of
 
 Layout = Literal["csv", "xlsx", "pdf"]
-
-
-class Paper(TypedDict):
-    """A file; ``content`` is base64 and ``sha256`` is of the bytes."""
-
-    object: Literal["paper"]
-    name: str
-    media_type: str
-    sha256: str
-    content: str
-
-
-class PayoutReceiptFacts(TypedDict):
-    """What a receipt says; its digest is of these."""
-
-    number: str
-    settlement: str
-    merchant: str
-    holder: str
-    account: str
-    amount: int
-    currency: str
-    bank_reference: str
-    paid_at: str
-    ledger_book: int
-    ledger_transfer: str
-    ledger_seq: int
-
-
-class PayoutReceipt(TypedDict):
-    """The electronic receipt of a payout: facts, their digest, and the same on paper."""
-
-    object: Literal["payout_receipt"]
-    facts: PayoutReceiptFacts
-    digest: str
-    paper: Paper
-
-
-class RowFault(TypedDict):
-    """What is wrong with one row of a file."""
-
-    line: int
-    column: str
-    reason: str
-
-
-class TransferBatch(TypedDict):
-    """A file of transfers and how far it is."""
-
-    id: str
-    object: Literal["transfer_batch"]
-    mode: Mode
-    number: str
-    currency: str
-    count: int
-    amount: int
-    status: Literal["listed", "running", "done", "dropped"]
-    progress: dict[str, int]
-    created_at: str
-    ended_at: NotRequired[str]
-
-
-class TransferFileReport(TypedDict):
-    """What became of a file: a batch, or every fault of its rows."""
-
-    object: Literal["transfer_file_report"]
-    rows: int
-    faults: list[RowFault]
-    batch: TransferBatch | None
-
-
-class Transfer(TypedDict):
-    """One row of a batch."""
-
-    id: str
-    object: Literal["transfer"]
-    batch_id: str
-    line: int
-    number: str
-    destination: Literal["bank", "wallet", "wechat_pay", "alipay"]
-    payee: str
-    amount: int
-    currency: str
-    note: str
-    status: Literal[
-        "listed", "held", "pending", "unknown", "succeeded", "failed", "refused", "returned"
-    ]
-    code: NotRequired[str]
-    channel_reference: NotRequired[str]
-    next_action: NotRequired[dict[str, Any]]
-    ended_at: NotRequired[str]
 
 
 class Settlements:

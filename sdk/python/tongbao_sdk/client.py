@@ -13,7 +13,6 @@ from tongbao_sdk.cashier import Checkouts, Plates
 from tongbao_sdk.clearing import Payouts, Settlements, TransferBatches
 from tongbao_sdk.combined import CombinedPayments
 from tongbao_sdk.disputes import Complaints, Disputes
-from tongbao_sdk.models import Balance, Merchant
 from tongbao_sdk.notifications import Events, WebhookEndpoints
 from tongbao_sdk.onboarding import Applications, Commissions, People, Stores
 from tongbao_sdk.parking import Parking
@@ -21,6 +20,7 @@ from tongbao_sdk.parties import ApiKeys, Wallets
 from tongbao_sdk.payments import Payments, Refunds
 from tongbao_sdk.prices import Prices
 from tongbao_sdk.red_packets import RedPackets
+from tongbao_sdk.replies import Balance, Merchant
 from tongbao_sdk.request_log import RequestLog
 from tongbao_sdk.shop import Orders, Products, Tables
 from tongbao_sdk.splits import Splits

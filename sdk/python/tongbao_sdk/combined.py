@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, NotRequired, TypedDict, Unpack, cast
 
-from tongbao_sdk.models import Method, MethodUsed, Mode, NextAction, PaymentStatus
+from tongbao_sdk.models import Method
+from tongbao_sdk.replies import (
+    CombinedPayment,
+    CombiningConsent,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 CombinedStatus = Literal["created", "pending", "succeeded", "closed", "mixed"]
@@ -19,46 +23,6 @@ class PartOrder(TypedDict):
     subject: str
     merchant_id: NotRequired[str]
     metadata: NotRequired[dict[str, str]]
-
-
-class CombinedPart(TypedDict):
-    """One part of a combined payment: its payment, as far as who combined it is told."""
-
-    payment_id: str
-    merchant_id: str
-    merchant_order_no: str
-    amount: int
-    subject: str
-    status: PaymentStatus
-
-
-class CombinedPayment(TypedDict):
-    """Several orders that a customer pays in one go."""
-
-    id: str
-    object: Literal["combined_payment"]
-    mode: Mode
-    merchant_combined_no: str
-    amount: int
-    currency: str
-    method: MethodUsed
-    status: CombinedStatus
-    version: int
-    parts: list[CombinedPart]
-    created_at: str
-    expires_at: str
-    next_action: NotRequired[NextAction]
-    code: NotRequired[str]
-    ended_at: NotRequired[str]
-    hosted_url: NotRequired[str]
-    customer_chooses: NotRequired[bool]
-
-
-class CombiningConsent(TypedDict):
-    """Whom a merchant lets ask for its orders together with theirs."""
-
-    merchant_id: str
-    given_at: str
 
 
 class CombinedPayments:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from typing import Literal, NotRequired, TypedDict, Unpack, cast
+from typing import Literal, Unpack, cast
 
-from tongbao_sdk.models import Mode
+from tongbao_sdk.replies import (
+    Complaint,
+    ComplaintImage,
+    ComplaintImageContent,
+    ComplaintMessage,
+    ComplaintReply,
+    Dispute,
+    EvidenceFile,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 DisputeState = Literal[
@@ -20,107 +28,6 @@ DisputeState = Literal[
     "lost",
     "accepted",
 ]
-
-
-class Dispute(TypedDict):
-    """A case of a scheme; ``answer_by`` is there while it is your turn."""
-
-    id: str
-    object: Literal["dispute"]
-    mode: Mode
-    payment_id: str
-    scheme: str
-    scheme_ref: str
-    reason_code: str
-    reason: str
-    status: DisputeState
-    amount: int
-    currency: str
-    amount_held: int
-    fee: int
-    version: int
-    opened_at: str
-    answer_by: NotRequired[str]
-    answered_at: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
-class EvidenceFile(TypedDict):
-    """A file that was handed in."""
-
-    id: str
-    object: Literal["evidence_file"]
-    name: str
-    media_type: str
-    size: int
-    sha256: str
-
-
-class Complaint(TypedDict):
-    """What a customer said to a channel about a payment."""
-
-    id: str
-    object: Literal["complaint"]
-    mode: Mode
-    payment_id: str
-    channel: str
-    channel_ref: str
-    kind: str
-    detail: str
-    amount: int
-    currency: str
-    status: Literal["pending", "processing", "processed"]
-    times: int
-    has_news: bool
-    version: int
-    complained_at: str
-    answer_by: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
-class ComplaintMessage(TypedDict):
-    """One thing that was said or done about a complaint."""
-
-    who: Literal["customer", "merchant", "channel"]
-    kind: str
-    text: str
-    image_count: int
-    at: str
-
-
-class ComplaintReply(TypedDict):
-    """Something said to a customer, and what became of it."""
-
-    id: str
-    object: Literal["complaint_reply"]
-    complaint_id: str
-    kind: Literal["reply", "complete"]
-    text: str
-    status: Literal["requested", "unknown", "sent", "refused"]
-    created_at: str
-    code: NotRequired[str]
-
-
-class ComplaintImage(TypedDict):
-    """A picture that a customer sent along; with status kept its content can be fetched."""
-
-    id: str
-    object: Literal["complaint_image"]
-    complaint_id: str
-    status: Literal["wanted", "kept", "gone", "refused"]
-    seen_at: str
-    media_type: NotRequired[str]
-    size: NotRequired[int]
-    sha256: NotRequired[str]
-
-
-class ComplaintImageContent(TypedDict):
-    """A picture itself; ``content`` is base64."""
-
-    object: Literal["complaint_image_content"]
-    id: str
-    media_type: str
-    content: str
 
 
 class Disputes:

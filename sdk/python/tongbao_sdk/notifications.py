@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Unpack, cast
 
-from tongbao_sdk.models import (
-    DeliveryAttempt,
-    DeliveryStatus,
-    Event,
-    Page,
-    WebhookDelivery,
-    WebhookEndpoint,
-)
+from tongbao_sdk.models import DeliveryStatus, Page
+from tongbao_sdk.replies import DeliveryAttempt, Event, WebhookDelivery, WebhookEndpoint
 from tongbao_sdk.transport import Once, Transport, path_of
 
 

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, cast
 
-from tongbao_sdk.models import Mode
-from tongbao_sdk.prices import PriceLine
+from tongbao_sdk.replies import (
+    Application,
+    Commission,
+    CommissionLine,
+    Document,
+    FirstKey,
+    MerchantTerms,
+    Place,
+    Registration,
+    Registrations,
+    Signature,
+    Staff,
+    StaffAct,
+    StaffPinCode,
+    Store,
+    TermsInForce,
+)
 from tongbao_sdk.transport import Transport, path_of
 
 ApplicationStatus = Literal["draft", "submitted", "forwarded", "opened", "declined", "withdrawn"]
@@ -36,199 +51,6 @@ MediaType = Literal["image/jpeg", "image/png", "application/pdf"]
 StaffRole = Literal["owner", "manager", "cashier", "accountant"]
 
 
-class Firm(TypedDict):
-    """Who applies, as the business licence has it; days are ``2020-01-01``."""
-
-    kind: Literal["enterprise", "individual_business"]
-    legal_name: str
-    short_name: str
-    credit_code: str
-    address: str
-    license_begins: str
-    license_ends: NotRequired[str | None]
-
-
-class Trade(TypedDict):
-    """What is sold and where."""
-
-    mcc: str
-    service_phone: str
-    store_name: str
-    area_code: str
-    address: str
-
-
-class Masked(TypedDict):
-    """Persons and their account, as people may see them."""
-
-    legal_name: str
-    id_number: str
-    contact_name: str
-    phone: str
-    email: str
-    holder: str
-    number: str
-
-
-class ChannelAsked(TypedDict):
-    """A channel to be opened, with what only it wants to know."""
-
-    channel: str
-    terms: NotRequired[dict[str, str]]
-
-
-class Document(TypedDict):
-    """A picture of an application: what it is, never its bytes."""
-
-    id: str
-    kind: DocumentKind
-    media_type: str
-    size: int
-    sha256: str
-    added_at: str
-
-
-class Application(TypedDict):
-    """An application for a merchant."""
-
-    id: str
-    object: Literal["application"]
-    application_no: str
-    mode: Mode
-    status: ApplicationStatus
-    firm: Firm
-    trade: Trade
-    personal: Masked
-    channels: list[ChannelAsked]
-    prices: list[PriceLine]
-    settlement_delay_days: int
-    documents: list[Document]
-    created_at: str
-    note: NotRequired[str]
-    merchant_id: NotRequired[str]
-    submitted_at: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
-class FirstKey(TypedDict):
-    """An opened merchant's first key; the secret comes once."""
-
-    id: str
-    object: Literal["first_key"]
-    merchant_id: str
-    key_id: str
-    scopes: list[str]
-    secret: NotRequired[str]
-
-
-class RejectedField(TypedDict):
-    """One thing a channel wants corrected."""
-
-    field: str
-    reason: str
-
-
-class Registration(TypedDict):
-    """How an application stands at one channel."""
-
-    id: str
-    object: Literal["registration"]
-    application_id: str
-    channel: str
-    status: RegistrationStatus
-    created_at: str
-    reasons: list[RejectedField]
-    sub_merchant: NotRequired[str]
-    action_url: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
-class Registrations(TypedDict):
-    """An application's registrations."""
-
-    items: list[Registration]
-
-
-class MerchantTerms(TypedDict):
-    """The terms in force, to be read and signed."""
-
-    object: Literal["merchant_terms"]
-    version: int
-    title: str
-    sha256: str
-    content: str
-    in_force_from: str
-
-
-class TermsInForce(TypedDict):
-    """The terms in force, at most one version of them."""
-
-    items: list[MerchantTerms]
-
-
-class Signature(TypedDict):
-    """One version that was agreed to."""
-
-    version: int
-    sha256: str
-    signer: str
-    signed_at: str
-
-
-class Point(TypedDict):
-    """Degrees as text."""
-
-    latitude: str
-    longitude: str
-
-
-class Place(TypedDict):
-    """Where a store is."""
-
-    area_code: str
-    address: str
-    point: NotRequired[Point | None]
-
-
-class Store(TypedDict):
-    """A store."""
-
-    id: str
-    object: Literal["store"]
-    mode: Mode
-    store_no: str
-    name: str
-    place: Place
-    status: Literal["open", "closed"]
-    created_at: str
-
-
-class Staff(TypedDict):
-    """One of the merchant's people."""
-
-    id: str
-    object: Literal["staff"]
-    mode: Mode
-    role: StaffRole
-    may: list[str]
-    name: str
-    phone: str
-    every_store: bool
-    store_ids: list[str]
-    status: Literal["active", "suspended", "left"]
-    created_at: str
-    left_at: NotRequired[str]
-
-
-class StaffPinCode(TypedDict):
-    """A code with which a person chooses a PIN at a terminal, once."""
-
-    object: Literal["staff_pin_code"]
-    staff_id: str
-    code: str
-    expires_at: str
-
-
 TillAct = Literal[
     "payments.look",
     "payments.take",
@@ -238,40 +60,6 @@ TillAct = Literal[
     "refunds.look",
     "refunds.make",
 ]
-
-
-class StaffAct(TypedDict):
-    """What a person did at a till; ``object_id`` is the payment's, or the refund's."""
-
-    object: Literal["staff_act"]
-    staff_id: str
-    act: TillAct
-    object_id: str
-    at: str
-
-
-class Commission(TypedDict):
-    """What an agent got of one merchant's fees in one run."""
-
-    id: str
-    object: Literal["commission"]
-    mode: Mode
-    currency: str
-    earned: int
-    carried_in: int
-    posted: int
-    carried_out: int
-    created_at: str
-
-
-class CommissionLine(TypedDict):
-    """One fee, and the agent's part of it."""
-
-    fee: int
-    share_ppm: int
-    passed_ppm: int
-    amount: int
-    at: str
 
 
 class Applications:

@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NotRequired, TypedDict, Unpack, cast
+from typing import Literal, Unpack, cast
 
-from tongbao_sdk.models import Mode, Payment
+from tongbao_sdk.replies import (
+    ParkingPlate,
+    ParkingVisit,
+    Payment,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 VisitStatus = Literal["created", "unknown", "open", "blocked", "left"]
 PlateColour = Literal["BLUE", "GREEN", "YELLOW", "BLACK", "WHITE", "LIMEGREEN"]
-
-
-class ParkingVisit(TypedDict):
-    """One visit of a car; ``open`` says that its fee can be taken without the driver's doing."""
-
-    id: str
-    object: Literal["parking_visit"]
-    mode: Mode
-    merchant_visit_no: str
-    channel: str
-    place: str
-    lot: str
-    free_s: int
-    status: VisitStatus
-    version: int
-    entered_at: str
-    created_at: str
-    left_at: NotRequired[str]
-    code: NotRequired[str]
-    payment_id: NotRequired[str]
-
-
-class ParkingPlate(TypedDict):
-    """Whether a plate's fees can be taken without its driver's doing."""
-
-    object: Literal["parking_plate"]
-    channel: str
-    status: Literal["open", "blocked"]
-    code: NotRequired[str]
 
 
 class Parking:

@@ -3,56 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NotRequired, TypedDict, Unpack, cast
+from typing import Unpack, cast
 
-from tongbao_sdk.models import (
-    AgreementStatus,
+from tongbao_sdk.replies import (
     ApiKey,
-    Mode,
     OfflineKey,
     PaymentCode,
-    Period,
     TopUp,
     Wallet,
+    WalletAgreement,
+    WalletQr,
 )
 from tongbao_sdk.transport import Once, Transport, path_of
-
-
-class WalletQr(TypedDict):
-    """A merchant's code as the wallet that scanned it sees it."""
-
-    object: Literal["wallet_qr"]
-    payment_id: str
-    mode: Mode
-    payee: str
-    subject: str
-    amount: int
-    currency: str
-    status: Literal["payable", "paid", "ended"]
-    expires_at: str
-    paid_at: NotRequired[str]
-    paid_by_wallet: NotRequired[bool]
-
-
-class WalletAgreement(TypedDict):
-    """An agreement as the wallet's holder sees it: who may take how much."""
-
-    id: str
-    object: Literal["wallet_agreement"]
-    mode: Mode
-    payee: str
-    display_name: str
-    currency: str
-    status: AgreementStatus
-    expires_at: str
-    signed_by_wallet: NotRequired[bool]
-    limit_each: NotRequired[int]
-    period: NotRequired[Period]
-    limit_per_period: NotRequired[int]
-    limit_total: NotRequired[int]
-    payments_max: NotRequired[int]
-    signed_at: NotRequired[str]
-    ended_at: NotRequired[str]
 
 
 class ApiKeys:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NotRequired, TypedDict, Unpack, cast
+from typing import Literal, Unpack, cast
 
-from tongbao_sdk.models import (
-    CaptureMode,
-    Card,
+from tongbao_sdk.models import CaptureMode, Card, Channel, Method, PaymentStatus, RefundStatus
+from tongbao_sdk.replies import (
     CardBalances,
-    Channel,
-    Method,
     Payment,
-    PaymentStatus,
     Receipt,
     Refund,
-    RefundStatus,
+    RefundRedirection,
 )
 from tongbao_sdk.transport import Once, Transport, path_of
 
@@ -171,18 +167,6 @@ class Payments:
         }
         path = path_of("payments", payment_id, "refunds")
         return cast("Refund", self._transport.post(path, body, **once))
-
-
-class RefundRedirection(TypedDict):
-    """Where a stuck refund is sent; whose card it is nobody is shown."""
-
-    refund_id: str
-    object: Literal["refund_redirection"]
-    target: Literal["customer_card", "merchant_account"]
-    status: Literal["requested", "accepted", "refused"]
-    asked_at: str
-    code: NotRequired[str]
-    ended_at: NotRequired[str]
 
 
 class Refunds:

@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NotRequired, TypedDict, Unpack, cast
+from typing import Literal, Unpack, cast
 
-from tongbao_sdk.models import Mode
+from tongbao_sdk.replies import (
+    Grab,
+    GrabAnswer,
+    RedPacket,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 RedPacketKind = Literal["equal", "lucky"]
-
-
-class RedPacket(TypedDict):
-    """A red packet that ``wallet_id`` filled, and how much of it is gone."""
-
-    id: str
-    object: Literal["red_packet"]
-    mode: Mode
-    wallet_id: str
-    kind: RedPacketKind
-    amount: int
-    currency: str
-    parts: int
-    greeting: str
-    status: Literal["open", "emptied", "returned"]
-    parts_taken: int
-    amount_taken: int
-    amount_returned: int
-    created_at: str
-    expires_at: str
-    ended_at: NotRequired[str]
-
-
-class Grab(TypedDict):
-    """A part that a wallet took."""
-
-    id: str
-    object: Literal["red_packet_grab"]
-    red_packet_id: str
-    wallet_id: str
-    part: int
-    amount: int
-    currency: str
-    grabbed_at: str
-
-
-class GrabAnswer(TypedDict):
-    """The wallet's part, or that there is nothing to take any more."""
-
-    object: Literal["red_packet_grab_answer"]
-    outcome: Literal["grabbed", "empty"]
-    grab: NotRequired[Grab]
 
 
 class RedPackets:

@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NotRequired, TypedDict, Unpack, cast
+from typing import Unpack, cast
 
+from tongbao_sdk.replies import (
+    LoggedRequest,
+    RequestReplay,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
-
-
-class LoggedRequest(TypedDict):
-    """A request as the log keeps it: of a sandbox key also what was said, masked."""
-
-    id: str
-    object: Literal["request"]
-    mode: Literal["live", "sandbox"]
-    key_id: str
-    created_at: str
-    method: str
-    route: str
-    status: int
-    duration_us: int
-    is_replayable: bool
-    code: NotRequired[str]
-    target: NotRequired[str]
-    body: NotRequired[Any]
-    answer: NotRequired[Any]
-
-
-class RequestReplay(TypedDict):
-    """What came of sending a request again."""
-
-    object: Literal["request_replay"]
-    replayed: str
-    request_id: str
-    status: int
-    answer: Any
 
 
 class RequestLog:

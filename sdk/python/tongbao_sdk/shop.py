@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, NotRequired, TypedDict, Unpack, cast
 
-from tongbao_sdk.models import Mode
+from tongbao_sdk.replies import (
+    DiningTable,
+    Dish,
+    Order,
+    OrderExport,
+    OrderRefund,
+    Product,
+    RefundedLine,
+    Review,
+    Sku,
+    Tab,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 OrderStatus = Literal["placed", "paid", "fulfilled", "cancelled", "refunded"]
@@ -23,167 +34,11 @@ class NewSku(TypedDict):
     stock: NotRequired[int]
 
 
-class Sku(TypedDict):
-    """A variant with its stock."""
-
-    id: str
-    object: Literal["sku"]
-    code: str
-    name: str
-    price: int
-    currency: str
-    is_counted: bool
-    available: int
-    reserved: int
-    sold: int
-
-
-class Product(TypedDict):
-    """A product with its variants."""
-
-    id: str
-    object: Literal["product"]
-    mode: Mode
-    name: str
-    category: str
-    description: str
-    on_shelf: bool
-    skus: list[Sku]
-    created_at: str
-    image_key: NotRequired[str]
-
-
 class WantedLine(TypedDict):
     """So many pieces of a variant."""
 
     sku_id: str
     quantity: NotRequired[int]
-
-
-class OrderLine(TypedDict):
-    """A line of an order, at the price it was placed at."""
-
-    number: int
-    code: str
-    name: str
-    price: int
-    quantity: int
-    amount: int
-    refunded_quantity: int
-
-
-class Order(TypedDict):
-    """An order; ``url`` is where the customer pays it."""
-
-    id: str
-    object: Literal["order"]
-    mode: Mode
-    merchant_order_no: str
-    scene: Literal["shop", "table", "counter"]
-    status: OrderStatus
-    amount: int
-    currency: str
-    amount_refunded: int
-    subject: str
-    created_at: str
-    expires_at: str
-    metadata: dict[str, str]
-    lines: NotRequired[list[OrderLine]]
-    payment_id: NotRequired[str]
-    tab_id: NotRequired[str]
-    url: NotRequired[str]
-    paid_at: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
-class RefundedLine(TypedDict):
-    """So many pieces of a line."""
-
-    number: int
-    quantity: int
-
-
-class OrderRefund(TypedDict):
-    """What is given back of an order."""
-
-    id: str
-    object: Literal["order_refund"]
-    mode: Mode
-    order_id: str
-    amount: int
-    lines: list[RefundedLine]
-    restock: bool
-    reason: str
-    status: Literal["requested", "succeeded", "failed"]
-    created_at: str
-    code: NotRequired[str]
-    refund_id: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
-class OrderExport(TypedDict):
-    """A page of orders as CSV; only the first page has a heading."""
-
-    object: Literal["order_export"]
-    csv: str
-    orders: int
-    next_cursor: str | None
-
-
-class Review(TypedDict):
-    """What a customer thinks of a paid order."""
-
-    object: Literal["order_review"]
-    order_id: str
-    stars: int
-    words: str
-    created_at: str
-
-
-class DiningTable(TypedDict):
-    """A table; ``url`` is what its printed code says."""
-
-    id: str
-    object: Literal["dining_table"]
-    mode: Mode
-    name: str
-    status: Literal["active", "revoked"]
-    url: str
-    image_url: str
-    created_at: str
-
-
-class Dish(TypedDict):
-    """A line of a kitchen ticket."""
-
-    id: str
-    object: Literal["dish"]
-    tab_id: str
-    code: str
-    name: str
-    price: int
-    currency: str
-    quantity: int
-    wishes: str
-    guest_id: str
-    guest_name: str
-    status: DishStatus
-    is_paid: bool
-    created_at: str
-    order_id: NotRequired[str]
-
-
-class Tab(TypedDict):
-    """What a table's guests ordered since they sat down."""
-
-    id: str
-    object: Literal["tab"]
-    mode: Mode
-    table_id: str
-    status: TabStatus
-    opened_at: str
-    dishes: NotRequired[list[Dish]]
-    closed_at: NotRequired[str]
 
 
 class Products:

@@ -5,26 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, NotRequired, TypedDict, Unpack, cast
 
-from tongbao_sdk.models import Mode
+from tongbao_sdk.replies import (
+    PaymentShares,
+    Receiver,
+    Split,
+    SplitReturn,
+    UnsplitMoney,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 ReceiverKind = Literal["merchant", "wallet", "channel"]
 Releases = Literal["now", "at", "later"]
-
-
-class Receiver(TypedDict):
-    """Somebody who may have shares of your payments."""
-
-    id: str
-    object: Literal["split_receiver"]
-    mode: Mode
-    kind: ReceiverKind
-    account: str
-    relation: str
-    status: Literal["binding", "active", "failed", "unbinding", "unbound"]
-    created_at: str
-    channel: NotRequired[str]
-    code: NotRequired[str]
 
 
 class Part(TypedDict):
@@ -33,76 +24,6 @@ class Part(TypedDict):
     receiver_id: str
     amount: NotRequired[int | None]
     ratio_ppm: NotRequired[int | None]
-
-
-class Share(TypedDict):
-    """What a receiver gets, and how far it got."""
-
-    id: str
-    receiver_id: str
-    amount: int
-    status: Literal["held", "pending", "succeeded", "failed", "cancelled"]
-    amount_returned: int
-    code: NotRequired[str]
-
-
-class Split(TypedDict):
-    """Shares of one payment, or the end of its sharing."""
-
-    id: str
-    object: Literal["split"]
-    mode: Mode
-    payment_id: str
-    merchant_split_no: str
-    kind: Literal["shares", "finish"]
-    side: Literal["book", "channel"]
-    amount: int
-    currency: str
-    status: Literal["held", "requested", "pending", "unknown", "ended", "cancelled"]
-    releases: Releases
-    shares: list[Share]
-    version: int
-    created_at: str
-    release_at: NotRequired[str]
-    code: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
-class SplitReturn(TypedDict):
-    """A share, or a part of it, that came back or is to."""
-
-    id: str
-    object: Literal["split_return"]
-    mode: Mode
-    payment_id: str
-    split_id: str
-    share_id: str
-    merchant_return_no: str
-    amount: int
-    status: Literal["requested", "pending", "unknown", "succeeded", "failed"]
-    version: int
-    created_at: str
-    refund_id: NotRequired[str]
-    code: NotRequired[str]
-    ended_at: NotRequired[str]
-
-
-class PaymentShares(TypedDict):
-    """Everything shared of a payment, and what came back."""
-
-    amount_shared: int
-    splits: list[Split]
-    returns: list[SplitReturn]
-
-
-class UnsplitMoney(TypedDict):
-    """How much of a payment may still be shared: as its channel says, and what was shared here."""
-
-    object: Literal["unsplit_money"]
-    payment_id: str
-    currency: str
-    amount: int
-    amount_shared: int
 
 
 class Splits:

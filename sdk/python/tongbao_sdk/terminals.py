@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final, Literal, NotRequired, TypedDict, cast
+from typing import Any, Final, Literal, TypedDict, cast
 
 import httpx2 as httpx
 
 from tongbao_sdk.errors import Refused
-from tongbao_sdk.models import Mode
+from tongbao_sdk.replies import (
+    ActivationCode,
+    TerminalDetails,
+    TerminalLimits,
+    TerminalParameters,
+)
 from tongbao_sdk.signing import authorization
 from tongbao_sdk.transport import Transport, path_of
 
@@ -21,57 +26,6 @@ TerminalStatus = Literal["stock", "bound", "suspended", "retired", "stolen"]
 _TILLS: Final = "/terminals/v1/staff"
 SILENCE_S: Final = 45.0
 """The platform says something at least every 15 seconds; after three silences it is gone."""
-
-
-class TerminalDetails(TypedDict):
-    """A machine on a counter. ``online``: it was heard within the last three minutes."""
-
-    id: str
-    object: Literal["terminal"]
-    mode: Mode
-    serial: str
-    model: str
-    name: str
-    status: TerminalStatus
-    online: bool
-    parameters_version: int
-    store_id: NotRequired[str]
-    plate_id: NotRequired[str]
-    last_seen_at: NotRequired[str]
-    firmware: NotRequired[str]
-    battery: NotRequired[int]
-    signal: NotRequired[int]
-    reported_parameters_version: NotRequired[int]
-
-
-class ActivationCode(TypedDict):
-    """A code to type into a terminal, once."""
-
-    object: Literal["terminal_activation_code"]
-    terminal_id: str
-    serial: str
-    code: str
-    expires_at: str
-
-
-class Limits(TypedDict):
-    """The most at once, in number a day and in money a day; None is unlimited."""
-
-    each: NotRequired[int | None]
-    count: NotRequired[int | None]
-    amount: NotRequired[int | None]
-
-
-class TerminalLimits(TypedDict):
-    """A terminal's limits, the platform's caps over them, and what counts today."""
-
-    object: Literal["terminal_limits"]
-    terminal_id: str
-    currency: str
-    limits: Limits
-    caps: Limits
-    used_count: int
-    used_amount: int
 
 
 class Parameters(TypedDict, total=False):
@@ -84,18 +38,6 @@ class Parameters(TypedDict, total=False):
     prints: bool
     heartbeat_s: int
     idle_text: str
-
-
-class TerminalParameters(TypedDict):
-    """One version of what a terminal is to do."""
-
-    object: Literal["terminal_parameters"]
-    terminal_id: str
-    version: int
-    own: dict[str, Any]
-    effective: dict[str, Any]
-    reason: str
-    made_at: str
 
 
 class Terminals:

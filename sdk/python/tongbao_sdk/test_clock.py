@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack, cast
 
-from tongbao_sdk.models import ClockReading
+from tongbao_sdk.replies import ClockReading
 from tongbao_sdk.transport import Once, Transport, path_of
 
 

@@ -3,113 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, TypedDict, Unpack, cast
+from typing import Literal, Unpack, cast
 
-from tongbao_sdk.models import Mode
+from tongbao_sdk.replies import (
+    UserBalance,
+    WalletApplication,
+    WalletLine,
+    WalletLink,
+    WalletProgramme,
+    WalletProposal,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 Grant = Literal["balance", "statement", "propose"]
 WalletStatus = Literal["created", "in_progress", "opened", "refused", "expired", "ended"]
 ProposalKind = Literal["payment", "top_up", "withdrawal", "transfer"]
 ProposalStatus = Literal["awaiting", "processing", "done", "failed", "declined", "expired"]
-
-
-class WalletProgrammeTerms(TypedDict):
-    """Terms of a programme that nobody has agreed to yet."""
-
-    name: str
-    account_class: int
-    grants: list[Grant]
-    each_max: int
-    day_max: int
-    return_urls: list[str]
-
-
-class WalletProgramme(TypedDict):
-    """What you ask your users for, and where they are sent back to."""
-
-    id: str
-    object: Literal["wallet_programme"]
-    mode: Mode
-    name: str
-    account_class: int
-    grants: list[Grant]
-    each_max: int
-    day_max: int
-    currency: str
-    return_urls: list[str]
-    status: Literal["pending", "active", "suspended"]
-    waiting: WalletProgrammeTerms | None
-    created_at: str
-
-
-class WalletApplication(TypedDict):
-    """One user of yours, and how their wallet stands."""
-
-    id: str
-    object: Literal["wallet_application"]
-    mode: Mode
-    user_id: str
-    status: WalletStatus
-    code: str | None
-    grants: list[Grant]
-    each_max: int
-    day_max: int
-    currency: str
-    version: int
-    created_at: str
-    expires_at: str
-    opened_at: str | None
-    ended_at: str | None
-
-
-class WalletProposal(TypedDict):
-    """A movement that you proposed to a user, and what became of it."""
-
-    id: str
-    object: Literal["wallet_proposal"]
-    mode: Mode
-    application_id: str
-    merchant_proposal_no: str
-    kind: ProposalKind
-    amount: int
-    currency: str
-    payee: str | None
-    purpose: str
-    status: ProposalStatus
-    code: str | None
-    version: int
-    created_at: str
-    expires_at: str
-    ended_at: str | None
-
-
-class WalletLink(TypedDict):
-    """A link for the user's browser; it opens once."""
-
-    object: Literal["wallet_link"]
-    url: str
-    expires_at: str
-
-
-class UserBalance(TypedDict):
-    """What a user's wallet holds, in minor units."""
-
-    object: Literal["wallet_balance"]
-    application_id: str
-    status: str
-    balance: int
-    available: int
-    currency: str
-
-
-class WalletLine(TypedDict):
-    """One movement; ``change`` is below zero where money went out."""
-
-    kind: str
-    change: int
-    balance_after: int
-    at: str
 
 
 class WalletProgrammes:

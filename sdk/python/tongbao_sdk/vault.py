@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NotRequired, TypedDict, Unpack, cast
+from typing import Literal, TypedDict, Unpack, cast
 
+from tongbao_sdk.replies import (
+    CardToken,
+    CardTokenKey,
+    VaultCard,
+)
 from tongbao_sdk.transport import Once, Transport, path_of
 
 TokenKind = Literal["card_on_file", "device"]
 TokenStatus = Literal["requested", "active", "suspended", "deleted", "replaced"]
-
-
-class VaultCard(TypedDict):
-    """A card: never more than its first six and last four digits."""
-
-    id: str
-    object: Literal["vault_card"]
-    bin: str
-    last4: str
-    scheme: str
-    payment_account_reference: str
-    status: str
-    created_at: str
 
 
 class NewTokenControls(TypedDict, total=False):
@@ -33,53 +25,6 @@ class NewTokenControls(TypedDict, total=False):
     amount_each_max: int
     amount_max: int
     uses_max: int
-
-
-class TokenControls(TypedDict):
-    """Where a token is good; None is no limit."""
-
-    channels: list[str]
-    pay_modes: list[str]
-    currency: str
-    amount_each_max: int | None
-    amount_max: int | None
-    uses_max: int | None
-
-
-class CardToken(TypedDict):
-    """A number that stands for a card, and pays nowhere but in its domain."""
-
-    id: str
-    object: Literal["card_token"]
-    card_id: str
-    number: str
-    requestor_id: str
-    kind: TokenKind
-    status: TokenStatus
-    assurance_method: str
-    payment_account_reference: str
-    bin: str
-    last4: str
-    controls: TokenControls
-    uses: int
-    amount_used: int
-    replaced_by: str | None
-    expires_at: str
-    created_at: str
-
-
-class CardTokenKey(TypedDict):
-    """A limited-use key; ``secret`` is hex, and shown once."""
-
-    object: Literal["card_token_key"]
-    token_id: str
-    number: int
-    algorithm: Literal["HMAC-SHA-256"]
-    uses_max: int
-    uses: int
-    refill_at: int
-    expires_at: str
-    secret: NotRequired[str]
 
 
 class VaultCards:

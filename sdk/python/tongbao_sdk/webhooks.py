@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tongbao_sdk.errors import WebhookInvalid
-from tongbao_sdk.models import Event
+from tongbao_sdk.replies import Event
 
 TOLERANCE_S: Final = 300
 

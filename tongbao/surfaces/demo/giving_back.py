@@ -9,7 +9,7 @@ from tongbao.surfaces.demo.misbehaviour import CHANNELS
 from tongbao.surfaces.demo.programme import SANDBOX_NAME, Programme
 from tongbao.surfaces.demo.trading import offer_qr, scan
 from tongbao_sdk import Refused
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 _PRICE = 10_000
 

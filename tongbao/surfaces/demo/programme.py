@@ -18,7 +18,7 @@ from tongbao.infra.tasks import unfinished
 from tongbao.kernel.clock import BUSINESS_ZONE
 from tongbao.surfaces.demo.theatre import Receiver, Sandbox, until
 from tongbao_sdk import Tongbao
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 
 T = TypeVar("T")
 _AT_ONCE: Final = 8

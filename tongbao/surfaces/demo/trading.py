@@ -18,7 +18,7 @@ from tongbao.parties.merchants.queries import merchant_with_id
 from tongbao.parties.terminals import inventory
 from tongbao.surfaces.demo.programme import SANDBOX_NAME, Programme, in_parallel
 from tongbao_sdk.errors import Refused
-from tongbao_sdk.models import Payment
+from tongbao_sdk.replies import Payment
 from tongbao_sdk.terminals import Terminal
 
 _TEST_MONEY: Final = 10_000_000

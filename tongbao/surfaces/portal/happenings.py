@@ -10,8 +10,7 @@ from uuid import uuid4
 import msgspec
 
 from tongbao.surfaces.portal.theatre import NAME, OverrideUnreadable, Theatre, until
-from tongbao_sdk.disputes import Complaint
-from tongbao_sdk.splits import Split
+from tongbao_sdk.replies import Complaint, Split
 
 _OPEN: Final = frozenset({"requested", "pending", "unknown"})
 """How a payout stands of which the bank has not said the last word."""
