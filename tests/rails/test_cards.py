@@ -394,6 +394,23 @@ async def test_a_void_cancels_what_there_is(
     assert (await asking).outcome == Closed("00")
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("00", Closed), ("25", Declined), *((code, Unknown) for code in ("94", "96", "ZZ"))],
+)
+async def test_an_answer_to_a_cancellation_means(
+    code: str, expected: type, host: CardHost, cards: Cards
+) -> None:
+    """Seen before (94) is no word about what became of it."""
+    host.react = replies(code)
+    ours = order(captures=False)
+    voiding = Voiding(base32(new_id()), ours, "R", "123456", ours.money)
+    answered = await cards.void(account(host.url), voiding)
+    gone = await cards.void(account("tcp://127.0.0.1:1"), voiding)
+    assert isinstance(answered.outcome, expected)
+    assert isinstance(gone.outcome, NotSent)
+
+
 async def test_a_balance_is_told_in_minor_units(host: CardHost, cards: Cards) -> None:
     host.react = replies(f54=b"3002156C000004810938", f4=b"", f49=b"")
     told = await cards.balance(account(host.url), base32(new_id()), card())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.payments.routing_desk import WECHAT_FIRST, in_force
 from tests.stage import Stage
 from tests.surfaces.visitors import Person, Watched, asked_from_now, browsing, hire, picture, reader
 from tongbao.parties.identity.model import Role
@@ -197,13 +198,14 @@ async def test_pages_fit_and_can_be_read(stage: Stage, size: tuple[int, int], sc
     odd = await stage.paid("wechat_pay", 4500)
     paid = await stage.paid("alipay", 123_456_789)
     await stage.refund(paid, 500)
+    await in_force(stage, f'{WECHAT_FIRST}[[limit]]\nto = "alipay"\nday_amount = 20_000_000\n')
     width, height = size
     options = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
     async with browsing(stage, **options) as watched:
         page = watched.page
         await log_in(watched, stage, person)
         own = [f"payments/{each['id']}" for each in (odd, paid)]
-        for path in ("payments?live=off", "cases", "ledger", "health", *own):
+        for path in ("payments?live=off", "cases", "ledger", "health", "channels", *own):
             await page.goto(f"{stage.url}/console/{path}")
             await page.evaluate(
                 "document.querySelectorAll('details').forEach(each => { each.open = true; })"
