@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -198,10 +198,22 @@ class Tx:
             if status != "COMMIT":
                 raise NothingCommitted
 
-    async def roll_back(self) -> None:
-        """Undo it; for who began it."""
+    async def roll_back(self, left: BaseException) -> None:
+        """Undo it, for it was left with an exception; for who began it."""
         if self._has_begun:
-            await self._connection.execute("rollback")
+            await self._undo("rollback", left)
+
+    async def _undo(self, sql: str, left: BaseException) -> None:
+        """Undo what was left with an exception; whoever was stopped stays stopped.
+
+        A connection that is lost has undone it already, and its failure in the place of the
+        cancellation would let a loop that outlives failures go on for ever.
+        """
+        try:
+            await self._connection.execute(sql)
+        except Exception:
+            if isinstance(left, Exception):
+                raise
 
     async def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement once per row of arguments."""
@@ -248,8 +260,8 @@ class Tx:
             await self.execute(f"savepoint {name}", ())
             try:
                 yield
-            except BaseException:
-                await self.execute(f"rollback to savepoint {name}", ())
+            except BaseException as left:
+                await self._undo(f"rollback to savepoint {name}", left)
                 raise
             await self.execute(f"release savepoint {name}", ())
 
@@ -279,16 +291,16 @@ class Db:
             try:
                 try:
                     yield tx
-                except BaseException:
-                    await tx.roll_back()
+                except BaseException as left:
+                    await tx.roll_back(left)
                     raise
                 await tx.commit()
+                for follow in tx.afterwards:  # before anybody can be stopped at the next await
+                    follow()
             except BaseException:
-                await self.pool.release(connection)
+                await self._put_away(connection)
                 raise
             await self._give_back(connection)
-            for follow in tx.afterwards:
-                follow()
 
     async def fetch(self, sql: str, args: Sequence[object]) -> list[Any]:
         """Run one statement in a transaction of its own and return its records."""
@@ -297,7 +309,7 @@ class Db:
             try:
                 found = await connection.fetch(sql, *args)
             except BaseException:
-                await self.pool.release(connection)
+                await self._put_away(connection)
                 raise
             await self._give_back(connection)
         except Exception as failure:
@@ -312,7 +324,7 @@ class Db:
             try:
                 status = await connection.execute(sql, *args)
             except BaseException:
-                await self.pool.release(connection)
+                await self._put_away(connection)
                 raise
             await self._give_back(connection)
         except Exception as failure:
@@ -350,6 +362,14 @@ class Db:
         if self._waiting == 0 and len(self._kept) < self._kept_max and _is_open(connection):
             self._kept.append(connection)
         else:
+            await self.pool.release(connection)
+
+    async def _put_away(self, connection: Any) -> None:
+        """Give back a connection whose work ended badly: why it did is what the caller hears.
+
+        Where the pool cannot make it good again, it closes it.
+        """
+        with suppress(Exception):
             await self.pool.release(connection)
 
 
