@@ -30,7 +30,7 @@ from tongbao.kernel.clock import real_now
 from tongbao.kernel.ids import new_id, parse
 from tongbao.kernel.licence import Mode
 from tongbao.kernel.money import Money
-from tongbao.parties.price_plans.model import PriceLine
+from tongbao.parties.price_plans.model import CardKind, PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.collecting import queries
 from tongbao.payments.collecting.chase import TRIES_MAX
@@ -269,6 +269,35 @@ async def test_never_two_attempts_that_could_both_be_paid(
 
     assert set(tries) == ({1} if names_channel else {1, 2, 3})
     await assert_one_attempt_lives(stage.db)
+
+
+async def test_a_card_costs_elsewhere_what_its_kind_costs_there(own_stage: Stage) -> None:
+    stage, names = own_stage, ("wechat_pay", "alipay")
+    channels = {name: Scripted(name, Truth()) for name in names}
+    channels["wechat_pay"].plays, channels["alipay"].plays = "not sent", "paid"
+    lines = [PriceLine(name, PayMode.CARD, 6_000) for name in names]
+    lines.append(PriceLine("alipay", PayMode.CARD, 12_000, card=CardKind.CREDIT))
+    async with stage.db.begin("tests") as tx:
+        await set_price_plan(tx, stage.shop.merchant.id, Mode.SANDBOX, lines)
+    router = InOrder([(name, new_id()) for name in names])
+    flow = replace(stage.flow, channels=channels, router=router, account=open_account)
+    fees = {}
+
+    for kind in ("credit", "debit", ""):
+        wanted = asked_of(stage, PayMode.CARD, card=kind)
+        decision = await router.place(wanted)
+        payment, _ = await create_payment(
+            flow, terms(stage, wanted, decision), by_hand, wanted.payment_id
+        )
+        fees[kind] = payment.channel, payment.fee, payment.card_kind
+        row = await queries.payment(stage.db, payment.book, payment.id)
+        assert payment.price == row.price, "what is booked and counted next is what was kept"
+
+    assert fees == {
+        "credit": ("alipay", 12, CardKind.CREDIT),
+        "debit": ("alipay", 6, CardKind.DEBIT),
+        "": ("alipay", 6, CardKind.ANY),
+    }
 
 
 class Full(InOrder):

@@ -15,7 +15,7 @@ from tongbao.infra.db import Write
 from tongbao.infra.failpoints import failpoint
 from tongbao.infra.tasks import Again, Lease, RetryPolicy, task_write
 from tongbao.kernel.ids import base32, new_id
-from tongbao.parties.price_plans.model import PriceNotAgreed, inputs_at
+from tongbao.parties.price_plans.model import CardKind, PriceNotAgreed, inputs_at
 from tongbao.parties.price_plans.queries import price_plan_at, quote_with_volume
 from tongbao.payments.collecting import _store as store
 from tongbao.payments.collecting.decisions import UNPAID, Instead, News
@@ -154,6 +154,8 @@ async def _instead(
     now, chosen = flow.db.clock.now(), decision.chosen
     plan = await price_plan_at(flow.db, attempt.merchant_id, attempt.mode, now)
     inputs = inputs_at(chosen.channel, attempt.pay_mode, attempt.money, now)
+    if decision.asked.card:  # the card is the same, whoever takes its money
+        inputs = replace(inputs, card=CardKind(decision.asked.card))
     try:
         price = await quote_with_volume(flow.db, payment.book, plan, inputs)
     except PriceNotAgreed:

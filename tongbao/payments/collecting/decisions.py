@@ -30,7 +30,7 @@ from tongbao.payments.collecting.model import (
     Payment,
     PaymentState,
 )
-from tongbao.payments.methods.asked import HowAsked
+from tongbao.payments.methods.asked import kept_of
 from tongbao.payments.routing.model import Heard
 from tongbao.rails.channels.contract.outcomes import (
     Absent,
@@ -97,8 +97,11 @@ def going_elsewhere(payment: Payment, step: Step, instead: Instead | None, now: 
     was_first = payment.state is PaymentState.CREATED
     if instead is None or not (step.ends_unpaid and was_first and is_wanted):
         return step
-    over = instead.attempt.channel
-    moved = replace(payment, state=PaymentState.CREATED, channel=over, fee=instead.price.fee)
+    price, over = instead.price, instead.attempt.channel
+    cost = {"fee": price.fee, "refund_returns_fee": price.refund_returns_fee}
+    why = {"price_version": price.version, "price_day": price.day, "price_volume": price.volume}
+    priced = {**cost, **why, "card_kind": price.card}
+    moved = replace(payment, state=PaymentState.CREATED, channel=over, **priced)
     return replace(step, payment=moved, instead=instead)
 
 
@@ -421,19 +424,12 @@ def _attempt(asked: NewPayment, payment: Payment, *, own_wallet: UUID | None) ->
         channel_ref=None if own_wallet is None else base32(attempt_id),
         payer=None if own_wallet is None else str(own_wallet),
         action=None,
-        how=_how(asked),
+        how=kept_of(asked.how, asked.card),
         client_ip=asked.client_ip,
         created_at=now,
         paid_at=None if own_wallet is None else now,
         queries=0,
     )
-
-
-def _how(asked: NewPayment) -> HowAsked | None:
-    """Return what every call is told alike; of a card that was read, which terminal did it."""
-    if asked.card is None or not asked.card.terminal:
-        return asked.how
-    return replace(asked.how or HowAsked(), card_terminal=asked.card.terminal)
 
 
 def go_together(payment: Payment, attempt: Attempt) -> bool:

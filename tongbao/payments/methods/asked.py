@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from tongbao.kernel.errors import Invalid
 from tongbao.kernel.ids import show
@@ -198,6 +199,13 @@ def how_asked(method: MethodAsked) -> HowAsked | None:
     if method.payer_id is method.return_url is method.app_id is None:
         return None
     return HowAsked(method.payer_id, method.return_url, method.app_id)
+
+
+def kept_of(how: HowAsked | None, card: CardRead | None) -> HowAsked | None:
+    """Return what later calls are told, too; of a card that was read only which terminal did it."""
+    if card is None or not card.terminal:
+        return how
+    return replace(how or HowAsked(), card_terminal=card.terminal)
 
 
 def has_more_than_code(method: MethodAsked) -> bool:
