@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -16,14 +16,14 @@ from prometheus_client import REGISTRY
 
 from tests.infra.signed_client import Reply, SignedClient
 from tests.stage import Stage, new_number
-from tongbao.infra.db import Write
+from tongbao.infra.db import Db, Write
 from tongbao.infra.db_failures import DatabaseUnavailable
 from tongbao.infra.hot_routes import HotDoor
 from tongbao.infra.serving.app import App
 from tongbao.infra.web.idempotency import REPLAYED_HEADER
 from tongbao.kernel.ids import parse
 from tongbao.kernel.licence import Mode
-from tongbao.parties.identity.keys import RecentKeys
+from tongbao.parties.identity.keys import RecentKeys, lock_key
 from tongbao.parties.merchants.merchants import set_suspended
 from tongbao.parties.price_plans.model import PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
@@ -182,6 +182,26 @@ async def test_who_asks_again_since_the_first_commits_answer_was_lost_waits_for_
 
     assert (again.status, again.json["status"]) == (201, "pending")
     assert (await client.post(PATH, asked, key=new_number())).json["id"] == again.json["id"]
+
+
+async def test_a_payment_that_is_begun_does_not_wait_for_the_row_of_its_key(
+    own_stage: Stage, make_db: Callable[..., Awaitable[Db]], dsn: str
+) -> None:
+    """Somebody makes another of the key meanwhile, and so has locked it."""
+    impatient = await make_db(dsn=dsn, connections_max=1)
+    await impatient.execute("set lock_timeout = '20ms'", ())
+    app, key_id = own_stage.platform.app(), parse("key", own_stage.shop.key_id)
+    keys = RecentKeys(impatient, own_stage.platform.keyring)
+    app.door = HotDoor({PATH: ByCode(None, ChannelPayments(own_stage.flow, keys))})
+    assert not (await keys.find_all([key_id]))[key_id].use_noted
+
+    async with own_stage.db.begin("tests") as tx:
+        await lock_key(tx, key_id)
+        reply = await client_of(own_stage, own_stage.shop, app).post(
+            PATH, order(), key=new_number()
+        )
+
+    assert (reply.status, reply.json["status"]) == (201, "pending")
 
 
 async def test_what_fails_after_the_intention_is_told_and_resumed(stage: Stage) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from tongbao.infra import audit, test_clock
 from tongbao.infra.admission.authentication import SigningKey
@@ -22,7 +23,7 @@ from tongbao.infra.settings import Secret
 from tongbao.infra.web.caller import Caller
 from tongbao.infra.web.versions import CURRENT
 from tongbao.kernel.clock import real_now
-from tongbao.kernel.errors import Fact
+from tongbao.kernel.errors import Busy, Fact
 from tongbao.kernel.ids import new_id, show
 from tongbao.kernel.licence import Licence, Mode
 from tongbao.parties.identity import _store as store
@@ -48,6 +49,7 @@ KEYS: Final = "api_key"
 """The kind of its marks."""
 _READ_ANEW_S: Final = 60.0
 _USE_NOTED_EVERY: Final = timedelta(hours=1)
+_log = structlog.get_logger()
 
 
 async def create_key(
@@ -226,10 +228,16 @@ class RecentKeys:
         return found if found is not None and found.version == CURRENT else None
 
     async def note_use(self, key: SigningKey) -> None:
-        """Remember to the hour when the key was last used."""
+        """Remember to the hour when the key was last used, or leave it to a later use.
+
+        Who is asked may have begun a payment already, which must not wait for its key's row.
+        """
         if not key.use_noted:
             self._keys.amend(key.caller.key_id, msgspec.structs.replace(key, use_noted=True))
-            await self._on_record.note_use(key)
+            try:
+                await self._on_record.note_use(key)
+            except Busy as busy:
+                _log.warning("key_use_not_noted", why=busy.code)
 
 
 async def _insert(
