@@ -200,6 +200,41 @@ async def test_a_message_of_two_lengths_is_not_two_messages(port: int, head: byt
     assert b"200 OK" not in said
 
 
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"TLS/1.2"])
+@pytest.mark.parametrize("length", [b"content-length: %d", b"transfer-encoding: chunked"])
+async def test_what_is_hidden_behind_another_protocol_is_not_served(
+    port: int, protocol: bytes, length: bytes
+) -> None:
+    """A proxy that hands on the wish takes what follows for the body that was announced."""
+    hidden = b"GET /hidden HTTP/1.1\r\nhost: x\r\n\r\n"
+    wish = b"connection: upgrade\r\nupgrade: %b\r\n" % protocol
+    announced = length % len(hidden) if b"%" in length else length
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(POST + wish + announced + b"\r\n\r\n")
+    await writer.drain()
+    said = await reader.read(4096)  # before the body is on its way
+    await send(writer, hidden, 1)
+    said += await heard(reader)
+    writer.close()
+
+    assert said.startswith(b"HTTP/1.1 400"), said
+    assert b"200 OK" not in said
+
+
+async def test_a_wish_for_another_protocol_is_not_granted_and_ends_the_connection(
+    port: int,
+) -> None:
+    """Some clients ask for h2c with every request (java.net.http.HttpClient)."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    wish = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAEA\r\n"
+    writer.write(GET + wish + b"content-length: 0\r\n\r\n" + GET + b"\r\n")
+    said = await heard(reader)
+    writer.close()
+
+    assert said.count(b"200 OK") == 1
+    assert b"connection: close" in said
+
+
 async def test_ordinary_requests_notice_nothing(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     size = 1024 * 1024

@@ -115,11 +115,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """Let the body have the application's own limits."""
+        """Let the body have the application's own limits, and speak no other protocol.
+
+        After a request for one, such as h2c, the parser takes all that follows for that protocol:
+        it would begin anew within the request's own body, and serve what is hidden there.
+        """
         self._steps += 1
         self._reads_head = self._in_head = False
         self._stop_timer()
+        is_upgrade = self.parser.should_upgrade()
+        if is_upgrade and any(map(_announces_body, self.headers)):
+            raise ValueError("asks for another protocol and brings a body")  # it is told 400
         super().on_headers_complete()
+        if is_upgrade and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """Expect the next head."""
@@ -208,6 +217,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._reads_head and (self.cycle is None or self.cycle.response_complete):
             self.transport.write(_TOO_LARGE)
         self.transport.close()
+
+
+def _announces_body(header: tuple[bytes, bytes]) -> bool:
+    name, value = header
+    return name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
 
 
 def protocol_with(door: Door | None) -> type[BoundedHttpProtocol]:
