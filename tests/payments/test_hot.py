@@ -375,8 +375,9 @@ async def test_the_risk_hook_is_asked_and_its_meters_are_counted(stage: Stage) -
 
     async def metered(asked: NewPayment, wallet_id: UUID) -> Verdict:
         met.append((asked, wallet_id))
-        book, day = asked.book, stage.db.clock.now().date()
-        full = Write(accounts.SPEND, (book, wallet_id, day, 10**9), refusal="risk.meter_full")
+        now = stage.db.clock.now()
+        spent = (asked.book, wallet_id, now.date(), 10**9, now)
+        full = Write(accounts.SPEND, spent, refusal="risk.meter_full")
         return Verdict(meters=(full,))
 
     client = client_of(stage, app_with(stage, metered))

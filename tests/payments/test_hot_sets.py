@@ -161,7 +161,7 @@ CASES = {
     "spending": same(
         "wallet",
         accounts.SPEND,
-        [(BOOK, WALLETS[number % 3], DAY, 10 + number) for number in range(7)],
+        [(BOOK, WALLETS[number % 3], DAY, 10 + number, NOW) for number in range(7)],
     ),
     "payment": Case(
         "payment",
@@ -333,7 +333,7 @@ async def test_a_set_says_when_a_row_took_no_effect(db: Db, name: str) -> None:
     await furnish(db)
     again = [*case.rows[1:], case.rows[0]]
     if name == "spending":
-        again = [(book, wallet, day, 95) for book, wallet, day, _ in case.rows]
+        again = [(book, wallet, day, 95, NOW) for book, wallet, day, *_ in case.rows]
     async with db.begin("tests") as tx:
         await case.together.run_set(tx, case.rows[:1])
 
@@ -358,7 +358,7 @@ async def test_a_row_whose_key_is_taken_is_not_appended(db: Db, name: str) -> No
 
 async def test_a_set_that_spans_midnight_is_left_to_be_taken_apart(db: Db) -> None:
     await furnish(db)
-    rows = [(BOOK, WALLETS[0], DAY, 10), (BOOK, WALLETS[0], DAY + timedelta(days=1), 10)]
+    rows = [(BOOK, WALLETS[0], DAY + timedelta(days=days), 10, NOW) for days in range(2)]
 
     async with db.begin("tests") as tx:
         assert await accounts.SPEND.run_set(tx, rows) < len(rows)
@@ -367,7 +367,7 @@ async def test_a_set_that_spans_midnight_is_left_to_be_taken_apart(db: Db) -> No
 async def test_a_frozen_wallet_spoils_its_own_spending_only(db: Db) -> None:
     await furnish(db)
     await db.execute("update wallet set state = 'frozen' where id = $1", (WALLETS[1],))
-    rows = [(BOOK, wallet, DAY, 10) for wallet in WALLETS]
+    rows = [(BOOK, wallet, DAY, 10, NOW) for wallet in WALLETS]
 
     async with db.begin("tests") as tx:
         touched = await accounts.SPEND.run_set(tx, rows)
