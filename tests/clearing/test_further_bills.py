@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.clearing.conftest import Day
+from tests.clearing.test_reconciliation import number_of_refund
 from tests.clearing.test_settlement_batches import MAY
 from tests.clearing.test_transfers import let_go, row, send
 from tests.payments.test_splits import may_be_split
@@ -205,6 +206,29 @@ async def test_a_firm_without_funds_has_no_transfers_to_compare(day: Day) -> Non
             await begin_built_in(tx, bill, name, account, day.date, may_hold_funds=False)
     [rule] = await rules_on(day.db, day.date)
     assert rule.left == f"payments:alipay/{account} + splits:alipay/{account}"
+
+
+async def test_a_refund_that_is_done_the_day_after_it_was_asked_for_stays_explained(
+    day: Day,
+) -> None:
+    """The fund bill has it on the first day, we on the second; the third looks back at one."""
+    async with day.db.begin("startup") as tx:
+        await seed(tx, day.clearing.flow.licence)
+    [payment] = await day.paid("wechat_pay", 1000)
+    day.stage.fault("wechat_pay", "refund", "processing")
+    refund = await day.stage.refund(payment, 400)
+    await day.until(12, days=1)
+    await day.stage.control("wechat/refund", number=number_of_refund(refund), state="done")
+    for number in (2, 3):
+        await day.paid("wechat_pay", 2000)
+        await day.until(12, days=number)
+        await day.stage.advance(hours=1)  # a rule that ran before its file came looks again
+
+    assert (await day.stage.read(refund))["status"] == "succeeded"
+    for number in range(3):
+        when = day.date + timedelta(days=number)
+        found = (await queries.list_breaks(day.db, BreakFilter(day=when), limit=9)).items
+        assert [(each.channel, each.number) for each in found] == []
 
 
 async def test_what_people_make_of_a_built_in_rule_counts(day: Day) -> None:

@@ -273,6 +273,41 @@ async def test_a_row_of_the_next_days_file_was_cut_off_and_is_no_difference(
     assert await two.breaks(NEXT) == []
 
 
+async def test_a_row_that_was_cut_off_stays_explained_when_the_day_after_is_matched(
+    module_db: Db, tmp_path: Path
+) -> None:
+    """Its match lies a day before it, so the day after, which looks back one day, sees it alone."""
+    two = await sides(module_db, "explained", tmp_path)
+    after = NEXT + timedelta(days=1)
+    await two.both(DAY, ("late,,1.00", "other,,9.00"), ("early,,2.00", "other,,9.00"))
+    await two.both(NEXT, ("early,,2.00", "lost,,4.00"), ("late,,1.00",))
+    await two.both(after, ("last,,5.00",), ("last,,5.00",))
+
+    for day in (DAY, NEXT, after):
+        await two.run(day)
+
+    assert await two.breaks(DAY) == []
+    assert await two.breaks(NEXT) == [("lost", "missing_at_channel", -400, "open")]
+
+
+async def test_a_row_that_comes_again_is_not_explained_by_what_is_matched_already(
+    module_db: Db, tmp_path: Path
+) -> None:
+    two = await sides(module_db, "twice", tmp_path)
+    after = NEXT + timedelta(days=1)
+    last = after + timedelta(days=1)
+    await two.both(DAY, ("a,,1.00",), ("a,,1.00", "early,,2.00"))
+    await two.both(NEXT, ("early,,2.00", "b,,1.00"), ("b,,1.00",))
+    await two.both(after, ("c,,1.00",), ("c,,1.00", "early,,2.00"))
+    await two.both(last, ("d,,1.00",), ("d,,1.00",))
+
+    for day in (DAY, NEXT, after, last):
+        await two.run(day)
+
+    assert await two.breaks(NEXT) == []
+    assert await two.breaks(after) == [("early", "missing_at_platform", 200, "open")]
+
+
 async def test_a_corrected_file_takes_its_differences_away_and_keeps_the_others(
     module_db: Db, tmp_path: Path
 ) -> None:

@@ -1,8 +1,10 @@
 """Match the statements of a day, and keep what differs with the other differences.
 
 A run takes the day and the days before it that may still wait, every side whole, and writes what
-each day's rows came to. Repeating it, or running it after a corrected file, changes only what has
-changed: a difference is its key, so it is kept, goes, or comes again, and never stands twice.
+each day's rows came to. What finds no match there may have found it further back, where an earlier
+run matched it: it is looked for among what those days left over, and they are not judged again.
+Repeating a run, or running it after a corrected file, changes only what has changed: a difference
+is its key, so it is kept, goes, or comes again, and never stands twice.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ async def run_rule(db: Db, rule: Rule, day: date, *, actor: str) -> list[DayResu
             raise SideIncomplete(side=name, day=day.isoformat())
     # In a thread: a million rows must not keep the worker from its leases.
     matched = await asyncio.to_thread(match, rule, loaded.entries)
+    matched = await _with_earlier(db, rule, days[0], matched, actor=actor)
     found = await asyncio.to_thread(differences, rule, matched.left_over)
     failpoint("matching.before_record")
     results = []
@@ -94,6 +97,35 @@ async def run_rule(db: Db, rule: Rule, day: date, *, actor: str) -> list[DayResu
                 bill = await record_comparison(tx, comparison)
                 results.append(DayResult(bill, [one for one in found if one.day == each]))
     return results
+
+
+async def _with_earlier(
+    db: Db, rule: Rule, first: date, matched: Matched, *, actor: str
+) -> Matched:
+    """Match what is left over of the first day with what the days before it left over.
+
+    A row that was cut off agrees with one of the day before it. An earlier run found that, and in
+    this one, which no longer takes that day, it would stand alone. One day more is taken than such
+    a row may lie back, so that a match of that one's own is not taken for this one's.
+    """
+    left_over = [entry for entry in matched.left_over if entry.day == first]
+    if not rule.waits_days or not left_over:
+        return matched
+    reach = first - timedelta(days=rule.waits_days)
+    earlier = [first - timedelta(days=back) for back in range(rule.waits_days + 1, 0, -1)]
+    async with db.begin(actor) as tx:
+        before = await _load(tx, rule, earlier, await _mode(tx, rule))
+    alone = (await asyncio.to_thread(match, rule, before.entries)).left_over
+    open_then = [entry for entry in alone if entry.day >= reach]
+    found = await asyncio.to_thread(match, rule, [*open_then, *left_over])
+    pairs = [pair for pair in found.pairs if any(row.day == first for row in pair.rows)]
+    explained = {_place_of(row) for pair in pairs for row in pair.rows}
+    still_open = [row for row in matched.left_over if _place_of(row) not in explained]
+    return Matched([*matched.pairs, *pairs], still_open)
+
+
+def _place_of(entry: Entry) -> tuple[Side, date, int]:
+    return entry.side, entry.day, entry.place
 
 
 def _was_given(rule: Rule, loaded: _Loaded, day: date) -> bool:
@@ -150,7 +182,7 @@ def _comparison(
                       or (one.found == "ledger_differs" and one.third is None))
     ]  # fmt: skip
     rows = [entry for entry in loaded.entries if entry.day == day and entry.side == "right"]
-    left = {(entry.side, entry.day, entry.place) for entry in matched.left_over}
+    left = {_place_of(entry) for entry in matched.left_over}
     file = loaded.files.get(("right", day)) or loaded.files.get(("left", day))
     return Comparison(
         account_id=rule_id(rule),
@@ -160,7 +192,7 @@ def _comparison(
         currency=rule.currency,
         sha256=file.sha256 if file else None,
         row_count=len(rows),
-        matched_count=sum((one.side, one.day, one.place) not in left for one in rows),
+        matched_count=sum(_place_of(one) not in left for one in rows),
         money_in=sum(one.amount for one in rows if one.amount > 0),
         money_out=-sum(one.amount for one in rows if one.amount < 0),
         waiting_count=len(waiting),
