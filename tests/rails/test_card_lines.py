@@ -247,6 +247,17 @@ async def test_a_late_and_a_doubled_answer_disturb_nobody(host: CardHost) -> Non
     await cards.shut()
 
 
+async def test_what_the_host_begins_by_itself_disturbs_nobody(host: CardHost, cards: Cards) -> None:
+    """A test of the line, or a change of keys it wants: heard, and left to people to agree on."""
+    paying = asyncio.create_task(cards.pay(account(host.url), order()))
+    connection, _, fields = await host.next()
+    connection.send("0800", {7: b"1123120000", 11: b"000001", 41: fields[41], 42: fields[42]})
+    connection.send("0210", answer_to(fields))
+
+    assert isinstance((await paying).outcome, Succeeded)
+    assert len(host.connections) == 1
+
+
 async def test_both_are_unknown_when_their_connection_breaks(host: CardHost, cards: Cards) -> None:
     paying = [asyncio.create_task(cards.pay(account(host.url), order())) for _ in range(2)]
     connection, _, _ = await host.next()
