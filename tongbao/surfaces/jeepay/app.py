@@ -51,6 +51,7 @@ from tongbao.surfaces.jeepay.orders import (
     unified_order,
 )
 from tongbao.surfaces.jeepay.refunds import query_refund, refund_order
+from tongbao.surfaces.jeepay.ways import without_shown_code
 
 REFUND_PREFIX: Final = "/api/refund"
 BODY_MAX: Final = 64 * 1024
@@ -137,7 +138,7 @@ class JeepayFacade:
         try:
             kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
             fields = read_fields(scope["state"]["body"], kind)
-            check_form(fields)
+            check_form(without_shown_code(fields))
             app, secret = await self._caller(fields)
             data = await self._done(scope, app, fields)
         except _UNDECIDED as refusal:
