@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tongbao.rails.channels.accounts import (
     set_state,
 )
 from tongbao.rails.channels.alipay.secrets import AlipaySecrets
+from tongbao.rails.channels.contract.orders import ChannelAccount
 from tongbao.rails.channels.wechat_pay.secrets import WechatPaySecrets
 
 TYPES = {"wechat_pay": WechatPaySecrets, "alipay": AlipaySecrets}
@@ -69,6 +71,23 @@ async def test_an_account_opens_with_the_keys_it_was_given(db: Db, keyring: Keyr
     assert await accounts.of_token(row.notify_token) == account
     [entry] = await entries_of_subject(db, show("chn", row.id))
     assert entry.action == "channel_account.added"
+
+
+@pytest.mark.parametrize("token", ["\0", "a" * 31 + "\0", "", "é" * 32, "a" * 10_000])
+async def test_an_address_that_is_none_costs_nobody_else_an_answer(
+    db: Db, keyring: Keyring, token: str
+) -> None:
+    """What is looked up at one moment is looked up together, and anybody may send to an address."""
+    row = await add(db, keyring)
+    accounts = ChannelAccounts(db, keyring, TYPES, "https://pay.example/")
+
+    unknown, account = await asyncio.gather(
+        accounts.of_token(token), accounts.get(row.id), return_exceptions=True
+    )
+
+    assert isinstance(unknown, ChannelAccountNotFound)
+    assert isinstance(account, ChannelAccount)
+    assert account.id == row.id
 
 
 async def test_keys_are_sealed_and_never_printed(db: Db, keyring: Keyring, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ callback, and forgets them when they are changed.
 
 from __future__ import annotations
 
+import re
 import secrets as random
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -28,6 +29,7 @@ from tongbao.rails.channels.contract.orders import ChannelAccount
 
 NOTIFY_PATH: Final = "/callbacks/{channel}/{token}"
 PURPOSE: Final = "channel.secrets"
+_TOKEN: Final = re.compile(r"[0-9A-Za-z_-]{32,128}")
 CACHED_S: Final = BOUND_S
 """How long an opened account is believed at most where its change is not heard of."""
 ACCOUNTS: Final = "channel_account"
@@ -253,6 +255,8 @@ class ChannelAccounts:
         Raises:
             ChannelAccountNotFound
         """
+        if not _TOKEN.fullmatch(token):  # from anybody, and looked up together with what others ask
+            raise ChannelAccountNotFound
         return await self._known(token)
 
     def forget(self) -> None:
