@@ -48,11 +48,14 @@ async def hire(db: Db, folder: Path, login: str) -> pyotp.TOTP:
     return pyotp.TOTP(made.totp_secret.reveal())
 
 
-async def approved(cli: Cli, asked: str, login: str, totp: pyotp.TOTP) -> None:
+async def approved(cli: Cli, asked: str, login: str, totp: pyotp.TOTP) -> str:
+    """Agree to it, and return the code that was used up by that."""
     shown = (await cli("--json", "approvals", "show", asked)).json
     decide = ("approvals", "approve", asked, "--digest", shown[0]["digest"], "--as", login)
-    agreed = await cli("--json", *decide, given=f"{PASSWORD}\n{totp.now()}\n")
+    code = totp.now()
+    agreed = await cli("--json", *decide, given=f"{PASSWORD}\n{code}\n")
     assert agreed.code == 0, agreed.err
+    return code
 
 
 async def work_off(environment: dict[str, str]) -> None:
@@ -74,7 +77,7 @@ async def test_a_master_key_is_changed_by_two_custodians_and_all_is_wrapped_anew
     assert (first["version"], first["there"], first["kept_by"]) == (1, True, "file")
 
     asked = (await cli("--json", "kms", "rotate", "--because", "two years are over")).json
-    await approved(cli, asked["approval"], "anne", anne)
+    used = await approved(cli, asked["approval"], "anne", anne)
     await work_off(environment)
     [open_one] = (await cli("--json", "kms", "ceremonies")).json
     assert open_one["state"] == "open"
@@ -84,7 +87,7 @@ async def test_a_master_key_is_changed_by_two_custodians_and_all_is_wrapped_anew
     half = await cli(*enter, "--as", "bert", given=f"{PASSWORD}\n{bert.now()}\n{one}\n")
     assert half.code == 0, half.err
     assert one not in half.out + half.err
-    whole = await cli(*enter, "--as", "anne", given=f"{PASSWORD}\n{anne.now()}\n{other}\n")
+    whole = await cli(*enter, "--as", "anne", given=f"{PASSWORD}\n{used}\n{other}\n")
     assert (whole.code, "operator.login_refused" in whole.err) == (1, True), "a code counts once"
     carl = await hire(db, tmp_path, "carl")
     whole = await cli(*enter, "--as", "carl", given=f"{PASSWORD}\n{carl.now()}\n{other}\n")
