@@ -148,6 +148,30 @@ async def test_where_somebody_else_moved_the_watermark_the_journal_is_added_up(d
     assert (await verify(db)).is_sound
 
 
+async def test_a_book_that_is_taken_anew_while_its_balances_wait_is_not_broken(
+    db, ledger, dsn, make_db
+):
+    """As after a restart of the database, when a connection comes late and all is caught up."""
+    lane = ledger._lane(1)
+    await behind(db, ledger, group(single(100, BANK, ALICE)))
+    [carried] = lane._follower._carried
+    head = await read_head(db, 1)
+    slow = await make_db(dsn=dsn, connections_max=1)
+    follower = projection.Follower(slow, 1)
+    held = await slow.pool.acquire()
+    follower.follow(head.last_seq, carried)
+    await asyncio.sleep(0)  # it has begun its step, and waits for the connection
+
+    await projection.catch_up(db, head)
+    follower.start_from(head.last_seq, head.last_batch)
+    await slow.pool.release(held)
+    await follower._task
+
+    assert follower.breach is None
+    assert (await balance_of(db, 1, ALICE)).posted == 100
+    assert (await verify(db)).is_sound
+
+
 async def test_an_account_that_is_not_as_its_writer_left_it_stops_the_book(db, ledger):
     await ledger.submit([group(single(100, BANK, ALICE))])
     await balance_of(db, 1, ALICE)

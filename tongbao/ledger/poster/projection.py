@@ -270,14 +270,17 @@ class Follower:
 
     async def _step(self) -> None:
         failpoint("ledger.before_projection")
-        commits = self._next_commits()
+        # Whoever takes the book anew says how far it is while this waits for the database: commits
+        # that lie behind the mark of now, put behind that one, would look like a breach.
+        before, commits = self._mark, self._next_commits()
         async with self._db.begin(ACTOR) as tx:
-            if commits and await carry(tx, self._book, self._mark, commits):
-                mark = _behind(self._mark, commits)
+            if commits and await carry(tx, self._book, before, commits):
+                mark = _behind(before, commits)
             else:
                 mark = await project_next(tx, self._book, self._batch)
         failpoint("ledger.after_projection")
-        self._mark = mark
+        if mark.batch > self._mark.batch:
+            self._mark = mark
         self._lag.set(self.lag)
 
     def _next_commits(self) -> list[Carried]:
