@@ -45,9 +45,8 @@ LEASE_S = 1.5
 JOURNAL = Query(UUID, "select id from ledger_transfer where book = 1 order by seq")
 NOTES = Query(UUID, "select id from note order by id")
 HOLDER = Query(str, "select holder from ledger_book where book = 1")
-PATIENCE_S = 150
-"""For what goes on after a fault: what was asked of a server that went away has a minute's limit,
-and two of those may follow each other. What hangs, hangs for longer."""
+PATIENCE_S = 60
+"""For what goes on after a fault: seconds where all is well. What hangs, hangs for longer."""
 
 
 class Process:
