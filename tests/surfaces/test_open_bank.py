@@ -232,6 +232,20 @@ async def test_a_payment_that_the_book_refuses_changes_nothing(bank: Bank) -> No
     assert (await bank.partner.ask("GET", "/open_bank/payments", token)).json["items"] == []
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x-cvc1234-y", "invalid_grant"),  # as random letters are, once in many thousands
+        ("x.4111-1111-1111-1111.y", "invalid_grant"),
+        ("4111111111111111", "card_number.unexpected"),
+        ("x 4111111111111111", "card_number.unexpected"),
+    ],
+)
+async def test_what_only_proves_something_is_no_card(bank: Bank, code: str, said: str) -> None:
+    await bank.code()
+    assert error_of(await bank.partner.exchange(code)) == said
+
+
 async def test_funds_are_confirmed_by_yes_and_no(bank: Bank) -> None:
     token = await bank.token({"type": "funds_confirmation"})
     answers = [

@@ -45,6 +45,10 @@ SKEW_S: Final = 10
 ASSERTION_LIFE_S_MAX: Final = 3600
 PROOF_AGE_S_MAX: Final = 60
 _FORM: Final = "application/x-www-form-urlencoded"
+_PROOF: Final = re.compile(
+    rb"(?:client_assertion|code|code_verifier|code_challenge|refresh_token|token)="
+    rb"(?=[^&]*[A-Za-z])[0-9A-Za-z._~-]+"
+)
 _FIELDS_MAX: Final = 32
 _FORM_MAX: Final = 32 * 1024
 JTI: Final = re.compile(r"[\x21-\x7e]{1,256}")
@@ -137,7 +141,10 @@ def asked_of(scope: MutableMapping[str, Any], method: str, *, only_forms: bool) 
         for name, value in scope["headers"]
     )
     body: bytes = scope["state"]["body"]
-    check_request(scope["path"], scope["query_string"], (), body)
+    # Random letters and digits look like card data once in some hundred thousand: of what only
+    # proves something, and is kept as a digest at most, nothing is looked at.
+    beside = b"&".join(each for each in body.split(b"&") if not _PROOF.fullmatch(each))
+    check_request(scope["path"], scope["query_string"], (), beside)
     kinds = [value for name, value in headers if name == "content-type"]
     is_form = len(kinds) == 1 and kinds[0].partition(";")[0].strip().lower() == _FORM
     if body and not is_form and only_forms:
