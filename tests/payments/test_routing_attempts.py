@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,7 +24,7 @@ from tests.payments.routing_desk import (
     terms,
     unplugged,
 )
-from tests.stage import Stage
+from tests.stage import AT_SANDBOX, Stage
 from tongbao.infra.db import Statement, Write
 from tongbao.infra.db_failures import UniqueKeyTaken
 from tongbao.kernel.clock import real_now
@@ -33,7 +34,7 @@ from tongbao.kernel.money import Money
 from tongbao.parties.price_plans.model import CardKind, PriceLine
 from tongbao.parties.price_plans.plans import set_price_plan
 from tongbao.payments.collecting import queries
-from tongbao.payments.collecting.chase import TRIES_MAX
+from tongbao.payments.collecting.chase import TRIES_MAX, offer, pay_order
 from tongbao.payments.collecting.outcomes import Evidence, record_news
 from tongbao.payments.collecting.payments import create_payment
 from tongbao.payments.routing.model import (
@@ -46,6 +47,7 @@ from tongbao.payments.routing.model import (
     NoChannelLeft,
     Reason,
 )
+from tongbao.rails.channels.accounts import set_gateway
 from tongbao.rails.channels.contract.bills import BillTerms
 from tongbao.rails.channels.contract.orders import ChannelAccount, PayMode, PayOrder
 from tongbao.rails.channels.contract.outcomes import (
@@ -132,6 +134,42 @@ async def test_money_for_an_attempt_that_was_replaced_is_a_case_and_is_not_booke
     assert [each for each in await own_stage.postings(payment) if each[0].endswith("gross")] == [
         ("payment.captured/gross", 1000)
     ]
+
+
+async def test_money_for_an_attempt_that_was_replaced_goes_back_once_the_other_ends_unpaid(
+    own_stage: Stage,
+) -> None:
+    """The channel confirms it while another attempt may still be paid, and says it only then."""
+    stage = own_stage
+    await in_force(stage, WECHAT_FIRST)
+    account = await stage.flow.account(stage.accounts["wechat_pay"])
+    await unplugged(stage, "wechat_pay")
+    payment = await left_to_us(stage)
+    liar, _ = (await queries.timeline(stage.db, parse("pay", payment["id"]))).attempts
+    async with stage.db.begin("tests") as tx:
+        await set_gateway(tx, account.id, account.gateway)
+    stage.platform.accounts.forget()
+
+    # What was said not to have left has left: the order is made, and somebody pays it.
+    order = pay_order(await stage.row_of(payment), liar)
+    await offer(stage.flow.channels["wechat_pay"], account, order)
+    await stage.control(
+        "customer/scan", channel=AT_SANDBOX["wechat_pay"], number=liar.number, action="pay"
+    )
+    await stage.idle()
+    assert (await stage.read(payment))["status"] == "pending"
+    assert await stage.cases(payment) == ["contradiction", "contradiction"]
+    assert await stage.postings(payment) == []
+
+    for _ in range(4):
+        await stage.advance(hours=1)
+
+    assert (await stage.read(payment))["status"] == "closed"
+    assert await stage.postings(payment) == [("late.captured/gross", 1000)]
+    refunds = await asyncio.to_thread(
+        stage.sandbox.get, "refunds", channel=AT_SANDBOX["wechat_pay"]
+    )
+    assert [each["amount"] for each in refunds if each["trade_number"] == liar.number] == [1000]
 
 
 class Truth:

@@ -297,7 +297,9 @@ async def _look_again(flow: Flow, payment: Payment, attempt: Attempt) -> Again |
     failpoint("payments.after_late_query")
     evidence = Evidence(purpose, purpose, answer.exchange, is_fresh=True)
     payment, attempt = await record_news(flow, attempt, answer.outcome, evidence)
-    if isinstance(answer.outcome, Succeeded | Authorised | Closed | Declined):
+    # Open still, the payment has another attempt: where that ends unpaid, this money is late money.
+    may_be_late = isinstance(answer.outcome, Succeeded) and payment.state.is_open
+    if isinstance(answer.outcome, Succeeded | Authorised | Closed | Declined) and not may_be_late:
         return None
     now = flow.db.clock.now()
     if payment.ended_at is not None and now >= payment.ended_at + LATE_LOOKS_FOR:
