@@ -206,6 +206,24 @@ async def test_what_changes_who_may_get_in_is_told(owner: Owner) -> None:
     assert sorted(await owner.heard("token-of-who-does-it")) == sorted(told[2:])
 
 
+async def test_of_a_phone_put_out_hears_not_only_the_phone_that_put_it_out(owner: Owner) -> None:
+    """Somebody got in on a phone of theirs, and puts the owner's out."""
+    second = owner.new_phone()
+    await owner.log_in_on(second)
+    second.contact = owner.number
+    await reached(owner.phone, "token-of-the-one-put-out")
+    await reached(second, "token-of-who-puts-out")
+    mine = (await second.get("/v1/me/devices")).json
+    [there] = [each["id"] for each in mine if not each["is_this_one"]]
+
+    removed = await second.confirmed(f"/v1/me/devices/{there}/remove")
+
+    assert removed.status == 200, removed.body
+    told = TEXTS[Notice.DEVICE_REMOVED]["zh"]
+    assert told not in await owner.heard("token-of-who-puts-out")
+    assert told in await owner.heard(address(owner.number))
+
+
 def test_nothing_personal_stands_in_what_lights_up_on_a_locked_phone() -> None:
     assert set(TEXTS) == set(Notice)
     for texts in TEXTS.values():

@@ -242,7 +242,8 @@ async def remove_device(device_id: str, desk: Desk, caller: DeviceCaller) -> Don
     async with desk.db.begin(caller.actor) as tx:
         await take(tx, caller, confirmed)
         await sessions.remove_device(tx, caller.current.person_id, wanted)
-        await enqueue(tx, TellPerson(caller.current.person_id, Notice.DEVICE_REMOVED))
+        here = caller.current
+        await enqueue(tx, TellPerson(here.person_id, Notice.DEVICE_REMOVED, spared=here.device_id))
     return Done()
 
 
