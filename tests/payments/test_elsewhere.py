@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.payments.rows import NOON, new_attempt, new_payment
-from tests.payments.test_decisions import NEWS
+from tests.payments.test_decisions import NEWS, PAID
+from tongbao.parties.merchants.model import LateSuccess
 from tongbao.parties.price_plans.model import Quote
 from tongbao.payments.collecting.decisions import UNPAID, Instead, Step, going_elsewhere, next_step
-from tongbao.payments.collecting.model import AttemptState, Payment, PaymentState
+from tongbao.payments.collecting.model import AttemptState, CloseReason, Payment, PaymentState
 from tongbao.rails.channels.contract.outcomes import Closed, Declined, NotSent
 
 OTHER = Instead(
@@ -88,3 +90,21 @@ def test_a_refusal_of_the_only_call_goes_elsewhere() -> None:
 
         assert step is not None
         assert going_elsewhere(payment, step, OTHER, NOON).instead is OTHER
+
+
+@pytest.mark.parametrize("over", ["alipay", "wechat_pay"])
+def test_late_money_over_a_channel_that_was_left_opens_nothing_again(over: str) -> None:
+    """Its price was never agreed to: the payment's is that of the channel which took its place."""
+    payment = new_payment(
+        state=PaymentState.CLOSED,
+        close_reason=CloseReason.EXPIRED,
+        ended_at=NOON,
+        late_success=LateSuccess.ACCEPT_IF_OPEN,
+        channel=over,
+    )
+    attempt = new_attempt(state=AttemptState.NOT_SENT, channel="wechat_pay")
+
+    step = next_step(payment, attempt, PAID, NOON, is_fresh=True)
+
+    assert step is not None
+    assert step.rule == ("payment.captured" if over == attempt.channel else "late.captured")

@@ -190,7 +190,7 @@ def _on_success(payment: Payment, attempt: Attempt, news: Succeeded, now: dateti
         payer=news.payer,
         paid_at=news.at,
     )
-    if payment.state.is_open or _may_reopen(payment):
+    if payment.state.is_open or _may_reopen(payment, attempt):
         captured = replace(
             payment,
             state=PaymentState.SUCCEEDED,
@@ -265,10 +265,14 @@ def _on_authorised(payment: Payment, attempt: Attempt, news: Authorised, now: da
     )
 
 
-def _may_reopen(payment: Payment) -> bool:
-    """Whether late money is still wanted: it ran out of time and nobody called it off."""
+def _may_reopen(payment: Payment, attempt: Attempt) -> bool:
+    """Whether late money is still wanted: it ran out of time and nobody called it off.
+
+    Money over a channel that the payment has left is not: its price is the other channel's.
+    """
     return (
-        payment.late_success is LateSuccess.ACCEPT_IF_OPEN
+        attempt.channel == payment.channel
+        and payment.late_success is LateSuccess.ACCEPT_IF_OPEN
         and payment.state is PaymentState.CLOSED
         and payment.close_reason is CloseReason.EXPIRED
         and payment.captured == 0
