@@ -273,8 +273,7 @@ def _may_reopen(payment: Payment, attempt: Attempt) -> bool:
     return (
         attempt.channel == payment.channel
         and payment.late_success is LateSuccess.ACCEPT_IF_OPEN
-        and payment.state is PaymentState.CLOSED
-        and payment.close_reason is CloseReason.EXPIRED
+        and (payment.state, payment.close_reason) == (PaymentState.CLOSED, CloseReason.EXPIRED)
         and payment.captured == 0
     )
 
